@@ -1,0 +1,37 @@
+"""The root command: puts the groups together and maps interruption to exit code 130."""
+
+import sys
+
+import typer
+
+import hanol
+from hanol.cli import claims, generate, inspect, train
+
+app = typer.Typer(
+    name="hanol",
+    help="The language-model techniques of the 2025 papers on Hugging Face checkpoints.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("generate")(generate.generate)
+app.command("inspect")(inspect.inspect)
+app.command("train")(train.train)
+app.add_typer(claims.app, name="claims")
+
+
+@app.command()
+def version() -> None:
+    """Print the installed version.
+
+    Example: hanol version
+    """
+    typer.echo(hanol.__version__)
+
+
+def main() -> None:
+    """Run the command line; Ctrl-C exits with 130 and no traceback."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,92 @@
+"""The one tree of exceptions.
+
+HanolError
+├── ShapeError            tensors whose shapes or dtypes do not fit (ValueError)
+├── ConfigError           a model configuration that contradicts itself (ValueError)
+│   └── RecipeError       a recipe with an unknown key or a value out of range
+├── UnknownNameError      a preset, claim or model that does not exist (LookupError)
+├── CheckpointError       a model folder that cannot be read or written (ValueError)
+├── CacheError            a cache from another model, or one that cannot be cropped (ValueError)
+├── DataError             training or evaluation data that cannot be used (ValueError)
+├── TrainingError         a run that had to stop: loss not finite, disk full (RuntimeError)
+└── MissingExtraError     an optional dependency is not installed (ImportError)
+
+The command line prints any of these as one line and exits with 1; everything else is a bug and
+keeps its traceback.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from importlib import import_module
+from types import ModuleType
+
+
+class HanolError(Exception):
+    """Base of every error that a user can cause and cure."""
+
+
+class ShapeError(HanolError, ValueError):
+    """Tensors whose shapes or dtypes do not fit together."""
+
+
+class ConfigError(HanolError, ValueError):
+    """A model configuration that contradicts itself."""
+
+
+class RecipeError(ConfigError):
+    """A recipe with an unknown key, a missing file or a value out of range."""
+
+
+class UnknownNameError(HanolError, LookupError):
+    """A name that stands for nothing; the message lists the nearest and all known names.
+
+    Args:
+        kind: What was looked up, in the singular ("preset", "claim").
+        name: The name as the user gave it.
+        known: Every name that would have worked.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        known = sorted(known)
+        near = get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        super().__init__(f"No {kind} is named {name!r}.{hint} Known: {', '.join(known) or 'none'}.")
+
+
+class CheckpointError(HanolError, ValueError):
+    """A model folder that cannot be read or written."""
+
+
+class CacheError(HanolError, ValueError):
+    """A cache that belongs to another model, or cannot do what was asked."""
+
+
+class DataError(HanolError, ValueError):
+    """Training or evaluation data that cannot be used."""
+
+
+class TrainingError(HanolError, RuntimeError):
+    """A training run that had to stop."""
+
+
+class MissingExtraError(HanolError, ImportError):
+    """An optional dependency is not installed."""
+
+
+def require(module: str, *, extra: str, feature: str) -> ModuleType:
+    """Import an optional dependency, or say which extra brings it.
+
+    Args:
+        module: Dotted name of the module to import.
+        extra: Name of the extra of the `hanol` package that installs it.
+        feature: What the user asked for, as the start of a sentence.
+
+    Raises:
+        MissingExtraError: The module is not installed.
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as err:
+        if err.name != module.partition(".")[0]:
+            raise  # installed but broken: show the real cause
+        raise MissingExtraError(f"{feature} needs {module}: pip install 'hanol[{extra}]'") from err
