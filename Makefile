@@ -1,0 +1,62 @@
+# hanol: every target works from a fresh clone. Needs Python 3.11+ and make, nothing else.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+.PHONY: quickstart test test-slow lint format docs bench bench-attention bench-compression bench-optimizer clean
+
+quickstart: $(VENV)/.core  ## let the bundled model complete a Python function
+	@$(BIN)/hanol generate tiny --max-new-tokens 96 --seed 7 --prompt-file recipes/tiny/prompt.py
+
+test: $(VENV)/.dev  ## the tests that CI runs
+	$(PYTEST) -m "not slow"
+
+test-slow: $(VENV)/.dev  ## every test, the long ones too
+	$(PYTEST)
+
+lint: $(VENV)/.dev  ## lint, format check, strict types, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(VENV)/.docs  ## build the documentation into site/, warnings are errors
+	$(BIN)/mkdocs build --strict --quiet
+
+bench: bench-attention bench-compression bench-optimizer
+
+bench-attention: $(VENV)/.dev
+	$(BIN)/python benchmarks/attention.py
+
+bench-compression: $(VENV)/.dev
+	$(BIN)/python benchmarks/compression.py
+
+bench-optimizer: $(VENV)/.dev
+	$(BIN)/python benchmarks/optimizer.py
+
+clean:
+	rm -rf $(VENV) site runs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"hanol needs Python 3.11 or newer, this is {v[0]}.{v[1]}: make PYTHON=/path/to/python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing hanol into $(VENV) (a minute or two) ..."
+	$(PIP) install -c constraints.txt -e '.[fast]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing hanol and its development tools into $(VENV) ..."
+	$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.core
+
+$(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install -c constraints.txt -e '.[fast,train,docs]'
+	@touch $@
