@@ -1,0 +1,48 @@
+"""What a user can import: complete, sorted, and light until it is used."""
+
+import importlib
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+
+ROOMS = ["attention", "claims", "models", "scaling", "training", "worlds"]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_room_exports_exactly_what_it_lists(room: str) -> None:
+    module = importlib.import_module(f"hanol.{room}")
+    listed = module.__all__
+    assert listed == sorted(listed)
+    assert module.__doc__
+    assert module.__doc__.strip().count("\n") > 0, "the docstring says what lives in the room"
+    public = {
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and not isinstance(value, ModuleType)
+    }
+    assert public == set(listed)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_public_name_has_a_docstring(room: str) -> None:
+    module = importlib.import_module(f"hanol.{room}")
+    undocumented = [
+        name
+        for name in module.__all__
+        if callable(getattr(module, name)) and not getattr(module, name).__doc__
+    ]
+    assert undocumented == []
+
+
+def test_help_needs_no_torch() -> None:
+    code = (
+        "import sys; sys.argv = ['hanol', '--help']\n"
+        "from hanol.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "generate" in done.stdout
