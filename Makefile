@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: quickstart test test-slow lint format docs bench bench-attention bench-compression bench-optimizer clean
+.PHONY: quickstart test test-slow lint format reference docs bench bench-attention bench-compression bench-optimizer clean
 
 quickstart: $(VENV)/.core  ## let the bundled model complete a Python function
 	@$(BIN)/hanol generate tiny --max-new-tokens 96 --temperature 0 < recipes/tiny/prompt.py
@@ -25,6 +25,9 @@ lint: $(VENV)/.dev  ## lint, format check, strict types, import contracts
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+reference: $(VENV)/.dev  ## write docs/cli.md from the commands themselves
+	$(BIN)/python -m typer hanol.cli._app utils docs --name hanol --output docs/cli.md
 
 docs: $(VENV)/.docs  ## build the documentation into site/, warnings are errors
 	$(BIN)/mkdocs build --strict --quiet

@@ -1,0 +1,82 @@
+"""The documentation cannot drift: its Python runs, its commands exist, its reference is fresh."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", ROOT / "README.ko.md", *(ROOT / "docs").glob("*.md")])
+
+
+def blocks(language: str) -> list[tuple[Path, str]]:
+    pattern = re.compile(rf"^```{language}\n(.*?)^```", re.MULTILINE | re.DOTALL)
+    return [(page, code) for page in PAGES for code in pattern.findall(page.read_text("utf-8"))]
+
+
+def test_every_python_block_runs(tmp_path) -> None:
+    by_page: dict[Path, list[str]] = {}
+    for page, code in blocks("python"):
+        by_page.setdefault(page, []).append(code)
+    assert len(by_page) >= 3
+    for page, codes in by_page.items():
+        script = tmp_path / f"{page.stem}.py"
+        script.write_text("\n".join(codes), "utf-8")
+        done = subprocess.run([sys.executable, script], capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, f"{page.name}: {done.stderr[-2000:]}"
+
+
+def test_every_command_and_option_in_the_pages_exists() -> None:
+    import typer
+
+    from hanol.cli._app import app
+
+    group = typer.main.get_command(app)
+    seen = 0
+    for page, code in blocks("bash"):
+        for line in code.splitlines():
+            words = line.split("#")[0].split("|")[-1].split()
+            if words[:1] != ["hanol"]:
+                continue
+            command, rest = group, words[1:]
+            while rest and hasattr(command, "commands"):
+                assert rest[0] in command.commands, f"{page.name}: {line}"
+                command, rest = command.commands[rest[0]], rest[1:]
+            known = {name for param in command.params for name in param.opts} | {"--help"}
+            for word in rest:
+                if re.fullmatch(r"--?[a-z][a-z-]*", word):
+                    assert word in known, f"{page.name}: {word} in {line!r}"
+            seen += 1
+    assert seen >= 8
+
+
+def test_every_recipe_and_make_target_in_the_pages_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    text = "\n".join(page.read_text("utf-8") for page in PAGES)
+    named = set(re.findall(r"recipes/[\w./-]+\.ya?ml", text))
+    assert len(named) >= 3
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+    for target in re.findall(r"^make ([a-z-]+)", text, re.MULTILINE):
+        assert target in targets
+
+
+def test_command_line_reference_is_fresh() -> None:
+    made = subprocess.run(
+        [sys.executable, "-m", "typer", "hanol.cli._app", "utils", "docs", "--name", "hanol"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    ).stdout
+    stored = (ROOT / "docs" / "cli.md").read_text("utf-8")
+    assert stored.split() == made.split(), "run `make reference`"
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.ko.md"])
+def test_links_in_the_readme_lead_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text("utf-8")
+    links = re.findall(r"\]\((?!https?://|#)([^)#]+)", text)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
