@@ -1,0 +1,137 @@
+"""What every form of the operator checks and prepares before it starts.
+
+Shape suffixes: B batch, T tokens, H value heads, K key width, V value width, N packed sequences.
+"""
+
+from itertools import pairwise
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from hanol.errors import ShapeError
+
+_EPSILON = 1e-6  # inside the root, as in the official kernels; not torch.nn.functional.normalize
+
+
+def l2norm(x: Tensor) -> Tensor:
+    """Scale the last dimension to unit length: x / sqrt(sum(x^2) + 1e-6)."""
+    return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + _EPSILON)
+
+
+class Inputs(NamedTuple):
+    """Checked inputs in the dtype of the computation: q scaled, q and k repeated per value head."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    g: Tensor
+    beta: Tensor
+    state: Tensor  # [B, H, K, V], or [N, H, K, V] of packed sequences
+    documents: list[tuple[int, int]]  # first and last + 1 token of each packed sequence
+
+    @classmethod
+    def checked(
+        cls,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        g: Tensor,
+        beta: Tensor,
+        scale: float | None,
+        state: Tensor | None,
+        use_qk_l2norm: bool,
+        cu_seqlens: Tensor | None,
+        *,
+        dtype: torch.dtype,
+    ) -> Self:
+        """Check shapes and values, then cast, normalise, scale and repeat.
+
+        Raises:
+            ShapeError: Shapes, dtypes or `cu_seqlens` do not fit; the message names the argument.
+        """
+        _check_shapes(q, k, v, g, beta)
+        B, T, _, K = q.shape
+        H, V = v.shape[2:]
+        documents = _documents(cu_seqlens, B, T)
+        states = B if cu_seqlens is None else len(documents)
+        if state is None:
+            if T == 0:
+                raise ShapeError(
+                    "`q_BTHK` has no tokens (T=0) and `initial_state_BHKV` is None: there is "
+                    "nothing to compute. Pass at least one token or a state."
+                )
+            state = torch.zeros(states, H, K, V, dtype=dtype, device=q.device)
+        elif state.shape != (states, H, K, V):
+            raise ShapeError(
+                f"`initial_state_BHKV` has shape {tuple(state.shape)}, but these inputs need "
+                f"{(states, H, K, V)}: one state per sequence."
+            )
+        elif state.dtype not in (torch.float32, torch.float64):
+            raise ShapeError(
+                f"`initial_state_BHKV` is {state.dtype}, but the state must stay float32: "
+                "it adds up thousands of small updates. Pass `state.float()`."
+            )
+        q, k, v, g, beta, state = (x.to(dtype) for x in (q, k, v, g, beta, state))
+        if use_qk_l2norm:
+            q, k = l2norm(q), l2norm(k)
+        q = q * (K**-0.5 if scale is None else scale)
+        if (groups := H // q.shape[2]) > 1:
+            q, k = (x.repeat_interleave(groups, dim=2) for x in (q, k))
+        return cls(q, k, v, g, beta, state, documents)
+
+
+def _check_shapes(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor) -> None:
+    if q.ndim != 4 or k.shape != q.shape:
+        raise ShapeError(
+            f"`q_BTHK` {tuple(q.shape)} and `k_BTHK` {tuple(k.shape)} must have the same shape "
+            "[batch, tokens, heads, key width]."
+        )
+    B, T, key_heads, K = q.shape
+    if v.ndim != 4 or v.shape[:2] != (B, T) or v.shape[2] % key_heads:
+        raise ShapeError(
+            f"`v_BTHV` has shape {tuple(v.shape)}, but `q_BTHK` {tuple(q.shape)} needs "
+            f"[{B}, {T}, a multiple of {key_heads} value heads, value width]."
+        )
+    H = v.shape[2]
+    if g.shape != (B, T, H, K):
+        raise ShapeError(
+            f"`g_BTHK` has shape {tuple(g.shape)}, but needs {(B, T, H, K)}: "
+            "one log decay per value head and key channel."
+        )
+    if beta.shape != (B, T, H):
+        raise ShapeError(
+            f"`beta_BTH` has shape {tuple(beta.shape)}, but needs {(B, T, H)}: one per value head."
+        )
+    for name, x in (("k_BTHK", k), ("v_BTHV", v)):
+        if x.dtype != q.dtype:
+            raise ShapeError(f"`{name}` is {x.dtype}, but `q_BTHK` is {q.dtype}: cast them alike.")
+
+
+def check_gate(g: Tensor) -> None:
+    """Refuse a log decay above 0, which would make the state grow without bound.
+
+    Raises:
+        ShapeError: Some entry of `g_BTHK` is positive or not a number.
+    """
+    if not bool((g <= 0).all()):
+        raise ShapeError(
+            f"`g_BTHK` is a log decay and must be at most 0, but reaches {g.max().item()}. "
+            "Make it with `kda_gate`, or pass the logarithm of the decay."
+        )
+
+
+def _documents(cu_seqlens: Tensor | None, B: int, T: int) -> list[tuple[int, int]]:
+    if cu_seqlens is None:
+        return [(0, T)]
+    if B != 1:
+        raise ShapeError(
+            f"`cu_seqlens` describes sequences packed into one row, but the batch has {B} rows. "
+            "Concatenate the rows along T, or drop `cu_seqlens`."
+        )
+    ends: list[int] = cu_seqlens.tolist()
+    if len(ends) < 2 or ends[0] != 0 or ends[-1] != T or sorted(ends) != ends:
+        raise ShapeError(
+            f"`cu_seqlens` is {ends}, but must rise from 0 to the number of tokens, {T}."
+        )
+    return list(pairwise(ends))

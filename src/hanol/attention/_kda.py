@@ -1,0 +1,209 @@
+"""The two public forms of Kimi Delta Attention and the choice of the device's kernels.
+
+Shape suffixes: B batch, T tokens, H value heads, K key width, V value width, N packed sequences.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hanol.attention._chunk import CHUNK, ChunkKda, Layout
+from hanol.attention._inputs import Inputs, check_gate
+from hanol.errors import require
+
+
+def chunk_kda(
+    q_BTHK: Tensor,
+    k_BTHK: Tensor,
+    v_BTHV: Tensor,
+    g_BTHK: Tensor,
+    beta_BTH: Tensor,
+    *,
+    scale: float | None = None,
+    initial_state_BHKV: Tensor | None = None,
+    output_final_state: bool = False,
+    use_qk_l2norm: bool = False,
+    cu_seqlens: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Kimi Delta Attention for prompts and training, in chunks of 64 tokens.
+
+    Args:
+        q_BTHK: Queries; q and k may have fewer heads than v (each is shared by consecutive ones).
+        k_BTHK: Keys, of unit length unless `use_qk_l2norm`.
+        v_BTHV: Values.
+        g_BTHK: Log decay of every channel, at most 0 (see `kda_gate`).
+        beta_BTH: Strength of the update, in [0, 1].
+        scale: Factor of the queries; None is K ** -0.5.
+        initial_state_BHKV: State before the first token, float32; None is zero. With
+            `cu_seqlens`, one state per packed sequence, [N, H, K, V].
+        output_final_state: Also return the state after the last token.
+        use_qk_l2norm: First bring q and k to unit length, x / sqrt(sum(x^2) + 1e-6).
+        cu_seqlens: Ends of the sequences packed into one row, [N + 1] integers from 0 to T; the
+            state starts anew at each.
+
+    Returns:
+        `o_BTHV` in the dtype of `q_BTHK`, and the final state in float32 or None. All sums run in
+        float32, or in float64 for float64 inputs.
+
+    Raises:
+        ShapeError: An argument does not fit; the message names it.
+
+    Source: arXiv 2510.26692, section 3.
+    """
+    arguments = (q_BTHK, k_BTHK, v_BTHV, g_BTHK, beta_BTH)
+    if q_BTHK.is_cuda:
+        return _fla(
+            "chunk_kda", arguments, scale, initial_state_BHKV, output_final_state,
+            use_qk_l2norm, cu_seqlens,
+        )  # fmt: skip
+    inputs = Inputs.checked(
+        *arguments, scale, initial_state_BHKV, use_qk_l2norm, cu_seqlens,
+        dtype=_compute_dtype(q_BTHK),
+    )  # fmt: skip
+    check_gate(g_BTHK)
+    if not any(last > first for first, last in inputs.documents):
+        return v_BTHV, inputs.state if output_final_state else None
+    layout, token_of_slot = _chunk_layout(inputs.documents)
+    tensors = [inputs.q, inputs.k, inputs.v, inputs.g, inputs.beta]
+    T = q_BTHK.shape[1]
+    if token_of_slot is not None:
+        tensors = [x.index_select(1, token_of_slot.clamp(min=0)) for x in tensors]
+        real = (token_of_slot >= 0).view(1, -1, 1, 1)
+        # k = v = beta = 0 adds nothing and g = 0 keeps: padding leaves the state as it is.
+        tensors = [x * (real if x.ndim == 4 else real[..., 0]) for x in tensors]
+    elif padding := -T % CHUNK:
+        tensors = [F.pad(x, (*([0, 0] * (x.ndim - 2)), 0, padding)) for x in tensors]
+    o_BTHV, final = ChunkKda.apply(*tensors, inputs.state.contiguous(), layout)
+    if token_of_slot is not None:
+        o_BTHV = o_BTHV[:, token_of_slot >= 0]
+    o_BTHV = o_BTHV[:, :T].to(q_BTHK.dtype)
+    if not output_final_state:
+        return o_BTHV, None
+    if len(inputs.documents) > 1:
+        # A packed sequence without tokens has no chunk; its state stays what it was.
+        empty = [last == first for first, last in inputs.documents]
+        if any(empty):
+            final = torch.where(torch.tensor(empty).view(-1, 1, 1, 1), inputs.state, final)
+    return o_BTHV, final
+
+
+def recurrent_kda(
+    q_BTHK: Tensor,
+    k_BTHK: Tensor,
+    v_BTHV: Tensor,
+    g_BTHK: Tensor,
+    beta_BTH: Tensor,
+    *,
+    scale: float | None = None,
+    initial_state_BHKV: Tensor | None = None,
+    output_final_state: bool = False,
+    use_qk_l2norm: bool = False,
+    cu_seqlens: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Kimi Delta Attention one token after another: for decoding, a few tokens on a state.
+
+    Arguments, results and errors are those of `chunk_kda`. Gradients flow by plain autograd,
+    which keeps every state: use `chunk_kda` to train.
+    """
+    arguments = (q_BTHK, k_BTHK, v_BTHV, g_BTHK, beta_BTH)
+    if q_BTHK.is_cuda:
+        return _fla(
+            "fused_recurrent_kda", arguments, scale, initial_state_BHKV, output_final_state,
+            use_qk_l2norm, cu_seqlens,
+        )  # fmt: skip
+    inputs = Inputs.checked(
+        *arguments, scale, initial_state_BHKV, use_qk_l2norm, cu_seqlens,
+        dtype=_compute_dtype(q_BTHK),
+    )  # fmt: skip
+    check_gate(g_BTHK)
+    keep_graph = torch.is_grad_enabled() and any(
+        x.requires_grad for x in (*arguments, inputs.state)
+    )
+    step = _step if keep_graph else step_
+    packed = cu_seqlens is not None
+    outputs, finals = [], []
+    for document, (first, last) in enumerate(inputs.documents):
+        state = inputs.state[document : document + 1] if packed else inputs.state
+        state = state if keep_graph else state.clone()
+        for t in range(first, last):
+            o_BHV, state = step(
+                inputs.q[:, t], inputs.k[:, t], inputs.v[:, t], inputs.g[:, t], inputs.beta[:, t],
+                state,
+            )  # fmt: skip
+            outputs.append(o_BHV)
+        finals.append(state)
+    o_BTHV = torch.stack(outputs, dim=1).to(q_BTHK.dtype) if outputs else v_BTHV
+    return o_BTHV, torch.cat(finals) if output_final_state else None
+
+
+def _step(
+    q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, g_BHK: Tensor, beta_BH: Tensor, state_BHKV: Tensor
+) -> tuple[Tensor, Tensor]:
+    state_BHKV = state_BHKV * g_BHK.exp().unsqueeze(-1)
+    error_BHV = (v_BHV - (k_BHK.unsqueeze(-2) @ state_BHKV).squeeze(-2)) * beta_BH.unsqueeze(-1)
+    state_BHKV = state_BHKV + k_BHK.unsqueeze(-1) * error_BHV.unsqueeze(-2)
+    return (q_BHK.unsqueeze(-2) @ state_BHKV).squeeze(-2), state_BHKV
+
+
+def step_(
+    q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, g_BHK: Tensor, beta_BH: Tensor, state_BHKV: Tensor
+) -> tuple[Tensor, Tensor]:
+    """One token, without autograd; writes the new state over the old one.
+
+    Args:
+        q_BHK: Query, normalised and scaled.
+        k_BHK: Key, normalised.
+        v_BHV: Value.
+        g_BHK: Log decay, at most 0.
+        beta_BH: Strength of the update.
+        state_BHKV: Contiguous state of the same dtype; changed in place.
+
+    Returns:
+        `o_BHV` and the same state tensor.
+    """
+    B, H, K, V = state_BHKV.shape
+    state_XKV = state_BHKV.view(B * H, K, V)
+    state_XKV *= g_BHK.exp().view(B * H, K, 1)
+    k_X1K = k_BHK.reshape(B * H, 1, K)
+    error_X1V = torch.baddbmm(v_BHV.reshape(B * H, 1, V), k_X1K, state_XKV, alpha=-1)
+    error_X1V *= beta_BH.reshape(B * H, 1, 1)
+    state_XKV.baddbmm_(k_X1K.transpose(1, 2), error_X1V)
+    return torch.bmm(q_BHK.reshape(B * H, 1, K), state_XKV).view(B, H, V), state_BHKV
+
+
+def _compute_dtype(q: Tensor) -> torch.dtype:
+    return torch.float64 if q.dtype == torch.float64 else torch.float32
+
+
+def _chunk_layout(documents: list[tuple[int, int]]) -> tuple[Layout, Tensor | None]:
+    """Chunks of each document and, if documents are padded apart, the token of each slot or -1."""
+    if len(documents) == 1:
+        return Layout([0] * -(-documents[0][1] // CHUNK)), None
+    document_of_chunk, slots = [], []
+    for document, (first, last) in enumerate(documents):
+        chunks = -(-(last - first) // CHUNK)
+        document_of_chunk += [document] * chunks
+        slots.append(torch.arange(first, last))
+        slots.append(torch.full((chunks * CHUNK - (last - first),), -1))
+    return Layout(document_of_chunk), torch.cat(slots)
+
+
+def _fla(
+    name: str,
+    arguments: tuple[Tensor, ...],
+    scale: float | None,
+    state: Tensor | None,
+    output_final_state: bool,
+    use_qk_l2norm: bool,
+    cu_seqlens: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    kernels = require("fla.ops.kda", extra="gpu", feature="Kimi Delta Attention on CUDA")
+    result: tuple[Tensor, Tensor | None] = getattr(kernels, name)(
+        *arguments,
+        scale=scale,
+        initial_state=state,
+        output_final_state=output_final_state,
+        use_qk_l2norm_in_kernel=use_qk_l2norm,
+        cu_seqlens=cu_seqlens,
+    )
+    return result
