@@ -24,7 +24,9 @@ def test_every_python_block_runs(tmp_path) -> None:
     for page, codes in by_page.items():
         script = tmp_path / f"{page.stem}.py"
         script.write_text("\n".join(codes), "utf-8")
-        done = subprocess.run([sys.executable, script], capture_output=True, text=True, cwd=tmp_path)
+        done = subprocess.run(
+            [sys.executable, script], capture_output=True, text=True, cwd=tmp_path
+        )
         assert done.returncode == 0, f"{page.name}: {done.stderr[-2000:]}"
 
 

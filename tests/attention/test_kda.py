@@ -270,8 +270,8 @@ def test_gate_is_the_softplus_form_and_its_gradient_is_finite() -> None:
 
 
 # With pre-activations of +-200 nearly every channel is reset at every step: what is left of the
-# gradient is 1e-3 of the terms it is the difference of, and float32 keeps four digits of it.
-@pytest.mark.parametrize(("spread", "bound"), [(3.0, 1e-5), (60.0, 1e-4)])
+# gradient is 1e-3 of the terms it is the difference of, and float32 keeps three digits of its sum.
+@pytest.mark.parametrize(("spread", "bound"), [(3.0, 1e-5), (60.0, 1e-3)])
 def test_gradients_through_gate_and_operator_match_float64(spread: float, bound: float) -> None:
     q, k, v, _, beta = inputs(90)
     x = torch.randn(1, 90, 2, 16, generator=torch.Generator().manual_seed(3)) * spread

@@ -146,31 +146,40 @@ def _products_backward(
     rows_XMRK: Tensor,
     decay: _Decay,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients (as query rows, as key rows, as key columns) of the two triangular products."""
+    """Gradients (of q, of k, of the log decay) through the two triangular products.
+
+    Runs in float64: a pair of tokens adds to the gradient of G at one of them and subtracts the
+    same at the other, and what float32 leaves of that difference is noise.
+    """
+    dtype = q_XCK.dtype
+    q_XCK, k_XCK, rows_XMRK, row_XMSK, column_XMSK, *earlier = (
+        x.double()
+        for x in (q_XCK, k_XCK, rows_XMRK, decay.row_XMSK, decay.column_XMSK, *decay.earlier)
+    )
     X, _, K = q_XCK.shape
     blocked = (X, _BLOCKS, _BLOCK, K)
-    diagonal_XMRS = torch.empty(X, _BLOCKS, 2 * _BLOCK, _BLOCK, dtype=q_XCK.dtype)
+    diagonal_XMRS = torch.empty(X, _BLOCKS, 2 * _BLOCK, _BLOCK, dtype=torch.float64)
     for i in range(_BLOCKS):
         here = slice(i * _BLOCK, (i + 1) * _BLOCK)
         diagonal_XMRS[:, i, :_BLOCK] = dquery_XCC[:, here, here]
         diagonal_XMRS[:, i, _BLOCK:] = dkey_XCC[:, here, here]
-    columns_XMSK = k_XCK.view(blocked) * decay.column_XMSK
-    drows_XMRK = diagonal_XMRS @ columns_XMSK
-    dcolumns_XMSK = (diagonal_XMRS.transpose(-1, -2) @ rows_XMRK).mul_(decay.column_XMSK)
+    drows_XMRK = diagonal_XMRS @ (k_XCK.view(blocked) * column_XMSK)
+    dcolumns_XMSK = (diagonal_XMRS.transpose(-1, -2) @ rows_XMRK).mul_(column_XMSK)
     dcolumns_XCK = dcolumns_XMSK.view(X, CHUNK, K)
     for i in range(1, _BLOCKS):
         here, before = slice(i * _BLOCK, (i + 1) * _BLOCK), slice(0, i * _BLOCK)
         both_XRJ = torch.cat([dquery_XCC[:, here, before], dkey_XCC[:, here, before]], dim=1)
-        drows_XMRK[:, i] += both_XRJ @ (k_XCK[:, before] * decay.earlier[i - 1])
+        both_XRJ = both_XRJ.double()
+        drows_XMRK[:, i] += both_XRJ @ (k_XCK[:, before] * earlier[i - 1])
         dcolumns_XCK[:, before] += (both_XRJ.transpose(-1, -2) @ rows_XMRK[:, i]).mul_(
-            decay.earlier[i - 1]
+            earlier[i - 1]
         )
-    dq_XMSK = drows_XMRK[:, :, :_BLOCK] * decay.row_XMSK
-    dk_XMSK = drows_XMRK[:, :, _BLOCK:] * decay.row_XMSK
+    dq_XMSK = drows_XMRK[:, :, :_BLOCK] * row_XMSK
+    dk_XMSK = drows_XMRK[:, :, _BLOCK:] * row_XMSK
     for part in _pair_parts(decay):
         assert decay.pair_blocks is not None
         chunk, block = decay.pair_blocks[part].T
-        pair_PSSK = _pair_decay(decay, part, q_XCK.dtype)
+        pair_PSSK = _pair_decay(decay, part, torch.float64)
         q_PSK, k_PSK = (x.view(blocked)[chunk, block] for x in (q_XCK, k_XCK))
         dquery_PSS, dkey_PSS = diagonal_XMRS[chunk, block].split(_BLOCK, dim=1)
         dq_XMSK[chunk, block] += torch.einsum("pij,pijk,pjk->pik", dquery_PSS, pair_PSSK, k_PSK)
@@ -178,7 +187,14 @@ def _products_backward(
         dcolumns_XMSK[chunk, block] += torch.einsum(
             "pij,pijk,pik->pjk", dquery_PSS, pair_PSSK, q_PSK
         ) + torch.einsum("pij,pijk,pik->pjk", dkey_PSS, pair_PSSK, k_PSK)
-    return dq_XMSK.view(X, CHUNK, K), dk_XMSK.view(X, CHUNK, K), dcolumns_XCK
+    dq_XCK, dk_XCK = dq_XMSK.view(X, CHUNK, K), dk_XMSK.view(X, CHUNK, K)
+    dG_XCK = q_XCK * dq_XCK + k_XCK * (dk_XCK - dcolumns_XCK)
+    return dq_XCK.to(dtype), dk_XCK.add_(dcolumns_XCK).to(dtype), _from_here(dG_XCK).to(dtype)
+
+
+def _from_here(x_XCK: Tensor) -> Tensor:
+    """Sum of each token and all after it in the chunk."""
+    return x_XCK.flip(1).cumsum(1).flip(1)
 
 
 def _solve(lower_XCC: Tensor, rhs_XCW: Tensor, *, transposed: bool) -> Tensor:
@@ -355,24 +371,24 @@ class ChunkKda(torch.autograd.Function):
             dlower = torch.bmm(z, seg.solved_XCW.transpose(1, 2)).neg_().tril_(-1)
             z_v, z_k = z[..., :V], z[..., V:]
 
-            dq_pair, dk_row, dk_column = _products_backward(
+            dq_all, dk_all, dg_all = _products_backward(
                 dquery_XCC, dlower * seg.beta, seg.q, seg.k, seg.products.rows_XMRK, decay
             )
             weighted_k = seg.k * decay.from_start_XCK
-            dG = seg.q * dq_pair + seg.k * (dk_row - dk_column)
-            dG += seg.query_XCK * dqg + weighted_k * seg.beta * z_k
-            from_key = seg.key_XCK * dkd
-            dG -= from_key
-            dG[:, -1] += from_key.sum(1) + seg.end_X1K[:, 0] * (start * dend).sum(-1)
+            # exp(G_i) feels every gate up to i, exp(G_C - G_i) every gate after i.
+            dg_all += _from_here(seg.query_XCK * dqg + weighted_k * seg.beta * z_k)
+            to_end = seg.key_XCK * dkd
+            dg_all += to_end.cumsum(1) - to_end
+            dg_all += seg.end_X1K * (start * dend).sum(-1).unsqueeze(1)
 
             def scatter(out_BTHD: Tensor, x_XCD: Tensor, part: slice = part, N: int = N) -> None:
                 out_BTHD[:, part] = x_XCD.reshape(B, H, N * CHUNK, -1).transpose(1, 2)
 
-            scatter(dq, dq_pair.addcmul_(dqg, decay.from_start_XCK))
-            dk_all = dk_row.add_(dk_column).addcmul_(dkd, decay.to_end_XCK)
+            scatter(dq, dq_all.addcmul_(dqg, decay.from_start_XCK))
+            dk_all = dk_all.addcmul_(dkd, decay.to_end_XCK)
             scatter(dk, dk_all.addcmul_(z_k, decay.from_start_XCK * seg.beta))
             scatter(dv, z_v * seg.beta)
-            scatter(dg, dG.flip(1).cumsum(1).flip(1))
+            scatter(dg, dg_all)
             dbeta_XC1 = (dlower * seg.products.key_XCC).sum(-1, keepdim=True)
             dbeta_XC1 += (seg.v * z_v).sum(-1, keepdim=True)
             dbeta_XC1 += (weighted_k * z_k).sum(-1, keepdim=True)
