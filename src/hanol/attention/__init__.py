@@ -1,11 +1,30 @@
 """Kimi Delta Attention and multi-head latent attention for transformers' Kimi-Linear models.
 
 The operators (`chunk_kda`, `recurrent_kda`, `kda_gate`) and their definition in float64
-(`reference_kda`), and the layers that put them into transformers (`register`, `accelerate`).
+(`reference_kda`), the layers that put them into transformers (`register`, `accelerate`), copies of
+a cache (`snapshot`), and what a trainer calls between steps (`qk_clip`, `update_router_bias`).
 """
 
+from hanol.attention._cache import CacheSnapshot, snapshot
+from hanol.attention._config import check_config
 from hanol.attention._gate import kda_gate
 from hanol.attention._kda import chunk_kda, recurrent_kda
+from hanol.attention._mla import qk_clip
+from hanol.attention._moe import update_router_bias
 from hanol.attention._reference import reference_kda
+from hanol.attention._register import accelerate, register, unregister
 
-__all__ = ["chunk_kda", "kda_gate", "recurrent_kda", "reference_kda"]
+__all__ = [
+    "CacheSnapshot",
+    "accelerate",
+    "check_config",
+    "chunk_kda",
+    "kda_gate",
+    "qk_clip",
+    "recurrent_kda",
+    "reference_kda",
+    "register",
+    "snapshot",
+    "unregister",
+    "update_router_bias",
+]

@@ -1,0 +1,376 @@
+"""Cache layers of the hybrid: recurrent state and convolution window, latent keys and values.
+
+They stand in the layers of transformers' own `DynamicCache`, so that `generate`, beam search and
+assisted generation work with what they know.
+
+Shape suffixes: B batch, L cached tokens, H heads, K key width, V value width, R latent width plus
+shared key width, W window of the convolution, C its channels.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import Cache, KimiLinearConfig
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer, LinearAttentionLayer
+
+from hanol.attention._kda import chunk_kda
+from hanol.errors import CacheError
+
+
+class Step(NamedTuple):
+    """What one forward pass fed into the recurrence, kept to take tokens back."""
+
+    state_BHKV: Tensor
+    window_BWC: Tensor
+    inputs: tuple[Tensor, ...]  # q, k, v, g, beta, normalised; [B, T, ...]
+    projections_BTC: Tensor  # before the convolution
+
+
+class KdaState(LinearAttentionLayer, CacheLayerMixin):  # type: ignore[misc]
+    """State of one Kimi Delta Attention layer: constant size, whatever the length.
+
+    Attributes:
+        state_BHKV: Recurrent state, float32, or None before the first token.
+        window_BWC: The last kernel - 1 projections before the convolution.
+        length: Tokens seen, padding included.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.state_BHKV: Tensor | None = None
+        self.window_BWC: Tensor | None = None
+        self.length = 0
+        self._steps: list[Step] = []
+
+    def write(self, state_BHKV: Tensor, window_BWC: Tensor, tokens: int) -> None:
+        """Take over state and window after `tokens` more tokens."""
+        self.state_BHKV, self.window_BWC = state_BHKV, window_BWC
+        self.length += tokens
+        self.device, self.dtype = state_BHKV.device, window_BWC.dtype
+        self.has_previous_state[0] = True
+
+    def record(self, step: Step) -> None:
+        """Remember a forward pass for `crop`."""
+        self._steps.append(step)
+
+    def update(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Refuse keys and values: this layer has none."""
+        raise CacheError("A Kimi Delta Attention layer of the cache takes no keys and values.")
+
+    def get_seq_length(self) -> int:
+        """Tokens seen, padding included."""
+        return self.length
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Length and offset of the keys, as an attention layer would give them."""
+        return self.length + query_length, 0
+
+    @property
+    def is_croppable(self) -> bool:
+        """Always, once `activate_past_recording` was called before the tokens to remove."""
+        return True
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Take back the last tokens: start from the recorded state, run what is kept again.
+
+        Args:
+            tokens_to_remove: As a negative number, or 0 to forget the recorded past.
+
+        Raises:
+            CacheError: The tokens were not recorded.
+        """
+        remove = abs(tokens_to_remove)
+        while remove:
+            if not self._steps:
+                raise CacheError(
+                    f"Cannot remove {abs(tokens_to_remove)} tokens: a recurrent state keeps no "
+                    "past. Call `cache.activate_past_recording()` before the tokens are fed, or "
+                    "take a `snapshot(cache)` and restore it."
+                )
+            step = self._steps.pop()
+            tokens = step.projections_BTC.shape[1]
+            kept = max(0, tokens - remove)
+            self.length -= tokens - kept
+            remove -= tokens - kept
+            self.state_BHKV, self.window_BWC = step.state_BHKV, step.window_BWC
+            if kept:
+                _, self.state_BHKV = chunk_kda(
+                    *(x[:, :kept] for x in step.inputs),
+                    scale=1.0,
+                    initial_state_BHKV=step.state_BHKV,
+                    output_final_state=True,
+                )
+                W = step.window_BWC.shape[1]
+                seen = torch.cat([step.window_BWC, step.projections_BTC[:, :kept]], dim=1)
+                self.window_BWC = seen[:, seen.shape[1] - W :]
+        self._steps.clear()
+
+    def _map(self, change: Any) -> None:
+        if self.state_BHKV is not None and self.window_BWC is not None:
+            self.state_BHKV, self.window_BWC = change(self.state_BHKV), change(self.window_BWC)
+        self._steps = [
+            Step(*(tuple(map(change, x)) if isinstance(x, tuple) else change(x) for x in step))
+            for step in self._steps
+        ]
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Rows in the order of the beams."""
+        self._map(lambda x: x.index_select(0, beam_idx))
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep these rows."""
+        self._map(lambda x: x[indices])
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Each row several times."""
+        self._map(lambda x: x.repeat_interleave(repeats, dim=0))
+
+    def offload(self) -> None:
+        """Move to main memory."""
+        self._map(lambda x: x.cpu())
+
+    def prefetch(self) -> None:
+        """Move back to the device of the model."""
+        self._map(lambda x: x.to(self.device))
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.state_BHKV = self.window_BWC = None
+        self.length = 0
+        self._steps.clear()
+        self.has_previous_state[0] = False
+
+
+class LatentLayer(DynamicLayer):  # type: ignore[misc]
+    """Latent keys and values of one multi-head latent attention layer, in a buffer that doubles.
+
+    Attributes:
+        buffer_BLR: Latents and shared keys side by side; the first `length` places are filled.
+        valid_BL: Which places hold real tokens, or None when all do.
+    """
+
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        self.rank = rank
+        self.length = 0
+        self.buffer_BLR: Tensor | None = None
+        self.valid_BL: Tensor | None = None
+        self.is_initialized = True
+
+    @property
+    def latent_BLR(self) -> Tensor:
+        """The filled part of the buffer."""
+        assert self.buffer_BLR is not None
+        return self.buffer_BLR[:, : self.length]
+
+    def append(self, latent_BTR: Tensor, valid_BT: Tensor | None) -> Tensor:
+        """Add tokens and return all latents, [B, L, R]."""
+        B, T, R = latent_BTR.shape
+        if valid_BT is not None or self.valid_BL is not None:
+            before = (
+                torch.ones(B, self.length, dtype=torch.bool)
+                if self.valid_BL is None
+                else self.valid_BL
+            )
+            new = torch.ones(B, T, dtype=torch.bool) if valid_BT is None else valid_BT
+            self.valid_BL = torch.cat([before, new], dim=1)
+        if self.buffer_BLR is None or self.buffer_BLR.shape[1] < self.length + T:
+            # A prompt gets a little room, a growing text twice what it has: appends stay cheap.
+            capacity = max(self.length + T + 64, 2 * self.length)
+            grown = latent_BTR.new_empty(B, capacity, R)
+            if self.buffer_BLR is not None:
+                grown[:, : self.length] = self.latent_BLR
+            self.buffer_BLR = grown
+        self.buffer_BLR[:, self.length : self.length + T] = latent_BTR
+        self.length += T
+        self.dtype, self.device = latent_BTR.dtype, latent_BTR.device
+        return self.latent_BLR
+
+    @property
+    def keys(self) -> Tensor | None:
+        """Latents as transformers stores them, [B, 1, L, rank]."""
+        return None if self.buffer_BLR is None else self.latent_BLR[:, None, :, : self.rank]
+
+    @keys.setter
+    def keys(self, value: Tensor | None) -> None:
+        assert value is None
+
+    @property
+    def values(self) -> Tensor | None:
+        """Shared keys as transformers stores them, [B, 1, L, shared width]."""
+        return None if self.buffer_BLR is None else self.latent_BLR[:, None, :, self.rank :]
+
+    @values.setter
+    def values(self, value: Tensor | None) -> None:
+        assert value is None
+
+    def get_seq_length(self) -> int:
+        """Tokens seen, padding included."""
+        return self.length
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Take back the last tokens, given as a negative number."""
+        self.length = max(0, self.length - abs(tokens_to_remove))
+        if self.valid_BL is not None:
+            self.valid_BL = self.valid_BL[:, : self.length]
+
+    def _map(self, change: Any) -> None:
+        if self.buffer_BLR is not None:
+            self.buffer_BLR = change(self.latent_BLR)
+        if self.valid_BL is not None:
+            self.valid_BL = change(self.valid_BL)
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Rows in the order of the beams."""
+        self._map(lambda x: x.index_select(0, beam_idx))
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep these rows."""
+        self._map(lambda x: x[indices])
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Each row several times."""
+        self._map(lambda x: x.repeat_interleave(repeats, dim=0))
+
+    def offload(self) -> None:
+        """Move to main memory."""
+        self._map(lambda x: x.cpu())
+
+    def prefetch(self) -> None:
+        """Move back to the device of the model."""
+        self._map(lambda x: x.to(self.device))
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.buffer_BLR = self.valid_BL = None
+        self.length = 0
+
+
+def adopt(cache: Cache, config: KimiLinearConfig) -> None:
+    """Put our layers into an empty cache; leave one that has them as it is.
+
+    Raises:
+        CacheError: The cache belongs to another model or was filled by other layers.
+    """
+    kinds = config.layer_types
+    if len(cache.layers) not in (0, len(kinds)):
+        raise CacheError(
+            f"The cache has {len(cache.layers)} layers, but the model has {len(kinds)}: it belongs "
+            "to another model. Pass `DynamicCache(config=model.config)` or none."
+        )
+    if not cache.layers:
+        cache.layers = [None] * len(kinds)
+        cache.layer_class_to_replicate = None
+    for i, (layer, kind) in enumerate(zip(cache.layers, kinds, strict=True)):
+        wanted = LatentLayer if kind == "full_attention" else KdaState
+        if isinstance(layer, wanted):
+            _check_fits(layer, config, i)
+            continue
+        if layer is not None and (
+            isinstance(layer, KdaState | LatentLayer)
+            or getattr(layer, "is_initialized", False)
+            or any(getattr(layer, "has_previous_state", {}).values())
+        ):
+            raise CacheError(
+                f"Layer {i} of the cache is a filled {type(layer).__name__}, but the model needs a "
+                f"{wanted.__name__} there. Fill the cache with this model, or pass an empty one."
+            )
+        new = LatentLayer(config.kv_lora_rank) if wanted is LatentLayer else KdaState()
+        if wanted is KdaState:
+            new.record_past = getattr(layer, "record_past", False)
+        cache.layers[i] = new
+
+
+def _check_fits(layer: "KdaState | LatentLayer", config: KimiLinearConfig, index: int) -> None:
+    if isinstance(layer, KdaState):
+        found = None if layer.state_BHKV is None else tuple(layer.state_BHKV.shape[1:])
+        wanted: tuple[int, ...] = (config.linear_num_heads,) + (config.linear_head_dim,) * 2
+    else:
+        found = None if layer.buffer_BLR is None else tuple(layer.buffer_BLR.shape[2:])
+        wanted = (config.kv_lora_rank + config.qk_rope_head_dim,)
+    if found is not None and found != wanted:
+        raise CacheError(
+            f"Layer {index} of the cache holds {found} per row, but the model needs {wanted}: "
+            "the cache belongs to another configuration."
+        )
+
+
+class CacheSnapshot:
+    """A copy of a cache's tensors: convolution, recurrent and latent parts together."""
+
+    def __init__(self, tensors: dict[str, Tensor], lengths: list[int]) -> None:
+        self._tensors = tensors
+        self._lengths = lengths
+
+    def restore(self, cache: Cache) -> None:
+        """Bring the cache back to this point; the snapshot can be used again.
+
+        Raises:
+            CacheError: The cache has other layers than the one the snapshot was taken of.
+        """
+        kinds = [type(layer) for layer in cache.layers]
+        names = {f"{i}.{name}" for i, kind in enumerate(kinds) for name in _PARTS.get(kind, ())}
+        if len(kinds) != len(self._lengths) or not names >= set(self._tensors):
+            raise CacheError(
+                f"The snapshot has {len(self._lengths)} layers of other kinds than the cache's "
+                f"{len(kinds)}. Restore it into a cache of the model it was taken from."
+            )
+        for i, layer in enumerate(cache.layers):
+            layer.reset()
+            layer.length = self._lengths[i]
+            for name in _PARTS[type(layer)]:
+                tensor = self._tensors.get(f"{i}.{name}")
+                setattr(layer, name, None if tensor is None else tensor.clone())
+            if isinstance(layer, KdaState):
+                layer.has_previous_state[0] = layer.state_BHKV is not None
+
+    def save(self, path: str | Path) -> None:
+        """Write the snapshot as one safetensors file."""
+        metadata = {"lengths": ",".join(map(str, self._lengths))}
+        save_file({k: v.contiguous() for k, v in self._tensors.items()}, path, metadata)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "CacheSnapshot":
+        """Read what `save` wrote.
+
+        Raises:
+            CacheError: The file is not a snapshot.
+        """
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if "lengths" not in metadata:
+                raise CacheError(f"{str(path)!r} is not a cache snapshot: it names no lengths.")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return cls(tensors, [int(n) for n in metadata["lengths"].split(",")])
+
+
+_PARTS: dict[type, tuple[str, ...]] = {
+    KdaState: ("state_BHKV", "window_BWC"),
+    LatentLayer: ("buffer_BLR", "valid_BL"),
+}
+
+
+def snapshot(cache: Cache) -> CacheSnapshot:
+    """Copy everything the cache holds, to `restore`, save or share a prefix later.
+
+    Raises:
+        CacheError: The cache was not filled by an accelerated Kimi-Linear model.
+    """
+    tensors, lengths = {}, []
+    for i, layer in enumerate(cache.layers):
+        if type(layer) not in _PARTS:
+            raise CacheError(
+                f"Layer {i} of the cache is a {type(layer).__name__}: snapshots are taken of caches "
+                "that an accelerated Kimi-Linear model filled."
+            )
+        lengths.append(layer.length)
+        for name in _PARTS[type(layer)]:
+            tensor = getattr(layer, name)
+            if tensor is not None:
+                part = tensor[:, : layer.length] if name == "buffer_BLR" else tensor
+                tensors[f"{i}.{name}"] = part.clone()
+    return CacheSnapshot(tensors, lengths)

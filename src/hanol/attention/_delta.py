@@ -1,0 +1,158 @@
+"""The Kimi Delta Attention layer, in the place of transformers' `KimiLinearDeltaAttention`.
+
+Shape suffixes: B batch, T tokens, D model width, H heads, K key width (the value width too),
+C = 3 H K channels of the convolution.
+Source: arXiv 2510.26692, section 4.
+"""
+
+import itertools
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import Cache
+from transformers.models.kimi_linear import modeling_kimi_linear as upstream
+
+from hanol.attention._cache import KdaState, Step
+from hanol.attention._conv import short_convolution
+from hanol.attention._fuse import project
+from hanol.attention._gate import kda_gate
+from hanol.attention._inputs import l2norm
+from hanol.attention._kda import chunk_kda, recurrent_kda, step_
+from hanol.attention._packing import Packing
+
+# A prompt passes in pieces of this many tokens: what lies between projection and output stays
+# the same size for any length of prompt.
+_PIECE = 1024
+
+
+class KimiLinearForgetGate(upstream.KimiLinearForgetGate):  # type: ignore[misc]
+    """The forget gate with an exact softplus: finite gradients for every input."""
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """Log decay g, [B, T, H, K] in float32."""
+        return self.gate(self.f_a_proj(hidden_states))
+
+    def gate(self, low_rank_BTR: Tensor) -> Tensor:
+        """The second half of `forward`, from the first projection on."""
+        x_BTC = self.f_b_proj(low_rank_BTR)
+        return kda_gate(x_BTC.unflatten(-1, (-1, self.head_dim)), self.A_log, self.dt_bias)
+
+
+class KimiLinearDeltaAttention(upstream.KimiLinearDeltaAttention):  # type: ignore[misc]
+    """Kimi Delta Attention with hanol's operators; the parameters are those of transformers."""
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        cache_params: Cache | None = None,
+        attention_mask: Tensor | None = None,
+        packing: Packing | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Mix tokens.
+
+        Args:
+            hidden_states: [B, T, D], or [1, N, D] of packed documents.
+            cache_params: Cache whose layer is a `KdaState`.
+            attention_mask: Not used; padding has been taken out by the model.
+            packing: Documents of the packed row.
+        """
+        state = None if cache_params is None else cache_params.layers[self.layer_idx]
+        tokens = hidden_states.shape[1] if packing is None else packing.shape[1]
+        inference = not torch.is_grad_enabled()
+        if packing is not None or not inference or hidden_states.shape[1] <= _PIECE:
+            return self._mix(hidden_states, state, packing, tokens)
+        carried = state if state is not None else KdaState()
+        return torch.cat(
+            [
+                self._mix(piece, carried, None, piece.shape[1])
+                for piece in hidden_states.split(_PIECE, dim=1)
+            ],
+            dim=1,
+        )
+
+    def _mix(
+        self, x_BTD: Tensor, state: KdaState | None, packing: Packing | None, tokens: int
+    ) -> Tensor:
+        B, T, _ = x_BTD.shape
+        projections = project(
+            [
+                self.q_proj,
+                self.k_proj,
+                self.v_proj,
+                self.forget_gate.f_a_proj,
+                self.g_a_proj,
+                self.b_proj,
+            ],
+            x_BTD,
+        )
+        *qkv, f_BTR, gate_BTR, beta_BTH = projections
+        g_BTHK = self.forget_gate.gate(f_BTR)
+        beta_BTH = torch.sigmoid(beta_BTH.float())
+        qkv_BTC = _joined(qkv)
+        window = None if state is None else state.window_BWC
+        mixed_BTC, new_window = short_convolution(qkv_BTC, self.conv1d.weight, window, packing)
+        q, k, v = (
+            x.unflatten(-1, (-1, self.head_dim))
+            for x in F.silu(mixed_BTC).split(self.qkv_dim, dim=-1)
+        )
+        o_BTHK = self._recurrence(q, k, v, g_BTHK, beta_BTH, state, packing, qkv_BTC)
+        if state is not None:
+            state.write(self._final, new_window, tokens)
+            del self._final
+        gate_BTHK = self.g_b_proj(gate_BTR).unflatten(-1, (-1, self.head_dim))
+        return self.o_proj(self.o_norm(o_BTHK, gate_BTHK).view(B, T, -1))
+
+    def _recurrence(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        g: Tensor,
+        beta: Tensor,
+        state: KdaState | None,
+        packing: Packing | None,
+        projections: Tensor,
+    ) -> Tensor:
+        """Run the operator and leave the state after the last token in `_final`."""
+        initial = None if state is None else state.state_BHKV
+        single = q.shape[1] == 1 and packing is None and not torch.is_grad_enabled()
+        if state is not None and state.record_past and initial is not None:
+            q32, k32 = l2norm(q.float()) * self.head_dim**-0.5, l2norm(k.float())
+            window = state.window_BWC
+            assert window is not None
+            state.record(Step(initial.clone(), window, (q32, k32, v.float(), g, beta), projections))
+        if single and initial is not None and q.device.type == "cpu":
+            q32, k32 = l2norm(q[:, 0].float()) * self.head_dim**-0.5, l2norm(k[:, 0].float())
+            o_BHK, self._final = step_(q32, k32, v[:, 0].float(), g[:, 0], beta[:, 0], initial)
+            return o_BHK.unsqueeze(1).to(q.dtype)
+        if packing is not None and initial is not None:
+            by_document = initial.new_zeros(len(packing.row), *initial.shape[1:])
+            by_document[packing.first_of_row] = initial
+            initial = by_document
+        form = chunk_kda if q.shape[1] > 4 or torch.is_grad_enabled() else recurrent_kda
+        o, final = form(
+            q, k, v, g.to(q.dtype) if q.is_cuda else g, beta,
+            initial_state_BHKV=initial,
+            output_final_state=state is not None,
+            use_qk_l2norm=True,
+            cu_seqlens=None if packing is None else packing.cu_seqlens,
+        )  # fmt: skip
+        if final is not None:
+            self._final = final if packing is None else final[packing.last_of_row]
+        return o
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """The parts side by side; without a copy where they are neighbours already."""
+    first = parts[0]
+    width = sum(x.shape[-1] for x in parts)
+    adjacent = first.stride(-2) > width and all(
+        a.data_ptr() + a.shape[-1] * a.element_size() == b.data_ptr()
+        for a, b in itertools.pairwise(parts)
+    )
+    if adjacent and not torch.is_grad_enabled():
+        return first.as_strided((*first.shape[:-1], width), first.stride())
+    return torch.cat(parts, dim=-1)

@@ -1,0 +1,54 @@
+"""Several projections of one input as one matrix product, without touching parameter names.
+
+The parameters become views of one buffer. They stay parameters of their own: saving, loading and
+optimizers see what they saw before. Whatever breaks the neighbourhood (a load, a copy, a move)
+only costs the speed until the next `fuse`.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+def fuse(layers: Sequence[nn.Linear]) -> None:
+    """Lay the weights of bias-free linear layers of one input width side by side in memory."""
+    weights = [layer.weight for layer in layers]
+    if any(type(w.data) is not Tensor or w.device.type != "cpu" for w in weights):
+        return  # sharded, quantised or meta parameters stay as they are
+    buffer = torch.cat([w.data for w in weights])
+    for weight, view in zip(weights, buffer.split([len(w) for w in weights]), strict=True):
+        weight.data = view
+
+
+def fused_weight(layers: Sequence[nn.Linear]) -> Tensor | None:
+    """The one matrix that these weights are views of, or None if they are not neighbours."""
+    first = layers[0].weight
+    expected = first.data_ptr()
+    rows = 0
+    for layer in layers:
+        weight = layer.weight
+        if weight.data_ptr() != expected or weight.dtype != first.dtype:
+            return None
+        rows += weight.shape[0]
+        expected += weight.numel() * weight.element_size()
+    whole = first.untyped_storage().nbytes() - first.storage_offset() * first.element_size()
+    if whole < rows * first.shape[1] * first.element_size():
+        return None
+    return first.data.as_strided((rows, first.shape[1]), (first.shape[1], 1))
+
+
+def project(layers: Sequence[nn.Linear], x: Tensor) -> tuple[Tensor, ...]:
+    """Apply all layers to `x`; one product when no gradient is asked for."""
+    if torch.is_grad_enabled() or x.device.type != "cpu":
+        return tuple(layer(x) for layer in layers)
+    if any(type(layer) is not nn.Linear for layer in layers):
+        return tuple(layer(x) for layer in layers)  # adapters and quantised layers
+    weight = fused_weight(layers)
+    if weight is None:
+        fuse(layers)
+        weight = fused_weight(layers)
+    if weight is None:
+        return tuple(layer(x) for layer in layers)
+    out = nn.functional.linear(x, weight)
+    return out.split([layer.weight.shape[0] for layer in layers], dim=-1)

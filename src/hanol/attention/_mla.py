@@ -1,0 +1,249 @@
+"""Multi-head latent attention without positions, in the place of `KimiLinearAttention`.
+
+Two ways to the same result. Expanded: keys and values are made from the latents, then ordinary
+attention; right for many new tokens. Absorbed: the key projection moves into the query and the
+value projection behind the sum, so that each cached token is read once as it is stored; right for
+few new tokens on a long cache.
+
+Shape suffixes: B batch, T new tokens, L cached and new tokens, H heads, N unrotated key width,
+P shared key width, Q = N + P, V value width, R latent width.
+Source: arXiv 2405.04434, section 2.1; arXiv 2510.26692, section 4.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import Cache
+from transformers.models.kimi_linear import modeling_kimi_linear as upstream
+
+from hanol.attention._cache import LatentLayer
+from hanol.attention._packing import Packing
+
+# Queries that meet a mask at once: bounds the scores of a long prompt on a long cache.
+_QUERY_BLOCK = 512
+
+
+class KimiLinearAttention(upstream.KimiLinearAttention):  # type: ignore[misc]
+    """Multi-head latent attention with a latent cache; parameters are those of transformers.
+
+    Attributes:
+        record_max_logit: Keep the largest attention logit of each head of a pass in
+            `max_logit_H`, for `qk_clip`.
+    """
+
+    record_max_logit = False
+    max_logit_H: Tensor | None = None
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        packing: Packing | None = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Mix tokens.
+
+        Args:
+            hidden_states: [B, T, D], or [1, N, D] of packed documents.
+            attention_mask: Not used; padding has been taken out by the model.
+            past_key_values: Cache whose layer is a `LatentLayer`.
+            packing: Documents of the packed row.
+
+        Returns:
+            [B, T, D], and the attention weights when the model runs with the eager implementation
+            on unpacked rows without a cache, else None.
+        """
+        q_BTHQ = self._queries(hidden_states)
+        c_BTR, shared_BTP = self.kv_a_proj_with_mqa(hidden_states).split(
+            [self.kv_lora_rank, self.qk_rope_head_dim], dim=-1
+        )
+        latent_BTX = torch.cat([self.kv_a_layernorm(c_BTR), shared_BTP], dim=-1)
+        weights = None
+        if past_key_values is None:
+            if packing is None:
+                o_BTHV, weights = self._expanded(q_BTHQ, latent_BTX)
+            else:
+                parts = [
+                    self._expanded(q_BTHQ[:, a:b], latent_BTX[:, a:b])[0]
+                    for a, b in packing.documents
+                ]
+                o_BTHV = torch.cat(parts, dim=1)
+        else:
+            layer: LatentLayer = past_key_values.layers[self.layer_idx]
+            o_BTHV = self._with_cache(q_BTHQ, latent_BTX, layer, packing)
+        return self.o_proj(o_BTHV.flatten(2)), weights
+
+    def _queries(self, x_BTD: Tensor) -> Tensor:
+        if self.q_lora_rank is None:
+            q = self.q_proj(x_BTD)
+        else:
+            q = self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x_BTD)))
+        q_BTHQ = q.unflatten(-1, (self.num_heads, self.qk_head_dim))
+        return q_BTHQ
+
+    def _with_cache(
+        self, q_BTHQ: Tensor, latent_BTX: Tensor, layer: LatentLayer, packing: Packing | None
+    ) -> Tensor:
+        before = layer.length
+        if packing is None:
+            all_BLX = layer.append(latent_BTX, None)
+            if before == 0:
+                return self._expanded(q_BTHQ, all_BLX)[0]
+            return self._continued(q_BTHQ, all_BLX, layer.valid_BL)
+        valid = (
+            None
+            if packing.position_N.numel() == len(packing.is_real.flatten())
+            else packing.is_real
+        )
+        all_BLX = layer.append(packing.unpack(latent_BTX), valid)
+        outputs = []
+        for d, ((a, b), row) in enumerate(zip(packing.documents, packing.row, strict=True)):
+            if a == b:
+                continue
+            if before and d == packing.first_of_row[row]:
+                past_1LX = all_BLX[row : row + 1, :before]
+                if layer.valid_BL is not None:
+                    past_1LX = past_1LX[:, layer.valid_BL[row, :before]]
+                both_1LX = torch.cat([past_1LX, latent_BTX[:, a:b]], dim=1)
+                outputs.append(self._continued(q_BTHQ[:, a:b], both_1LX, None))
+            else:
+                outputs.append(self._expanded(q_BTHQ[:, a:b], latent_BTX[:, a:b])[0])
+        return torch.cat(outputs, dim=1)
+
+    def _continued(self, q_BTHQ: Tensor, all_BLX: Tensor, valid_BL: Tensor | None) -> Tensor:
+        """New tokens on a filled cache: the way that costs less."""
+        T = q_BTHQ.shape[1]
+        N, V, R = self.qk_nope_head_dim, self.v_head_dim, self.kv_lora_rank
+        # Expanding costs R (N + V) a cached token and head, absorbing 2 R - N - V more a query.
+        extra = 2 * R - N - V
+        absorb = extra <= 0 or R * (N + V) / extra >= T
+        way = self._absorbed if absorb else self._expanded_on_cache
+        if T == 1:
+            mask = None if valid_BL is None else valid_BL[:, None, None]
+            return self._absorbed(q_BTHQ, all_BLX, mask)
+        L = all_BLX.shape[1]
+        outputs = []
+        for start in range(0, T, _QUERY_BLOCK):
+            block_BTHQ = q_BTHQ[:, start : start + _QUERY_BLOCK]
+            t = torch.arange(start, start + block_BTHQ.shape[1], device=q_BTHQ.device)
+            end = L - T + start + block_BTHQ.shape[1]
+            mask_TL = torch.arange(end, device=t.device) <= (t + L - T).unsqueeze(1)
+            mask = mask_TL[None, None]
+            if valid_BL is not None:
+                mask = mask & valid_BL[:, None, None, :end]
+            outputs.append(way(block_BTHQ, all_BLX[:, :end], mask))
+        return torch.cat(outputs, dim=1)
+
+    def _expand(self, latent_BLX: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys [B, H, L, Q] and values [B, H, L, V] of cached tokens."""
+        c_BLR, shared_BLP = latent_BLX.split([self.kv_lora_rank, self.qk_rope_head_dim], dim=-1)
+        kv = self.kv_b_proj(c_BLR).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        k_nope, v_BHLV = kv.split([self.qk_nope_head_dim, self.v_head_dim], dim=-1)
+        shared = shared_BLP.unsqueeze(1).expand(-1, self.num_heads, -1, -1)
+        return torch.cat([k_nope, shared], dim=-1), v_BHLV
+
+    def _expanded(self, q_BTHQ: Tensor, latent_BTX: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Causal attention among the new tokens alone."""
+        q_BHTQ = q_BTHQ.transpose(1, 2)
+        k_BHTQ, v_BHTV = self._expand(latent_BTX)
+        if self.record_max_logit:
+            self._record(q_BHTQ, k_BHTQ)
+        dropout = self.attention_dropout if self.training else 0.0
+        if self.config._attn_implementation == "eager":
+            T = q_BHTQ.shape[2]
+            mask = torch.full((T, T), float("-inf"), device=q_BHTQ.device).triu(1)
+            scores = (q_BHTQ @ k_BHTQ.transpose(-1, -2)).float() * self.scaling + mask
+            weights = F.dropout(scores.softmax(-1).to(q_BTHQ.dtype), dropout, self.training)
+            return (weights @ v_BHTV).transpose(1, 2), weights
+        o_BHTV = _sdpa(q_BHTQ, k_BHTQ, v_BHTV, None, self.scaling, dropout)
+        return o_BHTV.transpose(1, 2), None
+
+    def _expanded_on_cache(self, q_BTHQ: Tensor, all_BLX: Tensor, mask: Tensor | None) -> Tensor:
+        k, v = self._expand(all_BLX)
+        return _sdpa(q_BTHQ.transpose(1, 2), k, v, mask, self.scaling, 0.0).transpose(1, 2)
+
+    def _absorbed(self, q_BTHQ: Tensor, all_BLX: Tensor, mask: Tensor | None) -> Tensor:
+        B, T, H, _ = q_BTHQ.shape
+        N, V, R = self.qk_nope_head_dim, self.v_head_dim, self.kv_lora_rank
+        up_HNR, up_HVR = self.kv_b_proj.weight.view(H, N + V, R).split([N, V], dim=1)
+        q_HXN = q_BTHQ[..., :N].permute(2, 0, 1, 3).reshape(H, B * T, N)
+        q_latent_BHTR = torch.bmm(q_HXN, up_HNR).view(H, B, T, R).transpose(0, 1)
+        q_shared_BHTP = q_BTHQ[..., N:].transpose(1, 2)
+        q_BXY = torch.cat([q_latent_BHTR, q_shared_BHTP], dim=-1).reshape(B, H * T, -1)
+        scores = torch.bmm(q_BXY, all_BLX.transpose(1, 2)).view(B, H, T, -1).float() * self.scaling
+        if mask is not None:
+            scores = scores.masked_fill(~mask, float("-inf"))
+        probs_BXL = scores.softmax(-1).to(q_BTHQ.dtype).view(B, H * T, -1)
+        o_BXR = torch.bmm(probs_BXL, all_BLX[..., :R])
+        o_HXR = o_BXR.view(B, H, T, R).permute(1, 0, 2, 3).reshape(H, B * T, R)
+        o_HXV = torch.bmm(o_HXR, up_HVR.transpose(1, 2))
+        return o_HXV.view(H, B, T, V).permute(1, 2, 0, 3)
+
+    @torch.no_grad()
+    def _record(self, q_BHTQ: Tensor, k_BHTQ: Tensor) -> None:
+        T = q_BHTQ.shape[2]
+        for start in range(0, T, _QUERY_BLOCK):
+            block = q_BHTQ[:, :, start : start + _QUERY_BLOCK].float()
+            end = start + block.shape[2]
+            scores = block @ k_BHTQ[:, :, :end].float().transpose(-1, -2) * self.scaling
+            t = torch.arange(start, end, device=scores.device).unsqueeze(1)
+            future = torch.arange(end, device=scores.device) > t
+            largest_H = scores.masked_fill(future, float("-inf")).amax(dim=(0, 2, 3))
+            known = self.max_logit_H
+            self.max_logit_H = largest_H if known is None else torch.maximum(known, largest_H)
+
+
+def _sdpa(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, dropout: float
+) -> Tensor:
+    """Attention that never materialises all scores.
+
+    torch's flash path for CPU wants values as wide as keys: they are padded with zeros, which
+    leaves the result as it is.
+    """
+    width = v.shape[-1]
+    if q.device.type == "cpu" and width < q.shape[-1]:
+        v = F.pad(v, (0, q.shape[-1] - width))
+    o = F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale, dropout_p=dropout
+    )
+    return o[..., :width]
+
+
+@torch.no_grad()
+def qk_clip(model: torch.nn.Module, tau: float = 100.0) -> int:
+    """Rescale query and key projections of heads whose largest logit passed `tau`.
+
+    With gamma = tau / logit, the unrotated rows of queries and keys shrink by sqrt(gamma), the
+    query rows that meet the shared key by gamma; the shared key stays. Call it after the optimizer
+    step; set `record_max_logit` on the attention layers before the forward pass.
+
+    Args:
+        model: Any module with `KimiLinearAttention` layers.
+        tau: Largest logit allowed.
+
+    Returns:
+        Number of heads that were clipped.
+
+    Source: Kimi K2 technical report, MuonClip (not verified against released code).
+    """
+    clipped = 0
+    for layer in model.modules():
+        if not isinstance(layer, KimiLinearAttention) or layer.max_logit_H is None:
+            continue
+        gamma_H = (tau / layer.max_logit_H).clamp(max=1.0)
+        layer.max_logit_H = None
+        clipped += int((gamma_H < 1).sum())
+        if bool((gamma_H == 1).all()):
+            continue
+        N, V = layer.qk_nope_head_dim, layer.v_head_dim
+        q_proj = layer.q_proj if layer.q_lora_rank is None else layer.q_b_proj
+        q_HQX = q_proj.weight.view(layer.num_heads, layer.qk_head_dim, -1)
+        q_HQX[:, :N] *= gamma_H.sqrt().view(-1, 1, 1)
+        q_HQX[:, N:] *= gamma_H.view(-1, 1, 1)
+        kv_HXR = layer.kv_b_proj.weight.view(layer.num_heads, N + V, -1)
+        kv_HXR[:, :N] *= gamma_H.sqrt().view(-1, 1, 1)
+    return clipped

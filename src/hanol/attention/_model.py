@@ -1,0 +1,103 @@
+"""The Kimi-Linear model around its layers: padding, packing and the cache are sorted out once.
+
+Shape suffixes: B batch, T tokens, D model width.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Cache, DynamicCache, KimiLinearConfig
+from transformers.modeling_outputs import MoeModelOutputWithPast
+from transformers.models.kimi_linear import modeling_kimi_linear as upstream
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from hanol.attention._cache import adopt
+from hanol.attention._config import check_config
+from hanol.attention._packing import find_packing
+from hanol.errors import ShapeError
+
+# Names of tensors that stay float32 whatever dtype a model is loaded in: they are exponents and
+# selection scores, and bfloat16 keeps three digits of them.
+FLOAT32 = ("A_log", "dt_bias", "e_score_correction_bias")
+
+
+class KimiLinearModel(upstream.KimiLinearModel):  # type: ignore[misc]
+    """transformers' Kimi-Linear decoder, exact under padding, packing and any split."""
+
+    _keep_in_fp32_modules_strict = frozenset(FLOAT32)
+
+    def __init__(self, config: KimiLinearConfig) -> None:
+        check_config(config)
+        super().__init__(config)
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> MoeModelOutputWithPast:
+        """Run the decoder.
+
+        Args:
+            input_ids: Tokens, [B, T].
+            attention_mask: [B, cached + T], 1 for tokens and 0 for padding on either side.
+            position_ids: [B, T]; positions that start again mark packed documents.
+            past_key_values: An empty `DynamicCache`, or one that this model filled.
+            inputs_embeds: Embeddings instead of tokens, [B, T, D].
+            use_cache: Return a cache.
+            kwargs: `cu_seqlens` or `cu_seq_lens_q` give packed documents directly.
+
+        Raises:
+            ShapeError: Neither or both kinds of input, or a mask that is not two-dimensional.
+            CacheError: The cache belongs to another model.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ShapeError("Pass either `input_ids` or `inputs_embeds`, and not both.")
+        hidden = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+        if past_key_values is not None:
+            adopt(past_key_values, self.config)
+        cu_seqlens = kwargs.pop("cu_seqlens", None)
+        cu_seq_lens_q = kwargs.pop("cu_seq_lens_q", None)
+        for key in ("cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx"):
+            kwargs.pop(key, None)
+        packing = find_packing(
+            (hidden.shape[0], hidden.shape[1]),
+            attention_mask,
+            position_ids,
+            cu_seqlens if cu_seqlens is not None else cu_seq_lens_q,
+        )
+        if packing is not None:
+            hidden = packing.pack(hidden)
+        for layer in self.layers[: self.config.num_hidden_layers]:
+            hidden = layer(
+                hidden,
+                past_key_values=past_key_values,
+                use_cache=use_cache,
+                packing=packing,
+                **kwargs,
+            )
+        hidden = self.norm(hidden)
+        if packing is not None:
+            hidden = packing.unpack(hidden)
+        return MoeModelOutputWithPast(last_hidden_state=hidden, past_key_values=past_key_values)
+
+
+class KimiLinearRMSNorm(upstream.KimiLinearRMSNorm):  # type: ignore[misc]
+    """Root mean square norm in float32, in one operation."""
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """Weight * x / rms(x)."""
+        x = torch.nn.functional.rms_norm(
+            hidden_states.float(), (hidden_states.shape[-1],), None, self.variance_epsilon
+        )
+        return self.weight * x.to(hidden_states.dtype)

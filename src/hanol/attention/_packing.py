@@ -1,0 +1,156 @@
+"""Which tokens of a batch are real and where sequences begin: one form for padding and packing.
+
+A batch with padding or with several documents in a row becomes one row of real tokens, cut into
+documents. Each layer then treats documents as the separate sequences that they are, and no
+padding token is ever computed.
+
+Shape suffixes: B batch, T tokens, N real tokens, D documents.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from hanol.errors import ShapeError
+
+
+@dataclass(frozen=True)
+class Packing:
+    """The real tokens of a [B, T] batch, row after row, cut into documents.
+
+    Args:
+        position_N: Place of each real token in the flattened batch.
+        ends: 0 and the end of each document among the real tokens.
+        row: Row of each document, ascending; every row has at least one document.
+        shape: (B, T) of the batch.
+    """
+
+    position_N: Tensor
+    ends: list[int]
+    row: list[int]
+    shape: tuple[int, int]
+
+    @cached_property
+    def cu_seqlens(self) -> Tensor:
+        """Ends of the documents as a tensor, [D + 1]."""
+        return torch.tensor(self.ends, device=self.position_N.device)
+
+    @cached_property
+    def documents(self) -> list[tuple[int, int]]:
+        """First token and end of each document."""
+        return list(pairwise(self.ends))
+
+    @cached_property
+    def first_of_row(self) -> list[int]:
+        """The document of each row that goes on from the row's cache."""
+        return [self.row.index(row) for row in range(self.shape[0])]
+
+    @cached_property
+    def last_of_row(self) -> list[int]:
+        """The document of each row whose state the row's cache keeps."""
+        following = [*self.row[1:], -1]
+        return [
+            d
+            for d, (row, after) in enumerate(zip(self.row, following, strict=True))
+            if row != after
+        ]
+
+    @cached_property
+    def is_real(self) -> Tensor:
+        """Which tokens of the batch are real, [B, T]."""
+        real = torch.zeros(self.shape[0] * self.shape[1], dtype=torch.bool)
+        real[self.position_N] = True
+        return real.view(self.shape)
+
+    def pack(self, x: Tensor) -> Tensor:
+        """[B, T, ...] -> [1, N, ...], without the padding."""
+        return x.reshape(-1, *x.shape[2:]).index_select(0, self.position_N).unsqueeze(0)
+
+    def unpack(self, x: Tensor) -> Tensor:
+        """[1, N, ...] -> [B, T, ...], zero at the padding."""
+        B, T = self.shape
+        out = x.new_zeros(B * T, *x.shape[2:])
+        return out.index_copy(0, self.position_N, x[0]).view(B, T, *x.shape[2:])
+
+
+def find_packing(
+    shape: tuple[int, int],
+    attention_mask_BT: Tensor | None,
+    position_ids: Tensor | None,
+    cu_seqlens: Tensor | None,
+) -> Packing | None:
+    """Read padding and document borders from what a caller of transformers passes.
+
+    Args:
+        shape: (B, T) of the new tokens.
+        attention_mask_BT: 1 for real tokens, 0 for padding; may be longer than T (the cache).
+        position_ids: [B or 1, T]; a real token that does not follow on its predecessor's position
+            starts a document.
+        cu_seqlens: Ends of documents in a batch of one row, [D + 1].
+
+    Returns:
+        None for the plain case: every token real, one document a row.
+
+    Raises:
+        ShapeError: The mask is not two-dimensional, or `cu_seqlens` comes with several rows.
+    """
+    B, T = shape
+    real_BT = _real_tokens(attention_mask_BT, T)
+    starts_BT = None
+    if cu_seqlens is not None:
+        if B != 1:
+            raise ShapeError(
+                f"`cu_seqlens` describes documents packed into one row, but the batch has {B} rows."
+            )
+        if int(cu_seqlens[0]) != 0 or int(cu_seqlens[-1]) != T:
+            raise ShapeError(
+                f"`cu_seqlens` is {cu_seqlens.tolist()}, but must rise from 0 to {T} tokens."
+            )
+        starts_BT = torch.zeros(1, T, dtype=torch.bool)
+        starts_BT[0, cu_seqlens[1:-1].long()] = True
+    elif position_ids is not None and T > 1:
+        starts_BT = _restarts(position_ids.expand(B, T), real_BT)
+    if real_BT is None and (starts_BT is None or not bool(starts_BT.any())):
+        return None
+    real_BT = torch.ones(B, T, dtype=torch.bool) if real_BT is None else real_BT
+    position_N = real_BT.flatten().nonzero().squeeze(1)
+    counts = real_BT.sum(1).tolist()
+    ends, row = [0], []
+    for b, count in enumerate(counts):
+        base = ends[-1]
+        if starts_BT is not None:
+            inner = starts_BT[b][real_BT[b]].nonzero().squeeze(1).tolist()
+            ends += [base + i for i in inner if 0 < i < count]
+            row += [b] * sum(0 < i < count for i in inner)
+        ends.append(base + count)
+        row.append(b)
+    return Packing(position_N, ends, row, (B, T))
+
+
+def _real_tokens(mask: Tensor | None, T: int) -> Tensor | None:
+    if mask is None:
+        return None
+    if not isinstance(mask, Tensor) or mask.ndim != 2:
+        found = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
+        raise ShapeError(
+            f"`attention_mask` is {found}, but must be two-dimensional: 1 for tokens, 0 for "
+            "padding. Packed documents are given by `position_ids` that restart, or `cu_seqlens`."
+        )
+    real = mask[:, -T:] != 0
+    return None if bool(real.all()) else real
+
+
+def _restarts(position_BT: Tensor, real_BT: Tensor | None) -> Tensor:
+    """Real tokens whose position is not that of the real token before them, plus 1."""
+    starts = torch.zeros(position_BT.shape, dtype=torch.bool)
+    if real_BT is None:
+        starts[:, 1:] = position_BT.diff(dim=1) != 1
+        return starts
+    for b, real in enumerate(real_BT):
+        index = real.nonzero().squeeze(1)
+        jumps = position_BT[b, index].diff() != 1
+        starts[b, index[1:]] = jumps
+    return starts

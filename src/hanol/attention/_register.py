@@ -1,0 +1,99 @@
+"""Putting hanol's layers into transformers: for models to come, or for one that is there."""
+
+from typing import Any
+
+from torch import nn
+from transformers import DynamicCache, KimiLinearForCausalLM
+from transformers.models.kimi_linear import modeling_kimi_linear as upstream
+from transformers.monkey_patching import (
+    get_patch_mapping,
+    register_patch_mapping,
+    unregister_patch_mapping,
+)
+
+from hanol.attention._cache import adopt
+from hanol.attention._config import check_config
+from hanol.attention._delta import KimiLinearDeltaAttention, KimiLinearForgetGate
+from hanol.attention._mla import KimiLinearAttention
+from hanol.attention._model import FLOAT32, KimiLinearModel, KimiLinearRMSNorm
+from hanol.attention._moe import KimiLinearMLP, KimiLinearTopkRouter
+from hanol.errors import ConfigError
+
+_CLASSES: dict[str, type[nn.Module]] = {
+    cls.__name__: cls
+    for cls in (
+        KimiLinearAttention,
+        KimiLinearDeltaAttention,
+        KimiLinearForgetGate,
+        KimiLinearMLP,
+        KimiLinearModel,
+        KimiLinearRMSNorm,
+        KimiLinearTopkRouter,
+    )
+}
+_prepare_cache = KimiLinearForCausalLM._prepare_cache_for_generation
+
+
+def register() -> None:
+    """Make every Kimi-Linear model that transformers loads from now on use hanol's layers.
+
+    Works for `from_pretrained`, `from_config` and the Auto classes. Parameter names, checkpoints
+    and configurations stay as they are. Calling it again changes nothing.
+    """
+    register_patch_mapping({f"^{name}$": cls for name, cls in _CLASSES.items()}, overwrite=True)
+    _connect_generate()
+
+
+def unregister() -> None:
+    """Take `register` back for models that are loaded from now on."""
+    known = get_patch_mapping()
+    unregister_patch_mapping([f"^{name}$" for name in _CLASSES if f"^{name}$" in known])
+
+
+def accelerate(model: nn.Module) -> nn.Module:
+    """Give a Kimi-Linear model that is in memory hanol's layers, in place.
+
+    Args:
+        model: A `KimiLinearForCausalLM`, a `KimiLinearModel`, or a module that holds one.
+
+    Returns:
+        The same object.
+
+    Raises:
+        ConfigError: There is no Kimi-Linear layer in it, or its configuration cannot work.
+    """
+    found = [module for module in model.modules() if isinstance(module, upstream.KimiLinearModel)]
+    if not found:
+        raise ConfigError(
+            f"`model` is a {type(model).__name__} without Kimi-Linear layers: there is nothing to "
+            "accelerate. Kimi-Linear models have `model_type` 'kimi_linear'."
+        )
+    for decoder in found:
+        check_config(decoder.config)
+    for module in model.modules():
+        ours = _CLASSES.get(type(module).__name__)
+        if ours is not None and type(module).__module__ == upstream.__name__:
+            module.__class__ = ours
+    _connect_generate()
+    return model
+
+
+def _connect_generate() -> None:
+    """Let `generate` start with our cache layers, so that models without attention work too."""
+    KimiLinearForCausalLM._prepare_cache_for_generation = _prepare_our_cache
+    # transformers refuses to roll back models with a recurrent state; ours can be rolled back.
+    KimiLinearForCausalLM._is_stateful = property(_is_stateful)
+    upstream.KimiLinearPreTrainedModel._keep_in_fp32_modules_strict = frozenset(FLOAT32)
+
+
+def _is_stateful(model: Any) -> bool:
+    return not isinstance(getattr(model, "model", None), KimiLinearModel)
+
+
+def _prepare_our_cache(
+    self: Any, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+) -> None:
+    _prepare_cache(self, generation_config, model_kwargs, *args, **kwargs)
+    cache = model_kwargs.get("past_key_values")
+    if isinstance(self.model, KimiLinearModel) and isinstance(cache, DynamicCache):
+        adopt(cache, self.config)
