@@ -30,7 +30,7 @@ class Step(NamedTuple):
     projections_BTC: Tensor  # before the convolution
 
 
-class KdaState(LinearAttentionLayer, CacheLayerMixin):  # type: ignore[misc]
+class KdaState(LinearAttentionLayer, CacheLayerMixin):
     """State of one Kimi Delta Attention layer: constant size, whatever the length.
 
     Attributes:
@@ -113,7 +113,12 @@ class KdaState(LinearAttentionLayer, CacheLayerMixin):  # type: ignore[misc]
         if self.state_BHKV is not None and self.window_BWC is not None:
             self.state_BHKV, self.window_BWC = change(self.state_BHKV), change(self.window_BWC)
         self._steps = [
-            Step(*(tuple(map(change, x)) if isinstance(x, tuple) else change(x) for x in step))
+            Step(
+                change(step.state_BHKV),
+                change(step.window_BWC),
+                tuple(map(change, step.inputs)),
+                change(step.projections_BTC),
+            )
             for step in self._steps
         ]
 
@@ -145,7 +150,7 @@ class KdaState(LinearAttentionLayer, CacheLayerMixin):  # type: ignore[misc]
         self.has_previous_state[0] = False
 
 
-class LatentLayer(DynamicLayer):  # type: ignore[misc]
+class LatentLayer(DynamicLayer):
     """Latent keys and values of one multi-head latent attention layer, in a buffer that doubles.
 
     Attributes:
@@ -364,8 +369,8 @@ def snapshot(cache: Cache) -> CacheSnapshot:
     for i, layer in enumerate(cache.layers):
         if type(layer) not in _PARTS:
             raise CacheError(
-                f"Layer {i} of the cache is a {type(layer).__name__}: snapshots are taken of caches "
-                "that an accelerated Kimi-Linear model filled."
+                f"Layer {i} of the cache is a {type(layer).__name__}: snapshots are taken of caches that "
+                "an accelerated Kimi-Linear model filled."
             )
         lengths.append(layer.length)
         for name in _PARTS[type(layer)]:

@@ -49,8 +49,8 @@ def short_convolution(
     seen_SC = torch.cat(pieces)
     y_SC = _shifted_sum(seen_SC.unsqueeze(0), weight_JC, len(seen_SC) - W)[0]
     ends = torch.tensor([windows[d] for d in packing.last_of_row])
-    last = ends.unsqueeze(1) + torch.arange(-W, 0)
-    return y_SC[torch.cat(results)].unsqueeze(0), seen_SC[last]
+    tail_BW = ends.unsqueeze(1) + torch.arange(-W, 0)
+    return y_SC[torch.cat(results)].unsqueeze(0), seen_SC[tail_BW]
 
 
 def _shifted_sum(seen_BSC: Tensor, weight_JC: Tensor, tokens: int) -> Tensor:

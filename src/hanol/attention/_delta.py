@@ -27,7 +27,7 @@ from hanol.attention._packing import Packing
 _PIECE = 1024
 
 
-class KimiLinearForgetGate(upstream.KimiLinearForgetGate):  # type: ignore[misc]
+class KimiLinearForgetGate(upstream.KimiLinearForgetGate):
     """The forget gate with an exact softplus: finite gradients for every input."""
 
     def forward(self, hidden_states: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ class KimiLinearForgetGate(upstream.KimiLinearForgetGate):  # type: ignore[misc]
         return kda_gate(x_BTC.unflatten(-1, (-1, self.head_dim)), self.A_log, self.dt_bias)
 
 
-class KimiLinearDeltaAttention(upstream.KimiLinearDeltaAttention):  # type: ignore[misc]
+class KimiLinearDeltaAttention(upstream.KimiLinearDeltaAttention):
     """Kimi Delta Attention with hanol's operators; the parameters are those of transformers."""
 
     def forward(

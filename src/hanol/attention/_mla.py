@@ -25,7 +25,7 @@ from hanol.attention._packing import Packing
 _QUERY_BLOCK = 512
 
 
-class KimiLinearAttention(upstream.KimiLinearAttention):  # type: ignore[misc]
+class KimiLinearAttention(upstream.KimiLinearAttention):
     """Multi-head latent attention with a latent cache; parameters are those of transformers.
 
     Attributes:

@@ -23,7 +23,7 @@ from hanol.errors import ShapeError
 FLOAT32 = ("A_log", "dt_bias", "e_score_correction_bias")
 
 
-class KimiLinearModel(upstream.KimiLinearModel):  # type: ignore[misc]
+class KimiLinearModel(upstream.KimiLinearModel):
     """transformers' Kimi-Linear decoder, exact under padding, packing and any split."""
 
     _keep_in_fp32_modules_strict = frozenset(FLOAT32)
@@ -92,7 +92,7 @@ class KimiLinearModel(upstream.KimiLinearModel):  # type: ignore[misc]
         return MoeModelOutputWithPast(last_hidden_state=hidden, past_key_values=past_key_values)
 
 
-class KimiLinearRMSNorm(upstream.KimiLinearRMSNorm):  # type: ignore[misc]
+class KimiLinearRMSNorm(upstream.KimiLinearRMSNorm):
     """Root mean square norm in float32, in one operation."""
 
     def forward(self, hidden_states: Tensor) -> Tensor:

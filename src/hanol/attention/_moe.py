@@ -10,7 +10,7 @@ from transformers.models.kimi_linear import modeling_kimi_linear as upstream
 from hanol.attention._fuse import project
 
 
-class KimiLinearMLP(upstream.KimiLinearMLP):  # type: ignore[misc]
+class KimiLinearMLP(upstream.KimiLinearMLP):
     """SwiGLU with both input projections in one product."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -19,7 +19,7 @@ class KimiLinearMLP(upstream.KimiLinearMLP):  # type: ignore[misc]
         return self.down_proj(self.act_fn(gate) * up)
 
 
-class KimiLinearTopkRouter(upstream.KimiLinearTopkRouter):  # type: ignore[misc]
+class KimiLinearTopkRouter(upstream.KimiLinearTopkRouter):
     """The router, which counts the tokens of each expert while training.
 
     Attributes:
