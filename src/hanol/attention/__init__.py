@@ -10,11 +10,13 @@ from hanol.attention._config import check_config
 from hanol.attention._gate import kda_gate
 from hanol.attention._kda import chunk_kda, recurrent_kda
 from hanol.attention._mla import qk_clip
+from hanol.attention._model import FLOAT32
 from hanol.attention._moe import update_router_bias
 from hanol.attention._reference import reference_kda
 from hanol.attention._register import accelerate, register, unregister
 
 __all__ = [
+    "FLOAT32",
     "CacheSnapshot",
     "accelerate",
     "check_config",

@@ -369,7 +369,7 @@ def snapshot(cache: Cache) -> CacheSnapshot:
     for i, layer in enumerate(cache.layers):
         if type(layer) not in _PARTS:
             raise CacheError(
-                f"Layer {i} of the cache is a {type(layer).__name__}: snapshots are taken of caches that "
+                f"Layer {i} of the cache is a {type(layer).__name__}: snapshots are of caches that "
                 "an accelerated Kimi-Linear model filled."
             )
         lengths.append(layer.length)

@@ -1,1 +1,36 @@
-"""hanol.models"""
+"""Models: presets, building, loading, saving in the official layout, inspection, generation.
+
+A model is always a plain transformers model. Importing this room also corrects the names under
+which transformers saves Kimi-Linear's dense layers.
+"""
+
+from hanol.models._build import build
+from hanol.models._generate import Generation, generate
+from hanol.models._inspect import CacheSize, ModelReport, cache_size, inspect
+from hanol.models._load import Loaded, bundled_names, load, load_config, load_model, load_tokenizer
+from hanol.models._official import correct_names as _correct_names
+from hanol.models._official import replace_folder, save
+from hanol.models._presets import kimi_config, preset, preset_names
+
+_correct_names()
+
+__all__ = [
+    "CacheSize",
+    "Generation",
+    "Loaded",
+    "ModelReport",
+    "build",
+    "bundled_names",
+    "cache_size",
+    "generate",
+    "inspect",
+    "kimi_config",
+    "load",
+    "load_config",
+    "load_model",
+    "load_tokenizer",
+    "preset",
+    "preset_names",
+    "replace_folder",
+    "save",
+]

@@ -1,0 +1,39 @@
+"""Whether the compiled kernels of `_numba` are used: when Numba is installed and nobody objects.
+
+Set the environment variable `HANOL_NUMBA=0` before the first use to keep to PyTorch.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+
+_disabled = False
+
+
+@cache
+def _kernels() -> ModuleType | None:
+    if os.environ.get("HANOL_NUMBA") == "0" or find_spec("numba") is None:
+        return None
+    # Compiles for a few seconds the first time on a machine, then loads from Numba's cache:
+    # hence at the first use and not at import.
+    return import_module("hanol.attention._numba")
+
+
+def numba_kernels() -> ModuleType | None:
+    """Return the module of compiled kernels, or None where PyTorch does the work."""
+    return None if _disabled else _kernels()
+
+
+@contextmanager
+def without_numba() -> Iterator[None]:
+    """Keep to PyTorch inside the block, to compare the two."""
+    global _disabled
+    before, _disabled = _disabled, True
+    try:
+        yield
+    finally:
+        _disabled = before

@@ -1,0 +1,43 @@
+"""A model with random weights, from a preset or a configuration."""
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+from hanol import attention
+from hanol.models._presets import preset
+
+
+def build(
+    config: str | PreTrainedConfig,
+    *,
+    vocab_size: int | None = None,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+) -> PreTrainedModel:
+    """Make a model with random weights; Kimi-Linear models get hanol's layers.
+
+    Args:
+        config: A preset's name or a configuration.
+        vocab_size: Rows of the embedding, for a preset.
+        seed: Seed of the weights; the global random state is left as it was.
+        dtype: Type of the parameters; what must stay float32 does.
+        device: Where to make it; "meta" allocates nothing.
+
+    Raises:
+        UnknownNameError: There is no preset of that name.
+        ConfigError: The configuration contradicts itself.
+    """
+    if isinstance(config, str):
+        config = preset(config, vocab_size=vocab_size)
+    if config.model_type == "kimi_linear":
+        attention.check_config(config)
+    attention.register()
+    with torch.random.fork_rng(devices=[]), torch.device(device):
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config)
+    model = model.to(dtype)
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if name.rpartition(".")[2] in attention.FLOAT32:
+            tensor.data = tensor.data.float()
+    return model

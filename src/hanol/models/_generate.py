@@ -1,0 +1,158 @@
+"""Text from a model, streamed, with its speed measured on the way."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pydantic import BaseModel, Field
+from tokenizers.decoders import DecodeStream
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.generation.streamers import BaseStreamer
+
+from hanol.errors import ConfigError
+
+
+class Generation(BaseModel):
+    """One completion and how long it took."""
+
+    text: str
+    token_ids: list[int]
+    finish_reason: str = Field(description='"stop" at the end token, "length" at the limit.')
+    prompt_tokens: int
+    prefill_seconds: float = Field(description="Until the first token.")
+    decode_seconds: float = Field(description="From the first token to the last.")
+
+    @property
+    def prefill_rate(self) -> float:
+        """Prompt tokens per second."""
+        return self.prompt_tokens / max(self.prefill_seconds, 1e-9)
+
+    @property
+    def decode_rate(self) -> float:
+        """Tokens per second after the first; 0.0 when there is only one."""
+        return (len(self.token_ids) - 1) / self.decode_seconds if self.decode_seconds else 0.0
+
+
+class _Streamer(BaseStreamer):
+    """Turns token ids into text as they come, whole characters only, and notes the times."""
+
+    def __init__(self, tokenizer: Any, on_text: Callable[[str], None] | None) -> None:
+        self._backend = tokenizer.backend_tokenizer
+        self._stream = DecodeStream(skip_special_tokens=True)
+        self._on_text = on_text
+        self._is_prompt = True
+        self.times: list[float] = []
+
+    def put(self, value: Tensor) -> None:
+        if self._is_prompt:
+            self._is_prompt = False
+            return
+        self.times.append(time.perf_counter())
+        for token in value.flatten().tolist():
+            text = self._stream.step(self._backend, token)
+            if text and self._on_text is not None:
+                self._on_text(text)
+
+    def end(self) -> None:
+        pass
+
+
+def generate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    *,
+    max_new_tokens: int = 128,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    num_samples: int = 1,
+    on_text: Callable[[str], None] | None = None,
+) -> list[Generation]:
+    """Complete a prompt.
+
+    Args:
+        model: Any causal language model of transformers.
+        tokenizer: Its tokenizer.
+        prompt: Text to go on from; empty starts from the begin token.
+        max_new_tokens: At most this many tokens.
+        temperature: 0 takes the most likely token each time; otherwise logits are divided by it.
+        top_p: Sample from the smallest set of tokens that holds this share, in (0, 1].
+        seed: Sample i uses seed + i; the global random state is left as it was.
+        num_samples: Completions, one after another.
+        on_text: Called with each piece of text as it comes.
+
+    Raises:
+        ConfigError: A value is out of range, or the prompt and the new tokens do not fit.
+    """
+    if temperature < 0:
+        raise ConfigError(f"`temperature` is {temperature}, but must be 0 (greedy) or more.")
+    if not 0 < top_p <= 1:
+        raise ConfigError(f"`top_p` is {top_p}, but must be above 0 and at most 1.")
+    if max_new_tokens < 1:
+        raise ConfigError(f"`max_new_tokens` is {max_new_tokens}, but must be at least 1.")
+    if num_samples < 1:
+        raise ConfigError(f"`num_samples` is {num_samples}, but must be at least 1.")
+    ids = tokenizer(prompt, return_tensors="pt").input_ids.long()
+    if ids.shape[1] == 0:
+        start = tokenizer.bos_token_id
+        if start is None:
+            raise ConfigError("The prompt is empty and the tokenizer has no begin token.")
+        ids = torch.tensor([[start]])
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if limit is not None and ids.shape[1] + max_new_tokens > limit:
+        raise ConfigError(
+            f"The prompt has {ids.shape[1]} tokens and {max_new_tokens} are to follow, but the "
+            f"model's context is {limit}. Shorten the prompt or lower `max_new_tokens`."
+        )
+    ids = ids.to(model.device)
+    return [
+        _one(model, tokenizer, ids, max_new_tokens, temperature, top_p, seed + i, on_text)
+        for i in range(num_samples)
+    ]
+
+
+def _one(
+    model: Any,
+    tokenizer: Any,
+    ids: Tensor,
+    max_new_tokens: int,
+    temperature: float,
+    top_p: float,
+    seed: int,
+    on_text: Callable[[str], None] | None,
+) -> Generation:
+    ends = model.generation_config.eos_token_id
+    ends = [ends] if isinstance(ends, int) else ends or []
+    sampling: dict[str, Any] = {"do_sample": False}
+    if temperature > 0:
+        sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
+    pad = tokenizer.pad_token_id
+    config = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        eos_token_id=ends or None,
+        pad_token_id=pad if pad is not None else (ends[0] if ends else 0),
+        **sampling,
+    )
+    streamer = _Streamer(tokenizer, on_text)
+    with torch.random.fork_rng(devices=[]), torch.inference_mode():
+        torch.manual_seed(seed)
+        begin = time.perf_counter()
+        out = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            generation_config=config,
+            streamer=streamer,
+        )
+    new = out[0, ids.shape[1] :].tolist()
+    stopped = bool(new) and new[-1] in ends
+    return Generation(
+        text=tokenizer.decode(new, skip_special_tokens=True),
+        token_ids=new,
+        finish_reason="stop" if stopped else "length",
+        prompt_tokens=ids.shape[1],
+        prefill_seconds=streamer.times[0] - begin,
+        decode_seconds=streamer.times[-1] - streamer.times[0],
+    )
