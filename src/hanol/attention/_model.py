@@ -32,6 +32,15 @@ class KimiLinearModel(upstream.KimiLinearModel):
         check_config(config)
         super().__init__(config)
 
+    @classmethod
+    def _can_set_experts_implementation(cls) -> bool:
+        # transformers looks for its decorator in the file of this class; the experts are its own.
+        return True
+
+    @classmethod
+    def _can_set_attn_implementation(cls) -> bool:
+        return True
+
     @merge_with_config_defaults
     @capture_outputs
     def forward(
