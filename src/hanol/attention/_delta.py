@@ -19,8 +19,9 @@ from hanol.attention._conv import short_convolution
 from hanol.attention._fuse import project
 from hanol.attention._gate import kda_gate
 from hanol.attention._inputs import l2norm
-from hanol.attention._kda import chunk_kda, recurrent_kda, step_
+from hanol.attention._kda import chunk_kda, recurrent_kda
 from hanol.attention._packing import Packing
+from hanol.attention._step import step_
 
 # A prompt passes in pieces of this many tokens: what lies between projection and output stays
 # the same size for any length of prompt.
@@ -125,8 +126,10 @@ class KimiLinearDeltaAttention(upstream.KimiLinearDeltaAttention):
             assert window is not None
             state.record(Step(initial.clone(), window, (q32, k32, v.float(), g, beta), projections))
         if single and initial is not None and q.device.type == "cpu":
-            q32, k32 = l2norm(q[:, 0].float()) * self.head_dim**-0.5, l2norm(k[:, 0].float())
-            o_BHK, self._final = step_(q32, k32, v[:, 0].float(), g[:, 0], beta[:, 0], initial)
+            o_BHK, self._final = step_(
+                q[:, 0].float(), k[:, 0].float(), v[:, 0].float(), g[:, 0], beta[:, 0], initial,
+                scale=self.head_dim**-0.5, use_qk_l2norm=True,
+            )  # fmt: skip
             return o_BHK.unsqueeze(1).to(q.dtype)
         if packing is not None and initial is not None:
             by_document = initial.new_zeros(len(packing.row), *initial.shape[1:])

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hanol.attention._chunk import CHUNK, ChunkKda, Layout
 from hanol.attention._inputs import Inputs, check_gate
+from hanol.attention._step import step_
 from hanol.errors import require
 
 
@@ -143,32 +144,6 @@ def _step(
     error_BHV = (v_BHV - (k_BHK.unsqueeze(-2) @ state_BHKV).squeeze(-2)) * beta_BH.unsqueeze(-1)
     state_BHKV = state_BHKV + k_BHK.unsqueeze(-1) * error_BHV.unsqueeze(-2)
     return (q_BHK.unsqueeze(-2) @ state_BHKV).squeeze(-2), state_BHKV
-
-
-def step_(
-    q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, g_BHK: Tensor, beta_BH: Tensor, state_BHKV: Tensor
-) -> tuple[Tensor, Tensor]:
-    """One token, without autograd; writes the new state over the old one.
-
-    Args:
-        q_BHK: Query, normalised and scaled.
-        k_BHK: Key, normalised.
-        v_BHV: Value.
-        g_BHK: Log decay, at most 0.
-        beta_BH: Strength of the update.
-        state_BHKV: Contiguous state of the same dtype; changed in place.
-
-    Returns:
-        `o_BHV` and the same state tensor.
-    """
-    B, H, K, V = state_BHKV.shape
-    state_XKV = state_BHKV.view(B * H, K, V)
-    state_XKV *= g_BHK.exp().view(B * H, K, 1)
-    k_X1K = k_BHK.reshape(B * H, 1, K)
-    error_X1V = torch.baddbmm(v_BHV.reshape(B * H, 1, V), k_X1K, state_XKV, alpha=-1)
-    error_X1V *= beta_BH.reshape(B * H, 1, 1)
-    state_XKV.baddbmm_(k_X1K.transpose(1, 2), error_X1V)
-    return torch.bmm(q_BHK.reshape(B * H, 1, K), state_XKV).view(B, H, V), state_BHKV
 
 
 def _compute_dtype(q: Tensor) -> torch.dtype:

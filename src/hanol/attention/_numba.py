@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import float32, njit, void
+from numba import boolean, float32, njit, void
 
 _EPSILON = np.float32(1e-6)  # inside the root, as in `_inputs.l2norm`
 
@@ -19,18 +19,18 @@ _EPSILON = np.float32(1e-6)  # inside the root, as in `_inputs.l2norm`
 def _compiled(*signature: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
     def compile_(function: Callable[..., None]) -> Callable[..., None]:
         # Reordering sums and fusing multiply-adds is all that is allowed: inf and NaN stay exact.
-        options = {"nogil": True, "fastmath": {"contract", "reassoc"}}
+        allowed = {"contract", "reassoc"}
         try:
-            return njit(void(*signature), cache=True, **options)(function)
+            return njit(void(*signature), cache=True, nogil=True, fastmath=allowed)(function)
         except RuntimeError:  # no folder to cache in: compile once a process
-            return njit(void(*signature), **options)(function)
+            return njit(void(*signature), nogil=True, fastmath=allowed)(function)
 
     return compile_
 
 
 @_compiled(
     float32[:, :, :], float32[:, :, :], float32[:, :, :], float32[:, :, :], float32[:, :],
-    float32[:, :, :, ::1], float32[:, :, ::1], float32, float32,
+    float32[:, :, :, ::1], float32[:, :, ::1], float32, boolean,
 )  # fmt: skip
 def step(
     q_BHK: Any, k_BHK: Any, v_BHV: Any, g_BHK: Any, beta_BH: Any,
@@ -58,7 +58,7 @@ def step(
                 k_sum += key_K[i] * key_K[i]
             q_factor = scale
             k_factor = np.float32(1.0)
-            if normalize != np.float32(0.0):
+            if normalize:
                 q_factor = scale / np.sqrt(q_sum + _EPSILON)
                 k_factor = np.float32(1.0) / np.sqrt(k_sum + _EPSILON)
             for i in range(K):
