@@ -36,7 +36,12 @@ def build(
     with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config)
-    model = model.to(dtype)
+    return cast(model, dtype)
+
+
+def cast(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """Change the type of a model's parameters in place, but not of those that stay float32."""
+    model.to(dtype)
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if name.rpartition(".")[2] in attention.FLOAT32:
             tensor.data = tensor.data.float()

@@ -66,8 +66,8 @@ def inspect(spec: str | Path) -> ModelReport:
         if text not in preset_names():
             raise
         place, config = None, preset(text)
-    shapes = parameter_shapes(config)
-    total = sum(shapes.values())
+    sizes = parameter_sizes(config)
+    total = sum(sizes.values())
     dtype = config.dtype or torch.float32
     missing: list[str] = []
     unexpected: list[str] = []
@@ -82,7 +82,7 @@ def inspect(spec: str | Path) -> ModelReport:
         model=text,
         model_type=config.model_type,
         parameters=total,
-        active_parameters=total - _idle_parameters(config, shapes),
+        active_parameters=total - _idle_parameters(config, sizes),
         layers=_layers(config),
         vocab_size=config.vocab_size,
         dtype=str(dtype).removeprefix("torch."),
@@ -93,16 +93,12 @@ def inspect(spec: str | Path) -> ModelReport:
     )
 
 
-def parameter_shapes(config: PreTrainedConfig) -> dict[str, int]:
-    """Elements of each parameter and of the router's bias; shared ones once."""
+def parameter_sizes(config: PreTrainedConfig) -> dict[str, int]:
+    """Elements of each parameter; shared ones once."""
     attention.register()
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    for name, buffer in model.named_buffers():
-        if name.endswith("e_score_correction_bias"):
-            sizes[name] = buffer.numel()
-    return sizes
+    return {name: parameter.numel() for name, parameter in model.named_parameters()}
 
 
 def cache_size(config: PreTrainedConfig, itemsize: int) -> CacheSize:

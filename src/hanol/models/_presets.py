@@ -108,7 +108,7 @@ def _kimi_48b(vocab_size: int) -> PreTrainedConfig:
         intermediate_size=9216, kv_lora_rank=512, dense_layers=1, moe_intermediate_size=1024,
         num_experts=256, num_experts_per_token=8, num_shared_experts=1, num_expert_group=1,
         topk_group=1, routed_scaling_factor=2.446, model_max_length=1048576,
-        bos_token_id=163584, eos_token_id=163586, pad_token_id=163839,
+        bos_token_id=163584, eos_token_id=163586, pad_token_id=163839, dtype="bfloat16",
     )  # fmt: skip
 
 

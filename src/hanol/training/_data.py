@@ -1,0 +1,192 @@
+"""Documents: where they come from, which are held out, and how they lie on disk as tokens.
+
+A corpus on disk is one array of tokens, every document with the begin token in front and the end
+token behind it, and one array of the documents' ends. Both are memory-mapped.
+"""
+
+import hashlib
+import json
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hanol.errors import DataError, require
+from hanol.training._recipe import DataSection
+
+# Test suites repeat the code they test, and 2to3 and IDLE's tests are no library code.
+_SKIPPED = {"test", "tests", "idle_test", "site-packages", "__pycache__", "dist-packages"}
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text, and the name by which it is held out or not."""
+
+    group: str
+    text: str
+
+
+def documents(data: DataSection) -> Iterator[Document]:
+    """All documents of a source, in an order that does not depend on the machine.
+
+    Raises:
+        DataError: The path is missing, or a row has no text.
+    """
+    if data.source == "stdlib":
+        return _stdlib()
+    if data.source == "folder":
+        return _folder(Path(str(data.path)))
+    if data.source == "jsonl":
+        return _jsonl(Path(str(data.path)), data.text_column)
+    return _rows(data)
+
+
+def is_held_out(group: str, share: float) -> bool:
+    """Whether documents of this group are held out: a stable hash, no seed."""
+    digest = hashlib.sha256(group.encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64 < share
+
+
+def _stdlib() -> Iterator[Document]:
+    """Python files grouped by top-level module, then the language reference by topic."""
+    root = Path(sysconfig.get_path("stdlib"))
+    for file in sorted(root.rglob("*.py")):
+        parts = file.relative_to(root).parts
+        if _SKIPPED & set(parts) or parts[0] in {"lib2to3", "pydoc_data"}:
+            continue
+        text = _text(file)
+        if text:
+            yield Document(parts[0].removesuffix(".py"), text)
+    from pydoc_data.topics import topics
+
+    for name in sorted(topics):
+        yield Document(f"pydoc:{name}", topics[name])
+
+
+def _folder(root: Path) -> Iterator[Document]:
+    if not root.is_dir():
+        raise DataError(f"`data.path` is {str(root)!r}, but there is no such folder.")
+    for file in sorted(path for path in root.rglob("*") if path.is_file()):
+        text = _text(file)
+        if text:
+            yield Document(file.relative_to(root).as_posix(), text)
+
+
+def _text(file: Path) -> str | None:
+    try:
+        return file.read_text("utf-8")
+    except UnicodeDecodeError:
+        return None  # not a text file
+
+
+def _jsonl(path: Path, column: str) -> Iterator[Document]:
+    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+    if not files or not files[0].exists():
+        raise DataError(f"`data.path` is {str(path)!r}, but no JSON lines file is there.")
+    for file in files:
+        with file.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                try:
+                    text = json.loads(line)[column]
+                except (ValueError, KeyError, TypeError) as err:
+                    raise DataError(
+                        f"{str(file)!r}, line {number}: not a JSON object with the key {column!r}."
+                    ) from err
+                yield Document(f"{file.name}:{number}", str(text))
+
+
+def _rows(data: DataSection) -> Iterator[Document]:
+    datasets = require("datasets", extra="train", feature="Reading parquet files and datasets")
+    path = str(data.path)
+    try:
+        if data.source == "parquet":
+            files = sorted(map(str, Path(path).glob("*.parquet"))) if Path(path).is_dir() else path
+            rows = datasets.load_dataset("parquet", data_files=files, split="train", streaming=True)
+        else:
+            rows = datasets.load_dataset(
+                path, split=data.split, revision=data.revision, streaming=True
+            )
+        for number, row in enumerate(rows):
+            if data.text_column not in row:
+                known = ", ".join(row)
+                raise DataError(
+                    f"{path!r} has no column {data.text_column!r}; it has {known}. "
+                    "Set `data.text_column`."
+                )
+            yield Document(f"{path}:{number}", str(row[data.text_column]))
+    except (OSError, ValueError) as err:
+        cause = str(err).splitlines()[0] if str(err) else type(err).__name__
+        raise DataError(f"{path!r} could not be read: {cause}") from err
+
+
+class Corpus:
+    """Tokens of many documents on disk.
+
+    Attributes:
+        tokens: All documents one after another.
+        ends: End of each document in `tokens`.
+        num_bytes: UTF-8 bytes of the texts.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.tokens: NDArray[Any] = np.load(folder / "tokens.npy", mmap_mode="r")
+        self.ends: NDArray[np.int64] = np.load(folder / "ends.npy")
+        self.bytes_of: NDArray[np.int64] = np.load(folder / "bytes.npy")
+
+    @property
+    def num_bytes(self) -> int:
+        """UTF-8 bytes of all texts."""
+        return int(self.bytes_of.sum())
+
+    def document(self, index: int) -> NDArray[Any]:
+        """Tokens of one document, begin and end token included."""
+        start = int(self.ends[index - 1]) if index else 0
+        return np.asarray(self.tokens[start : int(self.ends[index])])
+
+
+def write_corpus(folder: Path, texts: Iterator[str], tokenizer: Any) -> None:
+    """Tokenise texts into a folder that `Corpus` reads.
+
+    Raises:
+        DataError: There is no text.
+    """
+    dtype = np.uint16 if len(tokenizer) <= 2**16 else np.uint32
+    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    pieces: list[NDArray[Any]] = []
+    ends: list[int] = []
+    sizes: list[int] = []
+    total = 0
+    for batch in _batched(texts, 256):
+        for text, ids in zip(
+            batch, tokenizer(batch, add_special_tokens=False).input_ids, strict=True
+        ):
+            whole = np.asarray([bos, *ids, eos], dtype=dtype)
+            pieces.append(whole)
+            total += len(whole)
+            ends.append(total)
+            sizes.append(len(text.encode()))
+    if not pieces:
+        raise DataError(
+            "The data has no documents on one side of the split: give more text, or change "
+            "`data.held_out`."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / "tokens.npy", np.concatenate(pieces))
+    np.save(folder / "ends.npy", np.asarray(ends, dtype=np.int64))
+    np.save(folder / "bytes.npy", np.asarray(sizes, dtype=np.int64))
+
+
+def _batched(items: Iterator[str], size: int) -> Iterator[list[str]]:
+    batch: list[str] = []
+    for item in items:
+        if item:
+            batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

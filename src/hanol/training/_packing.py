@@ -1,0 +1,119 @@
+"""Rows of equal length from documents of any length, the same at every run and every resume.
+
+Each epoch is a permutation of the documents, laid end to end; a row is the next stretch of it.
+Positions start again at every document, which is how the model knows where one ends.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from hanol.errors import TrainingError
+from hanol.training._data import Corpus
+from hanol.training._recipe import Recipe
+
+IGNORED = -100
+
+
+class PackedSteps(Dataset[dict[str, Tensor]]):
+    """Item i is one part of the batch of an optimizer step: a dictionary of [rows, T] tensors.
+
+    Args:
+        corpus: Training documents.
+        recipe: Stages and seed.
+        parts: Parts a batch is cut into: processes times micro-batches.
+    """
+
+    def __init__(self, corpus: Corpus, recipe: Recipe, parts: int) -> None:
+        self._corpus = corpus
+        self._seed = recipe.seed
+        self._parts = parts
+        self._lengths = np.diff(corpus.ends, prepend=0)
+        self._epoch_tokens = int(self._lengths.sum())
+        self._order: tuple[int, NDArray[Any], NDArray[Any]] | None = None
+        # For each step: first token of the run's stream, rows, tokens a row.
+        self._steps: list[tuple[int, int, int]] = []
+        position = 0
+        for stage in recipe.stages:
+            rows = stage.batch_tokens // stage.sequence_length
+            if rows % parts:
+                raise TrainingError(
+                    f"A batch of {rows} rows cannot be shared by {parts} parts (processes times "
+                    "`micro_batches`). Change `batch_tokens`, `sequence_length` or the processes."
+                )
+            for _ in range(stage.steps):
+                self._steps.append((position, rows, stage.sequence_length))
+                position += stage.batch_tokens
+        # Tokens seen before each step, and after the last.
+        self.tokens_before = [first for first, _, _ in self._steps] + [position]
+
+    def __len__(self) -> int:
+        return len(self._steps) * self._parts
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        step, part = divmod(index, self._parts)
+        first, rows, T = self._steps[step]
+        mine = rows // self._parts
+        stretches = [self._stretch(first + (part * mine + r) * T, T) for r in range(mine)]
+        input_ids = torch.from_numpy(np.stack([tokens for tokens, _ in stretches])).long()
+        position_ids = torch.from_numpy(np.stack([positions for _, positions in stretches]))
+        # The first token of a document cannot be known from the document before it.
+        labels = input_ids.masked_fill(position_ids == 0, IGNORED)
+        return {"input_ids": input_ids, "position_ids": position_ids, "labels": labels}
+
+    def _stretch(self, first: int, length: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        tokens, positions = [], []
+        while length:
+            epoch, place = divmod(first, self._epoch_tokens)
+            order, ends = self._epoch(epoch)
+            which = int(np.searchsorted(ends, place, side="right"))
+            inside = place - (int(ends[which - 1]) if which else 0)
+            piece = self._corpus.document(int(order[which]))[inside : inside + length]
+            # A document cut by the end of a row begins anew in the next: its state is not kept.
+            tokens.append(piece)
+            positions.append(np.arange(len(piece), dtype=np.int64))
+            first += len(piece)
+            length -= len(piece)
+        return np.concatenate(tokens), np.concatenate(positions)
+
+    def _epoch(self, epoch: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        if self._order is None or self._order[0] != epoch:
+            order = np.random.default_rng([self._seed, epoch]).permutation(len(self._lengths))
+            self._order = (epoch, order, self._lengths[order].cumsum())
+        return self._order[1], self._order[2]
+
+
+@torch.no_grad()
+def check_no_leak(model: Any, vocab_size: int) -> None:
+    """Make sure that packed documents do not see each other, whatever the model.
+
+    Two documents in a row; the first is changed; the logits of the second must not move.
+
+    Raises:
+        TrainingError: They do.
+    """
+    was_training = model.training
+    model.eval()
+    rng = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, vocab_size, (2, 24), generator=rng)
+    position_ids = torch.cat([torch.arange(11), torch.arange(13)]).expand(2, 24)
+    changed = ids.clone()
+    changed[:, :11] = torch.randint(0, vocab_size, (2, 11), generator=rng)
+    device = next(model.parameters()).device
+    before, after = (
+        model(input_ids=x.to(device), position_ids=position_ids.to(device), use_cache=False).logits[
+            :, 11:
+        ]
+        for x in (ids, changed)
+    )
+    model.train(was_training)
+    difference = (before - after).abs().max().item()
+    if not difference < 1e-4:
+        raise TrainingError(
+            f"Packed documents leak into each other in this {type(model).__name__}: changing one "
+            f"moved the logits of the next by {difference:.2g}. Train on one document a row."
+        )
