@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hanol.attention._chunk import CHUNK, ChunkKda, Layout
+from hanol.attention._blocks import CHUNK
+from hanol.attention._chunk import ChunkKda, Layout
 from hanol.attention._inputs import Inputs, check_gate
 from hanol.attention._step import step_
 from hanol.errors import require
