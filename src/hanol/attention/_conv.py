@@ -41,10 +41,11 @@ def short_convolution(
         context_DWC[packing.first_of_row] = window_BWC
     pieces, results, windows = [], [], {}
     offset = 0
-    for d, (first, last) in enumerate(packing.documents):
-        pieces += [context_DWC[d], x_BTC[0, first:last]]
-        results.append(torch.arange(offset, offset + last - first))
-        offset += W + last - first
+    # Splitting, not slicing: the gradient of each slice would be a row of zeros of its own.
+    for d, x_TC in enumerate(x_BTC[0].split(packing.lengths)):
+        pieces += [context_DWC[d], x_TC]
+        results.append(torch.arange(offset, offset + len(x_TC)))
+        offset += W + len(x_TC)
         windows[d] = offset
     seen_SC = torch.cat(pieces)
     y_SC = _shifted_sum(seen_SC.unsqueeze(0), weight_JC, len(seen_SC) - W)[0]

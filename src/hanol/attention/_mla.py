@@ -67,8 +67,13 @@ class KimiLinearAttention(upstream.KimiLinearAttention):
                 o_BTHV, weights = self._expanded(q_BTHQ, latent_BTX)
             else:
                 parts = [
-                    self._expanded(q_BTHQ[:, a:b], latent_BTX[:, a:b])[0]
-                    for a, b in packing.documents
+                    self._expanded(q, latent)[0]
+                    for q, latent in zip(
+                        q_BTHQ.split(packing.lengths, dim=1),
+                        latent_BTX.split(packing.lengths, dim=1),
+                        strict=True,
+                    )
+                    if q.shape[1]
                 ]
                 o_BTHV = torch.cat(parts, dim=1)
         else:

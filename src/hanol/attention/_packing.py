@@ -44,6 +44,11 @@ class Packing:
         return list(pairwise(self.ends))
 
     @cached_property
+    def lengths(self) -> list[int]:
+        """Tokens of each document."""
+        return [end - first for first, end in self.documents]
+
+    @cached_property
     def first_of_row(self) -> list[int]:
         """The document of each row that goes on from the row's cache."""
         return [self.row.index(row) for row in range(self.shape[0])]

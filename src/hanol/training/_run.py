@@ -167,7 +167,7 @@ def _arguments(recipe: Recipe, folder: Path) -> TrainingArguments:
         bf16=recipe.dtype == "bfloat16",
         gradient_checkpointing=recipe.gradient_checkpointing,
         use_cpu=not cuda,
-        ddp_backend=None if cuda else "gloo",
+        ddp_backend="gloo" if not cuda and int(os.environ.get("WORLD_SIZE", "1")) > 1 else None,
         ddp_find_unused_parameters=False,
         average_tokens_across_devices=True,
         remove_unused_columns=False,
