@@ -1,7 +1,10 @@
 """Kimi Delta Attention against its definition in float64: values, gradients, splits, packing."""
 
 import math
+import sys
+from importlib.util import find_spec
 from itertools import pairwise
+from types import ModuleType
 
 import pytest
 import torch
@@ -10,7 +13,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from hanol.attention import chunk_kda, kda_gate, recurrent_kda, reference_kda
-from hanol.errors import ShapeError
+from hanol.attention._backend import without_numba
+from hanol.attention._blocks import inverse
+from hanol.attention._kda import _fla
+from hanol.errors import MissingExtraError, ShapeError
 
 # Unit-length keys, values of unit variance: float32 sums of at most 200 terms stay below this.
 TOLERANCE = 2e-6
@@ -49,7 +55,7 @@ FORMS = pytest.mark.parametrize("form", [chunk_kda, recurrent_kda], ids=["chunk"
 @FORMS
 @pytest.mark.parametrize("gate", [1.0, 10.0, 80.0, 1000.0], ids="g={}".format)
 @pytest.mark.parametrize("T", [1, 2, 15, 16, 17, 63, 64, 65, 128, 130, 200], ids="T={}".format)
-def test_matches_definition(form, T: int, gate: float) -> None:
+def test_matches_definition(backend: str, form, T: int, gate: float) -> None:
     tensors = inputs(T, B=2, H=2, HV=4, K=24, V=16, gate=gate, seed=T)
     for initial in (None, state(2, 4, 24, 16)):
         options = {"initial_state_BHKV": initial, "output_final_state": True}
@@ -69,7 +75,7 @@ def test_matches_definition_at_any_length(T: int, seed: int, gate: float) -> Non
 
 @pytest.mark.parametrize("gate", [1.0, 80.0, 1000.0], ids="g={}".format)
 @pytest.mark.parametrize("T", [1, 63, 100], ids="T={}".format)
-def test_gradients_match_definition(T: int, gate: float) -> None:
+def test_gradients_match_definition(backend: str, T: int, gate: float) -> None:
     tensors = [*inputs(T, B=2, HV=4, K=12, V=20, gate=gate, seed=T), state(2, 4, 12, 20)]
 
     def gradients(form, dtype: torch.dtype) -> tuple[Tensor, ...]:
@@ -103,6 +109,24 @@ def test_gradcheck() -> None:
     with torch.no_grad():
         leaves[3] -= 0.01
     assert torch.autograd.gradcheck(run, (*leaves, initial), fast_mode=True)
+
+
+@pytest.mark.parametrize("share", [0.05, 1.0], ids="share={}".format)
+def test_compiled_pairs_equal_torch(share: float) -> None:
+    pytest.importorskip("numba")
+    q, k, v, g, beta = inputs(150, B=2, K=32, gate=60.0)
+    g = g * (torch.rand(32, generator=torch.Generator().manual_seed(2)) < share)
+    leaves = [x.requires_grad_() for x in (q, k, v, g, beta)]
+
+    def run() -> tuple[Tensor, ...]:
+        o, _ = chunk_kda(*leaves)
+        return o, *torch.autograd.grad(o.square().sum(), leaves)
+
+    compiled = run()
+    with without_numba():
+        plain = run()
+    for mine, theirs in zip(compiled, plain, strict=True):
+        assert (mine - theirs).norm() <= 1e-6 * theirs.norm()
 
 
 @pytest.mark.parametrize("segment", [1, 1 << 10, 1 << 20])
@@ -147,7 +171,7 @@ def test_any_split_equals_one_pass(n: int) -> None:
 
 @pytest.mark.parametrize("gate", [0.3, 50.0], ids="g={}".format)
 @pytest.mark.parametrize("t", [1, 16, 40, 64, 100])
-def test_no_output_depends_on_a_later_token(t: int, gate: float) -> None:
+def test_no_output_depends_on_a_later_token(backend: str, t: int, gate: float) -> None:
     tensors = inputs(140, gate=gate)
     before = chunk_kda(*tensors)[0][:, :t]
     changed = [x.clone() for x in tensors]
@@ -313,3 +337,55 @@ def test_errors_name_the_argument(form) -> None:
     o, final = form(*empty, initial_state_BHKV=state(2, 2, 16, 16), output_final_state=True)
     assert o.shape == (2, 0, 2, 16)
     assert torch.equal(final, state(2, 2, 16, 16))
+
+
+def test_inverse_reads_only_the_strict_lower_triangle() -> None:
+    rng = torch.Generator().manual_seed(0)
+    k = torch.randn(3, 64, 8, generator=rng, dtype=torch.float64)
+    k = k / k.norm(dim=-1, keepdim=True)
+    lower = (k @ k.transpose(1, 2)).tril(-1)
+    found = inverse(lower + torch.full((64, 64), torch.nan).triu())
+    identity = torch.eye(64, dtype=torch.float64)
+    torch.testing.assert_close(found @ (identity + lower), identity.expand(3, 64, 64))
+    assert found.abs().max() <= 1
+
+
+def test_memory_grows_with_tokens_and_not_with_their_square() -> None:
+    from torch.profiler import ProfilerActivity, profile
+
+    def peak(T: int) -> int:
+        tensors = inputs(T)
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+            chunk_kda(*tensors)
+        held = most = 0
+        for event in profiled.profiler.kineto_results.events():
+            if event.name() == "[memory]":
+                held += event.nbytes()
+                most = max(most, held)
+        return most
+
+    # A segment of 4096 tokens of these sizes is one tensor of 2^18 elements at most.
+    short, long = peak(16384), peak(32768)
+    grown = (long - short) / (16384 * 2 * 16 * 4)  # in tensors of the 16384 tokens added
+    assert 0 < grown <= 8
+
+
+def test_on_cuda_the_kernels_of_fla_get_the_arguments(monkeypatch) -> None:
+    tensors = tuple(inputs(4))
+    if find_spec("fla") is None:
+        with pytest.raises(MissingExtraError, match="hanol\\[gpu\\]"):
+            _fla("chunk_kda", tensors, None, None, True, True, None)
+    kernels = ModuleType("fla.ops.kda")
+    kernels.chunk_kda = lambda *args, **options: (args, options)
+    for name, module in {"fla": ModuleType("fla"), "fla.ops": ModuleType("fla.ops")}.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setitem(sys.modules, "fla.ops.kda", kernels)
+    args, options = _fla("chunk_kda", tensors, 0.5, None, True, True, None)
+    assert args == tensors
+    assert options == {
+        "scale": 0.5,
+        "initial_state": None,
+        "output_final_state": True,
+        "use_qk_l2norm_in_kernel": True,
+        "cu_seqlens": None,
+    }

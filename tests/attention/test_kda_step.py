@@ -1,26 +1,14 @@
 """The decode step: in place, with and without Numba, against the definition."""
 
-from collections.abc import Iterator
-from contextlib import nullcontext
-
 import pytest
 import torch
 from torch import Tensor
 
 from hanol.attention import recurrent_kda, reference_kda
-from hanol.attention._backend import numba_kernels, without_numba
+from hanol.attention._backend import numba_kernels
 from hanol.attention._step import step_
 
 TOLERANCE = 2e-6
-
-
-@pytest.fixture(params=["numba", "torch"])
-def backend(request) -> Iterator[str]:
-    if request.param == "numba":
-        pytest.importorskip("numba")
-    with without_numba() if request.param == "torch" else nullcontext():
-        assert (numba_kernels() is None) == (request.param == "torch")
-        yield request.param
 
 
 def inputs(T: int, B: int, H: int, HV: int, K: int, V: int, gate: float) -> list[Tensor]:

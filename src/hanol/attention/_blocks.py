@@ -18,6 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hanol.attention._backend import numba_kernels
+
 CHUNK = 64
 BLOCK = 16
 BLOCKS = CHUNK // BLOCK
@@ -126,13 +128,8 @@ def products(q_XCK: Tensor, k_XCK: Tensor, decay: Decay) -> Products:
     torch.mul(k_XCK.view(blocked), decay.row_XMSK, out=rows_XMRK[:, :, BLOCK:])
     columns_XMSK = k_XCK.view(blocked) * decay.column_XMSK
     diagonal_XMRS = rows_XMRK @ columns_XMSK.transpose(-1, -2)
-    for strong in decay.strong.parts() if decay.strong is not None else []:
-        terms_PSS = strong.pairs_PSS(q_XCK.dtype)
-        terms_PSS *= strong.take_PS(k_XCK).unsqueeze(1)
-        for rows, x_XCK in (slice(0, BLOCK), q_XCK), (slice(BLOCK, 2 * BLOCK), k_XCK):
-            diagonal_XMRS.flatten(0, 1)[:, rows].index_add_(
-                0, strong.flat_P(), terms_PSS * strong.take_PS(x_XCK).unsqueeze(2)
-            )
+    if decay.strong is not None:
+        _add_strong(diagonal_XMRS, q_XCK, k_XCK, decay.strong)
     query_XCC = torch.zeros(X, CHUNK, CHUNK, dtype=q_XCK.dtype)
     key_XCC = torch.zeros(X, CHUNK, CHUNK, dtype=q_XCK.dtype)
     to_block_end_XMSK = k_XCK.view(blocked) * decay.to_block_end_XMSK
@@ -146,6 +143,21 @@ def products(q_XCK: Tensor, k_XCK: Tensor, decay: Decay) -> Products:
             query_XCC[:, here, before] = both_XRJ[:, :BLOCK]
             key_XCC[:, here, before] = both_XRJ[:, BLOCK:]
     return Products(query_XCC, key_XCC, rows_XMRK, to_block_end_XMSK)
+
+
+def _add_strong(diagonal_XMRS: Tensor, q_XCK: Tensor, k_XCK: Tensor, all_strong: Strong) -> None:
+    """Add the pairwise terms of the columns beyond the largest exponent."""
+    kernels = numba_kernels()
+    if kernels is not None and q_XCK.dtype == torch.float32:
+        kernels.pairs(*(x.numpy() for x in (*all_strong, q_XCK, k_XCK, diagonal_XMRS)))
+        return
+    for strong in all_strong.parts():
+        terms_PSS = strong.pairs_PSS(q_XCK.dtype)
+        terms_PSS *= strong.take_PS(k_XCK).unsqueeze(1)
+        for rows, x_XCK in (slice(0, BLOCK), q_XCK), (slice(BLOCK, 2 * BLOCK), k_XCK):
+            diagonal_XMRS.flatten(0, 1)[:, rows].index_add_(
+                0, strong.flat_P(), terms_PSS * strong.take_PS(x_XCK).unsqueeze(2)
+            )
 
 
 def products_backward(
@@ -191,7 +203,32 @@ def products_backward(
     dcolumns_XMSK.addcmul_(dto_end_XMSK, decay.to_block_end_XMSK.double())
     dq_XMSK = drows_XMRK[:, :, :BLOCK] * row_XMSK
     dk_XMSK = drows_XMRK[:, :, BLOCK:] * row_XMSK
-    for strong in decay.strong.parts() if decay.strong is not None else []:
+    if decay.strong is not None:
+        _add_strong_gradients(
+            dq_XMSK, dk_XMSK, dcolumns_XMSK, diagonal_XMRS, q_XCK, k_XCK, decay.strong
+        )
+    dq_XCK, dk_XCK = dq_XMSK.view(X, CHUNK, K), dk_XMSK.view(X, CHUNK, K)
+    dcolumns_XCK = dcolumns_XMSK.view(X, CHUNK, K)
+    dG_XCK = q_XCK * dq_XCK + k_XCK * (dk_XCK - dcolumns_XCK)
+    return dq_XCK.to(dtype), dk_XCK.add_(dcolumns_XCK).to(dtype), from_here(dG_XCK).to(dtype)
+
+
+def _add_strong_gradients(
+    dq_XMSK: Tensor,
+    dk_XMSK: Tensor,
+    dcolumns_XMSK: Tensor,
+    diagonal_XMRS: Tensor,
+    q_XCK: Tensor,
+    k_XCK: Tensor,
+    all_strong: Strong,
+) -> None:
+    """Add the gradients of `_add_strong` to those of rows and columns; all float64."""
+    kernels = numba_kernels()
+    if kernels is not None:
+        tensors = (*all_strong, q_XCK, k_XCK, diagonal_XMRS, dq_XMSK, dk_XMSK, dcolumns_XMSK)
+        kernels.pairs_backward(*(x.numpy() for x in tensors))
+        return
+    for strong in all_strong.parts():
         pairs_PSS = strong.pairs_PSS(torch.float64)
         index = (strong.chunk_P, strong.block_P, slice(None), strong.channel_P)
         keys_PS = strong.take_PS(k_XCK)
@@ -204,10 +241,6 @@ def products_backward(
             dx_XMSK[index] += (weights_PSS @ keys_PS.unsqueeze(-1)).squeeze(-1)
             dcolumns_PS += (strong.take_PS(x_XCK).unsqueeze(1) @ weights_PSS).squeeze(1)
         dcolumns_XMSK[index] += dcolumns_PS
-    dq_XCK, dk_XCK = dq_XMSK.view(X, CHUNK, K), dk_XMSK.view(X, CHUNK, K)
-    dcolumns_XCK = dcolumns_XMSK.view(X, CHUNK, K)
-    dG_XCK = q_XCK * dq_XCK + k_XCK * (dk_XCK - dcolumns_XCK)
-    return dq_XCK.to(dtype), dk_XCK.add_(dcolumns_XCK).to(dtype), from_here(dG_XCK).to(dtype)
 
 
 def from_here(x_XCK: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor
 from hanol.attention._blocks import CHUNK, decay_of, from_here, inverse, products, products_backward
 
 # Elements of one [X, C, K] tensor of a segment: bounds the temporaries and keeps them in cache.
-_SEGMENT_ELEMENTS = 1 << 19
+_SEGMENT_ELEMENTS = 1 << 18
 
 
 class Layout(NamedTuple):
@@ -56,11 +56,8 @@ def _segments(chunks: int, elements_of_a_chunk: int) -> list[range]:
 def _chunked(x_BTHD: Tensor, chunks: range) -> Tensor:
     """[X, C, D] of these chunks: a chunk of all rows and heads lies together."""
     part_BTHD = x_BTHD[:, chunks.start * CHUNK : chunks.stop * CHUNK]
-    return (
-        part_BTHD.unflatten(1, (-1, CHUNK))
-        .permute(1, 0, 3, 2, 4)
-        .reshape(-1, CHUNK, x_BTHD.shape[-1])
-    )
+    part_NBHCD = part_BTHD.unflatten(1, (-1, CHUNK)).permute(1, 0, 3, 2, 4)
+    return part_NBHCD.contiguous().view(-1, CHUNK, x_BTHD.shape[-1])
 
 
 def _scatter(out_BTHD: Tensor, x_XCD: Tensor, chunks: range) -> None:

@@ -4,7 +4,7 @@ Shape suffixes: B batch, T tokens, H value heads, K key width, V value width, N 
 """
 
 from itertools import pairwise
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -14,9 +14,27 @@ from hanol.errors import ShapeError
 _EPSILON = 1e-6  # inside the root, as in the official kernels; not torch.nn.functional.normalize
 
 
+class _UnitLength(torch.autograd.Function):
+    """`l2norm` with a backward of three passes, a quarter of what autograd's own costs."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        factor = torch.rsqrt(x.square().sum(-1, keepdim=True) + _EPSILON)
+        unit = x * factor
+        ctx.save_for_backward(unit, factor)
+        return unit
+
+    @staticmethod
+    def backward(ctx: Any, dunit: Tensor) -> Tensor:
+        unit, factor = ctx.saved_tensors
+        along = (unit * dunit).sum(-1, keepdim=True)
+        return torch.addcmul(dunit, unit, along, value=-1.0).mul_(factor)
+
+
 def l2norm(x: Tensor) -> Tensor:
     """Scale the last dimension to unit length: x / sqrt(sum(x^2) + 1e-6)."""
-    return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + _EPSILON)
+    unit: Tensor = _UnitLength.apply(x)
+    return unit
 
 
 class Inputs(NamedTuple):
@@ -114,7 +132,8 @@ def check_gate(g: Tensor) -> None:
     Raises:
         ShapeError: Some entry of `g_BTHK` is positive or not a number.
     """
-    if not bool((g <= 0).all()):
+    # The maximum is NaN when any entry is.
+    if g.numel() and not g.max().item() <= 0:
         raise ShapeError(
             f"`g_BTHK` is a log decay and must be at most 0, but reaches {g.max().item()}. "
             "Make it with `kda_gate`, or pass the logarithm of the decay."

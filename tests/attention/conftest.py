@@ -1,0 +1,18 @@
+"""Fixtures of the attention tests."""
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+
+import pytest
+
+from hanol.attention._backend import numba_kernels, without_numba
+
+
+@pytest.fixture(params=["numba", "torch"])
+def backend(request) -> Iterator[str]:
+    """Run the test with the compiled kernels and without them."""
+    if request.param == "numba":
+        pytest.importorskip("numba")
+    with without_numba() if request.param == "torch" else nullcontext():
+        assert (numba_kernels() is None) == (request.param == "torch")
+        yield request.param
