@@ -2,6 +2,7 @@
 
 import math
 import sys
+from contextlib import nullcontext
 from importlib.util import find_spec
 from itertools import pairwise
 from types import ModuleType
@@ -151,7 +152,7 @@ def test_fresh_memory_is_never_read(monkeypatch) -> None:
     assert all(x.isfinite().all() for x in (o, final, *gradients))
 
 
-@pytest.mark.parametrize("n", range(0, 71, 5))
+@pytest.mark.parametrize("n", range(71))
 def test_any_split_equals_one_pass(n: int) -> None:
     tensors = inputs(75, B=2, gate=5.0)
     whole, final = chunk_kda(*tensors, output_final_state=True)
@@ -309,6 +310,45 @@ def test_bounded_gate_stays_above_its_bound() -> None:
 
 
 @FORMS
+@pytest.mark.parametrize("grad", [False, True], ids=["inference", "training"])
+def test_mixed_precision_stays_outside(backend: str, form, grad: bool) -> None:
+    tensors = [x.requires_grad_(grad) for x in inputs(70)]
+
+    def run(mixed: bool) -> list[Tensor]:
+        autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed)
+        with autocast:
+            o, final = form(*tensors, output_final_state=True, use_qk_l2norm=True)
+        # Plain autograd replays what the recurrent form did, so its backward belongs outside.
+        with autocast if form is chunk_kda else nullcontext():
+            loss = o.square().sum() + final.sum()
+            return [o, final, *(torch.autograd.grad(loss, tensors) if grad else ())]
+
+    expected, found = run(False), run(True)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def test_a_second_derivative_is_refused() -> None:
+    tensors = [x.requires_grad_() for x in inputs(20)]
+    (gradient,) = torch.autograd.grad(
+        chunk_kda(*tensors)[0].square().sum(), tensors[:1], create_graph=True
+    )
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+@FORMS
+def test_strides_do_not_matter(form) -> None:
+    tensors = inputs(70, B=2)
+    initial = state(2, 2, 16, 16)
+    expected = form(*tensors, initial_state_BHKV=initial, output_final_state=True)
+    strided = [x.transpose(0, -1).contiguous().transpose(0, -1) for x in tensors]
+    found = form(*strided, initial_state_BHKV=initial.mT.contiguous().mT, output_final_state=True)
+    for a, b in zip(found, expected, strict=True):
+        assert worst(a, b) <= 1e-6
+
+
+@FORMS
 def test_errors_name_the_argument(form) -> None:
     q, k, v, g, beta = inputs(8, B=2)
     with pytest.raises(ShapeError, match="`g_BTHK` is a log decay.*at most 0"):
@@ -317,6 +357,10 @@ def test_errors_name_the_argument(form) -> None:
         form(q, k, v[:, :, :1].expand(2, 8, 3, 16), g, beta)
     with pytest.raises(ShapeError, match="`k_BTHK`"):
         form(q, k[..., :8], v, g, beta)
+    with pytest.raises(
+        ShapeError, match="`v_BTHV` is torch.bfloat16, but `q_BTHK` is torch.float32"
+    ):
+        form(q, k, v.bfloat16(), g, beta)
     with pytest.raises(ShapeError, match="`beta_BTH` has shape"):
         form(q, k, v, g, beta[:, :4])
     with pytest.raises(ShapeError, match="`g_BTHK` has shape"):
@@ -331,6 +375,8 @@ def test_errors_name_the_argument(form) -> None:
     for ends in ([0, 5], [0, 6, 4, 8], [1, 8], [8]):
         with pytest.raises(ShapeError, match="must rise from 0 to the number of tokens, 8"):
             form(*one, cu_seqlens=torch.tensor(ends))
+    with pytest.raises(ShapeError, match="`cu_seqlens` is torch.float32.*must be integers"):
+        form(*one, cu_seqlens=torch.tensor([0.0, 8.0]))
     empty = [x[:, :0] for x in (q, k, v, g, beta)]
     with pytest.raises(ShapeError, match="no tokens"):
         form(*empty)

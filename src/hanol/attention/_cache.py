@@ -39,6 +39,9 @@ class KdaState(LinearAttentionLayer, CacheLayerMixin):
         length: Tokens seen, padding included.
     """
 
+    # transformers would prepare masks of its own for a cache that can be compiled.
+    is_compileable = False
+
     def __init__(self) -> None:
         super().__init__()
         self.state_BHKV: Tensor | None = None

@@ -18,8 +18,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from hanol.attention._blocks import CHUNK, decay_of, from_here, inverse, products, products_backward
+from hanol.attention._inputs import without_autocast
 
 # Elements of one [X, C, K] tensor of a segment: bounds the temporaries and keeps them in cache.
 _SEGMENT_ELEMENTS = 1 << 18
@@ -162,6 +164,8 @@ class ChunkKda(torch.autograd.Function):
         return o_BTHV, final
 
     @staticmethod
+    @once_differentiable
+    @without_autocast
     def backward(ctx: Any, do_BTHV: Tensor, dfinal: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, g, beta, initial, starts = ctx.saved_tensors
         layout: Layout = ctx.layout

@@ -120,11 +120,14 @@ class KimiLinearDeltaAttention(upstream.KimiLinearDeltaAttention):
         """Run the operator and leave the state after the last token in `_final`."""
         initial = None if state is None else state.state_BHKV
         single = q.shape[1] == 1 and packing is None and not torch.is_grad_enabled()
-        if state is not None and state.record_past and initial is not None:
+        if state is not None and state.record_past and packing is None:
+            B, _, H, K = q.shape
+            before, window = state.state_BHKV, state.window_BWC
+            if before is None or window is None:
+                before = q.new_zeros(B, H, K, K, dtype=torch.float32)
+                window = projections.new_zeros(B, self.conv_kernel_size - 1, projections.shape[-1])
             q32, k32 = l2norm(q.float()) * self.head_dim**-0.5, l2norm(k.float())
-            window = state.window_BWC
-            assert window is not None
-            state.record(Step(initial.clone(), window, (q32, k32, v.float(), g, beta), projections))
+            state.record(Step(before.clone(), window, (q32, k32, v.float(), g, beta), projections))
         if single and initial is not None and q.device.type == "cpu":
             o_BHK, self._final = step_(
                 q[:, 0].float(), k[:, 0].float(), v[:, 0].float(), g[:, 0], beta[:, 0], initial,

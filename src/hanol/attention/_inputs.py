@@ -3,15 +3,32 @@
 Shape suffixes: B batch, T tokens, H value heads, K key width, V value width, N packed sequences.
 """
 
+from collections.abc import Callable
+from functools import wraps
 from itertools import pairwise
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, ParamSpec, Self, TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from hanol.errors import ShapeError
 
 _EPSILON = 1e-6  # inside the root, as in the official kernels; not torch.nn.functional.normalize
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+
+
+def without_autocast(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
+    """Keep mixed precision out: it would turn the products of float32 tensors into bfloat16."""
+
+    @wraps(function)
+    def run(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
+        with torch.autocast("cpu", enabled=False):
+            return function(*args, **kwargs)
+
+    return run
 
 
 class _UnitLength(torch.autograd.Function):
@@ -25,6 +42,7 @@ class _UnitLength(torch.autograd.Function):
         return unit
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, dunit: Tensor) -> Tensor:
         unit, factor = ctx.saved_tensors
         along = (unit * dunit).sum(-1, keepdim=True)
@@ -147,6 +165,11 @@ def _documents(cu_seqlens: Tensor | None, B: int, T: int) -> list[tuple[int, int
         raise ShapeError(
             f"`cu_seqlens` describes sequences packed into one row, but the batch has {B} rows. "
             "Concatenate the rows along T, or drop `cu_seqlens`."
+        )
+    if cu_seqlens.ndim != 1 or cu_seqlens.is_floating_point():
+        raise ShapeError(
+            f"`cu_seqlens` is {cu_seqlens.dtype} of shape {tuple(cu_seqlens.shape)}, but must be "
+            "integers of shape [sequences + 1]."
         )
     ends: list[int] = cu_seqlens.tolist()
     if len(ends) < 2 or ends[0] != 0 or ends[-1] != T or sorted(ends) != ends:

@@ -9,11 +9,12 @@ from torch import Tensor
 
 from hanol.attention._blocks import CHUNK
 from hanol.attention._chunk import ChunkKda, Layout
-from hanol.attention._inputs import Inputs, check_gate
+from hanol.attention._inputs import Inputs, check_gate, without_autocast
 from hanol.attention._step import step_
 from hanol.errors import require
 
 
+@without_autocast
 def chunk_kda(
     q_BTHK: Tensor,
     k_BTHK: Tensor,
@@ -89,6 +90,7 @@ def chunk_kda(
     return o_BTHV, final
 
 
+@without_autocast
 def recurrent_kda(
     q_BTHK: Tensor,
     k_BTHK: Tensor,
@@ -126,7 +128,7 @@ def recurrent_kda(
     outputs, finals = [], []
     for document, (first, last) in enumerate(inputs.documents):
         state = inputs.state[document : document + 1] if packed else inputs.state
-        state = state if keep_graph else state.clone()
+        state = state if keep_graph else state.clone(memory_format=torch.contiguous_format)
         for t in range(first, last):
             o_BHV, state = step(
                 inputs.q[:, t], inputs.k[:, t], inputs.v[:, t], inputs.g[:, t], inputs.beta[:, t],

@@ -10,6 +10,7 @@ from transformers.monkey_patching import (
     register_patch_mapping,
     unregister_patch_mapping,
 )
+from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY
 
 from hanol.attention._cache import adopt
 from hanol.attention._config import check_config
@@ -74,6 +75,8 @@ def accelerate(model: nn.Module) -> nn.Module:
         ours = _CLASSES.get(type(module).__name__)
         if ours is not None and type(module).__module__ == upstream.__name__:
             module.__class__ = ours
+    for decoder in found:
+        _CAN_RECORD_REGISTRY[decoder] = decoder._can_record_outputs
     _connect_generate()
     return model
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hanol.attention._backend import numba_kernels
-from hanol.attention._inputs import l2norm
+from hanol.attention._inputs import l2norm, without_autocast
 
 
 def step_(
@@ -49,6 +49,22 @@ def step_(
         arrays = (x.numpy() for x in (q_BHK, k_BHK, v_BHV, g_BHK, beta_BH, state_BHKV, out))
         kernels.step(*arrays, scale, use_qk_l2norm)
         return out, state_BHKV
+    _torch_step(q_BHK, k_BHK, v_BHV, g_BHK, beta_BH, state_BHKV, scale, use_qk_l2norm, out)
+    return out, state_BHKV
+
+
+@without_autocast
+def _torch_step(
+    q_BHK: Tensor,
+    k_BHK: Tensor,
+    v_BHV: Tensor,
+    g_BHK: Tensor,
+    beta_BH: Tensor,
+    state_BHKV: Tensor,
+    scale: float,
+    use_qk_l2norm: bool,
+    out: Tensor,
+) -> None:
     B, H, K, V = state_BHKV.shape
     if use_qk_l2norm:
         q_BHK, k_BHK = l2norm(q_BHK), l2norm(k_BHK)
@@ -63,4 +79,3 @@ def step_(
     error_X1V *= beta_BH.reshape(B * H, 1, 1)
     state_XKV.baddbmm_(k_X1K.transpose(1, 2), error_X1V)
     torch.bmm(q_BHK.reshape(B * H, 1, K), state_XKV, out=out.view(B * H, 1, V))
-    return out, state_BHKV
