@@ -87,7 +87,9 @@ class MuonAdamW(torch.optim.AdamW):
                 continue
             state = self.state[parameter]
             if "momentum_buffer" not in state:
+                state["step"] = torch.zeros(())  # AdamW looks for it when a state is loaded
                 state["momentum_buffer"] = torch.zeros_like(parameter.grad)
+            state["step"] += 1
             buffer = state["momentum_buffer"]
             buffer.lerp_(parameter.grad, 1 - group["momentum"])
             direction = _whole(parameter.grad.lerp(buffer, group["momentum"]))

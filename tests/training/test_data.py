@@ -1,0 +1,179 @@
+"""Text sources, the split, tokenizers, corpora and packed rows."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hanol import models
+from hanol.errors import DataError, TrainingError
+from hanol.training import DataSection, check_no_leak, documents, is_held_out, read_recipe
+from hanol.training._data import Corpus, write_corpus
+from hanol.training._packing import IGNORED, PackedSteps
+from hanol.training._tokenizer import train_tokenizer
+
+TEXTS = [f"def f{i}(x):\n    return x + {i}\n" * (1 + i % 5) for i in range(40)]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(iter(TEXTS), 300)
+
+
+def test_standard_library_is_there_and_split_by_module() -> None:
+    found = list(documents(DataSection(source="stdlib")))
+    groups = {d.group for d in found}
+    assert {"json", "ast", "asyncio"} <= groups
+    assert any(g.startswith("pydoc:") for g in groups)
+    assert sum(len(d.text) for d in found) > 5_000_000
+    held_out = {g for g in groups if is_held_out(g, 0.05)}
+    assert 0 < len(held_out) < len(groups) / 5
+    assert [d.group for d in found] == [d.group for d in documents(DataSection(source="stdlib"))]
+
+
+@given(st.text(max_size=30))
+def test_held_out_grows_with_the_share(name: str) -> None:
+    answers = [is_held_out(name, share) for share in (0.001, 0.2, 0.9)]
+    assert answers == sorted(answers)
+
+
+def test_folder_jsonl_and_parquet_give_the_same_texts(tmp_path) -> None:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    rows = ["first text", "두 번째", "third\n"]
+    for i, text in enumerate(rows):
+        (folder / f"{i}.txt").write_text(text, "utf-8")
+    (folder / "image.png").write_bytes(b"\x89PNG\xff\xfe")
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"body": t}) + "\n" for t in rows))
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"body": rows}), tmp_path / "rows.parquet")
+    for source, path in (("folder", folder), ("jsonl", "rows.jsonl"), ("parquet", "rows.parquet")):
+        data = DataSection(source=source, path=str(tmp_path / path), text_column="body")
+        assert [d.text for d in documents(data)] == rows
+
+
+def test_data_that_cannot_be_used(tmp_path) -> None:
+    (tmp_path / "bad.jsonl").write_text('{"text": "fine"}\n{"other": 1}\n')
+    cases = [
+        ("folder", "nowhere", "no such folder"),
+        ("jsonl", "nowhere.jsonl", "no JSON lines file"),
+        ("jsonl", "bad.jsonl", "line 2: not a JSON object with the key 'text'"),
+    ]
+    for source, path, text in cases:
+        with pytest.raises(DataError, match=text):
+            list(documents(DataSection(source=source, path=str(tmp_path / path))))
+
+
+@given(st.text())
+@settings(max_examples=200)
+def test_every_text_survives_the_tokenizer(text: str) -> None:
+    tokenizer = train_tokenizer(iter(TEXTS), 300)
+    ids = tokenizer(text, add_special_tokens=False).input_ids
+    assert tokenizer.decode(ids, skip_special_tokens=True) == text
+
+
+def test_tokenizer_is_the_same_every_time(tokenizer) -> None:
+    again = train_tokenizer(iter(TEXTS), 300)
+    assert again.get_vocab() == tokenizer.get_vocab()
+    assert [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id] == [0, 1, 2]
+
+
+@pytest.fixture(scope="module")
+def corpus(tokenizer, tmp_path_factory) -> Corpus:
+    folder = tmp_path_factory.mktemp("corpus")
+    write_corpus(folder, iter(TEXTS), tokenizer)
+    return Corpus(folder)
+
+
+def recipe(tmp_path, stages: list[dict], seed: int = 0):
+    import yaml
+
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "name": "x",
+                "model": {"preset": "tiny"},
+                "data": {"source": "stdlib"},
+                "stages": stages,
+                "optim": {"adamw_lr": 0.1},
+                "schedule": {"warmup_tokens": 0, "decay_tokens": 0},
+                "seed": seed,
+            }
+        )
+    )
+    return read_recipe(path)
+
+
+def test_corpus_keeps_texts_and_bytes(corpus, tokenizer) -> None:
+    for i in (0, 7, 39):
+        ids = corpus.document(i)
+        assert (ids[0], ids[-1]) == (0, 1)
+        assert tokenizer.decode(ids[1:-1].tolist()) == TEXTS[i]
+    assert corpus.num_bytes == sum(len(t.encode()) for t in TEXTS)
+
+
+def test_no_text_is_an_error(tmp_path, tokenizer) -> None:
+    with pytest.raises(DataError, match="no documents on one side"):
+        write_corpus(tmp_path / "x", iter([]), tokenizer)
+
+
+def test_rows_are_the_documents_of_each_epoch(corpus, tmp_path) -> None:
+    total = len(corpus.tokens)
+    stages = [
+        {"tokens": total, "sequence_length": 16, "batch_tokens": 32},
+        {"tokens": 2 * total, "sequence_length": 64, "batch_tokens": 256},
+    ]
+    plan = PackedSteps(corpus, recipe(tmp_path, stages), parts=1)
+    items = [plan[i] for i in range(len(plan))]
+    assert items[0]["input_ids"].shape == (2, 16)
+    assert items[-1]["input_ids"].shape == (4, 64)
+    stream = torch.cat([item["input_ids"].flatten() for item in items])
+    epoch = sorted(stream[:total].tolist())
+    assert epoch == sorted(np.asarray(corpus.tokens).tolist())
+    assert stream[:total].tolist() != stream[total : 2 * total].tolist()
+    for item in items:
+        ids, positions, labels = item["input_ids"], item["position_ids"], item["labels"]
+        assert (ids[positions == 0] != IGNORED).all()
+        assert (labels[positions == 0] == IGNORED).all()
+        assert torch.equal(labels[positions > 0], ids[positions > 0])
+        # A begin token starts a document, and nothing else in the middle of a row does.
+        assert torch.equal(ids[:, 1:] == 0, positions[:, 1:] == 0)
+
+
+def test_parts_make_up_the_same_batch(corpus, tmp_path) -> None:
+    stages = [{"tokens": 2000, "sequence_length": 20, "batch_tokens": 80}]
+    whole = PackedSteps(corpus, recipe(tmp_path, stages), parts=1)
+    halves = PackedSteps(corpus, recipe(tmp_path, stages), parts=2)
+    assert len(halves) == 2 * len(whole)
+    both = torch.cat([halves[14]["input_ids"], halves[15]["input_ids"]])
+    assert torch.equal(both, whole[7]["input_ids"])
+    with pytest.raises(TrainingError, match="4 rows cannot be shared by 3 parts"):
+        PackedSteps(corpus, recipe(tmp_path, stages), parts=3)
+
+
+def test_seed_orders_the_documents(corpus, tmp_path) -> None:
+    stages = [{"tokens": 500, "sequence_length": 50, "batch_tokens": 100}]
+    rows = [
+        PackedSteps(corpus, recipe(tmp_path, stages, seed), 1)[0]["input_ids"] for seed in (1, 1, 2)
+    ]
+    assert torch.equal(rows[0], rows[1])
+    assert not torch.equal(rows[0], rows[2])
+
+
+@pytest.mark.parametrize("name", ["kimi-linear-3m", "llama-3m", "mla-3m"])
+def test_packed_documents_do_not_leak(name: str) -> None:
+    check_no_leak(models.build(name, vocab_size=300), 300)
+
+
+def test_a_leaking_model_is_refused() -> None:
+    model = models.build("llama-3m", vocab_size=300)
+    forward = model.forward
+    model.forward = lambda position_ids, **kw: forward(**kw)
+    with pytest.raises(TrainingError, match="Packed documents leak"):
+        check_no_leak(model, 300)

@@ -1,0 +1,113 @@
+"""Recipes: what is accepted, what is refused and how, and that every shipped one is valid."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hanol.errors import RecipeError
+from hanol.training import learning_rate, needs, read_recipe
+from hanol.training._recipe import ScheduleSection
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
+SHIPPED = [path for path in RECIPES if "accelerate" not in path.parts]
+
+
+def write(folder: Path, **changes: object) -> Path:
+    content = {
+        "name": "test",
+        "model": {"preset": "kimi-linear-3m"},
+        "tokenizer": {"vocab_size": 300},
+        "data": {"source": "stdlib"},
+        "stages": [{"tokens": 1000, "sequence_length": 10, "batch_tokens": 100}],
+        "optim": {"adamw_lr": 0.001},
+        "schedule": {"warmup_tokens": 100, "decay_tokens": 200},
+        **changes,
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_all_recipes_were_found() -> None:
+    assert len(SHIPPED) >= 8
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: str(p.relative_to(ROOT / "recipes")))
+def test_shipped_recipe_is_valid_and_can_be_sized_up(path: Path) -> None:
+    recipe = read_recipe(path)
+    size = needs(recipe)
+    assert size.parameters > 1_000_000
+    assert size.steps == recipe.steps
+    text = path.read_text()
+    assert "#" in text, "a recipe says where its values come from"
+
+
+def test_official_shape_has_its_parameter_count() -> None:
+    size = needs(read_recipe(ROOT / "recipes/kimi-linear/48b-a3b.yaml"))
+    assert size.parameters == 49_122_675_072
+
+
+def test_overrides_replace_values(tmp_path) -> None:
+    path = write(tmp_path)
+    recipe = read_recipe(path, ["seed=7", "stages.0.tokens=2000", "schedule.decay=cosine"])
+    assert recipe.seed == 7
+    assert recipe.stages[0].tokens == 2000
+    assert recipe.schedule.decay == "cosine"
+    assert recipe.steps == 20
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"sead": 1}, "unknown key `sead`, did you mean 'seed'"),
+        ({"optim": {"adam_lr": 1, "adamw_lr": 1}}, "`optim.adam_lr`, did you mean 'adamw_lr'"),
+        (
+            {"stages": [{"tokens": 9, "sequence_len": 3, "batch_tokens": 3}]},
+            "`stages.0.sequence_len`, did you mean 'sequence_length'",
+        ),
+        ({"optim": {"adamw_lr": -1}}, "`optim.adamw_lr`.*greater than 0"),
+        ({"model": {}}, "either `preset` or `checkpoint`"),
+        ({"data": {"source": "folder"}}, "needs a `path`"),
+        ({"data": {"source": "web"}}, "`data.source`"),
+        (
+            {"stages": [{"tokens": 9, "sequence_length": 3, "batch_tokens": 4}]},
+            r"`batch_tokens` \(4\) is not a multiple",
+        ),
+        ({"schedule": {"warmup_tokens": 900, "decay_tokens": 200}}, "take 1100 tokens"),
+    ],
+)
+def test_wrong_values_are_explained(tmp_path, changes: dict, text: str) -> None:
+    with pytest.raises(RecipeError, match=text):
+        read_recipe(write(tmp_path, **changes))
+
+
+def test_files_that_cannot_be_read(tmp_path) -> None:
+    present = write(tmp_path)
+    with pytest.raises(RecipeError, match=f"There is no recipe .*Beside it: {present}"):
+        read_recipe(tmp_path / "missing.yaml")
+    (tmp_path / "broken.yaml").write_text("a: [1")
+    with pytest.raises(RecipeError, match="could not be read"):
+        read_recipe(tmp_path / "broken.yaml")
+    (tmp_path / "empty.yaml").write_text("")
+    with pytest.raises(RecipeError, match="holds no keys"):
+        read_recipe(tmp_path / "empty.yaml")
+    for override, text in (
+        ("seed", "key=value"),
+        ("stages.5.tokens=1", "no index"),
+        ("name.x=1", "section"),
+    ):
+        with pytest.raises(RecipeError, match=text):
+            read_recipe(present, [override])
+
+
+def test_schedule_warms_up_stays_and_decays() -> None:
+    plan = ScheduleSection(warmup_tokens=10, decay_tokens=20, decay="cosine", final=0.1)
+    rates = [learning_rate(plan, n, 100) for n in range(101)]
+    assert rates[0] == 0
+    assert rates[5] == pytest.approx(0.5)
+    assert rates[10:81] == [1.0] * 71
+    assert rates[90] == pytest.approx(0.55)
+    assert rates[100] == pytest.approx(0.1)
+    assert rates[80:] == sorted(rates[80:], reverse=True)
