@@ -16,6 +16,7 @@ from torch import Tensor
 from hanol.attention import chunk_kda, kda_gate, recurrent_kda, reference_kda
 from hanol.attention._backend import without_numba
 from hanol.attention._blocks import inverse
+from hanol.attention._inputs import l2norm
 from hanol.attention._kda import _fla
 from hanol.errors import MissingExtraError, ShapeError
 
@@ -230,6 +231,12 @@ def test_l2norm_has_its_epsilon_inside_the_root() -> None:
     expected = reference_kda(*unit, *(x.double() for x in (v, g, beta)))[0]
     for form in (chunk_kda, recurrent_kda, reference_kda):
         assert worst(form(q, k, v, g, beta, use_qk_l2norm=True)[0], expected) <= TOLERANCE
+
+
+def test_gradient_of_the_norm() -> None:
+    x = torch.randn(3, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 3
+    x[1] *= 1e-4  # where the epsilon counts
+    assert torch.autograd.gradcheck(l2norm, x.requires_grad_(), eps=1e-7)
 
 
 @FORMS
