@@ -21,11 +21,14 @@ def generate(
         str | None,
         typer.Option("--prompt", "-p", help="Text to go on from; read from a pipe when left out."),
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Stop after this many tokens.")] = 128,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Stop after this many tokens.")] = 128,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 1.0,
     top_p: Annotated[float, typer.Option(help="Share of probability to sample from.")] = 1.0,
     seed: Annotated[int, typer.Option(help="The same seed gives the same text.")] = 0,
-    num_samples: Annotated[int, typer.Option("-n", help="Number of completions.")] = 1,
+    num_samples: Annotated[int, typer.Option("-n", min=1, help="Number of completions.")] = 1,
+    dtype: Annotated[
+        str | None, typer.Option(help="Type of the weights, such as bfloat16; float32 on CPU.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Complete a prompt with a model; text streams to standard output, speeds to standard error.
@@ -39,16 +42,21 @@ def generate(
             prompt = sys.stdin.read()
         from hanol import models
 
-        loaded = models.load(model)
+        loaded = models.load(model, dtype=None if dtype is None else models.dtype_named(dtype))
 
         def show(text: str) -> None:
             sys.stdout.write(text)
             sys.stdout.flush()
 
+        def show_first(text: str) -> None:
+            # The prompt appears with the first token: a refused request prints nothing.
+            while head:
+                show(head.pop())
+            show(text)
+
         samples: list[Generation] = []
         for i in range(num_samples):
-            if not as_json:
-                show(prompt if i == 0 else f"\n{'-' * 40}\n{prompt}")
+            head = [prompt] if i == 0 else [prompt, f"\n{'-' * 40}\n"]
             samples += models.generate(
                 *loaded,
                 prompt,
@@ -56,8 +64,10 @@ def generate(
                 temperature=temperature,
                 top_p=top_p,
                 seed=seed + i,
-                on_text=None if as_json else show,
+                on_text=None if as_json else show_first,
             )
+            if not as_json:
+                show_first("")
         cache = models.cache_size(loaded.model.config, loaded.model.dtype.itemsize)
     if as_json:
         entries = [

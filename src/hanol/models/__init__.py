@@ -4,7 +4,7 @@ A model is always a plain transformers model. Importing this room also corrects 
 which transformers saves Kimi-Linear's dense layers.
 """
 
-from hanol.models._build import build, cast
+from hanol.models._build import build, cast, dtype_named
 from hanol.models._generate import Generation, generate
 from hanol.models._inspect import CacheSize, ModelReport, cache_size, inspect
 from hanol.models._load import Loaded, bundled_names, load, load_config, load_model, load_tokenizer
@@ -23,6 +23,7 @@ __all__ = [
     "bundled_names",
     "cache_size",
     "cast",
+    "dtype_named",
     "generate",
     "inspect",
     "kimi_config",

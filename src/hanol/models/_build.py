@@ -4,6 +4,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from hanol import attention
+from hanol.errors import UnknownNameError
 from hanol.models._presets import preset
 
 
@@ -46,3 +47,15 @@ def cast(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
         if name.rpartition(".")[2] in attention.FLOAT32:
             tensor.data = tensor.data.float()
     return model
+
+
+def dtype_named(name: str) -> torch.dtype:
+    """The floating-point type behind a name.
+
+    Raises:
+        UnknownNameError: No type that weights can have is called so.
+    """
+    known = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    if name not in known:
+        raise UnknownNameError("weight type", name, known)
+    return known[name]

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, Field
-from tokenizers.decoders import DecodeStream
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
@@ -36,27 +35,45 @@ class Generation(BaseModel):
 
 
 class _Streamer(BaseStreamer):
-    """Turns token ids into text as they come, whole characters only, and notes the times."""
+    """Turns token ids into text as they come, whole characters only, and notes the times.
+
+    Each piece is the difference of two decodings that begin at the same token before it, so that
+    the pieces put together are the text that the tokenizer gives for prompt and completion.
+    """
 
     def __init__(self, tokenizer: Any, on_text: Callable[[str], None] | None) -> None:
-        self._backend = tokenizer.backend_tokenizer
-        self._stream = DecodeStream(skip_special_tokens=True)
+        self._tokenizer = tokenizer
         self._on_text = on_text
-        self._is_prompt = True
+        self._ids: list[int] = []
+        self._begin = self._end = 0  # ids before `_end` are shown; decoding starts at `_begin`
         self.times: list[float] = []
+        self.pieces: list[str] = []
 
     def put(self, value: Tensor) -> None:
-        if self._is_prompt:
-            self._is_prompt = False
+        new = value.flatten().tolist()
+        self._ids += new
+        if self._end == 0:  # the prompt comes first
+            self._end = len(new)
+            self._begin = max(0, self._end - 5)
             return
         self.times.append(time.perf_counter())
-        for token in value.flatten().tolist():
-            text = self._stream.step(self._backend, token)
-            if text and self._on_text is not None:
-                self._on_text(text)
+        self._show(hold=True)
 
     def end(self) -> None:
-        pass
+        self._show(hold=False)
+
+    def _show(self, *, hold: bool) -> None:
+        before = self._decode(self._ids[self._begin : self._end])
+        text = self._decode(self._ids[self._begin :])
+        if len(text) <= len(before) or (hold and text.endswith("\ufffd")):
+            return  # a special token, or the first bytes of a character
+        self._begin, self._end = self._end, len(self._ids)
+        self.pieces.append(text[len(before) :])
+        if self._on_text is not None:
+            self._on_text(self.pieces[-1])
+
+    def _decode(self, ids: list[int]) -> str:
+        return self._tokenizer.decode(ids, skip_special_tokens=True)
 
 
 def generate(
@@ -87,7 +104,7 @@ def generate(
     Raises:
         ConfigError: A value is out of range, or the prompt and the new tokens do not fit.
     """
-    if temperature < 0:
+    if not 0 <= temperature < float("inf"):
         raise ConfigError(f"`temperature` is {temperature}, but must be 0 (greedy) or more.")
     if not 0 < top_p <= 1:
         raise ConfigError(f"`top_p` is {top_p}, but must be above 0 and at most 1.")
@@ -149,7 +166,7 @@ def _one(
     new = out[0, ids.shape[1] :].tolist()
     stopped = bool(new) and new[-1] in ends
     return Generation(
-        text=tokenizer.decode(new, skip_special_tokens=True),
+        text="".join(streamer.pieces),
         token_ids=new,
         finish_reason="stop" if stopped else "length",
         prompt_tokens=ids.shape[1],

@@ -3,10 +3,7 @@
 Symbols: H heads, K key width, R latent width, P shared key width.
 """
 
-import json
-import struct
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import BaseModel, Field
@@ -14,7 +11,9 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from hanol import attention
 from hanol.errors import CheckpointError
+from hanol.models._layout import differences
 from hanol.models._load import load_config, resolve
+from hanol.models._presets import preset, preset_names
 
 
 class CacheSize(BaseModel):
@@ -55,8 +54,6 @@ def inspect(spec: str | Path) -> ModelReport:
     Raises:
         CheckpointError: Nothing readable is there.
     """
-    from hanol.models._presets import preset, preset_names
-
     text = str(spec)
     place: str | None
     try:
@@ -72,11 +69,8 @@ def inspect(spec: str | Path) -> ModelReport:
     missing: list[str] = []
     unexpected: list[str] = []
     official = None
-    headers = stored_shapes(Path(place)) if place is not None and Path(place).is_dir() else None
-    if headers is not None and config.model_type == "kimi_linear":
-        expected = official_shapes(config)
-        missing = sorted(n for n, shape in expected.items() if headers.get(n) != shape)
-        unexpected = sorted(set(headers) - set(expected))
+    if place is not None and Path(place).is_dir() and config.model_type == "kimi_linear":
+        missing, unexpected = differences(config, Path(place))
         official = not missing and not unexpected
     return ModelReport(
         model=text,
@@ -126,87 +120,6 @@ def cache_size(config: PreTrainedConfig, itemsize: int) -> CacheSize:
     return CacheSize(
         bytes_per_token=layers * token, fixed_bytes=0, twin_bytes_per_token=layers * token
     )
-
-
-def official_shapes(config: Any) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor of an official Kimi-Linear checkpoint."""
-    D, H, K = config.hidden_size, config.linear_num_heads, config.linear_head_dim
-    heads, N, V = config.num_attention_heads, config.qk_nope_head_dim, config.v_head_dim
-    P, R, E = config.qk_rope_head_dim, config.kv_lora_rank, config.num_local_experts
-    wide, shared = config.moe_intermediate_size, config.n_shared_experts
-    delta: dict[str, tuple[int, ...]] = {
-        **{f"{x}_proj.weight": (H * K, D) for x in "qkv"},
-        **{f"{x}_conv1d.weight": (H * K, 1, config.linear_conv_kernel_dim) for x in "qkv"},
-        **{f"{x}_a_proj.weight": (K, D) for x in "fg"},
-        **{f"{x}_b_proj.weight": (H * K, K) for x in "fg"},
-        "A_log": (1, 1, H, 1),
-        "dt_bias": (H * K,),
-        "b_proj.weight": (H, D),
-        "o_norm.weight": (K,),
-        "o_proj.weight": (D, H * K),
-    }
-    latent: dict[str, tuple[int, ...]] = {
-        "q_proj.weight": (heads * (N + P), D),
-        "kv_a_proj_with_mqa.weight": (R + P, D),
-        "kv_a_layernorm.weight": (R,),
-        "kv_b_proj.weight": (heads * (N + V), R),
-        "o_proj.weight": (D, heads * V),
-    }
-
-    def swiglu(width: int) -> dict[str, tuple[int, ...]]:
-        return {
-            "gate_proj.weight": (width, D),
-            "up_proj.weight": (width, D),
-            "down_proj.weight": (D, width),
-        }
-
-    names: dict[str, tuple[int, ...]] = {
-        "model.embed_tokens.weight": (config.vocab_size, D),
-        "model.norm.weight": (D,),
-    }
-    if not config.tie_word_embeddings:
-        names["lm_head.weight"] = (config.vocab_size, D)
-    for i, (kind, mlp) in enumerate(zip(config.layer_types, config.mlp_layer_types, strict=True)):
-        layer = f"model.layers.{i}"
-        names[f"{layer}.input_layernorm.weight"] = (D,)
-        names[f"{layer}.post_attention_layernorm.weight"] = (D,)
-        mixer = latent if kind == "full_attention" else delta
-        names |= {f"{layer}.self_attn.{n}": shape for n, shape in mixer.items()}
-        if mlp == "dense":
-            names |= {f"{layer}.mlp.{n}": s for n, s in swiglu(config.intermediate_size).items()}
-            continue
-        moe = f"{layer}.block_sparse_moe"
-        names[f"{moe}.gate.weight"] = (E, D)
-        names[f"{moe}.gate.e_score_correction_bias"] = (E,)
-        names |= {f"{moe}.shared_experts.{n}": s for n, s in swiglu(wide * shared).items()}
-        for e in range(E):
-            names[f"{moe}.experts.{e}.w1.weight"] = (wide, D)
-            names[f"{moe}.experts.{e}.w3.weight"] = (wide, D)
-            names[f"{moe}.experts.{e}.w2.weight"] = (D, wide)
-    return names
-
-
-def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor in a folder's safetensors files, from their headers.
-
-    Raises:
-        CheckpointError: A file is cut off or is no safetensors file.
-    """
-    shapes: dict[str, tuple[int, ...]] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        try:
-            with file.open("rb") as stream:
-                (length,) = struct.unpack("<Q", stream.read(8))
-                if length > file.stat().st_size:
-                    raise ValueError("the header is longer than the file")
-                header = json.loads(stream.read(length))
-        except (struct.error, ValueError) as err:
-            raise CheckpointError(
-                f"{str(file)!r} is not a readable safetensors file: {err}."
-            ) from err
-        header.pop("__metadata__", None)
-        shapes |= {name: tuple(entry["shape"]) for name, entry in header.items()}
-    return shapes
 
 
 def _layers(config: PreTrainedConfig) -> dict[str, int]:

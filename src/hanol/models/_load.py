@@ -2,10 +2,12 @@
 
 import importlib.resources
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -17,6 +19,8 @@ from transformers import (
 
 from hanol import attention
 from hanol.errors import CheckpointError
+from hanol.models._layout import differences
+from hanol.models._official import quiet
 from hanol.models._presets import preset_names
 
 
@@ -112,30 +116,29 @@ def load_model(
 ) -> PreTrainedModel:
     """Load the model alone; see `load`."""
     place = resolve(spec)
+    if Path(place).is_dir() and not any(Path(place).glob("*.safetensors")):
+        raise CheckpointError(f"{str(spec)!r} has no weights: no file there is a .safetensors.")
     config = load_config(spec, revision=revision)
     if config.model_type == "kimi_linear":
         attention.check_config(config)
     attention.register()
     wanted: Any = dtype or (torch.float32 if device == "cpu" else "auto")
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            place,
-            config=config,
-            dtype=wanted,
-            revision=revision,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, RuntimeError) as err:
+        with quiet():
+            model, report = AutoModelForCausalLM.from_pretrained(
+                place,
+                config=config,
+                dtype=wanted,
+                revision=revision,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as err:
+        _refuse_tensors(spec, place, config)
         raise _unreadable("weights", spec, err) from err
-    missing = sorted(report.get("missing_keys", ()))
-    if missing:
-        raise CheckpointError(
-            f"{str(spec)!r} lacks {len(missing)} tensors of this architecture: "
-            f"{', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}. "
-            "The file is incomplete or belongs to another configuration."
-        )
+    if report["missing_keys"] or report["unexpected_keys"]:
+        _refuse_tensors(spec, place, config, report["missing_keys"], report["unexpected_keys"])
     return model.to(device).eval()
 
 
@@ -176,6 +179,28 @@ def _check_folder(path: Path) -> None:
         raise CheckpointError(
             f"{str(path)!r} has only pickled weights ({pickled[0]}), which can run code when "
             "loaded. Convert them to safetensors first."
+        )
+
+
+def _refuse_tensors(
+    spec: str | Path,
+    place: str,
+    config: PreTrainedConfig,
+    missing: Iterable[str] = (),
+    unexpected: Iterable[str] = (),
+) -> None:
+    """Raise when tensors are missing or unexpected; in a Kimi-Linear folder by official name."""
+    if Path(place).is_dir() and config.model_type == "kimi_linear":
+        missing, unexpected = differences(config, Path(place))
+    parts = []
+    for what, names in (("missing", sorted(missing)), ("unexpected", sorted(unexpected))):
+        if names:
+            more = ", ..." if len(names) > 5 else ""
+            parts.append(f"{len(names)} {what} ({', '.join(names[:5])}{more})")
+    if parts:
+        raise CheckpointError(
+            f"The tensors of {str(spec)!r} do not fit its config.json: {' and '.join(parts)}. "
+            "The files are incomplete, or belong to another configuration."
         )
 
 

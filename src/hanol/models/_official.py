@@ -5,35 +5,65 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.conversion_mapping import (
     get_checkpoint_conversion_mapping,
     register_checkpoint_conversion_mapping,
 )
 from transformers.core_model_loading import WeightRenaming
+from transformers.utils import logging
 
 from hanol.errors import CheckpointError
+
+
+class _ReadingRename(WeightRenaming):
+    """A renaming that is applied when a checkpoint is read and not when one is written."""
+
+    __slots__ = ()
+
+    def reverse_transform(self) -> WeightRenaming:
+        return WeightRenaming("(?!)", "(?!)")  # matches nothing
 
 
 def correct_names() -> None:
     """Teach transformers to rename only expert layers to `block_sparse_moe`.
 
     Its own rule renames every `mlp`, the dense first layer's too, and the official code then
-    misses those weights. Applied when `hanol.models` is imported.
+    misses those weights. Folders that it wrote so are still read. Applied when `hanol.models` is
+    imported.
     """
-    ours = []
+    ours: list[Any] = []
     for rule in get_checkpoint_conversion_mapping("kimi_linear"):
         if isinstance(rule, WeightRenaming) and "block_sparse_moe" in str(rule.source_patterns):
             ours += [
                 WeightRenaming(rf"\.block_sparse_moe\.{part}\.", rf"\.mlp\.{part}\.")
                 for part in ("gate", "experts", "shared_experts")
             ]
+            ours += [
+                _ReadingRename(rf"\.block_sparse_moe\.{part}\.", rf"\.mlp\.{part}\.")
+                for part in ("gate_proj", "up_proj", "down_proj")
+            ]
         else:
             ours.append(rule)
     register_checkpoint_conversion_mapping("kimi_linear", ours, overwrite=True)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hide the progress bars of transformers inside."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def save(
@@ -64,15 +94,18 @@ def save(
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
             part = Path(folder) / "part"
-            model.save_pretrained(part)
+            with quiet():
+                model.save_pretrained(part)
             if tokenizer is not None:
                 tokenizer.save_pretrained(part)
             if model.config.model_type == "kimi_linear":
                 _complete_config(part / "config.json", model.config)
             _sync(part)
             replace_folder(part, path)
-    except OSError as err:
-        reason = "the disk is full" if err.errno == errno.ENOSPC else err.strerror or str(err)
+    except (OSError, SafetensorError) as err:
+        # safetensors reports the system's error as text only.
+        full = getattr(err, "errno", None) == errno.ENOSPC or "No space left" in str(err)
+        reason = "the disk is full" if full else getattr(err, "strerror", None) or str(err)
         raise CheckpointError(
             f"The checkpoint could not be written to {str(path)!r}: {reason}. What was there is "
             "unchanged; free some space or give another path."
@@ -81,13 +114,20 @@ def save(
 
 
 def replace_folder(new: Path, path: Path) -> None:
-    """Put the folder `new` in the place of `path`, which may exist."""
+    """Put the folder `new` in the place of `path`, which may exist.
+
+    When that fails, what was at `path` is put back.
+    """
     if not path.exists():
         new.rename(path)
         return
-    old = new.with_name("old")
+    old = new.with_name(f"{new.name}-replaced")
     path.rename(old)
-    new.rename(path)
+    try:
+        new.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
     shutil.rmtree(old)
 
 

@@ -11,6 +11,8 @@ from transformers import KimiLinearConfig, LlamaConfig, PreTrainedConfig
 
 from hanol.errors import ConfigError, UnknownNameError
 
+_Maker = Callable[[int], PreTrainedConfig]
+
 
 def kimi_config(
     *,
@@ -124,6 +126,7 @@ def _llama(
     rope_factor: float | None = None,
     context: int = 8192,
     ids: tuple[int, int, int | None] = (0, 1, 2),
+    dtype: str | None = None,
 ) -> PreTrainedConfig:
     if heads % kv_heads:
         raise ConfigError(f"{kv_heads} key heads do not divide {heads} attention heads.")
@@ -152,14 +155,28 @@ def _llama(
         bos_token_id=bos,
         eos_token_id=eos,
         pad_token_id=pad,
+        dtype=dtype,
     )
 
 
-_LLAMA3 = (128000, 128001, None)  # ids of Llama 3's tokenizer: begin of text, end of text, no pad
 _SMALL_VOCAB = 4096
 
+
+def _llama3(*shape: int, tied: bool = False, rope_factor: float | None = None) -> _Maker:
+    """A published Llama 3: layers and widths as `_llama` takes them; 128k context when scaled."""
+    return lambda vocab_size: _llama(
+        vocab_size,
+        *shape,
+        tied=tied,
+        rope_factor=rope_factor,
+        context=8192 if rope_factor is None else 131072,
+        ids=(128000, 128001, None),  # begin of text, end of text, no padding token
+        dtype="bfloat16",
+    )
+
+
 # name -> (default vocabulary, configuration of a vocabulary size)
-_PRESETS: dict[str, tuple[int, Callable[[int], PreTrainedConfig]]] = {
+_PRESETS: dict[str, tuple[int, _Maker]] = {
     "tiny": (2048, lambda v: _kimi_3m(v, 4)),
     "kimi-linear-3m": (_SMALL_VOCAB, lambda v: _kimi_3m(v, 4)),
     "kimi-linear-30m": (_SMALL_VOCAB, lambda v: _kimi_30m(v, 4)),
@@ -170,38 +187,14 @@ _PRESETS: dict[str, tuple[int, Callable[[int], PreTrainedConfig]]] = {
     "llama-3m": (_SMALL_VOCAB, lambda v: _llama(v, 192, 6, 3, 3, 576)),
     "llama-30m": (_SMALL_VOCAB, lambda v: _llama(v, 512, 8, 8, 8, 1536)),
     "llama-350m": (32768, lambda v: _llama(v, 1024, 22, 16, 8, 3072)),
-    "llama-3.2-1b": (
-        128256,
-        lambda v: _llama(
-            v, 2048, 16, 32, 8, 8192, tied=True, rope_factor=32.0, context=131072, ids=_LLAMA3
-        ),
-    ),
-    "llama-3.2-3b": (
-        128256,
-        lambda v: _llama(
-            v, 3072, 28, 24, 8, 8192, tied=True, rope_factor=32.0, context=131072, ids=_LLAMA3
-        ),
-    ),
-    "llama-3-8b": (128256, lambda v: _llama(v, 4096, 32, 32, 8, 14336, ids=_LLAMA3)),
-    "llama-3.1-8b": (
-        128256,
-        lambda v: _llama(v, 4096, 32, 32, 8, 14336, rope_factor=8.0, context=131072, ids=_LLAMA3),
-    ),
-    "llama-3-70b": (128256, lambda v: _llama(v, 8192, 80, 64, 8, 28672, ids=_LLAMA3)),
-    "llama-3.1-70b": (
-        128256,
-        lambda v: _llama(v, 8192, 80, 64, 8, 28672, rope_factor=8.0, context=131072, ids=_LLAMA3),
-    ),
-    "llama-3.3-70b": (
-        128256,
-        lambda v: _llama(v, 8192, 80, 64, 8, 28672, rope_factor=8.0, context=131072, ids=_LLAMA3),
-    ),
-    "llama-3.1-405b": (
-        128256,
-        lambda v: _llama(
-            v, 16384, 126, 128, 8, 53248, rope_factor=8.0, context=131072, ids=_LLAMA3
-        ),
-    ),
+    "llama-3.2-1b": (128256, _llama3(2048, 16, 32, 8, 8192, tied=True, rope_factor=32.0)),
+    "llama-3.2-3b": (128256, _llama3(3072, 28, 24, 8, 8192, tied=True, rope_factor=32.0)),
+    "llama-3-8b": (128256, _llama3(4096, 32, 32, 8, 14336)),
+    "llama-3.1-8b": (128256, _llama3(4096, 32, 32, 8, 14336, rope_factor=8.0)),
+    "llama-3-70b": (128256, _llama3(8192, 80, 64, 8, 28672)),
+    "llama-3.1-70b": (128256, _llama3(8192, 80, 64, 8, 28672, rope_factor=8.0)),
+    "llama-3.3-70b": (128256, _llama3(8192, 80, 64, 8, 28672, rope_factor=8.0)),
+    "llama-3.1-405b": (128256, _llama3(16384, 126, 128, 8, 53248, rope_factor=8.0)),
 }
 
 

@@ -1,0 +1,77 @@
+import json
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+from typer.testing import CliRunner
+
+from hanol.cli._app import app
+from hanol.models import build, save
+
+runner = CliRunner()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = Tokenizer(models.BPE({c: i for i, c in enumerate(alphabet)}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend)
+    path: Path = save(
+        build("kimi-linear-3m", vocab_size=260), tmp_path_factory.mktemp("cli") / "m", tokenizer
+    )
+    return str(path)
+
+
+def test_streams_to_stdout_and_reports_on_stderr(folder: str) -> None:
+    result = runner.invoke(
+        app, ["generate", folder, "-p", "hello", "--max-new-tokens", "5", "--temperature", "0"]
+    )
+    assert result.exit_code == 0
+    assert result.stdout.startswith("hello")
+    assert "tokens/s" not in result.stdout
+    assert "5 tokens at" in result.stderr
+    assert "768 bytes per token" in result.stderr
+    assert "2,304 bytes per token" in result.stderr
+
+
+def test_prompt_from_a_pipe_as_json(folder: str) -> None:
+    arguments = ["generate", folder, "--json", "--max-new-tokens", "3", "-n", "2", "--seed", "7"]
+    first, second = (runner.invoke(app, arguments, input="piped") for _ in range(2))
+    assert first.exit_code == 0
+    answer = json.loads(first.stdout)
+    assert answer["prompt"] == "piped"
+    assert len(answer["samples"]) == 2
+    for sample in answer["samples"]:
+        assert len(sample["token_ids"]) <= 3
+        assert sample["prefill_tokens_per_second"] > 0
+    ids = [[s["token_ids"] for s in json.loads(r.stdout)["samples"]] for r in (first, second)]
+    assert ids[0] == ids[1]
+
+
+def test_dtype(folder: str) -> None:
+    arguments = ["generate", folder, "-p", "a", "--max-new-tokens", "2", "--dtype"]
+    assert runner.invoke(app, [*arguments, "bfloat16"]).exit_code == 0
+    wrong = runner.invoke(app, [*arguments, "bfloat"])
+    assert wrong.exit_code == 1
+    assert "Did you mean 'bfloat16'?" in wrong.stderr
+
+
+def test_failure_is_one_line_and_one_object() -> None:
+    result = runner.invoke(app, ["generate", "./nowhere", "-p", "a", "--json"])
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["error"]["kind"] == "CheckpointError"
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "code"),
+    [(["--top-p", "0"], 1), (["--temperature", "-1"], 1), (["-n", "0"], 2)],
+)
+def test_impossible_values(folder: str, option: list[str], code: int) -> None:
+    result = runner.invoke(app, ["generate", folder, "-p", "a", *option])
+    assert result.exit_code == code
+    assert result.stderr
+    assert result.stdout == ""

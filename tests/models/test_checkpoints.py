@@ -1,0 +1,342 @@
+"""Round trips through files, the official layout, and what a broken folder is answered with."""
+
+import errno
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForCausalLM,
+    KimiLinearConfig,
+    LlamaConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+from hanol import models
+from hanol.errors import CheckpointError
+from hanol.models._layout import official_shapes, stored_shapes
+
+IDS = torch.arange(3, 40).reshape(1, -1)
+
+
+def logits(model: PreTrainedModel) -> torch.Tensor:
+    with torch.no_grad():
+        return model(IDS).logits
+
+
+@pytest.fixture(scope="module")
+def folder(
+    moe_model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    return models.save(moe_model, tmp_path_factory.mktemp("saved") / "model", tokenizer)
+
+
+@pytest.fixture
+def copy(folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(folder, tmp_path / "copy"))
+
+
+def test_saved_names_shapes_and_types_are_official(
+    folder: Path, moe_config: KimiLinearConfig
+) -> None:
+    assert stored_shapes(folder) == official_shapes(moe_config)
+    tensors = load_file(folder / "model.safetensors")
+    assert tensors["model.layers.0.self_attn.A_log"].shape == (1, 1, 2, 1)
+    assert "model.layers.0.mlp.gate_proj.weight" in tensors
+    assert "model.layers.1.block_sparse_moe.experts.7.w2.weight" in tensors
+    assert not any(".layers.0.block_sparse_moe" in name for name in tensors)
+
+
+def test_saved_config_is_official(folder: Path) -> None:
+    stored = json.loads((folder / "config.json").read_text())
+    assert stored["architectures"] == ["KimiLinearForCausalLM"]
+    assert stored["linear_attn_config"] == {
+        "kda_layers": [1, 2, 3], "full_attn_layers": [4], "head_dim": 16, "num_heads": 2,
+        "short_conv_kernel_size": 4,
+    }  # fmt: skip
+    assert stored["first_k_dense_replace"] == 1
+    assert stored["mla_use_nope"] is True
+    for key in ("num_experts", "num_experts_per_token", "num_shared_experts", "num_expert_group"):
+        assert key in stored
+
+
+def test_config_is_complete_for_a_model_made_by_transformers(
+    moe_config: KimiLinearConfig, tmp_path: Path
+) -> None:
+    values = moe_config.to_dict()
+    for key in ("linear_attn_config", "first_k_dense_replace", "mla_use_nope"):
+        values.pop(key, None)
+    model = AutoModelForCausalLM.from_config(KimiLinearConfig(**values))
+    models.save(model, tmp_path / "m")
+    stored = json.loads((tmp_path / "m" / "config.json").read_text())
+    assert stored["linear_attn_config"]["full_attn_layers"] == [4]
+    assert stored["first_k_dense_replace"] == 1
+    assert models.inspect(tmp_path / "m").official_layout
+
+
+def test_load_save_load_is_the_identity(folder: Path, tmp_path: Path) -> None:
+    loaded = models.load(folder)
+    again = models.save(loaded.model, tmp_path / "again", loaded.tokenizer)
+    first, second = (load_file(f / "model.safetensors") for f in (folder, again))
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert tensor.dtype == second[name].dtype
+        assert torch.equal(tensor, second[name]), name
+    assert json.loads((folder / "config.json").read_text()) == json.loads(
+        (again / "config.json").read_text()
+    )
+
+
+def test_exponents_stay_float32_in_bfloat16(folder: Path, tmp_path: Path) -> None:
+    model = models.load_model(folder, dtype=torch.bfloat16)
+    models.save(model, tmp_path / "half")
+    reference = load_file(folder / "model.safetensors")
+    kept = 0
+    for name, tensor in load_file(tmp_path / "half" / "model.safetensors").items():
+        if name.endswith(("A_log", "dt_bias", "e_score_correction_bias")):
+            kept += 1
+            assert torch.equal(tensor, reference[name]), name
+        else:
+            assert tensor.dtype == torch.bfloat16
+    assert kept == 2 * 3 + 3
+
+
+def test_loaded_model_computes_the_same(folder: Path, moe_model: PreTrainedModel) -> None:
+    assert torch.equal(logits(models.load_model(folder)), logits(moe_model))
+
+
+_PLAIN = """
+import sys, torch
+from transformers import AutoModelForCausalLM
+model, report = AutoModelForCausalLM.from_pretrained(sys.argv[1], output_loading_info=True)
+assert not report["missing_keys"] and not report["unexpected_keys"], report
+with torch.no_grad():
+    torch.save(model(torch.arange(3, 40).reshape(1, -1)).logits, sys.argv[2])
+model.save_pretrained(sys.argv[3])
+"""
+
+
+def test_plain_transformers_reads_ours_and_we_read_its(
+    folder: Path, moe_model: PreTrainedModel, tmp_path: Path
+) -> None:
+    arguments = [str(folder), str(tmp_path / "logits.pt"), str(tmp_path / "plain")]
+    subprocess.run([sys.executable, "-c", _PLAIN, *arguments], check=True, capture_output=True)
+    theirs = torch.load(tmp_path / "logits.pt", weights_only=True)
+    assert torch.allclose(theirs, logits(moe_model), atol=1e-4)
+    # what plain transformers writes is not official: this is the fault that `save` cures
+    names = stored_shapes(tmp_path / "plain")
+    assert "model.layers.0.block_sparse_moe.gate_proj.weight" in names
+    assert not models.inspect(tmp_path / "plain").official_layout
+    again = models.load_model(tmp_path / "plain")
+    assert torch.equal(logits(again), logits(moe_model))
+    models.save(again, tmp_path / "cured")
+    assert models.inspect(tmp_path / "cured").official_layout
+
+
+def test_plain_save_pretrained_is_cured_too(moe_model: PreTrainedModel, tmp_path: Path) -> None:
+    moe_model.save_pretrained(tmp_path / "m")
+    assert stored_shapes(tmp_path / "m").keys() == official_shapes(moe_model.config).keys()
+
+
+def test_sharded_checkpoint(moe_model: PreTrainedModel, tmp_path: Path) -> None:
+    moe_model.save_pretrained(tmp_path / "m", max_shard_size="50KB")
+    assert len(list((tmp_path / "m").glob("*.safetensors"))) > 1
+    assert models.inspect(tmp_path / "m").official_layout
+    assert torch.equal(logits(models.load_model(tmp_path / "m")), logits(moe_model))
+
+
+def test_llama_round_trip(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    model = models.build("llama-3m", vocab_size=288).eval()
+    loaded = models.load(models.save(model, tmp_path / "m", tokenizer))
+    assert torch.equal(logits(loaded.model), logits(model))
+    report = models.inspect(tmp_path / "m")
+    assert report.official_layout is None
+    assert report.layers == {"full attention": 6}
+
+
+# --- writing ---
+
+
+def test_saving_replaces_a_checkpoint(folder: Path, copy: Path, moe_model: PreTrainedModel) -> None:
+    (copy / "stale.txt").write_text("")
+    models.save(moe_model, copy)
+    assert not (copy / "stale.txt").exists()
+    assert [entry.name for entry in copy.parent.iterdir()] == ["copy"]
+
+
+def test_saving_spares_other_folders(moe_model: PreTrainedModel, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("")
+    with pytest.raises(CheckpointError, match="is not a checkpoint folder"):
+        models.save(moe_model, tmp_path)
+    assert (tmp_path / "thesis.txt").exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        SafetensorError("I/O error: No space left on device (os error 28)"),
+    ],
+    ids=["system", "safetensors"],
+)
+def test_full_disk_leaves_the_old_checkpoint(
+    error: Exception, copy: Path, moe_model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: PreTrainedModel, path: Path) -> None:
+        path.mkdir()
+        (path / "model.safetensors").write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(type(moe_model), "save_pretrained", fail)
+    before = (copy / "model.safetensors").read_bytes()
+    with pytest.raises(CheckpointError, match="the disk is full"):
+        models.save(moe_model, copy)
+    assert (copy / "model.safetensors").read_bytes() == before
+    assert [entry.name for entry in copy.parent.iterdir()] == ["copy"]
+
+
+def test_failed_replacement_puts_the_old_folder_back(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    with pytest.raises(FileNotFoundError):
+        models.replace_folder(tmp_path / "absent", tmp_path / "old")
+    assert (tmp_path / "old").is_dir()
+
+
+# --- reading what is broken ---
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("./nowhere", "There is no folder './nowhere'"),
+        ("no-such-model", "neither a bundled model"),
+        ("kimi-linear-30m", "a preset without weights"),
+    ],
+)
+def test_unknown_place(spec: str, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        models.load(spec)
+
+
+def test_hub_id_without_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointError, match="'nobody/nothing' could not be loaded"):
+        models.load("nobody/nothing")
+
+
+def test_folder_without_config(tmp_path: Path) -> None:
+    (tmp_path / "weights.txt").write_text("")
+    with pytest.raises(CheckpointError, match=r"has no config.json.*weights.txt"):
+        models.load(tmp_path)
+
+
+def test_broken_config(copy: Path) -> None:
+    (copy / "config.json").write_text("{")
+    with pytest.raises(CheckpointError, match="is not JSON"):
+        models.load(copy)
+
+
+def test_file_in_place_of_folder(folder: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"is a file, but a checkpoint is a folder"):
+        models.load(folder / "model.safetensors")
+
+
+def test_pickles_are_refused(copy: Path) -> None:
+    (copy / "model.safetensors").unlink()
+    (copy / "pytorch_model.bin").write_bytes(b"never read")
+    with pytest.raises(CheckpointError, match=r"only pickled weights.*Convert them to safetensors"):
+        models.load(copy)
+
+
+def test_no_weights(copy: Path) -> None:
+    (copy / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="has no weights"):
+        models.load_model(copy)
+
+
+def test_missing_and_unexpected_tensors_by_official_name(copy: Path) -> None:
+    tensors = load_file(copy / "model.safetensors")
+    del tensors["model.layers.0.self_attn.A_log"]
+    tensors["model.layers.9.surprise"] = torch.zeros(1)
+    save_file(tensors, copy / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError) as caught:
+        models.load_model(copy)
+    assert "1 missing (model.layers.0.self_attn.A_log)" in str(caught.value)
+    assert "1 unexpected (model.layers.9.surprise)" in str(caught.value)
+    report = models.inspect(copy)
+    assert report.missing == ["model.layers.0.self_attn.A_log"]
+    assert report.unexpected == ["model.layers.9.surprise"]
+
+
+def test_tensor_of_another_shape(copy: Path) -> None:
+    tensors = load_file(copy / "model.safetensors")
+    tensors["lm_head.weight"] = torch.zeros(7, 32)
+    save_file(tensors, copy / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"1 missing \(lm_head.weight\)"):
+        models.load_model(copy)
+
+
+def test_cut_off_file(copy: Path) -> None:
+    file = copy / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(CheckpointError, match="not a readable safetensors file"):
+        models.load_model(copy)
+    with pytest.raises(CheckpointError, match="not a readable safetensors file"):
+        models.inspect(copy)
+
+
+def test_missing_tokenizer(copy: Path) -> None:
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (copy / name).unlink()
+    with pytest.raises(CheckpointError, match="The tokenizer of"):
+        models.load_tokenizer(copy)
+
+
+def test_tokenizer_larger_than_the_embedding(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    model = models.build("llama-3m", vocab_size=64)
+    models.save(model, tmp_path / "m", tokenizer)
+    with pytest.raises(CheckpointError, match="has 280 tokens, but .* has 64 rows"):
+        models.load(tmp_path / "m")
+
+
+def test_remote_code_is_never_run(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "unheard_of", "auto_map": {"AutoConfig": "code.Config"}})
+    )
+    (tmp_path / "code.py").write_text("raise SystemExit('was run')")
+    with pytest.raises(CheckpointError, match="The configuration of"):
+        models.load_config(tmp_path)
+
+
+def test_bundled_model_writes() -> None:
+    if "tiny" not in models.bundled_names():
+        pytest.skip("the bundled model is not in this tree yet")
+    loaded = models.load("tiny")
+    assert models.inspect("tiny").official_layout
+    sample = models.generate(*loaded, "def mean(values):", max_new_tokens=4, temperature=0)
+    assert len(sample[0].token_ids) == 4
+
+
+def test_llama_with_missing_tensor(tmp_path: Path) -> None:
+    config = LlamaConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=2,
+    )  # fmt: skip
+    models.save(models.build(config), tmp_path / "m")
+    file = tmp_path / "m" / "model.safetensors"
+    tensors = load_file(file)
+    del tensors["model.norm.weight"]
+    save_file(tensors, file, {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"1 missing \(model.norm.weight\)"):
+        models.load_model(tmp_path / "m")
