@@ -73,7 +73,7 @@ def _torch_step(
     if (shared := H // q_BHK.shape[1]) > 1:
         q_BHK, k_BHK = (x.repeat_interleave(shared, dim=1) for x in (q_BHK, k_BHK))
     state_XKV = state_BHKV.view(B * H, K, V)
-    state_XKV *= g_BHK.exp().view(B * H, K, 1)
+    state_XKV *= g_BHK.exp().reshape(B * H, K, 1)
     k_X1K = k_BHK.reshape(B * H, 1, K)
     error_X1V = torch.baddbmm(v_BHV.reshape(B * H, 1, V), k_X1K, state_XKV, alpha=-1)
     error_X1V *= beta_BH.reshape(B * H, 1, 1)
