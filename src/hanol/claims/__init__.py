@@ -1,1 +1,47 @@
-"""hanol.claims"""
+"""Claims: headline claims of the papers as runnable experiments with recorded verdicts.
+
+One module a claim. Each holds the paper's figure, the scale at which it is run here, and an
+expectation that was written before the run.
+"""
+
+from hanol.claims._claim import (
+    Claim,
+    ClaimResult,
+    Measurement,
+    read_results,
+    render,
+    run_claim,
+    write_result,
+)
+from hanol.claims._kv_cache import KV_CACHE as _KV_CACHE
+from hanol.errors import UnknownNameError as _UnknownNameError
+
+
+def all_claims() -> list[Claim]:
+    """Every claim, by id."""
+    return sorted([_KV_CACHE], key=lambda claim: claim.id)
+
+
+def find_claim(claim_id: str) -> Claim:
+    """The claim of this id.
+
+    Raises:
+        UnknownNameError: There is none; the message names the nearest.
+    """
+    by_id = {claim.id: claim for claim in all_claims()}
+    if claim_id not in by_id:
+        raise _UnknownNameError("claim", claim_id, by_id)
+    return by_id[claim_id]
+
+
+__all__ = [
+    "Claim",
+    "ClaimResult",
+    "Measurement",
+    "all_claims",
+    "find_claim",
+    "read_results",
+    "render",
+    "run_claim",
+    "write_result",
+]
