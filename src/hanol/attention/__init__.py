@@ -2,12 +2,14 @@
 
 The operators (`chunk_kda`, `recurrent_kda`, `kda_gate`) and their definition in float64
 (`reference_kda`), the layers that put them into transformers (`register`, `accelerate`), copies of
-a cache (`snapshot`), and what a trainer calls between steps (`qk_clip`, `update_router_bias`).
+a cache (`snapshot`), what a trainer calls between steps (`qk_clip`, `update_router_bias`), and the
+gated delta net hybrid to compare with (`GdnHybridForCausalLM`).
 """
 
 from hanol.attention._cache import CacheSnapshot, snapshot
 from hanol.attention._config import check_config
 from hanol.attention._gate import kda_gate
+from hanol.attention._gdn import GdnHybridConfig, GdnHybridForCausalLM
 from hanol.attention._kda import chunk_kda, recurrent_kda
 from hanol.attention._mla import qk_clip
 from hanol.attention._model import FLOAT32
@@ -18,6 +20,8 @@ from hanol.attention._register import accelerate, register, unregister
 __all__ = [
     "FLOAT32",
     "CacheSnapshot",
+    "GdnHybridConfig",
+    "GdnHybridForCausalLM",
     "accelerate",
     "check_config",
     "chunk_kda",

@@ -1,9 +1,11 @@
 """Models: presets, building, loading, saving in the official layout, inspection, generation.
 
 A model is always a plain transformers model. Importing this room also corrects the names under
-which transformers saves Kimi-Linear's dense layers.
+which transformers saves Kimi-Linear's dense layers, and makes the gated delta net hybrid, a
+baseline that transformers does not have, known to its Auto classes.
 """
 
+from hanol.models._build import add_baselines as _add_baselines
 from hanol.models._build import build, cast, dtype_named
 from hanol.models._generate import Generation, generate
 from hanol.models._inspect import CacheSize, ModelReport, cache_size, inspect
@@ -13,6 +15,7 @@ from hanol.models._official import replace_folder, save
 from hanol.models._presets import kimi_config, preset, preset_names
 
 _correct_names()
+_add_baselines()
 
 __all__ = [
     "CacheSize",

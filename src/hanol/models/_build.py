@@ -1,7 +1,13 @@
 """A model with random weights, from a preset or a configuration."""
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    KimiLinearConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from hanol import attention
 from hanol.errors import UnknownNameError
@@ -31,7 +37,7 @@ def build(
     """
     if isinstance(config, str):
         config = preset(config, vocab_size=vocab_size)
-    if config.model_type == "kimi_linear":
+    if isinstance(config, KimiLinearConfig):
         attention.check_config(config)
     attention.register()
     with torch.random.fork_rng(devices=[]), torch.device(device):
@@ -47,6 +53,13 @@ def cast(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
         if name.rpartition(".")[2] in attention.FLOAT32:
             tensor.data = tensor.data.float()
     return model
+
+
+def add_baselines() -> None:
+    """Make models that transformers lacks known to its Auto classes."""
+    config = attention.GdnHybridConfig
+    AutoConfig.register(config.model_type, config, exist_ok=True)
+    AutoModelForCausalLM.register(config, attention.GdnHybridForCausalLM, exist_ok=True)
 
 
 def dtype_named(name: str) -> torch.dtype:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from pydantic import BaseModel, Field
-from transformers import AutoModelForCausalLM, PreTrainedConfig
+from transformers import AutoModelForCausalLM, KimiLinearConfig, PreTrainedConfig
 
 from hanol import attention
 from hanol.errors import CheckpointError
@@ -104,7 +104,7 @@ def cache_size(config: PreTrainedConfig, itemsize: int) -> CacheSize:
     """
     kinds = _layers(config)
     layers = sum(kinds.values())
-    if config.model_type == "kimi_linear":
+    if isinstance(config, KimiLinearConfig):
         token = (config.kv_lora_rank + config.qk_rope_head_dim) * itemsize
         H, K = config.linear_num_heads, config.linear_head_dim
         window = (config.linear_conv_kernel_dim - 1) * 3 * H * K * itemsize
@@ -124,7 +124,7 @@ def cache_size(config: PreTrainedConfig, itemsize: int) -> CacheSize:
 
 def _layers(config: PreTrainedConfig) -> dict[str, int]:
     names = {"full_attention": "full attention", "linear_attention": "linear attention"}
-    if config.model_type == "kimi_linear":
+    if isinstance(config, KimiLinearConfig):
         names = {"full_attention": "latent attention", "linear_attention": "delta attention"}
     text = config.get_text_config()
     kinds = getattr(text, "layer_types", None) or ["full_attention"] * text.num_hidden_layers

@@ -12,6 +12,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    KimiLinearConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -119,7 +120,7 @@ def load_model(
     if Path(place).is_dir() and not any(Path(place).glob("*.safetensors")):
         raise CheckpointError(f"{str(spec)!r} has no weights: no file there is a .safetensors.")
     config = load_config(spec, revision=revision)
-    if config.model_type == "kimi_linear":
+    if isinstance(config, KimiLinearConfig):
         attention.check_config(config)
     attention.register()
     wanted: Any = dtype or (torch.float32 if device == "cpu" else "auto")

@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import KimiLinearConfig, LlamaConfig, PreTrainedConfig
 
+from hanol.attention import GdnHybridConfig
 from hanol.errors import ConfigError, UnknownNameError
 
 _Maker = Callable[[int], PreTrainedConfig]
@@ -97,6 +98,14 @@ def _kimi_30m(vocab_size: int, every: int) -> PreTrainedConfig:
     )  # fmt: skip
 
 
+def _gdn(config: PreTrainedConfig) -> PreTrainedConfig:
+    """The gated delta net hybrid of the same sizes."""
+    values = config.to_dict()
+    for key in ("model_type", "architectures", "transformers_version"):
+        values.pop(key, None)
+    return GdnHybridConfig(**values)
+
+
 def _kimi_350m(vocab_size: int) -> PreTrainedConfig:
     return kimi_config(
         vocab_size=vocab_size, hidden_size=1024, num_layers=20, num_heads=8, head_dim=128,
@@ -182,6 +191,8 @@ _PRESETS: dict[str, tuple[int, _Maker]] = {
     "kimi-linear-30m": (_SMALL_VOCAB, lambda v: _kimi_30m(v, 4)),
     "kimi-linear-350m": (32768, _kimi_350m),
     "kimi-linear-48b-a3b": (163840, _kimi_48b),
+    "gdn-hybrid-3m": (_SMALL_VOCAB, lambda v: _gdn(_kimi_3m(v, 4))),
+    "gdn-hybrid-30m": (_SMALL_VOCAB, lambda v: _gdn(_kimi_30m(v, 4))),
     "mla-3m": (_SMALL_VOCAB, lambda v: _kimi_3m(v, 1)),
     "mla-30m": (_SMALL_VOCAB, lambda v: _kimi_30m(v, 1)),
     "llama-3m": (_SMALL_VOCAB, lambda v: _llama(v, 192, 6, 3, 3, 576)),
