@@ -10,7 +10,7 @@ from hanol.claims._claim import Claim, Measurement
 
 
 def _measure(seeds: Sequence[int], quick: bool) -> Measurement:
-    figures = {}
+    figures: dict[str, float] = {}
     official = models.cache_size(models.preset("kimi-linear-48b-a3b"), itemsize=2)
     figures["48b bytes per token"] = official.bytes_per_token
     figures["48b all-attention bytes per token"] = official.twin_bytes_per_token
@@ -54,7 +54,7 @@ def _measure(seeds: Sequence[int], quick: bool) -> Measurement:
 @torch.no_grad()
 def _held_bytes(model: torch.nn.Module, length: int) -> float:
     """Bytes that the cache's filled places take after a prompt of this length."""
-    cache = DynamicCache(config=model.config)  # type: ignore[arg-type]
+    cache = DynamicCache(config=model.config)
     model(torch.ones(1, length, dtype=torch.long), past_key_values=cache)
     total = 0
     for layer in cache.layers:

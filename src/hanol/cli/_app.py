@@ -5,7 +5,10 @@ import sys
 import typer
 
 import hanol
-from hanol.cli import claims, generate, inspect, train
+from hanol.cli.claims import app as claims
+from hanol.cli.generate import generate
+from hanol.cli.inspect import inspect
+from hanol.cli.train import train
 
 app = typer.Typer(
     name="hanol",
@@ -14,10 +17,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("generate")(generate.generate)
-app.command("inspect")(inspect.inspect)
-app.command("train")(train.train)
-app.add_typer(claims.app, name="claims")
+app.command()(generate)
+app.command()(inspect)
+app.command()(train)
+app.add_typer(claims, name="claims")
 
 
 @app.command()

@@ -37,7 +37,8 @@ def train(
                 typer.echo(size.model_dump_json())
                 return
             typer.echo(
-                f"{parsed.name}: {size.parameters:,} parameters ({size.active_parameters:,} active), "
+                f"{parsed.name}: {size.parameters:,} parameters "
+                f"({size.active_parameters:,} active), "
                 f"{size.steps:,} steps, {size.tokens:,} tokens, {size.train_flops:.2e} FLOP, "
                 f"{size.state_gib:,.1f} GiB of weights, gradients and optimizer state"
             )

@@ -34,7 +34,7 @@ class RunLog(TrainerCallback):
         self._quiet = quiet
         self._progress: Progress | None = None
         self._task: Any = None
-        self._shown = {"loss": "-", "bpb": "-", "rate": "-"}
+        self._shown: dict[str, Any] = {"loss": "-", "bpb": "-", "rate": "-"}
         self._clock: tuple[float, int] | None = None
         self.trainer: Any = None
         self.extra: dict[str, float] = {}

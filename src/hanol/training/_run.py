@@ -1,4 +1,4 @@
-"""From a recipe to a checkpoint: prepare text, build the model, run the stages, write the result."""
+"""From a recipe to a checkpoint: prepare text, build the model, run the stages, write it."""
 
 import json
 import math

@@ -4,6 +4,7 @@ import errno
 import math
 import os
 import shutil
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,11 @@ class RecipeTrainer(Trainer):
         callbacks: Of transformers.
     """
 
+    # transformers sets these without declaring them.
+    optimizer: Any
+    lr_scheduler: Any
+    control: Any
+
     def __init__(
         self,
         model: nn.Module,
@@ -80,7 +86,7 @@ class RecipeTrainer(Trainer):
         if recipe.qk_clip is not None:
             for layer in model.modules():
                 if hasattr(layer, "record_max_logit"):
-                    layer.record_max_logit = True
+                    layer.record_max_logit = True  # type: ignore[assignment]
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         return SequentialSampler(self.plan)
@@ -104,10 +110,10 @@ class RecipeTrainer(Trainer):
         """The schedule in tokens, looked up by optimizer step."""
         if self.lr_scheduler is None:
             before = self.plan.tokens_before
-            # The first update takes the rate at the end of its batch: never a rate of zero.
+            # The rate in the middle of its batch: the first update's is not zero.
             shares = [
                 learning_rate(self.recipe.schedule, (a + b) // 2, before[-1])
-                for a, b in zip(before[:-1], before[1:], strict=True)
+                for a, b in pairwise(before)
             ]
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
                 optimizer or self.optimizer, lambda step: shares[min(step, len(shares) - 1)]
