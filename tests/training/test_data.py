@@ -157,6 +157,18 @@ def test_parts_make_up_the_same_batch(corpus, tmp_path) -> None:
         PackedSteps(corpus, recipe(tmp_path, stages), parts=3)
 
 
+def test_rows_of_a_batch_come_from_different_documents(corpus, tmp_path) -> None:
+    stages = [{"tokens": len(corpus.tokens), "sequence_length": 8, "batch_tokens": 64}]
+    plan = PackedSteps(corpus, recipe(tmp_path, stages), parts=1)
+    stream = torch.from_numpy(np.asarray(corpus.tokens).astype(np.int64))
+    assert len(plan) * 64 >= len(stream)
+    neighbours = [
+        abs(plan._steps[1].scatter.place(row) - plan._steps[1].scatter.place(row + 1))
+        for row in range(8, 15)
+    ]
+    assert min(neighbours) > len(plan) * 8 // 4
+
+
 def test_seed_orders_the_documents(corpus, tmp_path) -> None:
     stages = [{"tokens": 500, "sequence_length": 50, "batch_tokens": 100}]
     rows = [

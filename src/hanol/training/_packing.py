@@ -1,10 +1,13 @@
 """Rows of equal length from documents of any length, the same at every run and every resume.
 
-Each epoch is a permutation of the documents, laid end to end; a row is the next stretch of it.
-Positions start again at every document, which is how the model knows where one ends.
+Each epoch is a permutation of the documents, laid end to end and cut into rows. The rows of a
+batch come from places far apart: neighbours are parts of one document, and a batch of one document
+has the gradient of one document. Positions start again at every document, which is how the model
+knows where one ends.
 """
 
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +20,28 @@ from hanol.training._data import Corpus
 from hanol.training._recipe import Recipe
 
 IGNORED = -100
+
+
+class _Scatter:
+    """A permutation of n places that sends neighbours far apart, without a table."""
+
+    def __init__(self, n: int) -> None:
+        self._n = n
+        stride = max(1, round(n * 0.6180339887498949))  # the golden section spreads most evenly
+        while math.gcd(stride, n) != 1:
+            stride += 1
+        self._stride = stride
+
+    def place(self, index: int) -> int:
+        return index * self._stride % self._n
+
+
+class _Step(NamedTuple):
+    stage_start: int  # first token of the stage in the run's stream
+    first_row: int  # of this step, counted in the stage
+    rows: int
+    length: int  # tokens of a row
+    scatter: _Scatter
 
 
 class PackedSteps(Dataset[dict[str, Tensor]]):
@@ -35,8 +60,7 @@ class PackedSteps(Dataset[dict[str, Tensor]]):
         self._lengths = np.diff(corpus.ends, prepend=0)
         self._epoch_tokens = int(self._lengths.sum())
         self._order: tuple[int, NDArray[Any], NDArray[Any]] | None = None
-        # For each step: first token of the run's stream, rows, tokens a row.
-        self._steps: list[tuple[int, int, int]] = []
+        self._steps: list[_Step] = []
         position = 0
         for stage in recipe.stages:
             rows = stage.batch_tokens // stage.sequence_length
@@ -45,20 +69,29 @@ class PackedSteps(Dataset[dict[str, Tensor]]):
                     f"A batch of {rows} rows cannot be shared by {parts} parts (processes times "
                     "`micro_batches`). Change `batch_tokens`, `sequence_length` or the processes."
                 )
-            for _ in range(stage.steps):
-                self._steps.append((position, rows, stage.sequence_length))
-                position += stage.batch_tokens
+            scatter = _Scatter(rows * stage.steps)
+            self._steps += [
+                _Step(position, i * rows, rows, stage.sequence_length, scatter)
+                for i in range(stage.steps)
+            ]
+            position += stage.steps * stage.batch_tokens
         # Tokens seen before each step, and after the last.
-        self.tokens_before = [first for first, _, _ in self._steps] + [position]
+        self.tokens_before = [
+            step.stage_start + step.first_row * step.length for step in self._steps
+        ] + [position]
 
     def __len__(self) -> int:
         return len(self._steps) * self._parts
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        step, part = divmod(index, self._parts)
-        first, rows, T = self._steps[step]
-        mine = rows // self._parts
-        stretches = [self._stretch(first + (part * mine + r) * T, T) for r in range(mine)]
+        number, part = divmod(index, self._parts)
+        step = self._steps[number]
+        mine = step.rows // self._parts
+        first = step.first_row + part * mine
+        stretches = [
+            self._stretch(step.stage_start + step.scatter.place(row) * step.length, step.length)
+            for row in range(first, first + mine)
+        ]
         input_ids = torch.from_numpy(np.stack([tokens for tokens, _ in stretches])).long()
         position_ids = torch.from_numpy(np.stack([positions for _, positions in stretches]))
         # The first token of a document cannot be known from the document before it.
