@@ -8,6 +8,7 @@ baseline that transformers does not have, known to its Auto classes.
 from hanol.models._build import add_baselines as _add_baselines
 from hanol.models._build import build, cast, dtype_named
 from hanol.models._generate import Generation, generate
+from hanol.models._gguf import to_gguf
 from hanol.models._inspect import CacheSize, ModelReport, cache_size, inspect
 from hanol.models._load import Loaded, bundled_names, load, load_config, load_model, load_tokenizer
 from hanol.models._official import correct_names as _correct_names
@@ -38,4 +39,5 @@ __all__ = [
     "preset_names",
     "replace_folder",
     "save",
+    "to_gguf",
 ]

@@ -1,0 +1,263 @@
+"""Writing GGUF files, the format of llama.cpp, for Kimi-Linear and Llama models.
+
+The tensors, their names and shapes are those that llama.cpp's own converter writes.
+Source: gguf 0.19 constants; ggml-org/llama.cpp, `src/models/kimi-linear.cpp`.
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hanol.errors import CheckpointError, ConfigError, require
+
+# gguf's names of parts of a layer, by the part of the parameter's name after the layer number.
+_SHARED = {
+    "input_layernorm.weight": "attn_norm.weight",
+    "post_attention_layernorm.weight": "ffn_norm.weight",
+    "self_attn.q_proj.weight": "attn_q.weight",
+    "self_attn.k_proj.weight": "attn_k.weight",
+    "self_attn.v_proj.weight": "attn_v.weight",
+    "self_attn.o_proj.weight": "attn_output.weight",
+    "mlp.gate_proj.weight": "ffn_gate.weight",
+    "mlp.up_proj.weight": "ffn_up.weight",
+    "mlp.down_proj.weight": "ffn_down.weight",
+}
+_KIMI = {
+    **_SHARED,
+    "self_attn.forget_gate.f_a_proj.weight": "ssm_f_a.weight",
+    "self_attn.forget_gate.f_b_proj.weight": "ssm_f_b.weight",
+    "self_attn.forget_gate.dt_bias": "ssm_dt.bias",
+    "self_attn.b_proj.weight": "ssm_beta.weight",
+    "self_attn.g_a_proj.weight": "ssm_g_a.weight",
+    "self_attn.g_b_proj.weight": "ssm_g_b.weight",
+    "self_attn.o_norm.weight": "ssm_norm.weight",
+    "self_attn.kv_a_proj_with_mqa.weight": "attn_kv_a_mqa.weight",
+    "self_attn.kv_a_layernorm.weight": "attn_kv_a_norm.weight",
+    "mlp.gate.weight": "ffn_gate_inp.weight",
+    "mlp.gate.e_score_correction_bias": "exp_probs_b.bias",
+    "mlp.experts.down_proj": "ffn_down_exps.weight",
+    "mlp.shared_experts.gate_proj.weight": "ffn_gate_shexp.weight",
+    "mlp.shared_experts.up_proj.weight": "ffn_up_shexp.weight",
+    "mlp.shared_experts.down_proj.weight": "ffn_down_shexp.weight",
+}
+_TOP = {
+    "model.embed_tokens.weight": "token_embd.weight",
+    "model.norm.weight": "output_norm.weight",
+    "lm_head.weight": "output.weight",
+}
+
+
+def to_gguf(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    path: str | Path,
+    dtype: Literal["f32", "f16"] = "f32",
+) -> Path:
+    """Write a Kimi-Linear or Llama model as one GGUF file.
+
+    llama.cpp splits text with one of the rules that it knows: Llama 3's where the tokenizer has
+    them, else GPT-2's. Where a tokenizer has rules of its own, give llama.cpp token ids.
+
+    Args:
+        model: Model in memory.
+        tokenizer: Its byte-level BPE tokenizer.
+        path: File to write; one that exists is replaced.
+        dtype: Type of the matrices; norms, biases, convolutions and routers stay float32.
+
+    Raises:
+        ConfigError: llama.cpp has no such model.
+        CheckpointError: The file cannot be written, or the tokenizer is of another kind.
+        MissingExtraError: The `gguf` package is not installed.
+    """
+    gguf = require("gguf", extra="gguf", feature="Writing GGUF")
+    config: Any = model.config
+    path = Path(path)
+    if config.model_type not in ("kimi_linear", "llama"):
+        raise ConfigError(
+            f"The model is a {config.model_type!r}, but GGUF files are written for 'kimi_linear' "
+            "and 'llama' only."
+        )
+    if dtype not in ("f32", "f16"):
+        raise ConfigError(f"`dtype` is {dtype!r}, but must be 'f32' or 'f16'.")
+    is_kimi = config.model_type == "kimi_linear"
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        writer = gguf.GGUFWriter(part, "kimi-linear" if is_kimi else "llama")
+        _add_shape(writer, config, gguf, dtype)
+        if is_kimi:
+            _add_kimi_shape(writer, config, gguf)
+        else:
+            _add_llama_shape(writer, config)
+        _add_tokenizer(writer, tokenizer, config.vocab_size, gguf)
+        for name, tensor in _kimi_tensors(model) if is_kimi else _llama_tensors(model):
+            is_matrix = tensor.squeeze().dim() > 1 and "conv1d" not in name
+            wide = not is_matrix or name.endswith("ffn_gate_inp.weight")
+            data = tensor.detach().to(
+                "cpu", torch.float32 if wide or dtype == "f32" else torch.half
+            )
+            writer.add_tensor(name, data.contiguous().numpy())
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        part.replace(path)
+    except OSError as err:
+        raise CheckpointError(f"{str(path)!r} could not be written: {err.strerror}.") from err
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def _add_shape(writer: Any, config: Any, gguf: Any, dtype: str) -> None:
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_vocab_size(config.vocab_size)
+    kind = gguf.LlamaFileType
+    writer.add_file_type(kind.ALL_F32 if dtype == "f32" else kind.MOSTLY_F16)
+
+
+def _add_llama_shape(writer: Any, config: Any) -> None:
+    writer.add_head_count_kv(config.num_key_value_heads)
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    writer.add_rope_dimension_count(width)
+    writer.add_key_length(width)
+    writer.add_value_length(width)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+
+
+def _add_kimi_shape(writer: Any, config: Any, gguf: Any) -> None:
+    if config.linear_num_heads != config.num_attention_heads:
+        raise ConfigError(
+            f"The model has {config.linear_num_heads} delta heads and {config.num_attention_heads} "
+            "attention heads, but llama.cpp knows one number for both."
+        )
+    dense = [kind == "dense" for kind in config.mlp_layer_types]
+    leading = dense.index(False) if False in dense else len(dense)
+    if any(dense[leading:]):
+        raise ConfigError("llama.cpp knows dense layers only before the first layer with experts.")
+    # One key head: the latent cache is shared by all query heads. 0 marks a delta layer.
+    writer.add_head_count_kv([int(kind == "full_attention") for kind in config.layer_types])
+    writer.add_ssm_conv_kernel(config.linear_conv_kernel_dim)
+    writer.add_kda_head_dim(config.linear_head_dim)
+    writer.add_kv_lora_rank(config.kv_lora_rank)
+    writer.add_rope_dimension_count(config.qk_rope_head_dim)
+    writer.add_key_length(config.kv_lora_rank + config.qk_rope_head_dim)
+    writer.add_value_length(config.kv_lora_rank)
+    writer.add_key_length_mla(config.qk_nope_head_dim + config.qk_rope_head_dim)
+    writer.add_value_length_mla(config.v_head_dim)
+    # Asked for by llama.cpp even where every layer is dense.
+    writer.add_expert_feed_forward_length(config.moe_intermediate_size)
+    writer.add_expert_shared_count(config.n_shared_experts)
+    writer.add_leading_dense_block_count(leading)
+    writer.add_expert_weights_scale(config.routed_scaling_factor)
+    writer.add_expert_weights_norm(config.norm_topk_prob)
+    writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
+    if not all(dense):
+        writer.add_expert_count(config.num_local_experts)
+        writer.add_expert_used_count(config.num_experts_per_tok)
+        if config.n_group > 1:
+            writer.add_expert_group_count(config.n_group)
+            writer.add_expert_group_used_count(config.topk_group)
+
+
+def _kimi_tensors(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
+    config: Any = model.config
+    heads, own = config.num_attention_heads, config.qk_nope_head_dim
+    for name, tensor in model.state_dict().items():
+        if name in _TOP:
+            yield _TOP[name], tensor
+            continue
+        number, _, part = name.removeprefix("model.layers.").partition(".")
+        block = f"blk.{number}"
+        if part in _KIMI:
+            yield f"{block}.{_KIMI[part]}", tensor
+        elif part == "self_attn.forget_gate.A_log":
+            yield f"{block}.ssm_a", -tensor.float().exp()
+        elif part == "self_attn.conv1d.weight":
+            for which, piece in zip("qkv", tensor.chunk(3), strict=True):
+                yield f"{block}.ssm_conv1d_{which}.weight", piece.unsqueeze(0)
+        elif part == "self_attn.kv_b_proj.weight":
+            k, v = tensor.unflatten(0, (heads, -1)).tensor_split((own,), dim=1)
+            yield f"{block}.attn_k_b.weight", k.transpose(1, 2)
+            yield f"{block}.attn_v_b.weight", v
+        elif part == "mlp.experts.gate_up_proj":
+            gate, up = tensor.chunk(2, dim=1)
+            yield f"{block}.ffn_gate_exps.weight", gate
+            yield f"{block}.ffn_up_exps.weight", up
+        else:
+            raise ConfigError(f"The tensor {name!r} has no place in a GGUF file.")
+
+
+def _llama_tensors(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
+    config: Any = model.config
+    for name, tensor in model.state_dict().items():
+        if name in _TOP:
+            if name != "lm_head.weight" or not config.tie_word_embeddings:
+                yield _TOP[name], tensor
+            continue
+        number, _, part = name.removeprefix("model.layers.").partition(".")
+        if part not in _SHARED:
+            raise ConfigError(f"The tensor {name!r} has no place in a GGUF file.")
+        heads = {
+            "self_attn.q_proj.weight": config.num_attention_heads,
+            "self_attn.k_proj.weight": config.num_key_value_heads,
+        }.get(part)
+        if heads is not None:  # llama.cpp rotates neighbours, transformers rotates halves
+            tensor = tensor.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2)
+        yield f"blk.{number}.{_SHARED[part]}", tensor
+    rope = config.rope_parameters
+    if rope.get("rope_type") == "llama3":
+        yield "rope_freqs.weight", _llama3_factors(config, rope)
+
+
+def _llama3_factors(config: Any, rope: dict[str, Any]) -> Tensor:
+    """What each rotation frequency is divided by."""
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    frequencies = rope["rope_theta"] ** -(torch.arange(0, width, 2, dtype=torch.float64) / width)
+    wavelengths = 2 * math.pi / frequencies
+    low, high = rope["low_freq_factor"], rope["high_freq_factor"]
+    smooth = (rope["original_max_position_embeddings"] / wavelengths - low) / (high - low)
+    smooth = smooth.clamp(0, 1)
+    return (1 / ((1 - smooth) / rope["factor"] + smooth)).float()
+
+
+def _add_tokenizer(writer: Any, tokenizer: Any, rows: int, gguf: Any) -> None:
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    if backend["model"]["type"] != "BPE" or "ByteLevel" not in json.dumps(backend["pre_tokenizer"]):
+        raise CheckpointError("Only byte-level BPE tokenizers are written to GGUF files.")
+    ids = tokenizer.get_vocab()
+    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    names = {index: token for token, index in ids.items()}
+    kinds = gguf.TokenType
+    writer.add_tokenizer_model("gpt2")
+    is_llama3 = r"\p{N}{1,3}" in json.dumps(backend["pre_tokenizer"]).replace("\\\\", "\\")
+    writer.add_tokenizer_pre("llama-bpe" if is_llama3 else "gpt-2")
+    writer.add_token_list([names.get(i, f"[PAD{i}]") for i in range(rows)])
+    writer.add_token_types(
+        [
+            kinds.UNUSED if i not in names
+            else kinds.CONTROL if names[i] in special
+            else kinds.NORMAL
+            for i in range(rows)
+        ]
+    )  # fmt: skip
+    merges = backend["model"]["merges"]
+    writer.add_token_merges([m if isinstance(m, str) else " ".join(m) for m in merges])
+    for kind in ("bos", "eos", "pad"):
+        index = getattr(tokenizer, f"{kind}_token_id")
+        if index is not None:
+            getattr(writer, f"add_{kind}_token_id")(index)
+    writer.add_add_bos_token(tokenizer.bos_token_id in tokenizer("a").input_ids)
+    if tokenizer.chat_template:
+        writer.add_chat_template(tokenizer.chat_template)
