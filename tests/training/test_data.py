@@ -1,6 +1,7 @@
 """Text sources, the split, tokenizers, corpora and packed rows."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -133,10 +134,12 @@ def test_rows_are_the_documents_of_each_epoch(corpus, tmp_path) -> None:
     items = [plan[i] for i in range(len(plan))]
     assert items[0]["input_ids"].shape == (2, 16)
     assert items[-1]["input_ids"].shape == (4, 64)
-    stream = torch.cat([item["input_ids"].flatten() for item in items])
-    epoch = sorted(stream[:total].tolist())
-    assert epoch == sorted(np.asarray(corpus.tokens).tolist())
-    assert stream[:total].tolist() != stream[total : 2 * total].tolist()
+    first = Counter(
+        torch.cat([i["input_ids"].flatten() for i in items if len(i["labels"]) == 2]).tolist()
+    )
+    epoch = Counter(np.asarray(corpus.tokens).tolist())
+    assert first >= epoch, "every token of an epoch is in a row"
+    assert first.total() - epoch.total() < 32, "and none twice, but to fill the last batch"
     for item in items:
         ids, positions, labels = item["input_ids"], item["position_ids"], item["labels"]
         assert (ids[positions == 0] != IGNORED).all()
