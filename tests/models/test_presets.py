@@ -120,6 +120,16 @@ def test_build_keeps_float32_where_it_must() -> None:
     assert model.lm_head.weight.dtype == torch.bfloat16
 
 
+def test_cast_rounds_neither_exponents_nor_rotary_frequencies() -> None:
+    wide, narrow = (build("tiny", seed=1, dtype=t) for t in (torch.float32, torch.bfloat16))
+    first, second = wide.state_dict(), narrow.state_dict()
+    for name, tensor in first.items():
+        kept = name.endswith(("A_log", "dt_bias"))
+        assert torch.equal(second[name], tensor if kept else tensor.bfloat16()), name
+    llama = build("llama-3m", dtype=torch.bfloat16)
+    assert llama.model.rotary_emb.inv_freq.dtype == torch.float32
+
+
 def test_build_on_meta_allocates_nothing() -> None:
     model = build("kimi-linear-48b-a3b", device="meta")
     assert {p.device.type for p in model.parameters()} == {"meta"}

@@ -11,6 +11,7 @@ from hanol.models._generate import Generation, generate
 from hanol.models._gguf import to_gguf
 from hanol.models._inspect import CacheSize, ModelReport, cache_size, inspect
 from hanol.models._load import Loaded, bundled_names, load, load_config, load_model, load_tokenizer
+from hanol.models._meta import MetaLlama, llama_from_meta, llama_to_meta, merge_meta_parts
 from hanol.models._official import correct_names as _correct_names
 from hanol.models._official import replace_folder, save
 from hanol.models._presets import kimi_config, preset, preset_names
@@ -22,6 +23,7 @@ __all__ = [
     "CacheSize",
     "Generation",
     "Loaded",
+    "MetaLlama",
     "ModelReport",
     "build",
     "bundled_names",
@@ -31,10 +33,13 @@ __all__ = [
     "generate",
     "inspect",
     "kimi_config",
+    "llama_from_meta",
+    "llama_to_meta",
     "load",
     "load_config",
     "load_model",
     "load_tokenizer",
+    "merge_meta_parts",
     "preset",
     "preset_names",
     "replace_folder",

@@ -42,16 +42,18 @@ def build(
     attention.register()
     with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(config)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     return cast(model, dtype)
 
 
 def cast(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
-    """Change the type of a model's parameters in place, but not of those that stay float32."""
-    model.to(dtype)
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if name.rpartition(".")[2] in attention.FLOAT32:
-            tensor.data = tensor.data.float()
+    """Change the type of a model's parameters in place, but not of those that stay float32.
+
+    Buffers stay as they are: `model.to(dtype)` would round the frequencies of rotary positions.
+    """
+    for name, parameter in model.named_parameters():
+        stays = name.rpartition(".")[2] in attention.FLOAT32
+        parameter.data = parameter.data.to(torch.float32 if stays else dtype)
     return model
 
 
