@@ -14,6 +14,7 @@ from hanol.attention._kda import chunk_kda, recurrent_kda
 from hanol.attention._mla import qk_clip
 from hanol.attention._model import FLOAT32
 from hanol.attention._moe import update_router_bias
+from hanol.attention._names import correct_names
 from hanol.attention._reference import reference_kda
 from hanol.attention._register import accelerate, register, unregister
 
@@ -25,6 +26,7 @@ __all__ = [
     "accelerate",
     "check_config",
     "chunk_kda",
+    "correct_names",
     "kda_gate",
     "qk_clip",
     "recurrent_kda",

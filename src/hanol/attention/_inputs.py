@@ -148,10 +148,10 @@ def check_gate(g: Tensor) -> None:
     """Refuse a log decay above 0, which would make the state grow without bound.
 
     Raises:
-        ShapeError: Some entry of `g_BTHK` is positive or not a number.
+        ShapeError: Some entry of `g_BTHK` is positive. What is not a number passes: it shows in the
+            outputs, and a trainer names the step at which the loss became none.
     """
-    # The maximum is NaN when any entry is.
-    if g.numel() and not g.max().item() <= 0:
+    if g.numel() and g.max().item() > 0:
         raise ShapeError(
             f"`g_BTHK` is a log decay and must be at most 0, but reaches {g.max().item()}. "
             "Make it with `kda_gate`, or pass the logarithm of the decay."

@@ -10,7 +10,7 @@ from transformers.monkey_patching import (
     register_patch_mapping,
     unregister_patch_mapping,
 )
-from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY
+from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY, OutputRecorder
 
 from hanol.attention._cache import adopt
 from hanol.attention._config import check_config
@@ -18,6 +18,7 @@ from hanol.attention._delta import KimiLinearDeltaAttention, KimiLinearForgetGat
 from hanol.attention._mla import KimiLinearAttention
 from hanol.attention._model import FLOAT32, KimiLinearModel, KimiLinearRMSNorm
 from hanol.attention._moe import KimiLinearMLP, KimiLinearTopkRouter
+from hanol.attention._names import correct_names
 from hanol.errors import ConfigError
 
 _CLASSES: dict[str, type[nn.Module]] = {
@@ -43,12 +44,20 @@ def register() -> None:
     """
     register_patch_mapping({f"^{name}$": cls for name, cls in _CLASSES.items()}, overwrite=True)
     _connect_generate()
+    correct_names()
 
 
 def unregister() -> None:
     """Take `register` back for models that are loaded from now on."""
     known = get_patch_mapping()
     unregister_patch_mapping([f"^{name}$" for name in _CLASSES if f"^{name}$" in known])
+    # Loading a patched model makes transformers record outputs of our classes only; these base
+    # classes stand for both.
+    upstream.KimiLinearPreTrainedModel._can_record_outputs = {
+        "router_logits": OutputRecorder(upstream.KimiLinearTopkRouter, index=0),
+        "hidden_states": upstream.KimiLinearDecoderLayer,
+        "attentions": upstream.KimiLinearAttention,
+    }
 
 
 def accelerate(model: nn.Module) -> nn.Module:
@@ -78,6 +87,7 @@ def accelerate(model: nn.Module) -> nn.Module:
     for decoder in found:
         _CAN_RECORD_REGISTRY[decoder] = decoder._can_record_outputs
     _connect_generate()
+    correct_names()
     return model
 
 

@@ -165,7 +165,7 @@ def _arguments(recipe: Recipe, folder: Path) -> TrainingArguments:
         seed=recipe.seed,
         data_seed=recipe.seed,
         bf16=recipe.dtype == "bfloat16",
-        gradient_checkpointing=recipe.gradient_checkpointing,
+        activation_checkpointing=recipe.gradient_checkpointing,
         use_cpu=not cuda,
         ddp_backend="gloo" if not cuda and int(os.environ.get("WORLD_SIZE", "1")) > 1 else None,
         ddp_find_unused_parameters=False,

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import SequentialSampler
-from transformers import Trainer, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainingArguments
 
-from hanol import attention
+from hanol import attention, models
 from hanol.errors import TrainingError
 from hanol.training._data import Corpus
 from hanol.training._muon import MuonAdamW, parameter_groups
@@ -83,6 +83,7 @@ class RecipeTrainer(Trainer):
             callbacks=callbacks,
         )
         self.plan = train
+        self.remove_callback(PrinterCallback)  # it would print to standard output
         if recipe.qk_clip is not None:
             for layer in model.modules():
                 if hasattr(layer, "record_max_logit"):
@@ -256,6 +257,18 @@ class RecipeTrainer(Trainer):
             raise _not_written(name, folder, OSError(errno.ENOSPC, str(err))) from err
         finally:
             self._staging = False
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Load weights by their names on disk, which are the official ones.
+
+        transformers' own method compares them with the names in the model and skips what it does
+        not find.
+        """
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        loaded = models.load_model(resume_from_checkpoint, dtype=torch.float32)
+        (model if model is not None else self.model).load_state_dict(loaded.state_dict())
 
     def restore_average(self, checkpoint: Path) -> None:
         """Read the running mean of the weights from a checkpoint, if there is one."""

@@ -1,0 +1,192 @@
+"""Whole runs with real files and processes: results, kill and resume, two processes, errors."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from hanol import models
+from hanol.errors import RecipeError, TrainingError
+from hanol.training import read_metrics, read_recipe, train
+
+SMALL = {
+    "name": "small",
+    "model": {"preset": "kimi-linear-3m"},
+    "tokenizer": {"vocab_size": 300},
+    "stages": [
+        {"tokens": 512, "sequence_length": 32, "batch_tokens": 128},
+        {"tokens": 1024, "sequence_length": 64, "batch_tokens": 256},
+    ],
+    "optim": {"muon_lr": 0.01, "adamw_lr": 0.003},
+    "schedule": {"warmup_tokens": 128, "decay_tokens": 512, "polyak": True},
+    "qk_clip": 100.0,
+    "eval_every": 4,
+    "eval_bytes": 500,
+    "save_every": 2,
+    "log_every": 1,
+    "threads": 1,
+}
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for i in range(30):
+        (folder / f"{i}.py").write_text(f"def f{i}(x):\n    return [x, {i}] * {i % 7}\n" * 3)
+    return folder
+
+
+def write(folder: Path, texts: Path, **changes: object) -> Path:
+    path = folder / "small.yaml"
+    data = {"source": "folder", "path": str(texts), "held_out": 0.2}
+    path.write_text(yaml.safe_dump({**SMALL, "data": data, **changes}))
+    return path
+
+
+def start(recipe: Path, output: Path, *more: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "hanol", "train", str(recipe), "--output", str(output)]
+    return subprocess.Popen(
+        [*command, "--json", *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def losses(folder: Path) -> dict[int, float]:
+    return {int(line["step"]): line["loss"] for line in read_metrics(folder) if "loss" in line}
+
+
+def test_a_run_leaves_everything_behind(tmp_path, texts) -> None:
+    result = train(read_recipe(write(tmp_path, texts)), tmp_path / "run", quiet=True)
+    folder = tmp_path / "run"
+    assert result.steps == 8
+    assert result.tokens == 1536
+    found = losses(folder)
+    assert list(found) == list(range(1, 9))
+    assert found[8] < found[1]
+    bits = [m["eval_bits_per_byte"] for m in read_metrics(folder) if "eval_bits_per_byte" in m]
+    assert len(bits) == 2
+    assert 0 < result.bits_per_byte < 10
+    resolved = yaml.safe_load((folder / "recipe.yaml").read_text())
+    assert resolved["recipe"]["optim"]["clip_norm"] == 1.0
+    assert {"torch", "transformers"} <= set(resolved["versions"])
+    assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((folder / "result.json").read_text())["steps"] == 8
+    model, tokenizer = models.load(folder / "final")
+    assert models.inspect(folder / "final").official_layout
+    [sample] = models.generate(model, tokenizer, "def f", max_new_tokens=4, temperature=0)
+    assert len(sample.token_ids) <= 4
+    with pytest.raises(RecipeError, match="already holds a run"):
+        train(read_recipe(write(tmp_path, texts)), folder, quiet=True)
+    changed = read_recipe(write(tmp_path, texts), ["seed=5"])
+    with pytest.raises(RecipeError, match="other values of seed"):
+        train(changed, folder, resume=True, quiet=True)
+
+
+def test_the_same_seed_gives_the_same_run(tmp_path, texts) -> None:
+    recipe = read_recipe(write(tmp_path, texts))
+    for name in ("a", "b"):
+        train(recipe, tmp_path / name, quiet=True)
+    assert losses(tmp_path / "a") == losses(tmp_path / "b")
+    train(recipe.model_copy(update={"seed": 1}), tmp_path / "c", quiet=True)
+    assert losses(tmp_path / "c") != losses(tmp_path / "a")
+
+
+def test_killed_in_the_middle_of_a_step_and_resumed_it_is_the_same_run(tmp_path, texts) -> None:
+    recipe = write(tmp_path, texts)
+    train(read_recipe(recipe), tmp_path / "whole", quiet=True)
+    killed = tmp_path / "killed"
+    process = start(recipe, killed)
+    deadline = time.monotonic() + 120
+    while not (killed / "checkpoint-4").exists() and time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr.read().decode()[-2000:]
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (killed / "final").exists()
+    resumed = start(recipe, killed, "--resume")
+    out, err = resumed.communicate(timeout=240)
+    assert resumed.returncode == 0, err.decode()[-2000:]
+    assert losses(killed) == losses(tmp_path / "whole")
+    whole = json.loads((tmp_path / "whole" / "result.json").read_text())
+    assert json.loads(out)["bits_per_byte"] == whole["bits_per_byte"]
+    assert not (killed / ".writing").exists() or not any((killed / ".writing").iterdir())
+
+
+@pytest.mark.slow
+def test_two_processes_follow_the_curve_of_one(tmp_path, texts) -> None:
+    recipe = write(tmp_path, texts)
+    train(read_recipe(recipe), tmp_path / "one", quiet=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+            "-m", "hanol", "train", str(recipe), "--output", str(tmp_path / "two"), "--json",
+        ],
+        capture_output=True,
+        env=environment,
+        timeout=400,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert one.keys() == two.keys()
+    assert max(abs(one[step] - two[step]) for step in one) < 1e-4
+
+
+def test_a_loss_that_is_no_number_ends_the_run(tmp_path, texts, monkeypatch) -> None:
+    recipe = read_recipe(write(tmp_path, texts))
+    from hanol.training import _trainer
+
+    after_update = _trainer.RecipeTrainer.after_update
+
+    def poison(self):
+        if self.state.global_step == 4:
+            next(iter(self.model.parameters())).data.fill_(float("nan"))
+        return after_update(self)
+
+    monkeypatch.setattr(_trainer.RecipeTrainer, "after_update", poison)
+    with pytest.raises(
+        TrainingError, match=r"The loss is nan at step \d.*resume from .*checkpoint-4"
+    ):
+        train(recipe, tmp_path / "run", quiet=True)
+
+
+def test_a_full_disk_leaves_whole_checkpoints_only(tmp_path, texts, monkeypatch) -> None:
+    recipe = read_recipe(write(tmp_path, texts))
+    save, calls = torch.save, []
+
+    def full(*args, **kwargs):
+        calls.append(1)
+        if len(calls) > 6:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return save(*args, **kwargs)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(TrainingError, match="could not be written .*the disk is full"):
+        train(recipe, tmp_path / "run", quiet=True)
+    left = sorted(path.name for path in (tmp_path / "run").glob("checkpoint-*"))
+    assert left
+    assert all((tmp_path / "run" / name / "trainer_state.json").exists() for name in left)
+    assert not (tmp_path / "run" / ".writing").exists()
+
+
+def test_model_and_data_that_do_not_fit(tmp_path, texts) -> None:
+    long = [{"tokens": 16384, "sequence_length": 16384, "batch_tokens": 16384}]
+    with pytest.raises(RecipeError, match="`sequence_length` is 16384, but the model's context"):
+        train(read_recipe(write(tmp_path, texts, stages=long)), tmp_path / "a", quiet=True)
+    base = models.build("kimi-linear-3m", vocab_size=280)
+    models.save(base, tmp_path / "base")
+    foreign = write(tmp_path, texts, model={"checkpoint": str(tmp_path / "base")})
+    with pytest.raises(RecipeError, match=r"The tokenizer has \d+ tokens.*was made for another"):
+        train(read_recipe(foreign), tmp_path / "b", quiet=True)
+    without = write(tmp_path, texts, tokenizer={})
+    with pytest.raises(RecipeError, match="needs `tokenizer"):
+        train(read_recipe(without), tmp_path / "c", quiet=True)
