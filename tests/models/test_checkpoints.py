@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -18,8 +19,10 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+from transformers.core_model_loading import revert_weight_conversion
 
-from hanol import models
+from hanol import attention, models
 from hanol.errors import CheckpointError
 from hanol.models._layout import official_shapes, stored_shapes
 
@@ -54,6 +57,16 @@ def test_saved_names_shapes_and_types_are_official(
     assert "model.layers.0.mlp.gate_proj.weight" in tensors
     assert "model.layers.1.block_sparse_moe.experts.7.w2.weight" in tensors
     assert not any(".layers.0.block_sparse_moe" in name for name in tensors)
+
+
+def test_full_size_index_is_official() -> None:
+    config = models.preset("kimi-linear-48b-a3b")
+    model = models.build(config, device="meta")
+    stored = revert_weight_conversion(model, model.state_dict())
+    expected = official_shapes(config)
+    assert {name: tuple(tensor.shape) for name, tensor in stored.items()} == expected
+    biases = 26 * 256  # selection scores of the experts are no parameters
+    assert sum(map(math.prod, expected.values())) == 49_122_675_072 + biases
 
 
 def test_saved_config_is_official(folder: Path) -> None:
@@ -140,6 +153,29 @@ def test_plain_transformers_reads_ours_and_we_read_its(
     assert torch.equal(logits(again), logits(moe_model))
     models.save(again, tmp_path / "cured")
     assert models.inspect(tmp_path / "cured").official_layout
+
+
+def test_correcting_names_again_changes_nothing() -> None:
+    before = len(get_checkpoint_conversion_mapping("kimi_linear"))
+    attention.correct_names()
+    attention.register()
+    assert len(get_checkpoint_conversion_mapping("kimi_linear")) == before
+
+
+_ACCELERATED = """
+import sys, hanol.attention
+from transformers import AutoModelForCausalLM
+hanol.attention.register()
+AutoModelForCausalLM.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[2])
+"""
+
+
+def test_register_alone_cures_save_pretrained(folder: Path, tmp_path: Path) -> None:
+    arguments = [str(folder), str(tmp_path / "m")]
+    subprocess.run(
+        [sys.executable, "-c", _ACCELERATED, *arguments], check=True, capture_output=True
+    )
+    assert models.inspect(tmp_path / "m").official_layout
 
 
 def test_plain_save_pretrained_is_cured_too(moe_model: PreTrainedModel, tmp_path: Path) -> None:

@@ -25,8 +25,11 @@ def correct_names() -> None:
     misses those weights. Folders that it wrote so are still read. `register` and `accelerate`
     apply this, and so does importing `hanol.models`; applying it again changes nothing.
     """
+    rules = get_checkpoint_conversion_mapping("kimi_linear")
+    if any(isinstance(rule, _ReadingRename) for rule in rules):
+        return
     ours: list[Any] = []
-    for rule in get_checkpoint_conversion_mapping("kimi_linear"):
+    for rule in rules:
         if isinstance(rule, WeightRenaming) and "block_sparse_moe" in str(rule.source_patterns):
             ours += [
                 WeightRenaming(rf"\.block_sparse_moe\.{part}\.", rf"\.mlp\.{part}\.")

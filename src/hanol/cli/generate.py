@@ -54,6 +54,8 @@ def generate(
                 show(head.pop())
             show(text)
 
+        # The first pass compiles and allocates; it would be measured as a slow prompt.
+        models.generate(*loaded, prompt[:64], max_new_tokens=2, temperature=0)
         samples: list[Generation] = []
         for i in range(num_samples):
             head = [prompt] if i == 0 else [prompt, f"\n{'-' * 40}\n"]

@@ -5,6 +5,7 @@ which transformers saves Kimi-Linear's dense layers, and makes the gated delta n
 baseline that transformers does not have, known to its Auto classes.
 """
 
+from hanol.attention import correct_names as _correct_names
 from hanol.models._build import add_baselines as _add_baselines
 from hanol.models._build import build, cast, dtype_named
 from hanol.models._generate import Generation, generate
@@ -12,7 +13,6 @@ from hanol.models._gguf import to_gguf
 from hanol.models._inspect import CacheSize, ModelReport, cache_size, inspect
 from hanol.models._load import Loaded, bundled_names, load, load_config, load_model, load_tokenizer
 from hanol.models._meta import MetaLlama, llama_from_meta, llama_to_meta, merge_meta_parts
-from hanol.models._official import correct_names as _correct_names
 from hanol.models._official import replace_folder, save
 from hanol.models._presets import kimi_config, preset, preset_names
 

@@ -1,4 +1,4 @@
-"""The official checkpoint layout: names both ways, and writing without half-written folders."""
+"""Writing checkpoints: the official keys of `config.json`, and never a half-written folder."""
 
 import errno
 import json
@@ -12,46 +12,9 @@ from typing import Any
 
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.conversion_mapping import (
-    get_checkpoint_conversion_mapping,
-    register_checkpoint_conversion_mapping,
-)
-from transformers.core_model_loading import WeightRenaming
 from transformers.utils import logging
 
 from hanol.errors import CheckpointError
-
-
-class _ReadingRename(WeightRenaming):
-    """A renaming that is applied when a checkpoint is read and not when one is written."""
-
-    __slots__ = ()
-
-    def reverse_transform(self) -> WeightRenaming:
-        return WeightRenaming("(?!)", "(?!)")  # matches nothing
-
-
-def correct_names() -> None:
-    """Teach transformers to rename only expert layers to `block_sparse_moe`.
-
-    Its own rule renames every `mlp`, the dense first layer's too, and the official code then
-    misses those weights. Folders that it wrote so are still read. Applied when `hanol.models` is
-    imported.
-    """
-    ours: list[Any] = []
-    for rule in get_checkpoint_conversion_mapping("kimi_linear"):
-        if isinstance(rule, WeightRenaming) and "block_sparse_moe" in str(rule.source_patterns):
-            ours += [
-                WeightRenaming(rf"\.block_sparse_moe\.{part}\.", rf"\.mlp\.{part}\.")
-                for part in ("gate", "experts", "shared_experts")
-            ]
-            ours += [
-                _ReadingRename(rf"\.block_sparse_moe\.{part}\.", rf"\.mlp\.{part}\.")
-                for part in ("gate_proj", "up_proj", "down_proj")
-            ]
-        else:
-            ours.append(rule)
-    register_checkpoint_conversion_mapping("kimi_linear", ours, overwrite=True)
 
 
 @contextmanager
