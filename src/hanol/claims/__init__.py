@@ -13,13 +13,29 @@ from hanol.claims._claim import (
     run_claim,
     write_result,
 )
+from hanol.claims._hybrid_ratio import HYBRID_RATIO as _HYBRID_RATIO
 from hanol.claims._kv_cache import KV_CACHE as _KV_CACHE
+from hanol.claims._nope import NOPE_EXTRAPOLATION as _NOPE_EXTRAPOLATION
+from hanol.claims._scaling import SCALING_MACHINERY as _SCALING_MACHINERY
+from hanol.claims._synthetic_tasks import SYNTHETIC_TASKS as _SYNTHETIC_TASKS
+from hanol.claims._timing import DECODE_FLAT as _DECODE_FLAT
+from hanol.claims._timing import PREFILL_LINEAR as _PREFILL_LINEAR
 from hanol.errors import UnknownNameError as _UnknownNameError
+
+_CLAIMS = (
+    _DECODE_FLAT,
+    _HYBRID_RATIO,
+    _KV_CACHE,
+    _NOPE_EXTRAPOLATION,
+    _PREFILL_LINEAR,
+    _SCALING_MACHINERY,
+    _SYNTHETIC_TASKS,
+)
 
 
 def all_claims() -> list[Claim]:
     """Every claim, by id."""
-    return sorted([_KV_CACHE], key=lambda claim: claim.id)
+    return sorted(_CLAIMS, key=lambda claim: claim.id)
 
 
 def find_claim(claim_id: str) -> Claim:

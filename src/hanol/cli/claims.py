@@ -50,8 +50,13 @@ def run(
     Example: hanol claims run kimi-linear.kv-cache
     """
     with reported(as_json=as_json):
+        import logging
+
         from hanol import claims
 
+        # Experiments say how far they are; standard output is for the verdict.
+        logging.basicConfig(format="%(message)s")
+        logging.getLogger("hanol.claims").setLevel(logging.INFO)
         result = claims.run_claim(claims.find_claim(claim), range(seeds), quick=quick)
         if not quick:
             claims.write_result(result, folder)

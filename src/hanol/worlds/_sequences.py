@@ -22,7 +22,7 @@ IGNORED = -100
 class SequenceBatch(NamedTuple):
     """Tokens and the targets at some of their positions."""
 
-    task: Literal["palindrome", "mqar", "stack"]
+    task: Literal["palindrome", "mqar", "stack", "text"]
     input_ids: Tensor  # [B, T], int64
     labels: Tensor  # [B, T], int64, `IGNORED` off target
     vocab_size: int
@@ -142,9 +142,16 @@ def oracle(batch: SequenceBatch) -> Tensor:
 
     Returns:
         [B, T] answers at the target positions, `IGNORED` elsewhere.
+
+    Raises:
+        ConfigError: The batch is text, whose next token cannot be known.
     """
-    answers = torch.full_like(batch.labels, IGNORED)
     solve = {"palindrome": _solve_palindrome, "mqar": _solve_mqar, "stack": _solve_stack}
+    if batch.task not in solve:
+        raise ConfigError(
+            f"`task` is {batch.task!r}, but only {', '.join(solve)} have exact answers."
+        )
+    answers = torch.full_like(batch.labels, IGNORED)
     for b, row in enumerate(batch.input_ids.tolist()):
         for t in (batch.labels[b] != IGNORED).nonzero().flatten().tolist():
             answers[b, t] = solve[batch.task](row[: t + 1])
