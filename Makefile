@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: quickstart test test-slow lint format reference docs bench bench-attention bench-compression bench-optimizer clean
+.PHONY: quickstart test test-slow lint format reference docs clean
 
 quickstart: $(VENV)/.core  ## let the bundled model complete a Python function
 	@$(BIN)/hanol generate tiny --max-new-tokens 96 --temperature 0 < recipes/tiny/prompt.py
@@ -31,17 +31,6 @@ reference: $(VENV)/.dev  ## write docs/cli.md from the commands themselves
 
 docs: $(VENV)/.docs  ## build the documentation into site/, warnings are errors
 	$(BIN)/mkdocs build --strict --quiet
-
-bench: bench-attention bench-compression bench-optimizer
-
-bench-attention: $(VENV)/.dev
-	$(BIN)/python benchmarks/attention.py
-
-bench-compression: $(VENV)/.dev
-	$(BIN)/python benchmarks/compression.py
-
-bench-optimizer: $(VENV)/.dev
-	$(BIN)/python benchmarks/optimizer.py
 
 clean:
 	rm -rf $(VENV) site runs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
