@@ -64,6 +64,8 @@ def small_model(
         intermediate_size=2 * width,
         kv_lora_rank=width // 2,
         full_attention_every=full_attention_every,
+        # Every token is an ordinary one: the embedding of a padding token would stay zero.
+        pad_token_id=None,
     )
     if mixer == "gdn":
         values = config.to_dict()
