@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: quickstart test test-slow lint format reference docs clean
+.PHONY: quickstart test test-slow lint format reference docs clean \
+        bench bench-attention bench-compression bench-optimizer
 
 quickstart: $(VENV)/.core  ## let the bundled model complete a Python function
 	@$(BIN)/hanol generate tiny --max-new-tokens 96 --temperature 0 < recipes/tiny/prompt.py
@@ -25,6 +26,17 @@ lint: $(VENV)/.dev  ## lint, format check, strict types, import contracts
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: bench-attention bench-compression bench-optimizer  ## every benchmark, on an idle machine
+
+bench-attention: $(VENV)/.dev  ## against transformers, a Llama of the same size, llama.cpp (10 min)
+	$(BIN)/python benchmarks/attention.py $(BENCH)
+
+bench-compression: $(VENV)/.dev  ## the bundled model beside xz and 5-gram models (5 min)
+	$(BIN)/python benchmarks/compression.py $(BENCH)
+
+bench-optimizer: $(VENV)/.dev  ## Muon against torch.optim.Muon (1 min)
+	$(BIN)/python benchmarks/optimizer.py $(BENCH)
 
 reference: $(VENV)/.dev  ## write docs/cli.md from the commands themselves
 	$(BIN)/python -m typer hanol.cli._app utils docs --name hanol --output docs/cli.md

@@ -124,6 +124,15 @@ def test_a_weight_changed_after_fusing_is_used(ours) -> None:
     assert apart(model(ids).logits, before) < 1e-5
 
 
+def test_a_model_that_wrote_in_inference_mode_can_be_trained(ours) -> None:
+    model = copy.deepcopy(ours)
+    ids = tokens(1, 9)
+    with torch.inference_mode():
+        model.generate(ids, max_new_tokens=2, do_sample=False)
+    model(ids, labels=ids).loss.backward()
+    assert model.model.layers[0].self_attn.k_proj.weight.grad.abs().sum() > 0
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("first", [1, 2, 3, 4, 63, 64, 69])
 def test_any_split_equals_one_pass(ours, first: int) -> None:

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from hanol import models
 from hanol.errors import DataError, TrainingError
-from hanol.training import DataSection, check_no_leak, documents, is_held_out, read_recipe
+from hanol.training import (
+    DataSection,
+    bits_per_byte,
+    check_no_leak,
+    documents,
+    is_held_out,
+    read_recipe,
+)
 from hanol.training._data import Corpus, write_corpus
 from hanol.training._packing import IGNORED, PackedSteps
 from hanol.training._tokenizer import train_tokenizer
@@ -22,6 +29,26 @@ TEXTS = [f"def f{i}(x):\n    return x + {i}\n" * (1 + i % 5) for i in range(40)]
 @pytest.fixture(scope="module")
 def tokenizer():
     return train_tokenizer(iter(TEXTS), 300)
+
+
+def test_bits_per_byte_of_a_model_that_knows_nothing(tokenizer) -> None:
+    model = models.build("llama-3m", vocab_size=len(tokenizer))
+    torch.nn.init.zeros_(model.lm_head.weight)
+    texts = ["def f(x):\n", "두 번째", ""]
+    # Every token after the begin token is scored, the end token too.
+    num_tokens = sum(len(tokenizer(t, add_special_tokens=False).input_ids) + 1 for t in texts)
+    wanted = num_tokens * np.log2(len(tokenizer)) / sum(len(t.encode()) for t in texts)
+    for context in (4, 512):
+        assert bits_per_byte(model, tokenizer, texts, context=context) == pytest.approx(wanted)
+    with pytest.raises(DataError, match="no text"):
+        bits_per_byte(model, tokenizer, [])
+
+
+def test_bits_per_byte_does_not_depend_on_the_neighbours(tokenizer) -> None:
+    model = models.build("kimi-linear-3m", vocab_size=len(tokenizer))
+    each = [bits_per_byte(model, tokenizer, [text]) * len(text) for text in TEXTS[:6]]
+    together = bits_per_byte(model, tokenizer, TEXTS[:6]) * sum(map(len, TEXTS[:6]))
+    assert together == pytest.approx(sum(each), rel=1e-5)
 
 
 def test_standard_library_is_there_and_split_by_module() -> None:

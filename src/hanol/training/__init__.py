@@ -5,6 +5,7 @@ exact resume, bits per byte on held-out text.
 """
 
 from hanol.training._data import Document, documents, is_held_out
+from hanol.training._evaluate import bits_per_byte
 from hanol.training._muon import MuonAdamW, orthogonalised, parameter_groups
 from hanol.training._packing import check_no_leak
 from hanol.training._progress import plot_loss, read_metrics
@@ -19,6 +20,7 @@ __all__ = [
     "Needs",
     "Recipe",
     "TrainingResult",
+    "bits_per_byte",
     "check_no_leak",
     "documents",
     "is_held_out",

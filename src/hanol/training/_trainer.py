@@ -17,8 +17,9 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from hanol import attention, models
 from hanol.errors import TrainingError
 from hanol.training._data import Corpus
+from hanol.training._evaluate import nats
 from hanol.training._muon import MuonAdamW, parameter_groups
-from hanol.training._packing import IGNORED, PackedSteps
+from hanol.training._packing import PackedSteps
 from hanol.training._recipe import Recipe, ScheduleSection
 
 _WRITING = ".writing"
@@ -189,39 +190,14 @@ class RecipeTrainer(Trainer):
             max_bytes: Stop after this many bytes, taken from documents spread over the whole; None
                 takes all.
         """
-        model = self.model
-        model.eval()
         T = max(stage.sequence_length for stage in self.recipe.stages)
-        nats, num_bytes = 0.0, 0
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        batch: list[np.ndarray[Any, Any]] = []
-        for index in _spread(self.held_out, max_bytes)[rank::world]:
-            tokens = self.held_out.document(index)
-            num_bytes += int(self.held_out.bytes_of[index])
-            # Windows share one token, so that each token after the first is predicted once.
-            batch += [tokens[i : i + T] for i in range(0, len(tokens) - 1, T - 1)]
-            if sum(map(len, batch)) >= 16 * T:
-                nats += self._nats(batch)
-                batch = []
-        if batch:
-            nats += self._nats(batch)
-        total = torch.tensor([nats, float(num_bytes)], dtype=torch.float64)
+        mine = _spread(self.held_out, max_bytes)[rank::world]
+        summed = nats(self.model, (self.held_out.document(i) for i in mine), T)
+        num_bytes = float(self.held_out.bytes_of[mine].sum())
+        total = torch.tensor([summed, num_bytes], dtype=torch.float64)
         total = self.accelerator.reduce(total.to(self.args.device), reduction="sum")
         return (total[0] / total[1] / math.log(2)).item()
-
-    def _nats(self, windows: list[np.ndarray[Any, Any]]) -> float:
-        """Summed negative log likelihood of each window's tokens after its first."""
-        ids = torch.from_numpy(np.concatenate(windows).astype(np.int64))
-        position = torch.cat([torch.arange(len(w)) for w in windows])
-        labels = ids.masked_fill(position == 0, IGNORED)[1:]
-        device = self.args.device
-        logits = self.model(
-            input_ids=ids[None].to(device), position_ids=position[None].to(device), use_cache=False
-        ).logits[0, :-1]
-        loss = nn.functional.cross_entropy(
-            logits.float(), labels.to(device), ignore_index=IGNORED, reduction="sum"
-        )
-        return loss.item()
 
     def _get_output_dir(self, trial: Any) -> str:
         return (
