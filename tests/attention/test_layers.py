@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import DynamicCache, KimiLinearConfig, KimiLinearForCausalLM
 
-from hanol import attention
+from hanol import attention, models
 from hanol.errors import CacheError, ConfigError, ShapeError
 
 KINDS = ["linear_attention", "linear_attention", "linear_attention", "full_attention"]
@@ -338,6 +339,46 @@ def test_absorbed_equals_expanded_attention(ours) -> None:
     a = layer._absorbed(q, latent, mask[None, None])
     b = layer._expanded_on_cache(q, latent, mask[None, None])
     assert apart(a, b) < 1e-5
+
+
+@torch.no_grad()
+def test_absorbed_decoding_allocates_nothing_of_the_expanded_cache(ours) -> None:
+    """The largest tensor of a step is a score for each head and token, or the latent cache."""
+    layer = ours.model.layers[3].self_attn
+    T = 8192
+    q, latent = torch.randn(1, 1, 3, 24), torch.randn(1, T, 32)
+    with Largest() as largest:
+        layer._absorbed(q, latent, None)
+    expanded = T * layer.num_heads * layer.qk_nope_head_dim
+    assert largest.numel <= max(3 * T, latent.numel()) < expanded
+
+
+class Largest(TorchDispatchMode):
+    """Notes the largest new tensor."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None) -> Any:
+        known = {a.untyped_storage().data_ptr() for a in args if isinstance(a, Tensor)}
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple) else [out]:
+            if isinstance(tensor, Tensor) and tensor.untyped_storage().data_ptr() not in known:
+                self.numel = max(self.numel, tensor.numel())
+        return out
+
+
+@torch.no_grad()
+def test_bfloat16_is_as_near_as_transformers_own() -> None:
+    """Both against float32 arithmetic on the same rounded weights."""
+    theirs = models.cast(plain_model(mlp_layer_types=["dense"] * 4), torch.bfloat16)
+    ours = attention.accelerate(copy.deepcopy(theirs))
+    exact = models.cast(copy.deepcopy(ours), torch.float32)
+    ids = tokens(2, 100)
+    expected = exact(ids).logits
+    found = [torch.cosine_similarity(m(ids).logits.float(), expected, -1) for m in (ours, theirs)]
+    assert found[0].mean() >= 0.999
+    assert found[0].mean() >= found[1].mean() - 1e-4
+    assert found[0].min() >= found[1].min() - 1e-3
 
 
 @torch.no_grad()
