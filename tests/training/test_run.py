@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from hanol import models
 from hanol.errors import RecipeError, TrainingError
 from hanol.training import read_metrics, read_recipe, train
 
+ROOT = Path(__file__).parents[2]
 SMALL = {
     "name": "small",
     "model": {"preset": "kimi-linear-3m"},
@@ -27,7 +29,7 @@ SMALL = {
     ],
     "optim": {"muon_lr": 0.01, "adamw_lr": 0.003},
     "schedule": {"warmup_tokens": 128, "decay_tokens": 512, "polyak": True},
-    "qk_clip": 100.0,
+    "qk_clip": 0.02,  # low enough to act
     "eval_every": 4,
     "eval_bytes": 500,
     "save_every": 2,
@@ -139,6 +141,48 @@ def test_two_processes_follow_the_curve_of_one(tmp_path, texts) -> None:
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert one.keys() == two.keys()
     assert max(abs(one[step] - two[step]) for step in one) < 1e-4
+
+
+@pytest.mark.slow
+def test_sharded_by_fsdp2_it_follows_the_curve_of_one_process(tmp_path, texts) -> None:
+    recipe = write(tmp_path, texts)
+    train(read_recipe(recipe), tmp_path / "one", quiet=True)
+    config = yaml.safe_load((ROOT / "recipes" / "accelerate" / "fsdp2.yaml").read_text())
+    config |= {"use_cpu": True, "mixed_precision": "no", "num_processes": 2}
+    (tmp_path / "fsdp2.yaml").write_text(yaml.safe_dump(config))
+
+    def launch(*more: str) -> None:
+        done = subprocess.run(
+            [
+                sys.executable, "-m", "accelerate.commands.launch",
+                "--config_file", str(tmp_path / "fsdp2.yaml"),
+                str(Path(__file__).with_name("fsdp2_on_cpu.py")),
+                "train", str(recipe), "--output", str(tmp_path / "two"), "--json", *more,
+            ],
+            capture_output=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            timeout=400,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr.decode()[-3000:]
+        assert done.stderr.count(b"sharded") >= 2
+        assert len(done.stdout.splitlines()) == 1
+
+    launch()
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert one.keys() == two.keys()
+    assert max(abs(one[step] - two[step]) for step in one) < 1e-4
+    # The last steps again, from a checkpoint with a running mean, and the same final model.
+    [saved, *_] = sorted((tmp_path / "two").glob("checkpoint-*"))
+    for path in (tmp_path / "two" / "final", *sorted((tmp_path / "two").glob("checkpoint-*"))[1:]):
+        shutil.rmtree(path)
+    assert (saved / "average.pt").exists()
+    launch("--resume")
+    again = losses(tmp_path / "two")
+    assert again == pytest.approx(two, abs=1e-6)
+    finals = [models.load_model(tmp_path / name / "final").state_dict() for name in ("one", "two")]
+    for name, tensor in finals[0].items():
+        torch.testing.assert_close(finals[1][name], tensor, rtol=1e-3, atol=1e-4)
 
 
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path, texts, monkeypatch) -> None:

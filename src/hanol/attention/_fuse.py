@@ -16,6 +16,8 @@ def fuse(layers: Sequence[nn.Linear]) -> None:
     weights = [layer.weight for layer in layers]
     if any(type(w.data) is not Tensor or w.device.type != "cpu" for w in weights):
         return  # sharded, quantised or meta parameters stay as they are
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return  # FSDP lends its own memory to a parameter and fills it again for every pass
     with torch.inference_mode(False):  # else the parameters could never be trained again
         buffer = torch.cat([w.data for w in weights])
     for weight, view in zip(weights, buffer.split([len(w) for w in weights]), strict=True):

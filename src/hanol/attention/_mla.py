@@ -29,7 +29,7 @@ class KimiLinearAttention(upstream.KimiLinearAttention):
     """Multi-head latent attention with a latent cache; parameters are those of transformers.
 
     Attributes:
-        record_max_logit: Keep the largest attention logit of each head of a pass in
+        record_max_logit: Keep the largest attention logit of each head in training passes in
             `max_logit_H`, for `qk_clip`.
     """
 
@@ -154,7 +154,7 @@ class KimiLinearAttention(upstream.KimiLinearAttention):
         """Causal attention among the new tokens alone."""
         q_BHTQ = q_BTHQ.transpose(1, 2)
         k_BHTQ, v_BHTV = self._expand(latent_BTX)
-        if self.record_max_logit:
+        if self.record_max_logit and self.training:
             self._record(q_BHTQ, k_BHTQ)
         dropout = self.attention_dropout if self.training else 0.0
         if self.config._attn_implementation == "eager":
@@ -239,16 +239,28 @@ def qk_clip(model: torch.nn.Module, tau: float = 100.0) -> int:
     for layer in model.modules():
         if not isinstance(layer, KimiLinearAttention) or layer.max_logit_H is None:
             continue
-        gamma_H = (tau / layer.max_logit_H).clamp(max=1.0)
+        largest_H = layer.max_logit_H
         layer.max_logit_H = None
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(largest_H, torch.distributed.ReduceOp.MAX)
+        gamma_H = (tau / largest_H).clamp(max=1.0)
         clipped += int((gamma_H < 1).sum())
         if bool((gamma_H == 1).all()):
             continue
         N, V = layer.qk_nope_head_dim, layer.v_head_dim
         q_proj = layer.q_proj if layer.q_lora_rank is None else layer.q_b_proj
-        q_HQX = q_proj.weight.view(layer.num_heads, layer.qk_head_dim, -1)
-        q_HQX[:, :N] *= gamma_H.sqrt().view(-1, 1, 1)
-        q_HQX[:, N:] *= gamma_H.view(-1, 1, 1)
-        kv_HXR = layer.kv_b_proj.weight.view(layer.num_heads, N + V, -1)
-        kv_HXR[:, :N] *= gamma_H.sqrt().view(-1, 1, 1)
+        root_H1 = gamma_H.sqrt().unsqueeze(1)
+        shared = gamma_H.unsqueeze(1).expand(-1, layer.qk_head_dim - N)
+        _scale_rows(q_proj.weight, torch.cat([root_H1.expand(-1, N), shared], dim=1))
+        values = torch.ones_like(root_H1).expand(-1, V)
+        _scale_rows(layer.kv_b_proj.weight, torch.cat([root_H1.expand(-1, N), values], dim=1))
     return clipped
+
+
+def _scale_rows(weight: Tensor, scale_HQ: Tensor) -> None:
+    column = scale_HQ.reshape(-1, 1).to(weight.dtype)
+    if hasattr(weight, "placements"):  # sharded by rows
+        from torch.distributed.tensor import distribute_tensor
+
+        column = distribute_tensor(column, weight.device_mesh, weight.placements)  # type: ignore[attr-defined]
+    weight.mul_(column)

@@ -1,5 +1,6 @@
 """`hanol train`: run a recipe."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -44,6 +45,8 @@ def train(
             )
             return
         result = training.train(parsed, output, resume=resume, quiet=as_json)
+    if os.environ.get("RANK", "0") != "0":
+        return  # one of several processes speaks
     if as_json:
         typer.echo(result.model_dump_json())
         return

@@ -13,7 +13,7 @@ from hanol.models._gguf import to_gguf
 from hanol.models._inspect import CacheSize, ModelReport, cache_size, inspect
 from hanol.models._load import Loaded, bundled_names, load, load_config, load_model, load_tokenizer
 from hanol.models._meta import MetaLlama, llama_from_meta, llama_to_meta, merge_meta_parts
-from hanol.models._official import replace_folder, save
+from hanol.models._official import no_progress_bars, replace_folder, save
 from hanol.models._presets import kimi_config, preset, preset_names
 
 _correct_names()
@@ -40,6 +40,7 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "merge_meta_parts",
+    "no_progress_bars",
     "preset",
     "preset_names",
     "replace_folder",

@@ -21,7 +21,7 @@ from transformers import (
 from hanol import attention
 from hanol.errors import CheckpointError
 from hanol.models._layout import differences
-from hanol.models._official import quiet
+from hanol.models._official import no_progress_bars
 from hanol.models._presets import preset_names
 
 
@@ -125,7 +125,7 @@ def load_model(
     attention.register()
     wanted: Any = dtype or (torch.float32 if device == "cpu" else "auto")
     try:
-        with quiet():
+        with no_progress_bars():
             model, report = AutoModelForCausalLM.from_pretrained(
                 place,
                 config=config,

@@ -18,7 +18,7 @@ from hanol.errors import CheckpointError
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def no_progress_bars() -> Iterator[None]:
     """Hide the progress bars of transformers inside."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
@@ -57,7 +57,7 @@ def save(
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
             part = Path(folder) / "part"
-            with quiet():
+            with no_progress_bars():
                 model.save_pretrained(part)
             if tokenizer is not None:
                 tokenizer.save_pretrained(part)

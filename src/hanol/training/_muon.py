@@ -92,7 +92,7 @@ class MuonAdamW(torch.optim.AdamW):
             state["step"] += 1
             buffer = state["momentum_buffer"]
             buffer.lerp_(parameter.grad, 1 - group["momentum"])
-            direction = _whole(parameter.grad.lerp(buffer, group["momentum"]))
+            direction = whole(parameter.grad.lerp(buffer, group["momentum"]))
             update = torch.empty_like(direction, dtype=torch.float32)
             updates.append((parameter, update))
             for source, target in zip(
@@ -109,17 +109,17 @@ class MuonAdamW(torch.optim.AdamW):
                 target.copy_(piece.view(target.shape))
         for parameter, update in updates:
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
-            parameter.add_(_like(update, parameter), alpha=-group["lr"])
+            parameter.add_(sharded_like(update, parameter), alpha=-group["lr"])
 
 
-def _whole(x: Tensor) -> Tensor:
-    """The full matrix of a sharded one: Muon needs all of its rows."""
+def whole(x: Tensor) -> Tensor:
+    """The full tensor of a sharded one; every process must ask for it."""
     full = getattr(x, "full_tensor", None)
     result: Tensor = x if full is None else full()
     return result
 
 
-def _like(x: Tensor, parameter: Tensor) -> Tensor:
+def sharded_like(x: Tensor, parameter: Tensor) -> Tensor:
     """`x` sharded as `parameter` is."""
     if not hasattr(parameter, "placements"):
         return x.to(parameter.dtype)

@@ -84,7 +84,8 @@ class RunLog(TrainerCallback):
             return
         tokens = self._plan.tokens_before[min(state.global_step, len(self._plan.tokens_before) - 1)]
         line: dict[str, float] = {"step": state.global_step, "tokens": tokens}
-        line |= {k: v for k, v in logs.items() if isinstance(v, int | float)}
+        # Its "epoch" is a share of the planned steps: it would mislead.
+        line |= {k: v for k, v in logs.items() if isinstance(v, int | float) and k != "epoch"}
         if "loss" in logs:
             now = time.perf_counter()
             if self._clock is not None and tokens > self._clock[1]:

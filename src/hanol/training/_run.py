@@ -104,7 +104,8 @@ def train(
     if saved is not None:
         trainer.restore_average(saved)
     try:
-        trainer.train(resume_from_checkpoint=None if saved is None else str(saved))
+        with models.no_progress_bars():  # one for each file of each checkpoint
+            trainer.train(resume_from_checkpoint=None if saved is None else str(saved))
     finally:
         log.close()
     trainer.use_average()
@@ -119,6 +120,7 @@ def train(
         held_out_bytes=held_out.num_bytes,
     )
     _write_result(trainer, recipe, tokenizer, result, folder)
+    trainer.accelerator.wait_for_everyone()  # a process that left early would take others along
     return result
 
 

@@ -18,7 +18,7 @@ from hanol import attention, models
 from hanol.errors import TrainingError
 from hanol.training._data import Corpus
 from hanol.training._evaluate import nats
-from hanol.training._muon import MuonAdamW, parameter_groups
+from hanol.training._muon import MuonAdamW, parameter_groups, sharded_like, whole
 from hanol.training._packing import PackedSteps
 from hanol.training._recipe import Recipe, ScheduleSection
 
@@ -162,6 +162,8 @@ class RecipeTrainer(Trainer):
             self._mean = {n: p.detach().float().clone() for n, p in model.named_parameters()}
             return
         for name, parameter in model.named_parameters():
+            if type(self._mean[name]) is not type(parameter.data):  # read from a checkpoint
+                self._mean[name] = sharded_like(self._mean[name], parameter)
             self._mean[name].lerp_(parameter.detach().float(), 1 / self._mean_count)
 
     @torch.no_grad()
@@ -170,7 +172,7 @@ class RecipeTrainer(Trainer):
         if self._mean is None:
             return
         for name, parameter in self.accelerator.unwrap_model(self.model).named_parameters():
-            parameter.copy_(self._mean[name])
+            parameter.copy_(sharded_like(self._mean[name], parameter))
 
     @torch.no_grad()
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
@@ -211,13 +213,14 @@ class RecipeTrainer(Trainer):
         self._staging = True
         try:
             super()._save_checkpoint(model, trial)
+            average = None
+            if self._mean is not None:
+                mean = {n: whole(tensor) for n, tensor in self._mean.items()}
+                average = {"mean": mean, "count": self._mean_count}
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
-                if self._mean is not None:
-                    torch.save(
-                        {"mean": self._mean, "count": self._mean_count},
-                        folder / _WRITING / name / "average.pt",
-                    )
+                if average is not None:
+                    torch.save(average, folder / _WRITING / name / "average.pt")
                 _sync(folder / _WRITING / name)
                 shutil.rmtree(folder / name, ignore_errors=True)
                 (folder / _WRITING / name).rename(folder / name)
