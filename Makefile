@@ -9,7 +9,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
         bench bench-attention bench-compression bench-optimizer
 
 quickstart: $(VENV)/.core  ## let the bundled model complete a Python function
-	@$(BIN)/hanol generate tiny --max-new-tokens 96 --temperature 0 < recipes/tiny/prompt.py
+	@$(BIN)/hanol generate tiny --max-new-tokens 64 --temperature 0 < recipes/tiny/prompt.py
 
 test: $(VENV)/.dev  ## the tests that CI runs
 	$(PYTEST) -m "not slow"

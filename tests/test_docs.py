@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from hanol.models import bundled_names
-
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "README.ko.md", *(ROOT / "docs").glob("*.md")])
 
@@ -23,8 +21,6 @@ def test_every_python_block_runs(tmp_path) -> None:
     for page, code in blocks("python"):
         by_page.setdefault(page, []).append(code)
     assert len(by_page) >= 3
-    if "tiny" not in bundled_names():  # a source checkout before its model was trained
-        by_page = {p: codes for p, codes in by_page.items() if 'load("tiny")' not in "".join(codes)}
     for page, codes in by_page.items():
         script = tmp_path / f"{page.stem}.py"
         script.write_text("\n".join(codes), "utf-8")

@@ -1,5 +1,6 @@
 import os
+import sys
 
 
-def count_lines(path):
-    """Return the number of lines in the file at path."""
+def find_files(root, pattern):
+    """Yield the paths below root that match pattern."""

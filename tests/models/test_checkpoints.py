@@ -355,13 +355,14 @@ def test_remote_code_is_never_run(tmp_path: Path) -> None:
         models.load_config(tmp_path)
 
 
-def test_bundled_model_writes() -> None:
-    if "tiny" not in models.bundled_names():
-        pytest.skip("the bundled model is not in this tree yet")
-    loaded = models.load("tiny")
+def test_bundled_model_is_small_and_writes_python() -> None:
+    folder = Path(models.__file__).parent / "bundled" / "tiny"
+    assert sum(file.stat().st_size for file in folder.rglob("*")) < 8e6
     assert models.inspect("tiny").official_layout
-    sample = models.generate(*loaded, "def mean(values):", max_new_tokens=4, temperature=0)
-    assert len(sample[0].token_ids) == 4
+    model, tokenizer = models.load("tiny")
+    prompt = "import os\n\nif os.path."
+    [sample] = models.generate(model, tokenizer, prompt, max_new_tokens=4, temperature=0)
+    assert sample.text.startswith(("exists(", "isdir(", "isfile(", "join("))
 
 
 def test_llama_with_missing_tensor(tmp_path: Path) -> None:

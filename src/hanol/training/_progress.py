@@ -127,6 +127,7 @@ def plot_loss(folder: Path) -> Path:
 
     require("matplotlib", extra="train", feature="The loss curve")
     from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
 
     lines = read_metrics(folder)
     figure = Figure(figsize=(8, 4.5), layout="constrained")
@@ -139,6 +140,7 @@ def plot_loss(folder: Path) -> Path:
     ]
     left.plot(*zip(*loss, strict=True), color="tab:blue", linewidth=1, label="training loss")
     left.set(xlabel="tokens", ylabel="training loss (nats per token)")
+    left.xaxis.set_major_formatter(EngFormatter())
     handles = left.get_lines()
     if bits:
         right = left.twinx()
