@@ -330,15 +330,22 @@ def test_registering_changes_models_loaded_afterwards_and_unregistering_takes_it
 
 
 @torch.no_grad()
-def test_absorbed_equals_expanded_attention(ours) -> None:
+@pytest.mark.parametrize(
+    ("new", "cache_block"),
+    [(25, 1 << 21), (60, 1 << 21), (60, 80 * 20)],
+    ids=["absorbed", "expanded", "one head and few queries at a time"],
+)
+def test_every_way_on_a_cache_equals_attention_among_all(
+    ours, monkeypatch, new: int, cache_block: int
+) -> None:
+    monkeypatch.setattr("hanol.attention._mla._CACHE_BLOCK", cache_block)
     layer = ours.model.layers[3].self_attn
     rng = torch.Generator().manual_seed(0)
-    q = torch.randn(2, 5, 3, 24, generator=rng)
-    latent = torch.randn(2, 40, 32, generator=rng)
-    mask = torch.arange(40) <= torch.arange(35, 40).unsqueeze(1)
-    a = layer._absorbed(q, latent, mask[None, None])
-    b = layer._expanded_on_cache(q, latent, mask[None, None])
-    assert apart(a, b) < 1e-5
+    q, latent = torch.randn(2, 80, 3, 24, generator=rng), torch.randn(2, 80, 32, generator=rng)
+    valid = torch.ones(2, 80, dtype=torch.bool)
+    expected = layer._expanded(q, latent)[0][:, -new:]
+    for mask in (None, valid):
+        assert apart(layer._continued(q[:, -new:], latent, mask), expected) < 1e-5
 
 
 @torch.no_grad()

@@ -22,6 +22,22 @@ def test_greedy_is_the_most_likely_token_each_time(
     assert sample.finish_reason == "length"
 
 
+def test_long_prompts_go_through_in_parts(
+    moe_model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, monkeypatch
+) -> None:
+    prompt = "def mean(values): return sum(values) / len(values)"
+    [whole] = generate(moe_model, tokenizer, prompt, max_new_tokens=8, temperature=0)
+    lengths = []
+    hook = moe_model.model.embed_tokens.register_forward_hook(
+        lambda module, args, out: lengths.append(out.shape[1])
+    )
+    monkeypatch.setattr("hanol.models._generate._PREFILL_CHUNK", 16)
+    [parts] = generate(moe_model, tokenizer, prompt, max_new_tokens=8, temperature=0)
+    hook.remove()
+    assert max(lengths) == 16
+    assert parts.token_ids == whole.token_ids
+
+
 def test_streamed_text_is_the_returned_text(
     moe_model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
 ) -> None:

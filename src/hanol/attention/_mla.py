@@ -21,8 +21,10 @@ from transformers.models.kimi_linear import modeling_kimi_linear as upstream
 from hanol.attention._cache import LatentLayer
 from hanol.attention._packing import Packing
 
-# Queries that meet a mask at once: bounds the scores of a long prompt on a long cache.
+# Bounds of what a long prompt on a long cache makes at once: queries that meet a mask, and numbers
+# of a mask or of the keys and values of some heads.
 _QUERY_BLOCK = 512
+_CACHE_BLOCK = 1 << 21
 
 
 class KimiLinearAttention(upstream.KimiLinearAttention):
@@ -120,34 +122,48 @@ class KimiLinearAttention(upstream.KimiLinearAttention):
 
     def _continued(self, q_BTHQ: Tensor, all_BLX: Tensor, valid_BL: Tensor | None) -> Tensor:
         """New tokens on a filled cache: the way that costs less."""
-        T = q_BTHQ.shape[1]
+        T, L = q_BTHQ.shape[1], all_BLX.shape[1]
         N, V, R = self.qk_nope_head_dim, self.v_head_dim, self.kv_lora_rank
-        # Expanding costs R (N + V) a cached token and head, absorbing 2 R - N - V more a query.
-        extra = 2 * R - N - V
-        absorb = extra <= 0 or R * (N + V) / extra >= T
-        way = self._absorbed if absorb else self._expanded_on_cache
         if T == 1:
             mask = None if valid_BL is None else valid_BL[:, None, None]
             return self._absorbed(q_BTHQ, all_BLX, mask)
-        L = all_BLX.shape[1]
-        outputs = []
-        for start in range(0, T, _QUERY_BLOCK):
-            block_BTHQ = q_BTHQ[:, start : start + _QUERY_BLOCK]
-            t = torch.arange(start, start + block_BTHQ.shape[1], device=q_BTHQ.device)
-            end = L - T + start + block_BTHQ.shape[1]
-            mask_TL = torch.arange(end, device=t.device) <= (t + L - T).unsqueeze(1)
-            mask = mask_TL[None, None]
-            if valid_BL is not None:
-                mask = mask & valid_BL[:, None, None, :end]
-            outputs.append(way(block_BTHQ, all_BLX[:, :end], mask))
-        return torch.cat(outputs, dim=1)
+        size = min(_QUERY_BLOCK, max(1, _CACHE_BLOCK // L))
+        blocks = [(start, min(start + size, T)) for start in range(0, T, size)]
+        # Expanding costs R (N + V) a cached token and head, absorbing 2 R - N - V more a query.
+        extra = 2 * R - N - V
+        if extra <= 0 or R * (N + V) / extra >= T:
+            outputs = []
+            for start, stop in blocks:
+                end = L - T + stop
+                mask = _causal(start, stop, end, T, L, valid_BL, all_BLX.device)
+                outputs.append(self._absorbed(q_BTHQ[:, start:stop], all_BLX[:, :end], mask))
+            return torch.cat(outputs, dim=1)
+        o_BTHV = q_BTHQ.new_empty(*q_BTHQ.shape[:3], V)
+        num_heads = max(1, _CACHE_BLOCK // (L * (self.qk_head_dim + V)))
+        for first in range(0, self.num_heads, num_heads):
+            heads = slice(first, first + num_heads)
+            k_BHLQ, v_BHLV = self._expand(all_BLX, heads)
+            for start, stop in blocks:
+                end = L - T + stop
+                mask = _causal(start, stop, end, T, L, valid_BL, all_BLX.device)
+                q_BHTQ = q_BTHQ[:, start:stop, heads].transpose(1, 2)
+                k, v = k_BHLQ[:, :, :end], v_BHLV[:, :, :end]
+                o = _sdpa(q_BHTQ, k, v, mask, self.scaling, 0.0)
+                o_BTHV[:, start:stop, heads] = o.transpose(1, 2)
+        return o_BTHV
 
-    def _expand(self, latent_BLX: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys [B, H, L, Q] and values [B, H, L, V] of cached tokens."""
+    def _expand(self, latent_BLX: Tensor, heads: slice | None = None) -> tuple[Tensor, Tensor]:
+        """Keys [B, H, L, Q] and values [B, H, L, V] of cached tokens, of some heads or of all."""
         c_BLR, shared_BLP = latent_BLX.split([self.kv_lora_rank, self.qk_rope_head_dim], dim=-1)
-        kv = self.kv_b_proj(c_BLR).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-        k_nope, v_BHLV = kv.split([self.qk_nope_head_dim, self.v_head_dim], dim=-1)
-        shared = shared_BLP.unsqueeze(1).expand(-1, self.num_heads, -1, -1)
+        width = self.qk_nope_head_dim + self.v_head_dim
+        if heads is None:
+            kv_BLX = self.kv_b_proj(c_BLR)
+        else:
+            up_HXR = self.kv_b_proj.weight.view(self.num_heads, width, -1)
+            kv_BLX = F.linear(c_BLR, up_HXR[heads].flatten(0, 1))
+        kv_BHLX = kv_BLX.unflatten(-1, (-1, width)).transpose(1, 2)
+        k_nope, v_BHLV = kv_BHLX.split([self.qk_nope_head_dim, self.v_head_dim], dim=-1)
+        shared = shared_BLP.unsqueeze(1).expand(-1, k_nope.shape[1], -1, -1)
         return torch.cat([k_nope, shared], dim=-1), v_BHLV
 
     def _expanded(self, q_BTHQ: Tensor, latent_BTX: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -165,10 +181,6 @@ class KimiLinearAttention(upstream.KimiLinearAttention):
             return (weights @ v_BHTV).transpose(1, 2), weights
         o_BHTV = _sdpa(q_BHTQ, k_BHTQ, v_BHTV, None, self.scaling, dropout)
         return o_BHTV.transpose(1, 2), None
-
-    def _expanded_on_cache(self, q_BTHQ: Tensor, all_BLX: Tensor, mask: Tensor | None) -> Tensor:
-        k, v = self._expand(all_BLX)
-        return _sdpa(q_BTHQ.transpose(1, 2), k, v, mask, self.scaling, 0.0).transpose(1, 2)
 
     def _absorbed(self, q_BTHQ: Tensor, all_BLX: Tensor, mask: Tensor | None) -> Tensor:
         B, T, H, _ = q_BTHQ.shape
@@ -199,6 +211,15 @@ class KimiLinearAttention(upstream.KimiLinearAttention):
             largest_H = scores.masked_fill(future, float("-inf")).amax(dim=(0, 2, 3))
             known = self.max_logit_H
             self.max_logit_H = largest_H if known is None else torch.maximum(known, largest_H)
+
+
+def _causal(
+    start: int, stop: int, end: int, T: int, L: int, valid_BL: Tensor | None, device: torch.device
+) -> Tensor:
+    """Which of the first `end` of L tokens the new tokens `start` to `stop` of T see."""
+    t = torch.arange(start, stop, device=device).unsqueeze(1)
+    mask = (torch.arange(end, device=device) <= t + L - T)[None, None]
+    return mask if valid_BL is None else mask & valid_BL[:, None, None, :end]
 
 
 def _sdpa(

@@ -13,6 +13,9 @@ from transformers.generation.streamers import BaseStreamer
 from hanol.errors import ConfigError
 
 
+_PREFILL_CHUNK = 1024  # tokens of a long prompt that go through the model at once
+
+
 class Generation(BaseModel):
     """One completion and how long it took."""
 
@@ -146,6 +149,8 @@ def _one(
     sampling: dict[str, Any] = {"do_sample": False}
     if temperature > 0:
         sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
+    if model.config.model_type == "kimi_linear":  # exact under any split: bounds the memory
+        sampling["prefill_chunk_size"] = _PREFILL_CHUNK
     pad = tokenizer.pad_token_id
     config = GenerationConfig(
         max_new_tokens=max_new_tokens,
