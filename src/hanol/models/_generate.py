@@ -12,7 +12,6 @@ from transformers.generation.streamers import BaseStreamer
 
 from hanol.errors import ConfigError
 
-
 _PREFILL_CHUNK = 1024  # tokens of a long prompt that go through the model at once
 
 
