@@ -10,11 +10,12 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
+from typing import TypeVar
 
 import torch
 from rich.console import Console
@@ -30,6 +31,7 @@ from rich.table import Table as RichTable
 
 ROOT = Path(__file__).resolve().parents[1]
 _errors = Console(stderr=True)
+Peer = TypeVar("Peer", bound=Hashable)
 
 
 @dataclass
@@ -57,15 +59,15 @@ class Report:
     versions: dict[str, str] = field(default_factory=dict)
 
 
-def arguments(description: str) -> argparse.Namespace:
-    """The options of every benchmark."""
+def arguments(description: str, threads: int = 2) -> argparse.Namespace:
+    """The options of every benchmark; `threads` unless told otherwise."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="smallest sizes: only that it runs")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument(
         "--record", action="store_true", help="write docs/benchmarks/<name>.md from this run"
     )
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads of every peer")
+    parser.add_argument("--threads", type=int, default=threads, help="CPU threads of every peer")
     options = parser.parse_args()
     if options.quick and options.record:
         parser.error("--quick measures nothing worth recording: leave one of the two out")
@@ -74,8 +76,8 @@ def arguments(description: str) -> argparse.Namespace:
 
 
 def interleaved(
-    peers: Mapping[str, Callable[[], object]], rounds: int, title: str
-) -> dict[str, list[float]]:
+    peers: Mapping[Peer, Callable[[], object]], rounds: int, title: str
+) -> dict[Peer, list[float]]:
     """Wall-clock seconds of each peer in each round, peers taking turns.
 
     Args:
@@ -83,7 +85,7 @@ def interleaved(
         rounds: Repetitions of each.
         title: Of the progress bar.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in peers}
+    seconds: dict[Peer, list[float]] = {name: [] for name in peers}
     with progress() as bar:
         task = bar.add_task(title, total=rounds * len(peers))
         for _ in range(rounds):
@@ -108,7 +110,7 @@ def progress() -> Progress:
     )
 
 
-def medians(seconds: Mapping[str, list[float]]) -> dict[str, float]:
+def medians(seconds: Mapping[Peer, list[float]]) -> dict[Peer, float]:
     """Median of each peer."""
     return {name: median(values) for name, values in seconds.items()}
 

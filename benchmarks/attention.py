@@ -178,8 +178,8 @@ class LlamaCpp:
 
 def llama_cpp_peers(
     folder: Path, kimi: Any, llama: Any, sizes: Sizes, threads: int
-) -> dict[str, LlamaCpp]:
-    """llama.cpp with both models in float32 and float16, where it is installed."""
+) -> dict[tuple[str, int], LlamaCpp]:
+    """llama.cpp with both models in float32 and float16, where it is installed, for each length."""
     if find_spec("llama_cpp") is None:
         print("llama-cpp-python is not installed: llama.cpp takes no part", file=sys.stderr)
         return {}
@@ -194,15 +194,17 @@ def llama_cpp_peers(
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>"
     )
-    context = sizes.prefill[-1] + 1024
     peers = {}
     for name, model in (("Kimi-Linear", kimi), ("Llama", llama)):
         for dtype in ("f32", "f16"):
             path = models.to_gguf(model, tokenizer, folder / f"{name}-{dtype}.gguf", dtype)
-            try:
-                peers[f"{name}, llama.cpp {dtype.upper()}"] = LlamaCpp(path, context, threads)
-            except ValueError as err:
-                print(f"llama.cpp does not load {name} {dtype}: {err}", file=sys.stderr)
+            for T in sizes.prefill:
+                try:
+                    peer = LlamaCpp(path, T + 512, threads)
+                except ValueError as err:
+                    print(f"llama.cpp does not load {name} {dtype}: {err}", file=sys.stderr)
+                else:
+                    peers[f"{name}, llama.cpp {dtype.upper()}", T] = peer
     return peers
 
 
@@ -211,28 +213,35 @@ def whole_model(
     report: Report,
     sizes: Sizes,
     peers: dict[str, Any],
-    cpp: dict[str, LlamaCpp],
+    cpp: dict[tuple[str, int], LlamaCpp],
     limits: dict[str, float],
 ) -> None:
     """Prefill and decode of whole models."""
     rng = torch.Generator().manual_seed(0)
     vocab_size = peers[HANOL].config.vocab_size
-    caches: dict[str, Any] = {}
+    caches: dict[tuple[str, int], Any] = {}
     prefill: dict[int, dict[str, float]] = {}
-    decode: dict[int, dict[str, float]] = {}
+    writers: dict[tuple[str, int], Callable[[], object]] = {}
     for T in sizes.prefill:
         ids = torch.randint(3, vocab_size, (1, T), generator=rng)
+        tokens = ids[0].tolist()
 
-        def read(name: str, ids: Tensor = ids) -> Tensor:
+        def read(name: str, ids: Tensor = ids, T: int = T) -> Tensor:
             out = peers[name](ids, use_cache=True, logits_to_keep=1)
-            caches[name] = out.past_key_values
+            caches[name, T] = out.past_key_values
             return out.logits[0, -1]
 
-        def write(name: str) -> None:
+        def write(name: str, T: int = T) -> None:
             token = torch.full((1, 1), 7)
             for _ in range(sizes.decode_steps):
-                peers[name](token, past_key_values=caches[name], use_cache=True)
+                peers[name](token, past_key_values=caches[name, T], use_cache=True)
 
+        runs = {name: lambda name=name, read=read: read(name) for name in peers}
+        writers |= {(name, T): lambda name=name, write=write: write(name) for name in peers}
+        for (name, length), peer in cpp.items():
+            if length == T:
+                runs[name] = lambda p=peer, ids=tokens: p.prefill(ids)
+                writers[name, T] = lambda p=peer: p.decode(sizes.decode_steps)
         if not prefill:  # warms up, too
             found = read(HANOL)
             error = float((read(PEER) - found).abs().max())
@@ -240,24 +249,23 @@ def whole_model(
             if error > 1e-4:
                 sys.exit(f"The logits differ from transformers' by {error:.1e}.")
             read(LLAMA)
-            for name, peer in cpp.items():
-                peer.prefill(ids[0].tolist())
-                if name.startswith("Kimi"):
+            for (name, length), peer in cpp.items():
+                if length == T:
+                    peer.prefill(tokens)
                     difference = float((peer.last_logits() - found).abs().max())
-                    report.figures[f"logits, largest difference to {name}"] = difference
-        runs = {name: lambda name=name, read=read: read(name) for name in peers}
-        tokens = ids[0].tolist()
-        runs |= {name: lambda p=p, ids=tokens: p.prefill(ids) for name, p in cpp.items()}
+                    if name.startswith("Kimi"):
+                        report.figures[f"logits, largest difference to {name}"] = difference
         prefill[T] = medians(interleaved(runs, sizes.rounds, f"prefill of {T:,}"))
-        runs = {name: lambda name=name, write=write: write(name) for name in peers}
-        runs |= {name: lambda p=p: p.decode(sizes.decode_steps) for name, p in cpp.items()}
-        for run in runs.values():
-            run()
-        seconds = medians(interleaved(runs, sizes.rounds, f"decode at {T:,}"))
-        decode[T] = {name: value / sizes.decode_steps for name, value in seconds.items()}
-        caches.clear()
+    # All lengths take turns too: what is compared is one length with another.
+    for write in writers.values():
+        write()
+    seconds = medians(interleaved(writers, 2 * sizes.rounds, "decode"))
+    decode = {
+        T: {name: seconds[name, T] / sizes.decode_steps for name in prefill[T]} for T in prefill
+    }
+    caches.clear()
 
-    columns = [PEER, HANOL, LLAMA, *cpp]
+    columns = [PEER, HANOL, LLAMA, *dict.fromkeys(name for name, _ in cpp)]
     lengths = [f"{T:,}" for T in sizes.prefill]
     for T in sizes.prefill:
         for name in columns:
