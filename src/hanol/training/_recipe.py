@@ -97,6 +97,11 @@ class OptimSection(_Section):
     adamw_lr: float = Field(gt=0, description="Peak rate of AdamW.")
     weight_decay: float = Field(0.1, ge=0, description="Decoupled decay of matrices.")
     momentum: float = Field(0.95, ge=0, lt=1, description="Muon's Nesterov momentum.")
+    muon_dtype: Literal["float32", "bfloat16"] | None = Field(
+        None,
+        description="Type of Muon's iteration; None is float32 on CPU and bfloat16 elsewhere. "
+        "bfloat16 is faster on processors with units for it.",
+    )
     betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW's.")
     clip_norm: float = Field(1.0, gt=0, description="Largest norm of the whole gradient.")
 

@@ -103,7 +103,12 @@ class RecipeTrainer(Trainer):
                 adamw_lr=optim.adamw_lr,
                 weight_decay=optim.weight_decay,
             )
-            self.optimizer = MuonAdamW(groups, momentum=optim.momentum, betas=optim.betas)
+            self.optimizer = MuonAdamW(
+                groups,
+                momentum=optim.momentum,
+                betas=optim.betas,
+                dtype=None if optim.muon_dtype is None else getattr(torch, optim.muon_dtype),
+            )
         return self.optimizer
 
     def create_scheduler(
