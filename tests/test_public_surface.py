@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-ROOMS = ["attention", "claims", "models", "scaling", "training", "worlds"]
+ROOMS = ["attention", "claims", "decoding", "models", "scaling", "training", "worlds"]
 
 
 @pytest.mark.parametrize("room", ROOMS)

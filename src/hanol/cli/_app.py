@@ -5,6 +5,7 @@ import sys
 import typer
 
 import hanol
+from hanol.cli.autodeco import app as autodeco
 from hanol.cli.claims import app as claims
 from hanol.cli.generate import generate
 from hanol.cli.inspect import inspect
@@ -20,6 +21,7 @@ app = typer.Typer(
 app.command()(generate)
 app.command()(inspect)
 app.command()(train)
+app.add_typer(autodeco, name="autodeco")
 app.add_typer(claims, name="claims")
 
 

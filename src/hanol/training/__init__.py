@@ -9,7 +9,7 @@ from hanol.training._evaluate import bits_per_byte
 from hanol.training._muon import MuonAdamW, orthogonalised, parameter_groups
 from hanol.training._packing import check_no_leak
 from hanol.training._progress import plot_loss, read_metrics
-from hanol.training._recipe import DataSection, Recipe, read_recipe
+from hanol.training._recipe import DataSection, Recipe, read_recipe, with_overrides
 from hanol.training._run import Needs, TrainingResult, needs, train
 from hanol.training._trainer import learning_rate
 
@@ -32,4 +32,5 @@ __all__ = [
     "read_metrics",
     "read_recipe",
     "train",
+    "with_overrides",
 ]

@@ -5,12 +5,14 @@ Every field says its unit; where a value comes from a paper, the recipe file say
 
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hanol.errors import RecipeError
+
+Section = TypeVar("Section", bound=BaseModel)
 
 
 class _Section(BaseModel):
@@ -187,18 +189,40 @@ def read_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
         raise RecipeError(f"The recipe {str(path)!r} could not be read: {cause}") from err
     if not isinstance(content, dict):
         raise RecipeError(f"The recipe {str(path)!r} holds no keys.")
+    return with_overrides(Recipe, content, overrides, f"The recipe {str(path)!r}")
+
+
+def with_overrides(
+    section: type[Section], content: dict[str, Any], overrides: list[str] | None, what: str
+) -> Section:
+    """Values of a recipe, some of them replaced.
+
+    Args:
+        section: The model that checks them.
+        content: Values by key; changed in place.
+        overrides: "dotted.key=value" texts; values are YAML.
+        what: What an error is about.
+
+    Raises:
+        RecipeError: An override has another form, a key is unknown (the nearest right one is
+            named), or a value is out of range.
+    """
     for override in overrides or []:
         _override(content, override)
     try:
-        return Recipe.model_validate(content)
+        return section.model_validate(content)
     except ValidationError as err:
-        raise RecipeError(f"The recipe {str(path)!r} is not valid: {_explain(err)}") from err
+        raise RecipeError(f"{what} is not valid: {_explain(err, section)}") from err
 
 
 def _override(content: dict[str, Any], text: str) -> None:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise RecipeError(f"An override has the form key=value, but got {text!r}.")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as err:
+        raise RecipeError(f"{key!r}: {value!r} is no value: {' '.join(str(err).split())}") from err
     *parents, last = key.strip().split(".")
     place: Any = content
     for parent in parents:
@@ -213,19 +237,19 @@ def _override(content: dict[str, Any], text: str) -> None:
     if isinstance(place, list):
         if not last.isdigit() or int(last) >= len(place):
             raise RecipeError(f"{key!r}: {last!r} is no index of a list of {len(place)}.")
-        place[int(last)] = yaml.safe_load(value)
+        place[int(last)] = parsed
     elif isinstance(place, dict):
-        place[last] = yaml.safe_load(value)
+        place[last] = parsed
     else:
         raise RecipeError(f"{key!r}: there is no section to set {last!r} in.")
 
 
-def _explain(err: ValidationError) -> str:
+def _explain(err: ValidationError, section: type[BaseModel]) -> str:
     texts = []
     for problem in err.errors():
         where = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
-            known = _known_keys(problem["loc"][:-1])
+            known = _known_keys(section, problem["loc"][:-1])
             near = get_close_matches(str(problem["loc"][-1]), known, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
             texts.append(f"unknown key `{where}`, {hint}")
@@ -234,8 +258,7 @@ def _explain(err: ValidationError) -> str:
     return "; ".join(texts)
 
 
-def _known_keys(place: tuple[int | str, ...]) -> list[str]:
-    section: Any = Recipe
+def _known_keys(section: Any, place: tuple[int | str, ...]) -> list[str]:
     for part in place:
         if isinstance(part, int):
             continue

@@ -1,0 +1,662 @@
+"""A causal language model that chooses its own temperature and top-p for every token.
+
+Shape suffixes: B batch, T positions whose logits are computed, V vocabulary, H hidden width.
+Source: arXiv 2510.26697, section 2: the heads read the last hidden state after the final norm, and
+the tempered, truncated logits go out of the same forward pass.
+"""
+
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from inspect import signature
+from pathlib import Path
+from typing import Any, NamedTuple, Self, cast
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    GenerationMixin,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.utils import ModelOutput
+
+from hanol import attention, models
+from hanol.decoding import _formats as formats
+from hanol.decoding import _load as loading
+from hanol.decoding._config import AutoDecoConfig, neutral, stacking_values
+from hanol.decoding._heads import Init, TemperatureHead, TopPHead
+from hanol.decoding._load import head_width
+from hanol.decoding._loss import IGNORED, autodeco_loss
+from hanol.decoding._rescale import MIN_TEMPERATURE, Apply, predict, rescale
+from hanol.errors import CheckpointError, ConfigError, ShapeError
+
+
+@dataclass
+class AutoDecoOutput(ModelOutput):
+    """What a forward pass gives; entries of the base that are not listed here are kept.
+
+    Attributes:
+        loss: With `labels`.
+        logits: What to sample from at temperature 1 and top-p 1, [B, T, V]; float32 unless
+            `apply="off"`.
+        temperature: Chosen temperatures, [B, T]; None with `apply="off"`.
+        top_p: Chosen top-p, [B, T]; None with `apply="off"`.
+        base_logits: Logits of the base, [B, T, V], with `output_base_logits=True`.
+        past_key_values: The base's cache.
+        hidden_states: The base's, on request.
+        attentions: The base's, on request.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    temperature: Tensor | None = None
+    top_p: Tensor | None = None
+    base_logits: Tensor | None = None
+    past_key_values: Any = None
+    hidden_states: Any = None
+    attentions: Any = None
+
+
+class Features(NamedTuple):
+    """What the heads read, and the rest that the base gave.
+
+    Attributes:
+        hidden_BTH: Hidden states after the final norm.
+        logits_BTV: Logits of the base, its own soft-cap or scale included.
+        outputs: The base's output.
+    """
+
+    hidden_BTH: Tensor
+    logits_BTV: Tensor
+    outputs: Any
+
+
+class AutoDecoForCausalLM(PreTrainedModel, GenerationMixin):
+    """A base model as `llm` with a temperature head and a top-p head.
+
+    Plain `generate` samples AutoDeco's distribution: batched, streamed, cached, assisted. Make one
+    with `from_base` or `from_pretrained`.
+
+    Args:
+        config: Configuration with that of the base in it.
+        llm: The base; built with random weights when left out.
+        temp_head: Made new when left out and enabled in `config`.
+        top_p_head: Likewise.
+
+    Raises:
+        ConfigError: The base's configuration is not known, the base has no output embedding, or it
+            has heads itself.
+
+    Example:
+        >>> from hanol import decoding, models
+        >>> base = models.build("llama-3m", vocab_size=64)
+        >>> model = decoding.AutoDecoForCausalLM.from_base(base, init="neutral")
+        >>> model(torch.tensor([[1, 2, 3]])).temperature.tolist()
+        [[1.0, 1.0, 1.0]]
+    """
+
+    config_class = AutoDecoConfig
+    base_model_prefix = "llm"
+    supports_gradient_checkpointing = True
+    # The base has its own answer to each of these, and was asked when it was made.
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _takes_fused_head = False  # while a trainer that knows of the heads sets itself up
+
+    def __init__(
+        self,
+        config: AutoDecoConfig,
+        llm: PreTrainedModel | None = None,
+        temp_head: TemperatureHead | None = None,
+        top_p_head: TopPHead | None = None,
+    ) -> None:
+        if config.base_config is None:
+            raise ConfigError(
+                "The configuration has no keys of a base model, so none can be built. Load the "
+                "heads with `from_pretrained(path, base_model=...)`."
+            )
+        super().__init__(config)
+        if llm is None:
+            attention.register()
+            llm = AutoModelForCausalLM.from_config(config.base_config)
+        if isinstance(llm, AutoDecoForCausalLM):
+            raise ConfigError(
+                "The base has heads itself, so its logits would be tempered twice. Give the model "
+                "under it, `model.llm`."
+            )
+        self.llm = llm
+        self.main_input_name = llm.main_input_name
+        width = head_width(llm)
+        self.temp_head = temp_head
+        self.top_p_head = top_p_head
+        if temp_head is None and config.enable_temperature_head is not False:
+            self.temp_head = TemperatureHead(width)
+        if top_p_head is None and config.enable_top_p_head is not False:
+            self.top_p_head = TopPHead(width, config.use_enhanced_features is not False)
+        config.enable_temperature_head = self.temp_head is not None
+        config.enable_top_p_head = self.top_p_head is not None
+        if self.top_p_head is not None:
+            config.use_enhanced_features = self.top_p_head.enhanced
+        config.temperature_hidden_size = config.top_p_hidden_size = width
+        self._base_inputs = frozenset(signature(llm.forward).parameters)
+        self._base_is_frozen = False
+        self.generation_config, _ = neutral(llm.generation_config)
+        self.post_init()
+
+    def init_weights(self) -> None:
+        """Nothing: the base comes initialised, and the heads initialise themselves."""
+
+    # -- making and saving
+
+    @classmethod
+    def from_base(
+        cls,
+        model: PreTrainedModel,
+        init: Init = "official",
+        *,
+        enable_temperature_head: bool = True,
+        enable_top_p_head: bool = True,
+        use_enhanced_features: bool = True,
+        base_name: str | None = None,
+    ) -> Self:
+        """Put new heads on a causal language model.
+
+        The model is used as it is, not copied, and its parameters are frozen.
+
+        Args:
+            model: Any causal language model of transformers.
+            init: "official" starts at T about 1 and P about 0.5; "neutral" at T = 1 and P = 0.95.
+            enable_temperature_head: Without it T is 1.
+            enable_top_p_head: Without it nothing is cut.
+            use_enhanced_features: Whether the top-p head reads statistics of the distribution.
+            base_name: What heads-only checkpoints name as their base; where `model` was loaded
+                from when left out.
+
+        Raises:
+            ConfigError: The model has no output embedding or has heads already, or `init` is
+                another name.
+        """
+        config = AutoDecoConfig(
+            base_config=model.config,
+            enable_temperature_head=enable_temperature_head,
+            enable_top_p_head=enable_top_p_head,
+            use_enhanced_features=use_enhanced_features,
+            base_model_name_or_path=base_name or model.config.name_or_path or None,
+        )
+        made = cls(config, llm=model)
+        for head in (made.temp_head, made.top_p_head):
+            if head is not None:
+                head.init(init).to(model.device)
+        return made._warned().freeze_base().eval()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *model_args: Any,
+        base_model: str | Path | PreTrainedModel | None = None,
+        config: PreTrainedConfig | None = None,
+        dtype: torch.dtype | str | None = None,
+        device: str | torch.device = "cpu",
+        revision: str | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Load heads and their base, in any of the official layouts.
+
+        Args:
+            pretrained_model_name_or_path: Folder or hub id: heads-only, with the trainer's
+                `adapter.` prefix, or merged.
+            model_args: None are taken.
+            base_model: Base to use in the place of the one that the checkpoint names; a name or
+                a model.
+            config: Configuration, when it was read already.
+            dtype: Type of the base's parameters; None is float32 on CPU, else what its checkpoint
+                has; "auto" is what its checkpoint has. Heads keep their stored type.
+            device: Where the model goes.
+            revision: Commit or branch of a hub id (not of the base).
+            kwargs: `attn_implementation`; `cache_dir`, `token`, `local_files_only` and
+                `force_download` for a hub id; `device_map` with a single device;
+                `output_loading_info` to get a pair as from any transformers model.
+
+        Raises:
+            CheckpointError: Something is missing or does not fit; the message has the expected
+                and the found shapes.
+            ConfigError: An option that is not supported here.
+        """
+        options = loading.Options(kwargs, dtype, device)
+        where = str(pretrained_model_name_or_path)
+        if model_args:
+            raise ConfigError(
+                f"`from_pretrained` takes no further positional value {model_args!r}."
+            )
+        folder = formats.local_folder(where, revision=revision, **options.hub)
+        if config is None:
+            config = models.load_config(folder)
+        if not isinstance(config, AutoDecoConfig):
+            raise CheckpointError(
+                f"{where!r} is a checkpoint of {config.model_type!r} without heads. Load it with "
+                "`hanol.models.load_model` and give it heads with `from_base`."
+            )
+        heads = formats.read_heads(folder)
+        shapes = {name: stored.shape for name, stored in heads.items()}
+        formats.check_heads(shapes, config, what=where)
+        if isinstance(base_model, PreTrainedModel):
+            llm = base_model
+        elif base_model is not None:
+            llm = loading.named_base(base_model, options)
+        elif formats.is_merged(folder):
+            llm = loading.merged_base(folder, config, options)
+        else:
+            llm = loading.base_of_heads(where, config, options)
+        if options.attention is not None:
+            llm.set_attn_implementation(options.attention)
+        vocab = llm.config.get_text_config().vocab_size
+        formats.check_heads(shapes, config, what=where, hidden=head_width(llm), vocab=vocab)
+        config.attach(llm.config)
+        temp_head, top_p_head = loading.load_heads(heads, config, llm.device)
+        config.enable_temperature_head = temp_head is not None
+        config.enable_top_p_head = top_p_head is not None
+        model = cls(config, llm=llm, temp_head=temp_head, top_p_head=top_p_head)
+        model.name_or_path = config.name_or_path = where
+        model._warned().freeze_base().eval()
+        if options.report:
+            return model, {
+                "missing_keys": set(),
+                "unexpected_keys": set(),
+                "mismatched_keys": set(),
+            }
+        return model
+
+    def save_heads(self, path: str | Path) -> Path:
+        """Write the official heads-only folder: `config.json` and `model.safetensors`.
+
+        Args:
+            path: Folder to write; an existing checkpoint there is replaced.
+
+        Raises:
+            CheckpointError: The folder is something else, or cannot be written.
+        """
+        with formats.written(path) as part:
+            self.config.save_pretrained(part)
+            tensors = {
+                name: tensor.detach().cpu().contiguous()
+                for name, tensor in self.state_dict().items()
+                if not name.startswith(formats.BASE_PREFIX)
+            }
+            save_file(tensors, part / formats.WEIGHTS, metadata={"format": "pt"})
+        return Path(path)
+
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        *,
+        is_main_process: bool = True,
+        state_dict: Mapping[str, Tensor] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Write the official merged layout, that engines load: base and heads in one folder.
+
+        Args:
+            save_directory: Folder to write; an existing checkpoint there is replaced.
+            is_main_process: Other processes write nothing.
+            state_dict: Tensors to write in the place of the model's own.
+            kwargs: `max_shard_size`, as every transformers model takes it.
+
+        Raises:
+            ConfigError: Another option.
+            CheckpointError: The folder is something else, or cannot be written.
+        """
+        unknown = sorted(kwargs.keys() - {"max_shard_size", "safe_serialization"})
+        if unknown or kwargs.pop("safe_serialization", True) is not True:
+            raise ConfigError(
+                f"`save_pretrained` of an AutoDeco model takes no {unknown or 'pickled files'}. "
+                "It takes `max_shard_size`."
+            )
+        if not is_main_process:
+            return
+        state = self.state_dict() if state_dict is None else state_dict
+        base = {
+            name.removeprefix(formats.BASE_PREFIX): tensor
+            for name, tensor in state.items()
+            if name.startswith(formats.BASE_PREFIX)
+        }
+        heads = {
+            name: tensor.detach().cpu().contiguous()
+            for name, tensor in state.items()
+            if not name.startswith(formats.BASE_PREFIX)
+        }
+        with formats.written(save_directory) as part:
+            base_part, heads_part = part.with_name("base"), part.with_name("heads")
+            heads_part.mkdir()
+            self.config.save_pretrained(heads_part)
+            save_file(heads, heads_part / formats.WEIGHTS, metadata={"format": "pt"})
+            with models.no_progress_bars():
+                self.llm.save_pretrained(base_part, state_dict=base, **kwargs)
+            formats.merge_folders(heads_part, base_part, part)
+            self.generation_config.save_pretrained(part)
+
+    def _warned(self) -> Self:
+        """Say which sampling values of the base were not taken over."""
+        if stacking := stacking_values(self.llm.generation_config):
+            values = ", ".join(f"{key}={value}" for key, value in stacking.items())
+            warnings.warn(
+                f"The base's generation config sets {values}, which would act on top of AutoDeco's "
+                "own temperature and top-p. They are not taken over: this model samples with "
+                "temperature=1, top_p=1, top_k=0.",
+                UserWarning,
+                stacklevel=3,
+            )
+        return self
+
+    # -- training
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # TRL's trainers replace `forward` by one that goes from the base's hidden states straight
+        # to log-probabilities: no head would run, and nothing would tell.
+        function = getattr(value, "__func__", None)
+        fused = "fused_lm_head" in (getattr(function, "__kwdefaults__", None) or {})
+        if name == "forward" and fused and not self._takes_fused_head:
+            raise ConfigError(
+                "This trainer of TRL computes log-probabilities past AutoDeco's temperature and "
+                "top-p, so they would not be those of the tokens it samples. Use "
+                "`hanol.decoding.AutoDecoGRPOTrainer`, or train the heads with "
+                "`hanol autodeco train`."
+            )
+        super().__setattr__(name, value)
+
+    def freeze_base(self, frozen: bool = True) -> Self:
+        """Stop (or let) gradients reach the base; a frozen base stays in evaluation mode."""
+        self.llm.requires_grad_(not frozen)
+        self._base_is_frozen = frozen
+        return self.train(self.training)
+
+    def freeze_heads(self, frozen: bool = True) -> Self:
+        """Stop (or let) gradients reach the heads."""
+        for parameter in self.head_parameters():
+            parameter.requires_grad_(not frozen)
+        return self
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """What an optimizer gets when the base is frozen."""
+        heads = [head for head in (self.temp_head, self.top_p_head) if head is not None]
+        return [parameter for head in heads for parameter in head.parameters()]
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode; not of a frozen base, whose dropout would move what heads read."""
+        super().train(mode)
+        if mode and self._base_is_frozen:
+            self.llm.eval()
+        return self
+
+    # -- forward
+
+    def features(
+        self,
+        input_ids: Tensor | None = None,
+        *,
+        logits_to_keep: int | Tensor = 0,
+        **inputs: Any,
+    ) -> Features:
+        """Run the base once and give what the heads read.
+
+        Args:
+            input_ids: Tokens, [B, S].
+            logits_to_keep: Compute logits of the last so many positions, or of these; 0 is all.
+            inputs: Other inputs of the base.
+
+        Raises:
+            ConfigError: The base does not call its output embedding once a forward pass.
+        """
+        inputs["input_ids"] = input_ids
+        inputs = {key: value for key, value in inputs.items() if value is not None}
+        if "position_ids" not in self._base_inputs:  # generate passes what our signature has
+            inputs.pop("position_ids", None)
+        slices = "logits_to_keep" in self._base_inputs
+        if slices:
+            inputs["logits_to_keep"] = logits_to_keep
+        with _head_inputs(self.llm.get_output_embeddings()) as seen:
+            outputs = self.llm(**inputs)
+        logits_BTV = outputs.logits
+        if len(seen) != 1 or seen[0].shape[:-1] != logits_BTV.shape[:-1]:
+            shapes = [tuple(hidden.shape) for hidden in seen]
+            raise ConfigError(
+                f"{type(self.llm).__name__} gave its output embedding hidden states of shapes "
+                f"{shapes} for logits of shape {tuple(logits_BTV.shape)}: AutoDeco needs exactly "
+                "one hidden state for each row of logits."
+            )
+        hidden_BTH = seen[0]
+        if not slices and not (isinstance(logits_to_keep, int) and logits_to_keep == 0):
+            kept = (
+                slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+            )
+            hidden_BTH, logits_BTV = hidden_BTH[:, kept], logits_BTV[:, kept]
+        return Features(hidden_BTH, logits_BTV, outputs)
+
+    def predict(self, hidden_BTH: Tensor, logits_BTV: Tensor) -> tuple[Tensor, Tensor]:
+        """Temperatures and top-p that the heads choose, in float32.
+
+        Args:
+            hidden_BTH: Hidden states after the final norm; any leading dimensions.
+            logits_BTV: Logits of the base.
+
+        Returns:
+            `temperature_BT` in (0, 2) and `top_p_BT` in (0, 1); a head that is off, in the
+            configuration or altogether, chooses 1.
+        """
+        return predict(hidden_BTH, logits_BTV, *self._active_heads())
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        apply: Apply = "hard",
+        output_base_logits: bool = False,
+        return_dict: bool = True,
+        **kwargs: Any,
+    ) -> AutoDecoOutput | tuple[Any, ...]:
+        """One pass of the base, with its logits tempered and truncated.
+
+        Args:
+            input_ids: Tokens, [B, S].
+            attention_mask: As the base takes it.
+            position_ids: As the base takes them.
+            past_key_values: As the base takes them.
+            inputs_embeds: Embeddings in the place of tokens.
+            labels: Targets, [B, S], -100 where there is none; shifted by one here. The loss is
+                the training loss of the heads (`autodeco_loss` with its defaults), with
+                `apply="off"` the base's cross-entropy. In training mode the logits are then left
+                as they are.
+            use_cache: Return a cache.
+            logits_to_keep: Compute logits of the last so many positions, or of these; 0 is all.
+            apply: "hard" divides by the temperature and moves tokens outside of the nucleus down
+                by 1000; "soft" weighs them down as in training, differentiable in both values;
+                "off" gives the base's logits and runs no head.
+            output_base_logits: Also return the logits before.
+            return_dict: False gives a tuple.
+            kwargs: Passed to the base; `num_items_in_batch` to the loss.
+
+        Raises:
+            ConfigError: `apply` is another name.
+            ShapeError: `labels` together with `logits_to_keep`.
+        """
+        if apply not in ("hard", "soft", "off"):
+            raise ConfigError(f'`apply` is {apply!r}, but must be "hard", "soft" or "off".')
+        if labels is not None and not (isinstance(logits_to_keep, int) and logits_to_keep == 0):
+            raise ShapeError(
+                "`labels` need the logits of all positions: leave out `logits_to_keep`."
+            )
+        items = kwargs.pop("num_items_in_batch", None)
+        hidden_BTH, base_BTV, outputs = self.features(
+            input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            logits_to_keep=logits_to_keep,
+            **kwargs,
+        )
+        loss = temperature_BT = top_p_BT = None
+        logits_BTV = base_BTV
+        if apply != "off" and not (self.training and labels is not None):
+            temperature_BT, top_p_BT = self.predict(hidden_BTH, base_BTV)
+            temperature_BT = temperature_BT.clamp_min(MIN_TEMPERATURE)
+            truncates = self._active_heads()[1] is not None
+            logits_BTV = rescale(base_BTV, temperature_BT, top_p_BT if truncates else None, apply)
+        if labels is not None:
+            loss = self._loss(hidden_BTH, base_BTV, labels, items, apply)
+        result = AutoDecoOutput(
+            loss=loss,
+            logits=logits_BTV,
+            temperature=temperature_BT,
+            top_p=top_p_BT,
+            base_logits=base_BTV if output_base_logits else None,
+        )
+        for key, value in outputs.items():  # the cache, under the name the base has for it
+            if key not in ("loss", "logits"):
+                result[key] = value
+        return result if return_dict else result.to_tuple()
+
+    def _active_heads(self) -> tuple[TemperatureHead | None, TopPHead | None]:
+        return (
+            self.temp_head if self.config.enable_temperature_head else None,
+            self.top_p_head if self.config.enable_top_p_head else None,
+        )
+
+    def _loss(
+        self,
+        hidden_BTH: Tensor,
+        base_BTV: Tensor,
+        labels_BT: Tensor,
+        items: int | Tensor | None,
+        apply: Apply,
+    ) -> Tensor:
+        if apply == "off":
+            return self.llm.loss_function(
+                base_BTV,
+                labels_BT,
+                vocab_size=base_BTV.shape[-1],
+                **({} if items is None else {"num_items_in_batch": items}),
+            )
+        # Labels are shifted, not logits: a slice of logits would be copied to be flattened.
+        next_BT = F.pad(labels_BT[:, 1:], (0, 1), value=IGNORED)
+        result = autodeco_loss(
+            base_BTV.flatten(0, 1),
+            hidden_BTH.flatten(0, 1),
+            next_BT.flatten(),
+            *self._active_heads(),
+            num_items=items,
+        )
+        return result.loss
+
+    # -- what transformers asks of a model, answered by the base
+
+    @property
+    def _is_stateful(self) -> bool:
+        return cast(bool, self.llm._is_stateful)
+
+    def _check_and_adjust_experts_implementation(self, experts_implementation: Any) -> Any:
+        return experts_implementation  # checked when the base was made
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The base's."""
+        return self.llm.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the base's."""
+        self.llm.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The base's."""
+        return self.llm.get_output_embeddings()
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """Replace the base's."""
+        self.llm.set_output_embeddings(new_embeddings)
+
+    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
+        """As the base does it."""
+        return self.llm.prepare_inputs_for_generation(input_ids, **kwargs)
+
+    def _update_model_kwargs_for_generation(
+        self, outputs: Any, model_kwargs: dict[str, Any], **kwargs: Any
+    ) -> dict[str, Any]:
+        return self.llm._update_model_kwargs_for_generation(outputs, model_kwargs, **kwargs)
+
+    def _prepare_cache_for_generation(
+        self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any
+    ) -> None:
+        self.llm._prepare_cache_for_generation(generation_config, model_kwargs, *args)
+
+    def _validate_model_kwargs(self, model_kwargs: dict[str, Any]) -> None:
+        ours = ("apply", "output_base_logits")
+        rest = {key: value for key, value in model_kwargs.items() if key not in ours}
+        self.llm._validate_model_kwargs(rest)
+
+    def _prepare_generation_config(
+        self, generation_config: Any, **kwargs: Any
+    ) -> tuple[Any, dict[str, Any]]:
+        config, model_kwargs = super()._prepare_generation_config(generation_config, **kwargs)
+        if model_kwargs.get("apply") != "off":
+            _warn_of(config)
+        return config, model_kwargs
+
+
+_seen = threading.local()
+
+
+def _record(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+    seen = getattr(_seen, "inputs", None)
+    if seen is not None:
+        seen.append(inputs[0])
+
+
+@contextmanager
+def _head_inputs(head: nn.Module) -> Iterator[list[Tensor]]:
+    """What an output embedding is given inside, in this thread.
+
+    The hook stays on the module: adding and removing it would disturb passes in other threads.
+    """
+    if _record not in head._forward_pre_hooks.values():
+        head.register_forward_pre_hook(_record)
+    _seen.inputs = []
+    try:
+        yield _seen.inputs
+    finally:
+        _seen.inputs = None
+
+
+def _warn_of(config: GenerationConfig) -> None:
+    """Warn of what would make `generate` sample something else than AutoDeco's distribution."""
+    if (config.num_beams or 1) > 1:
+        warnings.warn(
+            f"num_beams is {config.num_beams}: beam search would compare sums of AutoDeco's "
+            'log-probabilities, which low temperatures inflate. Pass `apply="off"` to search '
+            "with the base's.",
+            UserWarning,
+            stacklevel=4,
+        )
+    stacking = stacking_values(config) if config.do_sample else {}
+    if stacking:
+        values = ", ".join(f"{key}={value}" for key, value in stacking.items())
+        warnings.warn(
+            f"{values} would act on top of AutoDeco's own temperature and top-p. Leave them out, "
+            'or pass `apply="off"` to sample from the base.',
+            UserWarning,
+            stacklevel=4,
+        )

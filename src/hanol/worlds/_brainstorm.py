@@ -1,0 +1,163 @@
+"""A world in which some tokens are free and the others are determined.
+
+A sequence is a row of rounds. Each round has a brainstorm span, symbols chosen uniformly and
+independently, and a compute span, the running sums of their values: every token of the first kind
+is a free choice, every other token follows from those before it. What samples such a text well
+must be wild in the one place and certain in the other.
+
+Tokens: 0 opens a brainstorm span, 1 opens a compute span, then the symbols, then the sums. Symbol i
+has the value i modulo `modulus`. A round of three symbols, with values 4, 7 and 2, modulo 8:
+
+    0  a4  a7  a2  1  s4  s3  s5
+
+Shape suffixes: B sequences, T tokens, R rounds, L symbols of a span.
+Source: the idea is that of arXiv 2510.26697, section 1; sizes and sums are our choice.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hanol.errors import ConfigError, ShapeError
+from hanol.worlds._sequences import IGNORED
+
+_BRAINSTORM, _COMPUTE, _FIRST_SYMBOL = 0, 1, 2
+
+
+class BrainstormBatch(NamedTuple):
+    """Sequences, and what stands at each position about the token that follows it."""
+
+    input_ids: Tensor  # [B, T], int64; always right
+    labels: Tensor  # [B, T], int64: the next token, or noise; `IGNORED` at the end
+    free: Tensor  # [B, T], bool: the next token is a free choice
+
+
+@dataclass(frozen=True)
+class Brainstorm:
+    """The sizes of the world.
+
+    Args:
+        rounds: Pairs of a brainstorm and a compute span.
+        length: Symbols of a brainstorm span, and sums of a compute span.
+        symbols: Different symbols, a multiple of `modulus`: then sums are uniform too, and a
+            sum says nothing about the symbols that follow.
+        modulus: Different sums.
+
+    Raises:
+        ConfigError: A size is too small, or `symbols` is not a multiple of `modulus`.
+
+    Example:
+        >>> world = Brainstorm()
+        >>> batch = world.draw(32, noise=0.1, seed=0)
+        >>> world.checks_right(batch.input_ids).all().item()
+        True
+    """
+
+    rounds: int = 2
+    length: int = 6
+    symbols: int = 48
+    modulus: int = 16
+
+    def __post_init__(self) -> None:
+        for name, least in (("rounds", 1), ("length", 1), ("symbols", 2), ("modulus", 2)):
+            if getattr(self, name) < least:
+                raise ConfigError(
+                    f"`{name}` is {getattr(self, name)}, but must be at least {least}."
+                )
+        if self.symbols % self.modulus:
+            raise ConfigError(
+                f"`symbols` is {self.symbols}, but must be a multiple of `modulus` {self.modulus}."
+            )
+
+    @property
+    def vocab_size(self) -> int:
+        """Two marks, the symbols and the sums."""
+        return _FIRST_SYMBOL + self.symbols + self.modulus
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of a sequence."""
+        return self.rounds * (2 * self.length + 2)
+
+    @property
+    def free(self) -> Tensor:
+        """Whether each token of a sequence is a free choice, [T]; the others are determined."""
+        free_RK = np.zeros((self.rounds, 2 * self.length + 2), dtype=bool)
+        free_RK[:, 1 : 1 + self.length] = True
+        return torch.from_numpy(free_RK.reshape(-1))
+
+    def draw(self, batch: int, *, noise: float = 0.0, seed: int = 0) -> BrainstormBatch:
+        """Sequences that are right, and the targets to train on.
+
+        Args:
+            batch: Sequences.
+            noise: Share of sums whose label is another sum, uniformly. The inputs stay right:
+                what is trained on such labels is less certain than it could be, but of the right
+                thing.
+            seed: The same seed gives the same batch, and with any noise the same inputs.
+
+        Raises:
+            ConfigError: `batch` is below 1 or `noise` not from 0 to 1.
+        """
+        if batch < 1:
+            raise ConfigError(f"`batch` is {batch}, but must be at least 1.")
+        if not 0 <= noise <= 1:
+            raise ConfigError(f"`noise` is {noise}, but must be from 0 to 1.")
+        rng = np.random.default_rng(seed)
+        shape = (batch, self.rounds, self.length)
+        symbol_BRL = rng.integers(self.symbols, size=shape)
+        sum_BRL = (symbol_BRL % self.modulus).cumsum(-1) % self.modulus
+        # Adding 1 to modulus - 1 gives every other sum the same chance.
+        shift_BRL = rng.integers(1, self.modulus, shape) * (rng.random(shape) < noise)
+        ids_BT = self._lay_out(symbol_BRL, sum_BRL)
+        target_BT = self._lay_out(symbol_BRL, (sum_BRL + shift_BRL) % self.modulus)
+        end_B1 = np.full((batch, 1), IGNORED)
+        free_BT = self.free.roll(-1).expand(batch, -1).clone()  # the last one's next is a mark
+        return BrainstormBatch(
+            torch.from_numpy(ids_BT),
+            torch.from_numpy(np.concatenate([target_BT[:, 1:], end_B1], axis=1)),
+            free_BT,
+        )
+
+    def checks_right(self, ids_BT: Tensor) -> Tensor:
+        """Whether every mark stands in its place, every choice is a symbol, every sum is right.
+
+        Args:
+            ids_BT: Whole sequences, any integers, [B, T].
+
+        Returns:
+            Booleans, [B].
+
+        Raises:
+            ShapeError: Sequences of another length.
+        """
+        if ids_BT.ndim != 2 or ids_BT.shape[1] != self.num_tokens:
+            raise ShapeError(
+                f"`ids_BT` has shape {tuple(ids_BT.shape)}, but (sequences, {self.num_tokens}) is "
+                "needed: prompt and completion together."
+            )
+        ids_BT_ = ids_BT.cpu().numpy()
+        rounds_BRK = ids_BT_.reshape(len(ids_BT_), self.rounds, 2 * self.length + 2)
+        symbol_BRL = rounds_BRK[:, :, 1 : 1 + self.length] - _FIRST_SYMBOL
+        symbols_B = ((symbol_BRL >= 0) & (symbol_BRL < self.symbols)).all((1, 2))
+        sum_BRL = (symbol_BRL % self.modulus).cumsum(-1) % self.modulus
+        right_B = symbols_B & (self._lay_out(symbol_BRL, sum_BRL) == ids_BT_).all(-1)
+        return torch.from_numpy(right_B)
+
+    def _lay_out(
+        self,
+        symbol_BRL: np.ndarray[tuple[int, ...], np.dtype[np.int64]],
+        sum_BRL: np.ndarray[tuple[int, ...], np.dtype[np.int64]],
+    ) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+        """Tokens [B, T] of symbols and sums."""
+        mark_BR1 = np.zeros((*symbol_BRL.shape[:2], 1), dtype=np.int64)
+        parts = (
+            mark_BR1 + _BRAINSTORM,
+            symbol_BRL + _FIRST_SYMBOL,
+            mark_BR1 + _COMPUTE,
+            sum_BRL + _FIRST_SYMBOL + self.symbols,
+        )
+        return np.concatenate(parts, axis=-1).reshape(len(symbol_BRL), -1)
