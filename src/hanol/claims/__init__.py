@@ -4,6 +4,9 @@ One module a claim. Each holds the paper's figure, the scale at which it is run 
 expectation that was written before the run.
 """
 
+from hanol.claims._autodeco import WORLD_CLAIMS as _WORLD_CLAIMS
+from hanol.claims._autodeco_fixed_points import TRAINING_FIXED_POINTS as _TRAINING_FIXED_POINTS
+from hanol.claims._autodeco_overhead import OVERHEAD as _OVERHEAD
 from hanol.claims._claim import (
     Claim,
     ClaimResult,
@@ -23,13 +26,16 @@ from hanol.claims._timing import PREFILL_LINEAR as _PREFILL_LINEAR
 from hanol.errors import UnknownNameError as _UnknownNameError
 
 _CLAIMS = (
+    *_WORLD_CLAIMS,
     _DECODE_FLAT,
     _HYBRID_RATIO,
     _KV_CACHE,
     _NOPE_EXTRAPOLATION,
+    _OVERHEAD,
     _PREFILL_LINEAR,
     _SCALING_MACHINERY,
     _SYNTHETIC_TASKS,
+    _TRAINING_FIXED_POINTS,
 )
 
 
@@ -50,12 +56,23 @@ def find_claim(claim_id: str) -> Claim:
     return by_id[claim_id]
 
 
+def find_claims(name: str) -> list[Claim]:
+    """The claim of this id, or all claims of this system ("autodeco").
+
+    Raises:
+        UnknownNameError: There is none; the message names the nearest.
+    """
+    of_system = [claim for claim in all_claims() if claim.id.startswith(f"{name}.")]
+    return of_system or [find_claim(name)]
+
+
 __all__ = [
     "Claim",
     "ClaimResult",
     "Measurement",
     "all_claims",
     "find_claim",
+    "find_claims",
     "read_results",
     "render",
     "run_claim",

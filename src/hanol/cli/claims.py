@@ -37,7 +37,9 @@ def list_claims(folder: _Folder = Path("claims"), as_json: _AsJson = False) -> N
 
 @app.command()
 def run(
-    claim: Annotated[str, typer.Argument(help="Id of the claim, as `list` prints it.")],
+    claim: Annotated[
+        str, typer.Argument(help='Id of a claim, as `list` prints it, or of a system: "autodeco".')
+    ],
     seeds: Annotated[int, typer.Option(help="Number of seeds: 0, 1, ...")] = 3,
     quick: Annotated[
         bool, typer.Option("--quick", help="Smallest sizes; nothing is recorded.")
@@ -45,7 +47,7 @@ def run(
     folder: _Folder = Path("claims"),
     as_json: _AsJson = False,
 ) -> None:
-    """Run a claim and record its verdict.
+    """Run a claim, or all of a system, and record the verdicts; with --json one object a line.
 
     Example: hanol claims run kimi-linear.kv-cache
     """
@@ -57,13 +59,17 @@ def run(
         # Experiments say how far they are; standard output is for the verdict.
         logging.basicConfig(format="%(message)s")
         logging.getLogger("hanol.claims").setLevel(logging.INFO)
-        result = claims.run_claim(claims.find_claim(claim), range(seeds), quick=quick)
-        if not quick:
-            claims.write_result(result, folder)
-    if as_json:
-        typer.echo(result.model_dump_json())
-        return
-    typer.echo(f"{result.measurement.verdict}: {result.measurement.summary}")
+        chosen = claims.find_claims(claim)
+        for one in chosen:
+            result = claims.run_claim(one, range(seeds), quick=quick)
+            if not quick:
+                claims.write_result(result, folder)
+            found = result.measurement
+            if as_json:
+                typer.echo(result.model_dump_json())
+            else:
+                name = f"{one.id} " if len(chosen) > 1 else ""
+                typer.echo(f"{name}{found.verdict}: {found.summary}")
 
 
 @app.command()
