@@ -82,10 +82,13 @@ def test_rotation_sees_distance_alone_and_starts_as_the_layer_at_position_zero()
         torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal))
     hidden = torch.randn(1, 6, 32, generator=rng)
     with torch.no_grad():
-        plain, turned = layer(hidden)[0], rotary(hidden)
+        plain, turned = layer(hidden)[0], rotary(hidden)[0]
         torch.testing.assert_close(plain[:, 0], turned[:, 0])
         rotary._rotate = lambda x: x
-        torch.testing.assert_close(plain, rotary(hidden))
+        torch.testing.assert_close(plain, rotary(hidden)[0])
+        before = model(input_ids=torch.arange(6)[None]).logits
+        model.model.layers[0].self_attn = rotary
+        torch.testing.assert_close(before, model(input_ids=torch.arange(6)[None]).logits)
 
 
 def test_long_cache_is_as_long_and_as_large_as_a_real_one() -> None:

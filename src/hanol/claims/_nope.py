@@ -34,7 +34,7 @@ class RotaryLatentAttention(nn.Module):
         self.layer = layer
         self.base = base
 
-    def forward(self, hidden_states: Tensor, **kwargs: object) -> Tensor:
+    def forward(self, hidden_states: Tensor, **kwargs: object) -> tuple[Tensor, None]:
         """Causal attention over one unpadded batch, [B, T, D] to [B, T, D], without a cache."""
         layer: Any = self.layer
         H, N, P = layer.num_heads, layer.qk_nope_head_dim, layer.qk_rope_head_dim
@@ -51,8 +51,7 @@ class RotaryLatentAttention(nn.Module):
         v = F.pad(v, (0, N + P - layer.v_head_dim))
         o = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=layer.scaling)
         o = o[..., : layer.v_head_dim].transpose(1, 2).flatten(2)
-        out: Tensor = layer.o_proj(o)
-        return out
+        return layer.o_proj(o), None
 
     def _rotate(self, x: Tensor) -> Tensor:
         """Turn pairs of channels of [..., T, P] by their frequency times the position."""
