@@ -56,12 +56,23 @@ def find_claim(claim_id: str) -> Claim:
     return by_id[claim_id]
 
 
+def find_claims(name: str) -> list[Claim]:
+    """The claim of this id, or all claims of this system ("autodeco").
+
+    Raises:
+        UnknownNameError: There is none; the message names the nearest.
+    """
+    of_system = [claim for claim in all_claims() if claim.id.startswith(f"{name}.")]
+    return of_system or [find_claim(name)]
+
+
 __all__ = [
     "Claim",
     "ClaimResult",
     "Measurement",
     "all_claims",
     "find_claim",
+    "find_claims",
     "read_results",
     "render",
     "run_claim",
