@@ -11,10 +11,10 @@ from hanol.claims._claim import Claim, Measurement
 from hanol.claims._small import accuracy, mean_and_spread, small_model, train
 from hanol.worlds import mqar
 
-_TRAIN_PAIRS = (8, 16, 85)  # 3 * 85 + 1 = 256 tokens at most
-_TEST_PAIRS = (85, 170, 341)  # 256, 511, 1,024 tokens
-_VOCAB_SIZE = 1025  # 512 keys
-_STEPS = 450
+_TRAIN_PAIRS = (8, 16, 32)  # 3 * 32 + 1 = 97 tokens at most
+_TEST_PAIRS = (32, 64, 128)  # 97, 193, 385 tokens
+_VOCAB_SIZE = 257  # 128 keys
+_STEPS = 600
 _RATE = 4e-3
 _KINDS = ("nope", "rope")
 
@@ -79,7 +79,7 @@ def _measure(seeds: Sequence[int], quick: bool) -> Measurement:
         ]
         for kind in _KINDS:
             model = small_model(
-                "kda", _VOCAB_SIZE, num_layers=4, full_attention_every=4, width=64, seed=seed
+                "kda", _VOCAB_SIZE, num_layers=4, full_attention_every=4, width=128, seed=seed
             )
             if kind == "rope":
                 last = model.model.layers[-1]
@@ -129,12 +129,12 @@ NOPE_EXTRAPOLATION = Claim(
     title="Full attention without positions carries the hybrid to longer texts than rotary does.",
     paper="Long-context average at 128k: 54.5 without positions, 51.8 with rotary positions "
     "(RULER 84.3 against 78.8) (arXiv 2510.26692, table 5).",
-    scale="4 layers of width 64 (3 KDA, 1 latent attention), trained on associative recall of up "
-    "to 256 tokens (8, 16 and 85 pairs in turn, 450 steps of about 2,000 tokens), tested at 256, "
-    "511 and 1,024 tokens (85, 170, 341 pairs); rotary positions on the shared key part, "
+    scale="4 layers of width 128 (3 KDA, 1 latent attention), trained on associative recall of up "
+    "to 97 tokens (8, 16 and 32 pairs in turn, 600 steps of about 2,000 tokens), tested at 97, "
+    "193 and 385 tokens (32, 64, 128 pairs); rotary positions on the shared key part, "
     "base 10,000.",
-    expectation="Shown if both learn recall at 256 tokens (at least 50 %) and the model without "
-    "positions loses less accuracy from 256 to 1,024 tokens, by more than twice the standard "
+    expectation="Shown if both learn recall at 97 tokens (at least 50 %) and the model without "
+    "positions loses less accuracy from 97 to 385 tokens, by more than twice the standard "
     "error of the difference.",
     larger="Pre-train recipes/kimi-linear/350m.yaml at 4,096 tokens both ways and test RULER at "
     "32k to 128k.",
