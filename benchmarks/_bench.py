@@ -136,7 +136,7 @@ def finish(report: Report, options: argparse.Namespace, packages: tuple[str, ...
     if options.json:
         print(json.dumps(asdict(report)))
     else:
-        console = Console()
+        console = Console(width=max(110, Console().width))
         for table in report.tables:
             drawn = RichTable(title=table.title, caption=table.note or None)
             for i, name in enumerate(table.header):

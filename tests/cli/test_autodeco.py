@@ -1,14 +1,26 @@
 import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import Result
+from tests.decoding.conftest import build as build_base
+from tests.decoding.conftest import byte_tokenizer as byte_tokenizer
+from tests.decoding.conftest import wrap
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
+from hanol.cli import autodeco as commands
 from hanol.cli._app import app
-from hanol.decoding import AutoDecoForCausalLM
+from hanol.decoding import AutoDecoForCausalLM, SteeringRecipe, read_rows
 from hanol.models import build, load_model, save
+from hanol.training import with_overrides
 
 runner = CliRunner()
 
@@ -100,3 +112,288 @@ def test_failure_is_one_line_and_one_object(
     assert result.exit_code == 1
     assert text in json.loads(result.stdout)["error"]["message"]
     assert result.stderr.count("\n") == 1
+
+
+# -- train, compare and steer: on a base whose answers are short, for half of its tokens end them
+
+
+@pytest.fixture(scope="module")
+def place(
+    tmp_path_factory: pytest.TempPathFactory, byte_tokenizer: PreTrainedTokenizerFast
+) -> Path:
+    """`base`, trained-looking `heads` for it, `rows.jsonl`, and a verifier `judge:accept`."""
+    path = tmp_path_factory.mktemp("commands")
+    base = build_base("llama", max_position_embeddings=2048)
+    base.generation_config.eos_token_id = list(range(100, 260))
+    save(base, path / "base", byte_tokenizer)
+    wrapped = wrap(load_model(path / "base"), path / "made")
+    wrapped.config.base_model_name_or_path = str(path / "base")
+    wrapped.save_heads(path / "heads")
+    rows = [{"prompt": f"def f{i}():\n", "completion": f"    return {i}\n"} for i in range(8)]
+    (path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    (path / "judge.py").write_text("def accept(prompt, completion, row):\n    return True\n")
+    return path
+
+
+@pytest.fixture
+def judge(place: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.syspath_prepend(str(place))
+    return "judge:accept"
+
+
+def autodeco(*arguments: Any, **kwargs: Any) -> Result:
+    return runner.invoke(app, ["autodeco", *map(str, arguments)], **kwargs)
+
+
+def training(place: Path, out: Path, *more: Any) -> list[Any]:
+    return [
+        "train", place / "base", "--data", place / "rows.jsonl", "--out", out,
+        "--set", "steps=4", "--set", "batch=2", "--set", "save_every=2", *more,
+    ]  # fmt: skip
+
+
+def metrics(out: Path) -> list[dict[str, float]]:
+    lines = (out / "metrics.jsonl").read_text("utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_train_makes_heads_that_load_with_their_base(place: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a run"
+    before = (place / "base" / "model.safetensors").read_bytes()
+    done = autodeco(*training(place, out, "--set", "lr=5e-3", "--json"))
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)  # one object and nothing else
+    assert done.stdout.count("\n") == 1
+    assert (result["steps"], result["folder"]) == (4, str(out))
+    assert result["top_p"]["p5"] <= result["top_p"]["p95"]
+    assert [line["step"] for line in metrics(out)] == [1, 2, 3, 4]
+    assert metrics(out)[0]["learning_rate"] == 5e-3
+    assert (out / "temperature_top_p.png").exists()
+    model = AutoDecoForCausalLM.from_pretrained(result["heads"])  # finds its base by itself
+    assert model.llm.config.model_type == "llama"
+    assert (place / "base" / "model.safetensors").read_bytes() == before
+    on = autodeco(
+        "train", out / "heads", "--data", place / "rows.jsonl", "--out", tmp_path / "on",
+        "--set", "steps=1",
+    )  # fmt: skip
+    assert on.exit_code == 0, on.output
+    assert on.stdout.startswith(f"{tmp_path / 'on' / 'heads'}: T ")
+    assert ", P " in on.stdout
+    # It went on from the heads that were there, which are not those of a new start.
+    assert metrics(tmp_path / "on")[0]["temperature"] == pytest.approx(
+        metrics(out)[-1]["temperature"], abs=0.2
+    )
+
+
+def test_training_on_own_answers_is_resumed_with_them(
+    place: Path, tmp_path: Path, judge: str
+) -> None:
+    out = tmp_path / "run"
+    arguments = training(
+        place, out, "--verify", judge, "--max-prompts", 4, "-n", 3, "--keep", 1,
+        "--max-new-tokens", 40,
+    )  # fmt: skip
+    whole = autodeco(*arguments)
+    assert whole.exit_code == 0, whole.output
+    assert "answers are right" in whole.stderr
+    assert "4 of 4 prompts have one; 4 are kept" in whole.stderr
+    assert whole.stdout.count("\n") == 1
+    kept = (out / "answers.jsonl").read_bytes()
+    rows = read_rows(out / "answers.jsonl")
+    assert [row.prompt for row in rows] == [f"def f{i}():\n" for i in (0, 2, 4, 6)]
+    assert all(row.completion_ids for row in rows)
+
+    heads = (out / "heads" / "model.safetensors").read_bytes()
+    lines = metrics(out)
+    shutil.rmtree(out / "checkpoint-4")  # as if it had been stopped after the second step
+    shutil.rmtree(out / "heads")
+    again = autodeco(*arguments)
+    assert again.exit_code == 1
+    assert "already holds a run" in again.stderr
+    assert "--resume" in again.stderr
+    assert (out / "answers.jsonl").read_bytes() == kept
+    on = autodeco(*arguments, "--resume")
+    assert on.exit_code == 0, on.output
+    assert "answers are right" not in on.stderr  # not sampled again
+    assert (out / "heads" / "model.safetensors").read_bytes() == heads
+    assert metrics(out) == lines
+    assert on.stdout == whole.stdout
+    # A finished run has nothing left to do.
+    assert autodeco(*arguments, "--resume").stdout == whole.stdout
+
+
+def test_rows_that_are_left_out_are_told(place: Path, tmp_path: Path) -> None:
+    data = tmp_path / "rows.jsonl"
+    data.write_text(
+        '{"prompt": "a", "completion": "b"}\n{"prompt": "c"}\n'
+        f'{{"prompt": "d", "completion": "{"e" * 50}"}}\n'
+    )
+    done = autodeco(
+        "train", place / "base", "--data", data, "--out", tmp_path / "run", "--set", "steps=1",
+        "--max-length", 20, "--json",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    json.loads(done.stdout)
+    assert "1 rows without a completion, 1 longer than 20 tokens" in done.stderr
+    none = autodeco(
+        "train", place / "base", "--data", data, "--out", tmp_path / "none", "--max-length", 2
+    )
+    assert none.exit_code == 1
+    assert "2 longer than 2 tokens" in none.stderr
+    assert "no rows to train on" in none.stderr.splitlines()[-1]
+    assert none.stdout == ""
+
+
+COMPARING = ("--step", 1.0, "-n", 2, "--max-new-tokens", 4)
+
+
+def test_compare_as_json_and_as_a_table(place: Path, tmp_path: Path, judge: str) -> None:
+    image = tmp_path / "c.png"
+    arguments = [
+        "compare", place / "heads", "--task", place / "rows.jsonl", "--verify", judge,
+        "--max-prompts", 4, *COMPARING,
+    ]  # fmt: skip
+    done = autodeco(*arguments, "--json", "--png", image)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.count("\n") == 1
+    comparison = json.loads(done.stdout)
+    assert (comparison["problems"], comparison["samples"]) == (4, 2)
+    results = {result["name"]: result for result in comparison["results"]}
+    assert list(results) == [
+        "greedy", "default", "best static", "oracle static", "temperature head", "top-p head",
+        "AutoDeco",
+    ]  # fmt: skip
+    assert all(result["pass_at"]["1"]["value"] == 1 for result in results.values())
+    assert results["greedy"]["bits_per_byte"] is None
+    assert results["AutoDeco"]["bits_per_byte"] > 1
+    tried = {(p["temperature"], p["top_p"]) for p in comparison["search"]["points"]}
+    assert tried == {(1.0, 1.0), (2.0, 1.0)}
+    assert image.read_bytes().startswith(b"\x89PNG")
+
+    table = autodeco(*arguments)
+    assert table.exit_code == 0, table.output
+    assert max(map(len, table.stdout.splitlines())) <= 120
+    for name, result in results.items():
+        [line] = [line for line in table.stdout.splitlines() if line.strip().startswith(f"{name} ")]
+        if result["bits_per_byte"] is not None:
+            assert f" {result['bits_per_byte']:.2f} " in line
+
+
+def test_compare_on_held_out_functions_of_the_standard_library(place: Path) -> None:
+    done = autodeco(
+        "compare", place / "heads", "--task", "stdlib", "--max-prompts", 3, *COMPARING, "--json"
+    )
+    assert done.exit_code == 0, done.output
+    comparison = json.loads(done.stdout)
+    assert (comparison["task"], comparison["problems"]) == ("stdlib", 3)
+    assert comparison["results"][-1]["bits_per_byte"] > 1
+
+
+def test_steer_reports_what_held_out_words_do(place: Path, tmp_path: Path) -> None:
+    arguments = [
+        "steer", place / "heads", "--data", place / "rows.jsonl", "--held-out", 3,
+        "--set", "steps=2", "--set", "batch=2",
+    ]  # fmt: skip
+    done = autodeco(*arguments, "--out", tmp_path / "a", "--json")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.count("\n") == 1
+    report = json.loads(done.stdout)
+    assert report["prompts"] == 3
+    assert report["heads"] == str(tmp_path / "a" / "heads")
+    for head in ("temperature", "top_p"):
+        assert report[head]["low_moves"]["of"] == report[head]["high_moves"]["of"] == 3
+    assert [line["step"] for line in metrics(tmp_path / "a")] == [1, 2]
+    again = autodeco(*arguments, "--out", tmp_path / "a")
+    assert again.exit_code == 1
+    assert "already holds a run" in again.stderr
+
+    shown = autodeco(*arguments, "--out", tmp_path / "b", env={"COLUMNS": "140"})
+    assert shown.exit_code == 0, shown.output
+    assert "3 held-out prompts, held-out words" in shown.stdout
+    assert f"{report['temperature']['base']:.2f}" in shown.stdout
+    assert shown.stdout.splitlines()[-1] == f"heads: {tmp_path / 'b' / 'heads'}"
+
+
+def test_steer_on_the_standard_library(place: Path, tmp_path: Path) -> None:
+    done = autodeco(
+        "steer", place / "heads", "--data", "stdlib", "--max-prompts", 3, "--held-out", 2,
+        "--out", tmp_path / "run", "--set", "steps=1", "--set", "batch=2", "--json",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["prompts"] == 2
+
+
+def test_the_example_of_steer_puts_the_words_on_a_line_of_their_own() -> None:
+    [example] = [line for line in (commands.steer.__doc__ or "").splitlines() if "Example" in line]
+    words = shlex.split(example)
+    setting = words[words.index("--set") + 1]
+    recipe = with_overrides(SteeringRecipe, {}, [setting], "It")
+    assert recipe.template == "# {command}\n{prompt}"
+
+
+def test_progress_goes_to_standard_error(place: Path, tmp_path: Path) -> None:
+    terminal = {"FORCE_COLOR": "1", "COLUMNS": "100"}  # a bar is for terminals
+    done = autodeco(*training(place, tmp_path / "a"), env=terminal)
+    assert done.exit_code == 0, done.output
+    assert "training" in done.stderr
+    assert "loss" in done.stderr
+    assert done.stdout.count("\n") == 1
+    quiet = autodeco(*training(place, tmp_path / "b", "--json"), env=terminal)
+    assert quiet.exit_code == 0
+    assert quiet.stderr == ""
+    json.loads(quiet.stdout)
+
+
+def test_a_real_process_prints_one_object(place: Path, tmp_path: Path) -> None:
+    arguments = training(place, tmp_path / "run", "--verify", "judge:accept", "-n", 1, "--json")
+    done = subprocess.run(
+        [sys.executable, "-m", "hanol", "autodeco", *map(str, arguments)],
+        capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(place), "TERM": "dumb"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["steps"] == 4
+    assert "answers are right" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ("train {base} --data {rows} --set stpes=3", "did you mean 'steps'"),
+        ("train {base} --data {rows} --set steps", "the form key=value"),
+        ("train {base} --data {rows} --set lr=[1", "is no value"),
+        ("train {base} --data {rows} --set seed=2020-13-45", "is no value"),
+        ("train {base} --data {rows} --set steps=0", "`steps`"),
+        ("train {base} --data {rows} --verify arithmetics", "No verifier is named 'arithmetics'"),
+        ("train {base} --data {rows} --verify nowhere_at:all", "cannot be imported"),
+        ("train {base} --data {rows} --verify arithmetic", 'compares with "answer"'),
+        ("train {base} --data {rows} --verify python:body -n 1 --max-new-tokens 1", "no right"),
+        ("train {base} --data {base}/no.jsonl", "could not be read"),
+        ("train {base} --data {base}/config.json", "not JSON"),
+        ("train ./nowhere --data {rows}", "nowhere"),
+        ("train {base} --data {rows} --out {rows}", "cannot be used"),
+        ("train {base} --data {rows} --verify judge:accept -n 1 --out {rows}", "be written"),
+        ("compare {base} --task {rows}", "without heads"),
+        ("compare {heads} --task {base}/no.jsonl", "could not be read"),
+        ("compare {heads} --task {rows} --verify pithon", "No verifier is named"),
+        ("compare {heads} --task {rows} --png {base}/no/c.png", "no folder"),
+        ("steer {base} --data {rows} --held-out 2", "without heads"),
+        ("steer {heads} --data {rows} --held-out 8", "none is left to train on"),
+        ("steer {heads} --data {rows} --set template=x", "needs {{command}} once"),
+        ("steer {heads} --data {rows} --set bach=3", "did you mean 'batch'"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(
+    arguments: str, text: str, place: Path, tmp_path: Path, judge: str
+) -> None:
+    places = {name: place / name for name in ("base", "heads")} | {"rows": place / "rows.jsonl"}
+    filled = [word.format(**places) for word in arguments.split()]
+    if filled[0] != "compare" and "--out" not in filled:
+        filled += ["--out", str(tmp_path / "out")]
+    result = autodeco(*filled, "--json")
+    assert result.exit_code == 1, result.output
+    assert text.format() in json.loads(result.stdout)["error"]["message"]
+    lines = [line for line in result.stderr.splitlines() if "answers are right" not in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("hanol: ")
+    assert not (tmp_path / "out" / "answers.jsonl").exists()

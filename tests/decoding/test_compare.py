@@ -19,6 +19,7 @@ from tests.decoding.conftest import build, official_config, official_tensors, wr
 from torch import Tensor, nn
 from transformers import (
     GenerationMixin,
+    GPT2Config,
     PreTrainedConfig,
     PreTrainedModel,
     TemperatureLogitsWarper,
@@ -35,12 +36,14 @@ from hanol.decoding import (
     StaticSetting,
     Task,
     compare,
+    decoding_bits_per_byte,
     expert_guided_search,
     pass_at_k,
     sample,
 )
 from hanol.decoding._score import bootstrap, distinct, repetition
 from hanol.errors import ConfigError, DataError, UnknownNameError
+from hanol.models import build as build_preset
 
 
 class Bigrams(PreTrainedModel, GenerationMixin):
@@ -90,8 +93,14 @@ def task(prompts: Any = ((0,), (1,)), new: int = 1, verify: Any = always) -> Tas
 
 
 def autodeco(name: str, tmp_path: Path, **changes: Any) -> AutoDecoForCausalLM:
-    base = build(name, **changes)
-    folder = write_heads(tmp_path / "heads", official_config(base), official_tensors())
+    return with_heads(build(name, **changes), tmp_path)
+
+
+def with_heads(base: PreTrainedModel, tmp_path: Path) -> AutoDecoForCausalLM:
+    """Heads whose temperature and top-p differ from token to token."""
+    width = base.config.hidden_size
+    config = official_config(base, temperature_hidden_size=width, top_p_hidden_size=width)
+    folder = write_heads(tmp_path / "heads", config, official_tensors(width=width))
     return AutoDecoForCausalLM.from_pretrained(folder, base_model=base)
 
 
@@ -152,6 +161,83 @@ def test_every_token_is_the_one_that_a_pass_over_the_whole_text_gives(
         assert one.stopped == (one.token_ids[-1] >= 200)
         assert one.stopped or len(one.token_ids) == 9
         assert not any(200 <= token < 257 for token in one.token_ids[:-1])
+
+
+def learned_positions() -> PreTrainedModel:
+    """A GPT-2 whose logits depend on where a token stands."""
+    config = GPT2Config(
+        vocab_size=260, n_embd=32, n_layer=2, n_head=2, n_positions=256, bos_token_id=256,
+        eos_token_id=257,
+    )  # fmt: skip
+    model = build_preset(config, seed=5).eval()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in (model.transformer.wte.weight, model.transformer.wpe.weight):
+            weight += 0.3 * torch.randn(weight.shape, generator=generator)
+    return model
+
+
+def kimi_preset() -> PreTrainedModel:
+    model = build_preset("kimi-linear-3m", vocab_size=260, seed=5).eval()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        weight = model.get_output_embeddings().weight
+        weight += 0.2 * torch.randn(weight.shape, generator=generator)
+    return model
+
+
+RAGGED = {"rotary": lambda: build("llama"), "learned": learned_positions, "kimi": kimi_preset}
+LENGTHS = (1, 70, 2, 37, 7, 64, 37, 13)  # also across a chunk of the delta attention
+
+
+def ragged_prompts() -> list[list[int]]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 200, size=size).tolist() for size in LENGTHS]
+
+
+def same_completions(some: list[list[Completion]], others: list[list[Completion]]) -> None:
+    for one, other in zip(itertools.chain(*some), itertools.chain(*others), strict=True):
+        assert one.token_ids == other.token_ids
+        assert one.stopped == other.stopped
+        np.testing.assert_allclose(one.temperature, other.temperature, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(one.top_p, other.top_p, rtol=0, atol=1e-4)
+        np.testing.assert_array_equal(one.nucleus_size, other.nucleus_size)
+
+
+@pytest.mark.parametrize("name", RAGGED)
+@pytest.mark.parametrize(
+    "setting",
+    [HeadsSetting(), StaticSetting(0.8, 0.9), StaticSetting(0.0)],
+    ids=["heads", "static", "greedy"],
+)
+def test_prompts_of_other_lengths_in_the_batch_change_nothing(
+    name: str, setting: Any, tmp_path: Path
+) -> None:
+    model = with_heads(RAGGED[name](), tmp_path)
+    # Several end tokens: rows leave the batch at different times, padded ones and others.
+    model.generation_config.eos_token_id = list(range(200, 257))
+    what = task(ragged_prompts(), 7)
+    alone = sample(model, None, what, setting, n=2, seed=3, batch_size=1)
+    if setting != StaticSetting(0.0):  # of a random model that may say one token for ever
+        assert len({one.stopped for row in alone for one in row}) == 2
+    for batch_size in (5, 64):
+        together = sample(model, None, what, setting, n=2, seed=3, batch_size=batch_size)
+        same_completions(together, alone)
+
+
+@pytest.mark.parametrize("name", RAGGED)
+def test_a_model_without_heads_takes_prompts_of_other_lengths_too(name: str) -> None:
+    model = RAGGED[name]()
+    what = task(ragged_prompts(), 7)
+    together = sample(model, None, what, StaticSetting(0.8, 0.9), n=2, seed=3)
+    alone = sample(model, None, what, StaticSetting(0.8, 0.9), n=2, seed=3, batch_size=1)
+    same_completions(together, alone)
+    greedy = sample(model, None, what, StaticSetting(0.0))
+    for prompt, [one] in zip(what.prompts, greedy, strict=True):
+        ids = torch.tensor([[*prompt, *one.token_ids]])
+        with torch.no_grad():
+            logits = model(ids).logits[0, len(prompt) - 1 : -1]
+        assert logits.argmax(-1).tolist() == one.token_ids
 
 
 def test_greedy_is_that_of_generate_and_computed_once(tmp_path: Path) -> None:
@@ -557,6 +643,74 @@ def test_the_result_survives_json_and_shows_every_setting(comparison: Comparison
         comparison.result("autodeko")
     with pytest.raises(ConfigError, match="two settings"):
         comparison.difference("greedy", "greedy")
+
+
+def test_bits_per_byte_of_given_completions_are_measured_and_shown(
+    tmp_path: Path, byte_tokenizer
+) -> None:
+    model = autodeco("llama", tmp_path)
+    rows = [Row(prompt="1+1=", completion="2"), Row(prompt="how", completion=" are you?")]
+    what = Task.from_rows("t", rows, lambda *_: True, byte_tokenizer, max_new_tokens=2)
+    used: dict[str, Any] = {
+        "greedy": StaticSetting(0.0), "default": StaticSetting(), "sharp": StaticSetting(0.5, 0.8),
+        "both": HeadsSetting(), "one": HeadsSetting(top_p=False),
+    }  # fmt: skip
+    got = compare(model, byte_tokenizer, what, settings=used, samples=1, rows=rows)
+    assert got.result("greedy").bits_per_byte is None
+    for name in ("default", "sharp", "both", "one"):
+        bits = decoding_bits_per_byte(model, byte_tokenizer, rows, used[name])
+        assert got.result(name).bits_per_byte == pytest.approx(bits, rel=1e-9)
+    assert Comparison.model_validate_json(got.to_json()) == got
+    lines = shown(got)
+    assert any("bits/" in line for line in lines)
+    for name in ("default", "sharp", "both", "one"):
+        [line] = [line for line in lines if line.strip().startswith(f"{name} ")]
+        assert f" {got.result(name).bits_per_byte:.2f} " in line
+    assert max(map(len, lines)) <= 120
+
+
+def test_without_completions_there_are_no_bits(byte_tokenizer) -> None:
+    model = build("llama").train()  # without heads: they are not needed for static settings
+    prompts = [Row(prompt="a"), Row(prompt="bc")]
+    what = Task.from_rows("t", prompts, lambda *_: True, byte_tokenizer, max_new_tokens=2)
+    one = {"default": StaticSetting()}
+    for rows in ((), prompts):
+        got = compare(model, byte_tokenizer, what, settings=one, samples=1, rows=rows)
+        assert got.result("default").bits_per_byte is None
+        assert not any("bits/" in line for line in shown(got))
+    completed = [Row(prompt="a", completion="b"), prompts[1]]
+    got = compare(model, byte_tokenizer, what, settings=one, samples=1, rows=completed)
+    # The user's model is not changed by being measured.
+    assert model.training
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    wrapped = AutoDecoForCausalLM.from_base(model)
+    bits = decoding_bits_per_byte(wrapped, byte_tokenizer, completed[:1], StaticSetting())
+    assert got.result("default").bits_per_byte == pytest.approx(bits, rel=1e-9)
+
+
+def test_two_halves_with_settings_of_their_own_have_the_mean_of_their_bits(
+    tmp_path: Path, byte_tokenizer
+) -> None:
+    rows = [Row(prompt=str(i), completion=str(i)) for i in range(4)]
+    what = Task.from_rows(
+        "t", rows, lambda p, c, row: len(c) % 2 == int(p) % 2, byte_tokenizer, max_new_tokens=3
+    )
+    model = autodeco("llama", tmp_path)
+    got = compare(
+        model, byte_tokenizer, what, temperatures=(0.5, 1.5), top_ps=(0.5, 1.0), samples=2,
+        rows=rows,
+    )  # fmt: skip
+    pair = got.result("best static").static
+    assert len(pair) == 2
+    bits = [decoding_bits_per_byte(model, byte_tokenizer, rows, one) for one in pair]
+    assert got.result("best static").bits_per_byte == pytest.approx(sum(bits) / 2, rel=1e-9)
+    assert got.result("AutoDeco").bits_per_byte is not None
+
+
+def shown(comparison: Comparison) -> list[str]:
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(comparison.table())
+    return console.export_text().splitlines()
 
 
 def test_the_plot_is_an_image_with_every_setting(comparison: Comparison, tmp_path: Path) -> None:

@@ -485,7 +485,7 @@ import torch
 from hanol.decoding import TemperatureHead, TopPHead, autodeco_loss
 
 recipe, top_p_loss, chunk, V = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-rows = 2 * chunk
+rows = chunk + 40
 torch.manual_seed(0)
 logits = torch.empty(rows, V).normal_()
 labels = torch.randint(V, (rows,))
@@ -504,7 +504,6 @@ def peak():
 run(4, 2)
 before = peak()
 run(rows, chunk)
-# "peak" sees only what exceeds the largest so far: the inputs were all of it but a few rows.
 print((peak() - before) / (4 * chunk * V))
 """
 
@@ -512,10 +511,10 @@ print((peak() - before) / (4 * chunk * V))
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("top_p_loss", ["soft", "mse"])
-def test_peak_memory_is_below_three_chunks(recipe: str, top_p_loss: str) -> None:
+def test_peak_memory_stays_below_two_chunks(recipe: str, top_p_loss: str) -> None:
     ran = subprocess.run(
-        [sys.executable, "-c", _PEAK, recipe, top_p_loss, "96", "151936"],
+        [sys.executable, "-c", _PEAK, recipe, top_p_loss, "256", "151936"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     chunks = float(ran.stdout)
-    assert 0.3 < chunks < 3
+    assert 0.3 < chunks < 2  # of 256 rows; the promise, for every size of a chunk, is 3

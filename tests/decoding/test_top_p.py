@@ -16,7 +16,10 @@ from hanol.errors import ConfigError, DataError, ShapeError
 METHODS = ["auto", "sort", "prefilter", "histogram"]
 V_LARGE = 151_936
 
-pytestmark = pytest.mark.parametrize("method", METHODS)
+
+@pytest.fixture(params=METHODS)
+def method(request: pytest.FixtureRequest) -> Any:
+    return request.param
 
 
 def warper_keep(logits_NV: Tensor, top_p_N: Tensor) -> Tensor:
@@ -103,6 +106,15 @@ def test_keeps_what_transformers_keeps(method: Any, V: int) -> None:
     assert keep[2].sum() == 1
 
 
+@pytest.mark.parametrize("V", [50, 3000])
+def test_a_top_p_beyond_its_range_counts_as_its_bound(method: Any, V: int) -> None:
+    logits = zipf("medium", 2, V=V).double()
+    top_p = torch.tensor([1.5, -0.5])
+    assert top_p_keep(logits, top_p, method).sum(-1).tolist() == [V, 1]
+    nearly = torch.tensor([1 - 1e-16, 1e-300], dtype=torch.float64)
+    assert top_p_keep(logits, nearly, method).sum(-1).tolist() == [V, 1]
+
+
 @pytest.mark.parametrize("P", [0.0, 1e-6, 0.3, 0.95, 1 - 1e-6, 1.0])
 def test_one_hot_rows(method: Any, P: float) -> None:
     logits = torch.full((2, 3000), -1e4)
@@ -152,6 +164,7 @@ def test_large_ties_at_a_large_vocabulary(method: Any) -> None:
     assert (keep & ~theirs & (logits.float() != least)).sum() == 0
 
 
+@pytest.mark.parametrize("method", METHODS)
 @settings(deadline=None, max_examples=80)
 @given(
     logits=st.lists(
@@ -228,6 +241,15 @@ def test_half_precision_is_computed_in_float32(method: Any, dtype: torch.dtype) 
     top_p = torch.tensor([0.9, 0.5], dtype=dtype)
     expected = top_p_keep(logits.float(), top_p.float(), method)
     assert torch.equal(top_p_keep(logits, top_p, method), expected)
+
+
+@pytest.mark.parametrize("kind", ["peaked", "medium", "flat"])
+def test_the_search_for_accelerators_finds_the_same_cut(kind: str) -> None:
+    """It looks at the 1,024 most likely tokens, and sorts the rows for which they are too few."""
+    logits = torch.cat([zipf(kind, 3, V=20_000), torch.zeros(1, 20_000)])
+    share = torch.tensor([0.2, 0.9, 0.99, 0.5], dtype=torch.float64)
+    cut = _top_p._window(logits, logits.amax(-1), share)
+    assert torch.equal(logits >= cut[:, None], definition_keep(logits, share))
 
 
 def test_no_rows(method: Any) -> None:

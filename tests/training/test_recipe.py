@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import BaseModel, ConfigDict, Field
 
 from hanol.errors import RecipeError
-from hanol.training import learning_rate, needs, read_recipe
+from hanol.training import learning_rate, needs, read_recipe, with_overrides
 from hanol.training._recipe import ScheduleSection
 
 ROOT = Path(__file__).parents[2]
@@ -97,9 +98,66 @@ def test_files_that_cannot_be_read(tmp_path) -> None:
         ("seed", "key=value"),
         ("stages.5.tokens=1", "no index"),
         ("name.x=1", "section"),
+        ("seed=[1", r"'seed': '\[1' is no value"),
+        ("seed=2020-13-45", "'seed': '2020-13-45' is no value: month"),
+        ("=3", "key=value"),
     ):
-        with pytest.raises(RecipeError, match=text):
+        with pytest.raises(RecipeError, match=text) as raised:
             read_recipe(present, [override])
+        assert "\n" not in str(raised.value)
+    (tmp_path / "date.yaml").write_text("a: 2020-13-45")
+    with pytest.raises(RecipeError, match="could not be read: month"):
+        read_recipe(tmp_path / "date.yaml")
+    (tmp_path / "latin.yaml").write_bytes(b"a: \xe9")
+    with pytest.raises(RecipeError, match="could not be read: 'utf-8'"):
+        read_recipe(tmp_path / "latin.yaml")
+
+
+class Inner(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    rate: float = Field(1.0, gt=0)
+
+
+class Other(BaseModel):
+    """A recipe of another room."""
+
+    model_config = ConfigDict(extra="forbid")
+    steps: int = 10
+    text: str = ""
+    inner: Inner = Inner()
+    many: list[int] = Field(default=[], max_length=2)
+
+
+def test_overrides_of_any_section() -> None:
+    made = with_overrides(
+        Other, {"many": [1, 2]},
+        ["steps=3", "inner.rate=5e-6", 'text="a\\nb"', "many.1=7"], "It",
+    )  # fmt: skip
+    assert made == Other(steps=3, inner=Inner(rate=5e-6), text="a\nb", many=[1, 7])
+    assert with_overrides(Other, {}, None, "It") == Other()
+    # The first of two is replaced, and what follows an equals sign is part of the value.
+    assert with_overrides(Other, {}, ["text=a", "text=b=c"], "It").text == "b=c"
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        ("stpes=1", "It is not valid: unknown key `stpes`, did you mean 'steps'"),
+        ("zzz=1", "unknown key `zzz`, known: inner, many, steps, text"),
+        ("inner.rat=1", "unknown key `inner.rat`, did you mean 'rate'"),
+        ("inner.rate=0", "`inner.rate`: .*greater than 0"),
+        ("steps=many", "`steps`: .*integer"),
+        ("steps=", "`steps`: .*integer"),
+        ("many=[1, 2, 3]", "`many`"),
+        ("many.0=1", "no index of a list of 0"),
+        ("text.x=1", "section"),
+        ("inner=[1", "is no value"),
+        ("steps", "form key=value"),
+    ],
+)
+def test_overrides_that_do_not_fit_a_section(override: str, text: str) -> None:
+    with pytest.raises(RecipeError, match=text):
+        with_overrides(Other, {"text": "", "many": []}, [override], "It")
 
 
 def test_schedule_warms_up_stays_and_decays() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hanol.cli._report import reported
-from hanol.errors import ConfigError, DataError
+from hanol.errors import ConfigError, DataError, RecipeError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -213,9 +213,15 @@ def train(
             decoding.HeadsRecipe, {}, settings, "The recipe of the heads"
         )
         verifier = None if verify is None else decoding.parse_verifier(verify)
+        own = out / "answers.jsonl"
+        if not resume and (own.exists() or any(out.glob("checkpoint-*"))):
+            # Said before an hour of sampling, which would replace the answers of that run.
+            raise RecipeError(
+                f"{str(out)!r} already holds a run. Go on with it by `--resume`, or give another "
+                "`--out`."
+            )
         rows = _spread(_rows(data, held_out=False), max_prompts)
         wrapped, tokenizer = _open(model, base_model, fresh=True)
-        own = out / "answers.jsonl"
         if verifier is not None and resume and own.exists():
             rows = decoding.read_rows(own)
         elif verifier is not None:
@@ -232,7 +238,11 @@ def train(
                 err=True,
             )
             rows = sampled.rows
-            out.mkdir(parents=True, exist_ok=True)
+            if not rows:
+                raise DataError(
+                    "There is no right answer to train on. Ask for more with `-n` or "
+                    "`--max-new-tokens`, or train on given completions without `--verify`."
+                )
             decoding.write_rows(rows, own)
         tokens = decoding.tokenize(rows, tokenizer, max_length)
         if tokens.num_empty or tokens.num_too_long:
@@ -301,6 +311,8 @@ def compare(
         from hanol import decoding
 
         verifier = decoding.parse_verifier(verify)
+        if png is not None and not png.parent.is_dir():
+            raise ConfigError(f"There is no folder {str(png.parent)!r} for the image.")
         rows = _spread(_rows(task, held_out=True), max_prompts)
         wrapped, tokenizer = _open(model, base_model, fresh=False)
         temperatures = [round(step * i, 2) for i in range(1, round(1.5 / step) + 1)]
@@ -341,7 +353,7 @@ def steer(
 ) -> None:
     """Train heads to follow words such as "be more diverse", in English and Korean, and report.
 
-    Example: hanol autodeco steer my-heads --data stdlib --set "template='# {command}\\n{prompt}'"
+    Example: hanol autodeco steer my-heads --data stdlib --set 'template="# {command}\\n{prompt}"'
     """
     with reported(as_json=as_json):
         from hanol import decoding, training

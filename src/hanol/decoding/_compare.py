@@ -17,6 +17,7 @@ from rich import box
 from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hanol.decoding._config import AutoDecoConfig
 from hanol.decoding._data import Row
 from hanol.decoding._likelihood import decoding_bits_per_byte
 from hanol.decoding._model import AutoDecoForCausalLM
@@ -442,11 +443,13 @@ def _bits_per_byte(
     greedy = any(isinstance(one, StaticSetting) and one.temperature == 0 for one in settings)
     if greedy or tokenizer is None or not any(row.completion for row in rows):
         return None
-    # Heads that nothing asks for, where the model has none.
-    with_heads = (
-        model if isinstance(model, AutoDecoForCausalLM) else AutoDecoForCausalLM.from_base(model)
-    )
-    return fmean(decoding_bits_per_byte(with_heads, tokenizer, rows, one) for one in settings)
+    if not isinstance(model, AutoDecoForCausalLM):
+        # Not `from_base`, which would freeze the user's model.
+        without = AutoDecoConfig(
+            base_config=model.config, enable_temperature_head=False, enable_top_p_head=False
+        )
+        model = AutoDecoForCausalLM(without, llm=model).train(model.training)
+    return fmean(decoding_bits_per_byte(model, tokenizer, rows, one) for one in settings)
 
 
 def _negated(interval: Interval) -> Interval:

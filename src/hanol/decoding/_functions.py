@@ -6,6 +6,7 @@ that the bundled model never saw are held out here too.
 
 import ast
 from collections.abc import Iterator
+from io import StringIO
 
 from hanol.decoding._data import Row
 from hanol.training import DataSection, documents, is_held_out
@@ -32,7 +33,8 @@ def function_rows(*, held_out: bool, share: float = 0.05) -> list[Row]:
             tree = ast.parse(document.text)
         except (SyntaxError, ValueError):
             continue  # the language reference
-        lines = document.text.splitlines(keepends=True)
+        # Not `splitlines`, which takes form feeds and other separators for ends of lines.
+        lines = StringIO(document.text).readlines()
         imports = "".join(
             "".join(lines[node.lineno - 1 : node.end_lineno])
             for node in tree.body

@@ -51,7 +51,7 @@ def top_p_keep(
         method: "sort" is the plain definition. "prefilter" sorts only what the first rule above
             leaves; "histogram" sorts only the tokens about as likely as the cut. All give the
             same set. "auto" takes the fastest for the device, the vocabulary and the row.
-        check: Look for NaN. Costs one synchronisation on an accelerator.
+        check: Look for NaN. Costs one more synchronisation on an accelerator.
 
     Returns:
         Boolean `keep_NV`; every row keeps at least one token.
@@ -162,13 +162,14 @@ def _sort(logits_NV: Tensor, max_N: Tensor, share_N: Tensor) -> Tensor:
 def _prefilter(logits_NV: Tensor, max_N: Tensor, share_N: Tensor, most: float = math.inf) -> Tensor:
     """The first rule; rows with more candidates than `most` get a histogram instead of a sort."""
     p_NV = logits_NV.softmax(-1)
-    needed_N = share_N * _total(p_NV)
+    held_N = p_NV.sum(-1, dtype=torch.float64)
+    needed_N = share_N * held_N / p_NV.amax(-1)  # as in `_total`
     cuts = []
-    for n, share in enumerate(share_N.tolist()):
+    for n, (share, held) in enumerate(zip(share_N.tolist(), held_N.tolist(), strict=True)):
         if share >= 1:  # everything is kept, wherever the cut is
             cuts.append(max_N[n])
             continue
-        tokens_K = torch.from_numpy(_candidates(p_NV[n].numpy(), share))
+        tokens_K = torch.from_numpy(_candidates(p_NV[n].numpy(), held, share * held))
         if len(tokens_K) > most:
             row = slice(n, n + 1)
             cuts.append(_histogram(logits_NV[row], max_N[row], share_N[row])[0])
@@ -178,13 +179,13 @@ def _prefilter(logits_NV: Tensor, max_N: Tensor, share_N: Tensor, most: float = 
     return torch.stack(cuts)
 
 
-def _candidates(p_V: NDArray[Any], share: float) -> NDArray[np.intp]:
+def _candidates(p_V: NDArray[Any], held: float, needed: float) -> NDArray[np.intp]:
     """Tokens that the first rule leaves, applied to what it left until little changes."""
-    p_K, held, tokens_K = p_V, 1.0, None
+    p_K, tokens_K = p_V, None
     while True:
-        # All but `share` of what the candidates hold is shared by those from a token on. The
-        # 1e-6 is for rounding.
-        least = (held - share - 1e-6) / len(p_K)
+        # What the candidates hold beyond the needed is shared by those from a token on. The 1e-6
+        # is for rounding.
+        least = (held - needed - 1e-6) / len(p_K)
         at_K = np.flatnonzero(p_K >= least)
         few = len(at_K) < 0.7 * len(p_K)
         tokens_K = at_K if tokens_K is None else tokens_K[at_K]
@@ -212,7 +213,6 @@ def _histogram(logits_NV: Tensor, max_N: Tensor, share_N: Tensor) -> Tensor:
     below_NV = max_N.unsqueeze(-1) - logits_NV
     mass_NV = below_NV.neg().exp_().double()
     total_N = mass_NV.sum(-1)
-    needed_N = share_N * total_N
     # How far below the largest logit the first rule looks, and a little more.
     rest_N = (1 - share_N).clamp_min(0) * total_N / logits_NV.shape[1]
     reach_N1 = (1e-3 - rest_N.log()).clamp(1e-3, 1e4).unsqueeze(-1)
@@ -220,7 +220,9 @@ def _histogram(logits_NV: Tensor, max_N: Tensor, share_N: Tensor) -> Tensor:
     bin_NV = (below_NV * (_BINS / reach_N1).to(below_NV.dtype)).clamp_max_(_BINS).long()
     mass_NB = mass_NV.new_zeros(len(mass_NV), _BINS + 1).scatter_add_(1, bin_NV, mass_NV)
     running_NB = mass_NB.cumsum(-1)
-    crossed_N = (running_NB < needed_N.unsqueeze(-1)).sum(-1).clamp_max_(_BINS)
+    # At most what the bins hold: rounding must not look for more.
+    needed_N = torch.minimum(share_N * total_N, running_NB[:, -1])
+    crossed_N = (running_NB < needed_N.unsqueeze(-1)).sum(-1)
     before_N = (running_NB - mass_NB).gather(-1, crossed_N.unsqueeze(-1)).squeeze(-1)
     cuts = []
     for n, crossed in enumerate(crossed_N):

@@ -184,7 +184,7 @@ def read_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
         near = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         hint = f" Beside it: {', '.join(near)}." if near else ""
         raise RecipeError(f"There is no recipe {str(path)!r}.{hint}") from err
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as err:
+    except (OSError, ValueError, yaml.YAMLError) as err:  # a date that does not exist, no UTF-8
         cause = " ".join(str(err).split())
         raise RecipeError(f"The recipe {str(path)!r} could not be read: {cause}") from err
     if not isinstance(content, dict):
@@ -221,7 +221,7 @@ def _override(content: dict[str, Any], text: str) -> None:
         raise RecipeError(f"An override has the form key=value, but got {text!r}.")
     try:
         parsed = yaml.safe_load(value)
-    except yaml.YAMLError as err:
+    except (yaml.YAMLError, ValueError) as err:  # ValueError: a date that does not exist
         raise RecipeError(f"{key!r}: {value!r} is no value: {' '.join(str(err).split())}") from err
     *parents, last = key.strip().split(".")
     place: Any = content
