@@ -142,7 +142,7 @@ def test_a_likely_text_costs_less_when_the_choice_is_sharper(byte_tokenizer) -> 
 
     by_temperature = [bits(t) for t in (0.2, 0.5, 1.0, 1.5, 2.0)]
     assert by_temperature == sorted(by_temperature)
-    assert len(set(by_temperature)) == 5
+    assert by_temperature[-1] > by_temperature[2] > by_temperature[0]
     # Two tokens share almost everything: a bit for each of "y" and the end.
     assert by_temperature[0] == pytest.approx(2, abs=1e-4)
 

@@ -11,9 +11,9 @@ from hanol.claims._claim import Claim, Measurement
 from hanol.claims._small import accuracy, mean_and_spread, small_model, train
 from hanol.worlds import mqar
 
-_TRAIN_PAIRS = (8, 16, 32)  # 3 * 32 + 1 = 97 tokens at most
-_TEST_PAIRS = (32, 64, 128)  # 97, 193, 385 tokens
-_VOCAB_SIZE = 257  # 128 keys
+_TRAIN_PAIRS = (4, 8, 12)  # 3 * 12 + 1 = 37 tokens at most
+_TEST_PAIRS = (12, 20, 32)  # 37, 61, 97 tokens
+_VOCAB_SIZE = 65  # 32 keys
 _STEPS = 600
 _RATE = 4e-3
 _KINDS = ("nope", "rope")
@@ -130,11 +130,11 @@ NOPE_EXTRAPOLATION = Claim(
     paper="Long-context average at 128k: 54.5 without positions, 51.8 with rotary positions "
     "(RULER 84.3 against 78.8) (arXiv 2510.26692, table 5).",
     scale="4 layers of width 128 (3 KDA, 1 latent attention), trained on associative recall of up "
-    "to 97 tokens (8, 16 and 32 pairs in turn, 600 steps of about 2,000 tokens), tested at 97, "
-    "193 and 385 tokens (32, 64, 128 pairs); rotary positions on the shared key part, "
+    "to 37 tokens (4, 8 and 12 pairs in turn, 600 steps of about 2,000 tokens), tested at 37, "
+    "61 and 97 tokens (12, 20, 32 pairs); rotary positions on the shared key part, "
     "base 10,000.",
-    expectation="Shown if both learn recall at 97 tokens (at least 50 %) and the model without "
-    "positions loses less accuracy from 97 to 385 tokens, by more than twice the standard "
+    expectation="Shown if both learn recall at 37 tokens (at least 50 %) and the model without "
+    "positions loses less accuracy from 37 to 97 tokens, by more than twice the standard "
     "error of the difference.",
     larger="Pre-train recipes/kimi-linear/350m.yaml at 4,096 tokens both ways and test RULER at "
     "32k to 128k.",
