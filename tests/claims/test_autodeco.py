@@ -21,8 +21,8 @@ from hanol.claims._autodeco_overhead import (
 )
 
 NAMES = [
-    "beats-default", "matches-oracle", "overhead", "pass-at-k", "single-heads", "token-adaptive",
-    "training-fixed-points",
+    "beats-default", "matches-oracle", "overhead", "pass-at-k", "single-heads", "steering",
+    "token-adaptive", "training-fixed-points",
 ]  # fmt: skip
 
 

@@ -7,6 +7,7 @@ expectation that was written before the run.
 from hanol.claims._autodeco import WORLD_CLAIMS as _WORLD_CLAIMS
 from hanol.claims._autodeco_fixed_points import TRAINING_FIXED_POINTS as _TRAINING_FIXED_POINTS
 from hanol.claims._autodeco_overhead import OVERHEAD as _OVERHEAD
+from hanol.claims._autodeco_steering import STEERING as _STEERING
 from hanol.claims._claim import (
     Claim,
     ClaimResult,
@@ -34,6 +35,7 @@ _CLAIMS = (
     _OVERHEAD,
     _PREFILL_LINEAR,
     _SCALING_MACHINERY,
+    _STEERING,
     _SYNTHETIC_TASKS,
     _TRAINING_FIXED_POINTS,
 )

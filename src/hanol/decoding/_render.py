@@ -1,7 +1,7 @@
 """A trace to look at: in a terminal, as a page, as an image.
 
-Everywhere a token's background is its temperature, on one scale from blue (0) over white (1) to
-red (2), and the bar under it is as high as its top-p.
+Everywhere a token's background is its temperature, from blue (the lowest of the trace) over white
+to red (the highest), and the bar under it is as high as its top-p.
 """
 
 import html
@@ -19,7 +19,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from hanol.decoding._trace import DecodingTrace, TracedToken
 
-_SCALE = ((96, 165, 250), (243, 244, 246), (248, 113, 113))  # at temperature 0, 1 and 2
+_SCALE = ((96, 165, 250), (243, 244, 246), (248, 113, 113))  # at the lowest, middle, highest
 _INK, _BAR, _TRACK, _FAINT = "#111827", "#1e40af", "#e0e7ff", "#6b7280"
 _BARS = "▁▂▃▄▅▆▇█"
 _NO_TEXT = "◌"
@@ -53,6 +53,7 @@ class TraceText:
         self._trace = trace
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        low, high = _range(self._trace.tokens)
         for row in _rows(self._trace, options.max_width):
             text, bars = Text(no_wrap=True), Text(no_wrap=True)
             for token, shown, _, width in row:
@@ -60,14 +61,15 @@ class TraceText:
                     text.append(shown, style="dim")
                     bars.append(" " * width)
                 else:
-                    text.append(shown, style=f"black on {_css(_rgb(token.temperature))}")
+                    colour = _css(_rgb(token.temperature, low, high))
+                    text.append(shown, style=f"black on {colour}")
                     bars.append(_bar(token.top_p) * width, style="blue")
             yield text
             if bars.plain.strip():
                 yield bars
         legend = Text("temperature ")
-        for value in (0.0, 0.5, 1.0, 1.5, 2.0):
-            legend.append(f" {value:.1f} ", style=f"black on {_css(_rgb(value))}")
+        for value in (low + (high - low) * i / 4 for i in range(5)):
+            legend.append(f" {value:.2f} ", style=f"black on {_css(_rgb(value, low, high))}")
         legend.append("  top-p ")
         legend.append(_BARS, style="blue")
         legend.append(" 0 to 1")
@@ -79,15 +81,17 @@ class TraceText:
 
 def to_html(trace: "DecodingTrace") -> str:
     """A page without scripts that needs nothing else. All text is escaped."""
+    low, high = _range(trace.tokens)
     spans = "".join(
-        f'<span style="--c:{_css(_rgb(token.temperature))};--p:{_share(token.top_p):.3f}" '
+        f'<span style="--c:{_css(_rgb(token.temperature, low, high))};'
+        f'--p:{_share(token.top_p):.3f}" '
         f'title="{html.escape(_values(token))}">{html.escape(_shown(token.text))}</span>'
         for token in trace.tokens
     )
     prompt = html.escape(_shown(trace.prompt)) if trace.prompt else ""
     curves = _curve("temperature", [token.temperature for token in trace.tokens], 2.0, "#dc2626")
     curves += _curve("top-p", [token.top_p for token in trace.tokens], 1.0, _BAR)
-    low, middle, high = (_css(colour) for colour in _SCALE)
+    blue, white, red = (_css(colour) for colour in _SCALE)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
@@ -105,12 +109,12 @@ background:linear-gradient({_BAR},{_BAR}) 0 100%/100% calc(var(--p)*9px) no-repe
 linear-gradient({_TRACK},{_TRACK}) 0 100%/100% 9px no-repeat,var(--c)}}
 pre span:hover{{outline:2px solid {_INK}}}
 .scale{{display:inline-block;width:14rem;height:.9rem;margin:0 .5rem;vertical-align:middle;
-border:1px solid #d1d5db;background:linear-gradient(90deg,{low},{middle},{high})}}
+border:1px solid #d1d5db;background:linear-gradient(90deg,{blue},{white},{red})}}
 .key{{color:{_FAINT}}}
 svg{{width:100%;height:auto;display:block;margin-top:1rem}}
 svg text{{font:12px system-ui,sans-serif;fill:{_FAINT}}}
 </style></head><body>
-<p>temperature: 0<b class="scale"></b>2, white is 1. The bar under a token is its top-p.<br>
+<p>temperature: {low:.2f}<b class="scale"></b>{high:.2f}. The bar under a token is its top-p.<br>
 <span class="key">{html.escape(_KEY)}. Point at a token for its values.<br>
 {html.escape(_summary(trace.tokens))}</span></p>
 <pre><i>{prompt}</i>{spans}</pre>
@@ -144,15 +148,16 @@ def to_png(trace: "DecodingTrace", path: Path) -> None:
         return axes
 
     page = place(lines * _LINE)
-    _draw_text(page, rows, families, fonts)
+    _draw_text(page, rows, families, fonts, _range(trace.tokens))
 
     scale = figure.add_axes((_LEFT / _WIDTH, (height - 0.32) / height, 2.4 / _WIDTH, 0.13 / height))
     colours = LinearSegmentedColormap.from_list(
         "temperature", [[part / 255 for part in colour] for colour in _SCALE]
     )
+    low, high = _range(trace.tokens)
     figure.colorbar(
-        ScalarMappable(Normalize(0, 2), colours), cax=scale, orientation="horizontal",
-        ticks=[0, 0.5, 1, 1.5, 2],
+        ScalarMappable(Normalize(low, high), colours), cax=scale, orientation="horizontal",
+        ticks=[low, (low + high) / 2, high], format="%.2f",
     )  # fmt: skip
     scale.tick_params(labelsize=7, length=2, pad=1)
     key = f"background: temperature    bar below: top-p, 0 to 1\n{_KEY}"
@@ -185,7 +190,13 @@ def to_png(trace: "DecodingTrace", path: Path) -> None:
     figure.savefig(path, dpi=130, format="png")
 
 
-def _draw_text(axes: Any, rows: list[list[_Piece]], families: list[str], fonts: list[Any]) -> None:
+def _draw_text(
+    axes: Any,
+    rows: list[list[_Piece]],
+    families: list[str],
+    fonts: list[Any],
+    scale: tuple[float, float],
+) -> None:
     from matplotlib.patches import Rectangle
 
     shown = rows if len(rows) <= _ROWS + 1 else rows[:_ROWS]
@@ -215,7 +226,7 @@ def _draw_text(axes: Any, rows: list[list[_Piece]], families: list[str], fonts: 
         for token, text, column, width in row:
             write(column, number + 0.33, text, _FAINT if token is None else _INK)
             if token is not None:
-                colour = [part / 255 for part in _rgb(token.temperature)]
+                colour = [part / 255 for part in _rgb(token.temperature, *scale)]
                 bar = 0.26 * _share(token.top_p)
                 for bottom, height, face in (
                     (number, 0.64, colour), (number + 0.66, 0.26, _TRACK),
@@ -301,10 +312,19 @@ def _bar(top_p: float) -> str:
     return _BARS[min(len(_BARS) - 1, int(_share(top_p) * len(_BARS)))]
 
 
-def _rgb(temperature: float) -> tuple[int, int, int]:
-    low, high = _SCALE[:2] if temperature < 1 else _SCALE[1:]
-    share = _share(temperature if temperature < 1 else temperature - 1)
-    red, green, blue = (round(a + (b - a) * share) for a, b in zip(low, high, strict=True))
+def _range(tokens: "Sequence[TracedToken]") -> tuple[float, float]:
+    """Lowest and highest temperature, apart enough that noise has no colours."""
+    values = [token.temperature for token in tokens] or [1.0]
+    low, high = min(values), max(values)
+    wider = max(0.0, 0.1 - (high - low)) / 2
+    return low - wider, high + wider
+
+
+def _rgb(temperature: float, low: float, high: float) -> tuple[int, int, int]:
+    place = 2 * _share((temperature - low) / (high - low))
+    first, second = _SCALE[:2] if place < 1 else _SCALE[1:]
+    share = place if place < 1 else place - 1
+    red, green, blue = (round(a + (b - a) * share) for a, b in zip(first, second, strict=True))
     return red, green, blue
 
 
