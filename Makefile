@@ -8,8 +8,13 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 .PHONY: quickstart test test-slow lint format reference docs clean \
         bench bench-attention bench-compression bench-optimizer bench-autodeco
 
-quickstart: $(VENV)/.core  ## let the bundled model complete a Python function
+quickstart: $(VENV)/.core  ## let the bundled model complete Python functions
 	@$(BIN)/hanol generate tiny --max-new-tokens 64 --temperature 0 < recipes/tiny/prompt.py
+	@echo "\nWith its own temperature and top-p for every token:\n"
+	@$(BIN)/hanol autodeco show tiny-autodeco --max-new-tokens 48 --seed 3 < recipes/tiny/prompt.py
+	@echo "\nHow many function bodies of modules that it never saw does Python's parser accept?"
+	@$(BIN)/hanol autodeco compare tiny-autodeco --task stdlib --max-prompts 16 -n 2 \
+		--max-new-tokens 48 --step 0.5
 
 test: $(VENV)/.dev  ## the tests that CI runs
 	$(PYTEST) -m "not slow"
