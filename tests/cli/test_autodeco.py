@@ -397,3 +397,20 @@ def test_what_cannot_be_done_is_said_in_one_line(
     assert len(lines) == 1
     assert lines[0].startswith("hanol: ")
     assert not (tmp_path / "out" / "answers.jsonl").exists()
+
+
+def test_generate_takes_a_checkpoint_with_heads(folder: Path, tmp_path: Path) -> None:
+    merged = str(tmp_path / "merged")
+    assert (
+        runner.invoke(
+            app, ["autodeco", "merge", str(folder / "heads"), str(folder / "base"), merged]
+        ).exit_code
+        == 0
+    )
+    texts = []
+    for model in (str(folder / "heads"), merged):
+        arguments = ["generate", model, "-p", "def f", "--max-new-tokens", "6", "--json"]
+        done = runner.invoke(app, arguments)
+        assert done.exit_code == 0, done.output
+        texts.append(json.loads(done.stdout)["samples"][0]["text"])
+    assert texts[0] == texts[1]

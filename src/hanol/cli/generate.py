@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,7 +11,9 @@ from hanol.cli._report import reported
 from hanol.errors import ConfigError
 
 if TYPE_CHECKING:
-    from hanol.models import CacheSize, Generation
+    import torch
+
+    from hanol.models import CacheSize, Generation, Loaded
 
 
 def generate(
@@ -42,7 +45,7 @@ def generate(
             prompt = sys.stdin.read()
         from hanol import models
 
-        loaded = models.load(model, dtype=None if dtype is None else models.dtype_named(dtype))
+        loaded = _load(model, None if dtype is None else models.dtype_named(dtype))
 
         def show(text: str) -> None:
             sys.stdout.write(text)
@@ -70,7 +73,8 @@ def generate(
             )
             if not as_json:
                 show_first("")
-        cache = models.cache_size(loaded.model.config, loaded.model.dtype.itemsize)
+        base = getattr(loaded.model, "llm", loaded.model)  # of a model with heads
+        cache = models.cache_size(base.config, base.dtype.itemsize)
     if as_json:
         entries = [
             {
@@ -84,6 +88,22 @@ def generate(
         return
     typer.echo()
     _panel(model, samples[0], cache)
+
+
+def _load(spec: str, dtype: "torch.dtype | None") -> "Loaded":
+    """A model with its tokenizer; one with AutoDeco's heads chooses temperature and top-p."""
+    from hanol import models
+
+    config = Path(models.resolve(spec)) / "config.json"
+    # Looked at first: importing what heads need takes a second.
+    if config.exists() and json.loads(config.read_text("utf-8")).get("model_type") != "autodeco":
+        return models.load(spec, dtype=dtype)
+    from hanol import decoding
+
+    if models.load_config(spec).model_type != decoding.AutoDecoConfig.model_type:
+        return models.load(spec, dtype=dtype)
+    model = decoding.AutoDecoForCausalLM.from_pretrained(spec, dtype=dtype)
+    return models.Loaded(model, decoding.load_tokenizer(spec))
 
 
 def _panel(model: str, sample: "Generation", cache: "CacheSize") -> None:

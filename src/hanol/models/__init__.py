@@ -11,7 +11,15 @@ from hanol.models._build import build, cast, dtype_named
 from hanol.models._generate import Generation, generate
 from hanol.models._gguf import to_gguf
 from hanol.models._inspect import CacheSize, ModelReport, cache_size, inspect
-from hanol.models._load import Loaded, bundled_names, load, load_config, load_model, load_tokenizer
+from hanol.models._load import (
+    Loaded,
+    bundled_names,
+    load,
+    load_config,
+    load_model,
+    load_tokenizer,
+    resolve,
+)
 from hanol.models._meta import MetaLlama, llama_from_meta, llama_to_meta, merge_meta_parts
 from hanol.models._official import no_progress_bars, replace_folder, save
 from hanol.models._presets import kimi_config, preset, preset_names
@@ -44,6 +52,7 @@ __all__ = [
     "preset",
     "preset_names",
     "replace_folder",
+    "resolve",
     "save",
     "to_gguf",
 ]

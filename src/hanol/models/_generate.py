@@ -145,7 +145,8 @@ def _one(
 ) -> Generation:
     ends = model.generation_config.eos_token_id
     ends = [ends] if isinstance(ends, int) else ends or []
-    sampling: dict[str, Any] = {"do_sample": False}
+    # Greedy: transformers would warn of values of the model's own that have no effect.
+    sampling: dict[str, Any] = {"do_sample": False, "temperature": 1.0, "top_p": 1.0, "top_k": 50}
     if temperature > 0:
         sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
     if model.config.model_type == "kimi_linear":  # exact under any split: bounds the memory
