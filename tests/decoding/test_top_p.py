@@ -279,3 +279,10 @@ def test_wrong_shapes_are_named(method: Any) -> None:
         top_p_keep(torch.zeros(2, 0), torch.ones(2), method)
     with pytest.raises(ConfigError, match="`method` is 'quick'"):
         top_p_keep(torch.zeros(2, 5), torch.ones(2), "quick")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_negative_top_p_on_a_flat_row_keeps_one_token(method: Any) -> None:
+    logits_NV = 0.1 * torch.randn(2, 5000, generator=torch.Generator().manual_seed(0))
+    keep_NV = top_p_keep(logits_NV, torch.tensor([-0.1, 0.0]), method)
+    assert torch.equal(keep_NV.nonzero()[:, 1], logits_NV.argmax(-1))

@@ -75,7 +75,7 @@ def top_p_keep(
     max_N = logits_NV.amax(-1)
     if check:
         _refuse_bad_rows(max_N, top_p_N)
-    share_N = top_p_N.detach().double()
+    share_N = top_p_N.detach().double().clamp_min(0)
     search = _search(method, logits_NV)
     rows = max(1, _BLOCK // logits_NV.shape[1])
     blocks = zip(logits_NV.split(rows), max_N.split(rows), share_N.split(rows), strict=True)
