@@ -29,7 +29,7 @@ _NOISE = 0.1
 _PROMPT = 3  # tokens: the mark and two free ones
 _PROBLEMS = 100
 _SAMPLES = 16
-_FUNCTIONS = 40
+_FUNCTIONS = 24
 _PAPER = "arXiv 2510.26697"
 
 
@@ -100,10 +100,12 @@ def code_run(seed: int, quick: bool) -> Comparison:
     rows = [rows[i * len(rows) // number] for i in range(number)]
     task = Task.from_rows(
         "code", rows, decoding.parse_verifier("python:body"), tokenizer,
-        max_new_tokens=8 if quick else 96,
+        max_new_tokens=8 if quick else 64,
     )  # fmt: skip
     grid: dict[str, Any] = {"temperatures": (0.5, 1.0), "top_ps": (0.5, 1.0)} if quick else {}
-    return decoding.compare(model, tokenizer, task, samples=2 if quick else 8, seed=seed, **grid)
+    return decoding.compare(
+        model, tokenizer, task, samples=2 if quick else 4, seed=seed, batch_size=96, **grid
+    )
 
 
 def world_base(world: Brainstorm, seed: int, quick: bool) -> PreTrainedModel:
@@ -342,8 +344,8 @@ _SCALE = (
     "sums modulo 8; a Llama of 4 layers and width 128 trained on it for 1,500 steps with a tenth "
     "of the sums' labels wrong; heads trained for 400 steps on its own right texts of 4,096 "
     "sampled at temperature 1. 100 prompts, 16 texts each, all 150 static pairs in steps of 0.1; "
-    "intervals from resampling prompts. Code: `tiny` with its bundled heads on 40 functions of "
-    "the standard library's held-out modules, 8 bodies of up to 96 tokens each; right is what "
+    "intervals from resampling prompts. Code: `tiny` with its bundled heads on 24 functions of "
+    "the standard library's held-out modules, 4 bodies of up to 64 tokens each; right is what "
     "`ast.parse` accepts; the static pair by the paper's search, temperature first."
 )
 _LARGER = (
