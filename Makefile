@@ -50,7 +50,7 @@ reference: $(VENV)/.dev  ## write docs/cli.md from the commands themselves
 	$(BIN)/python -m typer hanol.cli._app utils docs --name hanol --output docs/cli.md
 
 docs: $(VENV)/.docs  ## build the documentation into site/, warnings are errors
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean:
 	rm -rf $(VENV) site runs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
