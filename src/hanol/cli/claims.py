@@ -37,8 +37,12 @@ def list_claims(folder: _Folder = Path("claims"), as_json: _AsJson = False) -> N
 
 @app.command()
 def run(
-    claim: Annotated[
-        str, typer.Argument(help='Id of a claim, as `list` prints it, or of a system: "autodeco".')
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CLAIM...",
+            help='Ids of claims, as `list` prints them, or of systems: "autodeco".',
+        ),
     ],
     seeds: Annotated[int, typer.Option(help="Number of seeds: 0, 1, ...")] = 3,
     quick: Annotated[
@@ -47,7 +51,9 @@ def run(
     folder: _Folder = Path("claims"),
     as_json: _AsJson = False,
 ) -> None:
-    """Run a claim, or all of a system, and record the verdicts; with --json one object a line.
+    """Run claims, or all of a system, and record the verdicts; with --json one object a line.
+
+    Claims of one command share what they train.
 
     Example: hanol claims run kimi-linear.kv-cache
     """
@@ -59,7 +65,7 @@ def run(
         # Experiments say how far they are; standard output is for the verdict.
         logging.basicConfig(format="%(message)s")
         logging.getLogger("hanol.claims").setLevel(logging.INFO)
-        chosen = claims.find_claims(claim)
+        chosen = [one for name in names for one in claims.find_claims(name)]
         for one in chosen:
             result = claims.run_claim(one, range(seeds), quick=quick)
             if not quick:
