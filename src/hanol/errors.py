@@ -9,6 +9,12 @@ HanolError
 ├── CacheError            a cache from another model, or one that cannot be cropped (ValueError)
 ├── DataError             training or evaluation data that cannot be used (ValueError)
 ├── TrainingError         a run that had to stop: loss not finite, disk full (RuntimeError)
+├── EngineError           a model that did not answer: endpoint down, prompt too long (RuntimeError)
+├── DocumentError         a document that cannot be read: encrypted, scanned, broken (ValueError)
+├── LibraryError          an index that cannot be used: empty, other embedder (ValueError)
+├── AddressError          an address or path that must not be opened (ValueError)
+├── SandboxError          code that cannot be run safely here (RuntimeError)
+├── ResearchError         a research run that cannot be started or resumed (ValueError)
 └── MissingExtraError     an optional dependency is not installed (ImportError)
 
 The command line prints any of these as one line and exits with 1; everything else is a bug and
@@ -67,6 +73,30 @@ class DataError(HanolError, ValueError):
 
 class TrainingError(HanolError, RuntimeError):
     """A training run that had to stop."""
+
+
+class EngineError(HanolError, RuntimeError):
+    """A model that did not answer: endpoint down, key refused, prompt longer than the window."""
+
+
+class DocumentError(HanolError, ValueError):
+    """A document that cannot be read: encrypted, scanned, broken, of an unknown kind."""
+
+
+class LibraryError(HanolError, ValueError):
+    """An index that cannot be used: empty, or made by another version or embedder."""
+
+
+class AddressError(HanolError, ValueError):
+    """An address or a path that must not be opened: private network, outside the folder."""
+
+
+class SandboxError(HanolError, RuntimeError):
+    """Code that cannot be run in isolation on this machine."""
+
+
+class ResearchError(HanolError, ValueError):
+    """A research run that cannot be started, resumed or replayed."""
 
 
 class MissingExtraError(HanolError, ImportError):

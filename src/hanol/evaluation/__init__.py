@@ -1,0 +1,1 @@
+"""Evaluation: scores of answers against references, with intervals; judges; aggregates."""

@@ -1,0 +1,126 @@
+"""What happens in a run, as typed events: streamed to the caller and kept in `events.jsonl`.
+
+The log is the run: everything else (report, export, resumed state, replay) is computed from it.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from hanol.retrieval import Source
+
+Mode = Literal["react", "markov", "resum"]
+Purpose = Literal["turn", "forced_answer", "summary", "extract", "condense", "synthesis"]
+Termination = Literal[
+    "answer", "no_answer", "max_calls", "max_tokens", "max_seconds", "max_money", "format_errors"
+]
+
+
+class _Event(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    number: int = Field(description="Position in the log, from 0.")
+    time: float = Field(description="Seconds since the epoch, when it was written.")
+
+
+class RunStarted(_Event):
+    """The first event: everything that decides what the run will do."""
+
+    type: Literal["run_started"] = "run_started"
+    run_id: str
+    question: str
+    mode: Mode
+    model: str
+    settings: dict[str, Any] = Field(description="Budget, sampling, limits; what resume compares.")
+    system_prompt: str
+    tools: list[str]
+    library: str | None = Field(description="Folder of the documents.")
+    library_version: str | None
+    versions: dict[str, str]
+    parent: str | None = Field(default=None, description="Run and step that this one forked from.")
+
+
+class ModelAnswered(_Event):
+    """One call of the model finished."""
+
+    type: Literal["model_answered"] = "model_answered"
+    step: int = Field(description="Round of the run, from 1.")
+    purpose: Purpose
+    request_sha256: str = Field(description="Of the request: a replay must ask for the same.")
+    text: str
+    finish_reason: Literal["stop", "length"]
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+    seconds: float
+    money: float = 0.0
+
+
+class ToolReturned(_Event):
+    """One tool call finished."""
+
+    type: Literal["tool_returned"] = "tool_returned"
+    step: int
+    call: int = Field(description="Which call of the turn, from 0.")
+    name: str
+    arguments: dict[str, Any]
+    text: str = Field(description="What the model was shown, before escaping.")
+    sources: list[Source]
+    addresses: list[str] = []
+    failed: bool
+    seconds: float
+
+
+class TurnRejected(_Event):
+    """The model's turn could not be used; it is told why."""
+
+    type: Literal["turn_rejected"] = "turn_rejected"
+    step: int
+    error: str = Field(description="One of the parser's error kinds.")
+    text: str = Field(description="What the model is told.")
+
+
+class ReportUpdated(_Event):
+    """Markov mode: the report that the next round starts from."""
+
+    type: Literal["report_updated"] = "report_updated"
+    step: int
+    report: str
+    kept: bool = Field(description="The round wrote none; the last one stays.")
+
+
+class ContextRestarted(_Event):
+    """ReSum mode: the conversation starts again from a summary."""
+
+    type: Literal["context_restarted"] = "context_restarted"
+    step: int
+    summary: str
+
+
+class RunEnded(_Event):
+    """The last event."""
+
+    type: Literal["run_ended"] = "run_ended"
+    step: int
+    termination: Termination
+    answer: str | None
+    citations: dict[str, Any] | None = Field(description="What `check_citations` found.")
+    model_calls: int
+    tool_calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+    money: float
+
+
+Event = Annotated[
+    RunStarted
+    | ModelAnswered
+    | ToolReturned
+    | TurnRejected
+    | ReportUpdated
+    | ContextRestarted
+    | RunEnded,
+    Field(discriminator="type"),
+]
+event_adapter: TypeAdapter[Event] = TypeAdapter(Event)

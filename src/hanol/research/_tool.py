@@ -1,0 +1,66 @@
+"""What a tool of the agent is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from hanol.engines import Engine
+from hanol.retrieval import Ledger, Library, Source
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a tool gave back.
+
+    Args:
+        text: What the model reads, sources numbered [k]; not yet escaped or fenced, the loop does
+            that.
+        sources: The numbered texts behind it, as they stand in the ledger.
+        addresses: Addresses that `visit` may open from now on because this result names them.
+        failed: The tool could not do what was asked; `text` says why and what to try.
+    """
+
+    text: str
+    sources: tuple[Source, ...] = ()
+    addresses: tuple[str, ...] = ()
+    failed: bool = False
+
+
+@dataclass
+class ToolContext:
+    """What one run lends to its tools.
+
+    Args:
+        ledger: Numbered sources of the run; tools add to it.
+        library: The indexed folder, if there is one.
+        engine: Reads long pages for `visit`; None takes the best passages instead.
+        addresses: What `visit` may open: named by the user, by a search, or on a visited page.
+    """
+
+    ledger: Ledger
+    library: Library | None = None
+    engine: Engine | None = None
+    addresses: set[str] = field(default_factory=set)
+
+
+class Tool(Protocol):
+    """One tool, described to the model by a JSON schema."""
+
+    @property
+    def name(self) -> str:
+        """As the model writes it, matched exactly."""
+        ...
+
+    @property
+    def description(self) -> str:
+        """One paragraph for the system prompt."""
+        ...
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """JSON schema of the arguments."""
+        ...
+
+    async def run(self, arguments: Mapping[str, Any], context: ToolContext) -> Observation:
+        """Run one call whose arguments fit the schema. Failures are observations, not errors."""
+        ...

@@ -1,0 +1,117 @@
+"""What retrieval hands out: passages of documents, and the numbered sources of a run."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pydantic import BaseModel
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A stretch of a document's text.
+
+    Args:
+        id: Number of the passage in its index.
+        address: What `visit` opens: "doc://<8 hex>/<relative path>#p<page>", the hex digits from
+            the hash of the content, without "#p" for documents that have no pages.
+        document: Path relative to the library's folder, with "/" on every system.
+        page: Page, slide or sheet, from 1; None for formats without.
+        title: Title of the document, or its file name.
+        text: The passage itself.
+        start: Where it begins in the text of its page (of the document, without pages), in
+            characters.
+        end: Where it ends, exclusive.
+        sha256: Of the document's bytes, 64 hex digits.
+        score: Higher is better; comparable within one search only.
+        highlights: Spans of `text`, in characters, that matched the query.
+    """
+
+    id: int
+    address: str
+    document: str
+    page: int | None
+    title: str
+    text: str
+    start: int
+    end: int
+    sha256: str
+    score: float = 0.0
+    highlights: tuple[tuple[int, int], ...] = ()
+
+
+class Source(BaseModel, frozen=True):
+    """What a number in square brackets stands for in one run: text that was really retrieved."""
+
+    number: int
+    address: str
+    title: str
+    page: int | None = None
+    start: int | None = None
+    end: int | None = None
+    sha256: str
+    text: str
+
+
+class Ledger:
+    """The numbered sources of one run. The same text of the same place keeps its number."""
+
+    def __init__(self) -> None:
+        self._sources: dict[int, Source] = {}
+        self._numbers: dict[tuple[str, str], int] = {}
+
+    def cite(
+        self,
+        text: str,
+        *,
+        address: str,
+        title: str,
+        sha256: str,
+        page: int | None = None,
+        start: int | None = None,
+        end: int | None = None,
+    ) -> Source:
+        """Give a retrieved text its number, or find the one it has."""
+        number = self._numbers.get((address, text), len(self._sources) + 1)
+        if number not in self._sources:
+            self.add(
+                Source(
+                    number=number,
+                    address=address,
+                    title=title,
+                    page=page,
+                    start=start,
+                    end=end,
+                    sha256=sha256,
+                    text=text,
+                )
+            )
+        return self._sources[number]
+
+    def cite_passage(self, passage: Passage) -> Source:
+        """As `cite`, for a passage of a library."""
+        return self.cite(
+            passage.text,
+            address=passage.address,
+            title=passage.title,
+            sha256=passage.sha256,
+            page=passage.page,
+            start=passage.start,
+            end=passage.end,
+        )
+
+    def add(self, source: Source) -> None:
+        """Take a source that already has its number: a resumed run's."""
+        self._sources[source.number] = source
+        self._numbers[(source.address, source.text)] = source.number
+
+    def __getitem__(self, number: int) -> Source:
+        return self._sources[number]
+
+    def __contains__(self, number: object) -> bool:
+        return number in self._sources
+
+    def __iter__(self) -> Iterator[Source]:
+        return iter(self._sources.values())
+
+    def __len__(self) -> int:
+        return len(self._sources)
