@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from hanol import decoding, models
-from hanol.decoding import AutoDecoForCausalLM, AutoDecoHook
+from hanol.decoding import AutoDecoForCausalLM, AutoDecoHook, Limits, custom_generate
 from hanol.errors import CheckpointError, ConfigError
 
 IDS = torch.randint(0, 250, (2, 9), generator=torch.Generator().manual_seed(0))
@@ -60,6 +60,36 @@ def test_generates_what_the_wrapped_model_does(base: PreTrainedModel, tmp_path: 
         assert torch.equal(base.generate(IDS, max_new_tokens=8), expected)
         assert torch.equal(base.generate(IDS, max_new_tokens=8, do_sample=False), greedy)
     assert base.generation_config is before
+
+
+def test_custom_generate_samples_for_one_call(base: PreTrainedModel, tmp_path: Path) -> None:
+    heads = heads_of(base, tmp_path)
+    wrapped = AutoDecoForCausalLM.from_pretrained(heads, base_model=base)
+    limits = Limits(max_temperature=0.8)
+    torch.manual_seed(1)
+    expected = wrapped.generate(IDS, max_new_tokens=8, repetition_penalty=1.3, limits=limits)
+    plain = base(IDS).logits
+    torch.manual_seed(1)
+    # Its own sampling values, and transformers' top-k of 50, do not stack.
+    ours = base.generate(
+        IDS,
+        custom_generate=custom_generate(heads, limits=limits),
+        max_new_tokens=8,
+        repetition_penalty=1.3,
+        do_sample=True,
+        temperature=0.1,
+        top_p=0.1,
+    )
+    assert torch.equal(ours, expected)
+    assert torch.equal(base(IDS).logits, plain)
+
+
+def test_limits_of_a_hook(base: PreTrainedModel, tmp_path: Path) -> None:
+    heads = heads_of(base, tmp_path)
+    with torch.no_grad(), AutoDecoHook(base, heads, limits=Limits(max_temperature=0.5)) as hook:
+        base(IDS)
+        assert hook.temperature_BT is not None
+        assert hook.temperature_BT.max() == 0.5
 
 
 def test_heads_of_a_wrapped_model_on_its_base(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ from transformers import (
 )
 
 from hanol import models
-from hanol.decoding import AutoDecoConfig, AutoDecoForCausalLM, autodeco_loss
+from hanol.decoding import AutoDecoConfig, AutoDecoForCausalLM, Limits, autodeco_loss
 from hanol.errors import CheckpointError, ConfigError, DataError, ShapeError
 
 IDS = torch.randint(0, 250, (2, 9), generator=torch.Generator().manual_seed(0))
@@ -171,7 +171,7 @@ def test_off_is_the_base(base: PreTrainedModel, tmp_path: Path) -> None:
     assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize("apply", ["hard", "soft", "off"])
+@pytest.mark.parametrize("apply", ["hard", "soft", "none", "off"])
 def test_greedy_text_is_the_bases(base: PreTrainedModel, apply: str, tmp_path: Path) -> None:
     model = wrap(base, tmp_path)
     expected = base.generate(IDS, max_new_tokens=12, do_sample=False)
@@ -192,6 +192,80 @@ def test_soft_mode_is_soft_top_p_and_differentiable(tmp_path: Path) -> None:
     out.logits.log_softmax(-1)[0, 0, 7].backward()
     assert model.top_p_head.mlp[0].weight.grad.abs().sum() > 0
     assert model.temp_head.mlp[0].weight.grad.abs().sum() > 0
+
+
+@torch.no_grad()
+def test_none_divides_by_the_temperature_alone(tmp_path: Path) -> None:
+    model = wrap(build("llama"), tmp_path)
+    out = model(IDS, apply="none", output_base_logits=True)
+    assert torch.equal(out.logits, out.base_logits / out.temperature[..., None])
+
+
+@torch.no_grad()
+def test_limits_of_a_call(tmp_path: Path) -> None:
+    model = wrap(build("llama"), tmp_path)
+    free = model(IDS)
+    middle = free.temperature.median().item()
+    limits = Limits(min_temperature=0.9 * middle, max_temperature=middle, min_top_p=0.6)
+    held = model(IDS, limits=limits, output_base_logits=True)
+    assert torch.equal(held.temperature, free.temperature.clamp(0.9 * middle, middle))
+    assert held.top_p.min() >= 0.6
+    scores = held.base_logits / held.temperature[..., None]
+    for b, t in ((0, 0), (1, 8)):
+        warper = TopPLogitsWarper(held.top_p[b, t].item())
+        assert torch.equal(
+            warper(None, scores[b, t][None])[0] > -math.inf, held.logits[b, t] > -500
+        )
+    # What holds the choices at one value is that static setting.
+    one = Limits(min_temperature=0.7, max_temperature=0.7, min_top_p=1.0)
+    torch.manual_seed(5)
+    ours = model.generate(IDS, max_new_tokens=6, limits=one)
+    torch.manual_seed(5)
+    assert torch.equal(
+        ours, model.llm.generate(IDS, max_new_tokens=6, do_sample=True, temperature=0.7, top_k=0)
+    )
+
+
+@torch.no_grad()
+def test_what_the_configuration_says_of_serving_is_kept_and_followed(tmp_path: Path) -> None:
+    model = wrap(build("llama"), tmp_path)
+    expected = model(IDS, apply="soft", limits=Limits(max_temperature=0.5)).logits
+    hard = model(IDS).logits
+    model.save_heads(tmp_path / "plain")
+    assert not [key for key in json.loads((tmp_path / "plain/config.json").read_text())
+                if key.startswith("autodeco_")]  # fmt: skip
+    model.config.autodeco_truncation = "soft"
+    model.config.autodeco_limits = {"max_temperature": 0.5}
+    model.save_heads(tmp_path / "served")
+    again = AutoDecoForCausalLM.from_pretrained(tmp_path / "served", base_model=model.llm)
+    assert torch.equal(again(IDS).logits, expected)
+    unlimited = again(IDS, apply="hard", limits=Limits())
+    assert torch.equal(unlimited.logits, hard)
+    model.config.autodeco_truncation = None
+    model.config.autodeco_limits = None
+    model.config.autodeco_mask = "inf"
+    masked = model(IDS).logits
+    assert torch.equal(masked == -math.inf, hard < -500)
+    assert torch.equal(masked.softmax(-1), hard.softmax(-1))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("autodeco_truncation", "top", "`autodeco_truncation` is 'top', but must be one of hard"),
+        ("autodeco_mask", "nan", "`autodeco_mask` is 'nan', but must be one of finite, inf"),
+        ("autodeco_limits", {"t_max": 1.0}, "'t_max': 1.0, but takes numbers for max_temperature"),
+        ("autodeco_limits", {"min_top_p": "0.5"}, "'min_top_p': '0.5', but takes numbers"),
+        ("autodeco_limits", {"min_top_p": 1.5}, "`min_top_p` is 1.5, but must be between"),
+        ("autodeco_limits", {"max_temperature": 0.001}, "`max_temperature` 0.001, but they must"),
+        ("autodeco_masks", "inf", "`autodeco_masks` is no key of an AutoDeco configuration"),
+    ],
+)
+def test_other_values_for_serving_are_refused(key: str, value: Any, message: str) -> None:
+    config = build("llama").config.to_dict()
+    del config["model_type"]
+    with pytest.raises(ConfigError, match=message):
+        AutoDecoConfig(base_model_type="llama", **{key: value}, **config)
 
 
 def test_one_head_alone(tmp_path: Path) -> None:

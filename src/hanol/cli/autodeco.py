@@ -228,8 +228,7 @@ def train(
             with _progress("sampling", as_json) as report:
                 sampled = decoding.rejection_sample(
                     wrapped, tokenizer, rows, verifier, num_samples, keep=keep,
-                    max_new_tokens=max_new_tokens, seed=recipe.seed,
-                    on_progress=lambda done, total, _: report(done, total),
+                    max_new_tokens=max_new_tokens, seed=recipe.seed, on_progress=report,
                 )  # fmt: skip
             typer.echo(
                 f"{sampled.num_accepted:,} of {sampled.num_samples:,} answers are right, "

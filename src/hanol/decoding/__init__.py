@@ -23,11 +23,13 @@ from hanol.decoding._features import FeatureCache, dump_features
 from hanol.decoding._formats import HeadsReport, inspect, merge, split
 from hanol.decoding._functions import function_rows
 from hanol.decoding._heads import TemperatureHead, TopPHead, statistics
-from hanol.decoding._hook import AutoDecoHook
+from hanol.decoding._hook import AutoDecoHook, custom_generate
 from hanol.decoding._likelihood import decoding_bits_per_byte
 from hanol.decoding._load import load_tokenizer
 from hanol.decoding._loss import autodeco_loss
 from hanol.decoding._model import AutoDecoForCausalLM, AutoDecoOutput, Features
+from hanol.decoding._rejection import Sampled, rejection_sample
+from hanol.decoding._rescale import Limits
 from hanol.decoding._sample import Completion, HeadsSetting, StaticSetting, Task, sample
 from hanol.decoding._score import Interval, Spread, pass_at_k
 from hanol.decoding._search import SearchPoint, StaticSearch, expert_guided_search
@@ -45,14 +47,7 @@ from hanol.decoding._steer import (
 from hanol.decoding._top_p import top_p_keep
 from hanol.decoding._trace import DecodingTrace, TracedToken, trace
 from hanol.decoding._train import HeadsRecipe, TrainResult, plot_choices, train_heads
-from hanol.decoding._verify import (
-    AnswerCheck,
-    Sampled,
-    Verifier,
-    check_answer,
-    parse_verifier,
-    rejection_sample,
-)
+from hanol.decoding._verify import AnswerCheck, Verifier, check_answer, parse_verifier
 from hanol.errors import require as _require
 
 
@@ -88,6 +83,7 @@ __all__ = [
     "HeadsReport",
     "HeadsSetting",
     "Interval",
+    "Limits",
     "Row",
     "Sampled",
     "SearchPoint",
@@ -108,6 +104,7 @@ __all__ = [
     "autodeco_loss",
     "check_answer",
     "compare",
+    "custom_generate",
     "decoding_bits_per_byte",
     "dump_features",
     "expert_guided_search",

@@ -6,12 +6,13 @@ Source: the checkpoints of arXiv 2510.26697. `config.json` holds the base's keys
 import copy
 import re
 from dataclasses import fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from hanol.decoding._rescale import Apply, Limits, Mask
 from hanol.errors import ConfigError
 
 ARCHITECTURE = "AutoDecoModelForCausalLM"
@@ -20,9 +21,13 @@ ARCHITECTURE = "AutoDecoModelForCausalLM"
 _OLDER = {"train_temp": "enable_temperature_head", "train_top_p": "enable_top_p_head"}
 _SWITCHES = ("enable_temperature_head", "enable_top_p_head", "use_enhanced_features")
 _WIDTHS = ("temperature_hidden_size", "top_p_hidden_size")
+# Ours, written only where they are set: official files have none of them.
+_SERVING = ("autodeco_truncation", "autodeco_limits", "autodeco_mask")
+_TRUNCATIONS = ("hard", "soft", "none")
+_MASKS = ("finite", "inf")
 _FLAG = re.compile(
     r"(enable|train)_\w*(head|temp|temperature|top_p|min_p|top_k)"
-    r"|use_\w*features|(temperature|top_p|min_p|top_k)_(hidden|head)\w*"
+    r"|use_\w*features|(temperature|top_p|min_p|top_k)_(hidden|head)\w*|autodeco_\w+"
 )
 # Sampling values of a generation config that leave logits as they are. An unset top-k is not
 # among them: transformers makes it 50.
@@ -54,10 +59,15 @@ class AutoDecoConfig(PreTrainedConfig):
         base_model_type: `model_type` of the base.
         temperature_hidden_size: Width of the hidden state that the temperature head reads.
         top_p_hidden_size: Width of the hidden state that the top-p head reads.
+        autodeco_truncation: How logits are cut where a call does not say: "hard" (None too),
+            "soft" or "none".
+        autodeco_limits: Values of `Limits` by name, for every call that gives none.
+        autodeco_mask: "finite" (None too) moves excluded tokens down by 1000, "inf" to -inf, for
+            software that looks for -inf.
 
     Raises:
         ConfigError: A key looks like a switch of AutoDeco but is not known, a switch is not true
-            or false, or a width is no whole number.
+            or false, a width is no whole number, or one of the last three has another value.
     """
 
     model_type = "autodeco"
@@ -76,6 +86,9 @@ class AutoDecoConfig(PreTrainedConfig):
     base_model_type: str | None = None
     temperature_hidden_size: int | None = None
     top_p_hidden_size: int | None = None
+    autodeco_truncation: str | None = None
+    autodeco_limits: dict[str, Any] | None = None
+    autodeco_mask: str | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         for old, new in _OLDER.items():
@@ -134,8 +147,9 @@ class AutoDecoConfig(PreTrainedConfig):
         if unknown:
             raise ConfigError(
                 f"`{unknown[0]}` is no key of an AutoDeco configuration. "
-                f"Known: {', '.join(sorted({*_SWITCHES, *_WIDTHS, *_OLDER}))}."
+                f"Known: {', '.join(sorted({*_SWITCHES, *_WIDTHS, *_OLDER, *_SERVING}))}."
             )
+        self.serving()
         for key in _SWITCHES:
             value = getattr(self, key)
             if not isinstance(value, bool | None):
@@ -144,6 +158,22 @@ class AutoDecoConfig(PreTrainedConfig):
             value = getattr(self, key)
             if value is not None and (type(value) is not int or value < 1):
                 raise ConfigError(f"`{key}` is {value!r}, but must be a whole number above 0.")
+
+    def serving(self) -> tuple[Apply, Limits, Mask]:
+        """How logits are cut, what the choices are held to, and where excluded tokens go.
+
+        Raises:
+            ConfigError: One of the three keys has another value than those.
+        """
+        truncation = self.autodeco_truncation or "hard"
+        mask = self.autodeco_mask or "finite"
+        for key, value, known in (
+            ("autodeco_truncation", truncation, _TRUNCATIONS),
+            ("autodeco_mask", mask, _MASKS),
+        ):
+            if value not in known:
+                raise ConfigError(f"`{key}` is {value!r}, but must be one of {', '.join(known)}.")
+        return cast(Apply, truncation), Limits.read(self.autodeco_limits), cast(Mask, mask)
 
     def __getattr__(self, name: str) -> Any:
         base = self.__dict__.get("base_config")
@@ -172,6 +202,9 @@ class AutoDecoConfig(PreTrainedConfig):
     def to_dict(self) -> dict[str, Any]:
         """All keys as files hold them: the base's, and ours over them."""
         own = super().to_dict()
+        for key in _SERVING:
+            if own[key] is None:
+                del own[key]
         base = own.pop("base_config", None)
         if base is None:
             return own

@@ -31,7 +31,7 @@ from torch.utils.checkpoint import checkpoint
 
 from hanol.decoding._loss import IGNORED
 from hanol.decoding._model import AutoDecoForCausalLM
-from hanol.decoding._rescale import EXCLUDED, MIN_TEMPERATURE, rescale
+from hanol.decoding._rescale import EXCLUDED, rescale
 from hanol.decoding._soft_top_p import tempered
 from hanol.errors import ConfigError, require
 
@@ -258,8 +258,7 @@ class _Policy:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Log-probability, entropy and cut of some rows."""
         hidden_NH, logits_NV = hidden_RH[rows_N], logits_RV[rows_N].float()
-        temperature_N, top_p_N = model.predict(hidden_NH, logits_NV)
-        temperature_N = temperature_N.clamp_min(MIN_TEMPERATURE)
+        temperature_N, top_p_N = model.choose(hidden_NH, logits_NV)
         tempered_NV = tempered(logits_NV, temperature_N)
         below_NV = logits_NV - logits_NV.amax(-1, keepdim=True)
         if model._active_heads()[1] is None:
@@ -323,7 +322,7 @@ def _check_args(args: GRPOConfig, model: AutoDecoForCausalLM, truncation: str) -
             "that the policy samples, and the divergence is infinite. Set beta=0 or "
             'truncation="soft".'
         )
-    served = getattr(model.config, "autodeco_truncation", "hard")
+    served = model.config.serving()[0]
     if args.use_vllm and served != truncation:
         raise ConfigError(
             f"`truncation` is {truncation!r}, but vLLM cuts {served!r}, as config.json says. Set "

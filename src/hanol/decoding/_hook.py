@@ -3,21 +3,34 @@
 Shape suffixes: B batch, T positions, V vocabulary, H hidden width.
 """
 
+import copy
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import (
+    EpsilonLogitsWarper,
+    EtaLogitsWarper,
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    PreTrainedModel,
+    TemperatureLogitsWarper,
+    TopHLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+    TypicalLogitsWarper,
+)
 
 from hanol import models
 from hanol.decoding import _formats as formats
 from hanol.decoding._config import AutoDecoConfig, neutral
 from hanol.decoding._load import head_width, load_heads
 from hanol.decoding._model import AutoDecoForCausalLM
-from hanol.decoding._rescale import MIN_TEMPERATURE, predict, rescale
+from hanol.decoding._rescale import Limits, predict, rescale
 from hanol.errors import CheckpointError, ConfigError
 
 # Keys that make a model change its logits after the output embedding, and the value of each that
@@ -41,6 +54,7 @@ class AutoDecoHook:
     Args:
         model: Any causal language model whose logits are the result of its output embedding.
         heads: Heads-only or merged checkpoint, or a model that has heads.
+        limits: What temperature and top-p are held to.
 
     Attributes:
         temperature_BT: Temperatures of the last pass.
@@ -56,7 +70,13 @@ class AutoDecoHook:
         ...     model.generate(**inputs, do_sample=True)
     """
 
-    def __init__(self, model: PreTrainedModel, heads: str | Path | AutoDecoForCausalLM) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        heads: str | Path | AutoDecoForCausalLM,
+        *,
+        limits: Limits | None = None,
+    ) -> None:
         _refuse_other_heads(model)
         _refuse_changed_logits(model)
         if isinstance(heads, AutoDecoForCausalLM):
@@ -67,6 +87,7 @@ class AutoDecoHook:
             self._heads = _read(heads, model)
         self.temperature_BT: Tensor | None = None
         self.top_p_BT: Tensor | None = None
+        self._limits = Limits() if limits is None else limits
         self._model = model
         self._generation_config = model.generation_config
         sampling, stacking = neutral(model.generation_config)
@@ -83,8 +104,9 @@ class AutoDecoHook:
         self._handle = model.get_output_embeddings().register_forward_hook(self._rescale)
 
     def _rescale(self, module: nn.Module, inputs: tuple[Any, ...], logits_BTV: Tensor) -> Tensor:
-        self.temperature_BT, self.top_p_BT = predict(inputs[0], logits_BTV, *self._heads)
-        self.temperature_BT = self.temperature_BT.clamp_min(MIN_TEMPERATURE)
+        self.temperature_BT, self.top_p_BT = self._limits.hold(
+            *predict(inputs[0], logits_BTV, *self._heads)
+        )
         truncates = self._heads[1] is not None
         return rescale(
             logits_BTV, self.temperature_BT, self.top_p_BT if truncates else None, "hard"
@@ -105,6 +127,51 @@ class AutoDecoHook:
         traceback: TracebackType | None,
     ) -> None:
         self.remove()
+
+
+# What `generate` makes of its own temperature, top-p and the like: they would act on top of the
+# heads. transformers always has a top-k of 50 among them unless it is switched off.
+_WARPERS = (
+    EpsilonLogitsWarper,
+    EtaLogitsWarper,
+    MinPLogitsWarper,
+    TemperatureLogitsWarper,
+    TopHLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+    TypicalLogitsWarper,
+)
+
+
+def custom_generate(
+    heads: str | Path | AutoDecoForCausalLM, *, limits: Limits | None = None
+) -> Callable[..., Any]:
+    """A decoding loop for transformers' `generate` that samples with heads, for one call.
+
+    Args:
+        heads: As `AutoDecoHook` takes them.
+        limits: Likewise.
+
+    Returns:
+        What `generate` takes as `custom_generate`; nothing of it is remote code. Its own
+        temperature, top-p, top-k and so on are left out; penalties, bans, stopping and streaming
+        work as ever.
+
+    Example:
+        >>> model.generate(**inputs, custom_generate=custom_generate("heads/"))  # doctest: +SKIP
+    """
+
+    def decode(model: Any, input_ids: Tensor, **kwargs: Any) -> Any:
+        processors = kwargs.pop("logits_processor")
+        kept = LogitsProcessorList(p for p in processors if not isinstance(p, _WARPERS))
+        config = copy.copy(kwargs.pop("generation_config"))
+        config.do_sample = True
+        with AutoDecoHook(model, heads, limits=limits):
+            return model._sample(
+                input_ids, logits_processor=kept, generation_config=config, **kwargs
+            )
+
+    return decode
 
 
 def _vocab(model: PreTrainedModel) -> int:

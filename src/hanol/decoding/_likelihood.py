@@ -13,7 +13,6 @@ from hanol.decoding._data import Row, tokenize
 from hanol.decoding._features import OnlineSource
 from hanol.decoding._loss import IGNORED
 from hanol.decoding._model import AutoDecoForCausalLM
-from hanol.decoding._rescale import MIN_TEMPERATURE
 from hanol.decoding._sample import Setting, StaticSetting, only
 from hanol.decoding._soft_top_p import STEEPNESS, soft_top_p_nll_of_rows
 from hanol.errors import ConfigError, DataError
@@ -79,11 +78,10 @@ def decoding_bits_per_byte(
                     top_p_M *= setting.top_p
                 else:
                     chosen = [
-                        model.predict(hidden_NH[rows_C], logits_NV[rows_C])
+                        model.choose(hidden_NH[rows_C], logits_NV[rows_C])
                         for rows_C in rows_M.split(_CHUNK)
                     ]
                     temperature_M, top_p_M = map(torch.cat, zip(*chosen, strict=True))
-                    temperature_M = temperature_M.clamp_min(MIN_TEMPERATURE)
                 nll_M = soft_top_p_nll_of_rows(
                     logits_NV, rows_M, temperature_M, top_p_M, labels_N[rows_M],
                     STEEPNESS, "inclusive", _CHUNK,

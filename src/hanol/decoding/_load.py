@@ -212,9 +212,13 @@ def load_heads(
     temp_head = top_p_head = None
     if formats.has_head(shapes, "temp_head") and config.enable_temperature_head is not False:
         I, H = shapes["temp_head.mlp.0.weight"]  # noqa: E741
-        temp_head = fill(TemperatureHead(H, I), "temp_head")
+        with torch.device("meta"):  # loading draws no random numbers
+            temp_head = TemperatureHead(H, I)
+        temp_head = fill(temp_head, "temp_head")
     if formats.has_head(shapes, "top_p_head") and config.enable_top_p_head is not False:
         I, inputs = shapes["top_p_head.mlp.0.weight"]  # noqa: E741
         enhanced = formats.is_enhanced(shapes, config) is True
-        top_p_head = fill(TopPHead(inputs - (5 if enhanced else 1), enhanced, I), "top_p_head")
+        with torch.device("meta"):
+            top_p_head = TopPHead(inputs - (5 if enhanced else 1), enhanced, I)
+        top_p_head = fill(top_p_head, "top_p_head")
     return temp_head, top_p_head

@@ -34,7 +34,7 @@ from hanol.decoding._config import AutoDecoConfig, neutral, stacking_values
 from hanol.decoding._heads import Init, TemperatureHead, TopPHead
 from hanol.decoding._load import head_width
 from hanol.decoding._loss import IGNORED, autodeco_loss
-from hanol.decoding._rescale import MIN_TEMPERATURE, Apply, predict, rescale
+from hanol.decoding._rescale import Apply, Limits, predict, rescale
 from hanol.errors import CheckpointError, ConfigError, ShapeError
 
 
@@ -454,6 +454,19 @@ class AutoDecoForCausalLM(PreTrainedModel, GenerationMixin):
         """
         return predict(hidden_BTH, logits_BTV, *self._active_heads())
 
+    def choose(
+        self, hidden_BTH: Tensor, logits_BTV: Tensor, limits: Limits | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """What is sampled with: as `predict`, held to the limits or to those of the configuration.
+
+        Args:
+            hidden_BTH: Hidden states after the final norm; any leading dimensions.
+            logits_BTV: Logits of the base.
+            limits: In the place of those that the configuration sets.
+        """
+        limits = self.config.serving()[1] if limits is None else limits
+        return limits.hold(*self.predict(hidden_BTH, logits_BTV))
+
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -464,7 +477,8 @@ class AutoDecoForCausalLM(PreTrainedModel, GenerationMixin):
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
-        apply: Apply = "hard",
+        apply: Apply | None = None,
+        limits: Limits | None = None,
         output_base_logits: bool = False,
         return_dict: bool = True,
         **kwargs: Any,
@@ -484,8 +498,12 @@ class AutoDecoForCausalLM(PreTrainedModel, GenerationMixin):
             use_cache: Return a cache.
             logits_to_keep: Compute logits of the last so many positions, or of these; 0 is all.
             apply: "hard" divides by the temperature and moves tokens outside of the nucleus down
-                by 1000; "soft" weighs them down as in training, differentiable in both values;
-                "off" gives the base's logits and runs no head.
+                by 1000 (to -inf where the configuration's `autodeco_mask` is "inf"); "soft" weighs
+                them down as in training, differentiable in both values; "none" divides by the
+                temperature alone; "off" gives the base's logits and runs no head. What the
+                configuration says (`autodeco_truncation`), else "hard", when left out.
+            limits: What temperature and top-p are held to, for this call; the configuration's
+                (`autodeco_limits`) when left out.
             output_base_logits: Also return the logits before.
             return_dict: False gives a tuple.
             kwargs: Passed to the base; `num_items_in_batch` to the loss.
@@ -494,8 +512,10 @@ class AutoDecoForCausalLM(PreTrainedModel, GenerationMixin):
             ConfigError: `apply` is another name.
             ShapeError: `labels` together with `logits_to_keep`.
         """
-        if apply not in ("hard", "soft", "off"):
-            raise ConfigError(f'`apply` is {apply!r}, but must be "hard", "soft" or "off".')
+        truncation, _, mask = self.config.serving()
+        apply = truncation if apply is None else apply
+        if apply not in ("hard", "soft", "none", "off"):
+            raise ConfigError(f'`apply` is {apply!r}, but must be "hard", "soft", "none" or "off".')
         if labels is not None and not (isinstance(logits_to_keep, int) and logits_to_keep == 0):
             raise ShapeError(
                 "`labels` need the logits of all positions: leave out `logits_to_keep`."
@@ -514,10 +534,11 @@ class AutoDecoForCausalLM(PreTrainedModel, GenerationMixin):
         loss = temperature_BT = top_p_BT = None
         logits_BTV = base_BTV
         if apply != "off" and not (self.training and labels is not None):
-            temperature_BT, top_p_BT = self.predict(hidden_BTH, base_BTV)
-            temperature_BT = temperature_BT.clamp_min(MIN_TEMPERATURE)
+            temperature_BT, top_p_BT = self.choose(hidden_BTH, base_BTV, limits)
             truncates = self._active_heads()[1] is not None
-            logits_BTV = rescale(base_BTV, temperature_BT, top_p_BT if truncates else None, apply)
+            logits_BTV = rescale(
+                base_BTV, temperature_BT, top_p_BT if truncates else None, apply, mask
+            )
         if labels is not None:
             loss = self._loss(hidden_BTH, base_BTV, labels, items, apply)
         result = AutoDecoOutput(
@@ -604,7 +625,7 @@ class AutoDecoForCausalLM(PreTrainedModel, GenerationMixin):
         self.llm._prepare_cache_for_generation(generation_config, model_kwargs, *args)
 
     def _validate_model_kwargs(self, model_kwargs: dict[str, Any]) -> None:
-        ours = ("apply", "output_base_logits")
+        ours = ("apply", "limits", "output_base_logits")
         rest = {key: value for key, value in model_kwargs.items() if key not in ours}
         self.llm._validate_model_kwargs(rest)
 

@@ -17,7 +17,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hanol.decoding._data import Row, prompt_ids
 from hanol.decoding._model import AutoDecoForCausalLM
-from hanol.decoding._rescale import MIN_TEMPERATURE
 from hanol.decoding._top_p import top_p_keep
 from hanol.decoding._verify import Verifier
 from hanol.errors import ConfigError, DataError
@@ -191,6 +190,7 @@ def sample(
         raise ConfigError(f"`n` is {n} and `batch_size` {batch_size}, but both must be at least 1.")
     prompts = _token_ids(tokenizer, task)
     _refuse_long(model, prompts, task.max_new_tokens)
+    ends = _end_tokens(model, tokenizer)
     greedy = isinstance(setting, StaticSetting) and setting.temperature == 0
     drawn = 1 if greedy else n
     done: list[list[Completion]] = [[] for _ in prompts]
@@ -199,7 +199,7 @@ def sample(
     try:
         with only(model, setting), torch.inference_mode():
             for rows in _batches(prompts, drawn, batch_size):
-                samples = _decode(model, prompts, rows, task.max_new_tokens, setting, seed)
+                samples = _decode(model, prompts, rows, task.max_new_tokens, setting, seed, ends)
                 for (problem, _), completion in zip(rows, samples, strict=True):
                     text = _text(tokenizer, prompts[problem], completion.token_ids)
                     done[problem].append(completion._replace(text=text))
@@ -290,6 +290,7 @@ def _decode(
     max_new_tokens: int,
     setting: Setting,
     seed: int,
+    end_tokens: list[int],
 ) -> list[Completion]:
     """Complete the rows of one batch; their texts come later."""
     device = model.device
@@ -298,7 +299,7 @@ def _decode(
     uniform_RT = torch.from_numpy(
         np.stack([np.random.default_rng([seed, *row]).random(max_new_tokens) for row in rows])
     ).to(device)
-    ends = torch.tensor(_end_tokens(model), dtype=torch.long, device=device)
+    ends = torch.tensor(end_tokens, dtype=torch.long, device=device)
     token_RT = torch.zeros(uniform_RT.shape, dtype=torch.long, device=device)
     nucleus_RT = torch.zeros_like(token_RT)
     temperature_RT = torch.zeros(uniform_RT.shape, device=device)
@@ -351,9 +352,12 @@ def _decode(
     return completions
 
 
-def _end_tokens(model: Any) -> list[int]:
+def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
+    """Those of the model and, where it was not told, that of its tokenizer."""
     ends = getattr(model.generation_config, "eos_token_id", None)
-    return [ends] if isinstance(ends, int) else list(ends or [])
+    ends = [ends] if isinstance(ends, int) else list(ends or [])
+    of_tokenizer = getattr(tokenizer, "eos_token_id", None)
+    return ends if of_tokenizer is None or of_tokenizer in ends else [*ends, of_tokenizer]
 
 
 def _select(cache: Any, rows_R: Tensor) -> None:
@@ -385,8 +389,7 @@ def _next(
         logits_RTV = outputs.logits
     logits_RV = logits_RTV[:, -1]
     if isinstance(setting, HeadsSetting):
-        temperature_R, top_p_R = model.predict(hidden_RTH[:, -1], logits_RV)
-        temperature_R = temperature_R.clamp_min(MIN_TEMPERATURE)
+        temperature_R, top_p_R = model.choose(hidden_RTH[:, -1], logits_RV)
     else:
         temperature_R = torch.full(logits_RV.shape[:1], setting.temperature, device=ids_RS.device)
         top_p_R = torch.full_like(temperature_R, setting.top_p)

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from hanol import models
 from hanol.decoding import _render as render
 from hanol.decoding._model import AutoDecoForCausalLM
-from hanol.decoding._rescale import MIN_TEMPERATURE, rescale
+from hanol.decoding._rescale import rescale
 from hanol.decoding._top_p import top_p_keep
 from hanol.errors import ConfigError, require
 
@@ -137,8 +137,7 @@ def _score(model: AutoDecoForCausalLM, before: list[int], new: list[int]) -> dic
         part = slice(start, start + _ROWS)
         hidden_NH, base_NV = features.hidden_BTH[0, part], features.logits_BTV[0, part]
         answer_N1 = torch.tensor(new[part], device=ids.device).unsqueeze(-1)
-        temperature_N, top_p_N = model.predict(hidden_NH, base_NV)
-        temperature_N = temperature_N.clamp_min(MIN_TEMPERATURE)
+        temperature_N, top_p_N = model.choose(hidden_NH, base_NV)
         final_NV = rescale(base_NV, temperature_N, top_p_N if truncates else None, "hard")
         tempered_NV = base_NV.float() / temperature_N.unsqueeze(-1)
         values: dict[str, Tensor] = {

@@ -1,27 +1,23 @@
-r"""Which of a model's own answers are right, and sampling that keeps those.
+r"""Which of a model's answers are right.
 
 Answers are text of a model: they are parsed, never run. An answer in \boxed{} is compared as the
 official evaluation does (normalised LaTeX, string equality) and as a number or formula, which also
 takes 1,000 for 1000 and 7.0 for 7.
 
-Source: arXiv 2510.26697, section 3.1. How many samples a problem and which filters the authors used
-is not published: four at temperature 1, at most two kept, is our choice.
+Source: arXiv 2510.26697, section 3.1.
 """
 
 import ast
 import importlib
+import io
 import re
+import tokenize
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-import torch
-from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
-
-from hanol.decoding._data import Row, prompt_ids
-from hanol.decoding._model import AutoDecoForCausalLM
+from hanol.decoding._data import Row
 from hanol.errors import ConfigError, DataError
 
 _LONGEST = 100_000  # characters of a program or text that is looked at
@@ -92,7 +88,7 @@ def verify_arithmetic(prompt: str, completion: str, row: Row) -> bool:
     Raises:
         DataError: The row has no answer.
     """
-    return check_answer(completion, _answer(row)).right
+    return check_answer(completion, answer_of(row)).right
 
 
 def check_answer(completion: str, answer: str) -> AnswerCheck:
@@ -309,10 +305,9 @@ class PythonVerifier:
             return None
         if not self.body:
             return completion if _parses(prompt + completion) else None
-        headers = re.findall(r"^([ \t]*)(?:async[ \t]+)?def\b", prompt, re.MULTILINE)
-        if not headers:
+        indent = _margin_of_last_function(prompt)
+        if indent is None:
             return None
-        indent = len(headers[-1].expandtabs())
         begin = 0
         ends = []
         for line in completion.splitlines(keepends=True):
@@ -330,6 +325,18 @@ class PythonVerifier:
             if part.strip() and _parses(prompt + part):
                 return part
         return None
+
+
+def _margin_of_last_function(prompt: str) -> int | None:
+    """Columns before the last `def` that is code, not part of a string; None without one."""
+    margin = None
+    # The prompt is unfinished: the tokens before what is wrong with its end are all there.
+    with suppress(tokenize.TokenError, SyntaxError):
+        for token in tokenize.generate_tokens(io.StringIO(prompt).readline):
+            if token.type == tokenize.NAME and token.string == "def":
+                line = token.line.expandtabs()
+                margin = len(line) - len(line.lstrip())
+    return margin
 
 
 def _parses(source: str) -> bool:
@@ -369,7 +376,7 @@ class RegexVerifier:
         Raises:
             DataError: The row has no answer.
         """
-        answer = _answer(row)
+        answer = answer_of(row)
         matches = list(self.pattern.finditer(completion[-_LONGEST:]))
         if not matches:
             return False
@@ -394,198 +401,12 @@ def _imported(module: str, name: str) -> Verifier:
     return verify
 
 
-def _answer(row: Row) -> str:
+def answer_of(row: Row) -> str:
+    """The right answer that a row carries.
+
+    Raises:
+        DataError: It has none.
+    """
     if row.answer is None:
         raise DataError(f'{row.where}: this verifier compares with "answer", which is not there.')
     return row.answer
-
-
-# -- sampling
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """What rejection sampling kept.
-
-    Attributes:
-        rows: Verified completions with the tokens that were sampled.
-        num_prompts: Problems.
-        num_solved: Problems with a verified completion.
-        num_samples: Completions.
-        num_accepted: Verified ones, those above the cap included.
-        num_unfinished: Completions that reached the limit of new tokens and were rejected for it.
-    """
-
-    rows: list[Row]
-    num_prompts: int
-    num_solved: int
-    num_samples: int
-    num_accepted: int
-    num_unfinished: int
-
-    @property
-    def rate(self) -> float:
-        """Share of the completions that were verified."""
-        return self.num_accepted / max(self.num_samples, 1)
-
-
-def rejection_sample(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Row],
-    verifier: Verifier,
-    n: int = 4,
-    temperature: float = 1.0,
-    keep: int = 2,
-    *,
-    max_new_tokens: int = 512,
-    batch_size: int = 32,
-    seed: int = 0,
-    on_progress: Callable[[int, int, int], None] | None = None,
-) -> Sampled:
-    """Sample a model's own answers and keep those that a verifier accepts.
-
-    A completion counts when it ended by itself; with a verifier that cuts ("python:body") what lies
-    before the cut counts. Equal completions of a problem are kept once.
-
-    Args:
-        model: The base; of a model with heads, its base.
-        tokenizer: Its tokenizer.
-        prompts: Problems; completions that they have are not looked at.
-        verifier: See `parse_verifier`.
-        n: Completions a problem.
-        temperature: Of the sampling, without any truncation.
-        keep: At most this many completions of one problem, so that easy ones do not take over.
-        max_new_tokens: Limit of a completion.
-        batch_size: Completions that are sampled together.
-        seed: Of the sampling; the result also depends on `batch_size`. The global random state is
-            left as it was.
-        on_progress: Called after each batch with the problems done, their number and the
-            completions accepted.
-
-    Returns:
-        The kept rows, in the order of the problems.
-
-    Raises:
-        ConfigError: A number is out of range.
-        DataError: A row lacks what the verifier compares with, or a prompt is empty.
-    """
-    for name, value in (("n", n), ("keep", keep), ("max_new_tokens", max_new_tokens),
-                        ("batch_size", batch_size)):  # fmt: skip
-        if value < 1:
-            raise ConfigError(f"`{name}` is {value}, but must be at least 1.")
-    if not 0 < temperature < float("inf"):
-        raise ConfigError(f"`temperature` is {temperature}, but must be above 0.")
-    if not prompts:
-        raise DataError("There are no prompts to sample for.")
-    if verifier is verify_arithmetic or isinstance(verifier, RegexVerifier):
-        for row in prompts:
-            _answer(row)  # before an hour of sampling, not after it
-    base = model.llm if isinstance(model, AutoDecoForCausalLM) else model
-    encoded = [prompt_ids(row, tokenizer) for row in prompts]
-    # Prompts of about one length together: padding is work for nothing.
-    order = sorted(range(len(prompts)), key=lambda i: len(encoded[i]))
-    jobs = [i for i in order for _ in range(n)]
-    drawn: list[set[str]] = [set() for _ in prompts]
-    kept: list[list[Row]] = [[] for _ in prompts]
-    accepted = unfinished = 0
-    solved: set[int] = set()
-    with torch.random.fork_rng(), torch.inference_mode():
-        torch.manual_seed(seed)
-        for begin in range(0, len(jobs), batch_size):
-            batch = jobs[begin : begin + batch_size]
-            answers = _sample(
-                base, tokenizer, [encoded[i] for i in batch], temperature, max_new_tokens
-            )
-            for i, (ids, ended) in zip(batch, answers, strict=True):
-                right, without_end = _judged(prompts[i], tokenizer, ids, ended, verifier)
-                unfinished += without_end
-                if right is None:
-                    continue
-                accepted += 1
-                solved.add(i)
-                if right.completion not in drawn[i] and len(kept[i]) < keep:
-                    drawn[i].add(right.completion)
-                    kept[i].append(right)
-            if on_progress is not None:
-                on_progress((begin + len(batch)) // n, len(prompts), accepted)
-    return Sampled(
-        rows=[row for of_prompt in kept for row in of_prompt],
-        num_prompts=len(prompts),
-        num_solved=len(solved),
-        num_samples=len(jobs),
-        num_accepted=accepted,
-        num_unfinished=unfinished,
-    )
-
-
-def _judged(
-    row: Row, tokenizer: PreTrainedTokenizerBase, ids: list[int], ended: bool, verifier: Verifier
-) -> tuple[Row | None, bool]:
-    """The row with its completion if it is right, and whether it is not for want of an end."""
-    prompt = row.prompt_text(tokenizer)
-    text = tokenizer.decode(ids, skip_special_tokens=True)
-    if isinstance(verifier, PythonVerifier) and verifier.body:
-        part = verifier.cut(prompt, text)
-        if part is None:
-            return None, False
-        if part != text:
-            ids = _tokens_of(part, ids, tokenizer)
-            ended = True
-            text = part
-            if not ids:
-                return None, False
-    elif ended and not verifier(prompt, text, row):
-        return None, False
-    if not ended:
-        return None, True
-    return replace(row, completion=text, completion_ids=tuple(ids)), False
-
-
-def _tokens_of(part: str, ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The longest run of leading tokens whose text does not go beyond `part`."""
-    low, high = 0, len(ids)
-    while low < high:
-        middle = (low + high + 1) // 2
-        if len(tokenizer.decode(ids[:middle], skip_special_tokens=True)) <= len(part):
-            low = middle
-        else:
-            high = middle - 1
-    return ids[:low]
-
-
-def _sample(
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: list[list[int]],
-    temperature: float,
-    max_new_tokens: int,
-) -> list[tuple[list[int], bool]]:
-    """Tokens of each completion, the end token included, and whether it has one."""
-    ends = model.generation_config.eos_token_id
-    ends = [ends] if isinstance(ends, int) else list(ends or [])
-    if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in ends:
-        ends.append(tokenizer.eos_token_id)
-    pad = tokenizer.pad_token_id
-    pad = pad if pad is not None else (ends[0] if ends else 0)
-    width = max(map(len, prompts))
-    ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts])
-    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-    out: Tensor = model.generate(
-        ids.to(model.device),
-        attention_mask=mask.to(model.device),
-        generation_config=GenerationConfig(
-            max_new_tokens=max_new_tokens,
-            do_sample=True,
-            temperature=temperature,
-            top_p=1.0,
-            top_k=0,
-            eos_token_id=ends or None,
-            pad_token_id=pad,
-        ),
-    )
-    found = []
-    for new in out[:, width:].tolist():
-        end = next((at for at, token in enumerate(new) if token in ends), None)
-        found.append((new if end is None else new[: end + 1], end is not None))
-    return found

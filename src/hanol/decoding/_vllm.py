@@ -11,7 +11,9 @@ class about (pipeline parallelism, LoRA, state space layers) has the base's answ
 top-p act where the logits are computed, before anything that a request asks for: sample at
 temperature 1, top-p 1 and no top-k. Log-probabilities, those of prompts too, are AutoDeco's.
 `--hf-overrides '{"autodeco_truncation": "soft"}'` (or the key in config.json) cuts as a model was
-trained with reinforcement learning, "none" applies the temperature alone.
+trained with reinforcement learning, "none" applies the temperature alone; `autodeco_limits`
+({"max_temperature": 1.0, "min_top_p": 0.5}) holds what the heads choose within limits, and
+`autodeco_mask` "inf" gives excluded tokens the log-probability -inf in the place of about -1000.
 
 vLLM is imported only inside of functions: without it this module can be imported.
 
@@ -31,11 +33,10 @@ from hanol import models
 from hanol.decoding import AutoDecoForCausalLM, _config
 from hanol.decoding import _formats as formats
 from hanol.decoding._load import load_heads
-from hanol.decoding._rescale import MIN_TEMPERATURE, predict, rescale
+from hanol.decoding._rescale import predict, rescale
 from hanol.errors import CheckpointError, ConfigError
 
 _PREFIX = "AutoDeco"
-_TRUNCATIONS = ("hard", "soft", "none")
 
 
 class AutoDecoConfig(_config.AutoDecoConfig):
@@ -104,23 +105,19 @@ def _model_class(architecture: str) -> type:
 
         Raises:
             CheckpointError: The heads do not fit the base, or a heads-only folder names no base.
-            ConfigError: `autodeco_truncation` is another name.
+            ConfigError: `autodeco_truncation`, `autodeco_limits` or `autodeco_mask` has another
+                value than the configuration's class knows.
         """
 
         def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
             engine = vllm_config.model_config
             config = engine.hf_config
-            truncation: Any = getattr(config, "autodeco_truncation", "hard")
-            if truncation not in _TRUNCATIONS:
-                raise ConfigError(
-                    f"`autodeco_truncation` is {truncation!r}, but must be one of "
-                    f"{', '.join(_TRUNCATIONS)}."
-                )
+            serving = config.serving()
             super().__init__(
                 vllm_config=vllm_config.with_hf_config(config.base_config, [architecture]),
                 prefix=prefix,
             )
-            self.autodeco_truncation = truncation
+            self.autodeco_truncation, self.autodeco_limits, self.autodeco_mask = serving
             folder = formats.local_folder(engine.model, revision=engine.revision)
             heads = formats.read_heads(folder)
             text = config.get_text_config()
@@ -153,10 +150,15 @@ def _model_class(architecture: str) -> type:
             temperature_N, top_p_N = predict(
                 hidden_states, logits_NV, self.temp_head, self.top_p_head
             )
-            temperature_N = temperature_N.clamp_min(MIN_TEMPERATURE)
-            if self.top_p_head is None or self.autodeco_truncation == "none":
-                return rescale(logits_NV, temperature_N, None, "hard")
-            return rescale(logits_NV, temperature_N, top_p_N, self.autodeco_truncation)
+            temperature_N, top_p_N = self.autodeco_limits.hold(temperature_N, top_p_N)
+            truncates = self.top_p_head is not None
+            return rescale(
+                logits_NV,
+                temperature_N,
+                top_p_N if truncates else None,
+                self.autodeco_truncation,
+                self.autodeco_mask,
+            )
 
         def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str] | None:
             """Load all weights or some: vLLM's own loader reports what stays missing.
