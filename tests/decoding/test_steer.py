@@ -155,6 +155,43 @@ def test_the_usual_loss_and_the_same_result_twice(byte_tokenizer, tmp_path) -> N
     assert line["loss"] == pytest.approx(line["rank"] + line["anchor"] + line["usual"], abs=1e-5)
 
 
+def test_a_resumed_run_is_the_same_to_the_bit(byte_tokenizer, tmp_path) -> None:
+    def steer(folder: str, **kwargs: Any) -> AutoDecoForCausalLM:
+        trained = model()
+        train_steering(
+            trained, byte_tokenizer, rows(8, seed=1),
+            recipe(steps=6, save_every=2, loss_weight=1.0), tmp_path / folder, SHORT, **kwargs,
+        )  # fmt: skip
+        return trained
+
+    class Stopped(Exception):
+        pass
+
+    def stop(step: int, line: dict[str, float]) -> None:
+        if step == 3:
+            raise Stopped
+
+    straight = steer("straight")
+    with pytest.raises(Stopped):
+        steer("stopped", on_step=stop)
+    resumed = steer("stopped", resume=True)
+    assert read_metrics(tmp_path / "straight") == read_metrics(tmp_path / "stopped")
+    for a, b in zip(straight.head_parameters(), resumed.head_parameters(), strict=True):
+        assert torch.equal(a, b)
+    with pytest.raises(RecipeError, match="other values of the commands"):
+        train_steering(
+            model(), byte_tokenizer, rows(8, seed=1),
+            recipe(steps=6, save_every=2, loss_weight=1.0), tmp_path / "stopped", UNSEEN,
+            resume=True,
+        )  # fmt: skip
+    with pytest.raises(RecipeError, match="other values of the heads"):
+        train_steering(
+            straight, byte_tokenizer, rows(8, seed=1),
+            recipe(steps=6, save_every=2, loss_weight=1.0), tmp_path / "stopped", SHORT,
+            resume=True,
+        )  # fmt: skip
+
+
 def test_one_head_alone(byte_tokenizer, tmp_path) -> None:
     single = AutoDecoForCausalLM.from_base(build("llama"), enable_top_p_head=False)
     train_steering(

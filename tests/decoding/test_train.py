@@ -32,7 +32,7 @@ from hanol.decoding import (
     train_heads,
 )
 from hanol.decoding._features import MicroBatch, OnlineSource
-from hanol.decoding._train import batch_rows
+from hanol.decoding._run import batch_rows
 from hanol.errors import DataError, RecipeError, TrainingError
 from hanol.training import DataSection, documents, read_metrics
 

@@ -348,6 +348,9 @@ def steer(
         int, typer.Option("--held-out", min=1, help="Rows of the report, not trained on.")
     ] = 100,
     settings: _Settings = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest checkpoint in the folder.")
+    ] = False,
     as_json: _AsJson = False,
 ) -> None:
     """Train heads to follow words such as "be more diverse", in English and Korean, and report.
@@ -373,7 +376,7 @@ def steer(
         wrapped, tokenizer = _open(model, base_model, fresh=False)
         with _progress("training", as_json) as report:
             heads = decoding.train_steering(
-                wrapped, tokenizer, rows, recipe, out,
+                wrapped, tokenizer, rows, recipe, out, resume=resume,
                 on_step=lambda step, line: report(step, recipe.steps, f"loss {line['loss']:.3f}"),
             )  # fmt: skip
         found = decoding.steering_report(

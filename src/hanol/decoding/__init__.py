@@ -16,6 +16,7 @@ from typing import Any as _Any
 from transformers import AutoConfig as _AutoConfig
 from transformers import AutoModelForCausalLM as _AutoModelForCausalLM
 
+from hanol.decoding._commands import TEST_COMMANDS, TRAIN_COMMANDS, Commands
 from hanol.decoding._compare import Comparison, Difference, SettingResult, compare
 from hanol.decoding._config import AutoDecoConfig
 from hanol.decoding._data import Row, Tokenized, TokenRow, read_rows, tokenize, write_rows
@@ -35,9 +36,6 @@ from hanol.decoding._score import Interval, Spread, pass_at_k
 from hanol.decoding._search import SearchPoint, StaticSearch, expert_guided_search
 from hanol.decoding._soft_top_p import soft_top_p
 from hanol.decoding._steer import (
-    TEST_COMMANDS,
-    TRAIN_COMMANDS,
-    Commands,
     SteeringRecipe,
     SteeringReport,
     steering_report,

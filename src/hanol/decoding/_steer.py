@@ -14,10 +14,10 @@ Source: arXiv 2510.26697, section 3.4.
 """
 
 import copy
-import json
+import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import NormalDist, fmean
 
@@ -25,140 +25,16 @@ import numpy as np
 import torch
 from pydantic import BaseModel, Field, field_validator
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase, get_scheduler
+from transformers import PreTrainedTokenizerBase
 
+from hanol.decoding._commands import TEST_COMMANDS, TRAIN_COMMANDS, Commands
 from hanol.decoding._data import Row, TokenRow, tokenize
 from hanol.decoding._features import MicroBatch, OnlineSource
 from hanol.decoding._loss import IGNORED
 from hanol.decoding._model import AutoDecoForCausalLM
 from hanol.decoding._rescale import predict
-from hanol.decoding._train import HeadsOptions, OnStep, batch_rows, replace_text, trainable
+from hanol.decoding._run import HeadsOptions, HeadsRun, OnStep
 from hanol.errors import DataError, RecipeError, TrainingError
-
-
-@dataclass(frozen=True)
-class Commands:
-    """Ways to ask for a low and for a high diversity."""
-
-    low: tuple[str, ...]
-    high: tuple[str, ...]
-
-
-TRAIN_COMMANDS = Commands(
-    low=(
-        "Be as certain as possible.",
-        "Answer with high certainty.",
-        "Use as little randomness as possible.",
-        "Keep the diversity of your answer low.",
-        "Do not be random.",
-        "Give the most likely answer.",
-        "Stay on the safe side with every word.",
-        "Be precise and predictable.",
-        "Choose the most probable word each time.",
-        "Please answer deterministically.",
-        "I want the same answer every time.",
-        "Do not take risks in what you write.",
-        "Be conservative in your choice of words.",
-        "Please be exact and do not improvise.",
-        "No creativity, just the obvious answer.",
-        "Write with low randomness.",
-        "Stick to what you are sure of.",
-        "Be consistent and avoid variation.",
-        "Answer as reliably as you can.",
-        "Your output should have low diversity.",
-        "가능한 한 확실하게 답해 줘.",
-        "높은 확신을 가지고 답하세요.",
-        "무작위성을 최대한 줄여 주세요.",
-        "답변의 다양성을 낮게 유지해 줘.",
-        "무작위로 답하지 마세요.",
-        "가장 가능성이 높은 답을 주세요.",
-        "모든 단어를 안전하게 골라 주세요.",
-        "정확하고 예측 가능하게 써 줘.",
-        "매번 가장 확률이 높은 단어를 고르세요.",
-        "결정론적으로 답해 주세요.",
-        "언제나 같은 답을 원합니다.",
-        "모험하지 말고 써 주세요.",
-        "단어 선택을 보수적으로 해 줘.",
-        "정확하게, 즉흥적이지 않게 답하세요.",
-        "창의성은 필요 없고 뻔한 답이면 됩니다.",
-        "낮은 무작위성으로 작성해 주세요.",
-        "확신하는 내용만 말해 줘.",
-        "일관되게, 변화를 주지 말고 답하세요.",
-        "최대한 믿을 수 있게 답해 주세요.",
-        "출력의 다양성이 낮아야 합니다.",
-    ),
-    high=(
-        "Be more diverse.",
-        "Answer with high diversity.",
-        "Use a lot of randomness.",
-        "Keep the diversity of your answer high.",
-        "Be random.",
-        "Give an unexpected answer.",
-        "Feel free to take risks with every word.",
-        "Be creative and surprising.",
-        "Choose unusual words.",
-        "Please vary your answer as much as you can.",
-        "I want a different answer every time.",
-        "Take risks in what you write.",
-        "Be adventurous in your choice of words.",
-        "Please improvise freely.",
-        "As much creativity as possible, nothing obvious.",
-        "Write with high randomness.",
-        "Explore what you are not sure of.",
-        "Surprise me and bring variation.",
-        "Answer as imaginatively as you can.",
-        "Your output should have high diversity.",
-        "더 다양하게 답해 줘.",
-        "높은 다양성으로 답하세요.",
-        "무작위성을 많이 사용해 주세요.",
-        "답변의 다양성을 높게 유지해 줘.",
-        "무작위로 답하세요.",
-        "예상하지 못한 답을 주세요.",
-        "모든 단어에서 마음껏 모험해 주세요.",
-        "창의적이고 놀랍게 써 줘.",
-        "흔하지 않은 단어를 고르세요.",
-        "답을 최대한 다양하게 바꿔 주세요.",
-        "매번 다른 답을 원합니다.",
-        "모험하면서 써 주세요.",
-        "단어 선택을 대담하게 해 줘.",
-        "자유롭게 즉흥적으로 답하세요.",
-        "최대한 창의적으로, 뻔하지 않게 해 주세요.",
-        "높은 무작위성으로 작성해 주세요.",
-        "확실하지 않은 것도 탐색해 줘.",
-        "나를 놀라게 하고 변화를 주세요.",
-        "최대한 상상력을 발휘해서 답해 주세요.",
-        "출력의 다양성이 높아야 합니다.",
-    ),
-)
-"""What the heads learn from: twenty in English and twenty in Korean each."""
-
-TEST_COMMANDS = Commands(
-    low=(
-        "Make sure that you are as certain as you can be.",
-        "Please keep randomness to a minimum.",
-        "I need a dependable, low-diversity answer.",
-        "Write only the most predictable continuation.",
-        "Avoid any variation in how you answer.",
-        "최대한 확신 있게 대답해 주세요.",
-        "무작위성은 최소한으로 해 줘.",
-        "다양성이 낮은, 믿을 만한 답이 필요합니다.",
-        "가장 예측 가능한 내용만 써 주세요.",
-        "답변에 변화를 주지 마세요.",
-    ),
-    high=(
-        "Make your answer as diverse as it can be.",
-        "Please turn randomness up to a maximum.",
-        "I need an imaginative, high-diversity answer.",
-        "Write a continuation that nobody would predict.",
-        "Bring a lot of variation into how you answer.",
-        "최대한 다양하게 대답해 주세요.",
-        "무작위성을 최대한으로 해 줘.",
-        "다양성이 높은, 상상력 있는 답이 필요합니다.",
-        "아무도 예측하지 못할 내용을 써 주세요.",
-        "답변에 변화를 많이 주세요.",
-    ),
-)
-"""Held out for the report: none of them is in `TRAIN_COMMANDS`."""
 
 
 class SteeringRecipe(HeadsOptions):
@@ -241,6 +117,7 @@ def train_steering(
     recipe: SteeringRecipe | None = None,
     folder: str | Path = "runs/steering",
     commands: Commands = TRAIN_COMMANDS,
+    resume: bool = False,
     on_step: OnStep | None = None,
 ) -> Path:
     """Train heads, that were trained before, to follow commands; the base stays as it is.
@@ -250,73 +127,64 @@ def train_steering(
         tokenizer: The base's.
         rows: Prompts with completions; those without are left out.
         recipe: None takes the defaults.
-        folder: Gets `metrics.jsonl` and the heads-only checkpoint `heads`.
+        folder: Gets `recipe.yaml`, `metrics.jsonl`, `checkpoint-*` and the heads-only checkpoint
+            `heads`.
         commands: Paraphrases, one drawn for each row and step.
+        resume: Go on from the newest checkpoint in the folder, or start if there is none; `model`
+            has the heads that the run began with.
         on_step: Called after each step with its number, from 1, and its metrics.
 
     Returns:
         The heads-only checkpoint.
 
     Raises:
-        RecipeError: The folder holds a run, there are no commands, or there is no head to train.
+        RecipeError: The folder holds a run that this one does not continue, there are no commands,
+            or there is no head to train.
         DataError: Rows do not fit, or none is left.
         TrainingError: The loss is not finite, or the folder cannot be written.
     """
     recipe, folder = recipe or SteeringRecipe(), Path(folder)
     if not commands.low or not commands.high:
         raise RecipeError("`commands` needs at least one text for each direction.")
-    metrics = folder / "metrics.jsonl"
-    if metrics.exists():
-        raise RecipeError(f"{str(folder)!r} already holds a run: give another folder.")
     kept = _usable(rows, tokenizer, commands, recipe.template, recipe.max_length)
-    parameters = trainable(model, recipe.train_temperature, recipe.train_top_p)
     before = copy.deepcopy([model.temp_head, model.top_p_head])
-    rate = recipe.rate(model.config.temperature_hidden_size)
-    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=recipe.weight_decay)
-    scheduler = get_scheduler(recipe.schedule, optimizer, recipe.warmup, recipe.steps)
-    generator = torch.Generator().manual_seed(recipe.seed)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        replace_text(folder / "recipe.json", recipe.model_dump_json(indent=2) + "\n")
-        file = metrics.open("w", encoding="utf-8", buffering=1)
-    except OSError as err:
-        raise TrainingError(f"The folder {str(folder)!r} cannot be used: {err}") from err
-    with file:
-        for step, batch in zip(
-            range(1, recipe.steps + 1),
-            batch_rows(len(kept), recipe.batch, recipe.seed, 0),
-            strict=False,
-        ):
-            draw = np.random.default_rng((recipe.seed, step))
-            answers = [
-                [
-                    kept[i],
-                    with_command(kept[i], str(draw.choice(commands.low)), recipe.template),
-                    with_command(kept[i], str(draw.choice(commands.high)), recipe.template),
-                ]
-                for i in batch
+    run = HeadsRun(model, recipe, folder)
+    data = {
+        "rows": _sha256(repr(kept).encode()),
+        "commands": _sha256(repr(commands).encode()),
+        # The anchor is where the heads were when the run began.
+        "heads": _sha256(
+            b"".join(p.detach().float().cpu().numpy().tobytes() for p in model.head_parameters())
+        ),
+    }
+    saved = run.prepare(data, resume)
+    if saved is not None:
+        run.load(saved)
+
+    def update(batch: Sequence[int]) -> dict[str, float]:
+        draw = np.random.default_rng((recipe.seed, run.step + 1))
+        answers = [
+            [
+                kept[i],
+                with_command(kept[i], str(draw.choice(commands.low)), recipe.template),
+                with_command(kept[i], str(draw.choice(commands.high)), recipe.template),
             ]
-            optimizer.zero_grad()
-            line: dict[str, float] = {"step": step}
-            for begin in range(0, len(answers), recipe.micro_batch):
-                part = answers[begin : begin + recipe.micro_batch]
-                loss, values = _loss(model, before, tokenizer, part, recipe, generator)
-                share = len(part) / len(answers)
-                (loss * share).backward()
-                for name, value in values.items():
-                    line[name] = line.get(name, 0.0) + value * share
-            norm = nn.utils.clip_grad_norm_(parameters, recipe.clip)
-            line["grad_norm"] = norm.item()
-            if not all(math.isfinite(value) for value in line.values()):
-                raise TrainingError(
-                    f"The loss is {line['loss']} and the norm of its gradient {norm.item()} at "
-                    f"step {step}. Lower `lr` ({rate:g}) and start again."
-                )
-            optimizer.step()
-            scheduler.step()
-            file.write(json.dumps(line) + "\n")
-            if on_step is not None:
-                on_step(step, line)
+            for i in batch
+        ]
+        line: dict[str, float] = {}
+        for begin in range(0, len(answers), recipe.micro_batch):
+            part = answers[begin : begin + recipe.micro_batch]
+            loss, values = _loss(model, before, tokenizer, part, recipe, run.generator)
+            share = len(part) / len(answers)
+            (loss * share).backward()
+            for name, value in values.items():
+                line[name] = line.get(name, 0.0) + value * share
+        return line
+
+    try:
+        run.each_step(len(kept), update, on_step)
+    except OSError as err:
+        raise TrainingError(f"The folder {str(folder)!r} could not be written: {err}") from err
     return model.save_heads(folder / "heads")
 
 
@@ -398,6 +266,10 @@ def _steered(means: list[list[float]]) -> Steered:
         low_moves=wilson(sum(b < a for a, b in zip(base, low, strict=True)), len(base)),
         high_moves=wilson(sum(b > a for a, b in zip(base, high, strict=True)), len(base)),
     )
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _usable(

@@ -1,0 +1,128 @@
+"""Words that ask for a low or for a high diversity, in English and Korean."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Commands:
+    """Ways to ask for a low and for a high diversity."""
+
+    low: tuple[str, ...]
+    high: tuple[str, ...]
+
+
+TRAIN_COMMANDS = Commands(
+    low=(
+        "Be as certain as possible.",
+        "Answer with high certainty.",
+        "Use as little randomness as possible.",
+        "Keep the diversity of your answer low.",
+        "Do not be random.",
+        "Give the most likely answer.",
+        "Stay on the safe side with every word.",
+        "Be precise and predictable.",
+        "Choose the most probable word each time.",
+        "Please answer deterministically.",
+        "I want the same answer every time.",
+        "Do not take risks in what you write.",
+        "Be conservative in your choice of words.",
+        "Please be exact and do not improvise.",
+        "No creativity, just the obvious answer.",
+        "Write with low randomness.",
+        "Stick to what you are sure of.",
+        "Be consistent and avoid variation.",
+        "Answer as reliably as you can.",
+        "Your output should have low diversity.",
+        "가능한 한 확실하게 답해 줘.",
+        "높은 확신을 가지고 답하세요.",
+        "무작위성을 최대한 줄여 주세요.",
+        "답변의 다양성을 낮게 유지해 줘.",
+        "무작위로 답하지 마세요.",
+        "가장 가능성이 높은 답을 주세요.",
+        "모든 단어를 안전하게 골라 주세요.",
+        "정확하고 예측 가능하게 써 줘.",
+        "매번 가장 확률이 높은 단어를 고르세요.",
+        "결정론적으로 답해 주세요.",
+        "언제나 같은 답을 원합니다.",
+        "모험하지 말고 써 주세요.",
+        "단어 선택을 보수적으로 해 줘.",
+        "정확하게, 즉흥적이지 않게 답하세요.",
+        "창의성은 필요 없고 뻔한 답이면 됩니다.",
+        "낮은 무작위성으로 작성해 주세요.",
+        "확신하는 내용만 말해 줘.",
+        "일관되게, 변화를 주지 말고 답하세요.",
+        "최대한 믿을 수 있게 답해 주세요.",
+        "출력의 다양성이 낮아야 합니다.",
+    ),
+    high=(
+        "Be more diverse.",
+        "Answer with high diversity.",
+        "Use a lot of randomness.",
+        "Keep the diversity of your answer high.",
+        "Be random.",
+        "Give an unexpected answer.",
+        "Feel free to take risks with every word.",
+        "Be creative and surprising.",
+        "Choose unusual words.",
+        "Please vary your answer as much as you can.",
+        "I want a different answer every time.",
+        "Take risks in what you write.",
+        "Be adventurous in your choice of words.",
+        "Please improvise freely.",
+        "As much creativity as possible, nothing obvious.",
+        "Write with high randomness.",
+        "Explore what you are not sure of.",
+        "Surprise me and bring variation.",
+        "Answer as imaginatively as you can.",
+        "Your output should have high diversity.",
+        "더 다양하게 답해 줘.",
+        "높은 다양성으로 답하세요.",
+        "무작위성을 많이 사용해 주세요.",
+        "답변의 다양성을 높게 유지해 줘.",
+        "무작위로 답하세요.",
+        "예상하지 못한 답을 주세요.",
+        "모든 단어에서 마음껏 모험해 주세요.",
+        "창의적이고 놀랍게 써 줘.",
+        "흔하지 않은 단어를 고르세요.",
+        "답을 최대한 다양하게 바꿔 주세요.",
+        "매번 다른 답을 원합니다.",
+        "모험하면서 써 주세요.",
+        "단어 선택을 대담하게 해 줘.",
+        "자유롭게 즉흥적으로 답하세요.",
+        "최대한 창의적으로, 뻔하지 않게 해 주세요.",
+        "높은 무작위성으로 작성해 주세요.",
+        "확실하지 않은 것도 탐색해 줘.",
+        "나를 놀라게 하고 변화를 주세요.",
+        "최대한 상상력을 발휘해서 답해 주세요.",
+        "출력의 다양성이 높아야 합니다.",
+    ),
+)
+"""What the heads learn from: twenty in English and twenty in Korean each."""
+
+TEST_COMMANDS = Commands(
+    low=(
+        "Make sure that you are as certain as you can be.",
+        "Please keep randomness to a minimum.",
+        "I need a dependable, low-diversity answer.",
+        "Write only the most predictable continuation.",
+        "Avoid any variation in how you answer.",
+        "최대한 확신 있게 대답해 주세요.",
+        "무작위성은 최소한으로 해 줘.",
+        "다양성이 낮은, 믿을 만한 답이 필요합니다.",
+        "가장 예측 가능한 내용만 써 주세요.",
+        "답변에 변화를 주지 마세요.",
+    ),
+    high=(
+        "Make your answer as diverse as it can be.",
+        "Please turn randomness up to a maximum.",
+        "I need an imaginative, high-diversity answer.",
+        "Write a continuation that nobody would predict.",
+        "Bring a lot of variation into how you answer.",
+        "최대한 다양하게 대답해 주세요.",
+        "무작위성을 최대한으로 해 줘.",
+        "다양성이 높은, 상상력 있는 답이 필요합니다.",
+        "아무도 예측하지 못할 내용을 써 주세요.",
+        "답변에 변화를 많이 주세요.",
+    ),
+)
+"""Held out for the report: none of them is in `TRAIN_COMMANDS`."""
