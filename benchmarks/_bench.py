@@ -59,8 +59,13 @@ class Report:
     versions: dict[str, str] = field(default_factory=dict)
 
 
-def arguments(description: str, threads: int = 2) -> argparse.Namespace:
-    """The options of every benchmark; `threads` unless told otherwise."""
+def arguments(
+    description: str, threads: int = 2, sections: tuple[str, ...] = ()
+) -> argparse.Namespace:
+    """The options of every benchmark; `threads` unless told otherwise.
+
+    A benchmark with `sections` also gets `--only`, and finds what to run in `options.only`.
+    """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="smallest sizes: only that it runs")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -68,7 +73,16 @@ def arguments(description: str, threads: int = 2) -> argparse.Namespace:
         "--record", action="store_true", help="write docs/benchmarks/<name>.md from this run"
     )
     parser.add_argument("--threads", type=int, default=threads, help="CPU threads of every peer")
+    if sections:
+        listed = ",".join(sections)
+        parser.add_argument("--only", default=listed, help=f"sections to run, of {listed}")
     options = parser.parse_args()
+    if sections:
+        options.only = options.only.split(",")
+        if unknown := set(options.only) - set(sections):
+            parser.error(f"--only knows {listed}, not {', '.join(sorted(unknown))}")
+        if options.record and set(options.only) != set(sections):
+            parser.error("--record writes the whole page: leave --only out")
     if options.quick and options.record:
         parser.error("--quick measures nothing worth recording: leave one of the two out")
     torch.set_num_threads(options.threads)

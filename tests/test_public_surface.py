@@ -7,7 +7,19 @@ from types import ModuleType
 
 import pytest
 
-ROOMS = ["attention", "claims", "decoding", "models", "scaling", "training", "worlds"]
+ROOMS = [
+    "attention",
+    "claims",
+    "decoding",
+    "engines",
+    "evaluation",
+    "models",
+    "research",
+    "retrieval",
+    "scaling",
+    "training",
+    "worlds",
+]
 
 
 @pytest.mark.parametrize("room", ROOMS)

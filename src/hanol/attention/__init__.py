@@ -2,11 +2,11 @@
 
 The operators (`chunk_kda`, `recurrent_kda`, `kda_gate`) and their definition in float64
 (`reference_kda`), the layers that put them into transformers (`register`, `accelerate`), copies of
-a cache (`snapshot`), what a trainer calls between steps (`qk_clip`, `update_router_bias`), and the
+a cache (`snapshot`) and its layers, what a trainer calls between steps (`qk_clip`, `update_router_bias`), and the
 gated delta net hybrid to compare with (`GdnHybridForCausalLM`).
 """
 
-from hanol.attention._cache import CacheSnapshot, snapshot
+from hanol.attention._cache import CacheSnapshot, KdaState, LatentLayer, snapshot
 from hanol.attention._config import check_config
 from hanol.attention._gate import kda_gate
 from hanol.attention._gdn import GdnHybridConfig, GdnHybridForCausalLM
@@ -23,6 +23,8 @@ __all__ = [
     "CacheSnapshot",
     "GdnHybridConfig",
     "GdnHybridForCausalLM",
+    "KdaState",
+    "LatentLayer",
     "accelerate",
     "check_config",
     "chunk_kda",

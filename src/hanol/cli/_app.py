@@ -8,7 +8,11 @@ import hanol
 from hanol.cli.autodeco import app as autodeco
 from hanol.cli.claims import app as claims
 from hanol.cli.generate import generate
+from hanol.cli.index import index
 from hanol.cli.inspect import inspect
+from hanol.cli.mcp import mcp
+from hanol.cli.research import app as research
+from hanol.cli.search import search
 from hanol.cli.train import train
 
 app = typer.Typer(
@@ -19,10 +23,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(generate)
+app.command()(index)
 app.command()(inspect)
+app.command()(mcp)
+app.command()(search)
 app.command()(train)
 app.add_typer(autodeco, name="autodeco")
 app.add_typer(claims, name="claims")
+app.add_typer(research, name="research")
 
 
 @app.command()

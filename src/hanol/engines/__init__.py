@@ -1,5 +1,41 @@
-"""Engines: in-process checkpoints, endpoints and fleets of them behind one small protocol."""
+"""Engines: in-process checkpoints, endpoints and fleets of them behind one small protocol.
+
+`open_engine` makes one of a line of text. Importing this room imports neither torch nor a client
+library: `CheckpointEngine`, `EndpointEngine` and `RayEngine` are imported when they are used.
+"""
+
+import importlib as _importlib
+import typing as _typing
 
 from hanol.engines._engine import ChatRequest, Completion, Engine, Message, Role
+from hanol.engines._open import open_engine
+from hanol.engines._scripted import Reply, ScriptedEngine
 
-__all__ = ["ChatRequest", "Completion", "Engine", "Message", "Role"]
+if _typing.TYPE_CHECKING:
+    from hanol.engines._checkpoint import CheckpointEngine as CheckpointEngine
+    from hanol.engines._endpoint import EndpointEngine as EndpointEngine
+    from hanol.engines._ray import RayEngine as RayEngine
+
+_HEAVY = {
+    "CheckpointEngine": "hanol.engines._checkpoint",
+    "EndpointEngine": "hanol.engines._endpoint",
+    "RayEngine": "hanol.engines._ray",
+}
+
+
+def __getattr__(name: str) -> _typing.Any:
+    if name in _HEAVY:
+        return getattr(_importlib.import_module(_HEAVY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+__all__ = [
+    "ChatRequest",
+    "Completion",
+    "Engine",
+    "Message",
+    "Reply",
+    "Role",
+    "ScriptedEngine",
+    "open_engine",
+]

@@ -21,6 +21,11 @@ class _Event(BaseModel):
 
     number: int = Field(description="Position in the log, from 0.")
     time: float = Field(description="Seconds since the epoch, when it was written.")
+    token_counts: dict[str, int] = Field(
+        default={},
+        description="Tokens of texts that were counted since the last event, by hash: a replay "
+        "needs no tokenizer.",
+    )
 
 
 class RunStarted(_Event):
@@ -54,6 +59,11 @@ class ModelAnswered(_Event):
     cached_tokens: int = 0
     seconds: float
     money: float = 0.0
+    uncertainty: float | None = Field(
+        default=None,
+        description="Mean surprise, in nats, of the tokens of the tool calls; where it was asked "
+        "for and the engine tells log-probabilities.",
+    )
 
 
 class ToolReturned(_Event):

@@ -1,5 +1,53 @@
-"""Retrieval: documents become passages in a hybrid index; citations and their checks."""
+"""Retrieval over your own documents, and checks of what is said about them.
 
+A `Library` is a folder with an index: documents of many kinds become titled pages, pages become
+passages of about 200 tokens, and those are found by words (BM25, Korean and CJK included), by
+meaning (an embedder, optional) or both. A `Ledger` numbers what one run retrieved;
+`check_citations` looks every sentence of an answer up in the passages that it cites.
+"""
+
+from hanol.retrieval._address import format_address
+from hanol.retrieval._citations import (
+    CheckedSentence,
+    Citation,
+    CitationReport,
+    check_citations,
+)
+from hanol.retrieval._dense import Embedder, SentenceEmbedder
+from hanol.retrieval._documents import (
+    KINDS,
+    Document,
+    Page,
+    parse_document,
+    read_document,
+    split_passages,
+)
+from hanol.retrieval._fusion import reciprocal_rank_fusion
+from hanol.retrieval._library import DocumentInfo, Library
 from hanol.retrieval._passage import Ledger, Passage, Source
+from hanol.retrieval._update import FailedFile, FileProgress, IndexReport
 
-__all__ = ["Ledger", "Passage", "Source"]
+__all__ = [
+    "KINDS",
+    "CheckedSentence",
+    "Citation",
+    "CitationReport",
+    "Document",
+    "DocumentInfo",
+    "Embedder",
+    "FailedFile",
+    "FileProgress",
+    "IndexReport",
+    "Ledger",
+    "Library",
+    "Page",
+    "Passage",
+    "SentenceEmbedder",
+    "Source",
+    "check_citations",
+    "format_address",
+    "parse_document",
+    "read_document",
+    "reciprocal_rank_fusion",
+    "split_passages",
+]

@@ -104,6 +104,12 @@ class Ledger:
         self._sources[source.number] = source
         self._numbers[(source.address, source.text)] = source.number
 
+    def copy(self) -> "Ledger":
+        """The same sources; what is added to one is not added to the other."""
+        other = Ledger()
+        other._sources, other._numbers = dict(self._sources), dict(self._numbers)
+        return other
+
     def __getitem__(self, number: int) -> Source:
         return self._sources[number]
 

@@ -1,0 +1,54 @@
+"""From one line of text to an engine."""
+
+from typing import Any
+
+from hanol.engines._engine import Engine
+from hanol.engines._scripted import ScriptedEngine
+from hanol.errors import EngineError
+
+
+def open_engine(spec: str, **options: Any) -> Engine:
+    """Open what a specification names.
+
+    Args:
+        spec: A checkpoint (a bundled name such as "tiny", a folder, or a hub id owner/name), run in
+            this process; "http://host:port/v1#model", a model behind an OpenAI-compatible
+            endpoint; "scripted:FILE.jsonl", answers from a file; "ray:N:SPEC", N processes on a
+            Ray cluster that each open SPEC.
+        options: Of the engine: see `CheckpointEngine`, `EndpointEngine`, `ScriptedEngine` and
+            `RayEngine`.
+
+    Raises:
+        EngineError: The specification cannot be understood.
+        CheckpointError: It names a checkpoint that cannot be loaded.
+        MissingExtraError: An optional dependency is not installed.
+
+    Example:
+        >>> engine = open_engine("http://localhost:8000/v1#qwen3")
+        >>> engine.name
+        'http://localhost:8000/v1#qwen3'
+    """
+    # Heavy libraries are imported with the engine that needs them.
+    kind, colon, rest = spec.partition(":")
+    if kind == "scripted" and colon:
+        return ScriptedEngine.from_file(rest, **options)
+    if kind in ("http", "https") and colon:
+        from hanol.engines._endpoint import EndpointEngine
+
+        return EndpointEngine(spec, **options)
+    if kind == "ray" and colon:
+        count, colon, inner = rest.partition(":")
+        if not (colon and inner and count.isascii() and count.isdecimal()):
+            raise EngineError(
+                f"{spec!r} is no fleet: it is written ray:N:SPEC, such as ray:4:tiny."
+            )
+        from hanol.engines._ray import RayEngine
+
+        return RayEngine(inner, int(count), **options)
+    if not spec.strip():
+        raise EngineError(
+            "No model is named: give a checkpoint folder, a hub id, or http://host:port/v1#model."
+        )
+    from hanol.engines._checkpoint import CheckpointEngine
+
+    return CheckpointEngine.load(spec, **options)

@@ -1,0 +1,187 @@
+"""Engines on the machines of a Ray cluster, behind one."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from hanol.engines._engine import ChatRequest, Completion, Engine, Message
+from hanol.engines._open import open_engine
+from hanol.engines._together import complete_together
+from hanol.errors import EngineError, HanolError, require
+
+_MANY = 10_000  # requests that an actor takes at once; its engine bounds what it does with them
+_DEATHS = 3  # of actors under one request
+
+
+class _Member:
+    """An engine in an actor, opened when it is first used: again after a restart."""
+
+    def __init__(self, spec: str, options: dict[str, Any]) -> None:
+        self._spec, self._options = spec, options
+        self._engine: Engine | None = None
+
+    def _opened(self) -> Engine:
+        if self._engine is None:
+            self._engine = open_engine(self._spec, **self._options)
+        return self._engine
+
+    async def window(self) -> int | None:
+        return self._opened().context_window
+
+    async def complete(self, request: ChatRequest) -> Completion:
+        return await self._opened().complete(request)
+
+    async def count_tokens(self, messages: Sequence[Message]) -> int:
+        return self._opened().count_tokens(messages)
+
+
+class RayEngine:
+    """Many engines of one specification; each request goes to the one with the fewest.
+
+    A request whose actor dies goes to another one; Ray starts the dead one again. Joins the
+    cluster that the process is connected to or that RAY_ADDRESS names, else starts one on this
+    machine.
+
+    Args:
+        spec: What each actor opens. Checkpoints and scripts must be readable on every machine.
+        count: Actors.
+        num_cpus: That each actor reserves.
+        num_gpus: That each actor reserves.
+        start_seconds: Until all engines must be open: models are loaded, machines found.
+        options: Of the engines, as for `open_engine`.
+
+    Raises:
+        EngineError: `count` is below 1, the specification cannot be understood, or the cluster has
+            no room.
+        CheckpointError: As the engine raises it.
+        MissingExtraError: Ray is not installed.
+    """
+
+    def __init__(
+        self,
+        spec: str,
+        count: int,
+        *,
+        num_cpus: float = 1.0,
+        num_gpus: float = 0.0,
+        start_seconds: float = 600.0,
+        **options: Any,
+    ) -> None:
+        if count < 1:
+            raise EngineError(f"A fleet of {count} engines: give at least 1, as in ray:2:{spec}.")
+        self._name = f"ray:{count}:{spec}"
+        self._ray: Any = require("ray", extra="ray", feature="A fleet of engines")
+        _connect(self._ray, int(count * num_cpus))
+        member = self._ray.remote(_Member).options(
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+            max_restarts=-1,
+            max_concurrency=_MANY,
+            scheduling_strategy="SPREAD",
+        )
+        self._members = [member.remote(spec, options) for _ in range(count)]
+        self._in_flight = [0] * count
+        self._window = self._opened(start_seconds)
+
+    def _opened(self, seconds: float) -> int | None:
+        exceptions = self._ray.exceptions
+        try:
+            windows = self._ray.get([m.window.remote() for m in self._members], timeout=seconds)
+        except exceptions.GetTimeoutError:
+            self._kill()
+            have = self._ray.cluster_resources()
+            raise EngineError(
+                f"{self._name!r} was not open within {seconds:g} seconds. The cluster has "
+                f"{have.get('CPU', 0):g} CPUs and {have.get('GPU', 0):g} GPUs: ask for fewer "
+                "engines, or for less with `num_cpus` and `num_gpus`."
+            ) from None
+        except exceptions.RayError as err:
+            self._kill()
+            raise _cause(err, self._name) from err
+        window: int | None = windows[0]
+        return window
+
+    @property
+    def name(self) -> str:
+        """The specification that opens this engine again."""
+        return self._name
+
+    @property
+    def context_window(self) -> int | None:
+        """Of one engine; all are alike."""
+        return self._window
+
+    async def complete(self, request: ChatRequest) -> Completion:
+        """Complete one conversation on the member with the fewest requests.
+
+        Raises:
+            EngineError: As the engine raises it, or three actors died under the request.
+        """
+        exceptions = self._ray.exceptions
+        for death in range(_DEATHS):
+            i = min(range(len(self._members)), key=self._in_flight.__getitem__)
+            self._in_flight[i] += 1
+            call = None
+            try:
+                call = self._members[i].complete.remote(request)
+                answer: Completion = await call
+                return answer
+            except exceptions.RayActorError as err:
+                if death + 1 == _DEATHS:
+                    raise EngineError(
+                        f"{self._name!r}: the actors died under a request {_DEATHS} times, at "
+                        f"last with: {str(err).strip().splitlines()[0]} Is the model too large "
+                        "for the memory of the machines?"
+                    ) from err
+            except exceptions.RayError as err:
+                raise _cause(err, self._name) from err
+            except BaseException:
+                if call is not None:
+                    self._ray.cancel(call)  # the engine frees its place
+                raise
+            finally:
+                self._in_flight[i] -= 1
+        raise AssertionError
+
+    async def complete_batch(self, requests: Sequence[ChatRequest]) -> list[Completion]:
+        """Complete many, in the order of the requests."""
+        return await complete_together(self, requests)
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """As one of the engines counts."""
+        counted = self._members[0].count_tokens.remote(tuple(messages))
+        try:
+            return int(self._ray.get(counted))
+        except self._ray.exceptions.RayError as err:
+            raise _cause(err, self._name) from err
+
+    async def aclose(self) -> None:
+        """Stop the actors; the connection to the cluster stays."""
+        self._kill()
+
+    def _kill(self) -> None:
+        for member in self._members:
+            self._ray.kill(member)
+
+
+def _connect(ray: Any, cpus: int) -> None:
+    if ray.is_initialized():
+        return
+    local: dict[str, Any] = {}
+    if not os.environ.get("RAY_ADDRESS"):
+        # A cluster of this process: on loopback, and with a place for each engine.
+        local = {
+            "num_cpus": max(cpus, os.cpu_count() or 1),
+            "include_dashboard": False,
+            "_node_ip_address": "127.0.0.1",
+        }
+    ray.init(log_to_driver=False, logging_level="warning", **local)
+
+
+def _cause(err: Any, name: str) -> HanolError:
+    """The engine's own error out of Ray's."""
+    cause = getattr(err, "cause", None)
+    if isinstance(cause, HanolError):
+        return cause
+    first = str(cause or err).strip().splitlines()
+    return EngineError(f"{name!r} failed: {first[0] if first else type(err).__name__}")

@@ -1,0 +1,199 @@
+"""An engine that answers from a script: tests, examples and benchmarks without a model."""
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hanol.engines._engine import ChatRequest, Completion, Message
+from hanol.engines._together import check_request, complete_together, cut_at_stop
+from hanol.errors import EngineError
+
+_BYTES_PER_TOKEN = 4
+_TOKENS_PER_MESSAGE = 4
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One answer of a script.
+
+    Args:
+        text: What is answered.
+        match: Regular expression; the reply is for requests in whose last message it is found.
+            None makes it the reply to the turn at its place among those without one.
+        latency: Seconds until the answer; None is the engine's.
+
+    Raises:
+        EngineError: `match` is no regular expression.
+    """
+
+    text: str
+    match: str | None = None
+    latency: float | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            re.compile(self.match or "")
+        except re.error as err:
+            raise EngineError(
+                f"{self.match!r} is no regular expression to match messages with: {err}."
+            ) from err
+
+
+Script = Callable[[ChatRequest], str | Completion] | Sequence[str | Reply]
+
+
+class ScriptedEngine:
+    """Answers that follow from the request alone, not from the order in which requests come.
+
+    A reply with `match` goes to every request whose last message it matches, the first such reply
+    in the script. Otherwise the reply of a conversation's turn t is the t-th one without `match`,
+    where t is the number of assistant messages that the request holds: conversations in parallel,
+    or resumed, get the same answers. (Prompts that are written anew each round hold no assistant
+    messages: give such a script `match`, or a function.)
+
+    A token is 4 bytes of UTF-8, begun ones included; a message has 4 more.
+
+    Args:
+        script: Replies, or a function that gives the text (or the whole completion) for a request.
+        latency: Seconds that each answer takes.
+        context_window: Longer prompts are refused, as a model would.
+        name: What the engine calls itself.
+    """
+
+    def __init__(
+        self,
+        script: Script,
+        *,
+        latency: float = 0.0,
+        context_window: int | None = None,
+        name: str = "scripted",
+    ) -> None:
+        self._function = script if callable(script) else None
+        replies = [] if callable(script) else [_as_reply(entry) for entry in script]
+        self._matching = [reply for reply in replies if reply.match is not None]
+        self._turns = [reply for reply in replies if reply.match is None]
+        self._latency = latency
+        self._window = context_window
+        self._name = name
+
+    @classmethod
+    def from_file(cls, path: str | Path, **options: Any) -> "ScriptedEngine":
+        """Read a script of one JSON object a line: "text", and "match" or "latency" if wanted.
+
+        Raises:
+            EngineError: The file cannot be read, or a line is something else.
+        """
+        try:
+            lines = Path(path).read_text("utf-8").splitlines()
+        except (OSError, ValueError) as err:
+            raise EngineError(f"The script {str(path)!r} cannot be read: {err}") from err
+        replies = [
+            _read_reply(line, f"{str(path)!r}, line {number}")
+            for number, line in enumerate(lines, start=1)
+            if line.strip()
+        ]
+        return cls(replies, name=f"scripted:{path}", **options)
+
+    @property
+    def name(self) -> str:
+        """The specification, for a script from a file."""
+        return self._name
+
+    @property
+    def context_window(self) -> int | None:
+        """As it was given."""
+        return self._window
+
+    async def complete(self, request: ChatRequest) -> Completion:
+        """The script's answer, cut at stop strings and at `max_tokens`.
+
+        Raises:
+            EngineError: The script has no answer, or the prompt is longer than the window.
+        """
+        check_request(request)
+        prompt_tokens = self.count_tokens(request.messages)
+        if self._window is not None and prompt_tokens >= self._window:
+            raise EngineError(
+                f"The prompt has {prompt_tokens} tokens, but the context window of {self.name!r} "
+                f"is {self._window}. Shorten the conversation."
+            )
+        answer, latency = self._answer(request)
+        if latency:
+            await asyncio.sleep(latency)
+        if isinstance(answer, Completion):
+            return answer
+        text, _ = cut_at_stop(answer, request.stop)
+        limit = request.max_tokens
+        if self._window is not None:
+            limit = min(limit or self._window, self._window - prompt_tokens)
+        cut = limit is not None and _tokens(text) > limit
+        if cut and limit is not None:
+            text = text.encode()[: limit * _BYTES_PER_TOKEN].decode(errors="ignore")
+        return Completion(
+            text=text,
+            finish_reason="length" if cut else "stop",
+            prompt_tokens=prompt_tokens,
+            completion_tokens=_tokens(text),
+        )
+
+    async def complete_batch(self, requests: Sequence[ChatRequest]) -> list[Completion]:
+        """Complete many, in the order of the requests."""
+        return await complete_together(self, requests)
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """Tokens by the rule above."""
+        return sum(_TOKENS_PER_MESSAGE + _tokens(message.content) for message in messages)
+
+    async def aclose(self) -> None:
+        """Nothing to give back."""
+
+    def _answer(self, request: ChatRequest) -> tuple[str | Completion, float]:
+        if self._function is not None:
+            return self._function(request), self._latency
+        last = request.messages[-1].content
+        turn = sum(message.role == "assistant" for message in request.messages)
+        for reply in self._matching:
+            if re.search(reply.match or "", last):
+                break
+        else:
+            if turn >= len(self._turns):
+                raise EngineError(
+                    f"The script {self.name!r} has no answer to turn {turn + 1}: it has "
+                    f"{len(self._turns)} replies to turns, and none of {len(self._matching)} that "
+                    f"match fits the last message {last[:80]!r}."
+                )
+            reply = self._turns[turn]
+        return reply.text, self._latency if reply.latency is None else reply.latency
+
+
+def _as_reply(entry: str | Reply) -> Reply:
+    return Reply(entry) if isinstance(entry, str) else entry
+
+
+def _read_reply(line: str, where: str) -> Reply:
+    try:
+        entry = json.loads(line)
+    except ValueError as err:
+        raise EngineError(f"{where} is not JSON: {err}.") from err
+    if not isinstance(entry, dict) or not isinstance(entry.get("text"), str):
+        raise EngineError(f'{where} must be an object with a string "text", as {{"text": "Hi"}}.')
+    match, latency = entry.get("match"), entry.get("latency")
+    unknown = sorted(entry.keys() - {"text", "match", "latency"})
+    if (
+        unknown
+        or not isinstance(match, str | None)
+        or (latency is not None and not (isinstance(latency, int | float) and latency >= 0))
+    ):
+        raise EngineError(
+            f'{where} may have "match" (a string) and "latency" (seconds) besides "text", but has '
+            f"{ {key: value for key, value in entry.items() if key != 'text'} }."
+        )
+    return Reply(entry["text"], match, latency)
+
+
+def _tokens(text: str) -> int:
+    return -(-len(text.encode()) // _BYTES_PER_TOKEN)

@@ -1,0 +1,75 @@
+"""The text of an answer as its tokens come, and where a stop string ends it."""
+
+from typing import Any
+
+from hanol.engines._together import cut_at_stop
+
+_CONTEXT = 5  # tokens of the prompt that are decoded too: some tokenizers begin texts differently
+
+
+class TextStream:
+    """Text of the tokens of one answer.
+
+    Each piece is the difference of two decodings that begin at the same token before it. Special
+    tokens that a model writes are part of the text: agents' tags may be such tokens.
+
+    Attributes:
+        text: What is there so far; a character whose bytes are not complete is held back.
+        starts: For each token, the length of the text before it.
+        stopped: Whether a stop string ended the text, which is cut there.
+    """
+
+    def __init__(self, tokenizer: Any, prompt: list[int], stop: tuple[str, ...]) -> None:
+        self._tokenizer = tokenizer
+        self._ids = list(prompt[-_CONTEXT:])
+        self._begin, self._end = 0, len(self._ids)
+        self._stop = tuple(word for word in stop if word)
+        self._longest = max(map(len, self._stop), default=0)
+        self.text = ""
+        self.starts: list[int] = []
+        self.stopped = False
+
+    def push(self, token: int) -> None:
+        """Add a token."""
+        self.starts.append(len(self.text))
+        self._ids.append(token)
+        self._show(hold=True)
+
+    def end(self) -> None:
+        """Show what was held back: no more tokens come."""
+        self._show(hold=False)
+
+    @property
+    def may_be_stopping(self) -> bool:
+        """Whether the text ends with the beginning of a stop string."""
+        return any(self.text.endswith(word[:n]) for word in self._stop for n in range(1, len(word)))
+
+    @property
+    def kept_tokens(self) -> int:
+        """Tokens that begin before the end of the text."""
+        if not self.stopped:
+            return len(self.starts)
+        return sum(start < len(self.text) for start in self.starts)
+
+    def pieces(self) -> tuple[str, ...]:
+        """The text of each kept token; together they are the text."""
+        starts = self.starts[: self.kept_tokens]
+        ends = [*starts[1:], len(self.text)] if starts else []
+        return tuple(self.text[a:b] for a, b in zip(starts, ends, strict=True))
+
+    def _show(self, *, hold: bool) -> None:
+        if self.stopped:
+            return
+        before = self._decode(self._ids[self._begin : self._end])
+        text = self._decode(self._ids[self._begin :])
+        if len(text) <= len(before) or (hold and text.endswith("\ufffd")):
+            return
+        self._begin, self._end = self._end, len(self._ids)
+        searched = max(0, len(self.text) - self._longest + 1)
+        tail = self.text[searched:] + text[len(before) :]
+        tail, self.stopped = cut_at_stop(tail, self._stop)
+        self.text = self.text[:searched] + tail
+
+    def _decode(self, ids: list[int]) -> str:
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=False)
+        return text

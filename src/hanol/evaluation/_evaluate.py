@@ -1,0 +1,216 @@
+"""Scoring the answers of one or more runs."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hanol.errors import DataError
+from hanol.evaluation._judge import Judge, Verdict
+from hanol.evaluation._metrics import Metric
+from hanol.evaluation._scores import Interval, intervals, run_scores
+
+Answers = Mapping[str, str | None]
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question with what counts as its answer.
+
+    Args:
+        id: Unique in its set; the text need not be.
+        question: As it is asked.
+        answer: The reference; several are alternatives (for `set_match`, the members).
+        details: Other columns of its row.
+    """
+
+    id: str
+    question: str
+    answer: str | tuple[str, ...]
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of k runs over the same questions.
+
+    Args:
+        metric: Name of the metric, or "judge".
+        outcomes: By question id, one entry a run: right, wrong, or None without verdict.
+        runs: Accuracy of each run in percent.
+        avg_at_k: Mean accuracy of the runs.
+        any_of_k: Share of questions right in any run (the paper's Pass@k).
+        best_pass_at_1: Accuracy of the best run.
+        unanswered: (id, run from 1) of answers that are missing or empty; they count as wrong.
+        errors: (id, run from 1) of answers that the judge gave no verdict on; they do not count.
+        judge: The engine that judged.
+        prompt_sha256: Of the judge's prompt.
+        verdicts: What it said, by id, one entry a run; None where nothing had to be judged.
+    """
+
+    metric: str
+    outcomes: Mapping[str, tuple[bool | None, ...]]
+    runs: tuple[float, ...]
+    avg_at_k: Interval
+    any_of_k: Interval
+    best_pass_at_1: Interval
+    unanswered: tuple[tuple[str, int], ...]
+    errors: tuple[tuple[str, int], ...]
+    judge: str | None = None
+    prompt_sha256: str | None = None
+    verdicts: Mapping[str, tuple[Verdict | None, ...]] | None = None
+
+    @property
+    def k(self) -> int:
+        """Number of runs."""
+        return len(self.runs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON; percentages with two decimals."""
+        verdicts = None
+        if self.verdicts is not None:
+            verdicts = {
+                name: [None if verdict is None else verdict.to_dict() for verdict in row]
+                for name, row in self.verdicts.items()
+            }
+        return {
+            "metric": self.metric,
+            "questions": len(self.outcomes),
+            "k": self.k,
+            "avg_at_k": self.avg_at_k.rounded(),
+            "any_of_k": self.any_of_k.rounded(),
+            "best_pass_at_1": self.best_pass_at_1.rounded(),
+            "runs": [round(score, 2) for score in self.runs],
+            "unanswered": [list(place) for place in self.unanswered],
+            "errors": [list(place) for place in self.errors],
+            "judge": self.judge,
+            "prompt_sha256": self.prompt_sha256,
+            "outcomes": {name: list(row) for name, row in self.outcomes.items()},
+            "verdicts": verdicts,
+        }
+
+
+def evaluate(
+    predictions: Sequence[Answers],
+    references: Sequence[Question],
+    metric: Metric | Judge,
+    *,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Evaluation:
+    """Score answers; inside a running event loop use `aevaluate`.
+
+    Args:
+        predictions: One mapping a run, from question id to answer. A missing, None or empty answer
+            counts as wrong.
+        references: The questions, each id once.
+        metric: `exact_match`, `set_match`, `numeric_match` or the like, or a judge.
+        confidence: Share of the resampled scores inside the intervals, in (0, 1).
+        seed: Of the resamples.
+
+    Raises:
+        DataError: An id occurs twice or has no question, there is nothing to score, or the judge
+            gave no verdict on a whole run.
+    """
+    return asyncio.run(aevaluate(predictions, references, metric, confidence=confidence, seed=seed))
+
+
+async def aevaluate(
+    predictions: Sequence[Answers],
+    references: Sequence[Question],
+    metric: Metric | Judge,
+    *,
+    confidence: float = 0.95,
+    seed: int = 0,
+    concurrency: int = 16,
+) -> Evaluation:
+    """As `evaluate`, with at most `concurrency` answers before the judge at once."""
+    _check_ids(predictions, references)
+    answers = {
+        item.id: [(run.get(item.id) or "").strip() for run in predictions] for item in references
+    }
+    unanswered = _places(answers, lambda answer: not answer)
+    verdicts: dict[str, tuple[Verdict | None, ...]] | None = None
+    outcomes: dict[str, tuple[bool | None, ...]]
+    if isinstance(metric, Judge):
+        verdicts = await _judge_all(metric, references, answers, concurrency)
+        outcomes = {name: tuple(map(_outcome, row)) for name, row in verdicts.items()}
+    else:
+        outcomes = {
+            item.id: tuple(bool(answer) and metric(answer, item.answer) for answer in row)
+            for item, row in zip(references, answers.values(), strict=True)
+        }
+    scores = intervals(outcomes, confidence=confidence, seed=seed)
+    return Evaluation(
+        metric=_name(metric),
+        outcomes=outcomes,
+        runs=tuple(run_scores(outcomes)),
+        unanswered=unanswered,
+        errors=_places(outcomes, lambda outcome: outcome is None),
+        avg_at_k=scores["avg_at_k"],
+        any_of_k=scores["any_of_k"],
+        best_pass_at_1=scores["best_pass_at_1"],
+        judge=metric.name if isinstance(metric, Judge) else None,
+        prompt_sha256=metric.prompt_sha256 if isinstance(metric, Judge) else None,
+        verdicts=verdicts,
+    )
+
+
+async def _judge_all(
+    judge: Judge,
+    references: Sequence[Question],
+    answers: Mapping[str, Sequence[str]],
+    concurrency: int,
+) -> dict[str, tuple[Verdict | None, ...]]:
+    slots = asyncio.Semaphore(concurrency)
+
+    async def one(item: Question, answer: str) -> Verdict | None:
+        if not answer:
+            return None
+        async with slots:
+            return await judge.judge(item.question, answer, item.answer)
+
+    async with asyncio.TaskGroup() as group:
+        tasks = {
+            item.id: [group.create_task(one(item, answer)) for answer in answers[item.id]]
+            for item in references
+        }
+    return {name: tuple(task.result() for task in row) for name, row in tasks.items()}
+
+
+def _name(metric: Metric | Judge) -> str:
+    if isinstance(metric, Judge):
+        return "judge"
+    # `functools.partial`, which sets a tolerance, has no name of its own.
+    return getattr(getattr(metric, "func", metric), "__name__", type(metric).__name__)
+
+
+def _outcome(verdict: Verdict | None) -> bool | None:
+    if verdict is None:  # nothing to judge: no answer
+        return False
+    return None if verdict.status == "error" else verdict.status == "correct"
+
+
+def _places(
+    table: Mapping[str, Sequence[Any]], wanted: Callable[[Any], bool]
+) -> tuple[tuple[str, int], ...]:
+    return tuple(
+        (name, run)
+        for name, row in table.items()
+        for run, value in enumerate(row, start=1)
+        if wanted(value)
+    )
+
+
+def _check_ids(predictions: Sequence[Answers], references: Sequence[Question]) -> None:
+    known: set[str] = set()
+    for item in references:
+        if item.id in known:
+            raise DataError(f"Two questions have the id {item.id!r}; ids must be unique.")
+        known.add(item.id)
+    for number, run in enumerate(predictions, start=1):
+        if strangers := set(run) - known:
+            raise DataError(
+                f"Run {number} answers {len(strangers)} questions that are not in the set, for "
+                f"example {min(strangers)!r}. Were the runs made from another file?"
+            )

@@ -1,0 +1,146 @@
+"""Deterministic metrics: does an answer equal a reference?
+
+All of them first drop citation marks ("[3]", "[1, 4]"), which are about the answer and not part of
+it, and read Unicode in its compatibility form (NFKC: full-width digits, ligatures, half-width
+kana). None reads a sentence: an answer that says more than the reference does not match.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+
+References = str | Sequence[str]
+Metric = Callable[[str | None, References], bool]
+
+_CITATION = re.compile(r"\s*\[\d+(?:\s*[,-]\s*\d+)*\]")
+_ARTICLE = re.compile(r"\b(?:a|an|the)\b")
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+# Characters of languages that set no space between words, and Hangul, whose spacing varies.
+_CJK = "\u1100-\u11ff\u3040-\u30ff\u3130-\u318f\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3"
+_CJK_SPACE = re.compile(rf"(?<=[{_CJK}])\s+(?=[{_CJK}])")
+_SEPARATOR = re.compile(r"[;\n、]|,(?!\d{3}(?!\d))|\band\b|&")
+_NUMBER = re.compile(
+    r"(?:about|approximately|around|roughly|circa|약|~|≈)?\s*(?P<before>[$€£¥₩]?)\s*"
+    r"(?P<digits>[+-]?(?:\d{1,3}(?:[ ,]\d{3})+|\d+)?(?:\.\d+)?)"
+    r"(?:e(?P<e>[+-]?\d{1,3})|\s*[x×*·]\s*10\s*\^?\s*(?P<ten>[+-]?\d{1,3}))?"
+    r"\s*(?P<after>[^\d\s][^\d]{0,40}?)?\.?"
+)
+
+
+def normalise(text: str) -> str:
+    """The form in which `exact_match` compares texts.
+
+    No citation marks; NFKC and case folding; hyphens, slashes and underscores become spaces; other
+    punctuation goes, except what belongs to a number (minus, decimal point, %); commas between
+    thousands go; the English articles go, unless nothing else is left; runs of spaces become one,
+    and spaces between CJK characters (Hangul included) go.
+    """
+    folded = unicodedata.normalize("NFKC", _plain(text).casefold())
+    folded = _THOUSANDS.sub("", folded.replace("\u2212", "-"))
+    kept = "".join(_keep(folded, i) for i in range(len(folded)))
+    without_articles = _ARTICLE.sub(" ", kept)
+    chosen = without_articles if without_articles.strip() else kept
+    # A letter and a mark may have become neighbours, which NFKC writes as one character.
+    return unicodedata.normalize("NFKC", _CJK_SPACE.sub("", " ".join(chosen.split())))
+
+
+def exact_match(prediction: str | None, references: References) -> bool:
+    """Whether a prediction equals one of the references after `normalise`.
+
+    Args:
+        prediction: None, or a text without letters and digits, equals nothing.
+        references: Texts of which one is enough.
+
+    Example:
+        >>> exact_match("The Beatles [2].", "beatles"), exact_match("서울 특별시", "서울특별시")
+        (True, True)
+    """
+    found = normalise(prediction or "")
+    return bool(found) and found in {normalise(reference) for reference in _all(references)}
+
+
+def set_match(prediction: str | Sequence[str] | None, references: References) -> bool:
+    """Whether the members of a list are exactly the members of the reference, in any order.
+
+    Args:
+        prediction: The members, or one text with commas, semicolons, line breaks, "and", "&" or
+            "、" between them.
+        references: The members, in the same forms; not alternatives.
+
+    Example:
+        >>> set_match("Oslo, Bergen and Narvik", ["Narvik", "Bergen", "Oslo"])
+        True
+    """
+    found = _members(prediction or "")
+    return bool(found) and found == _members(references)
+
+
+def numeric_match(prediction: str | None, references: References, *, tol: float = 0.0) -> bool:
+    """Whether a prediction is the number of one of the references.
+
+    Values are compared exactly as fractions: "1,000", "1000" and "1e3" are equal, and so are "5%"
+    and "0.05". A unit or currency must be the same on both sides: "5 km" is neither "5" nor "5 m".
+    "About" and the like before the number are skipped.
+
+    Args:
+        prediction: A number with an optional unit, and nothing else.
+        references: Numbers in the same forms, of which one is enough.
+        tol: Largest relative error, as a share of the reference.
+
+    Example:
+        >>> numeric_match("1,000 km [1]", "1e3 km"), numeric_match("3.1", "3.14", tol=0.02)
+        (True, True)
+    """
+    found = _number(prediction or "")
+    if found is None:
+        return False
+    for reference in _all(references):
+        wanted = _number(reference)
+        if wanted is None or wanted[1] != found[1]:
+            continue
+        if abs(found[0] - wanted[0]) <= Fraction(tol) * abs(wanted[0]):
+            return True
+    return False
+
+
+def _all(references: References) -> Sequence[str]:
+    return [references] if isinstance(references, str) else references
+
+
+def _plain(text: str) -> str:
+    """Compatibility form without citation marks."""
+    return _CITATION.sub("", unicodedata.normalize("NFKC", text))
+
+
+def _keep(text: str, i: int) -> str:
+    """One character of a text in its normalised form: itself, a space or nothing."""
+    char = text[i]
+    category = unicodedata.category(char)
+    if not category.startswith("P"):
+        return char
+    before, after = text[i - 1 : i], text[i + 1 : i + 2]
+    if char == "-" and after.isdigit() and (not before or before.isspace()):
+        return char
+    if (char == "." and before.isdigit() and after.isdigit()) or char == "%":
+        return char
+    return " " if category in ("Pd", "Pc") or char in "/,;:" else ""
+
+
+def _members(texts: References) -> set[str]:
+    pieces = [piece for text in _all(texts) for piece in _SEPARATOR.split(_plain(text))]
+    return {normalise(piece) for piece in pieces} - {""}
+
+
+def _number(text: str) -> tuple[Fraction, str] | None:
+    """Value and unit of a text that is a number, None of any other."""
+    text = _plain(text).replace("\u2212", "-").strip().casefold()
+    match = _NUMBER.fullmatch(text) if len(text) < 200 else None
+    if match is None or not any(char.isdigit() for char in match["digits"]):
+        return None
+    value = Fraction(match["digits"].replace(",", "").replace(" ", ""))
+    value *= Fraction(10) ** int(match["e"] or match["ten"] or 0)
+    unit = " ".join((match["after"] or "").split())
+    if unit in ("%", "percent", "per cent", "퍼센트", "프로"):
+        value, unit = value / 100, ""
+    return value, match["before"] + unit

@@ -1,0 +1,123 @@
+"""What a set of finished research runs shows besides right and wrong: citations, effort, endings.
+
+Everything is read from the runs' last events (`RunEnded` as plain values), so that runs of any
+origin can be summed up. Rates are over all citations, or claims, of all runs together: a long
+answer counts for more than a short one. Shape suffixes: N runs, R resamples.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel
+
+from hanol.errors import DataError
+from hanol.evaluation._scores import Interval, resample_weights
+
+_EFFORT = (
+    "model_calls",
+    "tool_calls",
+    "prompt_tokens",
+    "completion_tokens",
+    "seconds",
+    "money",
+)
+
+
+class RunSummary(BaseModel, frozen=True):
+    """Totals over runs.
+
+    Args:
+        runs: How many there are.
+        terminations: How many ended in which way.
+        citation_precision: Citations that support their sentence, in percent of all; None without
+            citations.
+        citation_recall: Supported claims in percent of all claims; None without claims.
+        invented_citations: Citations of numbers that the run never gave out, in percent of all.
+        runs_with_invented: Runs with at least one of those.
+        unchecked: Runs that ended without an answer to check.
+        effort: Mean over runs of calls, tokens, seconds and money.
+    """
+
+    runs: int
+    terminations: dict[str, int]
+    citation_precision: Interval | None
+    citation_recall: Interval | None
+    invented_citations: Interval | None
+    runs_with_invented: int
+    unchecked: int
+    effort: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON; two decimals."""
+        plain = self.model_dump()
+        for name in ("citation_precision", "citation_recall", "invented_citations"):
+            interval: Interval | None = getattr(self, name)
+            plain[name] = interval and interval.rounded()
+        plain["effort"] = {name: round(value, 2) for name, value in self.effort.items()}
+        return plain
+
+
+def summarise_runs(
+    ended: Sequence[Mapping[str, Any]], *, confidence: float = 0.95, seed: int = 0
+) -> RunSummary:
+    """Sum up runs.
+
+    Args:
+        ended: `RunEnded` events as plain values; `citations` is what `CitationReport.to_dict` gave,
+            or None.
+        confidence: Share of the resampled rates inside the intervals, in (0, 1).
+        seed: Of the resamples.
+
+    Raises:
+        DataError: There is no run, or one lacks a value.
+    """
+    if not ended:
+        raise DataError("There are no finished runs to sum up.")
+    try:
+        counted_N = [_count(run["citations"]) for run in ended]
+        terminations = dict(Counter(run["termination"] for run in ended).most_common())
+        effort = {name: float(np.mean([run[name] for run in ended])) for name in _EFFORT}
+    except (KeyError, TypeError) as err:
+        raise DataError(f"A finished run lacks {err}, or has it in another form.") from err
+
+    def rate(part: str, whole: str) -> Interval | None:
+        parts_N = [counts[part] for counts in counted_N]
+        wholes_N = [counts[whole] for counts in counted_N]
+        return _rate(parts_N, wholes_N, confidence, seed)
+
+    return RunSummary(
+        runs=len(ended),
+        terminations=terminations,
+        citation_precision=rate("supporting", "citations"),
+        citation_recall=rate("supported", "claims"),
+        invented_citations=rate("invented", "citations"),
+        runs_with_invented=sum(counts["invented"] > 0 for counts in counted_N),
+        unchecked=sum(run["citations"] is None for run in ended),
+        effort=effort,
+    )
+
+
+def _count(report: Mapping[str, Any] | None) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for sentence in report["sentences"] if report else ():
+        counts["claims"] += sentence["status"] != "not_a_claim"
+        counts["supported"] += sentence["status"] == "supported"
+        for citation in sentence["citations"]:
+            counts["citations"] += 1
+            counts["supporting"] += bool(citation["supports"])
+            counts["invented"] += not citation["known"]
+    return counts
+
+
+def _rate(parts_N: list[int], wholes_N: list[int], confidence: float, seed: int) -> Interval | None:
+    """A share in percent, its interval from resampling the runs; None of nothing."""
+    if not sum(wholes_N):
+        return None
+    weight_RN = resample_weights(len(wholes_N), seed)
+    with np.errstate(invalid="ignore"):  # a resample of runs without citations says nothing
+        sample_R = (weight_RN @ parts_N) / (weight_RN @ wholes_N)
+    tail = (1 - confidence) / 2
+    low, high = 100 * np.nanquantile(sample_R, [tail, 1 - tail])
+    return Interval(value=100 * sum(parts_N) / sum(wholes_N), low=float(low), high=float(high))

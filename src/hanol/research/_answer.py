@@ -1,0 +1,155 @@
+"""An answer as HTML: its Markdown rendered, its citations linked, its doubtful sentences marked.
+
+The text is the model's, so it is untrusted: HTML in it is shown as text, images are not loaded,
+and a link stays a link only where its address was retrieved in the run.
+"""
+
+import html
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markdown_it import MarkdownIt
+from markdown_it.renderer import RendererHTML
+from markdown_it.token import Token
+
+from hanol.research._checked import CITED, SYMBOLS, Sentence, numbers_in
+
+# Markdown moves text about, so sentences are marked in it before it is rendered. Punctuation that
+# nobody writes: Markdown's rule for emphasis treats it as it treats a bracket.
+_OPEN, _CLOSE = "⁅", "⁆"
+_MARK = re.compile(f"{_OPEN}(\\d*){_CLOSE}")
+# Where a line of Markdown begins to be text: after list bullets, headings, quotes, table cells.
+_LEAD = re.compile(r"(?:\s|[-*+]\s|\d{1,9}[.)]\s|#{1,6}\s|>|\|)*")
+
+
+@dataclass
+class _State:
+    """What the rules of the renderer know while one answer is rendered."""
+
+    sentences: Sequence[Sentence]
+    known: Collection[int]
+    open: int | None = None
+    cited: int = 0
+
+
+def answer_html(
+    answer: str, sentences: Sequence[Sentence], known: Collection[int], addresses: Collection[str]
+) -> str:
+    """Render an answer.
+
+    Args:
+        answer: Markdown, untrusted.
+        sentences: What the check of its citations said, spans in `answer`.
+        known: Numbers of sources that exist; others are shown as invented.
+        addresses: Web addresses that may become links.
+
+    Returns:
+        HTML that is safe to put into a page. Citations link to "#source-N" and have the ids
+        "cite-1", "cite-2" and so on, in order.
+    """
+    md = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable("table")
+    md.disable(["image", "reference", "html_block", "html_inline", "code"])
+    web = {address for address in addresses if address.startswith(("http://", "https://"))}
+    md.validateLink = lambda url: url in web  # type: ignore[method-assign]
+    for kind in ("text", "code_inline", "fence", "link_open"):
+        md.add_render_rule(kind, _RULES[kind])
+    return md.render(_marked(answer, sentences), {"state": _State(sentences, known)})
+
+
+def _marked(answer: str, sentences: Sequence[Sentence]) -> str:
+    """Put marks around the sentences that a reader should look at."""
+    # Own marks in the answer would end a sentence; same length, so that spans still fit.
+    answer = answer.replace(_OPEN, "[").replace(_CLOSE, "]")
+    for number in reversed(range(len(sentences))):
+        sentence = sentences[number]
+        text = answer[sentence.start : sentence.end]
+        lead = _LEAD.match(text)
+        start = sentence.start + (lead.end() if lead else 0)
+        end = sentence.start + len(text.rstrip(" \n\t|"))
+        if sentence.verdict in SYMBOLS and start < end and "```" not in text:
+            marked = f"{_OPEN}{number}{_CLOSE}{answer[start:end]}{_OPEN}{_CLOSE}"
+            answer = answer[:start] + marked + answer[end:]
+    return answer
+
+
+def _text(
+    self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: dict[str, Any]
+) -> str:
+    state: _State = env["state"]
+    parts = []
+    for i, piece in enumerate(_MARK.split(tokens[index].content)):
+        if i % 2 == 0:
+            parts.append(_in_sentence(_cited(piece, state), state))
+        elif piece:
+            state.open = int(piece) if int(piece) < len(state.sentences) else None
+        elif state.open is not None:
+            parts.append(_symbol(state.sentences[state.open], state.open))
+            state.open = None
+    return "".join(parts)
+
+
+def _in_sentence(text: str, state: _State) -> str:
+    if state.open is None or not text:
+        return text
+    sentence = state.sentences[state.open]
+    note = html.escape(sentence.note)
+    return f'<mark class="{sentence.verdict}" title="{note}">{text}</mark>'
+
+
+def _symbol(sentence: Sentence, number: int) -> str:
+    note = html.escape(f"{sentence.verdict}: {sentence.note}")
+    return (
+        f'<a class="flag {sentence.verdict}" href="#check-{number}" title="{note}" '
+        f'aria-label="{note}">{SYMBOLS[sentence.verdict]}</a>'
+    )
+
+
+def _cited(text: str, state: _State) -> str:
+    """Escape a text, its numbers in brackets linked."""
+    parts = []
+    for i, piece in enumerate(CITED.split(text)):
+        if i % 2 == 0:
+            parts.append(html.escape(piece))
+            continue
+        for number in numbers_in(piece):
+            parts.append(_cite(number, state))
+    return "".join(parts)
+
+
+def _cite(number: int, state: _State) -> str:
+    if number not in state.known:
+        note = f"Source {number} does not exist in this run"
+        return (
+            f'<span class="cite invented" title="{note}">{number}'
+            f'<span aria-hidden="true">{SYMBOLS["invented"]}</span>'
+            f'<span class="hidden"> ({note})</span></span>'
+        )
+    state.cited += 1
+    return (
+        f'<a class="cite" id="cite-{state.cited}" href="#source-{number}" '
+        f'aria-label="Source {number}">{number}</a>'
+    )
+
+
+def _code_inline(
+    self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: dict[str, Any]
+) -> str:
+    return f"<code>{html.escape(_MARK.sub('', tokens[index].content))}</code>"
+
+
+def _fence(
+    self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: dict[str, Any]
+) -> str:
+    return f"<pre><code>{html.escape(_MARK.sub('', tokens[index].content))}</code></pre>"
+
+
+def _link_open(
+    self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: dict[str, Any]
+) -> str:
+    href = html.escape(str(tokens[index].attrGet("href")))
+    return f'<a class="web" href="{href}" title="{href}" rel="noreferrer noopener">'
+
+
+_RULES = {"text": _text, "code_inline": _code_inline, "fence": _fence, "link_open": _link_open}

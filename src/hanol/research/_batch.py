@@ -1,0 +1,221 @@
+"""Many questions at once: one run folder each, so that a killed batch goes on where it was.
+
+In the folder of a batch: `runs/<id>/` with the log of each run; `batch.json` with the date of its
+prompts, because a batch that goes on tomorrow must ask the same; `results.jsonl`, a row a question.
+"""
+
+import asyncio
+import hashlib
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from hanol.engines import Engine
+from hanol.errors import DataError
+from hanol.evaluation import read_rows
+from hanol.research._events import Event, RunEnded
+from hanol.research._report import replace_text
+from hanol.research._researcher import Researcher
+from hanol.research._rollouts import aheavy_research
+from hanol.retrieval import Library
+
+Row = dict[str, Any]
+_REWRITE_S = 1.0  # between two versions of the results
+
+
+@dataclass(frozen=True)
+class Task:
+    """One question of a batch.
+
+    Args:
+        id: Unique in its file.
+        question: As it is asked.
+        answer: The reference, if the file has one.
+        files: Paths in the library that the question is about.
+    """
+
+    id: str
+    question: str
+    answer: str | list[str] | None = None
+    files: tuple[str, ...] = ()
+
+    @property
+    def folder_name(self) -> str:
+        """The id as a file name; long ones end in a hash."""
+        name = quote(self.id, safe=" ").replace(".", "%2E")
+        if len(name) <= 100:
+            return name
+        return f"{name[:80]}~{hashlib.sha256(self.id.encode()).hexdigest()[:16]}"
+
+
+def read_tasks(path: str | Path) -> list[Task]:
+    """Read questions: rows with "question", and "id", "answer", "files" where wanted.
+
+    A row without an id gets one from its question and how often the question came before, so
+    that equal questions are different tasks and other rows may be added later.
+
+    Raises:
+        DataError: A row has no question, or two have the same id.
+    """
+    tasks: dict[str, Task] = {}
+    seen: Counter[str] = Counter()
+    for line, row in read_rows(path):
+        question = row.get("question")
+        if not isinstance(question, str) or not question.strip():
+            raise DataError(f"{str(path)!r}, line {line}: `question` is missing or empty.")
+        if (name := row.get("id")) in (None, ""):
+            digest = hashlib.sha256(question.encode("utf-8", "replace")).hexdigest()[:12]
+            seen[digest] += 1
+            name = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
+        name = str(name)
+        if name in tasks:
+            raise DataError(f"{str(path)!r}, line {line}: the id {name!r} occurs twice.")
+        files = row.get("files") or ()
+        if isinstance(files, str) or not all(isinstance(file, str) for file in files):
+            raise DataError(f"{str(path)!r}, line {line}: `files` is no list of paths.")
+        tasks[name] = Task(name, question, row.get("answer"), tuple(files))
+    if not tasks:
+        raise DataError(f"{str(path)!r} has no questions.")
+    return list(tasks.values())
+
+
+def run_batch(
+    tasks: Sequence[Task],
+    library: Library | None,
+    engine: Engine,
+    folder: str | os.PathLike[str],
+    **options: Any,
+) -> list[Row]:
+    """As `arun_batch`, for callers without a loop of their own."""
+    return asyncio.run(arun_batch(tasks, library, engine, folder, **options))
+
+
+async def arun_batch(
+    tasks: Sequence[Task],
+    library: Library | None,
+    engine: Engine,
+    folder: str | os.PathLike[str],
+    *,
+    concurrency: int = 8,
+    on_result: Callable[[Row], None] = lambda row: None,
+    **options: Any,
+) -> list[Row]:
+    """Research many questions; what a folder already has is not asked again.
+
+    A run that fails is a row with "error", and is tried again by the next call.
+
+    Args:
+        tasks: See `read_tasks`.
+        library: The documents.
+        engine: The model.
+        folder: Of the batch.
+        concurrency: Runs at once, at least 1.
+        on_result: Told of each row when its run has ended or failed.
+        options: As for `Researcher`, and `heavy`: number of rollouts.
+
+    Returns:
+        The rows of `results.jsonl`, in the order of the tasks.
+    """
+    if concurrency < 1:
+        raise DataError(f"`concurrency` is {concurrency}, but must be at least 1.")
+    options = fixed_date(folder, options)
+    results = Results(folder, tasks)
+    waiting = iter(tasks)
+
+    async def work() -> None:
+        for task in waiting:
+            row = await run_task(task, library, engine, folder, options)
+            results.add(row)
+            on_result(row)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(concurrency, len(tasks))):
+                group.create_task(work())
+    finally:
+        results.write()
+    return results.rows
+
+
+async def run_task(
+    task: Task,
+    library: Library | None,
+    engine: Engine,
+    folder: str | os.PathLike[str],
+    options: Mapping[str, Any],
+) -> Row:
+    """One question to its row; failures are rows too."""
+    place = f"runs/{task.folder_name}"
+    row: Row = {"id": task.id, "question": task.question, "answer": task.answer, "run": place}
+    last: Event | None = None
+    settings = {**options, "run_folder": Path(folder) / place}
+    heavy = settings.pop("heavy", None)
+    try:
+        if heavy is None:
+            events = Researcher(library, engine, **settings).aask(task.question, task.files)
+        else:
+            events = aheavy_research(
+                library, engine, task.question, task.files, n=heavy, **settings
+            )
+        async for event in events:
+            last = event
+    except Exception as err:
+        # Whatever it was, the other questions go on; the row says what happened.
+        return row | {
+            "prediction": None,
+            "error": {"kind": type(err).__name__, "message": str(err)},
+        }
+    assert isinstance(last, RunEnded)
+    ended = last.model_dump(mode="json", exclude={"number", "time", "type", "token_counts", "step"})
+    return row | {"prediction": ended.pop("answer"), "error": None} | ended
+
+
+def fixed_date(folder: str | os.PathLike[str], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with the date that the batch was begun on, unless another is asked for."""
+    path = Path(folder) / "batch.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if options.get("today") is not None:
+        return dict(options)
+    if not path.exists():
+        replace_text(path, json.dumps({"today": date.today().isoformat()}) + "\n")
+    begun = date.fromisoformat(json.loads(path.read_text("utf-8"))["today"])
+    return {**options, "today": begun}
+
+
+class Results:
+    """`results.jsonl`: rewritten whole, at most once a second, so that it is never half a file.
+
+    Args:
+        folder: Of the batch.
+        tasks: Give the order of the rows.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], tasks: Sequence[Task]) -> None:
+        self._path = Path(folder) / "results.jsonl"
+        self._order = [task.id for task in tasks]
+        self._rows: dict[str, Row] = {}
+        self._written = -_REWRITE_S
+
+    @property
+    def rows(self) -> list[Row]:
+        """What there is, in the order of the tasks."""
+        return [self._rows[name] for name in self._order if name in self._rows]
+
+    def add(self, row: Row) -> None:
+        """Take a row, and write when it is time."""
+        self._rows[row["id"]] = row
+        if time.monotonic() - self._written >= _REWRITE_S:
+            self.write()
+
+    def write(self) -> None:
+        """Write the file now."""
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows]
+        replace_text(self._path, "".join(lines).encode("utf-8", "replace").decode())
+        self._written = time.monotonic()

@@ -1,0 +1,192 @@
+"""Prompts within a window: counts of tokens that grow with the conversation, and cutting."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from hanol.engines import Message, Role
+
+Count = Callable[[str], int]
+LEFT_OUT = "[An earlier result was left out here to fit the context.]"
+
+
+def cut(text: str, limit: int, count: Count) -> str:
+    """Keep the beginning of a text, within a number of tokens, and say that it was cut.
+
+    Args:
+        text: What a tool gave.
+        limit: Most tokens of the result, its note included.
+        count: Tokens of a text.
+
+    Returns:
+        The text itself where it fits; "" where not even the note does.
+    """
+    have = count(text)
+    if have <= limit:
+        return text
+    note = f"\n[Cut: the first part of a text of {have} tokens.]"
+    characters = len(text)
+    while characters > 0:
+        # A little less than the share, so that one or two rounds are enough.
+        characters = min(characters - 1, int(characters * 0.95 * limit / have))
+        kept = _whole_lines(text[:characters]) + note
+        if (have := count(kept)) <= limit:
+            return kept
+    return ""
+
+
+def cut_sentences(text: str, limit: int, count: Count) -> str:
+    """Keep as many whole sentences as fit; of a single long sentence, what fits."""
+    characters = len(text)
+    kept = text
+    while (have := count(kept)) > limit and characters > 0:
+        characters = min(characters - 1, int(characters * 0.95 * limit / have))
+        kept = _whole_sentences(text[:characters])
+        characters = len(kept)
+    return kept
+
+
+@dataclass
+class Transcript:
+    """A conversation with its length, which costs only what is new.
+
+    Each message is counted once, alone, so the sum is an upper estimate; where an engine has told
+    the length of a prompt, that is taken for its messages instead.
+    """
+
+    count: Count
+    messages: list[Message] = field(default_factory=list)
+    _weights: list[int] = field(default_factory=list)
+    _known: tuple[int, int] = (0, 0)  # so many messages have so many tokens
+
+    @property
+    def tokens(self) -> int:
+        """Upper estimate of the rendered conversation."""
+        messages, tokens = self._known
+        return tokens + sum(self._weights[messages:])
+
+    def add(self, role: Role, content: str) -> None:
+        """Append a message; one of the role that spoke last joins that message."""
+        if self.messages and self.messages[-1].role == role:
+            content = f"{self.messages[-1].content}\n\n{content}"
+            self.replace_last(content)
+            return
+        self.add_apart(role, content)
+
+    def add_apart(self, role: Role, content: str) -> None:
+        """Append a message whoever spoke last, as the official loop does."""
+        self.messages.append(Message(role, content))
+        self._weights.append(self.count(content))
+
+    def replace_last(self, content: str) -> None:
+        """Overwrite the last message."""
+        self.messages[-1] = Message(self.messages[-1].role, content)
+        self._weights[-1] = self.count(content)
+        if self._known[0] >= len(self.messages):
+            self._known = (0, 0)
+
+    def measured(self, tokens: int) -> None:
+        """The engine has counted the conversation as it stands."""
+        if tokens:  # some endpoints do not tell
+            self._known = (len(self.messages), tokens)
+
+    def fitted(self, limit: int, closing: str = "") -> tuple[tuple[Message, ...], int]:
+        """The conversation within a limit, and its tokens.
+
+        What the user asked and what was found last are kept. What lies between gives way, the
+        oldest first: first results are replaced by a note, then whole rounds are dropped, then the
+        beginning of the model's last turn, at last the end of the last result.
+
+        Args:
+            limit: Most tokens.
+            closing: Added to the end of the user's last message; never cut.
+        """
+        room = limit - (self.count(closing) if closing else 0)
+        kept = _Fitting(self.count, list(self.messages), list(self._weights), self.tokens)
+        if kept.tokens > room:
+            kept.tokens = sum(kept.weights)
+            kept.shorten(room)
+        if closing:
+            kept.close(closing)
+        return tuple(kept.messages), kept.tokens
+
+
+@dataclass
+class _Fitting:
+    """A copy of a transcript that gets shorter."""
+
+    count: Count
+    messages: list[Message]
+    weights: list[int]
+    tokens: int
+
+    def shorten(self, room: int) -> None:
+        """Bring the copy to at most `room` tokens, as far as the question allows."""
+        note = self.count(LEFT_OUT)
+        for index in range(2, len(self.messages) - 1):
+            if self.tokens <= room:
+                return
+            if self.messages[index].role == "user" and self.weights[index] > note:
+                self._replace(index, LEFT_OUT)
+        while self.tokens > room and len(self.messages) > 4:
+            self._drop(2)
+            while len(self.messages) > 4 and self.messages[2].role == "user":
+                self._drop(2)
+        for index in range(2, len(self.messages)):
+            if self.tokens > room:
+                left = max(room - self.tokens + self.weights[index], 0)
+                shorten = _cut_beginning if self.messages[index].role == "assistant" else cut
+                self._replace(index, shorten(self.messages[index].content, left, self.count))
+
+    def close(self, closing: str) -> None:
+        """Let the conversation end with what the user says now."""
+        if self.messages[-1].role == "user":
+            closing = f"{self.messages.pop().content}\n\n{closing}"
+            self.tokens -= self.weights.pop()
+        self.messages.append(Message("user", closing))
+        self.weights.append(self.count(closing))
+        self.tokens += self.weights[-1]
+
+    def _replace(self, index: int, content: str) -> None:
+        self.messages[index] = Message(self.messages[index].role, content)
+        new = self.count(content)
+        self.tokens += new - self.weights[index]
+        self.weights[index] = new
+
+    def _drop(self, index: int) -> None:
+        del self.messages[index]
+        self.tokens -= self.weights.pop(index)
+
+
+def merged(messages: Iterable[Message]) -> list[Message]:
+    """The messages with neighbours of the same role joined, as most chat templates demand."""
+    joined: list[Message] = []
+    for message in messages:
+        if not message.content and joined:
+            continue
+        if joined and joined[-1].role == message.role:
+            content = f"{joined[-1].content}\n\n{message.content}"
+            joined[-1] = Message(message.role, content)
+        else:
+            joined.append(message)
+    return joined
+
+
+def _cut_beginning(text: str, limit: int, count: Count) -> str:
+    """Keep the end: a turn's calls come after its thoughts."""
+    characters = len(text)
+    kept = text
+    while characters > 0 and (have := count(kept)) > limit:
+        characters = min(characters - 1, int(characters * 0.95 * limit / have))
+        kept = "[...] " + text[len(text) - characters :] if characters > 0 else ""
+    return kept
+
+
+def _whole_lines(text: str) -> str:
+    end = text.rfind("\n")
+    return text[:end] if end > len(text) // 2 else text
+
+
+def _whole_sentences(text: str) -> str:
+    ends = [text.rfind(mark) for mark in (". ", ".\n", "! ", "? ", "。", "\n")]
+    end = max(ends)
+    return text[: end + 1].rstrip() if end > 0 else text

@@ -1,0 +1,274 @@
+"""Fetching a web page without being led into a private network (SSRF).
+
+Every name is resolved once; all its addresses must be public; the connection goes to the address
+that was checked, with the name kept for Host and TLS. Redirects pass the same checks. Nothing is
+sent before the checks have passed.
+"""
+
+import asyncio
+import ipaddress
+import re
+import socket
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+
+import httpx
+
+from hanol.errors import AddressError
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Resolver = Callable[[str, int], Awaitable[list[str]]]
+
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_NAT64_LOCAL = ipaddress.ip_network("64:ff9b:1::/48")
+_IPV4_COMPATIBLE = ipaddress.ip_network("::/96")
+_NUMERIC = re.compile(r"(?:0x[0-9a-f]*|[0-9]+)", re.IGNORECASE)
+_REDIRECTS = (301, 302, 303, 307, 308)
+_KINDS = (
+    "text/html",
+    "application/xhtml+xml",
+    "text/plain",
+    "text/markdown",
+    "text/csv",
+    "text/tab-separated-values",
+    "text/xml",
+    "application/xml",
+    "application/json",
+    "application/pdf",
+    "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+    "application/vnd.openxmlformats-officedocument.presentationml.presentation",
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+)
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What an address gave.
+
+    Args:
+        url: Where the content came from, after redirects.
+        media_type: As "text/html", without parameters.
+        content: The body, decompressed.
+        charset: As the server named it; None when it did not.
+    """
+
+    url: str
+    media_type: str
+    content: bytes
+    charset: str | None
+
+
+def unwrap(address: Address) -> list[Address]:
+    """The address and every IPv4 address that it carries inside (mapped, NAT64, 6to4, Teredo)."""
+    found: list[Address] = [address]
+    if isinstance(address, ipaddress.IPv6Address):
+        if address in _NAT64 or address in _IPV4_COMPATIBLE:
+            found.append(ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF))
+        found += [inner for inner in (address.ipv4_mapped, address.sixtofour) if inner is not None]
+        found += address.teredo or ()
+    return found
+
+
+def is_public(address: Address) -> bool:
+    """Whether an address belongs to the public internet, whatever it is wrapped in."""
+    if isinstance(address, ipaddress.IPv6Address) and (
+        address in _NAT64_LOCAL or address.is_site_local
+    ):
+        return False  # `is_global` says yes to both
+    return all(part.is_global and not part.is_multicast for part in unwrap(address))
+
+
+def check_url(url: str, ports: tuple[int, ...] = (80, 443)) -> httpx.URL:
+    """Check what can be checked of an address without resolving its name.
+
+    Args:
+        url: The address as it was written.
+        ports: The only ports that may be contacted.
+
+    Raises:
+        AddressError: Not http or https, credentials inside, another port, no or a disguised host.
+    """
+    try:
+        parsed = httpx.URL(url)
+        host = parsed.raw_host.decode("ascii").rstrip(".").lower()
+    except (httpx.InvalidURL, UnicodeError, ValueError, TypeError) as err:
+        raise AddressError(f"{url[:200]!r} is not an address: {err}.") from err
+    if parsed.scheme not in ("http", "https"):
+        raise AddressError(f"{url[:200]!r}: only http and https may be fetched.")
+    if parsed.userinfo:
+        raise AddressError(f"{url[:200]!r} carries credentials; leave them out.")
+    if not host:
+        raise AddressError(f"{url[:200]!r} names no host.")
+    port = parsed.port or _default_port(parsed)
+    if port not in ports:
+        allowed = ", ".join(str(port) for port in ports)
+        raise AddressError(f"{url[:200]!r} asks for port {port}; allowed: {allowed}.")
+    # Resolvers read 2130706433, 0x7f.1 and 0177.0.0.1 as 127.0.0.1: only the plain form passes.
+    if _NUMERIC.fullmatch(host.rpartition(".")[2]):
+        try:
+            ipaddress.IPv4Address(host)
+        except ValueError as err:
+            raise AddressError(f"{url[:200]!r}: {host!r} is a disguised IP address.") from err
+    return parsed
+
+
+def _default_port(url: httpx.URL) -> int:
+    return 443 if url.scheme == "https" else 80
+
+
+async def resolve(host: str, port: int) -> list[str]:
+    """All IPv4 and IPv6 addresses of a name, from the system's resolver."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(entry[4][0]) for entry in found]
+
+
+class _PinnedTransport(httpx.AsyncBaseTransport):
+    """Connects to an address that was checked, never to one that a second look-up gives."""
+
+    def __init__(self, resolver: Resolver, permitted: Callable[[Address], bool]) -> None:
+        self._resolver = resolver
+        self._permitted = permitted
+        # Nothing is kept alive: a connection made for one name must not serve another.
+        self._inner = httpx.AsyncHTTPTransport(
+            trust_env=False, limits=httpx.Limits(max_keepalive_connections=0)
+        )
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        host = request.url.raw_host.decode("ascii")
+        addresses = await self._checked(host, request.url.port or _default_port(request.url))
+        error: httpx.ConnectError | None = None
+        for address in addresses:
+            pinned = httpx.Request(
+                request.method,
+                request.url.copy_with(host=address),
+                headers=request.headers,  # Host was set from the name
+                extensions={**request.extensions, "sni_hostname": host},
+            )
+            try:
+                return await self._inner.handle_async_request(pinned)
+            except httpx.ConnectError as err:
+                error = err
+        assert error is not None  # a name without addresses was refused
+        raise error
+
+    async def _checked(self, host: str, port: int) -> list[str]:
+        try:
+            texts = [str(ipaddress.ip_address(host.strip("[]")))]
+        except ValueError:
+            try:
+                texts = list(dict.fromkeys(await self._resolver(host, port)))
+            except OSError as err:
+                raise AddressError(f"{host!r} cannot be resolved: {err}.") from err
+        if not texts:
+            raise AddressError(f"{host!r} has no address.")
+        for text in texts:
+            try:
+                permitted = self._permitted(ipaddress.ip_address(text))
+            except ValueError:
+                permitted = False  # with a scope, as fe80::1%eth0
+            if not permitted:
+                raise AddressError(f"{host!r} leads to {text}, which is not a public address.")
+        return texts
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+class Fetcher:
+    """Fetches public addresses.
+
+    Args:
+        ports: The only ports that may be contacted.
+        max_bytes: Of the body after decompression.
+        max_seconds: For one address, redirects included.
+        max_redirects: How many are followed.
+        resolver: Gives a name's addresses; another one than the system's is for tests.
+        permitted: Says which addresses may be contacted; another rule is for tests.
+    """
+
+    def __init__(
+        self,
+        *,
+        ports: tuple[int, ...] = (80, 443),
+        max_bytes: int = 10_000_000,
+        max_seconds: float = 30.0,
+        max_redirects: int = 5,
+        resolver: Resolver = resolve,
+        permitted: Callable[[Address], bool] = is_public,
+    ) -> None:
+        self._ports = ports
+        self._max_bytes = max_bytes
+        self._max_seconds = max_seconds
+        self._max_redirects = max_redirects
+        self._resolver = resolver
+        self._permitted = permitted
+
+    async def fetch(self, url: str) -> Fetched:
+        """Fetch one address.
+
+        Raises:
+            AddressError: It must not be opened, or did not give a page: the message says why.
+        """
+        try:
+            async with asyncio.timeout(self._max_seconds):
+                return await self._follow(url)
+        except TimeoutError as err:
+            raise AddressError(f"{url[:200]!r} took over {self._max_seconds:g} s.") from err
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as err:
+            reason = str(err) or type(err).__name__
+            raise AddressError(f"{url[:200]!r} could not be fetched: {reason}.") from err
+
+    async def _follow(self, url: str) -> Fetched:
+        transport = _PinnedTransport(self._resolver, self._permitted)
+        headers = {"Accept-Encoding": "gzip, deflate", "User-Agent": "hanol"}
+        async with httpx.AsyncClient(transport=transport, headers=headers, trust_env=False) as web:
+            for _ in range(self._max_redirects + 1):
+                target = check_url(url, self._ports)
+                async with web.stream("GET", target) as response:
+                    web.cookies.clear()
+                    if response.status_code not in _REDIRECTS:
+                        return await self._body(response)
+                    location = response.headers.get("location")
+                if not location:
+                    raise AddressError(f"{url[:200]!r} redirects to nowhere.")
+                url = str(target.join(location))
+        raise AddressError(f"{url[:200]!r}: more than {self._max_redirects} redirects.")
+
+    async def _body(self, response: httpx.Response) -> Fetched:
+        url = str(response.url)
+        if response.status_code != 200:
+            raise AddressError(f"{url[:200]!r} answered with status {response.status_code}.")
+        media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media_type not in _KINDS:
+            raise AddressError(f"{url[:200]!r} is of type {media_type or 'unknown'!r}, not a page.")
+        encoding = response.headers.get("content-encoding", "identity").strip().lower()
+        content = bytearray()
+        try:
+            async for part in _decompressed(response.aiter_raw(), encoding, self._max_bytes):
+                content += part
+                if len(content) > self._max_bytes:
+                    raise AddressError(f"{url[:200]!r} is larger than {self._max_bytes:,} bytes.")
+        except zlib.error as err:
+            raise AddressError(f"{url[:200]!r} is badly compressed: {err}.") from err
+        return Fetched(url, media_type, bytes(content), response.charset_encoding)
+
+
+async def _decompressed(
+    parts: AsyncIterator[bytes], encoding: str, max_bytes: int
+) -> AsyncIterator[bytes]:
+    """Decompress at most one byte more than allowed, whatever the compressed size promises."""
+    if encoding == "identity":
+        async for part in parts:
+            yield part
+        return
+    if encoding not in ("gzip", "x-gzip", "deflate"):
+        raise AddressError(f"The page is compressed by {encoding!r}, which was not asked for.")
+    decompressor = zlib.decompressobj(wbits=47 if encoding != "deflate" else zlib.MAX_WBITS)
+    async for part in parts:
+        yield decompressor.decompress(part, max_bytes + 1)
+        if decompressor.unconsumed_tail:
+            raise AddressError(f"The page unpacks to more than {max_bytes:,} bytes.")
+    if not decompressor.eof:
+        raise AddressError("The page ends in the middle of its compressed data.")

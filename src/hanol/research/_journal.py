@@ -1,0 +1,339 @@
+"""The recorded layer between the agent and the world.
+
+Everything that is not a function of earlier events goes through a `Journal`: answers of the model,
+results of tools, counts of tokens. While the log has events, they are served from it and compared
+with what the agent does; afterwards calls are made and written. So a live run, a resumed one and a
+replay are the same code, and no finished call is ever made again.
+"""
+
+import asyncio
+import hashlib
+import json
+import math
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any, Self, cast
+
+from hanol.engines import ChatRequest, Completion, Engine, Message
+from hanol.errors import EngineError, ResearchError
+from hanol.research._budget import Budget, Spent
+from hanol.research._events import Event, ModelAnswered, Purpose, RunEnded, ToolReturned
+from hanol.research._log import RunFolder
+from hanol.research._tool import Observation
+from hanol.research._uncertainty import call_uncertainty
+
+# Not compared between a log and a repetition of it: times, and what was only measured.
+_FREE = {"number", "time", "seconds", "token_counts", "citations", "versions"}
+
+
+class TimeIsUp(Exception):  # noqa: N818 - control flow between the journal and the loop
+    """A call was cut off because the run's time was used up."""
+
+
+def printable(text: str) -> str:
+    """The text as UTF-8 can keep it: half characters, which models and files bring, replaced."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def request_sha256(request: ChatRequest) -> str:
+    """Hash of everything that a request says, as the log keeps it."""
+    digest = hashlib.sha256()
+    for message in request.messages:
+        content = message.content.encode()
+        digest.update(f"{message.role} {len(content)}\n".encode())
+        digest.update(content)
+    options = {
+        name: getattr(request, name)
+        for name in ("max_tokens", "temperature", "top_p", "presence_penalty", "stop", "seed")
+    }
+    digest.update(json.dumps(options).encode())
+    return digest.hexdigest()
+
+
+class Journal:
+    """One run's events: first those of the log, then new ones.
+
+    Args:
+        engine: Answers when the log does not.
+        budget: Prices of the calls.
+        folder: Where new events are written; None keeps them nowhere but in the stream.
+        recorded: Events to serve first.
+        on_event: Told of every event, served or new, in order.
+        live: False refuses to go past the recorded events: a replay.
+        unchecked_steps: Requests of rounds up to this one are not compared: a fork took them from
+            another run, with another seed or engine.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        budget: Budget,
+        *,
+        folder: RunFolder | None = None,
+        recorded: Sequence[Event] = (),
+        on_event: Callable[[Event], None] = lambda event: None,
+        live: bool = True,
+        unchecked_steps: int = 0,
+    ) -> None:
+        self.engine = engine
+        self.spent = Spent(budget)
+        self._folder = folder
+        self._recorded = deque(recorded)
+        self._on_event = on_event
+        self._live = live
+        self._unchecked_steps = unchecked_steps
+        self._next = len(recorded)  # number of the next new event
+        self._counts = {key: n for event in recorded for key, n in event.token_counts.items()}
+        self._new_counts: dict[str, int] = {}
+        self._syncing: list[asyncio.Future[None]] = []
+        self.on_request: Callable[[ChatRequest, ModelAnswered], None] = lambda *_: None
+
+    def recorded_results(self, name: str) -> list[ToolReturned]:
+        """Results of a tool that are still to be served."""
+        return [e for e in self._recorded if isinstance(e, ToolReturned) and e.name == name]
+
+    async def emit(self, kind: type[Event], **fields: Any) -> Event:
+        """Note an event that follows from earlier ones."""
+        if not self._recorded:
+            return await self._write(kind, fields)
+        expected = self._peek()
+        made = kind(number=expected.number, time=expected.time, **fields)
+        if (differences := _differences(expected, made)) or type(expected) is not kind:
+            raise self._diverged(f"{made.type} ({', '.join(differences) or 'another event'})")
+        return self._serve()
+
+    async def model(
+        self, request: ChatRequest, *, step: int, purpose: Purpose, seconds: float = math.inf
+    ) -> ModelAnswered:
+        """The answer to a request: from the log, or from the engine.
+
+        Raises:
+            TimeIsUp: It took longer than `seconds`, now or when the log was written.
+            ResearchError: The log has the answer to another request.
+            EngineError: The engine failed; the log is whole, and the run can be resumed.
+        """
+        sha256 = request_sha256(request)
+        if event := self._served_answer(sha256, purpose):
+            self.on_request(request, event)
+            return event
+        self._need_live(f"call of the model ({purpose})")
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(None if math.isinf(seconds) else seconds) as limit:
+                completion = await self.engine.complete(request)
+        except TimeoutError:
+            if not limit.expired():
+                raise  # the engine's own
+            raise TimeIsUp from None
+        fields = self._answer_fields(completion, time.monotonic() - began)
+        fields |= {"step": step, "purpose": purpose, "request_sha256": sha256}
+        event = cast(ModelAnswered, await self._write(ModelAnswered, fields))
+        self.on_request(request, event)
+        return event
+
+    async def tool(
+        self,
+        run: Callable[[], Awaitable[Observation]],
+        *,
+        step: int,
+        call: int,
+        name: str,
+        arguments: Mapping[str, Any],
+        seconds: float = math.inf,
+    ) -> ToolReturned:
+        """The result of a tool call: from the log, or by running it.
+
+        A tool that asked the model before the process was killed runs again, but its questions
+        are answered from the log (see `extractor`).
+        """
+        fields = {"step": step, "call": call, "name": name, "arguments": dict(arguments)}
+        if any(isinstance(event, ToolReturned) for event in self._recorded):
+            while isinstance(self._peek(), ModelAnswered):  # asked by this call
+                self._serve()
+            expected = self._peek()
+            made = {key: getattr(expected, key, None) for key in fields}
+            if not isinstance(expected, ToolReturned) or made != fields:
+                raise self._diverged(f"{name} of step {step}")
+            return cast(ToolReturned, self._serve())
+        self._need_live(f"call of the tool {name}")
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(None if math.isinf(seconds) else seconds) as limit:
+                result = await run()
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            result = Observation("The run's time was used up before this call ended.", failed=True)
+        while self._recorded:  # questions of the killed call that were not asked again
+            self._serve()
+        fields |= {
+            "text": printable(result.text),
+            "sources": list(result.sources),
+            "addresses": list(result.addresses),
+            "failed": result.failed,
+            "seconds": time.monotonic() - began,
+        }
+        return cast(ToolReturned, await self._write(ToolReturned, fields))
+
+    def extractor(self, step: int) -> Engine:
+        """The engine as tools may use it: its answers are part of the log."""
+        return _Extractor(self, step)
+
+    def knows(self, request: ChatRequest) -> bool:
+        """Whether the log has the answer to a question of a tool."""
+        sha256 = request_sha256(request)
+        return any(getattr(event, "request_sha256", "") == sha256 for event in self._recorded)
+
+    def count(self, text: str) -> int:
+        """Tokens of a message with this content; counted once a run."""
+        key = hashlib.sha256(text.encode()).hexdigest()[:16]
+        if key not in self._counts:
+            if self._recorded and not self._live:
+                raise self._diverged("a text that was not part of the run")
+            self._need_live("count of tokens")
+            number = self.engine.count_tokens([Message("user", text)])
+            self._counts[key] = self._new_counts[key] = number
+        return self._counts[key]
+
+    async def aclose(self) -> None:
+        """Wait for the disk."""
+        while self._syncing:
+            await self._syncing.pop()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def _served_answer(self, sha256: str, purpose: Purpose) -> ModelAnswered | None:
+        """The recorded answer to a request; tools ask in any order, the agent in one."""
+        if purpose in ("extract", "condense"):
+            for event in self._recorded:
+                if isinstance(event, ModelAnswered) and event.request_sha256 == sha256:
+                    self._recorded.remove(event)
+                    return cast(ModelAnswered, self._tell(event))
+            return None
+        if not self._recorded:
+            return None
+        expected = self._peek()
+        if purpose != "forced_answer" and (
+            isinstance(expected, RunEnded)
+            or (isinstance(expected, ModelAnswered) and expected.purpose == "forced_answer")
+        ):
+            raise TimeIsUp  # the call was cut off when the log was written
+        if purpose == "forced_answer" and isinstance(expected, RunEnded):
+            raise TimeIsUp
+        if (
+            not isinstance(expected, ModelAnswered)
+            or expected.purpose != purpose
+            or (expected.request_sha256 != sha256 and expected.step > self._unchecked_steps)
+        ):
+            raise self._diverged(f"a call of the model ({purpose})")
+        return cast(ModelAnswered, self._serve())
+
+    def _answer_fields(self, completion: Completion, seconds: float) -> dict[str, Any]:
+        return {
+            # Cut on our side too: not every server honours stop texts.
+            "text": printable(completion.text.partition("<tool_response>")[0]),
+            "finish_reason": completion.finish_reason,
+            "prompt_tokens": completion.prompt_tokens,
+            "completion_tokens": completion.completion_tokens,
+            "cached_tokens": completion.cached_tokens,
+            "seconds": seconds,
+            "money": self.spent.budget.cost(completion.prompt_tokens, completion.completion_tokens),
+            "uncertainty": call_uncertainty(completion),
+        }
+
+    def _peek(self) -> Event:
+        return self._recorded[0]
+
+    def _serve(self) -> Event:
+        return self._tell(self._recorded.popleft())
+
+    def _tell(self, event: Event) -> Event:
+        self.spent.add(event)
+        self._on_event(event)
+        return event
+
+    async def _write(self, kind: type[Event], fields: dict[str, Any]) -> Event:
+        self._need_live(f"event {kind.__name__}")
+        await self.aclose()  # the last event reaches the disk while the next call runs
+        counts, self._new_counts = self._new_counts, {}
+        event = kind(number=self._next, time=time.time(), token_counts=counts, **fields)
+        if self._folder is not None:
+            self._folder.append([event])
+            loop = asyncio.get_running_loop()
+            self._syncing.append(loop.run_in_executor(_disk(), self._folder.sync))
+        self._next += 1
+        if isinstance(event, RunEnded):
+            await self.aclose()
+        return self._tell(event)
+
+    def _need_live(self, what: str) -> None:
+        if not self._live:
+            raise ResearchError(
+                f"The log ends at event {self._next}, before the {what}: a replay makes no calls. "
+                "Resume the run first."
+            )
+
+    def _diverged(self, what: str) -> ResearchError:
+        have = f"{self._recorded[0].number} is {self._recorded[0].type}"
+        return ResearchError(
+            f"The log does not fit: event {have}, but the run comes to {what}. The log was "
+            "written by another version, or edited; start a new run in another folder."
+        )
+
+
+class _Extractor:
+    """The engine, lent to a tool."""
+
+    def __init__(self, journal: Journal, step: int) -> None:
+        self._journal = journal
+        self._step = step
+
+    @property
+    def name(self) -> str:
+        return self._journal.engine.name
+
+    @property
+    def context_window(self) -> int | None:
+        return self._journal.engine.context_window
+
+    async def complete(self, request: ChatRequest) -> Completion:
+        journal = self._journal
+        if not journal.knows(request):
+            room = journal.spent.room(journal.engine.count_tokens(request.messages))
+            if room < (request.max_tokens or 1):
+                raise EngineError("The budget of the run leaves nothing for reading this page.")
+        event = await self._journal.model(request, step=self._step, purpose="extract")
+        return Completion(
+            text=event.text,
+            finish_reason=event.finish_reason,
+            prompt_tokens=event.prompt_tokens,
+            completion_tokens=event.completion_tokens,
+            cached_tokens=event.cached_tokens,
+        )
+
+    async def complete_batch(self, requests: Sequence[ChatRequest]) -> list[Completion]:
+        return list(await asyncio.gather(*map(self.complete, requests)))
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        return self._journal.engine.count_tokens(messages)
+
+    async def aclose(self) -> None:
+        """The run's engine outlives the tool."""
+
+
+@cache
+def _disk() -> ThreadPoolExecutor:
+    # Threads of their own: engines and tools use asyncio's, and must not wait for the disk.
+    return ThreadPoolExecutor(max_workers=8, thread_name_prefix="hanol-log")
+
+
+def _differences(expected: Event, made: Event) -> list[str]:
+    old, new = expected.model_dump(exclude=_FREE), made.model_dump(exclude=_FREE)
+    return [name for name in old | new if old.get(name) != new.get(name)]

@@ -1,0 +1,86 @@
+"""ReAct: thought, action, observation, in one conversation that grows.
+
+The loop of Tongyi DeepResearch (arXiv 2510.24701, section 2), with the order of messages and the
+limits of its code behind `strict_official`. Otherwise it differs where that code loses evidence:
+all calls of a turn run, roles alternate, and the order to answer follows the last result instead
+of replacing it.
+"""
+
+from collections.abc import Awaitable, Callable
+
+from hanol.research._context import Transcript
+from hanol.research._events import Termination
+from hanol.research._prompts import FORCED_ANSWER
+from hanol.research._run import BudgetSpent, Run
+
+# Verbatim from the official code (Apache 2.0): its checkpoint knows these words.
+OFFICIAL_ORDER = (
+    "You have now reached the maximum context length you can handle. You should stop making tool "
+    "calls and, based on all the information above, think again and provide what you consider the "
+    "most likely answer in the following format:<think>your final thinking</think>\n"
+    "<answer>your answer</answer>"
+)
+
+Restart = Callable[[Transcript], Awaitable[Transcript]]
+
+
+async def react(run: Run, restart: Restart | None = None) -> None:
+    """Go through rounds until there is an answer or a limit is reached.
+
+    Args:
+        run: The run.
+        restart: Called before each round; may give a shorter conversation (ReSum).
+    """
+    transcript = opening(run, run.question)
+    while True:
+        run.step += 1
+        try:
+            if restart is not None:
+                transcript = await restart(transcript)
+            if transcript.tokens > run.prompt_limit:
+                raise BudgetSpent("max_tokens")
+            answered = await run.ask(transcript.messages, transcript.tokens)
+        except BudgetSpent as spent:
+            return await _end_forced(run, transcript, spent.reason)
+        transcript.measured(answered.prompt_tokens)
+        _say(run, transcript, answered.text)
+        turn = run.parse(answered.text)
+        if turn.kind == "answer":
+            return await run.end("answer", turn.answer)
+        if turn.kind == "error":
+            told = await run.refuse(turn)
+            if not run.settings.strict_official or "tool_call" in answered.text:
+                transcript.add("user", told)  # the official code says nothing without a call
+            if run.refused_too_often:
+                return await _end_forced(run, transcript, "format_errors")
+        else:
+            calls = turn.calls[:1] if run.settings.strict_official else turn.calls
+            transcript.add("user", await run.act(calls))
+
+
+def opening(run: Run, question: str) -> Transcript:
+    """A conversation that begins with the system prompt and the question."""
+    transcript = Transcript(run.journal.count)
+    transcript.add("system", run.system)
+    transcript.add("user", question)
+    return transcript
+
+
+def _say(run: Run, transcript: Transcript, text: str) -> None:
+    if run.settings.strict_official:
+        transcript.add_apart("assistant", text.strip())
+    else:
+        transcript.add("assistant", text)
+
+
+async def _end_forced(run: Run, transcript: Transcript, reason: Termination) -> None:
+    if not run.settings.strict_official:
+        messages, tokens = transcript.fitted(run.forced_limit, FORCED_ANSWER)
+    elif reason == "max_tokens":
+        transcript.replace_last(OFFICIAL_ORDER)
+        run.dialogue.pop()
+        messages, tokens = transcript.fitted(run.forced_limit)
+        return await run.end_forced(messages, tokens, reason, OFFICIAL_ORDER)
+    else:
+        return await run.end(reason, None)
+    return await run.end_forced(messages, tokens, reason)

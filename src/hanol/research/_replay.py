@@ -1,0 +1,292 @@
+"""Runs from their logs: go on, repeat without any call, branch off, and take apart for training."""
+
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hanol.engines import ChatRequest, Completion, Engine, Message
+from hanol.errors import ResearchError
+from hanol.research._context import merged
+from hanol.research._events import ContextRestarted, Event, ModelAnswered, RunStarted
+from hanol.research._heavy import synthesize_run
+from hanol.research._log import RunFolder
+from hanol.research._researcher import default_tools, describe, run_events, start_fields
+from hanol.research._run import Run, Settings
+from hanol.research._stream import stream
+from hanol.research._tool import Observation, Tool, ToolContext
+from hanol.retrieval import Library
+
+Path = str | os.PathLike[str]
+
+
+def resume(
+    run_folder: Path,
+    engine: Engine,
+    library: Library | None,
+    *,
+    tools: Sequence[Tool] | None = None,
+) -> Iterator[Event]:
+    """Go on with a run that was interrupted: the events so far, then new ones.
+
+    No call that has finished is made again; the one that was under way is.
+
+    Args:
+        run_folder: The run.
+        engine: The same model.
+        library: The same documents.
+        tools: What the run was begun with; None for the local tools.
+
+    Raises:
+        ResearchError: There is no run, or model, documents or tools are not the same; the message
+            lists the differences.
+    """
+    return stream(aresume(run_folder, engine, library, tools=tools))
+
+
+async def aresume(
+    run_folder: Path,
+    engine: Engine,
+    library: Library | None,
+    *,
+    tools: Sequence[Tool] | None = None,
+) -> AsyncIterator[Event]:
+    """As `resume`, in the caller's loop."""
+    folder = RunFolder(run_folder)
+    old = folder.started()
+    if old.settings.get("heavy"):
+        from hanol.research._rollouts import resume_heavy  # which builds on this module
+
+        async for event in resume_heavy(folder, engine, library, tools):
+            yield event
+        return
+    tools = default_tools(library) if tools is None else tools
+    settings = replace(
+        Settings.from_dict(old.settings),
+        context_window=engine.context_window,
+        schemas=tuple(describe(tool) for tool in tools),
+    )
+    async for event in run_events(
+        start_fields(old.question, settings, old.system_prompt, engine.name, library),
+        settings=settings,
+        engine=engine,
+        tools=tools,
+        library=library,
+        folder=folder,
+    ):
+        yield event
+
+
+def replay(run: Path | Sequence[Event]) -> Iterator[Event]:
+    """Repeat a run from its log alone, without model, documents or network.
+
+    Everything that the agent does is done again and compared with the log.
+
+    Args:
+        run: Folder of the run, or its events.
+
+    Raises:
+        ResearchError: The log is damaged, ends early, or is not what this version would do.
+    """
+    return stream(areplay(run))
+
+
+def areplay(run: Path | Sequence[Event]) -> AsyncIterator[Event]:
+    """As `replay`, in the caller's loop."""
+    return _Replay(run).events()
+
+
+def fork(
+    run_folder: Path,
+    at_step: int,
+    new_folder: Path,
+    engine: Engine,
+    library: Library | None,
+    *,
+    seed: int,
+    tools: Sequence[Tool] | None = None,
+) -> Iterator[Event]:
+    """Begin a new run with the first rounds of another one, and go on differently.
+
+    Args:
+        run_folder: The run to branch off from, ended or not.
+        at_step: The first round that is made anew, from 1.
+        new_folder: Where the new run is kept; must not have one yet.
+        engine: May be another model.
+        library: The documents.
+        seed: Of the new run.
+        tools: As for `resume`.
+
+    Raises:
+        ResearchError: There is no such round, or `new_folder` has a run.
+    """
+    return stream(afork(run_folder, at_step, new_folder, engine, library, seed=seed, tools=tools))
+
+
+async def afork(
+    run_folder: Path,
+    at_step: int,
+    new_folder: Path,
+    engine: Engine,
+    library: Library | None,
+    *,
+    seed: int,
+    tools: Sequence[Tool] | None = None,
+) -> AsyncIterator[Event]:
+    """As `fork`, in the caller's loop."""
+    events = RunFolder(run_folder).events()
+    old = RunFolder(run_folder).started()
+    last = max((event.step for event in events if not isinstance(event, RunStarted)), default=0)
+    if not 1 <= at_step <= last:
+        raise ResearchError(f"`at_step` is {at_step}, but the run has rounds 1 to {last}.")
+    folder = RunFolder(new_folder)
+    if folder.exists:
+        raise ResearchError(f"There is a run in {str(folder.path)!r} already; choose another.")
+    tools = default_tools(library) if tools is None else tools
+    settings = replace(
+        Settings.from_dict(old.settings),
+        seed=seed,
+        fork_step=at_step - 1,
+        context_window=engine.context_window,
+        schemas=tuple(describe(tool) for tool in tools),
+    )
+    started = start_fields(old.question, settings, old.system_prompt, engine.name, library)
+    first = RunStarted(
+        number=0,
+        time=old.time,
+        token_counts=old.token_counts,
+        parent=f"{old.run_id}@{at_step}",
+        **started,
+    )
+    kept = [event for event in events[1:] if _step(event) < at_step]
+    with folder:
+        folder.append([first, *kept])
+        folder.sync()
+    async for event in aresume(folder.path, engine, library, tools=tools):
+        yield event
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One prompt and what the model wrote to it: what a trainer learns from.
+
+    Args:
+        messages: The prompt, with the model's earlier turns in it.
+        completion: The model's last turn.
+    """
+
+    messages: tuple[Message, ...]
+    completion: str
+
+
+def segments(events: Sequence[Event]) -> list[Segment]:
+    """Cut a rollout into conversations that hold every turn once.
+
+    ReAct gives one; ReSum one for each restart and one for the end (arXiv 2509.13313); Markov one
+    for each round, because no round sees another (arXiv 2511.07327).
+
+    Raises:
+        ResearchError: The run has not ended, or cannot be replayed.
+    """
+    replayed = _Replay(events)
+    for _ in stream(replayed.events()):
+        pass
+    if replayed.started.mode == "markov":
+        return [Segment(request.messages, answer.text) for request, answer in replayed.turns]
+    restarts = [event.step for event in events if isinstance(event, ContextRestarted)]
+    result = []
+    for begin, end in zip([0, *restarts], [*restarts, None], strict=True):
+        turns = [
+            (request, answer)
+            for request, answer in replayed.turns
+            if answer.step >= begin and (end is None or answer.step < end)
+        ]
+        if turns:
+            result.append(Segment(turns[-1][0].messages, turns[-1][1].text))
+    return result
+
+
+def transcript(events: Sequence[Event]) -> list[Message]:
+    """The whole run as one conversation, whatever the mode; roles alternate after the system's.
+
+    Raises:
+        ResearchError: The run has not ended, or cannot be replayed.
+    """
+    replayed = _Replay(events)
+    for _ in stream(replayed.events()):
+        pass
+    assert replayed.run is not None
+    return merged(replayed.run.dialogue)
+
+
+class _Replay:
+    """A run without a world: its log answers."""
+
+    def __init__(self, run: Path | Sequence[Event]) -> None:
+        recorded = RunFolder(run).events() if isinstance(run, str | os.PathLike) else list(run)
+        if not recorded or not isinstance(recorded[0], RunStarted):
+            raise ResearchError(f"There is no run to replay in {run!r}: the log is empty.")
+        self._recorded = recorded
+        self.started = recorded[0]
+        self.run: Run | None = None
+        self.turns: list[tuple[ChatRequest, ModelAnswered]] = []
+
+    async def events(self) -> AsyncIterator[Event]:
+        """The recorded events, each one compared with what the agent does."""
+        settings = Settings.from_dict(self.started.settings)
+        fields = self.started.model_dump(exclude={"number", "time", "type", "token_counts"})
+        async for event in run_events(
+            fields,
+            settings=settings,
+            engine=_NoEngine(self.started.model, settings.context_window),
+            tools=[_NoTool(**schema) for schema in settings.schemas],
+            recorded=self._recorded,
+            live=False,
+            on_request=self._note,
+            on_run=self._begin,
+            loop=synthesize_run if settings.heavy else None,
+        ):
+            yield event
+
+    def _note(self, request: ChatRequest, answer: ModelAnswered) -> None:
+        if answer.purpose in ("turn", "forced_answer"):
+            self.turns.append((request, answer))
+
+    def _begin(self, run: Run) -> None:
+        self.run = run
+
+
+@dataclass(frozen=True)
+class _NoTool:
+    """A tool's description; its results are in the log."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+
+    async def run(self, arguments: Mapping[str, Any], context: ToolContext) -> Observation:
+        raise AssertionError("a replay runs no tool")
+
+
+@dataclass(frozen=True)
+class _NoEngine:
+    """A model's name and window; its answers are in the log."""
+
+    name: str
+    context_window: int | None
+
+    async def complete(self, request: ChatRequest) -> Completion:
+        raise AssertionError("a replay asks no model")
+
+    async def complete_batch(self, requests: Sequence[ChatRequest]) -> list[Completion]:
+        raise AssertionError("a replay asks no model")
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        raise AssertionError("a replay counts no tokens")
+
+    async def aclose(self) -> None:
+        """Nothing to close."""
+
+
+def _step(event: Event) -> int:
+    return 0 if isinstance(event, RunStarted) else event.step

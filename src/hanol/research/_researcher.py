@@ -1,0 +1,314 @@
+"""The agent: a question in, a stream of events out, a run that can be stopped and gone on with."""
+
+import asyncio
+import hashlib
+import json
+import os
+import platform
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import nullcontext
+from datetime import date
+from importlib.metadata import version
+from typing import Any
+
+from hanol.engines import ChatRequest, Engine
+from hanol.errors import ResearchError
+from hanol.research._budget import Budget
+from hanol.research._events import Event, Mode, ModelAnswered, RunStarted
+from hanol.research._journal import Journal
+from hanol.research._log import RunFolder
+from hanol.research._markov import markov
+from hanol.research._prompts import system_prompt as default_prompt
+from hanol.research._react import react
+from hanol.research._resum import resum
+from hanol.research._run import Run, Sampling, Settings
+from hanol.research._stream import stream
+from hanol.research._tool import Tool, ToolContext
+from hanol.retrieval import Ledger, Library
+
+LOOPS = {"react": react, "markov": markov, "resum": resum}
+_ADDRESS = re.compile(r"(?:https?|doc)://[^\s<>\"')\]]+")
+# ReSum's own (arXiv 2509.13313); other modes have the defaults of `Budget`.
+_RESUM_BUDGET = Budget(model_calls=60, context_tokens=32 * 1024)
+
+
+class Researcher:
+    """The deep-research agent of Tongyi (arXiv 2510.24701) over an indexed folder.
+
+    Args:
+        library: The documents; None for tools that need none.
+        engine: The model.
+        mode: "react" keeps one conversation, "markov" (IterResearch) a report between rounds of
+            constant length, "resum" starts again from a summary when the context fills up.
+        budget: Limits; None takes those of the mode's paper.
+        tools: What may be called; None takes the local tools of the library.
+        system_prompt: None takes ours, with the tools' schemas and the date.
+        seed: Of the sampling.
+        today: Date in the system prompt; None is today's.
+        strict_official: Keep message order and limits of the official code, its losses included.
+        run_folder: Where the log is kept; a folder with a begun run goes on with it. None keeps
+            no log.
+        sampling: How turns are drawn; None as the paper does.
+        logprobs: Note how unsure the model was of its calls, for partial rollouts.
+        extract: Let `visit` ask the model what a page says about its goal, as the official code
+            does; otherwise it shows the best passages.
+        report_tokens: Markov mode: longest report.
+        summary_every: ReSum mode: also start again after this many rounds.
+
+    Raises:
+        ResearchError: An unknown mode.
+
+    Example:
+        >>> for event in Researcher(library, engine).ask("Who built the bridge?"):  # doctest: +SKIP
+        ...     print(event.type)
+    """
+
+    def __init__(
+        self,
+        library: Library | None,
+        engine: Engine,
+        *,
+        mode: Mode = "react",
+        budget: Budget | None = None,
+        tools: Sequence[Tool] | None = None,
+        system_prompt: str | None = None,
+        seed: int = 0,
+        today: date | None = None,
+        strict_official: bool = False,
+        run_folder: str | os.PathLike[str] | None = None,
+        sampling: Sampling | None = None,
+        logprobs: bool = False,
+        extract: bool = False,
+        report_tokens: int = 4096,
+        summary_every: int | None = None,
+    ) -> None:
+        if mode not in LOOPS:
+            raise ResearchError(f"No mode is named {mode!r}. Known: {', '.join(LOOPS)}.")
+        today = today or date.today()
+        tools = default_tools(library) if tools is None else tools
+        self._library = library
+        self._engine = engine
+        self.tools = tools
+        self.system = system_prompt or default_prompt(tools, today, mode)
+        self._folder = None if run_folder is None else RunFolder(run_folder)
+        self.settings = Settings(
+            mode=mode,
+            budget=budget or (_RESUM_BUDGET if mode == "resum" else Budget()),
+            sampling=sampling or Sampling(),
+            seed=seed,
+            today=today.isoformat(),
+            strict_official=strict_official,
+            logprobs=logprobs,
+            extract=extract,
+            report_tokens=report_tokens,
+            summary_every=summary_every,
+            context_window=engine.context_window,
+            schemas=tuple(describe(tool) for tool in tools),
+        )
+
+    def ask(self, question: str, files: Sequence[str] = ()) -> Iterator[Event]:
+        """As `aask`, for callers without a loop of their own."""
+        return stream(self.aask(question, files))
+
+    async def aask(self, question: str, files: Sequence[str] = ()) -> AsyncIterator[Event]:
+        """Research a question; the events come as they happen, the last is a `RunEnded`.
+
+        In a folder with a begun run, its events come first, without any call.
+
+        Args:
+            question: In the user's words.
+            files: Paths within the library that the question is about; they are announced to the
+                model as the released data does.
+
+        Raises:
+            ResearchError: The folder has a run with other settings, or another process writes it.
+            EngineError: The model failed. The log is whole: the same call goes on from there.
+        """
+        question = announced(question, files)
+        started = start_fields(
+            question, self.settings, self.system, self._engine.name, self._library
+        )
+        async for event in run_events(
+            started,
+            settings=self.settings,
+            engine=self._engine,
+            tools=self.tools,
+            library=self._library,
+            folder=self._folder,
+        ):
+            yield event
+
+
+def announced(question: str, files: Sequence[str]) -> str:
+    """The question with its files, as the official data writes it."""
+    if not files:
+        return question
+    count = f"{len(files)} file" + ("s" if len(files) > 1 else "")
+    return f"(Uploaded {count}: {list(files)})\n\n{question}"
+
+
+def describe(tool: Tool) -> dict[str, Any]:
+    """What the model is told of a tool, as plain JSON."""
+    schema = {
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": dict(tool.parameters),
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(schema))
+    return plain
+
+
+def start_fields(
+    question: str, settings: Settings, system: str, model: str, library: Library | None
+) -> dict[str, Any]:
+    """The first event of a run; its id is the hash of everything that decides the run."""
+    fields: dict[str, Any] = {
+        "question": question,
+        "mode": settings.mode,
+        "model": model,
+        "settings": settings.to_dict(),
+        "system_prompt": system,
+        "tools": [schema["name"] for schema in settings.schemas],
+        "library_version": None if library is None else library.version,
+    }
+    text = json.dumps(fields, sort_keys=True)
+    return fields | {
+        "run_id": hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16],
+        "library": None if library is None else str(library.folder),
+        "versions": {"hanol": version("hanol"), "python": platform.python_version()},
+    }
+
+
+async def run_events(
+    started: dict[str, Any],
+    *,
+    settings: Settings,
+    engine: Engine,
+    tools: Sequence[Tool],
+    library: Library | None = None,
+    folder: RunFolder | None = None,
+    recorded: Sequence[Event] = (),
+    live: bool = True,
+    on_request: Callable[[ChatRequest, ModelAnswered], None] | None = None,
+    on_run: Callable[[Run], None] | None = None,
+    loop: Callable[[Run], Awaitable[None]] | None = None,
+) -> AsyncIterator[Event]:
+    """Run a question to its end: the one way, live, resumed or replayed.
+
+    Args:
+        started: Fields of the first event.
+        settings: As in `started`.
+        engine: Answers what the log does not.
+        tools: Run what the log does not have.
+        library: Lent to the tools.
+        folder: Is locked, read and appended to; None keeps no log.
+        recorded: Events to serve when there is no folder.
+        live: False makes no call.
+        on_request: Told of every request with its answer.
+        on_run: Given the run's state when it begins.
+        loop: What is done; None is the loop of the mode.
+    """
+    queue: asyncio.Queue[Event | None] = asyncio.Queue()
+
+    async def work() -> None:
+        with folder or nullcontext():
+            known = folder.events() if folder is not None else list(recorded)
+            first = _checked(started, known)
+            journal = Journal(
+                engine,
+                settings.budget,
+                folder=folder,
+                recorded=known,
+                on_event=queue.put_nowait,
+                live=live,
+                unchecked_steps=settings.fork_step,
+            )
+            if on_request is not None:
+                journal.on_request = on_request
+            async with journal:
+                run = _begin(journal, first, settings, tools, library)
+                if on_run is not None:
+                    on_run(run)
+                await journal.emit(RunStarted, **first)
+                await (loop or LOOPS[settings.mode])(run)
+
+    task = asyncio.create_task(work())
+    task.add_done_callback(lambda _: queue.put_nowait(None))
+    try:
+        while (event := await queue.get()) is not None:
+            yield event
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+    await task
+
+
+def _begin(
+    journal: Journal,
+    started: dict[str, Any],
+    settings: Settings,
+    tools: Sequence[Tool],
+    library: Library | None,
+) -> Run:
+    """The run's state, before its first event: a prompt that cannot fit begins no run."""
+    question = started["question"]
+    addresses = set(_ADDRESS.findall(question))
+    return Run(
+        question,
+        run_id=started["run_id"],
+        settings=settings,
+        system=started["system_prompt"],
+        tools=tools,
+        journal=journal,
+        context=ToolContext(Ledger(), library=library, addresses=addresses),
+    )
+
+
+def _checked(started: dict[str, Any], known: Sequence[Event]) -> dict[str, Any]:
+    """The first event's fields; those of the log where there is one.
+
+    Raises:
+        ResearchError: The log is of a run with other settings.
+    """
+    if not known:
+        return started
+    first = known[0]
+    if not isinstance(first, RunStarted):
+        raise ResearchError(f"The log begins with {first.type!r} instead of the start of a run.")
+    recorded = first.model_dump(exclude={"number", "time", "type", "token_counts"})
+    free = {"run_id", "versions", "parent", "library"}  # the folder may have moved
+    differences = [
+        difference
+        for name in started
+        if name not in free
+        for difference in _compare(name, recorded[name], started[name])
+    ]
+    if differences:
+        raise ResearchError(
+            "The folder has a run that was begun with other settings: "
+            + "; ".join(differences)
+            + ". Use the same settings to go on with it, or another folder to begin a new run."
+        )
+    return recorded
+
+
+def _compare(name: str, old: Any, new: Any) -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(old.keys() | new.keys())
+        return [d for key in keys for d in _compare(f"{name}.{key}", old.get(key), new.get(key))]
+    return [] if old == new else [f"{name} was {_short(old)}, now {_short(new)}"]
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:60] + f"... ({len(text)} characters)"
+
+
+def default_tools(library: Library | None) -> Sequence[Tool]:
+    """The local tools of a library."""
+    if library is None:
+        raise ResearchError("Without a library there are no local tools. Pass `tools`.")
+    from hanol.research._toolbox import local_tools
+
+    return local_tools(library)

@@ -1,0 +1,410 @@
+"""One run: what every mode shares. Budgets, tools, refusals, the forced answer and the end."""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, cast
+
+from hanol.engines import ChatRequest, Message
+from hanol.errors import EngineError, HanolError, ResearchError
+from hanol.research._budget import ANSWER_RESERVE, Budget, Spent
+from hanol.research._call import ToolCall
+from hanol.research._context import cut
+from hanol.research._escape import escape_observation, fence_observation
+from hanol.research._events import (
+    Mode,
+    ModelAnswered,
+    Purpose,
+    RunEnded,
+    Termination,
+    ToolReturned,
+    TurnRejected,
+)
+from hanol.research._journal import Journal, TimeIsUp, printable
+from hanol.research._prompts import FORCED_ANSWER, rejection
+from hanol.research._tool import Observation, Tool, ToolContext
+from hanol.research._turn import Turn, parse_turn
+from hanol.retrieval import Ledger, check_citations
+
+# Both forms, because a tokenizer may join the line end to the tag.
+STOP = ("\n<tool_response>", "<tool_response>")
+MAX_REFUSALS = 3  # in a row; then the answer is asked for
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How turns are sampled; the defaults are those of Tongyi DeepResearch (arXiv 2510.24701).
+
+    Args:
+        temperature: None leaves it to the engine.
+        top_p: Mass of the nucleus; None leaves it to the engine.
+        presence_penalty: The paper calls it a repetition penalty; its code sends this.
+        max_tokens: Of one turn; less where the window or the budget leaves less.
+    """
+
+    temperature: float | None = 0.85
+    top_p: float | None = 0.95
+    presence_penalty: float = 1.1
+    max_tokens: int = 10_000
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything about a run that is not its question, its model or its library.
+
+    Args:
+        mode: Which loop.
+        budget: Limits.
+        sampling: Of the turns.
+        seed: A call of the model after n others has this seed plus n.
+        today: ISO date of the system prompt.
+        strict_official: Message order and limits of the official code.
+        logprobs: Ask for log-probabilities and note how unsure the calls were.
+        extract: Let tools ask the model to read long pages.
+        report_tokens: Markov mode: longest report.
+        summary_every: ReSum mode: also start again after so many rounds.
+        fork_step: Rounds up to this one come from another run.
+        context_window: Of the model.
+        schemas: Name, description and parameters of each tool.
+        heavy: How rollouts are made, when the run is a synthesis over rollouts.
+    """
+
+    mode: Mode = "react"
+    budget: Budget = field(default_factory=Budget)
+    sampling: Sampling = field(default_factory=Sampling)
+    seed: int = 0
+    today: str = ""
+    strict_official: bool = False
+    logprobs: bool = False
+    extract: bool = False
+    report_tokens: int = 4096
+    summary_every: int | None = None
+    fork_step: int = 0
+    context_window: int | None = None
+    schemas: tuple[dict[str, Any], ...] = ()
+    heavy: dict[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the log keeps it."""
+        return cast(dict[str, Any], json.loads(json.dumps(asdict(self))))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Settings":
+        """The settings that a log was written with."""
+        fields = dict(values)
+        fields["budget"] = Budget(**fields["budget"])
+        fields["sampling"] = Sampling(**fields["sampling"])
+        fields["schemas"] = tuple(fields["schemas"])
+        return cls(**fields)
+
+
+class BudgetSpent(Exception):  # noqa: N818 - control flow inside the loop
+    """The next turn would go past a limit."""
+
+    def __init__(self, reason: Termination) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Run:
+    """The state of one run, all of it rebuilt by going through its events again.
+
+    Args:
+        question: With the announcement of its files.
+        run_id: What the fence around observations is made from.
+        settings: Limits and sampling.
+        system: The system prompt.
+        tools: What may be called.
+        journal: Where everything goes through.
+        context: What tools are lent, but for the engine.
+
+    Raises:
+        ResearchError: The prompt leaves no room in the model's window.
+    """
+
+    def __init__(
+        self,
+        question: str,
+        *,
+        run_id: str,
+        settings: Settings,
+        system: str,
+        tools: Sequence[Tool],
+        journal: Journal,
+        context: ToolContext,
+    ) -> None:
+        self.question = question
+        self.settings = settings
+        self.system = system
+        self.tools = {tool.name: tool for tool in tools}
+        self.journal = journal
+        self.spent = journal.spent
+        self.step = 0
+        self._context = context
+        self._refused = 0
+        self._results: dict[str, ToolReturned] = {}
+        self.dialogue = [Message("system", system), Message("user", question)]
+        # Pages cannot know it, and the same run always has the same: replays ask the same.
+        self._fence = hashlib.sha256(f"fence {run_id}".encode()).hexdigest()[:12]
+        self.prompt_limit = self._prompt_limit()
+        base = journal.count(system) + journal.count(question)
+        if base + ANSWER_RESERVE > self.prompt_limit:
+            raise ResearchError(
+                f"System prompt and question have {base} tokens, but prompts may have only "
+                f"{self.prompt_limit} (window of {journal.engine.name!r} and `context_tokens` of "
+                f"the budget), and {ANSWER_RESERVE} are needed besides. Use a model with a longer "
+                "window, fewer tools or a shorter question."
+            )
+        room = (self.prompt_limit - base) // 2
+        self.observation_limit = min(settings.budget.observation_tokens, room)
+
+    @property
+    def ledger(self) -> Ledger:
+        """The numbered sources so far."""
+        return self._context.ledger
+
+    def _prompt_limit(self) -> int:
+        limit = self.settings.budget.context_tokens
+        window = self.settings.context_window
+        if window is not None:
+            limit = min(limit, window - min(self.settings.sampling.max_tokens, window // 4))
+        return limit
+
+    @property
+    def forced_limit(self) -> int:
+        """Most tokens of the prompt that asks for the answer."""
+        return int(min(self.prompt_limit, self.spent.prompt_room()))
+
+    def ensure_budget(self, prompt_tokens: int) -> None:
+        """See that another turn can be paid for.
+
+        Raises:
+            BudgetSpent: It cannot; ask for the answer.
+        """
+        if reason := self.spent.reached(prompt_tokens):
+            raise BudgetSpent(reason)
+
+    async def ask(
+        self,
+        messages: Sequence[Message],
+        prompt_tokens: int,
+        *,
+        purpose: Purpose = "turn",
+        sampling: Sampling | None = None,
+        place: int | None = None,
+    ) -> ModelAnswered:
+        """One call of the model by the agent.
+
+        Args:
+            messages: The prompt.
+            prompt_tokens: Its length.
+            purpose: What it is for; a forced answer may use what is kept back for it.
+            sampling: Another than the run's.
+            place: What the seed is made from, where several calls run at once; None is the number
+                of calls so far.
+
+        Raises:
+            BudgetSpent: A limit is reached, or was while the call ran.
+            EngineError: The model failed.
+        """
+        forced = purpose == "forced_answer"
+        if not forced:
+            self.ensure_budget(prompt_tokens)
+        sampling = sampling or self.settings.sampling
+        window = self.settings.context_window
+        room = self.spent.room(prompt_tokens, forced=forced)
+        if window is not None:
+            room = min(room, window - prompt_tokens)
+        if room < 1:
+            raise BudgetSpent("max_tokens")
+        request = ChatRequest(
+            messages=tuple(messages),
+            max_tokens=int(min(sampling.max_tokens, room)),
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            presence_penalty=sampling.presence_penalty,
+            stop=STOP if purpose in ("turn", "forced_answer") else (),
+            seed=self.settings.seed + (self.spent.model_calls if place is None else place),
+            logprobs=self.settings.logprobs,
+        )
+        try:
+            seconds = self.spent.seconds_left(forced=forced)
+            event = await self.journal.model(
+                request, step=self.step, purpose=purpose, seconds=seconds
+            )
+        except TimeIsUp:
+            self.spent.cut_off()
+            raise BudgetSpent("max_seconds") from None
+        if purpose in ("turn", "forced_answer"):
+            self.dialogue.append(Message("assistant", event.text))
+        return event
+
+    def parse(self, text: str) -> Turn:
+        """What the model wrote, by the one parser."""
+        return parse_turn(text, tuple(self.tools.values()))
+
+    async def act(self, calls: Sequence[ToolCall]) -> str:
+        """Run the calls of a turn in order; give back what the model reads next."""
+        self._refused = 0
+        share = max(64, self.observation_limit // max(len(calls), 1))
+        blocks = []
+        for index, call in enumerate(calls):
+            event = await self._call(index, call)
+            text = cut(event.text, share, self.journal.count)
+            if not self.settings.strict_official:
+                text = fence_observation(text, marker=self._fence, source=event.name)
+            else:
+                text = escape_observation(text)
+            blocks.append(response(text))
+        return self.heard("\n".join(blocks))
+
+    async def refuse(self, turn: Turn) -> str:
+        """Tell the model why its turn cannot be used; give back what it reads next."""
+        self._refused += 1
+        text = rejection(turn)
+        await self.journal.emit(TurnRejected, step=self.step, error=turn.error, text=text)
+        return self.heard(response(text))
+
+    @property
+    def refused_too_often(self) -> bool:
+        """Whether the model keeps writing what cannot be used."""
+        return self._refused >= MAX_REFUSALS
+
+    async def end(
+        self, termination: Termination, answer: str | None, *, also: Sequence[Spent] = ()
+    ) -> None:
+        """Write the last event; the answer's citations are checked first.
+
+        Args:
+            termination: Why the run ends.
+            answer: None when there is none.
+            also: What other runs spent for this one.
+        """
+        citations = None
+        if answer is not None:
+            citations = check_citations(answer, self.ledger).to_dict()
+        spent = [self.spent, *also]
+        await self.journal.emit(
+            RunEnded,
+            step=self.step,
+            termination=termination,
+            answer=answer,
+            citations=citations,
+            model_calls=sum(run.all_model_calls for run in spent),
+            tool_calls=sum(run.tool_calls for run in spent),
+            prompt_tokens=sum(run.prompt_tokens for run in spent),
+            completion_tokens=sum(run.completion_tokens for run in spent),
+            seconds=sum(run.seconds for run in spent),
+            money=sum(run.money for run in spent),
+        )
+
+    async def end_forced(
+        self,
+        messages: Sequence[Message],
+        prompt_tokens: int,
+        reason: Termination,
+        order: str = FORCED_ANSWER,
+    ) -> None:
+        """Ask for the answer with what there is, if that can be paid for, and end.
+
+        Args:
+            messages: The prompt, which ends with `order`.
+            prompt_tokens: Its length.
+            reason: The limit that was reached.
+            order: What the model is told to do.
+        """
+        self.heard(order)
+        try:
+            event = await self.ask(messages, prompt_tokens, purpose="forced_answer")
+        except BudgetSpent:
+            await self.end(reason, None)
+        else:
+            await self.end(reason, forced_answer(self.parse(event.text), event.text))
+
+    def heard(self, text: str) -> str:
+        """Note what the model was told, for the transcript."""
+        self.dialogue.append(Message("user", text))
+        return text
+
+    async def _call(self, index: int, call: ToolCall) -> ToolReturned:
+        arguments = cast(dict[str, Any], _plain(dict(call.arguments)))
+        key = json.dumps([call.name, arguments], sort_keys=True)
+        before = self._results.get(key)
+
+        async def run() -> Observation:
+            if before is not None:
+                return Observation(
+                    "You made this very call before; it gives the same result. Ask something "
+                    f"else, or answer.\n{before.text}",
+                    sources=tuple(before.sources),
+                    addresses=tuple(before.addresses),
+                )
+            return await self._run_tool(call.name, arguments)
+
+        event = await self.journal.tool(
+            run,
+            step=self.step,
+            call=index,
+            name=call.name,
+            arguments=arguments,
+            seconds=self._tool_seconds(),
+        )
+        for source in event.sources:
+            self.ledger.add(source)
+        self._context.addresses.update(event.addresses)
+        if before is None and not event.failed:
+            self._results[key] = event
+        return event
+
+    async def _run_tool(self, name: str, arguments: Mapping[str, Any]) -> Observation:
+        limit = self.settings.budget.tool_calls
+        if limit is not None and self.spent.tool_calls >= limit:
+            return Observation(f"The budget of {limit} tool calls is spent.", failed=True)
+        if self._tool_seconds() <= 0:
+            return Observation("The run's time is used up.", failed=True)
+        # Tools get copies: what counts is the event, and a call that is cut off leaves none.
+        context = ToolContext(
+            self.ledger.copy(),
+            library=self._context.library,
+            engine=self.journal.extractor(self.step) if self.settings.extract else None,
+            addresses=set(self._context.addresses),
+        )
+        try:
+            return await self.tools[name].run(arguments, context)
+        except EngineError:
+            raise  # the model is gone, also for the agent: stop, and resume later
+        except HanolError as err:
+            return Observation(f"{name} failed: {err}", failed=True)
+
+    def _tool_seconds(self) -> float:
+        left = self.spent.seconds_left(forced=False)
+        return left if math.isinf(left) else max(left, 0.0)
+
+
+def forced_answer(turn: Turn, text: str) -> str | None:
+    """The answer of a turn that had to be one: without tags, what is not thought."""
+    if turn.error != "no_action":
+        return turn.answer
+    plain = re.sub(r"</?(?:think|answer)>", "", text.rpartition("</think>")[2]).strip()
+    return plain or None
+
+
+def response(text: str) -> str:
+    """A text as the result of a tool."""
+    return f"<tool_response>\n{text}\n</tool_response>"
+
+
+def _plain(value: Any) -> Any:
+    """Arguments as JSON can keep them: no half characters, no infinities."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {printable(str(key)): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return value

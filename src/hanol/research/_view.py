@@ -1,0 +1,228 @@
+"""A run as a reader wants it: rounds with their thoughts, calls and results, computed from the log.
+
+What the HTML page, the Markdown report and the terminal all show.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from hanol.errors import HanolError, ResearchError
+from hanol.research._checked import Sentence, cited_numbers, sentences_of
+from hanol.research._events import (
+    Event,
+    ModelAnswered,
+    Purpose,
+    ReportUpdated,
+    RunEnded,
+    RunStarted,
+    Termination,
+    ToolReturned,
+)
+from hanol.research._turn import parse_turn
+from hanol.retrieval import Library, Source
+
+_CONTEXT_CHARS = 700  # of the page, before and after a passage
+ENDINGS: dict[Termination, str] = {
+    "answer": "answered",
+    "no_answer": "ended without an answer",
+    "max_calls": "stopped at its limit of calls",
+    "max_tokens": "stopped at its limit of tokens",
+    "max_seconds": "stopped at its limit of time",
+    "max_money": "stopped at its limit of money",
+    "format_errors": "stopped after turns that could not be used",
+}
+PURPOSES: dict[Purpose, str] = {
+    "turn": "thought",
+    "forced_answer": "told to answer now",
+    "summary": "summary of the conversation",
+    "extract": "reading a page",
+    "condense": "condensing a rollout",
+    "synthesis": "synthesis of the reports",
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One round of a run: what the model wrote and what its calls gave."""
+
+    number: int
+    events: tuple[Event, ...]
+
+    @property
+    def title(self) -> str:
+        """What the round did, in one line: its calls, or what was written."""
+        calls = [call_title(e.name, e.arguments) for e in self.events if e.type == "tool_returned"]
+        if calls:
+            return " · ".join(calls)
+        if any(event.type == "turn_rejected" for event in self.events):
+            return "a turn that could not be used"
+        written = [e for e in self.events if e.type == "model_answered"]
+        if any(parse_turn(event.text).answer is not None for event in written):
+            return "answer"
+        return PURPOSES[written[-1].purpose] if written else "no call of the model"
+
+    @property
+    def seconds(self) -> float:
+        """Time of its calls, of the model and of tools."""
+        return sum(e.seconds for e in self.events if isinstance(e, ModelAnswered | ToolReturned))
+
+    @property
+    def failed(self) -> bool:
+        """A call of it failed, or its turn was refused."""
+        return any(
+            e.type == "turn_rejected" or (e.type == "tool_returned" and e.failed)
+            for e in self.events
+        )
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A whole run, finished or not.
+
+    Args:
+        started: First event.
+        steps: Rounds in order.
+        ended: Last event; None while the run is not finished.
+        sources: Everything that was retrieved, by number.
+    """
+
+    started: RunStarted
+    steps: tuple[Step, ...]
+    ended: RunEnded | None
+    sources: dict[int, Source]
+
+    @classmethod
+    def of(cls, events: Iterable[Event]) -> "RunView":
+        """Arrange the events of a log.
+
+        Raises:
+            ResearchError: The first event is not the start of a run.
+        """
+        log = list(events)
+        if not log or not isinstance(log[0], RunStarted):
+            raise ResearchError("The log is empty or does not begin with the start of a run.")
+        steps: dict[int, list[Event]] = {}
+        sources: dict[int, Source] = {}
+        for event in log:
+            if isinstance(event, RunStarted | RunEnded):
+                continue
+            steps.setdefault(event.step, []).append(event)
+            if isinstance(event, ToolReturned):
+                sources.update({source.number: source for source in event.sources})
+        ended = next((event for event in reversed(log) if isinstance(event, RunEnded)), None)
+        return cls(log[0], tuple(Step(n, tuple(part)) for n, part in steps.items()), ended, sources)
+
+    @cached_property
+    def events(self) -> tuple[Event, ...]:
+        """Everything between start and end."""
+        return tuple(event for step in self.steps for event in step.events)
+
+    @property
+    def answer(self) -> str | None:
+        """The answer, if the run came to one."""
+        return self.ended.answer if self.ended else None
+
+    @cached_property
+    def sentences(self) -> list[Sentence]:
+        """The claims of the answer as they were checked."""
+        return sentences_of(self.ended)
+
+    @cached_property
+    def cited(self) -> list[Source]:
+        """Sources that the answer cites, in its order."""
+        numbers = dict.fromkeys(cited_numbers(self.answer or ""))
+        return [self.sources[number] for number in numbers if number in self.sources]
+
+    @property
+    def reports(self) -> list[ReportUpdated]:
+        """Markov mode: the report after each round that wrote a new one."""
+        return [e for e in self.events if isinstance(e, ReportUpdated) and not e.kept]
+
+    @property
+    def summary(self) -> str:
+        """Calls, tokens, seconds and how it ended, in one line."""
+        spent = self.spent
+        parts = [
+            ENDINGS[self.ended.termination] if self.ended else "not finished",
+            counted(spent["model_calls"], "model call"),
+            counted(spent["tool_calls"], "tool call"),
+            f"{spent['prompt_tokens']:,} tokens read, {spent['completion_tokens']:,} written",
+            duration(spent["seconds"]),
+        ]
+        return " · ".join(parts + [f"{spent['money']:,.4f} money"] * (spent["money"] > 0))
+
+    @property
+    def spent(self) -> dict[str, Any]:
+        """Calls, tokens, seconds and money; so far, while the run is not finished."""
+        names = ["prompt_tokens", "completion_tokens", "money"]
+        if self.ended:
+            names = ["model_calls", "tool_calls", "seconds", *names]
+            return {name: getattr(self.ended, name) for name in names}
+        model = [event for event in self.events if isinstance(event, ModelAnswered)]
+        return {
+            "model_calls": len(model),
+            "tool_calls": sum(event.type == "tool_returned" for event in self.events),
+            "seconds": sum(step.seconds for step in self.steps),
+            **{name: sum(getattr(event, name) for event in model) for name in names},
+        }
+
+
+def call_title(name: str, arguments: dict[str, Any]) -> str:
+    """A call in a few words: its name and what it asks for."""
+    for key in ("query", "url", "files"):
+        value = arguments.get(key)
+        if value:
+            return f"{name}: {', '.join(map(str, value)) if isinstance(value, list) else value}"
+    return name
+
+
+def counted(number: int, word: str) -> str:
+    """'1 call', '2 calls'."""
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a reader says them."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+
+
+def surroundings(sources: Iterable[Source], library: Library) -> dict[int, tuple[str, str]]:
+    """The text of the page before and after each passage.
+
+    Args:
+        sources: What was retrieved.
+        library: Where it came from; a document that has changed since gives nothing.
+    """
+    places = [source for source in sources if source.address.startswith("doc://")]
+    found = {source.number: _around(source, library) for source in places}
+    return {number: around for number, around in found.items() if any(around)}
+
+
+def _around(source: Source, library: Library) -> tuple[str, str]:
+    if source.start is None or source.end is None:
+        return "", ""
+    try:
+        pieces = library.read(source.address)
+    except HanolError:  # the document has changed or is gone; the passage itself is in the log
+        return "", ""
+    if any(piece.sha256 != source.sha256 for piece in pieces):
+        return "", ""
+    page = "".join(_joined((p.start, p.text) for p in pieces if p.page == source.page))
+    if page[source.start : source.end] != source.text:
+        return "", ""
+    before = page[max(0, source.start - _CONTEXT_CHARS) : source.start]
+    return before.lstrip(), page[source.end : source.end + _CONTEXT_CHARS].rstrip()
+
+
+def _joined(pieces: Iterable[tuple[int, str]]) -> Iterator[str]:
+    """The text of a page from its overlapping passages; what none holds is white space."""
+    end = 0
+    for start, text in sorted(pieces):
+        if start > end:
+            yield " " * (start - end)
+        yield text[max(0, end - start) :]
+        end = max(end, start + len(text))

@@ -1,0 +1,109 @@
+"""The one tokenizer of the index: words for scripts with spaces, bigrams for Korean, Chinese and
+Japanese.
+
+A Korean word carries its particles ("서울특별시의"), Chinese and Japanese have no spaces, so whole
+words miss and sub-strings of two characters hit. A run of such characters becomes its overlapping
+pairs and, alone, its last character: every character then begins some token, and a query of one
+character is a prefix query. Everything else becomes lower-case words without accents. Index,
+queries and highlights use the same function, so what is highlighted is what matched.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterator
+
+# Hangul, kana and Han with their iteration marks, as they are after NFKC.
+CJK = (
+    "\u1100-\u11ff\ua960-\ua97f\uac00-\ud7ff"
+    "\u3005-\u3007\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+)
+_TOKEN = re.compile(rf"([{CJK}]+)|[^\W_{CJK}]+")
+_ASCII_WORD = re.compile("[a-z0-9]+")
+_ACCENTS = re.compile("[\u0300-\u036f]")
+# What the character before it is written together with: accents, jamo of a decomposed syllable,
+# voicing marks of half-width kana.
+_JOINED = re.compile("[\u0300-\u036f\u1160-\u11ff\u3099\u309a\uff9e\uff9f]")
+
+
+def normalize(text: str) -> str:
+    """Compose, and make full-width and half-width forms equal; lengths may change."""
+    return text if text.isascii() else unicodedata.normalize("NFKC", text)
+
+
+def fold(word: str) -> str:
+    """Lower case without accents, for words of scripts that have them."""
+    word = word.lower()
+    if word.isascii():
+        return word
+    return unicodedata.normalize("NFC", _ACCENTS.sub("", unicodedata.normalize("NFD", word)))
+
+
+def token_spans(normal: str) -> Iterator[tuple[str, int, int]]:
+    """Tokens of a normalised text with their spans in it, in characters."""
+    for match in _TOKEN.finditer(normal):
+        start, end = match.span()
+        if match[1] is None:
+            yield fold(match[0]), start, end
+            continue
+        for i in range(start, end):
+            yield normal[i : min(i + 2, end)], i, min(i + 2, end)
+
+
+def index_text(text: str) -> str:
+    """A text's tokens with spaces between them: what the full-text index is given."""
+    normal = normalize(text)
+    if normal.isascii():  # the common case, made fast
+        return " ".join(_ASCII_WORD.findall(normal.lower()))
+    return " ".join(token for token, _, _ in token_spans(normal))
+
+
+def query_tokens(query: str) -> list[tuple[str, bool]]:
+    """Distinct tokens of a query, in order, each with whether it stands for a prefix.
+
+    The last character of a longer run is left out: it would match every word that begins with it.
+    """
+    tokens: dict[tuple[str, bool], None] = {}
+    for match in _TOKEN.finditer(normalize(query)):
+        if match[1] is None:
+            tokens[fold(match[0]), False] = None
+        elif len(run := match[0]) == 1:
+            tokens[run, True] = None
+        else:
+            tokens.update({(run[i : i + 2], False): None for i in range(len(run) - 1)})
+    return list(tokens)
+
+
+def highlight_spans(text: str, tokens: list[tuple[str, bool]]) -> tuple[tuple[int, int], ...]:
+    """Spans of `text`, in characters, that match the query; touching ones are joined."""
+    whole = {token for token, prefix in tokens if not prefix}
+    prefixes = tuple(token for token, prefix in tokens if prefix)
+    normal, places = _normalize_with_places(text)
+    spans: list[tuple[int, int]] = []
+    for token, start, end in token_spans(normal):
+        if token not in whole:
+            if not token.startswith(prefixes):
+                continue
+            end = start + 1
+        begin, stop = places[start], places[end]
+        if spans and begin <= spans[-1][1]:
+            spans[-1] = (spans[-1][0], max(stop, spans[-1][1]))
+        else:
+            spans.append((begin, stop))
+    return tuple(spans)
+
+
+def _normalize_with_places(text: str) -> tuple[str, "range | list[int]"]:
+    """The normalised text, and for each of its characters where it began in `text`."""
+    if text.isascii() or unicodedata.is_normalized("NFKC", text):
+        return text, range(len(text) + 1)
+    pieces: list[str] = []
+    places: list[int] = []
+    start = 0
+    for end in range(1, len(text) + 1):
+        if end < len(text) and _JOINED.match(text[end]):
+            continue
+        pieces.append(unicodedata.normalize("NFKC", text[start:end]))
+        places += [start] * len(pieces[-1])
+        start = end
+    return "".join(pieces), [*places, len(text)]

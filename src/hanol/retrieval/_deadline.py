@@ -1,0 +1,48 @@
+"""A limit on the time that a parser of untrusted files may take."""
+
+import _thread
+import ctypes
+import threading
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class TooLateError(BaseException):
+    """Time is up. No `Exception`, since parsers go on after those."""
+
+
+def within(seconds: float, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Return `call(*args)`, or raise `TooLateError` in it when it takes longer; may be nested.
+
+    Limits on sizes do not bound time: a PDF can draw a picture of pictures of pictures. Parsers run
+    in whatever thread the caller has, so this cannot be an alarm signal; the exception is set on
+    that thread by the interpreter's own means, and comes as soon as Python code runs again.
+    """
+    thread, late = ctypes.c_ulong(threading.get_ident()), ctypes.py_object(TooLateError)
+    raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    running = True
+    begun, stop = _thread.allocate_lock(), _thread.allocate_lock()
+    begun.acquire()
+    stop.acquire()
+
+    def watch() -> None:
+        wait = seconds
+        begun.release()
+        while not stop.acquire(timeout=wait):
+            if running:  # the interpreter changes threads neither here ...
+                raise_in(thread, late)
+            wait = 1.0  # again, in case a bare `except` took it
+
+    # No context manager and no Event: they are Python code, and the exception could come while
+    # that runs, before it has done its work.
+    try:
+        _thread.start_new_thread(watch, ())
+        begun.acquire(timeout=1.0)  # a thread not yet begun goes by the number of its maker
+        return call(*args, **kwargs)
+    finally:
+        running = False
+        raise_in(thread, None)  # ... nor before this has taken back what was not raised yet
+        stop.release()

@@ -1,0 +1,112 @@
+"""Closed lists of words that the check of citations needs."""
+
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+MONTHS: dict[str, int] = {}
+for _number, _names in enumerate(
+    (
+        "january jan",
+        "february feb",
+        "march mar",
+        "april apr",
+        "may",
+        "june jun",
+        "july jul",
+        "august aug",
+        "september sept sep",
+        "october oct",
+        "november nov",
+        "december dec",
+    ),
+    start=1,
+):
+    MONTHS.update(dict.fromkeys(_names.split(), _number))
+
+# What multiplies the number before it.
+SCALES: dict[str, int] = {
+    "thousand": 10**3,
+    "million": 10**6,
+    "billion": 10**9,
+    "trillion": 10**12,
+    "k": 10**3,
+    "m": 10**6,
+    "b": 10**9,
+    "백": 10**2,
+    "천": 10**3,
+    "만": 10**4,
+    "십만": 10**5,
+    "백만": 10**6,
+    "천만": 10**7,
+    "억": 10**8,
+    "조": 10**12,
+    "千": 10**3,
+    "万": 10**4,
+    "萬": 10**4,
+    "亿": 10**8,
+    "億": 10**8,
+    "兆": 10**12,
+}
+
+NUMBER_WORDS: dict[str, int] = {
+    word: number
+    for number, word in enumerate(
+        ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+    )
+} | {
+    "eleven": 11,
+    "twelve": 12,
+    "twenty": 20,
+    "thirty": 30,
+    "forty": 40,
+    "fifty": 50,
+    "sixty": 60,
+    "seventy": 70,
+    "eighty": 80,
+    "ninety": 90,
+    "hundred": 100,
+    "half": 50,
+    "first": 1,
+    "second": 2,
+    "third": 3,
+}
+
+# Words that state nothing by themselves; also what introduces a list.
+STOP_WORDS: frozenset[str] = _set(
+    """a about above according accordingly additionally after again against all also although am an
+    and answer any are as at be because been before being below between both brief briefly but by
+    can conclusion consequently could details did do does doing done down during each either
+    especially even example finally findings first following follows for found from further
+    furthermore generally had has have having he hence her here hers him his how however i if in
+    indeed instead into is it its itself just key last lastly likewise main many may me meanwhile
+    might more moreover most much must my namely neither nevertheless next no nor not note notably
+    now of off on once one only or other otherwise our out over overall own particular per point
+    points question rather reasons result results same second see several she should similarly
+    since so some specifically still such summarize summary than that the their them then there
+    therefore these they things third this those though through thus to together too
+    ultimately under until up upon us very was we well were what when where whereas which while who
+    whom whose why will with within without would yes yet you your"""
+) | _set(
+    """요약 요약하면 정리하면 결론 결론적으로 따라서 그러나 하지만 그리고 또한 다음 다음과
+    같다 같습니다 예를 들어 먼저 마지막으로 반면 즉 한편"""
+)
+
+# Korean topics that point back instead of naming something.
+TOPIC_STOP_WORDS: frozenset[str] = _set(
+    """이것 그것 저것 여기 거기 우리 저자 저자들 연구 연구진 연구팀 논문 보고서 문서 자료 결과
+    방법 모델 경우 이유 목적 특징 장점 단점 내용 답변 질문 요약 결론
+    다음 다음과 같 여러분 사람 사람들"""
+)
+
+# Abbreviations that end no sentence, those that end none before a number, and those that end one
+# only before a capital.
+ABBREVIATIONS: frozenset[str] = _set(
+    "mr mrs ms dr prof e.g i.e vs fig figs cf al approx ca ed eds resp gen sen rep rev"
+)
+NUMBERED_ABBREVIATIONS: frozenset[str] = _set("no nos eq eqs vol p pp sec st ch art tab ref refs")
+ENDING_ABBREVIATIONS: frozenset[str] = _set(
+    """etc inc ltd co corp u.s u.k a.m p.m jr sr dept univ ph.d d.c
+    jan feb mar apr jun jul aug sep sept oct nov dec"""
+)

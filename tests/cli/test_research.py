@@ -1,0 +1,298 @@
+"""`hanol research`: a question to its report, and every way to go on from there."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from hanol.cli._app import app
+from hanol.research import RunFolder, read_official_runs
+
+runner = CliRunner()
+SEARCH = (
+    "<think>I look for the bridge.</think>\n"
+    '<tool_call>{"name": "search", "arguments": {"query": ["bridge colour"]}}</tool_call>'
+)
+ANSWER = "<answer>The old bridge is red [1]. It opened in 1902 [1]. See [7].</answer>"
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Path:
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    (folder / "bridge.md").write_text(
+        "# The bridge\n\nThe old bridge is red. It was built in 1901.\n", "utf-8"
+    )
+    return folder
+
+
+def script(path: Path, *turns: str | dict[str, Any]) -> str:
+    rows = [{"text": turn} if isinstance(turn, str) else turn for turn in turns]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return f"scripted:{path}"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    return script(tmp_path / "turns.jsonl", SEARCH, ANSWER)
+
+
+def invoke(*arguments: object) -> Result:
+    return runner.invoke(app, ["research", *map(str, arguments)], catch_exceptions=False)
+
+
+def test_a_question_to_its_report(notes: Path, model: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = invoke(notes, "Which colour is the bridge?", "--model", model, "--out", run)
+    assert done.exit_code == 0, done.output
+    # Steps beside the result, so that a pipe gets the answer alone.
+    assert "is not indexed yet: indexing it first" in done.stderr
+    assert "I look for the bridge." in done.stderr
+    assert "→ search: bridge colour" in done.stderr
+    assert f"report: {run / 'report.html'}" in done.stderr
+    assert "The old bridge is red [1]." in done.stdout
+    assert "≠ unsupported: It opened in 1902 [1]." in done.stdout
+    assert "✗ invented" in done.stdout
+    assert "[1] The bridge  doc://" in done.stdout
+    assert "I look" not in done.stdout
+    assert "The old bridge is red. It was built" in (run / "report.html").read_text("utf-8")
+
+
+def test_the_group_takes_an_option_first_and_a_folder_named_like_a_command(
+    notes: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = invoke("--model", model, notes, "Colour?", "--out", tmp_path / "a")
+    assert first.exit_code == 0, first.output
+    notes.rename(tmp_path / "resume")
+    monkeypatch.chdir(tmp_path)
+    named = invoke("./resume", "Colour?", "--model", model)
+    assert named.exit_code == 0, named.output
+    assert len(list((tmp_path / "resume" / ".hanol" / "runs").glob("*-colour/report.html"))) == 1
+    missing = invoke("no-such-folder", "Colour?", "--model", model)
+    assert missing.exit_code == 1
+    assert "There is no folder" in missing.stderr
+
+
+def test_one_json_object(notes: Path, model: str, tmp_path: Path) -> None:
+    done = invoke(notes, "Colour?", "--model", model, "--out", tmp_path / "run", "--json")
+    result = json.loads(done.stdout)
+    assert result["termination"] == "answer"
+    assert result["citations"]["invented"] == [7]
+    assert result["sources"][0]["text"].startswith("# The bridge")
+    assert result["spent"]["model_calls"] == 2
+    assert Path(result["report"]).exists()
+    failed = invoke(notes, "Colour?", "--model", "scripted:nowhere", "--json")
+    assert failed.exit_code == 1
+    assert json.loads(failed.stdout)["error"]["kind"] == "EngineError"
+
+
+def test_a_dry_run_makes_no_call(notes: Path, tmp_path: Path) -> None:
+    model = script(tmp_path / "empty.jsonl")  # would fail at the first call
+    arguments = [notes, "Colour?", "--model", model, "--dry-run", "--max-calls", 3]
+    arguments += ["--prompt-price", 2, "--completion-price", 8, "--max-tokens", 100_000]
+    plain = invoke(*arguments)
+    assert plain.exit_code == 0, plain.output
+    assert "model calls 3" in plain.stdout or "model_calls 3" in plain.stdout
+    assert "search" in plain.stdout
+    assert "No call was made." in plain.stdout
+    plan = json.loads(invoke(*arguments, "--json").stdout)
+    assert plan["budget"]["model_calls"] == 3
+    assert plan["prompt_tokens"] > 100
+    assert plan["documents"] == 1
+    assert plan["cost_at_most"] == pytest.approx(0.8)  # 100,000 tokens at the higher price
+    assert not (notes / ".hanol" / "runs").exists()
+    money = invoke(notes, "Colour?", "--model", model, "--max-money", 1)
+    assert money.exit_code == 1
+    assert "no prices" in money.stderr
+
+
+def test_a_run_that_failed_can_go_on(notes: Path, tmp_path: Path) -> None:
+    path = tmp_path / "turns.jsonl"
+    model = script(path, SEARCH)  # has no second answer
+    run = tmp_path / "run"
+    failed = invoke(notes, "Colour?", "--model", model, "--out", run)
+    assert failed.exit_code == 1
+    assert f"hanol research resume {run}" in failed.stderr
+    script(path, {"match": "never", "text": ""}, "the first turn is not asked again", ANSWER)
+    done = invoke("resume", run)
+    assert done.exit_code == 0, done.output
+    assert "The old bridge is red [1]." in done.stdout
+    again = invoke(notes, "Another?", "--model", model, "--out", run)
+    assert again.exit_code == 1
+    assert "begun with other settings" in again.stderr
+
+
+def test_replay_fork_and_export(notes: Path, model: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    asked = invoke(notes, "Colour?", "--model", model, "--out", run)
+    Path(model.partition(":")[2]).unlink()
+    replayed = invoke("replay", run)
+    assert replayed.exit_code == 0, replayed.output
+    assert replayed.stdout == asked.stdout
+    line = invoke("export", run, "--format", "tongyi", "--answer", "red")
+    (tmp_path / "iter1.jsonl").write_bytes(line.stdout_bytes)
+    (official,) = read_official_runs(tmp_path / "iter1.jsonl")
+    assert (official.answer, official.termination) == ("red", "answer")
+    assert invoke("export", run).stdout == (run / "report.md").read_text("utf-8")
+    assert invoke("export", run, "--format", "html").stdout.startswith("<!doctype html>")
+    other = script(tmp_path / "other.jsonl", SEARCH, "<answer>It is blue [1].</answer>")
+    forked = invoke("fork", run, "--at", 2, "--model", other, "--out", tmp_path / "fork")
+    assert forked.exit_code == 0, forked.output
+    assert "It is blue [1]." in forked.stdout
+    started = RunFolder(tmp_path / "fork").started()
+    assert started.parent == f"{RunFolder(run).started().run_id}@2"
+    assert invoke("replay", tmp_path).exit_code == 1
+
+
+def test_heavy_and_markov(notes: Path, tmp_path: Path) -> None:
+    model = script(
+        tmp_path / "turns.jsonl",
+        {"match": "# Report 1", "text": "<answer>The bridge is red [1].</answer>"},
+        {"match": r"\[1\]", "text": f"<report>Red [1].</report>{ANSWER}"},
+        {"match": "", "text": f"<report>Nothing yet.</report>{SEARCH}"},
+    )
+    run = tmp_path / "run"
+    done = invoke(notes, "Colour?", "--model", model, "--heavy", 2, "--out", run)
+    assert done.exit_code == 0, done.output
+    assert "The bridge is red [1]." in done.stdout
+    assert "2: → search: bridge colour" in done.stderr
+    assert (run / "rollouts" / "02" / "report.html").exists()
+    assert RunFolder(run).started().mode == "markov"
+    assert invoke("replay", run).stdout == done.stdout
+
+
+def test_options_reach_the_run(notes: Path, model: str, tmp_path: Path) -> None:
+    prompt = tmp_path / "prompt.txt"
+    prompt.write_text("You are terse.", "utf-8")
+    run = tmp_path / "run"
+    options = ["--system-prompt-file", prompt, "--seed", 7, "--today", "2020-02-29"]
+    options += ["--mode", "resum", "--max-seconds", 30, "--max-calls", 5]
+    done = invoke(notes, "Colour?", "--model", model, "--out", run, *options)
+    assert done.exit_code == 0, done.output
+    started = RunFolder(run).started()
+    assert (started.mode, started.system_prompt) == ("resum", "You are terse.")
+    assert (started.settings["seed"], started.settings["today"]) == (7, "2020-02-29")
+    budget = started.settings["budget"]
+    assert (budget["seconds"], budget["model_calls"], budget["context_tokens"]) == (30, 5, 32768)
+
+
+def test_the_web_wants_consent(notes: Path, model: str, tmp_path: Path) -> None:
+    common = [notes, "Colour?", "--model", model, "--web", "http://127.0.0.1:9/"]
+    refused = invoke(*common)
+    assert refused.exit_code == 1
+    assert "consent" in refused.stderr
+    agreed = invoke(*common, "--allow-private", "--dry-run")
+    assert agreed.exit_code == 0, agreed.output
+    assert invoke(*common[:-1], "nonsense").exit_code == 1
+
+
+def test_a_document_cannot_steer_the_terminal(notes: Path, tmp_path: Path) -> None:
+    (notes / "evil.md").write_text("The bridge \x1b[2J\x1b]0;owned\x07 [red]bold[/red] colour.")
+    answer = "<answer>It is \x1b[2Jred [1]. [bold]x[/bold]</answer>"
+    done = invoke(notes, "Colour?", "--model", script(tmp_path / "t.jsonl", SEARCH, answer))
+    assert done.exit_code == 0, done.output
+    assert "\x1b" not in done.output
+    assert "[bold]x[/bold]" in done.stdout
+
+
+def test_a_batch_and_its_scores(notes: Path, tmp_path: Path) -> None:
+    model = script(tmp_path / "t.jsonl", SEARCH, "<answer>red</answer>")
+    rows = [
+        {"question": "Colour?", "answer": "red"},
+        {"question": "Colour?", "answer": "blue"},
+        {"question": "Year?", "answer": "1901"},
+    ]
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    done = invoke("batch", notes, questions, "--model", model)
+    assert done.exit_code == 0, done.output
+    assert "3 questions, 3 answered, 0 failed" in done.stdout
+    results = notes / ".hanol" / "batches" / "questions" / "results.jsonl"
+    assert len(results.read_text("utf-8").splitlines()) == 3
+    scored = invoke("eval", results, results, "--metric", "exact", "--json")
+    scores = json.loads(scored.stdout)
+    assert scores["avg_at_k"]["value"] == pytest.approx(33.33)
+    assert (scores["k"], scores["questions"]) == (2, 3)
+    assert scores["runs_summary"]["effort"]["tool_calls"] == 1
+    assert "Avg@1" in invoke("eval", results).stdout
+    judge = script(tmp_path / "judge.jsonl", {"match": "", "text": "Absolutely not"})
+    assert invoke("eval", results, "--metric", "judge").exit_code == 1
+    undecided = invoke("eval", results, "--metric", "judge", "--judge", judge)
+    assert undecided.exit_code == 1
+    assert "verdict" in undecided.stderr
+
+
+def test_a_batch_with_a_failure_exits_with_1_and_is_tried_again(
+    notes: Path, tmp_path: Path
+) -> None:
+    model = script(tmp_path / "t.jsonl", SEARCH)
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text('{"question": "Colour?"}\n', "utf-8")
+    failed = invoke("batch", notes, questions, "--model", model, "--out", tmp_path / "out")
+    assert failed.exit_code == 1
+    assert "EngineError" in failed.stderr
+    script(tmp_path / "t.jsonl", SEARCH, ANSWER)
+    done = invoke("batch", notes, questions, "--model", model, "--out", tmp_path / "out", "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["answered"] == 1
+    unscored = invoke("eval", tmp_path / "out")
+    assert unscored.exit_code == 1
+    assert "no `answer` to compare with" in unscored.stderr
+
+
+def test_ctrl_c_says_how_to_go_on(notes: Path, tmp_path: Path) -> None:
+    model = script(tmp_path / "t.jsonl", SEARCH, {"text": ANSWER, "latency": 600})
+    run = tmp_path / "run"
+    arguments = ["research", notes, "Colour?", "--model", model, "--out", run]
+    # A test that runs in the background of a shell would hand its deafness on.
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from hanol.cli import main; main()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while len(RunFolder(run).events()) < 3:
+            assert time.monotonic() < deadline
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert f"go on with: hanol research resume {run}" in errors
+    assert "Traceback" not in errors
+    script(tmp_path / "t.jsonl", SEARCH, ANSWER)
+    assert "The old bridge is red" in invoke("resume", run).stdout
+
+
+def test_help_and_a_run_need_no_torch(notes: Path, model: str, tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.argv = ['hanol', *sys.argv[1:]]\n"
+        "from hanol.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
+        "heavy = {'torch', 'transformers', 'ray', 'openai'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    for arguments in (
+        ["research", "--help"],
+        ["research", str(notes), "Colour?", "--model", model, "--out", str(tmp_path / "run")],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr

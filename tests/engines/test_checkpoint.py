@@ -1,0 +1,492 @@
+"""Batching and reuse change the work alone: answers are those of a plain model, one by one."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from transformers import AutoTokenizer, MistralConfig
+
+from hanol import decoding, models
+from hanol.engines import ChatRequest, CheckpointEngine, Completion, Message, open_engine
+from hanol.errors import CheckpointError, EngineError
+
+from .conftest import KINDS, LLAMA, checkpoint, tokenizer
+
+WORDS = ["abba", "the cat", "a 1000", "hello there, world", "x", "what is the capital of Korea?"]
+
+
+class Expected(NamedTuple):
+    ids: list[int]
+    logprobs: list[float]
+
+
+def rendered(folder: Path, messages: tuple[Message, ...]) -> list[int]:
+    made = AutoTokenizer.from_pretrained(folder)
+    text = made.apply_chat_template(
+        [m.to_dict() for m in messages], tokenize=False, add_generation_prompt=True
+    )
+    ids: list[int] = made(text, add_special_tokens=False).input_ids
+    return ids
+
+
+@torch.inference_mode()
+def greedy(model: Any, ids: list[int], steps: int, penalty: float = 0.0) -> Expected:
+    """Likeliest tokens by whole forward passes: no cache, no batch."""
+    new: list[int] = []
+    logprobs = []
+    for _ in range(steps):
+        logits = model(input_ids=torch.tensor([ids + new])).logits[0, -1].float()
+        logits[sorted(set(new))] -= penalty
+        token = int(logits.argmax())
+        logprobs.append(float(logits.log_softmax(-1)[token]))
+        new.append(token)
+        if token == model.generation_config.eos_token_id:
+            break
+    return Expected(new, logprobs)
+
+
+@contextmanager
+def counted(engine: Any) -> Iterator[list[int]]:
+    """How many tokens each pass of the model is given."""
+    fed: list[int] = []
+    embedding = engine._worker._model.get_input_embeddings()
+    hook = embedding.register_forward_hook(
+        lambda module, inputs, out: fed.append(inputs[0].numel())
+    )
+    try:
+        yield fed
+    finally:
+        hook.remove()
+
+
+def ask(*contents: str, **values: Any) -> ChatRequest:
+    """A conversation: user and assistant in turn, after a system message."""
+    messages = [Message("system", "Answer the user in a few words.")]
+    messages += [
+        Message("user" if i % 2 == 0 else "assistant", text) for i, text in enumerate(contents)
+    ]
+    return ChatRequest(tuple(messages), **{"temperature": 0.0, "logprobs": True, **values})
+
+
+def run(engine: Any, *requests: ChatRequest) -> list[Completion]:
+    async def together() -> list[Completion]:
+        return list(await engine.complete_batch(requests))
+
+    return asyncio.run(together())
+
+
+@contextmanager
+def opened(folder: Path | str, **options: Any) -> Iterator[Any]:
+    engine = open_engine(str(folder), **options)
+    try:
+        yield engine
+    finally:
+        asyncio.run(engine.aclose())
+
+
+def assert_same(completion: Completion, expected: Expected) -> None:
+    assert completion.token_ids == tuple(expected.ids)
+    assert completion.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_answers_in_a_batch_are_those_of_the_plain_model(
+    kind: str, folders: dict[str, Path]
+) -> None:
+    model = models.load_model(folders[kind])
+    requests = [ask(word * (i + 1), max_tokens=6 + 3 * i) for i, word in enumerate(WORDS)]
+    requests += [ask(WORDS[0], max_tokens=9, presence_penalty=2.5)]
+    with opened(folders[kind], max_batch=4) as engine:  # fewer places than requests
+        answers = run(engine, *requests)
+    for request, answer in zip(requests, answers, strict=True):
+        ids = rendered(folders[kind], request.messages)
+        assert request.max_tokens is not None
+        expected = greedy(model, ids, request.max_tokens, request.presence_penalty)
+        assert_same(answer, expected)
+        assert answer.prompt_tokens == len(ids) == engine.count_tokens(request.messages)
+        assert answer.completion_tokens == len(expected.ids)
+        assert answer.tokens is not None
+        assert "".join(answer.tokens) == answer.text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_growing_transcript_costs_its_new_tokens(kind: str, folders: dict[str, Path]) -> None:
+    model = models.load_model(folders[kind])
+    said = ["tell me of the sea " * 8]
+    with opened(folders[kind]) as engine, counted(engine) as fed:
+        before = 0  # tokens of the last prompt and answer
+        for round_ in range(5):
+            request = ask(*said, max_tokens=12)
+            fed.clear()
+            [answer] = run(engine, request)
+            ids = rendered(folders[kind], request.messages)
+            assert_same(answer, greedy(model, ids, 12))
+            assert sum(fed) == len(ids) - answer.cached_tokens + answer.completion_tokens - 1
+            if round_:
+                # The last token of an answer was never fed; everything before it was.
+                assert answer.cached_tokens >= before - 1
+            before = len(ids) + answer.completion_tokens
+            said += [answer.text, f"more of the {round_}th sea"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_conversations_share_the_system_message(kind: str, folders: dict[str, Path]) -> None:
+    long = Message("system", "You are a helpful engine of a few words. " * 10)
+    model = models.load_model(folders[kind])
+    with opened(folders[kind]) as engine:
+        for i, question in enumerate(["first", "second", "a third one"]):
+            request = ChatRequest((long, Message("user", question)), 8, 0.0, logprobs=True)
+            [answer] = run(engine, request)
+            ids = rendered(folders[kind], request.messages)
+            assert_same(answer, greedy(model, ids, 8))
+            assert (answer.cached_tokens > 200) == (i > 0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_prompts_that_part_from_earlier_ones_anywhere(kind: str, folders: dict[str, Path]) -> None:
+    """Whatever is kept of other conversations, the answer is that of a fresh model."""
+    model = models.load_model(folders[kind])
+    conversations = [
+        ("one two three", "four", "five"),
+        ("one two three", "four", "five and more"),
+        ("one two three", "fo", "five"),
+        ("one two", "four", "five"),
+        ("one two three",),
+        ("one two three", "four", "five", "six", "seven"),
+        ("one two three", "four", "five"),
+    ]
+    with opened(folders[kind]) as engine:
+        for contents in conversations:
+            request = ask(*contents, max_tokens=5)
+            [answer] = run(engine, request)
+            assert_same(answer, greedy(model, rendered(folders[kind], request.messages), 5))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_long_prompts_pass_in_pieces_while_others_are_written(
+    kind: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hanol.engines._worker._CHUNK", 16)
+    model = models.load_model(folders[kind])
+    requests = [ask("abc " * n, max_tokens=40) for n in (1, 60, 30)]
+    with opened(folders[kind]) as engine, counted(engine) as fed:
+        answers = run(engine, *requests)
+    assert max(fed) <= 16
+    for request, answer in zip(requests, answers, strict=True):
+        assert_same(answer, greedy(model, rendered(folders[kind], request.messages), 40))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_store_forgets_when_it_is_full(kind: str, folders: dict[str, Path]) -> None:
+    request = ask("abc " * 50, max_tokens=4)
+    with opened(folders[kind], cache_bytes=0) as engine:
+        first, second = run(engine, request)[0], run(engine, request)[0]
+    assert first == second
+    assert second.cached_tokens == 0
+    with opened(folders[kind]) as engine:
+        run(engine, request)
+        [again] = run(engine, request)
+    assert again.cached_tokens == again.prompt_tokens - 1 or kind == "kimi"
+    assert again.cached_tokens > again.prompt_tokens - 20
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_seed_gives_its_answer_whoever_else_is_there(kind: str, folders: dict[str, Path]) -> None:
+    requests = [ask(w, max_tokens=25, temperature=1.3, top_p=0.9, seed=7) for w in WORDS]
+    with opened(folders[kind]) as engine:
+        alone = [run(engine, request)[0] for request in requests]
+    with opened(folders[kind]) as engine:
+        together = run(engine, *requests, *requests[:3])
+    for one, other in zip([*alone, *alone[:3]], together, strict=True):
+        assert one.token_ids == other.token_ids
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+    with opened(folders[kind]) as engine:
+        seeds = [ask(WORDS[0], max_tokens=25, temperature=1.3, seed=seed) for seed in range(6)]
+        assert len({answer.text for answer in run(engine, *seeds)}) > 3
+
+
+def test_log_probabilities_are_of_the_distribution_drawn_from(folders: dict[str, Path]) -> None:
+    model = models.load_model(folders["llama"])
+    request = ask(
+        "the sea", max_tokens=30, temperature=0.7, top_p=0.6, presence_penalty=0.8, seed=3
+    )
+    with opened(folders["llama"]) as engine:
+        [answer] = run(engine, request)
+    ids = rendered(folders["llama"], request.messages)
+    assert answer.token_ids is not None
+    new: list[int] = []
+    expected = []
+    for token in answer.token_ids:
+        with torch.inference_mode():
+            logits = model(input_ids=torch.tensor([ids + new])).logits[0, -1].double()
+            logits[sorted(set(new))] -= 0.8
+        p = (logits / 0.7).softmax(-1)
+        order = p.argsort(descending=True)
+        kept = order[: int((p[order].cumsum(0) < 0.6).sum()) + 1]
+        assert token in kept.tolist()
+        expected.append(float((p[token] / p[kept].sum()).log()))
+        new.append(token)
+    assert answer.logprobs == pytest.approx(expected, abs=1e-4)
+
+
+def test_draws_follow_the_distribution(folders: dict[str, Path]) -> None:
+    model = models.load_model(folders["llama"])
+    request = ask("the sea", max_tokens=1, temperature=1.0, top_p=1.0)
+    ids = rendered(folders["llama"], request.messages)
+    with torch.inference_mode():
+        p = model(input_ids=torch.tensor([ids])).logits[0, -1].double().softmax(-1)
+    draws = 400
+    with opened(folders["llama"], max_batch=64) as engine:
+        many = [ChatRequest(request.messages, 1, 1.0, 1.0, seed=seed) for seed in range(draws)]
+        drawn = [answer.token_ids for answer in run(engine, *many)]
+    first = torch.tensor([ids[0] for ids in drawn if ids])
+    count = first.bincount(minlength=len(p)).double()
+    likely = p > 0.02
+    deviation = (count - draws * p)[likely] / (draws * p * (1 - p))[likely].sqrt()
+    assert deviation.abs().max() < 4.5  # standard deviations
+
+
+def test_stop_strings_end_an_answer_wherever_tokens_begin(folders: dict[str, Path]) -> None:
+    with opened(folders["llama"]) as engine:
+        [whole] = run(engine, ask("hello", max_tokens=40))
+        assert whole.tokens is not None
+        assert whole.logprobs is not None
+        middle = "".join(whole.tokens[10:13])  # over several tokens
+        at = whole.text.index(middle)
+        later = whole.text[at + 2 : at + 6]  # would end later
+        [cut] = run(engine, ask("hello", max_tokens=40, stop=(later, middle, "not there", "")))
+    assert cut.text == whole.text[:at]
+    assert cut.finish_reason == "stop"
+    assert cut.tokens is not None
+    assert "".join(cut.tokens) == cut.text
+    assert cut.completion_tokens == len(cut.tokens) == len(cut.logprobs or ())
+    assert cut.logprobs == pytest.approx(whole.logprobs[: cut.completion_tokens], abs=1e-4)
+
+
+def test_the_next_prompt_goes_on_from_before_a_stop_string(folders: dict[str, Path]) -> None:
+    """Recurrent states saw the stop string; the transcript does not have it."""
+    with opened(folders["kimi"]) as engine:
+        [whole] = run(engine, ask("hello", max_tokens=40))
+        assert whole.tokens is not None
+        stop = "".join(whole.tokens[20:23])
+        request = ask("hello", max_tokens=40, stop=(stop,))
+    with opened(folders["kimi"]) as engine:
+        [cut] = run(engine, request)
+        follow = ask("hello", cut.text, "go on", max_tokens=8)
+        [answer] = run(engine, follow)
+        assert answer.cached_tokens >= cut.prompt_tokens + cut.completion_tokens - 1
+        ids = rendered(folders["kimi"], follow.messages)
+    assert_same(answer, greedy(models.load_model(folders["kimi"]), ids, 8))
+
+
+def test_an_end_token_ends_an_answer_and_counts(folders: dict[str, Path]) -> None:
+    model, text = models.load(folders["llama"])
+    request = ask("hello", max_tokens=30)
+    free = greedy(model, rendered(folders["llama"], request.messages), 30).ids
+    end = free[12]
+    model.generation_config.eos_token_id = [end, text.eos_token_id]
+    engine = CheckpointEngine(model, text)
+    [answer] = run(engine, request)
+    asyncio.run(engine.aclose())
+    first = free.index(end)
+    assert answer.token_ids == tuple(free[: first + 1])
+    assert answer.finish_reason == "stop"
+    assert answer.completion_tokens == first + 1
+    assert answer.tokens is not None
+    assert answer.tokens[-1] == ""
+    assert answer.text == text.decode(free[:first])
+
+
+@pytest.fixture(scope="module")
+def autodeco(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Kimi checkpoint with heads that choose for every token."""
+    base, text = models.load(folders["kimi"])
+    model = decoding.AutoDecoForCausalLM.from_base(base)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.head_parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    folder = tmp_path_factory.mktemp("autodeco") / "merged"
+    model.save_pretrained(folder)
+    text.save_pretrained(folder)
+    return folder
+
+
+def test_heads_choose_where_a_request_leaves_them_to(autodeco: Path) -> None:
+    model = decoding.AutoDecoForCausalLM.from_pretrained(autodeco)
+    requests = [ask(w, max_tokens=20, temperature=None, seed=i) for i, w in enumerate(WORDS)]
+    with opened(autodeco) as engine:
+        answers = run(engine, *requests)
+    chosen = set()
+    for request, answer in zip(requests, answers, strict=True):
+        ids = rendered(autodeco, request.messages)
+        assert answer.token_ids is not None
+        with torch.inference_mode():
+            out = model(input_ids=torch.tensor([ids + list(answer.token_ids)]))
+        places = range(len(ids) - 1, len(ids) + len(answer.token_ids) - 1)
+        logprob = out.logits[0].double().log_softmax(-1)
+        chosen |= {round(float(out.temperature[0, place]), 3) for place in places}
+        expected = [
+            float(logprob[place, t]) for place, t in zip(places, answer.token_ids, strict=True)
+        ]
+        assert answer.logprobs == pytest.approx(expected, abs=1e-4)
+    assert len(chosen) > 10
+
+
+def test_numbers_in_a_request_take_the_heads_place(
+    autodeco: Path, folders: dict[str, Path]
+) -> None:
+    static = [ask(w, max_tokens=15, temperature=0.8, top_p=0.9, seed=1) for w in WORDS]
+    with opened(autodeco) as with_heads, opened(folders["kimi"]) as without:
+        both = [run(engine, *static) for engine in (with_heads, without)]
+    assert [answer.token_ids for answer in both[0]] == [answer.token_ids for answer in both[1]]
+
+
+def test_the_bundled_models_answer_with_chatml() -> None:
+    async def ask_both() -> None:
+        for name in ("tiny", "tiny-autodeco"):
+            engine = open_engine(name, chat_template="chatml")
+            answer = await engine.complete(
+                ChatRequest((Message("user", "def add(a, b):"),), max_tokens=12, seed=0)
+            )
+            assert answer.completion_tokens <= 12
+            assert engine.context_window == 8192
+            assert engine.name == name
+            await engine.aclose()
+
+    asyncio.run(ask_both())
+
+
+def test_chatml_ends_where_a_model_writes_its_end(tmp_path: Path) -> None:
+    folder = checkpoint("llama", tmp_path / "base", template=None)
+    model, text = models.load(folder)
+    engine = CheckpointEngine(model, text, chat_template="chatml")
+    rendered_ = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+    assert engine.count_tokens([Message("user", "hi")]) == len(text(rendered_).input_ids)
+    assert engine._job(ask("hi")).stop == ("<|im_end|>",)
+
+
+def test_a_checkpoint_without_a_template_says_what_to_do(tmp_path: Path) -> None:
+    folder = checkpoint("llama", tmp_path / "base", template=None)
+    with opened(folder) as engine:
+        with pytest.raises(EngineError, match=r"no chat template.*chat_template=\"chatml\""):
+            run(engine, ask("hi"))
+        with pytest.raises(EngineError, match="no chat template"):
+            engine.count_tokens([Message("user", "hi")])
+
+
+def test_a_template_that_refuses_a_conversation_says_why(folders: dict[str, Path]) -> None:
+    with opened(folders["qwen3"]) as engine:
+        late = (Message("user", "a"), Message("system", "b"))
+        with pytest.raises(EngineError, match=r"user, system: The system message must come first"):
+            run(engine, ChatRequest(late))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_window_bounds_prompt_and_answer(kind: str, tmp_path: Path) -> None:
+    folder = checkpoint(kind, tmp_path / kind, window=96)
+    with opened(folder) as engine, counted(engine) as fed:
+        assert engine.context_window == 96
+        with pytest.raises(EngineError, match=r"The prompt has \d+ tokens, .* is 96"):
+            run(engine, ask("too long " * 20))
+        assert fed == []
+        [answer] = run(engine, ask("x", max_tokens=5000))
+    assert answer.finish_reason == "length"
+    assert answer.prompt_tokens + answer.completion_tokens == 96
+
+
+def test_a_cancelled_request_gives_its_place_free(folders: dict[str, Path]) -> None:
+    async def both() -> Completion:
+        engine = open_engine(str(folders["llama"]), max_batch=1)
+        started = threading.Event()
+        embedding = engine._worker._model.get_input_embeddings()  # type: ignore[attr-defined]
+        embedding.register_forward_hook(lambda *_: started.set())
+        endless = asyncio.create_task(engine.complete(ask("a", temperature=2.0, seed=1)))
+        await asyncio.to_thread(started.wait)
+        waiting = asyncio.create_task(engine.complete(ask("b", max_tokens=3)))
+        endless.cancel()
+        answer = await asyncio.wait_for(waiting, 60)
+        assert endless.cancelled() or endless.done()
+        await engine.aclose()
+        return answer
+
+    assert asyncio.run(both()).completion_tokens == 3
+
+
+def test_a_failing_model_is_told_to_everyone_who_waits(folders: dict[str, Path]) -> None:
+    async def many() -> None:
+        engine: Any = open_engine(str(folders["llama"]), max_batch=2)
+        model, calls = engine._worker._model, []
+        forward = model.forward
+
+        def broken(**inputs: Any) -> Any:
+            calls.append(1)
+            if len(calls) == 5:
+                raise RuntimeError("out of memory")
+            return forward(**inputs)
+
+        model.forward = broken
+        requests = [ask(word, max_tokens=30) for word in WORDS]
+        done = await asyncio.gather(*map(engine.complete, requests), return_exceptions=True)
+        assert all(isinstance(error, EngineError) for error in done)
+        assert "RuntimeError: out of memory" in str(done[0])
+        again = await engine.complete(requests[0])  # and the engine goes on
+        assert again.completion_tokens == 30
+        await engine.aclose()
+
+    asyncio.run(many())
+
+
+def test_closing_tells_those_who_wait(folders: dict[str, Path]) -> None:
+    async def close() -> None:
+        engine = open_engine(str(folders["llama"]), max_batch=1)
+        tasks = [asyncio.create_task(engine.complete(ask(w, max_tokens=900))) for w in WORDS]
+        await asyncio.sleep(0.05)
+        await engine.aclose()
+        done = await asyncio.gather(*tasks, return_exceptions=True)
+        assert any(isinstance(error, EngineError) for error in done)
+        assert all(isinstance(one, EngineError | Completion) for one in done)
+        with pytest.raises(EngineError, match="closed"):
+            await engine.complete(ask("late"))
+
+    asyncio.run(close())
+
+
+def test_one_engine_serves_one_loop_after_another(folders: dict[str, Path]) -> None:
+    with opened(folders["llama"]) as engine:
+        assert run(engine, ask("a", max_tokens=2)) != run(engine, ask("b", max_tokens=3))
+
+
+def test_a_cache_of_unknown_layers_goes_one_at_a_time(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = tokenizer(LLAMA)
+    model = models.build(
+        MistralConfig(
+            vocab_size=len(text), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+            num_attention_heads=4, num_key_value_heads=2, sliding_window=16,
+            max_position_embeddings=512, bos_token_id=None, eos_token_id=text.eos_token_id,
+        ),
+        seed=3,
+    ).eval()  # fmt: skip
+    with caplog.at_level(logging.WARNING):
+        engine = CheckpointEngine(model, text)
+    assert "one after another" in caplog.text
+    models.save(model, tmp_path / "mistral", tokenizer=text)
+    requests = [ask(word, max_tokens=10) for word in WORDS[:3]]
+    for request, answer in zip(requests, run(engine, *requests), strict=True):
+        ids = rendered(tmp_path / "mistral", request.messages)
+        assert len(ids) > 16
+        assert_same(answer, greedy(model, ids, 10))
+    asyncio.run(engine.aclose())
+
+
+def test_what_cannot_be_loaded_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="There is no folder"):
+        open_engine(str(tmp_path / "nothing"))

@@ -1,0 +1,430 @@
+"""Endpoints as they are found: busy, strict, silent, and with thoughts in a field of their own."""
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from hanol.engines import ChatRequest, Completion, Engine, Message, open_engine
+from hanol.errors import EngineError
+
+KEY = "sk-very-secret-0123456789"
+Reply = tuple[int, Any]  # status, JSON or bytes
+
+
+def said(text: str | None, **more: Any) -> Reply:
+    """An ordinary answer."""
+    message = {"role": "assistant", "content": text, **more.pop("message", {})}
+    choice = {"index": 0, "finish_reason": "stop", "message": message, **more.pop("choice", {})}
+    body = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
+    usage = {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13}
+    return 200, {**body, "usage": usage, **more}
+
+
+def refused(status: int, message: str, **more: Any) -> Reply:
+    return status, {"error": {"message": message, "type": "error", **more}}
+
+
+@dataclass
+class Server:
+    """Answers what `reply` says, and keeps what it was asked."""
+
+    reply: Callable[[dict[str, Any]], Reply]
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    models: list[str] = field(default_factory=lambda: ["qwen3", "llama"])
+    spec: str = ""
+    busiest: int = 0
+    _busy: int = 0
+    _lock: Any = field(default_factory=threading.Lock)
+
+    def handler(server: "Server") -> type[BaseHTTPRequestHandler]:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                models = [{"id": m, "object": "model", "created": 0} for m in server.models]
+                self._send(200, {"object": "list", "data": models})
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                with server._lock:
+                    server.bodies.append(body)
+                    server.headers.append({k.lower(): v for k, v in self.headers.items()})
+                    server._busy += 1
+                    server.busiest = max(server.busiest, server._busy)
+                try:
+                    self._send(*server.reply(body))
+                finally:
+                    with server._lock:
+                        server._busy -= 1
+
+            def _send(self, status: int, body: Any) -> None:
+                data = body if isinstance(body, bytes) else json.dumps(body).encode()
+                try:
+                    self.send_response(status)
+                    if 300 <= status < 400:
+                        self.send_header("Location", body["to"])
+                    self.send_header("Content-Type", "application/json")
+                    self.send_header("Content-Length", str(len(data)))
+                    self.end_headers()
+                    self.wfile.write(data)
+                except OSError:
+                    pass  # the client gave up waiting
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        return Handler
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server]]:
+    running: list[ThreadingHTTPServer] = []
+
+    def start(reply: Callable[[dict[str, Any]], Reply] | list[Reply]) -> Server:
+        if isinstance(reply, list):
+            rest = list(reply)
+            made = Server(lambda body: rest.pop(0))
+        else:
+            made = Server(reply)
+        http = ThreadingHTTPServer(("127.0.0.1", 0), made.handler())
+        http.daemon_threads = True
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        running.append(http)
+        made.spec = f"http://127.0.0.1:{http.server_address[1]}/v1#qwen3"
+        return made
+
+    yield start
+    for http in running:
+        http.shutdown()
+        http.server_close()
+
+
+@pytest.fixture(autouse=True)
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """No waiting between tries; the attempts that would have waited."""
+    waited: list[int] = []
+
+    async def pause(attempt: int) -> None:
+        waited.append(attempt)
+
+    monkeypatch.setattr("hanol.engines._endpoint._pause", pause)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    return waited
+
+
+def ask(text: str = "hi", **values: Any) -> ChatRequest:
+    return ChatRequest((Message("system", "Be brief."), Message("user", text)), **values)
+
+
+def run(engine: Engine, *requests: ChatRequest) -> list[Completion]:
+    async def together() -> list[Completion]:
+        try:
+            return await engine.complete_batch(requests)
+        finally:
+            await engine.aclose()
+
+    return asyncio.run(together())
+
+
+def test_a_request_becomes_a_chat_completion(serve: Callable[..., Server]) -> None:
+    server = serve([said("hello<stop>rest", usage={
+        "prompt_tokens": 20, "completion_tokens": 7, "total_tokens": 27,
+        "prompt_tokens_details": {"cached_tokens": 16},
+    })])  # fmt: skip
+    engine = open_engine(server.spec)
+    assert isinstance(engine, Engine)
+    assert engine.name == server.spec
+    [answer] = run(
+        engine,
+        ask(
+            max_tokens=5,
+            temperature=0.6,
+            top_p=0.95,
+            presence_penalty=1.1,
+            stop=("<stop>",),
+            seed=3,
+        ),
+    )
+    assert answer == Completion("hello", "stop", 20, 7, cached_tokens=16)
+    assert server.bodies == [
+        {
+            "model": "qwen3",
+            "messages": [
+                {"role": "system", "content": "Be brief."},
+                {"role": "user", "content": "hi"},
+            ],
+            "max_tokens": 5,
+            "temperature": 0.6,
+            "top_p": 0.95,
+            "presence_penalty": 1.1,
+            "stop": ["<stop>"],
+            "seed": 3,
+        }
+    ]
+    assert server.headers[0]["authorization"] == f"Bearer {KEY}"
+
+
+def test_what_a_request_leaves_open_is_not_sent(serve: Callable[..., Server]) -> None:
+    server = serve([said("hello")])
+    run(open_engine(server.spec), ask())
+    assert server.bodies[0].keys() == {"model", "messages"}
+
+
+def test_the_key_comes_from_the_named_variable_or_not_at_all(
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(lambda body: said("hello"))
+    monkeypatch.setenv("MY_KEY", "other")
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-private")
+    run(open_engine(server.spec, api_key_env="MY_KEY"), ask())
+    run(open_engine(server.spec, api_key_env="NOT_SET"), ask())
+    assert server.headers[0]["authorization"] == "Bearer other"
+    assert "authorization" not in server.headers[1]
+    assert not any("org-private" in str(headers) for headers in server.headers)
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503])
+def test_a_busy_server_is_asked_again(
+    serve: Callable[..., Server], pauses: list[int], status: int
+) -> None:
+    server = serve([refused(status, "busy"), refused(status, "busy"), said(""), said("at last")])
+    assert run(open_engine(server.spec), ask())[0].text == "at last"
+    assert pauses == [0, 1, 2]
+
+
+def test_all_tries_are_named_when_none_succeeds(
+    serve: Callable[..., Server], pauses: list[int]
+) -> None:
+    server = serve(lambda body: refused(503, f"no room, {KEY}"))
+    with pytest.raises(
+        EngineError, match=r"no answer in 10 tries; at last, it answered 503: no"
+    ) as e:
+        run(open_engine(server.spec), ask())
+    assert len(server.bodies) == 10
+    assert len(pauses) == 9
+    assert KEY not in str(e.value)
+    empty = serve(lambda body: said("  "))
+    with pytest.raises(EngineError, match="4 tries; at last, it answered with an empty text"):
+        run(open_engine(empty.spec, tries=4), ask())
+
+
+def test_pauses_grow_to_half_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    from hanol.engines import _endpoint
+
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    for attempt in range(8):
+        asyncio.run(_endpoint._pause(attempt))
+    assert all(2**k <= s <= 2**k + 1 for k, s in enumerate(slept[:5]))
+    assert slept[5:] == [30.0, 30.0, 30.0]
+
+
+def test_a_server_that_is_not_there_is_given_up_soon(pauses: list[int]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    with pytest.raises(EngineError, match=r"3 tries; at last, the connection failed .*running"):
+        run(open_engine(f"http://127.0.0.1:{port}/v1#m"), ask())
+    assert len(pauses) == 2
+
+
+def test_a_silent_server_is_asked_again_after_the_timeout(serve: Callable[..., Server]) -> None:
+    slow = iter([1.5, 0.0])
+
+    def reply(body: dict[str, Any]) -> Reply:
+        time.sleep(next(slow))
+        return said("there")
+
+    server = serve(reply)
+    assert run(open_engine(server.spec, timeout=0.5), ask())[0].text == "there"
+    assert len(server.bodies) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (400, "The request itself was refused"),
+        (401, "environment variable OPENAI_API_KEY holds a key that is refused"),
+        (403, "environment variable OPENAI_API_KEY holds a key that is refused"),
+        (404, "It has qwen3, llama: write one of them after the #"),
+        (422, "The request itself was refused"),
+    ],
+)
+def test_refusals_are_not_repeated_and_say_what_to_do(
+    serve: Callable[..., Server], pauses: list[int], status: int, expected: str
+) -> None:
+    server = serve(lambda body: refused(status, f"the message: too long. Key {KEY}."))
+    with pytest.raises(EngineError) as caught:
+        run(open_engine(server.spec), ask())
+    assert expected in str(caught.value)
+    assert str(status) in str(caught.value)
+    assert len(server.bodies) == 1
+    assert pauses == []
+
+
+def test_secrets_are_in_no_message(
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(lambda body: refused(401, f"Incorrect API key provided: {KEY}."))
+    engine = open_engine(server.spec)
+    with pytest.raises(EngineError) as caught:
+        run(engine, ask())
+    assert "***" in str(caught.value)
+    chain: BaseException | None = caught.value
+    while chain is not None:
+        if not chain.__suppress_context__ or chain is caught.value:
+            assert KEY not in str(chain)
+        chain = chain.__cause__ or (None if chain.__suppress_context__ else chain.__context__)
+    assert KEY not in repr(engine)
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with pytest.raises(EngineError, match="OPENAI_API_KEY is not set"):
+        run(engine, ask())
+
+
+def test_an_exhausted_account_is_not_asked_again(serve: Callable[..., Server]) -> None:
+    server = serve(lambda body: refused(429, "pay first", code="insufficient_quota"))
+    with pytest.raises(EngineError, match="pay first"):
+        run(open_engine(server.spec), ask())
+    assert len(server.bodies) == 1
+
+
+def test_redirects_are_not_followed(serve: Callable[..., Server]) -> None:
+    other = serve(lambda body: said("stolen"))
+    server = serve(lambda body: (307, {"to": other.spec.replace("#qwen3", "/chat/completions")}))
+    with pytest.raises(EngineError, match="Redirects are not followed"):
+        run(open_engine(server.spec), ask())
+    assert other.headers == []
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
+def test_reasoning_stands_before_the_answer(serve: Callable[..., Server], name: str) -> None:
+    thought = {name: "Let me see.\n"}
+    server = serve([said("\n\n<answer>4</answer>", message=thought), said(None, message=thought)])
+    engine = open_engine(server.spec)
+    assert run(engine, ask())[0].text == "<think>\nLet me see.\n</think>\n\n<answer>4</answer>"
+    assert run(engine, ask())[0].text == "<think>\nLet me see.\n</think>\n\n"  # cut while thinking
+
+
+def test_reasoning_that_is_in_the_text_too_is_not_doubled(serve: Callable[..., Server]) -> None:
+    server = serve([said("<think>x</think>4", message={"reasoning_content": "x"})])
+    assert run(open_engine(server.spec), ask())[0].text == "<think>x</think>4"
+
+
+def test_parameters_that_a_server_refuses_are_left_out_and_remembered(
+    serve: Callable[..., Server], caplog: pytest.LogCaptureFixture
+) -> None:
+    def reply(body: dict[str, Any]) -> Reply:
+        if "presence_penalty" in body:
+            return refused(400, "Unsupported parameter", param="presence_penalty")
+        if "stop" in body:
+            return refused(422, "extra fields not permitted: stop")
+        if "logprobs" in body:
+            return refused(400, "'logprobs' is not supported by this model")
+        if "max_tokens" in body:
+            return refused(400, "Use 'max_completion_tokens' instead.", param="max_tokens")
+        return said("fine<tool_response>no")
+
+    server = serve(reply)
+    engine = open_engine(server.spec)
+    request = ask(
+        presence_penalty=1.1, stop=("<tool_response>",), logprobs=True, max_tokens=9, top_p=0.9
+    )
+    assert run(engine, request)[0].text == "fine"  # stopped here instead
+    assert len(server.bodies) == 5
+    assert run(engine, request)[0].text == "fine"
+    assert len(server.bodies) == 6
+    assert server.bodies[-1].keys() == {"model", "messages", "top_p", "max_completion_tokens"}
+    assert "does not take logprobs, max_tokens, presence_penalty, stop" in caplog.text
+
+
+def test_a_refusal_that_leaving_out_does_not_cure_is_not_remembered(
+    serve: Callable[..., Server],
+) -> None:
+    said_ = "The context is 4096 tokens, but stop and prompt have 5000."
+    server = serve(lambda body: refused(400, said_) if len(body["messages"]) > 1 else said("ok"))
+    engine = open_engine(server.spec)
+    with pytest.raises(EngineError, match="4096 tokens"):
+        run(engine, ask(stop=("x",)))
+    short = ChatRequest((Message("user", "hi"),), stop=("x",))
+    assert run(engine, short)[0].text == "ok"
+    assert server.bodies[-1]["stop"] == ["x"]
+
+
+def test_log_probabilities_of_the_kept_text(serve: Callable[..., Server]) -> None:
+    content = [
+        {"token": token, "logprob": -0.1 * i, "bytes": None, "top_logprobs": []}
+        for i, token in enumerate(["he", "llo", "<st", "op>", "x"])
+    ]
+    choice = {"logprobs": {"content": content, "refusal": None}}
+    server = serve([said("hello<stop>x", choice=choice)])
+    [answer] = run(open_engine(server.spec), ask(logprobs=True, stop=("<stop>",)))
+    assert answer.tokens == ("he", "llo")
+    assert answer.logprobs == (0.0, -0.1)
+    assert server.bodies[0]["logprobs"] is True
+
+
+def test_a_length_limit_is_told(serve: Callable[..., Server]) -> None:
+    server = serve([said("and so", choice={"finish_reason": "length"}), said("and so", usage=None)])
+    engine = open_engine(server.spec)
+    assert run(engine, ask(max_tokens=2))[0].finish_reason == "length"
+    [answer] = run(engine, ask())
+    assert answer.prompt_tokens == engine.count_tokens(ask().messages)
+    assert answer.completion_tokens == 2
+
+
+def test_something_that_is_no_completion(serve: Callable[..., Server]) -> None:
+    server = serve([(200, {"hello": "I am a web site"})])
+    with pytest.raises(EngineError, match="usually ends with /v1"):
+        run(open_engine(server.spec), ask())
+
+
+def test_at_most_so_many_requests_at_once(serve: Callable[..., Server]) -> None:
+    def reply(body: dict[str, Any]) -> Reply:
+        time.sleep(0.02)
+        return said(body["messages"][-1]["content"])
+
+    server = serve(reply)
+    requests = [ask(f"q{i}") for i in range(20)]
+    answers = run(open_engine(server.spec, max_concurrency=3), *requests)
+    assert [answer.text for answer in answers] == [f"q{i}" for i in range(20)]
+    assert 1 < server.busiest <= 3
+
+
+def test_proxies_of_the_environment_do_not_see_loopback(
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = serve(lambda body: said("from the proxy"))
+    monkeypatch.setenv("HTTP_PROXY", proxy.spec.partition("/v1")[0])
+    monkeypatch.setenv("NO_PROXY", "")
+    server = serve([said("direct")])
+    assert run(open_engine(server.spec), ask())[0].text == "direct"
+
+
+def test_the_estimate_of_tokens_is_rather_high() -> None:
+    engine = open_engine("http://127.0.0.1:1/v1#m")
+
+    def count(text: str) -> int:
+        return engine.count_tokens([Message("user", text)]) - 8
+
+    assert count("") == 0
+    assert count("the sea") == 2
+    assert count("1234567") == 7  # many tokenizers take digits one by one
+    assert count("서울특별시") == 8
+    assert count('{"a": [1]}') >= 8
+    assert engine.context_window is None
+    assert open_engine("http://127.0.0.1:1/v1#m", context_window=99).context_window == 99
+    exact = open_engine("http://127.0.0.1:1/v1#m", tokenizer="tiny")
+    with pytest.raises(EngineError, match="no chat template"):
+        exact.count_tokens([Message("user", "x")])

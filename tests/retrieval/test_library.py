@@ -1,0 +1,573 @@
+"""The index: what goes in, what stays consistent, who may write."""
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hanol.errors import AddressError, LibraryError
+from hanol.retrieval import FileProgress, Library, Passage, _reading, _update
+
+WORDS = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "harbor"]
+WORDS += ["서울특별시의", "인구는", "東京都", "1,234"]
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read documents in this process, as where no processes can be started: it is faster."""
+
+    def refuse() -> None:
+        raise OSError
+
+    monkeypatch.setattr(_reading, "_start", refuse)
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    file = folder / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, "utf-8")
+    return file
+
+
+def content(library: Library) -> list[tuple[object, ...]]:
+    """Everything that two indexes of the same files must agree on."""
+    found: list[tuple[object, ...]] = [
+        (info.document, info.sha256, info.title, info.passages) for info in library.documents()
+    ]
+    for info in library.documents():
+        found += [(p.document, p.page, p.start, p.end, p.text) for p in library.read(info.address)]
+    if found:
+        for query in [*WORDS, "서울", "amber cedar", "강"]:
+            hits = library.search(query, k=1000, mode="bm25")
+            found.append(
+                (
+                    query,
+                    sorted((-round(p.score, 9), p.document, p.page or 0, p.start) for p in hits),
+                )
+            )
+    return found
+
+
+def assert_same_as_fresh(library: Library, place: Path) -> None:
+    shutil.rmtree(place, ignore_errors=True)
+    with Library.open(library.folder, index=place) as fresh:
+        fresh.add()
+        assert content(library) == content(fresh)
+        assert library.version == fresh.version
+
+
+def test_report_counts_each_kind_of_file(tmp_path: Path) -> None:
+    folder = tmp_path / "documents"
+    for name in ("a.md", "b.txt", "sub/c.txt"):
+        write(folder, name, f"text of {name}")
+    write(folder, "picture.raw", "x")
+    write(folder, "broken.pdf", "%PDF-1.7 and nothing more")
+    write(folder, ".hidden/d.txt", "hidden")
+    write(folder, ".e.txt", "hidden")
+    write(tmp_path, "outside.txt", "secret")
+    (folder / "link.txt").symlink_to(tmp_path / "outside.txt")
+    (folder / "linked").symlink_to(tmp_path)
+    events: list[FileProgress] = []
+    with Library.open(folder) as library:
+        report = library.add(on_file=events.append)
+        assert (report.added, report.changed, report.removed, report.unchanged) == (3, 0, 0, 0)
+        assert report.ignored == 1
+        reasons = {file.document: file.reason for file in report.failed}
+        assert reasons.keys() == {"broken.pdf", "link.txt", "linked"}
+        assert "leads out of the folder" in reasons["link.txt"]
+        assert [event.done for event in events] == list(range(1, len(events) + 1))
+        assert {event.status for event in events} == {"added", "failed"}
+
+        write(folder, "a.md", "another text")
+        (folder / "b.txt").unlink()
+        write(folder, "sub/c.txt", "text of sub/c.txt")  # the same again, with a new time
+        report = library.add()
+        assert (report.added, report.changed, report.removed, report.unchanged) == (0, 1, 1, 1)
+        assert report.documents == 2
+        assert_same_as_fresh(library, tmp_path / "fresh")
+
+
+def test_a_changed_file_that_breaks_loses_its_old_text(tmp_path: Path, in_process: None) -> None:
+    write(tmp_path, "a.ipynb", '{"cells": [{"cell_type": "markdown", "source": "amber"}]}')
+    write(tmp_path, "b.txt", "birch")
+    with Library.open(tmp_path) as library:
+        library.add()
+        assert library.search("amber")
+        write(tmp_path, "a.ipynb", "{broken")
+        report = library.add()
+        assert [file.document for file in report.failed] == ["a.ipynb"]
+        assert library.search("amber") == []
+
+
+def test_same_size_same_instant_changes_are_seen(tmp_path: Path, in_process: None) -> None:
+    file = write(tmp_path, "a.txt", "amber")
+    with Library.open(tmp_path) as library:
+        library.add()
+        stamp = file.stat().st_mtime_ns
+        file.write_text("birch")
+        os.utime(file, ns=(stamp, stamp))  # as within one tick of a coarse clock
+        assert library.add().changed == 1
+        assert library.search("birch")
+
+
+def test_settled_files_are_not_opened_again(tmp_path: Path, in_process: None) -> None:
+    file = write(tmp_path, "a.txt", "amber")
+    os.utime(file, (1e9, 1e9))
+    with Library.open(tmp_path) as library:
+        library.add()
+        file.chmod(0)
+        monkey = pytest.MonkeyPatch()
+        with monkey.context() as patch:
+            patch.setattr(_reading._worker, "read", lambda *_: pytest.fail("was read"))
+            assert library.add().unchanged == 1
+
+
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["a.txt", "b.md", "sub/c.txt", "d.txt"]),
+            st.one_of(st.none(), st.lists(st.sampled_from(WORDS), min_size=1, max_size=400)),
+            st.booleans(),
+        ),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_any_sequence_of_changes_gives_the_index_of_the_end_state(
+    tmp_path_factory: pytest.TempPathFactory,
+    in_process: None,
+    steps: list[tuple[str, list[str] | None, bool]],
+) -> None:
+    folder = tmp_path_factory.mktemp("changes")
+    write(folder, "stays.txt", "amber grove")
+    with Library.open(folder) as library:
+        library.add()
+        for name, words, index_now in steps:
+            if words is None:
+                (folder / name).unlink(missing_ok=True)
+            else:
+                write(folder, name, " ".join(words))
+            if index_now:
+                library.add()
+        library.add()
+        assert_same_as_fresh(library, folder.with_name(f"{folder.name}-fresh"))
+
+
+def test_add_of_a_part_leaves_the_rest(tmp_path: Path, in_process: None) -> None:
+    write(tmp_path, "a/x.txt", "amber")
+    write(tmp_path, "ab/y.txt", "birch")
+    with Library.open(tmp_path) as library:
+        library.add()
+        (tmp_path / "a/x.txt").unlink()
+        (tmp_path / "ab/y.txt").unlink()
+        assert library.add("a").removed == 1
+        assert [info.document for info in library.documents()] == ["ab/y.txt"]
+        write(tmp_path, "z.txt", "cedar")
+        assert library.add(tmp_path / "z.txt").added == 1
+        with pytest.raises(AddressError, match="outside"):
+            library.add("..")
+
+
+def test_version_depends_on_content_only(tmp_path: Path, in_process: None) -> None:
+    versions = set()
+    for order in (["a.txt", "b.txt"], ["b.txt", "a.txt"]):
+        folder = tmp_path / order[0]
+        folder.mkdir()
+        with Library.open(folder) as library:
+            for name in order:
+                write(folder, name, f"text {name}")
+                library.add()
+            versions.add(library.version)
+            write(folder, "a.txt", "other")
+            assert library.version in versions, "nothing was indexed in between"
+            library.add()
+            assert library.version not in versions
+    assert len(versions) == 1
+
+
+KILLED = """
+import os, signal, sys
+from hanol.retrieval import Library, _store, _update
+folder, index, where, count = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
+_update._COMMIT_SECONDS = 0.0  # a transaction for each file
+seen = 0
+def maybe_die():
+    global seen
+    seen += 1
+    if seen == count:
+        os.kill(os.getpid(), signal.SIGKILL)
+real = _store.Store.put
+def put(self, document):
+    if where == "before":
+        maybe_die()
+    real(self, document)
+    if where == "within":  # stored, not committed
+        maybe_die()
+_store.Store.put = put
+def on_file(event):
+    print(event.document, flush=True)
+    if where == "after":
+        maybe_die()
+Library.open(folder, index=index).add(on_file=on_file)
+"""
+
+
+@pytest.mark.parametrize("where", ["before", "within", "after"])
+@pytest.mark.parametrize("count", [1, 5, pytest.param(8, marks=pytest.mark.slow)])
+def test_killed_while_indexing(tmp_path: Path, where: str, count: int) -> None:
+    folder, index = tmp_path / "documents", tmp_path / "index"
+    names = [f"{i}.txt" for i in range(8)]
+    for i, name in enumerate(names):
+        write(folder, name, f"{WORDS[i % len(WORDS)]} amber " * (20 + 50 * i))
+    run = subprocess.run(
+        [sys.executable, "-c", KILLED, folder, index, where, str(count)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert run.returncode == -signal.SIGKILL, run.stderr
+    finished = run.stdout.split()
+    assert len(finished) == (count if where == "after" else count - 1)
+    with sqlite3.connect(index / "index.sqlite") as db:
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        db.execute("INSERT INTO words (words) VALUES ('integrity-check')")
+    db.close()
+    with Library.open(folder, index=index) as library:
+        assert [info.document for info in library.documents()] == finished
+        events: list[FileProgress] = []
+        library.add(on_file=events.append)
+        status = {event.document: event.status for event in events}
+        assert status == {name: "unchanged" if name in finished else "added" for name in names}
+        assert_same_as_fresh(library, tmp_path / "fresh")
+
+
+@pytest.mark.slow
+def test_killed_at_any_time(tmp_path: Path) -> None:
+    folder = tmp_path / "documents"
+    for i in range(300):
+        write(folder, f"{i}.txt", f"{WORDS[i % len(WORDS)]} amber " * 200)
+    command = [sys.executable, "-m", "hanol", "index", str(folder)]
+    for delay in (0.05, 0.7, 0.9, 1.1, 1.3):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(delay)
+        process.kill()
+        process.wait()
+    with Library.open(folder) as library:
+        report = library.add()
+        assert report.added + report.unchanged == 300
+        assert_same_as_fresh(library, tmp_path / "fresh")
+
+
+@pytest.fixture
+def indexing(tmp_path: Path) -> Iterator[Path]:
+    """A folder that another thread is in the middle of indexing, one document in."""
+    for name, text in (("a.txt", "amber"), ("b.txt", "birch"), ("c.txt", "cedar")):
+        write(tmp_path, name, text)
+    with Library.open(tmp_path) as library:
+        library.add(tmp_path / "a.txt")
+    halfway, go_on = threading.Event(), threading.Event()
+
+    def on_file(event: FileProgress) -> None:
+        halfway.set()
+        go_on.wait(30)
+
+    def work() -> None:
+        with Library.open(tmp_path) as library:
+            library.add(on_file=on_file)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert halfway.wait(30)
+    yield tmp_path
+    go_on.set()
+    thread.join()
+
+
+def test_readers_go_on_and_writers_are_refused(indexing: Path) -> None:
+    with Library.open(indexing) as library:
+        assert library.search("amber")[0].document == "a.txt"
+        with pytest.raises(LibraryError, match=f"Process {os.getpid()} is indexing"):
+            library.add()
+        assert library.search("amber")
+
+
+CRASHING = """
+import os, time, hanol.retrieval._worker as worker
+real = worker.read
+def read(path, known):
+    name = os.path.basename(path)
+    if "crash" in name:
+        os._exit(11)
+    if "stall" in name:
+        time.sleep(600)
+    print("noise of a library")
+    return real(path, known)
+worker.read = read
+worker.main()
+"""
+
+
+def test_a_document_that_crashes_or_stalls_its_reader_costs_only_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = subprocess.Popen
+
+    def popen(command: list[str], **options: object) -> "subprocess.Popen[str]":
+        return real([*command[:2], CRASHING], **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(_reading.subprocess, "Popen", popen)
+    monkeypatch.setattr(_reading, "_TIMEOUT", 5.0)
+    names = ["a.txt", "b-crash.txt", "c.txt", "d-stall.txt", "e-crash.txt", "f.txt"]
+    for name in names:
+        write(tmp_path, name, name)
+    with Library.open(tmp_path) as library:
+        report = library.add()
+    reasons = {file.document: file.reason for file in report.failed}
+    assert reasons.keys() == {"b-crash.txt", "d-stall.txt", "e-crash.txt"}
+    assert "crashed the reader (exit code 11)" in reasons["b-crash.txt"]
+    assert "took more than 5 s" in reasons["d-stall.txt"]
+    assert report.added == 3
+
+
+def test_an_error_nobody_foresaw_is_a_failed_file(
+    tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, "a.txt", "amber")
+    monkeypatch.setattr(_reading._worker, "read_document", lambda path: {}["pages"])
+    with Library.open(tmp_path) as library:
+        report = library.add()
+    assert report.failed[0].reason == "The reader failed: KeyError: 'pages'"
+
+
+def test_documents_are_read_only_as_fast_as_they_are_stored(
+    tmp_path: Path, in_process: None
+) -> None:
+    file = write(tmp_path, "a.txt", "amber " * 1000)
+    taken = 0
+
+    def jobs() -> Iterator[Path]:
+        nonlocal taken
+        for _ in range(100):
+            taken += 1
+            yield file
+
+    for done, _ in enumerate(_reading.read_all(jobs(), lambda job: (str(job), None)), start=1):
+        assert taken - done < _reading._AHEAD
+    assert taken == 100
+
+
+def test_no_index_yet(tmp_path: Path) -> None:
+    write(tmp_path, "a.txt", "amber")
+    with Library.open(tmp_path) as library:
+        with pytest.raises(LibraryError, match=f"Run `hanol index {tmp_path}`"):
+            library.search("amber")
+        assert library.documents() == []
+        assert not (tmp_path / ".hanol").exists(), "opening and searching write nothing"
+        with Library.open(tmp_path) as other:
+            other.add()
+        assert library.search("amber"), "an index made meanwhile is found"
+
+
+def test_empty_folder(tmp_path: Path) -> None:
+    with Library.open(tmp_path) as library:
+        assert library.add().documents == 0
+        with pytest.raises(LibraryError, match="Run `hanol index"):
+            library.search("amber")
+    with pytest.raises(LibraryError, match="There is no folder"):
+        Library.open(tmp_path / "missing")
+
+
+def test_index_of_another_version_and_broken_index(tmp_path: Path, in_process: None) -> None:
+    write(tmp_path, "a.txt", "amber")
+    with Library.open(tmp_path) as library:
+        library.add()
+    file = tmp_path / ".hanol" / "index.sqlite"
+    with sqlite3.connect(file) as db:
+        db.execute("UPDATE meta SET value = '999' WHERE key = 'version'")
+    db.close()
+    with pytest.raises(LibraryError, match=r"another version of hanol \(format 999"):
+        Library.open(tmp_path)
+    file.write_bytes(b"not a database" * 1000)
+    with pytest.raises(LibraryError, match="cannot be read"):
+        Library.open(tmp_path)
+
+
+def test_index_elsewhere(tmp_path: Path, in_process: None) -> None:
+    folder, place = tmp_path / "documents", tmp_path / "index"
+    write(folder, "a.txt", "amber")
+    with Library.open(folder, index=place) as library:
+        library.add()
+        assert library.search("amber")
+    assert sorted(path.name for path in folder.iterdir()) == ["a.txt"]
+    (tmp_path / "other").mkdir()
+    with pytest.raises(LibraryError, match="belongs to"):
+        Library.open(tmp_path / "other", index=place)
+    with pytest.raises(LibraryError, match="Name another one"):
+        Library.open(folder, index=folder)
+    # Inside of the folder and not hidden: the index is no document.
+    with Library.open(folder, index=folder / "idx") as library:
+        assert library.add().documents == 1
+        write(folder, "idx/b.txt", "birch")
+        assert library.add().documents == 1
+
+
+def test_read_only_index(tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "a.txt", "amber")
+    with Library.open(tmp_path) as library:
+        library.add()
+    # The tests may run as root, whom no permission stops.
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with Library.open(tmp_path) as library:
+        assert library.search("amber")
+        with pytest.raises(LibraryError, match="cannot be written"):
+            library.add()
+
+
+def test_a_full_disk_loses_nothing_that_was_stored(tmp_path: Path, in_process: None) -> None:
+    write(tmp_path, "a.txt", "amber")
+    with Library.open(tmp_path) as library:
+        library.add()
+        before = content(library)
+        pages = library._db.execute("PRAGMA page_count").fetchone()[0]
+        library._db.execute(f"PRAGMA max_page_count = {pages + 2}")
+        write(tmp_path, "b.txt", " ".join(f"birch{i}" for i in range(50_000)))
+        with pytest.raises(LibraryError, match="disk is full.*Make room"):
+            library.add()
+        assert content(library) == before
+        library._db.execute("PRAGMA max_page_count = 1000000")
+        assert library.add().added == 1
+        assert_same_as_fresh(library, tmp_path.with_name("fresh"))
+
+
+HOSTILE = [
+    "with space.txt",
+    "per%20cent.txt",
+    "hash#p3.txt",
+    "question?.txt",
+    "line\nbreak.txt",
+    "\x1b[31mred.txt",
+    "quote'\".txt",
+    "한글 파일.txt",
+    "-rf.txt",
+    "a" * 200 + ".txt",
+]
+
+
+def test_hostile_file_names(tmp_path: Path, in_process: None) -> None:
+    for name in HOSTILE:
+        write(tmp_path, name, "amber")
+    (Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff.txt"))).write_text("amber")
+    with Library.open(tmp_path) as library:
+        report = library.add()
+        assert [(file.document, "not Unicode" in file.reason) for file in report.failed] == [
+            ("bad\\udcff.txt", True)
+        ]
+        hits = library.search("amber", k=100)
+        assert {hit.document for hit in hits} == set(HOSTILE)
+        for hit in hits:
+            assert hit.address.isascii()
+            assert [p.document for p in library.read(hit.address)] == [hit.document]
+
+
+def pages(library: Library) -> list[Passage]:
+    return library.read(library.documents()[0].address)
+
+
+def test_read_and_neighbours(tmp_path: Path, in_process: None) -> None:
+    write(tmp_path, "a.txt", "\n\n".join(f"Paragraph {i} " + "amber " * 150 for i in range(6)))
+    write(tmp_path, "b.txt", "birch")
+    with Library.open(tmp_path) as library:
+        library.add()
+        whole = pages(library)
+        assert len(whole) >= 5
+        text = (tmp_path / "a.txt").read_text()
+        assert all(text[p.start : p.end] == p.text for p in whole)
+        assert library.neighbours(whole[2]) == [whole[1], whole[3]]
+        assert library.neighbours(whole[0], before=3, after=2) == whole[1:3]
+        assert library.neighbours(whole[-1]) == [whole[-2]]
+
+        address = whole[0].address
+        with pytest.raises(AddressError, match="has no pages"):
+            library.read(f"{address}#p1")
+        with pytest.raises(AddressError, match="is not the address"):
+            library.read("/etc/passwd")
+        with pytest.raises(LibraryError, match="no document"):
+            library.read("doc://00000000/../../etc/passwd")
+        write(tmp_path, "a.txt", "changed " * 50)
+        library.add()
+        with pytest.raises(LibraryError, match="has changed since"):
+            library.read(address)
+        with pytest.raises(LibraryError, match="has changed since"):
+            library.neighbours(whole[0])
+
+
+def test_an_address_keeps_to_its_page(tmp_path: Path, in_process: None) -> None:
+    from pptx import Presentation
+
+    deck = Presentation()
+    for text in ("amber slide", "birch slide"):
+        slide = deck.slides.add_slide(deck.slide_layouts[5])
+        slide.shapes.title.text = text
+    deck.save(str(tmp_path / "deck.pptx"))
+    with Library.open(tmp_path) as library:
+        library.add()
+        hit = library.search("birch")[0]
+        assert hit.page == 2
+        assert hit.address.endswith("/deck.pptx#p2")
+        assert [p.text for p in library.read(hit.address)] == [hit.text]
+        with pytest.raises(AddressError, match="no text on page 9"):
+            library.read(hit.address.replace("#p2", "#p9"))
+
+
+def test_many_threads_share_a_library(tmp_path: Path, in_process: None) -> None:
+    for i, word in enumerate(WORDS[:8]):
+        write(tmp_path, f"{i}.txt", word)
+    wrong: list[object] = []
+    with Library.open(tmp_path) as library:
+        library.add()
+
+        def search(word: str, name: str) -> None:
+            for _ in range(50):
+                found = [hit.document for hit in library.search(word)]
+                if found != [name]:
+                    wrong.append(found)
+
+        threads = [
+            threading.Thread(target=search, args=(word, f"{i}.txt"))
+            for i, word in enumerate(WORDS[:8])
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert wrong == []
+
+
+def test_a_batch_is_committed_in_time(tmp_path: Path, in_process: None) -> None:
+    """What was reported as added is committed: another connection sees it at once."""
+    for i in range(4):
+        write(tmp_path, f"{i}.txt", "amber")
+    seen: list[tuple[str, bool]] = []
+
+    def on_file(event: FileProgress) -> None:
+        with Library.open(tmp_path) as other:
+            documents = {info.document for info in other.documents()}
+            seen.append((event.status, event.document in documents))
+
+    assert _update._COMMIT_SECONDS <= 1
+    with Library.open(tmp_path) as library:
+        library.add(on_file=on_file)
+    assert seen == [("added", True)] * 4

@@ -1,0 +1,269 @@
+"""Ranking: BM25 against an own Okapi, Korean and CJK, hostile queries, highlights, fusion."""
+
+import math
+import random
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from hanol.errors import LibraryError
+from hanol.retrieval import Library, Passage, _cjk, _search, reciprocal_rank_fusion
+
+TITLE_WEIGHT = 2.0
+
+
+def okapi(passages: list[Passage], query: list[str]) -> dict[int, float]:
+    """BM25 with FTS5's constants, written from its formula; passages that score are returned."""
+    k1, b = 1.2, 0.75
+    columns = {
+        p.id: [Counter(re.findall("[a-z0-9]+", text.lower())) for text in (p.title, p.text)]
+        for p in passages
+    }
+    lengths = {i: sum(title.values()) + sum(text.values()) for i, (title, text) in columns.items()}
+    average = sum(lengths.values()) / len(lengths)
+    scores: dict[int, float] = {}
+    for word in query:
+        holding = [i for i, (title, text) in columns.items() if title[word] + text[word]]
+        idf = math.log((len(columns) - len(holding) + 0.5) / (len(holding) + 0.5))
+        idf = idf if idf > 0 else 1e-6
+        for i in holding:
+            title, text = columns[i]
+            tf = TITLE_WEIGHT * title[word] + text[word]
+            norm = k1 * (1 - b + b * lengths[i] / average)
+            scores[i] = scores.get(i, 0.0) + idf * tf * (k1 + 1) / (tf + norm)
+    return scores
+
+
+VOCABULARY = [f"w{i}" for i in range(60)]
+
+
+@pytest.fixture(scope="module")
+def zipf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Library]:
+    """150 documents of words with very different frequencies, some split into passages."""
+    rng = random.Random(0)
+    folder = tmp_path_factory.mktemp("zipf")
+    weights = [1 / (rank + 1) for rank in range(len(VOCABULARY))]
+    for i in range(150):
+        words = rng.choices(VOCABULARY, weights, k=rng.choice([3, 30, 300, 900]))
+        name = " ".join(rng.choices(VOCABULARY, k=2))
+        (folder / f"{name} {i}.txt").write_text(" ".join(words))
+    with Library.open(folder) as library:
+        library.add()
+        yield library
+
+
+def all_passages(library: Library) -> list[Passage]:
+    return [p for info in library.documents() for p in library.read(info.address)]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [["w59"], ["w0"], ["w3", "w40"], ["w0", "w1", "w2"], ["w9", "w21", "w33", "w58"], ["nothing"]],
+    ids=" ".join,
+)
+def test_scores_are_those_of_okapi_bm25(zipf: Library, query: list[str]) -> None:
+    expected = okapi(all_passages(zipf), query)
+    hits = zipf.search(" ".join(query), k=10_000, mode="bm25")
+    assert {hit.id for hit in hits} == expected.keys()
+    for hit in hits:
+        assert hit.score == pytest.approx(expected[hit.id], rel=1e-9)
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+
+
+def test_k_cuts_the_same_ranking(zipf: Library) -> None:
+    whole = zipf.search("w5 w17", k=10_000)
+    assert len(whole) > 60
+    for k in (1, 3, 60):
+        assert zipf.search("w5 w17", k=k) == whole[:k]
+
+
+def test_common_tokens_give_way_to_rare_ones(
+    zipf: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = zipf.search("w0 w1 w59", k=3)
+    monkeypatch.setattr(_search, "_POSTINGS", 50)
+    tokens = _search.choose_tokens(zipf._db, "w0 w59 w1")
+    assert tokens[0] == ("w59", False)
+    assert ("w0", False) not in tokens
+    assert zipf.search("w0 w1 w59", k=1)[0].id in {hit.id for hit in exact}
+    assert zipf.search("w0", k=5), "the rarest token stays, however common"
+
+
+CJK = {
+    "seoul.txt": "서울특별시의 인구는 약 940만 명이다. 한강이 도시를 가로지른다.",
+    "busan.txt": "부산광역시에는 항구가 있다. 바다가 가깝다.",
+    "tokyo.txt": "東京都は日本の首都である。人口は約1400万人。",
+    "beijing.txt": "北京是中国的首都，人口两千多万。",
+    "mixed.txt": "GPT모델을 2024년에 학습했다. カメラのテスト。",
+    "nfd.txt": unicodedata.normalize("NFD", "대구광역시의 사과"),
+    "half.txt": "ｶﾞｲﾄﾞﾌﾞｯｸ と ＡＢＣ１２３",
+    "latin.txt": "Die Größe der Façade in São Paulo; naïve Ångström.",
+}
+
+
+@pytest.fixture(scope="module")
+def cjk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Library]:
+    folder = tmp_path_factory.mktemp("cjk")
+    for name, text in CJK.items():
+        (folder / name).write_text(text, "utf-8")
+    with Library.open(folder) as library:
+        library.add()
+        yield library
+
+
+@pytest.mark.parametrize(
+    ("query", "document", "highlighted"),
+    [
+        ("서울", "seoul.txt", "서울"),
+        ("인구", "seoul.txt", "인구"),
+        ("서울의 인구", "seoul.txt", "서울"),
+        ("강", "seoul.txt", "강"),  # one syllable, at the end of its word's stem
+        ("한", "seoul.txt", "한"),
+        ("광역시 항구", "busan.txt", "광역시"),
+        ("東京", "tokyo.txt", "東京"),
+        ("日本", "tokyo.txt", "日本"),
+        ("中国", "beijing.txt", "中国"),
+        ("GPT", "mixed.txt", "GPT"),
+        ("2024", "mixed.txt", "2024"),
+        ("モデルテスト", "mixed.txt", "テスト"),
+        ("대구", "nfd.txt", "대구"),
+        (unicodedata.normalize("NFD", "사과"), "nfd.txt", "사과"),
+        ("ガイドブック", "half.txt", "ｶﾞｲﾄﾞﾌﾞｯｸ"),
+        ("abc123", "half.txt", "ＡＢＣ１２３"),
+        ("FACADE", "latin.txt", "Façade"),
+        ("grosse größe", "latin.txt", "Größe"),
+        ("sao angstrom", "latin.txt", "São"),
+    ],
+)
+def test_finds_words_in_any_script(
+    cjk: Library, query: str, document: str, highlighted: str
+) -> None:
+    hit = cjk.search(query)[0]
+    assert hit.document == document
+    assert highlighted in [hit.text[start:end] for start, end in hit.highlights]
+
+
+def test_what_is_not_there_is_not_found(cjk: Library) -> None:
+    for query in ("인천", "京都", "솔", "paul", "GP", "202"):
+        assert all(hit.document != "nfd.txt" for hit in cjk.search(query))
+        assert cjk.search(query) == [] or query == "京都"
+    # 京都 is within 東京都: bigrams cannot tell, and rank it all the same.
+    assert [hit.document for hit in cjk.search("京都")] == ["tokyo.txt"]
+
+
+HOSTILE = [
+    "",
+    "   ",
+    '"unclosed',
+    "a AND",
+    "NEAR(w1 w2, w3)",
+    "w1 NOT w2",
+    "title : w1",
+    "w1*",
+    "-w1",
+    "^w1",
+    "'; DROP TABLE passages; --",
+    "{w1} + (w2",
+    "😀🎉",
+    "!?.,;:…",
+    "\x00\x01",
+    "\ud800",
+    "a\u0301\u0301\u0301",
+    "w1 " * 5000,
+    "긴" * 10_000,
+    " ".join(f"x{i}" for i in range(10_000)),
+    "%s %d {} \\",
+]
+
+
+@pytest.mark.parametrize("query", HOSTILE, ids=range(len(HOSTILE)))
+@pytest.mark.parametrize("mode", ["bm25", "hybrid"])
+def test_user_text_is_never_syntax(zipf: Library, query: str, mode: str) -> None:
+    words = set(re.findall(r"w\d+", query))
+    hits = zipf.search(query, mode=mode)  # type: ignore[arg-type]
+    assert bool(hits) == bool(words)
+    if words:
+        plain = zipf.search(" ".join(sorted(words)), k=10)
+        assert [hit.id for hit in hits] == [hit.id for hit in plain]
+    assert zipf.documents(), "nothing was dropped"
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(max_size=60))
+@example("ﬁ ㎏ ½ ⅷ ㋿ ﷺ")
+@example("각\u11a8\u11a8 e\u0301")
+def test_any_query_and_its_highlights(cjk: Library, query: str) -> None:
+    for hit in cjk.search(query):
+        end = 0
+        assert hit.highlights or _cjk.highlight_spans(hit.title, _cjk.query_tokens(query))
+        for start, stop in hit.highlights:
+            assert end <= start < stop <= len(hit.text)
+            end = stop
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=40))
+def test_a_text_is_found_by_each_of_its_own_words(text: str) -> None:
+    """Index and query agree on tokens, and a highlight covers each."""
+    indexed = _cjk.index_text(text).split(" ")
+    for word in text.split():
+        for token, prefix in _cjk.query_tokens(word):
+            if prefix:
+                assert any(entry.startswith(token) for entry in indexed)
+            else:
+                assert token in indexed
+            assert _cjk.highlight_spans(text, [(token, prefix)])
+
+
+def test_the_index_splits_tokens_only_at_spaces(cjk: Library, tmp_path: Path) -> None:
+    """The full-text table holds exactly the tokens that were given to it."""
+    (tmp_path / "a.txt").write_text(
+        "Zähler über 3.5 km², don't; e-mail_x ½ 서울 東京 ٣٤ हिन्दी", "utf-8"
+    )
+    with Library.open(tmp_path) as library:
+        library.add()
+        text = all_passages(library)[0].text
+        terms = {row[0] for row in library._db.execute("SELECT term FROM vocabulary")}
+    assert terms == set(_cjk.index_text(text).split(" ")) | {"a"}
+
+
+def test_highlights_of_decomposed_text() -> None:
+    """A passage may come from elsewhere than our readers, which compose."""
+    text = unicodedata.normalize("NFD", "대구의 café") + " ｶﾞｲﾄﾞ"
+    for query in ("대구", "cafe", "ガイド"):
+        [(start, end)] = _cjk.highlight_spans(text, _cjk.query_tokens(query))
+        shown = unicodedata.normalize("NFKC", text[start:end])
+        assert shown in ("대구", "café", "ガイド")
+
+
+def test_values_out_of_range(zipf: Library) -> None:
+    with pytest.raises(LibraryError, match="`k` is 0"):
+        zipf.search("w1", k=0)
+    with pytest.raises(LibraryError, match="'hybrid', 'bm25' or 'dense'"):
+        zipf.search("w1", mode="fuzzy")  # type: ignore[arg-type]
+    with pytest.raises(LibraryError, match="has no vectors.*--embedder minilm"):
+        zipf.search("w1", mode="dense")
+    assert zipf.search("w1", k=10**6)
+
+
+def test_fusion_by_hand() -> None:
+    fused = reciprocal_rank_fusion([[7, 8, 9], [9, 7], [5]])
+    assert fused == [
+        (7, pytest.approx(1 / 6 + 1 / 7)),
+        (9, pytest.approx(1 / 8 + 1 / 6)),
+        (5, pytest.approx(1 / 6)),
+        (8, pytest.approx(1 / 7)),
+    ]
+    assert reciprocal_rank_fusion([[7, 8], [9, 8]], [1.0, 0.5]) == [
+        (8, pytest.approx(1.5 / 7)),
+        (7, pytest.approx(1 / 6)),
+        (9, pytest.approx(0.5 / 6)),
+    ]
+    assert reciprocal_rank_fusion([]) == []
+    assert reciprocal_rank_fusion([[], [3, 1]]) == [(3, 1 / 6), (1, 1 / 7)]
