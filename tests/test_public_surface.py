@@ -3,7 +3,7 @@
 import importlib
 import subprocess
 import sys
-from types import ModuleType
+from types import FunctionType, ModuleType
 
 import pytest
 
@@ -43,7 +43,8 @@ def test_every_public_name_has_a_docstring(room: str) -> None:
     undocumented = [
         name
         for name in module.__all__
-        if callable(getattr(module, name)) and not getattr(module, name).__doc__
+        if isinstance(getattr(module, name), type | FunctionType)
+        and not getattr(module, name).__doc__
     ]
     assert undocumented == []
 

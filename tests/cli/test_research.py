@@ -188,7 +188,7 @@ def test_the_web_wants_consent(notes: Path, model: str, tmp_path: Path) -> None:
     refused = invoke(*common)
     assert refused.exit_code == 1
     assert "consent" in refused.stderr
-    agreed = invoke(*common, "--allow-private", "--dry-run")
+    agreed = invoke(*common, "--web-consent", "--dry-run")
     assert agreed.exit_code == 0, agreed.output
     assert invoke(*common[:-1], "nonsense").exit_code == 1
 

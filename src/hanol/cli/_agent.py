@@ -29,7 +29,6 @@ WebOption = Annotated[
 PrivateOption = Annotated[
     bool,
     typer.Option(
-        "--allow-private",
         "--web-consent",
         help="Agree that queries worded after reading the documents go to the web's provider.",
     ),

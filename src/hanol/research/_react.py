@@ -13,11 +13,10 @@ from hanol.research._events import Termination
 from hanol.research._prompts import FORCED_ANSWER
 from hanol.research._run import BudgetSpent, Run
 
-# Verbatim from the official code (Apache 2.0): its checkpoint knows these words.
+# In our words: what stands at this place in the official code is not published as a format.
 OFFICIAL_ORDER = (
-    "You have now reached the maximum context length you can handle. You should stop making tool "
-    "calls and, based on all the information above, think again and provide what you consider the "
-    "most likely answer in the following format:<think>your final thinking</think>\n"
+    "The context is full. Make no more tool calls. Think once more about everything above and "
+    "give the answer that you find most likely, as <think>your last thoughts</think>\n"
     "<answer>your answer</answer>"
 )
 
