@@ -378,3 +378,19 @@ def test_any_answer_is_covered_in_order(ledger: Ledger, pieces: list[str]) -> No
 def test_long_answers_take_no_longer_than_their_length(piece: str, ledger: Ledger) -> None:
     """No pattern backtracks: this would take minutes, not a second."""
     check_citations(piece * (40_000 // len(piece)) + " [1]", ledger)
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        ("The errors were 1e-5 and 0.01 [1].", "supported"),
+        ("The errors were 1E-05 and 1e-2 [1].", "supported"),
+        ("The errors were 1e-5 and 1e-3 [1].", "unsupported"),
+        ("The errors were 1e5 and 1e-2 [1].", "unsupported"),
+        ("The errors were 1e999999999 and 1e-2 [1].", "unsupported"),
+    ],
+)
+def test_exponents_are_part_of_a_number(answer: str, status: str) -> None:
+    ledger = Ledger()
+    ledger.cite("The errors were 1e-5 and 1e-2.", address="a", title="t", sha256="0")
+    assert one(answer, ledger).status == status

@@ -2,8 +2,8 @@
 
 The operators (`chunk_kda`, `recurrent_kda`, `kda_gate`) and their definition in float64
 (`reference_kda`), the layers that put them into transformers (`register`, `accelerate`), copies of
-a cache (`snapshot`) and its layers, what a trainer calls between steps (`qk_clip`, `update_router_bias`), and the
-gated delta net hybrid to compare with (`GdnHybridForCausalLM`).
+a cache (`snapshot`) and its layers, what a trainer calls between steps (`qk_clip`,
+`update_router_bias`), and the gated delta net hybrid to compare with (`GdnHybridForCausalLM`).
 """
 
 from hanol.attention._cache import CacheSnapshot, KdaState, LatentLayer, snapshot

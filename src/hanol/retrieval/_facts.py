@@ -36,7 +36,7 @@ _DATES = (
     re.compile(rf"\b{_MONTH.format('m')}\s+{_DAY.format('d')}\b(?!\d)", re.IGNORECASE),
     re.compile(rf"\b{_DAY.format('d')}(?:\s+of)?\s+{_MONTH.format('m')}\b", re.IGNORECASE),
 )
-_DIGITS = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?"
+_DIGITS = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?(?:[eE][-+]?\d{1,3}(?!\w))?"
 _SCALE = "|".join(sorted(map(re.escape, SCALES), key=len, reverse=True))
 # Not inside of a name (GPT-4, H100, v2.1.3); a minus only where it cannot be a dash or a range.
 _NUMBER = re.compile(
