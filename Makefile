@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 .PHONY: quickstart test test-slow lint format reference docs clean \
-        bench bench-attention bench-compression bench-optimizer bench-autodeco
+        bench bench-attention bench-compression bench-optimizer bench-autodeco bench-research
 
 quickstart: $(VENV)/.core  ## let the bundled model complete Python functions
 	@$(BIN)/hanol generate tiny --max-new-tokens 64 --temperature 0 < recipes/tiny/prompt.py
@@ -32,7 +32,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: bench-attention bench-compression bench-optimizer bench-autodeco  ## every benchmark, on an idle machine
+bench: bench-attention bench-compression bench-optimizer bench-autodeco bench-research  ## every benchmark, on an idle machine
 
 bench-attention: $(VENV)/.dev  ## against transformers, a Llama of the same size, llama.cpp (10 min)
 	$(BIN)/python benchmarks/attention.py $(BENCH)
@@ -45,6 +45,10 @@ bench-optimizer: $(VENV)/.dev  ## Muon against torch.optim.Muon (1 min)
 
 bench-autodeco: $(VENV)/.dev  ## exact top-p, the heads' overhead and training (6 min)
 	$(BIN)/python benchmarks/autodeco.py $(BENCH)
+
+bench-research: $(VENV)/.dev  ## retrieval beside LanceDB and tantivy, the agent, engines (12 min)
+	$(PIP) install -c constraints.txt -e '.[peers]'
+	$(BIN)/python benchmarks/research.py $(BENCH)
 
 reference: $(VENV)/.dev  ## write docs/cli.md from the commands themselves
 	$(BIN)/python -m typer hanol.cli._app utils docs --name hanol --output docs/cli.md

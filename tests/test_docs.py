@@ -1,6 +1,8 @@
 """The documentation cannot drift: its Python runs, its commands exist, its reference is fresh."""
 
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +46,8 @@ def test_every_command_and_option_in_the_pages_exists() -> None:
                 continue
             command, rest = group, words[1:]
             while rest and hasattr(command, "commands"):
+                if command.name == "research" and rest[0] not in command.commands:
+                    rest = ["ask", *rest]  # a folder
                 assert rest[0] in command.commands, f"{page.name}: {line}"
                 command, rest = command.commands[rest[0]], rest[1:]
             known = {name for param in command.params for name in param.opts} | {"--help"}
@@ -52,6 +56,20 @@ def test_every_command_and_option_in_the_pages_exists() -> None:
                     assert word in known, f"{page.name}: {word} in {line!r}"
             seen += 1
     assert seen >= 8
+
+
+def test_the_run_in_the_research_guide_prints_what_it_shows(tmp_path) -> None:
+    notes = tmp_path / "docs" / "examples"
+    shutil.copytree(ROOT / "docs" / "examples", notes)
+    guide = (ROOT / "docs" / "research.md").read_text("utf-8")
+    (line,) = [line for line in guide.splitlines() if "scripted:docs/" in line]
+    done = subprocess.run(
+        [sys.executable, "-m", *shlex.split(line)], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    shown = [row for row in done.stdout.splitlines() if row]
+    assert len(shown) == 5
+    assert [row for row in shown if row not in guide] == []
 
 
 def test_every_recipe_and_make_target_in_the_pages_exists() -> None:

@@ -409,7 +409,7 @@ def test_in_a_browser_nothing_runs_and_nothing_is_fetched(tmp_path: Path) -> Non
 
 @in_browser
 def test_in_a_browser_a_citation_opens_its_passage(tmp_path: Path) -> None:
-    from PIL import Image
+    from PIL import Image, ImageChops
 
     page = write_report(keep(sample(), tmp_path / "run"))
     shots = {}
@@ -437,7 +437,10 @@ def test_in_a_browser_a_citation_opens_its_passage(tmp_path: Path) -> None:
     assert min(share("open"), share("phone-open"), share("other")) > 0.002
     # The answer stays where it was, and the passage beside it hides nothing of it.
     answer = (0, 0, 780, 900)
-    assert shots["plain"].crop(answer).tobytes() == shots["open"].crop(answer).tobytes()
+    left = (shots[name].crop(answer) for name in ("plain", "open"))
+    changed = ImageChops.difference(*left).convert("L").point(bool).getdata()
+    # A few pixels: a busy machine draws the edges of the last letters now and then differently.
+    assert sum(changed) < 0.001 * len(changed)
     assert len(shots["plain"].crop((700, 200, 780, 900)).getcolors(1 << 24)) > 20  # its text
 
 
