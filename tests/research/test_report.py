@@ -438,9 +438,9 @@ def test_in_a_browser_a_citation_opens_its_passage(tmp_path: Path) -> None:
     # The answer stays where it was, and the passage beside it hides nothing of it.
     answer = (0, 0, 780, 900)
     left = (shots[name].crop(answer) for name in ("plain", "open"))
-    changed = ImageChops.difference(*left).convert("L").point(bool).getdata()
-    # A few pixels: a busy machine draws the edges of the last letters now and then differently.
-    assert sum(changed) < 0.001 * len(changed)
+    pixels = ImageChops.difference(*left).convert("L").histogram()
+    # A few may differ: a busy machine now and then draws the edges of letters another way.
+    assert sum(pixels[1:]) < 0.001 * sum(pixels)
     assert len(shots["plain"].crop((700, 200, 780, 900)).getcolors(1 << 24)) > 20  # its text
 
 
