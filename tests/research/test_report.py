@@ -383,6 +383,9 @@ def chromium(profile: Path, *arguments: str) -> tuple[str, str]:
         "--enable-logging=stderr",
         "--virtual-time-budget=3000",
         "--force-prefers-reduced-motion",
+        # Otherwise a screenshot now and then lacks a tile that is not drawn yet.
+        "--run-all-compositor-stages-before-draw",
+        "--virtual-time-budget=2000",
         *arguments,
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
@@ -409,7 +412,7 @@ def test_in_a_browser_nothing_runs_and_nothing_is_fetched(tmp_path: Path) -> Non
 
 @in_browser
 def test_in_a_browser_a_citation_opens_its_passage(tmp_path: Path) -> None:
-    from PIL import Image, ImageChops
+    from PIL import Image
 
     page = write_report(keep(sample(), tmp_path / "run"))
     shots = {}
@@ -437,10 +440,7 @@ def test_in_a_browser_a_citation_opens_its_passage(tmp_path: Path) -> None:
     assert min(share("open"), share("phone-open"), share("other")) > 0.002
     # The answer stays where it was, and the passage beside it hides nothing of it.
     answer = (0, 0, 780, 900)
-    left = (shots[name].crop(answer) for name in ("plain", "open"))
-    pixels = ImageChops.difference(*left).convert("L").histogram()
-    # A few may differ: a busy machine now and then draws the edges of letters another way.
-    assert sum(pixels[1:]) < 0.001 * sum(pixels)
+    assert shots["plain"].crop(answer).tobytes() == shots["open"].crop(answer).tobytes()
     assert len(shots["plain"].crop((700, 200, 780, 900)).getcolors(1 << 24)) > 20  # its text
 
 
