@@ -351,13 +351,13 @@ def test_numbers_in_a_request_take_the_heads_place(
 def test_the_bundled_models_answer_with_chatml() -> None:
     async def ask_both() -> None:
         for name in ("tiny", "tiny-autodeco"):
-            engine = open_engine(name, chat_template="chatml")
+            engine = open_engine(f"chatml:{name}")
             answer = await engine.complete(
                 ChatRequest((Message("user", "def add(a, b):"),), max_tokens=12, seed=0)
             )
             assert answer.completion_tokens <= 12
             assert engine.context_window == 8192
-            assert engine.name == name
+            assert engine.name == f"chatml:{name}"
             await engine.aclose()
 
     asyncio.run(ask_both())
@@ -375,7 +375,7 @@ def test_chatml_ends_where_a_model_writes_its_end(tmp_path: Path) -> None:
 def test_a_checkpoint_without_a_template_says_what_to_do(tmp_path: Path) -> None:
     folder = checkpoint("llama", tmp_path / "base", template=None)
     with opened(folder) as engine:
-        with pytest.raises(EngineError, match=r"no chat template.*chat_template=\"chatml\""):
+        with pytest.raises(EngineError, match=r"no chat template.*'chatml:"):
             run(engine, ask("hi"))
         with pytest.raises(EngineError, match="no chat template"):
             engine.count_tokens([Message("user", "hi")])

@@ -531,6 +531,15 @@ def test_an_unknown_mode_and_a_missing_library_are_errors() -> None:
         Researcher(None, ScriptedEngine([]))
 
 
+def test_tools_that_cannot_be_told_apart_or_described_are_errors() -> None:
+    with pytest.raises(ResearchError, match="Two tools are named 'search'"):
+        Researcher(None, ScriptedEngine([]), tools=[Notes(), Notes()])
+    broken = Notes()
+    broken.parameters = {"type": "text"}
+    with pytest.raises(ResearchError, match="parameters of the tool 'search' are no JSON schema"):
+        Researcher(None, ScriptedEngine([]), tools=[broken])
+
+
 def test_text_that_no_file_can_keep_is_replaced(tmp_path: Path, search_turn: Search) -> None:
     script = [search_turn("a", think="half \ud800"), "<answer>done \udfff</answer>"]
     engine = ScriptedEngine(lambda r: Completion(script[len(r.messages) // 2 - 1], "stop", 1, 1))

@@ -394,3 +394,10 @@ def test_exponents_are_part_of_a_number(answer: str, status: str) -> None:
     ledger = Ledger()
     ledger.cite("The errors were 1e-5 and 1e-2.", address="a", title="t", sha256="0")
     assert one(answer, ledger).status == status
+
+
+def test_a_quotation_of_a_broken_tag_is_found() -> None:
+    ledger = Ledger()
+    ledger.cite("Calls stand between <tool_call> tags.", address="a", title="t", sha256="0")
+    answer = 'It says "calls stand between <\u200btool_call> tags" [1].'
+    assert one(answer, ledger).status == "supported"

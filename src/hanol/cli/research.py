@@ -268,7 +268,7 @@ def batch(
 
     Writes `results.jsonl`. Exits with 1 when a question failed; the others are done all the same.
 
-    Example: hanol research batch notes questions.jsonl --model tiny --concurrency 4
+    Example: hanol research batch notes questions.jsonl --model Qwen/Qwen3-4B --concurrency 4
     """
     limits = _limits(max_calls, max_tokens, max_seconds, max_money, prompt_price, completion_price)
     workshop = _workshop(folder, index, model, web, private, unsafe)

@@ -64,8 +64,8 @@ class ChatTokens:
         if self._template is None and not self._tokenizer.chat_template:
             raise EngineError(
                 f"The checkpoint {self._name!r} has no chat template, so it does not know how a "
-                'conversation is written. Pass `chat_template="chatml"`, or the Jinja template '
-                "that it was trained with."
+                f"conversation is written. Name it as 'chatml:{self._name}' to speak chatml, or "
+                "pass the Jinja template that it was trained with as `chat_template`."
             )
         try:
             text: str = self._tokenizer.apply_chat_template(

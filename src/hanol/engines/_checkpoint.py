@@ -72,6 +72,7 @@ class CheckpointEngine:
         dtype: str | None = None,
         device: str = "cpu",
         revision: str | None = None,
+        name: str | None = None,
         **options: Any,
     ) -> Self:
         """Load a bundled model, a folder or a hub id; with its AutoDeco heads, if it has them.
@@ -82,6 +83,7 @@ class CheckpointEngine:
                 checkpoint's own.
             device: Where the model runs.
             revision: Commit or branch of a hub id.
+            name: What opens the engine again; `spec` when left out.
             options: See the class.
 
         Raises:
@@ -93,7 +95,7 @@ class CheckpointEngine:
         load: Any = decoding.AutoDecoForCausalLM.from_pretrained if heads else models.load_model
         model = load(spec, dtype=wanted, device=device, revision=revision)
         tokenizer = decoding.load_tokenizer(spec, revision=revision)
-        return cls(model, tokenizer, name=spec, **options)
+        return cls(model, tokenizer, name=name or spec, **options)
 
     @property
     def name(self) -> str:

@@ -13,7 +13,8 @@ def open_engine(spec: str, **options: Any) -> Engine:
     Args:
         spec: A checkpoint (a bundled name such as "tiny", a folder, or a hub id owner/name), run in
             this process; "http://host:port/v1#model", a model behind an OpenAI-compatible
-            endpoint; "scripted:FILE.jsonl", answers from a file; "ray:N:SPEC", N processes on a
+            endpoint; "chatml:CHECKPOINT", a base model that has no chat template, spoken to in
+            chatml; "scripted:FILE.jsonl", answers from a file; "ray:N:SPEC", N processes on a
             Ray cluster that each open SPEC.
         options: Of the engine: see `CheckpointEngine`, `EndpointEngine`, `ScriptedEngine` and
             `RayEngine`.
@@ -51,4 +52,6 @@ def open_engine(spec: str, **options: Any) -> Engine:
         )
     from hanol.engines._checkpoint import CheckpointEngine
 
+    if kind == "chatml" and colon:
+        return CheckpointEngine.load(rest, chat_template="chatml", **{"name": spec, **options})
     return CheckpointEngine.load(spec, **options)

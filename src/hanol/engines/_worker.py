@@ -63,7 +63,8 @@ class Worker:
         with torch.inference_mode():
             probe = self._forward([[0]], None).past_key_values
         self._like = probe if is_known(probe) else None
-        self.is_recurrent = self._like is not None and is_recurrent(probe)
+        # Where nothing is kept, no copies of states are needed, and a prompt is read in one piece.
+        self.is_recurrent = self._like is not None and is_recurrent(probe) and cache_bytes > 0
         self._max_batch = max_batch
         if self._like is None:
             self._max_batch = 1

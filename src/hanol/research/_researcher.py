@@ -13,7 +13,7 @@ from importlib.metadata import version
 from typing import Any
 
 from hanol.engines import ChatRequest, Engine
-from hanol.errors import ResearchError
+from hanol.errors import ResearchError, require
 from hanol.research._budget import Budget
 from hanol.research._events import Event, Mode, ModelAnswered, RunStarted
 from hanol.research._journal import Journal
@@ -57,7 +57,7 @@ class Researcher:
         summary_every: ReSum mode: also start again after this many rounds.
 
     Raises:
-        ResearchError: An unknown mode.
+        ResearchError: An unknown mode, or tools that cannot be told apart or described.
 
     Example:
         >>> for event in Researcher(library, engine).ask("Who built the bridge?"):  # doctest: +SKIP
@@ -87,6 +87,7 @@ class Researcher:
             raise ResearchError(f"No mode is named {mode!r}. Known: {', '.join(LOOPS)}.")
         today = today or date.today()
         tools = default_tools(library) if tools is None else tools
+        _check_tools(tools)
         self._library = library
         self._engine = engine
         self.tools = tools
@@ -157,6 +158,23 @@ def describe(tool: Tool) -> dict[str, Any]:
     }
     plain: dict[str, Any] = json.loads(json.dumps(schema))
     return plain
+
+
+def _check_tools(tools: Sequence[Tool]) -> None:
+    jsonschema = require("jsonschema", extra="research", feature="A run with tools")
+    names: set[str] = set()
+    for tool in tools:
+        if tool.name in names:
+            raise ResearchError(
+                f"Two tools are named {tool.name!r}, so a call could mean either. Rename one."
+            )
+        names.add(tool.name)
+        try:
+            jsonschema.Draft202012Validator.check_schema(tool.parameters)
+        except jsonschema.SchemaError as err:
+            raise ResearchError(
+                f"The parameters of the tool {tool.name!r} are no JSON schema: {err.message}."
+            ) from err
 
 
 def start_fields(

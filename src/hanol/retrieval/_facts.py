@@ -83,6 +83,7 @@ class Facts:
 def clean(text: str) -> str:
     """Normal form with single spaces, without Markdown emphasis and hyphens at line ends."""
     text = re.sub("(?<=\\d)[\u00a0\u2009\u202f](?=\\d)", "", text)  # thousands
+    text = text.replace("\u200b", "")  # by which the agent breaks tags in what it shows a model
     text = unicodedata.normalize("NFKC", text)
     text = re.sub(r"(?<=\w)-\s*\n\s*(?=[^\W\d_])", "", text)
     text = re.sub(r"\*+|`+|(?<!\w)_+|_+(?!\w)", "", text)
