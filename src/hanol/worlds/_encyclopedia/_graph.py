@@ -1,0 +1,225 @@
+"""Draw the entities of a world and the facts about them: connected, with cycles.
+
+Source: arXiv 2507.02592 (WebSailor) draws its questions from a graph with cycles and shared
+neighbours, where nothing but the whole of a question decides; here popular values are drawn more
+often than others, so that many entities share some of their facts.
+"""
+
+from dataclasses import dataclass, field
+from random import Random
+from typing import Literal
+
+from hanol.worlds._encyclopedia._schema import (
+    BY_NAME,
+    DAYS,
+    FIRST_YEAR,
+    LAST_YEAR,
+    MONTHS,
+    OF_TYPE,
+    PIECES,
+    SHARES,
+    TWO_DIGITS,
+    EntityType,
+    Relation,
+    period_of,
+    range_of,
+)
+
+Split = Literal["train", "dev", "test"]
+Triple = tuple[str, str, str]
+
+# A name belongs to one split, by the sum of its pieces modulo 4: no two splits share a name.
+CLASSES: dict[Split, tuple[int, ...]] = {"train": (0, 1), "dev": (2,), "test": (3,)}
+_TWO_PIECES = 0.6  # share of names of two pieces; the others have three
+_WITH_ALIAS = 0.2
+_PAIRED = 0.6  # share of the entities that have a partner in a symmetric relation
+
+
+@dataclass
+class Entity:
+    """An entity and what holds of it: values by the name of the relation."""
+
+    title: str
+    type: EntityType
+    alias: str | None
+    facts: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def draw_entities(
+    rng: Random, num_entities: int, split: Split, num_facts: tuple[int, int]
+) -> list[Entity]:
+    """Entities by type, with facts that connect them all.
+
+    Args:
+        rng: Decides everything; advanced.
+        num_entities: At least 16.
+        split: Whose names to use.
+        num_facts: Least and most facts an entity, as far as its type has that many.
+    """
+    names = _Names(rng, split)
+    entities = []
+    for head, number in _numbers(num_entities).items():
+        for _ in range(number):
+            alias = names.draw() if rng.random() < _WITH_ALIAS else None
+            entities.append(Entity(names.draw(), head, alias))
+    of_type: dict[EntityType, list[Entity]] = {head: [] for head in SHARES}
+    for entity in entities:
+        of_type[entity.type].append(entity)
+    for head, members in of_type.items():
+        _pair(rng, head, members)
+    for entity in entities:
+        _add_facts(rng, entity, of_type, num_facts)
+    _connect(rng, entities)
+    return entities
+
+
+def stated_triples(entities: list[Entity]) -> list[Triple]:
+    """Every fact as (head, relation, value)."""
+    return [
+        (entity.title, relation, value)
+        for entity in entities
+        for relation, values in entity.facts.items()
+        for value in values
+    ]
+
+
+def fuzzy_triples(entities: list[Entity]) -> list[Triple]:
+    """What follows from the numbers and dates: (head, fuzzy relation, span)."""
+    triples = []
+    for entity in entities:
+        for name, (value, *_) in entity.facts.items():
+            if (span := span_of(BY_NAME[name], value)) is not None:
+                triples.append((entity.title, BY_NAME[name].fuzzy_name, span))
+    return triples
+
+
+def span_of(relation: Relation, value: str) -> str | None:
+    """The span that a number, date or year lies in; None for other values."""
+    if relation.kind == "number":
+        return range_of(value)
+    return period_of(value) if relation.kind in ("date", "year") else None
+
+
+def _numbers(num_entities: int) -> dict[EntityType, int]:
+    """Entities of each type, at least two of each."""
+    numbers = {head: max(2, int(num_entities * share)) for head, share in SHARES.items()}
+    numbers["person"] += num_entities - sum(numbers.values())
+    return numbers
+
+
+class _Names:
+    """Names of one split, none of which occurs inside another."""
+
+    def __init__(self, rng: Random, split: Split) -> None:
+        self._rng = rng
+        self._classes = CLASSES[split]
+        self._names: set[tuple[int, ...]] = set()
+        self._pairs: set[tuple[int, ...]] = set()  # neighbours in names of three pieces
+
+    def draw(self) -> str:
+        while not self._add(pieces := self._draw_pieces()):
+            pass
+        return " ".join(PIECES[piece] for piece in pieces)
+
+    def _draw_pieces(self) -> tuple[int, ...]:
+        random = self._rng.random
+        first = int(random() * len(PIECES))
+        middle = () if random() < _TWO_PIECES else (int(random() * len(PIECES)),)
+        residue = self._classes[int(random() * len(self._classes))]
+        last = 4 * int(random() * len(PIECES) / 4)
+        return (first, *middle, last + (residue - first - sum(middle)) % 4)
+
+    def _add(self, pieces: tuple[int, ...]) -> bool:
+        """Whether the name is new, in which case it is kept."""
+        pairs = {pieces[:2], pieces[1:]} if len(pieces) == 3 else set()
+        if pieces in self._names or pieces in self._pairs or pairs & self._names:
+            return False
+        if len(set(pieces)) < len(pieces):
+            return False
+        self._names.add(pieces)
+        self._pairs |= pairs
+        return True
+
+
+def _pair(rng: Random, head: EntityType, members: list[Entity]) -> None:
+    """Give most of the entities partners in the symmetric relation of their type, if it has one."""
+    for relation in OF_TYPE[head]:
+        if relation.is_symmetric:
+            shuffled = rng.sample(members, len(members))
+            for i in range(0, int(len(members) * _PAIRED) - 1, 2):
+                one, other = shuffled[i], shuffled[i + 1]
+                one.facts[relation.name] = (other.title,)
+                other.facts[relation.name] = (one.title,)
+
+
+def _add_facts(
+    rng: Random,
+    entity: Entity,
+    of_type: dict[EntityType, list[Entity]],
+    num_facts: tuple[int, int],
+) -> None:
+    relations = [relation for relation in OF_TYPE[entity.type] if not relation.is_symmetric]
+    chosen = [relation for relation in relations if relation.is_anchor]
+    others = [relation for relation in relations if not relation.is_anchor]
+    number = rng.randint(*num_facts) - len(entity.facts) - len(chosen)
+    chosen += rng.sample(others, max(0, min(number, len(others))))
+    for relation in chosen:
+        entity.facts[relation.name] = _values(rng, relation, of_type)
+
+
+def _values(
+    rng: Random, relation: Relation, of_type: dict[EntityType, list[Entity]]
+) -> tuple[str, ...]:
+    if relation.tail is not None:
+        targets = of_type[relation.tail]
+        number = 1 + int(3 * rng.random()) if relation.is_set else 1
+        # The square makes the first of a type popular: the first tenth gets a third of the links.
+        titles = (targets[int(len(targets) * rng.random() ** 2)].title for _ in range(number))
+        return tuple(dict.fromkeys(titles))
+    if relation.words:
+        return (rng.choice(relation.words),)
+    if relation.kind == "number":
+        return (f"{rng.randint(10, 99)} {rng.choice(TWO_DIGITS)}",)
+    year = str(rng.randint(FIRST_YEAR, LAST_YEAR))
+    if relation.kind == "year":
+        return (year,)
+    return (f"{rng.randint(1, DAYS)} {rng.choice(MONTHS)} {year}",)
+
+
+def _connect(rng: Random, entities: list[Entity]) -> None:
+    """Move persons of the smaller parts to birthplaces in the largest, until there is one part.
+
+    Anchors make sure that every part has a person and a city. A move may leave a still smaller
+    part behind, but takes at least the person out of it, so this ends.
+    """
+    by_title = {entity.title: entity for entity in entities}
+    while len(parts := _parts(by_title)) > 1:
+        largest = max(parts, key=len)
+        cities = [title for title in largest if by_title[title].type == "city"]
+        for part in parts:
+            if part is not largest:
+                person = next(title for title in part if by_title[title].type == "person")
+                by_title[person].facts["birthplace"] = (rng.choice(cities),)
+
+
+def _parts(by_title: dict[str, Entity]) -> list[list[str]]:
+    """Titles of the parts that are connected by links, in either direction."""
+    neighbours: dict[str, list[str]] = {title: [] for title in by_title}
+    for title, entity in by_title.items():
+        for values in entity.facts.values():
+            for value in values:
+                if value in neighbours:
+                    neighbours[title].append(value)
+                    neighbours[value].append(title)
+    parts = []
+    seen: set[str] = set()
+    for title in by_title:
+        if title not in seen:
+            seen.add(title)
+            part = [title]
+            for member in part:  # grows while it is read
+                new = [other for other in neighbours[member] if other not in seen]
+                part += dict.fromkeys(new)
+                seen.update(new)
+            parts.append(part)
+    return parts

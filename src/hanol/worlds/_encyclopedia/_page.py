@@ -1,0 +1,122 @@
+"""Pages of the encyclopedia: a few sentences each, as Markdown."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from random import Random
+from typing import Literal
+
+from hanol.worlds._encyclopedia._graph import Entity
+from hanol.worlds._encyclopedia._schema import (
+    ALIASES,
+    BY_NAME,
+    FILLERS,
+    INTRODUCTIONS,
+    TWO_DIGITS,
+    EntityType,
+)
+
+Setting = Literal["easy", "hard"]
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A fact as a page states it.
+
+    Args:
+        relation: Name of the relation.
+        values: One value; up to three of a relation that is a set.
+        sentence: The sentence of the page, with its links.
+    """
+
+    relation: str
+    values: tuple[str, ...]
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """The page of one entity.
+
+    Args:
+        title: The name of the entity.
+        type: What it is.
+        address: "wiki:" and the title (easy), or an opaque "doc:12 34" (hard).
+        alias: A second name, or None.
+        facts: What the page states of it, in no special order.
+        text: One paragraph: what it is, then facts and filler sentences, shuffled. In the hard
+            setting entities are links, `[title](doc:12 34)`.
+        links: Addresses of the entities that the facts name, each once.
+    """
+
+    title: str
+    type: EntityType
+    address: str
+    alias: str | None
+    facts: tuple[Fact, ...]
+    text: str
+    links: tuple[str, ...]
+
+    @property
+    def markdown(self) -> str:
+        """The page with its title as a heading, as it is written to a file."""
+        return f"# {self.title}\n\n{self.text}\n"
+
+    @property
+    def file_name(self) -> str:
+        """Name of the page's file: the address without marks and spaces, "doc-12-34.md"."""
+        return re.sub(r"\W+", "-", self.address) + ".md"
+
+
+def draw_addresses(rng: Random, entities: list[Entity], setting: Setting) -> dict[str, str]:
+    """Address of each title."""
+    if setting == "easy":
+        return {entity.title: f"wiki:{entity.title}" for entity in entities}
+    numbers = rng.sample(range(len(TWO_DIGITS) ** 2), len(entities))
+    return {
+        entity.title: f"doc:{TWO_DIGITS[number // 100]} {TWO_DIGITS[number % 100]}"
+        for entity, number in zip(entities, numbers, strict=True)
+    }
+
+
+def draw_page(
+    rng: Random, entity: Entity, addresses: Mapping[str, str], setting: Setting, num_fillers: int
+) -> Page:
+    """Write the page of an entity.
+
+    Args:
+        rng: Decides wording and order; advanced.
+        entity: With all of its facts.
+        addresses: Address of each title.
+        setting: Whether entities are links.
+        num_fillers: Sentences that state no fact, at most `len(FILLERS)`.
+    """
+    facts = []
+    for name, values in entity.facts.items():
+        template = rng.choice(BY_NAME[name].sentences)
+        shown = [
+            f"[{value}]({addresses[value]})" if setting == "hard" and value in addresses else value
+            for value in values
+        ]
+        sentence = template.format(s=entity.title, o=_listed(shown))
+        facts.append(Fact(name, values, sentence))
+    sentences = [fact.sentence for fact in facts]
+    if entity.alias is not None:
+        sentences.append(rng.choice(ALIASES).format(s=entity.title, o=entity.alias))
+    sentences += [filler.format(s=entity.title) for filler in rng.sample(FILLERS, num_fillers)]
+    rng.shuffle(sentences)
+    named = (value for fact in facts for value in fact.values)
+    return Page(
+        title=entity.title,
+        type=entity.type,
+        address=addresses[entity.title],
+        alias=entity.alias,
+        facts=tuple(facts),
+        text=" ".join([INTRODUCTIONS[entity.type].format(s=entity.title), *sentences]),
+        links=tuple(dict.fromkeys(addresses[name] for name in named if name in addresses)),
+    )
+
+
+def _listed(values: list[str]) -> str:
+    """A, B and C."""
+    return " and ".join([", ".join(values[:-1]), values[-1]] if values[1:] else values)

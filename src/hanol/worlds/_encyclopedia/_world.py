@@ -1,0 +1,254 @@
+"""The encyclopedia: pages about invented entities, and questions with exact answers.
+
+A world is decided by its seed and sizes alone, in any process. Names are put together from pieces,
+so that they can be read and copied but not known beforehand; each split has names of its own.
+
+Source: arXiv 2510.24701 (Tongyi DeepResearch), 2507.02592 (WebSailor), 2507.15061 (WebShaper); what
+is drawn, and how often, is our choice.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from random import Random
+from typing import get_args
+
+from hanol.errors import ConfigError, DataError, UnknownNameError
+from hanol.worlds._encyclopedia._answers import is_right, normalized
+from hanol.worlds._encyclopedia._descriptions import Level
+from hanol.worlds._encyclopedia._evaluate import evaluate
+from hanol.worlds._encyclopedia._graph import (
+    Split,
+    Triple,
+    draw_entities,
+    fuzzy_triples,
+    stated_triples,
+)
+from hanol.worlds._encyclopedia._page import Page, Setting, draw_addresses, draw_page
+from hanol.worlds._encyclopedia._questions import Question, QuestionMaker
+from hanol.worlds._encyclopedia._schema import FILLERS, vocabulary
+
+_FEWEST, _MOST = 16, 5_000  # two of each type; half of the opaque addresses
+_MOST_HOPS = 5
+_TRIES = 500  # in a row without a new question
+
+
+class Encyclopedia:
+    """A world of pages.
+
+    Args:
+        seed: Decides everything else: the same seed and sizes give the same pages.
+        num_entities: Pages, from 16 to 5,000.
+        setting: "easy" has names in the text and titles as addresses, "wiki:Babin Bacalo"; "hard"
+            has links to opaque addresses, `[Babin Bacalo](doc:12 34)`. The facts are the same.
+        split: Whose names to use; no two splits share a name, whatever the seeds.
+        num_facts: Least and most facts a page, at least 2; pages have fewer where their type has
+            no more relations (three or four, persons seven).
+        num_fillers: Sentences a page that state no fact, from 0 to 12. One makes pages of about
+            50 words, seven of about 120.
+
+    Raises:
+        ConfigError: A size is out of its range.
+        UnknownNameError: There is no such setting or split.
+
+    Example:
+        >>> world = Encyclopedia(7, num_entities=100, setting="easy")
+        >>> [question] = world.questions(1, hops=2)
+        >>> world.is_right(question, " and ".join(question.answers))
+        True
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        num_entities: int = 300,
+        *,
+        setting: Setting = "hard",
+        split: Split = "train",
+        num_facts: tuple[int, int] = (3, 6),
+        num_fillers: int = 1,
+    ) -> None:
+        _check_range("num_entities", num_entities, _FEWEST, _MOST)
+        _check_range("num_fillers", num_fillers, 0, len(FILLERS))
+        _check_known("setting", setting, get_args(Setting))
+        _check_known("split", split, get_args(Split))
+        if not 2 <= num_facts[0] <= num_facts[1]:
+            raise ConfigError(
+                f"`num_facts` is {num_facts!r}, but must be (least, most) with least at least 2 "
+                "and most not below it."
+            )
+        self.seed, self.num_entities = seed, num_entities
+        self.setting, self.split = setting, split
+        # Streams of their own: both settings of a seed have the same facts.
+        self._entities = draw_entities(self._rng("entities"), num_entities, split, num_facts)
+        self._addresses = draw_addresses(self._rng("addresses"), self._entities, setting)
+        rng = self._rng("pages")
+        self.pages: tuple[Page, ...] = tuple(
+            draw_page(rng, entity, self._addresses, setting, num_fillers)
+            for entity in self._entities
+        )
+
+    @staticmethod
+    def vocabulary() -> tuple[str, ...]:
+        """Every word that pages and questions of any world can use, as `split_words` cuts them."""
+        return vocabulary()
+
+    @cached_property
+    def triples(self) -> tuple[Triple, ...]:
+        """The facts that the pages state, as (title, relation, value)."""
+        return tuple(stated_triples(self._entities))
+
+    @cached_property
+    def fuzzy_triples(self) -> tuple[Triple, ...]:
+        """What follows from numbers and dates: (title, "release period", "1925 and 1949")."""
+        return tuple(fuzzy_triples(self._entities))
+
+    def page(self, address: str) -> Page:
+        """The page at an address, or with a title.
+
+        Args:
+            address: Spaces and case do not count: a word-level tokenizer may have moved them.
+
+        Raises:
+            UnknownNameError: There is no such page; the message names some that exist.
+        """
+        key = _squeezed(address)
+        if (page := self._by_key.get(key)) is None:
+            raise UnknownNameError("page", address, [page.address for page in self.pages[:8]])
+        return page
+
+    def write(self, folder: str | Path) -> list[Path]:
+        """Write every page as a Markdown file, its title as the heading.
+
+        Args:
+            folder: Made if it is not there; must be empty, for an index of pages of two worlds
+                would answer the questions of neither.
+
+        Returns:
+            The files, in the order of the pages.
+
+        Raises:
+            DataError: The folder holds something.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise DataError(f"{str(folder)!r} is not empty. Name a new folder for the pages.")
+        files = [folder / page.file_name for page in self.pages]
+        for file, page in zip(files, self.pages, strict=True):
+            file.write_text(page.markdown, "utf-8")
+        return files
+
+    def questions(
+        self,
+        num_questions: int,
+        *,
+        hops: int | Sequence[int] = (1, 2, 3),
+        described: bool = False,
+        level: Level = 0,
+        sets: bool = False,
+        seed: int = 0,
+    ) -> list[Question]:
+        """Draw questions, no two of which are the same.
+
+        Args:
+            num_questions: At least 1.
+            hops: Relations to follow, from 0 to 5; several are drawn from equally. 0 asks for the
+                described entity itself: at levels 1 and 2 an intersection.
+            described: Describe the start by facts; levels 1 and 2 always do.
+            level: 0 names things, 1 describes the start by two facts that only together decide,
+                2 by three such facts, at least one a span ("between 1925 and 1949").
+            sets: Also ask for relations with several values; all of them are the answer.
+            seed: The same seed gives the same questions.
+
+        Raises:
+            ConfigError: A number is out of its range, or 0 hops from a start that is named.
+            DataError: The world does not have that many such questions.
+        """
+        choices = (hops,) if isinstance(hops, int) else tuple(hops)
+        described = described or level > 0
+        _check_asked(num_questions, choices, described, level)
+        rng = self._rng(f"questions {seed} {choices} {described} {level} {sets}")
+        found: dict[tuple[Triple, ...], Question] = {}
+        failures = 0
+        while len(found) < num_questions:
+            question = self._maker.draw(
+                rng, hops=rng.choice(choices), is_described=described, level=level, sets=sets
+            )
+            if question is not None and question.triples not in found:
+                found[question.triples] = question
+                failures = 0
+            elif (failures := failures + 1) == _TRIES:
+                raise DataError(
+                    f"Only {len(found)} of {num_questions} different questions were found in this "
+                    f"world of {self.num_entities} entities (hops {choices}, level {level}). Ask "
+                    "for fewer, or make a world of more entities."
+                )
+        return list(found.values())
+
+    def answer(self, question: Question) -> frozenset[str]:
+        """The answers, by evaluating the triples of a question on all facts of the world."""
+        return frozenset(evaluate(question.triples, self._facts))
+
+    def is_right(self, question: Question, text: str) -> bool:
+        """Whether a text names all answers of a question and nothing else.
+
+        Args:
+            question: Of this world: its aliases count as the names.
+            text: Case, links, citations, order and the way numbers and dates are written do not
+                count; several answers are separated by commas, semicolons, lines or "and".
+        """
+        return is_right(text, question.answers, self._aliases)
+
+    @cached_property
+    def _maker(self) -> QuestionMaker:
+        return QuestionMaker(self._entities, self._addresses)
+
+    @cached_property
+    def _facts(self) -> dict[str, dict[str, set[str]]]:
+        facts: dict[str, dict[str, set[str]]] = {}
+        for head, relation, value in (*self.triples, *self.fuzzy_triples):
+            facts.setdefault(relation, {}).setdefault(head, set()).add(value)
+        return facts
+
+    @cached_property
+    def _aliases(self) -> dict[str, str]:
+        return {normalized(page.alias): page.title for page in self.pages if page.alias}
+
+    @cached_property
+    def _by_key(self) -> dict[str, Page]:
+        pages = {_squeezed(page.title): page for page in self.pages}
+        return pages | {_squeezed(page.address): page for page in self.pages}
+
+    def _rng(self, stream: str) -> Random:
+        # Text seeds are hashed by SHA-512: the same in every process, unlike `hash`.
+        return Random(f"encyclopedia {self.split} {self.num_entities} {self.seed} {stream}")  # noqa: S311
+
+
+def _squeezed(text: str) -> str:
+    return "".join(text.split()).casefold()
+
+
+def _check_range(name: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        raise ConfigError(f"`{name}` is {value}, but must be from {least} to {most}.")
+
+
+def _check_known(kind: str, name: str, known: Sequence[str]) -> None:
+    if name not in known:
+        raise UnknownNameError(kind, name, known)
+
+
+def _check_asked(num_questions: int, hops: Sequence[int], described: bool, level: int) -> None:
+    if num_questions < 1:
+        raise ConfigError(f"`num_questions` is {num_questions}, but must be at least 1.")
+    _check_range("level", level, 0, 2)
+    if not hops:
+        raise ConfigError("`hops` is empty. Name at least one number of hops, such as 1.")
+    for number in hops:
+        _check_range("hops", number, 0, _MOST_HOPS)
+    if 0 in hops and not described:
+        raise ConfigError(
+            "`hops` is 0 and the start is named: nothing is asked for. Set `described`, or ask "
+            "for at least 1 hop."
+        )
