@@ -155,10 +155,11 @@ def _mounts(limits: Limits, folder: str, binds: dict[str, str]) -> list[str]:
             arguments += ["--symlink", os.readlink(name), name]
         elif os.path.isdir(name):
             arguments += ["--ro-bind", name, name]
-    for prefix, source in binds.items():
-        arguments += ["--ro-bind", source, prefix]
     arguments += ["--proc", "/proc", "--dev", "/dev"]
     arguments += ["--size", str(limits.disk_bytes), "--tmpfs", "/tmp"]  # noqa: S108
+    # Later than /tmp: a virtual environment may lie there.
+    for prefix, source in binds.items():
+        arguments += ["--ro-bind", source, prefix]
     arguments += ["--ro-bind", f"{folder}/main.py", "/main.py"]
     # What is left writable would be memory that nothing counts.
     arguments += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"]  # noqa: S108
