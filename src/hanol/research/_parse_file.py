@@ -150,6 +150,7 @@ def _parse(relative: str, data: bytes, sha256: str) -> _Parsed:
                 return _document(relative, data, sha256)  # docx, pptx, xlsx
             return _archive(relative, archive, members, sha256)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as err:
+        # NotImplementedError is zipfile's word for a compression that it does not know.
         raise DocumentError(f"the archive cannot be unpacked: {err}.") from err
 
 
