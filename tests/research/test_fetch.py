@@ -348,7 +348,9 @@ def test_other_compressions_are_refused(encoding: str) -> None:
     assert "compressed" in str(found)
 
 
-@pytest.mark.parametrize("body", [gzip.compress(b"x" * 1_000)[:-12], b"no gzip at all"])
+@pytest.mark.parametrize(
+    "body", [gzip.compress(b"x" * 1_000)[:-12], b"no gzip at all"], ids=["cut short", "no gzip"]
+)
 def test_broken_compression_is_refused(body: bytes) -> None:
     found, _ = fetch_from(lambda _: response(body, "text/html", "Content-Encoding: gzip"))
     assert isinstance(found, AddressError)
