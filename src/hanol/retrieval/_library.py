@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel
 
 from hanol.errors import AddressError, LibraryError
-from hanol.retrieval._address import format_address, parse_address
+from hanol.retrieval._address import Address, format_address, parse_address
 from hanol.retrieval._cjk import highlight_spans
 from hanol.retrieval._dense import Embedder, SentenceEmbedder, Vectors
 from hanol.retrieval._fusion import reciprocal_rank_fusion
@@ -290,12 +290,16 @@ class Library(AbstractContextManager["Library"]):
     def read(self, address: str) -> list[Passage]:
         """All passages of the document or page that an address names, in order.
 
+        Args:
+            address: "doc://...", or the path of a document in the library, as links between
+                documents name it.
+
         Raises:
             AddressError: It is no address, or the document has no such page.
             LibraryError: The document is not indexed, or its content has changed since.
         """
-        wanted = parse_address(address)
         with self._lock:
+            wanted = self._named(address) or parse_address(address)
             row = self._db.execute(
                 "SELECT id, sha256, path FROM documents WHERE path = ?", (wanted.document,)
             ).fetchone()
@@ -326,6 +330,11 @@ class Library(AbstractContextManager["Library"]):
                     else f"{path!r} has no pages; leave out '#p{wanted.page}'."
                 )
         return [_passage(row) for row in rows]
+
+    def _named(self, path: str) -> Address | None:
+        """The address of the document with this path, whatever its content; None without one."""
+        row = self._db.execute("SELECT 1 FROM documents WHERE path = ?", (path,)).fetchone()
+        return None if row is None else Address("", path, None)
 
     def neighbours(self, passage: Passage, before: int = 1, after: int = 1) -> list[Passage]:
         """The passages just before and after one in its document, in order, without itself.

@@ -16,6 +16,8 @@ from hanol.worlds._encyclopedia._schema import (
     EntityType,
 )
 
+_LINK = re.compile(r"\]\((doc:\d\d \d\d)\)")
+
 Setting = Literal["easy", "hard"]
 
 
@@ -59,13 +61,18 @@ class Page:
 
     @property
     def markdown(self) -> str:
-        """The page with its title as a heading, as it is written to a file."""
-        return f"# {self.title}\n\n{self.text}\n"
+        """The page as it is written to a file: a heading, and links that lead to other files."""
+        text = _LINK.sub(lambda link: f"]({_file_name(link[1])})", self.text)
+        return f"# {self.title}\n\n{text}\n"
 
     @property
     def file_name(self) -> str:
         """Name of the page's file: the address without marks and spaces, "doc-12-34.md"."""
-        return re.sub(r"\W+", "-", self.address) + ".md"
+        return _file_name(self.address)
+
+
+def _file_name(address: str) -> str:
+    return re.sub(r"\W+", "-", address) + ".md"
 
 
 def draw_addresses(rng: Random, entities: list[Entity], setting: Setting) -> dict[str, str]:

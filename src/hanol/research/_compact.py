@@ -1,0 +1,121 @@
+"""Search and visit in few words: one line a result, for models with a small window.
+
+A causal model looks up what it has read the key of, so a line says what the page is and its best
+sentence first, and ends with the link. Names and schemas are those of the full tools. Only what
+was visited is numbered, and so can be cited.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from random import Random
+from typing import Any
+
+from hanol.errors import HanolError
+from hanol.research._schemas import SEARCH, VISIT
+from hanol.research._search_tool import queries_of
+from hanol.research._show import SEPARATOR, failure
+from hanol.research._tool import Observation, Tool, ToolContext
+from hanol.retrieval import Library, Passage, Source
+
+_HEADING = re.compile(r"^#+ .*$", re.MULTILINE)
+_LINK = re.compile(r"\[([^\[\]]*)\]\([^()\s]*\)")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+_ADDRESSES = 4  # of one call
+
+
+class CompactSearch:
+    """Searches the library by words; a hit is one line.
+
+    Args:
+        k: Hits per query.
+        shuffle: Seed of the order in which hits are shown, so that a policy which is trained on
+            them reads them instead of taking the first; None keeps the best first.
+    """
+
+    name = SEARCH.name
+    description = SEARCH.description
+    parameters = SEARCH.parameters
+
+    def __init__(self, *, k: int = 5, shuffle: int | None = None) -> None:
+        self._k = k
+        self._shuffle = shuffle
+
+    async def run(self, arguments: Mapping[str, Any], context: ToolContext) -> Observation:
+        """Search for `arguments["query"]`, a list of queries."""
+        queries = queries_of(arguments)
+        if not queries or context.library is None:
+            return failure("The query is empty." if context.library else "Nothing is indexed.")
+        sections: list[str] = []
+        addresses: list[str] = []
+        for query in queries:
+            try:
+                hits = context.library.search(query, self._k, mode="bm25")
+            except HanolError as err:
+                return failure(err)
+            if self._shuffle is not None:
+                Random(f"{self._shuffle} {query}").shuffle(hits)  # noqa: S311 - not for secrets
+            lines = [f"{n}. {_line(hit)}" for n, hit in enumerate(hits, start=1)]
+            sections.append("\n".join(lines) or "No results.")
+            addresses += [hit.address for hit in hits]
+        return Observation(SEPARATOR.join(sections), addresses=tuple(dict.fromkeys(addresses)))
+
+
+class CompactVisit:
+    """Opens documents of the library, by address or path, and shows them whole."""
+
+    name = VISIT.name
+    description = VISIT.description
+    parameters = VISIT.parameters
+
+    async def run(self, arguments: Mapping[str, Any], context: ToolContext) -> Observation:
+        """Open `arguments["url"]`, one address or several."""
+        urls = arguments.get("url", [])
+        urls = [urls] if isinstance(urls, str) else urls
+        urls = list(dict.fromkeys(url.strip() for url in urls if url.strip()))[:_ADDRESSES]
+        if not urls or context.library is None:
+            return failure("The address is empty." if context.library else "Nothing is indexed.")
+        sections: list[str] = []
+        sources: list[Source] = []
+        for url in urls:
+            try:
+                passages = context.library.read(url)
+            except HanolError as err:
+                sections.append(f"No page. {err}")
+                continue
+            for passage in passages:
+                sources.append(context.ledger.cite_passage(passage))
+                sections.append(f"[{sources[-1].number}] {_body(passage.text)}")
+        return Observation("\n".join(sections), tuple(sources), failed=not sources)
+
+
+def compact_tools(library: Library, *, k: int = 5, shuffle: int | None = None) -> Sequence[Tool]:
+    """Search and visit over a folder of documents, in few words.
+
+    Args:
+        library: Must be indexed.
+        k: Hits per query.
+        shuffle: See `CompactSearch`.
+
+    Raises:
+        LibraryError: Nothing is indexed.
+    """
+    library.search("a", 1)  # says how to index, before a run is started
+    return [CompactSearch(k=k, shuffle=shuffle), CompactVisit()]
+
+
+def _body(text: str) -> str:
+    """The text on one line, without headings."""
+    return " ".join(_HEADING.sub(" ", text).split())
+
+
+def _line(hit: Passage) -> str:
+    """What the page is, its best sentence if another fits the query better, and the link."""
+    sentences = _SENTENCE_END.split(_LINK.sub(r"\1", _body(hit.text)))
+    words = {hit.text[start:end].casefold() for start, end in hit.highlights}
+
+    def matches(sentence: str) -> int:
+        return len(words & set(re.findall(r"\w+", sentence.casefold())))
+
+    best = max(sentences, key=matches)  # the first of equals
+    shown = sentences[0] if matches(best) == matches(sentences[0]) else f"{sentences[0]} {best}"
+    return f"{shown} [{hit.title}]({hit.document})"

@@ -1,0 +1,222 @@
+"""The expert: a policy that knows the world, and shows how the tools are used.
+
+It reads results as a model does, from the text of the conversation, so it serves in every mode of
+`Researcher` and its runs are what a model is trained on. Its thoughts say what is needed, judge
+hits one by one where the start is described, and quote the link that is visited next, because
+copying a link that stands in the thought is easy and picking one by its meaning is not.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from hanol.engines import ChatRequest, Completion, Message
+from hanol.errors import EngineError
+from hanol.research._training._tokenizer import (
+    ANSWER,
+    END_ANSWER,
+    END_REPORT,
+    END_SEARCH,
+    END_THINK,
+    END_VISIT,
+    GOAL,
+    REPORT,
+    SEARCH,
+    THINK,
+    VISIT,
+)
+from hanol.worlds import Encyclopedia, Page, Question
+
+_HIT = re.compile(r"^(\d+)\. .*\[([^\[\]]+)\]\(doc-(\d\d-\d\d)\.md\)$", re.MULTILINE)
+_VISITED = re.compile(r"^\[(\d+)\] (.+)$", re.MULTILINE)
+_WAITING = re.compile(r"^# Report so far\n(.*?)\n\n# Last action and its result\n(.*)", re.S | re.M)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What the conversation shows: pages visited, in order, with their numbers; the last result."""
+
+    visited: tuple[tuple[Page, int], ...]
+    result: str
+    searches: int
+
+
+class Expert:
+    """Answers questions of one world by search and visit; an `Engine`.
+
+    Args:
+        world: In the hard setting.
+        questions: Those that it will be asked.
+        detours: Share of questions that begin with a query which is too short to find the page.
+
+    Raises:
+        EngineError: From `complete`, where the conversation asks another question.
+    """
+
+    name = "expert"
+    context_window = None
+
+    def __init__(
+        self, world: Encyclopedia, questions: Iterable[Question], *, detours: float = 0.1
+    ) -> None:
+        self._pages = {page.title: page for page in world.pages}
+        self._questions = {question.text: question for question in questions}
+        self._detours = detours
+
+    async def complete(self, request: ChatRequest) -> Completion:
+        """The expert's next turn."""
+        text = self.turn(request.messages)
+        return Completion(text, "stop", self.count_tokens(request.messages), len(text.split()))
+
+    async def complete_batch(self, requests: Sequence[ChatRequest]) -> list[Completion]:
+        """The next turn of each conversation."""
+        return [await self.complete(request) for request in requests]
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """Words, as there is no tokenizer."""
+        return sum(len(message.content.split()) for message in messages if message.role != "system")
+
+    async def aclose(self) -> None:
+        """Nothing to give back."""
+
+    def is_detour(self, messages: Sequence[Message]) -> bool:
+        """Whether the next turn is a mistake made on purpose, which nobody should learn."""
+        _, question, seen, _ = self._read(messages)
+        return not seen.visited and seen.searches == 0 and self._strays(question)
+
+    def turn(self, messages: Sequence[Message]) -> str:
+        """The next turn of a conversation, as text."""
+        in_rounds, question, seen, report = self._read(messages)
+        if seen.visited:
+            thought, action, found = self._go_on(question, *seen.visited[-1], len(seen.visited))
+        else:
+            thought, action = self._look_for_start(question, seen)
+            found = ""
+        told = ""
+        if in_rounds:
+            parts = [part for part in (report, found) if part]
+            told = f"{REPORT}{' ; '.join(parts) or 'none'}{END_REPORT}"
+        return f"{THINK}{thought}{END_THINK}{told}{action}"
+
+    def _read(self, messages: Sequence[Message]) -> tuple[bool, Question, _Seen, str]:
+        talk = [message.content for message in messages if message.role != "system"]
+        in_rounds = _WAITING.search(talk[0])
+        asked = talk[0].removeprefix("# Question\n").split("\n")[0]
+        if (question := self._questions.get(asked)) is None:
+            raise EngineError(f"The expert does not know the question {asked[:100]!r}.")
+        if in_rounds is None:
+            return False, question, self._seen(talk[2::2], talk[1::2]), ""
+        report, last = in_rounds.groups()
+        report = "" if report in ("(none yet)", "none") else report
+        seen = self._seen([last], [last])
+        # A round sees one result; the report says how many pages came before it.
+        before = len(report.split(" ; ")) if report else 0
+        known = [(self._pages[question.entities[n]], 0) for n in range(before)]
+        return True, question, _Seen((*known, *seen.visited), seen.result, seen.searches), report
+
+    def _seen(self, results: Sequence[str], turns: Sequence[str]) -> _Seen:
+        visited = [
+            (self._pages[title], int(number))
+            for result in results
+            for number, text in _VISITED.findall(result)
+            if (title := text.split(" is a")[0]) in self._pages
+        ]
+        searches = sum('"name": "search"' in turn for turn in turns)
+        return _Seen(tuple(visited), results[-1] if results else "", searches)
+
+    def _strays(self, question: Question) -> bool:
+        return Random(f"detour {question.text}").random() < self._detours  # noqa: S311
+
+    def _look_for_start(self, question: Question, seen: _Seen) -> tuple[str, str]:
+        """Search for the start, then pick its line of the results."""
+        need = " ; ".join(question.relations)
+        start = question.entities[0]
+        page = self._pages[start]
+        judged = self._judge(question, page, seen.result)
+        if judged is not None and judged.endswith(")"):
+            return f"{judged} need {need}", _visit(page, question.relations[0])
+        name, query = start, start
+        if question.clauses:
+            [(_, relation, value)] = question.clauses
+            name = f"{page.type} {relation} {value[2:]}"
+            query = f"{value[2:]} {page.type} {' '.join(search_words(relation))}"
+        if seen.searches == 0 and self._strays(question):
+            query = query.split()[0]
+        thought = f"need {need} of {name}" if judged is None else f"{judged} search again {name}"
+        return thought, f"{SEARCH}{query}{END_SEARCH}"
+
+    def _judge(self, question: Question, page: Page, result: str) -> str | None:
+        """What the hits are, up to the right one; None where there are none."""
+        hits = _HIT.findall(result)
+        if not hits:
+            return None
+        if not question.clauses:
+            found = any(title == page.title for _, title, _ in hits)
+            return _link(page) if found else "no"
+        [(_, wanted, value)] = question.clauses
+        said = []
+        for number, title, _ in hits:
+            hit = self._pages[title]
+            relation = next((f.relation for f in hit.facts if value[2:] in f.values), "none")
+            said.append(f"{number}. {hit.type} {relation}")
+            if title == page.title:
+                return f"{' '.join(said)} yes {_link(page)}"
+            said[-1] += " no"
+        return " ".join(said)
+
+    def _go_on(
+        self, question: Question, page: Page, number: int, visited: int
+    ) -> tuple[str, str, str]:
+        """After a page: the next one, or the answer; and what the report keeps of it."""
+        relation = question.relations[visited - 1]
+        [values] = [fact.values for fact in page.facts if fact.relation == relation]
+        if visited == question.hops:
+            value = " , ".join(values)
+            action = f"{ANSWER}{value} [{number}]{END_ANSWER}"
+            return f"{relation} is {value}", action, f"{relation} is {value} [{number}]"
+        following = self._pages[values[0]]
+        rest = question.relations[visited:]
+        found = f"{relation} is {_link(following)}"
+        return f"{found} need {' ; '.join(rest)}", _visit(following, rest[0]), found
+
+
+def search_words(relation: str) -> tuple[str, ...]:
+    """What pages may say where a question says `relation`: one word of each way to state it."""
+    return _SEARCH_WORDS[relation]
+
+
+def _link(page: Page) -> str:
+    return f"[{page.title}]({page.file_name})"
+
+
+def _visit(page: Page, goal: str) -> str:
+    return f"{VISIT}{page.file_name[4:-3]}{GOAL}{goal}{END_VISIT}"
+
+
+_SEARCH_WORDS: dict[str, tuple[str, ...]] = {
+    relation: tuple(words.split())
+    for relation, words in {
+        "birthplace": "born light world",
+        "spouse": "married home hand",
+        "employer": "works living paid",
+        "college": "studied degree taught",
+        "awards": "won honoured received",
+        "waterway": "lies banks crossed",
+        "mayor": "governed elected led",
+        "twin": "paired guests",
+        "mouth": "ends sea out",
+        "discoverer": "mapped found",
+        "founder": "started up back",
+        "headquarters": "based office run",
+        "rival": "competes market",
+        "author": "written pen composed",
+        "publisher": "out printed",
+        "donor": "paid funded",
+        "rector": "headed directed",
+        "campus": "courses located",
+        "host": "place held",
+        "organizer": "planned arranged",
+        "guests": "welcomed attended",
+    }.items()
+}
