@@ -15,6 +15,8 @@ OFFICIAL_PARAMETERS = {
     "llama-3.1-70b": 70_553_706_496,
     "llama-3.3-70b": 70_553_706_496,
     "llama-3.1-405b": 405_853_388_800,
+    "qwen3-4b": 4_022_468_096,
+    "qwen3-30b-a3b": 30_532_122_624,
 }
 OWN = {
     "tiny": 3.6e6, "kimi-linear-3m": 4.4e6, "gdn-hybrid-3m": 4.4e6, "mla-3m": 4.2e6,

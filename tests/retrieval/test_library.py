@@ -342,6 +342,28 @@ def test_a_document_that_crashes_or_stalls_its_reader_costs_only_itself(
     assert report.added == 3
 
 
+def test_reading_in_this_process_starts_none_and_gives_the_same_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        for number in range(20):
+            text = f"# Page {number}\n\nThe mayor of place {number} is number {number * 7}.\n"
+            (tmp_path / name / f"page-{number}.md").write_text(text, "utf-8")
+        (tmp_path / name / "broken.pdf").write_bytes(b"%PDF-1.7 nothing")
+    with Library.open(tmp_path / "one") as isolated:
+        report = isolated.add()
+        expected = isolated.version, isolated.search("mayor place 7", 30)
+    started: list[object] = []
+    monkeypatch.setattr(_reading.subprocess, "Popen", lambda *a, **k: started.append(a))
+    with Library.open(tmp_path / "other") as library:
+        again = library.add(isolated=False)
+        assert (library.version, library.search("mayor place 7", 30)) == expected
+    assert not started
+    assert again.model_copy(update={"seconds": report.seconds}) == report
+    assert (report.added, len(report.failed)) == (20, 1)
+
+
 def test_an_error_nobody_foresaw_is_a_failed_file(
     tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,11 +3,17 @@
 The operators (`chunk_kda`, `recurrent_kda`, `kda_gate`) and their definition in float64
 (`reference_kda`), the layers that put them into transformers (`register`, `accelerate`), copies of
 a cache (`snapshot`) and its layers, what a trainer calls between steps (`qk_clip`,
-`update_router_bias`), and the gated delta net hybrid to compare with (`GdnHybridForCausalLM`).
+`update_router_bias`), and models to compare with: the gated delta net hybrid
+(`GdnHybridForCausalLM`) and attention with a short convolution (`ConvAttentionForCausalLM`).
 """
 
 from hanol.attention._cache import CacheSnapshot, KdaState, LatentLayer, snapshot
 from hanol.attention._config import check_config
+from hanol.attention._conv_attention import (
+    ConvAttentionConfig,
+    ConvAttentionForCausalLM,
+    WindowedLayer,
+)
 from hanol.attention._gate import kda_gate
 from hanol.attention._gdn import GdnHybridConfig, GdnHybridForCausalLM
 from hanol.attention._kda import chunk_kda, recurrent_kda
@@ -21,10 +27,13 @@ from hanol.attention._register import accelerate, register, unregister
 __all__ = [
     "FLOAT32",
     "CacheSnapshot",
+    "ConvAttentionConfig",
+    "ConvAttentionForCausalLM",
     "GdnHybridConfig",
     "GdnHybridForCausalLM",
     "KdaState",
     "LatentLayer",
+    "WindowedLayer",
     "accelerate",
     "check_config",
     "chunk_kda",

@@ -8,7 +8,7 @@ from typing import Any, Self
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hanol import decoding, models
-from hanol.engines._chat import CHATML, ChatTokens, common_prefix
+from hanol.engines._chat import CHATML, ChatTokens
 from hanol.engines._engine import ChatRequest, Completion, Message
 from hanol.engines._job import Job
 from hanol.engines._together import check_request, complete_together
@@ -124,15 +124,22 @@ class CheckpointEngine:
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Tokens of the rendered conversation, up to where the answer begins; exact."""
-        return len(self._chat.encode(self._chat.render(messages)))
+        return len(self._chat.encode(self._chat.render(messages)).ids)
+
+    def forget(self) -> None:
+        """Drop everything computed of earlier requests, as when weights have changed.
+
+        Call it while no request is on its way.
+        """
+        self._worker.forget()
 
     async def aclose(self) -> None:
         """Stop the thread and forget what was kept."""
         await asyncio.to_thread(self._worker.close)
 
     def _job(self, request: ChatRequest) -> Job:
-        ids = self._chat.encode(self._chat.render(request.messages))
-        limit = request.max_tokens
+        encoded = self._chat.encode(self._chat.render(request.messages))
+        ids, limit = encoded.ids, request.max_tokens
         if self._window is not None:
             if len(ids) >= self._window:
                 raise EngineError(
@@ -144,20 +151,8 @@ class CheckpointEngine:
             raise EngineError(
                 f"{self._name!r} does not say how long its context is: give `max_tokens`."
             )
-        marks = self._marks(request.messages, ids) if self._worker.is_recurrent else ()
+        marks = self._chat.marks(request.messages, encoded) if self._worker.is_recurrent else ()
         return Job(request, ids, limit, (*request.stop, *self._stop), marks)
-
-    def _marks(self, messages: Sequence[Message], ids: list[int]) -> tuple[int, ...]:
-        """Where other conversations may go on: after the system message, and after the last one.
-
-        The tokens where an answer begins may change with the answer, those before do not.
-        """
-        ends = [self._chat.render(messages, answer=False)]
-        if messages[0].role == "system" and len(messages) > 1:
-            other = Message("user", "?" if messages[1].content != "?" else "!")
-            ends.append(self._chat.render([messages[0], other]))
-        marks = {common_prefix(self._chat.encode(text), ids) for text in ends}
-        return tuple(sorted(marks - {0}))
 
 
 def _window(model: Any, tokenizer: Any) -> int | None:

@@ -59,6 +59,8 @@ class Completion:
         tokens: Texts of the sampled tokens, when `logprobs` was asked for and the engine has them.
         logprobs: Their log-probabilities in nats, under the distribution they were drawn from.
         token_ids: Their ids, where the engine knows them.
+        prompt_ids: Ids of the rendered conversation, when `logprobs` was asked for and the engine
+            knows them.
     """
 
     text: str
@@ -69,6 +71,7 @@ class Completion:
     tokens: tuple[str, ...] | None = None
     logprobs: tuple[float, ...] | None = None
     token_ids: tuple[int, ...] | None = None
+    prompt_ids: tuple[int, ...] | None = None
 
 
 @runtime_checkable

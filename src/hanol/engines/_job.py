@@ -9,6 +9,8 @@ from torch import Tensor
 from hanol.engines._engine import ChatRequest, Completion
 from hanol.engines._stream import TextStream
 
+_DRAWN_AT_ONCE = 64
+
 
 @dataclass
 class Job:
@@ -29,20 +31,51 @@ class Job:
     marks: tuple[int, ...]
     future: "Future[Completion]" = field(default_factory=Future)
     # While it runs:
+    sequence: list[int] = field(init=False)  # prompt and answer
+    fed: int = 0  # tokens of it that the model has seen
     cached: int = 0
-    new: list[int] = field(default_factory=list)
+    epoch: int = 0  # of the weights
     logprobs: list[float] = field(default_factory=list)
     points: dict[int, list[Tensor]] = field(default_factory=dict)
     stopping: int = -1  # the point before what may become a stop string
     stream: TextStream = field(init=False)
-    generator: torch.Generator = field(init=False)
     penalty_V: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        self.sequence = list(self.ids)
+        self._generator: torch.Generator | None = None
+        self._uniform: list[float] = []
+
+    @property
+    def behind(self) -> int:
+        """Tokens that the model has to see before it gives the next one."""
+        return len(self.sequence) - self.fed
+
+    @property
+    def new_tokens(self) -> int:
+        """Tokens of the answer."""
+        return len(self.sequence) - len(self.ids)
+
+    def uniform(self) -> float:
+        """The next random number of this request, from [0, 1)."""
+        if not self._uniform:
+            if self._generator is None:
+                self._generator = torch.Generator()
+                if self.request.seed is None:
+                    self._generator.seed()
+                else:
+                    self._generator.manual_seed(self.request.seed)
+            drawn = torch.rand(_DRAWN_AT_ONCE, generator=self._generator, dtype=torch.float64)
+            self._uniform = drawn.tolist()[::-1]
+        return self._uniform.pop()
 
     def completion(self, ends: frozenset[int]) -> Completion:
         """What came of it, once it is finished."""
-        stream, ended = self.stream, self.new[-1] in ends
+        stream, new = self.stream, self.sequence[len(self.ids) :]
+        ended = new[-1] in ends
         stream.end()
         kept = stream.kept_tokens + (ended and not stream.stopped)
+        wanted = self.request.logprobs
         tokens = stream.pieces() + (("",) if ended and not stream.stopped else ())
         return Completion(
             text=stream.text,
@@ -50,7 +83,8 @@ class Job:
             prompt_tokens=len(self.ids),
             completion_tokens=kept,
             cached_tokens=self.cached,
-            tokens=tokens if self.request.logprobs else None,
-            logprobs=tuple(self.logprobs[:kept]) if self.request.logprobs else None,
-            token_ids=tuple(self.new[:kept]),
+            tokens=tokens if wanted else None,
+            logprobs=tuple(self.logprobs[:kept]) if wanted else None,
+            token_ids=tuple(new[:kept]),
+            prompt_ids=tuple(self.ids) if wanted else None,
         )

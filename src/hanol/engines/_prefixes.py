@@ -1,11 +1,14 @@
 """What a model has computed of earlier sequences, for the next one that begins alike.
 
-Shape suffixes: L tokens of the sequence.
+Shape suffixes: L tokens of the sequence, T tokens.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import repeat
+from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from hanol.engines._chat import common_prefix
@@ -46,49 +49,99 @@ class Prefix:
 class PrefixStore:
     """The most recently used sequences, in bounded memory.
 
+    A sequence is found by sums over its first n tokens, for each n: looking one up costs its own
+    length, however many are kept.
+
     Args:
         max_bytes: The oldest are forgotten beyond it.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._entries: list[Prefix] = []  # the most recently used last
+        self._entries: dict[int, tuple[Prefix, int]] = {}  # by identity, with bytes; latest last
+        self._size = 0
+        self._through: dict[int, Prefix] = {}  # the latest sequence with these first tokens
+        self._points: dict[int, Prefix] = {}  # the latest that can be taken up after them
+
+    @property
+    def entries(self) -> list[Prefix]:
+        """The sequences, the most recently used last."""
+        return [entry for entry, _ in self._entries.values()]
 
     def longest(self, ids: Sequence[int]) -> tuple[Prefix | None, int]:
         """The sequence that saves the most, and how many tokens it saves."""
-        best, tokens = None, 0
-        for entry in self._entries:
-            usable = entry.usable(ids)
-            if usable > tokens:
-                best, tokens = entry, usable
-        if best is not None:
-            self._entries.remove(best)
-            self._entries.append(best)
-        return best, tokens
+        sums = prefix_sums(ids)
+        for n in range(len(ids) - 1, 0, -1):
+            at = sums[n - 1]
+            entry = self._points.get(at) or self._through.get(at)
+            if entry is None or (entry.points is not None and n not in entry.points):
+                continue
+            if (tokens := entry.usable(ids)) >= n:
+                self._add(entry, self._remove(entry))  # it is the latest now
+                return entry, tokens
+        return None, 0
 
     def put(self, new: Prefix) -> None:
         """Keep a sequence; one that it goes on from is absorbed into it."""
-        entries = []
-        for entry in self._entries:
-            shared = common_prefix(entry.ids, new.ids)
-            if shared < min(len(entry.ids), len(new.ids)):
-                entries.append(entry)
-                continue
-            longer, shorter = (new, entry) if len(new.ids) >= len(entry.ids) else (entry, new)
-            if longer.points is not None:
-                points = sorted({**(shorter.points or {}), **longer.points}.items())
-                longer.points = dict(
-                    points
-                    if len(points) <= _MOST_POINTS
-                    else [points[0], *points[1 - _MOST_POINTS :]]
-                )
-            new = longer
-        entries.append(new)
-        size = sum(entry.nbytes for entry in entries)
-        while entries and size > self._max_bytes:
-            size -= entries.pop(0).nbytes
-        self._entries = entries
+        sums = prefix_sums(new.ids)
+        longer = self._through.get(sums[-1])
+        if longer is not None and longer.ids[: len(new.ids)] == new.ids:
+            _take_points(longer, new)
+            self._remove(longer)
+            new, sums = longer, prefix_sums(longer.ids)
+        for n, at in enumerate(sums, start=1):
+            shorter = self._through.get(at)
+            if shorter is not None and len(shorter.ids) == n and shorter.ids == new.ids[:n]:
+                _take_points(new, shorter)
+                self._remove(shorter)
+        self._add(new, new.nbytes, sums)
+        while self._size > self._max_bytes:
+            self._remove(next(iter(self._entries.values()))[0])
 
     def clear(self) -> None:
         """Forget everything."""
-        self._entries = []
+        self._size = 0
+        for index in (self._entries, self._through, self._points):
+            index.clear()
+
+    def _add(self, entry: Prefix, size: int, sums: list[int] | None = None) -> None:
+        sums = prefix_sums(entry.ids) if sums is None else sums
+        self._entries[id(entry)] = entry, size
+        self._size += size
+        self._through.update(zip(sums, repeat(entry), strict=False))
+        for point in entry.points or ():
+            self._points[sums[point - 1]] = entry
+
+    def _remove(self, entry: Prefix) -> int:
+        _, size = self._entries.pop(id(entry))
+        self._size -= size
+        for at in prefix_sums(entry.ids):
+            for index in (self._through, self._points):
+                if index.get(at) is entry:
+                    del index[at]
+        return size
+
+
+def _take_points(longer: Prefix, shorter: Prefix) -> None:
+    if longer.points is not None:
+        points = sorted({**(shorter.points or {}), **longer.points}.items())
+        kept = points if len(points) <= _MOST_POINTS else [points[0], *points[1 - _MOST_POINTS :]]
+        longer.points = dict(kept)
+
+
+_factors_T: Any = np.zeros(0, np.uint64)
+
+
+def prefix_sums(ids: Sequence[int]) -> list[int]:
+    """A number for the first 1, 2, ... tokens: different ones for different tokens, but for chance.
+
+    The sum of each token times a random factor of its place, modulo 2^64.
+    """
+    global _factors_T
+    if len(_factors_T) < len(ids):
+        # Drawn anew from the same seed: the factors that are there already stay as they are.
+        count = 2 * len(ids) + 1024
+        _factors_T = np.random.default_rng(0).integers(0, 1 << 64, size=count, dtype=np.uint64)
+    tokens_T = np.asarray(ids, np.uint64) + np.uint64(1)
+    sums: list[int] = np.cumsum(tokens_T * _factors_T[: len(ids)]).tolist()
+    return sums

@@ -1,195 +1,214 @@
-"""Sequences of different lengths in one cache, decoded together.
+"""Sequences of different lengths in one cache: each in a row of buffers with room to grow.
 
-Shape suffixes: B rows, L tokens of the longest row, V vocabulary.
+Shape suffixes: B rows, L tokens of the longest row, T new tokens.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
-from hanol.attention import KdaState, LatentLayer
+from hanol.engines._layers import (
+    Contents, Ends, chunk_cache, contents, has_own_mask, step_cache,
+)  # fmt: skip
 
-
-class Contents(NamedTuple):
-    """Tensors of a cache: of layers that grow, [B, ..., L, width], and of recurrent ones."""
-
-    grown: list[Tensor]
-    fixed: list[Tensor]
-
-
-class _RoomyLayer(DynamicLayer):
-    """Keys and values in buffers with room: a new token does not copy the old ones."""
-
-    _buffers: tuple[Tensor, Tensor] | None = None
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        held: Any = self  # transformers' layers are not typed
-        keys, values = held.keys, held.values
-        before, after = keys.shape[-2], keys.shape[-2] + key_states.shape[-2]
-        if self._buffers is None or self._buffers[0].shape[-2] < after:
-            room = after + 32 + after // 4
-            self._buffers = (_with_room(keys, room), _with_room(values, room))
-        for buffer, new in zip(self._buffers, (key_states, value_states), strict=True):
-            buffer[:, :, before:after] = new
-        held.keys, held.values = (buffer[:, :, :after] for buffer in self._buffers)
-        return held.keys, held.values
-
-
-def _with_room(x_BHLD: Tensor, room: int) -> Tensor:
-    made = x_BHLD.new_empty(*x_BHLD.shape[:2], room, x_BHLD.shape[-1])
-    made[:, :, : x_BHLD.shape[2]] = x_BHLD
-    return made
-
-
-def is_known(cache: Any) -> bool:
-    """Whether rows of this cache can be cut out and put together."""
-    kinds = (DynamicLayer, _RoomyLayer, KdaState, LatentLayer)
-    return bool(getattr(cache, "layers", None)) and all(
-        type(layer) in kinds for layer in cache.layers
-    )
-
-
-def is_recurrent(cache: Any) -> bool:
-    """Whether a layer keeps a state that cannot go back."""
-    return any(isinstance(layer, KdaState) for layer in cache.layers)
-
-
-def contents(cache: Any) -> Contents:
-    """The tensors themselves, not copies."""
-    grown: list[Any] = []
-    fixed: list[Any] = []
-    for layer in cache.layers:
-        if isinstance(layer, KdaState):
-            fixed += [layer.state_BHKV, layer.window_BWC]
-        elif isinstance(layer, LatentLayer):
-            grown.append(layer.latent_BLR)
-        else:
-            grown += [layer.keys, layer.values]
-    return Contents(grown, fixed)
-
-
-def fill(like: Any, held: Contents, tokens: int, valid_BL: Tensor | None = None) -> DynamicCache:
-    """A cache of the same kind of layers that holds these tensors.
-
-    Args:
-        like: A cache of the model.
-        held: Its new contents; recurrent states will be changed in place.
-        tokens: Length of the contents, padding included.
-        valid_BL: Which places hold real tokens; None when all do.
-    """
-    grown, fixed = iter(held.grown), iter(held.fixed)
-    cache = DynamicCache()
-    cache.layers = []
-    for old in like.layers:
-        layer: Any
-        if isinstance(old, KdaState):
-            layer = KdaState()
-            layer.write(next(fixed), next(fixed), tokens)
-        elif isinstance(old, LatentLayer):
-            layer = LatentLayer(old.rank)
-            layer.buffer_BLR, layer.length = next(grown), tokens
-            layer.valid_BL = valid_BL
-        else:
-            layer = _RoomyLayer()
-            keys = next(grown)
-            layer.lazy_initialization(keys, keys)
-            layer.keys, layer.values = keys, next(grown)
-        cache.layers.append(layer)
-    return cache
+_ROOM = 64  # tokens that a longest row may grow before buffers are laid out anew
 
 
 class Rows:
-    """The cache of the sequences that are being decoded; row i is the i-th that was added.
+    """The sequences that a model is working on, by row.
+
+    A sequence begins in its row at place 0. A new token is written where it stays: nothing is
+    copied when others come, go or grow.
+
+    Args:
+        like: A cache of the model after one token.
 
     Attributes:
-        lengths: Tokens in the cache of each row, without padding (which is on the left).
+        lengths: Tokens of each row that the model has seen.
     """
+
+    def __init__(self, like: Any) -> None:
+        self.lengths: list[int] = []
+        self._like = like
+        self._own_mask = has_own_mask(like)
+        self._one = contents(like)
+        self._held = Contents([], [])
+        self._room = (0, 0)  # rows, tokens
+
+    def put(self, row: int, held: Contents | None, tokens: int) -> None:
+        """Begin a sequence in a row that is free, or the next one.
+
+        Args:
+            row: At most the number of rows.
+            held: What was computed of it, [1, ...]; None when nothing was.
+            tokens: How many tokens of `held` to take.
+        """
+        if row == len(self.lengths):
+            self.lengths.append(0)
+        self.lengths[row] = tokens
+        self._reserve(tokens)
+        if held is None:
+            for x in self._held.fixed:
+                x[row] = 0
+            return
+        for x, new in zip(self._held.grown, held.grown, strict=True):
+            x[row, ..., :tokens, :] = new[0, ..., :tokens, :]
+        for x, new in zip(self._held.fixed, held.fixed, strict=True):
+            x[row] = new[0]
+
+    def drop(self, row: int) -> None:
+        """End a sequence; the last row takes its place."""
+        last, tokens = len(self.lengths) - 1, self.lengths[-1]
+        if row < last:
+            for x in self._held.grown:
+                x[row, ..., :tokens, :] = x[last, ..., :tokens, :]
+            for x in self._held.fixed:
+                x[row] = x[last]
+            self.lengths[row] = tokens
+        self.lengths.pop()
+        if not self.lengths:
+            self._held, self._room = Contents([], []), (0, 0)
+
+    def read(self, row: int) -> Contents:
+        """A copy of what is held of one row."""
+        tokens = self.lengths[row]
+        grown = [x[row : row + 1, ..., :tokens, :].clone() for x in self._held.grown]
+        return Contents(grown, self.states(row))
+
+    def states(self, row: int) -> list[Tensor]:
+        """A copy of the recurrent states of one row."""
+        return [x[row : row + 1].clone() for x in self._held.fixed]
+
+    def chunk(self, rows: Sequence[int], counts: Sequence[int]) -> dict[str, Any]:
+        """What the model needs besides the next tokens of some rows, padded on the right.
+
+        Args:
+            rows: Which.
+            counts: New tokens of each, without padding.
+        """
+        device = self._one[0][0].device if self._one.grown else self._one.fixed[0].device
+        lengths = [self.lengths[row] for row in rows]
+        longest, T = max(lengths), max(counts)
+        row_B = torch.tensor(rows, device=device)
+        length_B1 = torch.tensor(lengths, device=device).unsqueeze(1)
+        at_T = torch.arange(T, device=device)
+        old_BL = torch.arange(longest, device=device) < length_B1
+        new_BT = at_T < torch.tensor(counts, device=device).unsqueeze(1)
+        held = Contents(
+            [x[..., :longest, :].index_select(0, row_B) for x in self._held.grown],
+            [x.index_select(0, row_B) for x in self._held.fixed],
+        )
+        even, full = min(lengths) == longest, min(counts) == T
+        inputs: dict[str, Any] = {
+            "past_key_values": chunk_cache(self._like, held, longest, None if even else old_BL)
+        }
+        if self._own_mask:
+            if not full:
+                inputs["attention_mask"] = new_BT
+        elif not (even and full):
+            inputs["attention_mask"] = torch.cat([old_BL, new_BT], dim=1)
+            inputs["position_ids"] = length_B1 + at_T
+        return inputs
+
+    def chunked(self, rows: Sequence[int], counts: Sequence[int], cache: Any) -> None:
+        """Take over what the model made of the inputs of `chunk`."""
+        longest = max(self.lengths[row] for row in rows)
+        self._reserve(longest + max(counts))
+        made = contents(cache)
+        for i, (row, count) in enumerate(zip(rows, counts, strict=True)):
+            at = self.lengths[row]
+            self.lengths[row] = at + count
+            for x, new in zip(self._held.grown, made.grown, strict=True):
+                x[row, ..., at : at + count, :] = new[i, ..., longest : longest + count, :]
+            for x, new in zip(self._held.fixed, made.fixed, strict=True):
+                # A convolution's inputs: the old ones, the new ones, those of padding.
+                x[row] = new[i] if new.shape[1:] == x.shape[1:] else _window(new[i], count, x)
+
+    def step(self) -> dict[str, Any]:
+        """What the model needs besides the next token of each row."""
+        longest = max(self.lengths)
+        self._reserve(longest + 1)
+        device = self._held[0][0].device if self._held.grown else self._held.fixed[0].device
+        at_B = torch.tensor(self.lengths, device=device)
+        row_B = torch.arange(len(at_B), device=device)
+        ends = Ends(row_B, at_B, longest, min(self.lengths) == longest)
+        cache = step_cache(self._like, self._held, ends, len(at_B))
+        inputs: dict[str, Any] = {"past_key_values": cache}
+        if not (ends.is_even or self._own_mask):
+            inputs["attention_mask"] = ends.valid_BL
+            inputs["position_ids"] = at_B.unsqueeze(1)
+        return inputs
+
+    def stepped(self, cache: Any) -> None:
+        """Take over what the model made of the inputs of `step`."""
+        if self._held.fixed:
+            for x, new in zip(self._held.fixed, contents(cache).fixed, strict=True):
+                if new.data_ptr() != x.data_ptr():
+                    x[: len(new)] = new
+        self.lengths = [tokens + 1 for tokens in self.lengths]
+
+    def _reserve(self, tokens: int) -> None:
+        """Make room for all rows, and for so many tokens in each."""
+        rows, old = len(self.lengths), self._room
+        if rows <= old[0] and tokens <= old[1]:
+            return
+        self._room = room = (
+            old[0] if rows <= old[0] else max(rows, 2 * old[0]),
+            old[1] if tokens <= old[1] else tokens + _ROOM + tokens // 4,
+        )
+        # Zeros: what is masked must be a number.
+        grown = [x.new_zeros(room[0], *x.shape[1:-2], room[1], x.shape[-1]) for x in self._one[0]]
+        fixed = [x.new_zeros(room[0], *x.shape[1:]) for x in self._one.fixed]
+        for new, x in zip(grown, self._held.grown, strict=False):
+            new[: old[0], ..., : old[1], :] = x
+        for new, x in zip(fixed, self._held.fixed, strict=False):
+            new[: old[0]] = x
+        self._held = Contents(grown, fixed)
+
+
+class OneRow:
+    """One sequence in a cache of any kind; otherwise as `Rows`."""
 
     def __init__(self) -> None:
         self.lengths: list[int] = []
         self._cache: Any = None
 
-    def add(self, cache: Any, tokens: int) -> None:
-        """Add a sequence as the last row; its cache must not be used any more.
+    def put(self, row: int, held: Contents | None, tokens: int) -> None:
+        """Begin the sequence."""
+        self.lengths, self._cache = [0], None
 
-        A cache of unknown layers must be the only row.
-        """
-        self.lengths.append(tokens)
-        if len(self.lengths) == 1:
-            self._cache = fill(cache, contents(cache), tokens) if is_known(cache) else cache
-            return
-        longest = max(self.lengths)
-        old, new = contents(self._cache), contents(cache)
-        grown = [
-            torch.cat([_padded(a, longest), _padded(b, longest)])
-            for a, b in zip(old.grown, new.grown, strict=True)
-        ]
-        fixed = [torch.cat(pair) for pair in zip(old.fixed, new.fixed, strict=True)]
-        self._fill(Contents(grown, fixed))
+    def drop(self, row: int) -> None:
+        """End it."""
+        self.lengths, self._cache = [], None
 
-    def keep(self, rows: list[int]) -> None:
-        """Keep these rows alone."""
-        if len(rows) == len(self.lengths):
-            return
-        self.lengths = [self.lengths[row] for row in rows]
-        if not rows:
-            self._cache = None
-            return
-        held, longest = contents(self._cache), max(self.lengths)
-        index = torch.tensor(rows, device=held.grown[0].device if held.grown else None)
-        self._fill(
-            Contents(
-                [x[..., x.shape[-2] - longest :, :].index_select(0, index) for x in held.grown],
-                [x.index_select(0, index.to(x.device)) for x in held.fixed],
-            )
-        )
-
-    def row(self, row: int) -> Contents:
-        """A copy of what is held of one row, without padding."""
-        held, tokens = contents(self._cache), self.lengths[row]
-        return Contents(
-            [x[row : row + 1, ..., x.shape[-2] - tokens :, :].clone() for x in held.grown],
-            [x[row : row + 1].clone() for x in held.fixed],
-        )
+    def read(self, row: int) -> Contents:
+        """Nothing can be taken out of such a cache."""
+        return Contents([], [])
 
     def states(self, row: int) -> list[Tensor]:
-        """A copy of the recurrent states of one row."""
-        return [x[row : row + 1].clone() for x in contents(self._cache).fixed]
+        """As `read`."""
+        return []
 
-    def inputs(self, device: torch.device) -> dict[str, Any]:
-        """What the model needs besides the next token of each row."""
-        inputs: dict[str, Any] = {"past_key_values": self._cache, "use_cache": True}
-        if self._is_padded and not is_recurrent(self._cache):  # that one holds its own mask
-            length_B1 = torch.tensor(self.lengths, device=device).unsqueeze(1)
-            longest = max(self.lengths)
-            at_L = torch.arange(longest + 1, device=device)
-            inputs["attention_mask"] = (at_L >= longest - length_B1).long()
-            inputs["position_ids"] = length_B1
-        return inputs
+    def chunk(self, rows: Sequence[int], counts: Sequence[int]) -> dict[str, Any]:
+        """What the model needs besides the next tokens."""
+        return self.step()
 
-    def advance(self, cache: Any) -> None:
-        """One token was added to every row."""
+    def chunked(self, rows: Sequence[int], counts: Sequence[int], cache: Any) -> None:
+        """Take over what the model made of them."""
         self._cache = cache
-        self.lengths = [tokens + 1 for tokens in self.lengths]
+        self.lengths[0] += counts[0]
 
-    @property
-    def _is_padded(self) -> bool:
-        return min(self.lengths) < max(self.lengths)
+    def step(self) -> dict[str, Any]:
+        """What the model needs besides the next token."""
+        return {"past_key_values": self._cache}
 
-    def _fill(self, held: Contents) -> None:
-        longest = max(self.lengths)
-        valid_BL = None
-        if self._is_padded:
-            at_L = torch.arange(longest)
-            valid_BL = at_L >= longest - torch.tensor(self.lengths).unsqueeze(1)
-        self._cache = fill(self._cache, held, longest, valid_BL)
+    def stepped(self, cache: Any) -> None:
+        """Take over what the model made of it."""
+        self.chunked([0], [1], cache)
 
 
-def _padded(x: Tensor, tokens: int) -> Tensor:
-    return F.pad(x, (0, 0, tokens - x.shape[-2], 0))
+def _window(seen_CS: Tensor, count: int, like: Tensor) -> Tensor:
+    width = like.shape[-1]
+    return seen_CS[..., count : count + width]

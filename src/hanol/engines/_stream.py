@@ -1,10 +1,23 @@
 """The text of an answer as its tokens come, and where a stop string ends it."""
 
+from functools import lru_cache
 from typing import Any
 
 from hanol.engines._together import cut_at_stop
 
 _CONTEXT = 5  # tokens of the prompt that are decoded too: some tokenizers begin texts differently
+
+
+class Decoder:
+    """A tokenizer's texts of short runs of tokens; the same runs come again and again."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        @lru_cache(maxsize=1 << 16)
+        def text_of(ids: tuple[int, ...]) -> str:
+            text: str = tokenizer.decode(list(ids), skip_special_tokens=False)
+            return text
+
+        self.text_of = text_of
 
 
 class TextStream:
@@ -13,18 +26,24 @@ class TextStream:
     Each piece is the difference of two decodings that begin at the same token before it. Special
     tokens that a model writes are part of the text: agents' tags may be such tokens.
 
+    Args:
+        decoder: Texts of tokens.
+        prompt: Tokens before the answer.
+        stop: Stop strings.
+
     Attributes:
         text: What is there so far; a character whose bytes are not complete is held back.
         starts: For each token, the length of the text before it.
         stopped: Whether a stop string ended the text, which is cut there.
     """
 
-    def __init__(self, tokenizer: Any, prompt: list[int], stop: tuple[str, ...]) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, decoder: Decoder, prompt: list[int], stop: tuple[str, ...]) -> None:
+        self._decoder = decoder
         self._ids = list(prompt[-_CONTEXT:])
         self._begin, self._end = 0, len(self._ids)
         self._stop = tuple(word for word in stop if word)
         self._longest = max(map(len, self._stop), default=0)
+        self._beginnings = tuple({word[:n] for word in self._stop for n in range(1, len(word))})
         self.text = ""
         self.starts: list[int] = []
         self.stopped = False
@@ -42,7 +61,7 @@ class TextStream:
     @property
     def may_be_stopping(self) -> bool:
         """Whether the text ends with the beginning of a stop string."""
-        return any(self.text.endswith(word[:n]) for word in self._stop for n in range(1, len(word)))
+        return self.text.endswith(self._beginnings)
 
     @property
     def kept_tokens(self) -> int:
@@ -60,8 +79,8 @@ class TextStream:
     def _show(self, *, hold: bool) -> None:
         if self.stopped:
             return
-        before = self._decode(self._ids[self._begin : self._end])
-        text = self._decode(self._ids[self._begin :])
+        before = self._decoder.text_of(tuple(self._ids[self._begin : self._end]))
+        text = self._decoder.text_of(tuple(self._ids[self._begin :]))
         if len(text) <= len(before) or (hold and text.endswith("\ufffd")):
             return
         self._begin, self._end = self._end, len(self._ids)
@@ -69,7 +88,3 @@ class TextStream:
         tail = self.text[searched:] + text[len(before) :]
         tail, self.stopped = cut_at_stop(tail, self._stop)
         self.text = self.text[:searched] + tail
-
-    def _decode(self, ids: list[int]) -> str:
-        text: str = self._tokenizer.decode(ids, skip_special_tokens=False)
-        return text

@@ -6,9 +6,9 @@ Shape suffixes: B rows, T tokens, V vocabulary.
 import logging
 import queue
 import threading
+from collections import deque
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
 from inspect import signature
 from typing import Any
 
@@ -16,27 +16,27 @@ import torch
 from torch import Tensor
 
 from hanol.decoding import AutoDecoForCausalLM
+from hanol.engines._chat import common_prefix
 from hanol.engines._draw import draw
 from hanol.engines._engine import Completion
 from hanol.engines._job import Job
+from hanol.engines._layers import Contents, is_known, is_recurrent
 from hanol.engines._prefixes import Prefix, PrefixStore
-from hanol.engines._rows import Contents, Rows, contents, fill, is_known, is_recurrent
-from hanol.engines._stream import TextStream
+from hanol.engines._rows import OneRow, Rows
+from hanol.engines._stream import Decoder, TextStream
 from hanol.errors import EngineError
 
 _log = logging.getLogger(__name__)
-_CHUNK = 512  # prompt tokens between two tokens of the answers that are being written
-
-
-@dataclass
-class _Prefill:
-    job: Job
-    cache: Any
-    done: int
+_CHUNK = 512  # prompt tokens that pass at once
+_ROWS_A_CHUNK = 32  # the more answers are being written, the more may pass between two tokens
+_PIECE = 64  # of them, the fewest that a prompt gets
 
 
 class Worker:
     """Runs a model in a thread of its own, for many requests at once.
+
+    Each pass takes one token of every row: the one drawn last, or the next one of a prompt. What
+    prompts are behind by more than that passes before, several prompts at once.
 
     Args:
         model: In evaluation mode; used by this thread alone.
@@ -49,25 +49,28 @@ class Worker:
     def __init__(
         self, model: Any, tokenizer: Any, ends: frozenset[int], max_batch: int, cache_bytes: int
     ) -> None:
-        self._model, self._tokenizer, self._ends = model, tokenizer, ends
+        self._model, self._ends = model, ends
+        self._decoder = Decoder(tokenizer)
         self._heads = isinstance(model, AutoDecoForCausalLM)
         self._truncation = model.config.serving()[0] if self._heads else "hard"
         self._slices = "logits_to_keep" in signature(model.forward).parameters
         self._store = PrefixStore(cache_bytes)
-        self._rows = Rows()
-        self._running: list[Job] = []
-        self._prefill: _Prefill | None = None
+        self._epoch = 0  # of the weights
+        self._running: list[Job] = []  # by row
+        self._queued: deque[Job] = deque()
         self._waiting: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._closed = False
         with torch.inference_mode():
-            probe = self._forward([[0]], None).past_key_values
-        self._like = probe if is_known(probe) else None
+            probe = self._forward([[0]], past_key_values=None).past_key_values
+        self._known = is_known(probe)
+        self._like = probe
+        self._rows = self._no_rows()
+        self._max_batch = max_batch if self._known else 1
+        self._keeps = self._known and cache_bytes > 0
         # Where nothing is kept, no copies of states are needed, and a prompt is read in one piece.
-        self.is_recurrent = self._like is not None and is_recurrent(probe) and cache_bytes > 0
-        self._max_batch = max_batch
-        if self._like is None:
-            self._max_batch = 1
+        self.is_recurrent = self._keeps and is_recurrent(probe)
+        if not self._known:
             kinds = sorted({type(layer).__name__ for layer in getattr(probe, "layers", [])})
             _log.warning(
                 "The cache of %s (%s) can be neither batched nor reused: requests run one after "
@@ -90,6 +93,10 @@ class Worker:
         self._waiting.put(job)
         return job.future
 
+    def forget(self) -> None:
+        """Take up nothing that was computed before now."""
+        self._epoch += 1
+
     def close(self) -> None:
         """Stop; whoever waits gets an EngineError."""
         self._closed = True
@@ -102,184 +109,215 @@ class Worker:
 
     @torch.inference_mode()
     def _run(self) -> None:
+        epoch = self._epoch
         while not self._closed:
             try:
-                self._forget_cancelled()
-                self._fill_places()
-                if self._running:
+                if epoch != self._epoch:
+                    epoch = self._epoch
+                    self._store.clear()
+                self._leave([i for i, job in enumerate(self._running) if job.future.cancelled()])
+                self._admit()
+                for _ in range(1 + len(self._running) // _ROWS_A_CHUNK):
+                    self._feed_prompts()
+                if any(job.behind == 1 for job in self._running):
                     self._step()
             except Exception as err:  # the thread must go on: nobody may wait for ever
                 self._fail(_as_engine_error(err))
         self._fail(EngineError("The engine was closed before the answer was there."))
 
-    def _forget_cancelled(self) -> None:
-        if self._prefill is not None and self._prefill.job.future.cancelled():
-            self._prefill = None
-        keep = [i for i, job in enumerate(self._running) if not job.future.cancelled()]
-        self._keep(keep)
+    def _admit(self) -> None:
+        """Give free places to those who wait, in their order."""
+        self._hear()
+        held: list[Job] = []
+        while self._queued and len(self._running) < self._max_batch:
+            job = self._queued.popleft()
+            if job.future.cancelled():
+                continue
+            prefix, tokens = self._store.longest(job.ids) if self._keeps else (None, 0)
+            if self._is_computed_now(job, tokens):
+                held.append(job)
+            else:
+                self._begin(job, prefix, tokens)
+        self._queued.extendleft(reversed(held))
 
-    def _fill_places(self) -> None:
-        """Let prompts in; a long one chunk by chunk between the tokens of the others."""
-        while len(self._running) < self._max_batch:
-            if self._prefill is None:
-                try:
-                    job = self._waiting.get(block=not self._running)
-                except queue.Empty:
-                    return
-                if job is None:
-                    return  # closed
-                if job.future.cancelled():
-                    continue
-                self._prefill = _Prefill(job, None, 0)
-                self._begin(self._prefill)
-            self._prefill_chunk(self._prefill)
-            if self._running:
-                return
+    def _hear(self) -> None:
+        """Take what was submitted; wait for it when there is nothing else to do."""
+        with suppress(queue.Empty):
+            while not self._closed:
+                job = self._waiting.get(block=not (self._running or self._queued))
+                if job is not None:
+                    self._queued.append(job)
 
-    def _begin(self, prefill: _Prefill) -> None:
+    def _is_computed_now(self, job: Job, cached: int) -> bool:
+        """Whether another prompt is on its way through much of what this one begins with."""
+        if not self._keeps or len(job.ids) - cached <= _CHUNK:
+            return False
+        for other in self._running:
+            if other.fed < len(other.ids):
+                shared = common_prefix(other.ids, job.ids)
+                if self.is_recurrent:
+                    shared = max((mark for mark in other.marks if mark <= shared), default=0)
+                if shared - cached >= _CHUNK:
+                    return True
+        return False
+
+    def _begin(self, job: Job, prefix: Prefix | None, tokens: int) -> None:
         """Take up what was computed of an earlier conversation that begins alike."""
-        job = prefill.job
-        job.stream = TextStream(self._tokenizer, job.ids, job.stop)
-        job.generator = torch.Generator()
-        if job.request.seed is None:
-            job.generator.seed()
-        else:
-            job.generator.manual_seed(job.request.seed)
-        prefix, tokens = self._store.longest(job.ids)
-        if prefix is None:
-            return
-        fixed = []
-        if prefix.points is not None:
-            fixed = [x.clone() for x in prefix.points[tokens]]
-            job.points[tokens] = prefix.points[tokens]
-        held = Contents([x[..., :tokens, :] for x in prefix.grown], fixed)
-        prefill.cache = fill(self._like, held, tokens)
-        prefill.done = job.cached = tokens
-
-    def _prefill_chunk(self, prefill: _Prefill) -> None:
-        job, done = prefill.job, prefill.done
-        end = min([done + _CHUNK, len(job.ids), *(mark for mark in job.marks if mark > done)])
-        outputs = self._forward([job.ids[done:end]], prefill.cache)
-        prefill.cache, prefill.done = outputs.past_key_values, end
-        if self.is_recurrent and (end in job.marks or end == len(job.ids)):
-            job.points[end] = [x.clone() for x in contents(prefill.cache).fixed]
-        if end < len(job.ids):
-            return
+        job.stream = TextStream(self._decoder, job.ids, job.stop)
+        job.epoch = self._epoch
+        contents = None
+        if prefix is not None:
+            job.points = {n: x for n, x in (prefix.points or {}).items() if n <= tokens}
+            contents = Contents(prefix.grown, job.points.get(tokens, []))
+        self._rows.put(len(self._running), contents, tokens)
         self._running.append(job)
-        self._prefill = None
-        self._remember(job, job.ids, contents(prefill.cache).grown if self._like else [])
-        self._rows.add(prefill.cache, len(job.ids))
-        self._accept(outputs, [len(self._running) - 1])
+        job.fed = job.cached = tokens
 
-    def _remember(self, job: Job, ids: list[int], grown: list[Tensor]) -> None:
-        if self._like is not None:
-            points = dict(job.points) if self.is_recurrent else None
-            self._store.put(Prefix(ids, grown, points))
+    def _feed_prompts(self) -> None:
+        """Up to `_CHUNK` tokens of prompts; the last token of each is left to the next step."""
+        rows = [row for row, job in enumerate(self._running) if job.behind > 1]
+        if not rows:
+            return
+        most = max(self._running[row].behind - 1 for row in rows)
+        T = min(most, max(min(_PIECE, _CHUNK), _CHUNK // len(rows)))
+        rows = rows[: _CHUNK // T]
+        jobs = [self._running[row] for row in rows]
+        counts = [self._next_count(job, T) for job in jobs]
+        T = max(counts)
+        ids_BT = [
+            job.sequence[job.fed : job.fed + count] + [0] * (T - count)
+            for job, count in zip(jobs, counts, strict=True)
+        ]
+        outputs = self._forward(ids_BT, **self._rows.chunk(rows, counts))
+        self._rows.chunked(rows, counts, outputs.past_key_values)
+        for row, job, count in zip(rows, jobs, counts, strict=True):
+            job.fed += count
+            self._mark(row, job)
+
+    def _next_count(self, job: Job, most: int) -> int:
+        """Tokens of a prompt that pass at once: recurrent states are copied at its marks."""
+        ends = [job.fed + most, len(job.sequence) - 1]
+        if self.is_recurrent:
+            ends += [mark for mark in job.marks if mark > job.fed]
+        return min(ends) - job.fed
+
+    def _mark(self, row: int, job: Job) -> None:
+        """Copy recurrent states where another conversation may go on; share a long new prompt."""
+        if self.is_recurrent and job.fed in job.marks:
+            job.points[job.fed] = self._rows.states(row)
+        if job.fed == len(job.ids) - 1 and job.fed - job.cached >= _CHUNK:
+            self._remember(row, job)
+
+    def _remember(self, row: int, job: Job) -> None:
+        if self._keeps and job.epoch == self._epoch:
+            held = self._rows.read(row)
+            points = None
+            if self.is_recurrent:
+                points = {**job.points, job.fed: held.fixed}
+            self._store.put(Prefix(job.sequence[: job.fed], held.grown, points))
 
     def _step(self) -> None:
-        """One more token for each running job."""
-        inputs = self._rows.inputs(self._model.device)
-        cache = inputs.pop("past_key_values")
-        outputs = self._forward([[job.new[-1]] for job in self._running], cache, **inputs)
-        self._rows.advance(outputs.past_key_values)
-        self._accept(outputs, list(range(len(self._running))))
+        """One more token for each row; a new one where its prompt is through."""
+        inputs = self._rows.step()
+        outputs = self._forward([[job.sequence[job.fed]] for job in self._running], **inputs)
+        self._rows.stepped(outputs.past_key_values)
+        ready = []
+        for row, job in enumerate(self._running):
+            job.fed += 1
+            if job.behind == 0:
+                ready.append(row)
+            elif self.is_recurrent:
+                self._mark(row, job)
+        self._accept(outputs, ready)
 
-    def _forward(self, ids_BT: list[list[int]], cache: Any, **inputs: Any) -> Any:
+    def _forward(self, ids_BT: list[list[int]], **inputs: Any) -> Any:
         if self._heads:
             inputs["output_base_logits"] = True
         if self._slices:
             inputs["logits_to_keep"] = 1
-        return self._model(
-            input_ids=torch.tensor(ids_BT, device=self._model.device),
-            past_key_values=cache,
-            **{"use_cache": True, **inputs},
-        )
+        ids = torch.tensor(ids_BT, device=self._model.device)
+        return self._model(input_ids=ids, use_cache=True, **inputs)
 
     def _accept(self, outputs: Any, rows: list[int]) -> None:
-        """Draw a token for each of these running jobs; those that are finished leave."""
+        """Draw a token for each of these rows; those that are finished leave."""
         jobs = [self._running[row] for row in rows]
-        drawn = draw(*self._distribution(outputs, jobs))
+        drawn = draw(*self._distribution(outputs, rows, jobs))
         finished = []
         for row, job, token, logprob in zip(rows, jobs, drawn.tokens, drawn.logprobs, strict=True):
-            fed = len(job.ids) + len(job.new)  # tokens in the cache
-            was_stopping = job.stream.may_be_stopping if self.is_recurrent else False
-            job.new.append(token)
+            was_stopping = self.is_recurrent and job.stream.may_be_stopping
+            job.sequence.append(token)
             job.logprobs.append(logprob)
             if job.penalty_V is not None:
                 job.penalty_V[token] = job.request.presence_penalty
             if token not in self._ends:
                 job.stream.push(token)
-            if token in self._ends or job.stream.stopped or len(job.new) >= job.limit:
+            if token in self._ends or job.stream.stopped or job.new_tokens >= job.limit:
                 finished.append(row)
             elif self.is_recurrent and not was_stopping and job.stream.may_be_stopping:
                 # If it is a stop string, the next prompt goes on from before it.
                 job.points.pop(job.stopping, None)
-                job.stopping = fed
-                job.points[fed] = self._rows.states(row)
-        for row in finished:
-            self._finish(row)
-        if finished:
-            self._keep([row for row in range(len(self._running)) if row not in finished])
+                job.stopping = job.fed
+                job.points[job.fed] = self._rows.states(row)
+        for row, job in zip(rows, jobs, strict=True):
+            if row in finished:
+                self._remember(row, job)
+                _resolve(job, job.completion(self._ends))
+        self._leave(finished)
 
-    def _distribution(self, outputs: Any, jobs: list[Job]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Logits with penalties, temperature, top-p and a random number of each row."""
-        logits_BV = (outputs.base_logits if self._heads else outputs.logits)[:, -1].float()
+    def _distribution(
+        self, outputs: Any, rows: list[int], jobs: list[Job]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Logits with penalties, temperature, top-p and a random number of each of these rows."""
+        logits_BV = (outputs.base_logits if self._heads else outputs.logits)[rows, -1].float()
         temperatures, top_ps = [1.0] * len(jobs), [1.0] * len(jobs)
         if self._heads:
-            temperatures = outputs.temperature[:, -1].tolist()
-            top_ps = outputs.top_p[:, -1].tolist()
-        uniform = []
-        for row, job in enumerate(jobs):
+            temperatures = outputs.temperature[rows, -1].tolist()
+            top_ps = outputs.top_p[rows, -1].tolist()
+        for i, job in enumerate(jobs):
             request = job.request
             if request.temperature is not None:
-                temperatures[row] = request.temperature
+                temperatures[i] = request.temperature
             if request.top_p is not None:
-                top_ps[row] = request.top_p
+                top_ps[i] = request.top_p
             elif self._truncation == "none":
-                top_ps[row] = 1.0
+                top_ps[i] = 1.0
             elif self._truncation == "soft" and request.temperature is None:
-                logits_BV[row] = outputs.logits[row, -1]
-                temperatures[row] = top_ps[row] = 1.0
+                logits_BV[i] = outputs.logits[rows[i], -1]
+                temperatures[i] = top_ps[i] = 1.0
             if request.presence_penalty:
                 if job.penalty_V is None:
-                    job.penalty_V = torch.zeros_like(logits_BV[row])
-                logits_BV[row] -= job.penalty_V
-            uniform.append(torch.rand((), generator=job.generator, dtype=torch.float64))
+                    job.penalty_V = torch.zeros_like(logits_BV[i])
+                logits_BV[i] -= job.penalty_V
         device = logits_BV.device
+        uniform = [job.uniform() for job in jobs]
         return (
             logits_BV,
             torch.tensor(temperatures, device=device),
             torch.tensor(top_ps, device=device),
-            torch.stack(uniform).to(device),
+            torch.tensor(uniform, device=device, dtype=torch.float64),
         )
 
-    def _finish(self, row: int) -> None:
-        job = self._running[row]
-        if self._like is not None:
-            held = self._rows.row(row)
-            fed = [*job.ids, *job.new[:-1]]
-            if self.is_recurrent:
-                job.points[len(fed)] = held.fixed
-            self._remember(job, fed, held.grown)
-        _resolve(job, job.completion(self._ends))
+    def _leave(self, rows: list[int]) -> None:
+        """Free these rows; the last ones take their places."""
+        for row in sorted(rows, reverse=True):
+            self._rows.drop(row)
+            last = self._running.pop()
+            if row < len(self._running):
+                self._running[row] = last
 
-    def _keep(self, rows: list[int]) -> None:
-        if len(rows) < len(self._running):
-            self._running = [self._running[row] for row in rows]
-            self._rows.keep(rows)
+    def _no_rows(self) -> Rows | OneRow:
+        return Rows(self._like) if self._known else OneRow()
 
     def _fail(self, error: EngineError) -> None:
         """Tell everybody who waits."""
-        jobs, self._running = self._running, []
-        if self._prefill is not None:
-            jobs.append(self._prefill.job)
-            self._prefill = None
+        jobs, self._running = [*self._running, *self._queued], []
+        self._queued.clear()
         with suppress(queue.Empty):
             while True:
                 job = self._waiting.get(block=False)
                 if job is not None:
                     jobs.append(job)
-        self._rows = Rows()
+        self._rows = self._no_rows()
         self._store.clear()  # memory may be what was missing
         for job in jobs:
             with suppress(Exception):  # cancelled meanwhile

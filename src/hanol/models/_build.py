@@ -59,9 +59,12 @@ def cast(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
 
 def add_baselines() -> None:
     """Make models that transformers lacks known to its Auto classes."""
-    config = attention.GdnHybridConfig
-    AutoConfig.register(config.model_type, config, exist_ok=True)
-    AutoModelForCausalLM.register(config, attention.GdnHybridForCausalLM, exist_ok=True)
+    for config, model in (
+        (attention.GdnHybridConfig, attention.GdnHybridForCausalLM),
+        (attention.ConvAttentionConfig, attention.ConvAttentionForCausalLM),
+    ):
+        AutoConfig.register(config.model_type, config, exist_ok=True)
+        AutoModelForCausalLM.register(config, model, exist_ok=True)
 
 
 def dtype_named(name: str) -> torch.dtype:

@@ -1,13 +1,20 @@
-"""Named configurations: Kimi-Linear hybrids, their baselines of equal size, and Llama 3.
+"""Named configurations: Kimi-Linear hybrids, their baselines of equal size, Llama 3, and Qwen3.
 
-Source: arXiv 2510.26692 and the published config of Kimi-Linear-48B-A3B; arXiv 2407.21783, table 3.
+Source: arXiv 2510.26692 and the published config of Kimi-Linear-48B-A3B; arXiv 2407.21783, table 3;
+arXiv 2505.09388, tables 1 and 2.
 The sizes below 1 B are hanol's own, except the 30 M shape, which is the one of the benchmarks.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-from transformers import KimiLinearConfig, LlamaConfig, PreTrainedConfig
+from transformers import (
+    KimiLinearConfig,
+    LlamaConfig,
+    PreTrainedConfig,
+    Qwen3Config,
+    Qwen3MoeConfig,
+)
 
 from hanol.attention import GdnHybridConfig
 from hanol.errors import ConfigError, UnknownNameError
@@ -184,6 +191,33 @@ def _llama3(*shape: int, tied: bool = False, rope_factor: float | None = None) -
     )
 
 
+_QWEN3: dict[str, Any] = {
+    "num_attention_heads": 32,
+    "head_dim": 128,
+    "rms_norm_eps": 1e-6,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0},
+    "max_position_embeddings": 32768,
+    "bos_token_id": 151643,
+    "eos_token_id": 151643,  # chat models end at 151645
+    "dtype": "bfloat16",
+}
+
+
+def _qwen3_4b(vocab_size: int) -> PreTrainedConfig:
+    return Qwen3Config(
+        vocab_size=vocab_size, hidden_size=2560, num_hidden_layers=36, num_key_value_heads=8,
+        intermediate_size=9728, tie_word_embeddings=True, **_QWEN3,
+    )  # fmt: skip
+
+
+def _qwen3_30b(vocab_size: int) -> PreTrainedConfig:
+    return Qwen3MoeConfig(
+        vocab_size=vocab_size, hidden_size=2048, num_hidden_layers=48, num_key_value_heads=4,
+        intermediate_size=6144, moe_intermediate_size=768, num_experts=128, num_experts_per_tok=8,
+        norm_topk_prob=True, **_QWEN3,
+    )  # fmt: skip
+
+
 # name -> (default vocabulary, configuration of a vocabulary size)
 _PRESETS: dict[str, tuple[int, _Maker]] = {
     "tiny": (2048, lambda v: _kimi_3m(v, 4)),
@@ -206,6 +240,8 @@ _PRESETS: dict[str, tuple[int, _Maker]] = {
     "llama-3.1-70b": (128256, _llama3(8192, 80, 64, 8, 28672, rope_factor=8.0)),
     "llama-3.3-70b": (128256, _llama3(8192, 80, 64, 8, 28672, rope_factor=8.0)),
     "llama-3.1-405b": (128256, _llama3(16384, 126, 128, 8, 53248, rope_factor=8.0)),
+    "qwen3-4b": (151936, _qwen3_4b),
+    "qwen3-30b-a3b": (151936, _qwen3_30b),
 }
 
 

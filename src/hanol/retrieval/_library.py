@@ -202,6 +202,7 @@ class Library(AbstractContextManager["Library"]):
         path: str | Path | None = None,
         *,
         on_file: Callable[[FileProgress], None] | None = None,
+        isolated: bool = True,
     ) -> IndexReport:
         """Bring the index up to date with the folder.
 
@@ -211,6 +212,9 @@ class Library(AbstractContextManager["Library"]):
         Args:
             path: A file or folder inside, to look at only that.
             on_file: Called after each file.
+            isolated: Read in processes of their own, which a hostile file may crash or stall.
+                False reads in this one, and so spares their start: for texts that the caller
+                wrote.
 
         Raises:
             AddressError: `path` lies outside of the folder.
@@ -223,7 +227,9 @@ class Library(AbstractContextManager["Library"]):
             self._open_store()
             if self._store is None:
                 self._store = Store.create(self._index)
-            return update(self._store, self.folder, start, self._embedder, on_file)
+            return update(
+                self._store, self.folder, start, self._embedder, on_file, isolated=isolated
+            )
 
     def search(self, query: str, k: int = 10, mode: Mode = "hybrid") -> list[Passage]:
         """The passages that fit a query best.

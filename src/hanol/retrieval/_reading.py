@@ -153,17 +153,24 @@ def _start() -> "subprocess.Popen[str]":
 
 
 def read_all(
-    jobs: Iterable[_Job], place: Callable[[_Job], tuple[str, str | None]]
+    jobs: Iterable[_Job],
+    place: Callable[[_Job], tuple[str, str | None]],
+    *,
+    isolated: bool = True,
 ) -> Iterator[tuple[_Job, dict[str, Any]]]:
     """Read documents in order, a few ahead.
 
     Args:
         jobs: What to read; taken only as fast as the results are.
         place: Gives a job's file and the hash it had, or None.
+        isolated: False reads in this process, one after the other.
 
     Yields:
         Each job with what `_worker.read` returns.
     """
+    if not isolated:
+        yield from ((job, _worker.read(*place(job))) for job in jobs)
+        return
     local = threading.local()
     readers: list[_Reader] = []
 

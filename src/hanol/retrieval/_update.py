@@ -81,6 +81,8 @@ def update(
     start: Path,
     embedder: Embedder | None,
     on_file: Callable[[FileProgress], None] | None,
+    *,
+    isolated: bool = True,
 ) -> IndexReport:
     """Index what is new or changed under `start`, forget what is gone; see `Library.add`."""
     began = time.monotonic()
@@ -92,7 +94,7 @@ def update(
                 store.set_meta("embedder", embedder.name)
         run = _Run(store, folder, on_file)
         run.look(start)
-        run.read()
+        run.read(isolated)
         if store.meta("tidy") != "yes":  # now, or when a run before was killed
             store.tidy()
         embedded = 0 if embedder is None else fill_vectors(store, embedder)
@@ -157,9 +159,9 @@ class _Run:
         for path in unchanged:
             self._report(path, "unchanged")
 
-    def read(self) -> None:
+    def read(self, isolated: bool) -> None:
         """Read what has to be; commit about twice a second."""
-        answers = read_all(self._todo, self._place)
+        answers = read_all(self._todo, self._place, isolated=isolated)
         ended = False
         while not ended:
             done: list[tuple[str, Status, str | None]] = []

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _STEPS = 5
 # Names of parameters that AdamW updates although they have two or more dimensions.
-_NOT_MATRICES = ("embed_tokens", "lm_head", "conv1d", "A_log", "dt_bias", "norm")
+_NOT_MATRICES = ("embed_tokens", "lm_head", "conv1d", "conv.conv", "A_log", "dt_bias", "norm")
 
 
 @torch.no_grad()

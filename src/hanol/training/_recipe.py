@@ -5,7 +5,7 @@ Every field says its unit; where a value comes from a paper, the recipe file say
 
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -177,6 +177,15 @@ def read_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
         RecipeError: The file is missing or not YAML, a key is unknown (the nearest right one is
             named), or a value is out of range.
     """
+    return with_overrides(Recipe, recipe_content(path), overrides, f"The recipe {str(path)!r}")
+
+
+def recipe_content(path: str | Path) -> dict[str, Any]:
+    """The keys of a recipe file, unchecked.
+
+    Raises:
+        RecipeError: The file is missing, not YAML, or holds no keys.
+    """
     path = Path(path)
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
@@ -189,7 +198,7 @@ def read_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
         raise RecipeError(f"The recipe {str(path)!r} could not be read: {cause}") from err
     if not isinstance(content, dict):
         raise RecipeError(f"The recipe {str(path)!r} holds no keys.")
-    return with_overrides(Recipe, content, overrides, f"The recipe {str(path)!r}")
+    return content
 
 
 def with_overrides(
@@ -254,13 +263,33 @@ def _explain(err: ValidationError, section: type[BaseModel]) -> str:
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
             texts.append(f"unknown key `{where}`, {hint}")
         else:
-            texts.append(f"`{where}`: {problem['msg'].removeprefix('Value error, ')}")
+            about = f"`{where}`: " if where else ""  # nothing of the whole
+            texts.append(about + problem["msg"].removeprefix("Value error, "))
     return "; ".join(texts)
 
 
-def _known_keys(section: Any, place: tuple[int | str, ...]) -> list[str]:
+def _known_keys(section: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
+    """Keys of the section at a place; a part may be a key, an index or a tag of a union."""
+    here = [section]
     for part in place:
         if isinstance(part, int):
             continue
-        section = Stage if part == "stages" else section.model_fields[part].annotation
-    return sorted(section.model_fields)
+        held = [
+            inner
+            for model in here
+            if part in model.model_fields
+            for inner in _sections_in(model.model_fields[part].annotation)
+        ]
+        here = held or [model for model in here if _is_tagged(model, part)]
+    return sorted({key for model in here for key in model.model_fields})
+
+
+def _sections_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _sections_in(part)]
+
+
+def _is_tagged(model: type[BaseModel], tag: str) -> bool:
+    kind = model.model_fields.get("kind")
+    return kind is not None and tag in get_args(kind.annotation)

@@ -44,7 +44,77 @@ def learning_rate(schedule: ScheduleSection, tokens: int, total: int) -> float:
     return schedule.final + (1 - schedule.final) * share
 
 
-class RecipeTrainer(Trainer):
+class AtomicCheckpoints(Trainer):
+    """A Trainer whose checkpoints are there whole or not at all, with the official names.
+
+    Attributes:
+        keep: Checkpoints that are kept.
+    """
+
+    keep: int = 1
+    _staging = False
+
+    def write_more(self, checkpoint: Path) -> None:
+        """Add files to a checkpoint while it is being written; called on every process."""
+
+    def _get_output_dir(self, trial: Any) -> str:
+        folder = str(self.args.output_dir)
+        return os.path.join(folder, _WRITING) if self._staging else folder
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Write under a temporary name, then rename."""
+        folder = Path(self.args.output_dir)
+        name = f"checkpoint-{self.state.global_step}"
+        self._staging = True
+        try:
+            super()._save_checkpoint(model, trial)
+            self.write_more(folder / _WRITING / name)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                _sync(folder / _WRITING / name)
+                shutil.rmtree(folder / name, ignore_errors=True)
+                (folder / _WRITING / name).rename(folder / name)
+                for old in checkpoints(folder)[: -self.keep]:
+                    shutil.rmtree(old)
+        except OSError as err:
+            shutil.rmtree(folder / _WRITING, ignore_errors=True)
+            raise _not_written(name, folder, err) from err
+        except RuntimeError as err:  # torch.save reports a full disk this way
+            if "write" not in str(err) and "file" not in str(err):
+                raise
+            shutil.rmtree(folder / _WRITING, ignore_errors=True)
+            raise _not_written(name, folder, OSError(errno.ENOSPC, str(err))) from err
+        finally:
+            self._staging = False
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Load weights by their names on disk, which are the official ones.
+
+        transformers' own method compares them with the names in the model and skips what it does
+        not find.
+        """
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        loaded = models.load_model(resume_from_checkpoint, dtype=torch.float32)
+        (model if model is not None else self.model).load_state_dict(loaded.state_dict())
+
+    def training_step(
+        self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None
+    ) -> Tensor:
+        """One forward and backward pass; a loss that is no number ends the run."""
+        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        if not bool(torch.isfinite(loss)):
+            saved = last_checkpoint(Path(self.args.output_dir))
+            where = f"resume from {str(saved)!r}" if saved else "nothing was saved yet: start again"
+            raise TrainingError(
+                f"The loss is {loss.item()} at step {self.state.global_step + 1}. Lower the rates "
+                f"or `optim.clip_norm`, then {where}."
+            )
+        return loss
+
+
+class RecipeTrainer(AtomicCheckpoints):
     """Runs the stages of a recipe.
 
     Args:
@@ -72,7 +142,7 @@ class RecipeTrainer(Trainer):
     ) -> None:
         self.recipe = recipe
         self.held_out = held_out
-        self._staging = False
+        self.keep = recipe.keep
         self._mean: dict[str, Tensor] | None = None
         self._mean_count = 0
         super().__init__(
@@ -126,20 +196,6 @@ class RecipeTrainer(Trainer):
                 optimizer or self.optimizer, lambda step: shares[min(step, len(shares) - 1)]
             )
         return self.lr_scheduler
-
-    def training_step(
-        self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None
-    ) -> Tensor:
-        """One forward and backward pass; a loss that is no number ends the run."""
-        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
-        if not bool(torch.isfinite(loss)):
-            saved = last_checkpoint(Path(self.args.output_dir))
-            where = f"resume from {str(saved)!r}" if saved else "nothing was saved yet: start again"
-            raise TrainingError(
-                f"The loss is {loss.item()} at step {self.state.global_step + 1}. Lower the rates "
-                f"or `optim.clip_norm`, then {where}."
-            )
-        return loss
 
     def after_update(self) -> dict[str, float]:
         """What the recipe does between optimizer steps; returns what is worth logging."""
@@ -206,53 +262,13 @@ class RecipeTrainer(Trainer):
         total = self.accelerator.reduce(total.to(self.args.device), reduction="sum")
         return (total[0] / total[1] / math.log(2)).item()
 
-    def _get_output_dir(self, trial: Any) -> str:
-        return (
-            os.path.join(self.args.output_dir, _WRITING) if self._staging else self.args.output_dir
-        )
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Write under a temporary name, then rename: a checkpoint is there whole or not at all."""
-        folder = Path(self.args.output_dir)
-        name = f"checkpoint-{self.state.global_step}"
-        self._staging = True
-        try:
-            super()._save_checkpoint(model, trial)
-            average = None
-            if self._mean is not None:
-                mean = {n: whole(tensor) for n, tensor in self._mean.items()}
-                average = {"mean": mean, "count": self._mean_count}
-            self.accelerator.wait_for_everyone()
-            if self.args.should_save:
-                if average is not None:
-                    torch.save(average, folder / _WRITING / name / "average.pt")
-                _sync(folder / _WRITING / name)
-                shutil.rmtree(folder / name, ignore_errors=True)
-                (folder / _WRITING / name).rename(folder / name)
-                for old in checkpoints(folder)[: -self.recipe.keep]:
-                    shutil.rmtree(old)
-        except OSError as err:
-            shutil.rmtree(folder / _WRITING, ignore_errors=True)
-            raise _not_written(name, folder, err) from err
-        except RuntimeError as err:  # torch.save reports a full disk this way
-            if "write" not in str(err) and "file" not in str(err):
-                raise
-            shutil.rmtree(folder / _WRITING, ignore_errors=True)
-            raise _not_written(name, folder, OSError(errno.ENOSPC, str(err))) from err
-        finally:
-            self._staging = False
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Load weights by their names on disk, which are the official ones.
-
-        transformers' own method compares them with the names in the model and skips what it does
-        not find.
-        """
-        if self.is_fsdp_enabled:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
+    def write_more(self, checkpoint: Path) -> None:
+        """The running mean of the weights."""
+        if self._mean is None:
             return
-        loaded = models.load_model(resume_from_checkpoint, dtype=torch.float32)
-        (model if model is not None else self.model).load_state_dict(loaded.state_dict())
+        mean = {n: whole(tensor) for n, tensor in self._mean.items()}
+        if self.args.should_save:
+            torch.save({"mean": mean, "count": self._mean_count}, checkpoint / "average.pt")
 
     def restore_average(self, checkpoint: Path) -> None:
         """Read the running mean of the weights from a checkpoint, if there is one."""

@@ -1,0 +1,195 @@
+"""Attention whose queries, keys and values pass a short convolution: a baseline that copies early.
+
+Keys then hold the tokens before them, so one layer finds what followed an earlier occurrence. Apart
+from the convolution, with the projection itself added to its result, the model is Qwen3.
+
+Shape suffixes: B batch, T tokens, C channels (queries, keys, values side by side), W = kernel - 1
+tokens of left context.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Cache, Qwen3Config, Qwen3ForCausalLM, Qwen3Model
+from transformers.cache_utils import DynamicLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.qwen3.modeling_qwen3 import (
+    Qwen3Attention,
+    apply_rotary_pos_emb,
+    eager_attention_forward,
+)
+
+from hanol.attention._conv import short_convolution
+from hanol.errors import CacheError
+
+_INITIAL = 0.3  # standard deviation of the kernels: at zero, copying is learned later
+
+
+class ConvAttentionConfig(Qwen3Config):
+    """Configuration of Qwen3, and the tokens that a convolution sees."""
+
+    model_type = "hanol_conv_attention"
+
+    conv_kernel_size: int = 4
+
+
+class WindowedLayer(DynamicLayer):
+    """Keys and values of one layer, and the last projections before its convolution.
+
+    Attributes:
+        window_BWC: The last kernel - 1 projections; None before the first token.
+    """
+
+    window_BWC: Tensor | None = None
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Refuse to take tokens back: the projections before them are gone."""
+        if tokens_to_remove:
+            raise CacheError(
+                "A cache of convolved attention keeps no past of its windows, so no tokens can be "
+                "taken back. Decode without assisted generation."
+            )
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Rows in the order of the beams."""
+        super().reorder_cache(beam_idx)
+        self._map(lambda x: x.index_select(0, beam_idx))
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep these rows."""
+        super().batch_select_indices(indices)
+        self._map(lambda x: x[indices])
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Each row several times."""
+        super().batch_repeat_interleave(repeats)
+        self._map(lambda x: x.repeat_interleave(repeats, dim=0))
+
+    def reset(self) -> None:
+        """Forget everything."""
+        super().reset()
+        self.window_BWC = None
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> None:
+        if self.window_BWC is not None:
+            self.window_BWC = change(self.window_BWC)
+
+
+class ConvAttention(Qwen3Attention):
+    """One layer of attention over convolved projections."""
+
+    def __init__(self, config: ConvAttentionConfig, layer_idx: int) -> None:
+        super().__init__(config, layer_idx)
+        self.widths = [self.q_proj.out_features, self.k_proj.out_features, self.v_proj.out_features]
+        channels = sum(self.widths)
+        self.conv1d = nn.Conv1d(
+            channels, channels, config.conv_kernel_size, groups=channels, bias=False
+        )
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        position_embeddings: tuple[Tensor, Tensor],
+        attention_mask: Tensor | None,
+        past_key_values: Cache | None = None,
+        valid_BT: Tensor | None = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        """As Qwen3's; `valid_BT` tells real tokens from padding, None that all are real."""
+        B, T, _ = hidden_states.shape
+        layer = None if past_key_values is None else _adopted(past_key_values, self.layer_idx)
+        projections_BTC = torch.cat(
+            [proj(hidden_states) for proj in (self.q_proj, self.k_proj, self.v_proj)], dim=-1
+        )
+        if valid_BT is not None:  # padding on the left must look like the text's beginning
+            projections_BTC = projections_BTC * valid_BT.unsqueeze(-1)
+        mixed_BTC, window_BWC = short_convolution(
+            projections_BTC, self.conv1d.weight, None if layer is None else layer.window_BWC, None
+        )
+        if layer is not None:
+            layer.window_BWC = window_BWC
+        parts = (projections_BTC + mixed_BTC).split(self.widths, dim=-1)
+        query, key, value = (x.view(B, T, -1, self.head_dim).transpose(1, 2) for x in parts)
+        query, key = apply_rotary_pos_emb(
+            self.q_norm(query), self.k_norm(key), *position_embeddings
+        )
+        if past_key_values is not None:
+            key, value = past_key_values.update(key, value, self.layer_idx)
+        attend: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        output, weights = attend(
+            self, query, key, value, attention_mask, dropout=0.0, scaling=self.scaling, **kwargs
+        )
+        return self.o_proj(output.reshape(B, T, -1)), weights
+
+
+class ConvAttentionModel(Qwen3Model):
+    """Qwen3's decoder with convolved attention."""
+
+    config_class = ConvAttentionConfig
+
+    def __init__(self, config: ConvAttentionConfig) -> None:
+        super().__init__(config)
+        for i, layer in enumerate(self.layers):
+            layer.self_attn = ConvAttention(config, i)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Conv1d):
+            nn.init.normal_(module.weight, 0.0, _INITIAL)
+            return
+        super()._init_weights(module)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """As Qwen3's."""
+        tokens = input_ids if input_ids is not None else kwargs["inputs_embeds"]
+        if isinstance(attention_mask, Tensor) and attention_mask.ndim == 2:
+            kwargs["valid_BT"] = attention_mask[:, -tokens.shape[1] :].bool()
+        return super().forward(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+
+
+class ConvAttentionForCausalLM(Qwen3ForCausalLM):
+    """Qwen3 with convolved attention and a language-model head.
+
+    `hanol.models` registers it with transformers' Auto classes; the layout of its checkpoints is
+    Qwen3's and one `conv1d` a layer.
+    """
+
+    config_class = ConvAttentionConfig
+
+    def __init__(self, config: Any) -> None:
+        super(Qwen3ForCausalLM, self).__init__(config)
+        self.model = ConvAttentionModel(config)
+        self.vocab_size = config.vocab_size
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        self.model._init_weights(module)
+
+
+def _adopted(cache: Cache, index: int) -> WindowedLayer:
+    """Layer `index` of a cache, with a window.
+
+    Raises:
+        CacheError: Another model has filled it.
+    """
+    while len(cache.layers) <= index:
+        cache.layers.append(WindowedLayer())
+    layer = cache.layers[index]
+    if not isinstance(layer, WindowedLayer):
+        if getattr(layer, "is_initialized", False):
+            raise CacheError(
+                f"Layer {index} of the cache is a filled {type(layer).__name__}: it belongs to "
+                "another model. Pass an empty cache or none."
+            )
+        layer = cache.layers[index] = WindowedLayer()
+    return layer

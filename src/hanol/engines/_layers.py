@@ -1,0 +1,206 @@
+"""Layers of a cache whose rows have lengths of their own, for one new token a row.
+
+Shape suffixes: B rows, L tokens of the longest row, H heads, D width of a key, R of a latent, V of a
+value, K of a key of a recurrent layer, W window, C channels.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer, LinearAttentionLayer
+
+from hanol.attention import KdaState, LatentLayer
+
+
+class Contents(NamedTuple):
+    """Tensors of a cache: of layers that grow, [B, ..., L, width], and of recurrent ones, [B, ...].
+
+    A prefix of what has grown is that of a prefix of the sequence; recurrent states cannot go back.
+    """
+
+    grown: list[Tensor]
+    fixed: list[Tensor]
+
+
+class Ends(NamedTuple):
+    """Where the new token of each row goes.
+
+    Attributes:
+        row_B: 0, 1, ...
+        at_B: Tokens that the row has.
+        longest: The most of them.
+        is_even: Whether all rows have as many.
+    """
+
+    row_B: Tensor
+    at_B: Tensor
+    longest: int
+    is_even: bool
+
+    def write(self, buffer: Tensor, new: Tensor) -> Tensor:
+        """Put one token of each row into [rows, ..., room, width]; returns what is filled."""
+        filled = buffer[: len(new), ..., : self.longest + 1, :]
+        if self.is_even:
+            filled[..., self.longest :, :] = new
+        elif buffer.ndim == 4:
+            filled[self.row_B, :, self.at_B] = new[:, :, 0]
+        else:
+            filled[self.row_B, self.at_B] = new[:, 0]
+        return filled
+
+    @property
+    def valid_BL(self) -> Tensor | None:
+        """Which places are filled, the new ones included; None when all are."""
+        if self.is_even:
+            return None
+        at_L = torch.arange(self.longest + 1, device=self.at_B.device)
+        return at_L <= self.at_B.unsqueeze(1)
+
+
+class _SlotKeys(DynamicLayer):
+    """Keys and values in buffers with room, [rows, H, room, D]."""
+
+    def __init__(self, keys: Tensor, values: Tensor, ends: Ends) -> None:
+        super().__init__()
+        self.lazy_initialization(keys, values)
+        self._buffers, self._ends = (keys, values), ends
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        keys, values = self._buffers
+        return self._ends.write(keys, key_states), self._ends.write(values, value_states)
+
+    def get_seq_length(self) -> int:
+        return self._ends.longest
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self._ends.longest + query_length, 0
+
+
+class _SlotLatents(LatentLayer):
+    """Latents in a buffer with room, [rows, room, R]."""
+
+    def __init__(self, rank: int, buffer: Tensor, ends: Ends, valid_BL: Tensor | None) -> None:
+        super().__init__(rank)
+        self.buffer_BLR, self.length, self.valid_BL, self._ends = (
+            buffer, ends.longest, valid_BL, ends,
+        )  # fmt: skip
+
+    def append(self, latent_BTR: Tensor, valid_BT: Tensor | None) -> Tensor:
+        assert self.buffer_BLR is not None
+        return self._ends.write(self.buffer_BLR, latent_BTR)
+
+
+def is_known(cache: Any) -> bool:
+    """Whether rows of this cache can be cut out and put together."""
+    layers = getattr(cache, "layers", None)
+    return bool(layers) and all(
+        type(layer) in (DynamicLayer, KdaState, LatentLayer) or _is_convolution(layer)
+        for layer in layers
+    )
+
+
+def is_recurrent(cache: Any) -> bool:
+    """Whether a layer keeps a state that cannot go back."""
+    return any(isinstance(layer, LinearAttentionLayer) for layer in cache.layers)
+
+
+def has_own_mask(cache: Any) -> bool:
+    """Whether the model takes padding out by itself, and the cache knows its own."""
+    return any(isinstance(layer, KdaState | LatentLayer) for layer in cache.layers)
+
+
+def _is_convolution(layer: Any) -> bool:
+    """Whether the last inputs of a convolution are all that a layer keeps, as in LFM2."""
+    return (
+        type(layer) is LinearAttentionLayer
+        and layer.number_of_states == 1
+        and layer.conv_states[0] is not None
+        and layer.recurrent_states[0] is None
+    )
+
+
+def contents(cache: Any) -> Contents:
+    """The tensors themselves, not copies."""
+    grown: list[Any] = []
+    fixed: list[Any] = []
+    for layer in cache.layers:
+        if isinstance(layer, KdaState):
+            fixed += [layer.state_BHKV, layer.window_BWC]
+        elif isinstance(layer, LinearAttentionLayer):
+            fixed.append(layer.conv_states[0])
+        elif isinstance(layer, LatentLayer):
+            grown.append(layer.latent_BLR)
+        else:
+            grown += [layer.keys, layer.values]
+    return Contents(grown, fixed)
+
+
+def chunk_cache(like: Any, held: Contents, tokens: int, valid_BL: Tensor | None) -> DynamicCache:
+    """A cache of the same kind of layers that holds these tensors, for several tokens a row.
+
+    Args:
+        like: A cache of the model.
+        held: Its contents; recurrent states will be changed in place. A convolution's comes back
+            with the new inputs behind the old ones.
+        tokens: Length of the contents, padding included.
+        valid_BL: Which places hold real tokens; None when all do.
+    """
+    grown, fixed = iter(held.grown), iter(held.fixed)
+    cache = DynamicCache()
+    cache.layers = []
+    for old in like.layers:
+        layer: Any
+        if isinstance(old, LinearAttentionLayer):
+            layer = _recurrent(old, fixed, tokens)
+            layer.record_past = not isinstance(old, KdaState)
+        elif isinstance(old, LatentLayer):
+            layer = LatentLayer(old.rank)
+            if tokens:
+                layer.buffer_BLR, layer.length = next(grown), tokens
+            layer.valid_BL = valid_BL
+        else:
+            layer = DynamicLayer()
+            keys, values = next(grown), next(grown)
+            layer.lazy_initialization(keys, values)
+            layer.keys, layer.values = keys, values
+        cache.layers.append(layer)
+    return cache
+
+
+def step_cache(like: Any, held: Contents, ends: Ends, rows: int) -> DynamicCache:
+    """A cache over buffers, for one token a row, which is written into them.
+
+    Recurrent states are changed in place, or `contents` has new ones afterwards.
+    """
+    grown, fixed = iter(held.grown), iter(x[:rows] for x in held.fixed)
+    valid_BL = ends.valid_BL if has_own_mask(like) else None
+    cache = DynamicCache()
+    cache.layers = []
+    for old in like.layers:
+        layer: Any
+        if isinstance(old, LinearAttentionLayer):
+            layer = _recurrent(old, fixed, ends.longest)
+        elif isinstance(old, LatentLayer):
+            layer = _SlotLatents(old.rank, next(grown), ends, valid_BL)
+        else:
+            layer = _SlotKeys(next(grown), next(grown), ends)
+        cache.layers.append(layer)
+    return cache
+
+
+def _recurrent(old: Any, fixed: Any, tokens: int) -> Any:
+    layer: Any
+    if isinstance(old, KdaState):
+        layer = KdaState()
+        layer.write(next(fixed), next(fixed), tokens)
+        return layer
+    layer = LinearAttentionLayer()
+    layer.conv_states[0] = state = next(fixed)
+    layer.conv_kernel_size[0] = state.shape[-1]
+    layer.is_conv_states_initialized[0] = layer.has_previous_state[0] = True
+    layer.device, layer.dtype = state.device, state.dtype
+    return layer

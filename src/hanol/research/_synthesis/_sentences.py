@@ -1,0 +1,181 @@
+"""Sentences of a document with what they name: links, titles of other documents, numbers."""
+
+import posixpath
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
+
+_FENCE = re.compile(r"^\s*(```|~~~).*?^\s*\1[^\n]*$|<!--.*?-->", re.DOTALL | re.MULTILINE)
+_HEADING = re.compile(r"#{1,6}\s+(.+?)\s*#*$")
+_ITEM = re.compile(r"\s*(?:[-*+]|\d{1,3}[.)])\s+|\s*>\s?")
+_LINK = re.compile(r"!?\[([^\[\]]*)\]\(([^()]*)\)")
+_END = re.compile(r"(?<=[.!?])[\"”)]?\s+(?=[\"“(\[*]*[^\Wa-z])")
+_CODE = re.compile(r"`[^`\n]*`")
+_WORD = re.compile(r"\w+")
+_LONGEST = 60  # characters of a section's name
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a sentence names another document, or a link leads to it.
+
+    Args:
+        start: First character, in the sentence.
+        end: Behind the last.
+        name: Of the document.
+        is_link: Whether it is a link, or only its title.
+    """
+
+    start: int
+    end: int
+    name: str
+    is_link: bool
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence without marks, and the documents it names, in order.
+
+    Args:
+        text: Plain words.
+        places: What it names.
+        is_first: Whether a paragraph begins with it.
+    """
+
+    text: str
+    places: tuple[Place, ...]
+    is_first: bool
+
+
+class Titles:
+    """Finds the titles of documents in texts.
+
+    Args:
+        names: Name of each document, by its path in the library.
+    """
+
+    def __init__(self, names: Mapping[str, str]) -> None:
+        self.names = names
+        self._by_name = {name.casefold(): name for name in names.values()}
+        self._by_word: dict[str, list[list[str]]] = {}
+        for name in names.values():
+            if words := _WORD.findall(name):
+                self._by_word.setdefault(words[0], []).append(words)
+        self._spelled = {tuple(_WORD.findall(name)): name for name in names.values()}
+        for candidates in self._by_word.values():
+            candidates.sort(key=len, reverse=True)
+
+    def linked(self, target: str, text: str, document: str) -> str | None:
+        """The document that a link leads to, by its path or else by its text."""
+        try:
+            parts = urlsplit(target.strip())
+        except ValueError:
+            return None
+        if not parts.scheme and not parts.netloc and parts.path:
+            path = posixpath.join(posixpath.dirname(document), unquote(parts.path))
+            if (name := self.names.get(posixpath.normpath(path))) is not None:
+                return name
+        return self._by_name.get(" ".join(text.split()).casefold())
+
+    def in_text(self, text: str) -> Iterator[Place]:
+        """Titles in a text, the longest where several fit.
+
+        The words of a title may be plain words: it counts if it begins with a capital inside of a
+        sentence, has two at its beginning, or has marks in it.
+        """
+        words = list(_WORD.finditer(text))
+        past = 0
+        for number, word in enumerate(words):
+            if number < past:
+                continue
+            for title in self._by_word.get(word[0], ()):
+                here = words[number : number + len(title)]
+                if [each[0] for each in here] != title or len(word[0]) < 3:
+                    continue
+                name = self._spelled[tuple(title)]
+                capitals = sum(not each[0].islower() for each in title)
+                is_name = capitals > (number == 0) and not title[0][0].islower()
+                is_name |= not re.fullmatch(r"[\w\s]+", name)
+                if is_name and text[word.start() : here[-1].end()] == name:
+                    yield Place(word.start(), here[-1].end(), name, False)
+                    past = number + len(title)
+                    break
+
+    def at_start(self, text: str) -> Place | None:
+        """The title that a sentence begins with, or "The" and it."""
+        begin = 4 if text.startswith("The ") else 0
+        words = _WORD.findall(text[begin:])
+        for title in self._by_word.get(words[0], ()) if words else ():
+            name = self._spelled[tuple(title)]
+            if words[: len(title)] == title and text[begin:].startswith(name):
+                return Place(0, begin + len(name), name, False)
+        return None
+
+
+def headings(markdown: str) -> list[str]:
+    """Names of the sections of a Markdown text; the first heading, its title, is none."""
+    lines = _FENCE.sub("", markdown).splitlines()
+    found = [match[1] for line in lines if (match := _HEADING.match(line))]
+    plain = [_LINK.sub(r"\1", text).replace("`", "").replace("*", "").strip() for text in found[1:]]
+    return [text for text in plain if len(text) <= _LONGEST and re.search(r"[^\W\d]", text)]
+
+
+def sentences(markdown: str, document: str, titles: Titles) -> Iterator[Sentence]:
+    """Sentences of a Markdown text that name at least something, or may continue with "It".
+
+    Args:
+        markdown: Or plain text.
+        document: Its path, which links are relative to.
+        titles: Of all documents.
+    """
+    for block in _blocks(_FENCE.sub("", markdown)):
+        for number, text in enumerate(_END.split(block)):
+            yield _sentence(text.strip(), document, titles, is_first=number == 0)
+
+
+def _blocks(markdown: str) -> Iterator[str]:
+    """Paragraphs, list items and table rows, each on one line."""
+    lines: list[str] = []
+    for line in [*markdown.splitlines(), ""]:
+        is_row = line.lstrip().startswith("|")
+        if not line.strip() or is_row or _ITEM.match(line) or _HEADING.match(line):
+            if lines:
+                yield " ".join(lines)
+            lines = []
+            if is_row:
+                yield from (cell.strip() for cell in line.strip().strip("|").split("|"))
+                continue
+        if line.strip() and not _HEADING.match(line):
+            lines.append(_ITEM.sub("", line, count=1).strip())
+
+
+def _sentence(text: str, document: str, titles: Titles, *, is_first: bool) -> Sentence:
+    parts: list[str] = []
+    places: list[Place] = []
+    length = end = 0
+    for link in _LINK.finditer(text):
+        before = _plain(text[end : link.start()])
+        shown = _plain(link[1])
+        parts += [before, shown]
+        start = length + len(before)
+        length = start + len(shown)
+        end = link.end()
+        name = titles.linked(link[2], link[1], document)
+        if name is not None and name != titles.names[document]:
+            places.append(Place(start, length, name, True))
+    parts.append(_plain(text[end:]))
+    plain = "".join(parts)
+    # What stands in code is a name of something else.
+    hidden = _CODE.sub(lambda match: "`" * len(match[0]), plain)
+    taken = [(place.start, place.end) for place in places]
+    for place in titles.in_text(hidden):
+        if place.name != titles.names[document] and not any(
+            place.start < last and first < place.end for first, last in taken
+        ):
+            places.append(place)
+    return Sentence(plain, tuple(sorted(places, key=lambda place: place.start)), is_first)
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"\*\*|__|(?<!\w)[*_]|[*_](?!\w)", "", text)

@@ -1,0 +1,76 @@
+"""What a run of reinforcement learning is, without its model and its questions."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+# What may change between a run and its continuation: the updates stay what they are.
+FREE = {
+    "steps", "concurrency", "micro_batch_tokens", "save_every", "keep", "keep_rollouts_every",
+    "max_deviation",
+}  # fmt: skip
+
+
+class GrpoSettings(BaseModel):
+    """Group-relative policy optimisation as Tongyi DeepResearch has it (arXiv 2510.24701).
+
+    The paper publishes neither rates nor sizes: these suit a model of about a million parameters.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    steps: int = Field(100, ge=1, description="Batches of rollouts.")
+    questions: int = Field(8, ge=1, description="Of a step.")
+    rollouts: int = Field(8, ge=2, description="Attempts at each question.")
+    updates_per_batch: int = Field(
+        1, ge=1, description="Optimizer steps with the same rollouts; 1 is strictly on-policy."
+    )
+
+    baseline: Literal["loo", "mean"] = Field(
+        "loo", description="What a reward is compared with: the mean of the others, or of all."
+    )
+    no_answer: Literal["excluded", "kept"] = Field(
+        "excluded",
+        description="Rollouts without a reward that ran into a limit before they answered: out "
+        "of the loss, or as any other.",
+    )
+    excluded_in_baseline: bool = Field(
+        True, description="The reward of excluded rollouts counts in what others compare with."
+    )
+    normalize: Literal["batch", "question"] = Field(
+        "batch", description="Divide by the written tokens of the batch, or of each question."
+    )
+    drop_zero_variance: bool = Field(
+        False, description="Questions without a signal do not count in what is divided by."
+    )
+    clip_low: float = Field(0.2, gt=0, lt=1, description="Of the ratio below 1.")
+    clip_high: float = Field(0.28, gt=0, description="Above 1; the value of DAPO (2503.14476).")
+
+    adamw_lr: float = Field(1e-3, gt=0)
+    muon_lr: float | None = Field(None, gt=0, description="None updates matrices by AdamW too.")
+    weight_decay: float = Field(0.0, ge=0)
+    clip_norm: float = Field(1.0, gt=0, description="Of the gradient.")
+
+    active_questions: int | None = Field(
+        None, ge=1, description="Questions in use, neither too easy nor too hard; None uses all."
+    )
+    refresh_every: int | None = Field(20, ge=1, description="Steps between two refreshes.")
+    plateau_steps: int | None = Field(
+        None, ge=1, description="Also refresh when the reward did not rise in so many steps."
+    )
+    max_probes: int = Field(256, ge=1, description="Questions that one refresh probes at most.")
+
+    concurrency: int = Field(64, ge=1, description="Rollouts at once.")
+    micro_batch_tokens: int = Field(16_384, ge=1, description="Padded tokens of one forward pass.")
+    max_deviation: float | None = Field(
+        1e-3,
+        gt=0,
+        description="Largest difference, in nats, of a token's log-probability when it was drawn "
+        "and computed again; more ends the run. None for engines with other rounding.",
+    )
+    save_every: int = Field(10, ge=1, description="Steps between two checkpoints.")
+    keep: int = Field(2, ge=1, description="Checkpoints.")
+    keep_rollouts_every: int | None = Field(
+        1, ge=1, description="Keep the logs of every n-th step's rollouts; None keeps none."
+    )
+    seed: int = 0

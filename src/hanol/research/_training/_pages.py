@@ -1,0 +1,74 @@
+"""The pages of a world in a folder, with the index of exactly these pages."""
+
+import hashlib
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hanol.errors import LibraryError
+from hanol.retrieval import Library
+
+if TYPE_CHECKING:
+    from hanol.worlds import Encyclopedia  # brings torch
+
+
+def indexed_pages(world: "Encyclopedia", folder: Path) -> Library:
+    """The library of a world's pages, which are written where the folder is missing or empty.
+
+    Raises:
+        LibraryError: The folder or its index holds something else.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise LibraryError(f"{str(folder)!r} is a file. Name a folder for the pages.")
+    if not folder.exists() or not any(folder.iterdir()):
+        _write_whole(world, folder)
+    files = (file for file in folder.iterdir() if not file.name.startswith("."))
+    _check_pages(world, folder, {file.name: _sha256(file) for file in files})
+    with ExitStack() as stack:
+        library = stack.enter_context(Library.open(folder))
+        if _documents(library).keys() != {page.file_name for page in world.pages}:
+            library.add(isolated=False)
+        _check_pages(world, folder, _documents(library))
+        stack.pop_all()
+    return library
+
+
+def _documents(library: Library) -> dict[str, str | None]:
+    return {info.document: info.sha256 for info in library.documents()}
+
+
+def _write_whole(world: "Encyclopedia", folder: Path) -> None:
+    """All pages and their index or nothing, for other processes and after a kill."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as beside:
+        pages = Path(beside) / "pages"
+        world.write(pages)
+        with Library.open(pages) as library:
+            library.add(isolated=False)
+        try:
+            pages.rename(folder)
+        except OSError:
+            if not any(folder.iterdir()):
+                raise
+            # Another process was quicker; what it wrote is checked like any other folder.
+
+
+def _check_pages(world: "Encyclopedia", folder: Path, found: dict[str, str | None]) -> None:
+    pages = {
+        page.file_name: hashlib.sha256(page.markdown.encode()).hexdigest() for page in world.pages
+    }
+    if found == pages:
+        return
+    foreign = sorted(name for name in found if found[name] != pages.get(name))
+    missing = sorted(pages.keys() - found.keys())
+    raise LibraryError(
+        f"{str(folder)!r} does not hold the pages of this world (seed {world.seed}, "
+        f"{world.num_entities} entities, {world.setting!r}, {world.split!r}): "
+        f"{len(foreign)} of its {len(found)} documents are others (such as {foreign[:3]}), "
+        f"{len(missing)} pages are missing. Name another folder, or make the world that it is of."
+    )
+
+
+def _sha256(file: Path) -> str | None:
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None

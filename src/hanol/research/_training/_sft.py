@@ -1,0 +1,283 @@
+"""Supervised fine-tuning on trajectories: TRL's `SFTTrainer` with what the recipes need besides.
+
+That is Muon, batches of rows of similar length, a rate that is constant and then falls, atomic
+checkpoints that a killed run goes on from exactly, and a loss on what the policy wrote alone.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import nn
+from torch.utils.data import Sampler
+from transformers import PrinterCallback, TrainerCallback
+from trl import SFTConfig, SFTTrainer
+
+from hanol.errors import DataError
+from hanol.research._training._recipe import SftSettings
+from hanol.research._training._rollout import TokenSegment
+from hanol.training import AtomicCheckpoints, MuonAdamW, last_checkpoint, parameter_groups
+
+_SORTED_TOGETHER = 6  # batches: rows of similar length, but not the same rows each epoch
+_IGNORED = -100
+
+
+@dataclass(frozen=True)
+class SftRow:
+    """A token sequence to learn from.
+
+    Args:
+        input_ids: The tokens.
+        action_mask: True where the loss is taken: what the policy should write.
+    """
+
+    input_ids: tuple[int, ...]
+    action_mask: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class SftResult:
+    """What a finished stage did."""
+
+    steps: int
+    tokens: int
+    rows: int
+    too_long: int
+
+
+def rows_of(segments: Sequence[TokenSegment]) -> list[SftRow]:
+    """The segments of a rollout as rows."""
+    return [SftRow(segment.input_ids, segment.action_mask) for segment in segments]
+
+
+def train_sft(
+    model: nn.Module,
+    tokenizer: Any,
+    rows: Sequence[SftRow],
+    settings: SftSettings,
+    folder: str | Path,
+    *,
+    resume: bool = False,
+    on_step: Callable[[dict[str, float]], None] = lambda metrics: None,
+    on_eval: Callable[[int], Mapping[str, Any]] | None = None,
+) -> SftResult:
+    """Train a causal language model in place.
+
+    Args:
+        model: On the device that it is trained on.
+        tokenizer: Needs a padding token.
+        rows: What to learn from.
+        settings: How.
+        folder: Of the stage: checkpoints and `metrics.jsonl`.
+        resume: Go on from the folder's newest checkpoint, if there is one.
+        on_step: Told of loss and tokens at every logged step.
+        on_eval: Called with the tokens seen; what it returns is logged.
+
+    Raises:
+        DataError: No row fits, or none has a token to learn from.
+        TrainingError: The loss is no number, or a checkpoint could not be written.
+    """
+    folder = Path(folder)
+    fitting = [row for row in rows if len(row.input_ids) <= settings.max_length]
+    fitting = [row for row in fitting if any(row.action_mask[1:])]
+    if not fitting:
+        raise DataError(
+            f"None of {len(rows)} rows can be learned from: they are longer than "
+            f"{settings.max_length} tokens, or nothing in them was written by the policy."
+        )
+    plan = _Plan([len(row.input_ids) for row in fitting], settings)
+    trainer = _trainer(model, tokenizer, fitting, plan, folder)
+    trainer.add_callback(_Log(folder, plan, on_step, on_eval))
+    saved = last_checkpoint(folder) if resume else None
+    trainer.train(resume_from_checkpoint=None if saved is None else str(saved))
+    return SftResult(
+        len(plan.batches), plan.tokens_before[-1], len(fitting), len(rows) - len(fitting)
+    )
+
+
+class _Plan:
+    """Which rows each step trains on, decided beforehand.
+
+    Attributes:
+        batches: Indices of rows, one list a step.
+        tokens_before: Tokens seen before each step, and at the end.
+    """
+
+    def __init__(self, lengths: Sequence[int], settings: SftSettings) -> None:
+        self.settings = settings
+        self.batches: list[list[int]] = []
+        self.tokens_before = [0]
+        for batch in _epochs(lengths, settings):
+            self.batches.append(batch)
+            self.tokens_before.append(self.tokens_before[-1] + sum(lengths[i] for i in batch))
+            if self.tokens_before[-1] >= settings.tokens:
+                break
+
+    def is_due(self, step: int, every: int) -> bool:
+        """Whether a multiple of `every` tokens was passed in step `step`, from 1; true at the end."""
+        before, after = self.tokens_before[step - 1], self.tokens_before[step]
+        return before // every < after // every or step == len(self.batches)
+
+
+def _epochs(lengths: Sequence[int], settings: SftSettings) -> Iterator[list[int]]:
+    """Batches without end; rows of similar length together, in a random order."""
+    rng = Random(settings.seed)  # noqa: S311 - an order, no secret
+    size = settings.batch_size
+    order: list[int] = []
+    while True:
+        while len(order) < size * _SORTED_TOGETHER:
+            epoch = list(range(len(lengths)))
+            rng.shuffle(epoch)
+            order += epoch
+        chunk = sorted(order[: size * _SORTED_TOGETHER], key=lambda i: lengths[i])
+        del order[: size * _SORTED_TOGETHER]
+        batches = [chunk[i : i + size] for i in range(0, len(chunk), size)]
+        rng.shuffle(batches)
+        yield from batches
+
+
+class _InOrder(Sampler[int]):
+    def __init__(self, plan: _Plan) -> None:
+        self._order = [row for batch in plan.batches for row in batch]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._order)
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+
+class _SftTrainer(AtomicCheckpoints, SFTTrainer):  # type: ignore[misc]
+    """TRL's trainer with the plan's batches and rates."""
+
+    plan: _Plan
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        return _InOrder(self.plan)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Muon for matrices, AdamW for the rest."""
+        if self.optimizer is None:
+            settings = self.plan.settings
+            groups = parameter_groups(
+                self.model if model is None else model,
+                muon_lr=settings.muon_lr,
+                adamw_lr=settings.adamw_lr,
+                weight_decay=settings.weight_decay,
+            )
+            self.optimizer = MuonAdamW(groups, betas=settings.betas)
+        return self.optimizer
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """Warm-up, constant, then a linear decay."""
+        if self.lr_scheduler is None:
+            settings, steps = self.plan.settings, len(self.plan.batches)
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+                optimizer or self.optimizer, lambda step: settings.rate(step, steps)
+            )
+        return self.lr_scheduler
+
+
+def _trainer(
+    model: nn.Module, tokenizer: Any, rows: Sequence[SftRow], plan: _Plan, folder: Path
+) -> Any:
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if plan.settings.batch_size % world:
+        raise DataError(
+            f"`batch_size` is {plan.settings.batch_size}, which {world} processes cannot share."
+        )
+    cuda = torch.cuda.is_available()
+    args = SFTConfig(
+        output_dir=str(folder),
+        max_steps=len(plan.batches),
+        per_device_train_batch_size=plan.settings.batch_size // world,
+        max_length=None,
+        max_grad_norm=plan.settings.clip_norm,
+        logging_steps=10,
+        logging_nan_inf_filter=False,
+        eval_strategy="no",
+        save_strategy="no",  # the log says when, by tokens
+        seed=plan.settings.seed,
+        bf16=False,
+        gradient_checkpointing=False,
+        use_cpu=not cuda,
+        dataloader_pin_memory=cuda,
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        report_to=[],
+        dataset_kwargs={"skip_prepare_dataset": True},  # tokens and labels are made here
+    )
+    data = Dataset.from_dict(
+        {
+            "input_ids": [list(row.input_ids) for row in rows],
+            "labels": [
+                [
+                    i if acts else _IGNORED
+                    for i, acts in zip(row.input_ids, row.action_mask, strict=True)
+                ]
+                for row in rows
+            ],
+        }
+    )
+    _SftTrainer.plan = plan  # the sampler is asked for while the trainer is made
+    trainer = _SftTrainer(model=model, args=args, train_dataset=data, processing_class=tokenizer)
+    trainer.plan = plan
+    trainer.remove_callback(PrinterCallback)  # it would print to standard output
+    return trainer
+
+
+class _Log(TrainerCallback):
+    """Metrics, evaluations and checkpoints, by tokens."""
+
+    def __init__(
+        self,
+        folder: Path,
+        plan: _Plan,
+        on_step: Callable[[dict[str, float]], None],
+        on_eval: Callable[[int], Mapping[str, Any]] | None,
+    ) -> None:
+        self._file = folder / "metrics.jsonl"
+        self._plan = plan
+        self._on_step, self._on_eval = on_step, on_eval
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Drop the metrics of steps that a resumed run makes again."""
+        if state.is_world_process_zero and self._file.exists():
+            lines = self._file.read_text("utf-8").splitlines()
+            kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
+            self._file.write_text("".join(line + "\n" for line in kept), "utf-8")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Evaluate and save where it is time."""
+        step, settings = state.global_step, self._plan.settings
+        if self._on_eval is not None and self._plan.is_due(step, settings.eval_tokens):
+            model: nn.Module = kwargs["model"]
+            model.eval()
+            found = dict(self._on_eval(self._plan.tokens_before[step]))
+            model.train()
+            self._write(state, found)
+        control.should_save = self._plan.is_due(step, settings.save_tokens)
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, Any], **kwargs: Any
+    ) -> None:
+        """One line of metrics."""
+        if "loss" in logs:
+            found = {"loss": logs["loss"], "grad_norm": logs.get("grad_norm")}
+            self._on_step(self._write(state, found))
+
+    def _write(self, state: Any, found: dict[str, Any]) -> dict[str, Any]:
+        line = {"step": state.global_step, "tokens": self._plan.tokens_before[state.global_step]}
+        line |= found
+        if state.is_world_process_zero:
+            with self._file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        return line
