@@ -11,14 +11,14 @@ from hanol import decoding, models
 from hanol.engines._chat import CHATML, ChatTokens
 from hanol.engines._engine import ChatRequest, Completion, Message
 from hanol.engines._job import Job
-from hanol.engines._together import check_request, complete_together
+from hanol.engines._together import check_request, EngineBase
 from hanol.engines._worker import Worker
 from hanol.errors import EngineError
 
 _CHATML_END = "<|im_end|>"
 
 
-class CheckpointEngine:
+class CheckpointEngine(EngineBase):
     """A causal language model of transformers, run by one thread.
 
     Requests that come at the same time are decoded together: new ones join between two tokens,
@@ -97,16 +97,6 @@ class CheckpointEngine:
         tokenizer = decoding.load_tokenizer(spec, revision=revision)
         return cls(model, tokenizer, name=name or spec, **options)
 
-    @property
-    def name(self) -> str:
-        """The specification that opens this engine again."""
-        return self._name
-
-    @property
-    def context_window(self) -> int | None:
-        """Tokens that prompt and answer may have together, as the configuration says."""
-        return self._window
-
     async def complete(self, request: ChatRequest) -> Completion:
         """Complete one conversation; cancelling the task frees its place.
 
@@ -117,10 +107,6 @@ class CheckpointEngine:
         check_request(request)
         job = self._job(request)
         return await asyncio.wrap_future(self._worker.submit(job))
-
-    async def complete_batch(self, requests: Sequence[ChatRequest]) -> list[Completion]:
-        """Complete many, in the order of the requests."""
-        return await complete_together(self, requests)
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Tokens of the rendered conversation, up to where the answer begins; exact."""

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from hanol.engines._engine import ChatRequest, Completion, Message
 from hanol.engines._replies import estimate, is_passing, logprobs, message, refused_parameter
-from hanol.engines._together import check_request, complete_together, cut_at_stop
+from hanol.engines._together import check_request, EngineBase, cut_at_stop
 from hanol.errors import EngineError, require
 
 _log = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ _LONGEST_PAUSE = 30.0
 _TOKENS_PER_MESSAGE = 8
 
 
-class EndpointEngine:
+class EndpointEngine(EngineBase):
     """Chat completions over HTTP, asked again when a server is busy or answers nothing.
 
     Timeouts, lost connections, 408, 409, 425, 429, 5xx and empty answers are tried again after
@@ -84,16 +84,6 @@ class EndpointEngine:
     def __repr__(self) -> str:
         return f"EndpointEngine({self._name!r})"
 
-    @property
-    def name(self) -> str:
-        """The specification that opens this engine again."""
-        return self._name
-
-    @property
-    def context_window(self) -> int | None:
-        """As it was given."""
-        return self._window
-
     async def complete(self, request: ChatRequest) -> Completion:
         """Complete one conversation.
 
@@ -104,10 +94,6 @@ class EndpointEngine:
         client = self._connect()
         async with self._free:
             return await self._with_retries(client, request)
-
-    async def complete_batch(self, requests: Sequence[ChatRequest]) -> list[Completion]:
-        """Complete many, in the order of the requests."""
-        return await complete_together(self, requests)
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Tokens of the conversation: exact with a tokenizer, else an estimate that is rather high.

@@ -5,6 +5,7 @@ Shape suffixes: L tokens of the sequence, T tokens.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import repeat
 from typing import Any
 
@@ -38,6 +39,11 @@ class Prefix:
         if self.points is None:
             return shared
         return max((point for point in self.points if point <= shared), default=0)
+
+    @cached_property
+    def sums(self) -> list[int]:
+        """As `prefix_sums`."""
+        return prefix_sums(self.ids)
 
     @property
     def nbytes(self) -> int:
@@ -77,24 +83,27 @@ class PrefixStore:
             if entry is None or (entry.points is not None and n not in entry.points):
                 continue
             if (tokens := entry.usable(ids)) >= n:
-                self._add(entry, self._remove(entry))  # it is the latest now
+                self._entries[id(entry)] = self._entries.pop(id(entry))
+                self._point_to(entry)  # it is the latest now
                 return entry, tokens
         return None, 0
 
     def put(self, new: Prefix) -> None:
         """Keep a sequence; one that it goes on from is absorbed into it."""
-        sums = prefix_sums(new.ids)
-        longer = self._through.get(sums[-1])
+        longer = self._through.get(new.sums[-1])
         if longer is not None and longer.ids[: len(new.ids)] == new.ids:
-            _take_points(longer, new)
             self._remove(longer)
-            new, sums = longer, prefix_sums(longer.ids)
-        for n, at in enumerate(sums, start=1):
+            _take_points(longer, new)
+            new = longer
+        for n, at in enumerate(new.sums, start=1):
             shorter = self._through.get(at)
             if shorter is not None and len(shorter.ids) == n and shorter.ids == new.ids[:n]:
-                _take_points(new, shorter)
                 self._remove(shorter)
-        self._add(new, new.nbytes, sums)
+                _take_points(new, shorter)
+        size = new.nbytes
+        self._entries[id(new)] = new, size
+        self._size += size
+        self._point_to(new)
         while self._size > self._max_bytes:
             self._remove(next(iter(self._entries.values()))[0])
 
@@ -104,22 +113,19 @@ class PrefixStore:
         for index in (self._entries, self._through, self._points):
             index.clear()
 
-    def _add(self, entry: Prefix, size: int, sums: list[int] | None = None) -> None:
-        sums = prefix_sums(entry.ids) if sums is None else sums
-        self._entries[id(entry)] = entry, size
-        self._size += size
-        self._through.update(zip(sums, repeat(entry), strict=False))
-        for point in entry.points or ():
-            self._points[sums[point - 1]] = entry
+    def _point_to(self, entry: Prefix) -> None:
+        self._through.update(zip(entry.sums, repeat(entry), strict=False))
+        self._points.update((entry.sums[point - 1], entry) for point in entry.points or ())
 
-    def _remove(self, entry: Prefix) -> int:
+    def _remove(self, entry: Prefix) -> None:
         _, size = self._entries.pop(id(entry))
         self._size -= size
-        for at in prefix_sums(entry.ids):
-            for index in (self._through, self._points):
-                if index.get(at) is entry:
-                    del index[at]
-        return size
+        for at in entry.sums:
+            if self._through.get(at) is entry:
+                del self._through[at]
+        for point in entry.points or ():
+            if self._points.get(entry.sums[point - 1]) is entry:
+                del self._points[entry.sums[point - 1]]
 
 
 def _take_points(longer: Prefix, shorter: Prefix) -> None:

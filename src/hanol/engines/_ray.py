@@ -6,7 +6,7 @@ from typing import Any
 
 from hanol.engines._engine import ChatRequest, Completion, Engine, Message
 from hanol.engines._open import open_engine
-from hanol.engines._together import complete_together
+from hanol.engines._together import EngineBase
 from hanol.errors import EngineError, HanolError, require
 
 _MANY = 10_000  # requests that an actor takes at once; its engine bounds what it does with them
@@ -35,7 +35,7 @@ class _Member:
         return self._opened().count_tokens(messages)
 
 
-class RayEngine:
+class RayEngine(EngineBase):
     """Many engines of one specification; each request goes to the one with the fewest.
 
     A request whose actor dies goes to another one; Ray starts the dead one again. Joins the
@@ -101,16 +101,6 @@ class RayEngine:
         window: int | None = windows[0]
         return window
 
-    @property
-    def name(self) -> str:
-        """The specification that opens this engine again."""
-        return self._name
-
-    @property
-    def context_window(self) -> int | None:
-        """Of one engine; all are alike."""
-        return self._window
-
     async def complete(self, request: ChatRequest) -> Completion:
         """Complete one conversation on the member with the fewest requests.
 
@@ -142,10 +132,6 @@ class RayEngine:
             finally:
                 self._in_flight[i] -= 1
         raise AssertionError
-
-    async def complete_batch(self, requests: Sequence[ChatRequest]) -> list[Completion]:
-        """Complete many, in the order of the requests."""
-        return await complete_together(self, requests)
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """As one of the engines counts."""

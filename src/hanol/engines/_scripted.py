@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hanol.engines._engine import ChatRequest, Completion, Message
-from hanol.engines._together import check_request, complete_together, cut_at_stop
+from hanol.engines._together import check_request, EngineBase, cut_at_stop
 from hanol.errors import EngineError
 
 _BYTES_PER_TOKEN = 4
@@ -46,7 +46,7 @@ class Reply:
 Script = Callable[[ChatRequest], str | Completion] | Sequence[str | Reply]
 
 
-class ScriptedEngine:
+class ScriptedEngine(EngineBase):
     """Answers that follow from the request alone, not from the order in which requests come.
 
     A reply with `match` goes to every request whose last message it matches, the first such reply
@@ -98,16 +98,6 @@ class ScriptedEngine:
         ]
         return cls(replies, name=f"scripted:{path}", **options)
 
-    @property
-    def name(self) -> str:
-        """The specification, for a script from a file."""
-        return self._name
-
-    @property
-    def context_window(self) -> int | None:
-        """As it was given."""
-        return self._window
-
     async def complete(self, request: ChatRequest) -> Completion:
         """The script's answer, cut at stop strings and at `max_tokens`.
 
@@ -139,10 +129,6 @@ class ScriptedEngine:
             prompt_tokens=prompt_tokens,
             completion_tokens=_tokens(text),
         )
-
-    async def complete_batch(self, requests: Sequence[ChatRequest]) -> list[Completion]:
-        """Complete many, in the order of the requests."""
-        return await complete_together(self, requests)
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Tokens by the rule above."""

@@ -2,28 +2,46 @@
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from typing import Protocol
 
 from hanol.engines._engine import ChatRequest, Completion
 from hanol.errors import EngineError
 
 
-class _Completes(Protocol):
-    async def complete(self, request: ChatRequest) -> Completion: ...
+class EngineBase:
+    """What engines have in common.
 
+    Args:
+        name: What opens the engine again.
+        window: Tokens that prompt and answer may have together, if known.
+    """
 
-async def complete_together(
-    engine: _Completes, requests: Sequence[ChatRequest]
-) -> list[Completion]:
-    """Complete all requests at once, in their order; the first failure cancels the others."""
-    tasks = [asyncio.ensure_future(engine.complete(request)) for request in requests]
-    try:
-        return list(await asyncio.gather(*tasks))
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise
+    def __init__(self, name: str, window: int | None) -> None:
+        self._name, self._window = name, window
+
+    @property
+    def name(self) -> str:
+        """The specification that opens this engine again."""
+        return self._name
+
+    @property
+    def context_window(self) -> int | None:
+        """Tokens that prompt and answer may have together; None when it is not known."""
+        return self._window
+
+    async def complete(self, request: ChatRequest) -> Completion:
+        """Complete one conversation."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how it completes.")
+
+    async def complete_batch(self, requests: Sequence[ChatRequest]) -> list[Completion]:
+        """Complete many, in the order of the requests; the first failure cancels the others."""
+        tasks = [asyncio.ensure_future(self.complete(request)) for request in requests]
+        try:
+            return list(await asyncio.gather(*tasks))
+        except BaseException:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            raise
 
 
 def cut_at_stop(text: str, stop: Iterable[str]) -> tuple[str, bool]:

@@ -4,7 +4,8 @@
 
 For each turn of an undisturbed rollout, a child kills itself with signal 9 when the turn has been
 "drawn" (nothing of it was written), "torn" (half of its tokens were written), "kept" (its tokens,
-but not its event) or "logged" (its event too). A second child goes on. Children are forked, so that
+but not its event) or "logged" (its event too). A second child goes on,
+a third reads the finished rollout back. Children are forked, so that
 hanol is imported once. Results are in "done.json" of each folder, calls in "calls.txt".
 """
 
@@ -140,7 +141,8 @@ def main(root: Path) -> None:
             folder.mkdir()
             assert child(rollout_until, folder, place, when) == -signal.SIGKILL, folder
             assert not (folder / "done.json").exists()
-            assert child(rollout, folder) == 0, folder
+            for _ in range(2):  # goes on with it, then reads it back
+                assert child(rollout, folder) == 0, folder
 
 
 if __name__ == "__main__":

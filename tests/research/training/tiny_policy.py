@@ -18,8 +18,9 @@ from typing import Any
 import torch
 from tokenizers import AddedToken, Tokenizer, pre_tokenizers
 from tokenizers.models import WordLevel
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import Lfm2Config, LlamaConfig, PreTrainedModel, PreTrainedTokenizerFast
 
+from hanol import models
 from hanol.engines import CheckpointEngine
 from hanol.research import Budget, Observation, Sampling, Task, ToolContext
 from hanol.research._training._environment import ResearchEnvironment
@@ -52,17 +53,30 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     return made
 
 
-def make_model(seed: int = 0, window: int = 4096) -> LlamaForCausalLM:
-    """A random Llama of one layer."""
-    torch.manual_seed(seed)
+def make_model(seed: int = 0, kind: str = "llama") -> PreTrainedModel:
+    """A random model: a Llama of one layer, or a hybrid."""
     tokenizer = make_tokenizer()
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=24, num_hidden_layers=1,
-        num_attention_heads=2, max_position_embeddings=window, tie_word_embeddings=True,
-        bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-        initializer_range=0.2,
-    )  # fmt: skip
-    return LlamaForCausalLM(config).eval()
+    common: dict[str, Any] = {
+        "vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 24,
+        "tie_word_embeddings": True, "bos_token_id": None, "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }  # fmt: skip
+    config: Any
+    if kind == "kimi":
+        config = models.kimi_config(
+            **common, num_layers=2, num_heads=2, head_dim=16, kv_lora_rank=8,
+            full_attention_every=2, model_max_length=4096,
+        )  # fmt: skip
+    else:
+        common |= {"max_position_embeddings": 4096, "num_attention_heads": 2}
+        common |= {"initializer_range": 0.2}
+        config = LlamaConfig(**common, num_hidden_layers=1)
+        if kind == "lfm2":
+            config = Lfm2Config(
+                **common, num_key_value_heads=2, layer_types=["conv", "full_attention"],
+                num_hidden_layers=2, block_auto_adjust_ff_dim=False,
+            )  # fmt: skip
+    return models.build(config, seed=seed).eval()
 
 
 class Look:

@@ -65,7 +65,7 @@ def folder_graph(library: Library) -> KnowledgeGraph:
 
 
 def document_names(documents: list[DocumentInfo]) -> dict[str, str]:
-    """What documents are called in questions, by path: their titles, or paths where titles are equal.
+    """What documents are called in questions: their titles, or their paths if titles are equal.
 
     A bar separates alternatives in a formalisation, so no name has one; what follows it in the
     title of a web page is the name of the site.

@@ -94,7 +94,8 @@ class EvalSection(_Section):
     questions: int = Field(200, ge=1, description="Of each number of hops.")
     seed: int = Field(12345, description="Of the world and its questions.")
     entities: int = Field(1000, ge=16, le=5000, description="Pages of the world.")
-    engine: str | None = Field(None, description="As the recipe's; None is the same.")
+    model_calls: int = Field(12, ge=1, description="Turns of one attempt at most.")
+    max_length: int = Field(1024, gt=1, description="Tokens of one attempt at most.")
 
 
 class _Shares(_Section):
@@ -253,7 +254,9 @@ class RejectStage(_Asking):
 
     kind: Literal["reject"]
     engine: str | None = Field(
-        None, description="Who attempts the questions; None is the model so far, by the recipe's."
+        None,
+        description="Who attempts the questions, such as http://127.0.0.1:8000/v1#teacher; None "
+        "is the model so far, by the recipe's.",
     )
     modes: ModeShares = ModeShares(react=1)
     attempts: int = Field(4, ge=1, description="At each question.")
@@ -305,9 +308,10 @@ class ResearcherRecipe(_Section):
     world: WorldSection | None = Field(None, description="Where it learns; or `documents`.")
     documents: DocumentsSection | None = None
     engine: str = Field(
-        "checkpoint",
-        description="What samples rollouts: the model itself in this process, or an engine that "
-        "serves it, like http://127.0.0.1:8000/v1#policy or ray:8:... .",
+        "{checkpoint}",
+        pattern=r"\{checkpoint\}",
+        description="What answers for the model in `reject` stages and evaluations; {checkpoint} "
+        "stands for the folder of the model so far: ray:8:{checkpoint}.",
     )
     stages: tuple[AgentStage, ...] = Field(min_length=1)
     eval: EvalSection = EvalSection()

@@ -19,6 +19,7 @@ from torch.utils.data import Sampler
 from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
+from hanol import models
 from hanol.errors import DataError
 from hanol.research._training._recipe import SftSettings
 from hanol.research._training._rollout import TokenSegment
@@ -26,6 +27,7 @@ from hanol.training import AtomicCheckpoints, MuonAdamW, last_checkpoint, parame
 
 _SORTED_TOGETHER = 6  # batches: rows of similar length, but not the same rows each epoch
 _IGNORED = -100
+_LOG_STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class SftResult:
     steps: int
     tokens: int
     rows: int
-    too_long: int
+    left_out: int  # too long, or nothing to learn
 
 
 def rows_of(segments: Sequence[TokenSegment]) -> list[SftRow]:
@@ -64,7 +66,7 @@ def train_sft(
     folder: str | Path,
     *,
     resume: bool = False,
-    on_step: Callable[[dict[str, float]], None] = lambda metrics: None,
+    on_step: Callable[[dict[str, Any]], None] = lambda line: None,
     on_eval: Callable[[int], Mapping[str, Any]] | None = None,
 ) -> SftResult:
     """Train a causal language model in place.
@@ -76,8 +78,8 @@ def train_sft(
         settings: How.
         folder: Of the stage: checkpoints and `metrics.jsonl`.
         resume: Go on from the folder's newest checkpoint, if there is one.
-        on_step: Told of loss and tokens at every logged step.
-        on_eval: Called with the tokens seen; what it returns is logged.
+        on_step: Told of every line of metrics.
+        on_eval: Called with the tokens seen; what it returns becomes a line of metrics.
 
     Raises:
         DataError: No row fits, or none has a token to learn from.
@@ -89,15 +91,20 @@ def train_sft(
     if not fitting:
         raise DataError(
             f"None of {len(rows)} rows can be learned from: they are longer than "
-            f"{settings.max_length} tokens, or nothing in them was written by the policy."
+            f"`max_length` ({settings.max_length}), or nothing in them was written by "
+            "the policy."
         )
     plan = _Plan([len(row.input_ids) for row in fitting], settings)
     trainer = _trainer(model, tokenizer, fitting, plan, folder)
     trainer.add_callback(_Log(folder, plan, on_step, on_eval))
     saved = last_checkpoint(folder) if resume else None
-    trainer.train(resume_from_checkpoint=None if saved is None else str(saved))
+    with models.no_progress_bars():  # one for each file of each checkpoint
+        trainer.train(resume_from_checkpoint=None if saved is None else str(saved))
     return SftResult(
-        len(plan.batches), plan.tokens_before[-1], len(fitting), len(rows) - len(fitting)
+        steps=len(plan.batches),
+        tokens=plan.tokens_before[-1],
+        rows=len(fitting),
+        left_out=len(rows) - len(fitting),
     )
 
 
@@ -119,8 +126,12 @@ class _Plan:
             if self.tokens_before[-1] >= settings.tokens:
                 break
 
-    def is_due(self, step: int, every: int) -> bool:
-        """Whether a multiple of `every` tokens was passed in step `step`, from 1; true at the end."""
+    def rate(self, step: int) -> float:
+        """Share of the peak rates at a step, from 0."""
+        return self.settings.rate(step, len(self.batches))
+
+    def passes(self, every: int, step: int) -> bool:
+        """Whether step `step`, from 1, reaches a multiple of `every` tokens, or is the last."""
         before, after = self.tokens_before[step - 1], self.tokens_before[step]
         return before // every < after // every or step == len(self.batches)
 
@@ -179,9 +190,8 @@ class _SftTrainer(AtomicCheckpoints, SFTTrainer):  # type: ignore[misc]
     ) -> torch.optim.lr_scheduler.LRScheduler:
         """Warm-up, constant, then a linear decay."""
         if self.lr_scheduler is None:
-            settings, steps = self.plan.settings, len(self.plan.batches)
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
-                optimizer or self.optimizer, lambda step: settings.rate(step, steps)
+                optimizer or self.optimizer, self.plan.rate
             )
         return self.lr_scheduler
 
@@ -189,25 +199,27 @@ class _SftTrainer(AtomicCheckpoints, SFTTrainer):  # type: ignore[misc]
 def _trainer(
     model: nn.Module, tokenizer: Any, rows: Sequence[SftRow], plan: _Plan, folder: Path
 ) -> Any:
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if plan.settings.batch_size % world:
+    settings = plan.settings
+    parts = int(os.environ.get("WORLD_SIZE", "1")) * settings.micro_batches
+    if settings.batch_size % parts:
         raise DataError(
-            f"`batch_size` is {plan.settings.batch_size}, which {world} processes cannot share."
+            f"`batch_size` is {settings.batch_size}: {parts} processes times micro-batches cannot "
+            "share it equally."
         )
     cuda = torch.cuda.is_available()
     args = SFTConfig(
         output_dir=str(folder),
         max_steps=len(plan.batches),
-        per_device_train_batch_size=plan.settings.batch_size // world,
+        per_device_train_batch_size=settings.batch_size // parts,
+        gradient_accumulation_steps=settings.micro_batches,
         max_length=None,
-        max_grad_norm=plan.settings.clip_norm,
-        logging_steps=10,
+        max_grad_norm=settings.clip_norm,
+        logging_steps=_LOG_STEPS,
         logging_nan_inf_filter=False,
-        eval_strategy="no",
-        save_strategy="no",  # the log says when, by tokens
-        seed=plan.settings.seed,
-        bf16=False,
-        gradient_checkpointing=False,
+        save_strategy="no",  # by tokens: see the log
+        seed=settings.seed,
+        bf16=settings.dtype == "bfloat16",
+        activation_checkpointing=settings.gradient_checkpointing,
         use_cpu=not cuda,
         dataloader_pin_memory=cuda,
         remove_unused_columns=False,
@@ -234,6 +246,11 @@ def _trainer(
     return trainer
 
 
+def _labels(row: SftRow) -> list[int]:
+    pairs = zip(row.input_ids, row.action_mask, strict=True)
+    return [token if acts else _IGNORED for token, acts in pairs]
+
+
 class _Log(TrainerCallback):
     """Metrics, evaluations and checkpoints, by tokens."""
 
@@ -241,7 +258,7 @@ class _Log(TrainerCallback):
         self,
         folder: Path,
         plan: _Plan,
-        on_step: Callable[[dict[str, float]], None],
+        on_step: Callable[[dict[str, Any]], None],
         on_eval: Callable[[int], Mapping[str, Any]] | None,
     ) -> None:
         self._file = folder / "metrics.jsonl"
@@ -258,13 +275,13 @@ class _Log(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Evaluate and save where it is time."""
         step, settings = state.global_step, self._plan.settings
-        if self._on_eval is not None and self._plan.is_due(step, settings.eval_tokens):
+        if self._on_eval is not None and self._plan.passes(settings.eval_tokens, step):
             model: nn.Module = kwargs["model"]
             model.eval()
             found = dict(self._on_eval(self._plan.tokens_before[step]))
             model.train()
             self._write(state, found)
-        control.should_save = self._plan.is_due(step, settings.save_tokens)
+        control.should_save = self._plan.passes(settings.save_tokens, step)
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any], **kwargs: Any
@@ -272,12 +289,12 @@ class _Log(TrainerCallback):
         """One line of metrics."""
         if "loss" in logs:
             found = {"loss": logs["loss"], "grad_norm": logs.get("grad_norm")}
-            self._on_step(self._write(state, found))
+            self._write(state, found)
 
-    def _write(self, state: Any, found: dict[str, Any]) -> dict[str, Any]:
+    def _write(self, state: Any, found: dict[str, Any]) -> None:
         line = {"step": state.global_step, "tokens": self._plan.tokens_before[state.global_step]}
         line |= found
         if state.is_world_process_zero:
             with self._file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
-        return line
+            self._on_step(line)

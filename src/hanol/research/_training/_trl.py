@@ -20,7 +20,7 @@ from hanol.research._batch import Task
 from hanol.research._training._batch_of_rollouts import is_lost
 from hanol.research._training._environment import ResearchEnvironment
 from hanol.research._training._grpo import PolicyEngine, plain_temperature
-from hanol.research._training._rollout import Rollout
+from hanol.research._training._rollout import Rollout, TokenSegment
 
 
 class TrlRollouts:
@@ -162,18 +162,18 @@ class TrlRollouts:
 
     def _columns(self, rollout: Rollout, filler: int) -> dict[str, Any]:
         """One rollout as TRL reads it; one that broke as a token that is not in the loss."""
+        segments = rollout.segments
         if rollout.reward is None:
-            ids, mask, logprobs, begin = (filler, filler), (False, False), (0.0, 0.0), 1
-        else:
-            if len(rollout.segments) != 1:
-                raise TrainingError(
-                    f"The rollout of {rollout.task.id!r} is {len(rollout.segments)} token "
-                    "sequences instead of one: the engine tells no token ids, or the chat template "
-                    "writes earlier turns otherwise than they were sampled. Use GrpoTrainer."
-                )
-            (segment,) = rollout.segments
-            ids, mask, logprobs = segment.input_ids, segment.action_mask, segment.logprobs
-            begin = mask.index(True)
+            segments = (TokenSegment((filler, filler), (False, False), (0.0, 0.0)),)
+        if len(segments) != 1:
+            raise TrainingError(
+                f"The rollout of {rollout.task.id!r} is {len(segments)} token sequences instead of "
+                "one: the engine tells no token ids, or the chat template writes earlier turns "
+                "otherwise than they were sampled. Use GrpoTrainer."
+            )
+        (segment,) = segments
+        ids, mask, logprobs = segment.input_ids, segment.action_mask, segment.logprobs
+        begin = mask.index(True) if any(mask) else 1
         in_loss = not (self._exclude and is_lost(rollout))
         return {
             "prompt_ids": list(ids[:begin]),
