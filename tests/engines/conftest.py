@@ -1,4 +1,4 @@
-"""Tiny random chat checkpoints: Llama, Qwen3 and Kimi-Linear, with tokenizers and templates."""
+"""Tiny random chat checkpoints of four kinds, with tokenizers and templates."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 from tokenizers import models as token_models
-from transformers import LlamaConfig, PreTrainedTokenizerFast, Qwen3Config
+from transformers import Lfm2Config, LlamaConfig, PreTrainedTokenizerFast, Qwen3Config
 
 from hanol import models
 
@@ -24,7 +24,8 @@ QWEN3 = (
     "{{ raise_exception('The system message must come first') }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
 )
-KINDS = ["llama", "qwen3", "kimi"]
+KINDS = ["llama", "qwen3", "lfm2", "kimi"]
+RECURRENT = {"lfm2", "kimi"}
 _SPECIAL = ["<|bos|>", "<|end|>", "<|start|>", "<think>", "</think>"]
 
 
@@ -62,6 +63,13 @@ def checkpoint(
         config = LlamaConfig(**common)
     elif kind == "qwen3":
         config = Qwen3Config(**common, head_dim=8)
+    elif kind == "lfm2":
+        layers = ["conv", "full_attention", "conv"]
+        config = Lfm2Config(
+            **{**common, "num_hidden_layers": 3},
+            layer_types=layers, conv_L_cache=4, conv_bias=True, block_auto_adjust_ff_dim=False,
+            tie_word_embeddings=False,
+        )  # fmt: skip
     else:
         config = models.kimi_config(
             vocab_size=len(text), hidden_size=32, num_layers=4, num_heads=2, head_dim=16,

@@ -159,3 +159,47 @@ def test_a_conversation_that_grows_is_kept_once() -> None:
     points = sorted(store.entries[0].points or {})
     assert points[0] == 2  # where other conversations part
     assert points[1:] == list(range(33, 40))
+
+
+IDS = st.lists(st.integers(0, 1), min_size=1, max_size=10)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(IDS, max_size=8), IDS)
+def test_the_store_finds_what_saves_the_most(sequences: list[list[int]], ids: list[int]) -> None:
+    store = PrefixStore(max_bytes=10**6)
+    for sequence in sequences:
+        store.put(entry(list(sequence)))
+    found, tokens = store.longest(ids)
+    assert tokens == max((entry(one).usable(ids) for one in sequences), default=0)
+    assert (found is None) == (tokens == 0)
+    kept = [one.ids for one in store.entries]
+    assert not any(a != b and b[: len(a)] == a for a in kept for b in kept)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(IDS, st.integers(1, 10)), max_size=8), IDS)
+def test_the_store_finds_the_last_usable_point(
+    sequences: list[tuple[list[int], int]], ids: list[int]
+) -> None:
+    store = PrefixStore(max_bytes=10**6)
+    entries = [entry(one, sorted({min(point, len(one)), len(one)})) for one, point in sequences]
+    most = max((one.usable(ids) for one in entries), default=0)
+    for one in entries:
+        store.put(one)
+    assert store.longest(ids)[1] == most
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(IDS, IDS), max_size=20))
+def test_a_full_store_keeps_its_books(steps: list[tuple[list[int], list[int]]]) -> None:
+    """Nothing that was forgotten is found, and memory is counted rightly."""
+    store = PrefixStore(max_bytes=12_000)
+    for new, asked in steps:
+        store.put(entry(new, [len(new)]))
+        found, tokens = store.longest(asked)
+        kept = store.entries
+        assert sum(one.nbytes for one in kept) == store._size <= 12_000
+        assert tokens == max((one.usable(asked) for one in kept), default=0)
+        assert found is None or any(found is one for one in kept)
+        assert set(store._through.values()) | set(store._points.values()) <= set(kept)

@@ -39,6 +39,13 @@ UnsafeOption = Annotated[
 IndexOption = Annotated[
     Path | None, typer.Option("--index", help="Folder of the index, if not FOLDER/.hanol.")
 ]
+CompactOption = Annotated[
+    bool,
+    typer.Option("--compact", help="Results in few words, for models with a small window."),
+]
+GreedyOption = Annotated[
+    bool, typer.Option("--greedy", help="The likeliest token each time, without a penalty.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -54,6 +61,7 @@ class Workshop:
         private: The web may be used next to the documents.
         unsafe: Python may run without isolation.
         python: Whether to offer Python; None offers it where it can be isolated.
+        compact: Only search and visit, in few words.
     """
 
     folder: str | None
@@ -63,6 +71,7 @@ class Workshop:
     private: bool = False
     unsafe: bool = False
     python: bool | None = None
+    compact: bool = False
 
     def library(self) -> "Library | None":
         """Open the documents."""
@@ -81,12 +90,17 @@ class Workshop:
         from hanol.research import (
             PythonInterpreter,
             WebPolicy,
+            compact_tools,
             local_tools,
             open_provider,
             sandbox_problem,
             web_tools,
         )
 
+        if self.compact:
+            if library is None or self.web is not None:
+                raise ResearchError("`--compact` is for documents: leave out `--web`.")
+            return compact_tools(library)
         tools: list[Tool] = []
         if self.web is not None:
             provider, policy = open_provider(self.web), WebPolicy(consent=self.private)
@@ -133,7 +147,7 @@ def workshop_of(
     Raises:
         ResearchError: There is no run, or its folder of documents is gone.
     """
-    from hanol.research import RunFolder
+    from hanol.research import CompactSearch, RunFolder
 
     started = RunFolder(run).started()
     if started.library is not None and not Path(started.library).is_dir():
@@ -149,4 +163,8 @@ def workshop_of(
         private=private,
         unsafe=unsafe,
         python="PythonInterpreter" in started.tools,
+        compact=any(
+            schema["description"] == CompactSearch.description
+            for schema in started.settings["schemas"]
+        ),
     )

@@ -14,6 +14,8 @@ import typer
 from typer.core import TyperGroup
 
 from hanol.cli._agent import (
+    CompactOption,
+    GreedyOption,
     IndexOption,
     JsonOption,
     ModelOption,
@@ -96,6 +98,8 @@ def ask(
     web: WebOption = None,
     private: PrivateOption = False,
     unsafe: UnsafeOption = False,
+    compact: CompactOption = False,
+    greedy: GreedyOption = False,
     index: IndexOption = None,
     out: Annotated[
         Path | None,
@@ -116,9 +120,10 @@ def ask(
     Example: hanol research notes "How are keys rotated?" --model http://localhost:8000/v1#qwen3
     """
     limits = _limits(max_calls, max_tokens, max_seconds, max_money, prompt_price, completion_price)
-    workshop = _workshop(folder, index, model, web, private, unsafe)
+    workshop = _workshop(folder, index, model, web, private, unsafe, compact)
     with reported(as_json=as_json), opened(workshop) as (library, engine, tools):
         options = _options(library, engine, tools, mode or ("markov" if heavy else "react"), limits)
+        options |= _sampling(greedy)
         options |= {"seed": seed, "system_prompt": _text(system_prompt_file)}
         options["today"] = today.date() if today else date.today()
         if dry_run:
@@ -252,6 +257,8 @@ def batch(
     web: WebOption = None,
     private: PrivateOption = False,
     unsafe: UnsafeOption = False,
+    compact: CompactOption = False,
+    greedy: GreedyOption = False,
     index: IndexOption = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the batch; named after QUESTIONS if left out.")
@@ -271,7 +278,7 @@ def batch(
     Example: hanol research batch notes questions.jsonl --model Qwen/Qwen3-4B --concurrency 4
     """
     limits = _limits(max_calls, max_tokens, max_seconds, max_money, prompt_price, completion_price)
-    workshop = _workshop(folder, index, model, web, private, unsafe)
+    workshop = _workshop(folder, index, model, web, private, unsafe, compact)
     with reported(as_json=as_json):
         from hanol.cli import _batch
         from hanol.research import read_tasks
@@ -282,6 +289,7 @@ def batch(
             options = _options(
                 library, engine, tools, mode or ("markov" if heavy else "react"), limits
             )
+            options |= _sampling(greedy)
             options |= {"seed": seed, "system_prompt": _text(system_prompt_file), "heavy": heavy}
             options["today"] = today.date() if today else None
             rows = _batch.run(tasks, workshop, (library, engine), place, options, concurrency, ray)
@@ -359,11 +367,17 @@ def _rollout_steps() -> "Callable[[int, Event], None]":
 
 
 def _workshop(
-    folder: Path, index: Path | None, model: str, web: str | None, private: bool, unsafe: bool
+    folder: Path,
+    index: Path | None,
+    model: str,
+    web: str | None,
+    private: bool,
+    unsafe: bool,
+    compact: bool,
 ) -> Workshop:
     # Absolute, because workers of Ray stand elsewhere.
     place = None if index is None else str(index.absolute())
-    return Workshop(str(folder.absolute()), place, model, web, private, unsafe)
+    return Workshop(str(folder.absolute()), place, model, web, private, unsafe, compact=compact)
 
 
 def _limits(
@@ -391,6 +405,12 @@ def _options(
 
     budget = Researcher(library, engine, mode=mode, tools=tools).settings.budget
     return {"mode": mode, "tools": tools, "budget": replace(budget, **limits)}
+
+
+def _sampling(greedy: bool) -> dict[str, Any]:
+    from hanol.research import GREEDY
+
+    return {"sampling": GREEDY} if greedy else {}
 
 
 def _text(path: Path | None) -> str | None:

@@ -11,7 +11,7 @@ from hanol import decoding, models
 from hanol.engines._chat import CHATML, ChatTokens
 from hanol.engines._engine import ChatRequest, Completion, Message
 from hanol.engines._job import Job
-from hanol.engines._together import check_request, EngineBase
+from hanol.engines._together import EngineBase, check_request
 from hanol.engines._worker import Worker
 from hanol.errors import EngineError
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from hanol.engines._engine import ChatRequest, Completion, Message
 from hanol.engines._replies import estimate, is_passing, logprobs, message, refused_parameter
-from hanol.engines._together import check_request, EngineBase, cut_at_stop
+from hanol.engines._together import EngineBase, check_request, cut_at_stop
 from hanol.errors import EngineError, require
 
 _log = logging.getLogger(__name__)

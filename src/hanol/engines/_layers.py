@@ -1,7 +1,7 @@
 """Layers of a cache whose rows have lengths of their own, for one new token a row.
 
-Shape suffixes: B rows, L tokens of the longest row, H heads, D width of a key, R of a latent, V of a
-value, K of a key of a recurrent layer, W window, C channels.
+Shape suffixes: B rows, T new tokens, L tokens of the longest row, R width of a latent; in brackets
+also H heads and D width of a key or value.
 """
 
 from typing import Any, NamedTuple

@@ -17,7 +17,7 @@ from hanol.engines._chat import common_prefix
 _MOST_POINTS = 8  # of a sequence: its first, which others share, and its last
 
 
-@dataclass
+@dataclass(eq=False)
 class Prefix:
     """A sequence that went through the model.
 
@@ -135,7 +135,7 @@ def _take_points(longer: Prefix, shorter: Prefix) -> None:
         longer.points = dict(kept)
 
 
-_factors_T: Any = np.zeros(0, np.uint64)
+_factors: Any = np.zeros(0, np.uint64)
 
 
 def prefix_sums(ids: Sequence[int]) -> list[int]:
@@ -143,11 +143,11 @@ def prefix_sums(ids: Sequence[int]) -> list[int]:
 
     The sum of each token times a random factor of its place, modulo 2^64.
     """
-    global _factors_T
-    if len(_factors_T) < len(ids):
+    global _factors
+    if len(_factors) < len(ids):
         # Drawn anew from the same seed: the factors that are there already stay as they are.
         count = 2 * len(ids) + 1024
-        _factors_T = np.random.default_rng(0).integers(0, 1 << 64, size=count, dtype=np.uint64)
+        _factors = np.random.default_rng(0).integers(0, 1 << 64, size=count, dtype=np.uint64)
     tokens_T = np.asarray(ids, np.uint64) + np.uint64(1)
-    sums: list[int] = np.cumsum(tokens_T * _factors_T[: len(ids)]).tolist()
+    sums: list[int] = np.cumsum(tokens_T * _factors[: len(ids)]).tolist()
     return sums

@@ -10,7 +10,12 @@ import torch
 from torch import Tensor
 
 from hanol.engines._layers import (
-    Contents, Ends, chunk_cache, contents, has_own_mask, step_cache,
+    Contents,
+    Ends,
+    chunk_cache,
+    contents,
+    has_own_mask,
+    step_cache,
 )  # fmt: skip
 
 _ROOM = 64  # tokens that a longest row may grow before buffers are laid out anew

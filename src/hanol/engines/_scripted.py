@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hanol.engines._engine import ChatRequest, Completion, Message
-from hanol.engines._together import check_request, EngineBase, cut_at_stop
+from hanol.engines._together import EngineBase, check_request, cut_at_stop
 from hanol.errors import EngineError
 
 _BYTES_PER_TOKEN = 4

@@ -8,15 +8,10 @@ from hanol.errors import EngineError
 
 
 class EngineBase:
-    """What engines have in common.
+    """What engines have in common; they set their name and window."""
 
-    Args:
-        name: What opens the engine again.
-        window: Tokens that prompt and answer may have together, if known.
-    """
-
-    def __init__(self, name: str, window: int | None) -> None:
-        self._name, self._window = name, window
+    _name: str
+    _window: int | None
 
     @property
     def name(self) -> str:

@@ -55,7 +55,7 @@ class Worker:
         self._truncation = model.config.serving()[0] if self._heads else "hard"
         self._slices = "logits_to_keep" in signature(model.forward).parameters
         self._store = PrefixStore(cache_bytes)
-        self._epoch = 0  # of the weights
+        self._epoch = self._stored = 0  # of the weights, now and in the store
         self._running: list[Job] = []  # by row
         self._queued: deque[Job] = deque()
         self._waiting: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
@@ -109,12 +109,8 @@ class Worker:
 
     @torch.inference_mode()
     def _run(self) -> None:
-        epoch = self._epoch
         while not self._closed:
             try:
-                if epoch != self._epoch:
-                    epoch = self._epoch
-                    self._store.clear()
                 self._leave([i for i, job in enumerate(self._running) if job.future.cancelled()])
                 self._admit()
                 for _ in range(1 + len(self._running) // _ROWS_A_CHUNK):
@@ -128,6 +124,9 @@ class Worker:
     def _admit(self) -> None:
         """Give free places to those who wait, in their order."""
         self._hear()
+        if self._stored != self._epoch:
+            self._stored = self._epoch
+            self._store.clear()
         held: list[Job] = []
         while self._queued and len(self._running) < self._max_batch:
             job = self._queued.popleft()

@@ -10,6 +10,7 @@ from hanol.research._budget import Budget
 from hanol.research._bwrap import Limits, sandbox_problem
 from hanol.research._call import ToolCall
 from hanol.research._checked import Sentence
+from hanol.research._compact import CompactSearch, CompactVisit, compact_tools
 from hanol.research._escape import escape_observation, fence_observation
 from hanol.research._events import (
     ContextRestarted,
@@ -46,7 +47,7 @@ from hanol.research._replay import (
 from hanol.research._report import write_report
 from hanol.research._researcher import Researcher
 from hanol.research._rollouts import aheavy_research, heavy_research, synthesize
-from hanol.research._run import Sampling
+from hanol.research._run import GREEDY, Sampling
 from hanol.research._samples import (
     OfficialRun,
     Sample,
@@ -68,7 +69,10 @@ from hanol.research._web import WebPolicy
 
 __all__ = [
     "DEFAULT_TOOLS",
+    "GREEDY",
     "Budget",
+    "CompactSearch",
+    "CompactVisit",
     "ContextRestarted",
     "Event",
     "Limits",
@@ -113,6 +117,7 @@ __all__ = [
     "arun_batch",
     "arun_python",
     "call_title",
+    "compact_tools",
     "escape_observation",
     "evaluate_formalization",
     "event_adapter",

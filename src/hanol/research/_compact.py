@@ -1,7 +1,7 @@
 """Search and visit in few words: one line a result, for models with a small window.
 
 A causal model looks up what it has read the key of, so a line says what the page is and its best
-sentence first, and ends with the link. Names and schemas are those of the full tools. Only what
+sentence first, and ends with the link. Names and arguments are those of the full tools. Only what
 was visited is numbered, and so can be cited.
 """
 
@@ -33,7 +33,7 @@ class CompactSearch:
     """
 
     name = SEARCH.name
-    description = SEARCH.description
+    description = f"{SEARCH.description} Each hit is one line."
     parameters = SEARCH.parameters
 
     def __init__(self, *, k: int = 5, shuffle: int | None = None) -> None:
@@ -64,7 +64,7 @@ class CompactVisit:
     """Opens documents of the library, by address or path, and shows them whole."""
 
     name = VISIT.name
-    description = VISIT.description
+    description = f"{VISIT.description} Shows the whole document."
     parameters = VISIT.parameters
 
     async def run(self, arguments: Mapping[str, Any], context: ToolContext) -> Observation:

@@ -51,6 +51,10 @@ class Sampling:
     max_tokens: int = 10_000
 
 
+# The likeliest token each time; a penalty would keep a model from copying what it has read.
+GREEDY = Sampling(temperature=0.0, top_p=1.0, presence_penalty=0.0)
+
+
 @dataclass(frozen=True)
 class Settings:
     """Everything about a run that is not its question, its model or its library.
@@ -151,11 +155,12 @@ class Run:
         self._fence = hashlib.sha256(f"fence {run_id}".encode()).hexdigest()[:12]
         self.prompt_limit = self._prompt_limit()
         base = journal.count(system) + journal.count(question)
-        if base + ANSWER_RESERVE > self.prompt_limit:
+        reserve = min(ANSWER_RESERVE, self.prompt_limit // 4)  # small windows have small answers
+        if base + reserve > self.prompt_limit:
             raise ResearchError(
                 f"System prompt and question have {base} tokens, but prompts may have only "
                 f"{self.prompt_limit} (window of {journal.engine.name!r} and `context_tokens` of "
-                f"the budget), and {ANSWER_RESERVE} are needed besides. Use a model with a longer "
+                f"the budget), and {reserve} are needed besides. Use a model with a longer "
                 "window, fewer tools or a shorter question."
             )
         room = (self.prompt_limit - base) // 2

@@ -283,9 +283,7 @@ def test_a_set_with_answers_that_are_not_unique_is_refused() -> None:
     good = SynthQuestion("1", "Who?", ("c",), (("C@a", "knows", "V@1"), ("V@1", "likes", "?")))
     many = SynthQuestion("2", "Which?", ("c",), (("V@1", "likes", "?"),))
     check_questions([good, SynthQuestion("3", "What?", tuple("EcbD"), many.formalization)], GRAPH)
-    with pytest.raises(
-        DataError, match=r"1 of 2 questions .* not unique.*'Which\?'.*4 fit: b, c, d, e"
-    ):
+    with pytest.raises(DataError, match=r"1 of 2 .* not unique.*'Which\?'.*4 fit: b, c, d, e"):
         check_questions([good, many], GRAPH)
     check_questions([good, many])  # nothing is known about what they are made from
     twice = SynthQuestion("4", "who", ("e",))

@@ -4,9 +4,9 @@
 
 For each turn of an undisturbed rollout, a child kills itself with signal 9 when the turn has been
 "drawn" (nothing of it was written), "torn" (half of its tokens were written), "kept" (its tokens,
-but not its event) or "logged" (its event too). A second child goes on,
-a third reads the finished rollout back. Children are forked, so that
-hanol is imported once. Results are in "done.json" of each folder, calls in "calls.txt".
+but not its event) or "logged" (its event too). A second child goes on, a third reads the finished
+rollout back. Children are forked, so that hanol is imported once. Results are in "done.json" of
+each folder, calls in "calls.txt".
 """
 
 import asyncio

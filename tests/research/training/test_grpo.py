@@ -260,6 +260,18 @@ def test_an_engine_with_other_weights_is_noticed(tmp_path: Path) -> None:
     asyncio.run(engine.aclose())
 
 
+def test_weights_that_became_no_numbers_end_the_run(tmp_path: Path) -> None:
+    trainer = tiny.make_trainer(tmp_path, steps=3)
+
+    def spoil(line: dict[str, float]) -> None:
+        with torch.no_grad():
+            next(trainer.model.parameters()).fill_(math.nan)
+
+    with pytest.raises(TrainingError, match="All 8 rollouts of step 2 broke.*NaN"):
+        trainer.train(spoil)
+    assert trainer.step == 1
+
+
 @pytest.mark.parametrize(
     "sampling",
     [

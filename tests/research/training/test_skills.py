@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 
 from hanol.engines import ChatRequest, Engine, ScriptedEngine
-from hanol.research import Mode
+from hanol.research import Mode, Tool
+from hanol.research._compact import compact_tools
 from hanol.research._training._environment import WorldEnvironment
 from hanol.research._training._expert import Expert
 from hanol.research._training._rollout import Rollout
+from hanol.research._training._simulate import UnreliableTool
 from hanol.research._training._skills import (
     Skill,
     SkillRate,
@@ -18,6 +20,7 @@ from hanol.research._training._skills import (
     skill_rates,
     visit_rates,
 )
+from hanol.retrieval import Library
 from hanol.worlds import Encyclopedia, Question
 
 
@@ -182,6 +185,15 @@ def test_full_addresses_are_the_pages_that_they_lead_to(
     assert address.startswith("doc://")
     turns = [call("visit", url=address, goal="it"), "<answer>rain</answer>"]
     assert rates(environment, turns, question)["right page"] == SkillRate(1, 1)
+
+
+def test_a_visit_that_failed_is_none(world: Encyclopedia, question: Question) -> None:
+    def flaky(library: Library) -> Sequence[Tool]:
+        return [UnreliableTool(tool, failures=1.0) for tool in compact_tools(library)]
+
+    turns = [visit(world, question.path[0]), "<answer>rain</answer>"]
+    with WorldEnvironment(world, tools=flaky) as environment:
+        assert rates(environment, turns, question)["right page"] == SkillRate(0, 1)
 
 
 def test_values_are_found_as_whole_words_however_they_are_spaced(

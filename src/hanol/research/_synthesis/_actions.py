@@ -125,7 +125,7 @@ async def areason(
     """Ask a model to derive the answers from the documents that hold them, in up to two passes.
 
     Args:
-        questions: Those without sources are left out.
+        questions: Those without sources in the library are left out.
         library: The documents.
         model: Writes the chains.
         is_right: What counts; None compares with the answer, or with the set of answers.
@@ -135,7 +135,11 @@ async def areason(
         EngineError: The model did not answer; answers so far are kept.
     """
     judge = is_right or (lambda question, text: question.is_right(text))
-    waiting = [question for question in questions if question.sources]
+    waiting = [
+        question
+        for question in questions
+        if question.sources and all(source.startswith("doc://") for source in question.sources)
+    ]
     rows: list[Row] = []
     for number in range(_PASSES):
         passages = {question.id: _gold(question, library) for question in waiting}

@@ -154,7 +154,7 @@ class Expert:
         if not question.clauses:
             found = any(title == page.title for _, title, _ in hits)
             return _link(page) if found else "no"
-        [(_, wanted, value)] = question.clauses
+        [(_, _, value)] = question.clauses
         said = []
         for number, title, _ in hits:
             hit = self._pages[title]

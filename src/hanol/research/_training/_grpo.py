@@ -286,6 +286,7 @@ def _facts(rollout: Rollout) -> Metrics:
         "lost": float(is_lost(rollout)),
         "error_turns": float(sum(isinstance(event, TurnRejected) for event in rollout.events)),
         "turns": float(len(rollout.turns)),
+        "segments": float(len(rollout.segments)),
         "tokens": float(sum(len(turn.token_ids) for turn in rollout.turns)),
     }
 

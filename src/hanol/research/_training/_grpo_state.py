@@ -49,7 +49,11 @@ def save(
     path = folder / "checkpoints" / f"step-{step}"
     part = path.with_name(f".writing-{path.name}")
     shutil.rmtree(part, ignore_errors=True)
-    state = {"step": step, "settings": settings.model_dump(), "curation": curation.state_dict()}
+    state = {
+        "step": step,
+        "settings": settings.model_dump(mode="json"),
+        "curation": curation.state_dict(),
+    }
     try:
         models.save(model, part, tokenizer)
         with (part / _OPTIMIZER).open("wb") as file:
@@ -93,7 +97,7 @@ def load_latest(
     step = 0
     if found:
         state = json.loads((found[-1] / _STATE).read_text("utf-8"))
-        _check_settings(state["settings"], settings.model_dump(), folder)
+        _check_settings(state["settings"], settings.model_dump(mode="json"), folder)
         stored = models.load_model(found[-1], dtype=model.dtype)
         model.load_state_dict(stored.state_dict())
         optimizer.load_state_dict(torch.load(found[-1] / _OPTIMIZER, weights_only=True))

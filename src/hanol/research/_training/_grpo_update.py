@@ -146,7 +146,8 @@ class Updater:
         found["loss"] += float(loss.detach())
         found["entropy"] += float(entropy_BL[batch.action_BL].sum())
         found["clipped"] += float(((ratio < 1 - low) | (ratio > 1 + high)).sum())
-        found["deviation"] = max(found["deviation"], float(difference.abs().max()))
+        worst = difference.abs().nan_to_num(nan=math.inf).max()
+        found["deviation"] = max(found["deviation"], float(worst))
         found["actions"] += len(difference)
 
     def _add_up_gradients(self) -> None:

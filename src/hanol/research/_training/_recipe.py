@@ -92,10 +92,13 @@ class EvalSection(_Section):
         1_000_000, ge=1, description="Trained tokens between evaluations in a stage; None for none."
     )
     questions: int = Field(200, ge=1, description="Of each number of hops.")
+    glance: int = Field(20, ge=1, description="The same, for evaluations in a stage.")
     seed: int = Field(12345, description="Of the world and its questions.")
     entities: int = Field(1000, ge=16, le=5000, description="Pages of the world.")
     model_calls: int = Field(12, ge=1, description="Turns of one attempt at most.")
-    max_length: int = Field(1024, gt=1, description="Tokens of one attempt at most.")
+    max_length: int = Field(
+        2048, ge=2048, description="Tokens of one attempt at most; 1,024 are kept for its answer."
+    )
 
 
 class _Shares(_Section):
@@ -127,6 +130,14 @@ class ModeShares(_Shares):
     react: Share = 0.0
     markov: Share = 0.0
     resum: Share = 0.0
+
+    @property
+    def by_mode(self) -> dict[Mode, float]:
+        """The modes that have a share."""
+        shares: dict[Mode, float] = {
+            "react": self.react, "markov": self.markov, "resum": self.resum
+        }  # fmt: skip
+        return {mode: share for mode, share in shares.items() if share > 0}
 
 
 class DataFiles(_Section):
@@ -245,7 +256,9 @@ class _Asking(_Named):
     described: float | None = Field(None, ge=0, le=1, description="Likewise.")
     temperature: float = Field(1.0, gt=0, description="Of the sampling.")
     model_calls: int = Field(12, ge=1, description="Turns of one attempt at most.")
-    max_length: int = Field(1024, gt=1, description="Tokens of one attempt at most.")
+    max_length: int = Field(
+        2048, ge=2048, description="Tokens of one attempt at most; 1,024 are kept for its answer."
+    )
     entities: int = Field(1000, ge=16, le=5000, description="Pages of its world.")
 
 

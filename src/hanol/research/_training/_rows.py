@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -242,7 +243,7 @@ def _expert_attempts(
         seed=seed + number // section.worlds,
     )
     expert = Expert(world, questions, detours=section.detours)
-    modes = _by_share(questions, stage.modes.model_dump(), f"{seed} {number}")
+    modes = _by_share(questions, stage.modes.by_mode, f"{seed} {number}")
     attempts: list[Attempt] = []
     for mode, asked in modes.items():
         with WorldEnvironment(
@@ -265,8 +266,6 @@ def _by_share(
     questions: Sequence[Question], shares: Mapping[Mode, float], key: str
 ) -> dict[Mode, list[Question]]:
     """Each question in one mode, every kind of question in all of them."""
-    from random import Random
-
     rng = Random(f"modes {key}")  # noqa: S311 - a choice, no secret
     chosen = rng.choices(list(shares), list(shares.values()), k=len(questions))
     found: dict[Mode, list[Question]] = {}

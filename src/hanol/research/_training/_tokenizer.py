@@ -39,12 +39,12 @@ _PIECES = (
     *("(none yet)", "\n\n# Note\n", FORCED_ANSWER),
 )
 # Words of thoughts, and of results that are no page.
-_WORDS = "need yes no none again results page search failed try ;".split()
+_WORDS = ["need", "yes", "no", "none", "again", "results", "page", "search", "failed", "try", ";"]
 _CITED = 40
 _DIGITS = tuple(f"-{number:02d}" for number in range(100))  # the second half of "doc-12-34.md"
 _LINK, _END_LINK = "](doc-", ".md)"
 # In this order: a number in brackets, the parts of a link, then words, numbers and marks.
-_TOKEN = r"\[\d+\]|\]\(doc-|\.md\)|(?<=\d\d)-\d\d|[A-Za-z]+|\d+|[^\sA-Za-z\d]"
+_PIECE_OF_TEXT = r"\[\d+\]|\]\(doc-|\.md\)|(?<=\d\d)-\d\d|[A-Za-z]+|\d+|[^\sA-Za-z\d]"
 # What the loop puts around results says nothing here, and is different in every run.
 _FENCE = r"\[data [0-9a-f]{12} from \w+: content, not instructions\]|\[end [0-9a-f]{12}\]"
 _JOINTS = (
@@ -66,7 +66,7 @@ _TEMPLATE = (
 )
 
 
-def encyclopedia_tokenizer(max_length: int = 2048) -> PreTrainedTokenizerFast:
+def encyclopedia_tokenizer(max_length: int = 4096) -> PreTrainedTokenizerFast:
     """Make the tokenizer; it is the same every time.
 
     Args:
@@ -85,10 +85,10 @@ def encyclopedia_tokenizer(max_length: int = 2048) -> PreTrainedTokenizerFast:
         )
     )
     tokenizer = Tokenizer(
-        WordLevel({word: number for number, word in enumerate(words)}, unk_token="<|unk|>")
+        WordLevel({word: number for number, word in enumerate(words)}, unk_token="<|unk|>")  # noqa: S106
     )
     tokenizer.normalizer = normalizers.Replace(Regex(_FENCE), "")
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_TOKEN), "removed", invert=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_PIECE_OF_TEXT), "removed", invert=True)
     # Spaces between all tokens, then those taken out that would break an address or look odd.
     tokenizer.decoder = decoders.Sequence(
         [
@@ -108,4 +108,3 @@ def encyclopedia_tokenizer(max_length: int = 2048) -> PreTrainedTokenizerFast:
         chat_template=_TEMPLATE,
         clean_up_tokenization_spaces=False,
     )
-

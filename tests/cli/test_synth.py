@@ -1,0 +1,258 @@
+"""`hanol synth`: files that other commands read, exit codes, and a killed run that goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from hanol.cli.synth import app
+from hanol.research import RunFolder, read_official_runs, read_tasks, read_webshaper
+
+runner = CliRunner()
+WORLD = "encyclopedia:7"
+PAGES = {
+    "ada.md": "# Ada Bel\n\nAda Bel was born in [Port Ems](ems.md). She won Silver Oar.\n",
+    "ems.md": "# Port Ems\n\nPort Ems was governed by [Cyr Dun](cyr.md).\n",
+    "cyr.md": "# Cyr Dun\n\nCyr Dun was born in [Low Gate](gate.md).\n",
+    "gate.md": "# Low Gate\n\nLow Gate was governed by [Ada Bel](ada.md).\n",
+    "oar.md": "# Silver Oar\n\nSilver Oar is old.\n",
+}
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Path:
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    for name, text in PAGES.items():
+        (folder / name).write_text(text, "utf-8")
+    return folder
+
+
+def invoke(*arguments: object) -> Result:
+    return runner.invoke(app, [*map(str, arguments)], catch_exceptions=False)
+
+
+def script(path: Path, *rows: dict[str, Any]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return f"scripted:{path}"
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def test_from_a_folder_to_questions(notes: Path) -> None:
+    done = invoke("questions", notes, "--n", 5, "--hops", "1,2")
+    assert done.exit_code == 0, done.output
+    assert "is not indexed yet: indexing it first" in done.stderr
+    place = notes / ".hanol" / "synth"
+    assert f"questions: {place / 'questions.jsonl'}" in done.stdout
+    tasks = read_tasks(place / "questions.jsonl")
+    assert [task.question for task in tasks] == [
+        t.question for t in read_webshaper(place / "webshaper.jsonl")
+    ]
+    first = (place / "questions.jsonl").read_bytes()
+    again = invoke("questions", notes, "--n", 5, "--hops", "1,2", "--json")
+    summary = json.loads(again.stdout)
+    assert (place / "questions.jsonl").read_bytes() == first
+    assert summary["kept"] == len(tasks) == 5
+    assert summary["drawn"] == 5 + sum(summary["dropped"].values())
+    assert summary["extracted"] is None
+
+
+def test_a_world_its_expert_and_its_training_data(tmp_path: Path) -> None:
+    out = tmp_path / "synth"
+    done = invoke("questions", WORLD, "--n", 6, "--entities", 60, "--out", out, "--json")
+    assert json.loads(done.stdout)["kept"] == 6
+    file = out / "questions.jsonl"
+    # The report beside the questions knows how large the world was.
+    done = invoke("trajectories", WORLD, file, "--model", "expert", "--n", 1, "--json")
+    assert done.exit_code == 0, done.output
+    summary = json.loads(done.stdout)
+    assert summary["right"] == summary["solved"] == summary["questions"] == 6
+    place = out / "trajectories"
+    assert len(read_official_runs(place / "trajectories.jsonl")) == 6
+    assert {row["kind"] for row in rows(place / "sft.jsonl")} == {"trajectory"}
+    kinds = [row["kind"] for row in rows(place / "midtrain.jsonl")]
+    assert {kind: kinds.count(kind) for kind in kinds} == {
+        kind: count for kind, count in summary["rows"].items() if kind != "trajectory"
+    }
+    assert set(kinds) == {"planning", "reasoning", "decision"}
+
+
+def test_questions_of_another_world_are_refused(tmp_path: Path) -> None:
+    out = tmp_path / "synth"
+    invoke("questions", WORLD, "--n", 3, "--entities", 60, "--out", out)
+    other = invoke(
+        *("trajectories", "encyclopedia:8", out / "questions.jsonl", "--model", "expert"),
+        *("--entities", 60, "--json"),
+    )
+    assert other.exit_code == 1
+    error = json.loads(other.stdout)["error"]
+    assert error["kind"] == "DataError"
+    assert "3 of 3 questions have answers that are not unique" in error["message"]
+
+
+def test_a_model_extracts_words_and_knows_by_heart(notes: Path, tmp_path: Path) -> None:
+    fact = [{"subject": "Silver Oar", "relation": "is", "object": "old"}]
+    model = script(
+        tmp_path / "model.jsonl",
+        {"match": "Silver Oar is old", "text": json.dumps(fact)},
+        {"match": "# Passage", "text": "I do not know."},
+        {"match": "# Puzzle", "text": "Which is it?"},
+        {"match": "from what you know", "text": "Port Ems"},
+    )
+    done = invoke(
+        *("questions", notes, "--n", 50, "--hops", 1, "--model", model),
+        *("--closed-book-model", model, "--json"),
+    )
+    assert done.exit_code == 0, done.output
+    summary = json.loads(done.stdout)
+    assert summary["extracted"] == {
+        "passages": 5,
+        "unreadable": 4,
+        "facts": 1,
+        "unsupported": 0,
+        "unusable": 0,
+    }
+    assert summary["dropped"]["closed_book"] > 0
+    assert summary["refused_wordings"] == summary["kept"]
+    found = rows(notes / ".hanol" / "synth" / "questions.jsonl")
+    assert "old" in [row["answer"] for row in found]
+    assert "Port Ems" not in [row["answer"] for row in found]
+    plain = invoke(
+        *("questions", notes, "--n", 50, "--hops", 1, "--model", model),
+        *("--closed-book-model", model),
+    )
+    assert f"dropped: {summary['dropped']['closed_book']} closed book" in plain.stdout
+    assert "50 were wanted" in plain.stderr
+    assert "4 unreadable" in plain.stdout
+
+
+def test_failed_runs_are_counted_and_the_exit_code_tells(notes: Path, tmp_path: Path) -> None:
+    file = tmp_path / "q.jsonl"
+    script(
+        file, {"id": "1", "question": "Say a?", "answer": "a"}, {"question": "b?", "answer": "b"}
+    )
+    model = script(
+        tmp_path / "model.jsonl",
+        {"match": "Say a", "text": "<think>It is a, I know.</think><answer>a</answer>"},
+    )
+    done = invoke("trajectories", notes, file, "--model", model, "--n", 2, "--json")
+    assert done.exit_code == 1
+    summary = json.loads(done.stdout)
+    assert (summary["right"], summary["failed"], summary["attempts"]) == (2, 2, 4)
+    assert summary["first_failure"].startswith("EngineError: ")
+    plain = invoke("trajectories", notes, file, "--model", model, "--n", 2)
+    assert plain.exit_code == 1
+    assert "2 of 4 runs are right, 2 failed; 1 of 2 questions are solved" in plain.stdout
+    assert "failed: EngineError" in plain.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["questions", "{notes}", "--hops", "1,x"], 2, "no list of numbers"),
+        (["questions", "{notes}", "--level", "3"], 2, "--level"),
+        (["questions", "{notes}", "--hops", "6"], 1, "`hops` is (6,)"),
+        (["questions", "{notes}/none"], 1, "There is no folder"),
+        (["questions", "encyclopedia:x"], 1, "There is no folder"),
+        (["trajectories", "{notes}", "{notes}/none.jsonl", "--model", "m"], 1, "could not be read"),
+    ],
+    ids=lambda value: "-".join(value[:1] + value[2:]) if isinstance(value, list) else None,
+)
+def test_wrong_usage(notes: Path, arguments: list[str], code: int, message: str) -> None:
+    done = invoke(*(argument.replace("{notes}", str(notes)) for argument in arguments))
+    assert done.exit_code == code, done.output
+    assert message in " ".join(done.stderr.split())
+
+
+COMMAND = "from hanol.cli.synth import app; app()"
+
+
+def start(*arguments: object) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def kill_when(process: "subprocess.Popen[bytes]", *, there_is: Any) -> None:
+    until = time.monotonic() + 60
+    while process.poll() is None and not there_is():
+        assert time.monotonic() < until
+        time.sleep(0.002)
+    assert process.poll() is None, process.communicate()
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def test_killed_trajectories_go_on_and_end_the_same(notes: Path, tmp_path: Path) -> None:
+    file = tmp_path / "q.jsonl"
+    script(file, *({"id": str(n), "question": f"Who is {n}?", "answer": "Ada"} for n in range(6)))
+    call = json.dumps({"name": "search", "arguments": {"query": ["Ada Bel"]}})
+    model = script(
+        tmp_path / "model.jsonl",
+        {"text": f"<think>Look.</think><tool_call>{call}</tool_call>", "latency": 0.05},
+        {"text": "<answer>Ada</answer>", "latency": 0.05},
+    )
+    common = ("trajectories", notes, file, "--model", model, "--n", 2, "--concurrency", 2)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert invoke(*common, "--out", whole).exit_code == 0
+
+    def logs() -> list[Path]:
+        return sorted(killed.glob("runs/*/events.jsonl"))
+
+    kill_when(start(*common, "--out", killed), there_is=lambda: len(logs()) >= 6)
+    ended = {log: log.read_bytes() for log in logs() if RunFolder(log.parent).answer}
+    assert 0 < len(ended) < 12
+    done = start(*common, "--out", killed)
+    output, problems = done.communicate(timeout=60)
+    assert done.returncode == 0, problems
+    assert b"12 of 12 runs are right" in output
+    assert {log: log.read_bytes() for log in ended} == ended
+    for name in ("trajectories.jsonl", "sft.jsonl", "midtrain.jsonl"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes()
+        assert (killed / name).stat().st_size > 0
+
+
+def test_an_interruption_says_how_to_go_on(notes: Path, tmp_path: Path) -> None:
+    file = tmp_path / "q.jsonl"
+    script(file, {"question": "Who?", "answer": "Ada"})
+    model = script(tmp_path / "model.jsonl", {"text": "<answer>Ada</answer>", "latency": 30})
+    out = tmp_path / "out"
+    process = start("trajectories", notes, file, "--model", model, "--out", out)
+    until = time.monotonic() + 60
+    while not list(out.glob("runs/*/events.jsonl")):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    output, problems = process.communicate(timeout=20)
+    assert process.returncode == 130, problems
+    assert problems.endswith(b"interrupted; the same command goes on where it was\n")
+    assert output == b""
+
+
+def test_killed_questions_ask_the_model_nothing_twice(notes: Path, tmp_path: Path) -> None:
+    model = script(tmp_path / "model.jsonl", {"match": "", "text": "[]", "latency": 0.1})
+    place = notes / ".hanol" / "synth"
+    common = ("questions", notes, "--n", 3, "--hops", 1, "--model", model, "--concurrency", 1)
+    log = place / "replies.jsonl"
+    kill_when(start(*common), there_is=lambda: log.exists() and log.read_bytes().count(b"\n") >= 2)
+    before = log.read_bytes()
+    done = start(*common)
+    done.communicate(timeout=60)
+    assert done.returncode == 0
+    whole = before[: before.rfind(b"\n") + 1]
+    assert log.read_bytes().startswith(whole)
+    keys = [row["request"] for row in rows(log)]
+    assert len(keys) == len(set(keys)) == 5 + 3  # passages, then wordings
