@@ -275,7 +275,7 @@ def _exact_counter(tokenizer: str | None) -> Any:
     from hanol.models import load_tokenizer
 
     chat = ChatTokens(load_tokenizer(tokenizer), None, tokenizer)
-    return lambda messages: len(chat.encode(chat.render(messages)))
+    return lambda messages: len(chat.encode(chat.render(messages)).ids)
 
 
 def _is_loopback(host: str) -> bool:

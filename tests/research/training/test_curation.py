@@ -57,6 +57,15 @@ def test_a_mastered_question_is_dropped_and_replaced() -> None:
     assert sorted(names(curation.draw(2))) == ["q1", "q2"]
 
 
+def test_a_dropped_question_is_not_drawn_in_the_pass_that_has_begun() -> None:
+    curation = probed(Curation(tasks(3), size=3), q0=MIXED, q1=MIXED, q2=MIXED)
+    (drawn,) = names(curation.draw(1))
+    dropped, kept = sorted({"q0", "q1", "q2"} - {drawn})
+    curation.learn({dropped: RIGHT})
+    assert names(curation.draw(1)) == [kept]
+    assert sorted(names(curation.draw(3))) == sorted([drawn, kept])
+
+
 def test_a_partly_broken_group_is_judged_by_the_rest() -> None:
     curation = probed(Curation(tasks(2), size=2), q0=MIXED, q1=MIXED)
     curation.learn({"q0": [], "q1": [1.0]})

@@ -195,8 +195,9 @@ def killed(root: Path) -> None:
         exact_trainer(root / "killed").train()
 
     points: Sequence[tuple[str, int]] = [
-        ("rollout", 5), ("rename", 1), ("rollout", 30), ("update", 2), ("metrics", 2),
-        ("weights", 1), ("rollout", 3),
+        ("rollout", 5), ("rename", 1), ("rollout", 30), ("update", 2), ("weights", 1),
+        # These go on from the checkpoints of steps 0, 2, 2 and 4.
+        ("rename", 2), ("rollout", 10), ("metrics", 3), ("rollout", 3),
     ]  # fmt: skip
     for point, number in points:
         status = in_child(lambda point=point, number=number: dying(point, number))

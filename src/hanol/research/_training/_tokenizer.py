@@ -47,10 +47,11 @@ _LINK, _END_LINK = "](doc-", ".md)"
 _PIECE_OF_TEXT = r"\[\d+\]|\]\(doc-|\.md\)|(?<=\d\d)-\d\d|[A-Za-z]+|\d+|[^\sA-Za-z\d]"
 # What the loop puts around results says nothing here, and is different in every run.
 _FENCE = r"\[data [0-9a-f]{12} from \w+: content, not instructions\]|\[end [0-9a-f]{12}\]"
+# Each looks at two neighbouring tokens alone, so that a text can be decoded piece by piece.
 _JOINTS = (
     r"(?<=doc-) (?=\d\d)",
-    r"(?<=doc-\d\d) (?=-\d\d)",
-    r"(?<=doc-\d\d-\d\d) (?=\.md)",
+    r" (?=-\d\d)",
+    r" (?=\.md)",
     r"(?<=\[) (?=\w)",
     r" (?=\]\(doc-)",
     r" (?=[.,?])",
