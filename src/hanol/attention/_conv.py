@@ -33,7 +33,8 @@ def short_convolution(
         if window_BWC is None:
             window_BWC = x_BTC.new_zeros(B, W, C)
         seen_BSC = torch.cat([window_BWC, x_BTC], dim=1)
-        return _shifted_sum(seen_BSC, weight_JC, T), seen_BSC[:, T:]
+        # A copy: a view would keep all that was seen as long as the cache lives.
+        return _shifted_sum(seen_BSC, weight_JC, T), seen_BSC[:, T:].clone()
     # Each document gets its own W tokens of context in front, then one pass runs over all.
     C = x_BTC.shape[-1]
     context_DWC = x_BTC.new_zeros(len(packing.row), W, C)

@@ -121,7 +121,15 @@ class ConvAttention(Qwen3Attention):
             self.config._attn_implementation, eager_attention_forward
         )
         output, weights = attend(
-            self, query, key, value, attention_mask, dropout=0.0, scaling=self.scaling, **kwargs
+            self,
+            query,
+            key,
+            value,
+            attention_mask,
+            dropout=self.attention_dropout if self.training else 0.0,
+            scaling=self.scaling,
+            sliding_window=self.sliding_window,
+            **kwargs,
         )
         return self.o_proj(output.reshape(B, T, -1)), weights
 

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hanol.errors import ConfigError, DataError
-from hanol.research import read_tasks, read_webshaper
+from hanol.research import evaluate_formalization, read_tasks, read_webshaper
 from hanol.research._synthesis import (
     Edge,
     KnowledgeGraph,
@@ -39,7 +40,7 @@ from hanol.research._synthesis._walk import Draft
 from hanol.research._synthesis._wording import template_question, wording_problem
 from hanol.research._training._environment import WorldEnvironment
 from hanol.retrieval import Library
-from hanol.worlds import Encyclopedia
+from hanol.worlds import RELATIONS, Encyclopedia
 
 Make = Callable[..., Any]
 Made = tuple[list[SynthQuestion], QuestionReport]
@@ -187,6 +188,60 @@ def test_each_filter_finds_its_fault() -> None:
     needless = ("V@1", "knows", "V@2")
     assert superfluous((*good.formalization, needless), GRAPH, 1) == needless
     assert superfluous(good.formalization, GRAPH, 1) is None
+
+
+def test_words_that_may_mean_the_same_make_no_question(tmp_path: Path) -> None:
+    """Mo "comes from" the town that Al "was born in": who was born there is not asked."""
+    facts = [
+        ("Al Ash", "was born in", "Low Gate"),
+        ("Al Ash", "works for", "Red Mill"),
+        ("Mo Elm", "comes from", "Low Gate"),
+        ("Mo Elm", "works for", "Red Mill"),
+        ("Red Mill", "lies in", "Low Gate"),  # of another kind: nothing works for a person
+        ("Red Mill", "was sold by", "Bo Fir"),
+    ]
+    edges = [Edge(*fact, "doc://x", "") for fact in facts]
+    born = (("?", "was born in", "C@Low Gate"),)
+    lies = (("?", "lies in", "C@Low Gate"),)
+    worded = KnowledgeGraph(edges, {}, is_worded=True)
+    assert worded.answers(born) == {"Al Ash"}
+    assert worded.answers(born, loosely=True) == {"Al Ash", "Mo Elm"}
+    assert worded.answers(lies, loosely=True) == {"Red Mill"}
+    asked = draft(*born, answers="", hops=1)
+    asked = replace(asked, answers=frozenset({"Al Ash"}))
+    assert problem_of(asked, worded, ()) == "ambiguous_words"
+    assert problem_of(asked, KnowledgeGraph(edges, {}), ()) is None
+    worded.write(tmp_path / "graph.jsonl")
+    assert KnowledgeGraph.read(tmp_path / "graph.jsonl").answers(born, loosely=True) == {
+        "Al Ash",
+        "Mo Elm",
+    }
+
+
+def test_questions_about_a_written_world_are_right_by_the_worlds_own_facts(
+    tmp_path: Path,
+) -> None:
+    """The folder's reader sees three wordings of each relation; the world knows what they mean."""
+    world = Encyclopedia(7, num_entities=150)
+    world.write(tmp_path / "pages")
+    name = {
+        sentence.removeprefix("{s} ").removesuffix(" {o}."): relation.name
+        for relation in RELATIONS
+        for sentence in relation.sentences
+    }
+    with Library.open(tmp_path / "pages") as library:
+        library.add(isolated=False)
+        graph = folder_graph(library)
+        questions, report = made(graph, library, 40, hops=(1, 2))
+    generic = [edge.triple for edge in graph.edges if edge.relation not in name]
+    right = 0
+    for question in questions:
+        meant = [(head, name.get(r, r), tail) for head, r, tail in question.formalization]
+        answers = evaluate_formalization(meant, [*world.triples, *generic])
+        right += answers == set(question.answers)
+    assert report.dropped["ambiguous_words"] > 0
+    assert len(questions) == 40
+    assert right >= 36
 
 
 def test_one_hop_from_a_named_start_is_no_shortcut() -> None:

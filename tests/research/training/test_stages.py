@@ -1,11 +1,8 @@
 """The stages of a run: in order, each once, also when the process is killed."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -58,6 +55,8 @@ def model_body(run: StageRun) -> Facts:
         with steps.open("a") as file:
             file.write(f"{step}\n")
         run.on_step({"step": step})
+    if (run.folder / CHECKPOINT).exists():  # killed between this and the note that it is made
+        return {"steps": STEPS}
     part = run.folder / "part"
     part.mkdir(exist_ok=True)
     start = None if run.start is None else (run.start / "weights.txt").read_text()
@@ -74,7 +73,7 @@ def reject_body(run: StageRun) -> Facts:
 
 def merge_body(run: StageRun) -> Facts:
     names = [(run.folders[name] / CHECKPOINT / "weights.txt").read_text() for name in run.stage.of]
-    (run.folder / CHECKPOINT).mkdir()
+    (run.folder / CHECKPOINT).mkdir(exist_ok=True)
     (run.folder / CHECKPOINT / "weights.txt").write_text("+".join(names))
     return {}
 
@@ -165,7 +164,7 @@ def test_stages_may_be_added_at_the_end(tmp_path) -> None:
         ("stages.0.data={planning: 1.0}", "other values of mid.data"),
         ("world.entities=41", "other values of world"),
         ("seed=1", "other values of seed"),
-        ("stages.2.name=tune", "Stage 3 .* is '3-sft', but .* 'tune'"),
+        ("stages.5.name=mean", "Stage 6 .* is '6-merge', but .* 'mean'"),
     ],
 )
 def test_a_stage_made_with_other_settings_is_not_gone_on_with(tmp_path, override, said) -> None:
@@ -202,41 +201,13 @@ def test_a_stage_that_fails_is_tried_again_and_the_others_are_kept(tmp_path) -> 
     assert (tmp_path / "1-mid/steps.txt").read_text().count("\n") == STEPS
 
 
-CHILD = """
-import sys, time
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-import test_stages
-def slow(line):
-    time.sleep(0.05)
-def judge(checkpoint, folder):
-    time.sleep(0.1)
-    return test_stages.evaluate(checkpoint, folder)
-test_stages.run_stages(
-    test_stages.recipe(), sys.argv[2], test_stages.BODIES, judge, resume=True, on_step=slow
-)
-"""
-
-
 def test_killed_again_and_again_it_ends_as_if_nothing_had_been(tmp_path) -> None:
     whole = run_stages(recipe(), tmp_path / "whole", BODIES, evaluate)
     folder = tmp_path / "killed"
-    command = [sys.executable, "-c", CHILD, str(Path(__file__).parent), str(folder)]
-    kills, seen = 0, 0
-    while kills < 20:
-        child = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
-        # Let it make two more steps, whatever stage they are in, then kill it.
-        while child.poll() is None and _steps(folder) < seen + 2:
-            time.sleep(0.005)
-        if child.poll() is None:
-            os.kill(child.pid, signal.SIGKILL)
-            kills += 1
-        _, problem = child.communicate()
-        assert child.returncode in (0, -signal.SIGKILL), problem.decode()
-        if child.returncode == 0:
-            break
-        seen = _steps(folder)
-    assert kills >= 5
+    driver = Path(__file__).with_name("killed_stages.py")
+    done = subprocess.run([sys.executable, driver, folder], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 30
     assert weights(folder) == weights(tmp_path / "whole")
     for file in sorted(folder.glob("*/steps.txt")):
         assert file.read_text() == "0\n1\n2\n3\n4\n", file  # no step twice, none left out
@@ -245,10 +216,6 @@ def test_killed_again_and_again_it_ends_as_if_nothing_had_been(tmp_path) -> None
         {kind: found.model_dump() for kind, found in stage.accuracy.items()}
         for stage in whole.stages
     ]
-
-
-def _steps(folder: Path) -> int:
-    return sum(len(file.read_text().splitlines()) for file in folder.glob("*/steps.txt"))
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=400))

@@ -113,7 +113,8 @@ async def aextract_graph(
                 edges.append(_edge(fact, passage, by_name))
         unusable += len(facts[_MOST:])
     pages = {names[info.document]: info.address for info in documents}
-    graph = KnowledgeGraph([*(base.edges if base else ()), *with_spans(edges)], pages)
+    stated = [*(base.edges if base else ()), *with_spans(edges)]
+    graph = KnowledgeGraph(stated, pages, is_worded=True)
     report = ExtractReport(len(passages), unreadable, len(edges), unsupported, unusable)
     return graph, report
 

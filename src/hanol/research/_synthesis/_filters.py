@@ -1,5 +1,8 @@
 """What a question must stand before it is kept.
 
+Where relations are words of documents, the answer must also stay the only one if relations that may
+mean the same are taken for the same ("was born in", "comes from").
+
 Source: exactly one answer on the whole graph, no clause that is superfluous, no constant beside
 what is asked for: arXiv 2507.15061 (WebShaper). No repeats up to isomorphism, nothing that one
 search finds: arXiv 2507.02592 (WebSailor), 2510.24701. Nothing a model knows by heart: both.
@@ -17,7 +20,7 @@ from hanol.retrieval import Library
 
 Reason = Literal[
     "repeated", "not_unique", "superfluous_clause", "shortcut", "answer_in_question", "searchable",
-    "closed_book",
+    "closed_book", "ambiguous_words",
 ]  # fmt: skip
 _HITS = 10
 _ROUNDS = 6  # a question has at most 5 hops, so labels travel from end to end
@@ -39,6 +42,8 @@ def problem_of(draft: Draft, graph: KnowledgeGraph, seen: Collection[str]) -> Re
         return "shortcut"
     if graph.answers(draft.formalization) != draft.answers:
         return "not_unique"
+    if graph.answers(draft.formalization, loosely=True) != draft.answers:
+        return "ambiguous_words"
     if superfluous(draft.formalization, graph, len(draft.answers)) is not None:
         return "superfluous_clause"
     return None

@@ -12,11 +12,18 @@ from dataclasses import replace
 
 from hanol.errors import DataError, require
 from hanol.research._extract import join_pages
-from hanol.research._synthesis._graph import SLOT, Edge, KnowledgeGraph, span_of
+from hanol.research._synthesis._graph import (
+    LINKS,
+    MENTIONS,
+    SECTION,
+    SLOT,
+    Edge,
+    KnowledgeGraph,
+    span_of,
+)
 from hanol.research._synthesis._sentences import Sentence, Titles, headings, sentences
 from hanol.retrieval import DocumentInfo, Library
 
-LINKS, MENTIONS, SECTION = "links to", "mentions", "has a section called"
 _PHRASE_WORDS, _REST_WORDS = 6, 4
 # A phrase begins with a verb. Behind a name of one word, which may be any word, only these count.
 _VERBS = frozenset(
@@ -61,7 +68,7 @@ def folder_graph(library: Library) -> KnowledgeGraph:
         else edge
         for edge in edges
     ]
-    return KnowledgeGraph(with_spans(edges), pages)
+    return KnowledgeGraph(with_spans(edges), pages, is_worded=True)
 
 
 def document_names(documents: list[DocumentInfo]) -> dict[str, str]:

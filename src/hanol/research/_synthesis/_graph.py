@@ -17,6 +17,8 @@ from hanol.research._report import replace_text
 from hanol.research._samples import Triple, evaluate_formalization
 
 SLOT = "…"  # in a relation: where the tail stands, if not at the end
+LINKS, MENTIONS, SECTION = "links to", "mentions", "has a section called"
+_GENERIC = (LINKS, MENTIONS, SECTION)  # ours, so they mean one thing only
 _SAMPLE = 200  # facts of a relation that are looked at before all of them
 _YEAR = re.compile(r"(1\d{3}|20\d{2})")
 _DATE = re.compile(r"(\d{4})-\d\d?-\d\d?|[A-Z][a-z]+ \d{1,2}, (\d{4})|\d{1,2} [A-Z][a-z]+ (\d{4})")
@@ -58,13 +60,18 @@ class KnowledgeGraph:
     Args:
         edges: Facts; of equal ones, the first is kept.
         pages: Address of the page of each entity that has one.
+        is_worded: Relations are words of documents, so that two of them may mean the same.
     """
 
-    def __init__(self, edges: Iterable[Edge], pages: dict[str, str]) -> None:
+    def __init__(
+        self, edges: Iterable[Edge], pages: dict[str, str], *, is_worded: bool = False
+    ) -> None:
+        self.is_worded = is_worded
         self.edges: tuple[Edge, ...] = tuple(
             {edge.triple: edge for edge in reversed(list(edges))}.values()
         )[::-1]
         self.pages = pages
+        self._likenesses: dict[str, list[str]] = {}
 
     @cached_property
     def at(self) -> dict[str, tuple[Edge, ...]]:
@@ -77,6 +84,11 @@ class KnowledgeGraph:
             if edge.tail != edge.head:
                 found.setdefault(edge.tail, []).append(edge)
         return {name: tuple(edges) for name, edges in found.items()}
+
+    @cached_property
+    def snippets(self) -> dict[tuple[str, str], str]:
+        """The sentence that states a relation of a head."""
+        return {(edge.head, edge.relation): edge.snippet for edge in self.edges}
 
     @cached_property
     def entities(self) -> tuple[str, ...]:
@@ -98,9 +110,68 @@ class KnowledgeGraph:
             found.setdefault(edge.relation, []).append(edge.triple)
         return found
 
-    def answers(self, formalization: Sequence[Triple]) -> set[str]:
-        """Everything that "?" can stand for, by `evaluate_formalization` on all facts."""
-        return evaluate_formalization(formalization, self._facts(formalization, None))
+    @cached_property
+    def _ends(self) -> dict[str, tuple[set[str], set[str]]]:
+        """Heads and tails of each relation that is not ours."""
+        ends: dict[str, tuple[set[str], set[str]]] = {}
+        for edge in self.edges:
+            if edge.relation not in _GENERIC:
+                heads, tails = ends.setdefault(edge.relation, (set(), set()))
+                heads.add(edge.head)
+                tails.add(edge.tail)
+        return ends
+
+    @cached_property
+    def _stated(self) -> dict[str, set[str]]:
+        """The relations of each head that are not ours."""
+        stated: dict[str, set[str]] = {}
+        for relation, (heads, _) in self._ends.items():
+            for head in heads:
+                stated.setdefault(head, set()).add(relation)
+        return stated
+
+    def _may_mean_the_same(self, one: str, other: str) -> bool:
+        """Whether two relations may be one in other words.
+
+        They have no head in common, because nobody says the same of something twice. And they join
+        the same kinds of things: a tail in common, or third relations that the pages of both state.
+        """
+        (heads, tails), (other_heads, other_tails) = self._ends[one], self._ends[other]
+        if one == other or not heads.isdisjoint(other_heads):
+            return False
+        first, second = self._kinds(heads) - {one}, self._kinds(other_heads) - {other}
+        if first and second and first.isdisjoint(second):
+            return False
+        return bool(tails & other_tails or self._kinds(tails) & self._kinds(other_tails))
+
+    def _kinds(self, names: Iterable[str]) -> set[str]:
+        return {relation for name in names for relation in self._stated.get(name, ())}
+
+    def _like(self, relation: str) -> list[str]:
+        if relation not in self._ends:
+            return []
+        if relation not in self._likenesses:
+            self._likenesses[relation] = [
+                other for other in self._ends if self._may_mean_the_same(relation, other)
+            ]
+        return self._likenesses[relation]
+
+    def answers(self, formalization: Sequence[Triple], *, loosely: bool = False) -> set[str]:
+        """Everything that "?" can stand for, by `evaluate_formalization` on all facts.
+
+        Args:
+            formalization: Triples.
+            loosely: Let facts count whose relation may mean the same, where relations are words.
+        """
+        facts = self._facts(formalization, None)
+        if loosely and self.is_worded:
+            facts += [
+                (head, relation, tail)
+                for relation in dict.fromkeys(relation for _, relation, _ in formalization)
+                for other in self._like(relation)
+                for head, _, tail in self._of_relation[other]
+            ]
+        return evaluate_formalization(formalization, facts)
 
     def has_more_answers(self, formalization: Sequence[Triple], number: int) -> bool:
         """Whether there are more than so many answers.
@@ -118,7 +189,8 @@ class KnowledgeGraph:
 
     def write(self, path: str | Path) -> None:
         """Write the facts, one JSON object a line; pages of entities come first."""
-        rows = [{"entity": name, "address": address} for name, address in self.pages.items()]
+        rows: list[dict[str, object]] = [{"is_worded": self.is_worded}]
+        rows += [{"entity": name, "address": address} for name, address in self.pages.items()]
         lines = [json.dumps(row, ensure_ascii=False) for row in rows]
         lines += [json.dumps(asdict(edge), ensure_ascii=False) for edge in self.edges]
         replace_text(Path(path), "".join(line + "\n" for line in lines))
@@ -132,15 +204,18 @@ class KnowledgeGraph:
         """
         pages: dict[str, str] = {}
         edges: list[Edge] = []
+        is_worded = False
         for line, row in read_rows(path):
             try:
-                if "entity" in row:
+                if "is_worded" in row:
+                    is_worded = row["is_worded"]
+                elif "entity" in row:
                     pages[row["entity"]] = row["address"]
                 else:
                     edges.append(Edge(**row))
             except (TypeError, KeyError) as err:
                 raise DataError(f"{str(path)!r}, line {line}: this is no fact ({err}).") from err
-        return cls(edges, pages)
+        return cls(edges, pages, is_worded=is_worded)
 
 
 def span_of(text: str) -> str | None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hanol.errors import ConfigError, DataError
 from hanol.evaluation import exact_match, normalise, read_rows, set_match
@@ -24,7 +24,9 @@ from hanol.research._synthesis._replies import Replies
 from hanol.research._synthesis._walk import Draft, draft_of, draw
 from hanol.research._synthesis._wording import rewrite_prompt, wording_problem
 from hanol.retrieval import Library
-from hanol.worlds import Encyclopedia
+
+if TYPE_CHECKING:  # they bring torch with them
+    from hanol.worlds import Encyclopedia
 
 _MOST_HOPS = 5
 _DRAFTS, _WALKS = 400, 4_000  # drafts in a row without a new question; walks without a draft
@@ -128,7 +130,7 @@ async def asynthesize_questions(
     library: Library,
     num_questions: int,
     *,
-    world: Encyclopedia | None = None,
+    world: "Encyclopedia | None" = None,
     hops: Sequence[int] = (1, 2, 3),
     level: int = 0,
     sets: bool = False,
@@ -199,7 +201,7 @@ def _walks(
 
 
 def _of_world(
-    world: Encyclopedia,
+    world: "Encyclopedia",
     graph: KnowledgeGraph,
     hops: Sequence[int],
     level: int,

@@ -12,11 +12,14 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from random import Random
+from typing import TYPE_CHECKING
 
 from hanol.research._samples import Triple
 from hanol.research._synthesis._graph import Edge, KnowledgeGraph
 from hanol.research._synthesis._wording import template_question
-from hanol.worlds import Question
+
+if TYPE_CHECKING:  # they bring torch with them
+    from hanol.worlds import Question
 
 _CLAUSES = {0: 0, 1: 2, 2: 3}  # facts that describe the start, by level
 _EXTRA = 2  # clauses at most about pages on the way
@@ -50,7 +53,7 @@ class Draft:
     stated_in: str
     facts: tuple[str, ...]
     entities: tuple[str, ...]
-    question: Question | None = None
+    question: "Question | None" = None
 
     @property
     def constants(self) -> tuple[str, ...]:
@@ -59,9 +62,8 @@ class Draft:
         return tuple(dict.fromkeys(end[2:] for end in ends if end.startswith("C@")))
 
 
-def draft_of(question: Question, graph: KnowledgeGraph) -> Draft:
+def draft_of(question: "Question", graph: KnowledgeGraph) -> Draft:
     """A question that a world made."""
-    sentences = {(edge.head, edge.relation): edge.snippet for edge in graph.edges}
     return Draft(
         text=question.text,
         answers=question.answers,
@@ -71,7 +73,7 @@ def draft_of(question: Question, graph: KnowledgeGraph) -> Draft:
         sources=tuple(dict.fromkeys(graph.pages[title] for title in question.entities)),
         stated_in=graph.pages[question.entities[-1]],
         facts=tuple(
-            sentences[step] for step in zip(question.entities, question.relations, strict=True)
+            graph.snippets[step] for step in zip(question.entities, question.relations, strict=True)
         ),
         entities=question.entities,
         question=question,

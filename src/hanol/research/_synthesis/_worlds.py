@@ -2,13 +2,16 @@
 
 import re
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from hanol.engines import Engine
 from hanol.errors import DataError
 from hanol.research._synthesis._graph import Edge, KnowledgeGraph
 from hanol.research._synthesis._questions import SynthQuestion
 from hanol.retrieval import Library
-from hanol.worlds import Encyclopedia, Question
+
+if TYPE_CHECKING:  # they bring torch with them
+    from hanol.worlds import Encyclopedia, Question
 
 _SPEC = re.compile(r"encyclopedia:(\d+)")
 
@@ -19,7 +22,7 @@ def world_seed(spec: str) -> int | None:
     return None if match is None else int(match[1])
 
 
-def world_graph(world: Encyclopedia, library: Library) -> KnowledgeGraph:
+def world_graph(world: "Encyclopedia", library: Library) -> KnowledgeGraph:
     """The facts that the pages of a world state, and the spans of its numbers and dates.
 
     Args:
@@ -49,8 +52,10 @@ def world_graph(world: Encyclopedia, library: Library) -> KnowledgeGraph:
     return KnowledgeGraph([*stated, *spans], pages)
 
 
-def world_question(question: SynthQuestion) -> Question:
+def world_question(question: SynthQuestion) -> "Question":
     """A row about a world, as the world and its expert know it."""
+    from hanol.worlds import Question
+
     described = [triple for triple in question.formalization if triple[2].startswith("C@")]
     return Question(
         text=question.question,
@@ -66,7 +71,7 @@ def world_question(question: SynthQuestion) -> Question:
     )
 
 
-def world_expert(world: Encyclopedia, questions: Iterable[SynthQuestion]) -> Engine:
+def world_expert(world: "Encyclopedia", questions: Iterable[SynthQuestion]) -> Engine:
     """The policy that knows the world; it makes no detours, which nobody should learn.
 
     Args:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import random
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -46,11 +46,6 @@ def learn(run: StageRun) -> Facts:
     values |= {"tokens": tokens, "seed": run.recipe.seed + stage.seed}
     every = run.recipe.eval.every
 
-    def look(seen: int) -> Mapping[str, Any]:
-        facts = glance(run, model, tokenizer)
-        run.on_step({"tokens": seen, **facts})
-        return facts
-
     result = train_sft(
         model,
         tokenizer,
@@ -59,7 +54,7 @@ def learn(run: StageRun) -> Facts:
         run.folder,
         resume=run.is_begun,
         on_step=run.on_step,
-        on_eval=None if every is None else look,
+        on_eval=None if every is None else lambda seen: glance(run, model, tokenizer),
     )
     models.save(model, run.folder / CHECKPOINT, tokenizer)
     return {
