@@ -11,8 +11,10 @@ from hanol.cli.generate import generate
 from hanol.cli.index import index
 from hanol.cli.inspect import inspect
 from hanol.cli.mcp import mcp
+from hanol.cli.merge import merge
 from hanol.cli.research import app as research
 from hanol.cli.search import search
+from hanol.cli.synth import app as synth
 from hanol.cli.train import train
 
 app = typer.Typer(
@@ -26,11 +28,13 @@ app.command()(generate)
 app.command()(index)
 app.command()(inspect)
 app.command()(mcp)
+app.command()(merge)
 app.command()(search)
 app.command()(train)
 app.add_typer(autodeco, name="autodeco")
 app.add_typer(claims, name="claims")
 app.add_typer(research, name="research")
+app.add_typer(synth, name="synth")
 
 
 @app.command()

@@ -301,24 +301,70 @@ def batch(
 @app.command("eval")
 def evaluate(
     results: Annotated[
-        list[Path], typer.Argument(help="results.jsonl of one batch, or of several: runs 1 to k.")
-    ],
+        list[Path] | None,
+        typer.Argument(help="results.jsonl of one batch, or of several: runs 1 to k."),
+    ] = None,
     metric: Annotated[
-        Literal["exact", "set", "numeric", "judge"], typer.Option(help="What counts as right.")
+        Literal["exact", "set", "numeric", "judge"],
+        typer.Option(help="Of RESULTS: what counts as right."),
     ] = "exact",
     judge: Annotated[
         str | None, typer.Option(help="Model that judges, for --metric judge.")
     ] = None,
+    world: Annotated[
+        Literal["encyclopedia"] | None,
+        typer.Option(help="Instead of RESULTS: ask about a generated world that nobody has seen."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Of --world: checkpoint or endpoint.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the world and its questions.")] = 12345,
+    n: Annotated[int, typer.Option("--n", min=1, help="Questions of each kind.")] = 200,
+    hops: Annotated[str, typer.Option(help="Facts to follow: 1 to 5, with commas.")] = "1,2,3",
+    mode: Annotated[Mode, typer.Option(help="How the context is kept.")] = "react",
+    max_calls: Annotated[int, typer.Option(min=1, help="Most calls of the model, a question.")] = (
+        16
+    ),
+    concurrency: Annotated[int, typer.Option(min=1, help="Questions at once.")] = 64,
+    fillers: Annotated[
+        int, typer.Option(min=0, help="Sentences a page that state no fact; 7 make 120 words.")
+    ] = 1,
+    temperature: Annotated[
+        float | None, typer.Option(min=0, help="Of the sampling; left out, the likeliest token.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score the answers of a batch: Avg@k, Pass@k with intervals, citations, effort.
+    """Score the answers of a batch, or a model on a generated world.
+
+    RESULTS give Avg@k, Pass@k with intervals, citations and effort; --world gives accuracy by
+    number of hops, format errors and skills.
 
     Example: hanol research eval run1/results.jsonl run2/results.jsonl --metric exact
-    """
-    with reported(as_json=as_json):
-        from hanol.cli import _batch
 
-        _batch.print_scores(*_batch.scores(results, metric, judge), as_json)
+    Example: hanol research eval --world encyclopedia --seed 12345 --n 200 --model tiny-researcher
+    """
+    if bool(results) == (world is not None):
+        raise typer.BadParameter(
+            "give either RESULTS, files of batches, or --world encyclopedia --model SPEC"
+            + (", not both." if results else ".")
+        )
+    if world is not None and model is None:
+        raise typer.BadParameter("--world needs a model to ask: --model SPEC.")
+    if results and model is not None:
+        raise typer.BadParameter("--model is for --world: RESULTS have their answers already.")
+    with reported(as_json=as_json):
+        if results:
+            from hanol.cli import _batch
+
+            _batch.print_scores(*_batch.scores(results, metric, judge), as_json)
+            return
+        assert model is not None
+        from hanol.cli import _examine
+
+        exam = _examine.Exam(
+            model, seed, n, hops, mode, max_calls, concurrency, fillers, temperature
+        )
+        _examine.print_result(exam, *_examine.run(exam), as_json)
 
 
 def _follow(

@@ -96,7 +96,7 @@ class _SlotLatents(LatentLayer):
 
 def is_known(cache: Any) -> bool:
     """Whether rows of this cache can be cut out and put together."""
-    layers = getattr(cache, "layers", None)
+    layers: list[Any] = getattr(cache, "layers", [])
     return bool(layers) and all(
         type(layer) in (DynamicLayer, KdaState, LatentLayer) or _is_convolution(layer)
         for layer in layers

@@ -9,17 +9,19 @@ import re
 from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
+from urllib.parse import quote
 
-from hanol.errors import HanolError
+from hanol.errors import AddressError, HanolError
 from hanol.research._schemas import SEARCH, VISIT
 from hanol.research._search_tool import queries_of
-from hanol.research._show import SEPARATOR, failure
+from hanol.research._show import SEPARATOR, failure, link
 from hanol.research._tool import Observation, Tool, ToolContext
 from hanol.retrieval import Library, Passage, Source
 
-_HEADING = re.compile(r"^#+ .*$", re.MULTILINE)
+_HEADING = re.compile(r"^#+[ \t]+(.*?)[ \t#]*$", re.MULTILINE)
 _LINK = re.compile(r"\[([^\[\]]*)\]\([^()\s]*\)")
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])\s*")
+_BREAKING = re.compile(r"[\s()]")  # would end a link, or its line
 _ADDRESSES = 4  # of one call
 
 
@@ -79,12 +81,16 @@ class CompactVisit:
         for url in urls:
             try:
                 passages = context.library.read(url)
+            except AddressError:
+                sections.append("No page. Take a link of the results.")
+                continue
             except HanolError as err:
                 sections.append(f"No page. {err}")
                 continue
-            for passage in passages:
+            for before, passage in zip([None, *passages], passages, strict=False):
                 sources.append(context.ledger.cite_passage(passage))
-                sections.append(f"[{sources[-1].number}] {_body(passage.text)}")
+                text = _body(passage, _shared(before, passage))
+                sections.append(f"[{sources[-1].number}] {text}")
         return Observation("\n".join(sections), tuple(sources), failed=not sources)
 
 
@@ -103,14 +109,25 @@ def compact_tools(library: Library, *, k: int = 5, shuffle: int | None = None) -
     return [CompactSearch(k=k, shuffle=shuffle), CompactVisit()]
 
 
-def _body(text: str) -> str:
-    """The text on one line, without headings."""
-    return " ".join(_HEADING.sub(" ", text).split())
+def _shared(before: Passage | None, passage: Passage) -> int:
+    """Characters at the beginning of a passage that end the one before it, which showed them."""
+    if before is None or before.address != passage.address:
+        return 0
+    return max(0, before.end - passage.start)
+
+
+def _body(passage: Passage, start: int = 0) -> str:
+    """The text on one line; the title stands elsewhere, other headings before what they head."""
+
+    def shown(heading: "re.Match[str]") -> str:
+        return " " if heading[1] == passage.title else f" {heading[1]}: "
+
+    return " ".join(_HEADING.sub(shown, passage.text[start:]).split())
 
 
 def _line(hit: Passage) -> str:
     """What the page is, its best sentence if another fits the query better, and the link."""
-    sentences = _SENTENCE_END.split(_LINK.sub(r"\1", _body(hit.text)))
+    sentences = _SENTENCE_END.split(_LINK.sub(r"\1", _body(hit)))
     words = {hit.text[start:end].casefold() for start, end in hit.highlights}
 
     def matches(sentence: str) -> int:
@@ -118,4 +135,5 @@ def _line(hit: Passage) -> str:
 
     best = max(sentences, key=matches)  # the first of equals
     shown = sentences[0] if matches(best) == matches(sentences[0]) else f"{sentences[0]} {best}"
-    return f"{shown} [{hit.title}]({hit.document})"
+    path = _BREAKING.sub(lambda sign: quote(sign[0]), hit.document)
+    return f"{shown} {link(hit.title, path)}"

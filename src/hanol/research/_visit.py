@@ -81,7 +81,7 @@ class Visit:
     async def _open(self, url: str, goal: str, context: ToolContext) -> _Opened | str:
         """The document, or why it could not be opened."""
         try:
-            if url.startswith("doc://") or (context.library and "://" not in url):
+            if url.startswith("doc://") or (context.library is not None and "://" not in url):
                 opened = await asyncio.to_thread(self._read_document, url, goal, context.library)
             else:
                 opened = await self._fetch(url, goal, context)

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
+from urllib.parse import unquote
 
 from pydantic import BaseModel
 
@@ -297,8 +298,8 @@ class Library(AbstractContextManager["Library"]):
         """All passages of the document or page that an address names, in order.
 
         Args:
-            address: "doc://...", or the path of a document in the library, as links between
-                documents name it.
+            address: "doc://...", or the path of a document in the library, percent-encoded or not,
+                as links between documents name it.
 
         Raises:
             AddressError: It is no address, or the document has no such page.
@@ -339,8 +340,11 @@ class Library(AbstractContextManager["Library"]):
 
     def _named(self, path: str) -> Address | None:
         """The address of the document with this path, whatever its content; None without one."""
-        row = self._db.execute("SELECT 1 FROM documents WHERE path = ?", (path,)).fetchone()
-        return None if row is None else Address("", path, None)
+        for name in (path, unquote(path)):
+            row = self._db.execute("SELECT 1 FROM documents WHERE path = ?", (name,)).fetchone()
+            if row is not None:
+                return Address("", name, None)
+        return None
 
     def neighbours(self, passage: Passage, before: int = 1, after: int = 1) -> list[Passage]:
         """The passages just before and after one in its document, in order, without itself.

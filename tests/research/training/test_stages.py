@@ -207,7 +207,7 @@ def test_killed_again_and_again_it_ends_as_if_nothing_had_been(tmp_path) -> None
     driver = Path(__file__).with_name("killed_stages.py")
     done = subprocess.run([sys.executable, driver, folder], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 30
+    assert int(done.stdout) > 15
     assert weights(folder) == weights(tmp_path / "whole")
     for file in sorted(folder.glob("*/steps.txt")):
         assert file.read_text() == "0\n1\n2\n3\n4\n", file  # no step twice, none left out

@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 _FENCE = re.compile(r"^\s*(```|~~~).*?^\s*\1[^\n]*$|<!--.*?-->", re.DOTALL | re.MULTILINE)
 _HEADING = re.compile(r"#{1,6}\s+(.+?)\s*#*$")
-_ITEM = re.compile(r"\s*(?:[-*+]|\d{1,3}[.)])\s+|\s*>\s?")
+_ITEM = re.compile(r"^\s*(?:(?:[-*+]|\d{1,3}[.)])\s+|>\s?)")
 _LINK = re.compile(r"!?\[([^\[\]]*)\]\(([^()]*)\)")
 _END = re.compile(r"(?<=[.!?])[\"”)]?\s+(?=[\"“(\[*]*[^\Wa-z])")
 _CODE = re.compile(r"`[^`\n]*`")

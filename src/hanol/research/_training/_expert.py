@@ -7,8 +7,8 @@ copying a link that stands in the thought is easy and picking one by its meaning
 """
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from random import Random
 
 from hanol.engines import ChatRequest, Completion, Message
@@ -26,20 +26,30 @@ from hanol.research._training._tokenizer import (
     THINK,
     VISIT,
 )
-from hanol.worlds import Encyclopedia, Page, Question
+from hanol.worlds import RELATIONS, Encyclopedia, Page, Question
 
 _HIT = re.compile(r"^(\d+)\. .*\[([^\[\]]+)\]\(doc-(\d\d-\d\d)\.md\)$", re.MULTILINE)
-_VISITED = re.compile(r"^\[(\d+)\] (.+)$", re.MULTILINE)
+_SHOWN = re.compile(r"^\[(\d+)\] (.+)$", re.MULTILINE)
+_BEGINNING = re.compile(r"(.+?) is an? \w+\.")  # of a page
+_QUERY = re.compile(r'"query": \["([^"]*)"\]')
 _WAITING = re.compile(r"^# Report so far\n(.*?)\n\n# Last action and its result\n(.*)", re.S | re.M)
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """What the conversation shows: pages visited, in order, with their numbers; the last result."""
+    """What the conversation shows.
 
-    visited: tuple[tuple[Page, int], ...]
+    Args:
+        visited: Pages, in order, with their passages by number.
+        is_new: Whether the last of them is not in the report yet.
+        result: The last one.
+        queries: All that were searched for.
+    """
+
+    visited: tuple[tuple[Page, Mapping[int, str]], ...]
+    is_new: bool
     result: str
-    searches: int
+    queries: tuple[str, ...]
 
 
 class Expert:
@@ -83,7 +93,7 @@ class Expert:
     def is_detour(self, messages: Sequence[Message]) -> bool:
         """Whether the next turn is a mistake made on purpose, which nobody should learn."""
         _, question, seen, _ = self._read(messages)
-        return not seen.visited and seen.searches == 0 and self._strays(question)
+        return not seen.visited and not seen.queries and self._strays(question)
 
     def turn(self, messages: Sequence[Message]) -> str:
         """The next turn of a conversation, as text."""
@@ -95,7 +105,7 @@ class Expert:
             found = ""
         told = ""
         if in_rounds:
-            parts = [part for part in (report, found) if part]
+            parts = [part for part in (report, found if seen.is_new else "") if part]
             told = f"{REPORT}{' ; '.join(parts) or 'none'}{END_REPORT}"
         return f"{THINK}{thought}{END_THINK}{told}{action}"
 
@@ -112,18 +122,23 @@ class Expert:
         seen = self._seen([last], [last])
         # A round sees one result; the report says how many pages came before it.
         before = len(report.split(" ; ")) if report else 0
-        known = [(self._pages[question.entities[n]], 0) for n in range(before)]
-        return True, question, _Seen((*known, *seen.visited), seen.result, seen.searches), report
+        known = [(self._pages[title], {}) for title in question.entities[:before]]
+        return True, question, replace(seen, visited=(*known, *seen.visited)), report
 
     def _seen(self, results: Sequence[str], turns: Sequence[str]) -> _Seen:
-        visited = [
-            (self._pages[title], int(number))
-            for result in results
-            for number, text in _VISITED.findall(result)
-            if (title := text.split(" is a")[0]) in self._pages
-        ]
-        searches = sum('"name": "search"' in turn for turn in turns)
-        return _Seen(tuple(visited), results[-1] if results else "", searches)
+        visited: list[tuple[Page, dict[int, str]]] = []
+        for number, text in (shown for result in results for shown in _SHOWN.findall(result)):
+            begins = _BEGINNING.match(text)
+            if begins is not None and begins[1] in self._pages:
+                visited.append((self._pages[begins[1]], {}))
+            if visited:  # long pages have several passages
+                visited[-1][1][int(number)] = text
+        return _Seen(
+            visited=tuple(visited),
+            is_new=bool(visited),
+            result=results[-1] if results else "",
+            queries=tuple(query for turn in turns for query in _QUERY.findall(turn)),
+        )
 
     def _strays(self, question: Question) -> bool:
         return Random(f"detour {question.text}").random() < self._detours  # noqa: S311
@@ -136,12 +151,20 @@ class Expert:
         judged = self._judge(question, page, seen.result)
         if judged is not None and judged.endswith(")"):
             return f"{judged} need {need}", _visit(page, question.relations[0])
-        name, query = start, start
+        name, queries = start, [start]
         if question.clauses:
             [(_, relation, value)] = question.clauses
             name = f"{page.type} {relation} {value[2:]}"
-            query = f"{value[2:]} {page.type} {' '.join(search_words(relation))}"
-        if seen.searches == 0 and self._strays(question):
+            queries = [f"{value[2:]} {page.type} {' '.join(search_words(relation))}"]
+            # Where pages that have more of these words come first: each wording by itself.
+            queries += [
+                sentence.format(s=page.type, o=value[2:]).rstrip(".")
+                for sentence in _SENTENCES[relation]
+            ]
+        before = seen.queries[-1] if seen.queries else ""
+        place = queries.index(before) if before in queries else -1
+        query = queries[max(place, 0) if judged is None else (place + 1) % len(queries)]
+        if not seen.queries and self._strays(question):
             query = query.split()[0]
         thought = f"need {need} of {name}" if judged is None else f"{judged} search again {name}"
         return thought, f"{SEARCH}{query}{END_SEARCH}"
@@ -166,13 +189,14 @@ class Expert:
         return " ".join(said)
 
     def _go_on(
-        self, question: Question, page: Page, number: int, visited: int
+        self, question: Question, page: Page, passages: Mapping[int, str], visited: int
     ) -> tuple[str, str, str]:
         """After a page: the next one, or the answer; and what the report keeps of it."""
         relation = question.relations[visited - 1]
         [values] = [fact.values for fact in page.facts if fact.relation == relation]
         if visited == question.hops:
-            value = " , ".join(values)
+            value = ", ".join(values)
+            number = next(n for n, text in passages.items() if all(v in text for v in values))
             action = f"{ANSWER}{value} [{number}]{END_ANSWER}"
             return f"{relation} is {value}", action, f"{relation} is {value} [{number}]"
         following = self._pages[values[0]]
@@ -194,6 +218,7 @@ def _visit(page: Page, goal: str) -> str:
     return f"{VISIT}{page.file_name[4:-3]}{GOAL}{goal}{END_VISIT}"
 
 
+_SENTENCES = {relation.name: relation.sentences for relation in RELATIONS}
 _SEARCH_WORDS: dict[str, tuple[str, ...]] = {
     relation: tuple(words.split())
     for relation, words in {

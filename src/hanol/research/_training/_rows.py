@@ -132,13 +132,13 @@ def _mixed(run: StageRun, stage: SftStage, tokenizer: PreTrainedTokenizerBase) -
             "`tokens`, or `different_tokens` as well."
         )
     made = _from_world(run, stage, {k: s for k, s in shares.items() if k not in stored}, tokenizer)
-    rows: list[SftRow] = []
+    mixed: list[SftRow] = []
     for kind, share in shares.items():
         source = iter(stored[kind]) if kind in stored else made(kind)
-        rows += _enough(source, share * wanted)
+        mixed += _enough(source, share * wanted)
     if stage.loss == "all":
-        rows = [SftRow(row.input_ids, (True,) * len(row.input_ids)) for row in rows]
-    return rows
+        mixed = [SftRow(row.input_ids, (True,) * len(row.input_ids)) for row in mixed]
+    return mixed
 
 
 def _stored(
@@ -259,6 +259,7 @@ def _expert_attempts(
             )
         for question, rollout in zip(asked, rollouts, strict=True):
             attempts.append(_attempt(question, rollout.task.id, rollout.events, rollout.reward))
+    Random(f"attempts {seed} {number}").shuffle(attempts)  # noqa: S311 - modes mixed, whatever is cut
     return attempts, expert
 
 

@@ -40,6 +40,7 @@ _PIECES = (
 )
 # Words of thoughts, and of results that are no page.
 _WORDS = ["need", "yes", "no", "none", "again", "results", "page", "search", "failed", "try", ";"]
+_TOLD = "visit Try No answer Go You made this very call before same result Ask something or Take"
 _CITED = 40
 _DIGITS = tuple(f"-{number:02d}" for number in range(100))  # the second half of "doc-12-34.md"
 _LINK, _END_LINK = "](doc-", ".md)"
@@ -55,6 +56,8 @@ _JOINTS = (
     r"(?<=\[) (?=\w)",
     r" (?=\]\(doc-)",
     r" (?=[.,?])",
+    r'(?<=["\n]) ',
+    r' (?=["\n])',
 )
 # Roles but no system message: it never changes, so there is nothing to learn from it.
 _TEMPLATE = (
@@ -82,7 +85,7 @@ def encyclopedia_tokenizer(max_length: int = 4096) -> PreTrainedTokenizerFast:
             _SPECIAL,
             Encyclopedia.vocabulary(),
             *(_DIGITS, (f"[{number}]" for number in range(1, _CITED + 1))),
-            *((_LINK, _END_LINK), _WORDS),
+            *((_LINK, _END_LINK), _WORDS, _PIECES, _TOLD.split()),
         )
     )
     tokenizer = Tokenizer(

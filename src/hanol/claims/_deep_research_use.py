@@ -1,0 +1,340 @@
+"""deep-research.interaction-scaling, .markov-context and .heavy-mode: how an agent is used.
+
+All three ask the bundled model; nothing is trained. Seeds are worlds.
+"""
+
+import asyncio
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from statistics import mean
+from typing import Any, Literal
+
+from hanol.claims._claim import Claim, Measurement, Verdict
+from hanol.claims._deep_research import (
+    BENCHMARKS,
+    PAPER,
+    WINDOW,
+    Attempt,
+    Figures,
+    accuracy,
+    attempted,
+    engine_of,
+    gain,
+    keep_lines,
+    log,
+    place,
+    read_lines,
+    right,
+    shuffled,
+    unseen,
+)
+from hanol.claims._small import one_thread, slope
+from hanol.engines import ChatRequest, Completion, Engine, Message
+from hanol.research import Budget, RunEnded, Sampling, ToolReturned, aheavy_research
+from hanol.worlds import Encyclopedia, Question
+
+MODEL = "tiny-researcher"
+
+# -- interaction scaling
+
+_CAPS = (1, 2, 4, 8)
+
+
+def _interaction(seeds: Sequence[int], quick: bool) -> Measurement:
+    figures = Figures()
+    for seed in seeds:
+        world, kinds = unseen(seed, quick, (1, 2, 3), 60)
+        before: list[Attempt] = []
+        for cap in _CAPS:
+            file = place(seed, quick, "interaction") / f"{cap}.jsonl"
+            with one_thread():
+                attempts = attempted(MODEL, world, kinds, file, max_calls=cap)
+            figures.add_attempts(f"{cap} calls", attempts)
+            if before:
+                name = f"from {cap // 2} to {cap} calls"
+                figures.add_gain(name, gain(right(before), right(attempts)))
+            before = attempts
+    return interaction_verdict(figures)
+
+
+def interaction_verdict(figures: Figures) -> Measurement:
+    """Whether more calls give more right answers."""
+    steps = [figures[f"from {cap // 2} to {cap} calls"] for cap in _CAPS[1:]]
+    last = figures.values["from 4 to 8 calls, low"]
+    shown = min(steps) >= -2 and sum(steps) >= 50 and steps[-1] >= 10 and min(last) > 0
+    told = ", ".join(f"{figures[f'{cap} calls']:.1f}" for cap in _CAPS)
+    return figures.measurement(
+        shown,
+        f"With at most 1, 2, 4 and 8 calls of the model {told} % of the questions of 1 to 3 hops "
+        f"are right; from 4 to 8 calls {figures['from 4 to 8 calls']:+.1f} points "
+        f"({figures['from 4 to 8 calls, low']:+.1f} to {figures['from 4 to 8 calls, high']:+.1f}).",
+    )
+
+
+INTERACTION_SCALING = Claim(
+    id="deep-research.interaction-scaling",
+    title="The more the agent may interact, the more questions it answers.",
+    paper="BrowseComp with contexts of 8, 16, 32, 64 and 128 K: about 0.5, 4, 21, 39 and 43.4 "
+    f"(Tongyi DeepResearch, {PAPER}, read off a plot); 3.5 to 42.5 % from 2 to 2,048 interactions "
+    "(IterResearch, arXiv 2511.07327).",
+    scale=f"The bundled `{MODEL}`, greedy, at most 1, 2, 4 or 8 calls, then it is told to answer "
+    "with what it has; 60 questions each of 1, 2 and 3 hops in an unseen world of 1,000 pages, one "
+    "world a seed. A question needs its hops and two calls more. Intervals of paired differences "
+    "from resampling questions.",
+    expectation="Shown if no doubling of the calls loses more than 2 points, 8 calls give at least "
+    "50 points more than 1, and from 4 to 8 it is at least 10 points (means over seeds) with a "
+    "95 % interval above 0 in every seed. 1 and 2 calls are expected to give nearly nothing.",
+    larger="`hanol research batch` with `--max-calls` 2 to 2,048 on BrowseComp, and a chat model. "
+    f"{BENCHMARKS}.",
+    experiment=_interaction,
+)
+
+# -- Markov context
+
+_NARROW, _FEW, _MANY = 512, 2, 5
+_ARMS: dict[str, tuple[Literal["react", "markov"], int]] = {
+    "ReAct": ("react", WINDOW),
+    f"ReAct, {_NARROW} tokens": ("react", _NARROW),
+    "Markov": ("markov", WINDOW),
+    f"Markov, {_NARROW} tokens": ("markov", _NARROW),
+}
+
+
+def _markov(seeds: Sequence[int], quick: bool) -> Measurement:
+    figures = Figures()
+    for seed in seeds:
+        world, kinds = unseen(seed, quick, (_FEW, _MANY), 60)
+        for name, (mode, tokens) in _ARMS.items():
+            file = place(seed, quick, "markov") / f"{mode}-{tokens}.jsonl"
+            with one_thread():
+                attempts = attempted(
+                    MODEL, world, kinds, file, mode=mode, context_tokens=tokens, max_calls=16
+                )
+            figures.add_attempts(name, attempts)
+            many = [attempt for attempt in attempts if attempt.kind == str(_MANY)]
+            figures.add(f"{name}: longest prompt", max(max(one.prompts) for one in many))
+            figures.add(f"{name}: tokens a round", _growth(many))
+    return markov_verdict(figures)
+
+
+def _growth(attempts: Sequence[Attempt]) -> float:
+    """Tokens by which prompts grow from round to round, from the second on."""
+    points = [
+        (number, tokens)
+        for one in attempts
+        for number, tokens in enumerate(one.prompts[1:], start=2)
+    ]
+    rounds, tokens = zip(*points, strict=True) if points else ((), ())
+    return slope(rounds, tokens) if len(set(rounds)) > 1 else 0.0
+
+
+def markov_verdict(figures: Figures) -> Measurement:
+    """Whether rounds keep prompts short and the accuracy up where a conversation overflows."""
+    narrow = f"{_NARROW} tokens"
+    kept, few = figures[f"Markov, {narrow}: {_MANY}"], figures[f"Markov, {narrow}: {_FEW}"]
+    lost = figures[f"ReAct, {narrow}: {_MANY}"]
+    grows, flat = figures["ReAct: tokens a round"], figures[f"Markov, {narrow}: tokens a round"]
+    verdict: bool | Verdict = few >= 40 and kept >= 0.8 * few and lost < 40 and flat <= 0.2 * grows
+    if max(figures[f"ReAct: {_MANY}"], figures[f"Markov: {_MANY}"]) < 40:
+        verdict = "cannot be shown at this scale"  # it is the model that cannot, in any window
+    return figures.measurement(
+        verdict,
+        f"With prompts of at most {narrow}, Markov mode gets {kept:.1f} % of the {_MANY}-hop "
+        f"questions right ({few:.1f} % at {_FEW} hops), ReAct {lost:.1f} % (with room for all "
+        f"{figures[f'ReAct: {_MANY}']:.1f} %, Markov {figures[f'Markov: {_MANY}']:.1f} %). A round "
+        f"adds {grows:.0f} tokens to a prompt of ReAct and {flat:.0f} to one of Markov mode, whose "
+        f"longest has {figures[f'Markov, {narrow}: longest prompt']:.0f}.",
+    )
+
+
+MARKOV_CONTEXT = Claim(
+    id="deep-research.markov-context",
+    title="Rounds with a report keep prompts short, and the accuracy where a conversation "
+    "overflows.",
+    paper="IterResearch: +14.5 points on average over six benchmarks, prompts of constant length "
+    f"over up to 2,048 rounds (arXiv 2511.07327); the context mode of Tongyi DeepResearch "
+    f"({PAPER}).",
+    scale=f"The bundled `{MODEL}`, of which a share of the training rows was in Markov mode, "
+    f"greedy, on 60 questions each of {_FEW} and {_MANY} hops in an unseen world, one world a "
+    f"seed; prompts of at most {_NARROW} tokens, which a conversation about {_FEW} hops fits and "
+    f"one about {_MANY} does not, and of {WINDOW}.",
+    expectation=f"Shown if within {_NARROW} tokens Markov mode keeps at least 80 % of its accuracy "
+    f"from {_FEW} to {_MANY} hops (and has at least 40 % there), ReAct falls below 40 % at {_MANY} "
+    "hops, and Markov prompts grow at most a fifth as much a round (means over seeds; they grow a "
+    "little, because the report does). Cannot be shown at this scale if the model gets less than "
+    f"40 % of the {_MANY}-hop questions right in either mode with room for everything.",
+    larger="`hanol research batch --mode markov` and `--mode react` on BrowseComp with the context "
+    f"of the model. {BENCHMARKS}.",
+    experiment=_markov,
+)
+
+# -- heavy mode
+
+_N, _HEAVY_COUNT = 4, 30
+_SAMPLING = Sampling(temperature=1.0, top_p=1.0, presence_penalty=0.0, max_tokens=128)
+_REPORT = re.compile(r"^# Report \d+\n(?:.*?\n\n)?Answer: (.*?)\s*(?=^# Report \d|\Z)", re.M | re.S)
+_CITED = re.compile(r"\s*\[(?:\d+|\?)\]")
+_THOUGHT = re.compile(r"<think>(.*?)</think>", re.S)
+
+
+class Agreement:
+    """An engine that samples as another one and puts rollouts together by a fixed rule.
+
+    A report is the last thought of its rollout. Of the answers in the reports, those that are the
+    same but for case, spaces and citations count together; the one that most reports give is
+    chosen, of equals the first that names a source, else the first.
+
+    Args:
+        engine: Makes the rollouts.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.name, self.context_window = f"{engine.name} by agreement", engine.context_window
+
+    async def complete(self, request: ChatRequest) -> Completion:
+        """The engine's turn; where rollouts are reported or put together, the rule's."""
+        if len(request.messages) > 1:  # a conversation with a system message
+            return await self._engine.complete(request)
+        prompt = request.messages[0].content
+        answers = _REPORT.findall(prompt)
+        if answers:
+            text = f"<answer>{agreed(answers)}</answer>"
+        else:
+            thoughts = _THOUGHT.findall(prompt.rpartition("# Conversation\n")[2])
+            text = f"<report>{thoughts[-1].strip() if thoughts else 'nothing'}</report>"
+        return Completion(text, "stop", self.count_tokens(request.messages), len(text.split()))
+
+    async def complete_batch(self, requests: Sequence[ChatRequest]) -> list[Completion]:
+        """The turns of several conversations, in order."""
+        return list(await asyncio.gather(*(self.complete(request) for request in requests)))
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """As the engine counts; what only the rule reads costs nothing."""
+        return self._engine.count_tokens(messages) if len(messages) > 1 else 1
+
+    async def aclose(self) -> None:
+        """Close the engine."""
+        await self._engine.aclose()
+
+
+def agreed(answers: Sequence[str]) -> str:
+    """The answer that most give."""
+    given = [answer for answer in answers if answer != "none was found"]
+    if not given:
+        return ""
+    counts = Counter(map(_plain, given))
+    most = max(counts.values())
+    first = [answer for answer in given if counts[_plain(answer)] == most]
+    return next((answer for answer in first if re.search(r"\[\d+\]", answer)), first[0])
+
+
+def _plain(answer: str) -> str:
+    return " ".join(_CITED.sub("", answer).casefold().split())
+
+
+def _heavy(seeds: Sequence[int], quick: bool) -> Measurement:
+    figures = Figures()
+    for seed in seeds:
+        world, kinds = unseen(seed, quick, (1, 2, 3), _HEAVY_COUNT)
+        described = world.questions(
+            2 if quick else _HEAVY_COUNT, hops=(1, 2), described=True, seed=seed
+        )
+        kinds = {**kinds, "described": described}
+        folder = place(seed, quick, "heavy")
+        calls = 2 if quick else 12
+        with one_thread():
+            greedy = attempted(MODEL, world, kinds, folder / "greedy.jsonl", max_calls=calls)
+            file = folder / f"{_N}.jsonl"
+            if not file.exists():
+                asked = [question for kind in kinds.values() for question in kind]
+                keep_lines(file, _heavy_answers(world, asked, folder / "world", seed, calls))
+        single, chosen, any_of, cost = zip(*read_lines(file), strict=True)
+        figures.add(f"Avg@1 of the {_N}", 100 * mean(single))
+        figures.add(f"heavy, n = {_N}", 100 * mean(chosen))
+        figures.add(f"any of the {_N}", 100 * mean(any_of))
+        figures.add("greedy, one rollout", accuracy(greedy))
+        figures.add("tokens written, of one rollout", mean(cost))
+        figures.add_gain("gain", gain(single, chosen))
+        figures.add_gain("heavy over greedy", gain(right(greedy), chosen))
+    return heavy_verdict(figures)
+
+
+def _heavy_answers(
+    world: Encyclopedia, questions: Sequence[Question], folder: Any, seed: int, calls: int
+) -> list[list[float]]:
+    """Of each question: share of right rollouts, whether the choice and any is right, and cost."""
+    from hanol.research._training._environment import WorldEnvironment
+
+    log.info("Seed %d: %d rollouts at each of %d questions", seed, _N, len(questions))
+    with WorldEnvironment(world, folder, tools=shuffled(world.seed)) as environment:
+
+        async def all_of_them() -> list[list[float]]:
+            engine = Agreement(engine_of(MODEL))
+            limit = asyncio.Semaphore(16)
+
+            async def one(number: int, question: Question) -> list[float]:
+                async with limit:
+                    events = [
+                        event
+                        async for event in aheavy_research(
+                            environment.library, engine, question.text, n=_N, mode="react",
+                            tools=environment.tools, sampling=_SAMPLING, seed=seed + number,
+                            budget=Budget(model_calls=calls, context_tokens=WINDOW, seconds=None),
+                        )
+                    ]  # fmt: skip
+                return _judged(events, lambda text: world.is_right(question, text))
+
+            try:
+                pairs = enumerate(questions)
+                return list(await asyncio.gather(*(one(*pair) for pair in pairs)))
+            finally:
+                await engine.aclose()
+
+        return asyncio.run(all_of_them())
+
+
+def _judged(events: Sequence[Any], is_right: Callable[[str], bool]) -> list[float]:
+    rollouts = [event.arguments for event in events if isinstance(event, ToolReturned)]
+    marks = [float(bool(r["answer"]) and is_right(r["answer"])) for r in rollouts]
+    last = events[-1]
+    assert isinstance(last, RunEnded)
+    chosen = float(bool(last.answer) and is_right(last.answer))
+    written = mean(rollout["spent"]["completion_tokens"] for rollout in rollouts)
+    return [mean(marks), chosen, max(marks), last.completion_tokens / max(written, 1.0)]
+
+
+def heavy_verdict(figures: Figures) -> Measurement:
+    """Whether several rollouts give more than one of them."""
+    shown = figures["gain"] >= 5 and min(figures.values["gain, low"]) > 0
+    return figures.measurement(
+        shown,
+        f"One sampled rollout {figures[f'Avg@1 of the {_N}']:.1f} %, {_N} and their agreement "
+        f"{figures[f'heavy, n = {_N}']:.1f} % ({figures['gain']:+.1f} points, "
+        f"{figures['gain, low']:+.1f} to {figures['gain, high']:+.1f}), any of the {_N} "
+        f"{figures[f'any of the {_N}']:.1f} %, for "
+        f"{figures['tokens written, of one rollout']:.1f} times the written tokens; one greedy "
+        f"rollout {figures['greedy, one rollout']:.1f} %.",
+    )
+
+
+HEAVY_MODE = Claim(
+    id="deep-research.heavy-mode",
+    title="Several rollouts in parallel, put together, answer more than one.",
+    paper="Heavy mode: HLE 38.3 instead of 32.9, BrowseComp 58.3 instead of 43.4, BrowseComp-ZH "
+    f"58.1 instead of 46.7 (Tongyi DeepResearch, {PAPER}, Pass@1 against Avg@3).",
+    scale=f"The bundled `{MODEL}`, {_N} rollouts at temperature 1 and their synthesis by "
+    f"`hanol.research.heavy_research`, {_HEAVY_COUNT} questions each of 1, 2 and 3 hops and with a "
+    "described start in an unseen world, one world a seed. A model of this size cannot weigh "
+    "reports in free text, so this is NOT the paper's synthesis: a rule chooses the answer that "
+    "most reports give (of equals the first that names a source), which is a majority vote. The "
+    "verdict is about parallel rollouts only.",
+    expectation=f"Shown if the choice from {_N} is right at least 5 points more often than one of "
+    "the same rollouts (means over seeds), with a 95 % interval above 0 in every seed; it writes "
+    f"about {_N} times the tokens. One greedy rollout is reported beside it: where the likeliest "
+    "token is nearly always the right one, as here, it may be as good as the vote.",
+    larger="`hanol research ask --heavy 4` with a chat model, whose synthesis is the paper's: "
+    f"reports, no tools, one answer. {BENCHMARKS}.",
+    experiment=_heavy,
+)
