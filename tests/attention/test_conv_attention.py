@@ -337,14 +337,14 @@ def test_gradients_are_those_of_differences() -> None:
     for parameter in (layer.conv1d.weight, layer.k_proj.weight, made.model.embed_tokens.weight):
         gradient = parameter.grad
         place = tuple((gradient.abs() == gradient.abs().max()).nonzero()[0].tolist())
-        step = 1e-6
+        step = 2e-3  # norms compute in float32 whatever the type of the model
         with torch.no_grad():
             parameter[place] += step
             above = loss().item()
             parameter[place] -= 2 * step
             below = loss().item()
             parameter[place] += step
-        assert gradient[place].item() == pytest.approx((above - below) / (2 * step), rel=1e-4)
+        assert gradient[place].item() == pytest.approx((above - below) / (2 * step), rel=2e-3)
     taps_CJ = layer.conv1d.weight.grad[:, 0]
     assert (taps_CJ.abs().amax(0) > 0).all()  # every tap of the kernel learns
 

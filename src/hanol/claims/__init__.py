@@ -17,6 +17,14 @@ from hanol.claims._claim import (
     run_claim,
     write_result,
 )
+from hanol.claims._deep_research_learning import MID_TRAINING as _MID_TRAINING
+from hanol.claims._deep_research_learning import SHORT_CONVOLUTION as _SHORT_CONVOLUTION
+from hanol.claims._deep_research_rl import MERGE as _MERGE
+from hanol.claims._deep_research_rl import RL_IMPROVES as _RL_IMPROVES
+from hanol.claims._deep_research_rl import SIMULATED_TRANSFERS as _SIMULATED_TRANSFERS
+from hanol.claims._deep_research_use import HEAVY_MODE as _HEAVY_MODE
+from hanol.claims._deep_research_use import INTERACTION_SCALING as _INTERACTION_SCALING
+from hanol.claims._deep_research_use import MARKOV_CONTEXT as _MARKOV_CONTEXT
 from hanol.claims._hybrid_ratio import HYBRID_RATIO as _HYBRID_RATIO
 from hanol.claims._kv_cache import KV_CACHE as _KV_CACHE
 from hanol.claims._nope import NOPE_EXTRAPOLATION as _NOPE_EXTRAPOLATION
@@ -29,12 +37,20 @@ from hanol.errors import UnknownNameError as _UnknownNameError
 _CLAIMS = (
     *_WORLD_CLAIMS,
     _DECODE_FLAT,
+    _HEAVY_MODE,
     _HYBRID_RATIO,
+    _INTERACTION_SCALING,
     _KV_CACHE,
+    _MARKOV_CONTEXT,
+    _MERGE,
+    _MID_TRAINING,
     _NOPE_EXTRAPOLATION,
     _OVERHEAD,
     _PREFILL_LINEAR,
+    _RL_IMPROVES,
     _SCALING_MACHINERY,
+    _SHORT_CONVOLUTION,
+    _SIMULATED_TRANSFERS,
     _STEERING,
     _SYNTHETIC_TASKS,
     _TRAINING_FIXED_POINTS,

@@ -40,8 +40,9 @@ log = logging.getLogger(__name__)
 
 PAPER = "arXiv 2510.24701"
 BENCHMARKS = (
-    "HLE, BrowseComp and GAIA need a chat model, the web and a judge: `hanol research batch "
-    "QUESTIONS`, then `hanol research eval` with `--metric judge` on what it wrote"
+    "HLE, BrowseComp and GAIA need a chat model, the web and a judge: `hanol.evaluation."
+    "read_benchmark` reads their questions, `hanol research batch --web` answers them and "
+    "`hanol research eval --metric judge` scores the answers; nobody has run that here"
 )
 WINDOW = 2048
 Shape = Literal["convolution", "plain", "hybrid"]

@@ -295,7 +295,7 @@ SIMULATED_TRANSFERS = Claim(
     "correlation of at least 0.8, and the last checkpoint loses at most 10 points behind the "
     "layer. Cannot be shown at this scale if the curve where it was trained moves by less than 5 "
     "points. Without the layer a large drop is expected: the expert never showed a failure.",
-    larger="Tools over the web (`hanol research ask --web`), rewards of both environments from "
+    larger="Tools over the web (`hanol research --web`), rewards of both environments from "
     f"`metrics.jsonl` of two runs of `hanol train`. {BENCHMARKS}.",
     experiment=_simulated,
 )

@@ -334,7 +334,7 @@ HEAVY_MODE = Claim(
     "the same rollouts (means over seeds), with a 95 % interval above 0 in every seed; it writes "
     f"about {_N} times the tokens. One greedy rollout is reported beside it: where the likeliest "
     "token is nearly always the right one, as here, it may be as good as the vote.",
-    larger="`hanol research ask --heavy 4` with a chat model, whose synthesis is the paper's: "
+    larger="`hanol research FOLDER QUESTION --heavy 4` with a chat model, whose synthesis is the paper's: "
     f"reports, no tools, one answer. {BENCHMARKS}.",
     experiment=_heavy,
 )

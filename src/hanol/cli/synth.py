@@ -43,6 +43,32 @@ _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @app.command()
+def pages(
+    source: Annotated[str, typer.Argument(help="encyclopedia:SEED, a generated world.")],
+    folder: Annotated[Path, typer.Argument(help="New folder for its pages.")],
+    entities: _Entities = 300,
+    split: _Split = "test",
+    as_json: _Json = False,
+) -> None:
+    """Write the pages of a generated world as Markdown files, to search and to ask.
+
+    Example: hanol synth pages encyclopedia:7 world
+    """
+    with reported(as_json=as_json):
+        from hanol.errors import DataError
+        from hanol.research._synthesis import world_seed
+        from hanol.worlds import Encyclopedia
+
+        if (seed := world_seed(source)) is None:
+            raise DataError(f"{source!r} is no world. Write it as encyclopedia:SEED.")
+        files = Encyclopedia(seed, entities, split=split).write(folder)
+    if as_json:
+        typer.echo(json.dumps({"folder": str(folder), "pages": len(files)}))
+        return
+    typer.echo(f"{len(files)} pages in {folder}")
+
+
+@app.command()
 def questions(
     source: _Source,
     number: Annotated[int, typer.Option("--n", min=1, help="Questions wanted.")] = 100,

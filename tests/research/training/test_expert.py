@@ -9,7 +9,7 @@ import pytest
 
 from hanol.engines import ChatRequest, Message
 from hanol.errors import EngineError
-from hanol.research import Budget, ModelAnswered, Mode, RunEnded, ToolReturned
+from hanol.research import Budget, Mode, ModelAnswered, RunEnded, ToolReturned
 from hanol.research._compact import compact_tools
 from hanol.research._training._environment import WorldEnvironment
 from hanol.research._training._expert import Expert, search_words

@@ -82,7 +82,8 @@ def train_sft(
         on_eval: Called with the tokens seen; what it returns becomes a line of metrics.
 
     Raises:
-        DataError: No row fits, or none has a token to learn from.
+        DataError: No row fits, none has a token to learn from, or the folder's checkpoints are of
+            another run.
         TrainingError: The loss is no number, or a checkpoint could not be written.
     """
     folder = Path(folder)
@@ -95,9 +96,9 @@ def train_sft(
             "the policy."
         )
     plan = _Plan([len(row.input_ids) for row in fitting], settings)
+    saved = _saved(folder, plan, resume)
     trainer = _trainer(model, tokenizer, fitting, plan, folder)
     trainer.add_callback(_Log(folder, plan, on_step, on_eval))
-    saved = last_checkpoint(folder) if resume else None
     with models.no_progress_bars():  # one for each file of each checkpoint
         trainer.train(resume_from_checkpoint=None if saved is None else str(saved))
     return SftResult(
@@ -153,6 +154,24 @@ def _epochs(lengths: Sequence[int], settings: SftSettings) -> Iterator[list[int]
         yield from batches
 
 
+def _saved(folder: Path, plan: _Plan, resume: bool) -> Path | None:
+    """The checkpoint to go on from."""
+    saved = last_checkpoint(folder)
+    if saved is None:
+        return None
+    if not resume:
+        raise DataError(
+            f"{str(folder)!r} has checkpoints of another run. Resume it, or name another folder."
+        )
+    steps = json.loads((saved / "trainer_state.json").read_text("utf-8"))["max_steps"]
+    if steps != len(plan.batches):
+        raise DataError(
+            f"{str(saved)!r} is of a run of {steps} steps, but these rows and settings give "
+            f"{len(plan.batches)}. Use those it was begun with, or another folder."
+        )
+    return saved
+
+
 class _InOrder(Sampler[int]):
     def __init__(self, plan: _Plan) -> None:
         self._order = [row for batch in plan.batches for row in batch]
@@ -167,7 +186,9 @@ class _InOrder(Sampler[int]):
 class _SftTrainer(AtomicCheckpoints, SFTTrainer):  # type: ignore[misc]
     """TRL's trainer with the plan's batches and rates."""
 
-    plan: _Plan
+    def __init__(self, plan: _Plan, **options: Any) -> None:
+        self.plan = plan
+        super().__init__(**options)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         return _InOrder(self.plan)
@@ -230,18 +251,12 @@ def _trainer(
     data = Dataset.from_dict(
         {
             "input_ids": [list(row.input_ids) for row in rows],
-            "labels": [
-                [
-                    i if acts else _IGNORED
-                    for i, acts in zip(row.input_ids, row.action_mask, strict=True)
-                ]
-                for row in rows
-            ],
+            "labels": [_labels(row) for row in rows],
         }
     )
-    _SftTrainer.plan = plan  # the sampler is asked for while the trainer is made
-    trainer = _SftTrainer(model=model, args=args, train_dataset=data, processing_class=tokenizer)
-    trainer.plan = plan
+    trainer = _SftTrainer(
+        plan, model=model, args=args, train_dataset=data, processing_class=tokenizer
+    )
     trainer.remove_callback(PrinterCallback)  # it would print to standard output
     return trainer
 
@@ -266,11 +281,14 @@ class _Log(TrainerCallback):
         self._on_step, self._on_eval = on_step, on_eval
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Drop the metrics of steps that a resumed run makes again."""
+        """Drop the metrics of steps that a resumed run makes again, and half a line at the end."""
         if state.is_world_process_zero and self._file.exists():
-            lines = self._file.read_text("utf-8").splitlines()
-            kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
-            self._file.write_text("".join(line + "\n" for line in kept), "utf-8")
+            lines = self._file.read_text("utf-8").splitlines(keepends=True)
+            whole = (line for line in lines if line.endswith("\n"))
+            kept = [line for line in whole if json.loads(line)["step"] <= state.global_step]
+            beside = self._file.with_suffix(".writing")
+            beside.write_text("".join(kept), "utf-8")
+            beside.replace(self._file)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Evaluate and save where it is time."""
