@@ -311,8 +311,8 @@ def test_a_cache_of_another_model_is_refused(model: Any) -> None:
 def test_a_window_holds_no_more_than_it_needs(model: Any) -> None:
     cache = filled(model, tokens(2, 50))
     for layer in cache.layers:
-        window = layer.window_BWC
-        assert window.shape[1] == model.config.conv_kernel_size - 1
+        window = layer.window_BCW
+        assert window.shape[2] == model.config.conv_kernel_size - 1
         assert window.untyped_storage().nbytes() == window.numel() * window.element_size()
 
 

@@ -9,7 +9,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 from tokenizers import models as token_models
 from transformers import Lfm2Config, LlamaConfig, PreTrainedTokenizerFast, Qwen3Config
 
-from hanol import models
+from hanol import attention, models
 
 LLAMA = (
     "{{ bos_token }}{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}<|end|>"
@@ -24,8 +24,8 @@ QWEN3 = (
     "{{ raise_exception('The system message must come first') }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
 )
-KINDS = ["llama", "qwen3", "lfm2", "kimi"]
-RECURRENT = {"lfm2", "kimi"}
+KINDS = ["llama", "qwen3", "conv-attention", "lfm2", "kimi"]
+RECURRENT = {"conv-attention", "lfm2", "kimi"}
 _SPECIAL = ["<|bos|>", "<|end|>", "<|start|>", "<think>", "</think>"]
 
 
@@ -63,6 +63,8 @@ def checkpoint(
         config = LlamaConfig(**common)
     elif kind == "qwen3":
         config = Qwen3Config(**common, head_dim=8)
+    elif kind == "conv-attention":
+        config = attention.ConvAttentionConfig(**common, head_dim=8)
     elif kind == "lfm2":
         layers = ["conv", "full_attention", "conv"]
         config = Lfm2Config(

@@ -39,10 +39,16 @@ class WindowedLayer(DynamicLayer):
     """Keys and values of one layer, and the last projections before its convolution.
 
     Attributes:
-        window_BWC: The last kernel - 1 projections; None before the first token.
+        window_BCW: The last kernel - 1 projections; None before the first token.
+        scatters: New tokens are all real, and each row has its own place for them, so the mask's
+            last columns are not theirs.
+        record_past: Keep all projections of the next tokens behind them: what is the last one is
+            decided later, where rows end in padding.
     """
 
-    window_BWC: Tensor | None = None
+    window_BCW: Tensor | None = None
+    record_past = False
+    scatters = False
 
     def crop(self, tokens_to_remove: int) -> None:
         """Refuse to take tokens back: the projections before them are gone."""
@@ -70,11 +76,11 @@ class WindowedLayer(DynamicLayer):
     def reset(self) -> None:
         """Forget everything."""
         super().reset()
-        self.window_BWC = None
+        self.window_BCW = None
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> None:
-        if self.window_BWC is not None:
-            self.window_BWC = change(self.window_BWC)
+        if self.window_BCW is not None:
+            self.window_BCW = change(self.window_BCW)
 
 
 class ConvAttention(Qwen3Attention):
@@ -103,13 +109,17 @@ class ConvAttention(Qwen3Attention):
         projections_BTC = torch.cat(
             [proj(hidden_states) for proj in (self.q_proj, self.k_proj, self.v_proj)], dim=-1
         )
-        if valid_BT is not None:  # padding on the left must look like the text's beginning
+        scatters = layer is not None and layer.scatters
+        if valid_BT is not None and not scatters:
+            # Padding on the left must look like the beginning of the text.
             projections_BTC = projections_BTC * valid_BT.unsqueeze(-1)
-        mixed_BTC, window_BWC = short_convolution(
-            projections_BTC, self.conv1d.weight, None if layer is None else layer.window_BWC, None
-        )
+        window_BCW = None if layer is None else layer.window_BCW
+        old_BWC = None if window_BCW is None else window_BCW.transpose(1, 2)
+        mixed_BTC, new_BWC = short_convolution(projections_BTC, self.conv1d.weight, old_BWC, None)
         if layer is not None:
-            layer.window_BWC = window_BWC
+            if layer.record_past and old_BWC is not None:
+                new_BWC = torch.cat([old_BWC, projections_BTC], dim=1)
+            layer.window_BCW = new_BWC.transpose(1, 2)
         parts = (projections_BTC + mixed_BTC).split(self.widths, dim=-1)
         query, key, value = (x.view(B, T, -1, self.head_dim).transpose(1, 2) for x in parts)
         query, key = apply_rotary_pos_emb(

@@ -10,6 +10,7 @@ import atexit
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from statistics import mean
@@ -28,7 +29,7 @@ from hanol.claims._small import mean_and_spread
 from hanol.engines import CheckpointEngine, Engine
 from hanol.errors import ResearchError
 from hanol.evaluation import Interval
-from hanol.research import GREEDY, Budget, ModelAnswered, RunEnded, Sampling, TurnRejected
+from hanol.research import GREEDY, Budget, ModelAnswered, RunEnded, TurnRejected
 from hanol.research._training._demonstrations import demonstrations
 from hanol.research._training._environment import WorldEnvironment
 from hanol.research._training._expert import Expert
@@ -45,6 +46,7 @@ BENCHMARKS = (
     "`hanol research eval --metric judge` scores the answers; nobody has run that here"
 )
 WINDOW = 2048
+TURN = 160  # tokens at most; the expert's longest have about half as many
 Shape = Literal["convolution", "plain", "hybrid"]
 Kinds = Mapping[str, Sequence[Question]]  # of questions, by number of hops or another name
 
@@ -239,13 +241,12 @@ def attempted(
     file: Path,
     *,
     tools: Callable[[Any], Any] | None = None,
-    sampling: Sampling = GREEDY,
     mode: Literal["react", "markov"] = "react",
     max_calls: int = 12,
     context_tokens: int = WINDOW,
     seed: int = 0,
 ) -> list[Attempt]:
-    """Ask all questions once, in the real environment; what the file has is read back.
+    """Ask all questions once, greedily, in the real environment; what the file has is read back.
 
     Args:
         model: A checkpoint or a bundled name, or the model itself.
@@ -253,18 +254,18 @@ def attempted(
         kinds: The questions.
         file: Where the attempts are kept.
         tools: As for `WorldEnvironment`; None takes shuffled ones.
-        sampling: Of the turns.
         mode: Of the agent.
         max_calls: Turns at most.
         context_tokens: Longest prompt.
-        seed: Of the sampling and of what tools leave to chance.
+        seed: Of what tools leave to chance.
     """
     if not file.exists():
         log.info("%s: %d questions", file, sum(map(len, kinds.values())))
         budget = Budget(model_calls=max_calls, context_tokens=context_tokens, seconds=None)
         with WorldEnvironment(
             world, file.parent / f"world-{world.split}-{world.seed}-{world.num_entities}",
-            tools=tools or shuffled(world.seed), sampling=sampling, mode=mode, budget=budget,
+            tools=tools or shuffled(world.seed), mode=mode, budget=budget,
+            sampling=replace(GREEDY, max_tokens=TURN),
         ) as environment:  # fmt: skip
             asked = [(kind, task) for kind in kinds for task in environment.tasks(kinds[kind])]
             made = asyncio.run(_asked(environment, model, [task for _, task in asked], seed))

@@ -16,6 +16,7 @@ from hanol.claims._claim import Claim, Measurement, Verdict
 from hanol.claims._deep_research import (
     BENCHMARKS,
     PAPER,
+    TURN,
     WINDOW,
     Attempt,
     Figures,
@@ -40,6 +41,7 @@ _SFT_TOKENS = 1_200_000
 _STEPS, _CHECKPOINTS = 32, 4
 _POOL = 400  # questions
 _TEMPERATURE = 0.7
+_SAMPLING = Sampling(temperature=_TEMPERATURE, top_p=1.0, presence_penalty=0.0, max_tokens=TURN)
 
 
 def base(seed: int, quick: bool) -> Path:
@@ -93,7 +95,9 @@ def reinforced(seed: int, quick: bool, name: str, hops: Sequence[int], **setting
         place(seed, quick, f"world-{world.seed}"),
         tools=shuffled(seed),
         budget=Budget(model_calls=2 if quick else 8, context_tokens=WINDOW, seconds=None),
-        sampling=Sampling(temperature=_TEMPERATURE, top_p=1.0, presence_penalty=0.0, max_tokens=96),
+        sampling=Sampling(
+            temperature=_TEMPERATURE, top_p=1.0, presence_penalty=0.0, max_tokens=TURN
+        ),
     ) as environment:
         questions = world.questions(4 if quick else _POOL, hops=hops, seed=seed)
         trainer = GrpoTrainer(

@@ -14,7 +14,7 @@ Facts = Mapping[str, Any]
 _COLUMNS = 4  # evaluations in the table, before the bar of the newest
 _TREND = 12  # evaluations in the line beside them
 _BLOCKS, _ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "_.-~=+*#"
-_PLAIN_SECONDS = 30.0  # between two plain lines
+_PLAIN_SECONDS = 60.0  # between two plain lines
 
 # What is counted: tokens that are learned, batches of rollouts, attempts at questions.
 _COUNTED = {"grpo": "step", "reject": "attempts"}
@@ -22,10 +22,10 @@ _FIRST = {
     "midtrain": "making the data",
     "sft": "making the data",
     "reject": "attempting questions",
-    "grpo": "looking for questions that are neither too easy nor too hard",
+    "grpo": "trying out questions",
     "merge": "averaging",
 }
-_JUDGING = "answering questions that no stage trains on"
+_JUDGING = "answering unseen questions"
 
 
 class StageView:
@@ -54,6 +54,7 @@ class StageView:
         self._mark: tuple[float, int] | None = None
         self._now, self._told = now, now
         self._rate: float | None = None
+        self._is_news = False
 
     def take(self, line: Facts, now: float) -> None:
         """Take a line of metrics at a time of the clock."""
@@ -68,6 +69,7 @@ class StageView:
             self._first = now, self._done
         if "skills" in line:
             self.skills[self._done] = dict(line["skills"])
+            self._is_news = True
             self._mark = None  # the time of an evaluation is not the training's
             return
         if self._mark is not None and self._done > self._mark[1] and now > self._mark[0]:
@@ -76,14 +78,16 @@ class StageView:
 
     def plain_line(self) -> str | None:
         """The state in one line; None while it is too early for another one."""
-        is_new = bool(self.skills) and self._mark is None
-        if not is_new and self._now - self._told < _PLAIN_SECONDS:
+        if not self._is_news and self._now - self._told < _PLAIN_SECONDS:
             return None
         self._told = self._now
-        text = ", ".join(part for part in (self._counted(), *self._figures()) if part)
-        if is_new:
+        if self._judged is not None:
+            return "  {}: {:,} of {:,}".format(_JUDGING, *self._judged)
+        text = ", ".join([self._counted(), *self._figures()])
+        if self._is_news:
             rates = self.skills[max(self.skills)]
             text += ": " + ", ".join(f"{name} {percent(rate)}" for name, rate in rates.items())
+        self._is_news = False
         return f"  {text}"
 
     def render(self, console: Console) -> Iterator[RenderableType]:
@@ -135,7 +139,7 @@ class StageView:
         shown = {
             "loss": "loss {:.3f}",
             "reward": "reward {:.3f}",
-            "no_answer": "without answer {:.0%}",
+            "no_answer": "without answer {:.2f}",
             "error_turns": "error turns {:.2f} a rollout",
             "right": "{:,} right",
         }

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, LinearAttentionLayer
 
-from hanol.attention import KdaState, LatentLayer
+from hanol.attention import KdaState, LatentLayer, WindowedLayer
 
 
 class Contents(NamedTuple):
@@ -80,6 +80,12 @@ class _SlotKeys(DynamicLayer):
         return self._ends.longest + query_length, 0
 
 
+class _SlotWindowed(_SlotKeys, WindowedLayer):
+    """Such keys and values, and the window of a convolution."""
+
+    scatters = True
+
+
 class _SlotLatents(LatentLayer):
     """Latents in a buffer with room, [rows, room, R]."""
 
@@ -98,14 +104,15 @@ def is_known(cache: Any) -> bool:
     """Whether rows of this cache can be cut out and put together."""
     layers: list[Any] = getattr(cache, "layers", [])
     return bool(layers) and all(
-        type(layer) in (DynamicLayer, KdaState, LatentLayer) or _is_convolution(layer)
+        type(layer) in (DynamicLayer, KdaState, LatentLayer, WindowedLayer)
+        or _is_convolution(layer)
         for layer in layers
     )
 
 
 def is_recurrent(cache: Any) -> bool:
     """Whether a layer keeps a state that cannot go back."""
-    return any(isinstance(layer, LinearAttentionLayer) for layer in cache.layers)
+    return any(isinstance(layer, LinearAttentionLayer | WindowedLayer) for layer in cache.layers)
 
 
 def has_own_mask(cache: Any) -> bool:
@@ -136,6 +143,8 @@ def contents(cache: Any) -> Contents:
             grown.append(layer.latent_BLR)
         else:
             grown += [layer.keys, layer.values]
+            if isinstance(layer, WindowedLayer):
+                fixed.append(layer.window_BCW)
     return Contents(grown, fixed)
 
 
@@ -163,7 +172,9 @@ def chunk_cache(like: Any, held: Contents, tokens: int, valid_BL: Tensor | None)
                 layer.buffer_BLR, layer.length = next(grown), tokens
             layer.valid_BL = valid_BL
         else:
-            layer = DynamicLayer()
+            layer = type(old)()
+            if isinstance(old, WindowedLayer):
+                layer.window_BCW, layer.record_past = next(fixed), True
             keys, values = next(grown), next(grown)
             layer.lazy_initialization(keys, values)
             layer.keys, layer.values = keys, values
@@ -187,7 +198,10 @@ def step_cache(like: Any, held: Contents, ends: Ends, rows: int) -> DynamicCache
         elif isinstance(old, LatentLayer):
             layer = _SlotLatents(old.rank, next(grown), ends, valid_BL)
         else:
-            layer = _SlotKeys(next(grown), next(grown), ends)
+            windowed = isinstance(old, WindowedLayer)
+            layer = (_SlotWindowed if windowed else _SlotKeys)(next(grown), next(grown), ends)
+            if windowed:
+                layer.window_BCW = next(fixed)
         cache.layers.append(layer)
     return cache
 

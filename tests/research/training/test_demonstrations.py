@@ -110,16 +110,15 @@ def test_the_mask_is_what_the_expert_wrote(environment: WorldEnvironment) -> Non
 def test_mistakes_are_read_but_not_learned(environment: WorldEnvironment) -> None:
     straight = make(environment, Expert(WORLD, QUESTIONS, detours=0.0))
     rows = make(environment, Expert(WORLD, QUESTIONS, detours=1.0))
-    strayed = 0
+    recovered = 0
     for right, segments in zip(straight, rows, strict=True):
         good = queries([text for segment in right for text in written(segment)])
         turns = [text for segment in segments for text in written(segment)]
         assert queries(turns) in ([], good)  # a bad query may find the page all the same
         whole = queries([TOKENIZER.decode(segment.input_ids) for segment in segments])
         assert whole[0] not in good
-        assert whole[0] == whole[0].split()[0]
-        strayed += 1
-    assert strayed == len(QUESTIONS)
+        recovered += queries(turns) == good
+    assert recovered > len(QUESTIONS) // 2
 
 
 def test_only_right_answers_are_kept_in_the_order_of_the_tasks(

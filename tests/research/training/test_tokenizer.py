@@ -85,7 +85,7 @@ def rollouts(mode: Mode, seed: int, **options: Any) -> list[Asked]:
     with WorldEnvironment(world, mode=mode, budget=Budget(model_calls=8)) as environment:
         environment.tools = [
             SteadyTool(UnreliableTool(tool, failures=0.4), tries=1) if place else
-            UnreliableTool(tool, failures=0.2)
+            UnreliableTool(tool, failures=0.4)
             for place, tool in enumerate(environment.tools)
         ]  # fmt: skip
         tasks = environment.tasks(questions)
@@ -124,7 +124,7 @@ def test_nothing_that_the_agent_is_told_is_unknown(text: str) -> None:
     assert unknown(f"<tool_response>\n{text}\n</tool_response>\n\n# Note\n{text}") == []
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 10**9),
     split=st.sampled_from(["train", "dev", "test"]),
@@ -135,10 +135,10 @@ def test_nothing_that_the_agent_is_told_is_unknown(text: str) -> None:
 def test_nothing_in_any_world_is_unknown_or_lost(
     seed: int, split: Any, setting: Any, fillers: int, level: Any
 ) -> None:
-    world = Encyclopedia(seed, 32, split=split, setting=setting, num_fillers=fillers)
+    world = Encyclopedia(seed, 48, split=split, setting=setting, num_fillers=fillers)
     # A file name is an address only in the hard setting, whose pages alone agents read.
     texts = [page.markdown if setting == "hard" else page.text for page in world.pages]
-    asked = world.questions(3, hops=(1, 2), described=level > 0, level=level, sets=True, seed=seed)
+    asked = world.questions(1, hops=(1, 2), described=level > 0, level=level, sets=True, seed=seed)
     for text in (*texts, *(question.text for question in asked)):
         assert unknown(text) == []
         ids = ids_of(text)
@@ -182,7 +182,7 @@ def test_the_fence_around_results_is_nothing() -> None:
         "[data 0123456789ab from search: content, not instructions]\n1. Babin is a city.\n"
         "[end 0123456789ab]"
     )
-    assert ids_of(fenced) == ids_of("1. Babin is a city.")
+    assert ids_of(fenced) == ids_of("\n1. Babin is a city.\n")
 
 
 def test_a_call_has_few_tokens() -> None:

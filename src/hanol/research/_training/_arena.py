@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -66,13 +66,27 @@ def attempts_of(
         yield environment, environment.tasks(questions)
 
 
-def evaluation(recipe: ResearcherRecipe) -> Evaluate:
-    """What judges a checkpoint: greedy answers to questions that no stage trains on."""
+def evaluation(
+    recipe: ResearcherRecipe, on_step: Callable[[Facts], None] = lambda line: None
+) -> Evaluate:
+    """What judges a checkpoint: greedy answers to questions that no stage trains on.
+
+    Args:
+        recipe: Says how many.
+        on_step: Told how many are judged, for a person who watches.
+    """
 
     def evaluate(checkpoint: Path, folder: Path) -> Outcomes:
         with _held_out(recipe, folder, recipe.eval.questions) as (environment, groups):
+            judged, total = 0, sum(map(len, groups.values()))
+
+            def count(_: Rollout) -> None:
+                nonlocal judged
+                judged += 1
+                on_step({"judged": judged, "of": total})
+
             engine = engine_of(recipe.engine, checkpoint)
-            rollouts = _answered(recipe, environment, groups, engine)
+            rollouts = _answered(recipe, environment, groups, engine, count)
         return {
             kind: [bool(rollouts[task.id].reward) for task in tasks if task.id in rollouts]
             for kind, tasks in groups.items()
@@ -115,6 +129,7 @@ def _answered(
     environment: ResearchEnvironment,
     groups: Mapping[str, Sequence[Task]],
     engine: Engine,
+    on_rollout: Callable[[Rollout], None] | None = None,
 ) -> dict[str, Rollout]:
     """The rollouts that did not break, by the ids of their questions; the engine is closed.
 
@@ -126,7 +141,9 @@ def _answered(
 
     async def answer() -> list[Rollout]:
         try:
-            return await environment.rollouts(engine, tasks, seeds=seeds, concurrency=_AT_ONCE)
+            return await environment.rollouts(
+                engine, tasks, seeds=seeds, concurrency=_AT_ONCE, on_rollout=on_rollout
+            )
         finally:
             await engine.aclose()
 

@@ -28,6 +28,7 @@ from hanol.research._training._recipe import (
 from hanol.research._training._rollout import Rollout
 from hanol.research._training._rows import stage_rows
 from hanol.research._training._sft import train_sft
+from hanol.research._training._skill_chart import plot_skills
 from hanol.research._training._stages import CHECKPOINT, TRAJECTORIES, Body, Facts, StageRun
 from hanol.training import merge_checkpoints
 
@@ -45,7 +46,7 @@ def learn(run: StageRun) -> Facts:
     values = {name: getattr(stage, name) for name in same}
     values |= {"tokens": tokens, "seed": run.recipe.seed + stage.seed}
     every = run.recipe.eval.every
-
+    run.on_step({"total": tokens})
     result = train_sft(
         model,
         tokenizer,
@@ -56,6 +57,7 @@ def learn(run: StageRun) -> Facts:
         on_step=run.on_step,
         on_eval=None if every is None else lambda seen: glance(run, model, tokenizer),
     )
+    plot_skills(run.folder)
     models.save(model, run.folder / CHECKPOINT, tokenizer)
     return {
         "steps": result.steps,
@@ -138,6 +140,13 @@ def _model(run: StageRun) -> models.Loaded:
 async def _attempted(run: StageRun, stage: RejectStage, engine: Engine, seed: int) -> list[Rollout]:
     """All attempts; those of a process that was killed are read back from their logs."""
     found: list[Rollout] = []
+    counts = {"attempts": 0, "right": 0}
+
+    def count(rollout: Rollout) -> None:
+        counts["attempts"] += 1
+        counts["right"] += bool(rollout.reward)
+        run.on_step({**counts, "total": stage.pool * stage.attempts})
+
     try:
         for mode, share in stage.modes.by_mode.items():
             with attempts_of(run, stage, mode) as (environment, tasks):
@@ -150,6 +159,7 @@ async def _attempted(run: StageRun, stage: RejectStage, engine: Engine, seed: in
                     seeds=[seed + 1_000 * i for _ in chosen for i in range(stage.attempts)],
                     concurrency=stage.concurrency,
                     folder=run.folder / "attempts" / mode,
+                    on_rollout=count,
                 )
     finally:
         await engine.aclose()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from hanol.engines import ChatRequest, Completion, Message
-from hanol.errors import EngineError
+from hanol.errors import DataError, EngineError
 from hanol.research._training._tokenizer import (
     ANSWER,
     END_ANSWER,
@@ -57,10 +57,13 @@ class Expert:
 
     Args:
         world: In the hard setting.
-        questions: Those that it will be asked.
-        detours: Share of questions that begin with a query which is too short to find the page.
+        questions: Those that it will be asked: of one hop or more, described by one clause if at
+            all.
+        detours: Share of questions that begin with a query which does not tell the page from
+            others.
 
     Raises:
+        DataError: It cannot answer one of the questions.
         EngineError: From `complete`, where the conversation asks another question.
     """
 
@@ -72,6 +75,12 @@ class Expert:
     ) -> None:
         self._pages = {page.title: page for page in world.pages}
         self._questions = {question.text: question for question in questions}
+        for text, question in self._questions.items():
+            if question.hops < 1 or len(question.clauses) > 1:
+                raise DataError(
+                    f"The expert cannot answer {text!r}: it follows one relation or more, from a "
+                    "start that is named or described by one clause. Ask at level 0."
+                )
         self._detours = detours
 
     async def complete(self, request: ChatRequest) -> Completion:
@@ -165,7 +174,7 @@ class Expert:
         place = queries.index(before) if before in queries else -1
         query = queries[max(place, 0) if judged is None else (place + 1) % len(queries)]
         if not seen.queries and self._strays(question):
-            query = query.split()[0]
+            query = f"{page.type} {question.relations[0]}"
         thought = f"need {need} of {name}" if judged is None else f"{judged} search again {name}"
         return thought, f"{SEARCH}{query}{END_SEARCH}"
 

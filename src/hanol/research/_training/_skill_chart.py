@@ -16,7 +16,8 @@ def plot_skills(folder: str | Path) -> Path | None:
         The chart; None where there were no evaluations of skills.
     """
     folder = Path(folder)
-    text = (folder / "metrics.jsonl").read_text("utf-8")
+    metrics = folder / "metrics.jsonl"
+    text = metrics.read_text("utf-8") if metrics.exists() else ""
     lines = [line for line in map(json.loads, text.splitlines()) if "skills" in line]
     if not lines:
         return None

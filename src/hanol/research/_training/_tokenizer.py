@@ -56,8 +56,8 @@ _JOINTS = (
     r"(?<=\[) (?=\w)",
     r" (?=\]\(doc-)",
     r" (?=[.,?])",
-    r'(?<=["\n]) ',
-    r' (?=["\n])',
+    r'(?<=\[") |(?<=: ") | (?="\]\}|"\}\})',  # the ends of arguments
+    r"(?<=\n) | (?=\n)",
 )
 # Roles but no system message: it never changes, so there is nothing to learn from it.
 _TEMPLATE = (

@@ -27,7 +27,7 @@ def train_researcher(
         folder: Of the run; None is `runs/<name>`.
         resume: Go on with what the folder has, from the last checkpoint of the stage that was
             interrupted.
-        on_step: Told of each line of metrics.
+        on_step: Told of each line of metrics, and of how far attempts and evaluations are.
         on_stage: Told of each finished stage and its accuracy.
 
     Raises:
@@ -43,7 +43,7 @@ def train_researcher(
         recipe,
         folder,
         BODIES,
-        evaluation(recipe),
+        evaluation(recipe, on_step),
         resume=resume,
         on_step=on_step,
         on_stage=on_stage,

@@ -1,0 +1,118 @@
+"""`hanol research eval --world`: a model asked about a generated encyclopedia."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import Lfm2Config
+from typer.testing import CliRunner, Result
+
+from hanol import engines, models
+from hanol.cli._app import app
+from hanol.research import Examination, Expert, encyclopedia_tokenizer
+from hanol.worlds import Encyclopedia
+
+runner = CliRunner()
+WORLD = ("eval", "--world", "encyclopedia", "--seed", 7)
+SKILLS = ["call format", "query copy", "right page", "extraction", "next hop", "right answer"]
+
+
+def invoke(*arguments: object) -> Result:
+    return runner.invoke(app, ["research", *map(str, arguments)], catch_exceptions=False)
+
+
+@pytest.fixture
+def expert(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is asked is the expert, who knows this world and no other."""
+    world = Encyclopedia(7, 1000, split="test")
+    questions = world.questions(3, hops=(1, 2), described=True, seed=7)
+    for hops in range(1, 6):
+        questions += world.questions(3, hops=hops, seed=7)
+
+    def open_expert(spec: str, **options: Any) -> Expert:
+        assert spec == "the-expert"
+        return Expert(world, questions, detours=0.0)
+
+    monkeypatch.setattr(engines, "open_engine", open_expert)
+
+
+@pytest.mark.usefixtures("expert")
+def test_json_has_accuracy_by_hops_and_nothing_else_is_on_stdout() -> None:
+    done = invoke(*WORLD, "--n", 3, "--hops", "1,3,5", "--model", "the-expert", "--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["accuracy"] == {"1": 100.0, "3": 100.0, "5": 100.0, "described": 100.0}
+    assert found["intervals"].keys() == found["accuracy"].keys()
+    assert found["format_errors"] == 0.0
+    assert found["cited"] == 100.0
+    assert found["skills"] == dict.fromkeys(SKILLS, 100.0)
+    assert (found["questions"], found["broken"]) == (12, 0)
+    settings = found["settings"]
+    assert settings.pop("seconds") > 0
+    assert settings == {
+        "world": "encyclopedia", "seed": 7, "n": 3, "model": "the-expert", "mode": "react",
+        "max_calls": 16, "fillers": 1, "temperature": None,
+    }  # fmt: skip
+
+
+@pytest.mark.usefixtures("expert")
+def test_the_table_shows_what_a_call_cap_costs() -> None:
+    # Search, visit, answer: two calls of the model are too few for any question.
+    done = invoke(*WORLD, "--n", 2, "--hops", "2", "--max-calls", 2, "--model", "the-expert")
+    assert done.exit_code == 0, done.output
+    lines = {line[:18].strip(): line for line in done.stdout.splitlines()}
+    assert "4 questions about an unseen encyclopedia, seed 7" in done.stdout
+    assert lines["2 hops"].split()[2:4] == ["0.0", "%"]
+    assert lines["described"].split()[1:3] == ["0.0", "%"]
+    assert lines["query copy"].split()[2:] == ["100.0", "%"]
+    assert [name for name in lines if name in SKILLS] == SKILLS
+    assert "of the turns" in lines["format errors"]
+
+
+def test_a_random_checkpoint_knows_nothing(tmp_path: Path) -> None:
+    tokenizer = encyclopedia_tokenizer(2048)
+    config = Lfm2Config(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=2, layer_types=["full_attention"],
+        max_position_embeddings=2048, bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id, block_auto_adjust_ff_dim=False,
+    )  # fmt: skip
+    folder = models.save(models.build(config, seed=0), tmp_path / "model", tokenizer)
+    arguments = ["--n", 1, "--hops", "1", "--max-calls", 1, "--mode", "markov", "--json"]
+    done = invoke(*WORLD, *arguments, "--temperature", "1", "--model", folder)
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["accuracy"] == {"1": 0.0, "described": 0.0}
+    assert found["format_errors"] == 100.0
+    assert found["broken"] == 0
+    assert found["settings"]["temperature"] == 1.0
+    assert Examination.model_validate({k: v for k, v in found.items() if k != "settings"})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "give either RESULTS, files of batches, or --world encyclopedia --model SPEC."),
+        ([*WORLD[1:], "--model", "x", "results.jsonl"], "--model SPEC, not both."),
+        ([*WORLD[1:]], "--world needs a model to ask"),
+        (["results.jsonl", "--model", "x"], "--model is for --world"),
+        ([*WORLD[1:], "--model", "x", "--n", "0"], "x>=1"),
+    ],
+    ids=["neither", "both", "no model", "model for results", "no questions"],
+)
+def test_wrong_use_is_told_before_anything_is_loaded(arguments: list[object], said: str) -> None:
+    done = invoke("eval", *arguments)
+    assert done.exit_code == 2
+    shown = " ".join(done.stderr.replace("│", " ").split())
+    assert said in shown
+
+
+@pytest.mark.parametrize("hops", ["0", "6", "1,1", "2;3", ""], ids="hops={}".format)
+def test_hops_that_no_world_has(hops: str) -> None:
+    done = invoke(*WORLD, "--model", "tiny", "--hops", hops, "--json")
+    assert done.exit_code == 1
+    error = json.loads(done.stdout)["error"]
+    assert (
+        error["message"] == f"--hops is {hops!r}: give different numbers from 1 to 5, like 1,2,3."
+    )
