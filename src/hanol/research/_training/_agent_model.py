@@ -5,9 +5,16 @@ from typing import Any
 import torch
 from pydantic import BaseModel, Field
 from torch import nn
-from transformers import Lfm2Config, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    Lfm2Config,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Qwen3Config,
+)
 
 from hanol import models
+from hanol.attention import ConvAttentionConfig
 from hanol.research._training._recipe import AgentModelSection, ResearcherRecipe, SftStage
 from hanol.research._training._tokenizer import encyclopedia_tokenizer
 
@@ -94,6 +101,8 @@ def _config(section: AgentModelSection, tokenizer: PreTrainedTokenizerBase) -> P
         "intermediate_size": section.intermediate_size,
         "pad_token_id": tokenizer.pad_token_id,
         "tie_word_embeddings": True,
+        # So that each block changes what it reads from the first step on; 0.02 is for wide models.
+        "initializer_range": section.hidden_size**-0.5,
         **ids,
     }
     layers, every = section.num_layers, section.full_attention_every
@@ -107,12 +116,17 @@ def _config(section: AgentModelSection, tokenizer: PreTrainedTokenizerBase) -> P
             model_max_length=section.max_length,
             **sizes,
         )
+    sizes |= {
+        "num_hidden_layers": layers,
+        "num_attention_heads": section.num_heads,
+        "num_key_value_heads": section.num_heads,
+        "max_position_embeddings": section.max_length,
+    }
+    if section.config in ("conv-attention", "qwen3"):
+        kind = ConvAttentionConfig if section.config == "conv-attention" else Qwen3Config
+        return kind(head_dim=section.hidden_size // section.num_heads, **sizes)
     full = [bool(every) and (n % every == 0 or n == layers) for n in range(1, layers + 1)]
     return Lfm2Config(
-        num_hidden_layers=layers,
-        num_attention_heads=section.num_heads,
-        num_key_value_heads=section.num_heads,
-        max_position_embeddings=section.max_length,
         layer_types=["full_attention" if is_full else "conv" for is_full in full],
         conv_L_cache=4,
         block_auto_adjust_ff_dim=False,

@@ -23,18 +23,21 @@ class _Section(BaseModel):
 class AgentModelSection(_Section):
     """What is trained: random weights of a small shape, or a checkpoint."""
 
-    config: Literal["kimi-linear", "lfm2"] | None = Field(
+    config: Literal["conv-attention", "kimi-linear", "lfm2", "qwen3"] | None = Field(
         None, description="Random weights of this kind, with the sizes below."
     )
     hidden_size: int = Field(128, ge=8, description="Width of the model.")
-    num_layers: int = Field(4, ge=1, description="Blocks.")
+    num_layers: int = Field(2, ge=1, description="Blocks.")
     num_heads: int = Field(4, ge=1, description="Heads; the width is divided among them.")
     intermediate_size: int = Field(320, ge=8, description="Width of the SwiGLU.")
     kv_lora_rank: int = Field(64, ge=8, description="Latent width of kimi-linear's cache.")
     full_attention_every: int = Field(
-        2, ge=0, description="Every n-th layer, and the last, looks at everything; 0 none."
+        2,
+        ge=0,
+        description="Of kimi-linear and lfm2: every n-th layer, and the last, looks at everything; "
+        "0 none.",
     )
-    max_length: int = Field(2048, ge=64, description="Tokens that the model reads at most.")
+    max_length: int = Field(4096, ge=64, description="Tokens that the model reads at most.")
     checkpoint: str | None = Field(
         None, description="Bundled name, folder or hub id to go on from, instead of `config`."
     )
