@@ -1,10 +1,13 @@
 """Muon: its direction, its grouping, and that AdamW's share is torch's own AdamW."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
+from transformers import Lfm2Config
 
-from hanol import models
+from hanol import attention, models
 from hanol.training import MuonAdamW, orthogonalised, parameter_groups
 
 
@@ -114,3 +117,27 @@ def test_groups_of_a_kimi_linear_model() -> None:
     assert parts["model.layers.3.self_attn.kv_a_proj_with_mqa.weight"] == [16, 8]
     everything = parameter_groups(model, muon_lr=None, adamw_lr=0.002, weight_decay=0.1)
     assert not any(group.get("muon") for group in everything)
+
+
+@pytest.mark.parametrize("kind", ["lfm2", "convolved attention"])
+def test_kernels_of_convolutions_are_no_matrices(kind: str) -> None:
+    common = {
+        "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "num_key_value_heads": 2, "tie_word_embeddings": True,
+        "pad_token_id": 0, "bos_token_id": None, "eos_token_id": 2,
+    }  # fmt: skip
+    config: Any = attention.ConvAttentionConfig(**common)
+    if kind == "lfm2":
+        config = Lfm2Config(**common, layer_types=["conv", "full_attention"])
+    model = models.build(config)
+    groups = parameter_groups(model, muon_lr=0.01, adamw_lr=0.002, weight_decay=0.1)
+    names = {id(p): name for name, p in model.named_parameters()}
+    decayed, plain, matrices = ([names[id(p)] for p in group["params"]] for group in groups)
+    assert decayed == ["model.embed_tokens.weight"]
+    kernels = [name for name, p in model.named_parameters() if p.ndim == 3]
+    assert kernels  # [channels, 1, width]
+    assert set(kernels) <= set(plain)
+    assert all(p.ndim == 2 for p in groups[2]["params"])
+    projections = [name for name in names.values() if "proj" in name]
+    assert len(projections) >= 5
+    assert set(projections) <= set(matrices)

@@ -22,19 +22,15 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, Qwen3Config
 
-from hanol import models
+from hanol import models, research
 from hanol.attention import ConvAttentionConfig
 from hanol.claims._claim import Measurement, Verdict, _commit
 from hanol.claims._small import mean_and_spread
 from hanol.engines import CheckpointEngine, Engine
 from hanol.errors import ResearchError
 from hanol.evaluation import Interval
-from hanol.research import GREEDY, Budget, ModelAnswered, RunEnded, TurnRejected
-from hanol.research._training._demonstrations import demonstrations
-from hanol.research._training._environment import WorldEnvironment
-from hanol.research._training._expert import Expert
-from hanol.research._training._rollout import Rollout
-from hanol.research._training._tokenizer import encyclopedia_tokenizer
+from hanol.research import GREEDY, Budget, ModelAnswered, RunEnded, TurnRejected, WorldEnvironment
+from hanol.retrieval import Library
 from hanol.worlds import Encyclopedia, Question
 
 log = logging.getLogger(__name__)
@@ -49,6 +45,8 @@ WINDOW = 2048
 TURN = 160  # tokens at most; the expert's longest have about half as many
 Shape = Literal["convolution", "plain", "hybrid"]
 Kinds = Mapping[str, Sequence[Question]]  # of questions, by number of hops or another name
+
+Tools = Callable[[Library], Sequence[research.Tool]]
 
 _ROOT = Path("runs/claims/deep-research")
 _CONVOLUTION_STD = 0.3
@@ -81,7 +79,7 @@ def small_agent(shape: Shape, seed: int) -> models.Loaded:
             and one of latent attention.
         seed: Of the weights.
     """
-    tokenizer = encyclopedia_tokenizer(WINDOW)
+    tokenizer = research.encyclopedia_tokenizer(WINDOW)
     sizes: dict[str, Any] = {
         "vocab_size": len(tokenizer),
         "hidden_size": 128,
@@ -117,49 +115,47 @@ def small_agent(shape: Shape, seed: int) -> models.Loaded:
 
 def demonstrated(
     seed: int, quick: bool, *, worlds: int = _WORLDS, questions: int = _QUESTIONS
-) -> list[Any]:
+) -> "list[research.SftRow]":
     """Rows of an expert's rollouts at questions of one and two hops, each world another seed's."""
-    from hanol.research._training._sft import SftRow, rows_of
-
     worlds, questions = (1, 8) if quick else (worlds, questions)
     file = place(seed, quick, f"demonstrations-{worlds}x{questions}.jsonl")
     if not file.exists():
-        tokenizer = encyclopedia_tokenizer(WINDOW)
+        tokenizer = research.encyclopedia_tokenizer(WINDOW)
         lines = []
         for number in range(worlds):
             made = _rollouts_of_expert(1_000 * seed + number, questions, tokenizer)
-            rows = [row for segments in made for row in rows_of(segments)]
+            rows = [row for segments in made for row in _rows(segments)]
             lines += [[row.input_ids, [int(acts) for acts in row.action_mask]] for row in rows]
             log.info("Seed %d: demonstrations in world %d of %d", seed, number + 1, worlds)
         keep_lines(file, lines)
-    return [SftRow(tuple(ids), tuple(map(bool, mask))) for ids, mask in read_lines(file)]
+    return [research.SftRow(tuple(ids), tuple(map(bool, mask))) for ids, mask in read_lines(file)]
 
 
-def held_out_rows(seed: int, quick: bool) -> list[Any]:
+def held_out_rows(seed: int, quick: bool) -> "list[research.SftRow]":
     """Demonstrations in a world of names that no training world has."""
-    from hanol.research._training._sft import rows_of
-
-    tokenizer = encyclopedia_tokenizer(WINDOW)
+    tokenizer = research.encyclopedia_tokenizer(WINDOW)
     made = _rollouts_of_expert(seed, 4 if quick else 100, tokenizer, split="test")
-    return [row for segments in made for row in rows_of(segments)]
+    return [row for segments in made for row in _rows(segments)]
 
 
 def _rollouts_of_expert(
     world_seed: int, count: int, tokenizer: Any, split: Literal["train", "test"] = "train"
-) -> list[tuple[Any, ...]]:
+) -> list[tuple[research.TokenSegment, ...]]:
     world = Encyclopedia(world_seed, 300, split=split)
     questions = world.questions(count, hops=(1, 2), seed=world_seed)
     with WorldEnvironment(world, tools=shuffled(world_seed)) as environment:
-        return demonstrations(
-            environment, Expert(world, questions), tokenizer, environment.tasks(questions)
+        return research.demonstrations(
+            environment, research.Expert(world, questions), tokenizer, environment.tasks(questions)
         )
 
 
-def shuffled(seed: int) -> Callable[[Any], Any]:
-    """The tools of a library, with results in an order that says nothing."""
-    from hanol.research import compact_tools
+def _rows(segments: Iterable[research.TokenSegment]) -> "list[research.SftRow]":
+    return [research.SftRow(segment.input_ids, segment.action_mask) for segment in segments]
 
-    return lambda library: compact_tools(library, shuffle=seed)
+
+def shuffled(seed: int) -> Tools:
+    """The tools of a library, with results in an order that says nothing."""
+    return lambda library: research.compact_tools(library, shuffle=seed)
 
 
 def unseen(seed: int, quick: bool, hops: Iterable[int], count: int) -> tuple[Encyclopedia, Kinds]:
@@ -173,7 +169,12 @@ def unseen(seed: int, quick: bool, hops: Iterable[int], count: int) -> tuple[Enc
 
 
 def fine_tuned(
-    start: models.Loaded, rows: Sequence[Any], folder: Path, *, tokens: int, **settings: Any
+    start: models.Loaded,
+    rows: Sequence[research.SftRow],
+    folder: Path,
+    *,
+    tokens: int,
+    **settings: Any,
 ) -> Path:
     """Train a model on rows; what the folder already has is gone on with.
 
@@ -187,9 +188,6 @@ def fine_tuned(
     Returns:
         The checkpoint.
     """
-    from hanol.research._training._recipe import SftSettings
-    from hanol.research._training._sft import train_sft
-
     checkpoint = folder / "checkpoint"
     if not checkpoint.exists():
         said = 0
@@ -200,14 +198,16 @@ def fine_tuned(
                 said = line["tokens"]
                 log.info("%s: %d of %d tokens, loss %.3f", folder, said, tokens, line["loss"])
 
-        chosen = SftSettings(tokens=tokens, save_tokens=200_000, **settings)
-        train_sft(start.model, start.tokenizer, rows, chosen, folder, resume=True, on_step=tell)
+        chosen = research.SftSettings(tokens=tokens, save_tokens=200_000, **settings)
+        research.train_sft(
+            start.model, start.tokenizer, rows, chosen, folder, resume=True, on_step=tell
+        )
         models.save(start.model, checkpoint, start.tokenizer)
     return checkpoint
 
 
 @torch.no_grad()
-def token_accuracy(model: PreTrainedModel, rows: Sequence[Any]) -> float:
+def token_accuracy(model: PreTrainedModel, rows: "Sequence[research.SftRow]") -> float:
     """Share of the expert's tokens that a model ranks first, the true ones before them given."""
     model.eval()
     hits: list[bool] = []
@@ -240,7 +240,7 @@ def attempted(
     kinds: Kinds,
     file: Path,
     *,
-    tools: Callable[[Any], Any] | None = None,
+    tools: Tools | None = None,
     mode: Literal["react", "markov"] = "react",
     max_calls: int = 12,
     context_tokens: int = WINDOW,
@@ -276,7 +276,7 @@ def attempted(
 
 async def _asked(
     environment: WorldEnvironment, model: str | Path | models.Loaded, tasks: Any, seed: int
-) -> list[Rollout]:
+) -> list[research.Rollout]:
     engine = engine_of(model)
     try:
         made = await environment.rollouts(
@@ -299,7 +299,7 @@ def engine_of(model: str | Path | models.Loaded) -> Engine:
     return CheckpointEngine.load(str(model), max_batch=_AT_ONCE)
 
 
-def _attempt(kind: str, rollout: Rollout) -> Attempt:
+def _attempt(kind: str, rollout: research.Rollout) -> Attempt:
     turns = [e for e in rollout.events if isinstance(e, ModelAnswered)]
     last = rollout.events[-1]
     assert isinstance(last, RunEnded)

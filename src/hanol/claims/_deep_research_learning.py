@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from hanol import models
+from hanol import models, research
 from hanol.claims._claim import Claim, Measurement
 from hanol.claims._deep_research import (
     BENCHMARKS,
@@ -156,9 +156,6 @@ def _one_mid_training(seed: int, quick: bool, figures: Figures) -> None:
 
 def _trained(seed: int, quick: bool, folder: Path, stages: Sequence[str]) -> dict[str, Path]:
     """Run some stages of one recipe; the checkpoint of each."""
-    from hanol.research._training._recipe import ResearcherRecipe
-    from hanol.research._training._train import train_researcher
-
     start = place(seed, quick, "random-weights")
     if not start.exists():
         model, tokenizer = small_agent("convolution", seed)
@@ -182,7 +179,7 @@ def _trained(seed: int, quick: bool, folder: Path, stages: Sequence[str]) -> dic
             **common,
         },
     }
-    recipe = ResearcherRecipe.model_validate(
+    recipe = research.ResearcherRecipe.model_validate(
         {
             "kind": "researcher",
             "name": folder.name,
@@ -193,7 +190,7 @@ def _trained(seed: int, quick: bool, folder: Path, stages: Sequence[str]) -> dic
             "seed": seed,
         }
     )
-    result = train_researcher(recipe, folder, resume=True, on_step=_tell(folder))
+    result = research.train_researcher(recipe, folder, resume=True, on_step=_tell(folder))
     return {stage.name: Path(stage.checkpoint or "") for stage in result.stages}
 
 

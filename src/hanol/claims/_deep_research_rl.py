@@ -11,7 +11,7 @@ from typing import Any
 
 from scipy.stats import spearmanr
 
-from hanol import models
+from hanol import models, research
 from hanol.claims._claim import Claim, Measurement, Verdict
 from hanol.claims._deep_research import (
     BENCHMARKS,
@@ -20,6 +20,7 @@ from hanol.claims._deep_research import (
     WINDOW,
     Attempt,
     Figures,
+    Tools,
     attempted,
     demonstrated,
     fine_tuned,
@@ -32,6 +33,7 @@ from hanol.claims._deep_research import (
 )
 from hanol.claims._small import one_thread
 from hanol.research import Budget, Sampling, Tool
+from hanol.retrieval import Library
 from hanol.training import merge_checkpoints
 from hanol.worlds import Encyclopedia
 
@@ -69,15 +71,11 @@ def reinforced(seed: int, quick: bool, name: str, hops: Sequence[int], **setting
     Returns:
         The folder of the run.
     """
-    from hanol.research._training._environment import WorldEnvironment
-    from hanol.research._training._grpo import GrpoTrainer
-    from hanol.research._training._grpo_settings import GrpoSettings
-
     folder = place(seed, quick, name)
     steps = 1 if quick else _STEPS
     if _step(folder, steps).exists():
         return folder
-    chosen = GrpoSettings(
+    chosen = research.GrpoSettings(
         steps=steps,
         questions=2 if quick else 8,
         rollouts=2 if quick else 8,
@@ -90,7 +88,7 @@ def reinforced(seed: int, quick: bool, name: str, hops: Sequence[int], **setting
     )
     world = Encyclopedia(1_000 * seed + 500, 100 if quick else 1000)
     model, tokenizer = models.load(base(seed, quick))
-    with WorldEnvironment(
+    with research.WorldEnvironment(
         world,
         place(seed, quick, f"world-{world.seed}"),
         tools=shuffled(seed),
@@ -100,7 +98,7 @@ def reinforced(seed: int, quick: bool, name: str, hops: Sequence[int], **setting
         ),
     ) as environment:
         questions = world.questions(4 if quick else _POOL, hops=hops, seed=seed)
-        trainer = GrpoTrainer(
+        trainer = research.GrpoTrainer(
             model, tokenizer, environment, environment.tasks(questions), folder, chosen
         )
         trainer.train(_tell(folder, steps))
@@ -210,17 +208,16 @@ RL_IMPROVES = Claim(
 _FAILURES, _LATENCY_S = 0.2, 0.005
 
 
-def unreliable(seed: int, *, steady: bool) -> Callable[[Any], Sequence[Tool]]:
+def unreliable(seed: int, *, steady: bool) -> Tools:
     """Tools as the web has them, behind the layer that hides it or bare."""
-    from hanol.research._training._simulate import ResultCache, SteadyTool, UnreliableTool
 
-    def tools(library: Any) -> Sequence[Tool]:
-        kept = ResultCache()
+    def tools(library: Library) -> Sequence[Tool]:
+        kept = research.ResultCache()
         failing = [
-            UnreliableTool(tool, failures=_FAILURES, latency_s=_LATENCY_S, seed=seed)
+            research.UnreliableTool(tool, failures=_FAILURES, latency_s=_LATENCY_S, seed=seed)
             for tool in shuffled(seed + 1)(library)
         ]
-        return [SteadyTool(tool, cache=kept) for tool in failing] if steady else failing
+        return [research.SteadyTool(tool, cache=kept) for tool in failing] if steady else failing
 
     return tools
 

@@ -12,6 +12,7 @@ from itertools import pairwise
 from statistics import mean
 from typing import Any, Literal
 
+from hanol import research
 from hanol.claims._claim import Claim, Measurement, Verdict
 from hanol.claims._deep_research import (
     BENCHMARKS,
@@ -270,10 +271,8 @@ def _heavy_answers(
     world: Encyclopedia, questions: Sequence[Question], folder: Any, seed: int, calls: int
 ) -> list[list[float]]:
     """Of each question: share of right rollouts, whether the choice and any is right, and cost."""
-    from hanol.research._training._environment import WorldEnvironment
-
     log.info("Seed %d: %d rollouts at each of %d questions", seed, _N, len(questions))
-    with WorldEnvironment(world, folder, tools=shuffled(world.seed)) as environment:
+    with research.WorldEnvironment(world, folder, tools=shuffled(world.seed)) as environment:
 
         async def all_of_them() -> list[list[float]]:
             engine = Agreement(engine_of(MODEL))

@@ -21,7 +21,7 @@ from hanol.retrieval import Library, Passage, Source
 _HEADING = re.compile(r"^#+[ \t]+(.*?)[ \t#]*$", re.MULTILINE)
 _LINK = re.compile(r"\[([^\[\]]*)\]\([^()\s]*\)")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])\s*")
-_BREAKING = re.compile(r"[\s()]")  # would end a link, or its line
+_BREAKING = re.compile(r"[\s()%]")  # would end a link or its line, or not come back
 _ADDRESSES = 4  # of one call
 
 
@@ -131,7 +131,9 @@ def _line(hit: Passage) -> str:
     words = {hit.text[start:end].casefold() for start, end in hit.highlights}
 
     def matches(sentence: str) -> int:
-        return len(words & set(re.findall(r"\w+", sentence.casefold())))
+        said = sentence.casefold()
+        whole = set(re.findall(r"\w+", said))  # other scripts have particles, or no spaces
+        return sum(word in (whole if word.isascii() else said) for word in words)
 
     best = max(sentences, key=matches)  # the first of equals
     shown = sentences[0] if matches(best) == matches(sentences[0]) else f"{sentences[0]} {best}"

@@ -17,6 +17,7 @@ from hanol.research._events import Mode
 from hanol.research._run import Sampling
 from hanol.research._tool import Tool
 from hanol.research._training._environment import ResearchEnvironment, WorldEnvironment
+from hanol.research._training._examination import exam_questions
 from hanol.research._training._recipe import GrpoStage, RejectStage, ResearcherRecipe
 from hanol.research._training._rollout import Rollout
 from hanol.research._training._rows import draw_questions
@@ -164,7 +165,7 @@ def _held_out(
 ) -> Iterator[tuple[ResearchEnvironment, dict[str, list[Task]]]]:
     """Where models are judged, and on what: so many questions of each kind."""
     section, learned = recipe.eval, recipe.world
-    options = _limits(section.model_calls, section.max_length, 0.0)
+    options = _limits(section.model_calls, section.max_length, 0.0, section.turn_tokens)
     with ExitStack() as stack:
         if learned is None:
             library, tasks = stack.enter_context(_documents(recipe))
@@ -181,18 +182,15 @@ def _held_out(
         environment = stack.enter_context(
             WorldEnvironment(world, folder / "world", tools=_tools, **options)
         )
-        groups = {}
-        for is_described in (False, True)[: 1 + bool(learned.described)]:
-            for hops in (hops for hops in learned.hops if hops or is_described):
-                questions = world.questions(
-                    count, hops=hops, described=is_described, seed=section.seed
-                )
-                kind = f"{hops} described" if is_described else str(hops)
-                groups[kind] = environment.tasks(questions)
-        yield environment, groups
+        kinds = exam_questions(
+            world, count, section.hops, described=learned.described > 0, seed=section.seed
+        )
+        yield environment, {kind: environment.tasks(asked) for kind, asked in kinds.items()}
 
 
-def _limits(model_calls: int, max_length: int, temperature: float) -> dict[str, Any]:
+def _limits(
+    model_calls: int, max_length: int, temperature: float, turn_tokens: int | None = None
+) -> dict[str, Any]:
     """Of one attempt. Tokens are drawn from the whole distribution, as learning needs it."""
     return {
         "budget": Budget(
@@ -202,7 +200,10 @@ def _limits(model_calls: int, max_length: int, temperature: float) -> dict[str, 
             seconds=None,
         ),
         "sampling": Sampling(
-            temperature=temperature, top_p=1.0, presence_penalty=0.0, max_tokens=max_length // 8
+            temperature=temperature,
+            top_p=1.0,
+            presence_penalty=0.0,
+            max_tokens=turn_tokens or max_length // 8,
         ),
     }
 

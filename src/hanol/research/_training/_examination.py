@@ -3,6 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from pydantic import BaseModel, Field
 
@@ -16,6 +17,8 @@ from hanol.research._training._environment import WorldEnvironment
 from hanol.research._training._rollout import Rollout
 from hanol.research._training._skills import Skills, measure_skills, skill_rates
 from hanol.worlds import Encyclopedia, Question
+
+_TURN_TOKENS = 192  # those of the expert have at most 125
 
 
 class Examination(BaseModel):
@@ -42,7 +45,7 @@ def examine(
     num_entities: int = 1000,
     num_fillers: int = 1,
     mode: Mode = "react",
-    sampling: Sampling = GREEDY,
+    sampling: Sampling | None = None,
     max_calls: int = 16,
     concurrency: int = 64,
     on_rollout: Callable[[Rollout], None] | None = None,
@@ -58,7 +61,7 @@ def examine(
         num_entities: Pages.
         num_fillers: Sentences a page that state no fact; 7 make about 120 words.
         mode: Of the agent.
-        sampling: Of the turns.
+        sampling: Of the turns; None is greedy.
         max_calls: Turns of one run at most.
         concurrency: Runs at once.
         on_rollout: Told of each run.
@@ -67,16 +70,12 @@ def examine(
         DataError: The world has fewer different questions.
     """
     world = Encyclopedia(seed, num_entities, split="test", num_fillers=num_fillers)
-    kinds: dict[str, list[Question]] = {
-        str(n): world.questions(num_questions, hops=n, seed=seed) for n in hops
-    }
-    if described:
-        kinds["described"] = world.questions(num_questions, hops=(1, 2), described=True, seed=seed)
+    kinds = exam_questions(world, num_questions, hops, described=described, seed=seed)
     with WorldEnvironment(
         world,
         tools=lambda library: compact_tools(library, shuffle=seed),
         mode=mode,
-        sampling=sampling,
+        sampling=sampling or replace(GREEDY, max_tokens=_TURN_TOKENS),
         budget=Budget(model_calls=max_calls),
     ) as environment:
         questions = [question for kind in kinds.values() for question in kind]
@@ -91,6 +90,16 @@ def examine(
         )
     names = [name for name, kind in kinds.items() for _ in kind]
     return _summed_up(names, questions, rollouts, world)
+
+
+def exam_questions(
+    world: Encyclopedia, count: int, hops: Sequence[int], *, described: bool, seed: int
+) -> dict[str, list[Question]]:
+    """Questions of each kind: by number of hops, and of 1 and 2 hops from described starts."""
+    kinds = {str(number): world.questions(count, hops=number, seed=seed) for number in hops}
+    if described:
+        kinds["described"] = world.questions(count, hops=(1, 2), described=True, seed=seed)
+    return kinds
 
 
 def _summed_up(

@@ -94,14 +94,21 @@ class EvalSection(_Section):
     every: int | None = Field(
         1_000_000, ge=1, description="Trained tokens between evaluations in a stage; None for none."
     )
-    questions: int = Field(200, ge=1, description="Of each number of hops.")
-    glance: int = Field(20, ge=1, description="The same, for evaluations in a stage.")
+    questions: int = Field(200, ge=1, description="Of each kind.")
+    glance: int = Field(10, ge=1, description="The same, for evaluations in a stage.")
+    hops: tuple[Hops, ...] = Field(
+        (1, 2, 3),
+        min_length=1,
+        description="Kinds of questions of a world; where the agent learns from starts that are "
+        "described, those of 1 and 2 hops are one kind more.",
+    )
     seed: int = Field(12345, description="Of the world and its questions.")
     entities: int = Field(1000, ge=16, le=5000, description="Pages of the world.")
     model_calls: int = Field(12, ge=1, description="Turns of one attempt at most.")
     max_length: int = Field(
         2048, ge=2048, description="Tokens of one attempt at most; 1,024 are kept for its answer."
     )
+    turn_tokens: int = Field(192, ge=1, description="Tokens of one turn at most.")
 
 
 class _Shares(_Section):

@@ -141,14 +141,16 @@ def _epochs(lengths: Sequence[int], settings: SftSettings) -> Iterator[list[int]
     """Batches without end; rows of similar length together, in a random order."""
     rng = Random(settings.seed)  # noqa: S311 - an order, no secret
     size = settings.batch_size
+    # Of few rows no more than there are, or the same row would fill a batch.
+    together = max(size, min(size * _SORTED_TOGETHER, len(lengths) // size * size))
     order: list[int] = []
     while True:
-        while len(order) < size * _SORTED_TOGETHER:
+        while len(order) < together:
             epoch = list(range(len(lengths)))
             rng.shuffle(epoch)
             order += epoch
-        chunk = sorted(order[: size * _SORTED_TOGETHER], key=lambda i: lengths[i])
-        del order[: size * _SORTED_TOGETHER]
+        chunk = sorted(order[:together], key=lambda i: lengths[i])
+        del order[:together]
         batches = [chunk[i : i + size] for i in range(0, len(chunk), size)]
         rng.shuffle(batches)
         yield from batches
