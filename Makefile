@@ -3,18 +3,23 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+QUESTION := "Which is the birthplace of the discoverer of the waterway of the city whose twin is Jofen Zoquess?"
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 .PHONY: quickstart test test-slow lint format reference docs clean \
-        bench bench-attention bench-compression bench-optimizer bench-autodeco bench-research
+        bench bench-attention bench-compression bench-optimizer bench-autodeco bench-research bench-rollouts
 
-quickstart: $(VENV)/.core  ## let the bundled model complete Python functions
+quickstart: $(VENV)/.core  ## let the bundled models complete Python functions and do research
 	@$(BIN)/hanol generate tiny --max-new-tokens 64 --temperature 0 < recipes/tiny/prompt.py
 	@echo "\nWith its own temperature and top-p for every token:\n"
 	@$(BIN)/hanol autodeco show tiny-autodeco --max-new-tokens 48 --seed 3 < recipes/tiny/prompt.py
 	@echo "\nHow many function bodies of modules that it never saw does Python's parser accept?"
 	@$(BIN)/hanol autodeco compare tiny-autodeco --task stdlib --max-prompts 16 -n 2 \
 		--max-new-tokens 48 --step 0.5
+	@echo "\nA research agent, trained here from nothing, in an encyclopedia that it has never seen:\n"
+	@rm -rf runs/quickstart
+	@$(BIN)/hanol synth pages encyclopedia:7 runs/quickstart/world
+	@$(BIN)/hanol research runs/quickstart/world $(QUESTION) --model tiny-researcher --compact --greedy
 
 test: $(VENV)/.dev  ## the tests that CI runs
 	$(PYTEST) -m "not slow"
@@ -32,7 +37,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: bench-attention bench-compression bench-optimizer bench-autodeco bench-research  ## every benchmark, on an idle machine
+bench: bench-attention bench-compression bench-optimizer bench-autodeco bench-research bench-rollouts  ## every benchmark, on an idle machine
 
 bench-attention: $(VENV)/.dev  ## against transformers, a Llama of the same size, llama.cpp (10 min)
 	$(BIN)/python benchmarks/attention.py $(BENCH)
@@ -50,6 +55,9 @@ bench-research: $(VENV)/.dev  ## retrieval beside LanceDB and tantivy, the agent
 	$(PIP) install -c constraints.txt -e '.[peers]'
 	$(BIN)/python benchmarks/research.py $(BENCH)
 
+bench-rollouts: $(VENV)/.dev  ## rollouts side by side against one after another (5 min)
+	$(BIN)/python benchmarks/rollouts.py $(BENCH)
+
 reference: $(VENV)/.dev  ## write docs/cli.md from the commands themselves
 	$(BIN)/python -m typer hanol.cli._app utils docs --name hanol --output docs/cli.md
 
@@ -65,7 +73,7 @@ $(BIN)/python:
 
 $(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing hanol into $(VENV) (a minute or two) ..."
-	$(PIP) install -c constraints.txt -e '.[fast]'
+	$(PIP) install -c constraints.txt -e '.[fast,research]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python

@@ -51,6 +51,7 @@ def test_all_of_them_are_there() -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_runs_end_to_end(name: str, untrained: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(use, "MODEL", untrained)

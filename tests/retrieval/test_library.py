@@ -524,8 +524,9 @@ def test_read_and_neighbours(tmp_path: Path, in_process: None) -> None:
         address = whole[0].address
         with pytest.raises(AddressError, match="has no pages"):
             library.read(f"{address}#p1")
-        with pytest.raises(AddressError, match="is not the address"):
-            library.read("/etc/passwd")
+        for wrong in ("/etc/passwd", "../a.txt", "./a.txt", "a.txt#p1", "", "\ud800.txt", "%ff"):
+            with pytest.raises(AddressError, match="is not the address"):
+                library.read(wrong)
         with pytest.raises(LibraryError, match="no document"):
             library.read("doc://00000000/../../etc/passwd")
         write(tmp_path, "a.txt", "changed " * 50)
@@ -534,6 +535,31 @@ def test_read_and_neighbours(tmp_path: Path, in_process: None) -> None:
             library.read(address)
         with pytest.raises(LibraryError, match="has changed since"):
             library.neighbours(whole[0])
+
+
+def test_documents_are_read_by_path_as_links_write_it(tmp_path: Path, in_process: None) -> None:
+    (tmp_path / "more").mkdir()
+    for name in ("a.txt", "more/b c.txt", "50%25 off.txt", "50% off.txt"):
+        write(tmp_path, name, f"amber {name}")
+    with Library.open(tmp_path) as library:
+        library.add()
+        for path, text in [
+            ("a.txt", "amber a.txt"),
+            ("more/b c.txt", "amber more/b c.txt"),
+            ("more/b%20c.txt", "amber more/b c.txt"),
+            ("50%25 off.txt", "amber 50%25 off.txt"),  # a name as it is comes first
+            ("50%25%20off.txt", "amber 50% off.txt"),
+            ("50%2525%20off.txt", "amber 50%25 off.txt"),
+        ]:
+            [passage] = library.read(path)
+            assert passage.text == text
+        # An address keeps to its content, a path does not.
+        [old] = library.read("a.txt")
+        write(tmp_path, "a.txt", "birch")
+        library.add()
+        assert library.read("a.txt")[0].text == "birch"
+        with pytest.raises(LibraryError, match="has changed since"):
+            library.read(old.address)
 
 
 def test_an_address_keeps_to_its_page(tmp_path: Path, in_process: None) -> None:

@@ -49,6 +49,7 @@ Kinds = Mapping[str, Sequence[Question]]  # of questions, by number of hops or a
 Tools = Callable[[Library], Sequence[research.Tool]]
 
 _ROOT = Path("runs/claims/deep-research")
+_SYSTEM = "Research ."  # the template leaves it out; our long one would only be counted
 _CONVOLUTION_STD = 0.3
 _WORLDS, _QUESTIONS = 20, 150  # for demonstrations: worlds, and questions of each
 _AT_ONCE = 64  # rollouts
@@ -84,7 +85,7 @@ def small_agent(shape: Shape, seed: int) -> models.Loaded:
         "vocab_size": len(tokenizer),
         "hidden_size": 128,
         "intermediate_size": 320,
-        "initializer_range": 0.09,
+        "initializer_range": 128**-0.5,
         "tie_word_embeddings": True,
         "pad_token_id": tokenizer.pad_token_id,
         "eos_token_id": tokenizer.eos_token_id,
@@ -170,7 +171,7 @@ def unseen(seed: int, quick: bool, hops: Iterable[int], count: int) -> tuple[Enc
 
 def fine_tuned(
     start: models.Loaded,
-    rows: Sequence[research.SftRow],
+    rows: "Sequence[research.SftRow]",
     folder: Path,
     *,
     tokens: int,
@@ -265,7 +266,7 @@ def attempted(
         with WorldEnvironment(
             world, file.parent / f"world-{world.split}-{world.seed}-{world.num_entities}",
             tools=tools or shuffled(world.seed), mode=mode, budget=budget,
-            sampling=replace(GREEDY, max_tokens=TURN),
+            sampling=replace(GREEDY, max_tokens=TURN), system_prompt=_SYSTEM,
         ) as environment:  # fmt: skip
             asked = [(kind, task) for kind in kinds for task in environment.tasks(kinds[kind])]
             made = asyncio.run(_asked(environment, model, [task for _, task in asked], seed))

@@ -126,7 +126,7 @@ SHORT_CONVOLUTION = Claim(
 
 # -- mid-training
 
-_MID_TOKENS, _SFT_TOKENS = 1_000_000, 500_000
+_MID_TOKENS, _SFT_TOKENS = 1_200_000, 600_000
 
 
 def _mid_training(seeds: Sequence[int], quick: bool) -> Measurement:
@@ -156,10 +156,6 @@ def _one_mid_training(seed: int, quick: bool, figures: Figures) -> None:
 
 def _trained(seed: int, quick: bool, folder: Path, stages: Sequence[str]) -> dict[str, Path]:
     """Run some stages of one recipe; the checkpoint of each."""
-    start = place(seed, quick, "random-weights")
-    if not start.exists():
-        model, tokenizer = small_agent("convolution", seed)
-        models.save(model, start, tokenizer)
     short = 2_000
     common = {"muon_lr": _MUON, "max_length": WINDOW // 2, "save_tokens": 200_000}
     every = {
@@ -183,13 +179,17 @@ def _trained(seed: int, quick: bool, folder: Path, stages: Sequence[str]) -> dic
         {
             "kind": "researcher",
             "name": folder.name,
-            "model": {"checkpoint": str(start.resolve())},
+            "model": {
+                "config": "conv-attention", "hidden_size": 128, "num_layers": 2, "num_heads": 4,
+                "intermediate_size": 320, "max_length": WINDOW,
+            },
             "world": {"seed": 1_000 * seed, "entities": 300, "worlds": 20, "hops": (1, 2)},
             "stages": [every[name] for name in stages],
-            "eval": {"every": None, "questions": 1, "entities": 100},  # the claim has its own
+            # The claim has an evaluation of its own.
+            "eval": {"every": None, "questions": 1, "entities": 100, "model_calls": 1},
             "seed": seed,
         }
-    )
+    )  # fmt: skip
     result = research.train_researcher(recipe, folder, resume=True, on_step=_tell(folder))
     return {stage.name: Path(stage.checkpoint or "") for stage in result.stages}
 

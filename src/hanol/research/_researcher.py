@@ -9,6 +9,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import nullcontext
 from datetime import date
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -194,8 +195,14 @@ def start_fields(
     return fields | {
         "run_id": hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16],
         "library": None if library is None else str(library.folder),
-        "versions": {"hanol": version("hanol"), "python": platform.python_version()},
+        "versions": {"hanol": _version(), "python": platform.python_version()},
     }
+
+
+@cache
+def _version() -> str:
+    """Of this package; looked up once, as that takes as long as a search."""
+    return version("hanol")
 
 
 async def run_events(

@@ -340,6 +340,7 @@ class Library(AbstractContextManager["Library"]):
 
     def _named(self, path: str) -> Address | None:
         """The address of the document with this path, whatever its content; None without one."""
+        path = path.encode("utf-8", "replace").decode()  # half characters fit no database
         for name in (path, unquote(path)):
             row = self._db.execute("SELECT 1 FROM documents WHERE path = ?", (name,)).fetchone()
             if row is not None:

@@ -109,7 +109,7 @@ class AtomicCheckpoints(Trainer):
             where = f"resume from {str(saved)!r}" if saved else "nothing was saved yet: start again"
             raise TrainingError(
                 f"The loss is {loss.item()} at step {self.state.global_step + 1}. Lower the rates "
-                f"or `optim.clip_norm`, then {where}."
+                f"or `clip_norm`, then {where}."
             )
         return loss
 

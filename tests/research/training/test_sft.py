@@ -317,6 +317,37 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path, saves: bool) -> N
         run(tmp_path, make_rows(8), model, calls={"on_eval": poison}, **tokens)
 
 
+def test_a_run_that_broke_off_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    rows, options = make_rows(12), {"tokens": 900, "save_tokens": 200, "eval_tokens": 300}
+    whole, model = make_model(), make_model()
+    told: list[int] = []
+    run(tmp_path / "whole", rows, whole, **options, calls={"on_eval": noted(told)})
+
+    def stop(tokens: int) -> Mapping[str, Any]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", rows, model, **options, calls={"on_eval": stop})
+    [saved] = (tmp_path / "parts").glob("checkpoint-*")
+    again = make_model(seed=1)  # what it has is replaced by the checkpoint's
+    told_again: list[int] = []
+    calls = {"on_eval": noted(told_again), "resume": True}
+    run(tmp_path / "parts", rows, again, **options, calls=calls)
+    for name, tensor in weights(whole).items():
+        assert torch.equal(again.get_parameter(name), tensor)
+    assert told_again == told
+    assert not saved.exists()
+
+
+def noted(told: list[int]) -> Any:
+    def on_eval(tokens: int) -> Mapping[str, Any]:
+        told.append(tokens)
+        return {}
+
+    return on_eval
+
+
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(DRIVER), str(tmp_path)], capture_output=True, text=True, timeout=120

@@ -131,7 +131,9 @@ class Expert:
         seen = self._seen([last], [last])
         # A round sees one result; the report says how many pages came before it.
         before = len(report.split(" ; ")) if report else 0
-        known = [(self._pages[title], {}) for title in question.entities[:before]]
+        known: list[tuple[Page, Mapping[int, str]]] = [
+            (self._pages[title], {}) for title in question.entities[:before]
+        ]
         return True, question, replace(seen, visited=(*known, *seen.visited)), report
 
     def _seen(self, results: Sequence[str], turns: Sequence[str]) -> _Seen:
@@ -191,11 +193,12 @@ class Expert:
         for number, title, _ in hits:
             hit = self._pages[title]
             relation = next((f.relation for f in hit.facts if value[2:] in f.values), "none")
-            said.append(f"{number}. {hit.type} {relation}")
+            # The number as the result has it, on a line of its own: one token leads to the other.
+            said.append(f"\n{number}. {hit.type} {relation}")
             if title == page.title:
-                return f"{' '.join(said)} yes {_link(page)}"
+                return f"{''.join(said)} yes {_link(page)}"
             said[-1] += " no"
-        return " ".join(said)
+        return "".join(said)
 
     def _go_on(
         self, question: Question, page: Page, passages: Mapping[int, str], visited: int
