@@ -118,7 +118,7 @@ def test_mistakes_are_read_but_not_learned(environment: WorldEnvironment) -> Non
         whole = queries([TOKENIZER.decode(segment.input_ids) for segment in segments])
         assert whole[0] not in good
         recovered += queries(turns) == good
-    assert recovered > len(QUESTIONS) // 2
+    assert recovered >= 3
 
 
 def test_only_right_answers_are_kept_in_the_order_of_the_tasks(

@@ -112,7 +112,8 @@ def test_it_learns_rows_by_heart(tmp_path: Path) -> None:
     lines: list[dict[str, Any]] = []
     model = make_model()
     run(
-        tmp_path, rows, model, tokens=10_000, batch_size=4, warmup_steps=10,
+        tmp_path, rows, model, tokens=16_000, batch_size=4, warmup_steps=10, muon_lr=0.03,
+        adamw_lr=0.01,
         calls={"on_step": lines.append},
     )  # fmt: skip
     losses = [line["loss"] for line in lines]
