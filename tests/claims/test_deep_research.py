@@ -1,7 +1,6 @@
 """Claims about research agents: their pieces, and their decision rules on made-up figures."""
 
 import asyncio
-import itertools
 import math
 from collections import Counter
 
@@ -10,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import spearmanr
 
 from hanol import models
 from hanol.claims import _deep_research as lab
@@ -17,7 +17,12 @@ from hanol.claims import _deep_research_use as use
 from hanol.claims import find_claim, find_claims, run_claim
 from hanol.claims._deep_research import Attempt, Figures, gain, small_agent
 from hanol.claims._deep_research_learning import convolution_verdict, mid_training_verdict
-from hanol.claims._deep_research_rl import merge_verdict, rl_verdict, simulated_verdict
+from hanol.claims._deep_research_rl import (
+    merge_verdict,
+    rank_correlation,
+    rl_verdict,
+    simulated_verdict,
+)
 from hanol.claims._deep_research_use import (
     Agreement,
     agreed,
@@ -134,22 +139,19 @@ def test_rollouts_that_break_conclude_nothing(tmp_path, monkeypatch) -> None:
     assert not file.exists()
 
 
+def _killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_an_interrupted_training_goes_on(tmp_path, monkeypatch) -> None:
     rows = lab.demonstrated(7, True)
     whole = lab.fine_tuned(small_agent("convolution", 1), rows, tmp_path / "a", tokens=6_000)
-    save, kept = lab.models.save, []
-
-    def killed(*args: object) -> None:
-        kept.append(args)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(lab.models, "save", killed)
-    with pytest.raises(KeyboardInterrupt):
-        lab.fine_tuned(small_agent("convolution", 1), rows, tmp_path / "b", tokens=6_000)
-    monkeypatch.setattr(lab.models, "save", save)
-    steps = len((tmp_path / "b" / "metrics.jsonl").read_text().splitlines())
-    again = lab.fine_tuned(small_agent("convolution", 1), rows, tmp_path / "b", tokens=6_000)
-    assert len((tmp_path / "b" / "metrics.jsonl").read_text().splitlines()) == steps
+    with monkeypatch.context() as patched:
+        patched.setattr(lab.models, "save", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            lab.fine_tuned(small_agent("convolution", 1), rows, tmp_path / "b", tokens=6_000)
+    # Other weights to begin with: those of the first process are on the disk.
+    again = lab.fine_tuned(small_agent("convolution", 2), rows, tmp_path / "b", tokens=6_000)
     one, other = (models.load_model(path).state_dict() for path in (whole, again))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -195,11 +197,13 @@ def test_what_is_agreed_on_is_a_majority(answers: list[str]) -> None:
 
 def _heavy(answers: list[str]) -> str | None:
     """What heavy mode answers when its rollouts answer so, each after a thought."""
-    turns = itertools.cycle(
-        Reply(f"<think>\nit is {answer}\n</think>\n<answer>\n{answer}\n</answer>")
-        for answer in answers
-    )
-    scripted = ScriptedEngine([next(turns) for _ in answers])
+
+    def write(request: ChatRequest) -> str:
+        assert request.seed is not None
+        answer = answers[request.seed // 10_000 - 1]  # seeds of rollouts are so far apart
+        return f"<think>\nit is {answer}\n</think>\n<answer>\n{answer}\n</answer>"
+
+    scripted = ScriptedEngine(write)
 
     async def run() -> str | None:
         engine = Agreement(scripted)
@@ -313,6 +317,15 @@ def test_transfer_needs_one_shape_and_nearly_the_same_end(curve, steady, drop, v
         figures(**points, **last, **{"unreliable without the layer, last": 1})
     )
     assert found.verdict == verdict
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=2, max_size=8))
+@settings(deadline=None)
+def test_rank_correlation_is_spearmans(points: list[tuple[int, int]]) -> None:
+    x, y = zip(*points, strict=True)
+    changing = len(set(x)) > 1 and len(set(y)) > 1
+    expected = spearmanr(x, y).statistic if changing else 0.0
+    assert rank_correlation(x, y) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

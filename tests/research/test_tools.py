@@ -229,7 +229,8 @@ def test_visit_takes_one_address_or_several(library: Library, context: ToolConte
     [
         ("https://docs.python.org/3/", "web is off"),
         ("doc://00000000/none.md", "no document"),
-        ("bridge.md", "no address"),
+        ("nowhere.md", "is not the address of a document"),
+        ("../docs/bridge.md", "is not the address of a document"),
         ("file:///etc/passwd", "no address"),
         ("", "No address"),
     ],

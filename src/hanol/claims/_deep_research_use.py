@@ -176,7 +176,9 @@ MARKOV_CONTEXT = Claim(
 # -- heavy mode
 
 _N, _HEAVY_COUNT = 4, 30
-_REPORT = re.compile(r"^# Report \d+\n(?:.*?\n\n)?Answer: (.*?)\s*(?=^# Report \d|\Z)", re.M | re.S)
+_REPORT = re.compile(
+    r"^# Report \d+$.*?^Answer: (.*?)(?=\n\n# Report \d+$|\n\nThink inside )", re.M | re.S
+)
 _CITED = re.compile(r"\s*\[(?:\d+|\?)\]")
 _THOUGHT = re.compile(r"<think>(.*?)</think>", re.S)
 
@@ -301,10 +303,10 @@ def _heavy_answers(
 
 def _judged(events: Sequence[Any], is_right: Callable[[str], bool]) -> list[float]:
     rollouts = [event.arguments for event in events if isinstance(event, ToolReturned)]
-    marks = [float(bool(r["answer"]) and is_right(r["answer"])) for r in rollouts]
+    marks = [float(is_right(rollout["answer"] or "")) for rollout in rollouts]
     last = events[-1]
     assert isinstance(last, RunEnded)
-    chosen = float(bool(last.answer) and is_right(last.answer))
+    chosen = float(is_right(last.answer or ""))
     written = mean(rollout["spent"]["completion_tokens"] for rollout in rollouts)
     return [mean(marks), chosen, max(marks), last.completion_tokens / max(written, 1.0)]
 

@@ -53,13 +53,13 @@ def run(exam: Exam) -> "tuple[Examination, float]":
     )
 
     from hanol.engines import open_engine
-    from hanol.research import GREEDY, Sampling, examine
+    from hanol.research import Sampling, examine
 
     hops = _numbers(exam.hops)
     # Fleets and endpoints have limits of their own; a checkpoint in this process batches.
     elsewhere = exam.model.partition(":")[0] in ("http", "https", "ray", "scripted")
     engine = open_engine(exam.model, **({} if elsewhere else {"max_batch": exam.concurrency}))
-    sampling = GREEDY
+    sampling = None  # greedy
     if exam.temperature is not None:
         sampling = Sampling(exam.temperature, top_p=1.0, presence_penalty=0.0)
     columns = (
@@ -74,7 +74,8 @@ def run(exam: Exam) -> "tuple[Examination, float]":
             def on_rollout(rollout: "Rollout") -> None:
                 nonlocal ended, right
                 ended, right = ended + 1, right + (rollout.reward == 1.0)
-                progress.update(bar, completed=ended, description=f"{100 * right / ended:.0f} %")
+                share = f"{100 * right / ended:.0f} % right"
+                progress.update(bar, completed=ended, description=share)
 
             result = examine(
                 engine,

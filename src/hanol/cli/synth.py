@@ -14,13 +14,13 @@ import typer
 from hanol.cli._report import reported
 
 if TYPE_CHECKING:
-    from hanol.research import Tool
-    from hanol.research._synthesis import (
+    from hanol.research import (
         Attempt,
         ExtractReport,
         KnowledgeGraph,
         QuestionReport,
         SynthQuestion,
+        Tool,
     )
     from hanol.retrieval import Library
     from hanol.worlds import Encyclopedia
@@ -56,7 +56,7 @@ def pages(
     """
     with reported(as_json=as_json):
         from hanol.errors import DataError
-        from hanol.research._synthesis import world_seed
+        from hanol.research import world_seed
         from hanol.worlds import Encyclopedia
 
         if (seed := world_seed(source)) is None:
@@ -203,7 +203,7 @@ class _Questions:
         concurrency: int,
     ) -> None:
         from hanol.engines import open_engine
-        from hanol.research._synthesis import Replies
+        from hanol.research import Replies
 
         self._library, self._world = library, world
 
@@ -219,7 +219,7 @@ class _Questions:
         self, number: int, options: dict[str, Any]
     ) -> "tuple[KnowledgeGraph, ExtractReport | None, list[SynthQuestion], QuestionReport]":
         """The facts and the questions, and what became of the rest."""
-        from hanol.research._synthesis import asynthesize_questions
+        from hanol.research import asynthesize_questions
 
         async def run() -> Any:
             try:
@@ -290,7 +290,7 @@ class _Trajectories:
 
     def is_right(self, question: "SynthQuestion", text: str) -> bool:
         """By the world where there is one: it knows other names and ways to write numbers."""
-        from hanol.research._synthesis import world_question
+        from hanol.research import world_question
 
         if self._world is None:
             return question.is_right(text)
@@ -368,7 +368,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _place(source: str, index: Path | None) -> Path:
-    from hanol.research._synthesis import world_seed
+    from hanol.research import world_seed
 
     if world_seed(source) is not None:
         return Path("runs/synth") / source.replace(":", "-")
@@ -385,7 +385,7 @@ def _opened(
 ) -> "tuple[Encyclopedia | None, Library, list[Tool] | None]":
     """The world if there is one, the documents, and the tools if they are not the usual ones."""
     from hanol.cli._agent import index_first
-    from hanol.research._synthesis import world_seed
+    from hanol.research import world_seed
     from hanol.retrieval import Library
 
     seed = world_seed(source)
@@ -419,7 +419,7 @@ def _known_graph(
     world: "Encyclopedia | None", library: "Library", file: Path
 ) -> "KnowledgeGraph | None":
     """The facts that the questions can be checked against."""
-    from hanol.research._synthesis import KnowledgeGraph, world_graph
+    from hanol.research import KnowledgeGraph, world_graph
 
     if world is not None:
         return world_graph(world, library)
