@@ -135,15 +135,14 @@ def _summed_up(
 
 def _cited(rollouts: Sequence[Rollout]) -> float:
     """Share of the right answers of which every claim is supported by what it cites."""
-    reports = [
-        getattr(rollout.events[-1], "citations", None) or {}
+    every: list[dict[str, int]] = [
+        (getattr(rollout.events[-1], "citations", None) or {}).get("counts", {})
         for rollout in rollouts
         if rollout.reward == 1.0
     ]
     whole = [
-        bool(counts := report.get("counts"))
-        and counts["supported"] > 0
+        counts.get("supported", 0) > 0
         and counts["unsupported"] + counts["invented"] + counts["uncited"] == 0
-        for report in reports
+        for counts in every
     ]
     return round(100 * sum(whole) / len(whole), 2) if whole else 0.0

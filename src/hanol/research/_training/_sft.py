@@ -185,8 +185,12 @@ class _InOrder(Sampler[int]):
         return len(self._order)
 
 
-class _SftTrainer(AtomicCheckpoints, SFTTrainer):  # type: ignore[misc]
+class _SftTrainer(AtomicCheckpoints, SFTTrainer):
     """TRL's trainer with the plan's batches and rates."""
+
+    # transformers sets these without declaring them.
+    optimizer: Any
+    lr_scheduler: Any
 
     def __init__(self, plan: _Plan, **options: Any) -> None:
         self.plan = plan

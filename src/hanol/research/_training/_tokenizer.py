@@ -57,7 +57,7 @@ _JOINTS = (
     r" (?=\]\(doc-)",
     r" (?=[.,?])",
     r'(?<=\[") |(?<=: ") | (?="\]\}|"\}\})',  # the ends of arguments
-    r"(?<=\n) | (?=\n)",
+    r"(?<=\n) | (?=\n)|(?<=\. ) ",
 )
 # Roles but no system message: it never changes, so there is nothing to learn from it.
 _TEMPLATE = (
