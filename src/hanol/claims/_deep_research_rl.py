@@ -6,10 +6,8 @@ The three share the fine-tuned model, and the first two a run of reinforcement l
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import mean
+from statistics import correlation, mean
 from typing import Any
-
-import numpy as np
 
 from hanol import models, research
 from hanol.claims._claim import Claim, Measurement, Verdict
@@ -279,11 +277,11 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
     """Spearman's, with mean ranks for equal values; 0 where either does not change."""
     if len(set(x)) < 2 or len(set(y)) < 2:
         return 0.0
-    ranks = [
+    first, second = (
         [sum(b < a for b in values) + sum(b == a for b in values) / 2 for a in values]
         for values in (x, y)
-    ]
-    return float(np.corrcoef(ranks)[0, 1])
+    )
+    return correlation(first, second)
 
 
 def _is_point(name: str) -> bool:
