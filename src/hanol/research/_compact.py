@@ -22,11 +22,12 @@ _HEADING = re.compile(r"^#+[ \t]+(.*?)[ \t#]*$", re.MULTILINE)
 _LINK = re.compile(r"\[([^\[\]]*)\]\([^()\s]*\)")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])\s*")
 _BREAKING = re.compile(r"[\s()%]")  # would end a link or its line, or not come back
+_PASSAGES = 3  # that are looked at for each hit: a document may have several
 _ADDRESSES = 4  # of one call
 
 
 class CompactSearch:
-    """Searches the library by words; a hit is one line.
+    """Searches the library by words; a hit is one line, and a document one hit.
 
     Args:
         k: Hits per query.
@@ -51,9 +52,13 @@ class CompactSearch:
         addresses: list[str] = []
         for query in queries:
             try:
-                hits = context.library.search(query, self._k, mode="bm25")
+                found = context.library.search(query, _PASSAGES * self._k, mode="bm25")
             except HanolError as err:
                 return failure(err)
+            best: dict[str, Passage] = {}
+            for passage in found:
+                best.setdefault(passage.document, passage)
+            hits = list(best.values())[: self._k]
             if self._shuffle is not None:
                 Random(f"{self._shuffle} {query}").shuffle(hits)  # noqa: S311 - not for secrets
             lines = [f"{n}. {_line(hit)}" for n, hit in enumerate(hits, start=1)]
