@@ -28,7 +28,17 @@ FAKE = Claim(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("claim", all_claims(), ids=lambda c: c.id)
+# Those of deep research train agents, or run them for minutes; their parts have tests of their own.
+LONG = [pytest.mark.slow]
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        pytest.param(c, id=c.id, marks=LONG if c.id.startswith("deep-research.") else [])
+        for c in all_claims()
+    ],
+)
 def test_claim_is_complete_and_runs(claim: Claim) -> None:
     for text in (claim.title, claim.paper, claim.scale, claim.expectation, claim.larger):
         assert len(text) > 20

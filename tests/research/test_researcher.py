@@ -517,7 +517,7 @@ def test_impossible_budgets_are_refused(values: dict[str, Any], message: str) ->
 
 
 def test_a_window_smaller_than_the_prompt_is_an_error_before_any_call(tmp_path: Path) -> None:
-    script = Recorder([], context_window=900)
+    script = Recorder([], context_window=400)
     with pytest.raises(ResearchError, match="System prompt and question have .* tokens"):
         research(script.engine, [Notes()], run_folder=tmp_path)
     assert script.requests == []
