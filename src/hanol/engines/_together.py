@@ -1,13 +1,14 @@
 """What engines share: many requests at once, and texts cut at their stop strings."""
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 
 from hanol.engines._engine import ChatRequest, Completion
 from hanol.errors import EngineError
 
 
-class EngineBase:
+class EngineBase(ABC):
     """What engines have in common; they set their name and window."""
 
     _name: str
@@ -23,9 +24,9 @@ class EngineBase:
         """Tokens that prompt and answer may have together; None when it is not known."""
         return self._window
 
+    @abstractmethod
     async def complete(self, request: ChatRequest) -> Completion:
         """Complete one conversation."""
-        raise NotImplementedError(f"{type(self).__name__} does not say how it completes.")
 
     async def complete_batch(self, requests: Sequence[ChatRequest]) -> list[Completion]:
         """Complete many, in the order of the requests; the first failure cancels the others."""
