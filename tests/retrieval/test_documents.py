@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 import unicodedata
 import warnings
@@ -551,6 +552,36 @@ def test_time_that_is_up_never_reaches_the_code_after_it() -> None:
         pass
     with pytest.raises(TooLateError):
         within(60, within, 0.05, forever)
+
+
+def test_debuggers_and_coverage_work_after_a_limit() -> None:
+    code = """
+import sys
+from hanol.retrieval._deadline import TooLateError, within
+
+def forever():
+    while True:
+        pass
+
+within(60, len, "")
+for i in range(200):
+    try:
+        within(0.0005 * (i % 4), sum, range(20_000))
+    except TooLateError:
+        pass
+try:
+    within(0.01, forever)
+except TooLateError:
+    pass
+
+def traced(n):
+    return [i for i in range(n)]
+
+sys.settrace(lambda frame, event, arg: None)
+traced(10)
+"""
+    done = subprocess.run([sys.executable, "-c", code], timeout=60, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_nothing_reaches_the_log_or_the_warnings(samples, caplog) -> None:

@@ -23,16 +23,18 @@ def within(seconds: float, call: Callable[P, T], *args: P.args, **kwargs: P.kwar
     """
     thread, late = ctypes.c_ulong(threading.get_ident()), ctypes.py_object(TooLateError)
     raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
-    running = True
+    running, raised = True, False
     begun, stop = _thread.allocate_lock(), _thread.allocate_lock()
     begun.acquire()
     stop.acquire()
 
     def watch() -> None:
+        nonlocal raised
         wait = seconds
         begun.release()
         while not stop.acquire(timeout=wait):
             if running:  # the interpreter changes threads neither here ...
+                raised = True
                 raise_in(thread, late)
             wait = 1.0  # again, in case a bare `except` took it
 
@@ -43,6 +45,15 @@ def within(seconds: float, call: Callable[P, T], *args: P.args, **kwargs: P.kwar
         begun.acquire(timeout=1.0)  # a thread not yet begun goes by the number of its maker
         return call(*args, **kwargs)
     finally:
-        running = False
-        raise_in(thread, None)  # ... nor before this has taken back what was not raised yet
+        running = False  # ... nor here, so nothing is raised from now on
+        if raised:
+            # It may be that it has not come yet, and taking it back would leave the interpreter
+            # looking out for it for ever: slow, and a trace function (of a debugger, of coverage)
+            # would hang in 3.11. So it comes here.
+            try:
+                raise_in(thread, late)
+                while True:
+                    pass
+            except TooLateError:
+                pass
         stop.release()
