@@ -28,7 +28,8 @@ from hanol.research._training._tokenizer import (
 )
 from hanol.worlds import RELATIONS, Encyclopedia, Page, Question
 
-_HIT = re.compile(r"^(\d+)\. .*\[([^\[\]]+)\]\(doc-(\d\d-\d\d)\.md\)$", re.MULTILINE)
+_HIT = re.compile(r"^(\d+)\. (.*)\[([^\[\]]+)\]\(doc-\d\d-\d\d\.md\)$", re.MULTILINE)
+_LINK = re.compile(r"\[([^\[\]]+)\]\([^()]+\)")
 _SHOWN = re.compile(r"^\[(\d+)\] (.+)$", re.MULTILINE)
 _BEGINNING = re.compile(r"(.+?) is an? \w+\.")  # of a page
 _QUERY = re.compile(r'"query": \["([^"]*)"\]')
@@ -186,15 +187,16 @@ class Expert:
         if not hits:
             return None
         if not question.clauses:
-            found = any(title == page.title for _, title, _ in hits)
+            found = any(title == page.title for _, _, title in hits)
             return _link(page) if found else "no"
         [(_, _, value)] = question.clauses
         said = []
-        for number, title, _ in hits:
+        for number, line, title in hits:
             hit = self._pages[title]
-            relation = next((f.relation for f in hit.facts if value[2:] in f.values), "none")
             # The number as the result has it, on a line of its own: one token leads to the other.
-            said.append(f"\n{number}. {hit.type} {relation}")
+            # Then what the line says, in the words of the thought before: equal or not is then seen
+            # by comparing neighbours, without having to know every way to say it.
+            said.append(f"\n{number}. {hit.type} {_stated(hit, line, value[2:])}")
             if title == page.title:
                 return f"{''.join(said)} yes {_link(page)}"
             said[-1] += " no"
@@ -220,6 +222,14 @@ class Expert:
 def search_words(relation: str) -> tuple[str, ...]:
     """What pages may say where a question says `relation`: one word of each way to state it."""
     return _SEARCH_WORDS[relation]
+
+
+def _stated(page: Page, line: str, wanted: str) -> str:
+    """The fact of a page that a line states: its relation and its value, of several the wanted."""
+    for fact in page.facts:
+        if _LINK.sub(r"\1", fact.sentence) in line:
+            return f"{fact.relation} {wanted if wanted in fact.values else fact.values[0]}"
+    return "none"
 
 
 def _link(page: Page) -> str:
