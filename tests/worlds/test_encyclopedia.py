@@ -355,7 +355,7 @@ def test_every_world_is_whole(
     known = set(world.vocabulary())
     for page in world.pages:
         assert len(page.facts) <= num_facts[1]
-        assert set(split_words(page.markdown)) <= known
+        assert set(split_words(f"# {page.title} {page.text}")) <= known
     for relation in RELATIONS:
         values = [(head, value) for head, name, value in facts if name == relation.name]
         assert relation.is_set or len(values) == len({head for head, _ in values})
