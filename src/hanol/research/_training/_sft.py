@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.data import Sampler
 from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
@@ -195,6 +196,34 @@ class _SftTrainer(AtomicCheckpoints, SFTTrainer):
     def __init__(self, plan: _Plan, **options: Any) -> None:
         self.plan = plan
         super().__init__(**options)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | None = None,
+    ) -> Any:
+        """As TRL's. Off GPUs that one takes every position through the head: four in five for
+        nothing, as the policy did not write them.
+        """
+        ids_BT = inputs["input_ids"]
+        if return_outputs or self.aux_loss_enabled or ids_BT.device.type != "cpu":
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        labels_BL = inputs["labels"][:, 1:]
+        learned_BL = labels_BL != _IGNORED
+        head = self.accelerator.unwrap_model(model).get_output_embeddings()
+        hook = head.register_forward_pre_hook(lambda _, args: (args[0][:, :-1][learned_BL],))
+        try:
+            # No mask: rows are padded at their end, which nothing before it sees.
+            logits_NV = model(input_ids=ids_BT, use_cache=False).logits
+        finally:
+            hook.remove()
+        total = functional.cross_entropy(logits_NV.float(), labels_BL[learned_BL], reduction="sum")
+        count = learned_BL.sum() if num_items_in_batch is None else num_items_in_batch
+        # Each process counts the tokens of all, and gradients are averaged over processes.
+        shares = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
+        return total * shares / torch.as_tensor(count).clamp(min=1)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         return _InOrder(self.plan)
