@@ -124,8 +124,7 @@ def demonstrated(
         tokenizer = research.encyclopedia_tokenizer(WINDOW)
         lines = []
         for number in range(worlds):
-            made = _rollouts_of_expert(1_000 * seed + number, questions, tokenizer)
-            rows = [row for segments in made for row in _rows(segments)]
+            rows = _rows_of_expert(1_000 * seed + number, questions, tokenizer)
             lines += [[row.input_ids, [int(acts) for acts in row.action_mask]] for row in rows]
             log.info("Seed %d: demonstrations in world %d of %d", seed, number + 1, worlds)
         keep_lines(file, lines)
@@ -135,23 +134,15 @@ def demonstrated(
 def held_out_rows(seed: int, quick: bool) -> "list[research.SftRow]":
     """Demonstrations in a world of names that no training world has."""
     tokenizer = research.encyclopedia_tokenizer(WINDOW)
-    made = _rollouts_of_expert(seed, 4 if quick else 100, tokenizer, split="test")
-    return [row for segments in made for row in _rows(segments)]
+    return _rows_of_expert(seed, 4 if quick else 100, tokenizer, split="test")
 
 
-def _rollouts_of_expert(
+def _rows_of_expert(
     world_seed: int, count: int, tokenizer: Any, split: Literal["train", "test"] = "train"
-) -> list[tuple[research.TokenSegment, ...]]:
+) -> "list[research.SftRow]":
     world = Encyclopedia(world_seed, 300, split=split)
     questions = world.questions(count, hops=(1, 2), seed=world_seed)
-    with WorldEnvironment(world, tools=shuffled(world_seed)) as environment:
-        return research.demonstrations(
-            environment, research.Expert(world, questions), tokenizer, environment.tasks(questions)
-        )
-
-
-def _rows(segments: Iterable[research.TokenSegment]) -> "list[research.SftRow]":
-    return [research.SftRow(segment.input_ids, segment.action_mask) for segment in segments]
+    return research.expert_rows(research.Expert(world, questions), tokenizer, seed=world_seed)
 
 
 def shuffled(seed: int) -> Tools:

@@ -119,7 +119,6 @@ from hanol.research._web import WebPolicy
 if _typing.TYPE_CHECKING:
     from hanol.research._training._agent_model import ResearcherNeeds as ResearcherNeeds
     from hanol.research._training._agent_model import researcher_needs as researcher_needs
-    from hanol.research._training._demonstrations import demonstrations as demonstrations
     from hanol.research._training._examination import Examination as Examination
     from hanol.research._training._examination import examine as examine
     from hanol.research._training._expert import Expert as Expert
@@ -127,6 +126,7 @@ if _typing.TYPE_CHECKING:
     from hanol.research._training._recipe import ResearcherRecipe as ResearcherRecipe
     from hanol.research._training._recipe import SftSettings as SftSettings
     from hanol.research._training._recipe import read_researcher_recipe as read_researcher_recipe
+    from hanol.research._training._rows import expert_rows as expert_rows
     from hanol.research._training._sft import SftRow as SftRow
     from hanol.research._training._sft import train_sft as train_sft
     from hanol.research._training._stages import RunResult as RunResult
@@ -146,9 +146,9 @@ _HEAVY = {
     "SftSettings": "_recipe",
     "StageResult": "_stages",
     "TrlRollouts": "_trl",
-    "demonstrations": "_demonstrations",
     "encyclopedia_tokenizer": "_tokenizer",
     "examine": "_examination",
+    "expert_rows": "_rows",
     "read_researcher_recipe": "_recipe",
     "researcher_needs": "_agent_model",
     "train_researcher": "_train",

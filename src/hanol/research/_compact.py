@@ -52,19 +52,27 @@ class CompactSearch:
         addresses: list[str] = []
         for query in queries:
             try:
-                found = context.library.search(query, _PASSAGES * self._k, mode="bm25")
+                hits = self._hits(context.library, query)
             except HanolError as err:
                 return failure(err)
-            best: dict[str, Passage] = {}
-            for passage in found:
-                best.setdefault(passage.document, passage)
-            hits = list(best.values())[: self._k]
             if self._shuffle is not None:
                 Random(f"{self._shuffle} {query}").shuffle(hits)  # noqa: S311 - not for secrets
             lines = [f"{n}. {_line(hit)}" for n, hit in enumerate(hits, start=1)]
             sections.append("\n".join(lines) or "No results.")
             addresses += [hit.address for hit in hits]
         return Observation(SEPARATOR.join(sections), addresses=tuple(dict.fromkeys(addresses)))
+
+
+    def _hits(self, library: Library, query: str) -> list[Passage]:
+        """The best passage of each document, best first."""
+        best: dict[str, Passage] = {}
+        for wanted in (self._k, _PASSAGES * self._k):
+            found = library.search(query, wanted, mode="bm25")
+            for passage in found:
+                best.setdefault(passage.document, passage)
+            if len(best) >= self._k or len(found) < wanted:
+                break
+        return list(best.values())[: self._k]
 
 
 class CompactVisit:

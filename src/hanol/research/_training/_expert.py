@@ -74,8 +74,10 @@ class Expert:
     def __init__(
         self, world: Encyclopedia, questions: Iterable[Question], *, detours: float = 0.1
     ) -> None:
+        self.world = world
+        self.questions = tuple(questions)
         self._pages = {page.title: page for page in world.pages}
-        self._questions = {question.text: question for question in questions}
+        self._questions = {question.text: question for question in self.questions}
         for text, question in self._questions.items():
             if question.hops < 1 or len(question.clauses) > 1:
                 raise DataError(

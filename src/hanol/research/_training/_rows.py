@@ -38,7 +38,7 @@ from hanol.research._training._sft import SftRow, rows_of
 from hanol.research._training._stages import TRAJECTORIES, StageRun
 from hanol.worlds import Encyclopedia, Question
 
-_AT_ONCE = 60  # questions of a world before the next world
+_AT_ONCE = 150  # questions of a world before the next world
 Chat = Mapping[str, Any]
 Skip = Callable[[Sequence[Message]], bool]
 
@@ -109,6 +109,36 @@ def chat_rows(
         written = (*said, tokenizer.eos_token_id)
         turns.append(SampledTurn(tuple(read), written, (0.0,) * len(written)))
     return rows_of(join_turns(turns))
+
+
+def expert_rows(
+    expert: Expert,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    mode: Mode = "react",
+    seed: int = 0,
+) -> list[SftRow]:
+    """What an expert does in the real environment, as rows; what it gets wrong is not learned.
+
+    Args:
+        expert: Is asked its questions; runs without the right answer make no row.
+        tokenizer: As for `chat_rows`.
+        mode: Of the agent.
+        seed: Of the order in which results are shown.
+
+    Raises:
+        DataError: The tokenizer has no chat template, or no end token.
+    """
+    attempts = _expert_attempts(expert, {mode: 1.0}, seed)
+    return list(_dialogues(trajectory_rows(attempts), tokenizer, expert.is_detour))
+
+
+def _dialogues(
+    rows: Iterable[Chat], tokenizer: PreTrainedTokenizerBase, skip: Skip | None
+) -> Iterator[SftRow]:
+    for row in rows:
+        dialogue = [Message(m["role"], m["content"]) for m in row["messages"]]
+        yield from chat_rows(dialogue, tokenizer, skip)
 
 
 def text_row(text: str, tokenizer: PreTrainedTokenizerBase) -> SftRow:
@@ -196,11 +226,17 @@ def _from_world(
             if kind == "text":
                 yield from (text_row(page.markdown, tokenizer) for page in world.pages)
                 continue
-            attempts, expert = _expert_attempts(stage, section, world, number, seed)
+            questions = draw_questions(
+                world,
+                _AT_ONCE,
+                hops=section.hops,
+                described=section.described,
+                seed=seed + number // section.worlds,
+            )
+            expert = Expert(world, questions, detours=section.detours)
+            attempts = _expert_attempts(expert, stage.modes.by_mode, seed + number)
             skip = None if kind == "reasoning" else expert.is_detour
-            for row in _FROM_ATTEMPTS[kind](attempts):
-                dialogue = [Message(m["role"], m["content"]) for m in row["messages"]]
-                yield from chat_rows(dialogue, tokenizer, skip)
+            yield from _dialogues(_FROM_ATTEMPTS[kind](attempts), tokenizer, skip)
 
     return rows
 
@@ -231,23 +267,12 @@ def draw_questions(
     return found
 
 
-def _expert_attempts(
-    stage: SftStage, section: WorldSection, world: Encyclopedia, number: int, seed: int
-) -> tuple[list[Attempt], Expert]:
-    """The expert's runs at some questions of a world, in the modes of the stage."""
-    questions = draw_questions(
-        world,
-        _AT_ONCE,
-        hops=section.hops,
-        described=section.described,
-        seed=seed + number // section.worlds,
-    )
-    expert = Expert(world, questions, detours=section.detours)
-    modes = _by_share(questions, stage.modes.by_mode, f"{seed} {number}")
+def _expert_attempts(expert: Expert, modes: Mapping[Mode, float], seed: int) -> list[Attempt]:
+    """The expert's runs at its questions, each question in one of the modes."""
     attempts: list[Attempt] = []
-    for mode, asked in modes.items():
+    for mode, asked in _by_share(expert.questions, modes, seed).items():
         with WorldEnvironment(
-            world, tools=lambda library: compact_tools(library, shuffle=seed + number), mode=mode
+            expert.world, tools=lambda library: compact_tools(library, shuffle=seed), mode=mode
         ) as environment:
             rollouts = asyncio.run(
                 environment.rollouts(
@@ -259,15 +284,15 @@ def _expert_attempts(
             )
         for question, rollout in zip(asked, rollouts, strict=True):
             attempts.append(_attempt(question, rollout.task.id, rollout.events, rollout.reward))
-    Random(f"attempts {seed} {number}").shuffle(attempts)  # noqa: S311 - modes mixed, whatever is cut
-    return attempts, expert
+    Random(f"attempts {seed}").shuffle(attempts)  # noqa: S311 - modes mixed, whatever is cut
+    return attempts
 
 
 def _by_share(
-    questions: Sequence[Question], shares: Mapping[Mode, float], key: str
+    questions: Sequence[Question], shares: Mapping[Mode, float], seed: int
 ) -> dict[Mode, list[Question]]:
     """Each question in one mode, every kind of question in all of them."""
-    rng = Random(f"modes {key}")  # noqa: S311 - a choice, no secret
+    rng = Random(f"modes {seed}")  # noqa: S311 - a choice, no secret
     chosen = rng.choices(list(shares), list(shares.values()), k=len(questions))
     found: dict[Mode, list[Question]] = {}
     for question, mode in zip(questions, chosen, strict=True):
