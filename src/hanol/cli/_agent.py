@@ -3,50 +3,17 @@
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from hanol.errors import ResearchError
 
 if TYPE_CHECKING:
+    from hanol.cli._options import Mode
     from hanol.engines import Engine
     from hanol.research import Tool
     from hanol.retrieval import Library
-
-ModelOption = Annotated[
-    str,
-    typer.Option(
-        "--model", "-m", help="Checkpoint (name, folder, hub id) or http://host:port/v1#name."
-    ),
-]
-WebOption = Annotated[
-    str | None,
-    typer.Option("--web", help="Turn the web on: address of a SearXNG instance, or serper."),
-]
-PrivateOption = Annotated[
-    bool,
-    typer.Option(
-        "--web-consent",
-        help="Agree that queries worded after reading the documents go to the web's provider.",
-    ),
-]
-UnsafeOption = Annotated[
-    bool, typer.Option("--unsafe-python", help="Run Python even where it cannot be isolated.")
-]
-IndexOption = Annotated[
-    Path | None, typer.Option("--index", help="Folder of the index, if not FOLDER/.hanol.")
-]
-CompactOption = Annotated[
-    bool,
-    typer.Option("--compact", help="Results in few words, for models with a small window."),
-]
-GreedyOption = Annotated[
-    bool, typer.Option("--greedy", help="The likeliest token each time, without a penalty.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @dataclass(frozen=True)
@@ -168,3 +135,64 @@ def workshop_of(
             for schema in started.settings["schemas"]
         ),
     )
+
+
+def workshop_over(
+    folder: Path,
+    index: Path | None,
+    model: str,
+    web: str | None,
+    private: bool,
+    unsafe: bool,
+    compact: bool,
+) -> Workshop:
+    """What a new run is to have."""
+    # Absolute, because workers of Ray stand elsewhere.
+    place = None if index is None else str(index.absolute())
+    return Workshop(str(folder.absolute()), place, model, web, private, unsafe, compact=compact)
+
+
+def given_limits(
+    calls: int | None,
+    tokens: int | None,
+    seconds: float | None,
+    money: float | None,
+    prompt_price: float,
+    completion_price: float,
+) -> dict[str, Any]:
+    """The fields of a `Budget` that were given; for the others, each mode has its own."""
+    given = {"model_calls": calls, "tokens": tokens, "seconds": seconds, "money": money}
+    prices = {"prompt_price": prompt_price, "completion_price": completion_price}
+    return {name: value for name, value in given.items() if value is not None} | prices
+
+
+def researcher_options(
+    library: "Library | None",
+    engine: "Engine",
+    tools: "Sequence[Tool]",
+    mode: "Mode | None",
+    heavy: int | None,
+    limits: dict[str, Any],
+    greedy: bool,
+    system_prompt_file: Path | None,
+) -> dict[str, Any]:
+    """Options of a `Researcher`: the mode's own budget with the given limits."""
+    from hanol.research import GREEDY, Researcher
+
+    mode = mode or ("markov" if heavy else "react")
+    budget = Researcher(library, engine, mode=mode, tools=tools).settings.budget
+    options: dict[str, Any] = {"mode": mode, "tools": tools}
+    options["budget"] = replace(budget, **limits)
+    options["system_prompt"] = _text(system_prompt_file)
+    if greedy:
+        options["sampling"] = GREEDY
+    return options
+
+
+def _text(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as err:
+        raise ResearchError(f"The system prompt {str(path)!r} cannot be read: {err}") from err

@@ -4,10 +4,11 @@ import json
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from hanol.cli._options import Mode
 from hanol.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Exam:
     seed: int
     n: int
     hops: str
-    mode: Literal["react", "markov", "resum"]
+    mode: Mode
     max_calls: int
     concurrency: int
     fillers: int

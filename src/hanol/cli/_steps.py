@@ -1,7 +1,13 @@
 """A run as it happens, on standard error; its answer with sources, on standard output."""
 
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.padding import Padding
@@ -9,8 +15,52 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from hanol.research import Event, RunView
+    from hanol.retrieval import Library
 
 _LINES = 3  # of a result
+
+
+def follow(
+    events: "Iterator[Event]",
+    run: Path,
+    library: "Library | None",
+    as_json: bool,
+    *,
+    write: bool = True,
+) -> None:
+    """Show a run until it ends, then its answer; an interruption says how to go on."""
+    from hanol.research import RunView, write_report
+
+    steps = Steps()
+    log = []
+    try:
+        # They come from a generator, which is to be stopped with its run.
+        with closing(events):  # type: ignore[type-var]
+            for event in events:
+                log.append(event)
+                if not as_json:
+                    steps.show(event)
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; go on with: hanol research resume {run}", file=sys.stderr)
+        raise typer.Exit(130) from None
+    except Exception:
+        if log and write:
+            print(f"The run can go on: hanol research resume {run}", file=sys.stderr)
+        raise
+    page = write_report(run, library=library) if write else run / "report.html"
+    view = RunView.of(log)
+    if as_json:
+        typer.echo(json.dumps(answer_dict(view, str(run), str(page)), ensure_ascii=False))
+        return
+    print_answer(view)
+    print(view.summary, file=sys.stderr)
+    if write:
+        print(f"report: {page}", file=sys.stderr)
+
+
+def show_rollout(number: int, event: "Event") -> None:
+    """Print an event of one of several rollouts."""
+    Steps(f"{number}: ").show(event)
 
 
 class Steps:

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hanol.cli._options import JsonOption
 from hanol.cli._report import reported
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from hanol.research import ResearcherNeeds, RunResult
     from hanol.training import Needs, TrainingResult
 
@@ -28,7 +31,7 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the recipe and print what it takes.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Train a model from a recipe: checkpoint, metrics and curves in one folder.
 
@@ -44,7 +47,7 @@ def train(
         is_agent = training.recipe_content(recipe).get("kind") == "researcher"
         run = _agent if is_agent else _language_model
         try:
-            text = run(recipe, settings, output, resume, dry_run, as_json)
+            result, text = run(recipe, settings, output, resume, dry_run, as_json)
         except KeyboardInterrupt:
             command = ["hanol", "train", str(recipe)]
             for setting in settings or []:
@@ -55,7 +58,7 @@ def train(
             )
             raise typer.Exit(130) from None
     if os.environ.get("RANK", "0") == "0":  # one of several processes speaks
-        typer.echo(text)
+        typer.echo(result.model_dump_json() if as_json else text)
 
 
 def _language_model(
@@ -64,16 +67,16 @@ def _language_model(
     output: Path | None,
     resume: bool,
     dry_run: bool,
-    as_json: bool,
-) -> str:
+    quiet: bool,
+) -> "tuple[BaseModel, str]":
     from hanol import training
 
     parsed = training.read_recipe(recipe, settings)
     if dry_run:
         size = training.needs(parsed)
-        return size.model_dump_json() if as_json else _needs(parsed.name, size)
-    result = training.train(parsed, output, resume=resume, quiet=as_json)
-    return result.model_dump_json() if as_json else _trained(result)
+        return size, _needs(parsed.name, size)
+    result = training.train(parsed, output, resume=resume, quiet=quiet)
+    return result, _trained(result)
 
 
 def _agent(
@@ -82,23 +85,23 @@ def _agent(
     output: Path | None,
     resume: bool,
     dry_run: bool,
-    as_json: bool,
-) -> str:
+    quiet: bool,
+) -> "tuple[BaseModel, str]":
     from hanol import research
     from hanol.cli._training_view import TrainingView
 
     parsed = research.read_researcher_recipe(recipe, settings)
     if dry_run:
         size = research.researcher_needs(parsed)
-        return size.model_dump_json() if as_json else _agent_needs(parsed.name, size)
-    if as_json or os.environ.get("RANK", "0") != "0":
+        return size, _agent_needs(parsed.name, size)
+    if quiet or os.environ.get("RANK", "0") != "0":
         result = research.train_researcher(parsed, output, resume=resume)
     else:
         with TrainingView(parsed) as view:
             result = research.train_researcher(
                 parsed, output, resume=resume, on_step=view.on_step, on_stage=view.on_stage
             )
-    return result.model_dump_json() if as_json else _trained_agent(result)
+    return result, _trained_agent(result)
 
 
 def _needs(name: str, size: "Needs | ResearcherNeeds") -> str:

@@ -1,0 +1,168 @@
+"""`hanol research FOLDER QUESTION`: one question, or the plan of what answering it takes."""
+
+import json
+import re
+from dataclasses import asdict
+from datetime import date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hanol.cli._agent import given_limits, opened, researcher_options, workshop_over
+from hanol.cli._options import (
+    CallsOption,
+    CompactOption,
+    CompletionPriceOption,
+    FolderArgument,
+    GreedyOption,
+    HeavyOption,
+    IndexOption,
+    JsonOption,
+    ModelOption,
+    ModeOption,
+    MoneyOption,
+    PrivateOption,
+    PromptPriceOption,
+    SamplingSeedOption,
+    SecondsOption,
+    SystemPromptOption,
+    TodayOption,
+    TokensOption,
+    UnsafeOption,
+    WebOption,
+)
+from hanol.cli._report import reported
+
+if TYPE_CHECKING:
+    from hanol.engines import Engine
+    from hanol.research import Budget
+    from hanol.retrieval import Library
+
+
+def ask(
+    folder: FolderArgument,
+    question: Annotated[str, typer.Argument(help="In your own words.")],
+    model: ModelOption,
+    mode: ModeOption = None,
+    heavy: HeavyOption = None,
+    max_calls: CallsOption = None,
+    max_tokens: TokensOption = None,
+    max_seconds: SecondsOption = None,
+    max_money: MoneyOption = None,
+    prompt_price: PromptPriceOption = 0.0,
+    completion_price: CompletionPriceOption = 0.0,
+    system_prompt_file: SystemPromptOption = None,
+    web: WebOption = None,
+    private: PrivateOption = False,
+    unsafe: UnsafeOption = False,
+    compact: CompactOption = False,
+    greedy: GreedyOption = False,
+    index: IndexOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the run; a new one beside the index when left out."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and make no call.")
+    ] = False,
+    seed: SamplingSeedOption = 0,
+    today: TodayOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Answer a question from a folder of documents; the answer's citations are checked.
+
+    Steps go to standard error, the answer to standard output, all of it to a folder with
+    `report.html`.
+
+    Example: hanol research notes "How are keys rotated?" --model http://localhost:8000/v1#qwen3
+    """
+    limits = given_limits(
+        max_calls, max_tokens, max_seconds, max_money, prompt_price, completion_price
+    )
+    workshop = workshop_over(folder, index, model, web, private, unsafe, compact)
+    with reported(as_json=as_json), opened(workshop) as (library, engine, tools):
+        options = researcher_options(
+            library, engine, tools, mode, heavy, limits, greedy, system_prompt_file
+        )
+        options |= {"seed": seed, "today": today.date() if today else date.today()}
+        if dry_run:
+            _print_plan(library, engine, options, question, heavy, as_json)
+            return
+        from hanol.cli._steps import follow, show_rollout
+        from hanol.research import Researcher, heavy_research
+
+        run = out or _new_run(folder, index, question)
+        if heavy is None:
+            events = Researcher(library, engine, run_folder=run, **options).ask(question)
+        else:
+            events = heavy_research(
+                library,
+                engine,
+                question,
+                n=heavy,
+                run_folder=run,
+                on_rollout=None if as_json else show_rollout,
+                **options,
+            )
+        follow(events, run, library, as_json)
+
+
+def _new_run(folder: Path, index: Path | None, question: str) -> Path:
+    """Beside the index, which is never indexed itself."""
+    words = "-".join(re.findall(r"\w+", question.lower())[:6])[:60]
+    name = f"{datetime.now():%Y%m%d-%H%M%S}-{words}".rstrip("-")
+    return (index or folder / ".hanol") / "runs" / name
+
+
+def _print_plan(
+    library: "Library | None",
+    engine: "Engine",
+    options: dict[str, Any],
+    question: str,
+    heavy: int | None,
+    as_json: bool,
+) -> None:
+    from hanol.engines import Message
+    from hanol.research import Researcher
+
+    researcher = Researcher(library, engine, **options)
+    prompt = [Message("system", researcher.system), Message("user", question)]
+    budget: Budget = options["budget"]
+    times = heavy or 1
+    plan = {
+        "model": engine.name,
+        "context_window": engine.context_window,
+        "mode": options["mode"],
+        "heavy": heavy,
+        "tools": [tool.name for tool in options["tools"]],
+        "documents": 0 if library is None else len(library.documents()),
+        "prompt_tokens": engine.count_tokens(prompt),
+        "budget": asdict(budget),
+        "cost_at_most": times * _most(budget, researcher.settings.sampling.max_tokens),
+    }
+    if as_json:
+        typer.echo(json.dumps(plan))
+        return
+    plan["tools"] = ", ".join(plan["tools"])
+    shown = {name: value for name, value in asdict(budget).items() if value is not None}
+    plan["budget"] = ", ".join(f"{name} {value:,}" for name, value in shown.items())
+    if times > 1:
+        plan["budget"] = f"of each rollout: {plan['budget']}"
+    if not (budget.prompt_price or budget.completion_price):
+        plan["cost_at_most"] = "unknown: give --prompt-price and --completion-price"
+    for name, value in plan.items():
+        typer.echo(f"{name.replace('_', ' '):16}{'-' if value is None else value}")
+    typer.echo("No call was made.")
+
+
+def _most(budget: "Budget", max_tokens: int) -> float:
+    """Upper bound on the price of a run by its limits."""
+    calls = budget.model_calls + 1
+    bounds = [budget.cost(calls * budget.context_tokens, calls * max_tokens)]
+    if budget.tokens is not None:
+        price = max(budget.prompt_price, budget.completion_price)
+        bounds.append(budget.tokens * price / 1_000_000)
+    if budget.money is not None:
+        bounds.append(budget.money)
+    return min(bounds)

@@ -1,0 +1,221 @@
+"""`hanol synth trajectories`: an agent at each question, its right runs as training data."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hanol.cli._options import (
+    ConcurrencyOption,
+    EntitiesOption,
+    IndexOption,
+    JsonOption,
+    Mode,
+    SeedOption,
+    SourceArgument,
+    Split,
+    SplitOption,
+)
+from hanol.cli._progress import bar, interruptible
+from hanol.cli._report import reported
+from hanol.cli._subject import Subject, opened_subject
+
+if TYPE_CHECKING:
+    from hanol.research import Attempt, KnowledgeGraph, SynthQuestion
+
+
+def trajectories(
+    source: SourceArgument,
+    file: Annotated[
+        Path, typer.Argument(metavar="QUESTIONS", help='JSON lines with "question" and "answer".')
+    ],
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="Checkpoint, endpoint, or expert (of a world).")
+    ],
+    attempts: Annotated[int, typer.Option("--n", min=1, help="Runs a question.")] = 4,
+    mode: Annotated[Mode, typer.Option(help="How the agent keeps its context.")] = "react",
+    max_calls: Annotated[int | None, typer.Option(min=1, help="Model calls of one run.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0, help="Of the sampling; 0.85, in worlds 0.7.")
+    ] = None,
+    entities: EntitiesOption = 300,
+    split: SplitOption = "train",
+    seed: SeedOption = 0,
+    index: IndexOption = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the results; beside QUESTIONS if left out.")
+    ] = None,
+    concurrency: ConcurrencyOption = 8,
+    as_json: JsonOption = False,
+) -> None:
+    """Run an agent at each question, and keep the right runs and their steps as training data.
+
+    Writes trajectories.jsonl (official lines), sft.jsonl (conversations) and midtrain.jsonl
+    (planning, reasoning and decision steps). Started again, it goes on where it was. Exits with 1
+    when a run failed; the others are done all the same.
+
+    Example: hanol synth trajectories encyclopedia:7 questions.jsonl --model expert --n 1
+    """
+    with reported(as_json=as_json):
+        from hanol.research import _synthesis as synthesis
+
+        found = synthesis.read_questions(file)
+        place = out or file.parent / "trajectories"
+        entities, split = _made_of(file, source, entities, split)
+        with opened_subject(source, index, place, entities, split) as subject:
+            synthesis.check_questions(found, _known_graph(subject, file))
+            run = _Trajectories(found, subject, place, model, concurrency)
+            options: dict[str, Any] = {"mode": mode, "seed": seed, "attempts": attempts}
+            options |= _sampling(subject.world is not None, temperature)
+            if subject.tools is not None:
+                options["tools"] = subject.tools
+            if max_calls is not None:
+                options["budget"] = _budget(mode, max_calls)
+            with interruptible():
+                tried, reasoned = run.all(options)
+            summary = run.write(tried, reasoned)
+    if as_json:
+        typer.echo(json.dumps(summary))
+    else:
+        _print_trajectories(summary)
+    if summary["failed"]:
+        raise typer.Exit(1)
+
+
+class _Trajectories:
+    """The steps of `trajectories`."""
+
+    def __init__(
+        self,
+        questions: "list[SynthQuestion]",
+        subject: Subject,
+        place: Path,
+        model: str,
+        concurrency: int,
+    ) -> None:
+        from hanol.engines import open_engine
+        from hanol.research import _synthesis as synthesis
+
+        self._questions, self._library, self._world = questions, subject.library, subject.world
+        self._place, self._concurrency = place, concurrency
+        if self._world is not None and model == "expert":
+            self._engine = synthesis.world_expert(self._world, questions)
+        else:
+            self._engine = open_engine(model)
+
+    def is_right(self, question: "SynthQuestion", text: str) -> bool:
+        """By the world where there is one: it knows other names and ways to write numbers."""
+        from hanol.research import world_question
+
+        if self._world is None:
+            return question.is_right(text)
+        return self._world.is_right(world_question(question), text)
+
+    def all(self, options: dict[str, Any]) -> "tuple[list[Attempt], list[dict[str, Any]]]":
+        """Every run, and the reasoning rows: from the runs in worlds, else the model is asked."""
+        from hanol.research import _synthesis as synthesis
+
+        total = len(self._questions) * options["attempts"]
+
+        async def run() -> "tuple[list[Attempt], list[dict[str, Any]]]":
+            try:
+                tried = await synthesis.asynthesize_trajectories(
+                    self._questions,
+                    self._library,
+                    self._engine,
+                    self._place,
+                    is_right=self.is_right,
+                    concurrency=self._concurrency,
+                    on_attempt=lambda attempt: step(None, total),
+                    **options,
+                )
+                if self._world is not None:  # models of a world know no other instructions
+                    return tried, synthesis.reasoning_rows(tried)
+                log = self._place / "replies.jsonl"
+                replies = synthesis.Replies(self._engine, log, concurrency=self._concurrency)
+                seed = options["seed"]
+                return tried, await synthesis.areason(
+                    self._questions, self._library, replies, seed=seed
+                )
+            finally:
+                await self._engine.aclose()
+
+        with bar("runs") as step:
+            return asyncio.run(run())
+
+    def write(self, tried: "list[Attempt]", reasoned: list[dict[str, Any]]) -> dict[str, Any]:
+        """Write everything, and say how much there is."""
+        from hanol.research import _synthesis as synthesis
+        from hanol.research import write_official_runs
+
+        rows = {
+            "planning": synthesis.planning_rows(tried),
+            "reasoning": reasoned,
+            "decision": synthesis.decision_rows(tried),
+        }
+        sft = synthesis.trajectory_rows(tried)
+        names = ("trajectories.jsonl", "sft.jsonl", "midtrain.jsonl")
+        official, conversations, steps = (self._place / name for name in names)
+        write_official_runs(official, synthesis.official_lines(tried))
+        synthesis.write_rows(conversations, sft)
+        synthesis.write_rows(steps, [row for kind in rows.values() for row in kind])
+        right = [attempt for attempt in tried if attempt.is_right]
+        failed = [attempt for attempt in tried if attempt.error is not None]
+        return {
+            "folder": str(self._place),
+            "questions": len(self._questions),
+            "solved": len({attempt.question.id for attempt in right}),
+            "attempts": len(tried),
+            "right": len(right),
+            "failed": len(failed),
+            "first_failure": failed[0].error if failed else None,
+            "rows": {"trajectory": len(sft)} | {kind: len(each) for kind, each in rows.items()},
+        }
+
+
+def _made_of(file: Path, source: str, entities: int, split: Split) -> tuple[int, Split]:
+    """The sizes of the world that questions were made from, where their report tells."""
+    report = file.parent / "report.json"
+    if report.is_file():
+        made = json.loads(report.read_text("utf-8"))
+        if made.get("source") == source:
+            return made["entities"], made["split"]
+    return entities, split
+
+
+def _known_graph(subject: Subject, file: Path) -> "KnowledgeGraph | None":
+    """The facts that the questions can be checked against."""
+    from hanol.research import KnowledgeGraph, world_graph
+
+    if subject.world is not None:
+        return world_graph(subject.world, subject.library)
+    beside = file.parent / "graph.jsonl"
+    return KnowledgeGraph.read(beside) if beside.is_file() else None
+
+
+def _sampling(is_world: bool, temperature: float | None) -> dict[str, Any]:
+    from hanol.research import Sampling
+
+    if is_world:  # tiny models: no penalty on what they must copy
+        return {"sampling": Sampling(0.7 if temperature is None else temperature, 1.0, 0.0, 512)}
+    return {} if temperature is None else {"sampling": Sampling(temperature=temperature)}
+
+
+def _budget(mode: str, calls: int) -> Any:
+    from hanol.research import Budget
+
+    return Budget(model_calls=calls, **({"context_tokens": 32 * 1024} if mode == "resum" else {}))
+
+
+def _print_trajectories(summary: dict[str, Any]) -> None:
+    typer.echo(
+        f"{summary['right']} of {summary['attempts']} runs are right, {summary['failed']} failed; "
+        f"{summary['solved']} of {summary['questions']} questions are solved"
+    )
+    if summary["first_failure"]:
+        print(f"failed: {' '.join(summary['first_failure'].split())}", file=sys.stderr)
+    typer.echo(", ".join(f"{number} {kind}" for kind, number in summary["rows"].items()))
+    typer.echo(f"results: {summary['folder']}")
