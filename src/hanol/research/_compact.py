@@ -62,7 +62,6 @@ class CompactSearch:
             addresses += [hit.address for hit in hits]
         return Observation(SEPARATOR.join(sections), addresses=tuple(dict.fromkeys(addresses)))
 
-
     def _hits(self, library: Library, query: str) -> list[Passage]:
         """The best passage of each document, best first."""
         best: dict[str, Passage] = {}
