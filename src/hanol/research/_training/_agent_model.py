@@ -122,9 +122,12 @@ def _config(section: AgentModelSection, tokenizer: PreTrainedTokenizerBase) -> P
         "num_key_value_heads": section.num_heads,
         "max_position_embeddings": section.max_length,
     }
-    if section.config in ("conv-attention", "qwen3"):
-        kind = ConvAttentionConfig if section.config == "conv-attention" else Qwen3Config
-        return kind(head_dim=section.hidden_size // section.num_heads, **sizes)
+    head_dim = section.hidden_size // section.num_heads
+    if section.config == "conv-attention":
+        kernel = section.conv_kernel
+        return ConvAttentionConfig(head_dim=head_dim, conv_kernel_size=kernel, **sizes)
+    if section.config == "qwen3":
+        return Qwen3Config(head_dim=head_dim, **sizes)
     full = [bool(every) and (n % every == 0 or n == layers) for n in range(1, layers + 1)]
     return Lfm2Config(
         layer_types=["full_attention" if is_full else "conv" for is_full in full],

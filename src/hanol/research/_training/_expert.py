@@ -191,18 +191,17 @@ class Expert:
         if not question.clauses:
             found = any(title == page.title for _, _, title in hits)
             return _link(page) if found else "no"
-        [(_, _, value)] = question.clauses
-        said = []
+        [(_, relation, value)] = question.clauses
+        # First what a right one looks like; then each as its line states it, with the number of
+        # the result on a line of its own. Equal or not is so a comparison of neighbouring words.
+        said = f"{page.type} {relation} {value[2:]} yes"
         for number, line, title in hits:
             hit = self._pages[title]
-            # The number as the result has it, on a line of its own: one token leads to the other.
-            # Then what the line says, in the words of the thought before: equal or not is then seen
-            # by comparing neighbours, without having to know every way to say it.
-            said.append(f"\n{number}. {hit.type} {_stated(hit, line, value[2:])}")
+            said += f"\n{number}. {hit.type} {_stated(hit, line, value[2:])}"
             if title == page.title:
-                return f"{''.join(said)} yes {_link(page)}"
-            said[-1] += " no"
-        return "".join(said)
+                return f"{said} yes {_link(page)}"
+            said += " no"
+        return said
 
     def _go_on(
         self, question: Question, page: Page, passages: Mapping[int, str], visited: int

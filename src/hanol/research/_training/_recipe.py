@@ -30,6 +30,9 @@ class AgentModelSection(_Section):
     num_layers: int = Field(2, ge=1, description="Blocks.")
     num_heads: int = Field(4, ge=1, description="Heads; the width is divided among them.")
     intermediate_size: int = Field(320, ge=8, description="Width of the SwiGLU.")
+    conv_kernel: int = Field(
+        4, ge=2, le=32, description="Tokens that a short convolution of conv-attention sees."
+    )
     kv_lora_rank: int = Field(64, ge=8, description="Latent width of kimi-linear's cache.")
     full_attention_every: int = Field(
         2,
