@@ -110,7 +110,9 @@ def reference_logits(model: Any, ids: list[int]) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"conv_kernel_size": 2}, {"tie_word_embeddings": False}], ids=str
+    "changes",
+    [{}, {"conv_kernel_size": 2}, {"conv_kernel_size": 6}, {"tie_word_embeddings": False}],
+    ids=str,
 )
 def test_logits_are_those_of_the_definition(changes: dict[str, Any]) -> None:
     made = make(**changes)

@@ -174,6 +174,33 @@ def test_the_report_of_a_round_has_every_finding_once() -> None:
         assert [part.split(" is ")[0] for part in found] == list(question.relations)
 
 
+def test_a_candidate_is_judged_by_what_its_line_states() -> None:
+    world = Encyclopedia(5, 300)
+    judged = 0
+    for rollout, question in zip(
+        run(world, asked := world.questions(30, hops=1, described=True), detours=0.0),
+        asked,
+        strict=True,
+    ):
+        [(_, relation, value)] = question.clauses
+        wanted = f"{world.page(question.entities[0]).type} {relation} {value[2:]}"
+        [found, *_] = [event.text for event in rollout.events if isinstance(event, ToolReturned)]
+        lines = dict(re.findall(r"^(\d)\. (.*)$", found, re.MULTILINE))
+        thought = texts(rollout)[1]
+        assert f"{wanted} yes" in thought.split("\n")[1]
+        for number, said, verdict in re.findall(r"^(\d)\. (.*?) (yes|no)\b", thought, re.MULTILINE):
+            title = re.search(r"\[([^]]+)\]\([^)]+\)$", lines[number])
+            assert title is not None
+            assert said.startswith(title[1])
+            candidate = said.removeprefix(title[1]).strip()
+            assert (candidate == wanted) is (verdict == "yes")
+            kind, _, fact = candidate.partition(" ")
+            assert world.page(title[1]).type == kind
+            assert fact == "none" or fact.partition(" ")[2] in lines[number]
+            judged += 1
+    assert judged > 60
+
+
 def test_thoughts_quote_the_link_that_is_visited_next() -> None:
     world = Encyclopedia(5, 100)
     rollouts = run(world, both_kinds(world, 10), detours=0.0)

@@ -84,6 +84,8 @@ def test_weights_follow_from_the_seed() -> None:
     assert all(bool((first[name] == again[name]).all()) for name in first)
     for name in ("model.embed_tokens.weight", "model.layers.0.self_attn.conv1d.weight"):
         assert not bool((first[name] == other[name]).all())
+    wide = starting_model(recipe("model.conv_kernel=6")).model.state_dict()
+    assert wide["model.layers.0.self_attn.conv1d.weight"].shape[-1] == 6
     # Short convolutions begin wide enough to be found early.
     assert 0.25 < first["model.layers.0.self_attn.conv1d.weight"].std().item() < 0.35
 

@@ -192,12 +192,13 @@ class Expert:
             found = any(title == page.title for _, _, title in hits)
             return _link(page) if found else "no"
         [(_, relation, value)] = question.clauses
-        # First what a right one looks like; then each as its line states it, with the number of
-        # the result on a line of its own. Equal or not is so a comparison of neighbouring words.
+        # First what a right one looks like; then each as its line states it: equal or not is so a
+        # comparison of neighbouring words. A line begins as that of the result does, with number
+        # and title, so what it says and the link are found by the title, which no other line has.
         said = f"{page.type} {relation} {value[2:]} yes"
         for number, line, title in hits:
             hit = self._pages[title]
-            said += f"\n{number}. {hit.type} {_stated(hit, line, value[2:])}"
+            said += f"\n{number}. {title} {hit.type} {_stated(hit, line, value[2:])}"
             if title == page.title:
                 return f"{said} yes {_link(page)}"
             said += " no"
