@@ -33,6 +33,7 @@ def kimi_config(
     kv_lora_rank: int,
     full_attention_every: int = 4,
     dense_layers: int | None = None,
+    conv_kernel: int = 4,
     **more: Any,
 ) -> KimiLinearConfig:
     """A Kimi-Linear configuration that carries every key of the official `config.json`.
@@ -49,6 +50,7 @@ def kimi_config(
         full_attention_every: Every n-th layer, and the last, is latent attention; 1 makes all of
             them so, 0 none.
         dense_layers: Blocks with a dense SwiGLU before the experts begin; None is all.
+        conv_kernel: Tokens that the short convolutions see.
         more: Any other key of the configuration.
     """
     layers = range(1, num_layers + 1)
@@ -66,7 +68,7 @@ def kimi_config(
             "full_attn_layers": full,
             "head_dim": head_dim,
             "num_heads": num_heads,
-            "short_conv_kernel_size": 4,
+            "short_conv_kernel_size": conv_kernel,
         },
         "first_k_dense_replace": num_layers if dense_layers is None else dense_layers,
         "mla_use_nope": True,

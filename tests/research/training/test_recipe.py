@@ -4,6 +4,7 @@ import copy
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -84,10 +85,28 @@ def test_weights_follow_from_the_seed() -> None:
     assert all(bool((first[name] == again[name]).all()) for name in first)
     for name in ("model.embed_tokens.weight", "model.layers.0.self_attn.conv1d.weight"):
         assert not bool((first[name] == other[name]).all())
-    wide = starting_model(recipe("model.conv_kernel=6")).model.state_dict()
-    assert wide["model.layers.0.self_attn.conv1d.weight"].shape[-1] == 6
     # Short convolutions begin wide enough to be found early.
     assert 0.25 < first["model.layers.0.self_attn.conv1d.weight"].std().item() < 0.35
+
+
+@pytest.mark.parametrize("config", ["conv-attention", "kimi-linear", "lfm2"])
+def test_every_short_convolution_sees_as_many_tokens_as_wanted(config: str) -> None:
+    options = (f"model.config={config}", "model.conv_kernel=6")
+    model = starting_model(recipe(*options)).model
+    kernels = [p for name, p in model.named_parameters() if "conv" in name and p.ndim == 3]
+    assert kernels
+    assert {kernel.shape[-1] for kernel in kernels} == {6}
+    ids = torch.arange(12).view(2, 6)
+    with torch.no_grad():
+        found = model.eval()(input_ids=ids).logits
+        cached = model(input_ids=ids[:, :4], use_cache=True)
+        rest = [cached.logits]
+        for t in (4, 5):
+            cached = model(
+                input_ids=ids[:, t : t + 1], past_key_values=cached.past_key_values, use_cache=True
+            )
+            rest.append(cached.logits)
+    torch.testing.assert_close(torch.cat(rest, dim=1), found, rtol=0, atol=1e-4)
 
 
 def test_a_plain_name_is_a_checkpoint() -> None:

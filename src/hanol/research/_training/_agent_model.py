@@ -114,6 +114,7 @@ def _config(section: AgentModelSection, tokenizer: PreTrainedTokenizerBase) -> P
             kv_lora_rank=section.kv_lora_rank,
             full_attention_every=every,
             model_max_length=section.max_length,
+            conv_kernel=section.conv_kernel,
             **sizes,
         )
     sizes |= {
@@ -124,14 +125,13 @@ def _config(section: AgentModelSection, tokenizer: PreTrainedTokenizerBase) -> P
     }
     head_dim = section.hidden_size // section.num_heads
     if section.config == "conv-attention":
-        kernel = section.conv_kernel
-        return ConvAttentionConfig(head_dim=head_dim, conv_kernel_size=kernel, **sizes)
+        return ConvAttentionConfig(head_dim=head_dim, conv_kernel_size=section.conv_kernel, **sizes)
     if section.config == "qwen3":
         return Qwen3Config(head_dim=head_dim, **sizes)
     full = [bool(every) and (n % every == 0 or n == layers) for n in range(1, layers + 1)]
     return Lfm2Config(
         layer_types=["full_attention" if is_full else "conv" for is_full in full],
-        conv_L_cache=4,
+        conv_L_cache=section.conv_kernel,
         block_auto_adjust_ff_dim=False,
         **sizes,
     )

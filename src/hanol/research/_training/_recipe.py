@@ -31,7 +31,7 @@ class AgentModelSection(_Section):
     num_heads: int = Field(4, ge=1, description="Heads; the width is divided among them.")
     intermediate_size: int = Field(320, ge=8, description="Width of the SwiGLU.")
     conv_kernel: int = Field(
-        4, ge=2, le=32, description="Tokens that a short convolution of conv-attention sees."
+        4, ge=2, le=32, description="Tokens that a short convolution sees; qwen3 has none."
     )
     kv_lora_rank: int = Field(64, ge=8, description="Latent width of kimi-linear's cache.")
     full_attention_every: int = Field(
