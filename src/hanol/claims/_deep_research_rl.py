@@ -37,8 +37,8 @@ from hanol.worlds import Encyclopedia
 
 _log = logging.getLogger(__name__)
 
-_SFT_TOKENS = 1_600_000
-_STEPS, _CHECKPOINTS = 24, 4
+_SFT_TOKENS = 1_800_000
+_STEPS, _CHECKPOINTS = 96, 4
 _POOL = 400  # questions
 _TEMPERATURE = 0.7
 _SAMPLING = Sampling(temperature=_TEMPERATURE, top_p=1.0, presence_penalty=0.0, max_tokens=TURN)
