@@ -3,18 +3,26 @@
     python benchmarks/rollouts.py [--model FOLDER] [--quick] [--json] [--record]
 
 Every conversation is a run of the real agent: its parser, its tools, an index of an encyclopedia's
-pages.
+pages. The peer is what a loop around transformers does: `generate` for each turn, over the whole
+conversation so far. Several processes share the questions as `GrpoTrainer` shares them under
+`accelerate launch`.
 """
 
 import argparse
 import asyncio
+import multiprocessing
 import sys
 import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from _bench import Report, Table, arguments, finish, progress
-from hanol.engines import CheckpointEngine
+from hanol import models
+from hanol.engines import ChatRequest, CheckpointEngine, Completion, Message
 from hanol.research import Budget, Rollout, Sampling, WorldEnvironment
 from hanol.worlds import Encyclopedia, Question
 
@@ -27,45 +35,140 @@ class Way:
     """How conversations are run."""
 
     name: str
-    conversations: int
+    conversations: int  # of each process
     at_once: int
-    keeps: bool
+    keeps: bool = True
+    processes: int = 1
+    generates: bool = False  # by transformers
 
 
-def engine_of(name: str, way: Way) -> CheckpointEngine:
+class GenerateEngine:
+    """`generate` of transformers, one request after another."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._model, self._tokenizer = models.load(name)
+        self._model.eval()
+        self.context_window = int(self._model.config.max_position_embeddings)
+
+    def _ids(self, messages: Sequence[Message]) -> torch.Tensor:
+        turns = [message.to_dict() for message in messages]
+        encoded = self._tokenizer.apply_chat_template(
+            turns, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+        return encoded["input_ids"]
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """Of the rendered conversation."""
+        return self._ids(messages).shape[1]
+
+    @torch.inference_mode()
+    async def complete(self, request: ChatRequest) -> Completion:
+        """One turn, sampled, with the log-probabilities that learning needs."""
+        ids = self._ids(request.messages)
+        torch.manual_seed(request.seed or 0)
+        made = self._model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=request.max_tokens,
+            do_sample=True, temperature=request.temperature, top_k=0, top_p=request.top_p,
+            return_dict_in_generate=True, output_scores=True,
+        )  # fmt: skip
+        new = made.sequences[0, ids.shape[1] :]
+        chances = torch.cat(made.scores).log_softmax(-1).gather(-1, new[:, None])[:, 0]
+        text = self._tokenizer.decode(new, skip_special_tokens=True)
+        text = min((text.partition(stop)[0] for stop in request.stop), key=len, default=text)
+        return Completion(
+            text=text, finish_reason="stop", prompt_tokens=ids.shape[1],
+            completion_tokens=len(new), cached_tokens=0, tokens=None,
+            logprobs=tuple(chances.tolist()), token_ids=tuple(new.tolist()),
+            prompt_ids=tuple(ids[0].tolist()),
+        )  # fmt: skip
+
+    async def complete_batch(self, requests: Sequence[ChatRequest]) -> list[Completion]:
+        """As `complete`."""
+        return [await self.complete(request) for request in requests]
+
+    def forget(self) -> None:
+        """There is nothing to forget."""
+
+    async def aclose(self) -> None:
+        """There is nothing to close."""
+
+
+def engine_of(name: str, way: Way) -> Any:
     """The policy, new for each way."""
+    if way.generates:
+        return GenerateEngine(name)
     kept: dict[str, Any] = {} if way.keeps else {"cache_bytes": 0}
     return CheckpointEngine.load(name, max_batch=way.at_once, **kept)
 
 
-def run(
-    name: str, way: Way, environment: WorldEnvironment, questions: list[Question]
-) -> tuple[float, list[Rollout]]:
-    """Seconds that a way takes, and its rollouts."""
-    engine = engine_of(name, way)
-    tasks = environment.tasks(questions)
+@dataclass(frozen=True)
+class Share:
+    """What one process found."""
 
-    async def roll(count: int) -> list[Rollout]:
-        return await environment.rollouts(
-            engine, tasks[:count], seeds=range(count), concurrency=way.at_once
-        )
+    begin: float  # seconds of the machine's clock
+    end: float
+    turns: int
+    tokens: int  # of all transcripts at their ends, written and read
+    written: int
+    problems: int
 
-    async def timed() -> tuple[float, list[Rollout]]:
+
+def share_of(
+    name: str, way: Way, world: Encyclopedia, questions: list[Question], start: Any = None
+) -> Share:
+    """Run conversations in this process; `start` lets all processes begin together."""
+
+    async def timed(environment: WorldEnvironment) -> tuple[float, float, list[Rollout]]:
+        engine = engine_of(name, way)
+        tasks = environment.tasks(questions)
+
+        async def roll(count: int) -> list[Rollout]:
+            return await environment.rollouts(
+                engine, tasks[:count], seeds=range(count), concurrency=way.at_once
+            )
+
         await roll(2)  # kernels and templates are compiled
         engine.forget()
-        begin = time.perf_counter()
+        if start is not None:
+            start.wait()
+        begin = time.monotonic()
         done = await roll(way.conversations)
-        seconds = time.perf_counter() - begin
+        end = time.monotonic()
         await engine.aclose()
-        return seconds, done
+        return begin, end, done
 
-    return asyncio.run(timed())
+    budget = Budget(model_calls=TURNS)
+    with WorldEnvironment(world, sampling=SAMPLING, budget=budget) as environment:
+        begin, end, rollouts = asyncio.run(timed(environment))
+    last = [one.turns[-1] for one in rollouts if one.turns]
+    return Share(
+        begin,
+        end,
+        turns=sum(len(one.turns) for one in rollouts),
+        tokens=sum(len(turn.prompt_ids) + len(turn.token_ids) for turn in last),
+        written=sum(len(turn.token_ids) for one in rollouts for turn in one.turns),
+        problems=sum(one.problem is not None for one in rollouts),
+    )
 
 
-def tokens_of(rollouts: list[Rollout]) -> int:
-    """Tokens of all transcripts at their ends, written and read."""
-    last = [rollout.turns[-1] for rollout in rollouts if rollout.turns]
-    return sum(len(turn.prompt_ids) + len(turn.token_ids) for turn in last)
+def run(name: str, way: Way, world: Encyclopedia, questions: list[Question]) -> list[Share]:
+    """What each process of a way found."""
+    if way.processes == 1:
+        return [share_of(name, way, world, questions)]
+    spawning = multiprocessing.get_context("spawn")
+    with (
+        spawning.Manager() as manager,
+        ProcessPoolExecutor(
+            way.processes, spawning, torch.set_num_threads, (torch.get_num_threads(),)
+        ) as pool,
+    ):
+        start = manager.Barrier(way.processes)
+        waiting = [
+            pool.submit(share_of, name, way, world, questions[i :: way.processes], start)
+            for i in range(way.processes)
+        ]
+        return [one.result() for one in waiting]
 
 
 def compare(report: Report, name: str, quick: bool) -> None:
@@ -73,52 +176,57 @@ def compare(report: Report, name: str, quick: bool) -> None:
     many = 16 if quick else 256
     few = 2 if quick else 24
     ways = [
-        Way("one after another, nothing kept", few, 1, False),
-        Way("one after another", few, 1, True),
-        Way(f"{many // 4} at once", many // 2, many // 4, True),
-        Way(f"{many} at once", many if quick else 2 * many, many, True),
+        Way("transformers' `generate`, one after another", few, 1, generates=True),
+        Way("one after another, nothing kept", few, 1, keeps=False),
+        Way("one after another", few, 1),
+        Way(f"{many // 4} at once", many // 2, many // 4),
+        Way(f"{many} at once", 2 * many, many),
+        Way(f"{many // 2} at once in each of 2 processes", 2 * many, many // 2, processes=2),
     ]
     world = Encyclopedia(1, 150 if quick else 1000)
-    questions = world.questions(max(way.conversations for way in ways), hops=(1, 2, 3))
-    rows, first = [], 0.0
-    with (
-        WorldEnvironment(world, sampling=SAMPLING, budget=Budget(model_calls=TURNS)) as pages,
-        progress() as bar,
-    ):
+    questions = world.questions(max(w.conversations * w.processes for w in ways), hops=(1, 2, 3))
+    rows, speeds = [], list[float]()
+    with progress() as bar:
         for way in bar.track(ways, description="rollouts"):
-            seconds, rollouts = run(name, way, pages, questions)
-            speed = tokens_of(rollouts) / seconds
-            first = first or speed
-            written = sum(len(turn.token_ids) for one in rollouts for turn in one.turns)
-            turns = sum(len(one.turns) for one in rollouts)
-            broken = sum(one.problem is not None for one in rollouts)
+            shares = run(name, way, world, questions)
+            seconds = max(one.end for one in shares) - min(one.begin for one in shares)
+            count = way.conversations * way.processes
+            turns, tokens, written = (
+                sum(getattr(one, field) for one in shares)
+                for field in ("turns", "tokens", "written")
+            )
+            speeds.append(tokens / seconds)
+            ratios = [speeds[-1] / speed for speed in speeds[:2]]
             report.figures |= {
-                f"{way.name}, tokens a second": speed,
-                f"{way.name}, conversations a second": len(rollouts) / seconds,
-                f"{way.name}, ratio": speed / first,
-                f"{way.name}, problems": broken,
+                f"{way.name}, tokens a second": speeds[-1],
+                f"{way.name}, conversations a second": count / seconds,
+                f"{way.name}, ratio": speeds[-1] / speeds[min(1, len(speeds) - 1)],
+                f"{way.name}, ratio to transformers": speeds[-1] / speeds[0],
+                f"{way.name}, problems": sum(one.problems for one in shares),
             }
             rows.append(
                 [
                     way.name,
-                    f"{len(rollouts)}",
-                    f"{turns / len(rollouts):.1f}",
-                    f"{tokens_of(rollouts) / len(rollouts):.0f} ({written / len(rollouts):.0f})",
-                    f"{len(rollouts) / seconds:.2f}",
-                    f"{speed:,.0f}",
-                    f"{speed / first:.1f}x",
+                    f"{count}",
+                    f"{turns / count:.1f}",
+                    f"{tokens / count:.0f} ({written / count:.0f})",
+                    f"{count / seconds:.2f}",
+                    f"{speeds[-1]:,.0f}",
+                    f"{ratios[0]:.1f}x",
+                    f"{ratios[1]:.1f}x" if len(ratios) > 1 else "",
                 ]
             )
     report.tables.append(
         Table(
             f"Conversations of {name} over {len(world.pages)} pages",
             [
-                *("way", "conversations", "turns", "tokens (written)"),
-                *("conversations/s", "tokens/s", "ratio"),
+                *("way", "conversations", "turns", "tokens (written)", "conversations/s"),
+                *("tokens/s", "to transformers", "to nothing kept"),
             ],
             rows,
             "Turns and tokens are means of a conversation; tokens are those of its transcript, "
-            "each counted once. Tools, parser and index are in the time.",
+            "each counted once. Tools, parser and index are in the time. Two processes share the "
+            "questions as the trainer's do; everything else runs in one.",
         )
     )
 

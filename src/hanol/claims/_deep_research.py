@@ -51,7 +51,7 @@ Tools = Callable[[Library], Sequence[research.Tool]]
 _ROOT = Path("runs/claims/deep-research")
 _SYSTEM = "Research ."  # the template leaves it out; our long one would only be counted
 _CONVOLUTION_STD = 0.3
-_WORLDS, _QUESTIONS = 20, 150  # for demonstrations: worlds, and questions of each
+_WORLDS, _QUESTIONS = 60, 150  # for demonstrations: worlds, and questions of each
 _AT_ONCE = 64  # rollouts
 
 

@@ -105,7 +105,7 @@ SHORT_CONVOLUTION = Claim(
     "(arXiv 2510.26692, table 1); Muon is the optimiser of its models. Neither is about agents: "
     "what they contribute to one is not published.",
     scale="2 layers of width 128, about 0.5 M parameters, four times from random weights on the "
-    "same 2 M tokens of an expert's rollouts at questions of 1 and 2 hops in 20 encyclopedias "
+    "same 2 M tokens of an expert's rollouts at questions of 1 and 2 hops in 60 encyclopedias "
     "(opaque addresses, links, shuffled results), batches of 8, constant rates that fall linearly "
     "in the second half: Qwen3 with a convolution of 4 tokens on queries, keys and values, and the "
     "same without it, both by Muon at 0.009 with AdamW at 2e-3 for the rest; with it, by AdamW at "

@@ -174,14 +174,13 @@ class Worker:
 
     def _feed_prompts(self) -> None:
         """Up to `_CHUNK` tokens of prompts; the last token of each is left to the next step."""
-        rows = [row for row, job in enumerate(self._running) if job.behind > 1]
-        if not rows:
+        behind = {row: job.behind - 1 for row, job in enumerate(self._running) if job.behind > 1}
+        if not behind:
             return
-        most = max(self._running[row].behind - 1 for row in rows)
-        T = min(most, max(min(_PIECE, _CHUNK), _CHUNK // len(rows)))
-        rows = rows[: _CHUNK // T]
+        most = max(min(_PIECE, _CHUNK), _CHUNK // len(behind))
+        rows = _alike({row: min(tokens, most) for row, tokens in behind.items()})
         jobs = [self._running[row] for row in rows]
-        counts = [self._next_count(job, T) for job in jobs]
+        counts = [self._next_count(job, most) for job in jobs]
         T = max(counts)
         ids_BT = [
             job.sequence[job.fed : job.fed + count] + [0] * (T - count)
@@ -321,6 +320,18 @@ class Worker:
         for job in jobs:
             with suppress(Exception):  # cancelled meanwhile
                 job.future.set_exception(error)
+
+
+def _alike(tokens: dict[int, int]) -> list[int]:
+    """Rows for one pass: the first, and those nearest to it in tokens; the rest is padding."""
+    first = next(iter(tokens.values()))
+    longest, rows = 0, list[int]()
+    for row in sorted(tokens, key=lambda row: abs(tokens[row] - first)):
+        longest = max(longest, tokens[row])
+        if rows and longest * (len(rows) + 1) > _CHUNK:
+            break
+        rows.append(row)
+    return rows
 
 
 def _resolve(job: Job, completion: Completion) -> None:

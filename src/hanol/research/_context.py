@@ -20,6 +20,8 @@ def cut(text: str, limit: int, count: Count) -> str:
     Returns:
         The text itself where it fits; "" where not even the note does.
     """
+    if len(text.encode("utf-8", "replace")) <= limit:  # a token has a byte or more
+        return text
     have = count(text)
     if have <= limit:
         return text
