@@ -1,10 +1,12 @@
-"""Trains, kills the training at bad moments and goes on with it: the driver of a test.
+"""Trains in processes of its own: the driver of tests.
 
     python killed_sft.py FOLDER
+    torchrun killed_sft.py shared FOLDER
 
-One run is left alone. Another dies while it trains, while it writes a checkpoint, and with half a
-line of its metrics written; a last process ends it. Children are forked, so that hanol is imported
-once. Both leave their weights and result in "done.json".
+The first kills the training at bad moments and goes on with it: one run is left alone. Another dies
+while it trains, while it writes a checkpoint, and with half a line of its metrics written; a last
+process ends it. Children are forked, so that hanol is imported once. All leave their weights and
+result in "done.json".
 """
 
 import json
@@ -75,7 +77,7 @@ def train(folder: Path, dies_at: str | None = None) -> None:
         "result": vars(result),
         "weights": {name: p.tolist() for name, p in model.named_parameters()},
     }
-    (folder / "done.json").write_text(json.dumps(done))
+    (folder / f"done{os.environ.get('RANK', '')}.json").write_text(json.dumps(done))
 
 
 def die() -> None:
@@ -122,4 +124,7 @@ def main(root: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    if sys.argv[1] == "shared":
+        train(Path(sys.argv[2]))
+    else:
+        main(Path(sys.argv[1]))

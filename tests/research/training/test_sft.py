@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import os
 import runpy
 import subprocess
 import sys
@@ -365,3 +366,29 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
             line.pop("loss", None)
     assert metrics[0] == metrics[1]
     assert len(metrics[0]) >= 5
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_same_updates_as_one(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    for folder, launched in ((one, []), (two, launch)):
+        folder.mkdir()
+        done = subprocess.run(
+            [sys.executable, *launched, str(DRIVER), "shared", str(folder)],
+            capture_output=True, text=True, timeout=200,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    alone = json.loads((one / "done.json").read_text())
+    first, second = (json.loads((two / f"done{rank}.json").read_text()) for rank in range(2))
+    assert first == second
+    assert first["result"] == alone["result"]
+    for name, values in alone["weights"].items():
+        torch.testing.assert_close(
+            torch.tensor(first["weights"][name]), torch.tensor(values), rtol=1e-4, atol=1e-5
+        )
+    losses = [
+        [line["loss"] for line in metrics_of(folder) if "loss" in line] for folder in (one, two)
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
