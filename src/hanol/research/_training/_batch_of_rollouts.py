@@ -1,6 +1,7 @@
 """From the rollouts of a step to the token batches of its update.
 
-Shape suffixes: B sequences, L tokens that are predicted (one less than there are), V vocabulary.
+Shape suffixes: B sequences, L tokens that are predicted (one less than there are), N of them that
+the policy wrote, V vocabulary.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hanol.research._training._grpo_settings import GrpoSettings
+from hanol.research._training._logits import logits_at
 from hanol.research._training._rollout import Rollout, TokenSegment
 from hanol.training import group_advantages
 
@@ -79,12 +81,18 @@ def rows_of(group: Sequence[Rollout], question: int, settings: GrpoSettings) -> 
 def micro_batches(
     rows: Sequence[Row], weight_B: Tensor, *, max_tokens: int, device: Any
 ) -> Iterator[MicroBatch]:
-    """Rows in batches of at most so many padded tokens, or of one row that is longer."""
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i].segment.input_ids))
+    """Rows in batches of at most so many padded tokens, or of one row that is longer.
+
+    Rows with an advantage of 0, which have no gradient, have batches of their own.
+    """
+    order = sorted(
+        range(len(rows)), key=lambda i: (rows[i].advantage == 0, len(rows[i].segment.input_ids))
+    )
     chunk: list[int] = []
     for i in order:
-        if chunk and (len(chunk) + 1) * len(rows[i].segment.input_ids) > max_tokens:
-            yield _padded([rows[i] for i in chunk], weight_B[chunk], device)
+        is_full = (len(chunk) + 1) * len(rows[i].segment.input_ids) > max_tokens
+        if chunk and (is_full or (rows[i].advantage == 0) != (rows[chunk[0]].advantage == 0)):
+            yield _padded([rows[j] for j in chunk], weight_B[chunk], device)
             chunk = []
         chunk.append(i)
     if chunk:
@@ -109,16 +117,19 @@ def _padded(rows: Sequence[Row], weight_B: Tensor, device: Any) -> MicroBatch:
     )
 
 
-def token_logprobs(model: Any, ids_BT: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """What the policy gives to each token after the first, as it was drawn: tempered, uncut.
+def token_logprobs(model: Any, batch: MicroBatch, temperature: float) -> tuple[Tensor, Tensor]:
+    """What the policy gives to each token that was written, as it was drawn: tempered, uncut.
 
     Returns:
-        logprob_BL in nats, and entropy_BL of the distributions without a gradient.
+        logprob_BL in nats, 0 elsewhere, and the entropies of the distributions of the written
+        tokens, without a gradient, in a row.
     """
-    logits_BLV = model(input_ids=ids_BT, use_cache=False).logits[:, :-1]
-    logits_BLV = logits_BLV.to(torch.promote_types(logits_BLV.dtype, torch.float32))
-    logprob_BLV = (logits_BLV / temperature).log_softmax(-1)
-    logprob_BL = logprob_BLV.gather(-1, ids_BT[:, 1:, None]).squeeze(-1)
+    logits_NV = logits_at(model, model.get_output_embeddings(), batch.ids_BT, batch.action_BL)
+    logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
+    logprob_NV = (logits_NV / temperature).log_softmax(-1)
+    token_N1 = batch.ids_BT[:, 1:][batch.action_BL].unsqueeze(-1)
+    logprob_N = logprob_NV.gather(-1, token_N1).squeeze(-1)
+    logprob_BL = logprob_NV.new_zeros(batch.action_BL.shape)
     with torch.no_grad():
-        entropy_BL = -(logprob_BLV.exp() * logprob_BLV).sum(-1)
-    return logprob_BL, entropy_BL
+        entropy_N = -(logprob_NV.exp() * logprob_NV).sum(-1)
+    return logprob_BL.masked_scatter(batch.action_BL, logprob_N), entropy_N

@@ -130,7 +130,8 @@ class Updater:
 
     def _add(self, batch: MicroBatch, found: Metrics) -> None:
         low, high = self._settings.clip_low, self._settings.clip_high
-        logprob_BL, entropy_BL = token_logprobs(self._model, batch.ids_BT, self._temperature)
+        with torch.set_grad_enabled(bool(batch.advantage_B.any())):
+            logprob_BL, entropy_N = token_logprobs(self._model, batch, self._temperature)
         loss = policy_loss(
             logprob_BL,
             batch.old_logprob_BL,
@@ -140,11 +141,12 @@ class Updater:
             clip_low=low,
             clip_high=high,
         )
-        loss.backward()
+        if loss.requires_grad:
+            loss.backward()
         difference = (logprob_BL.detach() - batch.old_logprob_BL)[batch.action_BL]
         ratio = difference.exp()
         found["loss"] += float(loss.detach())
-        found["entropy"] += float(entropy_BL[batch.action_BL].sum())
+        found["entropy"] += float(entropy_N.sum())
         found["clipped"] += float(((ratio < 1 - low) | (ratio > 1 + high)).sum())
         worst = difference.abs().nan_to_num(nan=math.inf).max()
         found["deviation"] = max(found["deviation"], float(worst))

@@ -22,6 +22,7 @@ from trl import SFTConfig, SFTTrainer
 
 from hanol import models
 from hanol.errors import DataError
+from hanol.research._training._logits import logits_at
 from hanol.research._training._recipe import SftSettings
 from hanol.research._training._rollout import TokenSegment
 from hanol.training import AtomicCheckpoints, MuonAdamW, last_checkpoint, parameter_groups
@@ -213,12 +214,7 @@ class _SftTrainer(AtomicCheckpoints, SFTTrainer):
         labels_BL = inputs["labels"][:, 1:]
         learned_BL = labels_BL != _IGNORED
         head = self.accelerator.unwrap_model(model).get_output_embeddings()
-        hook = head.register_forward_pre_hook(lambda _, args: (args[0][:, :-1][learned_BL],))
-        try:
-            # No mask: rows are padded at their end, which nothing before it sees.
-            logits_NV = model(input_ids=ids_BT, use_cache=False).logits
-        finally:
-            hook.remove()
+        logits_NV = logits_at(model, head, ids_BT, learned_BL)
         total = functional.cross_entropy(logits_NV.float(), labels_BL[learned_BL], reduction="sum")
         count = learned_BL.sum() if num_items_in_batch is None else num_items_in_batch
         # Each process counts the tokens of all, and gradients are averaged over processes.
