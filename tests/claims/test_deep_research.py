@@ -251,6 +251,7 @@ def _rl(value: float, low: float | list[float]) -> str:
     return rl_verdict(
         figures(
             **{f"right answers, {name}": 40.0 for name in ("fine-tuned", "kept", "excluded")},
+            **{f"greedy, {name}": 50.0 for name in ("fine-tuned", "kept", "excluded")},
             **with_gain("gain, kept", value, low),
             **with_gain("gain, excluded", 50, 40),
             **with_gain("excluded over kept", 50, 40),

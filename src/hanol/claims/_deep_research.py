@@ -29,7 +29,15 @@ from hanol.claims._small import mean_and_spread
 from hanol.engines import CheckpointEngine, Engine
 from hanol.errors import ResearchError
 from hanol.evaluation import Interval
-from hanol.research import GREEDY, Budget, ModelAnswered, RunEnded, TurnRejected, WorldEnvironment
+from hanol.research import (
+    GREEDY,
+    Budget,
+    ModelAnswered,
+    RunEnded,
+    Sampling,
+    TurnRejected,
+    WorldEnvironment,
+)
 from hanol.retrieval import Library
 from hanol.worlds import Encyclopedia, Question
 
@@ -236,9 +244,10 @@ def attempted(
     mode: Literal["react", "markov"] = "react",
     max_calls: int = 12,
     context_tokens: int = WINDOW,
+    sampling: Sampling = GREEDY,
     seed: int = 0,
 ) -> list[Attempt]:
-    """Ask all questions once, greedily, in the real environment; what the file has is read back.
+    """Ask all questions once in the real environment; what the file has is read back.
 
     Args:
         model: A checkpoint or a bundled name, or the model itself.
@@ -249,7 +258,8 @@ def attempted(
         mode: Of the agent.
         max_calls: Turns at most.
         context_tokens: Longest prompt.
-        seed: Of what tools leave to chance.
+        sampling: Of the turns, which have `TURN` tokens at most.
+        seed: Of the sampling, and of what tools leave to chance.
     """
     if not file.exists():
         log.info("%s: %d questions", file, sum(map(len, kinds.values())))
@@ -257,7 +267,7 @@ def attempted(
         with WorldEnvironment(
             world, file.parent / f"world-{world.split}-{world.seed}-{world.num_entities}",
             tools=tools or shuffled(world.seed), mode=mode, budget=budget,
-            sampling=replace(GREEDY, max_tokens=TURN), system_prompt=_SYSTEM,
+            sampling=replace(sampling, max_tokens=TURN), system_prompt=_SYSTEM,
         ) as environment:  # fmt: skip
             asked = [(kind, task) for kind in kinds for task in environment.tasks(kinds[kind])]
             made = asyncio.run(_asked(environment, model, [task for _, task in asked], seed))
