@@ -21,6 +21,10 @@ from hanol.research import Budget, Observation, Researcher, RunFolder, ToolConte
 from hanol.research._rollouts import heavy_research
 from hanol.research._schemas import SEARCH
 
+sys.path.insert(0, str(Path(__file__).parent / "training"))
+
+from forked import in_child
+
 STEPS = 12
 BUDGET = Budget(model_calls=STEPS - 1, observation_tokens=500)
 
@@ -132,21 +136,6 @@ def kill_at(number: int, when: str) -> None:
         return None
 
     RunFolder.append = deadly
-
-
-def in_child(work: Any) -> int:
-    """Run something in a forked process; its exit status, or minus the signal that ended it."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            work()
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def main(root: Path, mode: str, when: str) -> None:

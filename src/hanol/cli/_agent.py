@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,10 +106,10 @@ def index_first(library: "Library") -> None:
     print(f"{report.documents:,} documents, {report.passages:,} passages{unread}", file=sys.stderr)
 
 
-def workshop_of(
+def reopened(
     run: Path, model: str | None, index: Path | None, web: str | None, private: bool, unsafe: bool
-) -> Workshop:
-    """What a run was begun with, as its log says.
+) -> AbstractContextManager["tuple[Library | None, Engine, Sequence[Tool]]"]:
+    """Open what a run was begun with, as its log says.
 
     Raises:
         ResearchError: There is no run, or its folder of documents is gone.
@@ -122,7 +122,7 @@ def workshop_of(
             f"The documents of this run are gone: {started.library!r} is no folder. Put them back, "
             "or look at what there is by `hanol research replay`."
         )
-    return Workshop(
+    workshop = Workshop(
         folder=started.library,
         index=None if index is None else str(index),
         model=model or started.model,
@@ -135,6 +135,7 @@ def workshop_of(
             for schema in started.settings["schemas"]
         ),
     )
+    return opened(workshop)
 
 
 def workshop_over(

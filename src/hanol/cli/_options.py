@@ -14,6 +14,33 @@ IndexOption = Annotated[
     Path | None, typer.Option("--index", help="Folder of the index, if not FOLDER/.hanol.")
 ]
 
+# Of trainings.
+SettingsOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="key=value that replaces a value of the recipe; repeatable."),
+]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint.")]
+
+# Of `hanol autodeco`.
+HeadsArgument = Annotated[str, typer.Argument(help="Checkpoint with heads: folder or hub id.")]
+HeadsOutArgument = Annotated[
+    Path, typer.Argument(help="Folder to write; a checkpoint there is replaced.")
+]
+BaseModelOption = Annotated[
+    str | None,
+    typer.Option("--base-model", help="Base to use in the place of the one that the heads name."),
+]
+RowsOption = Annotated[
+    str,
+    typer.Option(
+        help='JSON lines with "prompt" and "completion" or "messages", or "stdlib": the functions '
+        "of the standard library."
+    ),
+]
+MaxRowsOption = Annotated[
+    int | None, typer.Option(min=1, help="Use this many rows, spread over the data.")
+]
+
 # Of `hanol research`.
 FolderArgument = Annotated[Path, typer.Argument(help="Folder with the documents.")]
 ModelOption = Annotated[

@@ -44,3 +44,30 @@ def bar(name: str) -> Iterator[Callable[[int | None, int], None]]:
                 progress.update(task, completed=done)
 
         yield step
+
+
+@contextmanager
+def percent_bar(title: str, quiet: bool) -> Iterator[Callable[..., None]]:
+    """A bar on standard error with the time left; called with what is done, the total, a note."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:.0f} % {task.fields[note]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=quiet,
+    )
+    with bar:
+        task = bar.add_task(title, total=None, note="")
+        yield lambda done, total, note="": bar.update(task, completed=done, total=total, note=note)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from hanol.cli._agent import opened, workshop_of
+from hanol.cli._agent import reopened
 from hanol.cli._options import (
     IndexOption,
     JsonOption,
@@ -40,8 +40,7 @@ def resume(
         from hanol.cli._steps import follow
         from hanol.research import resume as resume_run
 
-        workshop = workshop_of(run, model, index, web, private, unsafe)
-        with opened(workshop) as (library, engine, tools):
+        with reopened(run, model, index, web, private, unsafe) as (library, engine, tools):
             follow(resume_run(run, engine, library, tools=tools), run, library, as_json)
 
 
@@ -80,8 +79,7 @@ def fork(
         from hanol.research import fork as fork_run
 
         new = out or run.with_name(f"{run.resolve().name}-at{at}-seed{seed}")
-        workshop = workshop_of(run, model, index, web, private, unsafe)
-        with opened(workshop) as (library, engine, tools):
+        with reopened(run, model, index, web, private, unsafe) as (library, engine, tools):
             events = fork_run(run, at, new, engine, library, seed=seed, tools=tools)
             follow(events, new, library, as_json)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hanol.cli._options import JsonOption
+from hanol.cli._options import JsonOption, ResumeOption, SettingsOption
 from hanol.cli._report import reported
 
 if TYPE_CHECKING:
@@ -20,14 +20,9 @@ if TYPE_CHECKING:
 
 def train(
     recipe: Annotated[Path, typer.Argument(help="Recipe, a YAML file.")],
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="key=value that replaces a value of the recipe; repeatable."),
-    ] = None,
+    settings: SettingsOption = None,
     output: Annotated[Path | None, typer.Option(help="Folder of the run; runs/<name>.")] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the newest checkpoint.")
-    ] = False,
+    resume: ResumeOption = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the recipe and print what it takes.")
     ] = False,

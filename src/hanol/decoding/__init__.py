@@ -28,7 +28,8 @@ from hanol.decoding._hook import AutoDecoHook, custom_generate
 from hanol.decoding._likelihood import decoding_bits_per_byte
 from hanol.decoding._load import load_tokenizer
 from hanol.decoding._loss import autodeco_loss
-from hanol.decoding._model import AutoDecoForCausalLM, AutoDecoOutput, Features
+from hanol.decoding._model import AutoDecoForCausalLM
+from hanol.decoding._outputs import AutoDecoOutput, Features
 from hanol.decoding._rejection import Sampled, rejection_sample
 from hanol.decoding._rescale import Limits
 from hanol.decoding._sample import Completion, HeadsSetting, StaticSetting, Task, sample

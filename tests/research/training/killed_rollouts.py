@@ -15,8 +15,11 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from forked import in_child
 
 from hanol.engines import ChatRequest, Completion, ScriptedEngine
 from hanol.research import Observation, RunFolder, Task, ToolContext
@@ -117,32 +120,19 @@ def rollout_until(folder: Path, place: int, when: str) -> None:
     rollout(folder)
 
 
-def child(run: Any, *arguments: Any) -> int:
-    """Exit status of a process that runs this; negative for a signal."""
-    if (pid := os.fork()) == 0:
-        try:
-            run(*arguments)
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
 def main(root: Path) -> None:
     whole = root / "whole"
     whole.mkdir()
-    assert child(rollout, whole) == 0
+    assert in_child(partial(rollout, whole)) == 0
     for place in range(1, SEARCHES + 2):
         for when in ("drawn", "torn", "kept", "logged"):
             folder = root / f"{when}-{place}"
             folder.mkdir()
-            assert child(rollout_until, folder, place, when) == -signal.SIGKILL, folder
+            status = in_child(partial(rollout_until, folder, place, when))
+            assert status == -signal.SIGKILL, folder
             assert not (folder / "done.json").exists()
             for _ in range(2):  # goes on with it, then reads it back
-                assert child(rollout, folder) == 0, folder
+                assert in_child(partial(rollout, folder)) == 0, folder
 
 
 if __name__ == "__main__":

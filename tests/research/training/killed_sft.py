@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -98,29 +99,17 @@ def kill_in_checkpoint(number: int) -> None:
     AtomicCheckpoints.write_more = write_more  # type: ignore[method-assign]
 
 
-def child(folder: Path, dies_at: str | None = None) -> int:
-    """Exit status of a process that trains; negative for a signal."""
-    if (pid := os.fork()) == 0:
-        try:
-            train(folder, dies_at)
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
 def main(root: Path) -> None:
+    from forked import in_child  # beside this program; tests that read this file have no such path
+
     for name in ("whole", "killed"):
         (root / name).mkdir()
-    assert child(root / "whole") == 0
+    assert in_child(partial(train, root / "whole")) == 0
     # The first has nothing to go on from; the others go on from where a checkpoint was whole.
     for dies_at in ("checkpoint 1", "metrics 3", "checkpoint 2"):
-        status = child(root / "killed", dies_at)
+        status = in_child(partial(train, root / "killed", dies_at))
         assert status == -signal.SIGKILL, (dies_at, status)
-    assert child(root / "killed") == 0
+    assert in_child(partial(train, root / "killed")) == 0
 
 
 if __name__ == "__main__":

@@ -11,12 +11,14 @@ Writes how many were killed.
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 import test_stages
+from forked import in_child
 
 from hanol.research._training import _stages
 
@@ -59,15 +61,7 @@ def run(folder: Path, events: int) -> None:
 def main() -> None:
     folder = Path(sys.argv[1])
     for events in range(1, 500):
-        child = os.fork()
-        if not child:
-            try:
-                run(folder, events)
-            except BaseException as err:
-                sys.stderr.write(f"{err!r}\n")
-                os._exit(1)
-            os._exit(0)
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        code = in_child(partial(run, folder, events))
         if code != -signal.SIGKILL:
             sys.stdout.write(f"{events - 1}\n")
             sys.exit(code)

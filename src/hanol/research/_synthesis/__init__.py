@@ -21,14 +21,13 @@ from hanol.research._synthesis._formats import (
 )
 from hanol.research._synthesis._graph import Edge, KnowledgeGraph
 from hanol.research._synthesis._questions import (
-    QuestionReport,
     SynthQuestion,
-    asynthesize_questions,
     check_questions,
     read_questions,
     write_questions,
 )
 from hanol.research._synthesis._replies import Replies
+from hanol.research._synthesis._synthesize import QuestionReport, asynthesize_questions
 from hanol.research._synthesis._trajectories import (
     Attempt,
     asynthesize_trajectories,
