@@ -61,6 +61,17 @@ def test_results_are_in_few_words_and_the_likeliest_token_is_taken(
     assert (sampling.temperature, sampling.presence_penalty) == (0.0, 0.0)
 
 
+def test_the_model_may_choose_its_own_sampling(notes: Path, tmp_path: Path) -> None:
+    model, run = script(tmp_path / "turns.jsonl", SEARCH, ANSWER), tmp_path / "run"
+    done = invoke(notes, "Colour?", "--model", model, "--own-sampling", "--out", run)
+    assert done.exit_code == 0, done.output
+    sampling = Sampling(**RunFolder(run).started().settings["sampling"])
+    assert (sampling.temperature, sampling.top_p, sampling.presence_penalty) == (None, None, 0.0)
+    both = invoke(notes, "Colour?", "--model", model, "--own-sampling", "--greedy")
+    assert both.exit_code == 2
+    assert "either --greedy or --own-sampling" in both.output
+
+
 def test_without_the_options_nothing_changes(notes: Path, tmp_path: Path) -> None:
     model, run = script(tmp_path / "turns.jsonl", SEARCH, ANSWER), tmp_path / "run"
     assert invoke(notes, "Colour?", "--model", model, "--out", run).exit_code == 0

@@ -52,7 +52,7 @@ def test_json_has_accuracy_by_hops_and_nothing_else_is_on_stdout() -> None:
     assert settings.pop("seconds") > 0
     assert settings == {
         "world": "encyclopedia", "seed": 7, "n": 3, "model": "the-expert", "mode": "react",
-        "max_calls": 16, "fillers": 1, "temperature": None,
+        "max_calls": 16, "fillers": 1, "temperature": None, "own_sampling": False,
     }  # fmt: skip
 
 
@@ -68,6 +68,27 @@ def test_the_table_shows_what_a_call_cap_costs() -> None:
     assert lines["query copy"].split()[2:] == ["100.0", "%"]
     assert [name for name in lines if name in SKILLS] == SKILLS
     assert "of the turns" in lines["format errors"]
+
+
+@pytest.mark.usefixtures("expert")
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [((), (0.0, 1.0)), (("--own-sampling",), (None, None)), (("--temperature", 0.5), (0.5, 1.0))],
+    ids=["greedy", "own", "tempered"],
+)
+def test_who_chooses_temperature_and_top_p(
+    options: tuple[object, ...], expected: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complete, asked = Expert.complete, set()
+
+    async def noted(self: Expert, request: engines.ChatRequest) -> engines.Completion:
+        asked.add((request.temperature, request.top_p))
+        return await complete(self, request)
+
+    monkeypatch.setattr(Expert, "complete", noted)
+    done = invoke(*WORLD, "--n", 1, "--hops", "1", "--model", "the-expert", "--json", *options)
+    assert done.exit_code == 0, done.output
+    assert asked == {expected}
 
 
 def test_a_random_checkpoint_knows_nothing(tmp_path: Path) -> None:
@@ -98,8 +119,12 @@ def test_a_random_checkpoint_knows_nothing(tmp_path: Path) -> None:
         ([*WORLD[1:]], "--world needs a model to ask"),
         (["results.jsonl", "--model", "x"], "--model is for --world"),
         ([*WORLD[1:], "--model", "x", "--n", "0"], "--n"),
+        (
+            [*WORLD[1:], "--model", "x", "--own-sampling", "--temperature", "1"],
+            "without --temperature",
+        ),
     ],
-    ids=["neither", "both", "no model", "model for results", "no questions"],
+    ids=["neither", "both", "no model", "model for results", "no questions", "two samplings"],
 )
 def test_wrong_use_is_told_before_anything_is_loaded(arguments: list[object], said: str) -> None:
     done = invoke("eval", *arguments)

@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from hanol.errors import ResearchError
 
 if TYPE_CHECKING:
     from hanol.cli._options import Mode
     from hanol.engines import Engine
-    from hanol.research import Tool
+    from hanol.research import Sampling, Tool
     from hanol.retrieval import Library
 
 
@@ -167,6 +169,15 @@ def given_limits(
     return {name: value for name, value in given.items() if value is not None} | prices
 
 
+def given_sampling(greedy: bool, own_sampling: bool) -> "Sampling | None":
+    """How turns are drawn; None is as the paper does."""
+    from hanol.research import GREEDY, OWN_SAMPLING
+
+    if greedy and own_sampling:
+        raise typer.BadParameter("give either --greedy or --own-sampling, not both.")
+    return GREEDY if greedy else OWN_SAMPLING if own_sampling else None
+
+
 def researcher_options(
     library: "Library | None",
     engine: "Engine",
@@ -174,19 +185,19 @@ def researcher_options(
     mode: "Mode | None",
     heavy: int | None,
     limits: dict[str, Any],
-    greedy: bool,
+    sampling: "Sampling | None",
     system_prompt_file: Path | None,
 ) -> dict[str, Any]:
     """Options of a `Researcher`: the mode's own budget with the given limits."""
-    from hanol.research import GREEDY, Researcher
+    from hanol.research import Researcher
 
     mode = mode or ("markov" if heavy else "react")
     budget = Researcher(library, engine, mode=mode, tools=tools).settings.budget
     options: dict[str, Any] = {"mode": mode, "tools": tools}
     options["budget"] = replace(budget, **limits)
     options["system_prompt"] = _text(system_prompt_file)
-    if greedy:
-        options["sampling"] = GREEDY
+    if sampling is not None:
+        options["sampling"] = sampling
     return options
 
 

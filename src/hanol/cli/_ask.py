@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hanol.cli._agent import given_limits, opened, researcher_options, workshop_over
+from hanol.cli._agent import given_limits, given_sampling, opened, researcher_options, workshop_over
 from hanol.cli._options import (
     CallsOption,
     CompactOption,
@@ -22,6 +22,7 @@ from hanol.cli._options import (
     ModelOption,
     ModeOption,
     MoneyOption,
+    OwnSamplingOption,
     PrivateOption,
     PromptPriceOption,
     SamplingSeedOption,
@@ -58,6 +59,7 @@ def ask(
     unsafe: UnsafeOption = False,
     compact: CompactOption = False,
     greedy: GreedyOption = False,
+    own_sampling: OwnSamplingOption = False,
     index: IndexOption = None,
     out: Annotated[
         Path | None,
@@ -77,13 +79,14 @@ def ask(
 
     Example: hanol research notes "How are keys rotated?" --model http://localhost:8000/v1#qwen3
     """
+    sampling = given_sampling(greedy, own_sampling)
     limits = given_limits(
         max_calls, max_tokens, max_seconds, max_money, prompt_price, completion_price
     )
     workshop = workshop_over(folder, index, model, web, private, unsafe, compact)
     with reported(as_json=as_json), opened(workshop) as (library, engine, tools):
         options = researcher_options(
-            library, engine, tools, mode, heavy, limits, greedy, system_prompt_file
+            library, engine, tools, mode, heavy, limits, sampling, system_prompt_file
         )
         options |= {"seed": seed, "today": today.date() if today else date.today()}
         if dry_run:

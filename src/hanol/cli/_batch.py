@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hanol.cli._agent import Workshop, given_limits, opened, researcher_options, workshop_over
+from hanol.cli._agent import (
+    Workshop,
+    given_limits,
+    given_sampling,
+    opened,
+    researcher_options,
+    workshop_over,
+)
 from hanol.cli._options import (
     CallsOption,
     CompactOption,
@@ -21,6 +28,7 @@ from hanol.cli._options import (
     ModelOption,
     ModeOption,
     MoneyOption,
+    OwnSamplingOption,
     PrivateOption,
     PromptPriceOption,
     SamplingSeedOption,
@@ -62,6 +70,7 @@ def batch(
     unsafe: UnsafeOption = False,
     compact: CompactOption = False,
     greedy: GreedyOption = False,
+    own_sampling: OwnSamplingOption = False,
     index: IndexOption = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the batch; named after QUESTIONS if left out.")
@@ -80,6 +89,7 @@ def batch(
 
     Example: hanol research batch notes questions.jsonl --model Qwen/Qwen3-4B --concurrency 4
     """
+    sampling = given_sampling(greedy, own_sampling)
     limits = given_limits(
         max_calls, max_tokens, max_seconds, max_money, prompt_price, completion_price
     )
@@ -91,7 +101,7 @@ def batch(
         place = out or Path(index or folder / ".hanol") / "batches" / questions.stem
         with opened(workshop) as (library, engine, tools):
             options = researcher_options(
-                library, engine, tools, mode, heavy, limits, greedy, system_prompt_file
+                library, engine, tools, mode, heavy, limits, sampling, system_prompt_file
             )
             options |= {"seed": seed, "heavy": heavy, "concurrency": concurrency}
             options["today"] = today.date() if today else None

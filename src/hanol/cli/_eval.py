@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from hanol.cli import _examine
-from hanol.cli._options import JsonOption, Mode
+from hanol.cli._options import JsonOption, Mode, OwnSamplingOption
 from hanol.cli._report import reported
 from hanol.errors import DataError
 
@@ -50,6 +50,7 @@ def evaluate(
     temperature: Annotated[
         float | None, typer.Option(min=0, help="Of the sampling; left out, the likeliest token.")
     ] = None,
+    own_sampling: OwnSamplingOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Score the answers of a batch, or a model on a generated world.
@@ -70,13 +71,24 @@ def evaluate(
         raise typer.BadParameter("--world needs a model to ask: --model SPEC.")
     if results and model is not None:
         raise typer.BadParameter("--model is for --world: RESULTS have their answers already.")
+    if own_sampling and (results or temperature is not None):
+        raise typer.BadParameter("--own-sampling is for --world, without --temperature.")
     with reported(as_json=as_json):
         if results:
             _print_scores(*_scores(results, metric, judge), as_json)
             return
         assert model is not None
         exam = _examine.Exam(
-            model, seed, n, hops, mode, max_calls, concurrency, fillers, temperature
+            model,
+            seed,
+            n,
+            hops,
+            mode,
+            max_calls,
+            concurrency,
+            fillers,
+            temperature,
+            own_sampling,
         )
         _examine.print_result(exam, *_examine.run(exam), as_json)
 

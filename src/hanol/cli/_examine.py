@@ -29,6 +29,7 @@ class Exam:
         concurrency: Runs at once.
         fillers: Sentences a page that state no fact.
         temperature: Of the turns; None takes the likeliest token each time.
+        own_sampling: Instead, the model chooses temperature and top-p.
     """
 
     model: str
@@ -40,6 +41,7 @@ class Exam:
     concurrency: int
     fillers: int
     temperature: float | None
+    own_sampling: bool
 
 
 def run(exam: Exam) -> "tuple[Examination, float]":
@@ -54,13 +56,13 @@ def run(exam: Exam) -> "tuple[Examination, float]":
     )
 
     from hanol.engines import open_engine
-    from hanol.research import Sampling, examine
+    from hanol.research import OWN_SAMPLING, Sampling, examine
 
     hops = _numbers(exam.hops)
     # Fleets and endpoints have limits of their own; a checkpoint in this process batches.
     elsewhere = exam.model.partition(":")[0] in ("http", "https", "ray", "scripted")
     engine = open_engine(exam.model, **({} if elsewhere else {"max_batch": exam.concurrency}))
-    sampling = None  # greedy
+    sampling = OWN_SAMPLING if exam.own_sampling else None  # or greedy
     if exam.temperature is not None:
         sampling = Sampling(exam.temperature, top_p=1.0, presence_penalty=0.0)
     columns = (
@@ -136,6 +138,7 @@ def _plain(exam: Exam, result: "Examination", seconds: float) -> dict[str, Any]:
         "max_calls": exam.max_calls,
         "fillers": exam.fillers,
         "temperature": exam.temperature,
+        "own_sampling": exam.own_sampling,
         "seconds": round(seconds, 2),
     }
     return {**result.model_dump(), "settings": settings}

@@ -90,6 +90,14 @@ CompactOption = Annotated[
 GreedyOption = Annotated[
     bool, typer.Option("--greedy", help="The likeliest token each time, without a penalty.")
 ]
+OwnSamplingOption = Annotated[
+    bool,
+    typer.Option(
+        "--own-sampling",
+        help="Temperature and top-p are the model's: its AutoDeco heads choose for each token, or "
+        "its server's defaults hold.",
+    ),
+]
 SamplingSeedOption = Annotated[int, typer.Option(help="Of the sampling.")]
 TodayOption = Annotated[
     datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Date in the system prompt.")

@@ -54,7 +54,7 @@ from hanol.research._replay import (
 from hanol.research._report import write_report
 from hanol.research._researcher import Researcher
 from hanol.research._rollouts import aheavy_research, heavy_research, synthesize
-from hanol.research._run import GREEDY, Sampling
+from hanol.research._run import GREEDY, OWN_SAMPLING, Sampling
 from hanol.research._samples import (
     OfficialRun,
     Sample,
@@ -165,6 +165,7 @@ def __getattr__(name: str) -> _typing.Any:
 __all__ = [
     "DEFAULT_TOOLS",
     "GREEDY",
+    "OWN_SAMPLING",
     "Attempt",
     "Budget",
     "CompactSearch",

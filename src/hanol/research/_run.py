@@ -53,6 +53,8 @@ class Sampling:
 
 # The likeliest token each time; a penalty would keep a model from copying what it has read.
 GREEDY = Sampling(temperature=0.0, top_p=1.0, presence_penalty=0.0)
+# What the model or its server chooses: a checkpoint's AutoDeco heads do so for each token.
+OWN_SAMPLING = Sampling(temperature=None, top_p=None, presence_penalty=0.0)
 
 
 @dataclass(frozen=True)
