@@ -6,16 +6,16 @@ from typing import Annotated
 
 import typer
 
+from hanol.cli._options import JsonOption
 from hanol.cli._report import reported
 
 app = typer.Typer(no_args_is_help=True, help="Claims of the papers, re-run with a verdict.")
 
-_AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 _Folder = Annotated[Path, typer.Option("--dir", help="Folder of the recorded results.")]
 
 
 @app.command("list")
-def list_claims(folder: _Folder = Path("claims"), as_json: _AsJson = False) -> None:
+def list_claims(folder: _Folder = Path("claims"), as_json: JsonOption = False) -> None:
     """Every claim and its recorded verdict.
 
     Example: hanol claims list
@@ -49,7 +49,7 @@ def run(
         bool, typer.Option("--quick", help="Smallest sizes; nothing is recorded.")
     ] = False,
     folder: _Folder = Path("claims"),
-    as_json: _AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Run claims, or all of a system, and record the verdicts; with --json one object a line.
 
@@ -82,7 +82,7 @@ def run(
 def show(
     claim: Annotated[str, typer.Argument(help="Id of the claim.")],
     folder: _Folder = Path("claims"),
-    as_json: _AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Print what a claim says and what its recorded run gave.
 

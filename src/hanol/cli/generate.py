@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hanol.cli._options import JsonOption
 from hanol.cli._report import reported
 from hanol.errors import ConfigError
 
@@ -32,7 +33,7 @@ def generate(
     dtype: Annotated[
         str | None, typer.Option(help="Type of the weights, such as bfloat16; float32 on CPU.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Complete a prompt with a model; text streams to standard output, speeds to standard error.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hanol.cli._options import IndexOption, JsonOption
 from hanol.cli._report import reported
 
 if TYPE_CHECKING:
@@ -15,17 +16,14 @@ if TYPE_CHECKING:
 
 def index(
     folder: Annotated[Path, typer.Argument(help="Folder with the documents.")],
-    place: Annotated[
-        Path | None,
-        typer.Option("--index", help="Folder of the index, if not FOLDER/.hanol."),
-    ] = None,
+    place: IndexOption = None,
     embedder: Annotated[
         str | None,
         typer.Option(
             help="Also search by meaning: a sentence-transformers model, its folder, or minilm."
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Index a folder of documents, or bring its index up to date.
 

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from hanol.cli._options import JsonOption
 from hanol.cli._report import reported
 
 
@@ -11,7 +12,7 @@ def inspect(
     model: Annotated[
         str, typer.Argument(help="Bundled name, preset, checkpoint folder or hub id.")
     ] = "tiny",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Print parameters, layers, cache sizes and the layout check of a model.
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from hanol.cli._options import JsonOption
 from hanol.cli._report import reported
 
 
@@ -16,7 +17,7 @@ def merge(
     weights: Annotated[
         str | None, typer.Option(help="One for each, like 0.5,0.5; they add up to 1.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Average the weights of checkpoints that were trained from the same one.
 

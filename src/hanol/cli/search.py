@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hanol.cli._options import IndexOption, JsonOption
 from hanol.cli._report import reported
 
 if TYPE_CHECKING:
@@ -32,11 +33,8 @@ def search(
     mode: Annotated[
         Mode, typer.Option(help="By words, by meaning, or both as far as the index has them.")
     ] = Mode.hybrid,
-    place: Annotated[
-        Path | None,
-        typer.Option("--index", help="Folder of the index, if not FOLDER/.hanol."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    place: IndexOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Search an indexed folder: passages with file, page and highlighted text, the best first.
 
