@@ -1,6 +1,7 @@
 """Rows: what is read, what is refused by line, what is learned from."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,23 @@ def test_conversations_go_through_the_template(byte_tokenizer) -> None:
     chatting.chat_template = "{{ raise_exception('no system role') }}"
     with pytest.raises(DataError, match="Line 4: the chat template refused it: no system role"):
         tokenize([row], chatting)
+
+
+def test_every_turn_of_a_given_conversation_is_learned(byte_tokenizer, tmp_path) -> None:
+    chatting = with_begin_token(byte_tokenizer)
+    chatting.chat_template = CHAT
+    talk = [("user", "a?"), ("assistant", "b"), ("user", "c?"), ("assistant", "d")]
+    messages = [{"role": role, "content": content} for role, content in talk]
+    [row] = read_rows(write(tmp_path, {"messages": messages}))
+    rows = tokenize(row.turns, chatting).rows
+    assert [chatting.decode(row.input_ids) for row in rows] == [
+        "<bos>[user]a?[assistant]b<eos>",
+        "<bos>[user]a?[assistant]b[user]c?[assistant]d<eos>",
+    ]
+    learned = [chatting.decode([i for i in row.labels if i >= 0]) for row in rows]
+    assert learned == ["b<eos>", "d<eos>"]
+    for kept in (replace(row, completion=""), replace(row, completion_ids=(7,))):
+        assert kept.turns == [kept]  # sampled, or to be: the rest is its prompt
 
 
 def test_empty_and_too_long_rows_are_counted(byte_tokenizer) -> None:

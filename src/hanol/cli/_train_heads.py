@@ -85,7 +85,8 @@ def train(
                     "`--max-new-tokens`, or train on given completions without `--verify`."
                 )
             decoding.write_rows(rows, own)
-        tokens = decoding.tokenize(rows, tokenizer, max_length)
+        turns = [turn for row in rows for turn in row.turns]
+        tokens = decoding.tokenize(turns, tokenizer, max_length)
         if tokens.num_empty or tokens.num_too_long:
             typer.echo(
                 f"left out: {tokens.num_empty:,} rows without a completion, "

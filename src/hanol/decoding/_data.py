@@ -9,7 +9,7 @@ Source: arXiv 2510.26697, section 3.1 (the heads learn from the model's own veri
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,21 @@ class Row:
         except Exception as err:  # whatever the template raises, TypeError and its own included
             raise DataError(f"{self.where}: the chat template refused it: {err}") from err
         return text
+
+    @property
+    def turns(self) -> "list[Row]":
+        """A row for each turn of the assistant, as a given conversation teaches all of them.
+
+        What was sampled, or is still to be, is one turn: what stands before it is its prompt.
+        """
+        if self.completion_ids is not None or not self.completion.strip():
+            return [self]
+        earlier = [
+            replace(self, messages=self.messages[:i], completion=message["content"])
+            for i, message in enumerate(self.messages)
+            if i and message["role"] == "assistant"
+        ]
+        return [*earlier, self]
 
     @property
     def where(self) -> str:
