@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
@@ -219,10 +219,12 @@ def test_killed_again_and_again_it_ends_as_if_nothing_had_been(tmp_path) -> None
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=400))
+@example([False] * 200)  # where rounding once left the value outside
 def test_intervals_are_wilsons(outcomes) -> None:
     found = Accuracy.of(outcomes)
     exact = binomtest(sum(outcomes), len(outcomes)).proportion_ci(method="wilson")
     assert found.n == len(outcomes)
+    assert found.low <= found.value <= found.high
     assert found.value == pytest.approx(100 * sum(outcomes) / len(outcomes))
     assert found.low == pytest.approx(100 * exact.low, abs=1e-9)
     assert found.high == pytest.approx(100 * exact.high, abs=1e-9)

@@ -83,12 +83,10 @@ class Accuracy(BaseModel):
         z = NormalDist().inv_cdf(0.975)
         middle = (right + z * z / 2) / (n + z * z)
         half = z / (n + z * z) * math.sqrt(right * (n - right) / n + z * z / 4)
-        return cls(
-            value=100 * right / n,
-            low=max(0.0, 100 * (middle - half)),
-            high=min(100.0, 100 * (middle + half)),
-            n=n,
-        )
+        value = 100 * right / n
+        # Rounding must not leave the value outside, at 0 and at 100.
+        low, high = min(value, 100 * (middle - half)), max(value, 100 * (middle + half))
+        return cls(value=value, low=max(0.0, low), high=min(100.0, high), n=n)
 
 
 class StageResult(BaseModel):
