@@ -174,7 +174,11 @@ def test_wrong_usage(notes: Path, arguments: list[str], code: int, message: str)
     assert message in " ".join(done.stderr.split())
 
 
-COMMAND = "from hanol.cli.synth import app; app()"
+# A test that runs in the background of a shell would hand its deafness to Ctrl-C on.
+COMMAND = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    "from hanol.cli.synth import app; app()"
+)
 
 
 def start(*arguments: object) -> "subprocess.Popen[bytes]":
