@@ -21,17 +21,7 @@ from hanol.errors import CheckpointError, ConfigError
 
 
 class ModelWithHeads(WrappedModel):
-    """A base model with a temperature head and a top-p head.
-
-    Args:
-        config: Configuration with that of the base in it.
-        llm: The base; built with random weights when left out.
-        temp_head: Made new when left out and enabled in `config`.
-        top_p_head: Likewise.
-
-    Raises:
-        ConfigError: As for the wrapped model, or the base has no output embedding.
-    """
+    """A base model with a temperature head and a top-p head; see `AutoDecoForCausalLM`."""
 
     def __init__(
         self,
