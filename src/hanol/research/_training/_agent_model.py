@@ -56,7 +56,7 @@ def starting_model(recipe: ResearcherRecipe) -> models.Loaded:
     if recipe.model.checkpoint is not None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         return models.load(recipe.model.checkpoint, dtype=torch.float32, device=device)
-    tokenizer = encyclopedia_tokenizer(recipe.model.max_length)
+    tokenizer = _tokenizer(recipe.model)
     model = models.build(_config(recipe.model, tokenizer), seed=recipe.seed)
     _widen_convolutions(model, recipe.seed)
     return models.Loaded(model, tokenizer)
@@ -74,7 +74,7 @@ def researcher_needs(recipe: ResearcherRecipe) -> ResearcherNeeds:
         report = models.inspect(section.preset or section.checkpoint)
         parameters, active = report.parameters, report.active_parameters
     else:
-        model = models.build(_config(section, encyclopedia_tokenizer()), device="meta")
+        model = models.build(_config(section, _tokenizer(section)), device="meta")
         parameters = active = model.num_parameters()
     stages = [_stage_needs(stage) for stage in recipe.stages]
     tokens = sum(stage.tokens or 0 for stage in stages)
@@ -91,6 +91,10 @@ def researcher_needs(recipe: ResearcherRecipe) -> ResearcherNeeds:
         train_flops=6.0 * active * tokens,
         state_gib=parameters * 4 * (2 + moments) / 2**30,
     )
+
+
+def _tokenizer(section: AgentModelSection) -> PreTrainedTokenizerBase:
+    return encyclopedia_tokenizer(section.max_length, verbatim=section.verbatim_calls)
 
 
 def _config(section: AgentModelSection, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:

@@ -52,7 +52,7 @@ def attempts_of(
             section.seed + section.worlds + stage.seed,
             stage.entities,
             setting=section.setting,
-            num_fillers=section.fillers,
+            num_fillers=section.fillers[0],
         )
         questions = draw_questions(
             world,
@@ -177,7 +177,7 @@ def _held_out(
             section.entities,
             setting=learned.setting,
             split="test",
-            num_fillers=learned.fillers,
+            num_fillers=learned.fillers[0],
         )
         environment = stack.enter_context(
             WorldEnvironment(world, folder / "world", tools=_tools, **options)

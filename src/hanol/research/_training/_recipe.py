@@ -41,6 +41,9 @@ class AgentModelSection(_Section):
         "0 none.",
     )
     max_length: int = Field(4096, ge=64, description="Tokens that the model reads at most.")
+    verbatim_calls: bool = Field(
+        False, description="With `config`: write the JSON of calls mark by mark, not in one token."
+    )
     checkpoint: str | None = Field(
         None, description="Bundled name, folder or hub id to go on from, instead of `config`."
     )
@@ -64,6 +67,7 @@ class AgentModelSection(_Section):
 
 
 Hops = Annotated[int, Field(ge=0, le=5)]
+Fillers = Annotated[int, Field(ge=0, le=12)]
 
 
 class WorldSection(_Section):
@@ -74,7 +78,12 @@ class WorldSection(_Section):
     seed: int = Field(0, description="Of the first training world; the others count on from it.")
     entities: int = Field(300, ge=16, le=5000, description="Pages of a training world.")
     worlds: int = Field(40, ge=1, description="Different training worlds.")
-    fillers: int = Field(1, ge=0, le=12, description="Sentences a page that state no fact.")
+    fillers: tuple[Fillers, ...] = Field(
+        (1,),
+        min_length=1,
+        description="Sentences a page that state no fact, 7 make about 120 words; training worlds "
+        "take them in turn, where the model is asked the first counts.",
+    )
     hops: tuple[Hops, ...] = Field((1, 2, 3), min_length=1, description="Of the questions.")
     described: float = Field(
         0.0, ge=0, le=1, description="Share of questions whose start is described, not named."

@@ -2,9 +2,11 @@
 
 Every word of every world is one token, and so is every fixed piece of the protocol, such as the
 beginning of a search call: a model of half a million parameters then writes calls that the real
-parser reads. What is decoded is encoded to the same tokens.
+parser reads. Or, verbatim, it writes their JSON mark by mark, as larger models do. What is decoded
+is encoded to the same tokens.
 """
 
+import re
 from itertools import chain
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
@@ -38,6 +40,12 @@ _PIECES = (
     *("# Question\n", "\n\n# Report so far\n", "\n\n# Last action and its result\n"),
     *("(none yet)", "\n\n# Note\n", FORCED_ANSWER),
 )
+# Where pieces end in verbatim calls: after a tag's line, and around the JSON's own words.
+_JSON_WORDS = ["name", "arguments", "search", "query", "visit", "url", "goal"]
+_MARKS = re.compile(
+    rf"(?<=>\n)(?=[<{{])|(?=\n</tool_call>)|(?<=\")(?={'|'.join(_JSON_WORDS)})"
+    r"|(?<=[a-z])(?<!\.md)(?=\")"
+)
 # Words of thoughts, and of results that are no page.
 _WORDS = ["need", "yes", "no", "none", "again", "results", "page", "search", "failed", "try", ";"]
 _TOLD = "visit Try No answer Go You made this very call before same result Ask something or Take"
@@ -59,6 +67,7 @@ _JOINTS = (
     r'(?<=\[") |(?<=: ") | (?="\]\}|"\}\})',  # the ends of arguments
     r"(?<=\n) | (?=\n)|(?<=\. ) ",
 )
+_VERBATIM_JOINTS = (r'(?<=\{") |(?<=, ") | (?=": |", )',)
 # Roles but no system message: it never changes, so there is nothing to learn from it.
 _TEMPLATE = (
     "{% for message in messages %}{% if message.role == 'user' %}"
@@ -70,22 +79,31 @@ _TEMPLATE = (
 )
 
 
-def encyclopedia_tokenizer(max_length: int = 4096) -> PreTrainedTokenizerFast:
+def encyclopedia_tokenizer(
+    max_length: int = 4096, *, verbatim: bool = False
+) -> PreTrainedTokenizerFast:
     """Make the tokenizer; it is the same every time.
 
     Args:
         max_length: Tokens that models with this tokenizer read at most.
+        verbatim: The JSON of a call is written mark by mark and word by word: a search takes 11
+            tokens around its query instead of 2.
 
     Returns:
         A tokenizer with a chat template that leaves the system message out and marks what the
         assistant writes, so that trainers can tell it from what it reads.
     """
+    pieces: tuple[str, ...] = _PIECES
+    if verbatim:
+        parts = chain.from_iterable(_MARKS.split(piece) for piece in _PIECES)
+        pieces = tuple(part for part in dict.fromkeys(parts) if part not in _JSON_WORDS)
     words = dict.fromkeys(
         chain(
             _SPECIAL,
             Encyclopedia.vocabulary(),
             *(_DIGITS, (f"[{number}]" for number in range(1, _CITED + 1))),
-            *((_LINK, _END_LINK), _WORDS, _PIECES, _TOLD.split()),
+            *((_LINK, _END_LINK), _WORDS, pieces, _TOLD.split()),
+            _JSON_WORDS if verbatim else (),
         )
     )
     tokenizer = Tokenizer(
@@ -93,16 +111,17 @@ def encyclopedia_tokenizer(max_length: int = 4096) -> PreTrainedTokenizerFast:
     )
     tokenizer.normalizer = normalizers.Replace(Regex(_FENCE), "")
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_PIECE_OF_TEXT), "removed", invert=True)
+    joints = (*_JOINTS, *_VERBATIM_JOINTS) if verbatim else _JOINTS
     # Spaces between all tokens, then those taken out that would break an address or look odd.
     tokenizer.decoder = decoders.Sequence(
         [
             decoders.WordPiece(prefix="##", cleanup=False),
             decoders.Fuse(),
-            *(decoders.Replace(Regex(joint), "") for joint in _JOINTS),
+            *(decoders.Replace(Regex(joint), "") for joint in joints),
         ]
     )
     tokenizer.add_special_tokens([AddedToken(text, normalized=False) for text in _SPECIAL])
-    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in _PIECES])
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in pieces])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=_SPECIAL[0],
