@@ -119,6 +119,8 @@ def test_what_a_run_leaves_behind(tmp_path) -> None:
         ("mid", {"steps": 5}), ("reject", {"kept": 1}), ("sft", {"steps": 5}), ("a", {"steps": 5}),
         ("b", {"steps": 5}), ("merge", {}),
     ]  # fmt: skip
+    starts = [[Path(start).parts[-2] for start in s["start"]] for s in summary["stages"]]
+    assert starts == [[], ["1-mid"], ["1-mid"], ["3-sft"], ["3-sft"], ["4-a", "5-b"]]
     assert summary["stages"][1]["checkpoint"] is None
     assert summary["stages"][1]["accuracy"] == {}
     assert summary["stages"][0]["accuracy"]["1"]["value"] == 20.0

@@ -95,6 +95,7 @@ class StageResult(BaseModel):
     name: str
     kind: str
     folder: str
+    start: list[str] = Field(description="Checkpoints it went on from; none: random weights.")
     checkpoint: str | None = Field(None, description="None of a stage that trains no model.")
     minutes: float = Field(description="Of the calls that finished it, without the evaluation.")
     facts: dict[str, Any] = Field(default={}, description="What its body says of it.")
@@ -222,6 +223,7 @@ def _finish(run: StageRun, body: Body, evaluate: Evaluate) -> StageResult:
     result = StageResult(
         name=run.stage.name,
         kind=run.stage.kind,
+        start=[str(checkpoint) for checkpoint in _starts(run)],
         folder=str(run.folder),
         checkpoint=str(checkpoint) if checkpoint.exists() else None,
         **stored,
@@ -241,6 +243,12 @@ def _finish(run: StageRun, body: Body, evaluate: Evaluate) -> StageResult:
     )
 
 
+def _starts(run: StageRun) -> list[Path]:
+    if run.stage.kind == "merge":
+        return [run.folders[name] / CHECKPOINT for name in run.stage.of]
+    return [] if run.start is None else [run.start]
+
+
 def _summarise(recipe: ResearcherRecipe, folder: Path, results: Sequence[StageResult]) -> RunResult:
     trained = [result.checkpoint for result in results if result.checkpoint is not None]
     summary = RunResult(
@@ -256,22 +264,33 @@ def _summarise(recipe: ResearcherRecipe, folder: Path, results: Sequence[StageRe
 
 
 def plot_stages(result: RunResult, file: str | Path) -> Path:
-    """Draw the accuracy after each stage, a line for each kind of question, with intervals."""
+    """Draw the accuracy after each stage by kind of question, with intervals.
+
+    Lines join a stage with the one, or those, whose model it went on from.
+    """
     require("matplotlib", extra="train", feature="The chart of the stages")
     from matplotlib.figure import Figure
 
     judged = [stage for stage in result.stages if stage.accuracy]
-    kinds = list(dict.fromkeys(kind for stage in judged for kind in stage.accuracy))
+    kinds = list(judged[0].accuracy)  # every stage is judged by the same
     figure = Figure(figsize=(max(5, 2 + 1.2 * len(judged)), 4.5), layout="constrained")
     axes = figure.subplots()
+    number_of = {stage.checkpoint: number for number, stage in enumerate(judged)}
     for i, kind in enumerate(kinds):
-        points = [(x, s.accuracy[kind]) for x, s in enumerate(judged) if kind in s.accuracy]
-        places = [x + 0.06 * (i - (len(kinds) - 1) / 2) for x, _ in points]  # bars side by side
-        values = [point.value for _, point in points]
-        below = [point.value - point.low for _, point in points]
-        above = [point.high - point.value for _, point in points]
+        beside = 0.06 * (i - (len(kinds) - 1) / 2)  # bars side by side
+        points = [stage.accuracy[kind] for stage in judged]
+        values = [point.value for point in points]
+        below = [point.value - point.low for point in points]
+        above = [point.high - point.value for point in points]
         label = f"{kind} hop{'s' * (kind != '1')}" if kind.isdigit() else kind
-        axes.errorbar(places, values, (below, above), marker="o", capsize=3, label=label)
+        places = [x + beside for x in range(len(points))]
+        axes.errorbar(
+            places, values, (below, above), fmt="o", capsize=3, color=f"C{i}", label=label
+        )
+        for x, stage in enumerate(judged):
+            for before in (number_of[start] for start in stage.start if start in number_of):
+                line = (before + beside, x + beside), (values[before], values[x])
+                axes.plot(*line, color=f"C{i}", alpha=0.6)
     axes.set(ylabel="right answers (%), 95 % interval", ylim=(-3, 103))
     axes.set_xticks(range(len(judged)), [stage.name for stage in judged])
     axes.grid(alpha=0.3, axis="y")
