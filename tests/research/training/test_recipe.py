@@ -47,7 +47,7 @@ def test_every_recipe_is_valid_and_its_size_is_known_without_the_network(path) -
 
 
 def test_the_recipes_are_there() -> None:
-    assert {path.stem for path in RECIPES} >= {"tiny", "stages", "qwen3-4b", "30b-a3b"}
+    assert {path.stem for path in RECIPES} >= {"tiny", "longer", "stages", "qwen3-4b", "30b-a3b"}
 
 
 def test_the_shape_of_the_paper() -> None:
@@ -76,6 +76,14 @@ def test_needs_are_those_of_the_model_that_is_trained() -> None:
         # Steps and questions of a step and attempts at each: twice the defaults 100, 8 and 8.
         assert size.rollouts == 1000 * 4 + 2 * 100 * 8 * 8
         assert size.tokens == 1000 + 2 * 100 * 8 * 8 * 2048
+
+
+@pytest.mark.parametrize("verbatim", [False, True])
+def test_calls_are_one_token_or_many(verbatim: bool) -> None:
+    loaded = starting_model(recipe(f"model.verbatim_calls={str(verbatim).lower()}"))
+    call = '<tool_call>\n{"name": "search", "arguments": {"query": ["'
+    assert (len(loaded.tokenizer.tokenize(call)) > 1) == verbatim
+    assert loaded.model.config.vocab_size == len(loaded.tokenizer)
 
 
 def test_weights_follow_from_the_seed() -> None:

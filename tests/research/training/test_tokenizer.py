@@ -9,7 +9,8 @@ from typing import Any, get_args
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer
+from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from hanol.engines import ChatRequest, Completion, Message
 from hanol.errors import DataError
@@ -22,7 +23,6 @@ from hanol.research._training._tokenizer import END, encyclopedia_tokenizer
 from hanol.research._turn import parse_turn
 from hanol.worlds import Encyclopedia
 
-Tokenizer = PreTrainedTokenizerBase
 FAILURES = (
     "The search failed. Try again.",
     "The visit failed. Try again.",

@@ -97,6 +97,16 @@ def test_rows_are_conversations_of_the_agent_with_its_turns_marked(tmp_path, tok
     assert any("<answer>" in tokenizer.decode(row.input_ids) for row in rows)
 
 
+def test_training_worlds_take_lengths_of_pages_in_turn(tmp_path, tokenizer) -> None:
+    found = recipe("world.fillers=[0, 12]", "stages.0.data={text: 1.0}", "stages.0.max_length=4096")
+    rows = stage_rows(run_of(found, 0, tmp_path), tokenizer)
+    lengths = [len(row.input_ids) for row in rows]
+    num_pages = RECIPE["world"]["entities"]
+    short, long = lengths[:num_pages], lengths[num_pages:]
+    assert long
+    assert max(short) < min(long)
+
+
 def test_mistakes_made_on_purpose_are_read_but_not_learned(tmp_path, tokenizer) -> None:
     rows = stage_rows(run_of(recipe("stages.1.modes={react: 1.0}"), 1, tmp_path), tokenizer)
     read = []
