@@ -4,9 +4,9 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from scipy.stats import bootstrap
+from scipy.stats import binomtest, bootstrap
 
 from hanol.errors import DataError
 from hanol.evaluation import (
@@ -16,6 +16,7 @@ from hanol.evaluation import (
     intervals,
     pass_at_k,
     run_scores,
+    wilson,
 )
 
 TABLE = {
@@ -134,3 +135,15 @@ def test_intervals_hold_the_estimate_and_repeat(table) -> None:
 def test_percentages_have_two_decimals() -> None:
     found = intervals({"a": [True], "b": [False], "c": [False]})["avg_at_k"]
     assert found.rounded()["value"] == 33.33
+
+
+@given(st.integers(1, 400).flatmap(lambda of: st.tuples(st.integers(0, of), st.just(of))))
+@example((0, 200))  # where rounding once left the value outside
+def test_wilsons_interval_is_that_of_scipy(counts: tuple[int, int]) -> None:
+    right, of = counts
+    found = wilson(right, of)
+    exact = binomtest(right, of).proportion_ci(method="wilson")
+    assert 0 <= found.low <= found.value <= found.high <= 100
+    assert found.value == pytest.approx(100 * right / of)
+    assert found.low == pytest.approx(100 * exact.low, abs=1e-9)
+    assert found.high == pytest.approx(100 * exact.high, abs=1e-9)

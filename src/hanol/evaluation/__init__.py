@@ -18,6 +18,7 @@ from hanol.evaluation._scores import (
     intervals,
     pass_at_k,
     run_scores,
+    wilson,
 )
 
 __all__ = [
@@ -46,4 +47,5 @@ __all__ = [
     "run_scores",
     "set_match",
     "summarise_runs",
+    "wilson",
 ]

@@ -9,6 +9,7 @@ All scores are percentages. Shape suffixes: Q questions, K runs, R resamples.
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +86,24 @@ def pass_at_k(outcomes: Outcomes, k: int) -> float:
         math.comb(int(n - c), k) / math.comb(int(n), k) for n, c in zip(n_Q, c_Q, strict=True)
     ]
     return 100 * (1 - math.fsum(failing) / len(failing))
+
+
+def wilson(right: int, of: int) -> Interval:
+    """A share with its 95 % interval by Wilson's score (1927).
+
+    Unlike an interval from resampling, it has a width where all or none are right.
+
+    Args:
+        right: Questions answered rightly.
+        of: Questions, at least one.
+    """
+    z = NormalDist().inv_cdf(0.975)
+    value = 100 * right / of
+    middle = (right + z * z / 2) / (of + z * z)
+    half = z / (of + z * z) * math.sqrt(right * (of - right) / of + z * z / 4)
+    # Rounding must not leave the value outside, at 0 and at 100.
+    low, high = min(value, 100 * (middle - half)), max(value, 100 * (middle + half))
+    return Interval(value=value, low=max(0.0, low), high=min(100.0, high))
 
 
 def intervals(

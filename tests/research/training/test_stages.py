@@ -7,16 +7,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import example, given
-from hypothesis import strategies as st
-from scipy.stats import binomtest
 
 from hanol.errors import RecipeError
 from hanol.research._training._recipe import ResearcherRecipe
 from hanol.research._training._stages import (
     CHECKPOINT,
     TRAJECTORIES,
-    Accuracy,
     Facts,
     Outcomes,
     StageRun,
@@ -218,15 +214,3 @@ def test_killed_again_and_again_it_ends_as_if_nothing_had_been(tmp_path) -> None
         {kind: found.model_dump() for kind, found in stage.accuracy.items()}
         for stage in whole.stages
     ]
-
-
-@given(st.lists(st.booleans(), min_size=1, max_size=400))
-@example([False] * 200)  # where rounding once left the value outside
-def test_intervals_are_wilsons(outcomes) -> None:
-    found = Accuracy.of(outcomes)
-    exact = binomtest(sum(outcomes), len(outcomes)).proportion_ci(method="wilson")
-    assert found.n == len(outcomes)
-    assert found.low <= found.value <= found.high
-    assert found.value == pytest.approx(100 * sum(outcomes) / len(outcomes))
-    assert found.low == pytest.approx(100 * exact.low, abs=1e-9)
-    assert found.high == pytest.approx(100 * exact.high, abs=1e-9)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pydantic import BaseModel, Field
 
 from hanol.engines import Engine
-from hanol.evaluation import intervals
+from hanol.evaluation import wilson
 from hanol.research._budget import Budget
 from hanol.research._compact import compact_tools
 from hanol.research._events import Mode
@@ -27,7 +27,7 @@ class Examination(BaseModel):
     accuracy: dict[str, float] = Field(
         description='By number of hops, "1", "2", ...; "described" for starts that are described.'
     )
-    intervals: dict[str, tuple[float, float]] = Field(description="95 % of each, by bootstrap.")
+    intervals: dict[str, tuple[float, float]] = Field(description="95 % of each (Wilson).")
     format_errors: float = Field(description="Turns that could not be used, of all turns.")
     cited: float = Field(description="Right answers whose citations all check out, of all right.")
     skills: dict[str, float | None] = Field(description="Done, of all trials; None without any.")
@@ -108,13 +108,13 @@ def _summed_up(
     rollouts: Sequence[Rollout],
     world: Encyclopedia,
 ) -> Examination:
-    right: dict[str, dict[str, list[bool | None]]] = defaultdict(dict)
+    right: dict[str, list[bool]] = defaultdict(list)
     measured: list[Skills] = []
     for name, question, rollout in zip(names, questions, rollouts, strict=True):
         if rollout.reward is not None:
-            right[name][rollout.task.id] = [rollout.reward == 1.0]
+            right[name].append(rollout.reward == 1.0)
             measured.append(measure_skills(rollout, question, world))
-    scores = {name: intervals(outcomes)["avg_at_k"] for name, outcomes in right.items()}
+    scores = {name: wilson(sum(outcomes), len(outcomes)) for name, outcomes in right.items()}
     rates = skill_rates(measured)
     usable = rates["call format"].rate
     return Examination(

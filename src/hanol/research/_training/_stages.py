@@ -6,7 +6,6 @@ In the run's folder: `recipe.yaml`, all of it resolved; `1-midtrain/`, `2-sft/`,
 """
 
 import json
-import math
 import os
 import platform
 import sys
@@ -15,13 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, Field
 
 from hanol.errors import RecipeError, require
+from hanol.evaluation import Interval, wilson
 from hanol.research._report import replace_text
 from hanol.research._training._recipe import AgentStage, ResearcherRecipe
 
@@ -68,25 +67,15 @@ Body = Callable[[StageRun], Facts]
 Evaluate = Callable[[Path, Path], Outcomes]
 
 
-class Accuracy(BaseModel):
+class Accuracy(Interval, frozen=True):
     """Right answers of one kind of question, in percent, with a 95 % interval."""
 
-    value: float
-    low: float
-    high: float
     n: int = Field(description="Questions.")
 
     @classmethod
     def of(cls, outcomes: Sequence[bool]) -> "Accuracy":
-        """Wilson's interval: unlike resampling, it has a width where all answers are right."""
-        n, right = len(outcomes), sum(outcomes)
-        z = NormalDist().inv_cdf(0.975)
-        middle = (right + z * z / 2) / (n + z * z)
-        half = z / (n + z * z) * math.sqrt(right * (n - right) / n + z * z / 4)
-        value = 100 * right / n
-        # Rounding must not leave the value outside, at 0 and at 100.
-        low, high = min(value, 100 * (middle - half)), max(value, 100 * (middle + half))
-        return cls(value=value, low=max(0.0, low), high=min(100.0, high), n=n)
+        """From whether each was answered rightly."""
+        return cls(**wilson(sum(outcomes), len(outcomes)).model_dump(), n=len(outcomes))
 
 
 class StageResult(BaseModel):
