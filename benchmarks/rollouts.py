@@ -174,14 +174,14 @@ def run(name: str, way: Way, world: Encyclopedia, questions: list[Question]) -> 
 def compare(report: Report, name: str, quick: bool) -> None:
     """Every way over the questions of one world."""
     many = 16 if quick else 256
-    few = 2 if quick else 24
+    few = 2 if quick else 96
     ways = [
         Way("transformers' `generate`, one after another", few, 1, generates=True),
         Way("one after another, nothing kept", few, 1, keeps=False),
         Way("one after another", few, 1),
-        Way(f"{many // 4} at once", many // 2, many // 4),
+        Way(f"{many // 4} at once", many, many // 4),
         Way(f"{many} at once", 2 * many, many),
-        Way(f"{many // 2} at once in each of 2 processes", 2 * many, many // 2, processes=2),
+        Way(f"{many} at once in each of 2 processes", 4 * many, many, processes=2),
     ]
     world = Encyclopedia(1, 150 if quick else 1000)
     questions = world.questions(max(w.conversations * w.processes for w in ways), hops=(1, 2, 3))
