@@ -86,7 +86,7 @@ def encyclopedia_tokenizer(
 
     Args:
         max_length: Tokens that models with this tokenizer read at most.
-        verbatim: The JSON of a call is written mark by mark and word by word: a search takes 11
+        verbatim: The JSON of a call is written mark by mark and word by word: a search takes 12
             tokens around its query instead of 2.
 
     Returns:
