@@ -1,5 +1,7 @@
 """Prompts within a window: cutting texts, fitting conversations, counting only what is new."""
 
+from itertools import pairwise
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -69,6 +71,25 @@ def test_fitted_keeps_question_order_roles_and_the_newest(
     assert messages[-1].content.endswith(order)
     if transcript.tokens + words(order) <= limit:
         assert len(messages) == len(transcript.messages)
+
+
+@given(refused=st.lists(st.integers(1, 200), min_size=1, max_size=6), limit=st.integers(80, 1500))
+def test_refused_turns_give_way_before_the_newest_result(refused: list[int], limit: int) -> None:
+    transcript = Transcript(words)
+    transcript.add("system", "system")
+    transcript.add("user", "question")
+    for number in range(3):
+        transcript.add("assistant", f"think{number}")
+        transcript.add("user", f"newest{number} " + "o " * 30)
+    for turn in refused:
+        transcript.add("assistant", "t " * turn)
+        transcript.add("user", "That could not be read.", is_refusal=True)
+    messages, tokens = transcript.fitted(limit, "ANSWER NOW")
+    assert tokens <= limit
+    assert [m.content for m in messages[:2]] == ["system", "question"]
+    assert all(a.role != b.role for a, b in pairwise(messages))
+    assert messages[-1].content.endswith("ANSWER NOW")
+    assert any(message.content.startswith("newest2 " + "o " * 29) for message in messages)
 
 
 def test_older_results_give_way_first() -> None:

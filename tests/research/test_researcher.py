@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hanol.engines import ChatRequest, Completion, Message, ScriptedEngine
@@ -434,6 +434,9 @@ def test_a_cap_of_c_calls_gives_at_most_c_and_the_forced_one(cap: int, search_tu
     thoughts=st.lists(st.integers(0, 800), min_size=1, max_size=6),
     mode=st.sampled_from(["react", "markov", "resum"]),
     calls=st.integers(1, 3),
+)
+@example(  # the newest result, then turns that were refused
+    sizes=[0], window=3000, max_tokens=500, thoughts=[0, 641], mode="react", calls=1
 )
 @settings(max_examples=60, deadline=None)
 def test_no_prompt_exceeds_the_window_and_the_newest_result_is_in_it(

@@ -59,6 +59,7 @@ class Transcript:
     messages: list[Message] = field(default_factory=list)
     _weights: list[int] = field(default_factory=list)
     _known: tuple[int, int] = (0, 0)  # so many messages have so many tokens
+    _newest: int = 0  # index of what the user said last, refusals apart
 
     @property
     def tokens(self) -> int:
@@ -66,13 +67,21 @@ class Transcript:
         messages, tokens = self._known
         return tokens + sum(self._weights[messages:])
 
-    def add(self, role: Role, content: str) -> None:
-        """Append a message; one of the role that spoke last joins that message."""
+    def add(self, role: Role, content: str, *, is_refusal: bool = False) -> None:
+        """Append a message; one of the role that spoke last joins that message.
+
+        Args:
+            role: Who speaks.
+            content: What is said.
+            is_refusal: It only says that the model's turn could not be used.
+        """
         if self.messages and self.messages[-1].role == role:
             content = f"{self.messages[-1].content}\n\n{content}"
             self.replace_last(content)
             return
         self.add_apart(role, content)
+        if role == "user" and not is_refusal:
+            self._newest = len(self.messages) - 1
 
     def add_apart(self, role: Role, content: str) -> None:
         """Append a message whoever spoke last, as the official loop does."""
@@ -81,6 +90,8 @@ class Transcript:
 
     def replace_last(self, content: str) -> None:
         """Overwrite the last message."""
+        if self.messages[-1].role == "user":
+            self._newest = len(self.messages) - 1
         self.messages[-1] = Message(self.messages[-1].role, content)
         self._weights[-1] = self.count(content)
         if self._known[0] >= len(self.messages):
@@ -94,9 +105,10 @@ class Transcript:
     def fitted(self, limit: int, closing: str = "") -> tuple[tuple[Message, ...], int]:
         """The conversation within a limit, and its tokens.
 
-        What the user asked and what was found last are kept. What lies between gives way, the
-        oldest first: first results are replaced by a note, then whole rounds are dropped, then the
-        beginning of the model's last turn, at last the end of the last result.
+        What the user asked and what was found last are kept. Turns that were refused after that
+        give way first; then what lies between, the oldest first: results are replaced by a note,
+        whole rounds are dropped, then the beginning of the model's last turn, at last the end of
+        the last result.
 
         Args:
             limit: Most tokens.
@@ -106,6 +118,8 @@ class Transcript:
         kept = _Fitting(self.count, list(self.messages), list(self._weights), self.tokens)
         if kept.tokens > room:
             kept.tokens = sum(kept.weights)
+            while kept.tokens > room and len(kept.messages) - 1 > self._newest:
+                kept.drop(-1)
             kept.shorten(room)
         if closing:
             kept.close(closing)
@@ -130,9 +144,9 @@ class _Fitting:
             if self.messages[index].role == "user" and self.weights[index] > note:
                 self._replace(index, LEFT_OUT)
         while self.tokens > room and len(self.messages) > 4:
-            self._drop(2)
+            self.drop(2)
             while len(self.messages) > 4 and self.messages[2].role == "user":
-                self._drop(2)
+                self.drop(2)
         for index in range(2, len(self.messages)):
             if self.tokens > room:
                 left = max(room - self.tokens + self.weights[index], 0)
@@ -154,7 +168,8 @@ class _Fitting:
         self.tokens += new - self.weights[index]
         self.weights[index] = new
 
-    def _drop(self, index: int) -> None:
+    def drop(self, index: int) -> None:
+        """Leave a message out."""
         del self.messages[index]
         self.tokens -= self.weights.pop(index)
 

@@ -49,7 +49,8 @@ async def react(run: Run, restart: Restart | None = None) -> None:
         if turn.kind == "error":
             told = await run.refuse(turn)
             if not run.settings.strict_official or "tool_call" in answered.text:
-                transcript.add("user", told)  # the official code says nothing without a call
+                # The official code says nothing without a call.
+                transcript.add("user", told, is_refusal=True)
             if run.refused_too_often:
                 return await _end_forced(run, transcript, "format_errors")
         else:
