@@ -50,8 +50,11 @@ def processes(marker: str) -> list[int]:
 
 
 def own_children() -> set[str]:
-    tasks = Path("/proc/self/task").iterdir()
-    return {pid for task in tasks for pid in (task / "children").read_text().split()}
+    found: set[str] = set()
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(OSError):  # a thread that ends meanwhile leaves its children
+            found.update((task / "children").read_text().split())
+    return found
 
 
 def gone(marker: str, seconds: float = 10.0) -> bool:
