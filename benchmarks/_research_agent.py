@@ -16,17 +16,9 @@ from typing import Any
 from _bench import Report, Table, progress
 from hanol.engines import ChatRequest, ScriptedEngine
 from hanol.errors import HanolError
-from hanol.research import (
-    Event,
-    ModelAnswered,
-    Observation,
-    Researcher,
-    RunEnded,
-    RunFolder,
-    Sampling,
-    ToolContext,
-    ToolReturned,
-)
+from hanol.research import Researcher, Sampling
+from hanol.runs import Event, ModelAnswered, RunEnded, RunFolder, ToolReturned
+from hanol.tools import Observation, ToolContext
 
 LATENCY = 0.05  # seconds that each fake model call and tool call takes
 CALLS = 3  # tool calls of a question; its model calls are one more

@@ -12,8 +12,9 @@ import numpy as np
 
 from _bench import Report, Table, progress
 from _research_quality import Corpus, MiniLM, corpora, make_tasks, scores, tasks_of
-from hanol.retrieval import Passage, _split
-from hanol.retrieval._cjk import index_text, query_tokens
+from hanol.retrieval import Passage
+from hanol.retrieval.documents import _split
+from hanol.retrieval.index._cjk import index_text, query_tokens
 
 POOL = 50
 Ranked = list[tuple[int, float]]

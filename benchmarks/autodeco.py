@@ -26,6 +26,18 @@ from transformers import PreTrainedModel, Qwen2Config, TopPLogitsWarper
 
 from _bench import Report, Table, arguments, finish, interleaved, medians
 from hanol import models
+from hanol.autodeco import (
+    AutoDecoForCausalLM,
+    HeadsRecipe,
+    TokenRow,
+    autodeco_loss,
+    dump_features,
+    function_rows,
+    statistics,
+    tokenize,
+    train_heads,
+)
+from hanol.autodeco._features import OnlineSource
 from hanol.claims._autodeco_overhead import (
     TEMPERATURE,
     TOP_P,
@@ -36,20 +48,8 @@ from hanol.claims._autodeco_overhead import (
     usual_steps,
     with_heads,
 )
-from hanol.decoding import (
-    AutoDecoForCausalLM,
-    HeadsRecipe,
-    TokenRow,
-    autodeco_loss,
-    dump_features,
-    function_rows,
-    statistics,
-    tokenize,
-    top_p_keep,
-    train_heads,
-)
-from hanol.decoding._features import OnlineSource
 from hanol.errors import HanolError
+from hanol.sampling import top_p_keep
 
 TRAINING_VOCAB, CHUNK = 32_000, 256
 OBVIOUS = "obvious"

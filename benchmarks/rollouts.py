@@ -22,8 +22,11 @@ import torch
 
 from _bench import Report, Table, arguments, finish, progress
 from hanol import models
+from hanol.agent_training import WorldEnvironment
 from hanol.engines import ChatRequest, CheckpointEngine, Completion, Message
-from hanol.research import Budget, Rollout, Sampling, WorldEnvironment
+from hanol.research import Sampling
+from hanol.rl import Rollout
+from hanol.runs import Budget
 from hanol.worlds import Encyclopedia, Question
 
 TURNS = 12

@@ -8,15 +8,22 @@ from types import FunctionType, ModuleType
 import pytest
 
 ROOMS = [
+    "agent_training",
     "attention",
+    "autodeco",
     "claims",
-    "decoding",
     "engines",
     "evaluation",
     "models",
     "research",
     "retrieval",
+    "rl",
+    "runs",
+    "sampling",
     "scaling",
+    "scoring",
+    "synthesis",
+    "tools",
     "training",
     "worlds",
 ]
@@ -31,8 +38,8 @@ def test_room_exports_exactly_what_it_lists(room: str) -> None:
     assert module.__doc__.strip().count("\n") > 0, "the docstring says what lives in the room"
     public = {
         name
-        for name, value in vars(module).items()
-        if not name.startswith("_") and not isinstance(value, ModuleType)
+        for name in dir(module)
+        if not name.startswith("_") and not isinstance(getattr(module, name), ModuleType)
     }
     assert public == set(listed)
 

@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from tests.decoding.conftest import build as build_base
-from tests.decoding.conftest import byte_tokenizer as byte_tokenizer
-from tests.decoding.conftest import wrap
+from tests.autodeco.conftest import build as build_base
+from tests.autodeco.conftest import byte_tokenizer as byte_tokenizer
+from tests.autodeco.conftest import wrap
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
+from hanol.autodeco import AutoDecoForCausalLM, SteeringRecipe, read_rows
 from hanol.cli import autodeco as commands
 from hanol.cli._app import app
-from hanol.decoding import AutoDecoForCausalLM, SteeringRecipe, read_rows
 from hanol.models import build, load_model, save
 from hanol.training import with_overrides
 

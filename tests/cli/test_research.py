@@ -13,7 +13,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from hanol.cli._app import app
-from hanol.research import RunFolder, read_official_runs
+from hanol.research import read_official_runs
+from hanol.runs import RunFolder
 
 runner = CliRunner()
 SEARCH = (

@@ -7,7 +7,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from hanol.cli._app import app
-from hanol.research import GREEDY, RunFolder, Sampling, ToolReturned
+from hanol.research import GREEDY, Sampling
+from hanol.runs import RunFolder, ToolReturned
 
 SEARCH = '<tool_call>{"name": "search", "arguments": {"query": ["bridge colour"]}}</tool_call>'
 VISIT = (

@@ -9,8 +9,8 @@ from transformers import Lfm2Config
 from typer.testing import CliRunner, Result
 
 from hanol import engines, models
+from hanol.agent_training import Examination, Expert, encyclopedia_tokenizer
 from hanol.cli._app import app
-from hanol.research import Examination, Expert, encyclopedia_tokenizer
 from hanol.worlds import Encyclopedia
 
 runner = CliRunner()

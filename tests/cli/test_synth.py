@@ -13,7 +13,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from hanol.cli.synth import app
-from hanol.research import RunFolder, read_official_runs, read_tasks, read_webshaper
+from hanol.research import read_official_runs
+from hanol.runs import RunFolder, read_tasks
+from hanol.synthesis import read_webshaper
 
 runner = CliRunner()
 WORLD = "encyclopedia:7"

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, MistralConfig
 
-from hanol import decoding, models
+from hanol import models
 from hanol.engines import ChatRequest, CheckpointEngine, Completion, Message, open_engine
 from hanol.errors import CheckpointError, EngineError
 
@@ -412,7 +412,7 @@ def test_an_end_token_ends_an_answer_and_counts(folders: dict[str, Path]) -> Non
 def autodeco(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Kimi checkpoint with heads that choose for every token."""
     base, text = models.load(folders["kimi"])
-    model = decoding.AutoDecoForCausalLM.from_base(base)
+    model = autodeco.AutoDecoForCausalLM.from_base(base)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.head_parameters():
@@ -424,7 +424,7 @@ def autodeco(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory)
 
 
 def test_heads_choose_where_a_request_leaves_them_to(autodeco: Path) -> None:
-    model = decoding.AutoDecoForCausalLM.from_pretrained(autodeco)
+    model = autodeco.AutoDecoForCausalLM.from_pretrained(autodeco)
     requests = [ask(w, max_tokens=20, temperature=None, seed=i) for i, w in enumerate(WORDS)]
     with opened(autodeco) as engine:
         answers = run(engine, *requests)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from hanol.errors import DataError, UnknownNameError
-from hanol.evaluation import BENCHMARKS, read_benchmark, read_questions, read_rows
+from hanol.evaluation import BENCHMARKS, read_benchmark, read_questions
+from hanol.files import read_rows
 
 
 def write_lines(path: Path, rows: list[object]) -> Path:

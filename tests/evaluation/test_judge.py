@@ -9,16 +9,8 @@ import pytest
 
 from hanol.engines import ChatRequest, Completion, Message
 from hanol.errors import ConfigError, DataError, EngineError
-from hanol.evaluation import (
-    JUDGE_PROMPT,
-    Evaluation,
-    Judge,
-    Question,
-    Verdict,
-    evaluate,
-    exact_match,
-    numeric_match,
-)
+from hanol.evaluation import JUDGE_PROMPT, Evaluation, Judge, Question, Verdict, evaluate
+from hanol.scoring import exact_match, numeric_match
 
 SHORT_PROMPT = "{question} / {response} / {reference}"
 

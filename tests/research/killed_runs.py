@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from hanol.engines import ChatRequest, Completion, Message, ScriptedEngine
-from hanol.research import Budget, Observation, Researcher, RunFolder, ToolContext, resume
+from hanol.research import Researcher, resume
 from hanol.research._rollouts import heavy_research
-from hanol.research._schemas import SEARCH
+from hanol.runs import Budget, RunFolder
+from hanol.tools import Observation, ToolContext
+from hanol.tools._schemas import SEARCH
 
-sys.path.insert(0, str(Path(__file__).parent / "training"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "agent_training"))
 
 from forked import in_child
 

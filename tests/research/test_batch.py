@@ -12,8 +12,10 @@ import pytest
 
 from hanol.engines import ChatRequest, ScriptedEngine
 from hanol.errors import DataError
-from hanol.research import RunFolder, Task, local_tools, read_tasks, run_batch, run_batch_on_ray
+from hanol.research import run_batch, run_batch_on_ray
 from hanol.retrieval import Library
+from hanol.runs import RunFolder, Task, read_tasks
+from hanol.tools import local_tools
 
 CALL = '<tool_call>{"name": "search", "arguments": {"query": ["bridge"]}}</tool_call>'
 

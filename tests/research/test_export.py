@@ -10,12 +10,9 @@ import pytest
 from hanol.engines import Message, ScriptedEngine
 from hanol.errors import ResearchError
 from hanol.research import (
-    Budget,
-    Observation,
     OfficialRun,
     Researcher,
     RunView,
-    ToolReturned,
     events_of,
     official_run,
     read_official_runs,
@@ -23,6 +20,8 @@ from hanol.research import (
 )
 from hanol.research._export import TERMINATIONS
 from hanol.research._report import to_html
+from hanol.runs import Budget, ToolReturned
+from hanol.tools import Observation
 
 CALL = (
     '<think>Look.</think>\n<tool_call>{"name": "search", "arguments": {"query": ["a"]}}</tool_call>'
@@ -90,7 +89,7 @@ def test_a_line_is_read_back_as_it_was(tmp_path: Path) -> None:
 def test_every_way_to_end_has_an_official_name() -> None:
     from typing import get_args
 
-    from hanol.research import Termination
+    from hanol.runs import Termination
 
     assert set(TERMINATIONS) == set(get_args(Termination))
     assert set(TERMINATIONS.values()) == OFFICIAL

@@ -8,25 +8,12 @@ import pytest
 
 from hanol.engines import ChatRequest, Completion, ScriptedEngine
 from hanol.errors import EngineError, ResearchError
-from hanol.research import (
-    Budget,
-    Event,
-    ModelAnswered,
-    Observation,
-    Researcher,
-    RunEnded,
-    RunFolder,
-    RunStarted,
-    ToolContext,
-    ToolReturned,
-    heavy_research,
-    replay,
-    resume,
-    synthesize,
-)
+from hanol.research import Researcher, heavy_research, replay, resume, synthesize
 from hanol.research._rollouts import uncertain_steps
-from hanol.research._schemas import SEARCH
 from hanol.research._uncertainty import call_uncertainty
+from hanol.runs import Budget, Event, ModelAnswered, RunEnded, RunFolder, RunStarted, ToolReturned
+from hanol.tools import Observation, ToolContext
+from hanol.tools._schemas import SEARCH
 
 Search = Callable[..., str]
 SYNTHESIS = "Several assistants worked"

@@ -7,17 +7,10 @@ from typing import Any
 import pytest
 
 from hanol.engines import ChatRequest, ScriptedEngine
-from hanol.research import (
-    Event,
-    Researcher,
-    RunEnded,
-    ToolReturned,
-    parse_turn,
-    replay,
-    segments,
-    transcript,
-)
+from hanol.research import Researcher, replay, segments, transcript
 from hanol.retrieval import Library
+from hanol.runs import Event, RunEnded, ToolReturned
+from hanol.tools import parse_turn
 
 Search = Callable[..., str]
 EVIL = "http://127.0.0.1:9/steal"

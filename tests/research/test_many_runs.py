@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from hanol.engines import ChatRequest, Completion, ScriptedEngine
-from hanol.research import Event, Observation, Researcher, RunEnded, RunFolder, ToolContext
-from hanol.research._schemas import SEARCH
+from hanol.research import Researcher
+from hanol.runs import Event, RunEnded, RunFolder
+from hanol.tools import Observation, ToolContext
+from hanol.tools._schemas import SEARCH
 
 STEPS = 5
 

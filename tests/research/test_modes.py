@@ -6,21 +6,18 @@ from typing import Any, Literal
 import pytest
 
 from hanol.engines import ChatRequest, Message, ScriptedEngine
-from hanol.research import (
+from hanol.research import Researcher, segments, transcript
+from hanol.runs import (
     Budget,
     ContextRestarted,
     Event,
     ModelAnswered,
-    Observation,
     ReportUpdated,
-    Researcher,
     RunEnded,
-    ToolContext,
     TurnRejected,
-    segments,
-    transcript,
 )
-from hanol.research._schemas import SEARCH
+from hanol.tools import Observation, ToolContext
+from hanol.tools._schemas import SEARCH
 
 Search = Callable[..., str]
 

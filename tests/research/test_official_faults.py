@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from hanol.engines import ChatRequest, Completion, Message
-from hanol.research._escape import fence_observation
-from hanol.research._parse_file import ParseFile
-from hanol.research._search_tool import Search
-from hanol.research._tool import Observation, Tool, ToolContext
-from hanol.research._turn import parse_turn
-from hanol.research._visit import Visit
 from hanol.retrieval import Ledger, Library
+from hanol.tools._escape import fence_observation
+from hanol.tools._parse_file import ParseFile
+from hanol.tools._tool import Observation, Tool, ToolContext
+from hanol.tools._turn import parse_turn
+from hanol.tools.web._search_tool import Search
+from hanol.tools.web._visit import Visit
 
 
 def call(name: str, **arguments: Any) -> str:

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hanol.research._escape import escape_observation, fence_observation
 from hanol.research._prompts import FORCED_ANSWER, rejection, system_prompt
-from hanol.research._schemas import DEFAULT_TOOLS, SEARCH
-from hanol.research._turn import parse_turn
+from hanol.tools._escape import escape_observation, fence_observation
+from hanol.tools._schemas import DEFAULT_TOOLS, SEARCH
+from hanol.tools._turn import parse_turn
 
 CALL = '<tool_call>\n{"name": "search", "arguments": {"query": ["x"]}}\n</tool_call>'
 

@@ -17,21 +17,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lxml import html
 
-from hanol.research import (
+from hanol.research import RunView, write_report
+from hanol.research._answer import answer_html
+from hanol.research._checked import Sentence
+from hanol.research._report import to_html, to_markdown
+from hanol.retrieval import Ledger, Library, Source, check_citations
+from hanol.runs import (
     ModelAnswered,
     ReportUpdated,
     RunEnded,
     RunFolder,
     RunStarted,
-    RunView,
     ToolReturned,
     TurnRejected,
-    write_report,
 )
-from hanol.research._answer import answer_html
-from hanol.research._checked import Sentence
-from hanol.research._report import to_html, to_markdown
-from hanol.retrieval import Ledger, Library, Source, check_citations
 
 EVIL = (
     "<script>document.title='pwned'</script><img src='{web}/x.png' onerror=\"document.title='x'\">"

@@ -14,23 +14,21 @@ from hypothesis import strategies as st
 
 from hanol.engines import ChatRequest, Completion, Message, ScriptedEngine
 from hanol.errors import EngineError, LibraryError, ResearchError
-from hanol.research import (
+from hanol.research import Researcher, transcript
+from hanol.research._react import OFFICIAL_ORDER
+from hanol.retrieval import Library
+from hanol.runs import (
     Budget,
     Event,
     ModelAnswered,
-    Observation,
-    Researcher,
     RunEnded,
     RunFolder,
     RunStarted,
-    ToolContext,
     ToolReturned,
     TurnRejected,
-    transcript,
 )
-from hanol.research._react import OFFICIAL_ORDER
-from hanol.research._schemas import SEARCH
-from hanol.retrieval import Library
+from hanol.tools import Observation, ToolContext
+from hanol.tools._schemas import SEARCH
 
 Search = Callable[..., str]
 FORCED = "no room left for further tool calls"

@@ -13,22 +13,10 @@ import pytest
 
 from hanol.engines import ChatRequest, Completion, ScriptedEngine
 from hanol.errors import ResearchError
-from hanol.research import (
-    Budget,
-    Event,
-    Observation,
-    Researcher,
-    RunEnded,
-    RunFolder,
-    RunStarted,
-    ToolContext,
-    ToolReturned,
-    fork,
-    replay,
-    resume,
-    transcript,
-)
-from hanol.research._schemas import SEARCH
+from hanol.research import Researcher, fork, replay, resume, transcript
+from hanol.runs import Budget, Event, RunEnded, RunFolder, RunStarted, ToolReturned
+from hanol.tools import Observation, ToolContext
+from hanol.tools._schemas import SEARCH
 
 Search = Callable[..., str]
 

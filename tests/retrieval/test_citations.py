@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hanol.retrieval import CheckedSentence, Ledger, check_citations
-from hanol.retrieval._sentences import split_units
+from hanol.retrieval.citations._sentences import split_units
 
 PASSAGES = {
     1: (

@@ -10,7 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from hanol.errors import LibraryError, MissingExtraError
-from hanol.retrieval import Library, _dense, reciprocal_rank_fusion
+from hanol.retrieval import Library, reciprocal_rank_fusion
+from hanol.retrieval.index import _dense
 
 
 class HashEmbedder:

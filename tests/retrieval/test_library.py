@@ -16,7 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hanol.errors import AddressError, LibraryError
-from hanol.retrieval import FileProgress, Library, Passage, _reading, _update
+from hanol.retrieval import FileProgress, Library, Passage
+from hanol.retrieval.documents import _reading
+from hanol.retrieval.index import _update
 
 WORDS = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "harbor"]
 WORDS += ["서울특별시의", "인구는", "東京都", "1,234"]
@@ -200,7 +202,8 @@ def test_version_depends_on_content_only(tmp_path: Path, in_process: None) -> No
 
 KILLED = """
 import os, signal, sys
-from hanol.retrieval import Library, _store, _update
+from hanol.retrieval import Library
+from hanol.retrieval.index import _store, _update
 folder, index, where, count = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
 _update._COMMIT_SECONDS = 0.0  # a transaction for each file
 seen = 0
@@ -305,7 +308,7 @@ def test_readers_go_on_and_writers_are_refused(indexing: Path) -> None:
 
 
 CRASHING = """
-import os, time, hanol.retrieval._worker as worker
+import os, time, hanol.retrieval.documents._worker as worker
 real = worker.read
 def read(path, known):
     name = os.path.basename(path)

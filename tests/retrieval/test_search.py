@@ -13,7 +13,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hanol.errors import LibraryError
-from hanol.retrieval import Library, Passage, _cjk, _search, reciprocal_rank_fusion
+from hanol.retrieval import Library, Passage, reciprocal_rank_fusion
+from hanol.retrieval.index import _cjk, _search
 
 TITLE_WEIGHT = 2.0
 

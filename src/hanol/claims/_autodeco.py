@@ -18,10 +18,10 @@ import torch
 from numpy.typing import NDArray
 from transformers import LlamaConfig, PreTrainedModel
 
-from hanol import decoding, models
+from hanol import autodeco, models
+from hanol.autodeco import Comparison, StaticSetting, Task
 from hanol.claims._claim import Claim, Measurement
 from hanol.claims._small import mean_and_spread, train
-from hanol.decoding import Comparison, StaticSetting, Task
 from hanol.worlds import IGNORED, Brainstorm, SequenceBatch
 
 _STEPS = 1500  # of the base, 64 sequences each
@@ -52,17 +52,17 @@ def world_run(seed: int, quick: bool) -> World:
     base = world_base(world, seed, quick)
     prompts = world.draw(4 if quick else _PROBLEMS, seed=10**9 + seed).input_ids[:, :_PROMPT]
     rows = right_rows(base, world, 64 if quick else 4096, seed)
-    model = decoding.AutoDecoForCausalLM.from_base(base)
-    recipe = decoding.HeadsRecipe(
+    model = autodeco.AutoDecoForCausalLM.from_base(base)
+    recipe = autodeco.HeadsRecipe(
         cached=True, steps=2 if quick else 400, seed=seed, init="official", micro_batch=32
     )
     losses: list[float] = []
     with TemporaryDirectory() as folder:
-        decoding.train_heads(
+        autodeco.train_heads(
             model, rows, recipe, folder, on_step=lambda _, line: losses.append(line["loss"])
         )
     grid: dict[str, Any] = {"temperatures": (0.5, 1.0), "top_ps": (0.5, 1.0)} if quick else {}
-    comparison = decoding.compare(
+    comparison = autodeco.compare(
         model,
         None,
         world_task(world, prompts.tolist()),
@@ -93,17 +93,17 @@ def world_run(seed: int, quick: bool) -> World:
 @cache
 def code_run(seed: int, quick: bool) -> Comparison:
     """Compare settings of the bundled model on held-out functions; once a process."""
-    model = decoding.AutoDecoForCausalLM.from_pretrained("tiny-autodeco")
-    tokenizer = decoding.load_tokenizer("tiny-autodeco")
-    rows = decoding.function_rows(held_out=True)
+    model = autodeco.AutoDecoForCausalLM.from_pretrained("tiny-autodeco")
+    tokenizer = autodeco.load_tokenizer("tiny-autodeco")
+    rows = autodeco.function_rows(held_out=True)
     number = 3 if quick else _FUNCTIONS
     rows = [rows[i * len(rows) // number] for i in range(number)]
     task = Task.from_rows(
-        "code", rows, decoding.parse_verifier("python:body"), tokenizer,
+        "code", rows, autodeco.parse_verifier("python:body"), tokenizer,
         max_new_tokens=8 if quick else 64,
     )  # fmt: skip
     grid: dict[str, Any] = {"temperatures": (0.5, 1.0), "top_ps": (0.5, 1.0)} if quick else {}
-    return decoding.compare(
+    return autodeco.compare(
         model, tokenizer, task, samples=2 if quick else 4, seed=seed, batch_size=96, **grid
     )
 
@@ -146,15 +146,15 @@ def world_task(world: Brainstorm, prompts: list[list[int]]) -> Task:
 
 def right_rows(
     base: PreTrainedModel, world: Brainstorm, samples: int, seed: int
-) -> list[decoding.TokenRow]:
+) -> list[autodeco.TokenRow]:
     """The base's own right texts, sampled at temperature 1."""
     prompts = world.draw(samples, seed=3 * 10**9 + seed).input_ids[:, :_PROMPT].tolist()
     task = world_task(world, prompts)
-    drawn = decoding.sample(base, None, task, StaticSetting(), seed=seed, batch_size=512)
+    drawn = autodeco.sample(base, None, task, StaticSetting(), seed=seed, batch_size=512)
     whole = [[*prompt, *done.token_ids] for prompt, [done] in zip(prompts, drawn, strict=True)]
     right = [ids for ids in whole if bool(world.checks_right(torch.tensor([ids])))]
     # An untrained base (quick) gets nothing right.
-    return [decoding.TokenRow(ids, [IGNORED] * _PROMPT + ids[_PROMPT:]) for ids in right or whole]
+    return [autodeco.TokenRow(ids, [IGNORED] * _PROMPT + ids[_PROMPT:]) for ids in right or whole]
 
 
 # -- one measurement a claim

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2Config
 
 from hanol import models
+from hanol.autodeco import AutoDecoForCausalLM
 from hanol.claims._claim import Claim, Measurement
 from hanol.claims._small import one_thread
-from hanol.decoding import AutoDecoForCausalLM, top_p_keep
+from hanol.sampling import top_p_keep
 
 TEMPERATURE, TOP_P = 0.6, 0.95
 

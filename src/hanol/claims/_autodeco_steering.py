@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from tempfile import TemporaryDirectory
 
-from hanol import decoding
+from hanol import autodeco
 from hanol.claims._claim import Claim, Measurement
 from hanol.claims._small import mean_and_spread
 
 _ROWS, _TEST = 400, 100
 _TEMPLATE = "# {command}\n{prompt}"  # a comment above the code
-_WORDS = decoding.Commands(low=("certain",), high=("diverse",))
+_WORDS = autodeco.Commands(low=("certain",), high=("diverse",))
 
 
 def _measure(seeds: Sequence[int], quick: bool) -> Measurement:
@@ -17,7 +17,7 @@ def _measure(seeds: Sequence[int], quick: bool) -> Measurement:
     for seed in seeds:
         for name, learned, asked in (
             ("a word", _WORDS, _WORDS),
-            ("sentences", decoding.TRAIN_COMMANDS, decoding.TEST_COMMANDS),
+            ("sentences", autodeco.TRAIN_COMMANDS, autodeco.TEST_COMMANDS),
         ):
             report = _steered(learned, asked, seed, quick)
             for head, moved in (("temperature", report.temperature), ("top-p", report.top_p)):
@@ -54,25 +54,25 @@ def _measure(seeds: Sequence[int], quick: bool) -> Measurement:
 
 
 def _steered(
-    learned: decoding.Commands, asked: decoding.Commands, seed: int, quick: bool
-) -> decoding.SteeringReport:
+    learned: autodeco.Commands, asked: autodeco.Commands, seed: int, quick: bool
+) -> autodeco.SteeringReport:
     """Heads of `tiny` that learned some commands, and what others do to held-out functions."""
-    rows = _spread(decoding.function_rows(held_out=False), 8 if quick else _ROWS)
-    test = _spread(decoding.function_rows(held_out=True), 3 if quick else _TEST)
-    model = decoding.AutoDecoForCausalLM.from_pretrained("tiny-autodeco")
-    tokenizer = decoding.load_tokenizer("tiny-autodeco")
-    recipe = decoding.SteeringRecipe(
+    rows = _spread(autodeco.function_rows(held_out=False), 8 if quick else _ROWS)
+    test = _spread(autodeco.function_rows(held_out=True), 3 if quick else _TEST)
+    model = autodeco.AutoDecoForCausalLM.from_pretrained("tiny-autodeco")
+    tokenizer = autodeco.load_tokenizer("tiny-autodeco")
+    recipe = autodeco.SteeringRecipe(
         steps=1 if quick else 150, batch=2 if quick else 16, seed=seed, template=_TEMPLATE,
         max_length=512,
     )  # fmt: skip
     with TemporaryDirectory() as folder:
-        decoding.train_steering(model, tokenizer, rows, recipe, f"{folder}/run", learned)
-    return decoding.steering_report(
+        autodeco.train_steering(model, tokenizer, rows, recipe, f"{folder}/run", learned)
+    return autodeco.steering_report(
         model, tokenizer, test, asked, template=_TEMPLATE, max_length=512
     )
 
 
-def _spread(rows: list[decoding.Row], number: int) -> list[decoding.Row]:
+def _spread(rows: list[autodeco.Row], number: int) -> list[autodeco.Row]:
     return [rows[i * len(rows) // number] for i in range(number)]
 
 

@@ -22,23 +22,17 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, Qwen3Config
 
-from hanol import models, research
+from hanol import agent_training, models, rl, tools
+from hanol.agent_training import WorldEnvironment
 from hanol.attention import ConvAttentionConfig
 from hanol.claims._claim import Measurement, Verdict, _commit
 from hanol.claims._small import mean_and_spread
 from hanol.engines import CheckpointEngine, Engine
 from hanol.errors import ResearchError
-from hanol.evaluation import Interval
-from hanol.research import (
-    GREEDY,
-    Budget,
-    ModelAnswered,
-    RunEnded,
-    Sampling,
-    TurnRejected,
-    WorldEnvironment,
-)
+from hanol.research import GREEDY, Sampling
 from hanol.retrieval import Library
+from hanol.runs import Budget, ModelAnswered, RunEnded, TurnRejected
+from hanol.scoring import Interval
 from hanol.worlds import Encyclopedia, Question
 
 log = logging.getLogger(__name__)
@@ -54,7 +48,7 @@ TURN = 160  # tokens at most; the expert's longest have about half as many
 Shape = Literal["convolution", "plain", "hybrid"]
 Kinds = Mapping[str, Sequence[Question]]  # of questions, by number of hops or another name
 
-Tools = Callable[[Library], Sequence[research.Tool]]
+Tools = Callable[[Library], Sequence[tools.Tool]]
 
 _ROOT = Path("runs/claims/deep-research")
 _SYSTEM = "Research ."  # the template leaves it out; our long one would only be counted
@@ -88,7 +82,7 @@ def small_agent(shape: Shape, seed: int) -> models.Loaded:
             and one of latent attention.
         seed: Of the weights.
     """
-    tokenizer = research.encyclopedia_tokenizer(WINDOW)
+    tokenizer = agent_training.encyclopedia_tokenizer(WINDOW)
     sizes: dict[str, Any] = {
         "vocab_size": len(tokenizer),
         "hidden_size": 128,
@@ -124,38 +118,42 @@ def small_agent(shape: Shape, seed: int) -> models.Loaded:
 
 def demonstrated(
     seed: int, quick: bool, *, worlds: int = _WORLDS, questions: int = _QUESTIONS
-) -> "list[research.SftRow]":
+) -> "list[agent_training.SftRow]":
     """Rows of an expert's rollouts at questions of one and two hops, each world another seed's."""
     worlds, questions = (1, 8) if quick else (worlds, questions)
     file = place(seed, quick, f"demonstrations-{worlds}x{questions}.jsonl")
     if not file.exists():
-        tokenizer = research.encyclopedia_tokenizer(WINDOW)
+        tokenizer = agent_training.encyclopedia_tokenizer(WINDOW)
         lines = []
         for number in range(worlds):
             rows = _rows_of_expert(1_000 * seed + number, questions, tokenizer)
             lines += [[row.input_ids, [int(acts) for acts in row.action_mask]] for row in rows]
             log.info("Seed %d: demonstrations in world %d of %d", seed, number + 1, worlds)
         keep_lines(file, lines)
-    return [research.SftRow(tuple(ids), tuple(map(bool, mask))) for ids, mask in read_lines(file)]
+    return [
+        agent_training.SftRow(tuple(ids), tuple(map(bool, mask))) for ids, mask in read_lines(file)
+    ]
 
 
-def held_out_rows(seed: int, quick: bool) -> "list[research.SftRow]":
+def held_out_rows(seed: int, quick: bool) -> "list[agent_training.SftRow]":
     """Demonstrations in a world of names that no training world has."""
-    tokenizer = research.encyclopedia_tokenizer(WINDOW)
+    tokenizer = agent_training.encyclopedia_tokenizer(WINDOW)
     return _rows_of_expert(seed, 4 if quick else 100, tokenizer, split="test")
 
 
 def _rows_of_expert(
     world_seed: int, count: int, tokenizer: Any, split: Literal["train", "test"] = "train"
-) -> "list[research.SftRow]":
+) -> "list[agent_training.SftRow]":
     world = Encyclopedia(world_seed, 300, split=split)
     questions = world.questions(count, hops=(1, 2), seed=world_seed)
-    return research.expert_rows(research.Expert(world, questions), tokenizer, seed=world_seed)
+    return agent_training.expert_rows(
+        agent_training.Expert(world, questions), tokenizer, seed=world_seed
+    )
 
 
 def shuffled(seed: int) -> Tools:
     """The tools of a library, with results in an order that says nothing."""
-    return lambda library: research.compact_tools(library, shuffle=seed)
+    return lambda library: tools.compact_tools(library, shuffle=seed)
 
 
 def unseen(seed: int, quick: bool, hops: Iterable[int], count: int) -> tuple[Encyclopedia, Kinds]:
@@ -170,7 +168,7 @@ def unseen(seed: int, quick: bool, hops: Iterable[int], count: int) -> tuple[Enc
 
 def fine_tuned(
     start: models.Loaded,
-    rows: "Sequence[research.SftRow]",
+    rows: "Sequence[agent_training.SftRow]",
     folder: Path,
     *,
     tokens: int,
@@ -198,8 +196,8 @@ def fine_tuned(
                 said = line["tokens"]
                 log.info("%s: %d of %d tokens, loss %.3f", folder, said, tokens, line["loss"])
 
-        chosen = research.SftSettings(tokens=tokens, save_tokens=200_000, **settings)
-        research.train_sft(
+        chosen = agent_training.SftSettings(tokens=tokens, save_tokens=200_000, **settings)
+        agent_training.train_sft(
             start.model, start.tokenizer, rows, chosen, folder, resume=True, on_step=tell
         )
         models.save(start.model, checkpoint, start.tokenizer)
@@ -207,7 +205,7 @@ def fine_tuned(
 
 
 @torch.no_grad()
-def token_accuracy(model: PreTrainedModel, rows: "Sequence[research.SftRow]") -> float:
+def token_accuracy(model: PreTrainedModel, rows: "Sequence[agent_training.SftRow]") -> float:
     """Share of the expert's tokens that a model ranks first, the true ones before them given."""
     model.eval()
     hits: list[bool] = []
@@ -278,7 +276,7 @@ def attempted(
 
 async def _asked(
     environment: WorldEnvironment, model: str | Path | models.Loaded, tasks: Any, seed: int
-) -> list[research.Rollout]:
+) -> list[rl.Rollout]:
     engine = engine_of(model)
     try:
         made = await environment.rollouts(
@@ -301,7 +299,7 @@ def engine_of(model: str | Path | models.Loaded) -> Engine:
     return CheckpointEngine.load(str(model), max_batch=_AT_ONCE)
 
 
-def _attempt(kind: str, rollout: research.Rollout) -> Attempt:
+def _attempt(kind: str, rollout: rl.Rollout) -> Attempt:
     turns = [e for e in rollout.events if isinstance(e, ModelAnswered)]
     last = rollout.events[-1]
     assert isinstance(last, RunEnded)

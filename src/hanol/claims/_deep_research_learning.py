@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from hanol import models, research
+from hanol import agent_training, models
 from hanol.claims._claim import Claim, Measurement
 from hanol.claims._deep_research import (
     BENCHMARKS,
@@ -175,7 +175,7 @@ def _trained(seed: int, quick: bool, folder: Path, stages: Sequence[str]) -> dic
             **common,
         },
     }
-    recipe = research.ResearcherRecipe.model_validate(
+    recipe = agent_training.ResearcherRecipe.model_validate(
         {
             "kind": "researcher",
             "name": folder.name,
@@ -190,7 +190,7 @@ def _trained(seed: int, quick: bool, folder: Path, stages: Sequence[str]) -> dic
             "seed": seed,
         }
     )  # fmt: skip
-    result = research.train_researcher(recipe, folder, resume=True, on_step=_tell(folder))
+    result = agent_training.train_researcher(recipe, folder, resume=True, on_step=_tell(folder))
     return {stage.name: Path(stage.checkpoint or "") for stage in result.stages}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import correlation, mean
 from typing import Any
 
-from hanol import models, research
+from hanol import agent_training, models, rl
 from hanol.claims._claim import Claim, Measurement, Verdict
 from hanol.claims._deep_research import (
     BENCHMARKS,
@@ -30,8 +30,10 @@ from hanol.claims._deep_research import (
     unseen,
 )
 from hanol.claims._small import one_thread
-from hanol.research import GREEDY, Budget, Sampling, Tool
+from hanol.research import GREEDY, Sampling
 from hanol.retrieval import Library
+from hanol.runs import Budget
+from hanol.tools import Tool
 from hanol.training import merge_checkpoints
 from hanol.worlds import Encyclopedia
 
@@ -73,7 +75,7 @@ def reinforced(seed: int, quick: bool, name: str, hops: Sequence[int], **setting
     steps = 1 if quick else _STEPS
     if _step(folder, steps).exists():
         return folder
-    chosen = research.GrpoSettings(
+    chosen = rl.GrpoSettings(
         steps=steps,
         questions=2 if quick else 24,
         rollouts=2 if quick else 8,
@@ -87,7 +89,7 @@ def reinforced(seed: int, quick: bool, name: str, hops: Sequence[int], **setting
     )
     world = Encyclopedia(1_000 * seed + 500, 100 if quick else 2000)
     model, tokenizer = models.load(base(seed, quick))
-    with research.WorldEnvironment(
+    with agent_training.WorldEnvironment(
         world,
         place(seed, quick, f"world-{world.seed}"),
         tools=shuffled(seed),
@@ -95,7 +97,7 @@ def reinforced(seed: int, quick: bool, name: str, hops: Sequence[int], **setting
         sampling=_SAMPLING,
     ) as environment:
         questions = world.questions(4 if quick else _POOL, hops=hops, seed=seed)
-        trainer = research.GrpoTrainer(
+        trainer = rl.GrpoTrainer(
             model, tokenizer, environment, environment.tasks(questions), folder, chosen
         )
         trainer.train(_tell(folder, steps))
@@ -222,12 +224,14 @@ def unreliable(seed: int, *, steady: bool) -> Tools:
     """Tools as the web has them, behind the layer that hides it or bare."""
 
     def tools(library: Library) -> Sequence[Tool]:
-        kept = research.ResultCache()
+        kept = agent_training.ResultCache()
         failing = [
-            research.UnreliableTool(tool, failures=_FAILURES, latency_s=_LATENCY_S, seed=seed)
+            agent_training.UnreliableTool(tool, failures=_FAILURES, latency_s=_LATENCY_S, seed=seed)
             for tool in shuffled(seed + 1)(library)
         ]
-        return [research.SteadyTool(tool, cache=kept) for tool in failing] if steady else failing
+        return (
+            [agent_training.SteadyTool(tool, cache=kept) for tool in failing] if steady else failing
+        )
 
     return tools
 

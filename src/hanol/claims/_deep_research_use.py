@@ -12,7 +12,7 @@ from itertools import pairwise
 from statistics import mean
 from typing import Any, Literal
 
-from hanol import research
+from hanol import agent_training
 from hanol.claims._claim import Claim, Measurement, Verdict
 from hanol.claims._deep_research import (
     BENCHMARKS,
@@ -35,7 +35,8 @@ from hanol.claims._deep_research import (
 )
 from hanol.claims._small import one_thread, slope
 from hanol.engines import ChatRequest, Completion, Engine, Message
-from hanol.research import Budget, RunEnded, ToolReturned, aheavy_research
+from hanol.research import aheavy_research
+from hanol.runs import Budget, RunEnded, ToolReturned
 from hanol.worlds import Encyclopedia, Question
 
 MODEL = "tiny-researcher"
@@ -274,7 +275,7 @@ def _heavy_answers(
 ) -> list[list[float]]:
     """Of each question: share of right rollouts, whether the choice and any is right, and cost."""
     log.info("Seed %d: %d rollouts at each of %d questions", seed, _N, len(questions))
-    with research.WorldEnvironment(world, folder, tools=shuffled(world.seed)) as environment:
+    with agent_training.WorldEnvironment(world, folder, tools=shuffled(world.seed)) as environment:
 
         async def all_of_them() -> list[list[float]]:
             engine = Agreement(engine_of(MODEL))

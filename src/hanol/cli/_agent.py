@@ -14,8 +14,9 @@ from hanol.errors import ResearchError
 if TYPE_CHECKING:
     from hanol.cli._options import Mode
     from hanol.engines import Engine
-    from hanol.research import Sampling, Tool
+    from hanol.research import Sampling
     from hanol.retrieval import Library
+    from hanol.tools import Tool
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Workshop:
 
     def tools(self, library: "Library | None") -> "Sequence[Tool]":
         """The tools over both."""
-        from hanol.research import (
+        from hanol.tools import (
             PythonInterpreter,
             WebPolicy,
             compact_tools,
@@ -116,7 +117,8 @@ def reopened(
     Raises:
         ResearchError: There is no run, or its folder of documents is gone.
     """
-    from hanol.research import CompactSearch, RunFolder
+    from hanol.runs import RunFolder
+    from hanol.tools import CompactSearch
 
     started = RunFolder(run).started()
     if started.library is not None and not Path(started.library).is_dir():

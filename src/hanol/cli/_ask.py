@@ -37,8 +37,8 @@ from hanol.cli._report import reported
 
 if TYPE_CHECKING:
     from hanol.engines import Engine
-    from hanol.research import Budget
     from hanol.retrieval import Library
+    from hanol.runs import Budget
 
 
 def ask(

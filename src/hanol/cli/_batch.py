@@ -44,8 +44,8 @@ from hanol.cli._report import reported
 
 if TYPE_CHECKING:
     from hanol.engines import Engine
-    from hanol.research import Task
     from hanol.retrieval import Library
+    from hanol.runs import Task
 
 _Row = dict[str, Any]
 
@@ -95,7 +95,7 @@ def batch(
     )
     workshop = workshop_over(folder, index, model, web, private, unsafe, compact)
     with reported(as_json=as_json):
-        from hanol.research import read_tasks
+        from hanol.runs import read_tasks
 
         tasks = read_tasks(questions)
         place = out or Path(index or folder / ".hanol") / "batches" / questions.stem

@@ -101,7 +101,7 @@ def _scores(
     Raises:
         DataError: A row has no reference answer, or the judge is missing.
     """
-    from hanol import evaluation
+    from hanol import evaluation, scoring
     from hanol.engines import open_engine
 
     runs = [_rows(path) for path in paths]
@@ -118,9 +118,9 @@ def _scores(
             references.setdefault(row["id"], evaluation.Question(row["id"], row["question"], kept))
     predictions = [{row["id"]: row["prediction"] for row in rows} for rows in runs]
     metrics: dict[str, Any] = {
-        "exact": evaluation.exact_match,
-        "set": evaluation.set_match,
-        "numeric": evaluation.numeric_match,
+        "exact": scoring.exact_match,
+        "set": scoring.set_match,
+        "numeric": scoring.numeric_match,
     }
     if metric == "judge":
         if judge is None:
@@ -134,7 +134,7 @@ def _scores(
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    from hanol.evaluation import read_rows
+    from hanol.files import read_rows
 
     path = path / "results.jsonl" if path.is_dir() else path
     rows = [row for _, row in read_rows(path)]

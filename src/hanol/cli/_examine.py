@@ -12,7 +12,8 @@ from hanol.cli._options import Mode
 from hanol.errors import ConfigError
 
 if TYPE_CHECKING:
-    from hanol.research import Examination, Rollout
+    from hanol.agent_training import Examination
+    from hanol.rl import Rollout
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,9 @@ def run(exam: Exam) -> "tuple[Examination, float]":
         TimeRemainingColumn,
     )
 
+    from hanol.agent_training import examine
     from hanol.engines import open_engine
-    from hanol.research import OWN_SAMPLING, Sampling, examine
+    from hanol.research import OWN_SAMPLING, Sampling
 
     hops = _numbers(exam.hops)
     # Fleets and endpoints have limits of their own; a checkpoint in this process batches.

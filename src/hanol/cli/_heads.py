@@ -5,18 +5,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from hanol.decoding import AutoDecoForCausalLM, Row
+    from hanol.autodeco import AutoDecoForCausalLM, Row
 
 STDLIB = "stdlib"  # the functions of the standard library in the place of a file
 
 
 def rows_of(source: str, *, held_out: bool) -> "list[Row]":
     """Rows of a file, or functions of the standard library."""
-    from hanol import decoding
+    from hanol import autodeco
 
     if source == STDLIB:
-        return decoding.function_rows(held_out=held_out)
-    return decoding.read_rows(source)
+        return autodeco.function_rows(held_out=held_out)
+    return autodeco.read_rows(source)
 
 
 def spread(rows: "list[Row]", number: int | None) -> "list[Row]":
@@ -30,12 +30,12 @@ def open_heads(
     model: str, base_model: str | None, *, fresh: bool
 ) -> "tuple[AutoDecoForCausalLM, PreTrainedTokenizerBase]":
     """Heads with their base; with `fresh` also a base without heads, which gets new ones."""
-    from hanol import decoding, models
+    from hanol import autodeco, models
 
-    if fresh and models.load_config(model).model_type != decoding.AutoDecoConfig.model_type:
+    if fresh and models.load_config(model).model_type != autodeco.AutoDecoConfig.model_type:
         loaded = models.load(model)
-        return decoding.AutoDecoForCausalLM.from_base(
+        return autodeco.AutoDecoForCausalLM.from_base(
             loaded.model, base_name=model
         ), loaded.tokenizer
-    wrapped = decoding.AutoDecoForCausalLM.from_pretrained(model, base_model=base_model)
-    return wrapped, decoding.load_tokenizer(model, base_model=base_model)
+    wrapped = autodeco.AutoDecoForCausalLM.from_pretrained(model, base_model=base_model)
+    return wrapped, autodeco.load_tokenizer(model, base_model=base_model)

@@ -19,9 +19,9 @@ def merge(
     Example: hanol autodeco merge my-heads tiny my-model
     """
     with reported(as_json=as_json):
-        from hanol import decoding
+        from hanol import autodeco
 
-        report = decoding.inspect(decoding.merge(heads, base, out))
+        report = autodeco.inspect(autodeco.merge(heads, base, out))
     if as_json:
         typer.echo(report.model_dump_json())
         return
@@ -38,9 +38,9 @@ def split(
     Example: hanol autodeco split my-model my-heads
     """
     with reported(as_json=as_json):
-        from hanol import decoding
+        from hanol import autodeco
 
-        report = decoding.inspect(decoding.split(merged, out))
+        report = autodeco.inspect(autodeco.split(merged, out))
     if as_json:
         typer.echo(report.model_dump_json())
         return
@@ -56,9 +56,9 @@ def inspect(
     Example: hanol autodeco inspect my-heads --json
     """
     with reported(as_json=as_json):
-        from hanol import decoding
+        from hanol import autodeco
 
-        report = decoding.inspect(checkpoint)
+        report = autodeco.inspect(checkpoint)
     if as_json:
         typer.echo(report.model_dump_json())
         return

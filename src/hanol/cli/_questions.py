@@ -23,7 +23,7 @@ from hanol.cli._report import reported
 from hanol.cli._subject import Subject, opened_subject
 
 if TYPE_CHECKING:
-    from hanol.research import ExtractReport, KnowledgeGraph, QuestionReport, SynthQuestion
+    from hanol.synthesis import ExtractReport, KnowledgeGraph, QuestionReport, SynthQuestion
 
 
 def questions(
@@ -62,7 +62,7 @@ def questions(
     Example: hanol synth questions encyclopedia:7 --n 200 --hops 1,2,3
     """
     with reported(as_json=as_json):
-        from hanol.research import _synthesis as synthesis
+        from hanol import synthesis
 
         wanted = _numbers(hops)
         place = out or _place(source, index)
@@ -98,7 +98,7 @@ class _Questions:
         concurrency: int,
     ) -> None:
         from hanol.engines import open_engine
-        from hanol.research import Replies
+        from hanol.synthesis import Replies
 
         self._library, self._world = subject.library, subject.world
 
@@ -114,7 +114,7 @@ class _Questions:
         self, number: int, options: dict[str, Any]
     ) -> "tuple[KnowledgeGraph, ExtractReport | None, list[SynthQuestion], QuestionReport]":
         """The facts and the questions, and what became of the rest."""
-        from hanol.research import asynthesize_questions
+        from hanol.synthesis import asynthesize_questions
 
         async def run() -> Any:
             try:
@@ -138,8 +138,8 @@ class _Questions:
         return asyncio.run(run())
 
     async def _graph(self) -> "tuple[KnowledgeGraph, ExtractReport | None]":
+        from hanol import synthesis
         from hanol.errors import DataError
-        from hanol.research import _synthesis as synthesis
 
         if self._world is not None:
             return synthesis.world_graph(self._world, self._library), None
@@ -171,7 +171,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _place(source: str, index: Path | None) -> Path:
-    from hanol.research import world_seed
+    from hanol.synthesis import world_seed
 
     if world_seed(source) is not None:
         return Path("runs/synth") / source.replace(":", "-")

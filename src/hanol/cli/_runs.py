@@ -98,7 +98,8 @@ def export(
     Example: hanol research export notes/.hanol/runs/20251121-101502-keys --format tongyi
     """
     with reported():
-        from hanol.research import RunFolder, official_run, write_report
+        from hanol.research import official_run, write_report
+        from hanol.runs import RunFolder
 
         if form == "tongyi":
             text = official_run(RunFolder(run).events(), answer).to_line() + "\n"

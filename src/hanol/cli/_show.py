@@ -34,11 +34,11 @@ def show(
             if sys.stdin.isatty():
                 raise ConfigError("There is no prompt: pass one with `-p`, or pipe one in.")
             prompt = sys.stdin.read()
-        from hanol import decoding
+        from hanol import autodeco
 
-        wrapped = decoding.AutoDecoForCausalLM.from_pretrained(model, base_model=base_model)
-        tokenizer = decoding.load_tokenizer(model, base_model=base_model)
-        trace = decoding.trace(
+        wrapped = autodeco.AutoDecoForCausalLM.from_pretrained(model, base_model=base_model)
+        tokenizer = autodeco.load_tokenizer(model, base_model=base_model)
+        trace = autodeco.trace(
             wrapped, tokenizer, prompt, max_new_tokens=max_new_tokens, seed=seed, greedy=greedy
         )
         try:

@@ -39,10 +39,10 @@ def steer(
     Example: hanol autodeco steer my-heads --data stdlib --set 'template="# {command}\\n{prompt}"'
     """
     with reported(as_json=as_json):
-        from hanol import decoding, training
+        from hanol import autodeco, training
 
         recipe = training.with_overrides(
-            decoding.SteeringRecipe, {}, settings, "The recipe of the steering"
+            autodeco.SteeringRecipe, {}, settings, "The recipe of the steering"
         )
         rows = spread(rows_of(data, held_out=False), max_prompts)
         if data == STDLIB:
@@ -56,11 +56,11 @@ def steer(
             rows, test = rows[:-num_held_out], rows[-num_held_out:]
         wrapped, tokenizer = open_heads(model, base_model, fresh=False)
         with percent_bar("training", as_json) as report:
-            heads = decoding.train_steering(
+            heads = autodeco.train_steering(
                 wrapped, tokenizer, rows, recipe, out, resume=resume,
                 on_step=lambda step, line: report(step, recipe.steps, f"loss {line['loss']:.3f}"),
             )  # fmt: skip
-        found = decoding.steering_report(
+        found = autodeco.steering_report(
             wrapped, tokenizer, test, template=recipe.template, max_length=recipe.max_length
         )
     if as_json:

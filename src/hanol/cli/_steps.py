@@ -14,8 +14,9 @@ from rich.padding import Padding
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from hanol.research import Event, RunView
+    from hanol.research import RunView
     from hanol.retrieval import Library
+    from hanol.runs import Event
 
 _LINES = 3  # of a result
 
@@ -76,7 +77,7 @@ class Steps:
 
     def show(self, event: "Event") -> None:
         """Print one event: the thought dim, the call in colour, the result in a few lines."""
-        from hanol.research import parse_turn
+        from hanol.tools import parse_turn
 
         if event.type == "model_answered":
             if event.purpose not in ("turn", "forced_answer"):

@@ -10,8 +10,8 @@ from hanol.cli._agent import index_first
 
 if TYPE_CHECKING:
     from hanol.cli._options import Split
-    from hanol.research import Tool
     from hanol.retrieval import Library
+    from hanol.tools import Tool
     from hanol.worlds import Encyclopedia
 
 
@@ -35,8 +35,9 @@ def opened_subject(
     source: str, index: Path | None, place: Path, entities: int, split: "Split"
 ) -> Iterator[Subject]:
     """Open a folder, indexing it first if nobody has, or make a world with its pages in `place`."""
-    from hanol.research import WorldEnvironment, world_seed
+    from hanol.agent_training import WorldEnvironment
     from hanol.retrieval import Library
+    from hanol.synthesis import world_seed
 
     seed = world_seed(source)
     if seed is None:

@@ -49,12 +49,12 @@ def train(
     Example: hanol autodeco train tiny --data stdlib --verify python:body --set cached=true
     """
     with reported(as_json=as_json):
-        from hanol import decoding, training
+        from hanol import autodeco, training
 
         recipe = training.with_overrides(
-            decoding.HeadsRecipe, {}, settings, "The recipe of the heads"
+            autodeco.HeadsRecipe, {}, settings, "The recipe of the heads"
         )
-        verifier = None if verify is None else decoding.parse_verifier(verify)
+        verifier = None if verify is None else autodeco.parse_verifier(verify)
         own = out / "answers.jsonl"
         if not resume and (own.exists() or any(out.glob("checkpoint-*"))):
             # Said before an hour of sampling, which would replace the answers of that run.
@@ -65,10 +65,10 @@ def train(
         rows = spread(rows_of(data, held_out=False), max_prompts)
         wrapped, tokenizer = open_heads(model, base_model, fresh=True)
         if verifier is not None and resume and own.exists():
-            rows = decoding.read_rows(own)
+            rows = autodeco.read_rows(own)
         elif verifier is not None:
             with percent_bar("sampling", as_json) as report:
-                sampled = decoding.rejection_sample(
+                sampled = autodeco.rejection_sample(
                     wrapped, tokenizer, rows, verifier, num_samples, keep=keep,
                     max_new_tokens=max_new_tokens, seed=recipe.seed, on_progress=report,
                 )  # fmt: skip
@@ -84,9 +84,9 @@ def train(
                     "There is no right answer to train on. Ask for more with `-n` or "
                     "`--max-new-tokens`, or train on given completions without `--verify`."
                 )
-            decoding.write_rows(rows, own)
+            autodeco.write_rows(rows, own)
         turns = [turn for row in rows for turn in row.turns]
-        tokens = decoding.tokenize(turns, tokenizer, max_length)
+        tokens = autodeco.tokenize(turns, tokenizer, max_length)
         if tokens.num_empty or tokens.num_too_long:
             typer.echo(
                 f"left out: {tokens.num_empty:,} rows without a completion, "
@@ -94,7 +94,7 @@ def train(
                 err=True,
             )
         with percent_bar("training", as_json) as report:
-            result = decoding.train_heads(
+            result = autodeco.train_heads(
                 wrapped, tokens.rows, recipe, out, resume,
                 on_step=lambda step, line: report(step, recipe.steps, f"loss {line['loss']:.3f}"),
             )  # fmt: skip

@@ -16,7 +16,7 @@ from hanol.cli._examine import kind_name
 from hanol.cli._stage_view import StageView
 
 if TYPE_CHECKING:
-    from hanol.research import ResearcherRecipe, StageResult
+    from hanol.agent_training import ResearcherRecipe, StageResult
 
 
 class TrainingView:

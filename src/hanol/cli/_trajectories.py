@@ -24,7 +24,8 @@ from hanol.cli._report import reported
 from hanol.cli._subject import Subject, opened_subject
 
 if TYPE_CHECKING:
-    from hanol.research import Attempt, KnowledgeGraph, SynthQuestion
+    from hanol.agent_training import Attempt
+    from hanol.synthesis import KnowledgeGraph, SynthQuestion
 
 
 def trajectories(
@@ -60,7 +61,7 @@ def trajectories(
     Example: hanol synth trajectories encyclopedia:7 questions.jsonl --model expert --n 1
     """
     with reported(as_json=as_json):
-        from hanol.research import _synthesis as synthesis
+        from hanol import synthesis
 
         found = synthesis.read_questions(file)
         place = out or file.parent / "trajectories"
@@ -96,19 +97,19 @@ class _Trajectories:
         model: str,
         concurrency: int,
     ) -> None:
+        from hanol import agent_training
         from hanol.engines import open_engine
-        from hanol.research import _synthesis as synthesis
 
         self._questions, self._library, self._world = questions, subject.library, subject.world
         self._place, self._concurrency = place, concurrency
         if self._world is not None and model == "expert":
-            self._engine = synthesis.world_expert(self._world, questions)
+            self._engine = agent_training.world_expert(self._world, questions)
         else:
             self._engine = open_engine(model)
 
     def is_right(self, question: "SynthQuestion", text: str) -> bool:
         """By the world where there is one: it knows other names and ways to write numbers."""
-        from hanol.research import world_question
+        from hanol.synthesis import world_question
 
         if self._world is None:
             return question.is_right(text)
@@ -116,13 +117,13 @@ class _Trajectories:
 
     def all(self, options: dict[str, Any]) -> "tuple[list[Attempt], list[dict[str, Any]]]":
         """Every run, and the reasoning rows: from the runs in worlds, else the model is asked."""
-        from hanol.research import _synthesis as synthesis
+        from hanol import agent_training, synthesis
 
         total = len(self._questions) * options["attempts"]
 
         async def run() -> "tuple[list[Attempt], list[dict[str, Any]]]":
             try:
-                tried = await synthesis.asynthesize_trajectories(
+                tried = await agent_training.asynthesize_trajectories(
                     self._questions,
                     self._library,
                     self._engine,
@@ -133,11 +134,11 @@ class _Trajectories:
                     **options,
                 )
                 if self._world is not None:  # models of a world know no other instructions
-                    return tried, synthesis.reasoning_rows(tried)
+                    return tried, agent_training.reasoning_rows(tried)
                 log = self._place / "replies.jsonl"
                 replies = synthesis.Replies(self._engine, log, concurrency=self._concurrency)
                 seed = options["seed"]
-                return tried, await synthesis.areason(
+                return tried, await agent_training.areason(
                     self._questions, self._library, replies, seed=seed
                 )
             finally:
@@ -148,18 +149,18 @@ class _Trajectories:
 
     def write(self, tried: "list[Attempt]", reasoned: list[dict[str, Any]]) -> dict[str, Any]:
         """Write everything, and say how much there is."""
-        from hanol.research import _synthesis as synthesis
+        from hanol import agent_training, synthesis
         from hanol.research import write_official_runs
 
         rows = {
-            "planning": synthesis.planning_rows(tried),
+            "planning": agent_training.planning_rows(tried),
             "reasoning": reasoned,
-            "decision": synthesis.decision_rows(tried),
+            "decision": agent_training.decision_rows(tried),
         }
-        sft = synthesis.trajectory_rows(tried)
+        sft = agent_training.trajectory_rows(tried)
         names = ("trajectories.jsonl", "sft.jsonl", "midtrain.jsonl")
         official, conversations, steps = (self._place / name for name in names)
-        write_official_runs(official, synthesis.official_lines(tried))
+        write_official_runs(official, agent_training.official_lines(tried))
         synthesis.write_rows(conversations, sft)
         synthesis.write_rows(steps, [row for kind in rows.values() for row in kind])
         right = [attempt for attempt in tried if attempt.is_right]
@@ -188,7 +189,7 @@ def _made_of(file: Path, source: str, entities: int, split: Split) -> tuple[int,
 
 def _known_graph(subject: Subject, file: Path) -> "KnowledgeGraph | None":
     """The facts that the questions can be checked against."""
-    from hanol.research import KnowledgeGraph, world_graph
+    from hanol.synthesis import KnowledgeGraph, world_graph
 
     if subject.world is not None:
         return world_graph(subject.world, subject.library)
@@ -205,7 +206,7 @@ def _sampling(is_world: bool, temperature: float | None) -> dict[str, Any]:
 
 
 def _budget(mode: str, calls: int) -> Any:
-    from hanol.research import Budget
+    from hanol.runs import Budget
 
     return Budget(model_calls=calls, **({"context_tokens": 32 * 1024} if mode == "resum" else {}))
 

@@ -99,12 +99,12 @@ def _load(spec: str, dtype: "torch.dtype | None") -> "Loaded":
     # Looked at first: importing what heads need takes a second.
     if config.exists() and json.loads(config.read_text("utf-8")).get("model_type") != "autodeco":
         return models.load(spec, dtype=dtype)
-    from hanol import decoding
+    from hanol import autodeco
 
-    if models.load_config(spec).model_type != decoding.AutoDecoConfig.model_type:
+    if models.load_config(spec).model_type != autodeco.AutoDecoConfig.model_type:
         return models.load(spec, dtype=dtype)
-    model = decoding.AutoDecoForCausalLM.from_pretrained(spec, dtype=dtype)
-    return models.Loaded(model, decoding.load_tokenizer(spec))
+    model = autodeco.AutoDecoForCausalLM.from_pretrained(spec, dtype=dtype)
+    return models.Loaded(model, autodeco.load_tokenizer(spec))
 
 
 def _panel(model: str, sample: "Generation", cache: "CacheSize") -> None:

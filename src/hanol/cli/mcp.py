@@ -25,8 +25,8 @@ def mcp(
     with reported():
         import asyncio
 
-        from hanol.research import PythonInterpreter, local_tools, serve_mcp
         from hanol.retrieval import Library
+        from hanol.tools import PythonInterpreter, local_tools, serve_mcp
 
         with Library.open(folder, index=place) as library:
             tools = local_tools(library)

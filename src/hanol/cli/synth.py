@@ -28,7 +28,7 @@ def pages(
     """
     with reported(as_json=as_json):
         from hanol.errors import DataError
-        from hanol.research import world_seed
+        from hanol.synthesis import world_seed
         from hanol.worlds import Encyclopedia
 
         if (seed := world_seed(source)) is None:

@@ -14,7 +14,7 @@ from hanol.cli._report import reported
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from hanol.research import ResearcherNeeds, RunResult
+    from hanol.agent_training import ResearcherNeeds, RunResult
     from hanol.training import Needs, TrainingResult
 
 
@@ -82,18 +82,18 @@ def _agent(
     dry_run: bool,
     quiet: bool,
 ) -> "tuple[BaseModel, str]":
-    from hanol import research
+    from hanol import agent_training
     from hanol.cli._training_view import TrainingView
 
-    parsed = research.read_researcher_recipe(recipe, settings)
+    parsed = agent_training.read_researcher_recipe(recipe, settings)
     if dry_run:
-        size = research.researcher_needs(parsed)
+        size = agent_training.researcher_needs(parsed)
         return size, _agent_needs(parsed.name, size)
     if quiet or os.environ.get("RANK", "0") != "0":
-        result = research.train_researcher(parsed, output, resume=resume)
+        result = agent_training.train_researcher(parsed, output, resume=resume)
     else:
         with TrainingView(parsed) as view:
-            result = research.train_researcher(
+            result = agent_training.train_researcher(
                 parsed, output, resume=resume, on_step=view.on_step, on_stage=view.on_stage
             )
     return result, _trained_agent(result)

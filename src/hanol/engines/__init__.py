@@ -29,11 +29,18 @@ def __getattr__(name: str) -> _typing.Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 __all__ = [
     "ChatRequest",
+    "CheckpointEngine",
     "Completion",
+    "EndpointEngine",
     "Engine",
     "Message",
+    "RayEngine",
     "Reply",
     "Role",
     "ScriptedEngine",

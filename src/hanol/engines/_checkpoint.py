@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hanol import decoding, models
+from hanol import autodeco, models
 from hanol.engines._chat import CHATML, ChatTokens
 from hanol.engines._engine import ChatRequest, Completion, Message
 from hanol.engines._job import Job
@@ -91,10 +91,10 @@ class CheckpointEngine(EngineBase):
         """
         wanted = None if dtype is None else models.dtype_named(dtype)
         config = models.load_config(spec, revision=revision)
-        heads = isinstance(config, decoding.AutoDecoConfig)
-        load: Any = decoding.AutoDecoForCausalLM.from_pretrained if heads else models.load_model
+        heads = isinstance(config, autodeco.AutoDecoConfig)
+        load: Any = autodeco.AutoDecoForCausalLM.from_pretrained if heads else models.load_model
         model = load(spec, dtype=wanted, device=device, revision=revision)
-        tokenizer = decoding.load_tokenizer(spec, revision=revision)
+        tokenizer = autodeco.load_tokenizer(spec, revision=revision)
         return cls(model, tokenizer, name=name or spec, **options)
 
     async def complete(self, request: ChatRequest) -> Completion:

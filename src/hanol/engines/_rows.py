@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hanol.engines._layers import (
+from hanol.engines._layers import (  # fmt: skip
     Contents,
     Ends,
     chunk_cache,
     contents,
     has_own_mask,
     step_cache,
-)  # fmt: skip
+)
 
 _ROOM = 64  # tokens that a longest row may grow before buffers are laid out anew
 

@@ -15,9 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hanol.decoding import AutoDecoForCausalLM
+from hanol.autodeco import AutoDecoForCausalLM
 from hanol.engines._chat import common_prefix
-from hanol.engines._draw import draw
 from hanol.engines._engine import Completion
 from hanol.engines._job import Job
 from hanol.engines._layers import Contents, is_known, is_recurrent
@@ -25,6 +24,7 @@ from hanol.engines._prefixes import Prefix, PrefixStore
 from hanol.engines._rows import OneRow, Rows
 from hanol.engines._stream import Decoder, TextStream
 from hanol.errors import EngineError
+from hanol.sampling import draw
 
 _log = logging.getLogger(__name__)
 _CHUNK = 512  # prompt tokens that pass at once

@@ -15,7 +15,7 @@ from typing import Any
 
 from hanol.errors import DataError, UnknownNameError
 from hanol.evaluation._evaluate import Question
-from hanol.evaluation._rows import read_rows
+from hanol.files import read_rows
 
 # A question set of one's own, or a file that was brought into this form.
 _QUESTION = ("question", "Question", "problem", "prompt", "Prompt")

@@ -7,8 +7,7 @@ from typing import Any
 
 from hanol.errors import DataError
 from hanol.evaluation._judge import Judge, Verdict
-from hanol.evaluation._metrics import Metric
-from hanol.evaluation._scores import Interval, intervals, run_scores
+from hanol.scoring import Interval, Metric, intervals, run_scores
 
 Answers = Mapping[str, str | None]
 

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from hanol.errors import DataError
-from hanol.evaluation._scores import Interval, resample_weights
+from hanol.scoring import Interval, resample_weights
 
 _EFFORT = (
     "model_calls",

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hanol.research._events import RunEnded
+from hanol.runs import RunEnded
 
 CITED = re.compile(r"\[(\d+(?:\s*[-–—,;、]\s*\d+)*)\]")  # [3], [1, 2], [1-3]
 SYMBOLS = {"unsupported": "≠", "invented": "✗", "uncited": "○"}  # of the sentences to look at

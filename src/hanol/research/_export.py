@@ -9,7 +9,9 @@ from typing import Any
 
 from hanol.engines import Message
 from hanol.errors import ResearchError
-from hanol.research._events import (
+from hanol.research._official import OfficialRun
+from hanol.research._replay import transcript
+from hanol.runs import (
     Event,
     ModelAnswered,
     RunEnded,
@@ -18,9 +20,7 @@ from hanol.research._events import (
     ToolReturned,
     TurnRejected,
 )
-from hanol.research._replay import transcript
-from hanol.research._samples import OfficialRun
-from hanol.research._turn import parse_turn
+from hanol.tools import parse_turn
 
 _NO_ANSWER = "No answer found."
 # The official script knows no limit of money: such a run reads as one that used up its calls.

@@ -13,12 +13,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hanol.engines import Message
-from hanol.research._budget import Budget, Spent
 from hanol.research._context import cut
-from hanol.research._events import Event, ReportUpdated, RunEnded, ToolReturned
 from hanol.research._run import BudgetSpent, Run, Sampling, forced_answer
-from hanol.research._tool import Observation
 from hanol.retrieval import Source
+from hanol.runs import Budget, Event, ReportUpdated, RunEnded, Spent, ToolReturned
+from hanol.tools import Observation
 
 ROLLOUT = "rollout"
 _SAMPLING = Sampling(temperature=0.6, top_p=0.95, presence_penalty=0.0, max_tokens=32_768)

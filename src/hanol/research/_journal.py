@@ -19,11 +19,18 @@ from typing import Any, Self, cast
 
 from hanol.engines import ChatRequest, Completion, Engine, Message
 from hanol.errors import EngineError, ResearchError
-from hanol.research._budget import Budget, Spent
-from hanol.research._events import Event, ModelAnswered, Purpose, RunEnded, ToolReturned
-from hanol.research._log import RunFolder
-from hanol.research._tool import Observation
 from hanol.research._uncertainty import call_uncertainty
+from hanol.runs import (
+    Budget,
+    Event,
+    ModelAnswered,
+    Purpose,
+    RunEnded,
+    RunFolder,
+    Spent,
+    ToolReturned,
+)
+from hanol.tools import Observation
 
 # Not compared between a log and a repetition of it: times, and what was only measured.
 _FREE = {"number", "time", "seconds", "token_counts", "citations", "versions"}

@@ -7,12 +7,11 @@ the last action with its result. Thoughts are not carried over, so prompts do no
 from dataclasses import dataclass
 
 from hanol.engines import Message
-from hanol.research._call import ToolCall
 from hanol.research._context import cut, cut_sentences
-from hanol.research._events import ReportUpdated, TurnRejected
 from hanol.research._prompts import FORCED_ANSWER
 from hanol.research._run import BudgetSpent, Run
-from hanol.research._turn import Turn, render_call
+from hanol.runs import ReportUpdated, TurnRejected
+from hanol.tools import ToolCall, Turn, render_call
 
 _PROMPT = """\
 # Question

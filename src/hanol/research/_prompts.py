@@ -9,8 +9,7 @@ from collections.abc import Iterable
 from datetime import date
 from typing import Literal
 
-from hanol.research._schemas import ToolSchema
-from hanol.research._turn import Turn
+from hanol.tools import ToolSchema, Turn
 
 _ROLE = """\
 You are a deep research assistant. Investigate the question thoroughly, across several sources and \

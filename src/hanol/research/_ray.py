@@ -13,8 +13,9 @@ from typing import Any
 
 from hanol.engines import Engine
 from hanol.errors import DataError, require
-from hanol.research._batch import Results, Row, Task, fixed_date, run_task
+from hanol.research._batch import Results, Row, fixed_date, run_task
 from hanol.retrieval import Library
+from hanol.runs import Task
 
 Workplace = tuple[Library | None, Engine, Mapping[str, Any]]
 

@@ -9,9 +9,9 @@ of replacing it.
 from collections.abc import Awaitable, Callable
 
 from hanol.research._context import Transcript
-from hanol.research._events import Termination
 from hanol.research._prompts import FORCED_ANSWER
 from hanol.research._run import BudgetSpent, Run
+from hanol.runs import Termination
 
 # In our words: what stands at this place in the official code is not published as a format.
 OFFICIAL_ORDER = (

@@ -8,14 +8,12 @@ from typing import Any
 from hanol.engines import ChatRequest, Completion, Engine, Message
 from hanol.errors import ResearchError
 from hanol.research._context import merged
-from hanol.research._events import ContextRestarted, Event, ModelAnswered, RunStarted
 from hanol.research._heavy import synthesize_run
-from hanol.research._log import RunFolder
 from hanol.research._researcher import default_tools, describe, run_events, start_fields
 from hanol.research._run import Run, Settings
-from hanol.research._stream import stream
-from hanol.research._tool import Observation, Tool, ToolContext
 from hanol.retrieval import Library
+from hanol.runs import ContextRestarted, Event, ModelAnswered, RunFolder, RunStarted, stream
+from hanol.tools import Observation, Tool, ToolContext
 
 Path = str | os.PathLike[str]
 

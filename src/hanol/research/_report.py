@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from hanol.errors import HanolError
+from hanol.files import replace_text
 from hanol.research._answer import answer_html
 from hanol.research._checked import MEANINGS, SYMBOLS, Sentence, cited_numbers
-from hanol.research._events import ReportUpdated
-from hanol.research._log import RunFolder
-from hanol.research._turn import parse_turn
 from hanol.research._view import PURPOSES, RunView, counted, duration, surroundings
 from hanol.retrieval import Library, Source
+from hanol.runs import ReportUpdated, RunFolder
+from hanol.tools import parse_turn
 
 _HANGUL = re.compile(r"[\uac00-\ud7a3]")
 
@@ -163,13 +163,6 @@ def _source_markdown(source: Source) -> str:
     place = " ".join(source.address.replace("`", "'").split())  # nothing ends the code span
     head = f"**[{source.number}]** {_inline(source.title)}{page}, `{place}`"
     return f"{head}\n\n{_quoted(_no_html(source.text))}"
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, "utf-8")
-    part.replace(path)
 
 
 def _web(run: RunView) -> set[str]:

@@ -15,18 +15,15 @@ from typing import Any
 
 from hanol.engines import ChatRequest, Engine
 from hanol.errors import ResearchError, require
-from hanol.research._budget import Budget
-from hanol.research._events import Event, Mode, ModelAnswered, RunStarted
 from hanol.research._journal import Journal
-from hanol.research._log import RunFolder
 from hanol.research._markov import markov
 from hanol.research._prompts import system_prompt as default_prompt
 from hanol.research._react import react
 from hanol.research._resum import resum
 from hanol.research._run import Run, Sampling, Settings
-from hanol.research._stream import stream
-from hanol.research._tool import Tool, ToolContext
 from hanol.retrieval import Ledger, Library
+from hanol.runs import Budget, Event, Mode, ModelAnswered, RunFolder, RunStarted, stream
+from hanol.tools import Tool, ToolContext
 
 LOOPS = {"react": react, "markov": markov, "resum": resum}
 _ADDRESS = re.compile(r"(?:https?|doc)://[^\s<>\"')\]]+")
@@ -334,6 +331,6 @@ def default_tools(library: Library | None) -> Sequence[Tool]:
     """The local tools of a library."""
     if library is None:
         raise ResearchError("Without a library there are no local tools. Pass `tools`.")
-    from hanol.research._toolbox import local_tools
+    from hanol.tools import local_tools
 
     return local_tools(library)

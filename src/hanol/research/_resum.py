@@ -4,9 +4,9 @@ import re
 
 from hanol.engines import Message
 from hanol.research._context import Transcript
-from hanol.research._events import ContextRestarted
 from hanol.research._react import opening, react
 from hanol.research._run import Run, Sampling
+from hanol.runs import ContextRestarted
 
 RESTART_SHARE = 0.9
 SUMMARY_TOKENS = 4096

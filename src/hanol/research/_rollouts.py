@@ -11,9 +11,7 @@ from typing import Any, Literal
 
 from hanol.engines import Engine
 from hanol.errors import ResearchError
-from hanol.research._events import Event, Mode, ModelAnswered, RunStarted
 from hanol.research._heavy import Rollout, synthesize_run
-from hanol.research._log import RunFolder
 from hanol.research._replay import afork, aresume, transcript
 from hanol.research._researcher import (
     Researcher,
@@ -23,9 +21,9 @@ from hanol.research._researcher import (
     start_fields,
 )
 from hanol.research._run import Run, Settings
-from hanol.research._stream import stream
-from hanol.research._tool import Tool
 from hanol.retrieval import Library
+from hanol.runs import Event, Mode, ModelAnswered, RunFolder, RunStarted, stream
+from hanol.tools import Tool
 
 # ParallelMuse: the two most uncertain rounds of a full rollout, three continuations of each.
 BRANCH_STEPS = 2

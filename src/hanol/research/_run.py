@@ -10,24 +10,32 @@ from typing import Any, cast
 
 from hanol.engines import ChatRequest, Message
 from hanol.errors import EngineError, HanolError, ResearchError
-from hanol.research._budget import ANSWER_RESERVE, Budget, Spent
-from hanol.research._call import ToolCall
 from hanol.research._context import cut
-from hanol.research._escape import escape_observation, fence_observation
-from hanol.research._events import (
+from hanol.research._journal import Journal, TimeIsUp, printable
+from hanol.research._prompts import FORCED_ANSWER, rejection
+from hanol.retrieval import Ledger, check_citations
+from hanol.runs import (
+    ANSWER_RESERVE,
+    Budget,
     Mode,
     ModelAnswered,
     Purpose,
     RunEnded,
+    Spent,
     Termination,
     ToolReturned,
     TurnRejected,
 )
-from hanol.research._journal import Journal, TimeIsUp, printable
-from hanol.research._prompts import FORCED_ANSWER, rejection
-from hanol.research._tool import Observation, Tool, ToolContext
-from hanol.research._turn import Turn, parse_turn
-from hanol.retrieval import Ledger, check_citations
+from hanol.tools import (
+    Observation,
+    Tool,
+    ToolCall,
+    ToolContext,
+    Turn,
+    escape_observation,
+    fence_observation,
+    parse_turn,
+)
 
 # Both forms, because a tokenizer may join the line end to the tag.
 STOP = ("\n<tool_response>", "<tool_response>")

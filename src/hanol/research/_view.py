@@ -10,7 +10,8 @@ from typing import Any
 
 from hanol.errors import HanolError, ResearchError
 from hanol.research._checked import Sentence, cited_numbers, sentences_of
-from hanol.research._events import (
+from hanol.retrieval import Library, Source
+from hanol.runs import (
     Event,
     ModelAnswered,
     Purpose,
@@ -20,8 +21,7 @@ from hanol.research._events import (
     Termination,
     ToolReturned,
 )
-from hanol.research._turn import parse_turn
-from hanol.retrieval import Library, Source
+from hanol.tools import parse_turn
 
 _CONTEXT_CHARS = 700  # of the page, before and after a passage
 ENDINGS: dict[Termination, str] = {

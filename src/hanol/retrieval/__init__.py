@@ -6,15 +6,13 @@ meaning (an embedder, optional) or both. A `Ledger` numbers what one run retriev
 `check_citations` looks every sentence of an answer up in the passages that it cites.
 """
 
-from hanol.retrieval._address import format_address
-from hanol.retrieval._citations import (
+from hanol.retrieval.citations._citations import (
     CheckedSentence,
     Citation,
     CitationReport,
     check_citations,
 )
-from hanol.retrieval._dense import Embedder, SentenceEmbedder
-from hanol.retrieval._documents import (
+from hanol.retrieval.documents._documents import (
     KINDS,
     Document,
     Page,
@@ -22,10 +20,12 @@ from hanol.retrieval._documents import (
     read_document,
     split_passages,
 )
-from hanol.retrieval._fusion import reciprocal_rank_fusion
-from hanol.retrieval._library import DocumentInfo, Library
-from hanol.retrieval._passage import Ledger, Passage, Source
-from hanol.retrieval._update import FailedFile, FileProgress, IndexReport
+from hanol.retrieval.index._address import format_address
+from hanol.retrieval.index._dense import Embedder, SentenceEmbedder
+from hanol.retrieval.index._fusion import reciprocal_rank_fusion
+from hanol.retrieval.index._library import DocumentInfo, Library
+from hanol.retrieval.index._passage import Ledger, Passage, Source
+from hanol.retrieval.index._update import FailedFile, FileProgress, IndexReport
 
 __all__ = [
     "KINDS",

@@ -9,15 +9,8 @@ from hanol.training._evaluate import bits_per_byte
 from hanol.training._merge import Merged, merge_checkpoints
 from hanol.training._muon import MuonAdamW, orthogonalised, parameter_groups
 from hanol.training._packing import check_no_leak
-from hanol.training._policy import group_advantages, policy_loss, token_weights
 from hanol.training._progress import plot_loss, read_metrics
-from hanol.training._recipe import (
-    DataSection,
-    Recipe,
-    read_recipe,
-    recipe_content,
-    with_overrides,
-)
+from hanol.training._recipe import DataSection, Recipe, read_recipe, recipe_content, with_overrides
 from hanol.training._run import Needs, TrainingResult, needs, train
 from hanol.training._trainer import AtomicCheckpoints, last_checkpoint, learning_rate
 
@@ -33,7 +26,6 @@ __all__ = [
     "bits_per_byte",
     "check_no_leak",
     "documents",
-    "group_advantages",
     "is_held_out",
     "last_checkpoint",
     "learning_rate",
@@ -42,11 +34,9 @@ __all__ = [
     "orthogonalised",
     "parameter_groups",
     "plot_loss",
-    "policy_loss",
     "read_metrics",
     "read_recipe",
     "recipe_content",
-    "token_weights",
     "train",
     "with_overrides",
 ]

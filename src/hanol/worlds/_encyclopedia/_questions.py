@@ -16,13 +16,7 @@ from typing import NamedTuple
 
 from hanol.worlds._encyclopedia._descriptions import Clause, Descriptions, Level
 from hanol.worlds._encyclopedia._graph import Entity, Triple
-from hanol.worlds._encyclopedia._schema import (
-    ASK_ENTITY,
-    ASK_ONE,
-    ASK_SET,
-    BY_NAME,
-    EntityType,
-)
+from hanol.worlds._encyclopedia._schema import ASK_ENTITY, ASK_ONE, ASK_SET, BY_NAME, EntityType
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,62 @@
+"""Agent training: research agents, trained in the loop that serves a user, stage by stage.
+
+Rollouts in a `ResearchEnvironment` are learned from; a recipe names the stages.
+"""
+
+from hanol.agent_training._actions import areason, decision_rows, planning_rows, reasoning_rows
+from hanol.agent_training._agent_model import ResearcherNeeds, researcher_needs
+from hanol.agent_training._environment import ResearchEnvironment, WorldEnvironment
+from hanol.agent_training._examination import Examination, examine
+from hanol.agent_training._expert import Expert
+from hanol.agent_training._recipe import ResearcherRecipe, SftSettings, read_researcher_recipe
+from hanol.agent_training._rows import expert_rows
+from hanol.agent_training._sft import SftRow, train_sft
+from hanol.agent_training._simulate import ResultCache, SteadyTool, UnreliableTool
+from hanol.agent_training._skills import SkillRate, Skills, measure_skills, skill_rates, visit_rates
+from hanol.agent_training._stages import RunResult, StageResult
+from hanol.agent_training._tokenizer import encyclopedia_tokenizer
+from hanol.agent_training._train import train_researcher
+from hanol.agent_training._trajectories import (
+    Attempt,
+    asynthesize_trajectories,
+    official_lines,
+    trajectory_rows,
+)
+from hanol.agent_training._world_expert import world_expert
+
+__all__ = [
+    "Attempt",
+    "Examination",
+    "Expert",
+    "ResearchEnvironment",
+    "ResearcherNeeds",
+    "ResearcherRecipe",
+    "ResultCache",
+    "RunResult",
+    "SftRow",
+    "SftSettings",
+    "SkillRate",
+    "Skills",
+    "StageResult",
+    "SteadyTool",
+    "UnreliableTool",
+    "WorldEnvironment",
+    "areason",
+    "asynthesize_trajectories",
+    "decision_rows",
+    "encyclopedia_tokenizer",
+    "examine",
+    "expert_rows",
+    "measure_skills",
+    "official_lines",
+    "planning_rows",
+    "read_researcher_recipe",
+    "reasoning_rows",
+    "researcher_needs",
+    "skill_rates",
+    "train_researcher",
+    "train_sft",
+    "trajectory_rows",
+    "visit_rates",
+    "world_expert",
+]

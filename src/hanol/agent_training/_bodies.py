@@ -1,0 +1,179 @@
+"""What the stages of a recipe do, one function a kind."""
+
+import asyncio
+import json
+import random
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from hanol import models
+from hanol.agent_training._agent_model import starting_model
+from hanol.agent_training._arena import attempts_of, engine_of, glance
+from hanol.agent_training._recipe import GrpoStage, MergeStage, RejectStage, SftSettings, SftStage
+from hanol.agent_training._rows import stage_rows
+from hanol.agent_training._sft import train_sft
+from hanol.agent_training._skill_chart import plot_skills
+from hanol.agent_training._stages import CHECKPOINT, TRAJECTORIES, Body, Facts, StageRun
+from hanol.engines import Engine
+from hanol.errors import DataError
+from hanol.files import replace_text
+from hanol.research import segments
+from hanol.rl import GrpoSettings, GrpoTrainer, Rollout
+from hanol.training import merge_checkpoints
+
+
+def learn(run: StageRun) -> Facts:
+    """Mid-training and supervised fine-tuning."""
+    stage = run.stage
+    assert isinstance(stage, SftStage)
+    model, tokenizer = _model(run)
+    rows = stage_rows(run, tokenizer)
+    tokens = stage.tokens
+    if tokens is None:
+        tokens = max(1, round((stage.epochs or 1) * sum(len(row.input_ids) for row in rows)))
+    same = SftSettings.model_fields.keys() & SftStage.model_fields.keys()
+    values = {name: getattr(stage, name) for name in same}
+    values |= {"tokens": tokens, "seed": run.recipe.seed + stage.seed}
+    every = run.recipe.eval.every
+    run.on_step({"total": tokens})
+    result = train_sft(
+        model,
+        tokenizer,
+        rows,
+        SftSettings(**values, **({} if every is None else {"eval_tokens": every})),
+        run.folder,
+        resume=run.is_begun,
+        on_step=run.on_step,
+        on_eval=None if every is None else lambda seen: glance(run, model, tokenizer),
+    )
+    plot_skills(run.folder)
+    models.save(model, run.folder / CHECKPOINT, tokenizer)
+    return {
+        "steps": result.steps,
+        "tokens": result.tokens,
+        "rows": result.rows,
+        "left_out": result.left_out,
+    }
+
+
+def reject(run: StageRun) -> Facts:
+    """Keep the trajectories that ended in the right answer.
+
+    Raises:
+        DataError: There are none.
+    """
+    stage = run.stage
+    assert isinstance(stage, RejectStage)
+    seed = run.recipe.seed + stage.seed
+    engine = engine_of(stage.engine or run.recipe.engine, run.start or run.recipe.model.checkpoint)
+    rollouts = asyncio.run(_attempted(run, stage, engine, seed))
+    kept = list(_right_ones(rollouts, stage.per_question))
+    random.Random(f"keep {seed}").shuffle(kept)  # noqa: S311 - an order, no secret
+    kept = kept[: stage.keep]
+    if not kept:
+        raise DataError(
+            f"None of {len(rollouts)} attempts of stage {stage.name!r} was right, so there is "
+            "nothing to keep. Let it try easier questions, or train longer before."
+        )
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for rollout in kept for row in rollout]
+    replace_text(run.folder / TRAJECTORIES, "".join(lines))
+    return {
+        "attempts": len(rollouts),
+        "right": sum(bool(rollout.reward) for rollout in rollouts),
+        "broken": sum(rollout.reward is None for rollout in rollouts),
+        "kept": len(kept),
+    }
+
+
+def reinforce(run: StageRun) -> Facts:
+    """Reinforcement learning in the environment."""
+    stage = run.stage
+    assert isinstance(stage, GrpoStage)
+    model, tokenizer = _model(run)
+    values = {name: getattr(stage, name) for name in GrpoSettings.model_fields}
+    settings = GrpoSettings(**{**values, "seed": run.recipe.seed + stage.seed})
+    with attempts_of(run, stage, stage.mode) as (environment, tasks):
+        trainer = GrpoTrainer(model, tokenizer, environment, tasks, run.folder, settings)
+        last = trainer.train(run.on_step)
+    models.save(models.load_model(last), run.folder / CHECKPOINT, tokenizer)
+    return {"steps": settings.steps}
+
+
+def merge(run: StageRun) -> Facts:
+    """The average of models of earlier stages."""
+    stage = run.stage
+    assert isinstance(stage, MergeStage)
+    target = run.folder / CHECKPOINT
+    if not target.exists():  # else it is there whole: the process was killed after it
+        parents = [run.folders[name] / CHECKPOINT for name in stage.of]
+        merge_checkpoints(parents, stage.weights, target)
+    return {"of": list(stage.of)}
+
+
+BODIES: dict[str, Body] = {
+    "midtrain": learn,
+    "sft": learn,
+    "reject": reject,
+    "grpo": reinforce,
+    "merge": merge,
+}
+
+
+def _model(run: StageRun) -> models.Loaded:
+    if run.start is None:
+        return starting_model(run.recipe)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return models.load(run.start, dtype=torch.float32, device=device)
+
+
+async def _attempted(run: StageRun, stage: RejectStage, engine: Engine, seed: int) -> list[Rollout]:
+    """All attempts; those of a process that was killed are read back from their logs."""
+    found: list[Rollout] = []
+    counts = {"attempts": 0, "right": 0}
+
+    def count(rollout: Rollout) -> None:
+        counts["attempts"] += 1
+        counts["right"] += bool(rollout.reward)
+        run.on_step({**counts, "total": stage.pool * stage.attempts})
+
+    try:
+        for mode, share in stage.modes.by_mode.items():
+            with attempts_of(run, stage, mode) as (environment, tasks):
+                rng = random.Random(f"{mode} {seed}")  # noqa: S311 - a choice, no secret
+                chosen = rng.sample(tasks, max(1, round(share * len(tasks))))
+                found += await environment.rollouts(
+                    engine,
+                    [task for task in chosen for _ in range(stage.attempts)],
+                    # Calls of one attempt count on from its seed.
+                    seeds=[seed + 1_000 * i for _ in chosen for i in range(stage.attempts)],
+                    concurrency=stage.concurrency,
+                    folder=run.folder / "attempts" / mode,
+                    on_rollout=count,
+                )
+    finally:
+        await engine.aclose()
+    return found
+
+
+def _right_ones(rollouts: Iterable[Rollout], most: int) -> Iterable[list[dict[str, Any]]]:
+    """The right attempts as conversations to learn from, at most so many of a question."""
+    counts: Counter[str] = Counter()
+    for rollout in rollouts:
+        name = rollout.task.id
+        if not rollout.reward or not rollout.has_answer or counts[name] == most:
+            continue
+        yield [
+            {
+                "messages": [
+                    *(message.to_dict() for message in segment.messages),
+                    {"role": "assistant", "content": segment.completion},
+                ],
+                "kind": "trajectory",
+                "id": f"{name}.{counts[name]}.{number}",
+            }
+            for number, segment in enumerate(segments(rollout.events))
+        ]
+        counts[name] += 1

@@ -1,0 +1,343 @@
+"""The environment of training: the agent itself, run by a policy that is an engine.
+
+A rollout is a run of `Researcher`: the same parser, tools, modes and budgets that serve a user.
+What is added is the record of the sampled tokens, and a reward. What the policy does wrong costs it
+reward; what breaks around it (engine, tool, reward function) makes a rollout without one, because
+nothing can be learned from that.
+"""
+
+import asyncio
+import hashlib
+import logging
+import math
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import date
+from numbers import Real
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from hanol.agent_training._pages import indexed_pages
+from hanol.agent_training._recorder import Recorder
+from hanol.agent_training._simulate import LentTool
+from hanol.engines import Engine
+from hanol.errors import DataError, ResearchError, UnknownNameError
+from hanol.research import (
+    Researcher,
+    Run,
+    Sampling,
+    Settings,
+    announced,
+    default_tools,
+    run_events,
+    start_fields,
+)
+from hanol.retrieval import Library
+from hanol.rl import Rollout
+from hanol.runs import Budget, Event, Mode, RunEnded, RunFolder, Task
+from hanol.tools import Tool, compact_tools
+
+if TYPE_CHECKING:
+    from hanol.worlds import Encyclopedia, Question  # brings torch
+
+Reward = Callable[[Task, str | None], float]
+
+_log = logging.getLogger(__name__)
+
+
+class ResearchEnvironment:
+    """Questions over documents, answered by a policy and rewarded.
+
+    Two limits end a rollout that would go on for ever. A limit of the budget is the policy's to
+    respect: the run ends without an answer of its own, and the reward is that of what it has.
+    `timeout_s` is for what hangs around the policy: such a rollout has no reward. It cannot stop a
+    tool that blocks the thread of the loop.
+
+    Args:
+        library: The documents; None for tools that need none.
+        reward: Of the answer, None where there is none; must be finite. Told apart by `task`.
+        tools: What may be called; None takes the local tools of the library. They are shared by
+            all rollouts, so what they remember of one must not show in another.
+        mode: See `Researcher`.
+        budget: Limits of one rollout; None takes those of the mode's paper.
+        sampling: How turns are drawn; None as the paper does.
+        timeout_s: Seconds of the clock for one rollout; None for no limit.
+        system_prompt: None takes ours, with the tools' schemas and the date.
+        today: Date in the system prompt; None is today's, or that of a run that is gone on with.
+
+    Raises:
+        ResearchError: There are neither tools nor documents.
+    """
+
+    def __init__(
+        self,
+        library: Library | None,
+        reward: Reward,
+        *,
+        tools: Sequence[Tool] | None = None,
+        mode: Mode = "react",
+        budget: Budget | None = None,
+        sampling: Sampling | None = None,
+        timeout_s: float | None = None,
+        system_prompt: str | None = None,
+        today: date | None = None,
+    ) -> None:
+        self.library = library
+        self.tools = default_tools(library) if tools is None else tools
+        self._reward = reward
+        self._timeout_s = timeout_s
+        self._today = today
+        self.mode, self.sampling = mode, sampling or Sampling()
+        self._budget, self._system_prompt = budget, system_prompt
+        self._prepared: dict[tuple[int | None, date], tuple[Settings, str]] = {}
+
+    async def rollout(
+        self,
+        engine: Engine,
+        task: Task,
+        *,
+        seed: int = 0,
+        run_folder: str | os.PathLike[str] | None = None,
+    ) -> Rollout:
+        """One attempt at a question.
+
+        Whatever goes wrong in it is told by `Rollout.problem`, and logged. With a folder nothing is
+        lost by that: the same call goes on from the last event, and a run that has ended is read
+        back, with its turns, without any call.
+
+        Args:
+            engine: The policy. Its turns are in the rollout if it tells token ids and
+                log-probabilities; endpoints do not, and their rollouts have none.
+            task: The question.
+            seed: Of the sampling, and of what tools leave to chance.
+            run_folder: Where the log and the turns are kept; None keeps neither.
+
+        Raises:
+            ResearchError: There is no such mode, two tools have one name, or the folder has another
+                run, or one that is damaged or in use.
+        """
+        folder = None if run_folder is None else RunFolder(run_folder)
+        is_begun = folder is not None and folder.exists
+        recorder = Recorder(engine, None if folder is None else folder.path)
+        today = self._today
+        if today is None and folder is not None and is_begun:
+            today = date.fromisoformat(folder.started().settings["today"])
+        settings, system = self._shared(recorder, today or date.today())
+        settings = replace(settings, seed=seed)
+        events: list[Event] = []
+        reward, problem = None, None
+        try:
+            async with asyncio.timeout(self._timeout_s) as limit:
+                async for event in self._events(recorder, task, settings, system, folder):
+                    events.append(event)
+            reward = self._reward_of(task, events[-1])
+        except Exception as err:
+            if is_begun and isinstance(err, ResearchError):
+                raise
+            problem = f"{type(err).__name__}: {err}"
+            if isinstance(err, TimeoutError) and limit.expired():
+                problem = f"It had not ended after {self._timeout_s} s."
+            _log.warning("Rollout of task %r, seed %d, is left out. %s", task.id, seed, problem)
+        return Rollout(task, tuple(events), recorder.turns, reward, problem)
+
+    async def rollouts(
+        self,
+        engine: Engine,
+        tasks: Sequence[Task],
+        *,
+        seeds: Sequence[int],
+        concurrency: int,
+        folder: str | os.PathLike[str] | None = None,
+        on_rollout: Callable[[Rollout], None] | None = None,
+    ) -> list[Rollout]:
+        """One attempt at each of many questions; a question may occur with several seeds.
+
+        Args:
+            engine: The policy.
+            tasks: The questions.
+            seeds: One for each task.
+            concurrency: Rollouts at once, at least 1.
+            folder: Of the run folders, `<task>/<seed>` each; None keeps none.
+            on_rollout: Told of each as it ends. What it raises stops all of them.
+
+        Returns:
+            The rollouts, in the order of the tasks.
+
+        Raises:
+            DataError: Seeds do not fit the tasks, or two rollouts would share a folder.
+            ResearchError: See `rollout`.
+        """
+        _check_batch(tasks, seeds, concurrency, folder)
+        found: dict[int, Rollout] = {}
+        waiting = iter(enumerate(zip(tasks, seeds, strict=True)))
+
+        async def work() -> None:
+            for place, (task, seed) in waiting:
+                run_folder = None if folder is None else rollout_folder(folder, task, seed)
+                rollout = await self.rollout(engine, task, seed=seed, run_folder=run_folder)
+                found[place] = rollout
+                if on_rollout is not None:
+                    on_rollout(rollout)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(concurrency, len(tasks))):
+                    group.create_task(work())
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+        return [found[place] for place in range(len(tasks))]
+
+    async def _events(
+        self,
+        recorder: Recorder,
+        task: Task,
+        settings: Settings,
+        system: str,
+        folder: RunFolder | None,
+    ) -> AsyncIterator[Event]:
+        """The run, as `Researcher.aask` makes it, with the recorder listening."""
+        question = announced(task.question, task.files)
+        started = start_fields(question, settings, system, recorder.name, self.library)
+        tools = [LentTool(tool, settings.seed) for tool in self.tools]
+
+        def begin(run: Run) -> None:
+            for tool in tools:
+                tool.spent = run.spent
+
+        async for event in run_events(
+            started,
+            settings=settings,
+            engine=recorder,
+            tools=tools,
+            library=self.library,
+            folder=folder,
+            on_request=recorder.took,
+            on_run=begin,
+        ):
+            yield event
+
+    def _shared(self, engine: Engine, today: date) -> tuple[Settings, str]:
+        """Settings and system prompt of all rollouts; to check the tools takes as long as one."""
+        key = (engine.context_window, today)
+        if key not in self._prepared:
+            researcher = Researcher(
+                self.library,
+                engine,
+                mode=self.mode,
+                budget=self._budget,
+                tools=self.tools,
+                system_prompt=self._system_prompt,
+                today=today,
+                sampling=self.sampling,
+                logprobs=True,
+            )
+            self._prepared[key] = researcher.settings, researcher.system
+        return self._prepared[key]
+
+    def _reward_of(self, task: Task, last: Event) -> float:
+        assert isinstance(last, RunEnded)
+        reward = self._reward(task, last.answer)
+        if not isinstance(reward, Real) or not math.isfinite(reward):
+            raise DataError(
+                f"The reward of the answer {last.answer!r} is {reward!r}, but must be a finite "
+                "number."
+            )
+        return float(reward)
+
+
+class WorldEnvironment(ResearchEnvironment):
+    """The questions of an encyclopedia: its pages in a real index, 1.0 for the right answer.
+
+    Args:
+        world: The world.
+        folder: Of its pages and their index, written where nothing is there yet; None makes a
+            temporary one, which `close` deletes.
+        tools: Makes the tools for the library.
+        options: As for `ResearchEnvironment`: `mode`, `budget`, `sampling`, `timeout_s`,
+            `system_prompt`, `today`.
+
+    Raises:
+        LibraryError: The folder holds something else than the pages of this world.
+
+    Example:
+        >>> with WorldEnvironment(world) as environment:  # doctest: +SKIP
+        ...     [task] = environment.tasks(world.questions(1))
+        ...     rollout = asyncio.run(environment.rollout(engine, task))
+    """
+
+    def __init__(
+        self,
+        world: "Encyclopedia",
+        folder: str | os.PathLike[str] | None = None,
+        *,
+        tools: Callable[[Library], Sequence[Tool]] = compact_tools,
+        **options: Any,
+    ) -> None:
+        self.world = world
+        self._questions: dict[str, Question] = {}
+        with ExitStack() as stack:
+            if folder is None:
+                root = stack.enter_context(tempfile.TemporaryDirectory(prefix="hanol-world-"))
+                folder = Path(root) / "pages"
+            library = stack.enter_context(indexed_pages(world, Path(folder)))
+            super().__init__(library, self._is_right, tools=tools(library), **options)
+            self._open = stack.pop_all()
+
+    def task(self, question: "Question") -> Task:
+        """A question of the world as a task; the same question has the same id in any process."""
+        world = self.world
+        text = f"{world.split} {world.num_entities} {world.seed} {question.text} {question.triples}"
+        name = hashlib.sha256(text.encode()).hexdigest()[:16]
+        self._questions[name] = question
+        answers = sorted(question.answers)
+        return Task(name, question.text, answers if len(answers) > 1 else answers[0])
+
+    def tasks(self, questions: Sequence["Question"]) -> list[Task]:
+        """As `task`, for many."""
+        return [self.task(question) for question in questions]
+
+    def question(self, task: Task) -> "Question":
+        """The question that a task was made from.
+
+        Raises:
+            UnknownNameError: This environment made no such task.
+        """
+        if (question := self._questions.get(task.id)) is None:
+            raise UnknownNameError("task of this world", task.id, list(self._questions)[:8])
+        return question
+
+    def close(self) -> None:
+        """Close the index, and delete it with its pages if it was temporary."""
+        self._open.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _is_right(self, task: Task, answer: str | None) -> float:
+        return float(answer is not None and self.world.is_right(self.question(task), answer))
+
+
+def rollout_folder(folder: str | os.PathLike[str], task: Task, seed: int) -> Path:
+    """Where `rollouts` keeps one of its rollouts."""
+    return Path(folder) / task.folder_name / str(seed)
+
+
+def _check_batch(
+    tasks: Sequence[Task], seeds: Sequence[int], concurrency: int, folder: object
+) -> None:
+    if len(seeds) != len(tasks):
+        raise DataError(f"There are {len(tasks)} tasks, but {len(seeds)} seeds. Give one for each.")
+    if concurrency < 1:
+        raise DataError(f"`concurrency` is {concurrency}, but must be at least 1.")
+    places = {(task.folder_name, seed) for task, seed in zip(tasks, seeds, strict=True)}
+    if folder is not None and len(places) < len(tasks):
+        raise DataError(
+            "Two rollouts have the same task and the same seed, so they would share a run folder. "
+            "Give each its own seed."
+        )

@@ -1,0 +1,147 @@
+"""How well a model answers questions about an encyclopedia that it has never seen."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from pydantic import BaseModel, Field
+
+from hanol.agent_training._environment import WorldEnvironment
+from hanol.agent_training._skills import Skills, measure_skills, skill_rates
+from hanol.engines import Engine
+from hanol.research import GREEDY, Sampling
+from hanol.rl import Rollout
+from hanol.runs import Budget, Mode
+from hanol.scoring import wilson
+from hanol.tools import compact_tools
+from hanol.worlds import Encyclopedia, Question
+
+_TURN_TOKENS = 192  # those of the expert have at most 125
+
+
+class Examination(BaseModel):
+    """Results on a world, in percent."""
+
+    accuracy: dict[str, float] = Field(
+        description='By number of hops, "1", "2", ...; "described" for starts that are described.'
+    )
+    intervals: dict[str, tuple[float, float]] = Field(description="95 % of each (Wilson).")
+    format_errors: float = Field(description="Turns that could not be used, of all turns.")
+    cited: float = Field(description="Right answers whose citations all check out, of all right.")
+    skills: dict[str, float | None] = Field(description="Done, of all trials; None without any.")
+    questions: int
+    broken: int = Field(description="Rollouts that something around the model broke.")
+
+
+def examine(
+    engine: Engine,
+    *,
+    seed: int,
+    num_questions: int,
+    hops: Sequence[int] = (1, 2, 3),
+    described: bool = True,
+    num_entities: int = 1000,
+    num_fillers: int = 1,
+    mode: Mode = "react",
+    sampling: Sampling | None = None,
+    max_calls: int = 16,
+    concurrency: int = 64,
+    on_rollout: Callable[[Rollout], None] | None = None,
+) -> Examination:
+    """Ask questions about a world of names that no training world has.
+
+    Args:
+        engine: The model.
+        seed: Of world and questions.
+        num_questions: Of each kind.
+        hops: Kinds with a named start.
+        described: Also ask questions of 1 and 2 hops whose start is described.
+        num_entities: Pages.
+        num_fillers: Sentences a page that state no fact; 7 make about 120 words.
+        mode: Of the agent.
+        sampling: Of the turns; None is greedy.
+        max_calls: Turns of one run at most.
+        concurrency: Runs at once.
+        on_rollout: Told of each run.
+
+    Raises:
+        DataError: The world has fewer different questions.
+    """
+    world = Encyclopedia(seed, num_entities, split="test", num_fillers=num_fillers)
+    kinds = exam_questions(world, num_questions, hops, described=described, seed=seed)
+    with WorldEnvironment(
+        world,
+        tools=lambda library: compact_tools(library, shuffle=seed),
+        mode=mode,
+        sampling=sampling or replace(GREEDY, max_tokens=_TURN_TOKENS),
+        budget=Budget(model_calls=max_calls),
+    ) as environment:
+        questions = [question for kind in kinds.values() for question in kind]
+        rollouts = asyncio.run(
+            environment.rollouts(
+                engine,
+                environment.tasks(questions),
+                seeds=range(len(questions)),
+                concurrency=concurrency,
+                on_rollout=on_rollout,
+            )
+        )
+    names = [name for name, kind in kinds.items() for _ in kind]
+    return _summed_up(names, questions, rollouts, world)
+
+
+def exam_questions(
+    world: Encyclopedia, count: int, hops: Sequence[int], *, described: bool, seed: int
+) -> dict[str, list[Question]]:
+    """Questions of each kind: by number of hops, and of 1 and 2 hops from described starts."""
+    kinds = {str(number): world.questions(count, hops=number, seed=seed) for number in hops}
+    if described:
+        kinds["described"] = world.questions(count, hops=(1, 2), described=True, seed=seed)
+    return kinds
+
+
+def _summed_up(
+    names: Sequence[str],
+    questions: Sequence[Question],
+    rollouts: Sequence[Rollout],
+    world: Encyclopedia,
+) -> Examination:
+    right: dict[str, list[bool]] = defaultdict(list)
+    measured: list[Skills] = []
+    for name, question, rollout in zip(names, questions, rollouts, strict=True):
+        if rollout.reward is not None:
+            right[name].append(rollout.reward == 1.0)
+            measured.append(measure_skills(rollout, question, world))
+    scores = {name: wilson(sum(outcomes), len(outcomes)) for name, outcomes in right.items()}
+    rates = skill_rates(measured)
+    usable = rates["call format"].rate
+    return Examination(
+        accuracy={name: round(score.value, 2) for name, score in scores.items()},
+        intervals={
+            name: (round(score.low, 2), round(score.high, 2)) for name, score in scores.items()
+        },
+        format_errors=100.0 if usable is None else round(100 * (1 - usable), 2),
+        cited=_cited(rollouts),
+        skills={
+            name: None if rate.rate is None else round(100 * rate.rate, 2)
+            for name, rate in rates.items()
+        },
+        questions=len(questions),
+        broken=sum(rollout.reward is None for rollout in rollouts),
+    )
+
+
+def _cited(rollouts: Sequence[Rollout]) -> float:
+    """Share of the right answers of which every claim is supported by what it cites."""
+    every: list[dict[str, int]] = [
+        (getattr(rollout.events[-1], "citations", None) or {}).get("counts", {})
+        for rollout in rollouts
+        if rollout.reward == 1.0
+    ]
+    whole = [
+        counts.get("supported", 0) > 0
+        and counts["unsupported"] + counts["invented"] + counts["uncited"] == 0
+        for counts in every
+    ]
+    return round(100 * sum(whole) / len(whole), 2) if whole else 0.0

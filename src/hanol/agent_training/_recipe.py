@@ -1,0 +1,420 @@
+"""The recipe of a research agent: one YAML file that defines its training completely.
+
+Its stages are those of Tongyi DeepResearch (arXiv 2510.24701): agentic mid-training, supervised
+fine-tuning on rejection-sampled trajectories, reinforcement learning, merging.
+"""
+
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from hanol.rl import GrpoSettings
+from hanol.runs import Mode
+from hanol.training import recipe_content, with_overrides
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class AgentModelSection(_Section):
+    """What is trained: random weights of a small shape, or a checkpoint."""
+
+    config: Literal["conv-attention", "kimi-linear", "lfm2", "qwen3"] | None = Field(
+        None, description="Random weights of this kind, with the sizes below."
+    )
+    hidden_size: int = Field(128, ge=8, description="Width of the model.")
+    num_layers: int = Field(2, ge=1, description="Blocks.")
+    num_heads: int = Field(4, ge=1, description="Heads; the width is divided among them.")
+    intermediate_size: int = Field(320, ge=8, description="Width of the SwiGLU.")
+    conv_kernel: int = Field(
+        4, ge=2, le=32, description="Tokens that a short convolution sees; qwen3 has none."
+    )
+    kv_lora_rank: int = Field(64, ge=8, description="Latent width of kimi-linear's cache.")
+    full_attention_every: int = Field(
+        2,
+        ge=0,
+        description="Of kimi-linear and lfm2: every n-th layer, and the last, looks at everything; "
+        "0 none.",
+    )
+    max_length: int = Field(4096, ge=64, description="Tokens that the model reads at most.")
+    verbatim_calls: bool = Field(
+        False, description="With `config`: write the JSON of calls mark by mark, not in one token."
+    )
+    checkpoint: str | None = Field(
+        None, description="Bundled name, folder or hub id to go on from, instead of `config`."
+    )
+    preset: str | None = Field(
+        None,
+        description="Shape of the checkpoint by name: a dry run then needs neither it nor the "
+        "network.",
+    )
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.config is None) == (self.checkpoint is None):
+            raise ValueError("give either `config` or `checkpoint`")
+        if self.preset is not None and self.checkpoint is None:
+            raise ValueError("`preset` is the shape of a `checkpoint`; `config` has its own sizes")
+        if self.hidden_size % self.num_heads:
+            raise ValueError(
+                f"`num_heads` ({self.num_heads}) does not divide `hidden_size` ({self.hidden_size})"
+            )
+        return self
+
+
+Hops = Annotated[int, Field(ge=0, le=5)]
+Fillers = Annotated[int, Field(ge=0, le=12)]
+
+
+class WorldSection(_Section):
+    """The generated encyclopedias in which the agent learns; their questions have exact answers."""
+
+    name: Literal["encyclopedia"] = "encyclopedia"
+    setting: Literal["easy", "hard"] = Field("hard", description="See `Encyclopedia`.")
+    seed: int = Field(0, description="Of the first training world; the others count on from it.")
+    entities: int = Field(300, ge=16, le=5000, description="Pages of a training world.")
+    worlds: int = Field(40, ge=1, description="Different training worlds.")
+    fillers: tuple[Fillers, ...] = Field(
+        (1,),
+        min_length=1,
+        description="Sentences a page that state no fact, 7 make about 120 words; training worlds "
+        "take them in turn, where the model is asked the first counts.",
+    )
+    hops: tuple[Hops, ...] = Field((1, 2, 3), min_length=1, description="Of the questions.")
+    described: float = Field(
+        0.0, ge=0, le=1, description="Share of questions whose start is described, not named."
+    )
+    detours: float = Field(
+        0.1, ge=0, le=1, description="Share of the expert's runs that begin with a bad query."
+    )
+
+
+class DocumentsSection(_Section):
+    """One's own documents and questions about them."""
+
+    folder: Path = Field(description="Of the documents.")
+    questions: Path = Field(description="JSON lines with `question` and `answer`.")
+
+
+class EvalSection(_Section):
+    """How well the model does, on worlds and questions that no stage trains on."""
+
+    every: int | None = Field(
+        1_000_000, ge=1, description="Trained tokens between evaluations in a stage; None for none."
+    )
+    questions: int = Field(200, ge=1, description="Of each kind.")
+    glance: int = Field(10, ge=1, description="The same, for evaluations in a stage.")
+    hops: tuple[Hops, ...] = Field(
+        (1, 2, 3),
+        min_length=1,
+        description="Kinds of questions of a world; where the agent learns from starts that are "
+        "described, those of 1 and 2 hops are one kind more.",
+    )
+    seed: int = Field(12345, description="Of the world and its questions.")
+    entities: int = Field(1000, ge=16, le=5000, description="Pages of the world.")
+    model_calls: int = Field(12, ge=1, description="Turns of one attempt at most.")
+    max_length: int = Field(
+        2048, ge=2048, description="Tokens of one attempt at most; 1,024 are kept for its answer."
+    )
+    turn_tokens: int = Field(192, ge=1, description="Tokens of one turn at most.")
+
+
+class _Shares(_Section):
+    @model_validator(mode="after")
+    def _add_up(self) -> Self:
+        total = math.fsum(getattr(self, name) for name in type(self).model_fields)
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"the shares add up to {total:.6g}, but must add up to 1")
+        return self
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class DataShares(_Shares):
+    """What a stage reads: share of its tokens by kind (arXiv 2509.13310 for the first five)."""
+
+    trajectories: Share = 0.0
+    planning: Share = 0.0
+    reasoning: Share = 0.0
+    decisions: Share = 0.0
+    tools: Share = 0.0
+    text: Share = 0.0
+
+
+class ModeShares(_Shares):
+    """In which modes of the agent the trajectories are: share of the questions."""
+
+    react: Share = 0.0
+    markov: Share = 0.0
+    resum: Share = 0.0
+
+    @property
+    def by_mode(self) -> dict[Mode, float]:
+        """The modes that have a share."""
+        shares: dict[Mode, float] = {
+            "react": self.react, "markov": self.markov, "resum": self.resum
+        }  # fmt: skip
+        return {mode: share for mode, share in shares.items() if share > 0}
+
+
+class DataFiles(_Section):
+    """Files of samples by kind, as `hanol synth` writes them; what is not named is generated."""
+
+    trajectories: Path | None = None
+    planning: Path | None = None
+    reasoning: Path | None = None
+    decisions: Path | None = None
+    tools: Path | None = None
+    text: Path | None = None
+
+
+class _Learning(_Section):
+    max_length: int = Field(1024, gt=1, description="Longer rows are left out, and counted.")
+    batch_size: int = Field(8, ge=1, description="Rows of an optimizer step.")
+    micro_batches: int = Field(1, ge=1, description="Parts of a batch, to save memory.")
+    muon_lr: float | None = Field(
+        0.01, gt=0, description="Peak rate of Muon; None puts every parameter on AdamW."
+    )
+    adamw_lr: float = Field(0.002, gt=0, description="Peak rate of AdamW.")
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled decay of matrices.")
+    betas: tuple[float, float] = Field((0.9, 0.98), description="AdamW's.")
+    clip_norm: float = Field(1.0, gt=0, description="Largest norm of the whole gradient.")
+    warmup_steps: int = Field(100, ge=0, description="Optimizer steps of linear warm-up.")
+    decay: float = Field(
+        0.5, ge=0, le=1, description="Share of the stage, at its end, in which rates fall linearly."
+    )
+    final: float = Field(0.03, ge=0, le=1, description="Rate at the end, as a share of the peak.")
+    save_tokens: int = Field(500_000, ge=1, description="Tokens between checkpoints.")
+    gradient_checkpointing: bool = Field(False, description="Recompute blocks in the backward.")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="Of the computation.")
+    seed: int = Field(0, description="In a recipe: added to the recipe's.")
+
+    @model_validator(mode="after")
+    def _whole_parts(self) -> Self:
+        if self.batch_size % self.micro_batches:
+            raise ValueError(
+                f"`micro_batches` ({self.micro_batches}) does not divide `batch_size` "
+                f"({self.batch_size})"
+            )
+        return self
+
+
+class SftSettings(_Learning):
+    """How a model is trained on given rows."""
+
+    tokens: int = Field(gt=0, description="Tokens of the stage.")
+    eval_tokens: int = Field(1_000_000, ge=1, description="Tokens between evaluations.")
+
+    def rate(self, step: int, steps: int) -> float:
+        """Share of the peak rates at step `step`, from 0: warm-up, constant, linear decay.
+
+        Example:
+            >>> plan = SftSettings(tokens=1, warmup_steps=2, decay=0.5, final=0.0)
+            >>> [plan.rate(step, 8) for step in range(8)]
+            [0.5, 1.0, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25]
+        """
+        warm = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        left = 1 - step / steps
+        if left >= self.decay:
+            return warm
+        return warm * (self.final + (1 - self.final) * left / self.decay)
+
+
+class _Named(_Section):
+    name: str = Field(
+        "", pattern=r"^[\w-]*$", description="Other stages call it so; its kind unless told."
+    )
+    start: str | None = Field(
+        None, description="Stage whose model it goes on from; None is the one before."
+    )
+
+
+class SftStage(_Learning, _Named):
+    """Supervised fine-tuning on what an agent should do."""
+
+    kind: Literal["sft"]
+    tokens: int | None = Field(None, gt=0, description="Tokens of the stage.")
+    epochs: float | None = Field(None, gt=0, description="Or how often its data are read.")
+    data: DataShares = DataShares(trajectories=1)
+    different_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="Of the data that are generated; None makes as many as `tokens`, so that each "
+        "row is read about once.",
+    )
+    loss: Literal["agent", "all"] = Field(
+        "agent", description="Learn what the agent wrote, or every token."
+    )
+    files: DataFiles = DataFiles()
+    source: str | None = Field(
+        None, description="`reject` stage whose trajectories are read; None takes the expert's."
+    )
+    modes: ModeShares = ModeShares(react=1)
+
+    @model_validator(mode="after")
+    def _has_an_end(self) -> Self:
+        if (self.tokens is None) == (self.epochs is None):
+            raise ValueError("give either `tokens` or `epochs`")
+        return self
+
+
+class MidtrainStage(SftStage):
+    """Agentic mid-training (arXiv 2509.13310): pre-training continued on agents' data."""
+
+    kind: Literal["midtrain"]  # type: ignore[assignment]
+    loss: Literal["agent", "all"] = "all"
+
+
+class _Asking(_Named):
+    """A stage in which the model attempts questions."""
+
+    pool: int = Field(1000, ge=1, description="Different questions.")
+    hops: tuple[Hops, ...] | None = Field(None, description="None are those of the world.")
+    described: float | None = Field(None, ge=0, le=1, description="Likewise.")
+    temperature: float = Field(1.0, gt=0, description="Of the sampling.")
+    model_calls: int = Field(12, ge=1, description="Turns of one attempt at most.")
+    max_length: int = Field(
+        2048, ge=2048, description="Tokens of one attempt at most; 1,024 are kept for its answer."
+    )
+    entities: int = Field(1000, ge=16, le=5000, description="Pages of its world.")
+
+
+class RejectStage(_Asking):
+    """Rejection sampling: trajectories that ended in the right answer are kept."""
+
+    kind: Literal["reject"]
+    engine: str | None = Field(
+        None,
+        description="Who attempts the questions, such as http://127.0.0.1:8000/v1#teacher; None "
+        "is the model so far, by the recipe's.",
+    )
+    modes: ModeShares = ModeShares(react=1)
+    attempts: int = Field(4, ge=1, description="At each question.")
+    keep: int | None = Field(None, ge=1, description="Trajectories kept at most; None keeps all.")
+    per_question: int = Field(1, ge=1, description="Of one question at most.")
+    concurrency: int = Field(64, ge=1, description="Attempts at once.")
+    seed: int = Field(0, description="Added to the recipe's.")
+
+
+class GrpoStage(GrpoSettings, _Asking):
+    """Reinforcement learning in the agent's environment."""
+
+    kind: Literal["grpo"]
+    mode: Mode = Field("react", description="Of the agent.")
+
+
+class MergeStage(_Section):
+    """The average of models from earlier stages."""
+
+    kind: Literal["merge"]
+    name: str = Field("", pattern=r"^[\w-]*$", description="Its kind unless told.")
+    of: tuple[str, ...] = Field(min_length=2, description="Names of stages.")
+    weights: tuple[float, ...] | None = Field(
+        None, description="One for each, together 1; None makes them equal."
+    )
+
+    @model_validator(mode="after")
+    def _is_convex(self) -> Self:
+        if self.weights is None:
+            return self
+        if len(self.weights) != len(self.of):
+            raise ValueError(f"`of` names {len(self.of)} stages, but `weights` {len(self.weights)}")
+        if min(self.weights) < 0 or abs(math.fsum(self.weights) - 1) > 1e-6:
+            raise ValueError(f"`weights` are {list(self.weights)}: each 0 or more, together 1")
+        return self
+
+
+AgentStage = Annotated[
+    MidtrainStage | SftStage | RejectStage | GrpoStage | MergeStage, Field(discriminator="kind")
+]
+
+
+class ResearcherRecipe(_Section):
+    """A complete training of a research agent."""
+
+    kind: Literal["researcher"]
+    name: str = Field(description="Name of the run; its folder is runs/<name> unless told.")
+    model: AgentModelSection
+    world: WorldSection | None = Field(None, description="Where it learns; or `documents`.")
+    documents: DocumentsSection | None = None
+    engine: str = Field(
+        "{checkpoint}",
+        pattern=r"\{checkpoint\}",
+        description="What answers for the model in `reject` stages and evaluations; {checkpoint} "
+        "stands for the folder of the model so far: ray:8:{checkpoint}.",
+    )
+    stages: tuple[AgentStage, ...] = Field(min_length=1)
+    eval: EvalSection = EvalSection()
+    seed: int = Field(0, description="Weights, data, everything.")
+    threads: int | None = Field(None, ge=1, description="CPU threads; None is torch's.")
+    record: dict[str, str] = Field(
+        default={}, description="What the recorded run of this recipe gave: for the reader."
+    )
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _checkpoint(cls, value: Any) -> Any:
+        """A plain string is a checkpoint: `--set model=Qwen/Qwen3-4B`."""
+        return {"checkpoint": value} if isinstance(value, str) else value
+
+    @field_validator("stages", mode="after")
+    @classmethod
+    def _named(cls, stages: tuple[Any, ...]) -> tuple[Any, ...]:
+        named = tuple(
+            stage if stage.name else stage.model_copy(update={"name": stage.kind})
+            for stage in stages
+        )
+        twice = [name for name, n in Counter(stage.name for stage in named).items() if n > 1]
+        if twice:
+            raise ValueError(f"two stages are called {twice[0]!r}: give each a `name` of its own")
+        return named
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if (self.world is None) == (self.documents is None):
+            raise ValueError("give either `world` or `documents`")
+        models: list[str] = []
+        rejects: list[str] = []
+        for stage in self.stages:
+            for key, known, what in _references(stage, models, rejects):
+                if key not in known:
+                    raise ValueError(
+                        f"stage {stage.name!r} refers to {key!r}, but {what} before it "
+                        f"{'are ' + ', '.join(known) if known else 'there are none'}"
+                    )
+            (rejects if stage.kind == "reject" else models).append(stage.name)
+        return self
+
+
+def _references(
+    stage: Any, models: list[str], rejects: list[str]
+) -> list[tuple[str, list[str], str]]:
+    """What a stage refers to, what it may refer to, and what that is."""
+    found = [(name, models, "the stages with a model") for name in getattr(stage, "of", ())]
+    if getattr(stage, "start", None) is not None:
+        found.append((stage.start, models, "the stages with a model"))
+    if getattr(stage, "source", None) is not None:
+        found.append((stage.source, rejects, "the `reject` stages"))
+    return found
+
+
+def read_researcher_recipe(
+    path: str | Path, overrides: list[str] | None = None
+) -> ResearcherRecipe:
+    """Read a recipe file with `kind: researcher`.
+
+    Args:
+        path: YAML file.
+        overrides: "dotted.key=value" texts; values are YAML. `model=owner/name` names a checkpoint.
+
+    Raises:
+        RecipeError: The file is missing or not YAML, a key is unknown (the nearest right one is
+            named), a value is out of range, or a stage refers to one that is not there.
+    """
+    content = recipe_content(path)
+    return with_overrides(ResearcherRecipe, content, overrides, f"The recipe {str(path)!r}")

@@ -1,0 +1,146 @@
+"""Keeps the tokens of each turn: in memory, and beside the log of the run.
+
+A line of `turns.jsonl` is written before the event of its turn, and holds only what the turn's
+prompt adds to the turn before. So a run that is killed and gone on with has every turn of its log.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hanol.engines import ChatRequest, Completion, Engine, Message
+from hanol.errors import EngineError, ResearchError
+from hanol.research import request_sha256
+from hanol.rl import SampledTurn
+from hanol.runs import ModelAnswered
+
+
+class Recorder:
+    """An engine that remembers what tokens another one drew.
+
+    Args:
+        engine: Answers.
+        folder: Of the run; None keeps the turns in memory only.
+    """
+
+    def __init__(self, engine: Engine, folder: Path | None) -> None:
+        self._engine = engine
+        self._file = None if folder is None else _TurnFile(folder / "turns.jsonl")
+        self._drawn: dict[str, SampledTurn] = {}
+        self._turns: list[SampledTurn | None] = []
+
+    @property
+    def turns(self) -> tuple[SampledTurn, ...]:
+        """The turns of the agent so far; empty if the tokens of any one are not known."""
+        turns = [turn for turn in self._turns if turn is not None]
+        return tuple(turns) if len(turns) == len(self._turns) else ()
+
+    @property
+    def name(self) -> str:
+        """Of the engine."""
+        return self._engine.name
+
+    @property
+    def context_window(self) -> int | None:
+        """Of the engine."""
+        return self._engine.context_window
+
+    async def complete(self, request: ChatRequest) -> Completion:
+        """The engine's answer, remembered."""
+        completion = await self._engine.complete(request)
+        turn = _turn(completion)
+        if turn is not None:
+            key = request_sha256(request)
+            self._drawn[key] = turn
+            if self._file is not None:
+                self._file.append(key, turn)
+        return completion
+
+    async def complete_batch(self, requests: Sequence[ChatRequest]) -> list[Completion]:
+        """One after the other: runs ask one thing at a time."""
+        return [await self.complete(request) for request in requests]
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """As the engine counts."""
+        return self._engine.count_tokens(messages)
+
+    async def aclose(self) -> None:
+        """The engine outlives its rollouts."""
+
+    def took(self, request: ChatRequest, event: ModelAnswered) -> None:
+        """Note that a run went on with an answer, new or from its log."""
+        if event.purpose not in ("turn", "forced_answer"):
+            return
+        key = event.request_sha256
+        if key not in self._drawn and self._file is not None:
+            self._drawn = self._file.turns() | self._drawn
+        self._turns.append(self._drawn.get(key))
+
+
+def _num_common(one: Sequence[int], other: Sequence[int]) -> int:
+    """Leading tokens that both have."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def _turn(completion: Completion) -> SampledTurn | None:
+    prompt_ids, token_ids = completion.prompt_ids, completion.token_ids
+    if prompt_ids is None or token_ids is None or completion.logprobs is None:
+        return None
+    if len(token_ids) != len(completion.logprobs):
+        raise EngineError(
+            f"The engine wrote {len(token_ids)} tokens, but tells {len(completion.logprobs)} "
+            "log-probabilities, so nothing can be learned from it."
+        )
+    return SampledTurn(tuple(prompt_ids), tuple(token_ids), tuple(completion.logprobs))
+
+
+class _TurnFile:
+    """The turns of one run, in the order in which they were drawn."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._last: tuple[int, ...] | None = None  # prompt and tokens of the last line
+
+    def append(self, key: str, turn: SampledTurn) -> None:
+        """Write a turn. It survives the end of this process."""
+        if self._last is None:
+            self.turns()  # says what the last line is
+        assert self._last is not None
+        kept = _num_common(self._last, turn.prompt_ids)
+        line = {
+            "request": key,
+            "kept": kept,
+            "prompt": turn.prompt_ids[kept:],
+            "tokens": turn.token_ids,
+            "logprobs": turn.logprobs,
+        }
+        with self._path.open("ab") as file:
+            file.truncate(self._whole)  # what a killed process began to write
+            self._whole += file.write(json.dumps(line).encode() + b"\n")
+        self._last = turn.prompt_ids + turn.token_ids
+
+    def turns(self) -> dict[str, SampledTurn]:
+        """Every whole turn of the file, by the hash of its request.
+
+        Raises:
+            ResearchError: A line is damaged.
+        """
+        data = self._path.read_bytes() if self._path.exists() else b""
+        self._whole = data.rfind(b"\n") + 1
+        self._last = ()
+        found: dict[str, SampledTurn] = {}
+        for number, line in enumerate(data[: self._whole].splitlines(), start=1):
+            try:
+                row: dict[str, Any] = json.loads(line)
+                prompt = self._last[: row["kept"]] + tuple(row["prompt"])
+                turn = SampledTurn(prompt, tuple(row["tokens"]), tuple(row["logprobs"]))
+                found[row["request"]] = turn
+            except (ValueError, LookupError, TypeError) as err:
+                raise ResearchError(
+                    f"{str(self._path)!r}, line {number} is damaged ({err!r}). Delete the run "
+                    "folder to make the rollout again."
+                ) from err
+            self._last = turn.prompt_ids + turn.token_ids
+        return found

@@ -1,0 +1,143 @@
+"""Trajectories: questions asked several times, right runs kept as training data.
+
+Source: rejection sampling by the answer as in arXiv 2505.22648 (WebDancer) and 2510.24701.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hanol.engines import Engine
+from hanol.errors import ConfigError
+from hanol.research import OfficialRun, Segment, fixed_date, official_run, run_task, segments
+from hanol.retrieval import Library
+from hanol.runs import Event, RunFolder
+from hanol.synthesis import SynthQuestion
+
+_SEEDS = 1_000  # between two attempts: each call of a run takes the next seed
+IsRight = Callable[[SynthQuestion, str], bool]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One run at a question.
+
+    Args:
+        question: What was asked.
+        number: Which attempt, from 0.
+        prediction: The answer; None without one.
+        is_right: Whether it is the answer, or names exactly the answers.
+        error: Why the run failed; None if it ended.
+        run: Its folder.
+    """
+
+    question: SynthQuestion
+    number: int
+    prediction: str | None
+    is_right: bool
+    error: str | None
+    run: Path
+
+    def events(self) -> list[Event]:
+        """Its log."""
+        return RunFolder(self.run).events()
+
+
+async def asynthesize_trajectories(
+    questions: Sequence[SynthQuestion],
+    library: Library | None,
+    engine: Engine,
+    folder: str | os.PathLike[str],
+    *,
+    attempts: int = 1,
+    is_right: IsRight | None = None,
+    concurrency: int = 8,
+    seed: int = 0,
+    on_attempt: Callable[[Attempt], None] = lambda attempt: None,
+    **options: Any,
+) -> list[Attempt]:
+    """Run every question several times; runs that have ended are not run again.
+
+    Args:
+        questions: What to ask.
+        library: The documents.
+        engine: The model.
+        folder: Of the runs: `runs/<id>.<attempt>/`.
+        attempts: Runs a question, at least 1.
+        is_right: What counts; None compares with the answer, or with the set of answers.
+        concurrency: Runs at once, at least 1.
+        seed: Of the first attempt.
+        on_attempt: Told of each run when it has ended or failed.
+        options: As for `Researcher`.
+
+    Returns:
+        All attempts, in the order of the questions.
+
+    Raises:
+        ConfigError: A number is below 1.
+    """
+    if attempts < 1 or concurrency < 1:
+        raise ConfigError(f"`attempts` is {attempts} and `concurrency` {concurrency}; both >= 1.")
+    options = fixed_date(folder, options)
+    judge = is_right or (lambda question, text: question.is_right(text))
+    jobs = [(question, number) for question in questions for number in range(attempts)]
+    waiting = iter(jobs)
+    done: dict[tuple[str, int], Attempt] = {}
+
+    async def work() -> None:
+        for question, number in waiting:
+            task = replace(question.task, id=f"{question.id}.{number}")
+            settings = {**options, "seed": seed + _SEEDS * number}
+            row = await run_task(task, library, engine, folder, settings)
+            text, error = row["prediction"], row["error"]
+            attempt = Attempt(
+                question=question,
+                number=number,
+                prediction=text,
+                is_right=text is not None and judge(question, text),
+                error=None if error is None else f"{error['kind']}: {error['message']}",
+                run=Path(folder) / row["run"],
+            )
+            done[question.id, number] = attempt
+            on_attempt(attempt)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(concurrency, len(jobs))):
+            group.create_task(work())
+    return [done[question.id, number] for question, number in jobs]
+
+
+def official_lines(attempts: Sequence[Attempt]) -> list[OfficialRun]:
+    """The right attempts as lines of the official output files."""
+    kept = [attempt for attempt in attempts if attempt.is_right]
+    return [official_run(attempt.events(), ", ".join(attempt.question.answers)) for attempt in kept]
+
+
+def trajectory_rows(attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
+    """The right attempts as conversations to learn from, every turn in exactly one of them."""
+    return [
+        chat_row(segment, "trajectory", attempt, number)
+        for attempt in attempts
+        if attempt.is_right
+        for number, segment in enumerate(segments(attempt.events()))
+    ]
+
+
+def chat_row(segment: Segment, kind: str, attempt: Attempt, number: int) -> dict[str, Any]:
+    """A conversation with what the model wrote at its end.
+
+    Args:
+        segment: The conversation.
+        kind: What it teaches.
+        attempt: Where it comes from.
+        number: Which of the attempt's rows of this kind.
+    """
+    messages = [message.to_dict() for message in segment.messages]
+    return {
+        "messages": [*messages, {"role": "assistant", "content": segment.completion}],
+        "kind": kind,
+        "id": f"{attempt.question.id}.{attempt.number}.{number}",
+    }

@@ -1,0 +1,173 @@
+"""A model's own answers, those that a verifier accepts.
+
+Source: arXiv 2510.26697, section 3.1. How many samples a problem and which filters the authors used
+is not published: four at temperature 1, at most two kept, is our choice.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hanol.autodeco._data import Row, prompt_ids
+from hanol.autodeco._model import AutoDecoForCausalLM
+from hanol.autodeco._sample import Progress, StaticSetting, Task, sample
+from hanol.autodeco._verify import (
+    PythonVerifier,
+    RegexVerifier,
+    Verifier,
+    answer_of,
+    verify_arithmetic,
+)
+from hanol.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What rejection sampling kept.
+
+    Attributes:
+        rows: Verified completions with the tokens that were sampled.
+        num_prompts: Problems.
+        num_solved: Problems with a verified completion.
+        num_samples: Completions.
+        num_accepted: Verified ones, those above the cap included.
+        num_unfinished: Completions that reached the limit of new tokens and were rejected for it.
+    """
+
+    rows: list[Row]
+    num_prompts: int
+    num_solved: int
+    num_samples: int
+    num_accepted: int
+    num_unfinished: int
+
+    @property
+    def rate(self) -> float:
+        """Share of the completions that were verified."""
+        return self.num_accepted / max(self.num_samples, 1)
+
+
+def rejection_sample(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Row],
+    verifier: Verifier,
+    n: int = 4,
+    temperature: float = 1.0,
+    keep: int = 2,
+    *,
+    max_new_tokens: int = 512,
+    batch_size: int = 32,
+    seed: int = 0,
+    on_progress: Progress | None = None,
+) -> Sampled:
+    """Sample a model's own answers and keep those that a verifier accepts.
+
+    A completion counts when it ended by itself; with a verifier that cuts ("python:body") what lies
+    before the cut counts. Equal completions of a problem are kept once.
+
+    Args:
+        model: The base; of a model with heads, its base.
+        tokenizer: Its tokenizer.
+        prompts: Problems; completions that they have are not looked at.
+        verifier: See `parse_verifier`.
+        n: Completions a problem.
+        temperature: Of the sampling, without any truncation.
+        keep: At most this many completions of one problem, so that easy ones do not take over.
+        max_new_tokens: Limit of a completion.
+        batch_size: Completions that are sampled together.
+        seed: The same seed gives the same completions; as in `sample`.
+        on_progress: Called with the problems sampled and their number.
+
+    Returns:
+        The kept rows, in the order of the problems.
+
+    Raises:
+        ConfigError: A number is out of range, or a prompt leaves no room for `max_new_tokens`.
+        DataError: A row lacks what the verifier compares with, or a prompt is empty.
+    """
+    for name, value in (("n", n), ("keep", keep), ("max_new_tokens", max_new_tokens),
+                        ("batch_size", batch_size)):  # fmt: skip
+        if value < 1:
+            raise ConfigError(f"`{name}` is {value}, but must be at least 1.")
+    if not 0 < temperature < float("inf"):
+        raise ConfigError(f"`temperature` is {temperature}, but must be above 0.")
+    if not prompts:
+        raise DataError("There are no prompts to sample for.")
+    if verifier is verify_arithmetic or isinstance(verifier, RegexVerifier):
+        for row in prompts:
+            answer_of(row)  # before an hour of sampling, not after it
+    completions = sample(
+        model.llm if isinstance(model, AutoDecoForCausalLM) else model,
+        tokenizer,
+        Task(
+            "own answers",
+            [prompt_ids(row, tokenizer) for row in prompts],
+            verify=lambda *_: True,  # below: it needs the row
+            max_new_tokens=max_new_tokens,
+        ),
+        StaticSetting(temperature),
+        n=n,
+        seed=seed,
+        batch_size=batch_size,
+        on_progress=on_progress,
+    )
+    rows: list[Row] = []
+    accepted = unfinished = solved = 0
+    for row, answers in zip(prompts, completions, strict=True):
+        kept: dict[str, Row] = {}
+        before = accepted
+        for answer in answers:
+            right, without_end = _judged(row, tokenizer, answer.token_ids, answer.stopped, verifier)
+            unfinished += without_end
+            if right is None:
+                continue
+            accepted += 1
+            if len(kept) < keep:
+                kept.setdefault(right.completion, right)
+        solved += accepted > before
+        rows += kept.values()
+    return Sampled(
+        rows=rows,
+        num_prompts=len(prompts),
+        num_solved=solved,
+        num_samples=len(prompts) * n,
+        num_accepted=accepted,
+        num_unfinished=unfinished,
+    )
+
+
+def _judged(
+    row: Row, tokenizer: PreTrainedTokenizerBase, ids: list[int], ended: bool, verifier: Verifier
+) -> tuple[Row | None, bool]:
+    """The row with its completion if it is right, and whether it is not for want of an end."""
+    prompt = row.prompt_text(tokenizer)
+    text = tokenizer.decode(ids, skip_special_tokens=True)
+    if isinstance(verifier, PythonVerifier) and verifier.body:
+        part = verifier.cut(prompt, text)
+        if part is None:
+            return None, False
+        if part != text:
+            ids = _tokens_of(part, ids, tokenizer)
+            ended = True
+            text = part
+            if not ids:
+                return None, False
+    elif ended and not verifier(prompt, text, row):
+        return None, False
+    if not ended:
+        return None, True
+    return replace(row, completion=text, completion_ids=tuple(ids)), False
+
+
+def _tokens_of(part: str, ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The longest run of leading tokens whose text does not go beyond `part`."""
+    low, high = 0, len(ids)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if len(tokenizer.decode(ids[:middle], skip_special_tokens=True)) <= len(part):
+            low = middle
+        else:
+            high = middle - 1
+    return ids[:low]

@@ -1,0 +1,173 @@
+"""What AutoDeco chose for every token of a text, and ways to look at it.
+
+Shape suffixes: B batch (1), T new tokens, N some of them, V vocabulary, H hidden width.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, Field
+from rich.console import RenderableType
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from hanol import models
+from hanol.autodeco import _render as render
+from hanol.autodeco._model import AutoDecoForCausalLM
+from hanol.autodeco._rescale import rescale
+from hanol.errors import ConfigError, require
+from hanol.sampling import top_p_keep
+
+_ROWS = 64
+
+
+class TracedToken(BaseModel):
+    """One token and the distribution that it was drawn from."""
+
+    id: int
+    text: str = Field(description="Whole characters that it completes; empty when it is a part.")
+    temperature: float
+    top_p: float
+    nucleus_size: int = Field(description="Tokens that could have been drawn.")
+    base_logprob: float = Field(description="In nats, under the base.")
+    logprob: float = Field(description="In nats, under the distribution it was drawn from.")
+
+
+class DecodingTrace(BaseModel):
+    """A completion with what was chosen for each of its tokens."""
+
+    prompt: str
+    text: str
+    finish_reason: str = Field(description='"stop" at the end token, "length" at the limit.')
+    tokens: list[TracedToken]
+
+    def to_json(self) -> str:
+        """One JSON object; `DecodingTrace.model_validate_json` reads it back."""
+        return self.model_dump_json(indent=2)
+
+    def to_rich(self) -> RenderableType:
+        """Text on the colours of its temperatures, with bars for top-p below, and a legend.
+
+        Lines end where the terminal does; without colour the bars remain.
+        """
+        return render.TraceText(self)
+
+    def to_html(self) -> str:
+        """A page that needs nothing else: coloured text, values on hover, both curves below.
+
+        Text is escaped: a token that looks like markup is shown, not run.
+        """
+        return render.to_html(self)
+
+    def to_png(self, path: str | Path) -> Path:
+        """Draw the coloured text, and temperature, top-p and nucleus size over the tokens.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        require("matplotlib", extra="train", feature="The trace as an image")
+        render.to_png(self, Path(path))
+        return Path(path)
+
+
+def trace(
+    model: AutoDecoForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    *,
+    max_new_tokens: int = 128,
+    seed: int = 0,
+    greedy: bool = False,
+    on_text: Callable[[str], None] | None = None,
+) -> DecodingTrace:
+    """Complete a prompt and say what was chosen for every token.
+
+    The text is generated first; one teacher-forced pass over it then gives the values, which are
+    those of the generation because the heads are functions of each hidden state alone.
+
+    Args:
+        model: A model with heads.
+        tokenizer: Its tokenizer.
+        prompt: Text to go on from; empty starts from the begin token.
+        max_new_tokens: At most this many tokens.
+        seed: The same seed gives the same text.
+        greedy: Take the most likely token each time.
+        on_text: Called with each piece of text as it comes.
+
+    Raises:
+        ConfigError: `model` has no heads; or as `hanol.models.generate` raises it.
+    """
+    if not isinstance(model, AutoDecoForCausalLM):
+        raise ConfigError(
+            f"`model` is a {type(model).__name__} without heads: wrap it with "
+            "`AutoDecoForCausalLM.from_base` or load heads with `from_pretrained`."
+        )
+    [sample] = models.generate(
+        model,
+        tokenizer,
+        prompt,
+        max_new_tokens=max_new_tokens,
+        temperature=0.0 if greedy else 1.0,
+        seed=seed,
+        on_text=on_text,
+    )
+    before = tokenizer(prompt).input_ids or [tokenizer.bos_token_id]
+    pieces = _pieces(tokenizer, before, sample.token_ids)
+    values = _score(model, before, sample.token_ids)
+    tokens = [
+        TracedToken(id=token, text=piece, **{key: column[i] for key, column in values.items()})
+        for i, (token, piece) in enumerate(zip(sample.token_ids, pieces, strict=True))
+    ]
+    return DecodingTrace(
+        prompt=prompt, text=sample.text, finish_reason=sample.finish_reason, tokens=tokens
+    )
+
+
+@torch.no_grad()
+def _score(model: AutoDecoForCausalLM, before: list[int], new: list[int]) -> dict[str, list[Any]]:
+    """The columns of a trace, by one pass over the whole text."""
+    ids = torch.tensor([before + new], device=model.device)
+    # The last token is only an answer; the token before the first answer asks for it.
+    features = model.features(ids[:, :-1], logits_to_keep=len(new), use_cache=False)
+    truncates = model.config.enable_top_p_head
+    columns: dict[str, list[Any]] = {}
+    for start in range(0, len(new), _ROWS):
+        part = slice(start, start + _ROWS)
+        hidden_NH, base_NV = features.hidden_BTH[0, part], features.logits_BTV[0, part]
+        answer_N1 = torch.tensor(new[part], device=ids.device).unsqueeze(-1)
+        temperature_N, top_p_N = model.choose(hidden_NH, base_NV)
+        final_NV = rescale(base_NV, temperature_N, top_p_N if truncates else None, "hard")
+        tempered_NV = base_NV.float() / temperature_N.unsqueeze(-1)
+        values: dict[str, Tensor] = {
+            "temperature": temperature_N,
+            "top_p": top_p_N,
+            "nucleus_size": top_p_keep(tempered_NV, top_p_N).sum(-1),
+            "base_logprob": base_NV.float().log_softmax(-1).gather(-1, answer_N1).squeeze(-1),
+            "logprob": final_NV.log_softmax(-1).gather(-1, answer_N1).squeeze(-1),
+        }
+        for key, value_N in values.items():
+            columns.setdefault(key, []).extend(value_N.tolist())
+    return columns
+
+
+def _pieces(tokenizer: Any, before: list[int], new: list[int]) -> list[str]:
+    """The text that each token adds; put together they are the text of all.
+
+    A letter can take several tokens: the one that completes it has it, those before have nothing.
+    """
+    ids = before[-5:]
+    begin, shown = 0, len(ids)
+    pieces = []
+    for i, token in enumerate(new):
+        ids.append(token)
+        had = tokenizer.decode(ids[begin:shown], skip_special_tokens=True)
+        has = tokenizer.decode(ids[begin:], skip_special_tokens=True)
+        hold = i < len(new) - 1  # what the end cuts off is shown as far as it is there
+        if len(has) <= len(had) or (hold and has.endswith("\ufffd")):
+            pieces.append("")
+            continue
+        pieces.append(has[len(had) :])
+        begin, shown = shown, len(ids)
+    return pieces

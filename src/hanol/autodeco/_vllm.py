@@ -1,0 +1,232 @@
+"""AutoDeco in vLLM: a plug-in, no fork.
+
+vLLM calls `register` in each of its processes (entry point group `vllm.general_plugins`). From then
+on it serves AutoDeco checkpoints, merged ones and heads-only ones whose base is named:
+
+    vllm serve MERGED --generation-config vllm
+    vllm serve HEADS --tokenizer BASE --hf-overrides '{"base_model_name_or_path": "BASE"}'
+
+The model is vLLM's own class of the base with two heads added, so that everything vLLM asks a
+class about (pipeline parallelism, LoRA, state space layers) has the base's answer. Temperature and
+top-p act where the logits are computed, before anything that a request asks for: sample at
+temperature 1, top-p 1 and no top-k. Log-probabilities, those of prompts too, are AutoDeco's.
+`--hf-overrides '{"autodeco_truncation": "soft"}'` (or the key in config.json) cuts as a model was
+trained with reinforcement learning, "none" applies the temperature alone; `autodeco_limits`
+({"max_temperature": 1.0, "min_top_p": 0.5}) holds what the heads choose within limits, and
+`autodeco_mask` "inf" gives excluded tokens the log-probability -inf in the place of about -1000.
+
+vLLM is imported only inside of functions: without it this module can be imported.
+
+Shape suffixes: N rows whose logits are computed, V vocabulary, H hidden width.
+Source: arXiv 2510.26697, section 2, and the `llm.` layout of its merged checkpoints.
+"""
+
+from collections.abc import Iterable, Iterator
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+
+from hanol import models
+from hanol.autodeco import _config
+from hanol.autodeco import _formats as formats
+from hanol.autodeco._load import load_heads
+from hanol.autodeco._model import AutoDecoForCausalLM
+from hanol.autodeco._rescale import predict, rescale
+from hanol.errors import CheckpointError, ConfigError
+
+_PREFIX = "AutoDeco"
+
+
+class AutoDecoConfig(_config.AutoDecoConfig):
+    """The configuration as vLLM reads it: `architectures` tells which base class is meant.
+
+    vLLM decides by that name alone what a model can do, long before it makes one.
+    """
+
+    model_type = "autodeco"
+
+    def attach(self, base: PreTrainedConfig) -> None:
+        """Make `base` the configuration of the model below, and name its vLLM class."""
+        super().attach(base)
+        self.architectures = [f"{_PREFIX}{name}" for name in base.architectures or ()]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All keys as files hold them, with the official architecture."""
+        return {**super().to_dict(), "architectures": [_config.ARCHITECTURE]}
+
+
+def register() -> None:
+    """Tell vLLM of AutoDeco; it calls this once or more in every process."""
+    from vllm import ModelRegistry
+
+    AutoConfig.register(AutoDecoConfig.model_type, AutoDecoConfig, exist_ok=True)
+    # So that training in the same process still loads checkpoints.
+    AutoModelForCausalLM.register(AutoDecoConfig, AutoDecoForCausalLM, exist_ok=True)
+    known = set(ModelRegistry.get_supported_archs())
+    bases = {name for name in known if not name.startswith(_PREFIX)}
+    for name in ({f"{_PREFIX}{base}" for base in bases} | {_config.ARCHITECTURE}) - known:
+        # By name, because vLLM must not touch CUDA before it forks.
+        ModelRegistry.register_model(name, f"{__name__}:{name}")
+
+
+def __getattr__(name: str) -> type:
+    """The class that `register` named: `AutoDecoLlamaForCausalLM` and so on.
+
+    Raises:
+        ConfigError: The name without a base, which the configuration of older heads leaves.
+    """
+    if name == _config.ARCHITECTURE:
+        raise ConfigError(
+            "The heads' config.json has no keys of their base (`base_model_type`, `vocab_size`, "
+            "...), which vLLM needs. Merge heads and base: `hanol autodeco merge`."
+        )
+    if not name.startswith(_PREFIX):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _model_class(name.removeprefix(_PREFIX))
+
+
+@cache
+def _model_class(architecture: str) -> type:
+    """The base's class in vLLM, with heads."""
+    from vllm import ModelRegistry
+
+    if architecture not in ModelRegistry.models:
+        raise AttributeError(f"vLLM has no model class {architecture!r} to put heads on.")
+    base: Any = ModelRegistry.models[architecture].load_model_cls()
+
+    class AutoDecoModelForCausalLM(base):
+        """The base, whose logits are tempered and truncated where it computes them.
+
+        Args:
+            vllm_config: As vLLM gives it.
+            prefix: As vLLM gives it.
+
+        Raises:
+            CheckpointError: The heads do not fit the base, or a heads-only folder names no base.
+            ConfigError: `autodeco_truncation`, `autodeco_limits` or `autodeco_mask` has another
+                value than the configuration's class knows.
+        """
+
+        def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
+            engine = vllm_config.model_config
+            config = engine.hf_config
+            serving = config.serving()
+            super().__init__(
+                vllm_config=vllm_config.with_hf_config(config.base_config, [architecture]),
+                prefix=prefix,
+            )
+            self.autodeco_truncation, self.autodeco_limits, self.autodeco_mask = serving
+            folder = formats.local_folder(engine.model, revision=engine.revision)
+            heads = formats.read_heads(folder)
+            text = config.get_text_config()
+            formats.check_heads(
+                {name: stored.shape for name, stored in heads.items()},
+                config,
+                what=str(engine.model),
+                hidden=text.hidden_size,
+                vocab=text.vocab_size,
+            )
+            # They keep their own type: vLLM's default is that of the base.
+            self.temp_head, self.top_p_head = load_heads(heads, config, torch.get_default_device())
+            if not formats.is_merged(folder):
+                self.secondary_weights = [_weights_of(config, str(engine.model))]
+
+        def compute_logits(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor | None:
+            """Logits to sample from at temperature 1 and top-p 1.
+
+            Args:
+                hidden_states: After the final norm, [N, H].
+                args: What this version of vLLM passes on to the base.
+                kwargs: Likewise.
+
+            Returns:
+                [N, V] in float32; None where the base gives none (tensor parallel ranks).
+            """
+            logits_NV = super().compute_logits(hidden_states, *args, **kwargs)
+            if logits_NV is None:
+                return None
+            temperature_N, top_p_N = predict(
+                hidden_states, logits_NV, self.temp_head, self.top_p_head
+            )
+            temperature_N, top_p_N = self.autodeco_limits.hold(temperature_N, top_p_N)
+            truncates = self.top_p_head is not None
+            return rescale(
+                logits_NV,
+                temperature_N,
+                top_p_N if truncates else None,
+                self.autodeco_truncation,
+                self.autodeco_mask,
+            )
+
+        def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str] | None:
+            """Load all weights or some: vLLM's own loader reports what stays missing.
+
+            Args:
+                weights: Names of the merged layout (`llm.*`, `temp_head.*`, `top_p_head.*`), the
+                    heads with or without the prefix of their trainer, and tensors.
+
+            Returns:
+                Names of this model that were loaded; None where the base does not tell.
+
+            Raises:
+                CheckpointError: A name belongs to neither, or a head has another shape.
+            """
+            heads = {
+                name: parameter
+                for name, parameter in self.named_parameters()
+                if name.startswith(formats._HEADS)
+            }
+            loaded = set()
+
+            def of_base() -> Iterator[tuple[str, Tensor]]:
+                for name, tensor in weights:
+                    plain = formats._ADAPTER.sub("", name)
+                    if plain.startswith(formats.BASE_PREFIX):
+                        yield plain.removeprefix(formats.BASE_PREFIX), tensor
+                    elif plain in heads:
+                        _fill(heads[plain], plain, tensor)
+                        loaded.add(plain)
+                    elif not plain.startswith(formats._HEADS):  # a head may be switched off
+                        raise CheckpointError(
+                            f"`{name}` is no weight of an AutoDeco model: names start with "
+                            f"{', '.join((formats.BASE_PREFIX, *formats._HEADS))}. A plain base "
+                            "is made one by `hanol autodeco merge`."
+                        )
+
+            of_base_loaded = super().load_weights(of_base())
+            return None if of_base_loaded is None else loaded | set(of_base_loaded)
+
+    AutoDecoModelForCausalLM.__name__ = f"{_PREFIX}{architecture}"
+    AutoDecoModelForCausalLM.__qualname__ = AutoDecoModelForCausalLM.__name__
+    return AutoDecoModelForCausalLM
+
+
+def _fill(parameter: Tensor, name: str, tensor: Tensor) -> None:
+    if parameter.shape != tensor.shape:
+        raise CheckpointError(
+            f"`{name}` has shape {tuple(tensor.shape)}, but {tuple(parameter.shape)} is needed: "
+            "the heads belong to another base."
+        )
+    with torch.no_grad():
+        parameter.copy_(tensor)
+
+
+def _weights_of(config: AutoDecoConfig, what: str) -> Any:
+    """Where vLLM finds the base's weights when the folder has heads alone."""
+    from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
+
+    name = config.base_model_name_or_path
+    how = '--hf-overrides \'{"base_model_name_or_path": "..."}\''
+    if not name:
+        raise CheckpointError(f"{what!r} holds heads only and does not name their base: add {how}.")
+    try:
+        place = models.load_config(name).name_or_path
+    except CheckpointError as err:
+        raise CheckpointError(
+            f"{what!r} holds heads only, and the base that it names could not be found: {err} "
+            f"If it is somewhere else, add {how}."
+        ) from err
+    return DefaultModelLoader.Source(place, revision=None, prefix=formats.BASE_PREFIX)

@@ -1,0 +1,221 @@
+"""A causal language model around another one, its base: runs it, keeps it still, answers as it.
+
+Shape suffixes: B batch, T positions whose logits are computed, V vocabulary, H hidden width.
+"""
+
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from inspect import signature
+from typing import Any, Self, cast
+
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    GenerationMixin,
+    PreTrainedModel,
+)
+
+from hanol import attention
+from hanol.autodeco._config import AutoDecoConfig, stacking_values
+from hanol.autodeco._outputs import Features
+from hanol.errors import ConfigError
+
+
+class WrappedModel(PreTrainedModel, GenerationMixin):
+    """A base model as `llm`, whose hidden states before the output embedding can be read.
+
+    A class under this one calls `post_init` when it has all its parts.
+
+    Args:
+        config: Configuration with that of the base in it.
+        llm: The base; built with random weights when left out.
+
+    Raises:
+        ConfigError: The base's configuration is not known, or the base wraps a model itself.
+    """
+
+    config_class = AutoDecoConfig
+    base_model_prefix = "llm"
+    supports_gradient_checkpointing = True
+    # The base has its own answer to each of these, and was asked when it was made.
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    def __init__(self, config: AutoDecoConfig, llm: PreTrainedModel | None = None) -> None:
+        if config.base_config is None:
+            raise ConfigError(
+                "The configuration has no keys of a base model, so none can be built. Load the "
+                "heads with `from_pretrained(path, base_model=...)`."
+            )
+        super().__init__(config)
+        if llm is None:
+            attention.register()
+            llm = AutoModelForCausalLM.from_config(config.base_config)
+        if isinstance(llm, WrappedModel):
+            raise ConfigError(
+                "The base has heads itself, so its logits would be tempered twice. Give the model "
+                "under it, `model.llm`."
+            )
+        self.llm = llm
+        self.main_input_name = llm.main_input_name
+        self._base_inputs = frozenset(signature(llm.forward).parameters)
+        self._base_is_frozen = False
+
+    def freeze_base(self, frozen: bool = True) -> Self:
+        """Stop (or let) gradients reach the base; a frozen base stays in evaluation mode."""
+        self.llm.requires_grad_(not frozen)
+        self._base_is_frozen = frozen
+        return self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode; not of a frozen base, whose dropout would move what heads read."""
+        super().train(mode)
+        if mode and self._base_is_frozen:
+            self.llm.eval()
+        return self
+
+    # -- running the base
+
+    def features(
+        self,
+        input_ids: Tensor | None = None,
+        *,
+        logits_to_keep: int | Tensor = 0,
+        **inputs: Any,
+    ) -> Features:
+        """Run the base once and give what the heads read.
+
+        Args:
+            input_ids: Tokens, [B, S].
+            logits_to_keep: Compute logits of the last so many positions, or of these; 0 is all.
+            inputs: Other inputs of the base.
+
+        Raises:
+            ConfigError: The base does not call its output embedding once a forward pass.
+        """
+        inputs["input_ids"] = input_ids
+        inputs = {key: value for key, value in inputs.items() if value is not None}
+        if "position_ids" not in self._base_inputs:  # generate passes what our signature has
+            inputs.pop("position_ids", None)
+        slices = "logits_to_keep" in self._base_inputs
+        if slices:
+            inputs["logits_to_keep"] = logits_to_keep
+        with _head_inputs(self.llm.get_output_embeddings()) as seen:
+            outputs = self.llm(**inputs)
+        logits_BTV = outputs.logits
+        if len(seen) != 1 or seen[0].shape[:-1] != logits_BTV.shape[:-1]:
+            shapes = [tuple(hidden.shape) for hidden in seen]
+            raise ConfigError(
+                f"{type(self.llm).__name__} gave its output embedding hidden states of shapes "
+                f"{shapes} for logits of shape {tuple(logits_BTV.shape)}: AutoDeco needs exactly "
+                "one hidden state for each row of logits."
+            )
+        hidden_BTH = seen[0]
+        if not slices and not (isinstance(logits_to_keep, int) and logits_to_keep == 0):
+            kept = (
+                slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+            )
+            hidden_BTH, logits_BTV = hidden_BTH[:, kept], logits_BTV[:, kept]
+        return Features(hidden_BTH, logits_BTV, outputs)
+
+    # -- what transformers asks of a model, answered by the base
+
+    @property
+    def _is_stateful(self) -> bool:
+        return cast(bool, self.llm._is_stateful)
+
+    def _check_and_adjust_experts_implementation(self, experts_implementation: Any) -> Any:
+        return experts_implementation  # checked when the base was made
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The base's."""
+        return self.llm.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the base's."""
+        self.llm.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The base's."""
+        return self.llm.get_output_embeddings()
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """Replace the base's."""
+        self.llm.set_output_embeddings(new_embeddings)
+
+    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
+        """As the base does it."""
+        return self.llm.prepare_inputs_for_generation(input_ids, **kwargs)
+
+    def _update_model_kwargs_for_generation(
+        self, outputs: Any, model_kwargs: dict[str, Any], **kwargs: Any
+    ) -> dict[str, Any]:
+        return self.llm._update_model_kwargs_for_generation(outputs, model_kwargs, **kwargs)
+
+    def _prepare_cache_for_generation(
+        self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any
+    ) -> None:
+        self.llm._prepare_cache_for_generation(generation_config, model_kwargs, *args)
+
+    def _validate_model_kwargs(self, model_kwargs: dict[str, Any]) -> None:
+        ours = ("apply", "limits", "output_base_logits")
+        rest = {key: value for key, value in model_kwargs.items() if key not in ours}
+        self.llm._validate_model_kwargs(rest)
+
+    def _prepare_generation_config(
+        self, generation_config: Any, **kwargs: Any
+    ) -> tuple[Any, dict[str, Any]]:
+        config, model_kwargs = super()._prepare_generation_config(generation_config, **kwargs)
+        if model_kwargs.get("apply") != "off":
+            _warn_of(config)
+        return config, model_kwargs
+
+
+_seen = threading.local()
+
+
+def _record(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+    seen = getattr(_seen, "inputs", None)
+    if seen is not None:
+        seen.append(inputs[0])
+
+
+@contextmanager
+def _head_inputs(head: nn.Module) -> Iterator[list[Tensor]]:
+    """What an output embedding is given inside, in this thread.
+
+    The hook stays on the module: adding and removing it would disturb passes in other threads.
+    """
+    if _record not in head._forward_pre_hooks.values():
+        head.register_forward_pre_hook(_record)
+    _seen.inputs = []
+    try:
+        yield _seen.inputs
+    finally:
+        _seen.inputs = None
+
+
+def _warn_of(config: GenerationConfig) -> None:
+    """Warn of what would make `generate` sample something else than AutoDeco's distribution."""
+    if (config.num_beams or 1) > 1:
+        warnings.warn(
+            f"num_beams is {config.num_beams}: beam search would compare sums of AutoDeco's "
+            'log-probabilities, which low temperatures inflate. Pass `apply="off"` to search '
+            "with the base's.",
+            UserWarning,
+            stacklevel=4,
+        )
+    stacking = stacking_values(config) if config.do_sample else {}
+    if stacking:
+        values = ", ".join(f"{key}={value}" for key, value in stacking.items())
+        warnings.warn(
+            f"{values} would act on top of AutoDeco's own temperature and top-p. Leave them out, "
+            'or pass `apply="off"` to sample from the base.',
+            UserWarning,
+            stacklevel=4,
+        )

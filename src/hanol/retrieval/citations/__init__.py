@@ -1,0 +1,1 @@
+"""Checks of what is said against the passages that are cited."""

@@ -1,0 +1,269 @@
+"""Checks every sentence of an answer against the sources it cites, without a model.
+
+A sentence is supported when each quotation, date, number and name in it occurs in one of the
+passages that it cites, and when enough of its words do. That finds changed digits, wrong names
+and invented sources; it cannot tell that a sentence says the opposite with the same words. Of a
+sentence in another script than its sources only numbers, dates, quotations and identifiers can be
+compared; without any of them it counts as unsupported.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from hanol.retrieval.citations._facts import Evidence, Facts, sentence_facts
+from hanol.retrieval.citations._sentences import CITATION, Unit, split_units
+from hanol.retrieval.citations._words import STOP_WORDS
+from hanol.retrieval.index._passage import Ledger
+
+SentenceStatus = Literal["supported", "unsupported", "invented", "uncited", "not_a_claim"]
+
+_FLOOR = 0.5  # share of the words that must occur where nothing else can be looked up
+_FLOOR_WITH_FACTS = 0.3  # and where quotations, numbers or names were found
+_RANGE = 100  # [1-9999] is no list of sources
+# A sentence that says nothing was found needs no source.
+_NOTHING_FOUND = (
+    "could not find",
+    "couldn't find",
+    "did not find",
+    "cannot be answered",
+    "no information",
+    "not mentioned in",
+    "do not mention",
+    "does not mention",
+    "do not say",
+    "does not say",
+    "찾을 수 없",
+    "찾지 못",
+    "나와 있지 않",
+    "확인할 수 없",
+    "見つかりません",
+    "未找到",
+)
+
+
+class Citation(BaseModel, frozen=True):
+    """One number in square brackets.
+
+    Args:
+        number: Of the source.
+        start: Where its bracket begins in the answer, in characters.
+        end: Where the bracket ends, exclusive.
+        known: The run retrieved a source of this number.
+        supports: The sentence is borne out by its sources, and this one has a part in it.
+    """
+
+    number: int
+    start: int
+    end: int
+    known: bool
+    supports: bool
+
+
+class CheckedSentence(BaseModel, frozen=True):
+    """One sentence, and what came of looking it up.
+
+    Args:
+        start: Where it begins in the answer, in characters.
+        end: Where it ends, exclusive, citations included.
+        text: Itself.
+        status: "supported"; "unsupported", something in it is not in its sources; "invented", it
+            cites a number that the run never gave out; "uncited", a claim without a source;
+            "not_a_claim", nothing to check: headings, questions, code, connectives.
+        citations: In order.
+        missing: Quotations, dates, numbers and names that none of the cited sources has.
+        overlap: Share of its words that the cited sources have, 0 to 1; None without sources.
+    """
+
+    start: int
+    end: int
+    text: str
+    status: SentenceStatus
+    citations: tuple[Citation, ...] = ()
+    missing: tuple[str, ...] = ()
+    overlap: float | None = None
+
+
+class CitationReport(BaseModel, frozen=True):
+    """All sentences of an answer, in order."""
+
+    sentences: tuple[CheckedSentence, ...]
+
+    @property
+    def counts(self) -> dict[SentenceStatus, int]:
+        """Sentences of each status."""
+        statuses: tuple[SentenceStatus, ...] = (
+            "supported",
+            "unsupported",
+            "invented",
+            "uncited",
+            "not_a_claim",
+        )
+        return {s: sum(sentence.status == s for sentence in self.sentences) for s in statuses}
+
+    @property
+    def citations(self) -> tuple[Citation, ...]:
+        """All citations, in order."""
+        return tuple(entry for sentence in self.sentences for entry in sentence.citations)
+
+    @property
+    def invented(self) -> tuple[int, ...]:
+        """Numbers that are not in the ledger, ascending."""
+        return tuple(sorted({entry.number for entry in self.citations if not entry.known}))
+
+    @property
+    def precision(self) -> float | None:
+        """Share of citations that support their sentence; None without citations."""
+        entries = self.citations
+        return sum(entry.supports for entry in entries) / len(entries) if entries else None
+
+    @property
+    def recall(self) -> float | None:
+        """Share of claims that are supported; None without claims."""
+        claims = len(self.sentences) - self.counts["not_a_claim"]
+        return self.counts["supported"] / claims if claims else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, totals first."""
+        return {
+            "counts": self.counts,
+            "precision": self.precision,
+            "recall": self.recall,
+            "invented": list(self.invented),
+            "sentences": [sentence.model_dump(mode="json") for sentence in self.sentences],
+        }
+
+
+def check_citations(answer: str, ledger: Ledger) -> CitationReport:
+    """Check an answer that cites its sources as [1], [1, 3], [1][2] or [1-3].
+
+    Args:
+        answer: Markdown.
+        ledger: The numbered sources of the run.
+
+    Example:
+        >>> ledger = Ledger()
+        >>> _ = ledger.cite("The tower is 330 m high.", address="a", title="Tower", sha256="0")
+        >>> report = check_citations("It is 330 m high [1]. It is red.", ledger)
+        >>> [sentence.status for sentence in report.sentences]
+        ['supported', 'uncited']
+    """
+    evidence: dict[int, Evidence] = {}
+    sentences = [_check(answer, unit, ledger, evidence) for unit in split_units(answer)]
+    return CitationReport(sentences=tuple(sentences))
+
+
+def _check(
+    answer: str, unit: Unit, ledger: Ledger, evidence: dict[int, Evidence]
+) -> CheckedSentence:
+    text = answer[unit.start : unit.end]
+    if unit.kind == "code":
+        return CheckedSentence(start=unit.start, end=unit.end, text=text, status="not_a_claim")
+    places = list(_citations(text, unit.start))
+    facts = sentence_facts(CITATION.sub(" ", text))
+    known = {number for number, _, _ in places if number in ledger}
+    for number in known - evidence.keys():
+        evidence[number] = Evidence(f"{ledger[number].title}\n{ledger[number].text}")
+    used = {number: evidence[number] for number in sorted(known)}
+    missing = _missing(facts, list(used.values()))
+    overlap = _overlap(facts, list(used.values())) if used else None
+    holds = _holds(facts, list(used.values()))
+    supporting = {number for number in used if holds and _has_part(facts, used, number)}
+    status: SentenceStatus = "supported" if holds else "unsupported"
+    if any(number not in ledger for number, _, _ in places):
+        status = "invented"
+    elif unit.kind != "sentence" or not _is_claim(text, facts, cited=bool(places)):
+        status = "not_a_claim"
+    elif not places:
+        status = "uncited"
+    return CheckedSentence(
+        start=unit.start,
+        end=unit.end,
+        text=text,
+        status=status,
+        citations=tuple(
+            Citation(
+                number=number,
+                start=start,
+                end=end,
+                known=number in ledger,
+                supports=number in supporting,
+            )
+            for number, start, end in places
+        )
+        if status != "not_a_claim"
+        else (),
+        missing=tuple(missing) if used else (),
+        overlap=overlap,
+    )
+
+
+def _citations(text: str, offset: int) -> Iterator[tuple[int, int, int]]:
+    """Numbers with the places of their brackets; ranges are written out."""
+    for match in CITATION.finditer(text):
+        numbers: dict[int, None] = {}
+        for part in re.split("[,;、]", match[1]):
+            ends = [int(number) for number in re.split("[-–—]", part)]
+            low, high = ends[0], ends[-1]
+            inside = range(low, high + 1) if low <= high < low + _RANGE else ends
+            numbers.update(dict.fromkeys(inside))
+        for number in numbers:
+            yield number, offset + match.start(), offset + match.end()
+
+
+def _is_claim(text: str, facts: Facts, *, cited: bool) -> bool:
+    bare = CITATION.sub("", text).rstrip(" \n*_\"'”’)")
+    if bare.endswith(("?", "？")) or not any(c.isalnum() for c in bare):
+        return False
+    if cited or facts.numbers or facts.dates or facts.quotes:
+        return True
+    if any(phrase in bare.lower() for phrase in _NOTHING_FOUND):
+        return False
+    words = facts.words - {word[:5] for word in STOP_WORDS}
+    # "The report names three reasons:" leads to claims and makes none.
+    return bool(words) and not (bare.endswith((":", "：")) and len(words) <= 6)
+
+
+def _comparable(facts: Facts, sources: list[Evidence]) -> Facts:
+    """What can be compared: of a Korean sentence about an English passage, numbers and the like."""
+    if any(source.cjk == facts.cjk for source in sources):
+        return facts
+    return facts.across_languages()
+
+
+def _missing(facts: Facts, sources: list[Evidence]) -> list[str]:
+    facts = _comparable(facts, sources)
+
+    def absent(entry: object, look: str) -> bool:
+        return not any(getattr(source, look)(entry) for source in sources)
+
+    return [
+        *(shown for shown, quote in facts.quotes.items() if absent(quote, "has_quote")),
+        *(shown for shown, date in facts.dates.items() if absent(date, "has_date")),
+        *(shown for shown, number in facts.numbers.items() if absent(number, "has_number")),
+        *(shown for shown, name in facts.names.items() if absent(name, "has_name")),
+    ]
+
+
+def _overlap(facts: Facts, sources: list[Evidence]) -> float:
+    facts = _comparable(facts, sources)
+    if not facts.words:
+        return 1.0 if len(facts) else 0.0
+    found = frozenset[str]().union(*(source.words for source in sources))
+    return len(facts.words & found) / len(facts.words)
+
+
+def _holds(facts: Facts, sources: list[Evidence]) -> bool:
+    """Whether some sources together bear a sentence out."""
+    if not sources or _missing(facts, sources):
+        return False
+    floor = _FLOOR_WITH_FACTS if len(_comparable(facts, sources)) else _FLOOR
+    return _overlap(facts, sources) >= floor
+
+
+def _has_part(facts: Facts, used: dict[int, Evidence], number: int) -> bool:
+    """It bears the sentence out alone, or the others do not without it (arXiv 2305.14627)."""
+    others = [source for other, source in used.items() if other != number]
+    return _holds(facts, [used[number]]) or not _holds(facts, others)

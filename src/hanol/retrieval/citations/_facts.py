@@ -1,0 +1,277 @@
+"""What of a sentence can be looked up in a passage: quotations, dates, numbers, names, words.
+
+Everything is compared after normalisation: 1,000 = 1000, 7.0 = 7, 940만 = 9,400,000 = 9.4 million,
+"5 March 2024" = 2024-03-05 = "2024년 3월 5일", Hangul without its particles.
+"""
+
+import re
+import unicodedata
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from hanol.retrieval.citations._words import (
+    MONTHS,
+    NUMBER_WORDS,
+    SCALES,
+    STOP_WORDS,
+    TOPIC_STOP_WORDS,
+)
+from hanol.retrieval.index._cjk import CJK, fold, token_spans
+
+Date = tuple[int | None, int, int | None]  # year, month, day
+
+_QUOTATION = re.compile(
+    r'"([^"\n]{2,400})"|“([^”]{2,400})”|「([^」]{1,400})」|『([^』]{1,400})』|‘([^’]*\s[^’]*)’'
+)
+_GAP = re.compile(r"\[?(?:\.\.\.|…)\]?")
+_MONTH = "(?P<{}>" + "|".join(sorted(MONTHS, key=len, reverse=True)) + r")\.?"
+_DAY = r"(?P<{}>[0-3]?\d)(?:st|nd|rd|th)?"
+_DATES = (
+    re.compile(
+        r"(?<!\d)(?P<y>\d{4})\s*[-/.년年]\s*(?P<m>[01]?\d)\s*[-/.월月]\s*(?P<d>[0-3]?\d)(?!\d)(?:\s*[일日])?"
+    ),
+    re.compile(r"(?<!\d)(?P<y>\d{4})\s*[년年]\s*(?P<m>[01]?\d)\s*[월月]"),
+    re.compile(r"(?<!\d)(?P<y>\d{4})-(?P<m>0[1-9]|1[0-2])(?![-\d])"),
+    re.compile(r"(?<!\d)(?P<m>[01]?\d)\s*[월月]\s*(?P<d>[0-3]?\d)\s*[일日]"),
+    re.compile(rf"\b{_MONTH.format('m')}\s+{_DAY.format('d')},?\s+(?P<y>\d{{4}})\b", re.IGNORECASE),
+    re.compile(
+        rf"\b{_DAY.format('d')}(?:\s+of)?\s+{_MONTH.format('m')},?\s+(?P<y>\d{{4}})\b",
+        re.IGNORECASE,
+    ),
+    re.compile(rf"\b{_MONTH.format('m')},?\s+(?P<y>\d{{4}})\b", re.IGNORECASE),
+    re.compile(rf"\b{_MONTH.format('m')}\s+{_DAY.format('d')}\b(?!\d)", re.IGNORECASE),
+    re.compile(rf"\b{_DAY.format('d')}(?:\s+of)?\s+{_MONTH.format('m')}\b", re.IGNORECASE),
+)
+_DIGITS = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?(?:[eE][-+]?\d{1,3}(?!\w))?"
+_SCALE = "|".join(sorted(map(re.escape, SCALES), key=len, reverse=True))
+# Not inside of a name (GPT-4, H100, v2.1.3); a minus only where it cannot be a dash or a range.
+_NUMBER = re.compile(
+    rf"(?:(?<![\w)\]%])(?P<sign>[-−])|(?<![A-Za-z_.\d])(?<![A-Za-z]-))(?P<digits>{_DIGITS})(?!\.?\d)"
+    rf"(?:\s?(?P<scale>(?:{_SCALE})(?![A-Za-z])))?",
+    re.IGNORECASE,
+)
+_KOREAN_PART = re.compile(r"\s?(\d[\d,.]*)?\s?(천만|백만|십만|[조억만천백])")
+# Taken as a whole: GPT-4, H100, FTS5, 1.2.3, 3:1.
+_IDENTIFIER = re.compile(
+    r"(?<![A-Za-z0-9])(?:[A-Za-z]+-)*[A-Za-z]+-?\d(?:[A-Za-z0-9_.]*[A-Za-z0-9])?(?:-[A-Za-z0-9]+)*"
+    r"|(?<!\d)\d+(?:\.\d+){2,}|(?<![\d.,])\d+(?::\d+)+(?![\d.,]\d)"
+)
+_WORD = re.compile(rf"(?<![^\W_])[^\W\d_{CJK}][^\W_{CJK}]*(?:[-'’][^\W_{CJK}]+)*")
+_CJK_WORD = re.compile(f"[{CJK}]+")
+_HANGUL = re.compile("[\uac00-\ud7a3]+")
+_PARTICLES = re.compile(
+    "(?:에서는|에서도|에게서|으로서|으로써|으로는|이라는|이라고|에서|에게|으로|까지|부터|보다|처럼|만큼|"
+    "이나|이며|이고|이다|입니다|라는|들은|들이|들의|들을|은|는|이|가|을|를|의|에|와|과|도|로|만)$"
+)
+_TOPIC = re.compile("(?:들?(?:은|는|이|가|의)|에서는)$")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was found in a text, in the forms that are compared; keys are shown to the user."""
+
+    quotes: dict[str, str] = field(default_factory=dict)
+    dates: dict[str, Date] = field(default_factory=dict)
+    numbers: dict[str, Decimal] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    words: frozenset[str] = frozenset()
+    cjk: bool = False
+
+    def __len__(self) -> int:
+        return len(self.quotes) + len(self.dates) + len(self.numbers) + len(self.names)
+
+    def across_languages(self) -> "Facts":
+        """Those that read the same in a passage of another script: names and words do not."""
+        names = {shown: name for shown, name in self.names.items() if any(map(str.isdigit, name))}
+        return Facts(self.quotes, self.dates, self.numbers, names, cjk=self.cjk)
+
+
+def clean(text: str) -> str:
+    """Normal form with single spaces, without Markdown emphasis and hyphens at line ends."""
+    text = re.sub("(?<=\\d)[\u00a0\u2009\u202f](?=\\d)", "", text)  # thousands
+    text = text.replace("\u200b", "")  # by which the agent breaks tags in what it shows a model
+    text = unicodedata.normalize("NFKC", text)
+    text = re.sub(r"(?<=\w)-\s*\n\s*(?=[^\W\d_])", "", text)
+    text = re.sub(r"\*+|`+|(?<!\w)_+|_+(?!\w)", "", text)
+    text = text.translate(str.maketrans("“”„‘’−–—‐‑", '"""\'\'-----'))
+    text = re.sub(r"(?<=\d)\s*:\s*(?=\d)", ":", text)
+    return " ".join(text.split())
+
+
+def is_cjk(text: str) -> bool:
+    """Whether most of its words are Korean, Chinese or Japanese."""
+    return 2 * len(_CJK_WORD.findall(text)) > len(re.findall(r"[^\W\d_]+", text))
+
+
+def sentence_facts(text: str) -> Facts:
+    """The facts that a sentence (without its citations) states."""
+    # Curly marks tell where a quotation begins, so before they are straightened.
+    quotes = {}
+    for match in _QUOTATION.finditer(text):
+        for part in _GAP.split(next(filter(None, match.groups()))):
+            normal = clean(part).strip(" .,;:!?。、").lower()
+            if any(c.isalnum() for c in normal):
+                quotes[part.strip()] = normal
+    normal = clean(_QUOTATION.sub(' " " ', text))
+    rest, dates = _take_dates(normal)
+    plain = _IDENTIFIER.sub(" ", rest)
+    numbers = {shown: value for shown, value, _ in _numbers(plain)}
+    return Facts(quotes, dates, numbers, _names(rest), _words(clean(text)), is_cjk(normal))
+
+
+def _take_dates(text: str) -> tuple[str, dict[str, Date]]:
+    """The dates of a text, and the text without them."""
+    dates: dict[str, Date] = {}
+
+    def note(match: "re.Match[str]") -> str:
+        parts = match.groupdict()
+        name = parts["m"].lower()
+        month = MONTHS[name] if name in MONTHS else int(name)
+        day = int(parts["d"]) if parts.get("d") else None
+        if not 1 <= month <= 12 or (day is not None and not 1 <= day <= 31):
+            return match[0]
+        dates[match[0]] = (int(parts["y"]) if parts.get("y") else None, month, day)
+        return " "
+
+    for pattern in _DATES:
+        text = pattern.sub(note, text)
+    return text, dates
+
+
+def _numbers(text: str) -> list[tuple[str, Decimal, Decimal]]:
+    """Each number as written, its value with its scale (만, million, K), and without."""
+    found = []
+    at = 0
+    while (match := _NUMBER.search(text, at)) is not None:
+        at = match.end()
+        bare = Decimal(match["digits"].replace(",", ""))
+        value = bare * SCALES.get((match["scale"] or "").lower(), 1)
+        # 3억 2천만: the parts that follow a Korean scale belong to the same number.
+        while match["scale"] and (part := _KOREAN_PART.match(text, at)) and part[1]:
+            value += Decimal(part[1].replace(",", "").strip(".")) * SCALES[part[2]]
+            at = part.end()
+        sign = -1 if match["sign"] else 1
+        found.append((text[match.start() : at], sign * value, sign * bare))
+    return found
+
+
+def _names(text: str) -> dict[str, str]:
+    """Identifiers, words with capitals where no sentence begins, and the topic of Korean ones."""
+    names = {match[0]: match[0].lower() for match in _IDENTIFIER.finditer(text)}
+    text = _IDENTIFIER.sub(" 0 ", text)
+    words = list(_WORD.finditer(text))
+    for i, match in enumerate(words):
+        word = re.sub(r"['’]s?$", "", match[0])
+        if not any(c.isupper() for c in word) or word.lower() in STOP_WORDS | MONTHS.keys():
+            continue
+        inner = any(c.isupper() for c in word[1:])
+        before = text[: match.start()].rstrip(' "(')
+        opens = not before or before[-1] in ".:;!?|"
+        follows = i + 1 < len(words) and words[i + 1][0][0].isupper()
+        if inner or not opens or (follows and words[i + 1].start() - match.end() == 1):
+            names[word] = word.lower()
+    for eojeol in _HANGUL.findall(text)[:2]:  # the topic comes first
+        stem = _TOPIC.sub("", eojeol)
+        if stem != eojeol and len(stem) >= 2 and stem not in TOPIC_STOP_WORDS:
+            names[stem] = stem
+            break
+    return names
+
+
+def _words(text: str) -> frozenset[str]:
+    """Content words: the first five letters of each, pairs of characters in CJK text."""
+    without = _HANGUL.sub(lambda match: _strip_particle(match[0]) + " ", text)
+    found = set()
+    for token, _, _ in token_spans(without):
+        if ord(token[0]) > 0x1100:
+            if len(token) == 2:
+                found.add(token)
+        elif len(token) > 2 and not token.isdigit() and token not in STOP_WORDS:
+            found.add(token[:5])
+    return frozenset(found)
+
+
+def _strip_particle(eojeol: str) -> str:
+    stem = _PARTICLES.sub("", eojeol)
+    return stem if len(stem) >= 2 else eojeol
+
+
+class Evidence:
+    """A passage, prepared for looking facts up in it."""
+
+    def __init__(self, text: str) -> None:
+        normal = clean(text)
+        self.cjk = is_cjk(normal)
+        # First letters of words with a capital, so that KDA is found in "Kimi Delta Attention".
+        self._initials = "".join(
+            word[0].lower() if word[0].isupper() else " "
+            for word in re.findall(r"[^\W\d_]+", normal)
+        )
+        self._text = normal.lower()
+        self._packed = re.sub(r"[\s-]", "", self._text)
+        rest, dates = _take_dates(normal)
+        self._dates = set(dates.values())
+        self._numbers: set[Decimal] = set()
+        for _, value, bare in _numbers(rest):
+            self._numbers |= {value, bare}
+        for date in dates.values():
+            self._numbers |= {Decimal(part) for part in date if part is not None}
+        tokens = {token for token, _, _ in token_spans(self._text)}
+        self._numbers |= {Decimal(NUMBER_WORDS[token]) for token in tokens & NUMBER_WORDS.keys()}
+        self.words = frozenset(token[:5] for token in tokens if ord(token[0]) < 0x1100) | {
+            token for token in tokens if ord(token[0]) >= 0x1100
+        }
+
+    def has_quote(self, quote: str) -> bool:
+        """It stands in the passage, up to spaces and hyphens where it is long enough to tell."""
+        at = self._text.find(quote)
+        while at >= 0:
+            end = at + len(quote)
+            if not (_glued(self._text, at) or _glued(self._text, end)):
+                return True
+            at = self._text.find(quote, at + 1)
+        packed = re.sub(r"[\s-]", "", quote)
+        return len(packed) >= 12 and packed in self._packed
+
+    def has_number(self, number: Decimal) -> bool:
+        """A number of this value; a fall may be written with or without its minus."""
+        return number in self._numbers or (number > 0 and -number in self._numbers)
+
+    def has_date(self, date: Date) -> bool:
+        """This date, or a more exact one; day and year may stand apart."""
+        year, month, day = date
+        for other_year, other_month, other_day in self._dates:
+            if month != other_month or day not in (None, other_day):
+                continue
+            if year in (None, other_year):
+                return True
+            if other_year is None and year is not None and Decimal(year) in self._numbers:
+                return True
+        return False
+
+    def has_name(self, name: str) -> bool:
+        """It stands in the passage as a word, in singular or plural, or as the words of which it
+        has the first letters.
+        """
+        if self.has_quote(name) or (ord(name[0]) > 0x1100 and name in self._text):
+            return True
+        single = fold(name).removesuffix("s")
+        if len(single) < 2:
+            return False
+        if single in self._initials:
+            return True
+        # Digits may go before: the unit of "10GB".
+        pattern = rf"(?<![^\W\d]){re.escape(single)}(?:s|es)?(?!\w)"
+        return re.search(pattern, fold(self._text)) is not None
+
+
+def _glued(text: str, at: int) -> bool:
+    """Whether a place lies within a word. Hangul and Han words may go on: particles follow."""
+    if not 0 < at < len(text):
+        return False
+    left, right = text[at - 1], text[at]
+    if right.isdigit() and left in ".,":
+        return True
+    if left.isdigit() and right in ".,":
+        return text[at + 1 : at + 2].isdigit()
+    return left.isalnum() and right.isalnum() and max(ord(left), ord(right)) < 0x1100

@@ -1,0 +1,157 @@
+"""Splits a Markdown answer into the sentences that have to be checked, with their places.
+
+English, Korean, Chinese and Japanese punctuation. Code, headings, table rows and list items are
+units of their own; a citation behind the full stop belongs to the sentence before it.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from hanol.retrieval.citations._words import (
+    ABBREVIATIONS,
+    ENDING_ABBREVIATIONS,
+    NUMBERED_ABBREVIATIONS,
+)
+
+UnitKind = Literal["sentence", "heading", "code", "table_head", "source"]
+
+CITATION = re.compile(r"[\[【［]\s*(\d{1,9}(?:\s*[-–—,;、]\s*\d{1,9})*)\s*[\]】］]")
+
+_FENCE = re.compile(r"\s*(```|~~~)")
+_HEADING = re.compile(r"\s*#{1,6}\s")
+_RULE = re.compile(r"\s*([-=*_])(\s*\1)+\s*$")
+_TABLE_RULE = re.compile(r"\s*\|?(\s*:?-+:?\s*\|)+\s*(:?-+:?\s*)?$")
+_TABLE_ROW = re.compile(r"\s*\|.*\|\s*$")
+_ITEM = re.compile(r"\s*(?:>\s?)*\s*(?:[-*+•·]|\d{1,3}[.)])\s+|\s*(?:>\s?)+")
+_SOURCES = re.compile(
+    r"\W*(sources?|references?|bibliography|citations?|출처|참고\s?문헌|참고\s?자료|参考文献|出典|来源)\W*$",
+    re.IGNORECASE,
+)
+# Where nothing ends: inline code, addresses, targets of links.
+_OPAQUE = re.compile(r"`[^`\n]+`|(?:https?|doc)://[^\s)\]>]*[^\s)\]>.,;:!?]|(?<=\])\([^)\s]+\)")
+_QUOTED = re.compile(r'"[^"\n]{1,400}"|“[^”]{1,400}”|「[^」]{1,400}」|『[^』]{1,400}』')
+_STOPS = ".!?。！？．"
+_CLOSERS = "\"'”’)」』】）》*_"
+_END = re.compile(
+    rf"(?P<stop>[.!?…]+|[。！？．]+)[{re.escape(_CLOSERS)}]*(?P<cited>(?:\s*{CITATION.pattern})*)"
+    rf"[{re.escape(_CLOSERS)}]*(?P<space>\s+|$)?"
+)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A stretch of the answer, `start` to `end` in characters."""
+
+    start: int
+    end: int
+    kind: UnitKind
+
+
+def split_units(answer: str) -> list[Unit]:
+    """The sentences, headings, code blocks and table rows of an answer, in order."""
+    units: list[Unit] = []
+    sources = False
+    for start, end, kind in _blocks(answer):
+        if kind == "heading":
+            sources = _SOURCES.match(answer[start:end]) is not None
+        if kind != "sentence":
+            units.append(Unit(start, end, kind))
+        elif _TABLE_ROW.match(answer[start:end]):
+            units.append(Unit(start, end, "sentence"))
+        elif sources:
+            units.append(Unit(start, end, "source"))
+        else:
+            units += [Unit(*span, "sentence") for span in _sentences(answer, start, end)]
+    return units
+
+
+def _blocks(answer: str) -> Iterator[tuple[int, int, UnitKind]]:
+    """Paragraphs, list items and the like, without their markers."""
+    paragraph: list[int] = []
+    at, code = 0, -1
+    lines = answer.splitlines(keepends=True)
+
+    def flush() -> Iterator[tuple[int, int, UnitKind]]:
+        if paragraph:
+            text = answer[paragraph[0] : paragraph[1]]
+            yield paragraph[0], paragraph[0] + len(text.rstrip()), "sentence"
+            paragraph.clear()
+
+    for number, line in enumerate(lines):
+        start, at = at, at + len(line)
+        end = start + len(line.rstrip())
+        if code >= 0 or _FENCE.match(line):
+            yield from flush()
+            if code >= 0 and _FENCE.match(line):
+                yield code, end, "code"
+                code = -1
+            elif code < 0:
+                code = start
+            continue
+        after = lines[number + 1] if number + 1 < len(lines) else ""
+        if end == start or _RULE.match(line) or _TABLE_RULE.match(line):
+            yield from flush()
+        elif _HEADING.match(line) or _SOURCES.match(line):
+            yield from flush()
+            yield start, end, "heading"
+        elif _TABLE_ROW.match(line):
+            yield from flush()
+            yield start, end, "table_head" if _TABLE_RULE.match(after) else "sentence"
+        elif (item := _ITEM.match(line)) is not None or not paragraph:
+            yield from flush()
+            paragraph[:] = [start + (item.end() if item else 0), at]
+        else:
+            paragraph[1] = at
+    if code >= 0:
+        yield code, len(answer.rstrip()), "code"
+    yield from flush()
+
+
+def _sentences(answer: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    text = answer[start:end]
+    masked = _mask(text)
+    begin = 0
+    for match in _END.finditer(masked):
+        if _ends(masked, match):
+            yield from _trimmed(text, begin, match.end(), start)
+            begin = match.end()
+    yield from _trimmed(text, begin, len(text), start)
+
+
+def _trimmed(text: str, begin: int, end: int, offset: int) -> Iterator[tuple[int, int]]:
+    piece = text[begin:end]
+    if piece.strip():
+        left = begin + len(piece) - len(piece.lstrip())
+        yield offset + left, offset + begin + len(piece.rstrip())
+
+
+def _mask(text: str) -> str:
+    """The text with what must not end a sentence blotted out, character for character."""
+    text = _OPAQUE.sub(lambda match: "x" * len(match[0]), text)
+    # Stops inside of a quotation end nothing, except the last one, just before the closing mark.
+    return _QUOTED.sub(
+        lambda match: re.sub(rf"[{_STOPS}](?!.$)", "x", match[0], flags=re.DOTALL), text
+    )
+
+
+def _ends(text: str, match: "re.Match[str]") -> bool:
+    stop, after = match["stop"], text[match.end() : match.end() + 1]
+    if stop[0] in "。！？．":
+        closed = text[match.end("stop") : match.end("stop") + 1] in {*_CLOSERS}
+        return not (closed and after in {*"とってのをがはにでも、，"})  # the sentence goes on
+    if match["space"] is None and not match["cited"]:
+        return False  # a decimal, a version, a file name
+    if after.islower():
+        return False  # "approx. five", "Yahoo! has"
+    if stop != ".":
+        return True
+    word = re.search(r"[\w.]*$", text[: match.start()])
+    assert word is not None
+    last = word[0].lower().lstrip("(")
+    if last in ABBREVIATIONS or (len(word[0]) == 1 and word[0].isupper()):
+        return not after  # an initial, "Dr."
+    if last in NUMBERED_ABBREVIATIONS and after.isdigit():
+        return False
+    return last not in ENDING_ABBREVIATIONS or not after or after.isupper()

@@ -1,0 +1,1 @@
+"""Files of many kinds to titled pages of clean text."""

@@ -1,0 +1,263 @@
+"""Files of many kinds to titled pages of clean text."""
+
+import io
+import logging
+import threading
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from hanol.errors import DocumentError, HanolError
+from hanol.retrieval.documents._charset import clean, decode
+from hanol.retrieval.documents._deadline import TooLateError, within
+from hanol.retrieval.documents._markup import read_html, read_xml
+from hanol.retrieval.documents._office import read_docx, read_pptx, read_xlsx
+from hanol.retrieval.documents._pdf import read_pdf
+from hanol.retrieval.documents._split import split_passages
+from hanol.retrieval.documents._structured import (
+    heading,
+    read_eml,
+    read_json,
+    read_jsonl,
+    read_notebook,
+)
+from hanol.retrieval.documents._tables import read_csv
+
+__all__ = ["KINDS", "Document", "Page", "parse_document", "read_document", "split_passages"]
+
+MAX_BYTES = 256 * 2**20  # of a file with pictures; text takes about 10 times its size in memory
+MAX_TEXT = 32 * 2**20  # bytes of a text file, characters of any document
+_TITLE = 300  # characters
+_SECONDS = 300.0  # to parse one document; a page of a PDF takes about 0.1
+
+KINDS: Mapping[str, str] = MappingProxyType(
+    {
+        ".txt": "txt",
+        ".text": "txt",
+        ".md": "md",
+        ".markdown": "md",
+        ".rst": "md",
+        ".html": "html",
+        ".htm": "html",
+        ".xhtml": "html",
+        ".pdf": "pdf",
+        ".docx": "docx",
+        ".pptx": "pptx",
+        ".xlsx": "xlsx",
+        ".csv": "csv",
+        ".tsv": "csv",
+        ".ipynb": "ipynb",
+        ".eml": "eml",
+        ".xml": "xml",
+        ".json": "json",
+        ".jsonl": "jsonl",
+    }
+)
+"""Suffixes, in lower case, and what they stand for. A file whose content says otherwise is read as
+what it is: see `parse_document`."""
+
+_BINARY = frozenset({"pdf", "docx", "pptx", "xlsx"})
+_FOLDERS = {"word": "docx", "ppt": "pptx", "xl": "xlsx"}
+_FOREIGN = {  # first bytes of what is not read, and the cure
+    b"\xd0\xcf\x11\xe0": "is an Office file of before 2007 or protected by a password: save it as "
+    "docx, pptx or xlsx without a password",
+    b"{\\rtf": "is rich text: save it as docx",
+    b"PK\x03\x04": "is a zip archive: unpack it, or save it as docx, pptx or xlsx from its program",
+    b"\x1f\x8b": "is compressed by gzip: unpack it",
+    b"7z\xbc\xaf": "is a 7z archive: unpack it",
+    b"\x89PNG": "is a picture: run an OCR program over it",
+    b"\xff\xd8\xff": "is a picture: run an OCR program over it",
+    b"GIF89a": "is a picture: run an OCR program over it",
+    b"SQLite format 3": "is a database: export its tables as csv",
+}
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page, slide or sheet; all of a document that has none.
+
+    Args:
+        number: From 1, as a viewer counts; None for kinds without pages.
+        text: NFC, line feeds at line ends; empty for a page of pictures only.
+    """
+
+    number: int | None
+    text: str
+
+
+@dataclass(frozen=True)
+class Document:
+    """What was read from a file.
+
+    Args:
+        title: From its metadata, heading or first line; else the file's name without suffix.
+        pages: In order; at least one has text.
+        kind: A value of `KINDS`.
+    """
+
+    title: str
+    pages: tuple[Page, ...]
+    kind: str
+
+    @property
+    def empty_pages(self) -> tuple[int, ...]:
+        """Numbers of the pages without text: pictures and scans, which only OCR can read."""
+        return tuple(page.number for page in self.pages if page.number and not page.text)
+
+
+def read_document(path: Path) -> Document:
+    """Read a file of a kind in `KINDS`.
+
+    Raises:
+        DocumentError: It cannot be read; the message names the file, the reason and the cure.
+        MissingExtraError: Its kind needs the extra "documents".
+    """
+    try:
+        if not path.is_file():  # a named pipe would block for ever
+            raise DocumentError(f"{path.name} is no file.")
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as err:
+        raise DocumentError(f"{path.name} cannot be opened: {err.strerror or err}.") from err
+    except ValueError as err:  # a zero in the name
+        raise DocumentError(f"{path.name!r} is no file name.") from err
+    return parse_document(path.name, data)
+
+
+def parse_document(name: str, data: bytes) -> Document:
+    """As `read_document`, for bytes that are already here.
+
+    What the first bytes say goes before the suffix: a PDF named .txt is read as a PDF, a web page
+    saved as .pdf as a web page.
+
+    Args:
+        name: File name, for the suffix and the messages.
+        data: Content of the file.
+    """
+    try:
+        if not data.strip(b"\0\t\n\r "):
+            raise DocumentError("is empty: remove it, or fetch it again")
+        kind = _kind(name, data)
+        if len(data) > (MAX_BYTES if kind in _BINARY else MAX_TEXT):
+            raise DocumentError(
+                f"is larger than {MAX_BYTES >> 20} MB ({MAX_TEXT >> 20} MB for text): split it"
+            )
+        title, pages = _read(kind, data)
+        pages = [clean(page).strip() for page in pages]
+    except DocumentError as err:
+        raise DocumentError(f"{name} {err}.") from err
+    except HanolError:
+        raise  # an extra is missing
+    except TooLateError as err:
+        raise DocumentError(
+            f"{name} took longer than {_SECONDS:.0f} s to read: split it, or export it anew."
+        ) from err
+    except (MemoryError, RecursionError) as err:
+        raise DocumentError(
+            f"{name} is nested or packed too deeply to be read: make it again."
+        ) from err
+    except Exception as err:
+        # Parsers of broken files raise whatever comes: KeyError, struct.error, AttributeError, ...
+        reason = " ".join(f"{type(err).__name__}: {err}".split())[:200]
+        raise DocumentError(
+            f"{name} is broken ({reason}): open it in the program that made it and save it again."
+        ) from err
+    return _document(name, kind, title, pages)
+
+
+def _document(name: str, kind: str, title: str, pages: list[str]) -> Document:
+    if not any(pages):
+        raise DocumentError(f"{name} holds no text: remove it, or export it again with its text.")
+    if sum(map(len, pages)) > MAX_TEXT:
+        raise DocumentError(f"{name} holds more than {MAX_TEXT} characters: split it.")
+    title = " ".join(clean(title).split())[:_TITLE] or Path(name).stem
+    numbered = kind in ("pdf", "pptx", "xlsx")
+    numbers = range(1, len(pages) + 1) if numbered else [None] * len(pages)
+    return Document(title, tuple(map(Page, numbers, pages)), kind)
+
+
+def _kind(name: str, data: bytes) -> str:
+    """What a file is, by its first bytes, then its suffix."""
+    suffix = Path(name).suffix.lower()
+    # a text may speak of PDF in its first lines, a PDF may have some bytes before it begins
+    if b"%PDF-" in (data[:1024] if suffix == ".pdf" else data[:8]):
+        return "pdf"
+    if data.startswith(b"PK\x03\x04") and (office := _office_kind(data)):
+        return office
+    for start, reason in _FOREIGN.items():
+        if data.startswith(start):
+            raise DocumentError(reason)
+    kind = KINDS.get(suffix)
+    if kind is None:
+        raise DocumentError(f"has a suffix that is not read: save it as one of {', '.join(KINDS)}")
+    is_page = (
+        data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype html", b"<html"))
+    )
+    if is_page and (kind in _BINARY or kind == "txt"):
+        return "html"
+    if kind in _BINARY:
+        raise DocumentError(
+            f"is no {kind} file, though its name says so: fetch it again, or name it as what it is"
+        )
+    return kind
+
+
+def _office_kind(data: bytes) -> str | None:
+    with zipfile.ZipFile(io.BytesIO(data)) as package:
+        folders = {part.partition("/")[0] for part in package.namelist()}
+    return next((kind for folder, kind in _FOLDERS.items() if folder in folders), None)
+
+
+def _read(kind: str, data: bytes) -> tuple[str, list[str]]:
+    """Title, empty where there is none, and pages."""
+    text_kinds: dict[str, Callable[[str], tuple[str, str]]] = {
+        "txt": lambda text: (heading(text[:_TITLE]), text),
+        "md": lambda text: (heading(text[:20_000]), text),
+        "csv": lambda text: ("", read_csv(text.replace("\0", ""))),
+        "json": lambda text: ("", read_json(text)),
+        "jsonl": lambda text: ("", read_jsonl(text)),
+        "ipynb": read_notebook,
+    }
+    if kind in text_kinds:
+        title, text = text_kinds[kind](decode(data))
+        return title, [text]
+    with _quiet():
+        return within(_SECONDS, _parse, kind, data)
+
+
+def _parse(kind: str, data: bytes) -> tuple[str, list[str]]:
+    if kind == "pdf":
+        return read_pdf(data)
+    if kind == "pptx":
+        return read_pptx(data)
+    if kind == "xlsx":
+        return read_xlsx(data)
+    one_page = {"html": read_html, "xml": read_xml, "eml": read_eml, "docx": read_docx}
+    title, text = one_page[kind](data)
+    return title, [text]
+
+
+_LOUD = ("pypdf", "trafilatura", "htmldate", "charset_normalizer")
+_parsing = threading.RLock()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what parsers say about broken files out of the user's log and warnings.
+
+    Levels and filters belong to the whole process, so one document is parsed at a time.
+    """
+    with _parsing, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        before = {name: logging.getLogger(name).level for name in _LOUD}
+        for name in _LOUD:
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+        try:
+            yield
+        finally:
+            for name, level in before.items():
+                logging.getLogger(name).setLevel(level)

@@ -1,0 +1,1 @@
+"""One SQLite index over a folder: passages, full text, vectors."""

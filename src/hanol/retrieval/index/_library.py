@@ -1,0 +1,392 @@
+"""A folder of documents that can be searched."""
+
+import hashlib
+import json
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+from urllib.parse import unquote
+
+from pydantic import BaseModel
+
+from hanol.errors import AddressError, LibraryError
+from hanol.retrieval.index._address import Address, format_address, parse_address
+from hanol.retrieval.index._cjk import highlight_spans
+from hanol.retrieval.index._dense import Embedder, SentenceEmbedder, Vectors
+from hanol.retrieval.index._fusion import reciprocal_rank_fusion
+from hanol.retrieval.index._passage import Passage
+from hanol.retrieval.index._search import choose_tokens, rank_bm25
+from hanol.retrieval.index._store import Store
+from hanol.retrieval.index._update import FileProgress, IndexReport, update
+
+Mode = Literal["hybrid", "bm25", "dense"]
+
+_POOL = 50  # best of each ranking that are fused
+_WEIGHTS = (1.0, 0.5)  # of words and of meaning in "hybrid", chosen as the constant of the fusion
+_COLUMNS = (
+    'SELECT p.id, d.path, p.page, d.title, p.text, p.start, p."end", d.sha256 '
+    "FROM passages AS p JOIN documents AS d ON d.id = p.document "
+)
+_AMONG = "WHERE p.id IN (SELECT value FROM json_each(?))"
+
+
+class DocumentInfo(BaseModel, frozen=True):
+    """A document of the index; `address` opens it whole."""
+
+    document: str
+    address: str
+    title: str
+    kind: str
+    pages: int
+    passages: int
+    sha256: str
+    size: int
+
+
+class Library(AbstractContextManager["Library"]):
+    """A folder of documents with its index. Made by `Library.open`; may be used by many threads.
+
+    Example:
+        >>> with Library.open("notes") as library:  # doctest: +SKIP
+        ...     library.add()
+        ...     best = library.search("how are keys rotated", k=3)
+    """
+
+    def __init__(self, folder: Path, index: Path, embedder: Embedder | None) -> None:
+        self.folder = folder
+        self._index = index
+        self._embedder = embedder
+        self._store: Store | None = None
+        self._vectors: tuple[Any, Vectors] | None = None
+        self._lock = threading.RLock()
+        self._open_store()
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        index: str | Path | None = None,
+        embedder: str | Embedder | None = None,
+    ) -> "Library":
+        """Open a folder; nothing is written before `add`.
+
+        Args:
+            path: The folder with the documents.
+            index: Folder of the index, for documents that lie where nothing can be written;
+                `.hanol` in `path` when left out.
+            embedder: For search by meaning: a model of sentence-transformers by name or folder,
+                "minilm" for the packaged one, or an object of your own. None takes the one the
+                index was made with, if any.
+
+        Raises:
+            LibraryError: There is no such folder, or its index was made by another version of
+                hanol or with another embedder.
+        """
+        folder = Path(path).expanduser().resolve()
+        if not folder.is_dir():
+            raise LibraryError(f"There is no folder {str(path)!r}. Name a folder with documents.")
+        place = folder / ".hanol" if index is None else Path(index).expanduser().resolve()
+        if place == folder:
+            raise LibraryError(
+                f"`index` is the folder of the documents itself, {place}. Name another one."
+            )
+        if isinstance(embedder, str):
+            embedder = SentenceEmbedder(embedder)
+        return cls(folder, place, embedder)
+
+    def _open_store(self) -> None:
+        if self._store is not None:
+            return
+        if (store := Store.open(self._index)) is None:
+            return
+        try:
+            self._check_belongs(store)
+        except LibraryError:
+            store.close()
+            raise
+        self._store = store
+
+    def _check_belongs(self, store: Store) -> None:
+        home = store.meta("folder")
+        if home is not None and home != str(self.folder):
+            raise LibraryError(
+                f"The index {store.folder} belongs to {home}, not to {self.folder}. Name another "
+                "place for this folder's index."
+            )
+        made_with = store.meta("embedder")
+        if made_with is None or (self._embedder and self._embedder.name == made_with):
+            return
+        if self._embedder is not None:
+            raise LibraryError(
+                f"The index {store.folder} was made with the embedder {made_with!r}, not with "
+                f"{self._embedder.name!r}. Leave the embedder out to use the index's, or delete "
+                "the index and run `hanol index` with the new one."
+            )
+        self._embedder = SentenceEmbedder(made_with)
+
+    def close(self) -> None:
+        """Close the index; the library can be opened again."""
+        with self._lock:
+            if self._store is not None:
+                self._store.close()
+                self._store = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        self._open_store()
+        if self._store is None or not self._has_passages(self._store):
+            raise LibraryError(
+                f"There is nothing indexed for {self.folder}. Run `hanol index {self.folder}`."
+            )
+        return self._store.db
+
+    @staticmethod
+    def _has_passages(store: Store) -> bool:
+        return store.db.execute("SELECT 1 FROM passages LIMIT 1").fetchone() is not None
+
+    @property
+    def version(self) -> str:
+        """Hash of what is indexed, 64 hex digits: equal files at equal paths, equal version."""
+        with self._lock:
+            self._open_store()
+            rows: Iterable[tuple[str, str]] = ()
+            if self._store is not None:
+                rows = self._store.db.execute("SELECT path, sha256 FROM documents ORDER BY path")
+            digest = hashlib.sha256()
+            for path, sha256 in rows:
+                digest.update(f"{len(path)}:{path}{sha256}".encode())
+            return digest.hexdigest()
+
+    def documents(self) -> list[DocumentInfo]:
+        """The documents of the index, by path; empty when nothing is indexed."""
+        with self._lock:
+            self._open_store()
+            if self._store is None:
+                return []
+            rows = self._store.db.execute(
+                "SELECT path, title, kind, pages, "
+                "(SELECT count(*) FROM passages WHERE document = documents.id), sha256, size "
+                "FROM documents ORDER BY path"
+            ).fetchall()
+        return [
+            DocumentInfo(
+                document=path,
+                address=format_address(path, sha256, None),
+                title=title,
+                kind=kind,
+                pages=pages,
+                passages=passages,
+                sha256=sha256,
+                size=size,
+            )
+            for path, title, kind, pages, passages, sha256, size in rows
+        ]
+
+    def add(
+        self,
+        path: str | Path | None = None,
+        *,
+        on_file: Callable[[FileProgress], None] | None = None,
+        isolated: bool = True,
+    ) -> IndexReport:
+        """Bring the index up to date with the folder.
+
+        Only files whose size or time changed are hashed, and only those whose hash changed are
+        read again. What was stored stays stored if the process is killed.
+
+        Args:
+            path: A file or folder inside, to look at only that.
+            on_file: Called after each file.
+            isolated: Read in processes of their own, which a hostile file may crash or stall.
+                False reads in this one, and so spares their start: for texts that the caller
+                wrote.
+
+        Raises:
+            AddressError: `path` lies outside of the folder.
+            LibraryError: Another process is indexing, or the index cannot be written.
+        """
+        start = self.folder if path is None else (self.folder / Path(path)).resolve()
+        if not start.is_relative_to(self.folder):
+            raise AddressError(f"{str(path)!r} lies outside of {self.folder}.")
+        with self._lock:
+            self._open_store()
+            if self._store is None:
+                self._store = Store.create(self._index)
+            return update(
+                self._store, self.folder, start, self._embedder, on_file, isolated=isolated
+            )
+
+    def search(self, query: str, k: int = 10, mode: Mode = "hybrid") -> list[Passage]:
+        """The passages that fit a query best.
+
+        Args:
+            query: Words or a question in any language; nothing in it is syntax.
+            k: At most this many.
+            mode: "bm25" by words, "dense" by meaning, "hybrid" both, fused by rank; without an
+                embedder "hybrid" is "bm25".
+
+        Returns:
+            Best first. Passages that share no word with the query are left out by "bm25".
+
+        Raises:
+            LibraryError: Nothing is indexed, or "dense" is asked of an index without vectors.
+        """
+        if k < 1:
+            raise LibraryError(f"`k` is {k}, but must be at least 1.")
+        if mode not in ("hybrid", "bm25", "dense"):
+            raise LibraryError(f"`mode` is {mode!r}, but must be 'hybrid', 'bm25' or 'dense'.")
+        with self._lock:
+            db = self._db
+            tokens = choose_tokens(db, query)
+            limit = max(k, _POOL)
+            if mode == "bm25" or (mode == "hybrid" and not self._has_vectors()):
+                ranking = rank_bm25(db, tokens, k)
+            elif mode == "dense":
+                ranking = self._rank_dense(query, k)
+            else:
+                words, meaning = rank_bm25(db, tokens, limit), self._rank_dense(query, limit)
+                ranking = reciprocal_rank_fusion(
+                    [[i for i, _ in words], [i for i, _ in meaning]], _WEIGHTS
+                )[:k]
+            scores = dict(ranking)
+            found = {
+                row[0]: _passage(row, scores[row[0]], highlight_spans(row[4], tokens))
+                for row in self._rows(_AMONG, (json.dumps(list(scores)),))
+            }
+        return [found[number] for number in scores if number in found]
+
+    def _rows(self, where: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        return self._db.execute(_COLUMNS + where, values).fetchall()
+
+    def _has_vectors(self) -> bool:
+        assert self._store is not None
+        return self._store.db.execute("SELECT 1 FROM vectors LIMIT 1").fetchone() is not None
+
+    def _rank_dense(self, query: str, limit: int) -> list[tuple[int, float]]:
+        assert self._store is not None
+        if self._embedder is None or not self._has_vectors():
+            raise LibraryError(
+                f"The index of {self.folder} has no vectors. Run `hanol index {self.folder} "
+                "--embedder minilm`, or search with `bm25`."
+            )
+        # Changes when anybody, this connection included, has written.
+        state = (
+            self._store.db.execute("PRAGMA data_version").fetchone()[0],
+            self._store.db.total_changes,
+        )
+        if self._vectors is None or self._vectors[0] != state:
+            self._vectors = (state, Vectors(self._store))
+        return self._vectors[1].rank(self._embedder.encode_query(query), limit)
+
+    def read(self, address: str) -> list[Passage]:
+        """All passages of the document or page that an address names, in order.
+
+        Args:
+            address: "doc://...", or the path of a document in the library, percent-encoded or not,
+                as links between documents name it.
+
+        Raises:
+            AddressError: It is no address, or the document has no such page.
+            LibraryError: The document is not indexed, or its content has changed since.
+        """
+        with self._lock:
+            wanted = self._named(address) or parse_address(address)
+            row = self._db.execute(
+                "SELECT id, sha256, path FROM documents WHERE path = ?", (wanted.document,)
+            ).fetchone()
+            if row is None:
+                raise LibraryError(
+                    f"There is no document {wanted.document!r} in the index of {self.folder}. "
+                    "Search again to get the addresses that exist."
+                )
+            number, sha256, path = row
+            if not sha256.startswith(wanted.hash):
+                now = format_address(path, sha256, wanted.page)
+                raise LibraryError(
+                    f"{path!r} has changed since {address!r} was handed out. It now is {now!r}."
+                )
+            if wanted.page is None:
+                rows = self._rows("WHERE p.document = ? ORDER BY p.id", (number,))
+            else:
+                where = "WHERE p.document = ? AND p.page = ? ORDER BY p.id"
+                rows = self._rows(where, (number, wanted.page))
+            if not rows and wanted.page is not None:
+                pages = self._db.execute(
+                    "SELECT max(page) FROM passages WHERE document = ?", (number,)
+                ).fetchone()[0]
+                raise AddressError(
+                    f"{path!r} has no text on page {wanted.page}; its last page with text is "
+                    f"{pages}."
+                    if pages is not None
+                    else f"{path!r} has no pages; leave out '#p{wanted.page}'."
+                )
+        return [_passage(row) for row in rows]
+
+    def _named(self, path: str) -> Address | None:
+        """The address of the document with this path, whatever its content; None without one."""
+        path = path.encode("utf-8", "replace").decode()  # half characters fit no database
+        for name in (path, unquote(path)):
+            row = self._db.execute("SELECT 1 FROM documents WHERE path = ?", (name,)).fetchone()
+            if row is not None:
+                return Address("", name, None)
+        return None
+
+    def neighbours(self, passage: Passage, before: int = 1, after: int = 1) -> list[Passage]:
+        """The passages just before and after one in its document, in order, without itself.
+
+        Raises:
+            LibraryError: The document is no longer indexed as it was.
+        """
+        with self._lock:
+            row = self._db.execute(
+                "SELECT document FROM passages WHERE id = ?", (passage.id,)
+            ).fetchone()
+            if row is None:
+                raise LibraryError(
+                    f"{passage.document!r} has changed since {passage.address!r} was handed out."
+                )
+            earlier = self._rows(
+                "WHERE p.document = ? AND p.id < ? ORDER BY p.id DESC LIMIT ?",
+                (row[0], passage.id, before),
+            )
+            found = [_passage(row) for row in earlier][::-1]
+            later = self._rows(
+                "WHERE p.document = ? AND p.id > ? ORDER BY p.id LIMIT ?",
+                (row[0], passage.id, after),
+            )
+            return found + [_passage(row) for row in later]
+
+
+def _passage(
+    row: tuple[Any, ...], score: float = 0.0, highlights: tuple[tuple[int, int], ...] = ()
+) -> Passage:
+    number, path, page, title, text, start, end, sha256 = row
+    return Passage(
+        id=number,
+        address=format_address(path, sha256, page),
+        document=path,
+        page=page,
+        title=title,
+        text=text,
+        start=start,
+        end=end,
+        sha256=sha256,
+        score=score,
+        highlights=highlights,
+    )

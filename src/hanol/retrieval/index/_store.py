@@ -1,0 +1,284 @@
+"""The index on disk: one SQLite file with documents, passages, full-text index and vectors.
+
+A document with its passages goes in or out within one transaction, so that the file is consistent
+whenever the process ends. Readers go on while a writer works (write-ahead log); writers exclude
+each other by a lock that the system takes back when its holder dies.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from hanol.errors import LibraryError
+from hanol.retrieval.index._cjk import index_text
+
+_VERSION = 1  # of the schema and of what is written into it: tokenizer, passage lengths
+_FILE = "index.sqlite"
+_COMMON = 1000  # passages that make a token common
+
+# The full-text table keeps no copy of the text (content=''), so rows are deleted by giving their
+# text again. Tokens come ready-made with spaces between them; the tokenizer has nothing to decide.
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE documents (
+    id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, sha256 TEXT NOT NULL, size INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL, title TEXT NOT NULL, kind TEXT NOT NULL, pages INTEGER NOT NULL
+);
+CREATE TABLE passages (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, document INTEGER NOT NULL REFERENCES documents,
+    page INTEGER, start INTEGER NOT NULL, "end" INTEGER NOT NULL, text TEXT NOT NULL
+);
+CREATE INDEX passages_of ON passages (document, id);
+CREATE TABLE vectors (passage INTEGER PRIMARY KEY, vector BLOB NOT NULL);
+CREATE VIRTUAL TABLE words USING fts5(title, text, content='', tokenize='ascii');
+CREATE VIRTUAL TABLE vocabulary USING fts5vocab(words, row);
+CREATE TABLE common (term TEXT PRIMARY KEY, passages INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True)
+class PassageText:
+    """A stretch of a page, in characters, and its text."""
+
+    page: int | None
+    start: int
+    end: int
+    text: str
+
+
+@dataclass(frozen=True)
+class DocumentText:
+    """What goes into the index for one file."""
+
+    path: str
+    sha256: str
+    size: int
+    mtime_ns: int
+    title: str
+    kind: str
+    pages: int
+    passages: tuple[PassageText, ...]
+
+
+class Store:
+    """An open index."""
+
+    def __init__(self, folder: Path, db: sqlite3.Connection) -> None:
+        self.folder = folder
+        self.db = db
+
+    @classmethod
+    def open(cls, folder: Path) -> "Store | None":
+        """The index in a folder, None when there is none yet.
+
+        Raises:
+            LibraryError: Another version made it, or it cannot be read.
+        """
+        file = folder / _FILE
+        if not file.is_file():
+            return None
+        # Without write access SQLite cannot keep its log: nobody else may be writing then either.
+        mode = "rw" if _writable(folder) else "ro&immutable=1"
+        try:
+            store = cls(folder, _connect(file, mode))
+            version = store.meta("version") if store._has_schema() else None
+        except sqlite3.DatabaseError as err:
+            raise LibraryError(f"The index {file} cannot be read ({err}). {_REBUILD}") from err
+        if version is None:  # made, but killed before the first transaction
+            store.close()
+            return None
+        if version != str(_VERSION):
+            store.close()
+            raise LibraryError(
+                f"The index {file} was made by another version of hanol (format {version}, this "
+                f"one reads {_VERSION}). {_REBUILD}"
+            )
+        return store
+
+    @classmethod
+    def create(cls, folder: Path) -> "Store":
+        """The index in a folder, made when there is none.
+
+        Raises:
+            LibraryError: The folder cannot be written, or `open` fails.
+        """
+        if (store := cls.open(folder)) is not None:
+            return store
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            db = _connect(folder / _FILE, "rwc")
+            db.execute("PRAGMA journal_mode = WAL")
+            store = cls(folder, db)
+            with store.transaction():
+                for statement in _SCHEMA.split(";"):
+                    db.execute(statement)
+                store.set_meta("version", str(_VERSION))
+        except (OSError, sqlite3.OperationalError) as err:
+            raise _not_writable(folder, err) from err
+        return store
+
+    def _has_schema(self) -> bool:
+        return (
+            self.db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone()
+            is not None
+        )
+
+    def close(self) -> None:
+        """Close the file."""
+        self.db.close()
+
+    def meta(self, key: str) -> str | None:
+        """A fact about the index."""
+        row = self.db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return row and str(row[0])
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Note a fact about the index."""
+        self.db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing of what happens inside."""
+        self.db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self.db.execute("COMMIT")
+        except BaseException:
+            if self.db.in_transaction:  # SQLite has rolled back by itself when the disk is full
+                self.db.execute("ROLLBACK")
+            raise
+
+    @contextmanager
+    def writer(self) -> Iterator[None]:
+        """Be the only writer.
+
+        Raises:
+            LibraryError: Another process (or object) is writing; it is named. Or nobody may, or
+                the disk is full.
+        """
+        if not _writable(self.folder):
+            raise _not_writable(self.folder, "no permission")
+        pid_file = self.folder / "writer.pid"
+        lock = sqlite3.connect(self.folder / "writer.lock", timeout=0, isolation_level=None)
+        try:
+            try:
+                lock.execute("BEGIN EXCLUSIVE")
+            except sqlite3.OperationalError as err:
+                pid = pid_file.read_text() if pid_file.exists() else "unknown"
+                raise LibraryError(
+                    f"Process {pid} is indexing into {self.folder} already. Wait until it ends."
+                ) from err
+            pid_file.write_text(str(os.getpid()))
+            yield
+        except sqlite3.OperationalError as err:
+            raise _not_writable(self.folder, err) from err
+        finally:
+            lock.close()
+
+    def put(self, document: DocumentText) -> None:
+        """Put a document in, in place of what was indexed for its path."""
+        self.remove(document.path)
+        row = self.db.execute(
+            "INSERT INTO documents (path, sha256, size, mtime_ns, title, kind, pages) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                document.path,
+                document.sha256,
+                document.size,
+                document.mtime_ns,
+                document.title,
+                document.kind,
+                document.pages,
+            ),
+        ).lastrowid
+        title = index_text(document.title)
+        for passage in document.passages:
+            number = self.db.execute(
+                'INSERT INTO passages (document, page, start, "end", text) VALUES (?, ?, ?, ?, ?)',
+                (row, passage.page, passage.start, passage.end, passage.text),
+            ).lastrowid
+            self.db.execute(
+                "INSERT INTO words (rowid, title, text) VALUES (?, ?, ?)",
+                (number, title, index_text(passage.text)),
+            )
+
+    def remove(self, path: str) -> None:
+        """Take a document out; nothing happens when it is not in."""
+        found = self.db.execute(
+            "SELECT id, title FROM documents WHERE path = ?", (path,)
+        ).fetchone()
+        if found is None:
+            return
+        row, title = found[0], index_text(found[1])
+        texts = self.db.execute("SELECT id, text FROM passages WHERE document = ?", (row,))
+        for number, text in texts.fetchall():
+            self.db.execute(
+                "INSERT INTO words (words, rowid, title, text) VALUES ('delete', ?, ?, ?)",
+                (number, title, index_text(text)),
+            )
+            self.db.execute("DELETE FROM vectors WHERE passage = ?", (number,))
+        self.db.execute("DELETE FROM passages WHERE document = ?", (row,))
+        self.db.execute("DELETE FROM documents WHERE id = ?", (row,))
+
+    def touch(self, path: str, size: int, mtime_ns: int) -> None:
+        """Note that a file's content is the indexed one although its time is another."""
+        self.db.execute(
+            "UPDATE documents SET size = ?, mtime_ns = ? WHERE path = ?", (size, mtime_ns, path)
+        )
+
+    def known(self) -> dict[str, tuple[int, int, str]]:
+        """Size, time and hash of every indexed document, by path."""
+        rows = self.db.execute("SELECT path, size, mtime_ns, sha256 FROM documents")
+        return {path: (size, mtime_ns, sha256) for path, size, mtime_ns, sha256 in rows}
+
+    def counts(self) -> tuple[int, int]:
+        """Documents and passages."""
+        row = self.db.execute(
+            "SELECT (SELECT count(*) FROM documents), (SELECT count(*) FROM passages)"
+        ).fetchone()
+        return int(row[0]), int(row[1])
+
+    def tidy(self) -> None:
+        """Merge the full-text index into one piece, and note in how many passages the common
+        tokens stand: counting those would take a search longer than the search itself.
+        """
+        with self.transaction():
+            self.db.execute("INSERT INTO words (words) VALUES ('optimize')")
+            self.db.execute("DELETE FROM common")
+            self.db.execute(
+                "INSERT INTO common SELECT term, doc FROM vocabulary WHERE doc > ?", (_COMMON,)
+            )
+            self.set_meta("tidy", "yes")
+        self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+_REBUILD = "Delete it and run `hanol index` on the folder again."
+
+
+def _writable(folder: Path) -> bool:
+    return os.access(folder, os.W_OK) and os.access(folder / _FILE, os.W_OK)
+
+
+def _not_writable(folder: Path, reason: object) -> LibraryError:
+    return LibraryError(
+        f"The index cannot be written to {folder} ({reason}). Make room there, or put it "
+        "elsewhere: `--index` on the command line, `index=` in Python."
+    )
+
+
+def _connect(file: Path, mode: str) -> sqlite3.Connection:
+    # Transactions are begun by hand; objects may be used from several threads under a lock.
+    db = sqlite3.connect(
+        f"file:{quote(str(file))}?mode={mode}",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        timeout=30,
+    )
+    db.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose the last files, never more
+    db.execute("PRAGMA mmap_size = 1073741824")
+    return db

@@ -1,0 +1,176 @@
+"""Which questions to train on: those that the model sometimes gets right.
+
+A question that always fails or always succeeds teaches nothing: all its advantages are 0. Tongyi
+DeepResearch (arXiv 2510.24701) therefore keeps the questions between the two, drops those that
+were learned and refills from a pool that is probed with the model as it has become.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hanol.errors import DataError
+from hanol.runs import Task
+
+# Of each question, by id, the rewards (from 0 to 1) of its rollouts; broken ones are left out.
+Rewards = Mapping[str, Sequence[float]]
+_PARTS = ("active", "waiting", "mastered")
+_STATE = (*_PARTS, "order", "passes", "steps", "means")
+
+
+class Curation:
+    """The questions in use, and those that wait to be probed.
+
+    Without `size` nothing is probed or dropped: every question is in use all the time.
+
+    Args:
+        tasks: All questions; they are probed in this order.
+        size: Questions to have in use, at least 1; None for all, always.
+        refresh_every: Steps between two refreshes; None for none by count.
+        plateau_steps: Also refresh when the mean reward of so many steps is no higher than that
+            of as many before them; None never does.
+        max_probes: Questions that one refresh may probe at most.
+        seed: Of the order in which questions are drawn.
+
+    Raises:
+        DataError: No questions, two with one id, or a number below 1.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        *,
+        size: int | None = None,
+        refresh_every: int | None = 20,
+        plateau_steps: int | None = None,
+        max_probes: int = 256,
+        seed: int = 0,
+    ) -> None:
+        self._tasks = {task.id: task for task in tasks}
+        if not tasks or len(self._tasks) < len(tasks):
+            raise DataError(f"{len(tasks)} questions with {len(self._tasks)} different ids.")
+        for name, value in [
+            ("size", size),
+            ("refresh_every", refresh_every),
+            ("plateau_steps", plateau_steps),
+            ("max_probes", max_probes),
+        ]:
+            if value is not None and value < 1:
+                raise DataError(f"`{name}` is {value}, but must be at least 1.")
+        self._size, self._max_probes = size, max_probes
+        self._refresh_every, self._plateau_steps = refresh_every, plateau_steps
+        self._seed = seed
+        self._active: list[str] = [] if size else list(self._tasks)
+        self._waiting: list[str] = list(self._tasks) if size else []
+        self._mastered: list[str] = []
+        self._order: list[str] = []  # what is left of the present pass over the questions
+        self._passes = 0
+        self._steps = 0  # since the last refresh
+        self._means: list[float] = []  # rewards of those steps
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many questions are in use, wait to be probed, and are mastered."""
+        return {
+            "active": len(self._active),
+            "waiting": len(self._waiting),
+            "mastered": len(self._mastered),
+        }
+
+    def draw(self, count: int) -> list[Task]:
+        """The next questions, all different; fewer where fewer are in use.
+
+        Every question comes once before any comes again.
+        """
+        drawn: list[str] = []
+        while len(drawn) < min(count, len(self._active)):
+            fresh = [name for name in self._order if name not in drawn]
+            if fresh:
+                self._order.remove(fresh[0])
+                drawn.append(fresh[0])
+            else:
+                rng = random.Random(f"{self._seed} {self._passes}")  # noqa: S311 - no secret
+                self._order += rng.sample(self._active, len(self._active))
+                self._passes += 1
+        return [self._tasks[name] for name in drawn]
+
+    def learn(self, rewards: Rewards) -> None:
+        """Take in a step of training; a question whose rollouts were all right is dropped."""
+        every = [reward for group in rewards.values() for reward in group]
+        self._steps += 1
+        if every:
+            self._means.append(sum(every) / len(every))
+        for name, group in rewards.items():
+            if self._size is not None and name in self._active and _success(group) == 1:
+                self._active.remove(name)
+                self._mastered.append(name)
+        self._order = [name for name in self._order if name in self._active]
+
+    @property
+    def missing(self) -> int:
+        """How many questions should be in use but are not."""
+        return 0 if self._size is None else max(0, self._size - len(self._active))
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to probe waiting questions with the model as it is now."""
+        if not (self.missing and self._waiting):
+            return False
+        by_count = self._refresh_every is not None and self._steps >= self._refresh_every
+        return not self._active or by_count or self._is_flat
+
+    @property
+    def candidates(self) -> list[Task]:
+        """The questions that a refresh which begins now may probe, in this order."""
+        return [self._tasks[name] for name in self._waiting[: self._max_probes]]
+
+    def probe(self, rewards: Rewards) -> None:
+        """Take in what candidates got: those between never and always are now in use.
+
+        What always failed waits at the end of the queue for a better model.
+        """
+        for name, group in rewards.items():
+            self._waiting.remove(name)
+            success = _success(group)
+            if success is None or success <= 0:
+                self._waiting.append(name)
+            elif success == 1:
+                self._mastered.append(name)
+            else:
+                self._active.append(name)
+
+    def end_refresh(self) -> None:
+        """Begin to count steps and rewards anew."""
+        self._steps, self._means = 0, []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that changes, as JSON can keep it."""
+        return {name: getattr(self, f"_{name}") for name in _STATE}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state.
+
+        Raises:
+            DataError: It is of other questions.
+        """
+        known = {name for part in _PARTS for name in state[part]}
+        if changed := known ^ self._tasks.keys():
+            raise DataError(
+                f"The state is of other questions: {sorted(changed)[0]!r} is only in one of the "
+                "two. Use the questions that the run was begun with, or another folder."
+            )
+        for name in _STATE:
+            value = state[name]
+            setattr(self, f"_{name}", list(value) if isinstance(value, list) else value)
+
+    @property
+    def _is_flat(self) -> bool:
+        span = self._plateau_steps
+        if span is None or len(self._means) < 2 * span:
+            return False
+        return sum(self._means[-span:]) <= sum(self._means[-2 * span : -span])
+
+
+def _success(group: Sequence[float]) -> float | None:
+    """Share of right answers; exactly 1 only when all are right."""
+    return sum(group) / len(group) if group else None

@@ -1,0 +1,305 @@
+"""Reinforcement learning of a research agent, in any of its modes.
+
+Every step draws questions, lets the model being trained attempt each of them several times in the
+real environment, and makes one update with these rollouts: strictly on-policy, as Tongyi
+DeepResearch (arXiv 2510.24701). A rollout may be several token sequences: rounds of Markov mode
+(arXiv 2511.07327), or ReSum's conversations between restarts (arXiv 2509.13313).
+
+With several processes (`accelerate launch`) each makes its share of the rollouts with its own copy
+of the model, and gradients are added up.
+"""
+
+import asyncio
+import json
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hanol.engines import Engine
+from hanol.errors import TrainingError, require
+from hanol.rl._batch_of_rollouts import is_lost, rows_of
+from hanol.rl._curation import Curation
+from hanol.rl._environment import Environment
+from hanol.rl._grpo_settings import GrpoSettings
+from hanol.rl._grpo_state import load_latest, save
+from hanol.rl._grpo_update import Metrics, Updater, gathered
+from hanol.rl._rollout import Rollout
+from hanol.runs import Task, TurnRejected
+
+_log = logging.getLogger(__name__)
+Groups = Sequence[Sequence[Rollout]]  # of each question its rollouts
+
+
+class PolicyEngine(Engine, Protocol):
+    """An engine that samples from the model being trained."""
+
+    def forget(self) -> None:
+        """The weights have changed: nothing that was computed before may be used again."""
+        ...
+
+
+class GrpoTrainer:
+    """Trains a model on questions; what its folder already has is gone on with.
+
+    In the folder: `metrics.jsonl`, a line a step; `checkpoints/step-N`; `rollouts/step-N/` with a
+    log of each rollout, which `hanol research replay` shows; `broken.jsonl`, a line for each
+    rollout that could not be judged and was skipped.
+
+    Args:
+        model: The policy. It stays in evaluation mode: dropout would change what is sampled.
+        tokenizer: Its tokenizer.
+        environment: Where it acts. Tokens must be drawn from the plain tempered distribution:
+            `Sampling(temperature=t, top_p=1.0, presence_penalty=0.0)`.
+        tasks: The questions, with different ids.
+        folder: Of the run.
+        settings: See there.
+        engine: Samples from `model`; None takes a `CheckpointEngine` over it.
+
+    Raises:
+        TrainingError: The environment samples in another way.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        environment: Environment,
+        tasks: Sequence[Task],
+        folder: str | Path,
+        settings: GrpoSettings | None = None,
+        *,
+        engine: PolicyEngine | None = None,
+    ) -> None:
+        accelerate = require("accelerate", extra="train", feature="Reinforcement learning")
+        self.settings = settings = settings or GrpoSettings()
+        self.accelerator = accelerate.Accelerator()
+        self.model = model.to(self.accelerator.device).eval()
+        self.tokenizer, self.environment, self.folder = tokenizer, environment, Path(folder)
+        self.curation = Curation(
+            tasks,
+            size=settings.active_questions,
+            refresh_every=settings.refresh_every,
+            plateau_steps=settings.plateau_steps,
+            max_probes=settings.max_probes,
+            seed=settings.seed,
+        )
+        self.updater = Updater(
+            self.model, plain_temperature(environment), settings, self.accelerator
+        )
+        self.step = 0
+        self._engine = engine
+
+    def train(self, on_step: Callable[[Metrics], None] = lambda line: None) -> Path:
+        """Train until the last step is made, from the newest checkpoint on.
+
+        Args:
+            on_step: Told of each line of metrics.
+
+        Returns:
+            The folder of the last checkpoint: a model that can be loaded.
+
+        Raises:
+            TrainingError: The folder's run has other settings, all rollouts of a step broke, no
+                question is between too easy and too hard, or a loss is not finite.
+        """
+        self.step = load_latest(
+            self.folder,
+            self.settings,
+            model=self.model,
+            optimizer=self.updater.optimizer,
+            curation=self.curation,
+        )
+        asyncio.run(self._train(on_step))
+        return self.folder / "checkpoints" / f"step-{self.step}"
+
+    async def _train(self, on_step: Callable[[Metrics], None]) -> None:
+        engine = self._engine or _engine_of(self)
+        settings = self.settings
+        try:
+            while self.step < settings.steps:
+                if self.curation.is_due:
+                    await self._refresh(engine)
+                    if self.step == 0:  # the first probe is the longest
+                        self._save()
+                line = await self._one_step(engine)
+                self._note(line)
+                on_step(line)
+                if self.step % settings.save_every == 0 or self.step == settings.steps:
+                    self._save()
+        finally:
+            if self._engine is None:
+                await engine.aclose()
+
+    async def _one_step(self, engine: PolicyEngine) -> Metrics:
+        number, began = self.step + 1, time.perf_counter()
+        keep = self.settings.keep_rollouts_every
+        kept = keep is not None and number % keep == 0
+        tasks = self.curation.draw(self.settings.questions)
+        groups = await self._roll_out(
+            engine,
+            tasks,
+            f"step {number}",
+            self.folder / "rollouts" / f"step-{number}" if kept else None,
+        )
+        rolled_out = time.perf_counter()
+        share = range(self.accelerator.process_index, len(tasks), self.accelerator.num_processes)
+        rows = [
+            row
+            for question, group in zip(share, groups, strict=True)
+            for row in rows_of(group, question, self.settings)
+        ]
+        update = self.updater.update(rows)
+        engine.forget()
+        self.step = number
+        rewards = self._rewards(groups)
+        self.curation.learn(rewards)
+        facts = gathered(self.accelerator, [_facts(r) for group in groups for r in group])
+        return {
+            "step": number,
+            **_means(facts),
+            "zero_variance": sum(len(set(r)) < 2 for r in rewards.values()) / len(rewards),
+            **update,
+            **self.curation.counts,
+            "rollout_seconds": rolled_out - began,
+            "update_seconds": time.perf_counter() - rolled_out,
+        }
+
+    async def _refresh(self, engine: PolicyEngine) -> None:
+        """Probe waiting questions with the present model until enough are in use."""
+        left = self.curation.candidates
+        while left and self.curation.missing:
+            chunk, left = left[: self.settings.questions], left[self.settings.questions :]
+            groups = await self._roll_out(engine, chunk, f"probe after step {self.step}", None)
+            self.curation.probe(self._rewards(groups))
+        self.curation.end_refresh()
+        _log.info("Questions after step %d: %s", self.step, self.curation.counts)
+        if not self.curation.counts["active"]:
+            raise TrainingError(
+                f"No question is between never and always right: {self.curation.counts}. Take "
+                "questions that are easier or harder for this model, or more of them."
+            )
+
+    async def _roll_out(
+        self, engine: PolicyEngine, tasks: Sequence[Task], label: str, folder: Path | None
+    ) -> Groups:
+        """This process's share of the questions, each attempted several times at once.
+
+        Raises:
+            TrainingError: Every rollout of all processes broke.
+        """
+        count, main = self.settings.rollouts, self.accelerator
+        mine = tasks[main.process_index :: main.num_processes]
+        # Calls of one rollout count on from its seed: far apart, and the same after a resume.
+        seeds = [
+            random.Random(f"{self.settings.seed} {label} {task.id} {i}").getrandbits(48)  # noqa: S311
+            for task in mine
+            for i in range(count)
+        ]
+        made = await self.environment.rollouts(
+            engine,
+            [task for task in mine for _ in range(count)],
+            seeds=seeds,
+            concurrency=self.settings.concurrency,
+            folder=folder,
+        )
+        broken = [(r.task.id, r.problem or "") for r in made if r.reward is None]
+        self._tell(label, gathered(main, broken), len(tasks) * count)
+        return [made[i : i + count] for i in range(0, len(made), count)]
+
+    def _tell(self, label: str, broken: Sequence[tuple[str, str]], total: int) -> None:
+        """Count and log what is skipped."""
+        if not broken:
+            return
+        (common, times), *_ = Counter(problem for _, problem in broken).most_common(1)
+        if len(broken) == total:
+            raise TrainingError(
+                f"All {total} rollouts of {label} broke, {times} of them so: {common} Nothing can "
+                "be learned from them. Remove the cause and start the same run again."
+            )
+        if not self.accelerator.is_main_process:
+            return
+        text = "%s: %d of %d rollouts broke and are skipped, %d of them so: %s"
+        _log.warning(text, label, len(broken), total, times, common)
+        lines = [{"when": label, "task": task, "problem": problem} for task, problem in broken]
+        self._append("broken.jsonl", lines)
+
+    def _rewards(self, groups: Groups) -> dict[str, list[float]]:
+        """Of the rollouts of all processes that did not break, by question."""
+        mine = [
+            (group[0].task.id, [r.reward for r in group if r.reward is not None])
+            for group in groups
+        ]
+        return dict(gathered(self.accelerator, mine))
+
+    def _note(self, line: Metrics) -> None:
+        if self.accelerator.is_main_process:
+            self._append("metrics.jsonl", [line])
+
+    def _append(self, name: str, lines: Sequence[object]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / name).open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+
+    def _save(self) -> None:
+        if self.accelerator.is_main_process:
+            save(
+                self.folder,
+                self.step,
+                self.settings,
+                model=self.model,
+                tokenizer=self.tokenizer,
+                optimizer=self.updater.optimizer,
+                curation=self.curation,
+            )
+        self.accelerator.wait_for_everyone()
+
+
+def plain_temperature(environment: Environment) -> float:
+    """The temperature of an environment whose tokens come from an uncut distribution.
+
+    Raises:
+        TrainingError: They do not, so that their log-probabilities cannot be computed again.
+    """
+    sampling = environment.sampling
+    if not sampling.temperature or sampling.top_p != 1 or sampling.presence_penalty:
+        raise TrainingError(
+            f"The environment samples with {sampling}. Reinforcement learning needs the whole "
+            "distribution: Sampling(temperature=1.0, top_p=1.0, presence_penalty=0.0), or another "
+            "temperature above 0."
+        )
+    return sampling.temperature
+
+
+def _facts(rollout: Rollout) -> Metrics:
+    """What the metrics say of one rollout."""
+    return {
+        "broken": float(rollout.reward is None),
+        "reward": 0.0 if rollout.reward is None else rollout.reward,
+        "no_answer": float(not rollout.has_answer),
+        "lost": float(is_lost(rollout)),
+        "error_turns": float(sum(isinstance(event, TurnRejected) for event in rollout.events)),
+        "turns": float(len(rollout.turns)),
+        "segments": float(len(rollout.segments)),
+        "tokens": float(sum(len(turn.token_ids) for turn in rollout.turns)),
+    }
+
+
+def _means(facts: Sequence[Metrics]) -> Metrics:
+    """Means over the rollouts that did not break, and the share of those that did."""
+    whole = [fact for fact in facts if not fact["broken"]]
+    means = {name: sum(fact[name] for fact in whole) / len(whole) for name in facts[0]}
+    return means | {"broken": (len(facts) - len(whole)) / len(facts)}
+
+
+def _engine_of(trainer: GrpoTrainer) -> PolicyEngine:
+    from hanol.engines import CheckpointEngine
+
+    return CheckpointEngine(
+        trainer.model, trainer.tokenizer, name="policy", max_batch=trainer.settings.concurrency
+    )

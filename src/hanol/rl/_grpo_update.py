@@ -1,0 +1,178 @@
+"""The optimizer steps that follow a batch of rollouts, on one process or several.
+
+Shape suffixes: B sequences, L tokens that are predicted.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from hanol.errors import TrainingError
+from hanol.rl._batch_of_rollouts import MicroBatch, Row, micro_batches, token_logprobs
+from hanol.rl._grpo_settings import GrpoSettings
+from hanol.rl._policy import policy_loss, token_weights
+from hanol.training import MuonAdamW, parameter_groups
+
+Metrics = dict[str, float]
+Item = TypeVar("Item")
+
+
+def gathered(accelerator: Any, items: list[Item]) -> list[Item]:
+    """The items of all processes, in the order of the processes."""
+    if accelerator.num_processes == 1:
+        return items
+    from accelerate.utils import gather_object
+
+    every: list[Item] = gather_object(items)
+    return every
+
+
+class Updater:
+    """A model with its optimizer.
+
+    Gradients of several processes are added up by hand: each may have another number of batches,
+    and the model that rollouts are sampled from stays the plain one.
+
+    Args:
+        model: The policy.
+        temperature: That its tokens are drawn at.
+        settings: Of the run.
+        accelerator: Of accelerate.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, temperature: float, settings: GrpoSettings, accelerator: Any
+    ) -> None:
+        self._model, self._temperature = model, temperature
+        self._settings, self._accelerator = settings, accelerator
+        groups = parameter_groups(
+            model,
+            muon_lr=settings.muon_lr,
+            adamw_lr=settings.adamw_lr,
+            weight_decay=settings.weight_decay,
+        )
+        self.optimizer = MuonAdamW(groups)
+
+    def update(self, rows: Sequence[Row]) -> Metrics:
+        """Make the optimizer steps of one batch; none where no advantage differs from 0.
+
+        Returns:
+            Loss and gradient norm of the last step, share of tokens whose ratio was outside the
+            clip range in it; entropy, in nats, and largest deviation of log-probabilities of the
+            policy that wrote the rollouts.
+
+        Raises:
+            TrainingError: Loss or gradient are not finite, log-probabilities deviate, or memory
+                is full.
+        """
+        weight_B, signal = self._weights(rows)
+        metrics: Metrics = {}
+        for number in range(self._settings.updates_per_batch if signal else 1):
+            self.optimizer.zero_grad(set_to_none=True)
+            found = self._gradient(rows, weight_B)
+            if number == 0:
+                self._check(found["deviation"])
+                metrics = found
+            metrics |= {name: found[name] for name in ("loss", "clipped")}
+            metrics["grad_norm"] = self._descend(found["loss"]) if signal else 0.0
+        return metrics
+
+    def _weights(self, rows: Sequence[Row]) -> tuple[Tensor, bool]:
+        """Weights of this process's rows in the loss of all, and whether there is any signal."""
+        mine = [(row.written, row.advantage, row.question) for row in rows]
+        every = gathered(self._accelerator, mine)
+        counts = gathered(self._accelerator, [len(rows)])
+        weight_B = token_weights(
+            torch.tensor([tokens for tokens, _, _ in every]),
+            torch.tensor([advantage for _, advantage, _ in every]),
+            torch.tensor([question for _, _, question in every], dtype=torch.long),
+            normalize=self._settings.normalize,
+            drop_zero_variance=self._settings.drop_zero_variance,
+        )
+        begin = sum(counts[: self._accelerator.process_index])
+        return weight_B[begin : begin + len(rows)], any(advantage for _, advantage, _ in every)
+
+    def _gradient(self, rows: Sequence[Row], weight_B: Tensor) -> Metrics:
+        """Accumulate the gradient of all processes in the parameters."""
+        found = dict.fromkeys(("loss", "entropy", "clipped", "deviation", "actions"), 0.0)
+        try:
+            for batch in micro_batches(
+                rows,
+                weight_B,
+                max_tokens=self._settings.micro_batch_tokens,
+                device=self._model.device,
+            ):
+                self._add(batch, found)
+        except torch.OutOfMemoryError as err:
+            raise TrainingError(
+                f"The memory of {self._model.device} is full. Lower `micro_batch_tokens` (now "
+                f"{self._settings.micro_batch_tokens}) and start again from the last checkpoint."
+            ) from err
+        every = gathered(self._accelerator, [found])
+        if len(every) > 1:
+            self._add_up_gradients()
+        total = {name: math.fsum(one[name] for one in every) for name in found}
+        actions = max(total.pop("actions"), 1.0)
+        return {
+            "loss": total["loss"],
+            "entropy": total["entropy"] / actions,
+            "clipped": total["clipped"] / actions,
+            "deviation": max(one["deviation"] for one in every),
+        }
+
+    def _add(self, batch: MicroBatch, found: Metrics) -> None:
+        low, high = self._settings.clip_low, self._settings.clip_high
+        with torch.set_grad_enabled(bool(batch.advantage_B.any())):
+            logprob_BL, entropy_N = token_logprobs(self._model, batch, self._temperature)
+        loss = policy_loss(
+            logprob_BL,
+            batch.old_logprob_BL,
+            batch.advantage_B,
+            batch.action_BL,
+            batch.weight_B,
+            clip_low=low,
+            clip_high=high,
+        )
+        if loss.requires_grad:
+            loss.backward()
+        difference = (logprob_BL.detach() - batch.old_logprob_BL)[batch.action_BL]
+        ratio = difference.exp()
+        found["loss"] += float(loss.detach())
+        found["entropy"] += float(entropy_N.sum())
+        found["clipped"] += float(((ratio < 1 - low) | (ratio > 1 + high)).sum())
+        worst = difference.abs().nan_to_num(nan=math.inf).max()
+        found["deviation"] = max(found["deviation"], float(worst))
+        found["actions"] += len(difference)
+
+    def _add_up_gradients(self) -> None:
+        for parameter in self._model.parameters():
+            if parameter.requires_grad:
+                if parameter.grad is None:  # this process had no rows
+                    parameter.grad = torch.zeros_like(parameter)
+                parameter.grad = self._accelerator.reduce(parameter.grad, "sum")
+
+    def _check(self, deviation: float) -> None:
+        limit = self._settings.max_deviation
+        if limit is not None and not deviation <= limit:
+            raise TrainingError(
+                f"The model gives a sampled token a log-probability that differs by "
+                f"{deviation:.2g} nats from when it was drawn; `max_deviation` is {limit:.2g}. "
+                "Either the engine has other weights or cuts its distribution, or it only rounds "
+                "otherwise: then allow more."
+            )
+
+    def _descend(self, loss: float) -> float:
+        """One optimizer step; returns the norm of the gradient before it was clipped."""
+        parameters = [p for p in self._model.parameters() if p.requires_grad]
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self._settings.clip_norm))
+        if not (math.isfinite(norm) and math.isfinite(loss)):
+            raise TrainingError(
+                f"The loss is {loss} and the norm of its gradient {norm}. Lower the rates and "
+                "start again from the last checkpoint."
+            )
+        self.optimizer.step()
+        return norm

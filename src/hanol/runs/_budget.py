@@ -1,0 +1,158 @@
+"""What a run may spend, and what it has spent."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from hanol.errors import ResearchError
+from hanol.runs._events import Event, ModelAnswered, Termination, ToolReturned
+
+# Kept back from the tokens and the money for the forced answer, in tokens: enough for a paragraph.
+ANSWER_RESERVE = 1024
+# The share of the seconds after which a run is asked for its answer; the rest is for writing it.
+SOFT_SHARE = 0.9
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Limits of one run; the first one that is reached makes it answer with what it has.
+
+    The defaults are those of the official code of Tongyi DeepResearch (arXiv 2510.24701).
+
+    Args:
+        model_calls: Calls of the model by the agent itself, at least 1; one more is kept for the
+            forced answer. Calls by which a tool reads a page are not counted here.
+        tool_calls: Tool calls; None for no limit.
+        tokens: Prompt and completion tokens of all calls together; None for no limit.
+        context_tokens: Longest prompt; the engine's window lowers it where it is smaller.
+        observation_tokens: Longest text that the tool calls of one turn may add to a prompt.
+        seconds: Time in calls of the model and of tools. At 90 % the answer is asked for, at
+            100 % a call is cut off. None for no limit.
+        money: In the currency of the prices; None for no limit.
+        prompt_price: For a million prompt tokens.
+        completion_price: For a million completion tokens.
+
+    Raises:
+        ResearchError: A limit is not positive, or there is a limit on money but no price.
+    """
+
+    model_calls: int = 100
+    tool_calls: int | None = None
+    tokens: int | None = None
+    context_tokens: int = 110 * 1024
+    observation_tokens: int = 8192
+    seconds: float | None = 150 * 60.0
+    money: float | None = None
+    prompt_price: float = 0.0
+    completion_price: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            price = name.endswith("price")
+            if value is not None and (value < 0 or (value == 0 and not price)):
+                raise ResearchError(f"`{name}` of the budget is {value}, but must be positive.")
+        if self.money is not None and not (self.prompt_price or self.completion_price):
+            raise ResearchError(
+                f"The budget has `money={self.money}` but no prices, so nothing would ever be "
+                "counted. Give `prompt_price` and `completion_price` for a million tokens."
+            )
+
+    def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """Price of one call."""
+        return (
+            prompt_tokens * self.prompt_price + completion_tokens * self.completion_price
+        ) / 1_000_000
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the log keeps it."""
+        return asdict(self)
+
+
+@dataclass
+class Spent:
+    """What a run has spent so far, computed from its events only: a resumed run knows as much."""
+
+    budget: Budget
+    model_calls: int = 0
+    all_model_calls: int = 0
+    tool_calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+    money: float = 0.0
+
+    def add(self, event: Event) -> None:
+        """Count an event."""
+        if isinstance(event, ModelAnswered):
+            self.all_model_calls += 1
+            self.prompt_tokens += event.prompt_tokens
+            self.completion_tokens += event.completion_tokens
+            self.money += event.money
+            if event.purpose != "extract":  # a tool's call: its seconds are the tool's
+                self.model_calls += 1
+                self.seconds += event.seconds
+        elif isinstance(event, ToolReturned):
+            self.tool_calls += 1
+            self.seconds += event.seconds
+
+    def room(self, prompt_tokens: int, *, forced: bool = False) -> float:
+        """Completion tokens that can be paid for with a prompt of this length; maybe negative.
+
+        What a forced answer after this call needs is kept back, unless this is the forced answer.
+        """
+        prompts = prompt_tokens if forced else 2 * prompt_tokens
+        reserve = 0 if forced else ANSWER_RESERVE
+        room = math.inf
+        if self.budget.tokens is not None:
+            left = self.budget.tokens - self.prompt_tokens - self.completion_tokens
+            room = left - prompts - reserve
+        if self.budget.money is not None:
+            left_money = self.budget.money - self.money - self.budget.cost(prompts, reserve)
+            if self.budget.completion_price:
+                room = min(room, left_money * 1_000_000 / self.budget.completion_price)
+            elif left_money < 0:
+                room = -1
+        return room
+
+    def prompt_room(self) -> float:
+        """Longest prompt that a forced answer can be paid for with."""
+        budget, room = self.budget, math.inf
+        if budget.tokens is not None:
+            room = budget.tokens - self.prompt_tokens - self.completion_tokens - ANSWER_RESERVE
+        if budget.money is not None and budget.prompt_price:
+            left = budget.money - self.money - budget.cost(0, ANSWER_RESERVE)
+            room = min(room, left * 1_000_000 / budget.prompt_price)
+        return room
+
+    def reached(self, prompt_tokens: int) -> Termination | None:
+        """The limit that forbids another turn with a prompt of this length."""
+        budget = self.budget
+        if self.model_calls >= budget.model_calls:
+            return "max_calls"
+        if budget.tool_calls is not None and self.tool_calls >= budget.tool_calls:
+            return "max_calls"
+        if self.seconds_left(forced=False) <= 0:
+            return "max_seconds"
+        if self.room(prompt_tokens) < 1:
+            return "max_money" if self._money_is_short(prompt_tokens) else "max_tokens"
+        return None
+
+    def seconds_left(self, *, forced: bool) -> float:
+        """Seconds that the next call may take."""
+        if self.budget.seconds is None:
+            return math.inf
+        if forced:
+            return max(0.0, self.budget.seconds - self.seconds)
+        return SOFT_SHARE * self.budget.seconds - self.seconds
+
+    def cut_off(self) -> None:
+        """A call was cut off for its time: it left no event, but used up what turns may use."""
+        if self.budget.seconds is not None:
+            self.seconds = max(self.seconds, SOFT_SHARE * self.budget.seconds)
+
+    def _money_is_short(self, prompt_tokens: int) -> bool:
+        left = self.budget.tokens
+        if left is None:
+            return True
+        left -= self.prompt_tokens + self.completion_tokens
+        return left - 2 * prompt_tokens - ANSWER_RESERVE >= 1

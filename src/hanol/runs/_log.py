@@ -1,0 +1,159 @@
+"""The log of a run: one folder, one JSON line an event, written before the run goes on.
+
+A process that is killed loses nothing that was appended (the kernel has it); a machine that loses
+power loses at most the events that were not synchronised. Either way the file ends with whole
+lines, or with one torn line that is dropped.
+"""
+
+import fcntl
+import os
+import resource
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+from pydantic import ValidationError
+
+from hanol.errors import ResearchError
+from hanol.runs._events import Event, RunEnded, RunStarted, event_adapter
+
+_SPARE_FILES = 128  # for everything else that a process opens
+
+
+class RunFolder:
+    """The folder of one run. Reading is free; appending wants `with`, which locks the run.
+
+    Args:
+        path: The folder; made when the run is first written.
+
+    Example:
+        >>> RunFolder("runs/capital").answer  # doctest: +SKIP
+        'Seoul [3].'
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._descriptor: int | None = None
+
+    @property
+    def log(self) -> Path:
+        """The file of events."""
+        return self.path / "events.jsonl"
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run was ever begun here."""
+        return self.log.is_file() and self.log.stat().st_size > 0
+
+    @property
+    def answer(self) -> str | None:
+        """The answer of a run that has ended with one."""
+        events = self.events()
+        last = events[-1] if events else None
+        return last.answer if isinstance(last, RunEnded) else None
+
+    def events(self) -> list[Event]:
+        """Read every whole event.
+
+        Raises:
+            ResearchError: A line other than a torn last one is damaged or missing.
+        """
+        try:
+            data = self.log.read_bytes()
+        except FileNotFoundError:
+            return []
+        *lines, _torn = data.split(b"\n")  # what follows the last line end was not fully written
+        return [self._parse(line, index) for index, line in enumerate(lines)]
+
+    def started(self) -> RunStarted:
+        """The first event.
+
+        Raises:
+            ResearchError: There is no run in this folder.
+        """
+        events = self.events()
+        if not events or not isinstance(events[0], RunStarted):
+            raise ResearchError(f"There is no run in {str(self.path)!r}: `events.jsonl` is empty.")
+        return events[0]
+
+    def append(self, events: Sequence[Event]) -> None:
+        """Write events. They survive the end of this process; `sync` makes them survive more.
+
+        Raises:
+            OSError: The disk is full, or the folder is gone.
+        """
+        assert self._descriptor is not None, "append needs `with folder:`"
+        data = b"".join(event.model_dump_json().encode() + b"\n" for event in events)
+        while data:
+            data = data[os.write(self._descriptor, data) :]
+
+    def sync(self) -> None:
+        """Wait until everything appended is on the disk."""
+        descriptor = self._descriptor
+        if descriptor is not None:
+            os.fsync(descriptor)
+
+    def __enter__(self) -> Self:
+        self.path.mkdir(parents=True, exist_ok=True)
+        descriptor = _open_for_append(self.log)
+        try:
+            _lock(descriptor, self.path)
+            _drop_torn_line(descriptor, self.log)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._descriptor is not None:
+            descriptor, self._descriptor = self._descriptor, None
+            # Closing alone keeps the lock until a `sync` that still runs has ended.
+            _unlock(descriptor)
+            os.close(descriptor)
+
+    def _parse(self, line: bytes, index: int) -> Event:
+        try:
+            event = event_adapter.validate_json(line)
+        except ValidationError as err:
+            raise ResearchError(
+                f"{str(self.log)!r}, line {index + 1} is damaged: {err.errors()[0]['msg']}. Cut "
+                "the file before this line to go on from there."
+            ) from err
+        if event.number != index:
+            raise ResearchError(
+                f"{str(self.log)!r}, line {index + 1} has event {event.number} instead of {index}: "
+                "lines are missing or doubled. Cut the file before this line to go on from there."
+            )
+        return event
+
+
+def _open_for_append(path: Path) -> int:
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o644)
+    # A thousand runs at once keep a thousand logs open; 1,024 is a common soft limit.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if descriptor + _SPARE_FILES > soft and (soft < hard or hard == resource.RLIM_INFINITY):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return descriptor
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ResearchError(
+            f"Another process is writing the run in {str(folder)!r}. Wait for it, end it, or "
+            "choose another folder."
+        ) from None
+
+
+def _unlock(descriptor: int) -> None:
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def _drop_torn_line(descriptor: int, path: Path) -> None:
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
+        os.ftruncate(descriptor, whole)

@@ -1,0 +1,62 @@
+"""Synthesis: questions with exact answers from documents or worlds, and files of training data.
+
+A `KnowledgeGraph` says where each of its facts is stated; questions are walks over it.
+"""
+
+from hanol.synthesis._extract import ExtractReport, aextract_graph
+from hanol.synthesis._folder import folder_graph
+from hanol.synthesis._formats import (
+    shaper_task,
+    write_qa,
+    write_rows,
+    write_trajectories,
+    write_webshaper,
+)
+from hanol.synthesis._graph import Edge, KnowledgeGraph, span_of
+from hanol.synthesis._questions import (
+    SynthQuestion,
+    check_questions,
+    read_questions,
+    write_questions,
+)
+from hanol.synthesis._replies import Replies
+from hanol.synthesis._samples import (
+    Sample,
+    ShaperTask,
+    evaluate_formalization,
+    read_qa,
+    read_trajectories,
+    read_webshaper,
+)
+from hanol.synthesis._synthesize import QuestionReport, asynthesize_questions
+from hanol.synthesis._worlds import world_graph, world_question, world_seed
+
+__all__ = [
+    "Edge",
+    "ExtractReport",
+    "KnowledgeGraph",
+    "QuestionReport",
+    "Replies",
+    "Sample",
+    "ShaperTask",
+    "SynthQuestion",
+    "aextract_graph",
+    "asynthesize_questions",
+    "check_questions",
+    "evaluate_formalization",
+    "folder_graph",
+    "read_qa",
+    "read_questions",
+    "read_trajectories",
+    "read_webshaper",
+    "shaper_task",
+    "span_of",
+    "world_graph",
+    "world_question",
+    "world_seed",
+    "write_qa",
+    "write_questions",
+    "write_rows",
+    "write_trajectories",
+    "write_webshaper",
+]

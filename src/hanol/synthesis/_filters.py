@@ -1,0 +1,138 @@
+"""What a question must stand before it is kept.
+
+Where relations are words of documents, the answer must also stay the only one if relations that may
+mean the same are taken for the same ("was born in", "comes from").
+
+Source: exactly one answer on the whole graph, no clause that is superfluous, no constant beside
+what is asked for: arXiv 2507.15061 (WebShaper). No repeats up to isomorphism, nothing that one
+search finds: arXiv 2507.02592 (WebSailor), 2510.24701. Nothing a model knows by heart: both.
+"""
+
+import hashlib
+from collections.abc import Collection, Sequence
+from typing import Literal
+
+from hanol.retrieval import Library
+from hanol.synthesis._graph import KnowledgeGraph
+from hanol.synthesis._samples import Triple
+from hanol.synthesis._walk import Draft
+from hanol.synthesis._wording import wording_problem
+
+Reason = Literal[
+    "repeated", "not_unique", "superfluous_clause", "shortcut", "answer_in_question", "searchable",
+    "closed_book", "ambiguous_words",
+]  # fmt: skip
+_HITS = 10
+_ROUNDS = 6  # a question has at most 5 hops, so labels travel from end to end
+
+
+def problem_of(draft: Draft, graph: KnowledgeGraph, seen: Collection[str]) -> Reason | None:
+    """Why a question is dropped, as far as the graph tells.
+
+    Args:
+        draft: The question.
+        graph: All facts.
+        seen: `shape` of the questions that are kept already.
+    """
+    if shape(draft.formalization) in seen:
+        return "repeated"
+    if wording_problem(draft.text, (), draft.answers) == "answer":
+        return "answer_in_question"
+    if has_shortcut(draft, graph):
+        return "shortcut"
+    if graph.answers(draft.formalization) != draft.answers:
+        return "not_unique"
+    if graph.answers(draft.formalization, loosely=True) != draft.answers:
+        return "ambiguous_words"
+    if superfluous(draft.formalization, graph, len(draft.answers)) is not None:
+        return "superfluous_clause"
+    return None
+
+
+def superfluous(
+    formalization: Sequence[Triple], graph: KnowledgeGraph, num_answers: int
+) -> Triple | None:
+    """A clause without which there are no more answers, if there is one.
+
+    Fewer clauses let more answers in, so subsets that lack two need no look.
+    """
+    for left_out in formalization:
+        rest = [triple for triple in formalization if triple is not left_out]
+        connected = _component(rest)
+        # Without any clause about it, everything could be meant.
+        if connected and not graph.has_more_answers(connected, num_answers):
+            return left_out
+    return None
+
+
+def has_shortcut(draft: Draft, graph: KnowledgeGraph) -> bool:
+    """Whether something that the question names stands beside an answer.
+
+    One hop from a named start is nothing else, and has no shorter way.
+    """
+    if len(draft.formalization) == 1:
+        return False
+    if any(_is_constant(head) and tail == "?" for head, _, tail in draft.formalization):
+        return True
+    if any(head == "?" and _is_constant(tail) for head, _, tail in draft.formalization):
+        return True
+    return any(
+        constant in (edge.head, edge.tail)
+        for answer in draft.answers
+        for edge in graph.at.get(answer, ())
+        for constant in draft.constants
+        if graph.is_entity(constant)
+    )
+
+
+def is_searchable(draft: Draft, graph: KnowledgeGraph, library: Library) -> bool:
+    """Whether the ten best passages for the question as it stands hold the answer's page.
+
+    That is the answer's own page; also the one that states it, unless that is the only page to
+    read and the answer has its own.
+    """
+    own = {graph.pages[answer] for answer in draft.answers if answer in graph.pages}
+    wanted = own | ({draft.stated_in} if draft.hops > 1 or not own else set())
+    hits = library.search(draft.text, _HITS, mode="bm25")
+    return any(hit.address.partition("#")[0] in wanted for hit in hits)
+
+
+def shape(formalization: Sequence[Triple]) -> str:
+    """A hash that is equal for questions which differ in names of variables and order only.
+
+    Weisfeiler-Leman labels of the question's graph: constants and relations keep their names.
+    """
+    labels = {
+        end: end if _is_constant(end) or end == "?" else "V"
+        for triple in formalization
+        for end in (triple[0], triple[2])
+    }
+    for _ in range(_ROUNDS):
+        around: dict[str, list[str]] = {end: [] for end in labels}
+        for head, relation, tail in formalization:
+            around[head].append(_hash(">", relation, labels[tail]))
+            around[tail].append(_hash("<", relation, labels[head]))
+        labels = {end: _hash(label, *sorted(around[end])) for end, label in labels.items()}
+    return _hash(*sorted(labels.values()))
+
+
+def _component(formalization: Sequence[Triple]) -> list[Triple]:
+    """The clauses that bear on "?": those that share variables with it, directly or not."""
+    reached = {"?"}
+    waiting, found = list(formalization), list[Triple]()
+    while True:
+        touching = [triple for triple in waiting if reached & {triple[0], triple[2]}]
+        if not touching:
+            return found
+        found += touching
+        waiting = [triple for triple in waiting if triple not in touching]
+        ends = (end for head, _, tail in touching for end in (head, tail))
+        reached |= {end for end in ends if not _is_constant(end)}
+
+
+def _is_constant(end: str) -> bool:
+    return end.startswith("C@")
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()

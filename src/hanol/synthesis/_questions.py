@@ -1,0 +1,199 @@
+"""Questions with exact answers, and the files that hold them: written, read, checked.
+
+A file of questions has one JSON object a line. `hanol research batch` reads it, and so does
+`read_webshaper` where every question has one answer.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hanol.errors import DataError
+from hanol.files import read_rows, replace_text
+from hanol.runs import Task
+from hanol.scoring import exact_match, normalise, set_match
+from hanol.synthesis._graph import KnowledgeGraph
+from hanol.synthesis._samples import Triple
+from hanol.synthesis._walk import Draft
+
+
+@dataclass(frozen=True)
+class SynthQuestion:
+    """A question with its exact answers, and what it was made from.
+
+    Args:
+        id: Unique in its file; follows from the question.
+        question: In words.
+        answers: All of them; they are asked for together.
+        formalization: The question as triples (arXiv 2507.15061); empty where it is not known.
+        hops: Facts followed from the start.
+        level: 0, 1 or 2: how much the start is obfuscated.
+        sources: Addresses of the documents to read, in order.
+        facts: The sentences there that answer it.
+        entities: What is met on the way, the start first.
+        details: Other keys of its row.
+    """
+
+    id: str
+    question: str
+    answers: tuple[str, ...]
+    formalization: tuple[Triple, ...] = ()
+    hops: int = 0
+    level: int = 0
+    sources: tuple[str, ...] = ()
+    facts: tuple[str, ...] = ()
+    entities: tuple[str, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def answer(self) -> str | list[str]:
+        """One text, or the list where there are several."""
+        return self.answers[0] if len(self.answers) == 1 else list(self.answers)
+
+    @property
+    def constants(self) -> tuple[str, ...]:
+        """What the question names, as far as its triples tell."""
+        ends = (end for head, _, tail in self.formalization for end in (head, tail))
+        return tuple(dict.fromkeys(end[2:] for end in ends if end.startswith("C@")))
+
+    @property
+    def task(self) -> Task:
+        """As a batch asks it."""
+        return Task(self.id, self.question, self.answer)
+
+    def is_right(self, text: str | None) -> bool:
+        """Whether a text is the answer, or names exactly the answers."""
+        if len(self.answers) == 1:
+            return exact_match(text, self.answers[0])
+        return set_match(text, self.answers)
+
+    def to_row(self) -> dict[str, Any]:
+        """As it stands in a file."""
+        return {
+            "id": self.id,
+            "question": self.question,
+            "answer": self.answer,
+            "formalization": [list(triple) for triple in self.formalization],
+            "hops": self.hops,
+            "level": self.level,
+            "sources": list(self.sources),
+            "facts": list(self.facts),
+            "entities": list(self.entities),
+            **self.details,
+        }
+
+
+def question_of(draft: Draft, text: str) -> SynthQuestion:
+    """What was drawn, in these words."""
+    asked = draft.question
+    details = {} if asked is None else {"path": asked.path, "relations": asked.relations}
+    return SynthQuestion(
+        id=_id_of(text),
+        question=text,
+        answers=tuple(sorted(draft.answers)),
+        formalization=draft.formalization,
+        hops=draft.hops,
+        level=draft.level,
+        sources=draft.sources,
+        facts=draft.facts,
+        entities=draft.entities,
+        details={name: list(value) for name, value in details.items()},
+    )
+
+
+def _id_of(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:12]
+
+
+def write_questions(path: str | Path, questions: Iterable[SynthQuestion]) -> None:
+    """Write questions, one JSON object a line."""
+    lines = (json.dumps(question.to_row(), ensure_ascii=False) for question in questions)
+    replace_text(Path(path), "".join(line + "\n" for line in lines))
+
+
+def read_questions(path: str | Path) -> list[SynthQuestion]:
+    """Read questions: ours, WebShaper's, or any rows with "question" and "answer".
+
+    Raises:
+        DataError: A row has no question or no answer, its triples are none, or an id comes twice.
+    """
+    found: dict[str, SynthQuestion] = {}
+    for line, row in read_rows(path):
+        question = _read(row, f"{str(path)!r}, line {line}")
+        if question.id in found:
+            raise DataError(f"{str(path)!r}, line {line}: the id {question.id!r} occurs twice.")
+        found[question.id] = question
+    if not found:
+        raise DataError(f"{str(path)!r} has no questions.")
+    return list(found.values())
+
+
+def _read(row: dict[str, Any], place: str) -> SynthQuestion:
+    known = ("id", "question", "answer", "formalization", "hops", "level", "sources", "facts")
+    text, answer = row.get("question"), row.get("answer")
+    if not isinstance(text, str) or not text.strip():
+        raise DataError(f"{place}: `question` is missing or empty.")
+    answers = answer if isinstance(answer, list) else [answer]
+    if not answers or not all(isinstance(each, str | int | float) for each in answers):
+        raise DataError(f"{place}: `answer` is {answer!r:.80}, but must be a text or a list.")
+    triples = row.get("formalization") or []
+    if isinstance(triples, str):  # tables hold the list as JSON in a text
+        triples = json.loads(triples) if triples.startswith("[") else None
+    if not isinstance(triples, list) or not all(
+        isinstance(triple, list) and len(triple) == 3 and all(isinstance(p, str) for p in triple)
+        for triple in triples
+    ):
+        raise DataError(f"{place}: `formalization` is no list of triples of texts.")
+    return SynthQuestion(
+        id=_id_of(text) if row.get("id") in (None, "") else str(row["id"]),
+        question=text,
+        answers=tuple(map(str, answers)),
+        formalization=tuple((head, relation, tail) for head, relation, tail in triples),
+        hops=row["hops"] if isinstance(row.get("hops"), int) else 0,
+        level=row["level"] if isinstance(row.get("level"), int) else 0,
+        sources=_texts(row, "sources") or _texts(row, "urls"),
+        facts=_texts(row, "facts"),
+        entities=_texts(row, "entities"),
+        details={name: row[name] for name in row if name not in (*known, "entities", "urls")},
+    )
+
+
+def _texts(row: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    value = row.get(key)
+    return tuple(map(str, value)) if isinstance(value, list) else ()
+
+
+def check_questions(
+    questions: Sequence[SynthQuestion], graph: KnowledgeGraph | None = None
+) -> None:
+    """Refuse a set in which an answer is not the only one.
+
+    Args:
+        questions: The set.
+        graph: The facts that they are about; without one, only contradictions between the
+            questions are found: the same words with other answers.
+
+    Raises:
+        DataError: How many questions have another set of answers, with one of them.
+    """
+    answers: dict[str, frozenset[str]] = {}
+    wrong: list[str] = []
+    for question in questions:
+        mine = frozenset(map(normalise, question.answers))
+        found = answers.setdefault(normalise(question.question), mine)
+        if graph is not None and question.formalization:
+            found = frozenset(map(normalise, graph.answers(question.formalization)))
+        if found != mine:
+            shown = ", ".join(sorted(found)[:5]) or "nothing"
+            wrong.append(
+                f"{question.question!r:.300} is said to have the answer {question.answer!r}, but "
+                f"{len(found)} fit: {shown}"
+            )
+    if wrong:
+        raise DataError(
+            f"{len(wrong)} of {len(questions)} questions have answers that are not unique. The "
+            f"first: {wrong[0]}. Remove them, or ask about the documents that they were made from."
+        )

@@ -1,0 +1,210 @@
+"""Readers of the samples released with the WebAgent papers,.
+
+WebDancer (arXiv 2505.22648), SailorFog (WebSailor), WebShaper (2507.15061), WebWalkerQA,
+ParallelMuse (2510.24698). Their dialogues become `Sample`s with the same messages, whatever the
+key they stand under. Everything comes from a file of one JSON object a line (or one JSON list).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hanol.engines import Message
+from hanol.errors import DataError
+from hanol.runs import messages_of, placed_rows, text_of
+
+Triple = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One row of a released sample.
+
+    Args:
+        question: The task.
+        answer: Its reference answer; None in a trajectory that has none.
+        messages: The dialogue, tool results as the user's; empty for plain questions.
+        step_ppl: ParallelMuse's perplexities, one entry a message, None where it has none.
+        details: All other keys of the row.
+    """
+
+    question: str
+    answer: str | None
+    messages: tuple[Message, ...] = ()
+    step_ppl: tuple[Any, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ShaperTask:
+    """A WebShaper question with its formalisation.
+
+    Args:
+        id: Its number in the release.
+        question: The question in words.
+        answer: The reference answer.
+        urls: Pages that it was made from.
+        triples: (subject, relation, object); see `evaluate_formalization`.
+    """
+
+    id: str
+    question: str
+    answer: str
+    urls: tuple[str, ...]
+    triples: tuple[Triple, ...]
+
+
+def read_trajectories(path: str | Path) -> list[Sample]:
+    """Read dialogues: WebDancer's trajectories (`messages`) and ParallelMuse's (`rollout`).
+
+    Raises:
+        DataError: A row lacks its dialogue, or a message its role or text.
+    """
+    samples = []
+    for place, row in placed_rows(path):
+        key = "rollout" if "rollout" in row else "messages"
+        messages = messages_of(row, key, place)
+        question = row.get("question") or row.get("task")
+        if question is None:
+            question = next((m.content for m in messages if m.role == "user"), None)
+        if not isinstance(question, str):
+            raise DataError(f"{place}: there is no question and no message of the user.")
+        answer = row.get("answer")
+        answer = None if answer is None else str(answer)
+        used = ("question", "answer", key)
+        details = {name: value for name, value in row.items() if name not in used}
+        samples.append(Sample(question, answer, messages, _step_ppl(row, key), details))
+    return samples
+
+
+def read_qa(path: str | Path) -> list[Sample]:
+    """Read questions with answers: WebDancer's, SailorFog's and WebWalkerQA's.
+
+    WebWalkerQA's capitals and its `Info` are kept in `details` as they are.
+
+    Raises:
+        DataError: A row lacks question or answer.
+    """
+    samples = []
+    for place, row in placed_rows(path):
+        names = {name.casefold(): name for name in row}
+        question = text_of(row, names.get("question", "question"), place)
+        answer = text_of(row, names.get("answer", "answer"), place)
+        details = {
+            name: value
+            for name, value in row.items()
+            if name.casefold() not in ("question", "answer")
+        }
+        samples.append(Sample(question, answer, details=details))
+    return samples
+
+
+def read_webshaper(path: str | Path) -> list[ShaperTask]:
+    """Read WebShaper's tasks.
+
+    Raises:
+        DataError: A row lacks a key, or its formalisation is no list of triples of texts.
+    """
+    tasks = []
+    for place, row in placed_rows(path):
+        triples = _triples(row.get("formalization"), place)
+        urls = row.get("urls", [])
+        if not isinstance(urls, list) or not all(isinstance(url, str) for url in urls):
+            raise DataError(f"{place}: `urls` is no list of texts.")
+        if "id" not in row:
+            raise DataError(f"{place}: there is no `id`.")
+        question, answer = text_of(row, "question", place), text_of(row, "answer", place)
+        tasks.append(ShaperTask(str(row["id"]), question, answer, tuple(urls), triples))
+    return tasks
+
+
+def evaluate_formalization(triples: Sequence[Triple], graph: Iterable[Triple]) -> set[str]:
+    """Answers of a formalised question on a knowledge graph.
+
+    A triple stands for the knowledge projection R(S) = {u : R(u, v) or R(v, u), v in S} of
+    WebShaper (arXiv 2507.15061, section 3): a relation holds in either direction. Triples that
+    share a variable intersect. The union R(S1 ∪ S2) is one triple whose constant names several
+    entities, "C@a|b".
+
+    Args:
+        triples: Each end is a variable "V@X", a constant "C@text", or what is asked: "?".
+        graph: Facts (head, relation, tail).
+
+    Returns:
+        Every entity that "?" can stand for.
+
+    Raises:
+        DataError: "?" does not occur, or an end is none of the three kinds.
+    """
+    ends = [end for subject, _, thing in triples for end in (subject, thing)]
+    for end in ends:
+        if end != "?" and not end.startswith(("V@", "C@")):
+            raise DataError(f"{end!r} is neither a variable (V@X), a constant (C@text) nor '?'.")
+    if "?" not in ends:
+        raise DataError("The formalisation asks for nothing: '?' stands in none of its triples.")
+    # A relation holds in either direction, so each fact counts twice.
+    neighbours: dict[str, dict[str, set[str]]] = {}
+    for head, relation, tail in graph:
+        neighbours.setdefault(relation, {}).setdefault(head, set()).add(tail)
+        neighbours.setdefault(relation, {}).setdefault(tail, set()).add(head)
+    # Rows of a growing join: one value for each variable met so far.
+    rows: list[dict[str, str]] = [{}]
+    waiting = list(triples)
+    while waiting and rows:
+        # The triple with the most ends known keeps the join small.
+        chosen = max(waiting, key=lambda triple: _num_known(triple, rows[0]))
+        waiting.remove(chosen)
+        facts = neighbours.get(chosen[1], {})
+        rows = _distinct(new for row in rows for new in _extended(row, chosen, facts))
+    return {row["?"] for row in rows}
+
+
+def _num_known(triple: Triple, row: Mapping[str, str]) -> int:
+    return sum(_values(end, row) is not None for end in (triple[0], triple[2]))
+
+
+def _values(end: str, row: Mapping[str, str]) -> list[str] | None:
+    """What an end of a triple can be; None for a variable without value."""
+    if end.startswith("C@"):
+        return [end[2:], *end[2:].split("|")]
+    return [row[end]] if end in row else None
+
+
+def _extended(
+    row: Mapping[str, str], triple: Triple, facts: Mapping[str, set[str]]
+) -> Iterator[dict[str, str]]:
+    """A row with the values that the triple's variables take in the facts of its relation."""
+    first, _, second = triple
+    if _values(first, row) is None:
+        first, second = second, first
+    starts = _values(first, row)
+    for start in facts if starts is None else starts:
+        with_start = dict(row) if first.startswith("C@") else {**row, first: start}
+        allowed = _values(second, with_start)
+        for entity in facts.get(start, ()):
+            if allowed is None:
+                yield {**with_start, second: entity}
+            elif entity in allowed:
+                yield with_start
+
+
+def _distinct(rows: Iterable[dict[str, str]]) -> list[dict[str, str]]:
+    return list({tuple(sorted(row.items())): row for row in rows}.values())
+
+
+def _step_ppl(row: Mapping[str, Any], key: str) -> tuple[Any, ...]:
+    """Perplexities that stand in the messages, or beside them."""
+    if isinstance(messages := row[key], list) and any("step_ppl" in m for m in messages):
+        return tuple(message.get("step_ppl") for message in messages)
+    return tuple(beside) if isinstance(beside := row.get("step_ppl"), list) else ()
+
+
+def _triples(value: Any, place: str) -> tuple[Triple, ...]:
+    if not isinstance(value, list) or not value:
+        raise DataError(f"{place}: `formalization` is no list of triples.")
+    for triple in value:
+        is_triple = isinstance(triple, list) and len(triple) == 3
+        if not is_triple or not all(isinstance(part, str) for part in triple):
+            raise DataError(f"{place}: {triple!r:.80} is no triple [subject, relation, object].")
+    return tuple((subject, relation, thing) for subject, relation, thing in value)

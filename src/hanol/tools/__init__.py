@@ -1,0 +1,59 @@
+"""Tools: what a model may call, and how its calls are read.
+
+The tool protocol and schemas, one strict parser for turns and calls, search and visit over
+documents and the web (`tools/web/`), a sandboxed Python interpreter (`tools/sandbox/`), and the
+same tools over the Model Context Protocol.
+"""
+
+from hanol.tools._call import ToolCall
+from hanol.tools._compact import CompactSearch, CompactVisit, compact_tools
+from hanol.tools._escape import escape_observation, fence_observation
+from hanol.tools._extract import join_pages
+from hanol.tools._mcp import mcp_server, serve_mcp
+from hanol.tools._schemas import DEFAULT_TOOLS, SEARCH, VISIT, ToolSchema, ToolSpec
+from hanol.tools._tool import Observation, Tool, ToolContext
+from hanol.tools._toolbox import local_tools, web_tools
+from hanol.tools._turn import Turn, parse_turn, render_call, render_turn
+from hanol.tools.sandbox._bwrap import Limits, sandbox_problem
+from hanol.tools.sandbox._python_tool import PythonInterpreter
+from hanol.tools.sandbox._sandbox import PythonResult, arun_python, run_python
+from hanol.tools.web._providers import SearchProvider, Searxng, Serper, WebResult, open_provider
+from hanol.tools.web._web import WebPolicy
+
+__all__ = [
+    "DEFAULT_TOOLS",
+    "SEARCH",
+    "VISIT",
+    "CompactSearch",
+    "CompactVisit",
+    "Limits",
+    "Observation",
+    "PythonInterpreter",
+    "PythonResult",
+    "SearchProvider",
+    "Searxng",
+    "Serper",
+    "Tool",
+    "ToolCall",
+    "ToolContext",
+    "ToolSchema",
+    "ToolSpec",
+    "Turn",
+    "WebPolicy",
+    "WebResult",
+    "arun_python",
+    "compact_tools",
+    "escape_observation",
+    "fence_observation",
+    "join_pages",
+    "local_tools",
+    "mcp_server",
+    "open_provider",
+    "parse_turn",
+    "render_call",
+    "render_turn",
+    "run_python",
+    "sandbox_problem",
+    "serve_mcp",
+    "web_tools",
+]

@@ -1,0 +1,265 @@
+"""Reading one `<tool_call>` block: its JSON, its code, its end, and whether the tool takes it."""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from hanol.errors import require
+from hanol.tools._schemas import PYTHON_INTERPRETER, ToolSchema
+
+OPEN, CLOSE = "<tool_call>", "</tool_call>"
+CODE, END_CODE = "<code>", "</code>"
+CallErrorKind = Literal["malformed_tool_call", "unknown_tool", "invalid_arguments"]
+
+# Bounds that keep a hostile turn cheap; no honest call comes near them.
+_DEPTH = 32
+_ITEMS = 100
+_JSON5_CHARACTERS = 800  # of one turn: json5 reads only about 40 characters a millisecond
+
+_FENCE = re.compile(r"\s*(?:```[\w-]*\s*)?")
+_END_FENCE = re.compile(r"\s*(?:```\s*)?")
+# Where a block with code is followed by another block, its code must end before that.
+_NEXT_BLOCK = re.compile(r"</code>\s*(?:</tool_call>[^<]*)?(<tool_call>)\s*(?:```[\w-]*\s*)?\{")
+_CODE_FENCE = re.compile(r"```[\w-]*[ \t]*\n(.*?)\n?```\s*", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """One call of a tool; the code of PythonInterpreter is `arguments["code"]`."""
+
+    name: str
+    arguments: dict[str, Any]
+
+
+class CallError(Exception):
+    """A block that cannot be run; the parser turns it into a result, it reaches no user."""
+
+    def __init__(self, kind: CallErrorKind, detail: str) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.detail = detail
+
+
+class Block(NamedTuple):
+    """A block that was read: its call, where it ends, and whether a lost tag was put back."""
+
+    call: ToolCall
+    end: int
+    repaired: bool
+
+
+class CallReader:
+    """Reads the blocks of one turn.
+
+    Args:
+        tools: By their names.
+        json5: Characters of JSON5 that are read at most; 0 reads plain JSON only.
+    """
+
+    def __init__(self, tools: Mapping[str, ToolSchema], json5: int = _JSON5_CHARACTERS) -> None:
+        self._tools = tools
+        self._json5_left = json5
+
+    def read(self, text: str, start: int) -> Block:
+        """Read the block whose opening tag is at `start`.
+
+        Raises:
+            CallError: Not JSON, not a known tool, or arguments that its schema refuses.
+        """
+        opening = _FENCE.match(text, start + len(OPEN))
+        assert opening is not None  # every part of the pattern is optional
+        value, end = self._json(text, opening.end())
+        name = _name(value)
+        ending = _END_FENCE.match(text, end)
+        assert ending is not None
+        code: str | None = None
+        if text.startswith(CODE, ending.end()):
+            code, end, repaired = _code(text, ending.end() + len(CODE))
+        else:
+            end, repaired = _closing(text, ending.end())
+        return Block(self.checked(name, value.get("arguments", {}), code), end, repaired)
+
+    def _json(self, text: str, start: int) -> tuple[Any, int]:
+        try:
+            value, end = _DECODER.raw_decode(text, start)
+        except (ValueError, RecursionError) as err:
+            value, end = self._json5(text, start, str(err))
+        try:
+            _check(value, _DEPTH)
+        except ValueError as err:
+            raise CallError("malformed_tool_call", f"The JSON {err}.") from None
+        return value, end
+
+    def _json5(self, text: str, start: int, reason: str) -> tuple[Any, int]:
+        """Single quotes, comments, trailing commas: what models write when they slip."""
+        window = text[start : start + self._json5_left]
+        json5 = require("json5", extra="research", feature="The parser of tool calls")
+        try:
+            value, problem, length = json5.parse(
+                window, object_pairs_hook=_unique, consume_trailing=False
+            )
+        except (ValueError, RecursionError) as err:
+            value, problem, length = None, str(err), 0
+        failed = problem is not None or not isinstance(value, dict)
+        self._json5_left -= len(window) if failed else length
+        if failed:
+            raise CallError("malformed_tool_call", f"The block holds no JSON object: {reason}.")
+        return value, start + length
+
+    def checked(self, name: str, arguments: Any, code: str | None = None) -> ToolCall:
+        """A call that its tool takes.
+
+        Args:
+            name: Of the tool, matched exactly.
+            arguments: An object, perhaps encoded as a string.
+            code: What stood in a `<code>` block.
+
+        Raises:
+            CallError: Not a known tool, or arguments that its schema refuses.
+        """
+        tool = self._tools.get(name)
+        if tool is None:
+            known = ", ".join(self._tools)
+            raise CallError("unknown_tool", f"There is no tool {name[:80]!r}; there are: {known}.")
+        if isinstance(arguments, str):
+            arguments = _decoded(arguments)
+        if not isinstance(arguments, dict):
+            raise CallError("invalid_arguments", f"The arguments of {name} are no JSON object.")
+        if name == PYTHON_INTERPRETER.name:
+            arguments = _with_code(arguments, code)
+        elif code is not None:
+            raise CallError("invalid_arguments", f"{name} takes no {CODE} block.")
+        return ToolCall(name, _fitted(arguments, tool))
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key occurs twice in one object")
+    return found
+
+
+# Not strict: models break lines inside strings.
+_DECODER = json.JSONDecoder(strict=False, object_pairs_hook=_unique)
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, dict):
+        raise CallError("malformed_tool_call", 'A call is an object with "name" and "arguments".')
+    name = value.get("name")
+    if not isinstance(name, str):
+        raise CallError("malformed_tool_call", 'The call has no "name".')
+    return name
+
+
+def _check(value: Any, depth: int) -> None:
+    """Refuse what no event log can hold: deep nesting, NaN, half of a surrogate pair."""
+    if depth == 0:
+        raise ValueError(f"is nested deeper than {_DEPTH} levels")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check(key, depth - 1)
+            _check(item, depth - 1)
+    elif isinstance(value, list):
+        for item in value:
+            _check(item, depth - 1)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("holds a number that is not finite")
+    elif isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError("holds half of a surrogate pair") from None
+
+
+def _decoded(arguments: str) -> Any:
+    """Arguments that were encoded as a string, decoded once."""
+    try:
+        value = _DECODER.decode(arguments)
+        _check(value, _DEPTH)
+    except (ValueError, RecursionError) as err:
+        raise CallError(
+            "invalid_arguments", f"The arguments are a string that is not JSON: {err}."
+        ) from None
+    return value
+
+
+def _closing(text: str, start: int) -> tuple[int, bool]:
+    """Where a block ends whose JSON ends at `start`, and whether its closing tag was lost."""
+    if text.startswith(CLOSE, start):
+        return start + len(CLOSE), False
+    close = text.find(CLOSE, start)
+    following = text.find(OPEN, start)
+    if close != -1 and (following == -1 or close < following):
+        rest = text[start : min(close, start + 40)]
+        raise CallError("malformed_tool_call", f"After the JSON of the call stands {rest!r}.")
+    return start, True
+
+
+def _code(text: str, start: int) -> tuple[str, int, bool]:
+    """Code from `start`, where its block ends, and whether a closing tag was lost.
+
+    The block ends at the `</tool_call>` after the last `</code>`, so that code may speak of both.
+    """
+    following = _NEXT_BLOCK.search(text, start)
+    limit = len(text) if following is None else following.start(1)
+    last_close = text.rfind(CLOSE, start, limit)
+    end = text.rfind(END_CODE, start, limit if last_close == -1 else last_close)
+    if end != -1:
+        close = text.find(CLOSE, end, limit)
+        stop = end + len(END_CODE) if close == -1 else close + len(CLOSE)
+        return read_code(text[start:end]), stop, close == -1
+    if last_close != -1:
+        return read_code(text[start:last_close]), last_close + len(CLOSE), True
+    raise CallError("malformed_tool_call", f"The code has no {END_CODE}; it may be cut.")
+
+
+def read_code(inner: str) -> str:
+    """Code as it stood between its tags: without the line breaks at the tags, or a fence."""
+    fenced = _CODE_FENCE.fullmatch(inner.strip())
+    if fenced is not None and "```" not in fenced[1]:
+        return fenced[1]
+    # Code that starts on the line of its tag is not indented by the space after it.
+    inner = inner[1:] if inner.startswith("\n") else inner.lstrip()
+    return inner.removesuffix("\n")
+
+
+def _with_code(arguments: dict[str, Any], code: str | None) -> dict[str, Any]:
+    """The block's code, or what the model put into the JSON instead."""
+    merged = arguments if code is None else {**arguments, "code": code}
+    found = merged.get("code")
+    if not isinstance(found, str) or not found.strip():
+        raise CallError(
+            "invalid_arguments",
+            f"{PYTHON_INTERPRETER.name} got no code: put it between {CODE} and {END_CODE} after "
+            f"the JSON, before {CLOSE}.",
+        )
+    return merged
+
+
+def _fitted(arguments: dict[str, Any], tool: ToolSchema) -> dict[str, Any]:
+    """The arguments, a bare string made a list where one is wanted, checked by the schema."""
+    properties: Mapping[str, Any] = tool.parameters.get("properties", {})
+    fitted = dict(arguments)
+    for key, value in arguments.items():
+        wanted = properties.get(key)
+        if isinstance(value, str) and isinstance(wanted, dict) and wanted.get("type") == "array":
+            fitted[key] = [value]
+        elif isinstance(value, list) and len(value) > _ITEMS:
+            raise CallError(
+                "invalid_arguments",
+                f"{key} of {tool.name} has {len(value)} entries, over {_ITEMS}.",
+            )
+    jsonschema = require("jsonschema", extra="research", feature="The parser of tool calls")
+    errors = jsonschema.Draft202012Validator(tool.parameters).iter_errors(fitted)
+    worst = jsonschema.exceptions.best_match(errors)
+    if worst is not None:
+        place = ".".join(str(part) for part in worst.absolute_path)
+        where = f"{place}: " if place else ""
+        raise CallError(
+            "invalid_arguments", f"{tool.name} refuses its arguments: {where}{worst.message[:300]}."
+        )
+    return fitted

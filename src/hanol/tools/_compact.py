@@ -1,0 +1,153 @@
+"""Search and visit in few words: one line a result, for models with a small window.
+
+A causal model looks up what it has read the key of, so a line says what the page is and its best
+sentence first, and ends with the link. Names and arguments are those of the full tools. Only what
+was visited is numbered, and so can be cited.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from random import Random
+from typing import Any
+from urllib.parse import quote
+
+from hanol.errors import AddressError, HanolError
+from hanol.retrieval import Library, Passage, Source
+from hanol.tools._schemas import SEARCH, VISIT
+from hanol.tools._show import SEPARATOR, failure, link
+from hanol.tools._tool import Observation, Tool, ToolContext
+from hanol.tools.web._search_tool import queries_of
+
+_HEADING = re.compile(r"^#+[ \t]+(.*?)[ \t#]*$", re.MULTILINE)
+_LINK = re.compile(r"\[([^\[\]]*)\]\([^()\s]*\)")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])\s*")
+_BREAKING = re.compile(r"[\s()%]")  # would end a link or its line, or not come back
+_PASSAGES = 3  # that are looked at for each hit: a document may have several
+_ADDRESSES = 4  # of one call
+
+
+class CompactSearch:
+    """Searches the library by words; a hit is one line, and a document one hit.
+
+    Args:
+        k: Hits per query.
+        shuffle: Seed of the order in which hits are shown, so that a policy which is trained on
+            them reads them instead of taking the first; None keeps the best first.
+    """
+
+    name = SEARCH.name
+    description = f"{SEARCH.description} Each hit is one line."
+    parameters = SEARCH.parameters
+
+    def __init__(self, *, k: int = 5, shuffle: int | None = None) -> None:
+        self._k = k
+        self._shuffle = shuffle
+
+    async def run(self, arguments: Mapping[str, Any], context: ToolContext) -> Observation:
+        """Search for `arguments["query"]`, a list of queries."""
+        queries = queries_of(arguments)
+        if not queries or context.library is None:
+            return failure("The query is empty." if context.library else "Nothing is indexed.")
+        sections: list[str] = []
+        addresses: list[str] = []
+        for query in queries:
+            try:
+                hits = self._hits(context.library, query)
+            except HanolError as err:
+                return failure(err)
+            if self._shuffle is not None:
+                Random(f"{self._shuffle} {query}").shuffle(hits)  # noqa: S311 - not for secrets
+            lines = [f"{n}. {_line(hit)}" for n, hit in enumerate(hits, start=1)]
+            sections.append("\n".join(lines) or "No results.")
+            addresses += [hit.address for hit in hits]
+        return Observation(SEPARATOR.join(sections), addresses=tuple(dict.fromkeys(addresses)))
+
+    def _hits(self, library: Library, query: str) -> list[Passage]:
+        """The best passage of each document, best first."""
+        best: dict[str, Passage] = {}
+        for wanted in (self._k, _PASSAGES * self._k):
+            found = library.search(query, wanted, mode="bm25")
+            for passage in found:
+                best.setdefault(passage.document, passage)
+            if len(best) >= self._k or len(found) < wanted:
+                break
+        return list(best.values())[: self._k]
+
+
+class CompactVisit:
+    """Opens documents of the library, by address or path, and shows them whole."""
+
+    name = VISIT.name
+    description = f"{VISIT.description} Shows the whole document."
+    parameters = VISIT.parameters
+
+    async def run(self, arguments: Mapping[str, Any], context: ToolContext) -> Observation:
+        """Open `arguments["url"]`, one address or several."""
+        urls = arguments.get("url", [])
+        urls = [urls] if isinstance(urls, str) else urls
+        urls = list(dict.fromkeys(url.strip() for url in urls if url.strip()))[:_ADDRESSES]
+        if not urls or context.library is None:
+            return failure("The address is empty." if context.library else "Nothing is indexed.")
+        sections: list[str] = []
+        sources: list[Source] = []
+        for url in urls:
+            try:
+                passages = context.library.read(url)
+            except AddressError:
+                sections.append("No page. Take a link of the results.")
+                continue
+            except HanolError as err:
+                sections.append(f"No page. {err}")
+                continue
+            for before, passage in zip([None, *passages], passages, strict=False):
+                sources.append(context.ledger.cite_passage(passage))
+                text = _body(passage, _shared(before, passage))
+                sections.append(f"[{sources[-1].number}] {text}")
+        return Observation("\n".join(sections), tuple(sources), failed=not sources)
+
+
+def compact_tools(library: Library, *, k: int = 5, shuffle: int | None = None) -> Sequence[Tool]:
+    """Search and visit over a folder of documents, in few words.
+
+    Args:
+        library: Must be indexed.
+        k: Hits per query.
+        shuffle: See `CompactSearch`.
+
+    Raises:
+        LibraryError: Nothing is indexed.
+    """
+    library.search("a", 1)  # says how to index, before a run is started
+    return [CompactSearch(k=k, shuffle=shuffle), CompactVisit()]
+
+
+def _shared(before: Passage | None, passage: Passage) -> int:
+    """Characters at the beginning of a passage that end the one before it, which showed them."""
+    if before is None or before.address != passage.address:
+        return 0
+    return max(0, before.end - passage.start)
+
+
+def _body(passage: Passage, start: int = 0) -> str:
+    """The text on one line; the title stands elsewhere, other headings before what they head."""
+
+    def shown(heading: "re.Match[str]") -> str:
+        return " " if heading[1] == passage.title else f" {heading[1]}: "
+
+    return " ".join(_HEADING.sub(shown, passage.text[start:]).split())
+
+
+def _line(hit: Passage) -> str:
+    """What the page is, its best sentence if another fits the query better, and the link."""
+    sentences = _SENTENCE_END.split(_LINK.sub(r"\1", _body(hit)))
+    words = {hit.text[start:end].casefold() for start, end in hit.highlights}
+
+    def matches(sentence: str) -> int:
+        said = sentence.casefold()
+        whole = set(re.findall(r"\w+", said))  # other scripts have particles, or no spaces
+        return sum(word in (whole if word.isascii() else said) for word in words)
+
+    best = max(sentences, key=matches)  # the first of equals
+    shown = sentences[0] if matches(best) == matches(sentences[0]) else f"{sentences[0]} {best}"
+    path = _BREAKING.sub(lambda sign: quote(sign[0]), hit.document)
+    return f"{shown} {link(hit.title, path)}"

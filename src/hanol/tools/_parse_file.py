@@ -1,0 +1,218 @@
+"""The tool `parse_file`: files of the user's folder, and nothing outside of it."""
+
+import asyncio
+import hashlib
+import re
+import zipfile
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote
+
+from hanol.errors import AddressError, DocumentError, HanolError, LibraryError
+from hanol.retrieval import Passage, Source, format_address, parse_document, split_passages
+from hanol.tools._schemas import PARSE_FILE
+from hanol.tools._show import SEPARATOR, numbered, one_line
+from hanol.tools._tool import Observation, ToolContext
+from hanol.tools.web._visit import listed
+from hanol.tools.web._web import Web, read_page
+
+_FILES = 16  # of one call
+_CACHED = 32  # documents
+_MAX_BYTES = 200_000_000  # of one file
+_MAX_UNPACKED = 200_000_000  # of one archive, all members together
+_MAX_MEMBERS = 200
+_DOCUMENT = re.compile(r"doc://[0-9a-f]{8}/([^#]+)(?:#p\d+)?")
+_FOREIGN = re.compile(r"[A-Za-z]:|.*\0", re.DOTALL)  # another drive; a name no system takes
+_MAX_RATIO = 200  # deflate reaches 1000 on zeros; text stays under 20
+
+
+@dataclass(frozen=True)
+class _Parsed:
+    """A file as passages, with notes on what could not be read of it."""
+
+    title: str
+    passages: tuple[Passage, ...]
+    notes: tuple[str, ...] = ()
+
+
+class ParseFile:
+    """Reads files under the library's folder, and addresses where the web is on.
+
+    Args:
+        web: None keeps the web off.
+        budget: Tokens that one call may give, estimated, shared by its files.
+    """
+
+    name = PARSE_FILE.name
+    description = PARSE_FILE.description
+    parameters = PARSE_FILE.parameters
+
+    def __init__(self, web: Web | None = None, *, budget: int = 10_000) -> None:
+        self._web = web
+        self._budget = budget
+        self._cache: OrderedDict[tuple[str, str], _Parsed] = OrderedDict()
+
+    async def run(self, arguments: Mapping[str, Any], context: ToolContext) -> Observation:
+        """Read `arguments["files"]`, names relative to the library's folder."""
+        names = arguments.get("files", [])
+        names = [names] if isinstance(names, str) else names
+        names = list(dict.fromkeys(name.strip() for name in names if name.strip()))[:_FILES]
+        if not names:
+            return Observation("No file. Give names relative to the folder.", failed=True)
+        parsed = await asyncio.gather(*(self._parse(name, context) for name in names))
+        sections: list[str] = []
+        sources: list[Source] = []
+        for name, result in zip(names, parsed, strict=True):
+            if isinstance(result, str):
+                sections.append(f"{one_line(name)} could not be read: {result}")
+                continue
+            share = self._budget // len(names)
+            text, shown, left = numbered(result.passages, context.ledger, share)
+            lines = [f"{one_line(name)}: {one_line(result.title)}", text, *result.notes]
+            if left:
+                lines.append(
+                    f"(Cut: {left} of {len(result.passages)} passages are not shown. Search, or "
+                    "visit the document with a goal, to see the rest.)"
+                )
+            sections.append("\n".join(lines))
+            sources += shown
+        addresses = tuple(dict.fromkeys(source.address for source in sources))
+        return Observation(SEPARATOR.join(sections), tuple(sources), addresses, failed=not sources)
+
+    async def _parse(self, name: str, context: ToolContext) -> _Parsed | str:
+        """The file, or why it could not be read."""
+        try:
+            if "://" in name and not name.startswith("doc://"):
+                return await self._fetch(name, context)
+            if context.library is None:
+                raise LibraryError("no folder is open.")
+            return await asyncio.to_thread(self._read, name, context.library.folder)
+        except HanolError as err:
+            return str(err)
+
+    async def _fetch(self, url: str, context: ToolContext) -> _Parsed:
+        if self._web is None:
+            raise AddressError("the web is off; only files of the folder can be read.")
+        listed(url, context.addresses)
+        page = await asyncio.to_thread(read_page, await self._web.fetcher.fetch(url))
+        return _Parsed(page.title, tuple(page.passages))
+
+    def _read(self, name: str, folder: Path) -> _Parsed:
+        path = inside(folder, name)
+        with path.open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            raise DocumentError(f"it is larger than {_MAX_BYTES // 1_000_000} MB.")
+        relative = path.relative_to(folder.resolve()).as_posix()
+        key = (relative, hashlib.sha256(data).hexdigest())
+        if key not in self._cache:
+            self._cache[key] = _parse(relative, data, key[1])
+            while len(self._cache) > _CACHED:
+                self._cache.popitem(last=False)
+        return self._cache[key]
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The file that a name stands for, if it lies under a folder.
+
+    Args:
+        folder: The only place that may be read.
+        name: Relative path, or the address of a document, as the model wrote it.
+
+    Raises:
+        AddressError: Absolute, outside by ".." or a link, missing, or no regular file.
+    """
+    if address := _DOCUMENT.fullmatch(name):
+        name = unquote(address[1])
+    relative = PurePosixPath(name.replace("\\", "/"))
+    if relative.is_absolute() or ".." in relative.parts or _FOREIGN.match(name):
+        raise AddressError("only names relative to the folder, without '..', are read.")
+    root = folder.resolve()
+    path = (root / relative).resolve()
+    if not path.is_relative_to(root):
+        raise AddressError("it is a link that leads out of the folder.")
+    if not path.is_file():  # neither a folder nor a device nor a pipe
+        raise AddressError("there is no such file in the folder; search for its name.")
+    return path
+
+
+def _parse(relative: str, data: bytes, sha256: str) -> _Parsed:
+    if not zipfile.is_zipfile(BytesIO(data)):
+        return _document(relative, data, sha256)
+    try:
+        with zipfile.ZipFile(BytesIO(data)) as archive:
+            members = _checked(archive)
+            if not relative.lower().endswith(".zip"):
+                return _document(relative, data, sha256)  # docx, pptx, xlsx
+            return _archive(relative, archive, members, sha256)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as err:
+        # NotImplementedError is zipfile's word for a compression that it does not know.
+        raise DocumentError(f"the archive cannot be unpacked: {err}.") from err
+
+
+def _checked(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    """The files of an archive that may be unpacked.
+
+    Raises:
+        DocumentError: A name leads out of the archive, or it unpacks to too much.
+    """
+    members = archive.infolist()
+    if len(members) > 10_000:
+        raise DocumentError(f"the archive has {len(members)} members.")
+    for member in members:
+        path = PurePosixPath(member.filename.replace("\\", "/"))
+        if path.is_absolute() or ".." in path.parts or ":" in member.filename:
+            raise DocumentError(f"the archive names {member.filename!r}, outside of itself.")
+    size = sum(member.file_size for member in members)
+    packed = sum(member.compress_size for member in members)
+    if size > _MAX_UNPACKED or size > _MAX_RATIO * max(packed, 10_000):
+        raise DocumentError(f"the archive unpacks to {size:,} bytes, more than is read.")
+    return [member for member in members if not member.is_dir()]
+
+
+def _archive(
+    relative: str, archive: zipfile.ZipFile, members: list[zipfile.ZipInfo], sha256: str
+) -> _Parsed:
+    if len(members) > _MAX_MEMBERS:
+        raise DocumentError(f"the archive has {len(members)} files; {_MAX_MEMBERS} are read.")
+    passages: list[Passage] = []
+    notes: list[str] = []
+    for member in members:
+        with archive.open(member) as file:
+            data = file.read()  # never more than the size that was checked
+        try:
+            if zipfile.is_zipfile(BytesIO(data)):  # docx, pptx, xlsx; a zip is refused as such
+                with zipfile.ZipFile(BytesIO(data)) as inner:
+                    _checked(inner)
+            parsed = _document(f"{relative}/{member.filename}", data, sha256)
+        except DocumentError as err:
+            notes.append(f"({one_line(member.filename)} could not be read: {err})")
+            continue
+        passages += parsed.passages
+    if not passages:
+        raise DocumentError(f"nothing in the archive could be read. {' '.join(notes)}")
+    return _Parsed(PurePosixPath(relative).name, tuple(passages), tuple(notes))
+
+
+def _document(relative: str, data: bytes, sha256: str) -> _Parsed:
+    document = parse_document(PurePosixPath(relative).name, data)
+    passages = tuple(
+        Passage(
+            id=0,
+            address=format_address(relative, sha256, page.number),
+            document=relative,
+            page=page.number,
+            title=document.title,
+            text=page.text[start:end],
+            start=start,
+            end=end,
+            sha256=sha256,
+        )
+        for page in document.pages
+        for start, end in split_passages(page.text)
+    )
+    return _Parsed(document.title, passages)

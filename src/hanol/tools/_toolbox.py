@@ -1,0 +1,50 @@
+"""The sets of tools that an agent is given."""
+
+from collections.abc import Sequence
+
+from hanol.retrieval import Library
+from hanol.tools._parse_file import ParseFile
+from hanol.tools._tool import Tool
+from hanol.tools.web._providers import SearchProvider, WebSearch
+from hanol.tools.web._scholar import Scholar
+from hanol.tools.web._search_tool import Search
+from hanol.tools.web._visit import Visit
+from hanol.tools.web._web import Web, WebPolicy
+
+
+def local_tools(library: Library) -> list[Tool]:
+    """The tools over a folder of documents: search, visit, google_scholar, parse_file.
+
+    None of them touches the network. `PythonInterpreter` is made on its own, as it depends on the
+    machine's sandbox.
+
+    Raises:
+        LibraryError: Nothing is indexed.
+    """
+    library.search("a", 1)  # says how to index, before a run is started
+    return _tools(None)
+
+
+def web_tools(
+    provider: SearchProvider | Sequence[SearchProvider],
+    library: Library | None = None,
+    *,
+    policy: WebPolicy | None = None,
+) -> list[Tool]:
+    """The same tools with the web on: search and visit reach both documents and pages.
+
+    Args:
+        provider: Of the web search; of several, the next serves when one fails.
+        library: The documents of the run, if there are any.
+        policy: Consent to use both at once.
+
+    Raises:
+        ResearchError: There are documents and no consent, or no provider.
+    """
+    (policy or WebPolicy()).check(library)
+    providers = provider if isinstance(provider, Sequence) else [provider]
+    return _tools(Web(WebSearch(providers)))
+
+
+def _tools(web: Web | None) -> list[Tool]:
+    return [Search(web), Visit(web), Scholar(web), ParseFile(web)]

@@ -1,0 +1,1 @@
+"""Running a model's Python code where it can reach nothing."""

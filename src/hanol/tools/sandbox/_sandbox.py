@@ -1,0 +1,237 @@
+"""Running the model's Python code where it can reach nothing.
+
+Levels, the first that works here is taken and named in the result:
+
+- "bwrap": bubblewrap with its own process, network, IPC, host-name and mount namespaces. The code
+  sees /usr and this Python read-only, a small /tmp in memory, and nothing else: no network, no
+  home, no /etc, no environment, no process of the host. It has no capabilities and is never root.
+- "plain": a subprocess with limits and no isolation, only when the caller insists (`unsafe`).
+
+The sandbox counts as working only after this Python ran in it. Memory and processor time are
+limited for each process, so all together may use `Limits.processes` times as much until the wall
+time is over.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hanol.errors import SandboxError
+from hanol.tools.sandbox._bwrap import (
+    Limits,
+    bwrap_command,
+    environment,
+    prlimit,
+    run_folder,
+    sandbox_problem,
+)
+
+Level = Literal["bwrap", "plain"]
+Limit = Literal["wall", "cpu", "memory", "processes", "open_files", "file_size", "disk", "output"]
+
+# A flood is read and thrown away up to this many times the kept output; then the code is killed.
+_FLOOD = 64
+# What the last line of stderr says when a limit was in the way.
+_SIGNS: tuple[tuple[str, Limit], ...] = (
+    ("MemoryError", "memory"),
+    ("[Errno 12]", "memory"),
+    ("[Errno 11]", "processes"),
+    ("can't start new thread", "processes"),
+    ("[Errno 24]", "open_files"),
+    ("[Errno 27]", "file_size"),
+    ("[Errno 28]", "disk"),
+)
+
+
+@dataclass(frozen=True)
+class PythonResult:
+    """What running a piece of code gave.
+
+    Args:
+        stdout: What it printed, at most `Limits.output_bytes` of the beginning.
+        stderr: The same for errors, of the end: that is where the exception stands.
+        exit_code: 0 after success; 128 + n when signal n ended it.
+        level: How the code was isolated.
+        limit: The limit that ended it or cut its output; None if none did.
+        seconds: Wall time.
+    """
+
+    stdout: str
+    stderr: str
+    exit_code: int
+    level: Level
+    limit: Limit | None
+    seconds: float
+
+    @property
+    def text(self) -> str:
+        """As the model reads it."""
+        parts = [f"stdout:\n{self.stdout}"] if self.stdout else []
+        parts += [f"stderr:\n{self.stderr}"] if self.stderr else []
+        if self.limit is not None:
+            parts.append(f"[limit reached: {self.limit}]")
+        if self.exit_code and not self.stderr:
+            parts.append(f"[exit code {self.exit_code}]")
+        return "\n".join(parts) or "Finished execution."
+
+
+def run_python(code: str, *, limits: Limits | None = None, unsafe: bool = False) -> PythonResult:
+    """Run code and wait for it; inside a running event loop use `arun_python`."""
+    return asyncio.run(arun_python(code, limits=limits, unsafe=unsafe))
+
+
+async def arun_python(
+    code: str, *, limits: Limits | None = None, unsafe: bool = False
+) -> PythonResult:
+    """Run code in the strongest isolation that works here.
+
+    Whatever happens, cancellation included, no process is left when this returns.
+
+    Args:
+        code: Python source; it is handed over as a file and its stdin is empty.
+        limits: None takes the defaults.
+        unsafe: Run the code as a plain subprocess where nothing better works.
+
+    Raises:
+        SandboxError: Nothing but a plain subprocess is possible here and `unsafe` is not set.
+    """
+    limits = limits or Limits()
+    problem = await asyncio.to_thread(sandbox_problem)
+    if problem is not None and not unsafe:
+        raise SandboxError(
+            f"Code cannot be run in isolation here: {problem} Install bubblewrap "
+            "(Debian: apt install bubblewrap), or run code with all of your rights by "
+            "--unsafe-python."
+        )
+    with run_folder() as folder:
+        script = Path(folder) / "main.py"
+        # A lone surrogate is not UTF-8: Python itself then names the line.
+        script.write_bytes(code.encode("utf-8", "surrogatepass"))
+        if problem is None:
+            command = bwrap_command(limits, folder, ["/main.py"])
+            return await _supervise(command, folder, limits, "bwrap")
+        command = [*prlimit(limits), sys.executable, "-I", "-B", str(script)]
+        return await _supervise(command, folder, limits, "plain")
+
+
+class _Kept:
+    """The part of a stream that is kept."""
+
+    def __init__(self, size: int, *, end: bool) -> None:
+        self._size, self._end = size, end
+        self._bytes = b""
+        self.total = 0
+
+    def add(self, chunk: bytes) -> None:
+        self.total += len(chunk)
+        joined = self._bytes + chunk
+        self._bytes = joined[-self._size :] if self._end else joined[: self._size]
+
+    @property
+    def is_cut(self) -> bool:
+        return self.total > self._size
+
+    @property
+    def is_flood(self) -> bool:
+        return self.total > self._size * _FLOOD
+
+    @property
+    def text(self) -> str:
+        text = self._bytes.decode("utf-8", "replace").rstrip("\n")
+        if not self.is_cut:
+            return text
+        note = f"[{self.total - self._size} bytes left out]"
+        return f"{note}\n{text}" if self._end else f"{text}\n{note}"
+
+
+async def _supervise(command: list[str], folder: str, limits: Limits, level: Level) -> PythonResult:
+    start = time.perf_counter()
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=folder,
+        env=environment(folder),
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    stdout = _Kept(limits.output_bytes, end=False)
+    stderr = _Kept(limits.output_bytes, end=True)
+    killed: list[Limit] = []
+
+    def on_flood() -> None:
+        killed.append("output")
+        _kill(process, level)
+
+    ends = [
+        asyncio.ensure_future(_pump(process.stdout, stdout, on_flood)),
+        asyncio.ensure_future(_pump(process.stderr, stderr, on_flood)),
+        asyncio.ensure_future(process.wait()),
+    ]
+    try:
+        _, pending = await asyncio.wait(ends, timeout=limits.wall_s)
+        if pending:
+            killed.append("wall")
+    finally:
+        _kill(process, level)
+        # A process that left the session of a "plain" run may hold the pipes open for ever.
+        await asyncio.shield(asyncio.wait(ends, timeout=None if level == "bwrap" else 1.0))
+        for end in ends:
+            end.cancel()
+    code = process.returncode or 0
+    exit_code = 128 - code if code < 0 else code
+    seconds = time.perf_counter() - start
+    limit = killed[0] if killed else _limit_hit(exit_code, seconds, stdout, stderr, limits)
+    return PythonResult(stdout.text, stderr.text, exit_code, level, limit, seconds)
+
+
+async def _pump(stream: asyncio.StreamReader, kept: _Kept, on_flood: Callable[[], None]) -> None:
+    flooded = False
+    while chunk := await stream.read(1 << 16):
+        kept.add(chunk)
+        if kept.is_flood and not flooded:
+            flooded = True
+            on_flood()
+
+
+def _kill(process: asyncio.subprocess.Process, level: Level) -> None:
+    """End the code and everything it started; nothing happens when they have ended."""
+    if level == "plain":
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    if level == "plain" or process.returncode is not None:
+        return
+    # Killing process 1 of the namespace ends all others, and bwrap lives to collect it: where the
+    # machine's own process 1 collects no orphans, killing bwrap would leave a zombie.
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    with suppress(OSError):
+        inside = [int(pid) for pid in children.read_text("ascii").split()]
+        for pid in inside or [process.pid]:
+            os.kill(pid, signal.SIGKILL)
+
+
+def _limit_hit(
+    exit_code: int, seconds: float, stdout: _Kept, stderr: _Kept, limits: Limits
+) -> Limit | None:
+    if exit_code == 128 + signal.SIGXCPU:
+        return "cpu"
+    if exit_code == 128 + signal.SIGKILL:
+        # Not by us: the kernel, for processor time, or because the machine's memory was used up.
+        return "cpu" if seconds >= limits.cpu_s else "memory"
+    if exit_code == 128 + signal.SIGXFSZ:
+        return "file_size"
+    if exit_code:
+        last = stderr.text.rpartition("\n")[2]
+        for sign, limit in _SIGNS:
+            if sign in last:
+                return limit
+    return "output" if stdout.is_cut or stderr.is_cut else None

@@ -1,0 +1,1 @@
+"""The web and the index as tools, and fetching that cannot reach private addresses."""

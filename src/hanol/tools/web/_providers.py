@@ -1,0 +1,267 @@
+"""Web search, only through a provider that the user names, and what may be sent to it."""
+
+import asyncio
+import math
+import os
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import httpx
+
+from hanol.errors import AddressError, ResearchError
+from hanol.retrieval import Ledger
+from hanol.tools.web._fetch import check_url
+
+_QUERY_CHARACTERS = 256
+_WORD_CHARACTERS = 48
+_SPAN_WORDS, _SPAN_CHARACTERS = 8, 24
+_TRIES = 3
+# Words; each Han or Kana character on its own, as no spaces part them.
+_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
+
+
+@dataclass(frozen=True)
+class WebResult:
+    """One hit of a web search."""
+
+    title: str
+    url: str
+    snippet: str
+    date: str = ""
+    source: str = ""
+
+
+class SearchProvider(Protocol):
+    """A service that searches the web."""
+
+    async def search(self, query: str, *, scholar: bool = False) -> list[WebResult]:
+        """Hits, best first; of scholarly publications where `scholar` is set.
+
+        Raises:
+            httpx.HTTPError: The service did not answer; worth another try.
+            ResearchError: It refused for good: a wrong key.
+        """
+        ...
+
+
+class Searxng:
+    """A SearXNG instance with its JSON format enabled.
+
+    Args:
+        address: Of the instance, as "http://127.0.0.1:8888". The user names it, so it may be local.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address.rstrip("/")
+
+    async def search(self, query: str, *, scholar: bool = False) -> list[WebResult]:
+        """As `SearchProvider.search`."""
+        params = {"q": query, "format": "json", "categories": "science" if scholar else "general"}
+        found = await _json("GET", f"{self.address}/search", params=params)
+        return [
+            WebResult(
+                _text(hit, "title"),
+                _text(hit, "url"),
+                _text(hit, "content"),
+                _text(hit, "publishedDate"),
+                _text(hit, "journal") or _text(hit, "engine"),
+            )
+            for hit in _hits(found, "results")
+        ]
+
+
+class Serper:
+    """The Serper service, whose results the released checkpoints were trained on.
+
+    Args:
+        key: Of the account.
+        address: Of the service.
+    """
+
+    def __init__(self, key: str, address: str = "https://google.serper.dev") -> None:
+        self._key = key
+        self.address = address.rstrip("/")
+
+    async def search(self, query: str, *, scholar: bool = False) -> list[WebResult]:
+        """As `SearchProvider.search`."""
+        found = await _json(
+            "POST",
+            f"{self.address}/{'scholar' if scholar else 'search'}",
+            json={"q": query},
+            headers={"X-API-KEY": self._key},
+        )
+        return [
+            WebResult(
+                _text(hit, "title"),
+                _text(hit, "link"),
+                _text(hit, "snippet"),
+                _text(hit, "date") or _text(hit, "year"),
+                _text(hit, "publicationInfo") or _text(hit, "source"),
+            )
+            for hit in _hits(found, "organic")
+        ]
+
+
+def open_provider(spec: str) -> SearchProvider:
+    """The provider that a specification names.
+
+    Args:
+        spec: The address of a SearXNG instance, or "serper" with the key in SERPER_KEY_ID, the
+            variable that the official code reads.
+
+    Raises:
+        ResearchError: Neither of them, or no key.
+    """
+    if spec.startswith(("http://", "https://")):
+        return Searxng(spec)
+    if spec != "serper":
+        raise ResearchError(
+            f"{spec!r} is no search provider: give the address of a SearXNG instance "
+            "(http://...), or `serper` with its key in the variable SERPER_KEY_ID."
+        )
+    key = os.environ.get("SERPER_KEY_ID", "")
+    if not key:
+        raise ResearchError("The provider `serper` needs its key in the variable SERPER_KEY_ID.")
+    return Serper(key)
+
+
+async def _json(method: str, url: str, **options: Any) -> Any:
+    async with httpx.AsyncClient(trust_env=False, timeout=20.0) as client:
+        response = await client.request(method, url, **options)
+    if response.status_code in (401, 403):
+        raise ResearchError(
+            f"{httpx.URL(url).host} refused the search with status {response.status_code}: check "
+            "the key, or enable the JSON format of SearXNG (`search.formats` in its settings)."
+        )
+    response.raise_for_status()
+    try:
+        return response.json()
+    except ValueError as err:
+        raise ResearchError(f"{httpx.URL(url).host} did not answer in JSON.") from err
+
+
+def _hits(found: Any, key: str) -> list[dict[str, Any]]:
+    hits = found.get(key) if isinstance(found, dict) else None
+    return [hit for hit in hits or [] if isinstance(hit, dict)]
+
+
+def _text(hit: dict[str, Any], key: str) -> str:
+    value = hit.get(key)
+    return " ".join(str(value).split()) if isinstance(value, str | int | float) else ""
+
+
+class WebSearch:
+    """Several providers as one: limited in rate, tried again, failed over, cached.
+
+    Args:
+        providers: In the order they are tried.
+        rate: Queries a second, over all of them.
+    """
+
+    def __init__(self, providers: Sequence[SearchProvider], *, rate: float = 2.0) -> None:
+        if not providers:
+            raise ResearchError("Web search needs a provider.")
+        if not rate > 0 or not math.isfinite(rate):
+            raise ResearchError(f"The rate is {rate}; give queries a second, above 0.")
+        self._providers = tuple(providers)
+        self._bucket = _TokenBucket(rate)
+        self._cache: dict[tuple[str, bool], list[WebResult]] = {}
+
+    async def search(self, query: str, *, scholar: bool = False) -> list[WebResult]:
+        """Hits of the first provider that answers; private and malformed addresses are dropped.
+
+        Raises:
+            ResearchError: No provider answered; the message has each one's reason.
+        """
+        key = (query, scholar)
+        if key not in self._cache:
+            self._cache[key] = await self._ask(query, scholar)
+        return self._cache[key]
+
+    async def _ask(self, query: str, scholar: bool) -> list[WebResult]:
+        reasons = []
+        for provider in self._providers:
+            for attempt in range(_TRIES):
+                await self._bucket.take()
+                try:
+                    hits = await provider.search(query, scholar=scholar)
+                except ResearchError as err:
+                    reasons.append(str(err))
+                    break
+                except httpx.HTTPError as err:
+                    reasons.append(f"{type(provider).__name__}: {err or type(err).__name__}")
+                    await asyncio.sleep(0.2 * 2**attempt)
+                else:
+                    return [hit for hit in hits if _fetchable(hit.url)]
+        raise ResearchError(f"No search provider answered: {'; '.join(reasons)}")
+
+
+def _fetchable(url: str) -> bool:
+    try:
+        check_url(url)
+    except AddressError:
+        return False
+    return True
+
+
+class _TokenBucket:
+    """Lets `rate` callers a second pass, in order; one second's worth may come at once."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._next = 0.0
+
+    async def take(self) -> None:
+        now = time.monotonic()
+        burst = max(1.0, self._rate)
+        self._next = max(self._next, now - (burst - 1) / self._rate)
+        wait = self._next - now
+        self._next += 1 / self._rate
+        if wait > 0:
+            await asyncio.sleep(wait)
+
+
+def check_query(query: str, ledger: Ledger) -> None:
+    """Refuse a web query that could carry private text away.
+
+    A rule against copying, not against a model that paraphrases: whoever cannot accept that keeps
+    the web off.
+
+    Args:
+        query: What the model wants to ask.
+        ledger: Of the run: texts of documents (doc://) in it are private.
+
+    Raises:
+        AddressError: Too long, an encoded-looking word, or 8 words running from a document.
+    """
+    if len(query) > _QUERY_CHARACTERS:
+        raise AddressError(
+            f"A web query may have {_QUERY_CHARACTERS} characters, not {len(query)}: shorten it."
+        )
+    if any(len(word) > _WORD_CHARACTERS for word in query.split()):
+        raise AddressError(
+            f"A web query may not hold a word of over {_WORD_CHARACTERS} characters: use words."
+        )
+    words = _words(query)
+    private = [
+        f" {' '.join(_words(source.text))} " for source in ledger if source.address[:6] == "doc://"
+    ]
+    for start in range(len(words)):
+        length = 0
+        for end in range(start, len(words)):
+            length += len(words[end])
+            if end - start + 1 >= _SPAN_WORDS and length >= _SPAN_CHARACTERS:
+                span = " ".join(words[start : end + 1])
+                if any(f" {span} " in text for text in private):
+                    raise AddressError(
+                        "The query repeats a passage of the private documents word for word; ask "
+                        "the web in your own, general words."
+                    )
+                break
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.casefold())

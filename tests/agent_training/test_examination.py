@@ -1,0 +1,136 @@
+"""The examination: full marks for the expert, none for guesses, each fault where it belongs."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from hanol.agent_training._examination import Examination, examine
+from hanol.agent_training._expert import Expert
+from hanol.engines import ChatRequest, ScriptedEngine
+from hanol.errors import DataError, EngineError
+from hanol.rl._rollout import Rollout
+from hanol.runs import Mode
+from hanol.worlds import Encyclopedia, Question
+
+SIZES: dict[str, Any] = {"seed": 3, "num_questions": 5, "num_entities": 60}
+
+
+def world() -> tuple[Encyclopedia, list[Question]]:
+    """What `examine` will ask about."""
+    made = Encyclopedia(3, 60, split="test", num_fillers=1)
+    kinds = [made.questions(5, hops=hops, seed=3) for hops in (1, 2, 3)]
+    kinds.append(made.questions(5, hops=(1, 2), described=True, seed=3))
+    return made, [question for kind in kinds for question in kind]
+
+
+def expert(change: Callable[[str], str] = str) -> ScriptedEngine:
+    knows = Expert(*world(), detours=0.0)
+    return ScriptedEngine(lambda request: change(knows.turn(request.messages)))
+
+
+@pytest.mark.parametrize("mode", ["react", "markov"])
+def test_the_expert_gets_full_marks(mode: Mode) -> None:
+    told: list[Rollout] = []
+    result = examine(expert(), **SIZES, mode=mode, on_rollout=told.append)
+    assert result.accuracy == {"1": 100.0, "2": 100.0, "3": 100.0, "described": 100.0}
+    assert set(result.intervals.values()) == {(56.55, 100.0)}  # five of five
+    assert (result.format_errors, result.cited) == (0.0, 100.0)
+    assert set(result.skills.values()) == {100.0}
+    assert (result.questions, result.broken) == (20, 0)
+    assert len(told) == 20
+
+
+def test_a_kind_that_is_wrong_is_wrong_alone() -> None:
+    _, questions = world()
+    long = {question.text for question in questions if question.hops == 3}
+    knows = Expert(*world(), detours=0.0)
+
+    def write(request: ChatRequest) -> str:
+        text = knows.turn(request.messages)
+        asked = next(m.content for m in request.messages if m.role == "user")
+        return text.replace("<answer>\n", "<answer>\nnot ") if asked in long else text
+
+    result = examine(ScriptedEngine(write), **SIZES)
+    assert result.accuracy == {"1": 100.0, "2": 100.0, "3": 0.0, "described": 100.0}
+    assert result.intervals["3"] == (0.0, 43.45)
+    assert result.skills["right answer"] == 75.0
+    assert result.skills["right page"] == 100.0
+    assert result.cited == 100.0  # of the right ones
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace(" [", " ") if "<answer>" in text else text,
+        lambda text: text.replace(" [", " [9") if "<answer>" in text else text,
+    ],
+    ids=["none", "invented"],
+)
+def test_right_answers_with_wrong_citations_are_not_cited(change: Callable[[str], str]) -> None:
+    def changed(text: str) -> str:
+        head, mark, answer = text.partition("<answer>")
+        return head + (change(mark + answer) if mark else "")
+
+    result = examine(expert(changed), **SIZES)
+    if "[9" in change("<answer>\na [1]\n</answer>"):
+        assert result.accuracy["1"] == 100.0
+    assert result.cited == 0.0
+
+
+def test_a_model_that_writes_nothing_of_use() -> None:
+    result = examine(ScriptedEngine(lambda request: "the of and"), **SIZES, max_calls=6)
+    assert set(result.accuracy.values()) == {0.0}
+    assert result.format_errors == 100.0
+    assert result.cited == 0.0
+    assert result.skills["call format"] == 0.0
+    assert result.skills["right answer"] == 0.0
+    assert result.broken == 0
+
+
+def test_what_breaks_is_counted_apart() -> None:
+    knows = Expert(*world(), detours=0.0)
+    _, questions = world()
+    fatal = questions[0].text
+
+    def write(request: ChatRequest) -> str:
+        if any(message.content == fatal for message in request.messages):
+            raise EngineError("gone")
+        return knows.turn(request.messages)
+
+    result = examine(ScriptedEngine(write), **SIZES)
+    assert result.broken == 1
+    assert result.questions == 20
+    assert result.accuracy == {"1": 100.0, "2": 100.0, "3": 100.0, "described": 100.0}
+
+
+def test_where_everything_breaks_there_is_a_result_all_the_same() -> None:
+    def write(request: ChatRequest) -> str:
+        raise EngineError("gone")
+
+    result = examine(ScriptedEngine(write), **SIZES)
+    assert result.broken == 20
+    assert result.accuracy == result.intervals == {}
+    assert Examination.model_validate_json(result.model_dump_json()) == result
+
+
+def test_kinds_can_be_chosen() -> None:
+    result = examine(expert(), **SIZES, hops=(2,), described=False)
+    assert list(result.accuracy) == ["2"]
+    assert result.questions == 5
+
+
+def test_the_same_seed_asks_the_same_and_answers_come_back_in_order() -> None:
+    def asked(concurrency: int) -> list[str]:
+        told: list[Rollout] = []
+        examine(expert(), **SIZES, concurrency=concurrency, on_rollout=told.append)
+        return [rollout.task.question for rollout in told]
+
+    one = asked(1)
+    assert one == [question.text for question in world()[1]]
+    assert sorted(asked(8)) == sorted(one)
+
+
+def test_a_world_that_is_too_small_says_so() -> None:
+    with pytest.raises(DataError, match="Only .* of 5000 different questions"):
+        examine(expert(), seed=3, num_questions=5000, num_entities=60)

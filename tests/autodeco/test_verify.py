@@ -1,0 +1,363 @@
+"""Verifiers on right, wrong and hostile answers; sampling that keeps the right ones."""
+
+import ast
+import sys
+import time
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.autodeco.conftest import build
+
+from hanol import models
+from hanol.autodeco import (
+    AutoDecoForCausalLM,
+    Row,
+    check_answer,
+    parse_verifier,
+    rejection_sample,
+    tokenize,
+)
+from hanol.errors import ConfigError, DataError
+
+
+def judge(spec: str, completion: str, *, prompt: str = "", answer: str | None = None) -> bool:
+    return parse_verifier(spec)(prompt, completion, Row(prompt, answer=answer))
+
+
+# -- arithmetic
+
+
+@pytest.mark.parametrize(
+    ("completion", "answer"),
+    [
+        (r"so \boxed{42}.", "42"),
+        (r"first \boxed{1}, then \boxed{\frac{3}{4}}", r"\dfrac34"),
+        (r"\fbox{7}", "7"),
+        (r"\boxed{\frac{\sqrt{2}}{2}}", r"\frac{\sqrt2}{2}"),
+        (r"\boxed{90^\circ}", "90"),
+        (r"\boxed{50\%}", "50"),
+        (r"\boxed{5\text{ cm}}", "5"),
+        (r"\boxed{x = 3}", "3"),
+        (r"\boxed{\left(1, 2\right)}", "(1,2)"),
+        (r"\boxed{0.5}", r"\frac{1}{2}"),
+        (r"\boxed{3/4}", r"\frac{3}{4}"),
+        (r"\boxed{\text{Tuesday}}", "Tuesday"),
+        ("17 + 25 = 42", "42"),
+        ("the difference is -5", "-5"),
+    ],
+)
+def test_right_by_the_official_string_check(completion: str, answer: str) -> None:
+    assert check_answer(completion, answer).string
+    assert judge("arithmetic", completion, answer=answer)
+
+
+@pytest.mark.parametrize(
+    ("completion", "answer"),
+    [
+        (r"\boxed{1,000}", "1000"),
+        ("that makes 1,234,567", "1234567"),
+        (r"\boxed{7.0}", "7"),
+        (r"\boxed{\sqrt{8}}", r"2\sqrt{2}"),
+        (r"\boxed{\frac{2}{4}}", r"\frac{1}{2}"),
+        (r"\boxed{2^{10}}", "1024"),
+        (r"\boxed{(x+1)^2}", "x^2+2x+1"),
+        (r"\boxed{\frac{\pi}{2}}", r"0.5\pi"),
+        (r"\boxed{\frac{1}{1+\sqrt{2}}}", r"\sqrt{2}-1"),
+        (r"\boxed{(1, 4/2)}", "(1,2)"),
+    ],
+)
+def test_right_by_value_only(completion: str, answer: str) -> None:
+    check = check_answer(completion, answer)
+    assert (check.string, check.symbolic) == (False, True)
+    assert judge("arithmetic", completion, answer=answer)
+
+
+@pytest.mark.parametrize(
+    ("completion", "answer"),
+    [
+        (r"\boxed{41}", "42"),
+        (r"\boxed{42} no, \boxed{41}", "42"),
+        (r"\boxed{3.14159265358979}", r"\pi"),
+        (r"\boxed{x+1}", "y+1"),
+        (r"\boxed{(1,2,3)}", "(1,2)"),
+        (r"\boxed{1/0}", "1"),
+        ("no number", "1"),
+        ("", "1"),
+    ],
+)
+def test_wrong_answers(completion: str, answer: str) -> None:
+    assert not judge("arithmetic", completion, answer=answer)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        r"9^{9^{9^{9}}}",
+        "9**9**9**9",
+        r"(x+y+1)^{999}",
+        r"((((x+1)^{20})^{20})^{20})",
+        "__import__('os').system('echo owned')",
+        r"().__class__.__bases__[0].__subclasses__()",
+        "lambda: 0",
+        "[0]*10**10",
+        "1e999",
+        "(" * 5000 + "1",
+        "9" * 5000,
+        r"\frac{" * 60,
+        r"\sqrt{" * 40 + "2" + "}" * 40,
+        "1," * 4000 + "1",
+        "\x00",
+        "x" * 200_000,
+        "111,111," * 12_000,
+    ],
+)
+def test_hostile_answers_are_only_wrong(answer: str) -> None:
+    begin = time.process_time()
+    assert not judge("arithmetic", rf"\boxed{{{answer}}}", answer="1")
+    assert not judge("arithmetic", answer.replace("1", "2"), answer="1")
+    assert time.process_time() - begin < 5
+
+
+@given(st.text(max_size=60), st.text(max_size=60))
+def test_any_text_gets_a_verdict(completion: str, answer: str) -> None:
+    for text in (completion, rf"\boxed{{{completion}}}"):
+        assert check_answer(text, answer).right in (False, True)
+
+
+@given(st.integers(-(10**12), 10**12))
+def test_integers_are_found_however_they_are_written(number: int) -> None:
+    for text in (f"It is {number}.", f"It is {number:,}.", rf"\boxed{{{number}.0}}"):
+        assert judge("arithmetic", text, answer=str(number))
+
+
+def test_without_sympy_the_string_check_is_left(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "sympy", None)
+    assert check_answer("7", "7").string
+    assert check_answer("7.0", "7").symbolic is None
+    assert not check_answer("7.0", "7").right
+
+
+# -- Python
+
+FUNCTION = "def double(x):\n"
+
+
+def test_python_is_what_ast_parses() -> None:
+    assert judge("python", "    return 2 * x\n", prompt=FUNCTION)
+    assert not judge("python", "    return 2 *\n", prompt=FUNCTION)
+    assert not judge("python", "", prompt="x = 1\n")
+    assert not judge("python", "    return x\ndef broken(:", prompt=FUNCTION)
+
+
+@pytest.mark.parametrize(
+    ("completion", "part"),
+    [
+        ("    return 2 * x\ndef broken(:", "    return 2 * x\n"),
+        ("    y = 2\n\n    return y * x\n", "    y = 2\n\n    return y * x\n"),
+        ('    """A\nmargin"""\n    return x\nclass (', '    """A\nmargin"""\n    return x\n'),
+        ("    return [\n1\n]\nbroken(", "    return [\n1\n]\n"),
+        ("    return (\n", None),
+        ("\nbroken", None),
+        ("x = 1\n", None),
+    ],
+)
+def test_a_body_ends_where_the_function_does(completion: str, part: str | None) -> None:
+    verifier: Any = parse_verifier("python:body")
+    assert verifier.cut(FUNCTION, completion) == part
+    assert verifier(FUNCTION, completion, Row()) == (part is not None)
+
+
+def test_a_def_inside_a_string_is_no_function() -> None:
+    verifier: Any = parse_verifier("python:body")
+    prompt = 'class A:\n    def f(self):\n        """Write\n\ndef g():\n    ...\n        """\n'
+    assert verifier.cut(prompt, "        return 1\n    x = 2\n") == "        return 1\n"
+    assert verifier.cut('text = """\ndef g():\n', "    return 1\n") is None
+
+
+def test_the_body_of_an_inner_function_ends_at_its_indentation() -> None:
+    verifier: Any = parse_verifier("python:body")
+    prompt = "class A:\n    def f(self):\n"
+    assert verifier.cut(prompt, "        return 1\n    broken(") == "        return 1\n"
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        "\x00",
+        "(" * 50_000,
+        "-" * 99_000 + "1",
+        "x" * 1_000_000,
+        "f'{" * 5000,
+        "\\",
+        "'\\d'\n" * 9 + "(",
+    ],
+)
+def test_hostile_programs_are_only_wrong(completion: str) -> None:
+    for spec in ("python", "python:body"):
+        assert not judge(spec, completion, prompt="")
+
+
+def test_a_program_is_not_run(tmp_path) -> None:
+    trap = tmp_path / "trap"
+    assert judge("python", f"open({str(trap)!r}, 'w')\n")
+    assert not trap.exists()
+
+
+# -- patterns and functions
+
+
+def test_the_last_match_counts() -> None:
+    assert judge("regex:answer: (\\w+)", "answer: no\nanswer: yes", answer="yes")
+    assert not judge("regex:answer: (\\w+)", "answer: yes\nanswer: no", answer="yes")
+    assert judge("regex:yes|no", "yes it is", answer="yes")
+    assert not judge("regex:(a)|b", "b", answer="a")
+    with pytest.raises(DataError, match='"answer"'):
+        judge("regex:a", "a")
+
+
+def test_a_function_of_the_user_gets_everything(monkeypatch) -> None:
+    module: Any = ModuleType("my_checks")
+    seen = []
+    module.check = lambda prompt, completion, row: seen.append((prompt, completion, row)) is None
+    module.wrong = lambda prompt, completion, row: "yes"
+    module.constant = 3
+    monkeypatch.setitem(sys.modules, "my_checks", module)
+    row = Row("p", answer="a")
+    assert parse_verifier("my_checks:check")("p", "c", row)
+    assert seen == [("p", "c", row)]
+    with pytest.raises(DataError, match="'yes'"):
+        parse_verifier("my_checks:wrong")("p", "c", row)
+    with pytest.raises(ConfigError, match="no function 'constant'"):
+        parse_verifier("my_checks:constant")
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("", "No verifier"),
+        ("maths", "No verifier is named 'maths'"),
+        ("arithmetic:x", "cannot be imported"),
+        ("python:head", "cannot be imported"),
+        ("regex:", "needs a pattern"),
+        ("regex:(", "not valid"),
+        ("no_such_module_here:f", "cannot be imported"),
+        ("os:system('x')", "No verifier"),
+        ("../x:f", "No verifier"),
+    ],
+)
+def test_what_is_no_verifier_is_said(spec: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_verifier(spec)
+
+
+# -- sampling
+
+
+@pytest.fixture(scope="module")
+def base():
+    return build("llama")
+
+
+PROMPTS = [Row("ab", line=1), Row("hello there", line=2), Row("c", line=3)]
+
+
+def test_own_answers_are_kept_with_their_tokens(base, byte_tokenizer) -> None:
+    """A base that mostly ends soon: what it wrote before is the completion."""
+    calls = []
+
+    def even(prompt: str, completion: str, row: Row) -> bool:
+        calls.append((prompt, row.line))
+        return len(completion) % 2 == 0
+
+    seen = []
+    found = rejection_sample(
+        base, byte_tokenizer, PROMPTS, even, n=32, keep=3, max_new_tokens=240, batch_size=24,
+        seed=1, on_progress=lambda *progress: seen.append(progress),
+    )  # fmt: skip
+    assert found.num_samples == 96
+    assert found.num_prompts == 3
+    assert 0 < found.num_accepted < 96 - found.num_unfinished
+    assert found.rate == found.num_accepted / 96
+    assert found.num_solved == len({row.prompt for row in found.rows})
+    assert max(sum(row.prompt == p.prompt for row in found.rows) for p in PROMPTS) <= 3
+    assert [row.line for row in found.rows] == sorted(row.line for row in found.rows)
+    assert seen[-1] == (3, 3)
+    assert set(calls) == {(row.prompt, row.line) for row in PROMPTS}
+    for row in found.rows:
+        assert len(row.completion) % 2 == 0
+        assert row.completion_ids[-1] == byte_tokenizer.eos_token_id
+        assert byte_tokenizer.decode(row.completion_ids, skip_special_tokens=True) == row.completion
+        trained = tokenize([row], byte_tokenizer).rows[0]
+        assert [label for label in trained.labels if label != -100] == list(row.completion_ids)
+
+
+def test_the_same_seed_samples_the_same_and_leaves_the_global_state(base, byte_tokenizer) -> None:
+    def sample(seed: int) -> list[Row]:
+        return rejection_sample(
+            base, byte_tokenizer, PROMPTS, lambda *_: True, n=8, keep=8, max_new_tokens=200,
+            seed=seed,
+        ).rows  # fmt: skip
+
+    torch.manual_seed(9)
+    before = torch.random.get_rng_state()
+    first = sample(0)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert first == sample(0)
+    assert first != sample(1)
+
+
+def test_it_is_the_base_that_is_sampled(base, byte_tokenizer) -> None:
+    """Heads that would make it greedy do not act."""
+    model = AutoDecoForCausalLM.from_base(base)
+    with torch.no_grad():
+        model.temp_head.mlp[2].bias.fill_(-20)
+
+    def sample(which: Any) -> list[Row]:
+        return rejection_sample(
+            which, byte_tokenizer, PROMPTS, lambda *_: True, n=8, keep=8, max_new_tokens=200
+        ).rows
+
+    assert sample(model) == sample(base)
+
+
+def test_an_answer_without_end_is_not_kept(base, byte_tokenizer) -> None:
+    found = rejection_sample(
+        base, byte_tokenizer, PROMPTS, lambda *_: True, n=4, max_new_tokens=1, seed=3
+    )
+    assert found.num_unfinished + found.num_accepted == 12
+    assert found.num_unfinished > 0
+
+
+def test_what_cannot_be_verified_is_refused_before_sampling(base, byte_tokenizer) -> None:
+    verifier = parse_verifier("arithmetic")
+    with pytest.raises(DataError, match='Line 1: .*"answer"'):
+        rejection_sample(base, byte_tokenizer, PROMPTS, verifier, max_new_tokens=1)
+    with pytest.raises(DataError, match="no prompts"):
+        rejection_sample(base, byte_tokenizer, [], verifier)
+    for name, value in (("n", 0), ("keep", 0), ("batch_size", 0), ("temperature", 0.0)):
+        with pytest.raises(ConfigError, match=f"`{name}` is 0"):
+            rejection_sample(base, byte_tokenizer, PROMPTS, verifier, **{name: value})
+
+
+@pytest.mark.slow
+def test_the_bundled_model_samples_functions_that_parse() -> None:
+    base, tokenizer = models.load("tiny")
+    prompts = [
+        Row("def is_even(number):\n"),
+        Row('class Stack:\n    def push(self, item):\n        """Add an item."""\n'),
+    ]
+    found = rejection_sample(
+        base, tokenizer, prompts, parse_verifier("python:body"), n=8, keep=8, max_new_tokens=64
+    )
+    assert found.num_samples == 16
+    assert found.num_accepted >= len(found.rows) > 0
+    for row in found.rows:
+        ast.parse(row.prompt + row.completion)
+        # The last token may reach over the cut, so the tokens can be a little shorter.
+        text = tokenizer.decode(row.completion_ids, skip_special_tokens=True)
+        assert row.completion.startswith(text)
+        ast.parse(row.prompt + text)

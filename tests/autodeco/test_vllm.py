@@ -1,0 +1,460 @@
+"""The vLLM plug-in, against a stand-in with its signatures; the real engine where there is one."""
+
+import importlib
+import importlib.util
+import json
+import pickle
+import sys
+import types
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tests.autodeco.conftest import VOCAB, build, official_config, official_tensors, write_heads
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM, PreTrainedModel
+
+from hanol import autodeco
+from hanol.autodeco import AutoDecoConfig, AutoDecoForCausalLM
+from hanol.errors import CheckpointError, ConfigError
+
+IDS = torch.randint(0, 250, (2, 9), generator=torch.Generator().manual_seed(0))
+
+# -- a stand-in for vLLM
+
+
+class VllmConfig:
+    """As much of vLLM's as a model reads."""
+
+    def __init__(self, model: str, hf_config: Any) -> None:
+        self.model_config = types.SimpleNamespace(
+            model=model, revision=None, hf_config=hf_config, dtype=torch.bfloat16
+        )
+
+    def with_hf_config(
+        self, hf_config: Any, architectures: list[str] | None = None
+    ) -> "VllmConfig":
+        changed = VllmConfig(self.model_config.model, hf_config)
+        changed.architectures = architectures
+        return changed
+
+
+class VllmLlama(nn.Module):
+    """vLLM's LlamaForCausalLM as a model class sees it: hidden states out, logits apart."""
+
+    supports_pp = True
+    supports_lora = True
+    packed_modules_mapping = {"qkv_proj": ["q_proj", "k_proj", "v_proj"]}
+
+    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
+        super().__init__()
+        assert vllm_config.model_config.hf_config.model_type == "llama"
+        assert vllm_config.architectures == ["LlamaForCausalLM"]
+        inner = LlamaForCausalLM(vllm_config.model_config.hf_config)
+        self.model, self.lm_head = inner.model, inner.lm_head
+
+    def embed_input_ids(self, input_ids: Tensor) -> Tensor:
+        return self.model.embed_tokens(input_ids)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        positions: Tensor,
+        intermediate_tensors: Any = None,
+        inputs_embeds: Tensor | None = None,
+    ) -> Tensor:
+        return self.model(input_ids[None], position_ids=positions[None]).last_hidden_state[0]
+
+    def compute_logits(self, hidden_states: Tensor) -> Tensor | None:
+        return self.lm_head(hidden_states)
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
+        own, loaded = dict(self.named_parameters()), set()
+        for name, tensor in weights:
+            if name not in own:
+                raise ValueError(f"There is no module or parameter named {name!r}")
+            own[name].data.copy_(tensor)
+            loaded.add(name)
+        return loaded
+
+
+class OlderVllmLlama(VllmLlama):
+    """Before `sampling_metadata` was removed, and before names were returned."""
+
+    supports_pp = False
+
+    def compute_logits(self, hidden_states: Tensor, sampling_metadata: Any) -> Tensor | None:
+        assert sampling_metadata == "metadata"
+        return self.lm_head(hidden_states)
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        super().load_weights(weights)
+
+
+class LastRank(VllmLlama):
+    """Where the logits are gathered on another tensor parallel rank."""
+
+    def compute_logits(self, hidden_states: Tensor) -> None:
+        return None
+
+
+class Source(NamedTuple):
+    model_or_path: str
+    revision: str | None
+    prefix: str = ""
+
+
+class Registry:
+    """vLLM's ModelRegistry: classes, or where to import them from."""
+
+    def __init__(self, **known: type) -> None:
+        self.models = {name: self._entry(lambda c=cls: c) for name, cls in known.items()}
+        self.imported: list[str] = []
+
+    def _entry(self, load: Callable[[], type]) -> Any:
+        return types.SimpleNamespace(load_model_cls=load)
+
+    def get_supported_archs(self) -> set[str]:
+        return set(self.models)
+
+    def register_model(self, architecture: str, where: str) -> None:
+        module, _, name = where.partition(":")
+        assert architecture not in self.models, "vLLM warns of a class registered twice"
+        self.models[architecture] = self._entry(
+            lambda: getattr(importlib.import_module(module), name)
+        )
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
+    """Modules of the stand-in, and the plug-in registered twice, as it happens."""
+    registry = Registry(
+        LlamaForCausalLM=VllmLlama, OlderForCausalLM=OlderVllmLlama, LastForCausalLM=LastRank
+    )
+
+    def module(name: str, **members: Any) -> None:
+        made = types.ModuleType(name)
+        made.__dict__.update(members, __path__=[])
+        monkeypatch.setitem(sys.modules, name, made)
+
+    module("vllm", ModelRegistry=registry)
+    module("vllm.model_executor")
+    module("vllm.model_executor.model_loader")
+    module(
+        "vllm.model_executor.model_loader.default_loader",
+        DefaultModelLoader=types.SimpleNamespace(Source=Source),
+    )
+    from hanol.autodeco import _vllm
+
+    _vllm._model_class.cache_clear()
+    _vllm.register()
+    _vllm.register()
+    yield registry
+    _vllm._model_class.cache_clear()
+    AutoConfig.register("autodeco", AutoDecoConfig, exist_ok=True)
+
+
+def weights_of(source: Source) -> Iterator[tuple[str, Tensor]]:
+    for file in sorted(Path(source.model_or_path).glob("*.safetensors")):
+        for name, tensor in load_file(file).items():
+            yield source.prefix + name, tensor
+
+
+def start(registry: Registry, folder: Path, base: str | None = None, **overrides: Any) -> Any:
+    """Make and fill a model as vLLM does: by its architecture, then through its loader."""
+    config = AutoConfig.from_pretrained(folder)
+    config = pickle.loads(pickle.dumps(config))  # it goes to a worker process
+    config.update(overrides)
+    (architecture,) = config.architectures
+    if base is not None:
+        architecture = f"AutoDeco{base}"
+    cls = registry.models[architecture].load_model_cls()
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        model = cls(vllm_config=VllmConfig(str(folder), config), prefix="")
+    finally:
+        torch.set_default_dtype(default)
+
+    def weights() -> Iterator[tuple[str, Tensor]]:
+        yield from weights_of(Source(str(folder), None))
+        for source in getattr(model, "secondary_weights", ()):
+            yield from weights_of(source)
+
+    loaded = model.load_weights(weights())
+    if loaded is not None:
+        missing = {name for name, _ in model.named_parameters()} - loaded
+        assert not missing, f"Following weights were not initialized from checkpoint: {missing}"
+    return model.eval()
+
+
+def heads_of(base: PreTrainedModel, path: Path, prefix: str = "", **changes: Any) -> Path:
+    tensors = official_tensors(seed=3, enhanced=changes.get("use_enhanced_features", True))
+    return write_heads(path, official_config(base, **changes), tensors, prefix=prefix)
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """Heads, base and merged, as folders."""
+    base = build("llama")
+    base.save_pretrained(tmp_path / "base")
+    heads = heads_of(base, tmp_path / "heads")
+    autodeco.merge(heads, tmp_path / "base", tmp_path / "merged")
+    return heads, tmp_path / "base", tmp_path / "merged"
+
+
+def logits_of(model: Any, ids: Tensor, *metadata: Any) -> Tensor:
+    """Rows of logits of several sequences, computed as the engine does: in one call."""
+    positions = torch.arange(ids.shape[1])
+    with torch.no_grad():
+        hidden = torch.cat([model(row, positions) for row in ids])
+        return model.compute_logits(hidden, *metadata).view(*ids.shape, -1)
+
+
+# -- what it computes
+
+
+@pytest.mark.parametrize("layout", ["merged", "heads", "adapter"])
+def test_logits_are_those_of_transformers(
+    layout: str, registry: Registry, parts: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    heads, base, merged = parts
+    if layout == "adapter":
+        heads = heads_of(build("llama"), tmp_path / "adapter", prefix="module.adapter.")
+    overrides = {} if layout == "merged" else {"base_model_name_or_path": str(base)}
+    model = start(registry, merged if layout == "merged" else heads, **overrides)
+    with torch.no_grad():
+        expected = AutoDecoForCausalLM.from_pretrained(merged)(IDS).logits
+    found = logits_of(model, IDS)
+    assert found.dtype == torch.float32
+    assert (found - expected).abs().max() < 1e-4
+    assert (expected < -500).any()  # something is cut
+
+
+@pytest.mark.parametrize("truncation", ["hard", "soft", "none"])
+def test_truncation_is_read_from_the_configuration(
+    truncation: str, registry: Registry, parts: tuple[Path, Path, Path]
+) -> None:
+    merged = parts[2]
+    model = start(registry, merged, autodeco_truncation=truncation)
+    reference = AutoDecoForCausalLM.from_pretrained(merged)
+    with torch.no_grad():
+        if truncation == "none":
+            out = reference(IDS, output_base_logits=True)
+            expected = out.base_logits / out.temperature.unsqueeze(-1)
+        else:
+            expected = reference(IDS, apply=truncation).logits
+    assert (logits_of(model, IDS) - expected).abs().max() < 1e-4
+    # The file says so too, and hanol keeps the key.
+    reference.config.autodeco_truncation = truncation
+    reference.save_pretrained(merged)
+    assert start(registry, merged).autodeco_truncation == truncation
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"use_enhanced_features": False},
+        {"enable_top_p_head": False},
+        {"enable_temperature_head": False},
+    ],
+)
+def test_switches_of_the_heads_are_followed(
+    changes: dict[str, Any], registry: Registry, tmp_path: Path
+) -> None:
+    base = build("llama")
+    base.save_pretrained(tmp_path / "base")
+    heads = heads_of(
+        base, tmp_path / "heads", base_model_name_or_path=str(tmp_path / "base"), **changes
+    )
+    model = start(registry, heads)
+    with torch.no_grad():
+        expected = AutoDecoForCausalLM.from_pretrained(heads)(IDS).logits
+    assert (logits_of(model, IDS) - expected).abs().max() < 1e-4
+
+
+def test_older_signatures(registry: Registry, parts: tuple[Path, Path, Path]) -> None:
+    model = start(registry, parts[2])
+    # The same class of the base in an older vLLM: metadata in, no names out.
+    registry.models["LlamaForCausalLM"] = registry.models["OlderForCausalLM"]
+    importlib.import_module("hanol.autodeco._vllm")._model_class.cache_clear()
+    older = start(registry, parts[2])
+    assert torch.equal(logits_of(older, IDS, "metadata"), logits_of(model, IDS))
+    assert older.load_weights([]) is None
+
+
+def test_ranks_without_logits_give_none(registry: Registry, parts: tuple[Path, Path, Path]) -> None:
+    registry.models["LlamaForCausalLM"] = registry.models["LastForCausalLM"]
+    assert start(registry, parts[2]).compute_logits(torch.randn(2, 32)) is None
+
+
+def test_half_precision_base_is_cut_in_float32(
+    registry: Registry, parts: tuple[Path, Path, Path]
+) -> None:
+    model = start(registry, parts[2])
+    model.model.bfloat16()
+    model.lm_head.bfloat16()
+    with torch.no_grad():
+        hidden = torch.randn(5, 32).bfloat16()
+        found = model.compute_logits(hidden)
+        base = super(type(model), model).compute_logits(hidden)
+        reference = AutoDecoForCausalLM.from_pretrained(parts[2])
+        T, P = reference.predict(hidden, base)
+    assert base.dtype == torch.bfloat16
+    assert found.dtype == torch.float32
+    kept = found > -500
+    assert torch.allclose(found[kept], (base.float() / T.unsqueeze(-1))[kept], atol=1e-5)
+    p = (base.float() / T.unsqueeze(-1)).softmax(-1)
+    for row in range(5):  # the smallest set that reaches P
+        mass = p[row][kept[row]].sum()
+        assert mass >= P[row] - 1e-5
+        assert mass - p[row][kept[row]].min() * (p[row] == p[row][kept[row]].min()).sum() < P[row]
+
+
+# -- what vLLM asks of the class
+
+
+def test_class_has_the_capabilities_of_the_base(registry: Registry) -> None:
+    cls = registry.models["AutoDecoLlamaForCausalLM"].load_model_cls()
+    older = registry.models["AutoDecoOlderForCausalLM"].load_model_cls()
+    assert (cls.supports_pp, older.supports_pp) == (True, False)
+    assert cls.supports_lora
+    assert cls.packed_modules_mapping == VllmLlama.packed_modules_mapping
+    assert cls.__name__ == "AutoDecoLlamaForCausalLM"
+    assert hasattr(cls, "embed_input_ids")
+    with pytest.raises(AttributeError, match="no model class 'NoSuchForCausalLM'"):
+        importlib.import_module("hanol.autodeco._vllm").AutoDecoNoSuchForCausalLM  # noqa: B018
+
+
+def test_registration_loads_no_class_and_can_be_repeated(registry: Registry) -> None:
+    from hanol.autodeco import _vllm
+
+    before = set(registry.models)
+    _vllm.register()
+    assert set(registry.models) == before
+    assert not any(name.startswith("AutoDecoAutoDeco") for name in before)
+    assert _vllm._model_class.cache_info().currsize == 0
+
+
+def test_transformers_still_loads_and_saves_official_folders(
+    registry: Registry, parts: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(parts[2])
+    assert isinstance(model, AutoDecoForCausalLM)
+    model.save_pretrained(tmp_path / "again")
+    saved = json.loads((tmp_path / "again" / "config.json").read_text())
+    assert saved["architectures"] == ["AutoDecoModelForCausalLM"]
+
+
+def test_module_is_imported_without_vllm() -> None:
+    if importlib.util.find_spec("vllm"):
+        pytest.skip("vllm is installed")
+    from hanol.autodeco import _vllm
+
+    with pytest.raises(ModuleNotFoundError, match="vllm"):
+        _vllm.register()
+
+
+# -- weights
+
+
+def test_weights_come_one_at_a_time(registry: Registry, parts: tuple[Path, Path, Path]) -> None:
+    """As a trainer in the same process sends them."""
+    model = start(registry, parts[2])
+    trained = AutoDecoForCausalLM.from_pretrained(parts[2])
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            parameter += 0.05 * torch.randn_like(parameter)
+        for name, parameter in trained.named_parameters():
+            assert model.load_weights([(name, parameter.data)]) == {name.removeprefix("llm.")}
+        assert (logits_of(model, IDS) - trained(IDS).logits).abs().max() < 1e-4
+
+
+def test_missing_and_unexpected_weights_are_named(
+    registry: Registry, parts: tuple[Path, Path, Path]
+) -> None:
+    merged = parts[2]
+    model = start(registry, merged)
+    with pytest.raises(CheckpointError, match=r"`model\.norm\.weight` is no weight of an AutoDeco"):
+        model.load_weights([("model.norm.weight", torch.ones(32))])
+    with pytest.raises(ValueError, match=r"no module or parameter named 'model\.nothing'"):
+        model.load_weights([("llm.model.nothing", torch.ones(32))])
+    with pytest.raises(CheckpointError, match=r"`temp_head\.mlp\.0\.weight` has shape \(256, 31\)"):
+        model.load_weights([("temp_head.mlp.0.weight", torch.ones(256, 31))])
+    tensors = load_file(merged / "model.safetensors")
+    del tensors["top_p_head.mlp.2.bias"]
+    save_file(tensors, merged / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"`top_p_head\.mlp\.2\.bias` is missing"):
+        start(registry, merged)
+    # A weight of the base that is missing is reported by vLLM's loader, from what was loaded.
+    tensors["top_p_head.mlp.2.bias"] = torch.zeros(1)
+    del tensors["llm.model.norm.weight"]
+    save_file(tensors, merged / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(AssertionError, match=r"not initialized.*model\.norm\.weight"):
+        start(registry, merged)
+
+
+def test_heads_for_another_base_are_refused(registry: Registry, tmp_path: Path) -> None:
+    base = build("llama")
+    wide = official_tensors(width=64)
+    folder = write_heads(tmp_path / "heads", official_config(base), wide)
+    with pytest.raises(CheckpointError, match=r"has shape \(256, 64\)"):
+        start(registry, folder)
+
+
+def test_heads_without_their_base_are_refused(registry: Registry, tmp_path: Path) -> None:
+    base = build("llama")
+    private = heads_of(base, tmp_path / "private")
+    with pytest.raises(CheckpointError, match="/private/of/the/authors.*--hf-overrides"):
+        start(registry, private)
+    nameless = heads_of(base, tmp_path / "nameless", base_model_name_or_path=None)
+    with pytest.raises(CheckpointError, match="does not name their base: add --hf-overrides"):
+        start(registry, nameless)
+
+
+def test_bad_configurations_are_refused(
+    registry: Registry, parts: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="`autodeco_truncation` is 'top', but must be one of"):
+        start(registry, parts[2], autodeco_truncation="top")
+    # Heads whose file says nothing of their base.
+    older = {"model_type": "autodeco", "train_temp": True, "train_top_p": True}
+    folder = write_heads(tmp_path / "older", older, official_tensors())
+    (architecture,) = AutoConfig.from_pretrained(folder).architectures
+    with pytest.raises(ConfigError, match="no keys of their base"):
+        registry.models[architecture].load_model_cls()
+
+
+# -- the real engine
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="vllm needs a CUDA device")
+@pytest.mark.skipif(not importlib.util.find_spec("vllm"), reason="vllm is not installed")
+def test_real_engine_samples_the_same_distribution(tmp_path: Path) -> None:
+    from vllm import LLM, SamplingParams
+
+    base = build("llama", hidden_size=128, head_dim=64)  # a size that vLLM's kernels take
+    folder = write_heads(
+        tmp_path / "heads",
+        official_config(base, temperature_hidden_size=128, top_p_hidden_size=128),
+        official_tensors(seed=3, width=128),
+    )  # fmt: skip
+    model = AutoDecoForCausalLM.from_pretrained(folder, base_model=base)
+    model.save_pretrained(tmp_path / "merged")
+    engine = LLM(
+        str(tmp_path / "merged"), skip_tokenizer_init=True, dtype="float32", enforce_eager=True,
+        max_model_len=64, gpu_memory_utilization=0.3, generation_config="vllm",
+    )  # fmt: skip
+    prompt = IDS[0].tolist()
+    sampling = SamplingParams(temperature=1, max_tokens=1, logprobs=VOCAB, detokenize=False)
+    (answer,) = engine.generate([{"prompt_token_ids": prompt}], sampling)
+    found = torch.full((VOCAB,), -torch.inf)
+    for token, value in answer.outputs[0].logprobs[0].items():
+        found[token] = value.logprob
+    with torch.no_grad():
+        expected = model(IDS[:1]).logits[0, -1].log_softmax(-1)
+    assert (found.exp() - expected.exp()).abs().max() < 1e-3

@@ -1,0 +1,102 @@
+"""The log: torn and damaged files, locks, the events of a run on the disk while it runs."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hanol.errors import ResearchError
+from hanol.runs import Event, ReportUpdated, RunFolder, TurnRejected
+
+
+def events(count: int) -> list[Event]:
+    return [
+        ReportUpdated(number=n, time=float(n), step=n, report=f"보고서 {n}\n줄", kept=False)
+        for n in range(count)
+    ]
+
+
+def test_what_was_appended_is_read_back(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "new" / "run")
+    assert folder.events() == []
+    assert not folder.exists
+    with folder:
+        folder.append(events(3)[:2])
+        folder.append(events(3)[2:])
+        assert folder.events() == events(3)  # before any end or sync
+    assert folder.exists
+
+
+@given(torn=st.integers(min_value=1))
+@settings(max_examples=40, deadline=None)
+def test_a_torn_last_line_is_dropped_and_written_over(
+    tmp_path_factory: pytest.TempPathFactory, torn: int
+) -> None:
+    folder = RunFolder(tmp_path_factory.mktemp("run"))
+    with folder:
+        folder.append(events(3))
+    data = folder.log.read_bytes()
+    last = len(data.splitlines(keepends=True)[-1])
+    folder.log.write_bytes(data[: len(data) - 1 - (torn - 1) % last])
+    assert folder.events() == events(3)[:2]
+    with folder:
+        folder.append(events(3)[2:])
+    assert folder.events() == events(3)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda lines: [lines[0], b'{"number": 1, "ty\n', lines[2]],
+        lambda lines: [lines[0], b"\x00\xff\xfe\n", lines[2]],
+        lambda lines: [lines[0], lines[2]],  # a line is missing
+        lambda lines: [lines[0], lines[0], lines[2]],
+        lambda lines: [lines[0], b"\n", lines[1], lines[2]],
+        lambda lines: [lines[0], lines[1].replace(b'"kept":false', b'"kept":false,"new":1')],
+    ],
+    ids=["half a line", "bytes", "missing", "doubled", "empty", "unknown field"],
+)
+def test_other_damage_is_an_error_that_names_the_line(tmp_path: Path, damage) -> None:
+    folder = RunFolder(tmp_path)
+    with folder:
+        folder.append(events(3))
+    folder.log.write_bytes(b"".join(damage(folder.log.read_bytes().splitlines(keepends=True))))
+    with pytest.raises(ResearchError, match="line 2 "):
+        folder.events()
+
+
+def test_two_processes_cannot_write_one_run(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from hanol.runs import RunFolder\n"
+        "with RunFolder(sys.argv[1]):\n    print('locked', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(ResearchError, match="Another process is writing"), RunFolder(tmp_path):
+            pass
+        assert RunFolder(tmp_path).events() == []  # reading is free
+        other.kill()
+    with RunFolder(tmp_path) as folder:  # the lock dies with its process
+        folder.append(events(1))
+
+
+def test_a_folder_without_a_run_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ResearchError, match="no run in"):
+        RunFolder(tmp_path).started()
+    assert RunFolder(tmp_path).answer is None
+
+
+def test_each_event_is_one_json_line(tmp_path: Path) -> None:
+    rejected = TurnRejected(number=0, time=time.time(), step=1, error="no_action", text="a\nb  c")
+    with RunFolder(tmp_path) as folder:
+        folder.append([rejected])
+    (line,) = folder.log.read_bytes().split(b"\n")[:-1]
+    assert json.loads(line)["text"] == "a\nb  c"

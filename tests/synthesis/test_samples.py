@@ -1,0 +1,263 @@
+"""Readers of released samples, on rows written from the formats' descriptions."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hanol.engines import Message
+from hanol.errors import DataError
+from hanol.research import OfficialRun, read_official_runs, write_official_runs
+from hanol.synthesis._samples import (
+    evaluate_formalization,
+    read_qa,
+    read_trajectories,
+    read_webshaper,
+)
+
+DIALOGUE = [
+    {"role": "system", "content": "You search."},
+    {"role": "user", "content": "Who built it?"},
+    {"role": "assistant", "content": '<tool_call>{"name": "search"}</tool_call>'},
+    {"role": "user", "content": "<tool_response>\nx\n</tool_response>"},
+    {"role": "assistant", "content": "<answer>Ada</answer>"},
+]
+
+
+def lines(path: Path, *rows: object) -> Path:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def test_webdancer_trajectories(tmp_path: Path) -> None:
+    row = {
+        "type": "chatml",
+        "task": "Who built it?",
+        "messages": DIALOGUE,
+        "functions": [],
+        "tool_calls": 1,
+        "answer": "Ada",
+        "tag": "crawlqa",
+    }
+    [sample] = read_trajectories(lines(tmp_path / "t.jsonl", row))
+    assert (sample.question, sample.answer) == ("Who built it?", "Ada")
+    assert [message.to_dict() for message in sample.messages] == DIALOGUE
+    assert sample.details == {
+        "type": "chatml",
+        "task": "Who built it?",
+        "functions": [],
+        "tool_calls": 1,
+        "tag": "crawlqa",
+    }
+
+
+def test_parallelmuse_rollouts(tmp_path: Path) -> None:
+    inside = [{**message, "step_ppl": i} for i, message in enumerate(DIALOGUE)]
+    rows = [
+        {"question": "Who?", "answer": "Ada", "rollout": inside},
+        {"question": "Who?", "answer": "Ada", "rollout": DIALOGUE, "step_ppl": [1.5, 2.0]},
+    ]
+    first, second = read_trajectories(lines(tmp_path / "r.jsonl", *rows))
+    assert first.messages == second.messages
+    assert first.messages[4] == Message("assistant", "<answer>Ada</answer>")
+    assert first.step_ppl == (0, 1, 2, 3, 4)
+    assert second.step_ppl == (1.5, 2.0)
+
+
+def test_tool_roles_and_packed_dialogues_are_read(tmp_path: Path) -> None:
+    packed = json.dumps([*DIALOGUE[:3], {"role": "tool", "content": "x"}])
+    [sample] = read_trajectories(lines(tmp_path / "t.jsonl", {"messages": packed}))
+    assert sample.question == "Who built it?"
+    assert sample.answer is None
+    assert sample.messages[3] == Message("user", "x")
+
+
+def test_questions_of_three_releases(tmp_path: Path) -> None:
+    info = {
+        "Hop": "multi",
+        "Domain": "edu",
+        "Language": "en",
+        "Difficulty_Level": "easy",
+        "Source_Website": ["https://x.org"],
+        "Golden_Path": ["root->a"],
+    }
+    rows = [
+        {"question": "q1", "answer": "a1", "tag": "e2hqa"},
+        {"question": "q2", "answer": 42},
+        {"Question": "q3", "Answer": "a3", "Root_Url": "https://x.org", "Info": info},
+    ]
+    found = read_qa(lines(tmp_path / "q.jsonl", *rows))
+    assert [(s.question, s.answer) for s in found] == [("q1", "a1"), ("q2", "42"), ("q3", "a3")]
+    assert found[0].details == {"tag": "e2hqa"}
+    assert found[2].details == {"Root_Url": "https://x.org", "Info": info}
+
+
+SHAPER = {
+    "id": 3,
+    "question": "Which club?",
+    "answer": "FC A",
+    "urls": ["https://x.org"],
+    "formalization": [["?", "plays_in", "V@City"], ["V@City", "lies_on", "C@Rhine"]],
+}
+
+
+def test_webshaper(tmp_path: Path) -> None:
+    [task] = read_webshaper(lines(tmp_path / "w.jsonl", SHAPER))
+    assert (task.id, task.question, task.answer) == ("3", "Which club?", "FC A")
+    assert task.urls == ("https://x.org",)
+    graph = [
+        ("FC A", "plays_in", "Basel"),
+        ("FC B", "plays_in", "Bern"),
+        ("Basel", "lies_on", "Rhine"),
+        ("Bern", "lies_on", "Aare"),
+    ]
+    assert evaluate_formalization(task.triples, graph) == {"FC A"}
+
+
+RUN = OfficialRun(
+    "Who?", "Ada", tuple(Message(m["role"], m["content"]) for m in DIALOGUE), "Ada", "answer"
+)
+
+
+def test_official_lines_go_both_ways(tmp_path: Path) -> None:
+    path = tmp_path / "iter1.jsonl"
+    write_official_runs(path, [RUN, RUN])
+    assert read_official_runs(path) == [RUN, RUN]
+    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    assert (
+        rows
+        == [
+            {
+                "question": "Who?",
+                "answer": "Ada",
+                "messages": DIALOGUE,
+                "prediction": "Ada",
+                "termination": "answer",
+            }
+        ]
+        * 2
+    )
+    assert list(rows[0]) == ["question", "answer", "messages", "prediction", "termination"]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.text(st.characters()), st.text(st.characters()))
+def test_any_text_survives_an_official_line(tmp_path_factory, text: str, prediction: str) -> None:
+    path = tmp_path_factory.mktemp("run") / "iter1.jsonl"
+    run = OfficialRun(text, "", (Message("user", text),), prediction, "answer not found")
+    write_official_runs(path, [run, RUN])
+    assert read_official_runs(path) == [run, RUN]
+
+
+BROKEN = [
+    (read_trajectories, {"task": "q"}, "`messages` is no list"),
+    (read_trajectories, {"messages": []}, "`messages` is no list"),
+    (read_trajectories, {"messages": "{"}, "is a text, but no JSON"),
+    (read_trajectories, {"messages": ["x"]}, "message 0 of `messages` needs"),
+    (read_trajectories, {"messages": [{"role": "bot", "content": "x"}]}, "message 0"),
+    (read_trajectories, {"messages": [{"role": "user", "content": None}]}, "message 0"),
+    (read_trajectories, {"messages": [{"role": ["user"], "content": "x"}]}, "message 0"),
+    (read_trajectories, {"rollout": 5}, "`rollout` is no list"),
+    (read_trajectories, {"messages": DIALOGUE[:1]}, "no question"),
+    (read_qa, {"question": "q"}, "`answer` is None"),
+    (read_qa, {"Question": {}, "Answer": "a"}, "`Question` is {}"),
+    (read_webshaper, {**SHAPER, "formalization": "x"}, "no list of triples"),
+    (read_webshaper, {**SHAPER, "formalization": [["a", "b"]]}, "is no triple"),
+    (read_webshaper, {**SHAPER, "formalization": [["a", "b", 3]]}, "is no triple"),
+    (read_webshaper, {**SHAPER, "urls": "https://x.org"}, "`urls`"),
+    (read_webshaper, {k: v for k, v in SHAPER.items() if k != "id"}, "no `id`"),
+    (read_official_runs, {"question": "q", "answer": "a", "messages": DIALOGUE}, "`prediction`"),
+    (read_official_runs, ["question"], "is no object"),
+]
+
+
+@pytest.mark.parametrize(("reader", "row", "match"), BROKEN)
+def test_a_malformed_row_is_named_with_file_and_line(tmp_path: Path, reader, row, match) -> None:
+    good = {
+        "id": 1,
+        "task": "q",
+        "question": "q",
+        "answer": "a",
+        "messages": DIALOGUE,
+        "formalization": SHAPER["formalization"],
+        "urls": [],
+        "prediction": "p",
+        "termination": "answer",
+    }
+    path = lines(tmp_path / "rows.jsonl", good, row)
+    with pytest.raises(DataError, match=rf"rows\.jsonl', line 2.*{match}"):
+        reader(path)
+
+
+GRAPH = [
+    ("Ada", "born_in", "London"),
+    ("Bob", "born_in", "Paris"),
+    ("Cyd", "born_in", "London"),
+    ("Dee", "born_in", "Rome"),
+    ("Ada", "studied", "maths"),
+    ("Bob", "studied", "maths"),
+    ("Dee", "studied", "law"),
+    ("London", "capital_of", "UK"),
+    ("Paris", "capital_of", "France"),
+]
+
+
+@pytest.mark.parametrize(
+    ("triples", "answer"),
+    [
+        # projection, in either direction
+        ([("?", "born_in", "C@London")], {"Ada", "Cyd"}),
+        ([("C@London", "born_in", "?")], {"Ada", "Cyd"}),
+        ([("?", "born_in", "C@Ada")], {"London"}),
+        # intersection
+        ([("?", "born_in", "C@London"), ("?", "studied", "C@maths")], {"Ada"}),
+        # union
+        ([("?", "born_in", "C@London|Rome")], {"Ada", "Cyd", "Dee"}),
+        ([("?", "born_in", "C@London|Rome"), ("?", "studied", "C@maths|law")], {"Ada", "Dee"}),
+        # composition
+        ([("?", "born_in", "V@X"), ("V@X", "capital_of", "C@France")], {"Bob"}),
+        ([("V@X", "capital_of", "V@Y"), ("V@X", "born_in", "?")], {"Ada", "Bob", "Cyd"}),
+        # nothing fits
+        ([("?", "born_in", "C@Oslo")], set()),
+        ([("?", "unknown", "C@London")], set()),
+        ([("?", "born_in", "?")], set()),
+        ([("?", "born_in", "C@London"), ("V@X", "capital_of", "C@Italy")], set()),
+    ],
+)
+def test_formalizations_on_a_toy_graph(triples, answer: set[str]) -> None:
+    assert evaluate_formalization(triples, GRAPH) == answer
+    assert evaluate_formalization(triples[::-1], GRAPH[::-1]) == answer
+
+
+def test_formalizations_that_ask_nothing() -> None:
+    with pytest.raises(DataError, match="asks for nothing"):
+        evaluate_formalization([("V@X", "r", "C@a")], GRAPH)
+    with pytest.raises(DataError, match="'London' is neither"):
+        evaluate_formalization([("?", "born_in", "London")], GRAPH)
+
+
+names = st.sampled_from(list("abcdef"))
+relations = st.sampled_from(["r", "s"])
+graphs = st.lists(st.tuples(names, relations, names), max_size=15)
+sets = st.sets(names, min_size=1, max_size=3)
+
+
+def project(relation: str, entities: set[str], graph) -> set[str]:
+    """R(S) as the paper writes it."""
+    return {h for h, r, t in graph if r == relation and t in entities} | {
+        t for h, r, t in graph if r == relation and h in entities
+    }
+
+
+@settings(deadline=None)
+@given(graphs, relations, relations, sets, sets)
+def test_triples_mean_the_set_operations_of_the_paper(graph, r1, r2, s1, s2) -> None:
+    one, two = "C@" + "|".join(s1), "C@" + "|".join(s2)
+    union = evaluate_formalization([("?", r1, "C@" + "|".join(s1 | s2))], graph)
+    assert union == project(r1, s1 | s2, graph) == project(r1, s1, graph) | project(r1, s2, graph)
+    both = evaluate_formalization([("?", r1, one), (two, r2, "?")], graph)
+    assert both == project(r1, s1, graph) & project(r2, s2, graph)
+    nested = evaluate_formalization([("?", r1, "V@X"), ("V@X", r2, one)], graph)
+    assert nested == project(r1, project(r2, s1, graph), graph)
