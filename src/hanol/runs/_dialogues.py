@@ -1,0 +1,51 @@
+"""Rows of released files that hold dialogues, read with errors that name their place."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hanol.engines import Message
+from hanol.errors import DataError
+from hanol.files import read_rows
+
+
+def placed_rows(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Rows of a file, each with the words that name its place."""
+    for line, row in read_rows(path):
+        yield f"{str(path)!r}, line {line}", row
+
+
+def text_of(row: Mapping[str, Any], key: str, place: str) -> str:
+    """The text under a key; numbers become texts."""
+    value = row.get(key)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        raise DataError(f"{place}: `{key}` is {value!r:.80}, but must be a text.")
+    return value
+
+
+def messages_of(row: Mapping[str, Any], key: str, place: str) -> tuple[Message, ...]:
+    """The dialogue under a key; results of tools become the user's messages."""
+    messages = row.get(key)
+    if isinstance(messages, str):  # some releases hold the dialogue as JSON in a text
+        try:
+            messages = json.loads(messages)
+        except ValueError as err:
+            raise DataError(f"{place}: `{key}` is a text, but no JSON ({err}).") from err
+    if not isinstance(messages, list) or not messages:
+        raise DataError(f"{place}: `{key}` is no list of messages.")
+    found = []
+    for number, message in enumerate(messages):
+        role = message.get("role") if isinstance(message, dict) else None
+        content = message.get("content") if isinstance(message, dict) else None
+        if role == "tool":  # official checkpoints read tool results as the user's
+            role = "user"
+        if role not in ("system", "user", "assistant") or not isinstance(content, str):
+            raise DataError(
+                f"{place}: message {number} of `{key}` needs a `role` (system, user, assistant or "
+                f"tool) and a text as `content`, but is {message!r:.80}."
+            )
+        found.append(Message(role, content))
+    return tuple(found)
