@@ -7,6 +7,7 @@ HanolError
 ├── UnknownNameError      a preset, claim or model that does not exist (LookupError)
 ├── CheckpointError       a model folder that cannot be read or written (ValueError)
 ├── CacheError            a cache from another model, or one that cannot be cropped (ValueError)
+├── WriteError            a file or folder that cannot be written: disk full, no rights (OSError)
 ├── DataError             training or evaluation data that cannot be used (ValueError)
 ├── TrainingError         a run that had to stop: loss not finite, disk full (RuntimeError)
 ├── EngineError           a model that did not answer: endpoint down, prompt too long (RuntimeError)
@@ -65,6 +66,10 @@ class CheckpointError(HanolError, ValueError):
 
 class CacheError(HanolError, ValueError):
     """A cache that belongs to another model, or cannot do what was asked."""
+
+
+class WriteError(HanolError, OSError):
+    """A file or a folder that cannot be written: the disk is full, the rights are missing."""
 
 
 class DataError(HanolError, ValueError):

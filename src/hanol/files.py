@@ -1,13 +1,302 @@
-"""Files: written whole or not at all, and rows of data files with the line each stands in."""
+"""Files: written whole or not at all, JSON lines that survive a kill, rows of data files, names.
+
+Every file and folder that hanol writes for someone else to read goes through here: it is written
+beside its place, flushed to the disk and renamed, so that a reader finds the old content or the
+new one, never a part, whenever the process is killed.
+"""
 
 import csv
+import errno
+import hashlib
 import io
 import json
-from collections.abc import Iterator
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from hanol.errors import DataError
+from hanol.errors import DataError, HanolError, WriteError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+# safetensors and torch report a full disk as text of their own exceptions.
+_FULL_TEXTS = (
+    "No space left",
+    "Disk quota",
+    "file write failed",
+    "failed writing",
+    "unexpected pos",
+)
+_HINT = "What was there is unchanged; free some space or give another path."
+
+
+# -- whole files and folders
+
+
+def replace_text(path: str | Path, text: str) -> None:
+    """Write a text file whole or not at all, as UTF-8.
+
+    Raises:
+        WriteError: The disk is full, or the file cannot be written there.
+    """
+    with whole_file(path) as part:
+        part.write_text(text, "utf-8")
+
+
+def replace_json(path: str | Path, content: Any) -> None:
+    """Write a JSON file whole or not at all: indented, letters of all scripts as they are.
+
+    Raises:
+        WriteError: The disk is full, or the file cannot be written there.
+    """
+    replace_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def replace_rows(path: str | Path, rows: Iterable[Any]) -> None:
+    """Write a file of JSON lines whole or not at all.
+
+    Raises:
+        WriteError: The disk is full, or the file cannot be written there.
+    """
+    with whole_file(path) as part, part.open("wb") as file:
+        file.writelines(map(_line, rows))
+
+
+@contextmanager
+def whole_file(path: str | Path, *, hint: str = _HINT) -> Iterator[Path]:
+    """Give a path to write to; what was written there replaces `path` when the block ends.
+
+    Args:
+        path: The file; missing parents are made.
+        hint: Last sentence of the error: what the user can do.
+
+    Raises:
+        WriteError: The disk is full, or the file cannot be written there.
+
+    Example:
+        >>> with whole_file("prices.csv") as part:  # doctest: +SKIP
+        ...     table.to_csv(part)
+    """
+    with _written(Path(path), hint) as part:
+        yield part
+        _sync(part)
+        part.replace(path)
+
+
+@contextmanager
+def whole_folder(path: str | Path, *, replace: bool = True, hint: str = _HINT) -> Iterator[Path]:
+    """Give an empty folder to write to; it takes the place of `path` when the block ends.
+
+    Args:
+        path: The folder; missing parents are made.
+        replace: Whether a folder that exists at the end is replaced. Otherwise it stays, and what
+            was written is dropped: for several processes that make the same folder. An empty
+            folder is always replaced.
+        hint: Last sentence of the error: what the user can do.
+
+    Raises:
+        WriteError: The disk is full, or the folder cannot be written there.
+    """
+    path = Path(path)
+    with _written(path, hint) as part:
+        part.mkdir()
+        yield part
+        for file in part.rglob("*"):
+            if file.is_file():
+                _sync(file)
+        if replace:
+            replace_folder(part, path)
+            return
+        try:
+            part.rename(path)  # succeeds where nothing or an empty folder is
+        except OSError:
+            if not path.is_dir():
+                raise
+
+
+def replace_folder(new: str | Path, path: str | Path) -> None:
+    """Put the folder `new` in the place of the folder `path`, which may exist.
+
+    If that fails, the old folder is put back.
+    """
+    new, path = Path(new), Path(path)
+    old = _aside(path)
+    if not path.exists():
+        new.rename(path)
+        return
+    path.rename(old)
+    try:
+        new.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
+    shutil.rmtree(old)
+
+
+def write_failure(err: BaseException) -> str | None:
+    """Why something could not be written, in words; None if the error has another cause."""
+    if isinstance(err, HanolError):
+        return None
+    if getattr(err, "errno", None) in _FULL or any(text in str(err) for text in _FULL_TEXTS):
+        return "the disk is full"
+    return err.strerror or str(err) if isinstance(err, OSError) else None
+
+
+@contextmanager
+def _written(path: Path, hint: str) -> Iterator[Path]:
+    """A path beside `path` that is gone afterwards, and errors that name `path`."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _clean(path)
+        yield part
+    except Exception as err:
+        if (reason := write_failure(err)) is None:
+            raise
+        error = WriteError(f"{str(path)!r} could not be written: {reason}. {hint}")
+        error.errno = getattr(err, "errno", None)
+        raise error from err
+    finally:
+        _remove(part)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
+
+
+def _clean(path: Path) -> None:
+    """Finish what a killed process left: put an old folder back, drop what was half written."""
+    old = _aside(path)
+    if old.exists():
+        if path.exists():
+            _remove(old)
+        else:
+            old.rename(path)
+    for part in path.parent.glob(f".{escape(path.name)}.*.part"):
+        owner = part.name.removesuffix(".part").rpartition(".")[2]
+        if owner.isdecimal() and (int(owner) == os.getpid() or not _runs(int(owner))):
+            _remove(part)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # another user's
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+def _sync(file: Path) -> None:
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# -- JSON lines that grow
+
+
+class JsonLines:
+    """A file of JSON objects, one per line, that grows while a command runs: metrics, replies.
+
+    A killed process leaves whole lines and at most one torn last line, which is dropped.
+
+    Args:
+        path: The file; made when the first row is appended.
+
+    Example:
+        >>> metrics = JsonLines("run/metrics.jsonl")  # doctest: +SKIP
+        >>> metrics.append({"step": 1, "loss": 5.5})  # doctest: +SKIP
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def read(self) -> list[dict[str, Any]]:
+        """Every whole row; none where there is no file.
+
+        Raises:
+            DataError: A line is damaged; the message names it.
+        """
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            return []
+        return [_object(self.path, n, line) for n, line in enumerate(whole_lines(data), start=1)]
+
+    def append(self, *rows: Any, sync: bool = False) -> None:
+        """Write rows. They survive the end of this process; with `sync`, a loss of power too.
+
+        Raises:
+            WriteError: The disk is full, or the file cannot be written.
+        """
+        data = b"".join(map(_line, rows))
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a+b", buffering=0) as file:
+                size = drop_torn_line(file.fileno())
+                try:
+                    while data:
+                        data = data[file.write(data) :]
+                    if sync:
+                        os.fsync(file.fileno())
+                except OSError:
+                    os.ftruncate(file.fileno(), size)  # half a row is no row
+                    raise
+        except OSError as err:
+            raise WriteError(
+                f"{str(self.path)!r} could not be written: {write_failure(err)}."
+            ) from err
+
+    def keep(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
+        """Drop the rows that are not wanted: those of steps that a resumed run makes again."""
+        if self.path.exists():
+            replace_rows(self.path, filter(wanted, self.read()))
+
+
+def _line(row: Any) -> bytes:
+    try:
+        return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:  # half a surrogate pair, from a model or a web page
+        return json.dumps(row).encode() + b"\n"
+
+
+def whole_lines(data: bytes) -> list[bytes]:
+    """The lines of a file that grows, without a torn last one."""
+    return data.split(b"\n")[:-1]
+
+
+def drop_torn_line(descriptor: int) -> int:
+    """Cut what follows the last line end of an open file; returns the size that is left."""
+    size = os.fstat(descriptor).st_size
+    end = size
+    while end:
+        begin = max(0, end - (1 << 16))
+        found = os.pread(descriptor, end - begin, begin).rfind(b"\n")
+        if found >= 0:
+            end = begin + found + 1
+            break
+        end = begin
+    if end < size:
+        os.ftruncate(descriptor, end)
+    return end
+
+
+# -- rows of data files
 
 
 def read_rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -44,11 +333,16 @@ def read_rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
             raise DataError(f"{str(path)!r}: {suffix!r} is none of .jsonl, .json, .csv, .tsv.")
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, "utf-8")
-    part.replace(path)
+# -- names
+
+
+def safe_name(text: str, max_length: int = 100) -> str:
+    """A file name for any text, different for different texts; long ones end in a hash."""
+    name = quote(text, safe=" ", errors="surrogatepass").replace(".", "%2E")
+    if len(name) <= max_length:
+        return name
+    digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+    return f"{name[: max_length - 20]}~{digest[:16]}"
 
 
 def _table(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -66,14 +360,14 @@ def _table(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, dict[st
         raise DataError(f"{str(path)!r}, line {reader.reader.line_num}: {err}.") from err
 
 
-def _load(path: Path, number: int, text: str) -> Any:
+def _load(path: Path, number: int, text: str | bytes) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as err:
         raise DataError(f"{str(path)!r}, line {number}: no JSON ({err}).") from err
 
 
-def _object(path: Path, number: int, line: str) -> dict[str, Any]:
+def _object(path: Path, number: int, line: str | bytes) -> dict[str, Any]:
     row = _load(path, number, line)
     if not isinstance(row, dict):
         raise DataError(f"{str(path)!r}, line {number}: {row!r:.80} is no object.")
