@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import pytest
@@ -54,16 +54,16 @@ def test_a_full_disk_is_named_and_the_old_content_stays(error: Exception, tmp_pa
     replace_text(file, "old")
     with whole_folder(folder) as part:
         (part / "one").write_text("old")
-    with (
-        pytest.raises(WriteError, match=r"a\.txt' could not be written: the disk is full\. .*free"),
-        whole_file(file) as part,
-    ):
-        part.write_text("half")
-        raise error
-    with pytest.raises(WriteError, match=r"the disk is full\. Resume it\.$"):
-        with whole_folder(folder, hint="Resume it.") as part:
-            (part / "one").write_text("half")
+
+    def write_half(written: AbstractContextManager[Path]) -> None:
+        with written as part:
+            (part / "one" if part.is_dir() else part).write_text("half")
             raise error
+
+    with pytest.raises(WriteError, match=r"a.txt' could not be written: the disk is full\. .*free"):
+        write_half(whole_file(file))
+    with pytest.raises(WriteError, match=r"the disk is full\. Resume it\.$"):
+        write_half(whole_folder(folder, hint="Resume it."))
     assert names(tmp_path) == ["a.txt", "folder"]
     assert file.read_text() == (folder / "one").read_text() == "old"
 
@@ -90,6 +90,7 @@ def test_where_nothing_can_be_written(tmp_path: Path) -> None:
 
 KILLED = """
 import os, pathlib, signal, sys
+from hanol import files
 path, at = pathlib.Path(sys.argv[1]), sys.argv[2]
 def die(*_): os.kill(os.getpid(), signal.SIGKILL)
 if at == "between":  # after the old folder was moved, before the new one takes its place
