@@ -16,7 +16,7 @@ from _bench import Report, Table, progress
 from _research_peers import PEERS, Search, Texts, disk_bytes, lance, tantivy_bm25
 from _research_quality import all_passages
 from _research_text import queries, write
-from hanol.retrieval import Library, SentenceEmbedder
+from hanol.retrieval import Index, SentenceEmbedder
 
 WORDS = 500
 WIDTH = 384  # numbers in a vector of MiniLM
@@ -31,9 +31,9 @@ def index(report: Report, quick: bool) -> None:
     with TemporaryDirectory() as name:
         folder = Path(name)
         write(folder / "docs", number, WORDS)
-        with Library.open(folder / "docs", index=folder / "index") as library:
-            first, again = library.add(), library.add()
-            passages = all_passages(library)
+        with Index.open(folder / "docs", index_folder=folder / "index") as index:
+            first, again = index.add(), index.add()
+            passages = all_passages(index)
         texts = Texts([p.title for p in passages], [p.text for p in passages])
         seconds = {
             "hanol: read, split, hash and store": first.seconds,
@@ -130,8 +130,8 @@ def warm() -> int:
 
 def index_once(folder: Path) -> int:
     """Index `folder`/docs into `folder`/index; gives the number of passages."""
-    with Library.open(folder / "docs", index=folder / "index") as library:
-        return library.add().passages
+    with Index.open(folder / "docs", index_folder=folder / "index") as index:
+        return index.add().passages
 
 
 def tree_bytes(pid: int) -> int:
@@ -183,15 +183,15 @@ def latency(report: Report, quick: bool) -> None:
     with TemporaryDirectory() as name, progress() as bar:
         folder = Path(name)
         write(folder / "docs", documents, words)
-        with Library.open(folder / "docs", index=folder / "index", embedder=embedder) as library:
-            library.add()
-            passages = all_passages(library)
+        with Index.open(folder / "docs", index_folder=folder / "index", embedder=embedder) as index:
+            index.add()
+            passages = all_passages(index)
             vectors = embedder.encode_documents(passages)
             texts = Texts([p.title for p in passages], [p.text for p in passages], vectors)
             searches: dict[str, Callable[[str], object]] = {
-                "hanol bm25": lambda q: library.search(q, 10, "bm25"),
-                "hanol dense": lambda q: library.search(q, 10, "dense"),
-                "hanol hybrid": lambda q: library.search(q, 10, "hybrid"),
+                "hanol bm25": lambda q: index.search(q, 10, "bm25"),
+                "hanol dense": lambda q: index.search(q, 10, "dense"),
+                "hanol hybrid": lambda q: index.search(q, 10, "hybrid"),
                 "of that, the query's vector": embedder.encode_query,
             }
             disk = {"hanol hybrid": disk_bytes(folder / "index")}

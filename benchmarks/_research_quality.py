@@ -17,7 +17,7 @@ import numpy as np
 from _bench import Report, Table, progress
 from _research_peers import PEERS, Texts, lance, plain_fts5, tantivy_bm25
 from hanol.errors import HanolError
-from hanol.retrieval import Library, Passage, SentenceEmbedder
+from hanol.retrieval import Index, Passage, SentenceEmbedder
 
 ROOT = Path(__file__).resolve().parents[1]
 QUESTIONS = Path(__file__).with_name("research_questions.jsonl")
@@ -89,9 +89,9 @@ def write_corpora(folder: Path) -> dict[str, Path]:
     return folders
 
 
-def all_passages(library: Library) -> list[Passage]:
+def all_passages(index: Index) -> list[Passage]:
     """Every passage of an index, in order."""
-    return [p for document in library.documents() for p in library.read(document.address)]
+    return [p for document in index.documents() for p in index.read(document.address)]
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
 class Corpus:
     """An indexed folder with its passages and, where MiniLM is installed, their vectors."""
 
-    library: Library
+    index: Index
     passages: list[Passage]
     texts: Texts
 
@@ -244,21 +244,21 @@ def corpora(quick: bool) -> Iterator[tuple[Path, dict[str, Corpus]]]:
         task = bar.add_task("indexing the corpora", total=len(folders))
         found = {}
         for key, folder in folders.items():
-            index = Path(name) / "index" / key
-            library = Library.open(folder, index=index, embedder=embedder)
-            if failed := library.add().failed:
+            place = Path(name) / "index" / key
+            index = Index.open(folder, index_folder=place, embedder=embedder)
+            if failed := index.add().failed:
                 raise HanolError(f"{failed[0].document} was not indexed: {failed[0].reason}")
-            passages = all_passages(library)
+            passages = all_passages(index)
             texts = [passage.text for passage in passages]
             vectors = embedder.encode_documents(texts) if embedder else None
             titles = [passage.title for passage in passages]
-            found[key] = Corpus(library, passages, Texts(titles, texts, vectors))
+            found[key] = Corpus(index, passages, Texts(titles, texts, vectors))
             bar.advance(task)
         try:
             yield Path(name), found
         finally:
             for corpus in found.values():
-                corpus.library.close()
+                corpus.index.close()
 
 
 def all_searches(corpus: Corpus, folder: Path) -> dict[str, Search]:
@@ -267,7 +267,7 @@ def all_searches(corpus: Corpus, folder: Path) -> dict[str, Search]:
     searches: dict[str, Search] = {}
     for mode in ("bm25", "hybrid") if MiniLM.installed else ("bm25",):
         searches[f"hanol {mode}"] = lambda q, _, k, m=mode: [
-            place[passage.id] for passage in corpus.library.search(q, k, m)
+            place[passage.id] for passage in corpus.index.search(q, k, m)
         ]
     searches["FTS5 alone, no pairs"] = plain_fts5(corpus.texts)
     if "lancedb" in PEERS:

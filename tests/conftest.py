@@ -1,4 +1,4 @@
-"""A small real library and texts of a model, shared by the tests of the agent loop."""
+"""A small real index and texts of a model, shared by the tests of the agent loop."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hanol.retrieval import Library
+from hanol.retrieval import Index
 
 PAGES = {
     "seoul.md": "# Seoul\n\nSeoul is the capital of South Korea. It had 9,386,000 people in 2023.",
@@ -21,16 +21,16 @@ def city_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cities")
     for name, text in PAGES.items():
         (folder / name).write_text(text, "utf-8")
-    with Library.open(folder) as library:
-        library.add()
+    with Index.open(folder) as index:
+        index.add()
     return folder
 
 
 @pytest.fixture
-def cities(city_folder: Path) -> Iterator[Library]:
-    """The library of three pages."""
-    with Library.open(city_folder) as library:
-        yield library
+def cities(city_folder: Path) -> Iterator[Index]:
+    """The index of three pages."""
+    with Index.open(city_folder) as index:
+        yield index
 
 
 @pytest.fixture

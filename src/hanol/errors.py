@@ -12,7 +12,7 @@ HanolError
 ├── TrainingError         a run that had to stop: loss not finite, disk full (RuntimeError)
 ├── EngineError           a model that did not answer: endpoint down, prompt too long (RuntimeError)
 ├── DocumentError         a document that cannot be read: encrypted, scanned, broken (ValueError)
-├── LibraryError          an index that cannot be used: empty, other embedder (ValueError)
+├── SearchIndexError      an index that cannot be used: empty, other embedder (ValueError)
 ├── AddressError          an address or path that must not be opened (ValueError)
 ├── SandboxError          code that cannot be run safely here (RuntimeError)
 ├── ResearchError         a research run that cannot be started or resumed (ValueError)
@@ -88,7 +88,7 @@ class DocumentError(HanolError, ValueError):
     """A document that cannot be read: encrypted, scanned, broken, of an unknown kind."""
 
 
-class LibraryError(HanolError, ValueError):
+class SearchIndexError(HanolError, ValueError):
     """An index that cannot be used: empty, or made by another version or embedder."""
 
 

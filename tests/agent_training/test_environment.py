@@ -25,9 +25,9 @@ from hanol.agent_training._environment import ResearchEnvironment, WorldEnvironm
 from hanol.agent_training._expert import Expert
 from hanol.agent_training._simulate import UnreliableTool
 from hanol.engines import ChatRequest, CheckpointEngine, Completion, Engine, ScriptedEngine
-from hanol.errors import DataError, EngineError, LibraryError, ResearchError, UnknownNameError
+from hanol.errors import DataError, EngineError, ResearchError, SearchIndexError, UnknownNameError
 from hanol.research import Sampling
-from hanol.retrieval import Library
+from hanol.retrieval import Index
 from hanol.rl._rollout import Rollout
 from hanol.runs import Budget, Mode, RunEnded, RunFolder, Task, ToolReturned
 from hanol.tools import Observation, ToolContext
@@ -175,18 +175,18 @@ def test_ids_of_tasks_are_the_same_in_every_process(in_world: WorldEnvironment) 
 def test_a_folder_is_written_once_and_used_again(world: Encyclopedia, tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "world"
     with WorldEnvironment(world, folder) as made:
-        version = made.library.version
+        version = made.index.version
     times = {file: file.stat().st_mtime_ns for file in folder.glob("*.md")}
     assert len(times) == 120
     with WorldEnvironment(world, folder) as made:
-        assert made.library.version == version
+        assert made.index.version == version
     assert {file: file.stat().st_mtime_ns for file in folder.glob("*.md")} == times
     assert [file.name for file in folder.parent.iterdir()] == ["world"]
 
 
 def test_a_temporary_folder_is_deleted(world: Encyclopedia) -> None:
     with WorldEnvironment(world) as made:
-        folder = made.library.folder
+        folder = made.index.folder
         assert folder.is_dir()
     assert not folder.exists()
     assert not folder.parent.exists()
@@ -222,7 +222,7 @@ def test_an_index_of_something_else_is_refused_by_name(
     folder = tmp_path / "mine"
     make(folder)
     before = sorted(folder.rglob("*"))
-    with pytest.raises(LibraryError, match=r"mine.*seed 3, 120 entities.*Name another folder"):
+    with pytest.raises(SearchIndexError, match=r"mine.*seed 3, 120 entities.*Name another folder"):
         WorldEnvironment(world, folder)
     assert sorted(folder.rglob("*")) == before  # not indexed either
 
@@ -237,7 +237,7 @@ def test_processes_that_begin_at_once_share_one_folder(tmp_path: Path) -> None:
         "print('ready', flush=True)\n"
         "sys.stdin.readline()\n"
         "with WorldEnvironment(world, sys.argv[1]) as made:\n"
-        "    print(len(made.library.search('person', 400)))\n"
+        "    print(len(made.index.search('person', 400)))\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "world")]
     pipe = subprocess.PIPE
@@ -749,8 +749,8 @@ def test_killed_at_every_turn_a_rollout_goes_on_as_if_nothing_had_been(tmp_path:
 
 
 def test_faults_follow_the_seed_of_the_rollout_however_many_run(world: Encyclopedia) -> None:
-    def flaky(library: Library) -> Sequence[Any]:
-        return [UnreliableTool(tool, failures=0.4) for tool in compact_tools(library)]
+    def flaky(index: Index) -> Sequence[Any]:
+        return [UnreliableTool(tool, failures=0.4) for tool in compact_tools(index)]
 
     def write(request: ChatRequest) -> str:
         turn = sum(message.role == "assistant" for message in request.messages)

@@ -32,10 +32,10 @@ def run(
     expert = Expert(world, questions, detours=detours)
     options: dict[str, Any] = {"mode": mode, "budget": Budget(model_calls=calls)}
 
-    def tools(library: Any) -> list[Any]:
+    def tools(index: Any) -> list[Any]:
         return [
             UnreliableTool(tool, failures=failures, seed=1)
-            for tool in compact_tools(library, shuffle=world.seed)
+            for tool in compact_tools(index, shuffle=world.seed)
         ]
 
     with WorldEnvironment(world, tools=tools, **options) as environment:

@@ -11,7 +11,7 @@ from hanol.agent_training._expert import Expert
 from hanol.agent_training._simulate import UnreliableTool
 from hanol.agent_training._skills import Skill, SkillRate, measure_skills, skill_rates, visit_rates
 from hanol.engines import ChatRequest, Engine, ScriptedEngine
-from hanol.retrieval import Library
+from hanol.retrieval import Index
 from hanol.rl._rollout import Rollout
 from hanol.runs import Mode
 from hanol.tools import Tool
@@ -175,7 +175,7 @@ def test_full_addresses_are_the_pages_that_they_lead_to(
 ) -> None:
     file_name = environment.world.page(question.path[0]).file_name
     address = next(
-        info.address for info in environment.library.documents() if info.document == file_name
+        info.address for info in environment.index.documents() if info.document == file_name
     )
     assert address.startswith("doc://")
     turns = [call("visit", url=address, goal="it"), "<answer>rain</answer>"]
@@ -183,8 +183,8 @@ def test_full_addresses_are_the_pages_that_they_lead_to(
 
 
 def test_a_visit_that_failed_is_none(world: Encyclopedia, question: Question) -> None:
-    def flaky(library: Library) -> Sequence[Tool]:
-        return [UnreliableTool(tool, failures=1.0) for tool in compact_tools(library)]
+    def flaky(index: Index) -> Sequence[Tool]:
+        return [UnreliableTool(tool, failures=1.0) for tool in compact_tools(index)]
 
     turns = [visit(world, question.path[0]), "<answer>rain</answer>"]
     with WorldEnvironment(world, tools=flaky) as environment:

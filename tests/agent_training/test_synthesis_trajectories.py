@@ -24,7 +24,7 @@ from hanol.agent_training._environment import WorldEnvironment
 from hanol.engines import ChatRequest, Message, ScriptedEngine
 from hanol.errors import ConfigError, DataError, EngineError
 from hanol.research import OfficialRun, read_official_runs, write_official_runs
-from hanol.retrieval import Library
+from hanol.retrieval import Index
 from hanol.synthesis import (
     KnowledgeGraph,
     Sample,
@@ -82,15 +82,15 @@ class Agent(ScriptedEngine):
 
 
 def tried(
-    questions: list[SynthQuestion], library: Library, engine: Any, folder: Path, **options: Any
+    questions: list[SynthQuestion], index: Index, engine: Any, folder: Path, **options: Any
 ) -> list[Attempt]:
     return asyncio.run(
-        asynthesize_trajectories(questions, library, engine, folder, attempts=4, **options)
+        asynthesize_trajectories(questions, index, engine, folder, attempts=4, **options)
     )
 
 
 @pytest.fixture
-def attempts(wiki: Library, tmp_path: Path) -> list[Attempt]:
+def attempts(wiki: Index, tmp_path: Path) -> list[Attempt]:
     return tried([ADA], wiki, Agent(), tmp_path / "synth")
 
 
@@ -111,7 +111,7 @@ def test_right_runs_are_kept_as_official_lines_and_conversations(
         assert [m["content"] for m in row["messages"]] == [m.content for m in line.messages]
 
 
-def test_a_second_call_runs_only_what_has_not_ended(wiki: Library, tmp_path: Path) -> None:
+def test_a_second_call_runs_only_what_has_not_ended(wiki: Index, tmp_path: Path) -> None:
     agent = Agent()
     first = tried([ADA], wiki, agent, tmp_path)
     assert agent.calls == 12
@@ -125,7 +125,7 @@ def test_a_second_call_runs_only_what_has_not_ended(wiki: Library, tmp_path: Pat
     assert agent.calls == 14
 
 
-def test_a_run_that_fails_is_counted_and_tried_again(wiki: Library, tmp_path: Path) -> None:
+def test_a_run_that_fails_is_counted_and_tried_again(wiki: Index, tmp_path: Path) -> None:
     agent, is_down = Agent(), True
 
     def script(request: ChatRequest) -> str:
@@ -157,7 +157,7 @@ def test_planning_keeps_first_turns_that_speak_of_everything_named(
         assert parse_turn(row["messages"][-1]["content"]).calls[0].name == "search"
 
 
-def test_planning_drops_turns_that_forget_something(wiki: Library, tmp_path: Path) -> None:
+def test_planning_drops_turns_that_forget_something(wiki: Index, tmp_path: Path) -> None:
     other = SynthQuestion("x", "?", ("a",), (("C@Low Gate", "r", "V@1"), ("C@Port Ems", "r", "?")))
     assert planning_rows(tried([other], wiki, Agent(), tmp_path)) == []
     plain = SynthQuestion("y", "Which prizes?", ADA.answers)  # nobody knows what it names
@@ -206,7 +206,7 @@ def test_reasoning_from_runs_has_what_was_read_and_no_search(attempts: list[Atte
 
 
 def test_reasoning_by_a_model_is_kept_when_right_in_one_of_two_passes(
-    wiki: Library, model: Make
+    wiki: Index, model: Make
 ) -> None:
     graph = folder_graph(wiki)
     questions, _ = asyncio.run(asynthesize_questions(graph, wiki, 3, hops=(1,), sets=True))
@@ -238,22 +238,22 @@ def test_reasoning_by_a_model_is_kept_when_right_in_one_of_two_passes(
 def world(tmp_path: Path) -> Iterator[tuple[Encyclopedia, WorldEnvironment, KnowledgeGraph]]:
     made = Encyclopedia(11, num_entities=100)
     with WorldEnvironment(made, tmp_path / "pages") as environment:
-        assert environment.library is not None
-        yield made, environment, world_graph(made, environment.library)
+        assert environment.index is not None
+        yield made, environment, world_graph(made, environment.index)
 
 
 def test_the_expert_of_a_world_solves_what_the_world_asks(
     world: tuple[Encyclopedia, WorldEnvironment, KnowledgeGraph], tmp_path: Path
 ) -> None:
     made, environment, graph = world
-    library = environment.library
-    assert library is not None
-    questions, _ = asyncio.run(asynthesize_questions(graph, library, 9, world=made))
+    index = environment.index
+    assert index is not None
+    questions, _ = asyncio.run(asynthesize_questions(graph, index, 9, world=made))
     expert = world_expert(made, questions)
     attempts = asyncio.run(
         asynthesize_trajectories(
             questions,
-            library,
+            index,
             expert,
             tmp_path / "runs",
             is_right=lambda question, text: made.is_right(world_question(question), text),
@@ -275,13 +275,13 @@ def test_the_rows_of_a_world_use_only_its_words(
     from hanol.agent_training._tokenizer import encyclopedia_tokenizer
 
     made, environment, graph = world
-    library = environment.library
-    assert library is not None
-    questions, _ = asyncio.run(asynthesize_questions(graph, library, 6, world=made))
+    index = environment.index
+    assert index is not None
+    questions, _ = asyncio.run(asynthesize_questions(graph, index, 6, world=made))
     expert = world_expert(made, questions)
     attempts = asyncio.run(
         asynthesize_trajectories(
-            questions, library, expert, tmp_path / "runs", tools=environment.tools
+            questions, index, expert, tmp_path / "runs", tools=environment.tools
         )
     )
     tokenizer = encyclopedia_tokenizer()
@@ -306,7 +306,7 @@ def test_the_expert_refuses_what_it_cannot_do(
         world_expert(Encyclopedia(1, 20, setting="easy"), [])
 
 
-def test_numbers_below_one(wiki: Library, tmp_path: Path) -> None:
+def test_numbers_below_one(wiki: Index, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="`attempts` is 0"):
         asyncio.run(asynthesize_trajectories([ADA], wiki, Agent(), tmp_path, attempts=0))
 

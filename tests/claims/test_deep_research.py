@@ -211,7 +211,7 @@ def _heavy(answers: list[str]) -> str | None:
             events = [
                 event
                 async for event in aheavy_research(
-                    environment.library, engine, "Who?", n=len(answers), mode="react",
+                    environment.index, engine, "Who?", n=len(answers), mode="react",
                     tools=environment.tools,
                 )
             ]  # fmt: skip

@@ -102,7 +102,7 @@ def test_folder_that_is_not_indexed(tmp_path: Path) -> None:
     done = hanol("search", tmp_path, "keys", "--json")
     assert done.returncode == 1
     error = json.loads(done.stdout)["error"]
-    assert error["kind"] == "LibraryError"
+    assert error["kind"] == "SearchIndexError"
     assert f"Run `hanol index {tmp_path}`" in error["message"]
     assert done.stderr.startswith("hanol: ")
     assert not (tmp_path / ".hanol").exists()

@@ -13,7 +13,7 @@ import pytest
 from hanol.engines import ChatRequest, ScriptedEngine
 from hanol.errors import DataError
 from hanol.research import run_batch, run_batch_on_ray
-from hanol.retrieval import Library
+from hanol.retrieval import Index
 from hanol.runs import RunFolder, Task, read_tasks
 from hanol.tools import local_tools
 
@@ -25,8 +25,8 @@ def notes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("batch") / "notes"
     folder.mkdir()
     (folder / "bridge.md").write_text("The old bridge is red. It was built in 1901.", "utf-8")
-    with Library.open(folder) as library:
-        library.add()
+    with Index.open(folder) as index:
+        index.add()
     return folder
 
 
@@ -69,9 +69,9 @@ def test_files_that_are_refused(rows: list[Any], message: str, tmp_path: Path) -
     "name", ["../../etc/passwd", "a/b", "..", "한글 id", "x" * 400, "CON.", "~"]
 )
 def test_an_id_is_a_folder_inside_the_batch(name: str, notes: Path, tmp_path: Path) -> None:
-    with Library.open(notes) as library:
+    with Index.open(notes) as index:
         (row,) = run_batch(
-            [Task(name, "Colour?")], library, ScriptedEngine(answering), tmp_path / "out"
+            [Task(name, "Colour?")], index, ScriptedEngine(answering), tmp_path / "out"
         )
     assert row["error"] is None
     folder = (tmp_path / "out" / row["run"]).resolve()
@@ -88,8 +88,8 @@ def test_a_failure_is_a_row_and_stops_nobody(notes: Path, tmp_path: Path) -> Non
         return answering(request)
 
     tasks = [Task("a", "One?", "red"), Task("b", "This fails?"), Task("c", "Three?")]
-    with Library.open(notes) as library:
-        common = (tasks, library, ScriptedEngine(script), tmp_path)
+    with Index.open(notes) as index:
+        common = (tasks, index, ScriptedEngine(script), tmp_path)
         rows = run_batch(*common)
         assert [row["error"] and row["error"]["message"] for row in rows] == [
             None,
@@ -115,23 +115,23 @@ def test_finished_runs_ask_nothing_again(notes: Path, tmp_path: Path) -> None:
         return answering(request)
 
     tasks = [Task(str(n), f"Question {n}?") for n in range(5)]
-    with Library.open(notes) as library:
-        first = run_batch(tasks, library, ScriptedEngine(script), tmp_path, concurrency=2)
+    with Index.open(notes) as index:
+        first = run_batch(tasks, index, ScriptedEngine(script), tmp_path, concurrency=2)
         assert len(asked) == 10
         more = [*tasks, Task("new", "New?")]
-        second = run_batch(more, library, ScriptedEngine(script), tmp_path, concurrency=2)
+        second = run_batch(more, index, ScriptedEngine(script), tmp_path, concurrency=2)
     assert len(asked) == 12
     assert second[:5] == first
 
 
 def test_a_batch_goes_on_with_the_date_it_was_begun_on(notes: Path, tmp_path: Path) -> None:
     tasks = [Task("a", "One?")]
-    with Library.open(notes) as library:
-        run_batch(tasks, library, ScriptedEngine(answering), tmp_path)
+    with Index.open(notes) as index:
+        run_batch(tasks, index, ScriptedEngine(answering), tmp_path)
         begun = RunFolder(tmp_path / "runs" / "a").started().settings["today"]
         assert json.loads((tmp_path / "batch.json").read_text("utf-8")) == {"today": begun}
         (tmp_path / "batch.json").write_text('{"today": "2020-02-29"}', "utf-8")
-        run_batch([Task("b", "Two?")], library, ScriptedEngine(answering), tmp_path)
+        run_batch([Task("b", "Two?")], index, ScriptedEngine(answering), tmp_path)
     assert RunFolder(tmp_path / "runs" / "b").started().settings["today"] == "2020-02-29"
 
 
@@ -139,7 +139,7 @@ KILLED = """
 import json, os, sys
 from hanol.engines import ScriptedEngine
 from hanol.research import read_tasks, run_batch
-from hanol.retrieval import Library
+from hanol.retrieval import Index
 
 folder, questions, out, calls = sys.argv[1:]
 CALL = '<tool_call>{"name": "search", "arguments": {"query": ["bridge"]}}</tool_call>'
@@ -151,9 +151,9 @@ def script(request):
         return CALL
     return f"<answer>{request.messages[1].content} Red [1].</answer>"
 
-with Library.open(folder) as library:
+with Index.open(folder) as index:
     run_batch(
-        read_tasks(questions), library, ScriptedEngine(script, latency=0.05), out, concurrency=3
+        read_tasks(questions), index, ScriptedEngine(script, latency=0.05), out, concurrency=3
     )
 """
 
@@ -201,8 +201,8 @@ def test_over_ray_the_results_are_the_same(notes: Path, tmp_path: Path) -> None:
                 return call
             return f"<answer>{request.messages[1].content} The bridge is red [1].</answer>"
 
-        library = Library.open(notes)
-        return library, ScriptedEngine(script), {"tools": local_tools(library)}
+        index = Index.open(notes)
+        return index, ScriptedEngine(script), {"tools": local_tools(index)}
 
     seen: list[Any] = []
     try:
@@ -211,9 +211,9 @@ def test_over_ray_the_results_are_the_same(notes: Path, tmp_path: Path) -> None:
         )
     finally:
         ray.shutdown()
-    library, engine, options = make()
-    with library:
-        local = run_batch(tasks, library, engine, tmp_path / "local", **options)
+    index, engine, options = make()
+    with index:
+        local = run_batch(tasks, index, engine, tmp_path / "local", **options)
 
     def untimed(results: list[Any]) -> list[Any]:
         return [{key: value for key, value in row.items() if key != "seconds"} for row in results]

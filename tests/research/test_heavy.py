@@ -254,7 +254,7 @@ def test_saved_runs_are_synthesised_without_their_documents(
         "answer 1 [2]",
     ]
     assert isinstance(events[0], RunStarted)
-    assert events[0].library is None
+    assert events[0].index is None
     assert list(replay(events)) == events
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from hanol.engines import ChatRequest, ScriptedEngine
 from hanol.research import Researcher, replay, segments, transcript
-from hanol.retrieval import Library
+from hanol.retrieval import Index
 from hanol.runs import Event, RunEnded, ToolReturned
 from hanol.tools import parse_turn
 
@@ -43,20 +43,20 @@ def word(name: str, kind: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Library]:
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
     """For each hostile text a page with it and a harmless twin."""
     folder = tmp_path_factory.mktemp("pages")
     for name, text in HOSTILE.items():
         for kind, said in (("hostile", text), ("harmless", "nothing more")):
             path = folder / f"{word(name, kind)}.md"
             path.write_text(f"# Page\n\n{word(name, kind)} words. {said}\n", "utf-8")
-    with Library.open(folder) as library:
-        assert library.add().failed == ()
-        yield library
+    with Index.open(folder) as index:
+        assert index.add().failed == ()
+        yield index
 
 
 def run(
-    library: Library, mode: Any, script: Callable[[ChatRequest], str]
+    index: Index, mode: Any, script: Callable[[ChatRequest], str]
 ) -> tuple[list[Event], list[ChatRequest]]:
     requests: list[ChatRequest] = []
 
@@ -66,13 +66,13 @@ def run(
 
     engine = ScriptedEngine(answer)
     options = {"summary_every": 2} if mode == "resum" else {}
-    return list(Researcher(library, engine, mode=mode, **options).ask("What words?")), requests
+    return list(Researcher(index, engine, mode=mode, **options).ask("What words?")), requests
 
 
 @pytest.mark.parametrize("mode", ["react", "markov", "resum"])
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_page_changes_nothing(
-    name: str, mode: Any, pages: Library, search_turn: Search, monkeypatch: pytest.MonkeyPatch
+    name: str, mode: Any, pages: Index, search_turn: Search, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def connect(*_: Any) -> Any:
         sent.append(_)
@@ -113,7 +113,7 @@ def test_a_hostile_page_changes_nothing(
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_an_obedient_model_cannot_reach_an_address_of_a_page(
-    name: str, pages: Library, search_turn: Search, monkeypatch: pytest.MonkeyPatch
+    name: str, pages: Index, search_turn: Search, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def connect(*_: Any) -> Any:
         sent.append(_)
@@ -136,7 +136,7 @@ def test_an_obedient_model_cannot_reach_an_address_of_a_page(
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_an_observation_alone_is_no_action(name: str, pages: Library, search_turn: Search) -> None:
+def test_an_observation_alone_is_no_action(name: str, pages: Index, search_turn: Search) -> None:
     """What the model is shown, parsed as if the model had written it after its thought."""
 
     def model(request: ChatRequest) -> str:

@@ -21,7 +21,7 @@ from hanol.research import RunView, write_report
 from hanol.research._answer import answer_html
 from hanol.research._checked import Sentence
 from hanol.research._report import to_html, to_markdown
-from hanol.retrieval import Ledger, Library, Source, check_citations
+from hanol.retrieval import Index, Ledger, Source, check_citations
 from hanol.runs import (
     ModelAnswered,
     ReportUpdated,
@@ -94,8 +94,8 @@ def sample(web: str = "http://evil.example") -> list[Any]:
         settings={"seed": 0, "note": evil},
         system_prompt="You are a research assistant.\n<tools>{}</tools>" + evil,
         tools=["search", "PythonInterpreter"],
-        library=None,
-        library_version=None,
+        index=None,
+        index_version=None,
         versions={"hanol": "0.1.0"},
     )
     model(
@@ -269,32 +269,32 @@ def test_emphasis_across_two_sentences_keeps_its_elements_whole() -> None:
 
 
 @pytest.fixture
-def library(tmp_path: Path) -> Iterator[Library]:
+def index(tmp_path: Path) -> Iterator[Index]:
     folder = tmp_path / "notes"
     folder.mkdir()
     sentences = [f"Sentence {n} speaks of bridge number {n} in the town." for n in range(200)]
     (folder / "bridges.md").write_text("# Bridges\n\n" + " ".join(sentences), "utf-8")
-    with Library.open(folder) as library:
-        library.add()
-        yield library
+    with Index.open(folder) as index:
+        index.add()
+        yield index
 
 
-def cited_run(library: Library, folder: Path) -> tuple[Path, Source]:
+def cited_run(index: Index, folder: Path) -> tuple[Path, Source]:
     ledger = Ledger()
-    passage = next(p for p in library.search("bridge number 100", k=20) if "number 100" in p.text)
+    passage = next(p for p in index.search("bridge number 100", k=20) if "number 100" in p.text)
     source = ledger.cite_passage(passage)
     events = sample()
-    events[0] = events[0].model_copy(update={"library": str(library.folder)})
+    events[0] = events[0].model_copy(update={"index": str(index.folder)})
     events[2] = events[2].model_copy(update={"sources": [source]})
     return keep(events, folder), source
 
 
-def test_a_passage_stands_in_the_text_around_it(library: Library, tmp_path: Path) -> None:
-    folder, source = cited_run(library, tmp_path / "run")
+def test_a_passage_stands_in_the_text_around_it(index: Index, tmp_path: Path) -> None:
+    folder, source = cited_run(index, tmp_path / "run")
     page = html.document_fromstring(write_report(folder).read_text("utf-8"))
     passage = page.get_element_by_id("passage-1")
     before, after = (node.text for node in passage.find_class("around"))
-    whole = (library.folder / "bridges.md").read_text("utf-8")
+    whole = (index.folder / "bridges.md").read_text("utf-8")
     assert before + source.text + after in whole
     assert min(len(before), len(after)) > 300
 
@@ -312,16 +312,14 @@ def test_lines_of_a_pdf_flow_and_its_short_ones_stay() -> None:
     )
 
 
-def test_a_document_that_has_changed_shows_only_what_was_read(
-    library: Library, tmp_path: Path
-) -> None:
-    folder, source = cited_run(library, tmp_path / "run")
-    (library.folder / "bridges.md").write_text("Other text.", "utf-8")
-    library.add()
+def test_a_document_that_has_changed_shows_only_what_was_read(index: Index, tmp_path: Path) -> None:
+    folder, source = cited_run(index, tmp_path / "run")
+    (index.folder / "bridges.md").write_text("Other text.", "utf-8")
+    index.add()
     page = html.document_fromstring(write_report(folder).read_text("utf-8"))
     assert page.get_element_by_id("passage-1").find_class("around") == []
     assert source.text in page.get_element_by_id("source-1").text_content()
-    shutil.rmtree(library.folder)
+    shutil.rmtree(index.folder)
     assert write_report(folder).exists()
 
 

@@ -13,10 +13,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hanol.engines import ChatRequest, Completion, Message, ScriptedEngine
-from hanol.errors import EngineError, LibraryError, ResearchError
+from hanol.errors import EngineError, ResearchError, SearchIndexError
 from hanol.research import Researcher, transcript
 from hanol.research._react import OFFICIAL_ORDER
-from hanol.retrieval import Library
+from hanol.retrieval import Index
 from hanol.runs import (
     Budget,
     Event,
@@ -71,7 +71,7 @@ class Notes:
 def research(engine: Any, tools: Sequence[Any] = (), **options: Any) -> list[Event]:
     question = options.pop("question", "What is asked?")
     options = {"today": date(2025, 1, 2), "tools": tools, **options}
-    return list(Researcher(options.pop("library", None), engine, **options).ask(question))
+    return list(Researcher(options.pop("index", None), engine, **options).ask(question))
 
 
 def kinds(events: Sequence[Event]) -> list[str]:
@@ -90,11 +90,11 @@ def assert_alternate(messages: Sequence[Message]) -> None:
     assert roles[1:] == (["user", "assistant"] * len(roles))[: len(roles) - 1]
 
 
-def test_a_run_over_real_documents(cities: Library, search_turn: Search) -> None:
+def test_a_run_over_real_documents(cities: Index, search_turn: Search) -> None:
     script = Recorder(
         [search_turn("capital"), "<think>ok</think><answer>Seoul had 9,386,000 [1].</answer>"]
     )
-    events = research(script.engine, None, library=cities, question="How many people has Seoul?")
+    events = research(script.engine, None, index=cities, question="How many people has Seoul?")
     assert kinds(events) == [
         "run_started",
         "model_answered",
@@ -105,7 +105,7 @@ def test_a_run_over_real_documents(cities: Library, search_turn: Search) -> None
     assert [event.number for event in events] == list(range(5))
     started, _, result, _, ended = events
     assert isinstance(started, RunStarted)
-    assert started.library_version == cities.version
+    assert started.index_version == cities.version
     assert isinstance(result, ToolReturned)
     assert "9,386,000" in result.sources[0].text
     assert isinstance(ended, RunEnded)
@@ -126,9 +126,9 @@ def test_requests_have_the_official_sampling_and_stops(search_turn: Search) -> N
     assert "Current date: 2025-01-02" in first.messages[0].content
 
 
-def test_invented_citations_are_marked(cities: Library, search_turn: Search) -> None:
+def test_invented_citations_are_marked(cities: Index, search_turn: Search) -> None:
     engine = ScriptedEngine([search_turn("capital"), "<answer>Seoul has 12 dams [7].</answer>"])
-    citations = end_of(research(engine, None, library=cities)).citations
+    citations = end_of(research(engine, None, index=cities)).citations
     assert citations is not None
     assert citations["counts"]["supported"] == 0
     assert citations["invented"]
@@ -144,10 +144,10 @@ def test_files_are_announced_as_in_the_released_data() -> None:
 # The faults of the official loop, by their number in the list of what must not come back.
 
 
-def test_fault_1_python_in_a_query_is_a_search(cities: Library, search_turn: Search) -> None:
+def test_fault_1_python_in_a_query_is_a_search(cities: Index, search_turn: Search) -> None:
     engine = ScriptedEngine([search_turn("Monty Python"), "<answer>1969 [1]</answer>"])
     (result,) = [
-        event for event in research(engine, None, library=cities) if isinstance(event, ToolReturned)
+        event for event in research(engine, None, index=cities) if isinstance(event, ToolReturned)
     ]
     assert result.name == "search"
     assert not result.failed
@@ -394,7 +394,7 @@ def test_a_failed_call_may_be_repeated(search_turn: Search) -> None:
         async def run(self, arguments: Mapping[str, Any], context: ToolContext) -> Observation:
             await super().run(arguments, context)
             if len(self.calls) == 1:
-                raise LibraryError("the index is locked")
+                raise SearchIndexError("the index is locked")
             return Observation("fine")
 
     flaky = Flaky()
@@ -525,10 +525,10 @@ def test_a_window_smaller_than_the_prompt_is_an_error_before_any_call(tmp_path: 
     assert not RunFolder(tmp_path).exists
 
 
-def test_an_unknown_mode_and_a_missing_library_are_errors() -> None:
+def test_an_unknown_mode_and_a_missing_index_are_errors() -> None:
     with pytest.raises(ResearchError, match="No mode is named 'loop'"):
         Researcher(None, ScriptedEngine([]), tools=[], mode="loop")  # type: ignore[arg-type]
-    with pytest.raises(ResearchError, match="Without a library"):
+    with pytest.raises(ResearchError, match="Without an index"):
         Researcher(None, ScriptedEngine([]))
 
 

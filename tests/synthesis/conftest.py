@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hanol.engines import ChatRequest, ScriptedEngine
-from hanol.retrieval import Library
+from hanol.retrieval import Index
 from hanol.synthesis import Replies
 
 PAGES = {
@@ -45,15 +45,15 @@ def wiki_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         file = folder / name
         file.parent.mkdir(exist_ok=True)
         file.write_text(text, "utf-8")
-    with Library.open(folder) as library:
-        library.add(isolated=False)
+    with Index.open(folder) as index:
+        index.add(isolated=False)
     return folder
 
 
 @pytest.fixture
-def wiki(wiki_folder: Path) -> Iterator[Library]:
-    with Library.open(wiki_folder) as library:
-        yield library
+def wiki(wiki_folder: Path) -> Iterator[Index]:
+    with Index.open(wiki_folder) as index:
+        yield index
 
 
 class Counting(ScriptedEngine):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from hanol.agent_training._environment import WorldEnvironment
 from hanol.errors import ConfigError, DataError
-from hanol.retrieval import Library
+from hanol.retrieval import Index
 from hanol.runs import read_tasks
 from hanol.synthesis import (
     Edge,
@@ -42,8 +42,8 @@ Make = Callable[..., Any]
 Made = tuple[list[SynthQuestion], QuestionReport]
 
 
-def made(graph: KnowledgeGraph, library: Library, number: int, **options: Any) -> Made:
-    return asyncio.run(asynthesize_questions(graph, library, number, **options))
+def made(graph: KnowledgeGraph, index: Index, number: int, **options: Any) -> Made:
+    return asyncio.run(asynthesize_questions(graph, index, number, **options))
 
 
 def brute_force(triples: tuple[tuple[str, str, str], ...], graph: KnowledgeGraph) -> set[str]:
@@ -67,7 +67,7 @@ def brute_force(triples: tuple[tuple[str, str, str], ...], graph: KnowledgeGraph
 @pytest.mark.parametrize("sets", [False, True])
 @pytest.mark.parametrize("hops", [1, 2])
 def test_questions_of_a_folder_are_unique_by_brute_force(
-    wiki: Library, sets: bool, hops: int
+    wiki: Index, sets: bool, hops: int
 ) -> None:
     graph = folder_graph(wiki)
     questions, report = made(graph, wiki, 6, hops=(hops,), sets=sets)
@@ -85,7 +85,7 @@ def test_questions_of_a_folder_are_unique_by_brute_force(
         assert question.facts
 
 
-def test_the_same_seed_gives_the_same_questions(wiki: Library) -> None:
+def test_the_same_seed_gives_the_same_questions(wiki: Index) -> None:
     graph = folder_graph(wiki)
     first, again, other = (made(graph, wiki, 5, seed=seed)[0] for seed in (1, 1, 2))
     assert first == again != other
@@ -97,10 +97,10 @@ def test_questions_of_a_world_are_the_worlds_and_stand_every_filter(
 ) -> None:
     world = Encyclopedia(4, num_entities=300)
     with WorldEnvironment(world, tmp_path / "pages") as environment:
-        library = environment.library
-        assert library is not None
-        graph = world_graph(world, library)
-        questions, report = made(graph, library, 12, world=world, hops=(1, 2, 3), level=level)
+        index = environment.index
+        assert index is not None
+        graph = world_graph(world, index)
+        questions, report = made(graph, index, 12, world=world, hops=(1, 2, 3), level=level)
         assert report.kept == 12
         assert report.drawn == 12 + sum(report.dropped.values())
         addresses = {page.title: graph.pages[page.title] for page in world.pages}
@@ -110,7 +110,7 @@ def test_questions_of_a_world_are_the_worlds_and_stand_every_filter(
             assert world.is_right(known, " and ".join(question.answers))
             assert question.level == level
             if level:
-                hits = library.search(question.question, 10, mode="bm25")
+                hits = index.search(question.question, 10, mode="bm25")
                 [answer] = question.answers
                 assert addresses.get(answer) not in [hit.address for hit in hits]
 
@@ -130,9 +130,9 @@ def test_level_two_tells_spans_and_three_clauses(tmp_path: Path) -> None:
         edges.append(Edge(name, "is led by", f"Coach {number}", f"doc://{number}", ""))
     graph = KnowledgeGraph(edges, {})
     (tmp_path / "a.md").write_text("# Other\n\nNothing of the kind.\n")
-    with Library.open(tmp_path) as library:
-        library.add(isolated=False)
-        questions, _ = made(graph, library, 5, hops=(1,), level=2)
+    with Index.open(tmp_path) as index:
+        index.add(isolated=False)
+        questions, _ = made(graph, index, 5, hops=(1,), level=2)
     for question in questions:
         clauses = [t for t in question.formalization if "C@" in t[0] + t[2]]
         assert len(clauses) == 3
@@ -225,10 +225,10 @@ def test_questions_about_a_written_world_are_right_by_the_worlds_own_facts(
         for relation in RELATIONS
         for sentence in relation.sentences
     }
-    with Library.open(tmp_path / "pages") as library:
-        library.add(isolated=False)
-        graph = folder_graph(library)
-        questions, report = made(graph, library, 40, hops=(1, 2))
+    with Index.open(tmp_path / "pages") as index:
+        index.add(isolated=False)
+        graph = folder_graph(index)
+        questions, report = made(graph, index, 40, hops=(1, 2))
     generic = [edge.triple for edge in graph.edges if edge.relation not in name]
     right = 0
     for question in questions:
@@ -247,17 +247,17 @@ def test_one_hop_from_a_named_start_is_no_shortcut() -> None:
 def test_a_question_that_one_search_answers_is_seen(tmp_path: Path) -> None:
     (tmp_path / "owl.md").write_text("# Grey Owl\n\nGrey Owl eats the mice of Low Gate.\n")
     (tmp_path / "fog.md").write_text("# Thick Fog\n\nNothing to see.\n")
-    with Library.open(tmp_path) as library:
-        library.add(isolated=False)
-        pages = {info.title: info.address for info in library.documents()}
+    with Index.open(tmp_path) as index:
+        index.add(isolated=False)
+        pages = {info.title: info.address for info in index.documents()}
         graph = KnowledgeGraph([], pages)
         text = "Who eats the mice of Low Gate?"
         found = Draft(text, frozenset({"Grey Owl"}), (), 1, 1, (), "doc://x", (), ())
         hidden = Draft(text, frozenset({"Thick Fog"}), (), 1, 1, (), pages["Grey Owl"], (), ())
         stated = Draft(text, frozenset({"Thick Fog"}), (), 2, 1, (), pages["Grey Owl"], (), ())
-        assert is_searchable(found, graph, library)
-        assert not is_searchable(hidden, graph, library)
-        assert is_searchable(stated, graph, library)
+        assert is_searchable(found, graph, index)
+        assert not is_searchable(hidden, graph, index)
+        assert is_searchable(stated, graph, index)
 
 
 @given(st.permutations(["V@1", "V@2", "V@S", "V@9"]), st.randoms(use_true_random=False))
@@ -274,7 +274,7 @@ def test_shape_is_blind_to_variables_and_order_only(names: list[str], rng: Any) 
     assert four not in {end for triple in triples for end in triple}
 
 
-def test_what_a_model_knows_by_heart_is_dropped_and_counted(wiki: Library, model: Make) -> None:
+def test_what_a_model_knows_by_heart_is_dropped_and_counted(wiki: Index, model: Make) -> None:
     graph = folder_graph(wiki)
     plain, _ = made(graph, wiki, 6, hops=(1,))
     known = plain[0]
@@ -288,7 +288,7 @@ def test_what_a_model_knows_by_heart_is_dropped_and_counted(wiki: Library, model
     assert len(engine.asked) == 7
 
 
-def test_a_models_wording_is_taken_only_if_it_asks_the_same(wiki: Library, model: Make) -> None:
+def test_a_models_wording_is_taken_only_if_it_asks_the_same(wiki: Index, model: Make) -> None:
     graph = folder_graph(wiki)
     plain, _ = made(graph, wiki, 3, hops=(1,), seed=3)
     wordings = {
@@ -342,7 +342,7 @@ def test_a_set_with_answers_that_are_not_unique_is_refused() -> None:
         check_questions([good, twice])
 
 
-def test_too_little_to_ask_about(wiki: Library) -> None:
+def test_too_little_to_ask_about(wiki: Index) -> None:
     graph = folder_graph(wiki)
     with pytest.raises(DataError, match=r"No question was found.*Use fewer hops"):
         made(graph, wiki, 3, hops=(5,), level=2)
@@ -355,9 +355,7 @@ def test_too_little_to_ask_about(wiki: Library) -> None:
         made(graph, wiki, 0)
 
 
-def test_files_are_read_by_batches_and_by_the_official_reader(
-    wiki: Library, tmp_path: Path
-) -> None:
+def test_files_are_read_by_batches_and_by_the_official_reader(wiki: Index, tmp_path: Path) -> None:
     questions, _ = made(folder_graph(wiki), wiki, 8, hops=(1, 2), sets=True)
     path = tmp_path / "questions.jsonl"
     write_questions(path, questions)

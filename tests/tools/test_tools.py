@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from hanol.engines import ChatRequest, Completion, Message
-from hanol.errors import LibraryError
+from hanol.errors import SearchIndexError
 from hanol.research._prompts import system_prompt
-from hanol.retrieval import Ledger, Library
+from hanol.retrieval import Index, Ledger
 from hanol.tools._parse_file import ParseFile
 from hanol.tools._schemas import DEFAULT_TOOLS
 from hanol.tools._show import SEPARATOR
@@ -41,7 +41,7 @@ CHAPTERS = "\n\n".join(
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Library]:
+def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
     folder = tmp_path_factory.mktemp("docs")
     (folder / "bridge.md").write_text(BRIDGE, "utf-8")
     (folder / "seoul.md").write_text(SEOUL, "utf-8")
@@ -49,34 +49,34 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Library]:
     (folder / "long.txt").write_text(CHAPTERS, "utf-8")
     (folder / "python docs.md").write_text("# Monty Python\n\nA comedy troupe.\n", "utf-8")
     (folder / "prices.csv").write_text("item,price\npear,3\nplum,5\n", "utf-8")
-    with Library.open(folder) as library:
-        library.add()
-        yield library
+    with Index.open(folder) as index:
+        index.add()
+        yield index
 
 
 @pytest.fixture
-def context(library: Library) -> ToolContext:
-    return ToolContext(ledger=Ledger(), library=library)
+def context(index: Index) -> ToolContext:
+    return ToolContext(ledger=Ledger(), index=index)
 
 
 def run(tool: Tool, context: ToolContext, **arguments: Any) -> Observation:
     return asyncio.run(tool.run(arguments, context))
 
 
-def address_of(library: Library, document: str) -> str:
-    return next(info.address for info in library.documents() if info.document == document)
+def address_of(index: Index, document: str) -> str:
+    return next(info.address for info in index.documents() if info.document == document)
 
 
-def test_local_tools_have_the_official_names_and_schemas(library: Library) -> None:
-    tools = {tool.name: tool for tool in local_tools(library)}
+def test_local_tools_have_the_official_names_and_schemas(index: Index) -> None:
+    tools = {tool.name: tool for tool in local_tools(index)}
     official = {tool.name: tool for tool in DEFAULT_TOOLS if tool.name != "PythonInterpreter"}
     assert tools.keys() == official.keys()
     for name, tool in tools.items():
         assert tool.parameters == official[name].parameters
 
 
-def test_empty_library_is_refused_before_a_run(tmp_path: Path) -> None:
-    with Library.open(tmp_path) as empty, pytest.raises(LibraryError, match="hanol index"):
+def test_empty_index_is_refused_before_a_run(tmp_path: Path) -> None:
+    with Index.open(tmp_path) as empty, pytest.raises(SearchIndexError, match="hanol index"):
         local_tools(empty)
 
 
@@ -112,11 +112,11 @@ def test_several_queries_are_joined_as_officially(context: ToolContext) -> None:
 def test_queries_run_at_once(context: ToolContext, monkeypatch: pytest.MonkeyPatch) -> None:
     meeting = threading.Barrier(3)
 
-    def search(self: Library, query: str, k: int = 10) -> list[Any]:
+    def search(self: Index, query: str, k: int = 10) -> list[Any]:
         meeting.wait(20)  # breaks unless three are inside at the same time
         return []
 
-    monkeypatch.setattr(Library, "search", search)
+    monkeypatch.setattr(Index, "search", search)
     assert not run(Search(), context, query=["a", "b", "c"]).failed
 
 
@@ -165,8 +165,8 @@ def test_page_text_cannot_change_the_turns(context: ToolContext) -> None:
 
 
 def address_of_context(context: ToolContext, document: str) -> str:
-    assert context.library is not None
-    return address_of(context.library, document)
+    assert context.index is not None
+    return address_of(context.index, document)
 
 
 # --- google_scholar
@@ -176,7 +176,7 @@ def test_scholar_offline_lists_documents_and_says_so(context: ToolContext) -> No
     found = run(Scholar(), context, query=["monty python"])
     assert "not of Google Scholar" in found.text
     assert found.text.count("1. [Monty Python]") == 1
-    assert context.library is not None
+    assert context.index is not None
     long = run(Scholar(), context, query=["sentence topic7"])
     assert len([s for s in long.sources if "long.txt" in s.address]) == 1  # once a document
 
@@ -184,8 +184,8 @@ def test_scholar_offline_lists_documents_and_says_so(context: ToolContext) -> No
 # --- visit
 
 
-def test_visit_shows_the_passages_of_the_goal(library: Library, context: ToolContext) -> None:
-    address = address_of(library, "long.txt")
+def test_visit_shows_the_passages_of_the_goal(index: Index, context: ToolContext) -> None:
+    address = address_of(index, "long.txt")
     found = run(Visit(budget=1_500), context, url=[address], goal="What does topic13 tell?")
     assert "topic13" in found.text
     assert "topic2." not in found.text
@@ -194,29 +194,29 @@ def test_visit_shows_the_passages_of_the_goal(library: Library, context: ToolCon
     assert len(found.text.encode()) / 3 < 2_000
 
 
-def test_visit_shows_neighbours_in_order(library: Library, context: ToolContext) -> None:
-    found = run(Visit(), context, url=[address_of(library, "long.txt")], goal="topic13")
+def test_visit_shows_neighbours_in_order(index: Index, context: ToolContext) -> None:
+    found = run(Visit(), context, url=[address_of(index, "long.txt")], goal="topic13")
     starts = [source.start or 0 for source in found.sources]
     assert starts == sorted(starts)
     assert any("topic12" in s.text or "topic14" in s.text for s in found.sources)
 
 
-def test_overlap_of_passages_is_shown_once(library: Library, context: ToolContext) -> None:
-    address = address_of(library, "long.txt")
+def test_overlap_of_passages_is_shown_once(index: Index, context: ToolContext) -> None:
+    address = address_of(index, "long.txt")
     found = run(Visit(budget=100_000), context, url=[address], goal="topic1")
     assert found.text.count("Sentence 30 of part 10 tells") == 1
     assert "not shown" not in found.text
 
 
-def test_visit_without_match_shows_the_beginning(library: Library, context: ToolContext) -> None:
-    address = address_of(library, "long.txt")
+def test_visit_without_match_shows_the_beginning(index: Index, context: ToolContext) -> None:
+    address = address_of(index, "long.txt")
     found = run(Visit(budget=600), context, url=[address], goal="zebras")
     assert "Chapter 1." in found.text
     assert "No passage shares a word" in found.text
 
 
-def test_visit_takes_one_address_or_several(library: Library, context: ToolContext) -> None:
-    one, two = address_of(library, "bridge.md"), address_of(library, "seoul.md")
+def test_visit_takes_one_address_or_several(index: Index, context: ToolContext) -> None:
+    one, two = address_of(index, "bridge.md"), address_of(index, "seoul.md")
     assert "1932" in run(Visit(), context, url=one, goal="opened").text
     both = run(Visit(), context, url=[one, two, "doc://00000000/none.md"], goal="인구")
     assert len(both.text.split(SEPARATOR)) == 3
@@ -270,10 +270,10 @@ def extraction(*evidence: str, summary: str = "It opened in 1932.") -> str:
     return json.dumps({"rational": "r", "evidence": list(evidence), "summary": summary})
 
 
-def test_reading_model_gives_evidence_and_summary(library: Library) -> None:
+def test_reading_model_gives_evidence_and_summary(index: Index) -> None:
     engine = Reader("<think>hm</think>```json\n" + extraction("opened on 19  March\n1932") + "```")
-    context = ToolContext(ledger=Ledger(), library=library, engine=engine)
-    found = run(Visit(), context, url=[address_of(library, "bridge.md")], goal="opening")
+    context = ToolContext(ledger=Ledger(), index=index, engine=engine)
+    found = run(Visit(), context, url=[address_of(index, "bridge.md")], goal="opening")
     (source,) = found.sources
     assert source.text == "opened on 19 March 1932"  # as it stands in the page
     assert f"[{source.number}] {source.text}" in found.text
@@ -284,30 +284,30 @@ def test_reading_model_gives_evidence_and_summary(library: Library) -> None:
     assert "opening" in engine.prompts[0]
 
 
-def test_invented_evidence_is_not_shown(library: Library) -> None:
+def test_invented_evidence_is_not_shown(index: Index) -> None:
     engine = Reader(extraction("The bridge opened on 20 March 1932.", summary="On the 20th."))
-    context = ToolContext(ledger=Ledger(), library=library, engine=engine)
-    found = run(Visit(), context, url=[address_of(library, "bridge.md")], goal="opened")
+    context = ToolContext(ledger=Ledger(), index=index, engine=engine)
+    found = run(Visit(), context, url=[address_of(index, "bridge.md")], goal="opened")
     assert "20 March" not in found.text
     assert "On the 20th" not in found.text
     assert "19 March 1932" in found.text  # the passage itself instead
 
 
-def test_of_mixed_evidence_the_true_lines_are_kept(library: Library) -> None:
+def test_of_mixed_evidence_the_true_lines_are_kept(index: Index) -> None:
     true = "The bridge opened on 19 March 1932 after eight years"
     engine = Reader(extraction(f"{true}\nand cost 6 million pounds in all, they say"))
-    context = ToolContext(ledger=Ledger(), library=library, engine=engine)
-    found = run(Visit(), context, url=[address_of(library, "bridge.md")], goal="opened")
+    context = ToolContext(ledger=Ledger(), index=index, engine=engine)
+    found = run(Visit(), context, url=[address_of(index, "bridge.md")], goal="opened")
     assert [source.text for source in found.sources] == [true]
     assert "million" not in found.text
 
 
-def test_empty_extraction_is_tried_again_on_less(library: Library) -> None:
+def test_empty_extraction_is_tried_again_on_less(index: Index) -> None:
     """A model that says nothing, or JSON without the keys, once crashed the official tool."""
     good = extraction("Sentence 0 of part 1 tells of topic1.")
     engine = Reader("", "{}", '{"evidence": null, "summary": "s"}', "no JSON", good)
-    context = ToolContext(ledger=Ledger(), library=library, engine=engine)
-    found = run(Visit(), context, url=[address_of(library, "long.txt")], goal="topic1")
+    context = ToolContext(ledger=Ledger(), index=index, engine=engine)
+    found = run(Visit(), context, url=[address_of(index, "long.txt")], goal="topic1")
     assert [source.text for source in found.sources] == ["Sentence 0 of part 1 tells of topic1."]
     sizes = [len(prompt) for prompt in engine.prompts]
     assert sizes[1] < 0.75 * sizes[0]
@@ -316,24 +316,24 @@ def test_empty_extraction_is_tried_again_on_less(library: Library) -> None:
     assert len(sizes) == 5
 
 
-def test_extraction_that_never_comes_leaves_the_passages(library: Library) -> None:
-    context = ToolContext(ledger=Ledger(), library=library, engine=Reader(*[""] * 5))
-    found = run(Visit(), context, url=[address_of(library, "bridge.md")], goal="opened")
+def test_extraction_that_never_comes_leaves_the_passages(index: Index) -> None:
+    context = ToolContext(ledger=Ledger(), index=index, engine=Reader(*[""] * 5))
+    found = run(Visit(), context, url=[address_of(index, "bridge.md")], goal="opened")
     assert "19 March 1932" in found.text
     assert not found.failed
 
 
-def test_page_is_cut_to_the_window_of_the_reader(library: Library) -> None:
+def test_page_is_cut_to_the_window_of_the_reader(index: Index) -> None:
     engine = Reader(extraction("Sentence 0 of part 1 tells of topic1."), window=3_000)
-    context = ToolContext(ledger=Ledger(), library=library, engine=engine)
-    run(Visit(), context, url=[address_of(library, "long.txt")], goal="topic1")
+    context = ToolContext(ledger=Ledger(), index=index, engine=engine)
+    run(Visit(), context, url=[address_of(index, "long.txt")], goal="topic1")
     assert len(engine.prompts[0].encode()) / 3 < 1_600
 
 
-def test_reader_is_shown_no_tags(library: Library) -> None:
+def test_reader_is_shown_no_tags(index: Index) -> None:
     engine = Reader(extraction("The harvest was 7 tonnes."))
-    context = ToolContext(ledger=Ledger(), library=library, engine=engine)
-    run(Visit(), context, url=[address_of(library, "evil.md")], goal="harvest")
+    context = ToolContext(ledger=Ledger(), index=index, engine=engine)
+    run(Visit(), context, url=[address_of(index, "evil.md")], goal="harvest")
     assert "<answer>" not in engine.prompts[0]
     assert "<tool_call>" not in engine.prompts[0]
 
@@ -364,8 +364,8 @@ def test_long_file_is_cut_with_a_note(context: ToolContext) -> None:
     assert "Chapter 1." in found.text
 
 
-def test_changed_file_is_read_again(context: ToolContext, library: Library) -> None:
-    path = library.folder / "changing.txt"
+def test_changed_file_is_read_again(context: ToolContext, index: Index) -> None:
+    path = index.folder / "changing.txt"
     tool = ParseFile()
     path.write_text("The value is 1.", "utf-8")
     assert "value is 1" in run(tool, context, files=["changing.txt"]).text
@@ -383,16 +383,16 @@ def zipped(folder: Path, name: str, members: dict[str, bytes]) -> str:
 
 
 @pytest.fixture
-def outside(library: Library, tmp_path: Path) -> Iterator[Path]:
+def outside(index: Index, tmp_path: Path) -> Iterator[Path]:
     """A secret beside the folder, and links to it."""
     secret = tmp_path / "secret.txt"
     secret.write_text("the secret is 1234", "utf-8")
-    (library.folder / "link.txt").symlink_to(secret)
-    (library.folder / "up").symlink_to(tmp_path)
-    os.mkfifo(library.folder / "pipe.txt")
+    (index.folder / "link.txt").symlink_to(secret)
+    (index.folder / "up").symlink_to(tmp_path)
+    os.mkfifo(index.folder / "pipe.txt")
     yield secret
     for name in ("link.txt", "up", "pipe.txt"):
-        (library.folder / name).unlink()
+        (index.folder / name).unlink()
 
 
 @pytest.mark.parametrize(
@@ -414,61 +414,61 @@ def test_files_outside_of_the_folder_stay_closed(
     assert len(context.ledger) == 0
 
 
-def test_archive_is_read_member_by_member(context: ToolContext, library: Library) -> None:
+def test_archive_is_read_member_by_member(context: ToolContext, index: Index) -> None:
     inner = io.BytesIO()
     with zipfile.ZipFile(inner, "w") as archive:
         archive.writestr("x.txt", "nested")
     members = {"a.txt": b"Alpha is 1.", "sub/b.md": b"# B\n\nBeta is 2.", "c.bin": b"\x00\x01",
                "d.zip": inner.getvalue()}  # fmt: skip
-    name = zipped(library.folder, "good.zip", members)
+    name = zipped(index.folder, "good.zip", members)
     found = run(ParseFile(), context, files=[name])
     assert "Alpha is 1." in found.text
     assert "Beta is 2." in found.text
     assert "c.bin could not be read" in found.text
     assert "d.zip could not be read" in found.text
     assert not found.failed
-    (library.folder / name).unlink()
+    (index.folder / name).unlink()
 
 
 @pytest.mark.parametrize("member", ["../x.txt", "a/../../x.txt", "/etc/x.txt", "..\\x.txt", "C:x"])
 def test_archive_that_leads_outside_is_refused(
-    context: ToolContext, library: Library, member: str
+    context: ToolContext, index: Index, member: str
 ) -> None:
-    name = zipped(library.folder, "slip.zip", {"good.txt": b"fine", member: b"evil"})
+    name = zipped(index.folder, "slip.zip", {"good.txt": b"fine", member: b"evil"})
     found = run(ParseFile(), context, files=[name])
     assert found.failed
     assert "outside of itself" in found.text
-    (library.folder / name).unlink()
+    (index.folder / name).unlink()
 
 
-def test_bombs_are_refused_before_unpacking(context: ToolContext, library: Library) -> None:
-    name = zipped(library.folder, "bomb.zip", {"zeros.txt": b"\0" * 50_000_000})
+def test_bombs_are_refused_before_unpacking(context: ToolContext, index: Index) -> None:
+    name = zipped(index.folder, "bomb.zip", {"zeros.txt": b"\0" * 50_000_000})
     found = run(ParseFile(), context, files=[name])
     assert found.failed
     assert "unpacks to 50,000,000 bytes" in found.text
     # One that claims 10 GB: the claim alone is enough.
-    data = bytearray((library.folder / name).read_bytes())
+    data = bytearray((index.folder / name).read_bytes())
     directory = data.rindex(b"PK\x01\x02")
     data[directory + 24 : directory + 28] = (4_294_967_000).to_bytes(4, "little")
-    (library.folder / name).write_bytes(data)
+    (index.folder / name).write_bytes(data)
     assert "4,294,967,000" in run(ParseFile(), context, files=[name]).text
     # One that claims less than it holds gives no more than it claims.
     data[directory + 24 : directory + 28] = (1_000).to_bytes(4, "little")
-    (library.folder / name).write_bytes(data)
+    (index.folder / name).write_bytes(data)
     assert run(ParseFile(), context, files=[name]).failed
-    (library.folder / name).unlink()
+    (index.folder / name).unlink()
 
 
-def test_office_file_that_is_a_bomb_is_refused(context: ToolContext, library: Library) -> None:
-    name = zipped(library.folder, "bomb.docx", {"word/document.xml": b" " * 50_000_000})
+def test_office_file_that_is_a_bomb_is_refused(context: ToolContext, index: Index) -> None:
+    name = zipped(index.folder, "bomb.docx", {"word/document.xml": b" " * 50_000_000})
     found = run(ParseFile(), context, files=[name])
     assert found.failed
     assert "unpacks to" in found.text
-    (library.folder / name).unlink()
+    (index.folder / name).unlink()
 
 
-def test_prompt_can_be_made_from_the_tools(library: Library) -> None:
+def test_prompt_can_be_made_from_the_tools(index: Index) -> None:
     from datetime import date
 
-    prompt = system_prompt(local_tools(library), date(2026, 1, 2))
+    prompt = system_prompt(local_tools(index), date(2026, 1, 2))
     assert '"parse_file"' in prompt

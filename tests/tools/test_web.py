@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from hanol.errors import AddressError, ResearchError
-from hanol.retrieval import Ledger, Library
+from hanol.retrieval import Index, Ledger
 from hanol.tools._parse_file import ParseFile
 from hanol.tools._tool import Observation, Tool, ToolContext
 from hanol.tools._toolbox import web_tools
@@ -113,9 +113,9 @@ def run(tool: Tool, context: ToolContext, **arguments: Any) -> Observation:
 @pytest.fixture
 def private(tmp_path: Path) -> Iterator[ToolContext]:
     (tmp_path / "secret.md").write_text(f"# Plans\n\n{SECRET}\n", "utf-8")
-    with Library.open(tmp_path) as library:
-        library.add()
-        yield ToolContext(ledger=Ledger(), library=library)
+    with Index.open(tmp_path) as index:
+        index.add()
+        yield ToolContext(ledger=Ledger(), index=index)
 
 
 # --- providers
@@ -263,8 +263,8 @@ def test_hits_in_private_places_are_dropped() -> None:
 
 def test_private_documents_and_web_need_consent(private: ToolContext) -> None:
     with pytest.raises(ResearchError, match="consent=True"):
-        web_tools(Provider(), private.library)
-    names = {tool.name for tool in web_tools(Provider(), private.library, policy=WebPolicy(True))}
+        web_tools(Provider(), private.index)
+    names = {tool.name for tool in web_tools(Provider(), private.index, policy=WebPolicy(True))}
     assert names == {"search", "visit", "google_scholar", "parse_file"}
     assert web_tools([Provider(), Provider()])  # nothing private, nothing to ask
     with pytest.raises(ResearchError, match="provider"):
@@ -307,7 +307,7 @@ def test_copied_query_reaches_no_provider(private: ToolContext) -> None:
     provider = Provider(HIT)
     tools = {
         tool.name: tool
-        for tool in web_tools(provider, private.library, policy=WebPolicy(consent=True))
+        for tool in web_tools(provider, private.index, policy=WebPolicy(consent=True))
     }
     assert SECRET[:40] in run(tools["search"], private, query=["merger"]).text
     asked = len(provider.asked)

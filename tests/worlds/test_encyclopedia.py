@@ -420,15 +420,15 @@ def test_pages_are_written_and_found_by_name(tmp_path: Path, setting: str) -> No
     world = Encyclopedia(12, 100, setting=setting)  # type: ignore[arg-type]
     files = world.write(tmp_path / "pages")
     assert [file.read_text("utf-8") for file in files] == [page.markdown for page in world.pages]
-    with retrieval.Library.open(tmp_path / "pages") as library:
-        library.add()
-        titles = {info.document: info.title for info in library.documents()}
+    with retrieval.Index.open(tmp_path / "pages") as index:
+        index.add()
+        titles = {info.document: info.title for info in index.documents()}
         assert titles == {page.file_name: page.title for page in world.pages}
         for page in world.pages[::5]:
-            found = [hit.document for hit in library.search(page.title, 5, mode="bm25")]
+            found = [hit.document for hit in index.search(page.title, 5, mode="bm25")]
             assert page.file_name in found
         for question in world.questions(10, seed=2):
-            found = [hit.document for hit in library.search(question.entities[0], 5)]
+            found = [hit.document for hit in index.search(question.entities[0], 5)]
             assert world.page(question.path[0]).file_name in found
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from hanol.agent_training._trajectories import Attempt, IsRight, chat_row
 from hanol.engines import Message
 from hanol.research import Segment, segments
-from hanol.retrieval import Library
+from hanol.retrieval import Index
 from hanol.runs import ModelAnswered, ToolReturned
 from hanol.scoring import normalise
 from hanol.synthesis import Replies, SynthQuestion, span_of
@@ -112,7 +112,7 @@ def reasoning_rows(attempts: Sequence[Attempt]) -> list[Row]:
 
 async def areason(
     questions: Sequence[SynthQuestion],
-    library: Library,
+    index: Index,
     model: Replies,
     *,
     is_right: IsRight | None = None,
@@ -121,8 +121,8 @@ async def areason(
     """Ask a model to derive the answers from the documents that hold them, in up to two passes.
 
     Args:
-        questions: Those without sources in the library are left out.
-        library: The documents.
+        questions: Those without sources in the index are left out.
+        index: The documents.
         model: Writes the chains.
         is_right: What counts; None compares with the answer, or with the set of answers.
         seed: Of the sampling.
@@ -138,7 +138,7 @@ async def areason(
     ]
     rows: list[Row] = []
     for number in range(_PASSES):
-        passages = {question.id: _gold(question, library) for question in waiting}
+        passages = {question.id: _gold(question, index) for question in waiting}
         prompts = [
             _REASON.format(prompt=_prompt(question, passages[question.id])) for question in waiting
         ]
@@ -229,13 +229,13 @@ def _with_choice(text: str, listed: Sequence[str], action: str) -> str:
     return f"{choice} {text}" if "</think>" in text else f"<think>\n{choice}\n</think>\n{text}"
 
 
-def _gold(question: SynthQuestion, library: Library) -> list[str]:
+def _gold(question: SynthQuestion, index: Index) -> list[str]:
     """The documents that answer a question, numbered, in an order that tells nothing."""
     addresses = list(question.sources)
     Random(f"passages {question.id}").shuffle(addresses)  # noqa: S311
     texts = []
     for number, address in enumerate(addresses, start=1):
-        text = "\n".join(passage.text for passage in library.read(address))
+        text = "\n".join(passage.text for passage in index.read(address))
         texts.append(f"[{number}] {escape_observation(text[:_PASSAGE].strip())}")
     return texts
 

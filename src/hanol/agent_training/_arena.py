@@ -16,7 +16,7 @@ from hanol.agent_training._stages import Evaluate, Facts, Outcomes, StageRun
 from hanol.engines import CheckpointEngine, Engine, open_engine
 from hanol.errors import DataError, TrainingError
 from hanol.research import Sampling
-from hanol.retrieval import Library
+from hanol.retrieval import Index
 from hanol.rl import Rollout
 from hanol.runs import Budget, Mode, Task, read_tasks
 from hanol.scoring import exact_match, set_match
@@ -40,9 +40,9 @@ def attempts_of(
     section = run.recipe.world
     with ExitStack() as stack:
         if section is None:
-            library, tasks = stack.enter_context(_documents(run.recipe))
+            index, tasks = stack.enter_context(_documents(run.recipe))
             asked = [task for task in tasks if not _is_held_out(task)][: stage.pool]
-            yield ResearchEnvironment(library, _reward, **options), asked
+            yield ResearchEnvironment(index, _reward, **options), asked
             return
         # After the worlds that the expert shows: no question was seen with its answer.
         world = Encyclopedia(
@@ -165,9 +165,9 @@ def _held_out(
     options = _limits(section.model_calls, section.max_length, 0.0, section.turn_tokens)
     with ExitStack() as stack:
         if learned is None:
-            library, tasks = stack.enter_context(_documents(recipe))
+            index, tasks = stack.enter_context(_documents(recipe))
             held_out = [task for task in tasks if _is_held_out(task)][:count]
-            yield ResearchEnvironment(library, _reward, **options), {"all": held_out}
+            yield ResearchEnvironment(index, _reward, **options), {"all": held_out}
             return
         world = Encyclopedia(
             section.seed,
@@ -205,12 +205,12 @@ def _limits(
     }
 
 
-def _tools(library: Library) -> Sequence[Tool]:
-    return compact_tools(library, shuffle=0)
+def _tools(index: Index) -> Sequence[Tool]:
+    return compact_tools(index, shuffle=0)
 
 
 @contextmanager
-def _documents(recipe: ResearcherRecipe) -> Iterator[tuple[Library, list[Task]]]:
+def _documents(recipe: ResearcherRecipe) -> Iterator[tuple[Index, list[Task]]]:
     section = recipe.documents
     assert section is not None
     tasks = read_tasks(section.questions)
@@ -219,9 +219,9 @@ def _documents(recipe: ResearcherRecipe) -> Iterator[tuple[Library, list[Task]]]
             f"{str(section.questions)!r}: the question {unknown[0]!r} has no `answer`, so attempts "
             "at it cannot be judged."
         )
-    with Library.open(section.folder) as library:
-        library.add()
-        yield library, tasks
+    with Index.open(section.folder) as index:
+        index.add()
+        yield index, tasks
 
 
 def _is_held_out(task: Task) -> bool:

@@ -35,7 +35,7 @@ from hanol.research import (
     run_events,
     start_fields,
 )
-from hanol.retrieval import Library
+from hanol.retrieval import Index
 from hanol.rl import Rollout
 from hanol.runs import Budget, Event, Mode, RunEnded, RunFolder, Task
 from hanol.tools import Tool, compact_tools
@@ -57,9 +57,9 @@ class ResearchEnvironment:
     tool that blocks the thread of the loop.
 
     Args:
-        library: The documents; None for tools that need none.
+        index: The documents; None for tools that need none.
         reward: Of the answer, None where there is none; must be finite. Told apart by `task`.
-        tools: What may be called; None takes the local tools of the library. They are shared by
+        tools: What may be called; None takes the local tools of the index. They are shared by
             all rollouts, so what they remember of one must not show in another.
         mode: See `Researcher`.
         budget: Limits of one rollout; None takes those of the mode's paper.
@@ -74,7 +74,7 @@ class ResearchEnvironment:
 
     def __init__(
         self,
-        library: Library | None,
+        index: Index | None,
         reward: Reward,
         *,
         tools: Sequence[Tool] | None = None,
@@ -85,8 +85,8 @@ class ResearchEnvironment:
         system_prompt: str | None = None,
         today: date | None = None,
     ) -> None:
-        self.library = library
-        self.tools = default_tools(library) if tools is None else tools
+        self.index = index
+        self.tools = default_tools(index) if tools is None else tools
         self._reward = reward
         self._timeout_s = timeout_s
         self._today = today
@@ -200,7 +200,7 @@ class ResearchEnvironment:
     ) -> AsyncIterator[Event]:
         """The run, as `Researcher.aask` makes it, with the recorder listening."""
         question = announced(task.question, task.files)
-        started = start_fields(question, settings, system, recorder.name, self.library)
+        started = start_fields(question, settings, system, recorder.name, self.index)
         tools = [LentTool(tool, settings.seed) for tool in self.tools]
 
         def begin(run: Run) -> None:
@@ -212,7 +212,7 @@ class ResearchEnvironment:
             settings=settings,
             engine=recorder,
             tools=tools,
-            library=self.library,
+            index=self.index,
             folder=folder,
             on_request=recorder.took,
             on_run=begin,
@@ -224,7 +224,7 @@ class ResearchEnvironment:
         key = (engine.context_window, today)
         if key not in self._prepared:
             researcher = Researcher(
-                self.library,
+                self.index,
                 engine,
                 mode=self.mode,
                 budget=self._budget,
@@ -255,12 +255,12 @@ class WorldEnvironment(ResearchEnvironment):
         world: The world.
         folder: Of its pages and their index, written where nothing is there yet; None makes a
             temporary one, which `close` deletes.
-        tools: Makes the tools for the library.
+        tools: Makes the tools for the index.
         options: As for `ResearchEnvironment`: `mode`, `budget`, `sampling`, `timeout_s`,
             `system_prompt`, `today`.
 
     Raises:
-        LibraryError: The folder holds something else than the pages of this world.
+        SearchIndexError: The folder holds something else than the pages of this world.
 
     Example:
         >>> with WorldEnvironment(world) as environment:  # doctest: +SKIP
@@ -273,7 +273,7 @@ class WorldEnvironment(ResearchEnvironment):
         world: "Encyclopedia",
         folder: str | os.PathLike[str] | None = None,
         *,
-        tools: Callable[[Library], Sequence[Tool]] = compact_tools,
+        tools: Callable[[Index], Sequence[Tool]] = compact_tools,
         **options: Any,
     ) -> None:
         self.world = world
@@ -282,8 +282,8 @@ class WorldEnvironment(ResearchEnvironment):
             if folder is None:
                 root = stack.enter_context(tempfile.TemporaryDirectory(prefix="hanol-world-"))
                 folder = Path(root) / "pages"
-            library = stack.enter_context(indexed_pages(world, Path(folder)))
-            super().__init__(library, self._is_right, tools=tools(library), **options)
+            index = stack.enter_context(indexed_pages(world, Path(folder)))
+            super().__init__(index, self._is_right, tools=tools(index), **options)
             self._open = stack.pop_all()
 
     def task(self, question: "Question") -> Task:

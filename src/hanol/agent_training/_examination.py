@@ -72,7 +72,7 @@ def examine(
     kinds = exam_questions(world, num_questions, hops, described=described, seed=seed)
     with WorldEnvironment(
         world,
-        tools=lambda library: compact_tools(library, shuffle=seed),
+        tools=lambda index: compact_tools(index, shuffle=seed),
         mode=mode,
         sampling=sampling or replace(GREEDY, max_tokens=_TURN_TOKENS),
         budget=Budget(model_calls=max_calls),

@@ -6,36 +6,36 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hanol.errors import LibraryError
-from hanol.retrieval import Library
+from hanol.errors import SearchIndexError
+from hanol.retrieval import Index
 
 if TYPE_CHECKING:
     from hanol.worlds import Encyclopedia  # brings torch
 
 
-def indexed_pages(world: "Encyclopedia", folder: Path) -> Library:
-    """The library of a world's pages, which are written where the folder is missing or empty.
+def indexed_pages(world: "Encyclopedia", folder: Path) -> Index:
+    """The index of a world's pages, which are written where the folder is missing or empty.
 
     Raises:
-        LibraryError: The folder or its index holds something else.
+        SearchIndexError: The folder or its index holds something else.
     """
     if folder.exists() and not folder.is_dir():
-        raise LibraryError(f"{str(folder)!r} is a file. Name a folder for the pages.")
+        raise SearchIndexError(f"{str(folder)!r} is a file. Name a folder for the pages.")
     if not folder.exists() or not any(folder.iterdir()):
         _write_whole(world, folder)
     files = (file for file in folder.iterdir() if not file.name.startswith("."))
     _check_pages(world, folder, {file.name: _sha256(file) for file in files})
     with ExitStack() as stack:
-        library = stack.enter_context(Library.open(folder))
-        if _documents(library).keys() != {page.file_name for page in world.pages}:
-            library.add(isolated=False)
-        _check_pages(world, folder, _documents(library))
+        index = stack.enter_context(Index.open(folder))
+        if _documents(index).keys() != {page.file_name for page in world.pages}:
+            index.add(isolated=False)
+        _check_pages(world, folder, _documents(index))
         stack.pop_all()
-    return library
+    return index
 
 
-def _documents(library: Library) -> dict[str, str | None]:
-    return {info.document: info.sha256 for info in library.documents()}
+def _documents(index: Index) -> dict[str, str | None]:
+    return {info.document: info.sha256 for info in index.documents()}
 
 
 def _write_whole(world: "Encyclopedia", folder: Path) -> None:
@@ -44,8 +44,8 @@ def _write_whole(world: "Encyclopedia", folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as beside:
         pages = Path(beside) / "pages"
         world.write(pages)
-        with Library.open(pages) as library:
-            library.add(isolated=False)
+        with Index.open(pages) as index:
+            index.add(isolated=False)
         try:
             pages.rename(folder)
         except OSError:
@@ -62,7 +62,7 @@ def _check_pages(world: "Encyclopedia", folder: Path, found: dict[str, str | Non
         return
     foreign = sorted(name for name in found if found[name] != pages.get(name))
     missing = sorted(pages.keys() - found.keys())
-    raise LibraryError(
+    raise SearchIndexError(
         f"{str(folder)!r} does not hold the pages of this world (seed {world.seed}, "
         f"{world.num_entities} entities, {world.setting!r}, {world.split!r}): "
         f"{len(foreign)} of its {len(found)} documents are others (such as {foreign[:3]}), "

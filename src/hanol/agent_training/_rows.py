@@ -266,7 +266,7 @@ def _expert_attempts(expert: Expert, modes: Mapping[Mode, float], seed: int) -> 
     attempts: list[Attempt] = []
     for mode, asked in _by_share(expert.questions, modes, seed).items():
         with WorldEnvironment(
-            expert.world, tools=lambda library: compact_tools(library, shuffle=seed), mode=mode
+            expert.world, tools=lambda index: compact_tools(index, shuffle=seed), mode=mode
         ) as environment:
             rollouts = asyncio.run(
                 environment.rollouts(

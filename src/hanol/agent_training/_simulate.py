@@ -218,7 +218,7 @@ class SteadyTool(_Wrapper):
     async def _result(self, arguments: Mapping[str, Any], context: ToolContext) -> Observation:
         if self._cache is None:
             return await self._fetch(arguments, context)
-        folder = None if context.library is None else str(context.library.folder)
+        folder = None if context.index is None else str(context.index.folder)
         key = json.dumps([self.name, dict(arguments), folder], sort_keys=True)
         async with self._cache.lock(key):
             if (kept := self._cache.get(key, context.ledger)) is not None:

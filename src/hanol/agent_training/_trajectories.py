@@ -13,7 +13,7 @@ from typing import Any
 from hanol.engines import Engine
 from hanol.errors import ConfigError
 from hanol.research import OfficialRun, Segment, fixed_date, official_run, run_task, segments
-from hanol.retrieval import Library
+from hanol.retrieval import Index
 from hanol.runs import Event, RunFolder
 from hanol.synthesis import SynthQuestion
 
@@ -48,7 +48,7 @@ class Attempt:
 
 async def asynthesize_trajectories(
     questions: Sequence[SynthQuestion],
-    library: Library | None,
+    index: Index | None,
     engine: Engine,
     folder: str | os.PathLike[str],
     *,
@@ -63,7 +63,7 @@ async def asynthesize_trajectories(
 
     Args:
         questions: What to ask.
-        library: The documents.
+        index: The documents.
         engine: The model.
         folder: Of the runs: `runs/<id>.<attempt>/`.
         attempts: Runs a question, at least 1.
@@ -91,7 +91,7 @@ async def asynthesize_trajectories(
         for question, number in waiting:
             task = replace(question.task, id=f"{question.id}.{number}")
             settings = {**options, "seed": seed + _SEEDS * number}
-            row = await run_task(task, library, engine, folder, settings)
+            row = await run_task(task, index, engine, folder, settings)
             text, error = row["prediction"], row["error"]
             attempt = Attempt(
                 question=question,

@@ -30,7 +30,7 @@ from hanol.claims._small import mean_and_spread
 from hanol.engines import CheckpointEngine, Engine
 from hanol.errors import ResearchError
 from hanol.research import GREEDY, Sampling
-from hanol.retrieval import Library
+from hanol.retrieval import Index
 from hanol.runs import Budget, ModelAnswered, RunEnded, TurnRejected
 from hanol.scoring import Interval
 from hanol.worlds import Encyclopedia, Question
@@ -48,7 +48,7 @@ TURN = 160  # tokens at most; the expert's longest have about half as many
 Shape = Literal["convolution", "plain", "hybrid"]
 Kinds = Mapping[str, Sequence[Question]]  # of questions, by number of hops or another name
 
-Tools = Callable[[Library], Sequence[tools.Tool]]
+Tools = Callable[[Index], Sequence[tools.Tool]]
 
 _ROOT = Path("runs/claims/deep-research")
 _SYSTEM = "Research ."  # the template leaves it out; our long one would only be counted
@@ -152,8 +152,8 @@ def _rows_of_expert(
 
 
 def shuffled(seed: int) -> Tools:
-    """The tools of a library, with results in an order that says nothing."""
-    return lambda library: tools.compact_tools(library, shuffle=seed)
+    """The tools of an index, with results in an order that says nothing."""
+    return lambda index: tools.compact_tools(index, shuffle=seed)
 
 
 def unseen(seed: int, quick: bool, hops: Iterable[int], count: int) -> tuple[Encyclopedia, Kinds]:

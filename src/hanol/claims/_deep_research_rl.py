@@ -31,7 +31,7 @@ from hanol.claims._deep_research import (
 )
 from hanol.claims._small import one_thread
 from hanol.research import GREEDY, Sampling
-from hanol.retrieval import Library
+from hanol.retrieval import Index
 from hanol.runs import Budget
 from hanol.tools import Tool
 from hanol.training import merge_checkpoints
@@ -223,11 +223,11 @@ _FAILURES, _LATENCY_S = 0.2, 0.005
 def unreliable(seed: int, *, steady: bool) -> Tools:
     """Tools as the web has them, behind the layer that hides it or bare."""
 
-    def tools(library: Library) -> Sequence[Tool]:
+    def tools(index: Index) -> Sequence[Tool]:
         kept = agent_training.ResultCache()
         failing = [
             agent_training.UnreliableTool(tool, failures=_FAILURES, latency_s=_LATENCY_S, seed=seed)
-            for tool in shuffled(seed + 1)(library)
+            for tool in shuffled(seed + 1)(index)
         ]
         return (
             [agent_training.SteadyTool(tool, cache=kept) for tool in failing] if steady else failing

@@ -286,7 +286,7 @@ def _heavy_answers(
                     events = [
                         event
                         async for event in aheavy_research(
-                            environment.library, engine, question.text, n=_N, mode="react",
+                            environment.index, engine, question.text, n=_N, mode="react",
                             tools=environment.tools, seed=100_000 * seed + number,
                             budget=Budget(model_calls=calls, context_tokens=WINDOW, seconds=None),
                         )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hanol.cli._options import Mode
     from hanol.engines import Engine
     from hanol.research import Sampling
-    from hanol.retrieval import Library
+    from hanol.retrieval import Index
     from hanol.tools import Tool
 
 
@@ -43,11 +43,11 @@ class Workshop:
     python: bool | None = None
     compact: bool = False
 
-    def library(self) -> "Library | None":
+    def corpus(self) -> "Index | None":
         """Open the documents."""
-        from hanol.retrieval import Library
+        from hanol.retrieval import Index
 
-        return None if self.folder is None else Library.open(self.folder, index=self.index)
+        return None if self.folder is None else Index.open(self.folder, index_folder=self.index)
 
     def engine(self) -> "Engine":
         """Open the model."""
@@ -55,7 +55,7 @@ class Workshop:
 
         return open_engine(self.model)
 
-    def tools(self, library: "Library | None") -> "Sequence[Tool]":
+    def tools(self, corpus: "Index | None") -> "Sequence[Tool]":
         """The tools over both."""
         from hanol.tools import (
             PythonInterpreter,
@@ -68,15 +68,15 @@ class Workshop:
         )
 
         if self.compact:
-            if library is None or self.web is not None:
+            if corpus is None or self.web is not None:
                 raise ResearchError("`--compact` is for documents: leave out `--web`.")
-            return compact_tools(library)
+            return compact_tools(corpus)
         tools: list[Tool] = []
         if self.web is not None:
             provider, policy = open_provider(self.web), WebPolicy(consent=self.private)
-            tools += web_tools(provider, library, policy=policy)
-        elif library is not None:
-            tools += local_tools(library)
+            tools += web_tools(provider, corpus, policy=policy)
+        elif corpus is not None:
+            tools += local_tools(corpus)
         python = self.python
         if python is None:
             python = self.unsafe or sandbox_problem() is None
@@ -84,34 +84,34 @@ class Workshop:
 
 
 @contextmanager
-def opened(workshop: Workshop) -> Iterator["tuple[Library | None, Engine, Sequence[Tool]]"]:
+def opened(workshop: Workshop) -> Iterator["tuple[Index | None, Engine, Sequence[Tool]]"]:
     """Open all three, indexing the folder first if nobody has."""
-    library = workshop.library()
+    corpus = workshop.corpus()
     try:
-        if library is not None and not library.documents():
-            index_first(library)
+        if corpus is not None and not corpus.documents():
+            index_first(corpus)
         # Tools before the model: what is wrong with them is known in no time.
-        tools = workshop.tools(library)
-        yield library, workshop.engine(), tools
+        tools = workshop.tools(corpus)
+        yield corpus, workshop.engine(), tools
     finally:
-        if library is not None:
-            library.close()
+        if corpus is not None:
+            corpus.close()
 
 
-def index_first(library: "Library") -> None:
+def index_first(corpus: "Index") -> None:
     """Index a folder that was never indexed, and say so."""
     from hanol.cli.index import _bar
 
-    print(f"{library.folder} is not indexed yet: indexing it first.", file=sys.stderr)
+    print(f"{corpus.folder} is not indexed yet: indexing it first.", file=sys.stderr)
     with _bar() as on_file:
-        report = library.add(on_file=on_file)
+        report = corpus.add(on_file=on_file)
     unread = f", {len(report.failed)} could not be read" if report.failed else ""
     print(f"{report.documents:,} documents, {report.passages:,} passages{unread}", file=sys.stderr)
 
 
 def reopened(
     run: Path, model: str | None, index: Path | None, web: str | None, private: bool, unsafe: bool
-) -> AbstractContextManager["tuple[Library | None, Engine, Sequence[Tool]]"]:
+) -> AbstractContextManager["tuple[Index | None, Engine, Sequence[Tool]]"]:
     """Open what a run was begun with, as its log says.
 
     Raises:
@@ -121,13 +121,13 @@ def reopened(
     from hanol.tools import CompactSearch
 
     started = RunFolder(run).started()
-    if started.library is not None and not Path(started.library).is_dir():
+    if started.index is not None and not Path(started.index).is_dir():
         raise ResearchError(
-            f"The documents of this run are gone: {started.library!r} is no folder. Put them back, "
+            f"The documents of this run are gone: {started.index!r} is no folder. Put them back, "
             "or look at what there is by `hanol research replay`."
         )
     workshop = Workshop(
-        folder=started.library,
+        folder=started.index,
         index=None if index is None else str(index),
         model=model or started.model,
         web=web,
@@ -181,7 +181,7 @@ def given_sampling(greedy: bool, own_sampling: bool) -> "Sampling | None":
 
 
 def researcher_options(
-    library: "Library | None",
+    corpus: "Index | None",
     engine: "Engine",
     tools: "Sequence[Tool]",
     mode: "Mode | None",
@@ -194,7 +194,7 @@ def researcher_options(
     from hanol.research import Researcher
 
     mode = mode or ("markov" if heavy else "react")
-    budget = Researcher(library, engine, mode=mode, tools=tools).settings.budget
+    budget = Researcher(corpus, engine, mode=mode, tools=tools).settings.budget
     options: dict[str, Any] = {"mode": mode, "tools": tools}
     options["budget"] = replace(budget, **limits)
     options["system_prompt"] = _text(system_prompt_file)

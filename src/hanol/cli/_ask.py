@@ -37,7 +37,7 @@ from hanol.cli._report import reported
 
 if TYPE_CHECKING:
     from hanol.engines import Engine
-    from hanol.retrieval import Library
+    from hanol.retrieval import Index
     from hanol.runs import Budget
 
 
@@ -84,23 +84,23 @@ def ask(
         max_calls, max_tokens, max_seconds, max_money, prompt_price, completion_price
     )
     workshop = workshop_over(folder, index, model, web, private, unsafe, compact)
-    with reported(as_json=as_json), opened(workshop) as (library, engine, tools):
+    with reported(as_json=as_json), opened(workshop) as (corpus, engine, tools):
         options = researcher_options(
-            library, engine, tools, mode, heavy, limits, sampling, system_prompt_file
+            corpus, engine, tools, mode, heavy, limits, sampling, system_prompt_file
         )
         options |= {"seed": seed, "today": today.date() if today else date.today()}
         if dry_run:
-            _print_plan(library, engine, options, question, heavy, as_json)
+            _print_plan(corpus, engine, options, question, heavy, as_json)
             return
         from hanol.cli._steps import follow, show_rollout
         from hanol.research import Researcher, heavy_research
 
         run = out or _new_run(folder, index, question)
         if heavy is None:
-            events = Researcher(library, engine, run_folder=run, **options).ask(question)
+            events = Researcher(corpus, engine, run_folder=run, **options).ask(question)
         else:
             events = heavy_research(
-                library,
+                corpus,
                 engine,
                 question,
                 n=heavy,
@@ -108,7 +108,7 @@ def ask(
                 on_rollout=None if as_json else show_rollout,
                 **options,
             )
-        follow(events, run, library, as_json)
+        follow(events, run, corpus, as_json)
 
 
 def _new_run(folder: Path, index: Path | None, question: str) -> Path:
@@ -119,7 +119,7 @@ def _new_run(folder: Path, index: Path | None, question: str) -> Path:
 
 
 def _print_plan(
-    library: "Library | None",
+    corpus: "Index | None",
     engine: "Engine",
     options: dict[str, Any],
     question: str,
@@ -129,7 +129,7 @@ def _print_plan(
     from hanol.engines import Message
     from hanol.research import Researcher
 
-    researcher = Researcher(library, engine, **options)
+    researcher = Researcher(corpus, engine, **options)
     prompt = [Message("system", researcher.system), Message("user", question)]
     budget: Budget = options["budget"]
     times = heavy or 1
@@ -139,7 +139,7 @@ def _print_plan(
         "mode": options["mode"],
         "heavy": heavy,
         "tools": [tool.name for tool in options["tools"]],
-        "documents": 0 if library is None else len(library.documents()),
+        "documents": 0 if corpus is None else len(corpus.documents()),
         "prompt_tokens": engine.count_tokens(prompt),
         "budget": asdict(budget),
         "cost_at_most": times * _most(budget, researcher.settings.sampling.max_tokens),

@@ -44,7 +44,7 @@ from hanol.cli._report import reported
 
 if TYPE_CHECKING:
     from hanol.engines import Engine
-    from hanol.retrieval import Library
+    from hanol.retrieval import Index
     from hanol.runs import Task
 
 _Row = dict[str, Any]
@@ -99,13 +99,13 @@ def batch(
 
         tasks = read_tasks(questions)
         place = out or Path(index or folder / ".hanol") / "batches" / questions.stem
-        with opened(workshop) as (library, engine, tools):
+        with opened(workshop) as (corpus, engine, tools):
             options = researcher_options(
-                library, engine, tools, mode, heavy, limits, sampling, system_prompt_file
+                corpus, engine, tools, mode, heavy, limits, sampling, system_prompt_file
             )
             options |= {"seed": seed, "heavy": heavy, "concurrency": concurrency}
             options["today"] = today.date() if today else None
-            rows = _run(tasks, workshop, library, engine, place, options, ray)
+            rows = _run(tasks, workshop, corpus, engine, place, options, ray)
         _print_rows(rows, place, as_json)
     if any(row["error"] for row in rows):
         raise typer.Exit(1)
@@ -114,7 +114,7 @@ def batch(
 def _run(
     tasks: "Sequence[Task]",
     workshop: Workshop,
-    library: "Library | None",
+    corpus: "Index | None",
     engine: "Engine",
     place: Path,
     options: dict[str, Any],
@@ -140,7 +140,7 @@ def _run(
             return _over_ray(tasks, workshop, place, ray, options)
         from hanol.research import run_batch
 
-        return run_batch(tasks, library, engine, place, **options)
+        return run_batch(tasks, corpus, engine, place, **options)
 
 
 def _over_ray(
@@ -151,8 +151,8 @@ def _over_ray(
     del options["tools"]  # each worker makes its own
 
     def make() -> tuple[Any, Any, dict[str, Any]]:
-        library = workshop.library()
-        return library, workshop.engine(), {"tools": workshop.tools(library)}
+        corpus = workshop.corpus()
+        return corpus, workshop.engine(), {"tools": workshop.tools(corpus)}
 
     return run_batch_on_ray(tasks, make, place, workers=workers, **options)
 

@@ -100,7 +100,7 @@ class _Questions:
         from hanol.engines import open_engine
         from hanol.synthesis import Replies
 
-        self._library, self._world = subject.library, subject.world
+        self._corpus, self._world = subject.corpus, subject.world
 
         def replies(spec: str | None) -> Replies | None:
             if spec is None:
@@ -122,7 +122,7 @@ class _Questions:
                 with bar("questions") as step:
                     found, report = await asynthesize_questions(
                         graph,
-                        self._library,
+                        self._corpus,
                         number,
                         world=self._world,
                         closed_book=self._closed_book,
@@ -142,10 +142,10 @@ class _Questions:
         from hanol.errors import DataError
 
         if self._world is not None:
-            return synthesis.world_graph(self._world, self._library), None
+            return synthesis.world_graph(self._world, self._corpus), None
         base = None
         try:
-            base = synthesis.folder_graph(self._library)
+            base = synthesis.folder_graph(self._corpus)
         except DataError:
             if self._model is None:
                 raise  # with a model, no links are needed
@@ -154,7 +154,7 @@ class _Questions:
             return base, None
         with bar("passages") as step:
             return await synthesis.aextract_graph(
-                self._library,
+                self._corpus,
                 self._model,
                 base=base,
                 on_passage=lambda total: step(None, total),

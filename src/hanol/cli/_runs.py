@@ -40,8 +40,8 @@ def resume(
         from hanol.cli._steps import follow
         from hanol.research import resume as resume_run
 
-        with reopened(run, model, index, web, private, unsafe) as (library, engine, tools):
-            follow(resume_run(run, engine, library, tools=tools), run, library, as_json)
+        with reopened(run, model, index, web, private, unsafe) as (corpus, engine, tools):
+            follow(resume_run(run, engine, corpus, tools=tools), run, corpus, as_json)
 
 
 def replay(run: _Run, as_json: JsonOption = False) -> None:
@@ -79,9 +79,9 @@ def fork(
         from hanol.research import fork as fork_run
 
         new = out or run.with_name(f"{run.resolve().name}-at{at}-seed{seed}")
-        with reopened(run, model, index, web, private, unsafe) as (library, engine, tools):
-            events = fork_run(run, at, new, engine, library, seed=seed, tools=tools)
-            follow(events, new, library, as_json)
+        with reopened(run, model, index, web, private, unsafe) as (corpus, engine, tools):
+            events = fork_run(run, at, new, engine, corpus, seed=seed, tools=tools)
+            follow(events, new, corpus, as_json)
 
 
 def export(

@@ -15,7 +15,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from hanol.research import RunView
-    from hanol.retrieval import Library
+    from hanol.retrieval import Index
     from hanol.runs import Event
 
 _LINES = 3  # of a result
@@ -24,7 +24,7 @@ _LINES = 3  # of a result
 def follow(
     events: "Iterator[Event]",
     run: Path,
-    library: "Library | None",
+    corpus: "Index | None",
     as_json: bool,
     *,
     write: bool = True,
@@ -48,7 +48,7 @@ def follow(
         if log and write:
             print(f"The run can go on: hanol research resume {run}", file=sys.stderr)
         raise
-    page = write_report(run, library=library) if write else run / "report.html"
+    page = write_report(run, index=corpus) if write else run / "report.html"
     view = RunView.of(log)
     if as_json:
         typer.echo(json.dumps(answer_dict(view, str(run), str(page)), ensure_ascii=False))

@@ -10,7 +10,7 @@ from hanol.cli._agent import index_first
 
 if TYPE_CHECKING:
     from hanol.cli._options import Split
-    from hanol.retrieval import Library
+    from hanol.retrieval import Index
     from hanol.tools import Tool
     from hanol.worlds import Encyclopedia
 
@@ -20,12 +20,12 @@ class Subject:
     """The documents, open, and what else there is.
 
     Args:
-        library: The documents.
+        corpus: The documents.
         world: Whose pages they are; None for a folder.
         tools: For its agents, if they are not the usual ones.
     """
 
-    library: "Library"
+    corpus: "Index"
     world: "Encyclopedia | None" = None
     tools: "list[Tool] | None" = None
 
@@ -36,19 +36,19 @@ def opened_subject(
 ) -> Iterator[Subject]:
     """Open a folder, indexing it first if nobody has, or make a world with its pages in `place`."""
     from hanol.agent_training import WorldEnvironment
-    from hanol.retrieval import Library
+    from hanol.retrieval import Index
     from hanol.synthesis import world_seed
 
     seed = world_seed(source)
     if seed is None:
-        with Library.open(source, index=index) as library:
-            if not library.documents():
-                index_first(library)
-            yield Subject(library)
+        with Index.open(source, index_folder=index) as corpus:
+            if not corpus.documents():
+                index_first(corpus)
+            yield Subject(corpus)
         return
     from hanol.worlds import Encyclopedia
 
     world = Encyclopedia(seed, entities, split=split)
     with WorldEnvironment(world, place / "world") as environment:
-        assert environment.library is not None
-        yield Subject(environment.library, world, list(environment.tools))
+        assert environment.index is not None
+        yield Subject(environment.index, world, list(environment.tools))

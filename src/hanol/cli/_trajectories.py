@@ -100,7 +100,7 @@ class _Trajectories:
         from hanol import agent_training
         from hanol.engines import open_engine
 
-        self._questions, self._library, self._world = questions, subject.library, subject.world
+        self._questions, self._corpus, self._world = questions, subject.corpus, subject.world
         self._place, self._concurrency = place, concurrency
         if self._world is not None and model == "expert":
             self._engine = agent_training.world_expert(self._world, questions)
@@ -125,7 +125,7 @@ class _Trajectories:
             try:
                 tried = await agent_training.asynthesize_trajectories(
                     self._questions,
-                    self._library,
+                    self._corpus,
                     self._engine,
                     self._place,
                     is_right=self.is_right,
@@ -139,7 +139,7 @@ class _Trajectories:
                 replies = synthesis.Replies(self._engine, log, concurrency=self._concurrency)
                 seed = options["seed"]
                 return tried, await agent_training.areason(
-                    self._questions, self._library, replies, seed=seed
+                    self._questions, self._corpus, replies, seed=seed
                 )
             finally:
                 await self._engine.aclose()
@@ -192,7 +192,7 @@ def _known_graph(subject: Subject, file: Path) -> "KnowledgeGraph | None":
     from hanol.synthesis import KnowledgeGraph, world_graph
 
     if subject.world is not None:
-        return world_graph(subject.world, subject.library)
+        return world_graph(subject.world, subject.corpus)
     beside = file.parent / "graph.jsonl"
     return KnowledgeGraph.read(beside) if beside.is_file() else None
 

@@ -33,10 +33,10 @@ def index(
     Example: hanol index notes
     """
     with reported(as_json=as_json):
-        from hanol.retrieval import Library
+        from hanol.retrieval import Index
 
-        with Library.open(folder, index=place, embedder=embedder) as library, _bar() as on_file:
-            report = library.add(on_file=on_file)
+        with Index.open(folder, index_folder=place, embedder=embedder) as corpus, _bar() as on_file:
+            report = corpus.add(on_file=on_file)
     if as_json:
         typer.echo(report.model_dump_json())
     else:

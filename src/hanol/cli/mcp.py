@@ -25,14 +25,14 @@ def mcp(
     with reported():
         import asyncio
 
-        from hanol.retrieval import Library
+        from hanol.retrieval import Index
         from hanol.tools import PythonInterpreter, local_tools, serve_mcp
 
-        with Library.open(folder, index=place) as library:
-            tools = local_tools(library)
+        with Index.open(folder, index_folder=place) as corpus:
+            tools = local_tools(corpus)
             if python:
                 tools.append(PythonInterpreter())
             names = ", ".join(tool.name for tool in tools)
             # Standard output belongs to the protocol.
             typer.echo(f"{folder}: serving {names} over MCP; Ctrl-C ends it", err=True)
-            asyncio.run(serve_mcp(tools, library))
+            asyncio.run(serve_mcp(tools, corpus))

@@ -41,10 +41,10 @@ def search(
     Example: hanol search notes "how are keys rotated" -k 3
     """
     with reported(as_json=as_json):
-        from hanol.retrieval import Library
+        from hanol.retrieval import Index
 
-        with Library.open(folder, index=place) as library:
-            hits = library.search(query, k, mode.value)
+        with Index.open(folder, index_folder=place) as corpus:
+            hits = corpus.search(query, k, mode.value)
     if as_json:
         typer.echo(json.dumps({"hits": [_entry(hit) for hit in hits]}))
     elif not hits:

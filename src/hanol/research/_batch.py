@@ -18,7 +18,7 @@ from hanol.errors import DataError
 from hanol.files import replace_text
 from hanol.research._researcher import Researcher
 from hanol.research._rollouts import aheavy_research
-from hanol.retrieval import Library
+from hanol.retrieval import Index
 from hanol.runs import Event, RunEnded, Task
 
 Row = dict[str, Any]
@@ -27,18 +27,18 @@ _REWRITE_S = 1.0  # between two versions of the results
 
 def run_batch(
     tasks: Sequence[Task],
-    library: Library | None,
+    index: Index | None,
     engine: Engine,
     folder: str | os.PathLike[str],
     **options: Any,
 ) -> list[Row]:
     """As `arun_batch`, for callers without a loop of their own."""
-    return asyncio.run(arun_batch(tasks, library, engine, folder, **options))
+    return asyncio.run(arun_batch(tasks, index, engine, folder, **options))
 
 
 async def arun_batch(
     tasks: Sequence[Task],
-    library: Library | None,
+    index: Index | None,
     engine: Engine,
     folder: str | os.PathLike[str],
     *,
@@ -52,7 +52,7 @@ async def arun_batch(
 
     Args:
         tasks: See `read_tasks`.
-        library: The documents.
+        index: The documents.
         engine: The model.
         folder: Of the batch.
         concurrency: Runs at once, at least 1.
@@ -70,7 +70,7 @@ async def arun_batch(
 
     async def work() -> None:
         for task in waiting:
-            row = await run_task(task, library, engine, folder, options)
+            row = await run_task(task, index, engine, folder, options)
             results.add(row)
             on_result(row)
 
@@ -85,7 +85,7 @@ async def arun_batch(
 
 async def run_task(
     task: Task,
-    library: Library | None,
+    index: Index | None,
     engine: Engine,
     folder: str | os.PathLike[str],
     options: Mapping[str, Any],
@@ -98,11 +98,9 @@ async def run_task(
     heavy = settings.pop("heavy", None)
     try:
         if heavy is None:
-            events = Researcher(library, engine, **settings).aask(task.question, task.files)
+            events = Researcher(index, engine, **settings).aask(task.question, task.files)
         else:
-            events = aheavy_research(
-                library, engine, task.question, task.files, n=heavy, **settings
-            )
+            events = aheavy_research(index, engine, task.question, task.files, n=heavy, **settings)
         async for event in events:
             last = event
     except Exception as err:

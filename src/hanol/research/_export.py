@@ -80,8 +80,8 @@ def events_of(run: OfficialRun) -> list[Event]:
                 "settings": {},
                 "system_prompt": system,
                 "tools": [],
-                "library": None,
-                "library_version": None,
+                "index": None,
+                "index_version": None,
                 "versions": {},
             },
         )

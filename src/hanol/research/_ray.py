@@ -14,20 +14,20 @@ from typing import Any
 from hanol.engines import Engine
 from hanol.errors import DataError, require
 from hanol.research._batch import Results, Row, fixed_date, run_task
-from hanol.retrieval import Library
+from hanol.retrieval import Index
 from hanol.runs import Task
 
-Workplace = tuple[Library | None, Engine, Mapping[str, Any]]
+Workplace = tuple[Index | None, Engine, Mapping[str, Any]]
 
 
 class _Worker:
-    """One process: opens library and model once, runs questions in one loop of its own."""
+    """One process: opens index and model once, runs questions in one loop of its own."""
 
     def __init__(
         self, folder: str, make: Callable[[], Workplace], options: Mapping[str, Any]
     ) -> None:
-        library, engine, own = make()
-        self._common = (library, engine, folder, {**options, **own})
+        index, engine, own = make()
+        self._common = (index, engine, folder, {**options, **own})
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
 
@@ -50,7 +50,7 @@ def run_batch_on_ray(
 
     Args:
         tasks: See `read_tasks`.
-        make: Opens library, engine and further options (tools) in a worker.
+        make: Opens index, engine and further options (tools) in a worker.
         folder: Of the batch, on a disk that all machines share.
         workers: Processes, at least 1.
         concurrency: Runs at once in each of them.

@@ -11,7 +11,7 @@ from hanol.research._context import merged
 from hanol.research._heavy import synthesize_run
 from hanol.research._researcher import default_tools, describe, run_events, start_fields
 from hanol.research._run import Run, Settings
-from hanol.retrieval import Library
+from hanol.retrieval import Index
 from hanol.runs import ContextRestarted, Event, ModelAnswered, RunFolder, RunStarted, stream
 from hanol.tools import Observation, Tool, ToolContext
 
@@ -21,7 +21,7 @@ Path = str | os.PathLike[str]
 def resume(
     run_folder: Path,
     engine: Engine,
-    library: Library | None,
+    index: Index | None,
     *,
     tools: Sequence[Tool] | None = None,
 ) -> Iterator[Event]:
@@ -32,20 +32,20 @@ def resume(
     Args:
         run_folder: The run.
         engine: The same model.
-        library: The same documents.
+        index: The same documents.
         tools: What the run was begun with; None for the local tools.
 
     Raises:
         ResearchError: There is no run, or model, documents or tools are not the same; the message
             lists the differences.
     """
-    return stream(aresume(run_folder, engine, library, tools=tools))
+    return stream(aresume(run_folder, engine, index, tools=tools))
 
 
 async def aresume(
     run_folder: Path,
     engine: Engine,
-    library: Library | None,
+    index: Index | None,
     *,
     tools: Sequence[Tool] | None = None,
 ) -> AsyncIterator[Event]:
@@ -55,21 +55,21 @@ async def aresume(
     if old.settings.get("heavy"):
         from hanol.research._rollouts import resume_heavy  # which builds on this module
 
-        async for event in resume_heavy(folder, engine, library, tools):
+        async for event in resume_heavy(folder, engine, index, tools):
             yield event
         return
-    tools = default_tools(library) if tools is None else tools
+    tools = default_tools(index) if tools is None else tools
     settings = replace(
         Settings.from_dict(old.settings),
         context_window=engine.context_window,
         schemas=tuple(describe(tool) for tool in tools),
     )
     async for event in run_events(
-        start_fields(old.question, settings, old.system_prompt, engine.name, library),
+        start_fields(old.question, settings, old.system_prompt, engine.name, index),
         settings=settings,
         engine=engine,
         tools=tools,
-        library=library,
+        index=index,
         folder=folder,
     ):
         yield event
@@ -99,7 +99,7 @@ def fork(
     at_step: int,
     new_folder: Path,
     engine: Engine,
-    library: Library | None,
+    index: Index | None,
     *,
     seed: int,
     tools: Sequence[Tool] | None = None,
@@ -111,14 +111,14 @@ def fork(
         at_step: The first round that is made anew, from 1.
         new_folder: Where the new run is kept; must not have one yet.
         engine: May be another model.
-        library: The documents.
+        index: The documents.
         seed: Of the new run.
         tools: As for `resume`.
 
     Raises:
         ResearchError: There is no such round, or `new_folder` has a run.
     """
-    return stream(afork(run_folder, at_step, new_folder, engine, library, seed=seed, tools=tools))
+    return stream(afork(run_folder, at_step, new_folder, engine, index, seed=seed, tools=tools))
 
 
 async def afork(
@@ -126,7 +126,7 @@ async def afork(
     at_step: int,
     new_folder: Path,
     engine: Engine,
-    library: Library | None,
+    index: Index | None,
     *,
     seed: int,
     tools: Sequence[Tool] | None = None,
@@ -140,7 +140,7 @@ async def afork(
     folder = RunFolder(new_folder)
     if folder.exists:
         raise ResearchError(f"There is a run in {str(folder.path)!r} already; choose another.")
-    tools = default_tools(library) if tools is None else tools
+    tools = default_tools(index) if tools is None else tools
     settings = replace(
         Settings.from_dict(old.settings),
         seed=seed,
@@ -148,7 +148,7 @@ async def afork(
         context_window=engine.context_window,
         schemas=tuple(describe(tool) for tool in tools),
     )
-    started = start_fields(old.question, settings, old.system_prompt, engine.name, library)
+    started = start_fields(old.question, settings, old.system_prompt, engine.name, index)
     first = RunStarted(
         number=0,
         time=old.time,
@@ -160,7 +160,7 @@ async def afork(
     with folder:
         folder.append([first, *kept])
         folder.sync()
-    async for event in aresume(folder.path, engine, library, tools=tools):
+    async for event in aresume(folder.path, engine, index, tools=tools):
         yield event
 
 

@@ -23,21 +23,21 @@ from hanol.files import replace_text
 from hanol.research._answer import answer_html
 from hanol.research._checked import MEANINGS, SYMBOLS, Sentence, cited_numbers
 from hanol.research._view import PURPOSES, RunView, counted, duration, surroundings
-from hanol.retrieval import Library, Source
+from hanol.retrieval import Index, Source
 from hanol.runs import ReportUpdated, RunFolder
 from hanol.tools import parse_turn
 
 _HANGUL = re.compile(r"[\uac00-\ud7a3]")
 
 
-def write_report(run_folder: str | os.PathLike[str], *, library: Library | None = None) -> Path:
+def write_report(run_folder: str | os.PathLike[str], *, index: Index | None = None) -> Path:
     """Write `report.md` and `report.html` beside the log of a run, finished or not.
 
     The rollouts of a heavy run get pages of their own, which its page links.
 
     Args:
         run_folder: The run.
-        library: For the text around the passages; None opens the folder that the run names. Where
+        index: For the text around the passages; None opens the folder that the run names. Where
             that is gone or has changed, the page shows the passages alone.
 
     Returns:
@@ -49,16 +49,16 @@ def write_report(run_folder: str | os.PathLike[str], *, library: Library | None 
     folder = Path(run_folder)
     run = RunView.of(RunFolder(folder).events())
     with ExitStack() as stack:
-        if library is None and run.started.library is not None:
+        if index is None and run.started.index is not None:
             with suppress(HanolError):  # it is gone: the log has the passages
-                library = stack.enter_context(Library.open(run.started.library))
-        return _write(folder, run, library)
+                index = stack.enter_context(Index.open(run.started.index))
+        return _write(folder, run, index)
 
 
-def _write(folder: Path, run: RunView, library: Library | None) -> Path:
-    around = {} if library is None else surroundings(run.sources.values(), library)
+def _write(folder: Path, run: RunView, index: Index | None) -> Path:
+    around = {} if index is None else surroundings(run.sources.values(), index)
     for log in sorted(folder.glob("rollouts/*/events.jsonl")):
-        write_report(log.parent, library=library)
+        write_report(log.parent, index=index)
     replace_text(folder / "report.md", to_markdown(run))
     page = folder / "report.html"
     replace_text(page, to_html(run, around))

@@ -21,7 +21,7 @@ from hanol.research._prompts import system_prompt as default_prompt
 from hanol.research._react import react
 from hanol.research._resum import resum
 from hanol.research._run import Run, Sampling, Settings
-from hanol.retrieval import Ledger, Library
+from hanol.retrieval import Index, Ledger
 from hanol.runs import Budget, Event, Mode, ModelAnswered, RunFolder, RunStarted, stream
 from hanol.tools import Tool, ToolContext
 
@@ -35,12 +35,12 @@ class Researcher:
     """The deep-research agent of Tongyi (arXiv 2510.24701) over an indexed folder.
 
     Args:
-        library: The documents; None for tools that need none.
+        index: The documents; None for tools that need none.
         engine: The model.
         mode: "react" keeps one conversation, "markov" (IterResearch) a report between rounds of
             constant length, "resum" starts again from a summary when the context fills up.
         budget: Limits; None takes those of the mode's paper.
-        tools: What may be called; None takes the local tools of the library.
+        tools: What may be called; None takes the local tools of the index.
         system_prompt: None takes ours, with the tools' schemas and the date.
         seed: Of the sampling.
         today: Date in the system prompt; None is today's.
@@ -58,13 +58,13 @@ class Researcher:
         ResearchError: An unknown mode, or tools that cannot be told apart or described.
 
     Example:
-        >>> for event in Researcher(library, engine).ask("Who built the bridge?"):  # doctest: +SKIP
+        >>> for event in Researcher(index, engine).ask("Who built the bridge?"):  # doctest: +SKIP
         ...     print(event.type)
     """
 
     def __init__(
         self,
-        library: Library | None,
+        index: Index | None,
         engine: Engine,
         *,
         mode: Mode = "react",
@@ -84,9 +84,9 @@ class Researcher:
         if mode not in LOOPS:
             raise ResearchError(f"No mode is named {mode!r}. Known: {', '.join(LOOPS)}.")
         today = today or date.today()
-        tools = default_tools(library) if tools is None else tools
+        tools = default_tools(index) if tools is None else tools
         _check_tools(tools)
-        self._library = library
+        self._index = index
         self._engine = engine
         self.tools = tools
         self.system = system_prompt or default_prompt(tools, today, mode)
@@ -117,7 +117,7 @@ class Researcher:
 
         Args:
             question: In the user's words.
-            files: Paths within the library that the question is about; they are announced to the
+            files: Paths within the index that the question is about; they are announced to the
                 model as the released data does.
 
         Raises:
@@ -125,15 +125,13 @@ class Researcher:
             EngineError: The model failed. The log is whole: the same call goes on from there.
         """
         question = announced(question, files)
-        started = start_fields(
-            question, self.settings, self.system, self._engine.name, self._library
-        )
+        started = start_fields(question, self.settings, self.system, self._engine.name, self._index)
         async for event in run_events(
             started,
             settings=self.settings,
             engine=self._engine,
             tools=self.tools,
-            library=self._library,
+            index=self._index,
             folder=self._folder,
         ):
             yield event
@@ -176,7 +174,7 @@ def _check_tools(tools: Sequence[Tool]) -> None:
 
 
 def start_fields(
-    question: str, settings: Settings, system: str, model: str, library: Library | None
+    question: str, settings: Settings, system: str, model: str, index: Index | None
 ) -> dict[str, Any]:
     """The first event of a run; its id is the hash of everything that decides the run."""
     fields: dict[str, Any] = {
@@ -186,12 +184,12 @@ def start_fields(
         "settings": settings.to_dict(),
         "system_prompt": system,
         "tools": [schema["name"] for schema in settings.schemas],
-        "library_version": None if library is None else library.version,
+        "index_version": None if index is None else index.version,
     }
     text = json.dumps(fields, sort_keys=True)
     return fields | {
         "run_id": hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16],
-        "library": None if library is None else str(library.folder),
+        "index": None if index is None else str(index.folder),
         "versions": {"hanol": _version(), "python": platform.python_version()},
     }
 
@@ -208,7 +206,7 @@ async def run_events(
     settings: Settings,
     engine: Engine,
     tools: Sequence[Tool],
-    library: Library | None = None,
+    index: Index | None = None,
     folder: RunFolder | None = None,
     recorded: Sequence[Event] = (),
     live: bool = True,
@@ -223,7 +221,7 @@ async def run_events(
         settings: As in `started`.
         engine: Answers what the log does not.
         tools: Run what the log does not have.
-        library: Lent to the tools.
+        index: Lent to the tools.
         folder: Is locked, read and appended to; None keeps no log.
         recorded: Events to serve when there is no folder.
         live: False makes no call.
@@ -249,7 +247,7 @@ async def run_events(
             if on_request is not None:
                 journal.on_request = on_request
             async with journal:
-                run = _begin(journal, first, settings, tools, library)
+                run = _begin(journal, first, settings, tools, index)
                 if on_run is not None:
                     on_run(run)
                 await journal.emit(RunStarted, **first)
@@ -271,7 +269,7 @@ def _begin(
     started: dict[str, Any],
     settings: Settings,
     tools: Sequence[Tool],
-    library: Library | None,
+    index: Index | None,
 ) -> Run:
     """The run's state, before its first event: a prompt that cannot fit begins no run."""
     question = started["question"]
@@ -283,7 +281,7 @@ def _begin(
         system=started["system_prompt"],
         tools=tools,
         journal=journal,
-        context=ToolContext(Ledger(), library=library, addresses=addresses),
+        context=ToolContext(Ledger(), index=index, addresses=addresses),
     )
 
 
@@ -299,7 +297,7 @@ def _checked(started: dict[str, Any], known: Sequence[Event]) -> dict[str, Any]:
     if not isinstance(first, RunStarted):
         raise ResearchError(f"The log begins with {first.type!r} instead of the start of a run.")
     recorded = first.model_dump(exclude={"number", "time", "type", "token_counts"})
-    free = {"run_id", "versions", "parent", "library"}  # the folder may have moved
+    free = {"run_id", "versions", "parent", "index"}  # the folder may have moved
     differences = [
         difference
         for name in started
@@ -327,10 +325,10 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else text[:60] + f"... ({len(text)} characters)"
 
 
-def default_tools(library: Library | None) -> Sequence[Tool]:
-    """The local tools of a library."""
-    if library is None:
-        raise ResearchError("Without a library there are no local tools. Pass `tools`.")
+def default_tools(index: Index | None) -> Sequence[Tool]:
+    """The local tools of an index."""
+    if index is None:
+        raise ResearchError("Without an index there are no local tools. Pass `tools`.")
     from hanol.tools import local_tools
 
-    return local_tools(library)
+    return local_tools(index)

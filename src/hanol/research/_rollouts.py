@@ -21,7 +21,7 @@ from hanol.research._researcher import (
     start_fields,
 )
 from hanol.research._run import Run, Settings
-from hanol.retrieval import Library
+from hanol.retrieval import Index
 from hanol.runs import Event, Mode, ModelAnswered, RunFolder, RunStarted, stream
 from hanol.tools import Tool
 
@@ -34,18 +34,18 @@ OnRollout = Callable[[int, Event], None]
 
 
 def heavy_research(
-    library: Library | None,
+    index: Index | None,
     engine: Engine,
     question: str,
     files: Sequence[str] = (),
     **options: Any,
 ) -> Iterator[Event]:
     """As `aheavy_research`, for callers without a loop of their own."""
-    return stream(aheavy_research(library, engine, question, files, **options))
+    return stream(aheavy_research(index, engine, question, files, **options))
 
 
 async def aheavy_research(
-    library: Library | None,
+    index: Index | None,
     engine: Engine,
     question: str,
     files: Sequence[str] = (),
@@ -63,7 +63,7 @@ async def aheavy_research(
     sources have common numbers; the last event counts what everything together spent.
 
     Args:
-        library: The documents.
+        index: The documents.
         engine: The model.
         question: In the user's words.
         files: As for `Researcher.aask`.
@@ -86,27 +86,27 @@ async def aheavy_research(
         raise ResearchError(f"`n` is {n}, but heavy mode needs at least 1 rollout (4 by default).")
     if sampling not in ("parallel", "partial"):
         raise ResearchError(f"`sampling` is {sampling!r}. Known: 'parallel', 'partial'.")
-    model = Researcher(library, engine, mode=mode, **options)
+    model = Researcher(index, engine, mode=mode, **options)
     settings = replace(
         model.settings,
         heavy={"n": n, "sampling": sampling},
         logprobs=model.settings.logprobs or sampling == "partial",
     )
     rollouts = _Rollouts(
-        announced(question, files), settings, model.system, engine, model.tools, library
+        announced(question, files), settings, model.system, engine, model.tools, index
     )
     async for event in rollouts.events(run_folder, on_rollout):
         yield event
 
 
 async def resume_heavy(
-    folder: RunFolder, engine: Engine, library: Library | None, tools: Sequence[Tool] | None
+    folder: RunFolder, engine: Engine, index: Index | None, tools: Sequence[Tool] | None
 ) -> AsyncIterator[Event]:
     """Go on with a heavy run; see `aresume`."""
     old = folder.started()
     settings = replace(Settings.from_dict(old.settings), context_window=engine.context_window)
-    tools = default_tools(library) if tools is None else tools
-    rollouts = _Rollouts(old.question, settings, old.system_prompt, engine, tools, library)
+    tools = default_tools(index) if tools is None else tools
+    rollouts = _Rollouts(old.question, settings, old.system_prompt, engine, tools, index)
     async for event in rollouts.events(folder.path, None):
         yield event
 
@@ -179,7 +179,7 @@ class _Rollouts:
     system: str
     engine: Engine
     tools: Sequence[Tool]
-    library: Library | None
+    index: Index | None
 
     async def events(
         self, run_folder: str | os.PathLike[str] | None, on_rollout: OnRollout | None
@@ -197,7 +197,7 @@ class _Rollouts:
                 settings=self.settings,
                 engine=self.engine,
                 tools=self.tools,
-                library=self.library,
+                index=self.index,
                 folder=None if run_folder is None else RunFolder(run_folder),
                 loop=loop,
             ):
@@ -236,10 +236,10 @@ class _Rollouts:
         seed = self.settings.seed + _SEEDS * number
         if step is not None and not RunFolder(path).exists:
             stream = afork(
-                folder / "01", step, path, self.engine, self.library, seed=seed, tools=self.tools
+                folder / "01", step, path, self.engine, self.index, seed=seed, tools=self.tools
             )
         elif step is not None:
-            stream = aresume(path, self.engine, self.library, tools=self.tools)
+            stream = aresume(path, self.engine, self.index, tools=self.tools)
         else:
             settings = replace(self.settings, seed=seed, heavy=None)
             stream = run_events(
@@ -247,7 +247,7 @@ class _Rollouts:
                 settings=settings,
                 engine=self.engine,
                 tools=self.tools,
-                library=self.library,
+                index=self.index,
                 folder=RunFolder(path),
             )
         events = []
@@ -258,7 +258,7 @@ class _Rollouts:
         return await _finished(events)
 
     def _start(self, settings: Settings) -> dict[str, Any]:
-        return start_fields(self.question, settings, self.system, self.engine.name, self.library)
+        return start_fields(self.question, settings, self.system, self.engine.name, self.index)
 
 
 def uncertain_steps(events: Sequence[Event], count: int) -> list[int]:

@@ -67,7 +67,7 @@ OWN_SAMPLING = Sampling(temperature=None, top_p=None, presence_penalty=0.0)
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything about a run that is not its question, its model or its library.
+    """Everything about a run that is not its question, its model or its index.
 
     Args:
         mode: Which loop.
@@ -383,7 +383,7 @@ class Run:
         # Tools get copies: what counts is the event, and a call that is cut off leaves none.
         context = ToolContext(
             self.ledger.copy(),
-            library=self._context.library,
+            index=self._context.index,
             engine=self.journal.extractor(self.step) if self.settings.extract else None,
             addresses=set(self._context.addresses),
         )

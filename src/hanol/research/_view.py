@@ -10,7 +10,7 @@ from typing import Any
 
 from hanol.errors import HanolError, ResearchError
 from hanol.research._checked import Sentence, cited_numbers, sentences_of
-from hanol.retrieval import Library, Source
+from hanol.retrieval import Index, Source
 from hanol.runs import (
     Event,
     ModelAnswered,
@@ -190,23 +190,23 @@ def duration(seconds: float) -> str:
     return f"{int(seconds // 60)} min {int(seconds % 60)} s"
 
 
-def surroundings(sources: Iterable[Source], library: Library) -> dict[int, tuple[str, str]]:
+def surroundings(sources: Iterable[Source], index: Index) -> dict[int, tuple[str, str]]:
     """The text of the page before and after each passage.
 
     Args:
         sources: What was retrieved.
-        library: Where it came from; a document that has changed since gives nothing.
+        index: Where it came from; a document that has changed since gives nothing.
     """
     places = [source for source in sources if source.address.startswith("doc://")]
-    found = {source.number: _around(source, library) for source in places}
+    found = {source.number: _around(source, index) for source in places}
     return {number: around for number, around in found.items() if any(around)}
 
 
-def _around(source: Source, library: Library) -> tuple[str, str]:
+def _around(source: Source, index: Index) -> tuple[str, str]:
     if source.start is None or source.end is None:
         return "", ""
     try:
-        pieces = library.read(source.address)
+        pieces = index.read(source.address)
     except HanolError:  # the document has changed or is gone; the passage itself is in the log
         return "", ""
     if any(piece.sha256 != source.sha256 for piece in pieces):

@@ -1,6 +1,6 @@
 """Retrieval over your own documents, and checks of what is said about them.
 
-A `Library` is a folder with an index: documents of many kinds become titled pages, pages become
+A `Index` is a folder with an index: documents of many kinds become titled pages, pages become
 passages of about 200 tokens, and those are found by words (BM25, Korean and CJK included), by
 meaning (an embedder, optional) or both. A `Ledger` numbers what one run retrieved;
 `check_citations` looks every sentence of an answer up in the passages that it cites.
@@ -23,7 +23,7 @@ from hanol.retrieval.documents._documents import (
 from hanol.retrieval.index._address import format_address
 from hanol.retrieval.index._dense import Embedder, SentenceEmbedder
 from hanol.retrieval.index._fusion import reciprocal_rank_fusion
-from hanol.retrieval.index._library import DocumentInfo, Library
+from hanol.retrieval.index._index import DocumentInfo, Index
 from hanol.retrieval.index._passage import Ledger, Passage, Source
 from hanol.retrieval.index._update import FailedFile, FileProgress, IndexReport
 
@@ -37,9 +37,9 @@ __all__ = [
     "Embedder",
     "FailedFile",
     "FileProgress",
+    "Index",
     "IndexReport",
     "Ledger",
-    "Library",
     "Page",
     "Passage",
     "SentenceEmbedder",

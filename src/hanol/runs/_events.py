@@ -39,8 +39,8 @@ class RunStarted(_Event):
     settings: dict[str, Any] = Field(description="Budget, sampling, limits; what resume compares.")
     system_prompt: str
     tools: list[str]
-    library: str | None = Field(description="Folder of the documents.")
-    library_version: str | None
+    index: str | None = Field(description="Folder of the documents.")
+    index_version: str | None
     versions: dict[str, str]
     parent: str | None = Field(default=None, description="Run and step that this one forked from.")
 

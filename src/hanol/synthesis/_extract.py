@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from hanol.retrieval import Library, Passage
+from hanol.retrieval import Index, Passage
 from hanol.synthesis._folder import document_names, with_spans
 from hanol.synthesis._graph import Edge, KnowledgeGraph
 from hanol.synthesis._replies import Replies
@@ -71,7 +71,7 @@ class ExtractReport:
 
 
 async def aextract_graph(
-    library: Library,
+    index: Index,
     model: Replies,
     *,
     base: KnowledgeGraph | None = None,
@@ -80,7 +80,7 @@ async def aextract_graph(
     """Ask a model for the facts of every passage.
 
     Args:
-        library: The documents.
+        index: The documents.
         model: Is asked once a passage.
         base: A graph whose facts come first, such as that of the links.
         on_passage: Called after each passage with the number of all.
@@ -88,9 +88,9 @@ async def aextract_graph(
     Raises:
         EngineError: The model did not answer; answers so far are kept.
     """
-    documents = library.documents()
+    documents = index.documents()
     names = document_names(documents)
-    passages = [passage for info in documents for passage in library.read(info.address)]
+    passages = [passage for info in documents for passage in index.read(info.address)]
     prompts = [_prompt(passage, names[passage.document]) for passage in passages]
     replies = await model.ask(
         prompts, max_tokens=_TOKENS, on_reply=lambda: on_passage(len(prompts))

@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Collection, Sequence
 from typing import Literal
 
-from hanol.retrieval import Library
+from hanol.retrieval import Index
 from hanol.synthesis._graph import KnowledgeGraph
 from hanol.synthesis._samples import Triple
 from hanol.synthesis._walk import Draft
@@ -85,7 +85,7 @@ def has_shortcut(draft: Draft, graph: KnowledgeGraph) -> bool:
     )
 
 
-def is_searchable(draft: Draft, graph: KnowledgeGraph, library: Library) -> bool:
+def is_searchable(draft: Draft, graph: KnowledgeGraph, index: Index) -> bool:
     """Whether the ten best passages for the question as it stands hold the answer's page.
 
     That is the answer's own page; also the one that states it, unless that is the only page to
@@ -93,7 +93,7 @@ def is_searchable(draft: Draft, graph: KnowledgeGraph, library: Library) -> bool
     """
     own = {graph.pages[answer] for answer in draft.answers if answer in graph.pages}
     wanted = own | ({draft.stated_in} if draft.hops > 1 or not own else set())
-    hits = library.search(draft.text, _HITS, mode="bm25")
+    hits = index.search(draft.text, _HITS, mode="bm25")
     return any(hit.address.partition("#")[0] in wanted for hit in hits)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from hanol.errors import DataError, require
-from hanol.retrieval import DocumentInfo, Library
+from hanol.retrieval import DocumentInfo, Index
 from hanol.synthesis._graph import LINKS, MENTIONS, SECTION, SLOT, Edge, KnowledgeGraph, span_of
 from hanol.synthesis._sentences import Sentence, Titles, headings, sentences
 from hanol.tools import join_pages
@@ -36,20 +36,20 @@ _VALUE = re.compile(
 _WORD = re.compile(r"[^\W\d_]+(?:[-'’][^\W\d_]+)*")
 
 
-def folder_graph(library: Library) -> KnowledgeGraph:
-    """The graph of a library's documents; needs no model.
+def folder_graph(index: Index) -> KnowledgeGraph:
+    """The graph of an index's documents; needs no model.
 
     Raises:
         DataError: Nothing links to or mentions anything.
     """
-    documents = library.documents()
+    documents = index.documents()
     names = document_names(documents)
     titles = Titles(names)
     pages = {names[info.document]: info.address for info in documents}
-    edges = [edge for info in documents for edge in _document_edges(library, info, titles)]
+    edges = [edge for info in documents for edge in _document_edges(index, info, titles)]
     if not any(edge.tail in pages for edge in edges):
         raise DataError(
-            f"The {len(documents)} documents of {str(library.folder)!r} neither link to each other "
+            f"The {len(documents)} documents of {str(index.folder)!r} neither link to each other "
             "nor name each other's titles, so there is nothing to walk along. Extract facts with a "
             "model: `--model SPEC`."
         )
@@ -90,12 +90,12 @@ def with_spans(edges: list[Edge]) -> list[Edge]:
     return [*edges, *spans]
 
 
-def document_text(library: Library, info: DocumentInfo) -> str:
+def document_text(index: Index, info: DocumentInfo) -> str:
     """A document as Markdown; the links of web pages are those of its article."""
     if info.kind == "html":
         trafilatura = require("trafilatura", extra="documents", feature="Reading HTML")
         try:
-            html = (library.folder / info.document).read_bytes()
+            html = (index.folder / info.document).read_bytes()
         except OSError:
             html = b""  # gone since it was indexed: the index has its text
         text = trafilatura.extract(
@@ -103,12 +103,12 @@ def document_text(library: Library, info: DocumentInfo) -> str:
         )
         if text:
             return str(text)
-    return "\n\n".join(page.text for page in join_pages(library.read(info.address)))
+    return "\n\n".join(page.text for page in join_pages(index.read(info.address)))
 
 
-def _document_edges(library: Library, info: DocumentInfo, titles: Titles) -> Iterator[Edge]:
+def _document_edges(index: Index, info: DocumentInfo, titles: Titles) -> Iterator[Edge]:
     name = titles.names[info.document]
-    text = document_text(library, info)
+    text = document_text(index, info)
     for heading in headings(text) if info.kind in ("md", "html") else ():
         heading = heading.replace("|", "/")
         yield Edge(name, SECTION, heading, info.address, f"## {heading}")

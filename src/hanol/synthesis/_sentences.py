@@ -52,7 +52,7 @@ class Titles:
     """Finds the titles of documents in texts.
 
     Args:
-        names: Name of each document, by its path in the library.
+        names: Name of each document, by its path in the index.
     """
 
     def __init__(self, names: Mapping[str, str]) -> None:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from hanol.retrieval import Library
+from hanol.retrieval import Index
 from hanol.scoring import normalise
 from hanol.synthesis._filters import Reason, is_searchable, problem_of, shape
 from hanol.synthesis._graph import KnowledgeGraph
@@ -23,8 +23,8 @@ _ANSWER_TOKENS = 256
 class Sieve:
     """Takes drafts until there are enough, and counts the others."""
 
-    def __init__(self, graph: KnowledgeGraph, library: Library, model: Replies | None) -> None:
-        self._graph, self._library, self._model = graph, library, model
+    def __init__(self, graph: KnowledgeGraph, index: Index, model: Replies | None) -> None:
+        self._graph, self._index, self._model = graph, index, model
         self.drawn = 0
         self.dropped: Counter[Reason] = Counter()
         self._shapes: set[str] = set()
@@ -74,7 +74,7 @@ class Sieve:
         if normalise(draft.text) in self._texts:
             return "repeated"
         reason = problem_of(draft, self._graph, self._shapes)
-        if reason is None and draft.level and is_searchable(draft, self._graph, self._library):
+        if reason is None and draft.level and is_searchable(draft, self._graph, self._index):
             return "searchable"
         return reason
 

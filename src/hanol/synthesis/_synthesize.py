@@ -6,7 +6,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from hanol.errors import ConfigError, DataError
-from hanol.retrieval import Library
+from hanol.retrieval import Index
 from hanol.synthesis._filters import Reason
 from hanol.synthesis._graph import KnowledgeGraph
 from hanol.synthesis._questions import SynthQuestion, question_of
@@ -45,7 +45,7 @@ class QuestionReport:
 
 async def asynthesize_questions(
     graph: KnowledgeGraph,
-    library: Library,
+    index: Index,
     num_questions: int,
     *,
     world: "Encyclopedia | None" = None,
@@ -61,7 +61,7 @@ async def asynthesize_questions(
 
     Args:
         graph: All facts.
-        library: The documents, for the question whether one search is enough (from level 1 on).
+        index: The documents, for the question whether one search is enough (from level 1 on).
         num_questions: Wanted, at least 1; fewer come back when nothing new is found for long.
         world: Where the graph is a world's: its own wording is used.
         hops: Facts to follow, from 1 to 5; several are drawn from equally.
@@ -86,7 +86,7 @@ async def asynthesize_questions(
         drafts = _walks(graph, rng, hops, level, sets)
     else:
         drafts = _of_world(world, graph, hops, level, sets, seed)
-    sieve = Sieve(graph, library, closed_book)
+    sieve = Sieve(graph, index, closed_book)
     kept = await sieve.take(drafts, num_questions, on_question)
     if not kept:
         raise DataError(

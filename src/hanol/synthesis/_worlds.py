@@ -1,10 +1,10 @@
-"""Worlds as sources of questions: their facts as a graph, their pages as a library."""
+"""Worlds as sources of questions: their facts as a graph, their pages as an index."""
 
 import re
 from typing import TYPE_CHECKING
 
 from hanol.errors import DataError
-from hanol.retrieval import Library
+from hanol.retrieval import Index
 from hanol.synthesis._graph import Edge, KnowledgeGraph
 from hanol.synthesis._questions import SynthQuestion
 
@@ -20,18 +20,18 @@ def world_seed(spec: str) -> int | None:
     return None if match is None else int(match[1])
 
 
-def world_graph(world: "Encyclopedia", library: Library) -> KnowledgeGraph:
+def world_graph(world: "Encyclopedia", index: Index) -> KnowledgeGraph:
     """The facts that the pages of a world state, and the spans of its numbers and dates.
 
     Args:
         world: The world.
-        library: Of its pages; gives the addresses.
+        index: Of its pages; gives the addresses.
     """
-    of_file = {info.document: info.address for info in library.documents()}
+    of_file = {info.document: info.address for info in index.documents()}
     missing = [page.file_name for page in world.pages if page.file_name not in of_file]
     if missing:
         raise DataError(
-            f"The library {str(library.folder)!r} does not belong to this world: it has no "
+            f"The index {str(index.folder)!r} does not belong to this world: it has no "
             f"{missing[0]!r} and {len(missing)} pages in all are missing. Write the world to a "
             "folder of its own."
         )

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from hanol.errors import AddressError, HanolError
-from hanol.retrieval import Library, Passage, Source
+from hanol.retrieval import Index, Passage, Source
 from hanol.tools._schemas import SEARCH, VISIT
 from hanol.tools._show import SEPARATOR, failure, link
 from hanol.tools._tool import Observation, Tool, ToolContext
@@ -27,7 +27,7 @@ _ADDRESSES = 4  # of one call
 
 
 class CompactSearch:
-    """Searches the library by words; a hit is one line, and a document one hit.
+    """Searches the index by words; a hit is one line, and a document one hit.
 
     Args:
         k: Hits per query.
@@ -46,13 +46,13 @@ class CompactSearch:
     async def run(self, arguments: Mapping[str, Any], context: ToolContext) -> Observation:
         """Search for `arguments["query"]`, a list of queries."""
         queries = queries_of(arguments)
-        if not queries or context.library is None:
-            return failure("The query is empty." if context.library else "Nothing is indexed.")
+        if not queries or context.index is None:
+            return failure("The query is empty." if context.index else "Nothing is indexed.")
         sections: list[str] = []
         addresses: list[str] = []
         for query in queries:
             try:
-                hits = self._hits(context.library, query)
+                hits = self._hits(context.index, query)
             except HanolError as err:
                 return failure(err)
             if self._shuffle is not None:
@@ -62,11 +62,11 @@ class CompactSearch:
             addresses += [hit.address for hit in hits]
         return Observation(SEPARATOR.join(sections), addresses=tuple(dict.fromkeys(addresses)))
 
-    def _hits(self, library: Library, query: str) -> list[Passage]:
+    def _hits(self, index: Index, query: str) -> list[Passage]:
         """The best passage of each document, best first."""
         best: dict[str, Passage] = {}
         for wanted in (self._k, _PASSAGES * self._k):
-            found = library.search(query, wanted, mode="bm25")
+            found = index.search(query, wanted, mode="bm25")
             for passage in found:
                 best.setdefault(passage.document, passage)
             if len(best) >= self._k or len(found) < wanted:
@@ -75,7 +75,7 @@ class CompactSearch:
 
 
 class CompactVisit:
-    """Opens documents of the library, by address or path, and shows them whole."""
+    """Opens documents of the index, by address or path, and shows them whole."""
 
     name = VISIT.name
     description = f"{VISIT.description} Shows the whole document."
@@ -86,13 +86,13 @@ class CompactVisit:
         urls = arguments.get("url", [])
         urls = [urls] if isinstance(urls, str) else urls
         urls = list(dict.fromkeys(url.strip() for url in urls if url.strip()))[:_ADDRESSES]
-        if not urls or context.library is None:
-            return failure("The address is empty." if context.library else "Nothing is indexed.")
+        if not urls or context.index is None:
+            return failure("The address is empty." if context.index else "Nothing is indexed.")
         sections: list[str] = []
         sources: list[Source] = []
         for url in urls:
             try:
-                passages = context.library.read(url)
+                passages = context.index.read(url)
             except AddressError:
                 sections.append("No page. Take a link of the results.")
                 continue
@@ -106,18 +106,18 @@ class CompactVisit:
         return Observation("\n".join(sections), tuple(sources), failed=not sources)
 
 
-def compact_tools(library: Library, *, k: int = 5, shuffle: int | None = None) -> Sequence[Tool]:
+def compact_tools(index: Index, *, k: int = 5, shuffle: int | None = None) -> Sequence[Tool]:
     """Search and visit over a folder of documents, in few words.
 
     Args:
-        library: Must be indexed.
+        index: Must be indexed.
         k: Hits per query.
         shuffle: See `CompactSearch`.
 
     Raises:
-        LibraryError: Nothing is indexed.
+        SearchIndexError: Nothing is indexed.
     """
-    library.search("a", 1)  # says how to index, before a run is started
+    index.search("a", 1)  # says how to index, before a run is started
     return [CompactSearch(k=k, shuffle=shuffle), CompactVisit()]
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import hanol
 from hanol.errors import require
-from hanol.retrieval import Ledger, Library
+from hanol.retrieval import Index, Ledger
 from hanol.tools._call import CallError, CallReader
 from hanol.tools._escape import escape_observation
 from hanol.tools._schemas import PYTHON_INTERPRETER
@@ -27,12 +27,12 @@ _CODE = {
 }
 
 
-def mcp_server(tools: Sequence[Tool], library: Library | None = None) -> "Server[Any]":
+def mcp_server(tools: Sequence[Tool], index: Index | None = None) -> "Server[Any]":
     """A server of the `mcp` library with these tools, for one client.
 
     Args:
         tools: What to serve, under the same names, descriptions and schemas.
-        library: What the tools search.
+        index: What the tools search.
 
     Raises:
         MissingExtraError: The extra "mcp" is not installed.
@@ -42,7 +42,7 @@ def mcp_server(tools: Sequence[Tool], library: Library | None = None) -> "Server
     from mcp.server import ServerRequestContext
     from mcp.server.lowlevel import Server
 
-    context = ToolContext(ledger=Ledger(), library=library)
+    context = ToolContext(ledger=Ledger(), index=index)
     named = {tool.name: tool for tool in tools}
 
     async def list_tools(
@@ -91,13 +91,13 @@ def _schema(tool: Tool) -> Mapping[str, Any]:
     return _CODE if tool.name == PYTHON_INTERPRETER.name else tool.parameters
 
 
-async def serve_mcp(tools: Sequence[Tool], library: Library | None = None) -> None:
+async def serve_mcp(tools: Sequence[Tool], index: Index | None = None) -> None:
     """Serve on standard input and output until the client closes them.
 
     Raises:
         MissingExtraError: The extra "mcp" is not installed.
     """
-    server = mcp_server(tools, library)
+    server = mcp_server(tools, index)
     from mcp.server.stdio import stdio_server
 
     async with stdio_server() as (read, write):

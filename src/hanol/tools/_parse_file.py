@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 
-from hanol.errors import AddressError, DocumentError, HanolError, LibraryError
+from hanol.errors import AddressError, DocumentError, HanolError, SearchIndexError
 from hanol.retrieval import Passage, Source, format_address, parse_document, split_passages
 from hanol.tools._schemas import PARSE_FILE
 from hanol.tools._show import SEPARATOR, numbered, one_line
@@ -40,7 +40,7 @@ class _Parsed:
 
 
 class ParseFile:
-    """Reads files under the library's folder, and addresses where the web is on.
+    """Reads files under the index's folder, and addresses where the web is on.
 
     Args:
         web: None keeps the web off.
@@ -57,7 +57,7 @@ class ParseFile:
         self._cache: OrderedDict[tuple[str, str], _Parsed] = OrderedDict()
 
     async def run(self, arguments: Mapping[str, Any], context: ToolContext) -> Observation:
-        """Read `arguments["files"]`, names relative to the library's folder."""
+        """Read `arguments["files"]`, names relative to the index's folder."""
         names = arguments.get("files", [])
         names = [names] if isinstance(names, str) else names
         names = list(dict.fromkeys(name.strip() for name in names if name.strip()))[:_FILES]
@@ -88,9 +88,9 @@ class ParseFile:
         try:
             if "://" in name and not name.startswith("doc://"):
                 return await self._fetch(name, context)
-            if context.library is None:
-                raise LibraryError("no folder is open.")
-            return await asyncio.to_thread(self._read, name, context.library.folder)
+            if context.index is None:
+                raise SearchIndexError("no folder is open.")
+            return await asyncio.to_thread(self._read, name, context.index.folder)
         except HanolError as err:
             return str(err)
 

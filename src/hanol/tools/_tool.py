@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from hanol.engines import Engine
-from hanol.retrieval import Ledger, Library, Source
+from hanol.retrieval import Index, Ledger, Source
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,13 @@ class ToolContext:
 
     Args:
         ledger: Numbered sources of the run; tools add to it.
-        library: The indexed folder, if there is one.
+        index: The indexed folder, if there is one.
         engine: Reads long pages for `visit`; None takes the best passages instead.
         addresses: What `visit` may open: named by the user, by a search, or on a visited page.
     """
 
     ledger: Ledger
-    library: Library | None = None
+    index: Index | None = None
     engine: Engine | None = None
     addresses: set[str] = field(default_factory=set)
 

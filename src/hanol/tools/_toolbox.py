@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hanol.retrieval import Library
+from hanol.retrieval import Index
 from hanol.tools._parse_file import ParseFile
 from hanol.tools._tool import Tool
 from hanol.tools.web._providers import SearchProvider, WebSearch
@@ -12,22 +12,22 @@ from hanol.tools.web._visit import Visit
 from hanol.tools.web._web import Web, WebPolicy
 
 
-def local_tools(library: Library) -> list[Tool]:
+def local_tools(index: Index) -> list[Tool]:
     """The tools over a folder of documents: search, visit, google_scholar, parse_file.
 
     None of them touches the network. `PythonInterpreter` is made on its own, as it depends on the
     machine's sandbox.
 
     Raises:
-        LibraryError: Nothing is indexed.
+        SearchIndexError: Nothing is indexed.
     """
-    library.search("a", 1)  # says how to index, before a run is started
+    index.search("a", 1)  # says how to index, before a run is started
     return _tools(None)
 
 
 def web_tools(
     provider: SearchProvider | Sequence[SearchProvider],
-    library: Library | None = None,
+    index: Index | None = None,
     *,
     policy: WebPolicy | None = None,
 ) -> list[Tool]:
@@ -35,13 +35,13 @@ def web_tools(
 
     Args:
         provider: Of the web search; of several, the next serves when one fails.
-        library: The documents of the run, if there are any.
+        index: The documents of the run, if there are any.
         policy: Consent to use both at once.
 
     Raises:
         ResearchError: There are documents and no consent, or no provider.
     """
-    (policy or WebPolicy()).check(library)
+    (policy or WebPolicy()).check(index)
     providers = provider if isinstance(provider, Sequence) else [provider]
     return _tools(Web(WebSearch(providers)))
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hanol.errors import LibraryError, require
+from hanol.errors import SearchIndexError, require
 from hanol.retrieval.index._store import Store
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class SentenceEmbedder:
             try:
                 self._model = library.SentenceTransformer(place)
             except (OSError, ValueError) as err:
-                raise LibraryError(
+                raise SearchIndexError(
                     f"The embedder {self.name!r} cannot be loaded: {err}. Name a model of "
                     "sentence-transformers, its folder, or `minilm`."
                 ) from err
@@ -139,7 +139,7 @@ def _check_width(store: Store, width: int) -> None:
     if known is None:
         store.set_meta("width", str(width))
     elif int(known) != width:
-        raise LibraryError(
+        raise SearchIndexError(
             f"The embedder gives vectors of {width} numbers, the index {store.folder} holds "
             f"vectors of {known}: the model behind the name has changed. Delete the index and "
             "run `hanol index` again."

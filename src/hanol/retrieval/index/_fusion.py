@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 # The paper's constant is 60, for many rankings of equal worth. Of two, where the second may know
 # only one language, the first places must count for more: 5 was chosen on half of the questions of
-# the benchmark, together with the weights that the library gives.
+# the benchmark, together with the weights that the index gives.
 _RANK_OFFSET = 5
 
 

@@ -14,7 +14,7 @@ class Passage:
         id: Number of the passage in its index.
         address: What `visit` opens: "doc://<8 hex>/<relative path>#p<page>", the hex digits from
             the hash of the content, without "#p" for documents that have no pages.
-        document: Path relative to the library's folder, with "/" on every system.
+        document: Path relative to the index's folder, with "/" on every system.
         page: Page, slide or sheet, from 1; None for formats without.
         title: Title of the document, or its file name.
         text: The passage itself.
@@ -88,7 +88,7 @@ class Ledger:
         return self._sources[number]
 
     def cite_passage(self, passage: Passage) -> Source:
-        """As `cite`, for a passage of a library."""
+        """As `cite`, for a passage of an index."""
         return self.cite(
             passage.text,
             address=passage.address,

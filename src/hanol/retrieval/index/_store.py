@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from hanol.errors import LibraryError
+from hanol.errors import SearchIndexError
 from hanol.retrieval.index._cjk import index_text
 
 _VERSION = 1  # of the schema and of what is written into it: tokenizer, passage lengths
@@ -76,7 +76,7 @@ class Store:
         """The index in a folder, None when there is none yet.
 
         Raises:
-            LibraryError: Another version made it, or it cannot be read.
+            SearchIndexError: Another version made it, or it cannot be read.
         """
         file = folder / _FILE
         if not file.is_file():
@@ -87,13 +87,13 @@ class Store:
             store = cls(folder, _connect(file, mode))
             version = store.meta("version") if store._has_schema() else None
         except sqlite3.DatabaseError as err:
-            raise LibraryError(f"The index {file} cannot be read ({err}). {_REBUILD}") from err
+            raise SearchIndexError(f"The index {file} cannot be read ({err}). {_REBUILD}") from err
         if version is None:  # made, but killed before the first transaction
             store.close()
             return None
         if version != str(_VERSION):
             store.close()
-            raise LibraryError(
+            raise SearchIndexError(
                 f"The index {file} was made by another version of hanol (format {version}, this "
                 f"one reads {_VERSION}). {_REBUILD}"
             )
@@ -104,7 +104,7 @@ class Store:
         """The index in a folder, made when there is none.
 
         Raises:
-            LibraryError: The folder cannot be written, or `open` fails.
+            SearchIndexError: The folder cannot be written, or `open` fails.
         """
         if (store := cls.open(folder)) is not None:
             return store
@@ -157,7 +157,7 @@ class Store:
         """Be the only writer.
 
         Raises:
-            LibraryError: Another process (or object) is writing; it is named. Or nobody may, or
+            SearchIndexError: Another process (or object) is writing; it is named. Or nobody may, or
                 the disk is full.
         """
         if not _writable(self.folder):
@@ -169,7 +169,7 @@ class Store:
                 lock.execute("BEGIN EXCLUSIVE")
             except sqlite3.OperationalError as err:
                 pid = pid_file.read_text() if pid_file.exists() else "unknown"
-                raise LibraryError(
+                raise SearchIndexError(
                     f"Process {pid} is indexing into {self.folder} already. Wait until it ends."
                 ) from err
             pid_file.write_text(str(os.getpid()))
@@ -263,10 +263,10 @@ def _writable(folder: Path) -> bool:
     return os.access(folder, os.W_OK) and os.access(folder / _FILE, os.W_OK)
 
 
-def _not_writable(folder: Path, reason: object) -> LibraryError:
-    return LibraryError(
+def _not_writable(folder: Path, reason: object) -> SearchIndexError:
+    return SearchIndexError(
         f"The index cannot be written to {folder} ({reason}). Make room there, or put it "
-        "elsewhere: `--index` on the command line, `index=` in Python."
+        "elsewhere: `--index` on the command line, `index_folder=` in Python."
     )
 
 

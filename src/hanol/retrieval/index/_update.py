@@ -48,7 +48,7 @@ class FailedFile(BaseModel, frozen=True):
 
 
 class IndexReport(BaseModel, frozen=True):
-    """What `Library.add` did.
+    """What `Index.add` did.
 
     Args:
         added: Files that were new.
@@ -84,7 +84,7 @@ def update(
     *,
     isolated: bool = True,
 ) -> IndexReport:
-    """Index what is new or changed under `start`, forget what is gone; see `Library.add`."""
+    """Index what is new or changed under `start`, forget what is gone; see `Index.add`."""
     began = time.monotonic()
     with store.writer():
         with store.transaction():

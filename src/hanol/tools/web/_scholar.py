@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hanol.errors import HanolError
-from hanol.retrieval import Library, Passage, Source
+from hanol.retrieval import Index, Passage, Source
 from hanol.tools._schemas import GOOGLE_SCHOLAR
 from hanol.tools._show import SEPARATOR, failure, link, one_line, snippet
 from hanol.tools._tool import Observation, ToolContext
@@ -16,7 +16,7 @@ _POOL = 50  # passages looked at to find the best documents
 
 
 class Scholar:
-    """Searches publications through a provider; offline, the titles and texts of the library.
+    """Searches publications through a provider; offline, the titles and texts of the index.
 
     Args:
         web: None keeps the web off.
@@ -38,11 +38,11 @@ class Scholar:
             return failure("The query is empty. Give a title, an author or a topic.")
         if self._web is not None:
             return await self._online(queries, self._web, context)
-        if context.library is None:
+        if context.index is None:
             return failure("Publications cannot be searched: the web is off, nothing is indexed.")
         try:
             found = await asyncio.gather(
-                *(asyncio.to_thread(_documents, context.library, q, self._k) for q in queries)
+                *(asyncio.to_thread(_documents, context.index, q, self._k) for q in queries)
             )
         except HanolError as err:
             return failure(err)
@@ -77,19 +77,19 @@ class Scholar:
         return Observation(SEPARATOR.join(sections), tuple(sources), addresses, failed)
 
 
-def _documents(library: Library, query: str, k: int) -> list[Passage]:
+def _documents(index: Index, query: str, k: int) -> list[Passage]:
     """The best passage of each document; those whose title holds every word of the query first."""
     best: dict[str, Passage] = {}
-    for passage in library.search(query, _POOL):
+    for passage in index.search(query, _POOL):
         best.setdefault(passage.document, passage)
     words = query.casefold().split()
     titled = [
         info
-        for info in library.documents()
+        for info in index.documents()
         if all(word in f"{info.title} {info.document}".casefold() for word in words)
     ][:k]
     first = [
-        best.pop(info.document) if info.document in best else library.read(info.address)[0]
+        best.pop(info.document) if info.document in best else index.read(info.address)[0]
         for info in titled
     ]
     return [*first, *best.values()][:k]

@@ -1,4 +1,4 @@
-"""The tool `search`: passages of the library, and hits of the web where it is on."""
+"""The tool `search`: passages of the index, and hits of the web where it is on."""
 
 import asyncio
 import hashlib
@@ -28,10 +28,10 @@ class Found:
 
 
 class Search:
-    """Searches the library, and the web where it is on.
+    """Searches the index, and the web where it is on.
 
     Args:
-        web: What to search besides the library; None keeps the web off.
+        web: What to search besides the index; None keeps the web off.
         k: Hits per query and place.
     """
 
@@ -48,7 +48,7 @@ class Search:
         queries = queries_of(arguments)
         if not queries:
             return failure("The query is empty. Give words that the passages should contain.")
-        if context.library is None and self._web is None:
+        if context.index is None and self._web is None:
             return failure("There is nothing to search: no documents are indexed, the web is off.")
         found = await asyncio.gather(*(self._find(query, context) for query in queries))
         return _observation(found, context.ledger)
@@ -61,10 +61,10 @@ class Search:
         return Found(query, passages, results, reasons + problems)
 
     async def _local(self, query: str, context: ToolContext) -> tuple[list[Passage], list[str]]:
-        if context.library is None:
+        if context.index is None:
             return [], []
         try:
-            return await asyncio.to_thread(context.library.search, query, self._k), []
+            return await asyncio.to_thread(context.index.search, query, self._k), []
         except HanolError as err:
             return [], [str(err)]
 
@@ -85,7 +85,7 @@ async def web_results(
     if web is None:
         return [], []
     try:
-        if context.library is not None:
+        if context.index is not None:
             check_query(query, context.ledger)
         return (await web.search.search(query, scholar=scholar))[:k], []
     except HanolError as err:

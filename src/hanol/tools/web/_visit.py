@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urldefrag
 
 from hanol.errors import AddressError, EngineError, HanolError
-from hanol.retrieval import Library, Passage, Source
+from hanol.retrieval import Index, Passage, Source
 from hanol.tools._extract import Extract, extract
 from hanol.tools._schemas import VISIT
 from hanol.tools._show import SEPARATOR, numbered, one_line, rank, tokens_of
@@ -15,7 +15,7 @@ from hanol.tools._tool import Observation, ToolContext
 from hanol.tools.web._web import Web, addresses_in, read_page
 
 _ADDRESSES = 8  # of one call
-_POOL = 100  # hits of the library that are looked through for the document's
+_POOL = 100  # hits of the index that are looked through for the document's
 _WITH_NEIGHBOURS = 5  # best passages that are shown with the ones around them
 _SHOWN_LINKS = 20
 
@@ -33,7 +33,7 @@ class _Opened:
 
 
 class Visit:
-    """Opens documents of the library, and web pages where the web is on.
+    """Opens documents of the index, and web pages where the web is on.
 
     Web pages open only at addresses that the user typed, a search returned, or a visited page
     links: a model cannot be talked into sending what it read to an address made for that.
@@ -81,8 +81,8 @@ class Visit:
     async def _open(self, url: str, goal: str, context: ToolContext) -> _Opened | str:
         """The document, or why it could not be opened."""
         try:
-            if url.startswith("doc://") or (context.library is not None and "://" not in url):
-                opened = await asyncio.to_thread(self._read_document, url, goal, context.library)
+            if url.startswith("doc://") or (context.index is not None and "://" not in url):
+                opened = await asyncio.to_thread(self._read_document, url, goal, context.index)
             else:
                 opened = await self._fetch(url, goal, context)
         except HanolError as err:
@@ -97,12 +97,12 @@ class Visit:
             opened.address, opened.title, opened.passages, opened.order, found, opened.links
         )
 
-    def _read_document(self, address: str, goal: str, library: Library | None) -> _Opened:
-        if library is None:
+    def _read_document(self, address: str, goal: str, index: Index | None) -> _Opened:
+        if index is None:
             raise AddressError("no documents are indexed here.")
-        passages = library.read(address)
+        passages = index.read(address)
         places = {passage.id: place for place, passage in enumerate(passages)}
-        hits = library.search(goal, _POOL) if goal else []
+        hits = index.search(goal, _POOL) if goal else []
         order = [places[hit.id] for hit in hits if hit.id in places]
         order += [place for place in rank(passages, goal) if place not in set(order)]
         links = addresses_in("\n".join(passage.text for passage in passages)) if self._web else ()

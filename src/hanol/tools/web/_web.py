@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urldefrag, urljoin
 
 from hanol.errors import ResearchError, require
-from hanol.retrieval import Library, Passage, parse_document, split_passages
+from hanol.retrieval import Index, Passage, parse_document, split_passages
 from hanol.tools.web._fetch import Fetched, Fetcher
 from hanol.tools.web._providers import WebSearch
 
@@ -36,13 +36,13 @@ class WebPolicy:
 
     consent: bool = False
 
-    def check(self, library: Library | None) -> None:
+    def check(self, index: Index | None) -> None:
         """Refuse a mix that nobody agreed to.
 
         Raises:
             ResearchError: There are documents, and no consent.
         """
-        if library is not None and not self.consent:
+        if index is not None and not self.consent:
             raise ResearchError(
                 "With the web on, words of your documents may reach the search provider inside "
                 "queries. Agree with `WebPolicy(consent=True)` (`--web-consent`), or leave the web "

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from pydantic import BaseModel
 
-from hanol.errors import AddressError, LibraryError
+from hanol.errors import AddressError, SearchIndexError
 from hanol.retrieval.index._address import Address, format_address, parse_address
 from hanol.retrieval.index._cjk import highlight_spans
 from hanol.retrieval.index._dense import Embedder, SentenceEmbedder, Vectors
@@ -47,18 +47,18 @@ class DocumentInfo(BaseModel, frozen=True):
     size: int
 
 
-class Library(AbstractContextManager["Library"]):
-    """A folder of documents with its index. Made by `Library.open`; may be used by many threads.
+class Index(AbstractContextManager["Index"]):
+    """A folder of documents with its index. Made by `Index.open`; may be used by many threads.
 
     Example:
-        >>> with Library.open("notes") as library:  # doctest: +SKIP
-        ...     library.add()
-        ...     best = library.search("how are keys rotated", k=3)
+        >>> with Index.open("notes") as index:  # doctest: +SKIP
+        ...     index.add()
+        ...     best = index.search("how are keys rotated", k=3)
     """
 
-    def __init__(self, folder: Path, index: Path, embedder: Embedder | None) -> None:
+    def __init__(self, folder: Path, place: Path, embedder: Embedder | None) -> None:
         self.folder = folder
-        self._index = index
+        self._place = place
         self._embedder = embedder
         self._store: Store | None = None
         self._vectors: tuple[Any, Vectors] | None = None
@@ -70,30 +70,34 @@ class Library(AbstractContextManager["Library"]):
         cls,
         path: str | Path,
         *,
-        index: str | Path | None = None,
+        index_folder: str | Path | None = None,
         embedder: str | Embedder | None = None,
-    ) -> "Library":
+    ) -> "Index":
         """Open a folder; nothing is written before `add`.
 
         Args:
             path: The folder with the documents.
-            index: Folder of the index, for documents that lie where nothing can be written;
-                `.hanol` in `path` when left out.
+            index_folder: Where the index is stored, for documents in a folder that cannot be
+                written to; `.hanol` in `path` by default.
             embedder: For search by meaning: a model of sentence-transformers by name or folder,
                 "minilm" for the packaged one, or an object of your own. None takes the one the
                 index was made with, if any.
 
         Raises:
-            LibraryError: There is no such folder, or its index was made by another version of
+            SearchIndexError: There is no such folder, or its index was made by another version of
                 hanol or with another embedder.
         """
         folder = Path(path).expanduser().resolve()
         if not folder.is_dir():
-            raise LibraryError(f"There is no folder {str(path)!r}. Name a folder with documents.")
-        place = folder / ".hanol" if index is None else Path(index).expanduser().resolve()
+            raise SearchIndexError(
+                f"There is no folder {str(path)!r}. Name a folder with documents."
+            )
+        place = (
+            folder / ".hanol" if index_folder is None else Path(index_folder).expanduser().resolve()
+        )
         if place == folder:
-            raise LibraryError(
-                f"`index` is the folder of the documents itself, {place}. Name another one."
+            raise SearchIndexError(
+                f"`index_folder` is the folder of the documents itself, {place}. Name another one."
             )
         if isinstance(embedder, str):
             embedder = SentenceEmbedder(embedder)
@@ -102,11 +106,11 @@ class Library(AbstractContextManager["Library"]):
     def _open_store(self) -> None:
         if self._store is not None:
             return
-        if (store := Store.open(self._index)) is None:
+        if (store := Store.open(self._place)) is None:
             return
         try:
             self._check_belongs(store)
-        except LibraryError:
+        except SearchIndexError:
             store.close()
             raise
         self._store = store
@@ -114,7 +118,7 @@ class Library(AbstractContextManager["Library"]):
     def _check_belongs(self, store: Store) -> None:
         home = store.meta("folder")
         if home is not None and home != str(self.folder):
-            raise LibraryError(
+            raise SearchIndexError(
                 f"The index {store.folder} belongs to {home}, not to {self.folder}. Name another "
                 "place for this folder's index."
             )
@@ -122,7 +126,7 @@ class Library(AbstractContextManager["Library"]):
         if made_with is None or (self._embedder and self._embedder.name == made_with):
             return
         if self._embedder is not None:
-            raise LibraryError(
+            raise SearchIndexError(
                 f"The index {store.folder} was made with the embedder {made_with!r}, not with "
                 f"{self._embedder.name!r}. Leave the embedder out to use the index's, or delete "
                 "the index and run `hanol index` with the new one."
@@ -130,7 +134,7 @@ class Library(AbstractContextManager["Library"]):
         self._embedder = SentenceEmbedder(made_with)
 
     def close(self) -> None:
-        """Close the index; the library can be opened again."""
+        """Close the index; the index can be opened again."""
         with self._lock:
             if self._store is not None:
                 self._store.close()
@@ -151,7 +155,7 @@ class Library(AbstractContextManager["Library"]):
     def _db(self) -> sqlite3.Connection:
         self._open_store()
         if self._store is None or not self._has_passages(self._store):
-            raise LibraryError(
+            raise SearchIndexError(
                 f"There is nothing indexed for {self.folder}. Run `hanol index {self.folder}`."
             )
         return self._store.db
@@ -219,7 +223,7 @@ class Library(AbstractContextManager["Library"]):
 
         Raises:
             AddressError: `path` lies outside of the folder.
-            LibraryError: Another process is indexing, or the index cannot be written.
+            SearchIndexError: Another process is indexing, or the index cannot be written.
         """
         start = self.folder if path is None else (self.folder / Path(path)).resolve()
         if not start.is_relative_to(self.folder):
@@ -227,7 +231,7 @@ class Library(AbstractContextManager["Library"]):
         with self._lock:
             self._open_store()
             if self._store is None:
-                self._store = Store.create(self._index)
+                self._store = Store.create(self._place)
             return update(
                 self._store, self.folder, start, self._embedder, on_file, isolated=isolated
             )
@@ -245,12 +249,12 @@ class Library(AbstractContextManager["Library"]):
             Best first. Passages that share no word with the query are left out by "bm25".
 
         Raises:
-            LibraryError: Nothing is indexed, or "dense" is asked of an index without vectors.
+            SearchIndexError: Nothing is indexed, or "dense" is asked of an index without vectors.
         """
         if k < 1:
-            raise LibraryError(f"`k` is {k}, but must be at least 1.")
+            raise SearchIndexError(f"`k` is {k}, but must be at least 1.")
         if mode not in ("hybrid", "bm25", "dense"):
-            raise LibraryError(f"`mode` is {mode!r}, but must be 'hybrid', 'bm25' or 'dense'.")
+            raise SearchIndexError(f"`mode` is {mode!r}, but must be 'hybrid', 'bm25' or 'dense'.")
         with self._lock:
             db = self._db
             tokens = choose_tokens(db, query)
@@ -281,7 +285,7 @@ class Library(AbstractContextManager["Library"]):
     def _rank_dense(self, query: str, limit: int) -> list[tuple[int, float]]:
         assert self._store is not None
         if self._embedder is None or not self._has_vectors():
-            raise LibraryError(
+            raise SearchIndexError(
                 f"The index of {self.folder} has no vectors. Run `hanol index {self.folder} "
                 "--embedder minilm`, or search with `bm25`."
             )
@@ -298,12 +302,12 @@ class Library(AbstractContextManager["Library"]):
         """All passages of the document or page that an address names, in order.
 
         Args:
-            address: "doc://...", or the path of a document in the library, percent-encoded or not,
+            address: "doc://...", or the path of a document in the index, percent-encoded or not,
                 as links between documents name it.
 
         Raises:
             AddressError: It is no address, or the document has no such page.
-            LibraryError: The document is not indexed, or its content has changed since.
+            SearchIndexError: The document is not indexed, or its content has changed since.
         """
         with self._lock:
             wanted = self._named(address) or parse_address(address)
@@ -311,14 +315,14 @@ class Library(AbstractContextManager["Library"]):
                 "SELECT id, sha256, path FROM documents WHERE path = ?", (wanted.document,)
             ).fetchone()
             if row is None:
-                raise LibraryError(
+                raise SearchIndexError(
                     f"There is no document {wanted.document!r} in the index of {self.folder}. "
                     "Search again to get the addresses that exist."
                 )
             number, sha256, path = row
             if not sha256.startswith(wanted.hash):
                 now = format_address(path, sha256, wanted.page)
-                raise LibraryError(
+                raise SearchIndexError(
                     f"{path!r} has changed since {address!r} was handed out. It now is {now!r}."
                 )
             if wanted.page is None:
@@ -351,14 +355,14 @@ class Library(AbstractContextManager["Library"]):
         """The passages just before and after one in its document, in order, without itself.
 
         Raises:
-            LibraryError: The document is no longer indexed as it was.
+            SearchIndexError: The document is no longer indexed as it was.
         """
         with self._lock:
             row = self._db.execute(
                 "SELECT document FROM passages WHERE id = ?", (passage.id,)
             ).fetchone()
             if row is None:
-                raise LibraryError(
+                raise SearchIndexError(
                     f"{passage.document!r} has changed since {passage.address!r} was handed out."
                 )
             earlier = self._rows(

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hanol.errors import AddressError, LibraryError
-from hanol.retrieval import FileProgress, Library, Passage
+from hanol.errors import AddressError, SearchIndexError
+from hanol.retrieval import FileProgress, Index, Passage
 from hanol.retrieval.documents import _reading
 from hanol.retrieval.index import _update
 
@@ -41,16 +41,16 @@ def write(folder: Path, name: str, text: str) -> Path:
     return file
 
 
-def content(library: Library) -> list[tuple[object, ...]]:
+def content(index: Index) -> list[tuple[object, ...]]:
     """Everything that two indexes of the same files must agree on."""
     found: list[tuple[object, ...]] = [
-        (info.document, info.sha256, info.title, info.passages) for info in library.documents()
+        (info.document, info.sha256, info.title, info.passages) for info in index.documents()
     ]
-    for info in library.documents():
-        found += [(p.document, p.page, p.start, p.end, p.text) for p in library.read(info.address)]
+    for info in index.documents():
+        found += [(p.document, p.page, p.start, p.end, p.text) for p in index.read(info.address)]
     if found:
         for query in [*WORDS, "서울", "amber cedar", "강"]:
-            hits = library.search(query, k=1000, mode="bm25")
+            hits = index.search(query, k=1000, mode="bm25")
             found.append(
                 (
                     query,
@@ -60,12 +60,12 @@ def content(library: Library) -> list[tuple[object, ...]]:
     return found
 
 
-def assert_same_as_fresh(library: Library, place: Path) -> None:
+def assert_same_as_fresh(index: Index, place: Path) -> None:
     shutil.rmtree(place, ignore_errors=True)
-    with Library.open(library.folder, index=place) as fresh:
+    with Index.open(index.folder, index_folder=place) as fresh:
         fresh.add()
-        assert content(library) == content(fresh)
-        assert library.version == fresh.version
+        assert content(index) == content(fresh)
+        assert index.version == fresh.version
 
 
 def test_report_counts_each_kind_of_file(tmp_path: Path) -> None:
@@ -80,8 +80,8 @@ def test_report_counts_each_kind_of_file(tmp_path: Path) -> None:
     (folder / "link.txt").symlink_to(tmp_path / "outside.txt")
     (folder / "linked").symlink_to(tmp_path)
     events: list[FileProgress] = []
-    with Library.open(folder) as library:
-        report = library.add(on_file=events.append)
+    with Index.open(folder) as index:
+        report = index.add(on_file=events.append)
         assert (report.added, report.changed, report.removed, report.unchanged) == (3, 0, 0, 0)
         assert report.ignored == 1
         reasons = {file.document: file.reason for file in report.failed}
@@ -93,45 +93,45 @@ def test_report_counts_each_kind_of_file(tmp_path: Path) -> None:
         write(folder, "a.md", "another text")
         (folder / "b.txt").unlink()
         write(folder, "sub/c.txt", "text of sub/c.txt")  # the same again, with a new time
-        report = library.add()
+        report = index.add()
         assert (report.added, report.changed, report.removed, report.unchanged) == (0, 1, 1, 1)
         assert report.documents == 2
-        assert_same_as_fresh(library, tmp_path / "fresh")
+        assert_same_as_fresh(index, tmp_path / "fresh")
 
 
 def test_a_changed_file_that_breaks_loses_its_old_text(tmp_path: Path, in_process: None) -> None:
     write(tmp_path, "a.ipynb", '{"cells": [{"cell_type": "markdown", "source": "amber"}]}')
     write(tmp_path, "b.txt", "birch")
-    with Library.open(tmp_path) as library:
-        library.add()
-        assert library.search("amber")
+    with Index.open(tmp_path) as index:
+        index.add()
+        assert index.search("amber")
         write(tmp_path, "a.ipynb", "{broken")
-        report = library.add()
+        report = index.add()
         assert [file.document for file in report.failed] == ["a.ipynb"]
-        assert library.search("amber") == []
+        assert index.search("amber") == []
 
 
 def test_same_size_same_instant_changes_are_seen(tmp_path: Path, in_process: None) -> None:
     file = write(tmp_path, "a.txt", "amber")
-    with Library.open(tmp_path) as library:
-        library.add()
+    with Index.open(tmp_path) as index:
+        index.add()
         stamp = file.stat().st_mtime_ns
         file.write_text("birch")
         os.utime(file, ns=(stamp, stamp))  # as within one tick of a coarse clock
-        assert library.add().changed == 1
-        assert library.search("birch")
+        assert index.add().changed == 1
+        assert index.search("birch")
 
 
 def test_settled_files_are_not_opened_again(tmp_path: Path, in_process: None) -> None:
     file = write(tmp_path, "a.txt", "amber")
     os.utime(file, (1e9, 1e9))
-    with Library.open(tmp_path) as library:
-        library.add()
+    with Index.open(tmp_path) as index:
+        index.add()
         file.chmod(0)
         monkey = pytest.MonkeyPatch()
         with monkey.context() as patch:
             patch.setattr(_reading._worker, "read", lambda *_: pytest.fail("was read"))
-            assert library.add().unchanged == 1
+            assert index.add().unchanged == 1
 
 
 @settings(
@@ -155,32 +155,32 @@ def test_any_sequence_of_changes_gives_the_index_of_the_end_state(
 ) -> None:
     folder = tmp_path_factory.mktemp("changes")
     write(folder, "stays.txt", "amber grove")
-    with Library.open(folder) as library:
-        library.add()
+    with Index.open(folder) as index:
+        index.add()
         for name, words, index_now in steps:
             if words is None:
                 (folder / name).unlink(missing_ok=True)
             else:
                 write(folder, name, " ".join(words))
             if index_now:
-                library.add()
-        library.add()
-        assert_same_as_fresh(library, folder.with_name(f"{folder.name}-fresh"))
+                index.add()
+        index.add()
+        assert_same_as_fresh(index, folder.with_name(f"{folder.name}-fresh"))
 
 
 def test_add_of_a_part_leaves_the_rest(tmp_path: Path, in_process: None) -> None:
     write(tmp_path, "a/x.txt", "amber")
     write(tmp_path, "ab/y.txt", "birch")
-    with Library.open(tmp_path) as library:
-        library.add()
+    with Index.open(tmp_path) as index:
+        index.add()
         (tmp_path / "a/x.txt").unlink()
         (tmp_path / "ab/y.txt").unlink()
-        assert library.add("a").removed == 1
-        assert [info.document for info in library.documents()] == ["ab/y.txt"]
+        assert index.add("a").removed == 1
+        assert [info.document for info in index.documents()] == ["ab/y.txt"]
         write(tmp_path, "z.txt", "cedar")
-        assert library.add(tmp_path / "z.txt").added == 1
+        assert index.add(tmp_path / "z.txt").added == 1
         with pytest.raises(AddressError, match="outside"):
-            library.add("..")
+            index.add("..")
 
 
 def test_version_depends_on_content_only(tmp_path: Path, in_process: None) -> None:
@@ -188,23 +188,23 @@ def test_version_depends_on_content_only(tmp_path: Path, in_process: None) -> No
     for order in (["a.txt", "b.txt"], ["b.txt", "a.txt"]):
         folder = tmp_path / order[0]
         folder.mkdir()
-        with Library.open(folder) as library:
+        with Index.open(folder) as index:
             for name in order:
                 write(folder, name, f"text {name}")
-                library.add()
-            versions.add(library.version)
+                index.add()
+            versions.add(index.version)
             write(folder, "a.txt", "other")
-            assert library.version in versions, "nothing was indexed in between"
-            library.add()
-            assert library.version not in versions
+            assert index.version in versions, "nothing was indexed in between"
+            index.add()
+            assert index.version not in versions
     assert len(versions) == 1
 
 
 KILLED = """
 import os, signal, sys
-from hanol.retrieval import Library
+from hanol.retrieval import Index
 from hanol.retrieval.index import _store, _update
-folder, index, where, count = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
+folder, place, where, count = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
 _update._COMMIT_SECONDS = 0.0  # a transaction for each file
 seen = 0
 def maybe_die():
@@ -224,19 +224,19 @@ def on_file(event):
     print(event.document, flush=True)
     if where == "after":
         maybe_die()
-Library.open(folder, index=index).add(on_file=on_file)
+Index.open(folder, index_folder=place).add(on_file=on_file)
 """
 
 
 @pytest.mark.parametrize("where", ["before", "within", "after"])
 @pytest.mark.parametrize("count", [1, 5, pytest.param(8, marks=pytest.mark.slow)])
 def test_killed_while_indexing(tmp_path: Path, where: str, count: int) -> None:
-    folder, index = tmp_path / "documents", tmp_path / "index"
+    folder, place = tmp_path / "documents", tmp_path / "index"
     names = [f"{i}.txt" for i in range(8)]
     for i, name in enumerate(names):
         write(folder, name, f"{WORDS[i % len(WORDS)]} amber " * (20 + 50 * i))
     run = subprocess.run(
-        [sys.executable, "-c", KILLED, folder, index, where, str(count)],
+        [sys.executable, "-c", KILLED, folder, place, where, str(count)],
         capture_output=True,
         text=True,
         timeout=60,
@@ -244,17 +244,17 @@ def test_killed_while_indexing(tmp_path: Path, where: str, count: int) -> None:
     assert run.returncode == -signal.SIGKILL, run.stderr
     finished = run.stdout.split()
     assert len(finished) == (count if where == "after" else count - 1)
-    with sqlite3.connect(index / "index.sqlite") as db:
+    with sqlite3.connect(place / "index.sqlite") as db:
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         db.execute("INSERT INTO words (words) VALUES ('integrity-check')")
     db.close()
-    with Library.open(folder, index=index) as library:
-        assert [info.document for info in library.documents()] == finished
+    with Index.open(folder, index_folder=place) as index:
+        assert [info.document for info in index.documents()] == finished
         events: list[FileProgress] = []
-        library.add(on_file=events.append)
+        index.add(on_file=events.append)
         status = {event.document: event.status for event in events}
         assert status == {name: "unchanged" if name in finished else "added" for name in names}
-        assert_same_as_fresh(library, tmp_path / "fresh")
+        assert_same_as_fresh(index, tmp_path / "fresh")
 
 
 @pytest.mark.slow
@@ -268,10 +268,10 @@ def test_killed_at_any_time(tmp_path: Path) -> None:
         time.sleep(delay)
         process.kill()
         process.wait()
-    with Library.open(folder) as library:
-        report = library.add()
+    with Index.open(folder) as index:
+        report = index.add()
         assert report.added + report.unchanged == 300
-        assert_same_as_fresh(library, tmp_path / "fresh")
+        assert_same_as_fresh(index, tmp_path / "fresh")
 
 
 @pytest.fixture
@@ -279,8 +279,8 @@ def indexing(tmp_path: Path) -> Iterator[Path]:
     """A folder that another thread is in the middle of indexing, one document in."""
     for name, text in (("a.txt", "amber"), ("b.txt", "birch"), ("c.txt", "cedar")):
         write(tmp_path, name, text)
-    with Library.open(tmp_path) as library:
-        library.add(tmp_path / "a.txt")
+    with Index.open(tmp_path) as index:
+        index.add(tmp_path / "a.txt")
     halfway, go_on = threading.Event(), threading.Event()
 
     def on_file(event: FileProgress) -> None:
@@ -288,8 +288,8 @@ def indexing(tmp_path: Path) -> Iterator[Path]:
         go_on.wait(30)
 
     def work() -> None:
-        with Library.open(tmp_path) as library:
-            library.add(on_file=on_file)
+        with Index.open(tmp_path) as index:
+            index.add(on_file=on_file)
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -300,11 +300,11 @@ def indexing(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_readers_go_on_and_writers_are_refused(indexing: Path) -> None:
-    with Library.open(indexing) as library:
-        assert library.search("amber")[0].document == "a.txt"
-        with pytest.raises(LibraryError, match=f"Process {os.getpid()} is indexing"):
-            library.add()
-        assert library.search("amber")
+    with Index.open(indexing) as index:
+        assert index.search("amber")[0].document == "a.txt"
+        with pytest.raises(SearchIndexError, match=f"Process {os.getpid()} is indexing"):
+            index.add()
+        assert index.search("amber")
 
 
 CRASHING = """
@@ -336,8 +336,8 @@ def test_a_document_that_crashes_or_stalls_its_reader_costs_only_itself(
     names = ["a.txt", "b-crash.txt", "c.txt", "d-stall.txt", "e-crash.txt", "f.txt"]
     for name in names:
         write(tmp_path, name, name)
-    with Library.open(tmp_path) as library:
-        report = library.add()
+    with Index.open(tmp_path) as index:
+        report = index.add()
     reasons = {file.document: file.reason for file in report.failed}
     assert reasons.keys() == {"b-crash.txt", "d-stall.txt", "e-crash.txt"}
     assert "crashed the reader (exit code 11)" in reasons["b-crash.txt"]
@@ -354,14 +354,14 @@ def test_reading_in_this_process_starts_none_and_gives_the_same_index(
             text = f"# Page {number}\n\nThe mayor of place {number} is number {number * 7}.\n"
             (tmp_path / name / f"page-{number}.md").write_text(text, "utf-8")
         (tmp_path / name / "broken.pdf").write_bytes(b"%PDF-1.7 nothing")
-    with Library.open(tmp_path / "one") as isolated:
+    with Index.open(tmp_path / "one") as isolated:
         report = isolated.add()
         expected = isolated.version, isolated.search("mayor place 7", 30)
     started: list[object] = []
     monkeypatch.setattr(_reading.subprocess, "Popen", lambda *a, **k: started.append(a))
-    with Library.open(tmp_path / "other") as library:
-        again = library.add(isolated=False)
-        assert (library.version, library.search("mayor place 7", 30)) == expected
+    with Index.open(tmp_path / "other") as index:
+        again = index.add(isolated=False)
+        assert (index.version, index.search("mayor place 7", 30)) == expected
     assert not started
     assert again.model_copy(update={"seconds": report.seconds}) == report
     assert (report.added, len(report.failed)) == (20, 1)
@@ -372,8 +372,8 @@ def test_an_error_nobody_foresaw_is_a_failed_file(
 ) -> None:
     write(tmp_path, "a.txt", "amber")
     monkeypatch.setattr(_reading._worker, "read_document", lambda path: {}["pages"])
-    with Library.open(tmp_path) as library:
-        report = library.add()
+    with Index.open(tmp_path) as index:
+        report = index.add()
     assert report.failed[0].reason == "The reader failed: KeyError: 'pages'"
 
 
@@ -396,85 +396,85 @@ def test_documents_are_read_only_as_fast_as_they_are_stored(
 
 def test_no_index_yet(tmp_path: Path) -> None:
     write(tmp_path, "a.txt", "amber")
-    with Library.open(tmp_path) as library:
-        with pytest.raises(LibraryError, match=f"Run `hanol index {tmp_path}`"):
-            library.search("amber")
-        assert library.documents() == []
+    with Index.open(tmp_path) as index:
+        with pytest.raises(SearchIndexError, match=f"Run `hanol index {tmp_path}`"):
+            index.search("amber")
+        assert index.documents() == []
         assert not (tmp_path / ".hanol").exists(), "opening and searching write nothing"
-        with Library.open(tmp_path) as other:
+        with Index.open(tmp_path) as other:
             other.add()
-        assert library.search("amber"), "an index made meanwhile is found"
+        assert index.search("amber"), "an index made meanwhile is found"
 
 
 def test_empty_folder(tmp_path: Path) -> None:
-    with Library.open(tmp_path) as library:
-        assert library.add().documents == 0
-        with pytest.raises(LibraryError, match="Run `hanol index"):
-            library.search("amber")
-    with pytest.raises(LibraryError, match="There is no folder"):
-        Library.open(tmp_path / "missing")
+    with Index.open(tmp_path) as index:
+        assert index.add().documents == 0
+        with pytest.raises(SearchIndexError, match="Run `hanol index"):
+            index.search("amber")
+    with pytest.raises(SearchIndexError, match="There is no folder"):
+        Index.open(tmp_path / "missing")
 
 
 def test_index_of_another_version_and_broken_index(tmp_path: Path, in_process: None) -> None:
     write(tmp_path, "a.txt", "amber")
-    with Library.open(tmp_path) as library:
-        library.add()
+    with Index.open(tmp_path) as index:
+        index.add()
     file = tmp_path / ".hanol" / "index.sqlite"
     with sqlite3.connect(file) as db:
         db.execute("UPDATE meta SET value = '999' WHERE key = 'version'")
     db.close()
-    with pytest.raises(LibraryError, match=r"another version of hanol \(format 999"):
-        Library.open(tmp_path)
+    with pytest.raises(SearchIndexError, match=r"another version of hanol \(format 999"):
+        Index.open(tmp_path)
     file.write_bytes(b"not a database" * 1000)
-    with pytest.raises(LibraryError, match="cannot be read"):
-        Library.open(tmp_path)
+    with pytest.raises(SearchIndexError, match="cannot be read"):
+        Index.open(tmp_path)
 
 
 def test_index_elsewhere(tmp_path: Path, in_process: None) -> None:
     folder, place = tmp_path / "documents", tmp_path / "index"
     write(folder, "a.txt", "amber")
-    with Library.open(folder, index=place) as library:
-        library.add()
-        assert library.search("amber")
+    with Index.open(folder, index_folder=place) as index:
+        index.add()
+        assert index.search("amber")
     assert sorted(path.name for path in folder.iterdir()) == ["a.txt"]
     (tmp_path / "other").mkdir()
-    with pytest.raises(LibraryError, match="belongs to"):
-        Library.open(tmp_path / "other", index=place)
-    with pytest.raises(LibraryError, match="Name another one"):
-        Library.open(folder, index=folder)
+    with pytest.raises(SearchIndexError, match="belongs to"):
+        Index.open(tmp_path / "other", index_folder=place)
+    with pytest.raises(SearchIndexError, match="Name another one"):
+        Index.open(folder, index_folder=folder)
     # Inside of the folder and not hidden: the index is no document.
-    with Library.open(folder, index=folder / "idx") as library:
-        assert library.add().documents == 1
+    with Index.open(folder, index_folder=folder / "idx") as index:
+        assert index.add().documents == 1
         write(folder, "idx/b.txt", "birch")
-        assert library.add().documents == 1
+        assert index.add().documents == 1
 
 
 def test_read_only_index(tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, "a.txt", "amber")
-    with Library.open(tmp_path) as library:
-        library.add()
+    with Index.open(tmp_path) as index:
+        index.add()
     # The tests may run as root, whom no permission stops.
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with Library.open(tmp_path) as library:
-        assert library.search("amber")
-        with pytest.raises(LibraryError, match="cannot be written"):
-            library.add()
+    with Index.open(tmp_path) as index:
+        assert index.search("amber")
+        with pytest.raises(SearchIndexError, match="cannot be written"):
+            index.add()
 
 
 def test_a_full_disk_loses_nothing_that_was_stored(tmp_path: Path, in_process: None) -> None:
     write(tmp_path, "a.txt", "amber")
-    with Library.open(tmp_path) as library:
-        library.add()
-        before = content(library)
-        pages = library._db.execute("PRAGMA page_count").fetchone()[0]
-        library._db.execute(f"PRAGMA max_page_count = {pages + 2}")
+    with Index.open(tmp_path) as index:
+        index.add()
+        before = content(index)
+        pages = index._db.execute("PRAGMA page_count").fetchone()[0]
+        index._db.execute(f"PRAGMA max_page_count = {pages + 2}")
         write(tmp_path, "b.txt", " ".join(f"birch{i}" for i in range(50_000)))
-        with pytest.raises(LibraryError, match="disk is full.*Make room"):
-            library.add()
-        assert content(library) == before
-        library._db.execute("PRAGMA max_page_count = 1000000")
-        assert library.add().added == 1
-        assert_same_as_fresh(library, tmp_path.with_name("fresh"))
+        with pytest.raises(SearchIndexError, match="disk is full.*Make room"):
+            index.add()
+        assert content(index) == before
+        index._db.execute("PRAGMA max_page_count = 1000000")
+        assert index.add().added == 1
+        assert_same_as_fresh(index, tmp_path.with_name("fresh"))
 
 
 HOSTILE = [
@@ -495,57 +495,57 @@ def test_hostile_file_names(tmp_path: Path, in_process: None) -> None:
     for name in HOSTILE:
         write(tmp_path, name, "amber")
     (Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff.txt"))).write_text("amber")
-    with Library.open(tmp_path) as library:
-        report = library.add()
+    with Index.open(tmp_path) as index:
+        report = index.add()
         assert [(file.document, "not Unicode" in file.reason) for file in report.failed] == [
             ("bad\\udcff.txt", True)
         ]
-        hits = library.search("amber", k=100)
+        hits = index.search("amber", k=100)
         assert {hit.document for hit in hits} == set(HOSTILE)
         for hit in hits:
             assert hit.address.isascii()
-            assert [p.document for p in library.read(hit.address)] == [hit.document]
+            assert [p.document for p in index.read(hit.address)] == [hit.document]
 
 
-def pages(library: Library) -> list[Passage]:
-    return library.read(library.documents()[0].address)
+def pages(index: Index) -> list[Passage]:
+    return index.read(index.documents()[0].address)
 
 
 def test_read_and_neighbours(tmp_path: Path, in_process: None) -> None:
     write(tmp_path, "a.txt", "\n\n".join(f"Paragraph {i} " + "amber " * 150 for i in range(6)))
     write(tmp_path, "b.txt", "birch")
-    with Library.open(tmp_path) as library:
-        library.add()
-        whole = pages(library)
+    with Index.open(tmp_path) as index:
+        index.add()
+        whole = pages(index)
         assert len(whole) >= 5
         text = (tmp_path / "a.txt").read_text()
         assert all(text[p.start : p.end] == p.text for p in whole)
-        assert library.neighbours(whole[2]) == [whole[1], whole[3]]
-        assert library.neighbours(whole[0], before=3, after=2) == whole[1:3]
-        assert library.neighbours(whole[-1]) == [whole[-2]]
+        assert index.neighbours(whole[2]) == [whole[1], whole[3]]
+        assert index.neighbours(whole[0], before=3, after=2) == whole[1:3]
+        assert index.neighbours(whole[-1]) == [whole[-2]]
 
         address = whole[0].address
         with pytest.raises(AddressError, match="has no pages"):
-            library.read(f"{address}#p1")
+            index.read(f"{address}#p1")
         for wrong in ("/etc/passwd", "../a.txt", "./a.txt", "a.txt#p1", "", "\ud800.txt", "%ff"):
             with pytest.raises(AddressError, match="is not the address"):
-                library.read(wrong)
-        with pytest.raises(LibraryError, match="no document"):
-            library.read("doc://00000000/../../etc/passwd")
+                index.read(wrong)
+        with pytest.raises(SearchIndexError, match="no document"):
+            index.read("doc://00000000/../../etc/passwd")
         write(tmp_path, "a.txt", "changed " * 50)
-        library.add()
-        with pytest.raises(LibraryError, match="has changed since"):
-            library.read(address)
-        with pytest.raises(LibraryError, match="has changed since"):
-            library.neighbours(whole[0])
+        index.add()
+        with pytest.raises(SearchIndexError, match="has changed since"):
+            index.read(address)
+        with pytest.raises(SearchIndexError, match="has changed since"):
+            index.neighbours(whole[0])
 
 
 def test_documents_are_read_by_path_as_links_write_it(tmp_path: Path, in_process: None) -> None:
     (tmp_path / "more").mkdir()
     for name in ("a.txt", "more/b c.txt", "50%25 off.txt", "50% off.txt"):
         write(tmp_path, name, f"amber {name}")
-    with Library.open(tmp_path) as library:
-        library.add()
+    with Index.open(tmp_path) as index:
+        index.add()
         for path, text in [
             ("a.txt", "amber a.txt"),
             ("more/b c.txt", "amber more/b c.txt"),
@@ -554,15 +554,15 @@ def test_documents_are_read_by_path_as_links_write_it(tmp_path: Path, in_process
             ("50%25%20off.txt", "amber 50% off.txt"),
             ("50%2525%20off.txt", "amber 50%25 off.txt"),
         ]:
-            [passage] = library.read(path)
+            [passage] = index.read(path)
             assert passage.text == text
         # An address keeps to its content, a path does not.
-        [old] = library.read("a.txt")
+        [old] = index.read("a.txt")
         write(tmp_path, "a.txt", "birch")
-        library.add()
-        assert library.read("a.txt")[0].text == "birch"
-        with pytest.raises(LibraryError, match="has changed since"):
-            library.read(old.address)
+        index.add()
+        assert index.read("a.txt")[0].text == "birch"
+        with pytest.raises(SearchIndexError, match="has changed since"):
+            index.read(old.address)
 
 
 def test_an_address_keeps_to_its_page(tmp_path: Path, in_process: None) -> None:
@@ -573,26 +573,26 @@ def test_an_address_keeps_to_its_page(tmp_path: Path, in_process: None) -> None:
         slide = deck.slides.add_slide(deck.slide_layouts[5])
         slide.shapes.title.text = text
     deck.save(str(tmp_path / "deck.pptx"))
-    with Library.open(tmp_path) as library:
-        library.add()
-        hit = library.search("birch")[0]
+    with Index.open(tmp_path) as index:
+        index.add()
+        hit = index.search("birch")[0]
         assert hit.page == 2
         assert hit.address.endswith("/deck.pptx#p2")
-        assert [p.text for p in library.read(hit.address)] == [hit.text]
+        assert [p.text for p in index.read(hit.address)] == [hit.text]
         with pytest.raises(AddressError, match="no text on page 9"):
-            library.read(hit.address.replace("#p2", "#p9"))
+            index.read(hit.address.replace("#p2", "#p9"))
 
 
-def test_many_threads_share_a_library(tmp_path: Path, in_process: None) -> None:
+def test_many_threads_share_an_index(tmp_path: Path, in_process: None) -> None:
     for i, word in enumerate(WORDS[:8]):
         write(tmp_path, f"{i}.txt", word)
     wrong: list[object] = []
-    with Library.open(tmp_path) as library:
-        library.add()
+    with Index.open(tmp_path) as index:
+        index.add()
 
         def search(word: str, name: str) -> None:
             for _ in range(50):
-                found = [hit.document for hit in library.search(word)]
+                found = [hit.document for hit in index.search(word)]
                 if found != [name]:
                     wrong.append(found)
 
@@ -614,11 +614,11 @@ def test_a_batch_is_committed_in_time(tmp_path: Path, in_process: None) -> None:
     seen: list[tuple[str, bool]] = []
 
     def on_file(event: FileProgress) -> None:
-        with Library.open(tmp_path) as other:
+        with Index.open(tmp_path) as other:
             documents = {info.document for info in other.documents()}
             seen.append((event.status, event.document in documents))
 
     assert _update._COMMIT_SECONDS <= 1
-    with Library.open(tmp_path) as library:
-        library.add(on_file=on_file)
+    with Index.open(tmp_path) as index:
+        index.add(on_file=on_file)
     assert seen == [("added", True)] * 4
