@@ -5,7 +5,7 @@ from contextlib import nullcontext
 
 import pytest
 
-from hanol.attention._backend import numba_kernels, without_numba
+from hanol.attention.kda._backend import numba_kernels, without_numba
 
 
 @pytest.fixture(params=["numba", "torch"])

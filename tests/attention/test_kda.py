@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from hanol.attention import chunk_kda, kda_gate, recurrent_kda, reference_kda
-from hanol.attention._backend import numba_kernels, without_numba
-from hanol.attention._blocks import inverse
-from hanol.attention._inputs import l2norm
-from hanol.attention._kda import _fla
+from hanol.attention.kda._backend import numba_kernels, without_numba
+from hanol.attention.kda._blocks import inverse
+from hanol.attention.kda._inputs import l2norm
+from hanol.attention.kda._kda import _fla
 from hanol.errors import MissingExtraError, ShapeError
 
 # Unit-length keys, values of unit variance: float32 sums of at most 200 terms stay below this.
@@ -136,7 +136,7 @@ def test_compiled_pairs_equal_torch(share: float) -> None:
 def test_segments_do_not_change_the_result(segment: int, monkeypatch) -> None:
     tensors = [x.requires_grad_() for x in inputs(300, B=2)]
     expected = torch.autograd.grad(chunk_kda(*tensors)[0].square().sum(), tensors)
-    monkeypatch.setattr("hanol.attention._chunk._SEGMENT_ELEMENTS", segment)
+    monkeypatch.setattr("hanol.attention.kda._chunk._SEGMENT_ELEMENTS", segment)
     found = torch.autograd.grad(chunk_kda(*tensors)[0].square().sum(), tensors)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from hanol.attention import recurrent_kda, reference_kda
-from hanol.attention._backend import numba_kernels
-from hanol.attention._step import step_
+from hanol.attention.kda._backend import numba_kernels
+from hanol.attention.kda._step import step_
 
 TOLERANCE = 2e-6
 
@@ -59,7 +59,7 @@ def test_initial_state_of_the_caller_is_left_alone(backend: str) -> None:
 
 
 def test_environment_variable_turns_numba_off(monkeypatch) -> None:
-    from hanol.attention import _backend
+    from hanol.attention.kda import _backend
 
     monkeypatch.setenv("HANOL_NUMBA", "0")
     _backend._kernels.cache_clear()

@@ -14,15 +14,15 @@ from hanol.attention._conv_attention import (
     ConvAttentionForCausalLM,
     WindowedLayer,
 )
-from hanol.attention._gate import kda_gate
 from hanol.attention._gdn import GdnHybridConfig, GdnHybridForCausalLM
-from hanol.attention._kda import chunk_kda, recurrent_kda
 from hanol.attention._mla import qk_clip
 from hanol.attention._model import FLOAT32
 from hanol.attention._moe import update_router_bias
 from hanol.attention._names import correct_names
-from hanol.attention._reference import reference_kda
 from hanol.attention._register import accelerate, register, unregister
+from hanol.attention.kda._gate import kda_gate
+from hanol.attention.kda._kda import chunk_kda, recurrent_kda
+from hanol.attention.kda._reference import reference_kda
 
 __all__ = [
     "FLOAT32",

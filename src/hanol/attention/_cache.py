@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import Cache, KimiLinearConfig
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer, LinearAttentionLayer
 
-from hanol.attention._kda import chunk_kda
+from hanol.attention.kda._kda import chunk_kda
 from hanol.errors import CacheError
 
 

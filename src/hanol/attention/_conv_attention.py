@@ -21,7 +21,7 @@ from transformers.models.qwen3.modeling_qwen3 import (
     eager_attention_forward,
 )
 
-from hanol.attention._conv import short_convolution
+from hanol.attention.kda._conv import short_convolution
 from hanol.errors import CacheError
 
 _INITIAL = 0.3  # standard deviation of the kernels: at zero, copying is learned later

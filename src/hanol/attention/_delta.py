@@ -15,13 +15,13 @@ from transformers import Cache
 from transformers.models.kimi_linear import modeling_kimi_linear as upstream
 
 from hanol.attention._cache import KdaState, Step
-from hanol.attention._conv import short_convolution
 from hanol.attention._fuse import project
-from hanol.attention._gate import kda_gate
-from hanol.attention._inputs import l2norm
-from hanol.attention._kda import chunk_kda, recurrent_kda
-from hanol.attention._packing import Packing
-from hanol.attention._step import step_
+from hanol.attention.kda._conv import short_convolution
+from hanol.attention.kda._gate import kda_gate
+from hanol.attention.kda._inputs import l2norm
+from hanol.attention.kda._kda import chunk_kda, recurrent_kda
+from hanol.attention.kda._packing import Packing
+from hanol.attention.kda._step import step_
 
 # A prompt passes in pieces of this many tokens: what lies between projection and output stays
 # the same size for any length of prompt.

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from transformers import KimiLinearConfig, KimiLinearForCausalLM
 
 from hanol.attention._delta import KimiLinearDeltaAttention, KimiLinearForgetGate
-from hanol.attention._gate import kda_gate
 from hanol.attention._model import KimiLinearModel
 from hanol.attention._register import accelerate
+from hanol.attention.kda._gate import kda_gate
 
 
 class GdnHybridConfig(KimiLinearConfig):

@@ -19,7 +19,7 @@ from transformers import Cache
 from transformers.models.kimi_linear import modeling_kimi_linear as upstream
 
 from hanol.attention._cache import LatentLayer
-from hanol.attention._packing import Packing
+from hanol.attention.kda._packing import Packing
 
 # Bounds of what a long prompt on a long cache makes at once: queries that meet a mask, and numbers
 # of a mask or of the keys and values of some heads.

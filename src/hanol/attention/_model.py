@@ -15,7 +15,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from hanol.attention._cache import adopt
 from hanol.attention._config import check_config
-from hanol.attention._packing import find_packing
+from hanol.attention.kda._packing import find_packing
 from hanol.errors import ShapeError
 
 # Names of tensors that stay float32 whatever dtype a model is loaded in: they are exponents and

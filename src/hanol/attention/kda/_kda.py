@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hanol.attention._blocks import CHUNK
-from hanol.attention._chunk import ChunkKda, Layout
-from hanol.attention._inputs import Inputs, check_gate, without_autocast
-from hanol.attention._step import step_
+from hanol.attention.kda._blocks import CHUNK
+from hanol.attention.kda._chunk import ChunkKda, Layout
+from hanol.attention.kda._inputs import Inputs, check_gate, without_autocast
+from hanol.attention.kda._step import step_
 from hanol.errors import require
 
 

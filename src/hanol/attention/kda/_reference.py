@@ -9,7 +9,7 @@ Source: arXiv 2510.26692, equation 1. The decay comes first, then the delta rule
 import torch
 from torch import Tensor
 
-from hanol.attention._inputs import Inputs
+from hanol.attention.kda._inputs import Inputs
 
 
 def reference_kda(

@@ -6,8 +6,8 @@ Shape suffixes: B batch, H value heads, K key width, V value width, X = B * H.
 import torch
 from torch import Tensor
 
-from hanol.attention._backend import numba_kernels
-from hanol.attention._inputs import l2norm, without_autocast
+from hanol.attention.kda._backend import numba_kernels
+from hanol.attention.kda._inputs import l2norm, without_autocast
 
 
 def step_(

@@ -20,8 +20,15 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from hanol.attention._blocks import CHUNK, decay_of, from_here, inverse, products, products_backward
-from hanol.attention._inputs import without_autocast
+from hanol.attention.kda._blocks import (
+    CHUNK,
+    decay_of,
+    from_here,
+    inverse,
+    products,
+    products_backward,
+)
+from hanol.attention.kda._inputs import without_autocast
 
 # Elements of one [X, C, K] tensor of a segment: bounds the temporaries and keeps them in cache.
 _SEGMENT_ELEMENTS = 1 << 18

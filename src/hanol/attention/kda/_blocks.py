@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hanol.attention._backend import numba_kernels
+from hanol.attention.kda._backend import numba_kernels
 
 CHUNK = 64
 BLOCK = 16

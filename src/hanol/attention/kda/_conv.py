@@ -9,7 +9,7 @@ N packed tokens.
 import torch
 from torch import Tensor
 
-from hanol.attention._packing import Packing
+from hanol.attention.kda._packing import Packing
 
 
 def short_convolution(

@@ -20,7 +20,7 @@ def _kernels() -> ModuleType | None:
         return None
     # Compiles for a few seconds the first time on a machine, then loads from Numba's cache:
     # hence at the first use and not at import.
-    return import_module("hanol.attention._numba")
+    return import_module("hanol.attention.kda._numba")
 
 
 def numba_kernels() -> ModuleType | None:
