@@ -38,7 +38,12 @@ from hanol.autodeco import (
     train_heads,
 )
 from hanol.autodeco._features import OnlineSource
-from hanol.claims._autodeco_overhead import (
+from hanol.claims import load_experiments
+from hanol.errors import HanolError
+from hanol.sampling import top_p_keep
+
+load_experiments()  # the package `claims` of this repository
+from claims.autodeco.overhead import (  # noqa: E402
     TEMPERATURE,
     TOP_P,
     excess,
@@ -48,8 +53,6 @@ from hanol.claims._autodeco_overhead import (
     usual_steps,
     with_heads,
 )
-from hanol.errors import HanolError
-from hanol.sampling import top_p_keep
 
 TRAINING_VOCAB, CHUNK = 32_000, 256
 OBVIOUS = "obvious"

@@ -7,11 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hanol import models
-from hanol.claims import find_claim, find_claims, run_claim
-from hanol.claims._autodeco import auc
-from hanol.claims._autodeco_fixed_points import found, masked_root
-from hanol.claims._autodeco_overhead import (
+from claims.autodeco.overhead import (
     TEMPERATURE,
     TOP_P,
     excess,
@@ -19,6 +15,10 @@ from hanol.claims._autodeco_overhead import (
     usual_steps,
     with_heads,
 )
+from claims.autodeco.training_fixed_points import found, masked_root
+from claims.autodeco.world import auc
+from hanol import models
+from hanol.claims import find_claim, find_claims, run_claim
 
 NAMES = [
     "beats-default", "matches-oracle", "overhead", "pass-at-k", "single-heads", "steering",

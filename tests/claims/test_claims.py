@@ -1,6 +1,10 @@
 """Claims: complete, runnable, honestly recorded, and rendered into the documentation."""
 
+import ast
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,8 +14,10 @@ from hanol.claims import (
     Claim,
     Measurement,
     all_claims,
+    claims_folder,
     find_claim,
     read_results,
+    recorded_results,
     render,
     run_claim,
     write_result,
@@ -58,8 +64,8 @@ def test_result_is_kept_and_read_back(tmp_path) -> None:
     assert "| [test.fake](#testfake) | not shown | 2 seeds. |" in page
     assert "| a | 1.5 | ± 0.1 |" in page
     assert "not recorded yet" in render([], [FAKE])
-    (tmp_path / "other.json").write_text("{}")
-    with pytest.raises(DataError, match="is not a recorded claim"):
+    (tmp_path / "test" / "other.json").write_text("{}")
+    with pytest.raises(DataError, match="is not a recorded result of a claim"):
         read_results(tmp_path)
 
 
@@ -69,8 +75,8 @@ def test_unknown_claim_names_the_nearest() -> None:
 
 
 def test_recorded_results_belong_to_claims_as_they_stand() -> None:
-    recorded = read_results(ROOT / "claims")
-    assert recorded
+    recorded = recorded_results()
+    assert len(recorded) == len(all_claims()) == 23
     for result in recorded:
         claim = find_claim(result.id)
         assert result.expectation == claim.expectation, "an expectation is not changed after a run"
@@ -79,20 +85,67 @@ def test_recorded_results_belong_to_claims_as_they_stand() -> None:
 
 def test_page_of_claims_is_fresh() -> None:
     page = (ROOT / "docs" / "claims.md").read_text("utf-8")
-    assert page == render(read_results(ROOT / "claims"), all_claims()), "hanol claims render"
+    assert page == render(recorded_results(), all_claims()), "hanol claims render"
+
+
+def test_experiments_lie_beside_their_results() -> None:
+    for claim in all_claims():
+        file = claims_folder() / f"{claim.id.replace('-', '_').replace('.', '/')}.json"
+        assert file.with_suffix(".py").is_file()
+        assert file.is_file()
+
+
+def test_experiments_import_public_names_only() -> None:
+    files = sorted(claims_folder().rglob("*.py"))
+    assert len(files) > 25
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            names = []
+            if isinstance(node, ast.ImportFrom):
+                assert node.level == 0
+                names = [node.module or "", *(alias.name for alias in node.names)]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            private = [n for n in names if any(part.startswith("_") for part in n.split("."))]
+            assert not private, f"{file}, line {node.lineno}: {private}"
+
+
+def installed(folder: Path, code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run code with a copy of the package that lies outside the clone, as a wheel's does."""
+    if not (folder / "hanol").exists():
+        shutil.copytree(ROOT / "src" / "hanol", folder / "hanol")
+    program = f"import sys; sys.path.insert(0, {str(folder)!r}); {code}"
+    command = [sys.executable, "-P", "-c", program]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+
+
+def test_installed_package_finds_a_clone_around_it_and_only_a_clone(tmp_path: Path) -> None:
+    command = ["hanol", "claims", "show", "kimi-linear.kv-cache"]
+    code = f"from hanol.cli import main; sys.argv = {command}; main()"
+    where = "from hanol.claims import claims_folder; print(claims_folder())"
+    done = installed(tmp_path, where, ROOT / "docs" / "reference")
+    assert done.stdout.strip() == str(ROOT / "claims"), done.stderr
+    other = tmp_path / "other"
+    (other / "claims").mkdir(parents=True)
+    (other / "claims" / "__init__.py").write_text("raise SystemExit('another project was run')")
+    (other / "pyproject.toml").write_text('[project]\nname = "another"\n')
+    done = installed(tmp_path, code, other)
+    assert done.returncode == 1
+    assert done.stderr.startswith("hanol: The claims live in the repository of hanol")
+    assert "Clone the repository" in done.stderr
 
 
 def test_commands(tmp_path) -> None:
     runner = CliRunner()
-    folder = ["--dir", str(tmp_path)]
-    listed = runner.invoke(app, ["claims", "list", "--json", *folder])
+    listed = runner.invoke(app, ["claims", "list", "--json", "--results", str(tmp_path)])
     assert {c["verdict"] for c in json.loads(listed.stdout)["claims"]} == {"not recorded"}
-    quick = runner.invoke(app, ["claims", "run", "kimi-linear.kv-cache", "--quick", *folder])
+    run = ["claims", "run", "kimi-linear.kv-cache", "--quick", "--output", str(tmp_path)]
+    quick = runner.invoke(app, run)
     assert quick.exit_code == 0
     assert quick.stdout.startswith("shown:")
     assert not list(tmp_path.iterdir()), "quick runs are not recorded"
-    shown = runner.invoke(app, ["claims", "show", "kimi-linear.kv-cache", *folder])
-    assert "Not recorded yet" in shown.stdout
-    wrong = runner.invoke(app, ["claims", "run", "kimi-linear.nothing", "--json", *folder])
+    show = ["claims", "show", "kimi-linear.kv-cache", "--results", str(tmp_path)]
+    assert "Not recorded yet" in runner.invoke(app, show).stdout
+    wrong = runner.invoke(app, ["claims", "run", "kimi-linear.nothing", "--json"])
     assert wrong.exit_code == 1
     assert json.loads(wrong.stdout)["error"]["kind"] == "UnknownNameError"

@@ -11,25 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
+from claims.deep_research import lab
+from claims.deep_research.heavy_mode import Agreement, agreed, heavy_verdict
+from claims.deep_research.interaction_scaling import interaction_verdict
+from claims.deep_research.lab import Attempt, gain, small_agent
+from claims.deep_research.markov_context import markov_verdict, prompt_growth
+from claims.deep_research.merge import merge_verdict
+from claims.deep_research.mid_training import mid_training_verdict
+from claims.deep_research.rl_improves import rl_verdict
+from claims.deep_research.short_convolution import VARIANTS, convolution_verdict
+from claims.deep_research.simulated_transfers import rank_correlation, simulated_verdict
+from claims.figures import Figures
 from hanol import models
-from hanol.claims import _deep_research as lab
-from hanol.claims import _deep_research_use as use
 from hanol.claims import find_claim, find_claims, run_claim
-from hanol.claims._deep_research import Attempt, Figures, gain, small_agent
-from hanol.claims._deep_research_learning import convolution_verdict, mid_training_verdict
-from hanol.claims._deep_research_rl import (
-    merge_verdict,
-    rank_correlation,
-    rl_verdict,
-    simulated_verdict,
-)
-from hanol.claims._deep_research_use import (
-    Agreement,
-    agreed,
-    heavy_verdict,
-    interaction_verdict,
-    markov_verdict,
-)
 from hanol.engines import ChatRequest, Message, Reply, ScriptedEngine
 from hanol.errors import ResearchError
 from hanol.research import aheavy_research
@@ -59,7 +53,7 @@ def test_all_of_them_are_there() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_runs_end_to_end(name: str, untrained: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(use, "MODEL", untrained)
+    monkeypatch.setattr(lab, "MODEL", untrained)
     result = run_claim(find_claim(f"deep-research.{name}"), (0,), quick=True).measurement
     assert all(math.isfinite(value) for value in result.figures.values())
     assert result.figures.keys() == result.spread.keys()
@@ -271,13 +265,11 @@ def test_rl_is_decided_by_the_run_with_lost_attempts_kept_in_every_seed() -> Non
      (60, 60, [9, 0], "not shown")],
 )  # fmt: skip
 def test_convolution_and_muon_must_both_count(plain, adamw, low, verdict) -> None:
-    from hanol.claims._deep_research_learning import _VARIANTS
-
     best = "convolution, Muon"
     found = convolution_verdict(
         figures(
-            **{f"right answers, {name}": 50.0 for name in _VARIANTS},
-            **{f"tokens of the expert, {name}": 90.0 for name in _VARIANTS},
+            **{f"right answers, {name}": 50.0 for name in VARIANTS},
+            **{f"tokens of the expert, {name}": 90.0 for name in VARIANTS},
             **with_gain(f"{best} over no convolution, Muon", plain, 1),
             **with_gain(f"{best} over convolution, AdamW", adamw, low),
             **with_gain(f"{best} over Kimi-Linear hybrid, Muon", -50, -60),
@@ -386,8 +378,8 @@ def test_growth_is_the_slope_of_prompts_from_the_second_round_on() -> None:
     def attempt(prompts: list[int]) -> Attempt:
         return Attempt("5", "q", False, "answer", prompts, 1, 0)
 
-    assert use._growth([attempt([9, 100, 150, 200]), attempt([5, 100, 150])]) == pytest.approx(50)
-    assert use._growth([attempt([9, 100])]) == 0.0
+    assert prompt_growth([attempt([9, 100, 150, 200]), attempt([5, 100, 150])]) == pytest.approx(50)
+    assert prompt_growth([attempt([9, 100])]) == 0.0
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,12 @@
 import pytest
 import torch
 
+from claims.figures import mean_and_spread
+from claims.kimi_linear.copy_text import VOCAB_SIZE, copy_text
+from claims.kimi_linear.decode_flat import long_cache
+from claims.kimi_linear.nope_extrapolation import RotaryLatentAttention
+from claims.small import MIXERS, accuracy, slope, small_model, train
 from hanol import models
-from hanol.claims._copy_text import VOCAB_SIZE, copy_text
-from hanol.claims._nope import RotaryLatentAttention
-from hanol.claims._small import MIXERS, accuracy, mean_and_spread, slope, small_model, train
-from hanol.claims._timing import long_cache
 from hanol.errors import ConfigError, UnknownNameError
 from hanol.worlds import IGNORED, oracle, palindrome
 

@@ -2,28 +2,44 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hanol.cli._options import JsonOption
 from hanol.cli._report import reported
 
-app = typer.Typer(no_args_is_help=True, help="Claims of the papers, re-run with a verdict.")
+if TYPE_CHECKING:
+    from hanol.claims import ClaimResult
 
-_Folder = Annotated[Path, typer.Option("--dir", help="Folder of the recorded results.")]
+app = typer.Typer(
+    no_args_is_help=True, help="Run the headline claims of the papers and show their verdicts."
+)
+
+_Results = Annotated[
+    Path | None,
+    typer.Option(
+        "--results", help="Folder of the recorded results; the clone's `claims/` when omitted."
+    ),
+]
+
+
+def _read(folder: Path | None) -> "list[ClaimResult]":
+    from hanol.claims import read_results, recorded_results
+
+    return recorded_results() if folder is None else read_results(folder)
 
 
 @app.command("list")
-def list_claims(folder: _Folder = Path("claims"), as_json: JsonOption = False) -> None:
-    """Every claim and its recorded verdict.
+def list_claims(results: _Results = None, as_json: JsonOption = False) -> None:
+    """List the claims and their recorded verdicts.
 
     Example: hanol claims list
     """
     with reported(as_json=as_json):
         from hanol import claims
 
-        verdicts = {r.id: r.measurement.verdict for r in claims.read_results(folder)}
+        verdicts = {r.id: r.measurement.verdict for r in _read(results)}
         rows = [
             {"id": c.id, "title": c.title, "verdict": verdicts.get(c.id, "not recorded")}
             for c in claims.all_claims()
@@ -41,19 +57,24 @@ def run(
         list[str],
         typer.Argument(
             metavar="CLAIM...",
-            help='Ids of claims, as `list` prints them, or of systems: "autodeco".',
+            help="Claim ids as printed by `hanol claims list`, or systems such as autodeco.",
         ),
     ],
-    seeds: Annotated[int, typer.Option(help="Number of seeds: 0, 1, ...")] = 3,
+    num_seeds: Annotated[
+        int, typer.Option(min=1, help="Number of repetitions, with seeds 0, 1, ...")
+    ] = 3,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Smallest sizes; nothing is recorded.")
+        bool, typer.Option("--quick", help="Use the smallest sizes and record nothing.")
     ] = False,
-    folder: _Folder = Path("claims"),
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder to record results in; the clone's `claims/` when omitted."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run claims, or all of a system, and record the verdicts; with --json one object a line.
+    """Run claims, or all claims of a system, and record the verdicts.
 
-    Claims of one command share what they train.
+    Claims that run in one command share the models they train. With --json, one object per line.
 
     Example: hanol claims run kimi-linear.kv-cache
     """
@@ -64,12 +85,12 @@ def run(
 
         # Experiments say how far they are; standard output is for the verdict.
         logging.basicConfig(format="%(message)s")
-        logging.getLogger("hanol.claims").setLevel(logging.INFO)
+        logging.getLogger("claims").setLevel(logging.INFO)
         chosen = [one for name in names for one in claims.find_claims(name)]
         for one in chosen:
-            result = claims.run_claim(one, range(seeds), quick=quick)
+            result = claims.run_claim(one, range(num_seeds), quick=quick)
             if not quick:
-                claims.write_result(result, folder)
+                claims.write_result(result, output or claims.claims_folder())
             found = result.measurement
             if as_json:
                 typer.echo(result.model_dump_json())
@@ -80,11 +101,11 @@ def run(
 
 @app.command()
 def show(
-    claim: Annotated[str, typer.Argument(help="Id of the claim.")],
-    folder: _Folder = Path("claims"),
+    claim: Annotated[str, typer.Argument(help="Claim id, as printed by `hanol claims list`.")],
+    results: _Results = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print what a claim says and what its recorded run gave.
+    """Show a claim and its recorded result.
 
     Example: hanol claims show kimi-linear.kv-cache
     """
@@ -92,25 +113,25 @@ def show(
         from hanol import claims
 
         found = claims.find_claim(claim)
-        results = [r for r in claims.read_results(folder) if r.id == claim]
+        recorded = [r for r in _read(results) if r.id == claim]
     if as_json:
-        typer.echo(results[0].model_dump_json() if results else json.dumps({"id": claim}))
+        typer.echo(recorded[0].model_dump_json() if recorded else json.dumps({"id": claim}))
         return
-    page = claims.render(results, [found])
+    page = claims.render(recorded, [found])
     typer.echo(page[page.index("\n## ") + 1 :].rstrip())
 
 
 @app.command()
 def render(
-    folder: _Folder = Path("claims"),
-    output: Annotated[Path, typer.Option(help="Page to write.")] = Path("docs/claims.md"),
+    results: _Results = None,
+    output: Annotated[Path, typer.Option(help="Markdown page to write.")] = Path("docs/claims.md"),
 ) -> None:
-    """Write the documentation page from the recorded results.
+    """Write the documentation page of all claims from the recorded results.
 
     Example: hanol claims render
     """
     with reported():
         from hanol import claims
 
-        output.write_text(claims.render(claims.read_results(folder), claims.all_claims()), "utf-8")
+        output.write_text(claims.render(_read(results), claims.all_claims()), "utf-8")
     typer.echo(f"wrote {output}")

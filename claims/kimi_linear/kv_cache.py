@@ -6,7 +6,7 @@ import torch
 from transformers import DynamicCache
 
 from hanol import models
-from hanol.claims._claim import Claim, Measurement
+from hanol.claims import Claim, Measurement
 
 
 def _measure(seeds: Sequence[int], quick: bool) -> Measurement:

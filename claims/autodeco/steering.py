@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from tempfile import TemporaryDirectory
 
+from claims.figures import mean_and_spread
 from hanol import autodeco
-from hanol.claims._claim import Claim, Measurement
-from hanol.claims._small import mean_and_spread
+from hanol.claims import Claim, Measurement
 
 _ROWS, _TEST = 400, 100
 _TEMPLATE = "# {command}\n{prompt}"  # a comment above the code

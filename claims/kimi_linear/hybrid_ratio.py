@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from hanol.claims._claim import Claim, Measurement
-from hanol.claims._copy_text import VOCAB_SIZE, copy_text
-from hanol.claims._small import held_out_loss, mean_and_spread, small_model, train
+from claims.figures import mean_and_spread
+from claims.kimi_linear.copy_text import VOCAB_SIZE, copy_text
+from claims.small import held_out_loss, small_model, train
+from hanol.claims import Claim, Measurement
 
 # Ratio of delta layers to full attention -> every n-th of 8 layers is full attention.
 _RATIOS = {"0:1": 1, "1:1": 2, "3:1": 4, "7:1": 8}

@@ -9,7 +9,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from statistics import mean, stdev
+from statistics import mean
 
 import torch
 import torch.nn.functional as F
@@ -166,11 +166,6 @@ def held_out_loss(model: PreTrainedModel, batch: SequenceBatch) -> float:
     loss = float(_loss(model.eval(), batch))
     model.train()
     return loss
-
-
-def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation; the latter is 0 for a single value."""
-    return mean(values), stdev(values) if len(values) > 1 else 0.0
 
 
 @contextmanager

@@ -1,6 +1,6 @@
-"""deep-research.interaction-scaling, .markov-context and .heavy-mode: how an agent is used.
+"""deep-research.heavy-mode: several rollouts in parallel and their agreement.
 
-All three ask the bundled model; nothing is trained. Seeds are worlds.
+The bundled model is asked; nothing is trained. Seeds are worlds.
 """
 
 import asyncio
@@ -8,19 +8,15 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from statistics import mean
-from typing import Any, Literal
+from typing import Any
 
-from hanol import agent_training
-from hanol.claims._claim import Claim, Measurement, Verdict
-from hanol.claims._deep_research import (
+from claims.deep_research import lab
+from claims.deep_research.lab import (
     BENCHMARKS,
     PAPER,
     TURN,
     WINDOW,
-    Attempt,
-    Figures,
     accuracy,
     attempted,
     engine_of,
@@ -33,148 +29,14 @@ from hanol.claims._deep_research import (
     shuffled,
     unseen,
 )
-from hanol.claims._small import one_thread, slope
+from claims.figures import Figures
+from claims.small import one_thread
+from hanol import agent_training
+from hanol.claims import Claim, Measurement
 from hanol.engines import ChatRequest, Completion, Engine, Message
 from hanol.research import aheavy_research
 from hanol.runs import Budget, RunEnded, ToolReturned
 from hanol.worlds import Encyclopedia, Question
-
-MODEL = "tiny-researcher"
-
-# -- interaction scaling
-
-_CAPS = (1, 2, 4, 8)
-
-
-def _interaction(seeds: Sequence[int], quick: bool) -> Measurement:
-    figures = Figures()
-    for seed in seeds:
-        world, kinds = unseen(seed, quick, (1, 2, 3, 4, 5), 40)
-        found: list[Attempt] = []
-        for cap in _CAPS:
-            file = place(seed, quick, "interaction") / f"{cap}.jsonl"
-            with one_thread():
-                attempts = attempted(MODEL, world, kinds, file, max_calls=cap)
-            figures.add_attempts(f"{cap} calls", attempts)
-            if cap == _CAPS[0]:
-                found = attempts
-            else:
-                figures.add_gain(f"{cap} calls over 1", gain(right(found), right(attempts)))
-    return interaction_verdict(figures)
-
-
-def interaction_verdict(figures: Figures) -> Measurement:
-    """Whether more calls give more right answers."""
-    means = [figures[f"{cap} calls"] for cap in _CAPS]
-    rises = all(after >= before - 2 for before, after in pairwise(means))
-    most = f"{_CAPS[-1]} calls over 1"
-    shown = rises and figures[most] >= 40 and min(figures.values[f"{most}, low"]) > 0
-    return figures.measurement(
-        shown,
-        f"With at most 1, 2, 4 and 8 calls {', '.join(f'{value:.1f}' for value in means)} % of the "
-        f"questions of 1 to 5 hops are right; 8 calls give {figures[most]:+.1f} points over 1 "
-        f"({figures[f'{most}, low']:+.1f} to {figures[f'{most}, high']:+.1f}).",
-    )
-
-
-INTERACTION_SCALING = Claim(
-    id="deep-research.interaction-scaling",
-    title="The more the agent may interact, the more questions it answers.",
-    paper="BrowseComp with contexts of 8, 16, 32, 64 and 128 K: about 0.5, 4, 21, 39 and 43.4 "
-    f"(Tongyi DeepResearch, {PAPER}, read off a plot); 3.5 to 42.5 % from 2 to 2,048 interactions "
-    "(IterResearch, arXiv 2511.07327).",
-    scale=f"The bundled `{MODEL}`, greedy, at most 1, 2, 4 or 8 calls, and one more in which it is "
-    "told to answer with what it has; 40 questions of each number of hops from 1 to 5 in an unseen "
-    "world of 1,000 pages, one world a seed. A question needs as many calls as it has hops, one to "
-    "search and one to answer. Intervals of paired differences from resampling questions.",
-    expectation="Shown if no doubling of the calls loses more than 2 points (means over seeds), "
-    "and 8 calls give at least 40 points more than 1, with a 95 % interval above 0 in every seed. "
-    "One call is expected to give nothing.",
-    larger="`hanol research batch` with `--max-calls` 2 to 2,048 on BrowseComp, and a chat model. "
-    f"{BENCHMARKS}.",
-    experiment=_interaction,
-)
-
-# -- Markov context
-
-_NARROW, _FEW, _MANY = 512, 2, 5
-_ARMS: dict[str, tuple[Literal["react", "markov"], int]] = {
-    "ReAct": ("react", WINDOW),
-    f"ReAct, {_NARROW} tokens": ("react", _NARROW),
-    "Markov": ("markov", WINDOW),
-    f"Markov, {_NARROW} tokens": ("markov", _NARROW),
-}
-
-
-def _markov(seeds: Sequence[int], quick: bool) -> Measurement:
-    figures = Figures()
-    for seed in seeds:
-        world, kinds = unseen(seed, quick, (_FEW, _MANY), 60)
-        for name, (mode, tokens) in _ARMS.items():
-            file = place(seed, quick, "markov") / f"{mode}-{tokens}.jsonl"
-            with one_thread():
-                attempts = attempted(
-                    MODEL, world, kinds, file, mode=mode, context_tokens=tokens, max_calls=16
-                )
-            figures.add_attempts(name, attempts)
-            many = [attempt for attempt in attempts if attempt.kind == str(_MANY)]
-            figures.add(f"{name}: longest prompt", max(max(one.prompts) for one in many))
-            figures.add(f"{name}: tokens a round", _growth(many))
-    return markov_verdict(figures)
-
-
-def _growth(attempts: Sequence[Attempt]) -> float:
-    """Tokens by which prompts grow from round to round, from the second on."""
-    points = [
-        (number, tokens)
-        for one in attempts
-        for number, tokens in enumerate(one.prompts[1:], start=2)
-    ]
-    rounds, tokens = zip(*points, strict=True) if points else ((), ())
-    return slope(rounds, tokens) if len(set(rounds)) > 1 else 0.0
-
-
-def markov_verdict(figures: Figures) -> Measurement:
-    """Whether rounds keep prompts short and the accuracy up where a conversation overflows."""
-    narrow = f"{_NARROW} tokens"
-    kept, few = figures[f"Markov, {narrow}: {_MANY}"], figures[f"Markov, {narrow}: {_FEW}"]
-    lost = figures[f"ReAct, {narrow}: {_MANY}"]
-    grows, flat = figures["ReAct: tokens a round"], figures[f"Markov, {narrow}: tokens a round"]
-    verdict: bool | Verdict = few >= 40 and kept >= 0.8 * few and lost < 40 and flat <= 0.2 * grows
-    if max(figures[f"ReAct: {_MANY}"], figures[f"Markov: {_MANY}"]) < 40:
-        verdict = "cannot be shown at this scale"  # it is the model that cannot, in any window
-    return figures.measurement(
-        verdict,
-        f"With prompts of at most {narrow}, Markov mode gets {kept:.1f} % of the {_MANY}-hop "
-        f"questions right ({few:.1f} % at {_FEW} hops), ReAct {lost:.1f} % (with room for all "
-        f"{figures[f'ReAct: {_MANY}']:.1f} %, Markov {figures[f'Markov: {_MANY}']:.1f} %). A round "
-        f"adds {grows:.0f} tokens to a prompt of ReAct and {flat:.0f} to one of Markov mode, whose "
-        f"longest has {figures[f'Markov, {narrow}: longest prompt']:.0f}.",
-    )
-
-
-MARKOV_CONTEXT = Claim(
-    id="deep-research.markov-context",
-    title="Rounds with a report keep prompts short, and the accuracy where a conversation "
-    "overflows.",
-    paper="IterResearch: +14.5 points on average over six benchmarks, prompts of constant length "
-    f"over up to 2,048 rounds (arXiv 2511.07327); the context mode of Tongyi DeepResearch "
-    f"({PAPER}).",
-    scale=f"The bundled `{MODEL}`, of which a share of the training rows was in Markov mode, "
-    f"greedy, on 60 questions each of {_FEW} and {_MANY} hops in an unseen world, one world a "
-    f"seed; prompts of at most {_NARROW} tokens, which a conversation about {_FEW} hops fits and "
-    f"one about {_MANY} does not, and of {WINDOW}.",
-    expectation=f"Shown if within {_NARROW} tokens Markov mode keeps at least 80 % of its accuracy "
-    f"from {_FEW} to {_MANY} hops (and has at least 40 % there), ReAct falls below 40 % at {_MANY} "
-    "hops, and Markov prompts grow at most a fifth as much a round (means over seeds; they grow a "
-    "little, because the report does). Cannot be shown at this scale if the model gets less than "
-    f"40 % of the {_MANY}-hop questions right in either mode with room for everything.",
-    larger="`hanol research batch --mode markov` and `--mode react` on BrowseComp with the context "
-    f"of the model. {BENCHMARKS}.",
-    experiment=_markov,
-)
-
-# -- heavy mode
 
 _N, _HEAVY_COUNT = 4, 30
 _REPORT = re.compile(
@@ -254,7 +116,7 @@ def _heavy(seeds: Sequence[int], quick: bool) -> Measurement:
         folder = place(seed, quick, "heavy")
         calls = 2 if quick else 12
         with one_thread():
-            greedy = attempted(MODEL, world, kinds, folder / "greedy.jsonl", max_calls=calls)
+            greedy = attempted(lab.MODEL, world, kinds, folder / "greedy.jsonl", max_calls=calls)
             file = folder / f"{_N}.jsonl"
             if not file.exists():
                 asked = [question for kind in kinds.values() for question in kind]
@@ -278,7 +140,7 @@ def _heavy_answers(
     with agent_training.WorldEnvironment(world, folder, tools=shuffled(world.seed)) as environment:
 
         async def all_of_them() -> list[list[float]]:
-            engine = Agreement(engine_of(MODEL))
+            engine = Agreement(engine_of(lab.MODEL))
             limit = asyncio.Semaphore(16)
 
             async def one(number: int, question: Question) -> list[float]:
@@ -331,7 +193,7 @@ HEAVY_MODE = Claim(
     title="Several rollouts in parallel, put together, answer more than one.",
     paper="Heavy mode: HLE 38.3 instead of 32.9, BrowseComp 58.3 instead of 43.4, BrowseComp-ZH "
     f"58.1 instead of 46.7 (Tongyi DeepResearch, {PAPER}, Pass@1 against Avg@3).",
-    scale=f"The bundled `{MODEL}`, {_N} rollouts at temperature 1 and their synthesis by "
+    scale=f"The bundled `{lab.MODEL}`, {_N} rollouts at temperature 1 and their synthesis by "
     f"`hanol.research.heavy_research`, {_HEAVY_COUNT} questions each of 1, 2 and 3 hops and with a "
     "described start in an unseen world, one world a seed. A model of this size cannot weigh "
     "reports in free text, so this is NOT the paper's synthesis: a rule chooses the answer that "

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from hanol.claims._claim import Claim, Measurement
-from hanol.claims._small import MIXERS, accuracy, mean_and_spread, small_model, train
+from claims.figures import mean_and_spread
+from claims.small import MIXERS, accuracy, small_model, train
+from hanol.claims import Claim, Measurement
 from hanol.worlds import SequenceBatch, mqar, palindrome, stack
 
 _RATE = 4e-3

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2Config
 
+from claims.small import one_thread
 from hanol import models
 from hanol.autodeco import AutoDecoForCausalLM
-from hanol.claims._claim import Claim, Measurement
-from hanol.claims._small import one_thread
+from hanol.claims import Claim, Measurement
 from hanol.sampling import top_p_keep
 
 TEMPERATURE, TOP_P = 0.6, 0.95

@@ -22,11 +22,11 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, Qwen3Config
 
+from claims.figures import Figures
 from hanol import agent_training, models, rl, tools
 from hanol.agent_training import WorldEnvironment
 from hanol.attention import ConvAttentionConfig
-from hanol.claims._claim import Measurement, Verdict, _commit
-from hanol.claims._small import mean_and_spread
+from hanol.claims import clone_commit
 from hanol.engines import CheckpointEngine, Engine
 from hanol.errors import ResearchError
 from hanol.research import GREEDY, Sampling
@@ -43,6 +43,7 @@ BENCHMARKS = (
     "read_benchmark` reads their questions, `hanol research batch --web` answers them and "
     "`hanol research eval --metric judge` scores the answers; nobody has run that here"
 )
+MODEL = "tiny-researcher"  # of the claims that train nothing
 WINDOW = 2048
 TURN = 160  # tokens at most; the expert's longest have about half as many
 Shape = Literal["convolution", "plain", "hybrid"]
@@ -66,7 +67,7 @@ def _scratch() -> Path:
 
 def place(seed: int, quick: bool, name: str) -> Path:
     """Folder of one part of the work of one seed; nothing of a quick run is kept."""
-    root = _scratch() if quick else _ROOT / _commit()
+    root = _scratch() if quick else _ROOT / clone_commit()
     return root / f"seed-{seed}" / name
 
 
@@ -348,39 +349,8 @@ def right(attempts: Sequence[Attempt], kind: str | None = None) -> list[float]:
     return [float(one.right) for one in attempts if kind in (None, one.kind)]
 
 
-class Figures:
-    """Values by name, one a seed."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, list[float]] = {}
-
-    def add(self, name: str, value: float) -> None:
-        """Note the value of one more seed."""
-        self.values.setdefault(name, []).append(float(value))
-
-    def add_gain(self, name: str, found: Interval) -> None:
-        """Note a difference with its interval."""
-        for suffix, value in (("", found.value), (", low", found.low), (", high", found.high)):
-            self.add(name + suffix, value)
-
-    def add_attempts(self, name: str, attempts: Sequence[Attempt]) -> None:
-        """Note right answers by kind and overall."""
-        for kind in dict.fromkeys(attempt.kind for attempt in attempts):
-            self.add(f"{name}: {kind}", accuracy(attempts, kind))
-        self.add(name, accuracy(attempts))
-
-    def __getitem__(self, name: str) -> float:
-        """Mean over seeds."""
-        return mean(self.values[name])
-
-    def measurement(self, verdict: bool | Verdict, summary: str) -> Measurement:
-        """With means and spreads over seeds."""
-        if isinstance(verdict, bool):
-            verdict = "shown" if verdict else "not shown"
-        pairs = {name: mean_and_spread(values) for name, values in self.values.items()}
-        return Measurement(
-            verdict=verdict,
-            summary=summary,
-            figures={name: pair[0] for name, pair in pairs.items()},
-            spread={name: pair[1] for name, pair in pairs.items()},
-        )
+def add_attempts(figures: Figures, name: str, attempts: Sequence[Attempt]) -> None:
+    """Note right answers by kind and overall."""
+    for kind in dict.fromkeys(attempt.kind for attempt in attempts):
+        figures.add(f"{name}: {kind}", accuracy(attempts, kind))
+    figures.add(name, accuracy(attempts))

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hanol.claims._claim import Claim, Measurement
-from hanol.claims._small import accuracy, mean_and_spread, small_model, train
+from claims.figures import mean_and_spread
+from claims.small import accuracy, small_model, train
+from hanol.claims import Claim, Measurement
 from hanol.worlds import mqar
 
 _TRAIN_PAIRS = (4, 8, 12)  # 3 * 12 + 1 = 37 tokens at most

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from statistics import mean
 
-from hanol.claims._claim import Claim, Measurement
-from hanol.claims._copy_text import VOCAB_SIZE, copy_text
-from hanol.claims._small import held_out_loss, small_model, train
+from claims.kimi_linear.copy_text import VOCAB_SIZE, copy_text
+from claims.small import held_out_loss, small_model, train
+from hanol.claims import Claim, Measurement
 from hanol.scaling import PowerLaw, compute_advantage, fit_power_law
 
 _FAMILIES = {"kimi linear": 4, "mla": 1}  # every n-th layer is full attention

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from claims.figures import mean_and_spread
 from hanol.autodeco import autodeco_loss
-from hanol.claims._claim import Claim, Measurement
-from hanol.claims._small import mean_and_spread
+from hanol.claims import Claim, Measurement
 
 _VOCAB = 20
 _POSITIONS = 20_000

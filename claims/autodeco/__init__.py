@@ -1,0 +1,1 @@
+"""Claims of AutoDeco (arXiv 2510.26697)."""

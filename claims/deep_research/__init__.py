@@ -1,0 +1,1 @@
+"""Claims of Tongyi DeepResearch (arXiv 2510.24701)."""

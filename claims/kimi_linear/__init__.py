@@ -1,0 +1,1 @@
+"""Claims of Kimi Linear (arXiv 2510.26692)."""
