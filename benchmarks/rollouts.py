@@ -27,7 +27,7 @@ from hanol.engines import ChatRequest, CheckpointEngine, Completion, Message
 from hanol.research import Sampling
 from hanol.rl import Rollout
 from hanol.runs import Budget
-from hanol.worlds import Encyclopedia, Question
+from hanol.worlds import Encyclopedia, GraphQuestion
 
 TURNS = 12
 SAMPLING = Sampling(temperature=1.0, top_p=1.0, presence_penalty=0.0, max_tokens=120)
@@ -118,7 +118,7 @@ class Share:
 
 
 def share_of(
-    name: str, way: Way, world: Encyclopedia, questions: list[Question], start: Any = None
+    name: str, way: Way, world: Encyclopedia, questions: list[GraphQuestion], start: Any = None
 ) -> Share:
     """Run conversations in this process; `start` lets all processes begin together."""
 
@@ -155,7 +155,7 @@ def share_of(
     )
 
 
-def run(name: str, way: Way, world: Encyclopedia, questions: list[Question]) -> list[Share]:
+def run(name: str, way: Way, world: Encyclopedia, questions: list[GraphQuestion]) -> list[Share]:
     """What each process of a way found."""
     if way.processes == 1:
         return [share_of(name, way, world, questions)]

@@ -36,7 +36,7 @@ from hanol.claims import Claim, Measurement
 from hanol.engines import ChatRequest, Completion, Engine, Message
 from hanol.research import aheavy_research
 from hanol.runs import Budget, RunEnded, ToolReturned
-from hanol.worlds import Encyclopedia, Question
+from hanol.worlds import Encyclopedia, GraphQuestion
 
 _N, _HEAVY_COUNT = 4, 30
 _REPORT = re.compile(
@@ -133,7 +133,7 @@ def _heavy(seeds: Sequence[int], quick: bool) -> Measurement:
 
 
 def _heavy_answers(
-    world: Encyclopedia, questions: Sequence[Question], folder: Any, seed: int, calls: int
+    world: Encyclopedia, questions: Sequence[GraphQuestion], folder: Any, seed: int, calls: int
 ) -> list[list[float]]:
     """Of each question: share of right rollouts, whether the choice and any is right, and cost."""
     log.info("Seed %d: %d rollouts at each of %d questions", seed, _N, len(questions))
@@ -143,7 +143,7 @@ def _heavy_answers(
             engine = Agreement(engine_of(lab.MODEL))
             limit = asyncio.Semaphore(16)
 
-            async def one(number: int, question: Question) -> list[float]:
+            async def one(number: int, question: GraphQuestion) -> list[float]:
                 async with limit:
                     events = [
                         event

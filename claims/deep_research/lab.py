@@ -33,7 +33,7 @@ from hanol.research import GREEDY, Sampling
 from hanol.retrieval import Index
 from hanol.runs import Budget, ModelAnswered, RunEnded, TurnRejected
 from hanol.scoring import Interval
-from hanol.worlds import Encyclopedia, Question
+from hanol.worlds import Encyclopedia, GraphQuestion
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ MODEL = "tiny-researcher"  # of the claims that train nothing
 WINDOW = 2048
 TURN = 160  # tokens at most; the expert's longest have about half as many
 Shape = Literal["convolution", "plain", "hybrid"]
-Kinds = Mapping[str, Sequence[Question]]  # of questions, by number of hops or another name
+Kinds = Mapping[str, Sequence[GraphQuestion]]  # of questions, by number of hops or another name
 
 Tools = Callable[[Index], Sequence[tools.Tool]]
 

@@ -11,12 +11,12 @@ from hanol.engines import ChatRequest, ScriptedEngine
 from hanol.errors import DataError, EngineError
 from hanol.rl._rollout import Rollout
 from hanol.runs import Mode
-from hanol.worlds import Encyclopedia, Question
+from hanol.worlds import Encyclopedia, GraphQuestion
 
 SIZES: dict[str, Any] = {"seed": 3, "num_questions": 5, "num_entities": 60}
 
 
-def world() -> tuple[Encyclopedia, list[Question]]:
+def world() -> tuple[Encyclopedia, list[GraphQuestion]]:
     """What `examine` will ask about."""
     made = Encyclopedia(3, 60, split="test", num_fillers=1)
     kinds = [made.questions(5, hops=hops, seed=3) for hops in (1, 2, 3)]

@@ -15,14 +15,14 @@ from hanol.errors import DataError, EngineError
 from hanol.rl._rollout import Rollout
 from hanol.runs import Budget, Mode, ModelAnswered, RunEnded, ToolReturned
 from hanol.tools._compact import compact_tools
-from hanol.worlds import RELATIONS, Encyclopedia, Question
+from hanol.worlds import RELATIONS, Encyclopedia, GraphQuestion
 
 MODES = get_args(Mode)
 
 
 def run(
     world: Encyclopedia,
-    questions: Sequence[Question],
+    questions: Sequence[GraphQuestion],
     mode: Mode = "react",
     *,
     detours: float = 0.1,
@@ -45,7 +45,7 @@ def run(
         )
 
 
-def both_kinds(world: Encyclopedia, number: int) -> list[Question]:
+def both_kinds(world: Encyclopedia, number: int) -> list[GraphQuestion]:
     return [
         *world.questions(number, seed=1, sets=True),
         *world.questions(number, described=True, seed=1, sets=True),

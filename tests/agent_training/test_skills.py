@@ -16,7 +16,7 @@ from hanol.rl._rollout import Rollout
 from hanol.runs import Mode
 from hanol.tools import Tool
 from hanol.tools._compact import compact_tools
-from hanol.worlds import Encyclopedia, Question
+from hanol.worlds import Encyclopedia, GraphQuestion
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +31,12 @@ def environment(world: Encyclopedia) -> Iterator[WorldEnvironment]:
 
 
 @pytest.fixture(scope="module")
-def question(world: Encyclopedia) -> Question:
+def question(world: Encyclopedia) -> GraphQuestion:
     """Three pages to read, the last of which states a word, a date or a number."""
     return world.questions(1, hops=[3])[0]
 
 
-def run(environment: WorldEnvironment, engine: Engine, question: Question) -> Rollout:
+def run(environment: WorldEnvironment, engine: Engine, question: GraphQuestion) -> Rollout:
     return asyncio.run(environment.rollout(engine, environment.task(question)))
 
 
@@ -51,7 +51,7 @@ def visit(world: Encyclopedia, address: str, think: str = "") -> str:
 
 
 def rates(
-    environment: WorldEnvironment, turns: Sequence[str], question: Question
+    environment: WorldEnvironment, turns: Sequence[str], question: GraphQuestion
 ) -> dict[Skill, SkillRate]:
     rollout = run(environment, ScriptedEngine(turns), question)
     return skill_rates([measure_skills(rollout, question, environment.world)])
@@ -83,7 +83,7 @@ def test_the_expert_has_all_skills(world: Encyclopedia, mode: Mode, described: b
 
 
 def test_what_is_right_up_to_a_point_counts_up_to_there(
-    environment: WorldEnvironment, question: Question
+    environment: WorldEnvironment, question: GraphQuestion
 ) -> None:
     world, (first, second, _) = environment.world, question.path
     turns = [
@@ -103,22 +103,22 @@ def test_what_is_right_up_to_a_point_counts_up_to_there(
     }
 
 
-def _wrong_query(world: Encyclopedia, question: Question) -> list[str]:
+def _wrong_query(world: Encyclopedia, question: GraphQuestion) -> list[str]:
     return [call("search", query=["weather"]), "<answer>rain</answer>"]
 
 
-def _half_a_name(world: Encyclopedia, question: Question) -> list[str]:
+def _half_a_name(world: Encyclopedia, question: GraphQuestion) -> list[str]:
     return [call("search", query=[question.entities[0].split()[0]]), "<answer>rain</answer>"]
 
 
-def _other_page_first(world: Encyclopedia, question: Question) -> list[str]:
+def _other_page_first(world: Encyclopedia, question: GraphQuestion) -> list[str]:
     """The second page before the first: the way was not followed."""
     start = question.entities[0]
     turns = [call("search", query=[start]), visit(world, question.path[1])]
     return [*turns, visit(world, question.path[0]), "<answer>rain</answer>"]
 
 
-def _no_such_page(world: Encyclopedia, question: Question) -> list[str]:
+def _no_such_page(world: Encyclopedia, question: GraphQuestion) -> list[str]:
     start = question.entities[0]
     return [
         call("search", query=[start]),
@@ -127,7 +127,7 @@ def _no_such_page(world: Encyclopedia, question: Question) -> list[str]:
     ]
 
 
-def _broken_calls(world: Encyclopedia, question: Question) -> list[str]:
+def _broken_calls(world: Encyclopedia, question: GraphQuestion) -> list[str]:
     return [
         "<tool_call>\n{search\n</tool_call>",
         call("search", query=[question.entities[0]]),
@@ -161,8 +161,8 @@ NONE = SkillRate(0, 0)
 )
 def test_each_fault_shows_in_its_own_rate(
     environment: WorldEnvironment,
-    question: Question,
-    script: Callable[[Encyclopedia, Question], list[str]],
+    question: GraphQuestion,
+    script: Callable[[Encyclopedia, GraphQuestion], list[str]],
     expected: dict[Skill, SkillRate],
 ) -> None:
     found = rates(environment, script(environment.world, question), question)
@@ -171,7 +171,7 @@ def test_each_fault_shows_in_its_own_rate(
 
 
 def test_full_addresses_are_the_pages_that_they_lead_to(
-    environment: WorldEnvironment, question: Question
+    environment: WorldEnvironment, question: GraphQuestion
 ) -> None:
     file_name = environment.world.page(question.path[0]).file_name
     address = next(
@@ -182,7 +182,7 @@ def test_full_addresses_are_the_pages_that_they_lead_to(
     assert rates(environment, turns, question)["right page"] == SkillRate(1, 1)
 
 
-def test_a_visit_that_failed_is_none(world: Encyclopedia, question: Question) -> None:
+def test_a_visit_that_failed_is_none(world: Encyclopedia, question: GraphQuestion) -> None:
     def flaky(index: Index) -> Sequence[Tool]:
         return [UnreliableTool(tool, failures=1.0) for tool in compact_tools(index)]
 
@@ -214,7 +214,7 @@ def test_values_are_found_as_whole_words_however_they_are_spaced(
 
 
 def test_a_rollout_that_broke_off_has_no_skills_but_counts(
-    environment: WorldEnvironment, question: Question
+    environment: WorldEnvironment, question: GraphQuestion
 ) -> None:
     def fail(request: ChatRequest) -> str:
         raise RuntimeError("out of memory")
@@ -228,7 +228,7 @@ def test_a_rollout_that_broke_off_has_no_skills_but_counts(
 
 
 def test_rates_pool_the_trials_of_all_rollouts(
-    environment: WorldEnvironment, question: Question
+    environment: WorldEnvironment, question: GraphQuestion
 ) -> None:
     world = environment.world
     good = [call("search", query=[question.entities[0]]), visit(world, question.path[0])]

@@ -26,7 +26,6 @@ from hanol.errors import ConfigError, DataError, EngineError
 from hanol.research import OfficialRun, read_official_runs, write_official_runs
 from hanol.retrieval import Index
 from hanol.synthesis import (
-    KnowledgeGraph,
     Sample,
     ShaperTask,
     SynthQuestion,
@@ -44,7 +43,7 @@ from hanol.synthesis import (
     write_webshaper,
 )
 from hanol.tools import parse_turn
-from hanol.worlds import Encyclopedia
+from hanol.worlds import Encyclopedia, KnowledgeGraph
 
 Make = Callable[..., Any]
 ADA = SynthQuestion(
@@ -266,7 +265,7 @@ def test_the_expert_of_a_world_solves_what_the_world_asks(
         prompt, answer = (message["content"] for message in row["messages"])
         [question] = [q for q in questions if row["id"].startswith(q.id)]
         assert all(f"{name} is a" in prompt for name in question.entities)
-        assert all(f"{relation} is" in answer for relation in question.details["relations"])
+        assert all(f"{relation} is" in answer for relation in world_question(question).relations)
 
 
 def test_the_rows_of_a_world_use_only_its_words(

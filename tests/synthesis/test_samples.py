@@ -10,12 +10,8 @@ from hypothesis import strategies as st
 from hanol.engines import Message
 from hanol.errors import DataError
 from hanol.research import OfficialRun, read_official_runs, write_official_runs
-from hanol.synthesis._samples import (
-    evaluate_formalization,
-    read_qa,
-    read_trajectories,
-    read_webshaper,
-)
+from hanol.synthesis import read_qa, read_trajectories, read_webshaper
+from hanol.worlds import evaluate_formalization
 
 DIALOGUE = [
     {"role": "system", "content": "You search."},

@@ -11,9 +11,8 @@ import pytest
 from hanol.agent_training._environment import WorldEnvironment
 from hanol.errors import DataError, EngineError
 from hanol.retrieval import Index
-from hanol.synthesis import Edge, KnowledgeGraph, Replies, aextract_graph, folder_graph, world_graph
-from hanol.synthesis._graph import span_of
-from hanol.worlds import RELATIONS, Encyclopedia
+from hanol.synthesis import Replies, aextract_graph, folder_graph, world_graph
+from hanol.worlds import RELATIONS, Edge, Encyclopedia, KnowledgeGraph, span_of
 
 Make = Callable[..., Any]
 

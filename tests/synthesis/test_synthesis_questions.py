@@ -17,13 +17,10 @@ from hanol.errors import ConfigError, DataError
 from hanol.retrieval import Index
 from hanol.runs import read_tasks
 from hanol.synthesis import (
-    Edge,
-    KnowledgeGraph,
     QuestionReport,
     SynthQuestion,
     asynthesize_questions,
     check_questions,
-    evaluate_formalization,
     folder_graph,
     read_questions,
     read_webshaper,
@@ -34,9 +31,16 @@ from hanol.synthesis import (
     write_webshaper,
 )
 from hanol.synthesis._filters import has_shortcut, is_searchable, problem_of, shape, superfluous
-from hanol.synthesis._walk import Draft
-from hanol.synthesis._wording import template_question, wording_problem
-from hanol.worlds import RELATIONS, Encyclopedia
+from hanol.synthesis._wording import wording_problem
+from hanol.worlds import (
+    RELATIONS,
+    Edge,
+    Encyclopedia,
+    GraphQuestion,
+    KnowledgeGraph,
+    evaluate_formalization,
+    template_question,
+)
 
 Make = Callable[..., Any]
 Made = tuple[list[SynthQuestion], QuestionReport]
@@ -163,15 +167,17 @@ GRAPH = KnowledgeGraph(
 )
 
 
-def draft(*triples: tuple[str, str, str], answers: str, hops: int = 2, **fields: Any) -> Draft:
+def draft(
+    *triples: tuple[str, str, str], answers: str, hops: int = 2, **fields: Any
+) -> GraphQuestion:
     text = template_question(triples, is_page=True)
-    return Draft(text, frozenset(answers), triples, hops, 0, (), "doc://b", (), (), **fields)
+    return GraphQuestion(text, frozenset(answers), triples, hops, 0, path=("doc://b",), **fields)
 
 
 def test_each_filter_finds_its_fault() -> None:
     good = draft(("C@a", "knows", "V@1"), ("V@1", "likes", "?"), answers="c")
     assert problem_of(good, GRAPH, ()) is None
-    assert problem_of(good, GRAPH, {shape(good.formalization)}) == "repeated"
+    assert problem_of(good, GRAPH, {shape(good.triples)}) == "repeated"
     wrong = draft(("C@a", "knows", "V@1"), ("V@1", "likes", "?"), answers="e")
     assert problem_of(wrong, GRAPH, ()) == "shortcut"  # "a" met "e"
     wrong = draft(("C@a", "knows", "V@1"), ("V@1", "likes", "?"), answers="f")
@@ -182,8 +188,8 @@ def test_each_filter_finds_its_fault() -> None:
     assert problem_of(told, GRAPH, ()) == "answer_in_question"
     # Whom "b" knows says nothing new about it; without "a", two are liked by somebody known.
     needless = ("V@1", "knows", "V@2")
-    assert superfluous((*good.formalization, needless), GRAPH, 1) == needless
-    assert superfluous(good.formalization, GRAPH, 1) is None
+    assert superfluous((*good.triples, needless), GRAPH, 1) == needless
+    assert superfluous(good.triples, GRAPH, 1) is None
 
 
 def test_words_that_may_mean_the_same_make_no_question(tmp_path: Path) -> None:
@@ -252,9 +258,9 @@ def test_a_question_that_one_search_answers_is_seen(tmp_path: Path) -> None:
         pages = {info.title: info.address for info in index.documents()}
         graph = KnowledgeGraph([], pages)
         text = "Who eats the mice of Low Gate?"
-        found = Draft(text, frozenset({"Grey Owl"}), (), 1, 1, (), "doc://x", (), ())
-        hidden = Draft(text, frozenset({"Thick Fog"}), (), 1, 1, (), pages["Grey Owl"], (), ())
-        stated = Draft(text, frozenset({"Thick Fog"}), (), 2, 1, (), pages["Grey Owl"], (), ())
+        found = GraphQuestion(text, frozenset({"Grey Owl"}), (), 1, 1, path=("doc://x",))
+        hidden = GraphQuestion(text, frozenset({"Thick Fog"}), (), 1, 1, path=(pages["Grey Owl"],))
+        stated = GraphQuestion(text, frozenset({"Thick Fog"}), (), 2, 1, path=(pages["Grey Owl"],))
         assert is_searchable(found, graph, index)
         assert not is_searchable(hidden, graph, index)
         assert is_searchable(stated, graph, index)

@@ -18,7 +18,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hanol.errors import ConfigError, DataError, HanolError, UnknownNameError
-from hanol.worlds import RELATIONS, Encyclopedia, Page, Question, split_words
+from hanol.worlds import (
+    RELATIONS,
+    Encyclopedia,
+    GraphQuestion,
+    Page,
+    evaluate_formalization,
+    split_words,
+)
 from hanol.worlds._encyclopedia._schema import ALIASES, FILLERS, INTRODUCTIONS, MONTHS
 
 Triple = tuple[str, str, str]
@@ -123,7 +130,7 @@ def facts(world: Encyclopedia) -> set[Triple]:
 
 
 @pytest.fixture(scope="module")
-def questions(world: Encyclopedia) -> list[Question]:
+def questions(world: Encyclopedia) -> list[GraphQuestion]:
     return [
         question
         for kind in KINDS_OF_QUESTIONS
@@ -143,7 +150,7 @@ def test_pages_state_the_facts_and_nothing_else(world: Encyclopedia, facts: set[
 
 
 def test_answers_are_those_of_the_text(
-    world: Encyclopedia, facts: set[Triple], questions: list[Question]
+    world: Encyclopedia, facts: set[Triple], questions: list[GraphQuestion]
 ) -> None:
     assert len(questions) == 4 * len(KINDS_OF_QUESTIONS)
     assert any(len(question.answers) > 1 for question in questions)
@@ -155,12 +162,11 @@ def test_answers_are_those_of_the_text(
 
 
 def test_answers_hold_where_relations_hold_in_both_directions(
-    world: Encyclopedia, questions: list[Question]
+    world: Encyclopedia, questions: list[GraphQuestion]
 ) -> None:
-    research = pytest.importorskip("hanol.research")
     graph = world.triples + world.fuzzy_triples
     for question in questions:
-        assert research.evaluate_formalization(question.triples, graph) == question.answers
+        assert evaluate_formalization(question.triples, graph) == question.answers
 
 
 def test_a_single_answer_unless_sets_are_asked_for(world: Encyclopedia) -> None:
@@ -168,11 +174,13 @@ def test_a_single_answer_unless_sets_are_asked_for(world: Encyclopedia) -> None:
         assert len(question.answers) == 1
 
 
-def test_no_part_of_a_description_is_enough(facts: set[Triple], questions: list[Question]) -> None:
+def test_no_part_of_a_description_is_enough(
+    facts: set[Triple], questions: list[GraphQuestion]
+) -> None:
     by_level = {level: [q for q in questions if q.level == level] for level in (0, 1, 2)}
     for level, number in ((1, 2), (2, 3)):
         for question in by_level[level]:
-            assert question.is_described
+            assert question.clauses
             assert len(question.clauses) == number
             chain = question.triples[number:]
             assert question.clauses + chain == question.triples
@@ -188,7 +196,7 @@ def test_no_part_of_a_description_is_enough(facts: set[Triple], questions: list[
 
 
 def test_the_path_leads_to_the_answer_and_only_its_last_page_tells(
-    world: Encyclopedia, questions: list[Question]
+    world: Encyclopedia, questions: list[GraphQuestion]
 ) -> None:
     for question in questions:
         pages = [world.page(address) for address in question.path]
@@ -205,10 +213,10 @@ def test_the_path_leads_to_the_answer_and_only_its_last_page_tells(
                 assert all(answer not in plain(page.text) for answer in question.answers)
 
 
-def test_questions_in_words(world: Encyclopedia, questions: list[Question]) -> None:
+def test_questions_in_words(world: Encyclopedia, questions: list[GraphQuestion]) -> None:
     for question in questions:
         asked = question.entities[0]
-        if question.is_described:
+        if question.clauses:
             assert asked not in question.text
             asked = f"the {world.page(question.path[0]).type} whose "
             assert all(clause[2][2:] in question.text for clause in question.clauses)
@@ -308,7 +316,7 @@ def test_settings_differ_in_addresses_only() -> None:
     assert [question.text for question in mine] == [question.text for question in yours]
 
 
-def test_the_vocabulary_is_closed(world: Encyclopedia, questions: list[Question]) -> None:
+def test_the_vocabulary_is_closed(world: Encyclopedia, questions: list[GraphQuestion]) -> None:
     words = Encyclopedia.vocabulary()
     assert list(words) == sorted(set(words))
     assert len(words) < 1000
@@ -375,7 +383,7 @@ def test_pages_grow_to_a_hundred_and_twenty_words() -> None:
 
 
 def test_what_counts_as_right(world: Encyclopedia) -> None:
-    def ends_in(*relations: str) -> Question:
+    def ends_in(*relations: str) -> GraphQuestion:
         asked = world.questions(300, hops=1, sets=True, seed=1)
         return next(q for q in asked if q.relations[-1] in relations)
 

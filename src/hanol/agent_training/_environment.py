@@ -41,7 +41,7 @@ from hanol.runs import Budget, Event, Mode, RunEnded, RunFolder, Task
 from hanol.tools import Tool, compact_tools
 
 if TYPE_CHECKING:
-    from hanol.worlds import Encyclopedia, Question  # brings torch
+    from hanol.worlds import Encyclopedia, GraphQuestion  # brings torch
 
 Reward = Callable[[Task, str | None], float]
 
@@ -277,7 +277,7 @@ class WorldEnvironment(ResearchEnvironment):
         **options: Any,
     ) -> None:
         self.world = world
-        self._questions: dict[str, Question] = {}
+        self._questions: dict[str, GraphQuestion] = {}
         with ExitStack() as stack:
             if folder is None:
                 root = stack.enter_context(tempfile.TemporaryDirectory(prefix="hanol-world-"))
@@ -286,7 +286,7 @@ class WorldEnvironment(ResearchEnvironment):
             super().__init__(index, self._is_right, tools=tools(index), **options)
             self._open = stack.pop_all()
 
-    def task(self, question: "Question") -> Task:
+    def task(self, question: "GraphQuestion") -> Task:
         """A question of the world as a task; the same question has the same id in any process."""
         world = self.world
         text = f"{world.split} {world.num_entities} {world.seed} {question.text} {question.triples}"
@@ -295,11 +295,11 @@ class WorldEnvironment(ResearchEnvironment):
         answers = sorted(question.answers)
         return Task(name, question.text, answers if len(answers) > 1 else answers[0])
 
-    def tasks(self, questions: Sequence["Question"]) -> list[Task]:
+    def tasks(self, questions: Sequence["GraphQuestion"]) -> list[Task]:
         """As `task`, for many."""
         return [self.task(question) for question in questions]
 
-    def question(self, task: Task) -> "Question":
+    def question(self, task: Task) -> "GraphQuestion":
         """The question that a task was made from.
 
         Raises:

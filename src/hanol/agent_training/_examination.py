@@ -15,7 +15,7 @@ from hanol.rl import Rollout
 from hanol.runs import Budget, Mode
 from hanol.scoring import wilson
 from hanol.tools import compact_tools
-from hanol.worlds import Encyclopedia, Question
+from hanol.worlds import Encyclopedia, GraphQuestion
 
 _TURN_TOKENS = 192  # those of the expert have at most 125
 
@@ -93,7 +93,7 @@ def examine(
 
 def exam_questions(
     world: Encyclopedia, count: int, hops: Sequence[int], *, described: bool, seed: int
-) -> dict[str, list[Question]]:
+) -> dict[str, list[GraphQuestion]]:
     """Questions of each kind: by number of hops, and of 1 and 2 hops from described starts."""
     kinds = {str(number): world.questions(count, hops=number, seed=seed) for number in hops}
     if described:
@@ -103,7 +103,7 @@ def exam_questions(
 
 def _summed_up(
     names: Sequence[str],
-    questions: Sequence[Question],
+    questions: Sequence[GraphQuestion],
     rollouts: Sequence[Rollout],
     world: Encyclopedia,
 ) -> Examination:

@@ -26,7 +26,7 @@ from hanol.agent_training._tokenizer import (
 )
 from hanol.engines import ChatRequest, Completion, Message
 from hanol.errors import DataError, EngineError
-from hanol.worlds import RELATIONS, Encyclopedia, Page, Question
+from hanol.worlds import RELATIONS, Encyclopedia, GraphQuestion, Page
 
 _HIT = re.compile(r"^(\d+)\. (.*)\[([^\[\]]+)\]\(doc-\d\d-\d\d\.md\)$", re.MULTILINE)
 _LINK = re.compile(r"\[([^\[\]]+)\]\([^()]+\)")
@@ -72,7 +72,7 @@ class Expert:
     context_window = None
 
     def __init__(
-        self, world: Encyclopedia, questions: Iterable[Question], *, detours: float = 0.1
+        self, world: Encyclopedia, questions: Iterable[GraphQuestion], *, detours: float = 0.1
     ) -> None:
         self.world = world
         self.questions = tuple(questions)
@@ -121,10 +121,10 @@ class Expert:
             told = f"{REPORT}{' ; '.join(parts) or 'none'}{END_REPORT}"
         return f"{THINK}{thought}{END_THINK}{told}{action}"
 
-    def _read(self, messages: Sequence[Message]) -> tuple[bool, Question, _Seen, str]:
+    def _read(self, messages: Sequence[Message]) -> tuple[bool, GraphQuestion, _Seen, str]:
         talk = [message.content for message in messages if message.role != "system"]
         in_rounds = _WAITING.search(talk[0])
-        asked = talk[0].removeprefix("# Question\n").split("\n")[0]
+        asked = talk[0].removeprefix("# GraphQuestion\n").split("\n")[0]
         if (question := self._questions.get(asked)) is None:
             raise EngineError(f"The expert does not know the question {asked[:100]!r}.")
         if in_rounds is None:
@@ -154,10 +154,10 @@ class Expert:
             queries=tuple(query for turn in turns for query in _QUERY.findall(turn)),
         )
 
-    def _strays(self, question: Question) -> bool:
+    def _strays(self, question: GraphQuestion) -> bool:
         return Random(f"detour {question.text}").random() < self._detours  # noqa: S311
 
-    def _look_for_start(self, question: Question, seen: _Seen) -> tuple[str, str]:
+    def _look_for_start(self, question: GraphQuestion, seen: _Seen) -> tuple[str, str]:
         """Search for the start, then pick its line of the results."""
         need = " ; ".join(question.relations)
         start = question.entities[0]
@@ -183,7 +183,7 @@ class Expert:
         thought = f"need {need} of {name}" if judged is None else f"{judged} search again {name}"
         return thought, f"{SEARCH}{query}{END_SEARCH}"
 
-    def _judge(self, question: Question, page: Page, result: str) -> str | None:
+    def _judge(self, question: GraphQuestion, page: Page, result: str) -> str | None:
         """What the hits are, up to the right one; None where there are none."""
         hits = _HIT.findall(result)
         if not hits:
@@ -205,7 +205,7 @@ class Expert:
         return said
 
     def _go_on(
-        self, question: Question, page: Page, passages: Mapping[int, str], visited: int
+        self, question: GraphQuestion, page: Page, passages: Mapping[int, str], visited: int
     ) -> tuple[str, str, str]:
         """After a page: the next one, or the answer; and what the report keeps of it."""
         relation = question.relations[visited - 1]

@@ -30,7 +30,7 @@ from hanol.rl import SampledTurn, join_turns
 from hanol.runs import Event, Mode
 from hanol.synthesis import SynthQuestion
 from hanol.tools import compact_tools
-from hanol.worlds import Encyclopedia, Question
+from hanol.worlds import Encyclopedia, GraphQuestion
 
 _AT_ONCE = 150  # questions of a world before the next world
 Chat = Mapping[str, Any]
@@ -247,14 +247,14 @@ def training_world(section: WorldSection, number: int) -> Encyclopedia:
 
 def draw_questions(
     world: Encyclopedia, count: int, *, hops: Sequence[int], described: float, seed: int
-) -> list[Question]:
+) -> list[GraphQuestion]:
     """Questions of a world, a share of them with a start that is described.
 
     Raises:
         DataError: The world does not have so many.
     """
     num_described = round(count * described)
-    found: list[Question] = []
+    found: list[GraphQuestion] = []
     for number, is_described in ((count - num_described, False), (num_described, True)):
         if number:
             found += world.questions(number, hops=hops, described=is_described, seed=seed)
@@ -283,19 +283,19 @@ def _expert_attempts(expert: Expert, modes: Mapping[Mode, float], seed: int) -> 
 
 
 def _by_share(
-    questions: Sequence[Question], shares: Mapping[Mode, float], seed: int
-) -> dict[Mode, list[Question]]:
+    questions: Sequence[GraphQuestion], shares: Mapping[Mode, float], seed: int
+) -> dict[Mode, list[GraphQuestion]]:
     """Each question in one mode, every kind of question in all of them."""
     rng = Random(f"modes {seed}")  # noqa: S311 - a choice, no secret
     chosen = rng.choices(list(shares), list(shares.values()), k=len(questions))
-    found: dict[Mode, list[Question]] = {}
+    found: dict[Mode, list[GraphQuestion]] = {}
     for question, mode in zip(questions, chosen, strict=True):
         found.setdefault(mode, []).append(question)
     return found
 
 
 def _attempt(
-    question: Question, name: str, events: tuple[Event, ...], reward: float | None
+    question: GraphQuestion, name: str, events: tuple[Event, ...], reward: float | None
 ) -> Attempt:
     answer = getattr(events[-1], "answer", None) if events else None
     known = SynthQuestion(

@@ -16,7 +16,7 @@ from hanol.runs import Event, ModelAnswered, ToolReturned, TurnRejected
 from hanol.tools import SEARCH, VISIT
 
 if TYPE_CHECKING:
-    from hanol.worlds import Encyclopedia, Question  # brings torch
+    from hanol.worlds import Encyclopedia, GraphQuestion  # brings torch
 
 Skill = Literal["call format", "query copy", "right page", "extraction", "next hop", "right answer"]
 
@@ -72,7 +72,7 @@ class Skills:
         }
 
 
-def measure_skills(rollout: Rollout, question: "Question", world: "Encyclopedia") -> Skills:
+def measure_skills(rollout: Rollout, question: "GraphQuestion", world: "Encyclopedia") -> Skills:
     """Compare a rollout with the way to the answer of its question.
 
     Args:
@@ -123,7 +123,7 @@ def _usable_turns(events: Sequence[Event]) -> tuple[bool, ...]:
     return tuple(usable)
 
 
-def _copies(events: Sequence[Event], question: "Question") -> bool:
+def _copies(events: Sequence[Event], question: "GraphQuestion") -> bool:
     for event in events:
         if isinstance(event, ToolReturned) and event.name == SEARCH.name:
             queries = " ; ".join(_texts(event.arguments.get("query")))
@@ -133,7 +133,7 @@ def _copies(events: Sequence[Event], question: "Question") -> bool:
 
 
 def _follow(
-    events: Sequence[Event], question: "Question", world: "Encyclopedia"
+    events: Sequence[Event], question: "GraphQuestion", world: "Encyclopedia"
 ) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
     """Visits and extractions along the path."""
     visits: list[bool] = []
@@ -152,7 +152,7 @@ def _follow(
     return tuple(visits), tuple(extractions)
 
 
-def _values(question: "Question") -> Iterator[Iterable[str]]:
+def _values(question: "GraphQuestion") -> Iterator[Iterable[str]]:
     """What is to be read from each page of the path."""
     yield from ((title,) for title in question.entities[1:])
     yield question.answers

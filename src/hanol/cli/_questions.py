@@ -23,7 +23,8 @@ from hanol.cli._report import reported
 from hanol.cli._subject import Subject, opened_subject
 
 if TYPE_CHECKING:
-    from hanol.synthesis import ExtractReport, KnowledgeGraph, QuestionReport, SynthQuestion
+    from hanol.synthesis import ExtractReport, QuestionReport, SynthQuestion
+    from hanol.worlds import KnowledgeGraph
 
 
 def questions(

@@ -25,7 +25,8 @@ from hanol.cli._subject import Subject, opened_subject
 
 if TYPE_CHECKING:
     from hanol.agent_training import Attempt
-    from hanol.synthesis import KnowledgeGraph, SynthQuestion
+    from hanol.synthesis import SynthQuestion
+    from hanol.worlds import KnowledgeGraph
 
 
 def trajectories(
@@ -189,7 +190,8 @@ def _made_of(file: Path, source: str, entities: int, split: Split) -> tuple[int,
 
 def _known_graph(subject: Subject, file: Path) -> "KnowledgeGraph | None":
     """The facts that the questions can be checked against."""
-    from hanol.synthesis import KnowledgeGraph, world_graph
+    from hanol.synthesis import world_graph
+    from hanol.worlds import KnowledgeGraph
 
     if subject.world is not None:
         return world_graph(subject.world, subject.corpus)

@@ -1,6 +1,6 @@
 """Synthesis: questions with exact answers from documents or worlds, and files of training data.
 
-A `KnowledgeGraph` says where each of its facts is stated; questions are walks over it.
+Questions are walks over a `hanol.worlds.KnowledgeGraph`, which says where each fact is stated.
 """
 
 from hanol.synthesis._extract import ExtractReport, aextract_graph
@@ -12,7 +12,6 @@ from hanol.synthesis._formats import (
     write_trajectories,
     write_webshaper,
 )
-from hanol.synthesis._graph import Edge, KnowledgeGraph, span_of
 from hanol.synthesis._questions import (
     SynthQuestion,
     check_questions,
@@ -23,7 +22,6 @@ from hanol.synthesis._replies import Replies
 from hanol.synthesis._samples import (
     Sample,
     ShaperTask,
-    evaluate_formalization,
     read_qa,
     read_trajectories,
     read_webshaper,
@@ -32,9 +30,7 @@ from hanol.synthesis._synthesize import QuestionReport, asynthesize_questions
 from hanol.synthesis._worlds import world_graph, world_question, world_seed
 
 __all__ = [
-    "Edge",
     "ExtractReport",
-    "KnowledgeGraph",
     "QuestionReport",
     "Replies",
     "Sample",
@@ -43,14 +39,12 @@ __all__ = [
     "aextract_graph",
     "asynthesize_questions",
     "check_questions",
-    "evaluate_formalization",
     "folder_graph",
     "read_qa",
     "read_questions",
     "read_trajectories",
     "read_webshaper",
     "shaper_task",
-    "span_of",
     "world_graph",
     "world_question",
     "world_seed",

@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from hanol.retrieval import Index, Passage
 from hanol.synthesis._folder import document_names, with_spans
-from hanol.synthesis._graph import Edge, KnowledgeGraph
 from hanol.synthesis._replies import Replies
 from hanol.tools import escape_observation
+from hanol.worlds import Edge, KnowledgeGraph
 
 _TOKENS = 2_048
 _MOST = 40  # facts of one passage

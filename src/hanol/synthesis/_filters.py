@@ -13,10 +13,8 @@ from collections.abc import Collection, Sequence
 from typing import Literal
 
 from hanol.retrieval import Index
-from hanol.synthesis._graph import KnowledgeGraph
-from hanol.synthesis._samples import Triple
-from hanol.synthesis._walk import Draft
 from hanol.synthesis._wording import wording_problem
+from hanol.worlds import GraphQuestion, KnowledgeGraph, Triple
 
 Reason = Literal[
     "repeated", "not_unique", "superfluous_clause", "shortcut", "answer_in_question", "searchable",
@@ -26,7 +24,7 @@ _HITS = 10
 _ROUNDS = 6  # a question has at most 5 hops, so labels travel from end to end
 
 
-def problem_of(draft: Draft, graph: KnowledgeGraph, seen: Collection[str]) -> Reason | None:
+def problem_of(draft: GraphQuestion, graph: KnowledgeGraph, seen: Collection[str]) -> Reason | None:
     """Why a question is dropped, as far as the graph tells.
 
     Args:
@@ -34,17 +32,17 @@ def problem_of(draft: Draft, graph: KnowledgeGraph, seen: Collection[str]) -> Re
         graph: All facts.
         seen: `shape` of the questions that are kept already.
     """
-    if shape(draft.formalization) in seen:
+    if shape(draft.triples) in seen:
         return "repeated"
     if wording_problem(draft.text, (), draft.answers) == "answer":
         return "answer_in_question"
     if has_shortcut(draft, graph):
         return "shortcut"
-    if graph.answers(draft.formalization) != draft.answers:
+    if graph.answers(draft.triples) != draft.answers:
         return "not_unique"
-    if graph.answers(draft.formalization, loosely=True) != draft.answers:
+    if graph.answers(draft.triples, loosely=True) != draft.answers:
         return "ambiguous_words"
-    if superfluous(draft.formalization, graph, len(draft.answers)) is not None:
+    if superfluous(draft.triples, graph, len(draft.answers)) is not None:
         return "superfluous_clause"
     return None
 
@@ -65,16 +63,16 @@ def superfluous(
     return None
 
 
-def has_shortcut(draft: Draft, graph: KnowledgeGraph) -> bool:
+def has_shortcut(draft: GraphQuestion, graph: KnowledgeGraph) -> bool:
     """Whether something that the question names stands beside an answer.
 
     One hop from a named start is nothing else, and has no shorter way.
     """
-    if len(draft.formalization) == 1:
+    if len(draft.triples) == 1:
         return False
-    if any(_is_constant(head) and tail == "?" for head, _, tail in draft.formalization):
+    if any(_is_constant(head) and tail == "?" for head, _, tail in draft.triples):
         return True
-    if any(head == "?" and _is_constant(tail) for head, _, tail in draft.formalization):
+    if any(head == "?" and _is_constant(tail) for head, _, tail in draft.triples):
         return True
     return any(
         constant in (edge.head, edge.tail)
@@ -85,14 +83,14 @@ def has_shortcut(draft: Draft, graph: KnowledgeGraph) -> bool:
     )
 
 
-def is_searchable(draft: Draft, graph: KnowledgeGraph, index: Index) -> bool:
+def is_searchable(draft: GraphQuestion, graph: KnowledgeGraph, index: Index) -> bool:
     """Whether the ten best passages for the question as it stands hold the answer's page.
 
     That is the answer's own page; also the one that states it, unless that is the only page to
     read and the answer has its own.
     """
     own = {graph.pages[answer] for answer in draft.answers if answer in graph.pages}
-    wanted = own | ({draft.stated_in} if draft.hops > 1 or not own else set())
+    wanted = own | ({draft.path[-1]} if draft.hops > 1 or not own else set())
     hits = index.search(draft.text, _HITS, mode="bm25")
     return any(hit.address.partition("#")[0] in wanted for hit in hits)
 

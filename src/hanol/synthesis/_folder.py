@@ -12,9 +12,9 @@ from dataclasses import replace
 
 from hanol.errors import DataError, require
 from hanol.retrieval import DocumentInfo, Index
-from hanol.synthesis._graph import LINKS, MENTIONS, SECTION, SLOT, Edge, KnowledgeGraph, span_of
 from hanol.synthesis._sentences import Sentence, Titles, headings, sentences
 from hanol.tools import join_pages
+from hanol.worlds import LINKS, MENTIONS, SECTION, SLOT, Edge, KnowledgeGraph, span_of
 
 _PHRASE_WORDS, _REST_WORDS = 6, 4
 # A phrase begins with a verb. Behind a name of one word, which may be any word, only these count.

@@ -15,9 +15,7 @@ from hanol.errors import DataError
 from hanol.files import read_rows, replace_text
 from hanol.runs import Task
 from hanol.scoring import exact_match, normalise, set_match
-from hanol.synthesis._graph import KnowledgeGraph
-from hanol.synthesis._samples import Triple
-from hanol.synthesis._walk import Draft
+from hanol.worlds import GraphQuestion, KnowledgeGraph, Triple
 
 
 @dataclass(frozen=True)
@@ -86,21 +84,18 @@ class SynthQuestion:
         }
 
 
-def question_of(draft: Draft, text: str) -> SynthQuestion:
-    """What was drawn, in these words."""
-    asked = draft.question
-    details = {} if asked is None else {"path": asked.path, "relations": asked.relations}
+def question_of(drawn: GraphQuestion, text: str | None = None) -> SynthQuestion:
+    """What was drawn, in other words if they are given."""
     return SynthQuestion(
-        id=_id_of(text),
-        question=text,
-        answers=tuple(sorted(draft.answers)),
-        formalization=draft.formalization,
-        hops=draft.hops,
-        level=draft.level,
-        sources=draft.sources,
-        facts=draft.facts,
-        entities=draft.entities,
-        details={name: list(value) for name, value in details.items()},
+        id=_id_of(text or drawn.text),
+        question=text or drawn.text,
+        answers=tuple(sorted(drawn.answers)),
+        formalization=drawn.triples,
+        hops=drawn.hops,
+        level=drawn.level,
+        sources=drawn.sources,
+        facts=drawn.facts,
+        entities=drawn.entities,
     )
 
 

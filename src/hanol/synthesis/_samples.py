@@ -1,11 +1,11 @@
-"""Readers of the samples released with the WebAgent papers,.
+"""Readers of the samples released with the WebAgent papers.
 
 WebDancer (arXiv 2505.22648), SailorFog (WebSailor), WebShaper (2507.15061), WebWalkerQA,
 ParallelMuse (2510.24698). Their dialogues become `Sample`s with the same messages, whatever the
 key they stand under. Everything comes from a file of one JSON object a line (or one JSON list).
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,7 @@ from typing import Any
 from hanol.engines import Message
 from hanol.errors import DataError
 from hanol.runs import messages_of, placed_rows, text_of
-
-Triple = tuple[str, str, str]
+from hanol.worlds import Triple
 
 
 @dataclass(frozen=True)
@@ -117,80 +116,6 @@ def read_webshaper(path: str | Path) -> list[ShaperTask]:
         question, answer = text_of(row, "question", place), text_of(row, "answer", place)
         tasks.append(ShaperTask(str(row["id"]), question, answer, tuple(urls), triples))
     return tasks
-
-
-def evaluate_formalization(triples: Sequence[Triple], graph: Iterable[Triple]) -> set[str]:
-    """Answers of a formalised question on a knowledge graph.
-
-    A triple stands for the knowledge projection R(S) = {u : R(u, v) or R(v, u), v in S} of
-    WebShaper (arXiv 2507.15061, section 3): a relation holds in either direction. Triples that
-    share a variable intersect. The union R(S1 ∪ S2) is one triple whose constant names several
-    entities, "C@a|b".
-
-    Args:
-        triples: Each end is a variable "V@X", a constant "C@text", or what is asked: "?".
-        graph: Facts (head, relation, tail).
-
-    Returns:
-        Every entity that "?" can stand for.
-
-    Raises:
-        DataError: "?" does not occur, or an end is none of the three kinds.
-    """
-    ends = [end for subject, _, thing in triples for end in (subject, thing)]
-    for end in ends:
-        if end != "?" and not end.startswith(("V@", "C@")):
-            raise DataError(f"{end!r} is neither a variable (V@X), a constant (C@text) nor '?'.")
-    if "?" not in ends:
-        raise DataError("The formalisation asks for nothing: '?' stands in none of its triples.")
-    # A relation holds in either direction, so each fact counts twice.
-    neighbours: dict[str, dict[str, set[str]]] = {}
-    for head, relation, tail in graph:
-        neighbours.setdefault(relation, {}).setdefault(head, set()).add(tail)
-        neighbours.setdefault(relation, {}).setdefault(tail, set()).add(head)
-    # Rows of a growing join: one value for each variable met so far.
-    rows: list[dict[str, str]] = [{}]
-    waiting = list(triples)
-    while waiting and rows:
-        # The triple with the most ends known keeps the join small.
-        chosen = max(waiting, key=lambda triple: _num_known(triple, rows[0]))
-        waiting.remove(chosen)
-        facts = neighbours.get(chosen[1], {})
-        rows = _distinct(new for row in rows for new in _extended(row, chosen, facts))
-    return {row["?"] for row in rows}
-
-
-def _num_known(triple: Triple, row: Mapping[str, str]) -> int:
-    return sum(_values(end, row) is not None for end in (triple[0], triple[2]))
-
-
-def _values(end: str, row: Mapping[str, str]) -> list[str] | None:
-    """What an end of a triple can be; None for a variable without value."""
-    if end.startswith("C@"):
-        return [end[2:], *end[2:].split("|")]
-    return [row[end]] if end in row else None
-
-
-def _extended(
-    row: Mapping[str, str], triple: Triple, facts: Mapping[str, set[str]]
-) -> Iterator[dict[str, str]]:
-    """A row with the values that the triple's variables take in the facts of its relation."""
-    first, _, second = triple
-    if _values(first, row) is None:
-        first, second = second, first
-    starts = _values(first, row)
-    for start in facts if starts is None else starts:
-        with_start = dict(row) if first.startswith("C@") else {**row, first: start}
-        allowed = _values(second, with_start)
-        for entity in facts.get(start, ()):
-            if allowed is None:
-                yield {**with_start, second: entity}
-            elif entity in allowed:
-                yield with_start
-
-
-def _distinct(rows: Iterable[dict[str, str]]) -> list[dict[str, str]]:
-    return list({tuple(sorted(row.items())): row for row in rows}.values())
 
 
 def _step_ppl(row: Mapping[str, Any], key: str) -> tuple[Any, ...]:

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator
 from hanol.retrieval import Index
 from hanol.scoring import normalise
 from hanol.synthesis._filters import Reason, is_searchable, problem_of, shape
-from hanol.synthesis._graph import KnowledgeGraph
 from hanol.synthesis._questions import question_of
 from hanol.synthesis._replies import Replies
-from hanol.synthesis._walk import Draft
+from hanol.worlds import GraphQuestion, KnowledgeGraph
 
 _DRAFTS, _WALKS = 400, 4_000  # drafts in a row without a new question; walks without a draft
 _CLOSED_BOOK = """\
@@ -31,10 +30,13 @@ class Sieve:
         self._texts: set[str] = set()
 
     async def take(
-        self, drafts: Iterator[Draft | None], number: int, on_question: Callable[[int], None]
-    ) -> list[Draft]:
+        self,
+        drafts: Iterator[GraphQuestion | None],
+        number: int,
+        on_question: Callable[[int], None],
+    ) -> list[GraphQuestion]:
         """So many drafts that pass; fewer when nothing new comes for long."""
-        kept: list[Draft] = []
+        kept: list[GraphQuestion] = []
         while len(kept) < number:
             found = self._next(drafts, number - len(kept))
             if not found:
@@ -48,8 +50,8 @@ class Sieve:
         taken = ", ".join(f"{number} {reason}" for reason, number in self.dropped.items())
         return f"{self.drawn} drawn" + (f", dropped: {taken}" if taken else "")
 
-    def _next(self, drafts: Iterator[Draft | None], number: int) -> list[Draft]:
-        found: list[Draft] = []
+    def _next(self, drafts: Iterator[GraphQuestion | None], number: int) -> list[GraphQuestion]:
+        found: list[GraphQuestion] = []
         walks = failures = 0
         for draft in drafts:
             walks += 1
@@ -63,14 +65,14 @@ class Sieve:
                 walks, failures = 0, failures + 1
                 continue
             walks = failures = 0
-            self._shapes.add(shape(draft.formalization))
+            self._shapes.add(shape(draft.triples))
             self._texts.add(normalise(draft.text))
             found.append(draft)
             if len(found) == number:
                 break
         return found
 
-    def _reason(self, draft: Draft) -> Reason | None:
+    def _reason(self, draft: GraphQuestion) -> Reason | None:
         if normalise(draft.text) in self._texts:
             return "repeated"
         reason = problem_of(draft, self._graph, self._shapes)
@@ -78,7 +80,7 @@ class Sieve:
             return "searchable"
         return reason
 
-    async def _unknown(self, drafts: list[Draft]) -> list[Draft]:
+    async def _unknown(self, drafts: list[GraphQuestion]) -> list[GraphQuestion]:
         """Those that the model does not answer by heart."""
         if self._model is None:
             return drafts
@@ -86,7 +88,7 @@ class Sieve:
         replies = await self._model.ask(prompts, max_tokens=_ANSWER_TOKENS)
         kept = []
         for draft, reply in zip(drafts, replies, strict=True):
-            if question_of(draft, draft.text).is_right(reply):
+            if question_of(draft).is_right(reply):
                 self.dropped["closed_book"] += 1
             else:
                 kept.append(draft)

@@ -1,22 +1,17 @@
 """Synthesis of questions: drawn from a graph or by a world, filtered, worded."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
-from typing import TYPE_CHECKING
 
 from hanol.errors import ConfigError, DataError
 from hanol.retrieval import Index
 from hanol.synthesis._filters import Reason
-from hanol.synthesis._graph import KnowledgeGraph
 from hanol.synthesis._questions import SynthQuestion, question_of
 from hanol.synthesis._replies import Replies
 from hanol.synthesis._sieve import Sieve
-from hanol.synthesis._walk import Draft, draft_of, draw
 from hanol.synthesis._wording import rewrite_prompt, wording_problem
-
-if TYPE_CHECKING:  # they bring torch with them
-    from hanol.worlds import Encyclopedia
+from hanol.worlds import Encyclopedia, GraphQuestion, KnowledgeGraph, QuestionWalker
 
 _MOST_HOPS = 5
 _WORLD_ROUNDS = (100, 10, 1)  # questions that a world is asked for at once
@@ -48,7 +43,7 @@ async def asynthesize_questions(
     index: Index,
     num_questions: int,
     *,
-    world: "Encyclopedia | None" = None,
+    world: Encyclopedia | None = None,
     hops: Sequence[int] = (1, 2, 3),
     level: int = 0,
     sets: bool = False,
@@ -81,7 +76,7 @@ async def asynthesize_questions(
     _check(num_questions, hops, level)
     # Text seeds are hashed by SHA-512: the same in every process, unlike `hash`.
     rng = Random(f"questions {seed} {tuple(hops)} {level} {sets}")  # noqa: S311
-    drafts: Iterator[Draft | None]
+    drafts: Iterator[GraphQuestion | None]
     if world is None:
         drafts = _walks(graph, rng, hops, level, sets)
     else:
@@ -113,19 +108,20 @@ def _check(num_questions: int, hops: Sequence[int], level: int) -> None:
 
 def _walks(
     graph: KnowledgeGraph, rng: Random, hops: Sequence[int], level: int, sets: bool
-) -> Iterator[Draft | None]:
+) -> Iterator[GraphQuestion | None]:
+    walker = QuestionWalker(graph)
     while True:
-        yield draw(graph, rng, hops=rng.choice(hops), level=level, sets=sets)
+        yield walker.draw(rng, hops=rng.choice(hops), level=level, sets=sets)
 
 
 def _of_world(
-    world: "Encyclopedia",
+    world: Encyclopedia,
     graph: KnowledgeGraph,
     hops: Sequence[int],
     level: int,
     sets: bool,
     seed: int,
-) -> Iterator[Draft]:
+) -> Iterator[GraphQuestion]:
     """Questions as the world draws them, round after round."""
     number = failures = 0
     while failures < _FAILURES:
@@ -142,13 +138,17 @@ def _of_world(
                 )
             except DataError:
                 continue
-            yield from (draft_of(question, graph) for question in drawn)
+            for question in drawn:
+                pages = tuple(graph.pages[title] for title in question.entities)
+                yield replace(question, path=pages, sources=pages)
             break
         else:
             failures += 1
 
 
-async def _reworded(drafts: list[Draft], model: Replies, seed: int) -> tuple[list[str], int]:
+async def _reworded(
+    drafts: list[GraphQuestion], model: Replies, seed: int
+) -> tuple[list[str], int]:
     """A model's wordings, where they still ask for the same; and how many do not."""
     prompts = [rewrite_prompt(draft.text) for draft in drafts]
     replies = await model.ask(prompts, max_tokens=_WORDING_TOKENS, seed=seed)

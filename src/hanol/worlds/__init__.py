@@ -1,37 +1,86 @@
-"""Worlds: seeded generators of problems with exact answers.
+"""Worlds: seeded generators of problems with exact answers, and the graph behind questions.
 
-Sequence tasks on which token mixers are compared: palindrome, multi-query associative recall, and
-stacks; each with an oracle that solves it from the visible tokens alone. `Brainstorm`: sequences
-in which some tokens are a free choice and the others are determined, for decoding. `Encyclopedia`:
-pages about invented entities and multi-hop questions across them, for research agents.
+`Encyclopedia`: pages about invented entities and multi-hop questions across them, for research
+agents. `KnowledgeGraph` and `QuestionWalker`: facts of any source, and questions drawn from them.
+Sequence tasks for comparing token mixers: palindrome, multi-query associative recall and stacks,
+each with an oracle that solves it from the visible tokens alone. `Brainstorm`: sequences in which
+some tokens are free and the others determined, for decoding.
+
+Importing this room does not import torch: the names that need it are imported when they are used.
 """
 
-from hanol.worlds._brainstorm import Brainstorm, BrainstormBatch
-from hanol.worlds._encyclopedia import (
-    RELATIONS,
-    Encyclopedia,
-    Fact,
-    Page,
-    Question,
-    Relation,
-    split_words,
+import importlib as _importlib
+import typing as _typing
+
+from hanol.worlds._encyclopedia._page import Fact, Page
+from hanol.worlds._encyclopedia._schema import RELATIONS, Relation, split_words
+from hanol.worlds._encyclopedia._world import Encyclopedia
+from hanol.worlds._graph import (
+    LINKS,
+    MENTIONS,
+    SECTION,
+    SLOT,
+    Edge,
+    KnowledgeGraph,
+    Triple,
+    evaluate_formalization,
+    span_of,
 )
-from hanol.worlds._sequences import IGNORED, SequenceBatch, mqar, oracle, palindrome, stack
+from hanol.worlds._walk import GraphQuestion, QuestionWalker, template_question
+
+if _typing.TYPE_CHECKING:
+    from hanol.worlds._brainstorm import Brainstorm as Brainstorm
+    from hanol.worlds._brainstorm import BrainstormBatch as BrainstormBatch
+    from hanol.worlds._sequences import IGNORED as IGNORED
+    from hanol.worlds._sequences import SequenceBatch as SequenceBatch
+    from hanol.worlds._sequences import mqar as mqar
+    from hanol.worlds._sequences import oracle as oracle
+    from hanol.worlds._sequences import palindrome as palindrome
+    from hanol.worlds._sequences import stack as stack
+
+_HEAVY = dict.fromkeys(("Brainstorm", "BrainstormBatch"), "hanol.worlds._brainstorm") | (
+    dict.fromkeys(
+        ("IGNORED", "SequenceBatch", "mqar", "oracle", "palindrome", "stack"),
+        "hanol.worlds._sequences",
+    )
+)
+
+
+def __getattr__(name: str) -> _typing.Any:
+    if name in _HEAVY:
+        return getattr(_importlib.import_module(_HEAVY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 __all__ = [
     "IGNORED",
+    "LINKS",
+    "MENTIONS",
     "RELATIONS",
+    "SECTION",
+    "SLOT",
     "Brainstorm",
     "BrainstormBatch",
+    "Edge",
     "Encyclopedia",
     "Fact",
+    "GraphQuestion",
+    "KnowledgeGraph",
     "Page",
-    "Question",
+    "QuestionWalker",
     "Relation",
     "SequenceBatch",
+    "Triple",
+    "evaluate_formalization",
     "mqar",
     "oracle",
     "palindrome",
+    "span_of",
     "split_words",
     "stack",
+    "template_question",
 ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
-from hanol.worlds._encyclopedia._graph import Entity
+from hanol.worlds._encyclopedia._entities import Entity
 from hanol.worlds._encyclopedia._schema import (
     ALIASES,
     BY_NAME,

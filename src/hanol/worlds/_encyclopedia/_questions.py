@@ -1,4 +1,4 @@
-"""Multi-hop questions whose answers are known exactly.
+"""Questions about an encyclopedia, whose answers are known exactly.
 
 A question starts at an entity, by name or described by clauses, and follows relations from page to
 page. It is kept if its answer is unique, if every clause is needed for that, and if no page before
@@ -9,64 +9,48 @@ no proper subset of the clauses decides as in arXiv 2507.15061 (WebShaper), leve
 arXiv 2510.24701, which raises the uncertainty by atomic steps.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 from random import Random
-from typing import NamedTuple
+from typing import Literal
 
-from hanol.worlds._encyclopedia._descriptions import Clause, Descriptions, Level
-from hanol.worlds._encyclopedia._graph import Entity, Triple
-from hanol.worlds._encyclopedia._schema import ASK_ENTITY, ASK_ONE, ASK_SET, BY_NAME, EntityType
+from hanol.worlds._encyclopedia._schema import (
+    ASK_ENTITY,
+    ASK_ONE,
+    ASK_SET,
+    BY_FUZZY_NAME,
+    BY_NAME,
+    CLAUSE_BETWEEN,
+    CLAUSE_INCLUDES,
+    CLAUSE_IS,
+    EntityType,
+    Relation,
+)
+from hanol.worlds._graph import Edge, KnowledgeGraph
+from hanol.worlds._walk import GraphQuestion, QuestionWalker, nodes_of
 
-
-@dataclass(frozen=True)
-class Question:
-    """A question about an encyclopedia, with its answers and how to find them.
-
-    Args:
-        text: The question in words.
-        answers: Every right answer; the whole set is asked for.
-        triples: The question as (subject, relation, object): constants "C@text", variables "V@S"
-            (a start that is described) and "V@1", "V@2", ..., and "?", what is asked for.
-        hops: Relations followed from the start; 0 asks for the described entity itself.
-        is_described: Whether the start is described by clauses instead of named.
-        level: 0 for names; 1 for a start described by two facts; 2 for three, at least one of
-            them a number or date of which only a span is told.
-        entities: Titles of the pages to read, from the start to the one that states the answer.
-        path: Addresses of these pages.
-        relations: The relations followed, in order.
-        clauses: The describing triples alone, all but the last part of `triples`.
-    """
-
-    text: str
-    answers: frozenset[str]
-    triples: tuple[Triple, ...]
-    hops: int
-    is_described: bool
-    level: Level
-    entities: tuple[str, ...]
-    path: tuple[str, ...]
-    relations: tuple[str, ...]
-    clauses: tuple[Triple, ...]
+Level = Literal[0, 1, 2]
 
 
-class QuestionMaker:
-    """Draws questions about one world; remembers which descriptions it has.
+class EncyclopediaWalker(QuestionWalker):
+    """Draws questions about one encyclopedia; remembers which descriptions its entities have.
 
     Args:
-        entities: The world.
-        addresses: Address of each title.
+        graph: Its facts and their spans, those of an entity in the order of its page.
+        types: Type of each title.
     """
 
-    def __init__(self, entities: Iterable[Entity], addresses: Mapping[str, str]) -> None:
-        self._entities = {entity.title: entity for entity in entities}
-        self._titles = tuple(self._entities)
-        self._addresses = addresses
-        self._descriptions = Descriptions(self._entities)
+    def __init__(self, graph: KnowledgeGraph, types: Mapping[str, EntityType]) -> None:
+        super().__init__(graph)
+        self._types = types
+        self._about: dict[str, list[Edge]] = {title: [] for title in types}
+        for edge in graph.edges:
+            self._about[edge.head].append(edge)
+        self._of_level: dict[Level, dict[str, list[tuple[Edge, ...]]]] = {}
 
-    def draw(
+    def draw_question(
         self, rng: Random, *, hops: int, is_described: bool, level: Level, sets: bool
-    ) -> Question | None:
+    ) -> GraphQuestion | None:
         """Try to draw a question; None where a random choice led nowhere.
 
         Args:
@@ -76,50 +60,47 @@ class QuestionMaker:
             level: How much it is obfuscated.
             sets: Whether the last relation may have several values.
         """
-        clauses: tuple[Clause, ...] = ()
+        clauses: tuple[Edge, ...] = ()
         if is_described:
-            described = self._descriptions.of_level(level)
+            described = self._descriptions(level)
             if not described:
                 return None
             start = rng.choice(tuple(described))
             clauses = rng.choice(described[start])
         else:
-            start = rng.choice(self._titles)
-        walk = self._walk(rng, start, clauses, hops, sets)
-        if walk is None:
-            return None
-        if not self._descriptions.are_all_needed(clauses, walk.relations, walk.answers):
-            return None
-        return self._question(rng, clauses, walk, level)
+            start = rng.choice(tuple(self._types))
+        told = {clause.tail for clause in clauses}
+        used = {_base(clause).name for clause in clauses}
 
-    def _walk(
-        self, rng: Random, start: str, clauses: tuple[Clause, ...], hops: int, sets: bool
-    ) -> "_Walk | None":
-        """Follow random relations, never back to a page seen or to something the clauses name."""
-        told = {clause.value for clause in clauses}
-        used = {clause.relation.name for clause in clauses}
-        walk = _Walk([start], [], frozenset([start]))
-        for hop in range(1, hops + 1):
-            facts = self._entities[walk.entities[-1]].facts
-            names = [name for name in facts if self._leads_on(name, hop < hops, sets)]
-            if hop == 1:  # the question would hold its own answer
-                names = [name for name in names if name not in used]
-            if not names:
-                return None
-            name = rng.choice(names)
-            walk.relations.append(name)
-            if hop < hops:
-                [following] = facts[name]
-                if following in walk.entities or following in told:
-                    return None
-                walk.entities.append(following)
-            else:
-                answers = frozenset(facts[name])
-                read = {*walk.entities[:-1], *told} & self._entities.keys()
-                if answers & {walk.entities[-1], *told} or self._is_told(answers, read):
-                    return None
-                walk = walk._replace(answers=answers)
-        return walk
+        def onward(here: str, left: int, seen: set[str]) -> list[Edge]:
+            first = here == start
+            return [
+                edge
+                for edge in self._facts(here).values()
+                if self._leads_on(edge.relation, left > 0, sets)
+                and not (first and edge.relation in used)  # the question would hold its answer
+            ]
+
+        path = self.walk(rng, start, hops, onward, {start, *told})
+        if path is None:
+            return None
+        nodes = nodes_of(start, path)
+        answers = self.reached(start, (), path)
+        if path and self._is_told(answers, {*nodes[:-2], *told}, nodes[-2]):
+            return None
+        # Without its only clause a question asks about everything.
+        if len(clauses) > 1 and not self.are_needed(start, clauses, path, len(answers)):
+            return None
+        text = _text(rng, start, self._types[start], clauses, [edge.relation for edge in path])
+        return self.question(start, path, [(0, edge) for edge in clauses], answers, level, text)
+
+    def _facts(self, title: str) -> dict[str, Edge]:
+        """The first fact of each relation that a page states."""
+        facts: dict[str, Edge] = {}
+        for edge in self._about[title]:
+            if not edge.is_span:
+                facts.setdefault(edge.relation, edge)
+        return facts
 
     @staticmethod
     def _leads_on(name: str, to_page: bool, sets: bool) -> bool:
@@ -128,59 +109,67 @@ class QuestionMaker:
             return relation.kind == "entity" and not relation.is_set
         return sets or not relation.is_set
 
-    def _is_told(self, answers: frozenset[str], titles: set[str]) -> bool:
-        """Whether one of these pages names an answer: a shortcut."""
-        return any(
-            title in answers or not answers.isdisjoint(values)
-            for title in titles
-            for values in self._entities[title].facts.values()
+    def _is_told(self, answers: set[str], read: set[str], last: str) -> bool:
+        """Whether the question or a page read before the last names an answer: a shortcut."""
+        return not answers.isdisjoint((*read, last)) or any(
+            edge.tail in answers
+            for title in read & self._types.keys()
+            for edge in self._about[title]
         )
 
-    def _question(
-        self, rng: Random, clauses: tuple[Clause, ...], walk: "_Walk", level: Level
-    ) -> Question:
-        start = walk.entities[0]
-        hops = len(walk.relations)
-        subject = ("V@S" if hops else "?") if clauses else f"C@{start}"
-        told = tuple((subject, clause.name, f"C@{clause.value}") for clause in clauses)
-        chain = []
-        for hop, name in enumerate(walk.relations, start=1):
-            following = f"V@{hop}" if hop < hops else "?"
-            chain.append((subject, name, following))
-            subject = following
-        return Question(
-            text=_text(rng, start, self._entities[start].type, clauses, walk.relations),
-            answers=walk.answers,
-            triples=(*told, *chain),
-            hops=hops,
-            is_described=bool(clauses),
-            level=level,
-            entities=tuple(walk.entities),
-            path=tuple(self._addresses[title] for title in walk.entities),
-            relations=tuple(walk.relations),
-            clauses=told,
-        )
+    def _descriptions(self, level: Level) -> dict[str, list[tuple[Edge, ...]]]:
+        """Descriptions that fit one entity only, all of whose parts fit more; computed once."""
+        if level not in self._of_level:
+            found = {title: list(self._describe_all(title, level)) for title in self._types}
+            self._of_level[level] = {title: each for title, each in found.items() if each}
+        return self._of_level[level]
+
+    def _describe_all(self, title: str, level: Level) -> Iterator[tuple[Edge, ...]]:
+        holders = {edge: self.fitting(title, [edge]) for edge in self._about[title]}
+        if level == 0:
+            for clause, fitting in holders.items():
+                if self._graph.is_entity(clause.tail) and len(fitting) == 1:
+                    yield (clause,)
+            return
+        # What fits this entity alone makes every other clause superfluous.
+        shared = [
+            clause
+            for clause, fitting in holders.items()
+            if len(fitting) > 1 and (level == 2 or not clause.is_span)
+        ]
+        pairs = {pair: holders[pair[0]] & holders[pair[1]] for pair in combinations(shared, 2)}
+        if level == 1:
+            yield from (pair for pair, both in pairs.items() if len(both) == 1)
+            return
+        for a, b, c in combinations(shared, 3):
+            both = pairs[a, b]
+            has_span = a.is_span or b.is_span or c.is_span
+            no_two_decide = min(len(both), len(pairs[a, c]), len(pairs[b, c])) > 1
+            if has_span and no_two_decide and len(both & holders[c]) == 1:
+                yield a, b, c
 
 
-class _Walk(NamedTuple):
-    """The pages read, the relations followed and where the last one leads."""
+def _base(clause: Edge) -> Relation:
+    """The relation of a clause, or the one whose span it tells."""
+    return (BY_FUZZY_NAME if clause.is_span else BY_NAME)[clause.relation]
 
-    entities: list[str]
-    relations: list[str]
-    answers: frozenset[str]
+
+def _words(clause: Edge) -> str:
+    """The clause in a question: "whose mayor is Babin Bacalo"."""
+    relation = _base(clause)
+    form = CLAUSE_INCLUDES if relation.is_set else CLAUSE_IS
+    if clause.is_span:
+        form = CLAUSE_BETWEEN
+    return form.format(r=relation.name, o=clause.tail)
 
 
 def _text(
-    rng: Random,
-    start: str,
-    head: EntityType,
-    clauses: tuple[Clause, ...],
-    relations: list[str],
+    rng: Random, start: str, head: EntityType, clauses: Sequence[Edge], relations: Sequence[str]
 ) -> str:
     """The question in words: "What is the mayor of the birthplace of Babin Bacalo?"."""
     asked = start
     if clauses:
-        asked = f"the {head} {' and '.join(clause.words for clause in clauses)}"
+        asked = f"the {head} {' and '.join(_words(clause) for clause in clauses)}"
     for name in relations:
         asked = f"the {name} of {asked}"
     if not relations:

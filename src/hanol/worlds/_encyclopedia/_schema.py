@@ -172,6 +172,7 @@ RELATIONS: tuple[Relation, ...] = (
     _amount("opening", "event", "date", "began on {o}", "was opened on {o}"),
 )
 BY_NAME: dict[str, Relation] = {relation.name: relation for relation in RELATIONS}
+BY_FUZZY_NAME: dict[str, Relation] = {relation.fuzzy_name: relation for relation in RELATIONS}
 OF_TYPE: dict[EntityType, tuple[Relation, ...]] = {
     head: tuple(relation for relation in RELATIONS if relation.head == head) for head in SHARES
 }

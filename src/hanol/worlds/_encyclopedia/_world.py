@@ -15,18 +15,12 @@ from typing import get_args
 
 from hanol.errors import ConfigError, DataError, UnknownNameError
 from hanol.worlds._encyclopedia._answers import is_right, normalized
-from hanol.worlds._encyclopedia._descriptions import Level
-from hanol.worlds._encyclopedia._evaluate import evaluate
-from hanol.worlds._encyclopedia._graph import (
-    Split,
-    Triple,
-    draw_entities,
-    fuzzy_triples,
-    stated_triples,
-)
+from hanol.worlds._encyclopedia._entities import Split, draw_entities, span_of
 from hanol.worlds._encyclopedia._page import Page, Setting, draw_addresses, draw_page
-from hanol.worlds._encyclopedia._questions import Question, QuestionMaker
-from hanol.worlds._encyclopedia._schema import FILLERS, vocabulary
+from hanol.worlds._encyclopedia._questions import EncyclopediaWalker, Level
+from hanol.worlds._encyclopedia._schema import BY_NAME, FILLERS, vocabulary
+from hanol.worlds._graph import Edge, KnowledgeGraph, Triple
+from hanol.worlds._walk import GraphQuestion
 
 _FEWEST, _MOST = 16, 5_000  # two of each type; half of the opaque addresses
 _MOST_HOPS = 5
@@ -80,12 +74,11 @@ class Encyclopedia:
         self.seed, self.num_entities = seed, num_entities
         self.setting, self.split = setting, split
         # Streams of their own: both settings of a seed have the same facts.
-        self._entities = draw_entities(self._rng("entities"), num_entities, split, num_facts)
-        self._addresses = draw_addresses(self._rng("addresses"), self._entities, setting)
+        entities = draw_entities(self._rng("entities"), num_entities, split, num_facts)
+        addresses = draw_addresses(self._rng("addresses"), entities, setting)
         rng = self._rng("pages")
         self.pages: tuple[Page, ...] = tuple(
-            draw_page(rng, entity, self._addresses, setting, num_fillers)
-            for entity in self._entities
+            draw_page(rng, entity, addresses, setting, num_fillers) for entity in entities
         )
 
     @staticmethod
@@ -94,14 +87,29 @@ class Encyclopedia:
         return vocabulary()
 
     @cached_property
+    def graph(self) -> KnowledgeGraph:
+        """The facts that the pages state, and the spans of their numbers and dates."""
+        edges = []
+        for page in self.pages:
+            for fact in page.facts:
+                relation = BY_NAME[fact.relation]
+                for value in fact.values:
+                    where = page.address, fact.sentence
+                    edges.append(Edge(page.title, relation.name, value, *where))
+                    if (span := span_of(relation, value)) is not None:
+                        edge = Edge(page.title, relation.fuzzy_name, span, *where, is_span=True)
+                        edges.append(edge)
+        return KnowledgeGraph(edges, {page.title: page.address for page in self.pages})
+
+    @property
     def triples(self) -> tuple[Triple, ...]:
         """The facts that the pages state, as (title, relation, value)."""
-        return tuple(stated_triples(self._entities))
+        return tuple(edge.triple for edge in self.graph.edges if not edge.is_span)
 
-    @cached_property
+    @property
     def fuzzy_triples(self) -> tuple[Triple, ...]:
         """What follows from numbers and dates: (title, "release period", "1925 and 1949")."""
-        return tuple(fuzzy_triples(self._entities))
+        return tuple(edge.triple for edge in self.graph.edges if edge.is_span)
 
     def page(self, address: str) -> Page:
         """The page at an address, or with a title.
@@ -148,7 +156,7 @@ class Encyclopedia:
         level: Level = 0,
         sets: bool = False,
         seed: int = 0,
-    ) -> list[Question]:
+    ) -> list[GraphQuestion]:
         """Draw questions, no two of which are the same.
 
         Args:
@@ -169,10 +177,10 @@ class Encyclopedia:
         described = described or level > 0
         _check_asked(num_questions, choices, described, level)
         rng = self._rng(f"questions {seed} {choices} {described} {level} {sets}")
-        found: dict[tuple[Triple, ...], Question] = {}
+        found: dict[tuple[Triple, ...], GraphQuestion] = {}
         failures = 0
         while len(found) < num_questions:
-            question = self._maker.draw(
+            question = self._walker.draw_question(
                 rng, hops=rng.choice(choices), is_described=described, level=level, sets=sets
             )
             if question is not None and question.triples not in found:
@@ -186,11 +194,11 @@ class Encyclopedia:
                 )
         return list(found.values())
 
-    def answer(self, question: Question) -> frozenset[str]:
+    def answer(self, question: GraphQuestion) -> frozenset[str]:
         """The answers, by evaluating the triples of a question on all facts of the world."""
-        return frozenset(evaluate(question.triples, self._facts))
+        return frozenset(self.graph.answers(question.triples))
 
-    def is_right(self, question: Question, text: str) -> bool:
+    def is_right(self, question: GraphQuestion, text: str) -> bool:
         """Whether a text names all answers of a question and nothing else.
 
         Args:
@@ -201,15 +209,8 @@ class Encyclopedia:
         return is_right(text, question.answers, self._aliases)
 
     @cached_property
-    def _maker(self) -> QuestionMaker:
-        return QuestionMaker(self._entities, self._addresses)
-
-    @cached_property
-    def _facts(self) -> dict[str, dict[str, set[str]]]:
-        facts: dict[str, dict[str, set[str]]] = {}
-        for head, relation, value in (*self.triples, *self.fuzzy_triples):
-            facts.setdefault(relation, {}).setdefault(head, set()).add(value)
-        return facts
+    def _walker(self) -> EncyclopediaWalker:
+        return EncyclopediaWalker(self.graph, {page.title: page.type for page in self.pages})
 
     @cached_property
     def _aliases(self) -> dict[str, str]:

@@ -10,7 +10,6 @@ from random import Random
 from typing import Literal
 
 from hanol.worlds._encyclopedia._schema import (
-    BY_NAME,
     DAYS,
     FIRST_YEAR,
     LAST_YEAR,
@@ -26,7 +25,6 @@ from hanol.worlds._encyclopedia._schema import (
 )
 
 Split = Literal["train", "dev", "test"]
-Triple = tuple[str, str, str]
 
 # A name belongs to one split, by the sum of its pieces modulo 4: no two splits share a name.
 CLASSES: dict[Split, tuple[int, ...]] = {"train": (0, 1), "dev": (2,), "test": (3,)}
@@ -71,26 +69,6 @@ def draw_entities(
         _add_facts(rng, entity, of_type, num_facts)
     _connect(rng, entities)
     return entities
-
-
-def stated_triples(entities: list[Entity]) -> list[Triple]:
-    """Every fact as (head, relation, value)."""
-    return [
-        (entity.title, relation, value)
-        for entity in entities
-        for relation, values in entity.facts.items()
-        for value in values
-    ]
-
-
-def fuzzy_triples(entities: list[Entity]) -> list[Triple]:
-    """What follows from the numbers and dates: (head, fuzzy relation, span)."""
-    triples = []
-    for entity in entities:
-        for name, (value, *_) in entity.facts.items():
-            if (span := span_of(BY_NAME[name], value)) is not None:
-                triples.append((entity.title, BY_NAME[name].fuzzy_name, span))
-    return triples
 
 
 def span_of(relation: Relation, value: str) -> str | None:

@@ -6,14 +6,17 @@ them; questions on it are triples in the form of arXiv 2507.15061 (WebShaper).
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
 from hanol.errors import DataError
 from hanol.files import read_rows, replace_text
-from hanol.synthesis._samples import Triple, evaluate_formalization
+
+Triple = tuple[str, str, str]
+Neighbours = Mapping[str, Mapping[str, set[str]]]  # by relation, then by either end of a fact
 
 SLOT = "…"  # in a relation: where the tail stands, if not at the end
 LINKS, MENTIONS, SECTION = "links to", "mentions", "has a section called"
@@ -70,7 +73,7 @@ class KnowledgeGraph:
             {edge.triple: edge for edge in reversed(list(edges))}.values()
         )[::-1]
         self.pages = pages
-        self._likenesses: dict[str, list[str]] = {}
+        self._loose: dict[str, dict[str, set[str]]] = {}
 
     @cached_property
     def at(self) -> dict[str, tuple[Edge, ...]]:
@@ -103,11 +106,23 @@ class KnowledgeGraph:
         return name in self._is_entity
 
     @cached_property
-    def _of_relation(self) -> dict[str, list[Triple]]:
-        found: dict[str, list[Triple]] = {}
+    def _neighbours(self) -> Neighbours:
+        return _neighbours_of(edge.triple for edge in self.edges)
+
+    @cached_property
+    def _sample(self) -> Neighbours:
+        """The first facts of each relation."""
+        seen: Counter[str] = Counter()
+        few = []
         for edge in self.edges:
-            found.setdefault(edge.relation, []).append(edge.triple)
-        return found
+            seen[edge.relation] += 1
+            if seen[edge.relation] <= _SAMPLE:
+                few.append(edge.triple)
+        return _neighbours_of(few)
+
+    def followed(self, name: str, relation: str) -> set[str]:
+        """Where a relation leads from an entity or value, in either direction."""
+        return self._neighbours.get(relation, {}).get(name, set())
 
     @cached_property
     def _ends(self) -> dict[str, tuple[set[str], set[str]]]:
@@ -146,45 +161,36 @@ class KnowledgeGraph:
     def _kinds(self, names: Iterable[str]) -> set[str]:
         return {relation for name in names for relation in self._stated.get(name, ())}
 
-    def _like(self, relation: str) -> list[str]:
-        if relation not in self._ends:
-            return []
-        if relation not in self._likenesses:
-            self._likenesses[relation] = [
-                other for other in self._ends if self._may_mean_the_same(relation, other)
-            ]
-        return self._likenesses[relation]
+    def _loosely(self, relation: str) -> dict[str, set[str]]:
+        """The facts of a relation and of all that may mean the same."""
+        if relation not in self._loose:
+            merged = {name: set(ends) for name, ends in self._neighbours.get(relation, {}).items()}
+            for other in self._ends if relation in self._ends else ():
+                if self._may_mean_the_same(relation, other):
+                    for name, ends in self._neighbours[other].items():
+                        merged.setdefault(name, set()).update(ends)
+            self._loose[relation] = merged
+        return self._loose[relation]
 
     def answers(self, formalization: Sequence[Triple], *, loosely: bool = False) -> set[str]:
         """Everything that "?" can stand for, by `evaluate_formalization` on all facts.
 
         Args:
             formalization: Triples.
-            loosely: Let facts count whose relation may mean the same, where relations are words.
+            loosely: Also count facts whose relation may mean the same, where relations are words.
         """
-        facts = self._facts(formalization, None)
+        facts = self._neighbours
         if loosely and self.is_worded:
-            facts += [
-                (head, relation, tail)
-                for relation in dict.fromkeys(relation for _, relation, _ in formalization)
-                for other in self._like(relation)
-                for head, _, tail in self._of_relation[other]
-            ]
-        return evaluate_formalization(formalization, facts)
+            facts = {relation: self._loosely(relation) for _, relation, _ in formalization}
+        return _evaluate(formalization, facts)
 
     def has_more_answers(self, formalization: Sequence[Triple], number: int) -> bool:
-        """Whether there are more than so many answers.
+        """Whether there are more than `number` answers.
 
-        Some of the facts often show it already: more facts never make fewer answers.
+        A sample of the facts often shows it already: more facts never make fewer answers.
         """
-        few = evaluate_formalization(formalization, self._facts(formalization, _SAMPLE))
+        few = _evaluate(formalization, self._sample)
         return len(few) > number or len(self.answers(formalization)) > number
-
-    def _facts(self, formalization: Sequence[Triple], most: int | None) -> list[Triple]:
-        relations = dict.fromkeys(relation for _, relation, _ in formalization)
-        return [
-            fact for relation in relations for fact in self._of_relation.get(relation, [])[:most]
-        ]
 
     def write(self, path: str | Path) -> None:
         """Write the facts, one JSON object a line; pages of entities come first."""
@@ -215,6 +221,89 @@ class KnowledgeGraph:
             except (TypeError, KeyError) as err:
                 raise DataError(f"{str(path)!r}, line {line}: this is no fact ({err}).") from err
         return cls(edges, pages, is_worded=is_worded)
+
+
+def evaluate_formalization(triples: Sequence[Triple], graph: Iterable[Triple]) -> set[str]:
+    """Answers of a formalised question on a knowledge graph.
+
+    A triple stands for the knowledge projection R(S) = {u : R(u, v) or R(v, u), v in S} of
+    WebShaper (arXiv 2507.15061, section 3): a relation holds in either direction. Triples that
+    share a variable intersect. The union R(S1 ∪ S2) is one triple whose constant names several
+    entities, "C@a|b".
+
+    Args:
+        triples: Each end is a variable "V@X", a constant "C@text", or what is asked: "?".
+        graph: Facts (head, relation, tail).
+
+    Returns:
+        Every entity that "?" can stand for.
+
+    Raises:
+        DataError: "?" does not occur, or an end is none of the three kinds.
+    """
+    return _evaluate(triples, _neighbours_of(graph))
+
+
+def _neighbours_of(facts: Iterable[Triple]) -> Neighbours:
+    """A relation holds in either direction, so each fact counts twice."""
+    found: dict[str, dict[str, set[str]]] = {}
+    for head, relation, tail in facts:
+        ends = found.setdefault(relation, {})
+        ends.setdefault(head, set()).add(tail)
+        ends.setdefault(tail, set()).add(head)
+    return found
+
+
+def _evaluate(triples: Sequence[Triple], neighbours: Neighbours) -> set[str]:
+    ends = [end for subject, _, thing in triples for end in (subject, thing)]
+    for end in ends:
+        if end != "?" and not end.startswith(("V@", "C@")):
+            raise DataError(f"{end!r} is neither a variable (V@X), a constant (C@text) nor '?'.")
+    if "?" not in ends:
+        raise DataError("The formalisation asks for nothing: '?' stands in none of its triples.")
+    # Rows of a growing join: one value for each variable met so far.
+    rows: list[dict[str, str]] = [{}]
+    waiting = list(triples)
+    while waiting and rows:
+        # The triple with the most ends known keeps the join small.
+        chosen = max(waiting, key=lambda triple: _num_known(triple, rows[0]))
+        waiting.remove(chosen)
+        facts = neighbours.get(chosen[1], {})
+        rows = _distinct(new for row in rows for new in _extended(row, chosen, facts))
+    return {row["?"] for row in rows}
+
+
+def _num_known(triple: Triple, row: Mapping[str, str]) -> int:
+    return sum(_values(end, row) is not None for end in (triple[0], triple[2]))
+
+
+def _values(end: str, row: Mapping[str, str]) -> list[str] | None:
+    """What an end of a triple can be; None for a variable without value."""
+    if end.startswith("C@"):
+        return [end[2:], *end[2:].split("|")]
+    return [row[end]] if end in row else None
+
+
+def _extended(
+    row: Mapping[str, str], triple: Triple, facts: Mapping[str, set[str]]
+) -> Iterator[dict[str, str]]:
+    """A row with the values that the triple's variables take in the facts of its relation."""
+    first, _, second = triple
+    if _values(first, row) is None:
+        first, second = second, first
+    starts = _values(first, row)
+    for start in facts if starts is None else starts:
+        with_start = dict(row) if first.startswith("C@") else {**row, first: start}
+        allowed = _values(second, with_start)
+        for entity in facts.get(start, ()):
+            if allowed is None:
+                yield {**with_start, second: entity}
+            elif entity in allowed:
+                yield with_start
+
+
+def _distinct(rows: Iterable[dict[str, str]]) -> list[dict[str, str]]:
+    return list({tuple(sorted(row.items())): row for row in rows}.values())
 
 
 def span_of(text: str) -> str | None:
