@@ -14,9 +14,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from _bench import Report, Table, progress
-from hanol.engines import ChatRequest, ScriptedEngine
+from hanol.engines import Request, ScriptedEngine
 from hanol.errors import HanolError
-from hanol.research import Researcher, Sampling
+from hanol.research import AGENT_SAMPLING, Researcher
 from hanol.runs import Event, ModelAnswered, RunEnded, RunFolder, ToolReturned
 from hanol.tools import Observation, ToolContext
 
@@ -50,7 +50,7 @@ class FakeSearch:
 def answers(calls: int) -> Any:
     """A model that searches `calls` times and then answers."""
 
-    def reply(request: ChatRequest) -> str:
+    def reply(request: Request) -> str:
         turn = sum(message.role == "assistant" for message in request.messages)
         if turn < calls:
             call = {"name": "search", "arguments": {"query": [f"query {turn}"]}}
@@ -67,7 +67,7 @@ async def ask(folder: Path | None, question: str, calls: int, latency: float) ->
         ScriptedEngine(answers(calls), latency=latency),
         tools=[FakeSearch(latency)],
         run_folder=folder,
-        sampling=Sampling(),
+        sampling=AGENT_SAMPLING,
     )
     events = [event async for event in researcher.aask(question)]
     check(events, calls)

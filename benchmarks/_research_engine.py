@@ -9,7 +9,7 @@ import numpy as np
 from _bench import Report, Table, progress
 from _research_text import documents
 from hanol import models
-from hanol.engines import ChatRequest, Message
+from hanol.engines import Message, Request, Sampling, complete_all
 
 AT_ONCE = 8
 
@@ -45,11 +45,14 @@ def growing(report: Report, engines: dict[str, Any], rounds: int, preset: str) -
         for name, one in engines.items():
             messages = [Message("system", "You research."), Message("user", "Where is it?")]
             for i in range(rounds):
-                request = ChatRequest(tuple(messages), max_tokens=8, temperature=0.0)
+                request = Request(tuple(messages), Sampling(max_tokens=8, temperature=0.0))
                 begin = time.perf_counter()
                 answer = asyncio.run(one.complete(request))
                 taken.setdefault(name, []).append(time.perf_counter() - begin)
-                sizes = (answer.prompt_tokens, answer.prompt_tokens - answer.cached_tokens)
+                sizes = (
+                    answer.usage.prompt_tokens,
+                    answer.usage.prompt_tokens - answer.usage.cached_tokens,
+                )
                 lengths.setdefault(name, []).append(sizes)
                 texts.setdefault(name, []).append(answer.text)
                 messages += [Message("assistant", answer.text), Message("user", observations[i])]
@@ -89,23 +92,23 @@ def together(report: Report, one: Any, tokens: int, preset: str) -> None:
     """Eight requests at once against one after another."""
     prompts = list(documents(6 * AT_ONCE, 10, seed=4))
 
-    def request(i: int) -> ChatRequest:
-        return ChatRequest((Message("user", prompts[i]),), max_tokens=tokens, seed=i)
+    def request(i: int) -> Request:
+        return Request((Message("user", prompts[i]),), Sampling(max_tokens=tokens, seed=i))
 
     async def serial(first: int) -> int:
         return sum(
             [
-                (await one.complete(request(i))).completion_tokens
+                (await one.complete(request(i))).usage.generated_tokens
                 for i in range(first, first + AT_ONCE)
             ]
         )
 
     async def batch(first: int) -> int:
-        answers = await one.complete_batch([request(i) for i in range(first, first + AT_ONCE)])
-        return sum(answer.completion_tokens for answer in answers)
+        answers = await complete_all(one, [request(i) for i in range(first, first + AT_ONCE)])
+        return sum(answer.usage.generated_tokens for answer in answers)
 
     speeds: dict[str, list[float]] = {"one after another": [], f"{AT_ONCE} at once": []}
-    length = asyncio.run(one.complete(request(0))).prompt_tokens
+    length = asyncio.run(one.complete(request(0))).usage.prompt_tokens
     for turn in range(3):
         for i, (name, run) in enumerate(zip(speeds, (serial, batch), strict=True)):
             begin = time.perf_counter()

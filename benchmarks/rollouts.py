@@ -23,10 +23,10 @@ import torch
 from _bench import Report, Table, arguments, finish, progress
 from hanol import models
 from hanol.agent_training import WorldEnvironment
-from hanol.engines import ChatRequest, CheckpointEngine, Completion, Message
-from hanol.research import Sampling
+from hanol.engines import CheckpointEngine, Completion, Message, Request, Usage
 from hanol.rl import Rollout
 from hanol.runs import Budget
+from hanol.sampling import Sampling
 from hanol.worlds import Encyclopedia, GraphQuestion
 
 TURNS = 12
@@ -66,29 +66,29 @@ class GenerateEngine:
         return self._ids(messages).shape[1]
 
     @torch.inference_mode()
-    async def complete(self, request: ChatRequest) -> Completion:
+    async def complete(self, request: Request) -> Completion:
         """One turn, sampled, with the log-probabilities that learning needs."""
         ids = self._ids(request.messages)
-        torch.manual_seed(request.seed or 0)
+        torch.manual_seed(request.sampling.seed or 0)
         made = self._model.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=request.max_tokens,
-            do_sample=True, temperature=request.temperature, top_k=0, top_p=request.top_p,
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=request.sampling.max_tokens,
+            do_sample=True, temperature=request.sampling.temperature, top_k=0,
+            top_p=request.sampling.top_p,
             return_dict_in_generate=True, output_scores=True,
         )  # fmt: skip
         new = made.sequences[0, ids.shape[1] :]
         chances = torch.cat(made.scores).log_softmax(-1).gather(-1, new[:, None])[:, 0]
         text = self._tokenizer.decode(new, skip_special_tokens=True)
-        text = min((text.partition(stop)[0] for stop in request.stop), key=len, default=text)
-        return Completion(
-            text=text, finish_reason="stop", prompt_tokens=ids.shape[1],
-            completion_tokens=len(new), cached_tokens=0, tokens=None,
-            logprobs=tuple(chances.tolist()), token_ids=tuple(new.tolist()),
+        text = min(
+            (text.partition(stop)[0] for stop in request.sampling.stop), key=len, default=text
+        )
+        return Completion.of(
+            text,
+            usage=Usage(ids.shape[1], len(new), 0),
+            logprobs=tuple(chances.tolist()),
+            ids=tuple(new.tolist()),
             prompt_ids=tuple(ids[0].tolist()),
-        )  # fmt: skip
-
-    async def complete_batch(self, requests: Sequence[ChatRequest]) -> list[Completion]:
-        """As `complete`."""
-        return [await self.complete(request) for request in requests]
+        )
 
     def forget(self) -> None:
         """There is nothing to forget."""

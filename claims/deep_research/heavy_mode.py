@@ -33,7 +33,7 @@ from claims.figures import Figures
 from claims.small import one_thread
 from hanol import agent_training
 from hanol.claims import Claim, Measurement
-from hanol.engines import ChatRequest, Completion, Engine, Message
+from hanol.engines import Completion, Engine, Message, Request, Usage, WrappedEngine
 from hanol.research import aheavy_research
 from hanol.runs import Budget, RunEnded, ToolReturned
 from hanol.worlds import Encyclopedia, GraphQuestion
@@ -46,7 +46,7 @@ _CITED = re.compile(r"\s*\[(?:\d+|\?)\]")
 _THOUGHT = re.compile(r"<think>(.*?)</think>", re.S)
 
 
-class Agreement:
+class Agreement(WrappedEngine):
     """An engine that samples as another one and puts rollouts together by a fixed rule.
 
     A report is the last thought of its rollout. Of the answers in the reports, those that are the
@@ -59,35 +59,41 @@ class Agreement:
     """
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.name, self.context_window = f"{engine.name} by agreement", engine.context_window
+        super().__init__(engine)
+        self.name = f"{engine.name} by agreement"
 
-    async def complete(self, request: ChatRequest) -> Completion:
+    async def complete(self, request: Request) -> Completion:
         """The engine's turn; where rollouts are reported or put together, the rule's."""
         if len(request.messages) > 1:  # a conversation with a system message
-            return await self._engine.complete(
-                replace(request, temperature=1.0, top_p=1.0, presence_penalty=0.0, max_tokens=TURN)
+            return await self.engine.complete(
+                replace(
+                    request,
+                    sampling=replace(
+                        request.sampling,
+                        temperature=1.0,
+                        top_p=1.0,
+                        presence_penalty=0.0,
+                        max_tokens=TURN,
+                    ),
+                )
             )
-        prompt = request.messages[0].content
+        prompt = request.messages[0].text
         answers = _REPORT.findall(prompt)
         if answers:
             text = f"<answer>{agreed(answers)}</answer>"
         else:
             thoughts = _THOUGHT.findall(prompt.rpartition("# Conversation\n")[2])
             text = f"<report>{thoughts[-1].strip() if thoughts else 'nothing'}</report>"
-        return Completion(text, "stop", self.count_tokens(request.messages), len(text.split()))
-
-    async def complete_batch(self, requests: Sequence[ChatRequest]) -> list[Completion]:
-        """The turns of several conversations, in order."""
-        return list(await asyncio.gather(*(self.complete(request) for request in requests)))
+        usage = Usage(self.count_tokens(request.messages), len(text.split()))
+        return Completion.of(text, usage=usage)
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """As the engine counts; what only the rule reads costs nothing."""
-        return self._engine.count_tokens(messages) if len(messages) > 1 else 1
+        return self.engine.count_tokens(messages) if len(messages) > 1 else 1
 
     async def aclose(self) -> None:
         """Close the engine."""
-        await self._engine.aclose()
+        await self.engine.aclose()
 
 
 def agreed(answers: Sequence[str]) -> str:

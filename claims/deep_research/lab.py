@@ -29,9 +29,10 @@ from hanol.attention import ConvAttentionConfig
 from hanol.claims import clone_commit
 from hanol.engines import CheckpointEngine, Engine
 from hanol.errors import ResearchError
-from hanol.research import GREEDY, Sampling
+from hanol.research import GREEDY
 from hanol.retrieval import Index
 from hanol.runs import Budget, ModelAnswered, RunEnded, TurnRejected
+from hanol.sampling import Sampling
 from hanol.scoring import Interval
 from hanol.worlds import Encyclopedia, GraphQuestion
 

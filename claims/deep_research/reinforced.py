@@ -18,8 +18,8 @@ from claims.deep_research.lab import (
     unseen,
 )
 from hanol import agent_training, models, rl
-from hanol.research import Sampling
 from hanol.runs import Budget
+from hanol.sampling import Sampling
 from hanol.worlds import Encyclopedia
 
 _log = logging.getLogger(__name__)

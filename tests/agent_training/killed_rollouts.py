@@ -24,7 +24,7 @@ from forked import in_child
 from hanol.agent_training._environment import ResearchEnvironment
 from hanol.agent_training._recorder import Recorder, _TurnFile
 from hanol.agent_training._simulate import UnreliableTool
-from hanol.engines import ChatRequest, Completion, ScriptedEngine
+from hanol.engines import Completion, Request, ScriptedEngine, Usage
 from hanol.runs import RunFolder, Task
 from hanol.tools import Observation, ToolContext
 from hanol.tools._schemas import SEARCH
@@ -51,7 +51,7 @@ class Policy(ScriptedEngine):
         super().__init__(self._write)
         self._folder = folder
 
-    def _write(self, request: ChatRequest) -> Completion:
+    def _write(self, request: Request) -> Completion:
         turn = sum(message.role == "assistant" for message in request.messages)
         note(self._folder, f"model {turn}")
         text = "<answer>Everywhere</answer>"
@@ -61,10 +61,13 @@ class Policy(ScriptedEngine):
         read = "".join(f"{m.role}\n{m.content}\n" for m in request.messages) + "assistant\n"
         logprobs = tuple(-1 / (3 + (turn * 31 + i) % 97) for i in range(len(text)))
         ids = tuple(text.encode())
-        return Completion(
-            text, "stop", len(read), len(ids),
-            prompt_ids=tuple(read.encode()), token_ids=ids, logprobs=logprobs,
-        )  # fmt: skip
+        return Completion.of(
+            text,
+            usage=Usage(len(read), len(ids)),
+            prompt_ids=tuple(read.encode()),
+            ids=ids,
+            logprobs=logprobs,
+        )
 
 
 def note(folder: Path, line: str) -> None:
@@ -94,7 +97,7 @@ def rollout_until(folder: Path, place: int, when: str) -> None:
     turns = 0
     append, log, complete = _TurnFile.append, RunFolder.append, Recorder.complete
 
-    async def counted(self: Recorder, request: ChatRequest) -> Completion:
+    async def counted(self: Recorder, request: Request) -> Completion:
         nonlocal turns
         turns += 1
         return await complete(self, request)

@@ -24,12 +24,12 @@ from hanol import models
 from hanol.agent_training._environment import ResearchEnvironment, WorldEnvironment, rollout_folder
 from hanol.agent_training._expert import Expert
 from hanol.agent_training._simulate import UnreliableTool
-from hanol.engines import ChatRequest, CheckpointEngine, Completion, Engine, ScriptedEngine
+from hanol.engines import CheckpointEngine, Completion, Engine, Request, ScriptedEngine, Usage
 from hanol.errors import DataError, EngineError, ResearchError, SearchIndexError, UnknownNameError
-from hanol.research import Sampling
 from hanol.retrieval import Index
 from hanol.rl._rollout import Rollout
 from hanol.runs import Budget, Mode, RunEnded, RunFolder, Task, ToolReturned
+from hanol.sampling import Sampling
 from hanol.tools import Observation, ToolContext
 from hanol.tools._compact import compact_tools
 from hanol.tools._schemas import SEARCH
@@ -64,31 +64,34 @@ def environment(
     return ResearchEnvironment(None, reward, **{"tools": [Notes()], **options})
 
 
-def with_bytes(script: Callable[[ChatRequest], str]) -> ScriptedEngine:
+def with_bytes(script: Callable[[Request], str]) -> ScriptedEngine:
     """An engine whose tokens are bytes, with log-probabilities that no rounding keeps."""
 
-    def complete(request: ChatRequest) -> Completion:
+    def complete(request: Request) -> Completion:
         read = "".join(f"{m.role}\n{m.content}\n" for m in request.messages) + "assistant\n"
         text = script(request)
         ids = tuple(text.encode())
         logprobs = tuple(-1 / (3 + (len(read) + i) % 97) for i in range(len(ids)))
-        return Completion(
-            text, "stop", len(read), len(ids),
-            prompt_ids=tuple(read.encode()), token_ids=ids, logprobs=logprobs,
-        )  # fmt: skip
+        return Completion.of(
+            text,
+            usage=Usage(len(read), len(ids)),
+            prompt_ids=tuple(read.encode()),
+            ids=ids,
+            logprobs=logprobs,
+        )
 
     return ScriptedEngine(complete)
 
 
-def searches_then_answers(searches: int) -> Callable[[ChatRequest], str]:
-    def write(request: ChatRequest) -> str:
+def searches_then_answers(searches: int) -> Callable[[Request], str]:
+    def write(request: Request) -> str:
         turn = sum(message.role == "assistant" for message in request.messages)
         return SEARCH_TURN.replace("rain", f"rain {turn}") if turn < searches else ANSWER
 
     return write
 
 
-def refuses(request: ChatRequest) -> str:
+def refuses(request: Request) -> str:
     raise AssertionError("the model was asked")
 
 
@@ -336,17 +339,17 @@ def test_turns_are_all_there_or_none() -> None:
     whole = with_bytes(searches_then_answers(1))
 
     class Partly(ScriptedEngine):
-        async def complete(self, request: ChatRequest) -> Completion:
+        async def complete(self, request: Request) -> Completion:
             if request.messages[-1].role == "user" and len(request.messages) > 2:
-                return Completion(ANSWER, "stop", 1, 1)
+                return Completion.of(ANSWER, usage=Usage(1, 1))
             return await whole.complete(request)
 
     assert run(environment(), Partly([])).turns == ()
 
 
 def test_a_restart_begins_a_sequence_and_its_summary_is_no_turn() -> None:
-    def write(request: ChatRequest) -> str:
-        if not request.stop:
+    def write(request: Request) -> str:
+        if not request.sampling.stop:
             return "<summary>It rains everywhere.</summary>"
         has_summary = "It rains everywhere." in request.messages[1].content
         return ANSWER if has_summary else searches_then_answers(9)(request)
@@ -372,15 +375,15 @@ def test_a_restart_begins_a_sequence_and_its_summary_is_no_turn() -> None:
 # --- Faults --------------------------------------------------------------------------------------
 
 
-def _no_engine(request: ChatRequest) -> str:
+def _no_engine(request: Request) -> str:
     raise EngineError("The endpoint is down.")
 
 
-def _no_memory(request: ChatRequest) -> str:
+def _no_memory(request: Request) -> str:
     raise MemoryError("out of memory")
 
 
-def _no_gpu_memory(request: ChatRequest) -> str:
+def _no_gpu_memory(request: Request) -> str:
     raise torch.OutOfMemoryError("tried to allocate 2 TiB")
 
 
@@ -404,7 +407,7 @@ async def _gone() -> None:
     ids=["engine", "memory", "gpu", "bug", "tool"],
 )
 def test_what_breaks_around_the_policy_gives_no_reward(
-    script: Callable[[ChatRequest], str] | None,
+    script: Callable[[Request], str] | None,
     act: Callable[[], Any] | None,
     problem: str,
     caplog: pytest.LogCaptureFixture,
@@ -451,7 +454,7 @@ def test_every_finite_number_is_a_reward(reward: Any) -> None:
 
 
 def test_a_rollout_that_never_ends_by_itself_is_ended_by_its_budget() -> None:
-    def for_ever(request: ChatRequest) -> str:
+    def for_ever(request: Request) -> str:
         return SEARCH_TURN
 
     rollout = run(environment(budget=Budget(model_calls=5)), with_bytes(for_ever))
@@ -484,7 +487,7 @@ def test_a_tool_that_hangs_is_the_environments_fault() -> None:
 
 
 def test_a_timeout_of_the_engines_own_is_told_as_such() -> None:
-    def late(request: ChatRequest) -> str:
+    def late(request: Request) -> str:
         raise TimeoutError("no answer in 600 s")
 
     rollout = run(environment(timeout_s=60), ScriptedEngine(late))
@@ -501,7 +504,7 @@ def tasks(number: int) -> list[Task]:
 
 
 def test_one_broken_rollout_costs_the_others_nothing() -> None:
-    def write(request: ChatRequest) -> str:
+    def write(request: Request) -> str:
         if "day 3?" in request.messages[1].content:
             raise MemoryError("out of memory")
         return ANSWER
@@ -521,7 +524,7 @@ def test_no_more_than_asked_for_run_at_once_and_the_order_is_that_of_the_tasks()
     running, most = 0, 0
 
     class Counting(ScriptedEngine):
-        async def complete(self, request: ChatRequest) -> Completion:
+        async def complete(self, request: Request) -> Completion:
             nonlocal running, most
             running += 1
             most = max(most, running)
@@ -544,8 +547,8 @@ def test_no_more_than_asked_for_run_at_once_and_the_order_is_that_of_the_tasks()
 def test_each_rollout_has_its_seed_and_its_folder(tmp_path: Path) -> None:
     seeds: list[int | None] = []
 
-    def write(request: ChatRequest) -> str:
-        seeds.append(request.seed)
+    def write(request: Request) -> str:
+        seeds.append(request.sampling.seed)
         return ANSWER
 
     asked = [TASK, TASK, tasks(1)[0]]
@@ -590,7 +593,7 @@ def test_cancelled_rollouts_leave_nothing_running_and_can_be_gone_on_with(tmp_pa
     assert asyncio.run(cancelled()) == 0
     asked: list[str] = []
 
-    def write(request: ChatRequest) -> str:
+    def write(request: Request) -> str:
         asked.append(request.messages[1].content)
         return searches_then_answers(2)(request)
 
@@ -664,9 +667,7 @@ def test_what_the_caller_got_wrong_is_told_at_once() -> None:
 
 
 def test_an_engine_whose_tokens_do_not_add_up_is_not_learned_from() -> None:
-    wrong = Completion(
-        ANSWER, "stop", 1, 2, prompt_ids=(1,), token_ids=(2, 3), logprobs=(-1.0,)
-    )  # fmt: skip
+    wrong = Completion.of(ANSWER, usage=Usage(1, 2), prompt_ids=(1,), ids=(2, 3), logprobs=(-1.0,))
     rollout = run(environment(), ScriptedEngine(lambda _: wrong))
     assert rollout.reward is None
     assert "2 tokens, but tells 1" in (rollout.problem or "")
@@ -683,7 +684,7 @@ def test_each_token_is_kept_once(tmp_path: Path) -> None:
 def test_a_broken_rollout_goes_on_when_the_engine_is_back(tmp_path: Path) -> None:
     script = searches_then_answers(2)
 
-    def breaks(request: ChatRequest) -> str:
+    def breaks(request: Request) -> str:
         if len(request.messages) > 4:
             raise EngineError("The endpoint is down.")
         return script(request)
@@ -752,7 +753,7 @@ def test_faults_follow_the_seed_of_the_rollout_however_many_run(world: Encyclope
     def flaky(index: Index) -> Sequence[Any]:
         return [UnreliableTool(tool, failures=0.4) for tool in compact_tools(index)]
 
-    def write(request: ChatRequest) -> str:
+    def write(request: Request) -> str:
         turn = sum(message.role == "assistant" for message in request.messages)
         return SEARCH_TURN.replace("rain", f"mayor {turn}") if turn < 6 else ANSWER
 

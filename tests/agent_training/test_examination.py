@@ -7,7 +7,7 @@ import pytest
 
 from hanol.agent_training._examination import Examination, examine
 from hanol.agent_training._expert import Expert
-from hanol.engines import ChatRequest, ScriptedEngine
+from hanol.engines import Request, ScriptedEngine
 from hanol.errors import DataError, EngineError
 from hanol.rl._rollout import Rollout
 from hanol.runs import Mode
@@ -46,7 +46,7 @@ def test_a_kind_that_is_wrong_is_wrong_alone() -> None:
     long = {question.text for question in questions if question.hops == 3}
     knows = Expert(*world(), detours=0.0)
 
-    def write(request: ChatRequest) -> str:
+    def write(request: Request) -> str:
         text = knows.turn(request.messages)
         asked = next(m.content for m in request.messages if m.role == "user")
         return text.replace("<answer>\n", "<answer>\nnot ") if asked in long else text
@@ -93,7 +93,7 @@ def test_what_breaks_is_counted_apart() -> None:
     _, questions = world()
     fatal = questions[0].text
 
-    def write(request: ChatRequest) -> str:
+    def write(request: Request) -> str:
         if any(message.content == fatal for message in request.messages):
             raise EngineError("gone")
         return knows.turn(request.messages)
@@ -105,7 +105,7 @@ def test_what_breaks_is_counted_apart() -> None:
 
 
 def test_where_everything_breaks_there_is_a_result_all_the_same() -> None:
-    def write(request: ChatRequest) -> str:
+    def write(request: Request) -> str:
         raise EngineError("gone")
 
     result = examine(ScriptedEngine(write), **SIZES)

@@ -10,7 +10,7 @@ import pytest
 from hanol.agent_training._environment import WorldEnvironment
 from hanol.agent_training._expert import Expert, search_words
 from hanol.agent_training._simulate import UnreliableTool
-from hanol.engines import ChatRequest, Message
+from hanol.engines import Message, Request, Sampling
 from hanol.errors import DataError, EngineError
 from hanol.rl._rollout import Rollout
 from hanol.runs import Budget, Mode, ModelAnswered, RunEnded, ToolReturned
@@ -223,7 +223,7 @@ def test_questions_that_it_cannot_answer_are_refused(options: dict[str, Any]) ->
 def test_it_knows_only_its_questions() -> None:
     world = Encyclopedia(5, 60)
     expert = Expert(world, world.questions(3))
-    request = ChatRequest((Message("user", "What is the capital of France?"),), max_tokens=10)
+    request = Request((Message("user", "What is the capital of France?"),), Sampling(max_tokens=10))
     with pytest.raises(EngineError, match="does not know the question 'What is the capital"):
         asyncio.run(expert.complete(request))
 

@@ -17,14 +17,15 @@ import pytest
 import torch
 
 from hanol import models
-from hanol.engines import ChatRequest, CheckpointEngine, Completion
+from hanol.engines import CheckpointEngine, Completion, Request
 from hanol.errors import EngineError, TrainingError
-from hanol.research import Sampling, replay
+from hanol.research import replay
 from hanol.rl._batch_of_rollouts import Row, rows_of
 from hanol.rl._grpo_settings import GrpoSettings
 from hanol.rl._grpo_update import Updater
 from hanol.rl._rollout import Rollout, SampledTurn, TokenSegment
 from hanol.runs import Budget, RunEnded, RunFolder, Task
+from hanol.sampling import Sampling
 
 DRIVER = Path(__file__).with_name("tiny_policy.py")
 tiny = SimpleNamespace(**runpy.run_path(str(DRIVER)))
@@ -228,8 +229,8 @@ class Failing(CheckpointEngine):
 
     share = 3
 
-    async def complete(self, request: ChatRequest) -> Completion:
-        if (request.seed or 0) % self.share == 0:
+    async def complete(self, request: Request) -> Completion:
+        if (request.sampling.seed or 0) % self.share == 0:
             raise EngineError("The model failed with OutOfMemoryError: full")
         return await super().complete(request)
 

@@ -14,7 +14,7 @@ from hanol.agent_training._expert import Expert
 from hanol.agent_training._rows import chat_rows, expert_rows
 from hanol.agent_training._sft import SftRow
 from hanol.agent_training._tokenizer import encyclopedia_tokenizer
-from hanol.engines import ChatRequest, CheckpointEngine, Completion, Message
+from hanol.engines import CheckpointEngine, Completion, Message, Request, Sampling
 from hanol.errors import DataError, EngineError
 from hanol.runs import Mode
 from hanol.worlds import Encyclopedia
@@ -53,10 +53,10 @@ def rows_of_one(question: Any, mode: Mode, detours: float) -> list[SftRow]:
 
 def test_rows_are_token_by_token_what_a_checkpoint_would_read(mode: Mode) -> None:
     """An engine with a model is asked what the expert was asked: its prompts begin the rows."""
-    asked: list[tuple[ChatRequest, str]] = []
+    asked: list[tuple[Request, str]] = []
 
     class Watched(Expert):
-        async def complete(self, request: ChatRequest) -> Completion:
+        async def complete(self, request: Request) -> Completion:
             completion = await super().complete(request)
             asked.append((request, completion.text))
             return completion
@@ -71,7 +71,7 @@ def test_rows_are_token_by_token_what_a_checkpoint_would_read(mode: Mode) -> Non
     engine = CheckpointEngine(models.build(config), TOKENIZER)
     expected = []
     for request, text in asked:
-        once = ChatRequest(request.messages, max_tokens=1, temperature=0.0, logprobs=True)
+        once = Request(request.messages, Sampling(max_tokens=1, temperature=0.0), top_logprobs=0)
         prompt = asyncio.run(engine.complete(once)).prompt_ids
         assert prompt is not None
         ids = TOKENIZER(text, add_special_tokens=False).input_ids
@@ -133,7 +133,7 @@ def test_only_right_answers_make_rows(mode: Mode) -> None:
 
 def test_what_breaks_makes_no_row() -> None:
     class Broken(Expert):
-        async def complete(self, request: ChatRequest) -> Completion:
+        async def complete(self, request: Request) -> Completion:
             raise EngineError("gone")
 
     assert expert_rows(Broken(WORLD, QUESTIONS), TOKENIZER) == []

@@ -10,7 +10,7 @@ from hanol.agent_training._environment import WorldEnvironment
 from hanol.agent_training._expert import Expert
 from hanol.agent_training._simulate import UnreliableTool
 from hanol.agent_training._skills import Skill, SkillRate, measure_skills, skill_rates, visit_rates
-from hanol.engines import ChatRequest, Engine, ScriptedEngine
+from hanol.engines import Engine, Request, ScriptedEngine
 from hanol.retrieval import Index
 from hanol.rl._rollout import Rollout
 from hanol.runs import Mode
@@ -216,7 +216,7 @@ def test_values_are_found_as_whole_words_however_they_are_spaced(
 def test_a_rollout_that_broke_off_has_no_skills_but_counts(
     environment: WorldEnvironment, question: GraphQuestion
 ) -> None:
-    def fail(request: ChatRequest) -> str:
+    def fail(request: Request) -> str:
         raise RuntimeError("out of memory")
 
     rollout = run(environment, ScriptedEngine(fail), question)

@@ -21,7 +21,7 @@ from hanol.agent_training import (
     world_expert,
 )
 from hanol.agent_training._environment import WorldEnvironment
-from hanol.engines import ChatRequest, Message, ScriptedEngine
+from hanol.engines import Message, Request, ScriptedEngine
 from hanol.errors import ConfigError, DataError, EngineError
 from hanol.research import OfficialRun, read_official_runs, write_official_runs
 from hanol.retrieval import Index
@@ -66,10 +66,10 @@ class Agent(ScriptedEngine):
         super().__init__(self._turn, name="agent")
         self.calls = 0
 
-    def _turn(self, request: ChatRequest) -> str:
+    def _turn(self, request: Request) -> str:
         self.calls += 1
         number = sum(message.role == "assistant" for message in request.messages)
-        seed = (request.seed or 0) // 1_000
+        seed = (request.sampling.seed or 0) // 1_000
         if number == 0:
             return turn("Look for Port Ems.", "search", query=[f"Port Ems born {seed}"])
         if number == 1:
@@ -127,8 +127,8 @@ def test_a_second_call_runs_only_what_has_not_ended(wiki: Index, tmp_path: Path)
 def test_a_run_that_fails_is_counted_and_tried_again(wiki: Index, tmp_path: Path) -> None:
     agent, is_down = Agent(), True
 
-    def script(request: ChatRequest) -> str:
-        if is_down and (request.seed or 0) >= 2_000:
+    def script(request: Request) -> str:
+        if is_down and (request.sampling.seed or 0) >= 2_000:
             raise EngineError("the endpoint is down")
         return agent._turn(request)
 

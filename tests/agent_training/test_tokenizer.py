@@ -16,7 +16,7 @@ from hanol.agent_training._environment import WorldEnvironment
 from hanol.agent_training._expert import Expert
 from hanol.agent_training._simulate import SteadyTool, UnreliableTool
 from hanol.agent_training._tokenizer import END, encyclopedia_tokenizer
-from hanol.engines import ChatRequest, Completion, Message
+from hanol.engines import Completion, Message, Request
 from hanol.errors import DataError
 from hanol.research._prompts import FORCED_ANSWER
 from hanol.runs import Budget, Mode
@@ -76,7 +76,7 @@ class Watched(Expert):
         super().__init__(*args, **options)
         self.seen: list[Asked] = []
 
-    async def complete(self, request: ChatRequest) -> Completion:
+    async def complete(self, request: Request) -> Completion:
         completion = await super().complete(request)
         self.seen.append(Asked(request.messages, completion.text))
         return completion

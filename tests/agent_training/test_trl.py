@@ -12,13 +12,13 @@ import torch
 from transformers import TrainerCallback
 
 from hanol.errors import DataError, TrainingError
-from hanol.research import Sampling
 from hanol.rl._batch_of_rollouts import rows_of
 from hanol.rl._grpo_settings import GrpoSettings
 from hanol.rl._grpo_update import Updater
 from hanol.rl._rollout import Rollout, SampledTurn
 from hanol.rl._trl import TrlRollouts
 from hanol.runs import RunFolder, Task
+from hanol.sampling import Sampling
 
 trl = pytest.importorskip("trl")
 # TRL 1.16 still asks transformers 5.23 by a name that is deprecated there.

@@ -23,10 +23,10 @@ from transformers import Lfm2Config, LlamaConfig, PreTrainedModel, PreTrainedTok
 from hanol import models
 from hanol.agent_training._environment import ResearchEnvironment
 from hanol.engines import CheckpointEngine
-from hanol.research import Sampling
 from hanol.rl._grpo import GrpoTrainer
 from hanol.rl._grpo_settings import GrpoSettings
 from hanol.runs import Budget, Task
+from hanol.sampling import Sampling
 from hanol.tools import Observation, ToolContext
 
 LOOK = '<tool_call>\n{"name": "look", "arguments": {}}\n</tool_call>'

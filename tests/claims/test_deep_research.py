@@ -24,7 +24,7 @@ from claims.deep_research.simulated_transfers import rank_correlation, simulated
 from claims.figures import Figures
 from hanol import models
 from hanol.claims import find_claim, find_claims, run_claim
-from hanol.engines import ChatRequest, Message, Reply, ScriptedEngine
+from hanol.engines import Message, Reply, Request, ScriptedEngine
 from hanol.errors import ResearchError
 from hanol.research import aheavy_research
 from hanol.worlds import Encyclopedia
@@ -192,9 +192,9 @@ def test_what_is_agreed_on_is_a_majority(answers: list[str]) -> None:
 def _heavy(answers: list[str]) -> str | None:
     """What heavy mode answers when its rollouts answer so, each after a thought."""
 
-    def write(request: ChatRequest) -> str:
-        assert request.seed is not None
-        answer = answers[request.seed // 10_000 - 1]  # seeds of rollouts are so far apart
+    def write(request: Request) -> str:
+        assert request.sampling.seed is not None
+        answer = answers[request.sampling.seed // 10_000 - 1]  # seeds of rollouts are so far apart
         return f"<think>\nit is {answer}\n</think>\n<answer>\n{answer}\n</answer>"
 
     scripted = ScriptedEngine(write)
@@ -223,7 +223,7 @@ def test_heavy_mode_goes_by_agreement() -> None:
 def test_agreement_leaves_turns_to_the_engine() -> None:
     engine = Agreement(ScriptedEngine([Reply("its own")]))
     talk = (Message("system", "s"), Message("user", "# Report 1\nx\n\nAnswer: y\n"))
-    assert asyncio.run(engine.complete(ChatRequest(talk))).text == "its own"
+    assert asyncio.run(engine.complete(Request(talk))).text == "its own"
 
 
 # -- decision rules

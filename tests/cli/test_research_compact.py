@@ -7,8 +7,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from hanol.cli._app import app
-from hanol.research import GREEDY, Sampling
+from hanol.research import AGENT_SAMPLING, GREEDY
 from hanol.runs import RunFolder, ToolReturned
+from hanol.sampling import Sampling
 
 SEARCH = '<tool_call>{"name": "search", "arguments": {"query": ["bridge colour"]}}</tool_call>'
 VISIT = (
@@ -77,7 +78,7 @@ def test_without_the_options_nothing_changes(notes: Path, tmp_path: Path) -> Non
     model, run = script(tmp_path / "turns.jsonl", SEARCH, ANSWER), tmp_path / "run"
     assert invoke(notes, "Colour?", "--model", model, "--out", run).exit_code == 0
     started = RunFolder(run).started()
-    assert Sampling(**started.settings["sampling"]) == Sampling()
+    assert Sampling(**started.settings["sampling"]) == AGENT_SAMPLING
     assert "parse_file" in started.tools
     assert results(run)[0].startswith('A search for "bridge colour" found 1 result.')
 

@@ -81,8 +81,8 @@ def test_who_chooses_temperature_and_top_p(
 ) -> None:
     complete, asked = Expert.complete, set()
 
-    async def noted(self: Expert, request: engines.ChatRequest) -> engines.Completion:
-        asked.add((request.temperature, request.top_p))
+    async def noted(self: Expert, request: engines.Request) -> engines.Completion:
+        asked.add((request.sampling.temperature, request.sampling.top_p))
         return await complete(self, request)
 
     monkeypatch.setattr(Expert, "complete", noted)

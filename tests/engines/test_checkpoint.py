@@ -12,13 +12,24 @@ import pytest
 import torch
 from transformers import AutoTokenizer, MistralConfig
 
-from hanol import models
-from hanol.engines import ChatRequest, CheckpointEngine, Completion, Message, open_engine
+from hanol import autodeco, models
+from hanol.engines import (
+    CheckpointEngine,
+    Completion,
+    Message,
+    Request,
+    Sampling,
+    complete_all,
+    open_engine,
+)
 from hanol.errors import CheckpointError, EngineError
 
 from .conftest import KINDS, LLAMA, RECURRENT, checkpoint, tokenizer
 
 WORDS = ["abba", "the cat", "a 1000", "hello there, world", "x", "what is the capital of Korea?"]
+
+
+OF_REQUEST = {"prompt_ids", "prefill", "n", "tools", "constraint", "top_logprobs"}
 
 
 class Expected(NamedTuple):
@@ -65,18 +76,19 @@ def counted(engine: Any) -> Iterator[list[int]]:
         hook.remove()
 
 
-def ask(*contents: str, **values: Any) -> ChatRequest:
+def ask(*contents: str, **values: Any) -> Request:
     """A conversation: user and assistant in turn, after a system message."""
     messages = [Message("system", "Answer the user in a few words.")]
     messages += [
         Message("user" if i % 2 == 0 else "assistant", text) for i, text in enumerate(contents)
     ]
-    return ChatRequest(tuple(messages), **{"temperature": 0.0, "logprobs": True, **values})
+    more = {"top_logprobs": 0} | {key: values.pop(key) for key in OF_REQUEST & values.keys()}
+    return Request(tuple(messages), Sampling(**{"temperature": 0.0, **values}), **more)
 
 
-def run(engine: Any, *requests: ChatRequest) -> list[Completion]:
+def run(engine: Any, *requests: Request) -> list[Completion]:
     async def together() -> list[Completion]:
-        return list(await engine.complete_batch(requests))
+        return list(await complete_all(engine, requests))
 
     return asyncio.run(together())
 
@@ -91,7 +103,7 @@ def opened(folder: Path | str, **options: Any) -> Iterator[Any]:
 
 
 def assert_same(completion: Completion, expected: Expected) -> None:
-    assert completion.token_ids == tuple(expected.ids)
+    assert completion.ids == tuple(expected.ids)
     assert completion.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
 
 
@@ -106,11 +118,13 @@ def test_answers_in_a_batch_are_those_of_the_plain_model(
         answers = run(engine, *requests)
     for request, answer in zip(requests, answers, strict=True):
         ids = rendered(folders[kind], request.messages)
-        assert request.max_tokens is not None
-        expected = greedy(model, ids, request.max_tokens, request.presence_penalty)
+        assert request.sampling.max_tokens is not None
+        expected = greedy(
+            model, ids, request.sampling.max_tokens, request.sampling.presence_penalty
+        )
         assert_same(answer, expected)
-        assert answer.prompt_tokens == len(ids) == engine.count_tokens(request.messages)
-        assert answer.completion_tokens == len(expected.ids)
+        assert answer.usage.prompt_tokens == len(ids) == engine.count_tokens(request.messages)
+        assert answer.usage.generated_tokens == len(expected.ids)
         assert answer.tokens is not None
         assert "".join(answer.tokens) == answer.text
 
@@ -127,11 +141,14 @@ def test_a_growing_transcript_costs_its_new_tokens(kind: str, folders: dict[str,
             [answer] = run(engine, request)
             ids = rendered(folders[kind], request.messages)
             assert_same(answer, greedy(model, ids, 12))
-            assert sum(fed) == len(ids) - answer.cached_tokens + answer.completion_tokens - 1
+            assert (
+                sum(fed)
+                == len(ids) - answer.usage.cached_tokens + answer.usage.generated_tokens - 1
+            )
             if round_:
                 # The last token of an answer was never fed; everything before it was.
-                assert answer.cached_tokens >= before - 1
-            before = len(ids) + answer.completion_tokens
+                assert answer.usage.cached_tokens >= before - 1
+            before = len(ids) + answer.usage.generated_tokens
             said += [answer.text, f"more of the {round_}th sea"]
 
 
@@ -141,11 +158,15 @@ def test_conversations_share_the_system_message(kind: str, folders: dict[str, Pa
     model = models.load_model(folders[kind])
     with opened(folders[kind]) as engine:
         for i, question in enumerate(["first", "second", "a third one"]):
-            request = ChatRequest((long, Message("user", question)), 8, 0.0, logprobs=True)
+            request = Request(
+                (long, Message("user", question)),
+                Sampling(max_tokens=8, temperature=0.0),
+                top_logprobs=0,
+            )
             [answer] = run(engine, request)
             ids = rendered(folders[kind], request.messages)
             assert_same(answer, greedy(model, ids, 8))
-            assert (answer.cached_tokens > 200) == (i > 0)
+            assert (answer.usage.cached_tokens > 200) == (i > 0)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -188,12 +209,12 @@ def test_the_store_forgets_when_it_is_full(kind: str, folders: dict[str, Path]) 
     with opened(folders[kind], cache_bytes=0) as engine:
         first, second = run(engine, request)[0], run(engine, request)[0]
     assert first == second
-    assert second.cached_tokens == 0
+    assert second.usage.cached_tokens == 0
     with opened(folders[kind]) as engine:
         run(engine, request)
         [again] = run(engine, request)
-    assert again.cached_tokens == again.prompt_tokens - 1 or kind in RECURRENT
-    assert again.cached_tokens > again.prompt_tokens - 20
+    assert again.usage.cached_tokens == again.usage.prompt_tokens - 1 or kind in RECURRENT
+    assert again.usage.cached_tokens > again.usage.prompt_tokens - 20
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -204,7 +225,7 @@ def test_a_seed_gives_its_answer_whoever_else_is_there(kind: str, folders: dict[
     with opened(folders[kind]) as engine:
         together = run(engine, *requests, *requests[:3])
     for one, other in zip([*alone, *alone[:3]], together, strict=True):
-        assert one.token_ids == other.token_ids
+        assert one.ids == other.ids
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
     with opened(folders[kind]) as engine:
         seeds = [ask(WORDS[0], max_tokens=25, temperature=1.3, seed=seed) for seed in range(6)]
@@ -219,10 +240,10 @@ def test_log_probabilities_are_of_the_distribution_drawn_from(folders: dict[str,
     with opened(folders["llama"]) as engine:
         [answer] = run(engine, request)
     ids = rendered(folders["llama"], request.messages)
-    assert answer.token_ids is not None
+    assert answer.ids is not None
     new: list[int] = []
     expected = []
-    for token in answer.token_ids:
+    for token in answer.ids:
         with torch.inference_mode():
             logits = model(input_ids=torch.tensor([ids + new])).logits[0, -1].double()
             logits[sorted(set(new))] -= 0.8
@@ -258,20 +279,23 @@ def test_rollouts_are_those_of_a_plain_pass(kind: str, folders: dict[str, Path])
 
     with opened(folders[kind], max_batch=7) as engine:
         answers = [answer for one in asyncio.run(all_of_them(engine)) for answer in one]
-    assert sum(answer.cached_tokens for answer in answers) > 30 * 20
+    assert sum(answer.usage.cached_tokens for answer in answers) > 30 * 20
     for answer in answers:
         assert answer.prompt_ids is not None
-        assert answer.token_ids is not None
-        ids = [*answer.prompt_ids, *answer.token_ids]
+        assert answer.ids is not None
+        ids = [*answer.prompt_ids, *answer.ids]
         with torch.inference_mode():
             logprobs = model(input_ids=torch.tensor([ids])).logits[0].double().log_softmax(-1)
         places = torch.arange(len(answer.prompt_ids) - 1, len(ids) - 1)
-        expected = logprobs[places, torch.tensor(answer.token_ids, dtype=torch.long)]
+        expected = logprobs[places, torch.tensor(answer.ids, dtype=torch.long)]
         assert answer.logprobs == pytest.approx(expected.tolist(), abs=1e-5)
 
 
 def test_prompt_ids_are_told_with_log_probabilities(folders: dict[str, Path]) -> None:
-    with_them, without = ask("the sea", max_tokens=2), ask("the sea", max_tokens=2, logprobs=False)
+    with_them, without = (
+        ask("the sea", max_tokens=2),
+        ask("the sea", max_tokens=2, top_logprobs=None),
+    )
     with opened(folders["llama"]) as engine:
         answers = run(engine, with_them, without)
     assert answers[0].prompt_ids == tuple(rendered(folders["llama"], with_them.messages))
@@ -293,8 +317,8 @@ def test_after_weights_have_changed_nothing_of_before_is_used(
     [answer] = run(engine, request)
     [again] = run(engine, request)
     asyncio.run(engine.aclose())
-    assert answer.cached_tokens == 0
-    assert again.cached_tokens > 0
+    assert answer.usage.cached_tokens == 0
+    assert again.usage.cached_tokens > 0
     for one in (answer, again):
         assert_same(one, greedy(model, rendered(folders[kind], request.messages), 6))
 
@@ -311,7 +335,7 @@ def test_what_was_begun_before_weights_changed_is_not_kept(folders: dict[str, Pa
         return await engine.complete(ask("the sea", max_tokens=2))
 
     with opened(folders["llama"]) as engine:
-        assert asyncio.run(around_a_change(engine)).cached_tokens == 0
+        assert asyncio.run(around_a_change(engine)).usage.cached_tokens == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -321,12 +345,15 @@ def test_a_long_beginning_is_computed_once_for_all_who_ask_at_once(
     monkeypatch.setattr("hanol.engines._worker._CHUNK", 64)
     system = Message("system", "You are a helpful engine of a few words. " * 12)
     requests = [
-        ChatRequest((system, Message("user", word)), 5, 0.0, logprobs=True) for word in WORDS
+        Request(
+            (system, Message("user", word)), Sampling(max_tokens=5, temperature=0.0), top_logprobs=0
+        )
+        for word in WORDS
     ]
     model = models.load_model(folders[kind])
     with opened(folders[kind]) as engine, counted(engine) as fed:
         answers = run(engine, *requests)
-    lengths = [answer.prompt_tokens for answer in answers]
+    lengths = [answer.usage.prompt_tokens for answer in answers]
     assert min(lengths) > 300
     assert sum(fed) < 2 * max(lengths)
     for request, answer in zip(requests, answers, strict=True):
@@ -348,8 +375,11 @@ def test_draws_follow_the_distribution(folders: dict[str, Path]) -> None:
         p = model(input_ids=torch.tensor([ids])).logits[0, -1].double().softmax(-1)
     draws = 400
     with opened(folders["llama"], max_batch=64) as engine:
-        many = [ChatRequest(request.messages, 1, 1.0, 1.0, seed=seed) for seed in range(draws)]
-        drawn = [answer.token_ids for answer in run(engine, *many)]
+        many = [
+            Request(request.messages, Sampling(max_tokens=1, temperature=1.0, top_p=1.0, seed=seed))
+            for seed in range(draws)
+        ]
+        drawn = [answer.ids for answer in run(engine, *many)]
     first = torch.tensor([ids[0] for ids in drawn if ids])
     count = first.bincount(minlength=len(p)).double()
     likely = p > 0.02
@@ -370,8 +400,8 @@ def test_stop_strings_end_an_answer_wherever_tokens_begin(folders: dict[str, Pat
     assert cut.finish_reason == "stop"
     assert cut.tokens is not None
     assert "".join(cut.tokens) == cut.text
-    assert cut.completion_tokens == len(cut.tokens) == len(cut.logprobs or ())
-    assert cut.logprobs == pytest.approx(whole.logprobs[: cut.completion_tokens], abs=1e-4)
+    assert cut.usage.generated_tokens == len(cut.tokens) == len(cut.logprobs or ())
+    assert cut.logprobs == pytest.approx(whole.logprobs[: cut.usage.generated_tokens], abs=1e-4)
 
 
 def test_the_next_prompt_goes_on_from_before_a_stop_string(folders: dict[str, Path]) -> None:
@@ -385,7 +415,9 @@ def test_the_next_prompt_goes_on_from_before_a_stop_string(folders: dict[str, Pa
         [cut] = run(engine, request)
         follow = ask("hello", cut.text, "go on", max_tokens=8)
         [answer] = run(engine, follow)
-        assert answer.cached_tokens >= cut.prompt_tokens + cut.completion_tokens - 1
+        assert (
+            answer.usage.cached_tokens >= cut.usage.prompt_tokens + cut.usage.generated_tokens - 1
+        )
         ids = rendered(folders["kimi"], follow.messages)
     assert_same(answer, greedy(models.load_model(folders["kimi"]), ids, 8))
 
@@ -400,16 +432,16 @@ def test_an_end_token_ends_an_answer_and_counts(folders: dict[str, Path]) -> Non
     [answer] = run(engine, request)
     asyncio.run(engine.aclose())
     first = free.index(end)
-    assert answer.token_ids == tuple(free[: first + 1])
+    assert answer.ids == tuple(free[: first + 1])
     assert answer.finish_reason == "stop"
-    assert answer.completion_tokens == first + 1
+    assert answer.usage.generated_tokens == first + 1
     assert answer.tokens is not None
     assert answer.tokens[-1] == ""
     assert answer.text == text.decode(free[:first])
 
 
 @pytest.fixture(scope="module")
-def autodeco(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def merged(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Kimi checkpoint with heads that choose for every token."""
     base, text = models.load(folders["kimi"])
     model = autodeco.AutoDecoForCausalLM.from_base(base)
@@ -423,34 +455,30 @@ def autodeco(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory)
     return folder
 
 
-def test_heads_choose_where_a_request_leaves_them_to(autodeco: Path) -> None:
-    model = autodeco.AutoDecoForCausalLM.from_pretrained(autodeco)
+def test_heads_choose_where_a_request_leaves_them_to(merged: Path) -> None:
+    model = autodeco.AutoDecoForCausalLM.from_pretrained(merged)
     requests = [ask(w, max_tokens=20, temperature=None, seed=i) for i, w in enumerate(WORDS)]
-    with opened(autodeco) as engine:
+    with opened(merged) as engine:
         answers = run(engine, *requests)
     chosen = set()
     for request, answer in zip(requests, answers, strict=True):
-        ids = rendered(autodeco, request.messages)
-        assert answer.token_ids is not None
+        ids = rendered(merged, request.messages)
+        assert answer.ids is not None
         with torch.inference_mode():
-            out = model(input_ids=torch.tensor([ids + list(answer.token_ids)]))
-        places = range(len(ids) - 1, len(ids) + len(answer.token_ids) - 1)
+            out = model(input_ids=torch.tensor([ids + list(answer.ids)]))
+        places = range(len(ids) - 1, len(ids) + len(answer.ids) - 1)
         logprob = out.logits[0].double().log_softmax(-1)
         chosen |= {round(float(out.temperature[0, place]), 3) for place in places}
-        expected = [
-            float(logprob[place, t]) for place, t in zip(places, answer.token_ids, strict=True)
-        ]
+        expected = [float(logprob[place, t]) for place, t in zip(places, answer.ids, strict=True)]
         assert answer.logprobs == pytest.approx(expected, abs=1e-4)
     assert len(chosen) > 10
 
 
-def test_numbers_in_a_request_take_the_heads_place(
-    autodeco: Path, folders: dict[str, Path]
-) -> None:
+def test_numbers_in_a_request_take_the_heads_place(merged: Path, folders: dict[str, Path]) -> None:
     static = [ask(w, max_tokens=15, temperature=0.8, top_p=0.9, seed=1) for w in WORDS]
-    with opened(autodeco) as with_heads, opened(folders["kimi"]) as without:
+    with opened(merged) as with_heads, opened(folders["kimi"]) as without:
         both = [run(engine, *static) for engine in (with_heads, without)]
-    assert [answer.token_ids for answer in both[0]] == [answer.token_ids for answer in both[1]]
+    assert [answer.ids for answer in both[0]] == [answer.ids for answer in both[1]]
 
 
 def test_the_bundled_models_answer_with_chatml() -> None:
@@ -458,9 +486,9 @@ def test_the_bundled_models_answer_with_chatml() -> None:
         for name in ("tiny", "tiny-autodeco"):
             engine = open_engine(f"chatml:{name}")
             answer = await engine.complete(
-                ChatRequest((Message("user", "def add(a, b):"),), max_tokens=12, seed=0)
+                Request((Message("user", "def add(a, b):"),), Sampling(max_tokens=12, seed=0))
             )
-            assert answer.completion_tokens <= 12
+            assert answer.usage.generated_tokens <= 12
             assert engine.context_window == 8192
             assert engine.name == f"chatml:{name}"
             await engine.aclose()
@@ -490,7 +518,7 @@ def test_a_template_that_refuses_a_conversation_says_why(folders: dict[str, Path
     with opened(folders["qwen3"]) as engine:
         late = (Message("user", "a"), Message("system", "b"))
         with pytest.raises(EngineError, match=r"user, system: The system message must come first"):
-            run(engine, ChatRequest(late))
+            run(engine, Request(late))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -503,7 +531,7 @@ def test_the_window_bounds_prompt_and_answer(kind: str, tmp_path: Path) -> None:
         assert fed == []
         [answer] = run(engine, ask("x", max_tokens=5000))
     assert answer.finish_reason == "length"
-    assert answer.prompt_tokens + answer.completion_tokens == 96
+    assert answer.usage.prompt_tokens + answer.usage.generated_tokens == 96
 
 
 def test_a_cancelled_request_gives_its_place_free(folders: dict[str, Path]) -> None:
@@ -521,7 +549,7 @@ def test_a_cancelled_request_gives_its_place_free(folders: dict[str, Path]) -> N
         await engine.aclose()
         return answer
 
-    assert asyncio.run(both()).completion_tokens == 3
+    assert asyncio.run(both()).usage.generated_tokens == 3
 
 
 def test_a_failing_model_is_told_to_everyone_who_waits(folders: dict[str, Path]) -> None:
@@ -542,7 +570,7 @@ def test_a_failing_model_is_told_to_everyone_who_waits(folders: dict[str, Path])
         assert all(isinstance(error, EngineError) for error in done)
         assert "RuntimeError: out of memory" in str(done[0])
         again = await engine.complete(requests[0])  # and the engine goes on
-        assert again.completion_tokens == 30
+        assert again.usage.generated_tokens == 30
         await engine.aclose()
 
     asyncio.run(many())

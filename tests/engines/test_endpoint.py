@@ -12,10 +12,20 @@ from typing import Any
 
 import pytest
 
-from hanol.engines import ChatRequest, Completion, Engine, Message, open_engine
+from hanol.engines import (
+    Completion,
+    Engine,
+    Message,
+    Request,
+    Sampling,
+    Usage,
+    complete_all,
+    open_engine,
+)
 from hanol.errors import EngineError
 
 KEY = "sk-very-secret-0123456789"
+OF_REQUEST = {"prompt_ids", "prefill", "n", "tools", "constraint", "top_logprobs"}
 Reply = tuple[int, Any]  # status, JSON or bytes
 
 
@@ -119,14 +129,16 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return waited
 
 
-def ask(text: str = "hi", **values: Any) -> ChatRequest:
-    return ChatRequest((Message("system", "Be brief."), Message("user", text)), **values)
+def ask(text: str = "hi", **values: Any) -> Request:
+    more = {key: values.pop(key) for key in OF_REQUEST & values.keys()}
+    messages = (Message("system", "Be brief."), Message("user", text))
+    return Request(messages, Sampling(**values), **more)
 
 
-def run(engine: Engine, *requests: ChatRequest) -> list[Completion]:
+def run(engine: Engine, *requests: Request) -> list[Completion]:
     async def together() -> list[Completion]:
         try:
-            return await engine.complete_batch(requests)
+            return await complete_all(engine, requests)
         finally:
             await engine.aclose()
 
@@ -152,7 +164,7 @@ def test_a_request_becomes_a_chat_completion(serve: Callable[..., Server]) -> No
             seed=3,
         ),
     )
-    assert answer == Completion("hello", "stop", 20, 7, cached_tokens=16)
+    assert answer == Completion.of("hello", usage=Usage(20, 7, 16))
     assert server.bodies == [
         {
             "model": "qwen3",
@@ -339,7 +351,7 @@ def test_parameters_that_a_server_refuses_are_left_out_and_remembered(
     server = serve(reply)
     engine = open_engine(server.spec)
     request = ask(
-        presence_penalty=1.1, stop=("<tool_response>",), logprobs=True, max_tokens=9, top_p=0.9
+        presence_penalty=1.1, stop=("<tool_response>",), top_logprobs=0, max_tokens=9, top_p=0.9
     )
     assert run(engine, request)[0].text == "fine"  # stopped here instead
     assert len(server.bodies) == 5
@@ -357,7 +369,7 @@ def test_a_refusal_that_leaving_out_does_not_cure_is_not_remembered(
     engine = open_engine(server.spec)
     with pytest.raises(EngineError, match="4096 tokens"):
         run(engine, ask(stop=("x",)))
-    short = ChatRequest((Message("user", "hi"),), stop=("x",))
+    short = Request((Message("user", "hi"),), Sampling(stop=("x",)))
     assert run(engine, short)[0].text == "ok"
     assert server.bodies[-1]["stop"] == ["x"]
 
@@ -369,7 +381,7 @@ def test_log_probabilities_of_the_kept_text(serve: Callable[..., Server]) -> Non
     ]
     choice = {"logprobs": {"content": content, "refusal": None}}
     server = serve([said("hello<stop>x", choice=choice)])
-    [answer] = run(open_engine(server.spec), ask(logprobs=True, stop=("<stop>",)))
+    [answer] = run(open_engine(server.spec), ask(top_logprobs=0, stop=("<stop>",)))
     assert answer.tokens == ("he", "llo")
     assert answer.logprobs == (0.0, -0.1)
     assert server.bodies[0]["logprobs"] is True
@@ -380,8 +392,8 @@ def test_a_length_limit_is_told(serve: Callable[..., Server]) -> None:
     engine = open_engine(server.spec)
     assert run(engine, ask(max_tokens=2))[0].finish_reason == "length"
     [answer] = run(engine, ask())
-    assert answer.prompt_tokens == engine.count_tokens(ask().messages)
-    assert answer.completion_tokens == 2
+    assert answer.usage.prompt_tokens == engine.count_tokens(ask().messages)
+    assert answer.usage.generated_tokens == 2
 
 
 def test_something_that_is_no_completion(serve: Callable[..., Server]) -> None:

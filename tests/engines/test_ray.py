@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hanol.engines import ChatRequest, Engine, Message, open_engine
+from hanol.engines import Engine, Message, Request, complete_all, open_engine
 from hanol.errors import CheckpointError, EngineError
 
 ray = pytest.importorskip("ray")
@@ -31,8 +31,8 @@ def script(tmp_path: Path) -> Path:
     return path
 
 
-def ask(text: str) -> ChatRequest:
-    return ChatRequest((Message("user", text),))
+def ask(text: str) -> Request:
+    return Request((Message("user", text),))
 
 
 def test_requests_are_spread_and_answered_in_order(script: Path) -> None:
@@ -43,10 +43,10 @@ def test_requests_are_spread_and_answered_in_order(script: Path) -> None:
         assert engine.context_window == 500
         alone = open_engine(f"scripted:{script}")
         requests = [ask(f"question {i}") for i in range(12)]
-        tasks = asyncio.ensure_future(engine.complete_batch(requests))
+        tasks = asyncio.ensure_future(complete_all(engine, requests))
         await asyncio.sleep(0.05)
         assert engine._in_flight == [6, 6]
-        assert await tasks == await alone.complete_batch(requests)
+        assert await tasks == await complete_all(alone, requests)
         assert engine._in_flight == [0, 0]
         assert engine.count_tokens(requests[0].messages) == alone.count_tokens(requests[0].messages)
         with pytest.raises(EngineError, match="no answer to turn 1"):
@@ -60,7 +60,7 @@ def test_a_request_outlives_its_actor(script: Path) -> None:
     async def run() -> None:
         engine: Any = open_engine(f"ray:2:scripted:{script}")
         tasks = asyncio.ensure_future(
-            engine.complete_batch([ask(f"question {i}") for i in range(12)])
+            complete_all(engine, [ask(f"question {i}") for i in range(12)])
         )
         await asyncio.sleep(0.1)
         ray.kill(engine._members[0], no_restart=False)

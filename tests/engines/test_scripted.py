@@ -9,26 +9,29 @@ from pathlib import Path
 import pytest
 
 from hanol.engines import (
-    ChatRequest,
     Completion,
     Engine,
     Message,
     Reply,
+    Request,
+    Sampling,
     ScriptedEngine,
+    Usage,
+    complete_all,
     open_engine,
 )
-from hanol.errors import EngineError
+from hanol.errors import ConfigError, EngineError
 
 
-def conversation(question: str, *answers: str) -> ChatRequest:
+def conversation(question: str, *answers: str) -> Request:
     """A conversation in which so many answers were given already."""
     messages = [Message("system", "Be brief."), Message("user", question)]
     for answer in answers:
         messages += [Message("assistant", answer), Message("user", f"{question} and then?")]
-    return ChatRequest(tuple(messages))
+    return Request(tuple(messages))
 
 
-def text(engine: Engine, request: ChatRequest) -> str:
+def text(engine: Engine, request: Request) -> str:
     return asyncio.run(engine.complete(request)).text
 
 
@@ -53,7 +56,7 @@ def test_answers_are_the_same_whatever_the_order_and_the_latencies() -> None:
         engine = ScriptedEngine(
             [Reply(f"answer to {q}", match=q, latency=s) for q, s in slow.items()]
         )
-        together = await engine.complete_batch([conversation(q) for q in slow])
+        together = await complete_all(engine, [conversation(q) for q in slow])
         return [completion.text for completion in together]
 
     assert asyncio.run(ask()) == [f"answer to q{i}" for i in range(5)]
@@ -78,21 +81,21 @@ def test_latencies_of_many_requests_pass_at_the_same_time() -> None:
 def test_stop_strings_limits_and_windows_act_as_in_a_model() -> None:
     engine = ScriptedEngine(["a<tool>b<end>", "0123456789"], context_window=60)
     request = conversation("q")
-    cut = ChatRequest(request.messages, stop=("<end>", "<tool>"))
-    assert asyncio.run(engine.complete(cut)) == Completion("a", "stop", 12, 1)
-    short = ChatRequest(conversation("q", "x").messages, max_tokens=2)
+    cut = Request(request.messages, Sampling(stop=("<end>", "<tool>")))
+    assert asyncio.run(engine.complete(cut)) == Completion.of("a", usage=Usage(12, 1))
+    short = Request(conversation("q", "x").messages, Sampling(max_tokens=2))
     answer = asyncio.run(engine.complete(short))
-    assert (answer.text, answer.finish_reason, answer.completion_tokens) == (
+    assert (answer.text, answer.finish_reason, answer.usage.generated_tokens) == (
         "01234567",
         "length",
         2,
     )
     with pytest.raises(EngineError, match="65 tokens, but the context window of 'scripted' is 60"):
-        text(engine, ChatRequest((Message("user", "x" * 241),)))
+        text(engine, Request((Message("user", "x" * 241),)))
 
 
 def test_a_function_may_give_whole_completions() -> None:
-    given = Completion("hi", "stop", 1, 1, tokens=("hi",), logprobs=(-0.5,), token_ids=(7,))
+    given = Completion.of("hi", usage=Usage(1, 1), tokens=("hi",), logprobs=(-0.5,), ids=(7,))
     assert asyncio.run(ScriptedEngine(lambda request: given).complete(conversation("q"))) == given
 
 
@@ -149,14 +152,33 @@ def test_specifications_that_name_nothing(spec: str, said: str) -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [{"max_tokens": 0}, {"temperature": -1.0}, {"temperature": float("nan")}, {"top_p": 0.0}],
+    [
+        {"max_tokens": 0},
+        {"temperature": -1.0},
+        {"temperature": float("nan")},
+        {"top_p": 0.0},
+        {"top_k": 0},
+        {"repetition_penalty": 0.0},
+        {"presence_penalty": float("inf")},
+    ],
 )
 def test_values_out_of_range_are_refused(values: dict[str, float]) -> None:
-    request = ChatRequest((Message("user", "q"),), **values)  # type: ignore[arg-type]
-    with pytest.raises(EngineError, match=next(iter(values))):
-        text(ScriptedEngine(["a"]), request)
-    with pytest.raises(EngineError, match="no messages"):
-        text(ScriptedEngine(["a"]), ChatRequest(()))
+    with pytest.raises(ConfigError, match=next(iter(values))):
+        Sampling(**values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        (Request(()), "no messages"),
+        (Request((Message("user", "q"),), prompt_ids=(1,)), "give one of them"),
+        (Request((Message("user", "q"),), n=0), "`n` is 0"),
+        (Request((Message("user", "q"),), top_logprobs=-1), "`top_logprobs` is -1"),
+    ],
+)
+def test_requests_that_nobody_can_answer(request_: Request, said: str) -> None:
+    with pytest.raises(EngineError, match=said):
+        text(ScriptedEngine(["a"]), request_)
 
 
 def test_the_first_failure_of_a_batch_cancels_the_rest() -> None:
@@ -164,7 +186,7 @@ def test_the_first_failure_of_a_batch_cancels_the_rest() -> None:
 
     async def ask() -> None:
         with pytest.raises(EngineError, match="no answer"):
-            await engine.complete_batch([conversation("slow"), conversation("unknown")])
+            await complete_all(engine, [conversation("slow"), conversation("unknown")])
 
     asyncio.run(asyncio.wait_for(ask(), 30))
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from hanol.engines import ChatRequest, Completion, Message
+from hanol.engines import Completion, Message, Request, Usage
 from hanol.errors import ConfigError, DataError, EngineError
 from hanol.evaluation import JUDGE_PROMPT, Evaluation, Judge, Question, Verdict, evaluate
 from hanol.scoring import exact_match, numeric_match
@@ -23,10 +23,10 @@ class FakeEngine:
 
     def __init__(self, reply: Callable[[str, int], str]) -> None:
         self._reply = reply
-        self.requests: list[ChatRequest] = []
+        self.requests: list[Request] = []
         self.running = self.most_running = 0
 
-    async def complete(self, request: ChatRequest) -> Completion:
+    async def complete(self, request: Request) -> Completion:
         self.requests.append(request)
         self.running += 1
         self.most_running = max(self.most_running, self.running)
@@ -34,10 +34,7 @@ class FakeEngine:
         self.running -= 1
         prompt = request.messages[0].content
         asked = sum(other.messages[0].content == prompt for other in self.requests)
-        return Completion(self._reply(prompt, asked), "stop", 1, 1)
-
-    async def complete_batch(self, requests: Sequence[ChatRequest]) -> list[Completion]:
-        return [await self.complete(request) for request in requests]
+        return Completion.of(self._reply(prompt, asked), usage=Usage(1, 1))
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         return 1
@@ -126,7 +123,7 @@ def test_asked_again_the_judge_may_say_it_properly() -> None:
     engine = says("Absolutely not", verdict_json())
     verdict = ask(engine, attempts=3)
     assert (verdict.status, verdict.attempts) == ("correct", 2)
-    assert [request.temperature for request in engine.requests] == [0.0, 0.7]
+    assert [request.sampling.temperature for request in engine.requests] == [0.0, 0.7]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hanol.engines import ChatRequest, Completion, Message, ScriptedEngine
+from hanol.engines import Completion, Message, Request, ScriptedEngine
 from hanol.research import Researcher, resume
 from hanol.research._rollouts import heavy_research
 from hanol.runs import Budget, RunFolder
@@ -45,7 +45,7 @@ class Notes:
         if context.engine is not None and query.endswith(("2", "4")):
             for part in ("one", "two"):
                 prompt = Message("user", f"read {part} for {query}")
-                text += (await context.engine.complete(ChatRequest((prompt,)))).text
+                text += (await context.engine.complete(Request((prompt,)))).text
         source = context.ledger.cite(text, address=f"doc://{query}", title=query, sha256="0")
         note(self._calls, f"tool {query}")
         return Observation(f"[{source.number}] {text}", (source,), (source.address,))
@@ -58,17 +58,17 @@ class Model(ScriptedEngine):
         super().__init__(self._write)
         self._calls = calls
 
-    async def complete(self, request: ChatRequest) -> Completion:
+    async def complete(self, request: Request) -> Completion:
         completion = await super().complete(request)
         note(
             self._calls,
-            f"model {request.seed} {len(request.messages[-1].content)} "
+            f"model {request.sampling.seed} {len(request.messages[-1].content)} "
             f"{request.messages[-1].content[:30]!r}",
         )
         return completion
 
-    def _write(self, request: ChatRequest) -> str:
-        last, number = request.messages[-1].content, (request.seed or 0) % 100
+    def _write(self, request: Request) -> str:
+        last, number = request.messages[-1].content, (request.sampling.seed or 0) % 100
         if last.startswith("read "):
             return f" ({last})"
         if "inside <summary></summary>" in last:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hanol.engines import ChatRequest, ScriptedEngine
+from hanol.engines import Request, ScriptedEngine
 from hanol.errors import DataError
 from hanol.research import run_batch, run_batch_on_ray
 from hanol.retrieval import Index
@@ -35,7 +35,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def answering(request: ChatRequest) -> str:
+def answering(request: Request) -> str:
     """Searches once, then answers with its question."""
     if "[1]" not in request.messages[-1].content:
         return CALL
@@ -82,7 +82,7 @@ def test_an_id_is_a_folder_inside_the_batch(name: str, notes: Path, tmp_path: Pa
 def test_a_failure_is_a_row_and_stops_nobody(notes: Path, tmp_path: Path) -> None:
     failing = [True]
 
-    def script(request: ChatRequest) -> str:
+    def script(request: Request) -> str:
         if "fails" in request.messages[1].content and failing[0]:
             raise RuntimeError("the endpoint is on fire")
         return answering(request)
@@ -110,7 +110,7 @@ def test_a_failure_is_a_row_and_stops_nobody(notes: Path, tmp_path: Path) -> Non
 def test_finished_runs_ask_nothing_again(notes: Path, tmp_path: Path) -> None:
     asked = []
 
-    def script(request: ChatRequest) -> str:
+    def script(request: Request) -> str:
         asked.append(request)
         return answering(request)
 
@@ -196,7 +196,7 @@ def test_over_ray_the_results_are_the_same(notes: Path, tmp_path: Path) -> None:
     def make() -> Any:
         call = '<tool_call>{"name": "search", "arguments": {"query": ["bridge"]}}</tool_call>'
 
-        def script(request: ChatRequest) -> str:
+        def script(request: Request) -> str:
             if "[1]" not in request.messages[-1].content:
                 return call
             return f"<answer>{request.messages[1].content} The bridge is red [1].</answer>"

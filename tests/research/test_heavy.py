@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hanol.engines import ChatRequest, Completion, ScriptedEngine
+from hanol.engines import Completion, Request, ScriptedEngine, Usage
 from hanol.errors import EngineError, ResearchError
 from hanol.research import Researcher, heavy_research, replay, resume, synthesize
 from hanol.research._rollouts import uncertain_steps
@@ -39,19 +39,19 @@ class Model:
     """Each rollout searches for its own word first, then for one that all share."""
 
     def __init__(self, answers: Mapping[int, str] | None = None, choice: str | None = None) -> None:
-        self.requests: list[ChatRequest] = []
+        self.requests: list[Request] = []
         self.engine = ScriptedEngine(self._write)
         self._answers = answers or {}
         self._choice = choice
 
-    def _write(self, request: ChatRequest) -> str:
+    def _write(self, request: Request) -> str:
         self.requests.append(request)
         last = request.messages[-1].content
         if SYNTHESIS in last:
             return self._choice or "<think>2 is sound</think><answer>two [2]</answer>"
         if "Write a report on how" in last:
             return "<report>condensed [1]</report>"
-        rollout, turn = divmod(request.seed or 0, 10_000)
+        rollout, turn = divmod(request.sampling.seed or 0, 10_000)
         if turn >= 2:
             answer = self._answers.get(rollout, f"answer {rollout} [1][2]")
             return f"<report>report {rollout}: [1], [2], [9]</report><answer>{answer}</answer>"
@@ -84,7 +84,7 @@ def test_n_rollouts_with_their_own_seeds_and_one_synthesis(n: int, tmp_path: Pat
     assert folders == [f"{number:02d}" for number in range(1, n + 1)]
     starts = [RunFolder(tmp_path / "rollouts" / name).started() for name in folders]
     assert len({start.settings["seed"] for start in starts}) == n
-    assert len({request.seed for request in model.requests[:-1]}) == 3 * n
+    assert len({request.sampling.seed for request in model.requests[:-1]}) == 3 * n
     assert [request for request in model.requests if SYNTHESIS in request.messages[-1].content] == [
         model.requests[-1]
     ]
@@ -151,8 +151,8 @@ def test_rollouts_report_their_events_as_they_happen() -> None:
 
 def test_a_failed_engine_leaves_finished_rollouts_finished(tmp_path: Path) -> None:
     class Down(ScriptedEngine):
-        async def complete(self, request: ChatRequest) -> Completion:
-            if (request.seed or 0) // 10_000 == 2:
+        async def complete(self, request: Request) -> Completion:
+            if (request.sampling.seed or 0) // 10_000 == 2:
                 raise EngineError("out of memory")
             return await super().complete(request)
 
@@ -166,18 +166,18 @@ def test_a_failed_engine_leaves_finished_rollouts_finished(tmp_path: Path) -> No
     again = Model()
     events = list(resume(tmp_path, again.engine, None, tools=[Notes()]))
     assert end_of(events).answer == "two [2]"
-    assert {(request.seed or 0) // 10_000 for request in again.requests[:-1]} == {2}
+    assert {(request.sampling.seed or 0) // 10_000 for request in again.requests[:-1]} == {2}
 
 
 def test_partial_rollouts_branch_where_the_model_was_unsure(tmp_path: Path) -> None:
     class Unsure(ScriptedEngine):
-        async def complete(self, request: ChatRequest) -> Completion:
+        async def complete(self, request: Request) -> Completion:
             answer = await super().complete(request)
-            if not request.logprobs:
+            if not request.top_logprobs is not None:
                 return answer
-            surprise = [1.0, 3.0, 2.0][min((request.seed or 0) % 10_000, 2)]
-            return Completion(
-                answer.text, "stop", 1, 1, tokens=(answer.text,), logprobs=(-surprise,)
+            surprise = [1.0, 3.0, 2.0][min((request.sampling.seed or 0) % 10_000, 2)]
+            return Completion.of(
+                answer.text, usage=Usage(1, 1), tokens=(answer.text,), logprobs=(-surprise,)
             )
 
     model = Model()
@@ -208,13 +208,13 @@ def test_without_logprobs_the_first_rounds_are_branched_from() -> None:
 
 def test_the_uncertainty_of_a_turn_is_that_of_its_calls() -> None:
     def completion(tokens: list[str], logprobs: list[float]) -> Completion:
-        return Completion("", "stop", 1, 1, tokens=tuple(tokens), logprobs=tuple(logprobs))
+        return Completion.of("", usage=Usage(1, 1), tokens=tuple(tokens), logprobs=tuple(logprobs))
 
     call = ["<tool_call>", "{}", "</tool_call>"]
     assert call_uncertainty(completion(["<think>", "x", *call], [-9, -9, -1, -2, -3])) == 2
     assert call_uncertainty(completion(["<tool_call>?</think>", *call], [-9, -1, -2, -3])) == 2
     assert call_uncertainty(completion(["hm"], [-1])) is None
-    assert call_uncertainty(Completion("<tool_call>", "stop", 1, 1)) is None
+    assert call_uncertainty(Completion.of("<tool_call>", usage=Usage(1, 1))) is None
 
 
 def test_the_least_sure_rounds_come_first() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hanol.engines import ChatRequest, ScriptedEngine
+from hanol.engines import Request, ScriptedEngine
 from hanol.research import Researcher, replay, segments, transcript
 from hanol.retrieval import Index
 from hanol.runs import Event, RunEnded, ToolReturned
@@ -56,11 +56,11 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
 
 
 def run(
-    index: Index, mode: Any, script: Callable[[ChatRequest], str]
-) -> tuple[list[Event], list[ChatRequest]]:
-    requests: list[ChatRequest] = []
+    index: Index, mode: Any, script: Callable[[Request], str]
+) -> tuple[list[Event], list[Request]]:
+    requests: list[Request] = []
 
-    def answer(request: ChatRequest) -> str:
+    def answer(request: Request) -> str:
         requests.append(request)
         return script(request)
 
@@ -82,11 +82,11 @@ def test_a_hostile_page_changes_nothing(
     monkeypatch.setattr("socket.socket.connect", connect)
     monkeypatch.setattr("socket.getaddrinfo", connect)
 
-    def model(request: ChatRequest) -> str:
+    def model(request: Request) -> str:
         if "inside <summary></summary>" in request.messages[-1].content:
             return "<summary>honest summary [1]</summary>"
-        if (request.seed or 0) < 2:
-            return search_turn(f"{word(name, kind)} {request.seed}")
+        if (request.sampling.seed or 0) < 2:
+            return search_turn(f"{word(name, kind)} {request.sampling.seed}")
         return "<answer>The honest answer.</answer>"
 
     hostile, prompts = {}, {}
@@ -123,8 +123,8 @@ def test_an_obedient_model_cannot_reach_an_address_of_a_page(
     monkeypatch.setattr("socket.socket.connect", connect)
     monkeypatch.setattr("socket.getaddrinfo", connect)
 
-    def obedient(request: ChatRequest) -> str:
-        turn = request.seed or 0
+    def obedient(request: Request) -> str:
+        turn = request.sampling.seed or 0
         if turn == 0:
             return search_turn(word(name, "hostile"))
         return f"<tool_call>\n{CALL}\n</tool_call>" if turn == 1 else "<answer>a</answer>"
@@ -139,8 +139,8 @@ def test_an_obedient_model_cannot_reach_an_address_of_a_page(
 def test_an_observation_alone_is_no_action(name: str, pages: Index, search_turn: Search) -> None:
     """What the model is shown, parsed as if the model had written it after its thought."""
 
-    def model(request: ChatRequest) -> str:
-        return "<answer>a</answer>" if request.seed else search_turn(word(name, "hostile"))
+    def model(request: Request) -> str:
+        return "<answer>a</answer>" if request.sampling.seed else search_turn(word(name, "hostile"))
 
     _, requests = run(pages, "react", model)
     shown = requests[1].messages[-1].content

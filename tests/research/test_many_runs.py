@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hanol.engines import ChatRequest, Completion, ScriptedEngine
+from hanol.engines import Completion, Request, ScriptedEngine
 from hanol.research import Researcher
 from hanol.runs import Event, RunEnded, RunFolder
 from hanol.tools import Observation, ToolContext
@@ -41,11 +41,11 @@ class Slow(ScriptedEngine):
         super().__init__(self._write)
         self._waiting, self._seconds = waiting, seconds
 
-    async def complete(self, request: ChatRequest) -> Completion:
+    async def complete(self, request: Request) -> Completion:
         await self._waiting.wait(self._seconds)
         return await super().complete(request)
 
-    def _write(self, request: ChatRequest) -> str:
+    def _write(self, request: Request) -> str:
         question, turn = request.messages[1].content, len(request.messages) // 2
         if turn > STEPS:
             return f"<answer>answer to {question}</answer>"

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import pytest
 
-from hanol.engines import ChatRequest, Message, ScriptedEngine
+from hanol.engines import Message, Request, ScriptedEngine
 from hanol.research import Researcher, segments, transcript
 from hanol.runs import (
     Budget,
@@ -39,12 +39,12 @@ class Notes:
 class Model:
     """Answers by a function of the round and keeps the requests."""
 
-    def __init__(self, answer: Callable[[int, ChatRequest], str]) -> None:
-        self.requests: list[ChatRequest] = []
+    def __init__(self, answer: Callable[[int, Request], str]) -> None:
+        self.requests: list[Request] = []
         self._answer = answer
         self.engine = ScriptedEngine(self._reply)
 
-    def _reply(self, request: ChatRequest) -> str:
+    def _reply(self, request: Request) -> str:
         self.requests.append(request)
         return self._answer(len(self.requests), request)
 
@@ -67,7 +67,7 @@ def end_of(events: list[Event]) -> RunEnded:
 
 
 def test_markov_prompts_do_not_grow(search_turn: Search) -> None:
-    def answer(number: int, request: ChatRequest) -> str:
+    def answer(number: int, request: Request) -> str:
         if number > 50:
             return "<report>all</report><answer>done</answer>"
         # A report that grows as long as it may.
@@ -119,7 +119,7 @@ def test_markov_refuses_a_long_report_once_and_then_cuts_it(
 ) -> None:
     long = "A fact of some length. " * 100
 
-    def answer(number: int, request: ChatRequest) -> str:
+    def answer(number: int, request: Request) -> str:
         told = "may have 100" in request.messages[1].content
         if number == 1 or (told and not obeys):
             return turn(long, search_turn("a"))
@@ -151,7 +151,7 @@ def test_markov_tells_what_was_wrong_and_keeps_the_last_result(search_turn: Sear
 
 
 def test_markov_answers_when_its_calls_are_spent(search_turn: Search) -> None:
-    def answer(number: int, request: ChatRequest) -> str:
+    def answer(number: int, request: Request) -> str:
         forced = "no room left" in request.messages[1].content
         return "<answer>late</answer>" if forced else turn(f"R{number}", search_turn(str(number)))
 
@@ -171,8 +171,8 @@ def test_every_round_of_markov_is_a_segment(search_turn: Search) -> None:
     assert [part.completion for part in parts] == script
 
 
-def summarising(search_turn: Search, rounds: int) -> Callable[[int, ChatRequest], str]:
-    def answer(number: int, request: ChatRequest) -> str:
+def summarising(search_turn: Search, rounds: int) -> Callable[[int, Request], str]:
+    def answer(number: int, request: Request) -> str:
         last = request.messages[-1].content
         if "inside <summary></summary>" in last:
             return f"<think><summary>no</summary></think><summary>SUMMARY {number}</summary>"
@@ -211,7 +211,7 @@ def test_resum_starts_again_every_k_rounds(search_turn: Search) -> None:
 
 @pytest.mark.parametrize("summary", ["", "<summary> </summary>", "no tags", "<summary>torn"])
 def test_resum_goes_on_when_the_summary_fails(summary: str, search_turn: Search) -> None:
-    def answer(number: int, request: ChatRequest) -> str:
+    def answer(number: int, request: Request) -> str:
         if "inside <summary></summary>" in request.messages[-1].content:
             return summary
         return search_turn(str(number)) if number < 8 else "<answer>done</answer>"
@@ -248,7 +248,7 @@ def test_a_react_run_is_one_segment(search_turn: Search) -> None:
 
 @pytest.mark.parametrize("mode", ["react", "markov", "resum"])
 def test_roles_alternate_in_every_transcript(mode: Any, search_turn: Search) -> None:
-    def answer(number: int, request: ChatRequest) -> str:
+    def answer(number: int, request: Request) -> str:
         if "inside <summary></summary>" in request.messages[-1].content:
             return "<summary>S</summary>"
         if number in (3, 4):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hanol.engines import ChatRequest, Completion, Message
+from hanol.engines import Completion, Message, Request, Usage
 from hanol.retrieval import Index, Ledger
 from hanol.tools._escape import fence_observation
 from hanol.tools._parse_file import ParseFile
@@ -95,11 +95,8 @@ class Silent:
     def __init__(self) -> None:
         self.texts = ["", "null", "[]", '{"rational": "r"}', '{"evidence": 1, "summary": 2}']
 
-    async def complete(self, request: ChatRequest) -> Completion:
-        return Completion(self.texts.pop(0), "stop", 1, 1)
-
-    async def complete_batch(self, requests: Sequence[ChatRequest]) -> list[Completion]:
-        return [await self.complete(request) for request in requests]
+    async def complete(self, request: Request) -> Completion:
+        return Completion.of(self.texts.pop(0), usage=Usage(1, 1))
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         return 1

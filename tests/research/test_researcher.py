@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hanol.engines import ChatRequest, Completion, Message, ScriptedEngine
+from hanol.engines import Completion, Message, Request, ScriptedEngine, Usage
 from hanol.errors import EngineError, ResearchError, SearchIndexError
 from hanol.research import Researcher, transcript
 from hanol.research._react import OFFICIAL_ORDER
@@ -38,12 +38,12 @@ class Recorder:
     """A scripted engine that keeps its requests."""
 
     def __init__(self, script: Any, **options: Any) -> None:
-        self.requests: list[ChatRequest] = []
+        self.requests: list[Request] = []
         self.engine = ScriptedEngine(self._answer, **options)
         replies = ScriptedEngine(script, **options)
         self._reply = replies._answer
 
-    def _answer(self, request: ChatRequest) -> str | Completion:
+    def _answer(self, request: Request) -> str | Completion:
         self.requests.append(request)
         return self._reply(request)[0]
 
@@ -187,7 +187,7 @@ def test_fault_4_the_last_result_stays_when_the_calls_are_spent(search_turn: Sea
 
 
 def test_fault_4_the_last_result_stays_when_the_context_is_full(search_turn: Search) -> None:
-    def answer(request: ChatRequest) -> str:
+    def answer(request: Request) -> str:
         text = request.messages[-1].content
         return (
             "<answer>full</answer>" if FORCED in text else search_turn(str(len(request.messages)))
@@ -216,7 +216,7 @@ def test_fault_5_a_failed_server_ends_the_run_and_is_no_turn(
     tmp_path: Path, search_turn: Search
 ) -> None:
     class Down(ScriptedEngine):
-        async def complete(self, request: ChatRequest) -> Completion:
+        async def complete(self, request: Request) -> Completion:
             if len(request.messages) > 2:
                 raise EngineError("connection refused")
             return await super().complete(request)
@@ -260,7 +260,7 @@ def test_fault_7_texts_are_counted_once_and_arguments_are_plain(search_turn: Sea
     engine.count_tokens = lambda m: (counted.append(m[-1].content), count(m))[1]  # type: ignore
     complete = engine.complete
 
-    async def quiet(request: ChatRequest) -> Completion:
+    async def quiet(request: Request) -> Completion:
         seen = len(counted)
         result = await complete(request)
         del counted[seen:]  # the engine's own
@@ -275,7 +275,7 @@ def test_fault_7_texts_are_counted_once_and_arguments_are_plain(search_turn: Sea
 
 def test_fault_7_time_is_limited_inside_a_call(search_turn: Search) -> None:
     class Hanging(ScriptedEngine):
-        async def complete(self, request: ChatRequest) -> Completion:
+        async def complete(self, request: Request) -> Completion:
             if FORCED not in request.messages[-1].content and len(request.messages) > 2:
                 await asyncio.Event().wait()
             return await super().complete(request)
@@ -291,7 +291,7 @@ def test_time_is_limited_inside_a_tool_and_inside_the_forced_answer(search_turn:
             return await asyncio.Event().wait()  # type: ignore[return-value]
 
     class Slow(ScriptedEngine):
-        async def complete(self, request: ChatRequest) -> Completion:
+        async def complete(self, request: Request) -> Completion:
             if FORCED in request.messages[-1].content:
                 await asyncio.Event().wait()
             return await super().complete(request)
@@ -321,7 +321,7 @@ def test_fault_10_equal_questions_do_not_collide_and_changes_are_noticed(tmp_pat
 def test_fault_10_results_are_on_the_disk_while_the_run_goes_on(
     tmp_path: Path, search_turn: Search
 ) -> None:
-    def answer(request: ChatRequest) -> str:
+    def answer(request: Request) -> str:
         seen.append(len(RunFolder(tmp_path).events()))
         return search_turn(str(len(seen))) if len(seen) < 4 else "<answer>a</answer>"
 
@@ -445,12 +445,14 @@ def test_no_prompt_exceeds_the_window_and_the_newest_result_is_in_it(
     mode: Any,
     calls: int,
 ) -> None:
-    from hanol.research import Sampling
+    from dataclasses import replace
+
+    from hanol.research import AGENT_SAMPLING
 
     rng = random.Random(0)
     state = {"n": 0}
 
-    def answer(request: ChatRequest) -> str:
+    def answer(request: Request) -> str:
         state["n"] += 1
         if "inside <summary></summary>" in request.messages[-1].content:
             return f"<summary>{'found ' * rng.choice(thoughts)}</summary>"
@@ -470,7 +472,7 @@ def test_no_prompt_exceeds_the_window_and_the_newest_result_is_in_it(
         [notes],
         mode=mode,
         budget=Budget(model_calls=12),
-        sampling=Sampling(max_tokens=max_tokens),
+        sampling=replace(AGENT_SAMPLING, max_tokens=max_tokens),
     )
     assert len(script.requests) <= 13
     last: int | None = None
@@ -479,8 +481,8 @@ def test_no_prompt_exceeds_the_window_and_the_newest_result_is_in_it(
         if isinstance(event, ModelAnswered):
             request = next(turns)
             tokens = script.engine.count_tokens(request.messages)
-            assert request.max_tokens is not None
-            assert tokens + request.max_tokens <= window
+            assert request.sampling.max_tokens is not None
+            assert tokens + request.sampling.max_tokens <= window
             if last is not None and event.purpose in ("turn", "forced_answer"):
                 shown = "".join(message.content for message in request.messages)
                 assert f"note-{last}-" in shown or any(
@@ -543,7 +545,9 @@ def test_tools_that_cannot_be_told_apart_or_described_are_errors() -> None:
 
 def test_text_that_no_file_can_keep_is_replaced(tmp_path: Path, search_turn: Search) -> None:
     script = [search_turn("a", think="half \ud800"), "<answer>done \udfff</answer>"]
-    engine = ScriptedEngine(lambda r: Completion(script[len(r.messages) // 2 - 1], "stop", 1, 1))
+    engine = ScriptedEngine(
+        lambda r: Completion.of(script[len(r.messages) // 2 - 1], usage=Usage(1, 1))
+    )
     events = research(engine, [Notes(text="half \ud800 pair")], run_folder=tmp_path)
     assert end_of(events).answer == "done ?"
     assert RunFolder(tmp_path).events() == events
@@ -591,7 +595,7 @@ def test_strict_official_gives_no_answer_when_the_calls_are_spent(search_turn: S
 
 
 def test_strict_official_overwrites_the_last_message_at_the_limit(search_turn: Search) -> None:
-    def answer(request: ChatRequest) -> str:
+    def answer(request: Request) -> str:
         last = request.messages[-1].content
         done = last == OFFICIAL_ORDER
         return "<answer>c</answer>" if done else search_turn(str(len(request.messages)))

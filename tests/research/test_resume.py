@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hanol.engines import ChatRequest, Completion, ScriptedEngine
+from hanol.engines import Completion, Request, ScriptedEngine
 from hanol.errors import ResearchError
 from hanol.research import Researcher, fork, replay, resume, transcript
 from hanol.runs import Budget, Event, RunEnded, RunFolder, RunStarted, ToolReturned
@@ -179,9 +179,9 @@ def test_a_fork_keeps_the_first_rounds_and_goes_on_differently(
 ) -> None:
     engine = ScriptedEngine([search_turn(q) for q in "abc"] + ["<answer>done</answer>"])
     old = list(Researcher(None, engine, tools=[Notes()], run_folder=tmp_path / "old").ask("q"))
-    asked: list[ChatRequest] = []
+    asked: list[Request] = []
 
-    def write(request: ChatRequest) -> str:
+    def write(request: Request) -> str:
         asked.append(request)
         return search_turn("new") if len(asked) == 1 else "<answer>other</answer>"
 
@@ -235,7 +235,7 @@ def test_the_time_spent_before_a_kill_counts_after_it(tmp_path: Path, search_tur
 
 def test_a_call_cut_off_by_time_replays(tmp_path: Path, search_turn: Search) -> None:
     class Hanging(ScriptedEngine):
-        async def complete(self, request: ChatRequest) -> Completion:
+        async def complete(self, request: Request) -> Completion:
             if "no room left" not in request.messages[-1].content:
                 await asyncio.Event().wait()
             return await super().complete(request)

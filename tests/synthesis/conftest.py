@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hanol.engines import ChatRequest, ScriptedEngine
+from hanol.engines import Request, ScriptedEngine
 from hanol.retrieval import Index
 from hanol.synthesis import Replies
 
@@ -59,10 +59,10 @@ def wiki(wiki_folder: Path) -> Iterator[Index]:
 class Counting(ScriptedEngine):
     """Counts what it is asked."""
 
-    def __init__(self, script: Callable[[ChatRequest], str]) -> None:
+    def __init__(self, script: Callable[[Request], str]) -> None:
         self.asked: list[str] = []
 
-        def answer(request: ChatRequest) -> str:
+        def answer(request: Request) -> str:
             self.asked.append(request.messages[-1].content)
             return script(request)
 

@@ -286,14 +286,6 @@ def test_links_of_written_pages_lead_to_their_files(tmp_path: Path) -> None:
 # --- A run in a small window ---------------------------------------------------------------------
 
 
-class SmallWindow(ScriptedEngine):
-    """An engine whose model reads 600 tokens at most."""
-
-    @property
-    def context_window(self) -> int:
-        return 600
-
-
 def test_a_small_window_keeps_a_quarter_for_the_answer(index: Index) -> None:
     turns = [
         '<tool_call>{"name": "search", "arguments": {"query": ["red colour"]}}</tool_call>',
@@ -307,7 +299,12 @@ def test_a_small_window_keeps_a_quarter_for_the_answer(index: Index) -> None:
 
     def asked(words: int) -> RunEnded:
         # A token is 4 bytes: 600 of window, a quarter for what is written, a quarter of the rest.
-        researcher = Researcher(index, SmallWindow(turns), system_prompt="word " * words, **options)
+        researcher = Researcher(
+            index,
+            ScriptedEngine(turns, context_window=600),
+            system_prompt="word " * words,
+            **options,
+        )
         last = list(researcher.ask("Which colour?"))[-1]
         assert isinstance(last, RunEnded)
         return last

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from hanol.engines import ChatRequest, Completion, Message
+from hanol.engines import Completion, Message, Request, Usage
 from hanol.errors import SearchIndexError
 from hanol.research._prompts import system_prompt
 from hanol.retrieval import Index, Ledger
@@ -252,12 +252,9 @@ class Reader:
         self.context_window = window
         self.prompts: list[str] = []
 
-    async def complete(self, request: ChatRequest) -> Completion:
+    async def complete(self, request: Request) -> Completion:
         self.prompts.append(request.messages[-1].content)
-        return Completion(self.texts.pop(0), "stop", 1, 1)
-
-    async def complete_batch(self, requests: Sequence[ChatRequest]) -> list[Completion]:
-        return [await self.complete(request) for request in requests]
+        return Completion.of(self.texts.pop(0), usage=Usage(1, 1))
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         return sum(len(message.content) for message in messages)

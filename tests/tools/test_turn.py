@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hanol.tools._call import ToolCall
+from hanol.engines import ToolCall
 from hanol.tools._schemas import DEFAULT_TOOLS, SEARCH, ToolSpec
 from hanol.tools._turn import Turn, parse_turn, render_call, render_turn
 

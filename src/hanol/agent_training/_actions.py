@@ -13,13 +13,13 @@ from random import Random
 from typing import Any
 
 from hanol.agent_training._trajectories import Attempt, IsRight, chat_row
-from hanol.engines import Message
+from hanol.engines import Message, ToolCall
 from hanol.research import Segment, segments
 from hanol.retrieval import Index
 from hanol.runs import ModelAnswered, ToolReturned
 from hanol.scoring import normalise
 from hanol.synthesis import Replies, SynthQuestion
-from hanol.tools import ToolCall, Turn, escape_observation, parse_turn
+from hanol.tools import Turn, escape_observation, parse_turn
 from hanol.worlds import span_of
 
 _REASON = """\
@@ -168,7 +168,7 @@ def _turns(segment: Segment) -> list[Segment]:
     """Every turn of a conversation with what came before it."""
     dialogue = [*segment.messages, Message("assistant", segment.completion)]
     return [
-        Segment(tuple(dialogue[:place]), message.content)
+        Segment(tuple(dialogue[:place]), message.text)
         for place, message in enumerate(dialogue)
         if message.role == "assistant"
     ]
@@ -205,7 +205,7 @@ def _links(messages: Sequence[Message]) -> list[tuple[str, str]]:
         (text, address)
         for message in messages
         if message.role != "system"
-        for text, address in _LINK.findall(message.content)
+        for text, address in _LINK.findall(message.text)
     ]
 
 
@@ -215,7 +215,7 @@ def _offered(segment: Segment) -> list[str]:
     if len(segment.messages) < 2 or last.role != "user":
         return []
     links = [f"[{text}]({address})" for text, address in _links([last])]
-    return links or _ADDRESS.findall(last.content)
+    return links or _ADDRESS.findall(last.text)
 
 
 def _with_choice(text: str, listed: Sequence[str], action: str) -> str:
@@ -255,4 +255,4 @@ def _is_chain(text: str) -> bool:
 
 
 def _key(segment: Segment) -> str:
-    return json.dumps([[m.content for m in segment.messages], segment.completion])
+    return json.dumps([[m.text for m in segment.messages], segment.completion])

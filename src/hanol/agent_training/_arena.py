@@ -15,10 +15,10 @@ from hanol.agent_training._skills import measure_skills, skill_rates
 from hanol.agent_training._stages import Evaluate, Facts, Outcomes, StageRun
 from hanol.engines import CheckpointEngine, Engine, open_engine
 from hanol.errors import DataError, TrainingError
-from hanol.research import Sampling
 from hanol.retrieval import Index
 from hanol.rl import Rollout
 from hanol.runs import Budget, Mode, Task, read_tasks
+from hanol.sampling import Sampling
 from hanol.scoring import exact_match, set_match
 from hanol.tools import Tool, compact_tools
 from hanol.worlds import Encyclopedia

@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any, Self
 from hanol.agent_training._pages import indexed_pages
 from hanol.agent_training._recorder import Recorder
 from hanol.agent_training._simulate import LentTool
-from hanol.engines import Engine
+from hanol.engines import Engine, Sampling
 from hanol.errors import DataError, ResearchError, UnknownNameError
 from hanol.research import (
+    AGENT_SAMPLING,
     Researcher,
     Run,
-    Sampling,
     Settings,
     announced,
     default_tools,
@@ -90,7 +90,7 @@ class ResearchEnvironment:
         self._reward = reward
         self._timeout_s = timeout_s
         self._today = today
-        self.mode, self.sampling = mode, sampling or Sampling()
+        self.mode, self.sampling = mode, sampling or AGENT_SAMPLING
         self._budget, self._system_prompt = budget, system_prompt
         self._prepared: dict[tuple[int | None, date], tuple[Settings, str]] = {}
 

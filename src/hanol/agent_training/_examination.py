@@ -10,9 +10,10 @@ from pydantic import BaseModel, Field
 from hanol.agent_training._environment import WorldEnvironment
 from hanol.agent_training._skills import Skills, measure_skills, skill_rates
 from hanol.engines import Engine
-from hanol.research import GREEDY, Sampling
+from hanol.research import GREEDY
 from hanol.rl import Rollout
 from hanol.runs import Budget, Mode
+from hanol.sampling import Sampling
 from hanol.scoring import wilson
 from hanol.tools import compact_tools
 from hanol.worlds import Encyclopedia, GraphQuestion

@@ -24,7 +24,7 @@ from hanol.agent_training._tokenizer import (
     THINK,
     VISIT,
 )
-from hanol.engines import ChatRequest, Completion, Message
+from hanol.engines import Completion, EngineBase, Message, Request, Usage
 from hanol.errors import DataError, EngineError
 from hanol.worlds import RELATIONS, Encyclopedia, GraphQuestion, Page
 
@@ -53,7 +53,7 @@ class _Seen:
     queries: tuple[str, ...]
 
 
-class Expert:
+class Expert(EngineBase):
     """Answers questions of one world by search and visit; an `Engine`.
 
     Args:
@@ -86,21 +86,15 @@ class Expert:
                 )
         self._detours = detours
 
-    async def complete(self, request: ChatRequest) -> Completion:
+    async def complete(self, request: Request) -> Completion:
         """The expert's next turn."""
         text = self.turn(request.messages)
-        return Completion(text, "stop", self.count_tokens(request.messages), len(text.split()))
-
-    async def complete_batch(self, requests: Sequence[ChatRequest]) -> list[Completion]:
-        """The next turn of each conversation."""
-        return [await self.complete(request) for request in requests]
+        usage = Usage(self.count_tokens(request.messages), len(text.split()))
+        return Completion.of(text, usage=usage)
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Words, as there is no tokenizer."""
-        return sum(len(message.content.split()) for message in messages if message.role != "system")
-
-    async def aclose(self) -> None:
-        """Nothing to give back."""
+        return sum(len(message.text.split()) for message in messages if message.role != "system")
 
     def is_detour(self, messages: Sequence[Message]) -> bool:
         """Whether the next turn is a mistake made on purpose, which nobody should learn."""
@@ -122,9 +116,9 @@ class Expert:
         return f"{THINK}{thought}{END_THINK}{told}{action}"
 
     def _read(self, messages: Sequence[Message]) -> tuple[bool, GraphQuestion, _Seen, str]:
-        talk = [message.content for message in messages if message.role != "system"]
+        talk = [message.text for message in messages if message.role != "system"]
         in_rounds = _WAITING.search(talk[0])
-        asked = talk[0].removeprefix("# GraphQuestion\n").split("\n")[0]
+        asked = talk[0].removeprefix("# Question\n").split("\n")[0]
         if (question := self._questions.get(asked)) is None:
             raise EngineError(f"The expert does not know the question {asked[:100]!r}.")
         if in_rounds is None:

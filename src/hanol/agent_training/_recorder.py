@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hanol.engines import ChatRequest, Completion, Engine, Message
+from hanol.engines import Completion, Engine, Request, WrappedEngine
 from hanol.errors import EngineError, ResearchError
 from hanol.research import request_sha256
 from hanol.rl import SampledTurn
 from hanol.runs import ModelAnswered
 
 
-class Recorder:
+class Recorder(WrappedEngine):
     """An engine that remembers what tokens another one drew.
 
     Args:
@@ -25,7 +25,7 @@ class Recorder:
     """
 
     def __init__(self, engine: Engine, folder: Path | None) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._file = None if folder is None else _TurnFile(folder / "turns.jsonl")
         self._drawn: dict[str, SampledTurn] = {}
         self._turns: list[SampledTurn | None] = []
@@ -36,19 +36,9 @@ class Recorder:
         turns = [turn for turn in self._turns if turn is not None]
         return tuple(turns) if len(turns) == len(self._turns) else ()
 
-    @property
-    def name(self) -> str:
-        """Of the engine."""
-        return self._engine.name
-
-    @property
-    def context_window(self) -> int | None:
-        """Of the engine."""
-        return self._engine.context_window
-
-    async def complete(self, request: ChatRequest) -> Completion:
+    async def complete(self, request: Request) -> Completion:
         """The engine's answer, remembered."""
-        completion = await self._engine.complete(request)
+        completion = await self.engine.complete(request)
         turn = _turn(completion)
         if turn is not None:
             key = request_sha256(request)
@@ -57,18 +47,7 @@ class Recorder:
                 self._file.append(key, turn)
         return completion
 
-    async def complete_batch(self, requests: Sequence[ChatRequest]) -> list[Completion]:
-        """One after the other: runs ask one thing at a time."""
-        return [await self.complete(request) for request in requests]
-
-    def count_tokens(self, messages: Sequence[Message]) -> int:
-        """As the engine counts."""
-        return self._engine.count_tokens(messages)
-
-    async def aclose(self) -> None:
-        """The engine outlives its rollouts."""
-
-    def took(self, request: ChatRequest, event: ModelAnswered) -> None:
+    def took(self, request: Request, event: ModelAnswered) -> None:
         """Note that a run went on with an answer, new or from its log."""
         if event.purpose not in ("turn", "forced_answer"):
             return
@@ -85,7 +64,7 @@ def _num_common(one: Sequence[int], other: Sequence[int]) -> int:
 
 
 def _turn(completion: Completion) -> SampledTurn | None:
-    prompt_ids, token_ids = completion.prompt_ids, completion.token_ids
+    prompt_ids, token_ids = completion.prompt_ids, completion.ids
     if prompt_ids is None or token_ids is None or completion.logprobs is None:
         return None
     if len(token_ids) != len(completion.logprobs):

@@ -99,7 +99,7 @@ def chat_rows(
             dialogue[:place], tokenize=False, add_generation_prompt=True
         )
         read = tokenizer(prompt, add_special_tokens=False).input_ids
-        said = tokenizer(message.content, add_special_tokens=False).input_ids
+        said = tokenizer(message.text, add_special_tokens=False).input_ids
         written = (*said, tokenizer.eos_token_id)
         turns.append(SampledTurn(tuple(read), written, (0.0,) * len(written)))
     return rows_of(join_turns(turns))

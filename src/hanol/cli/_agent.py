@@ -14,8 +14,8 @@ from hanol.errors import ResearchError
 if TYPE_CHECKING:
     from hanol.cli._options import Mode
     from hanol.engines import Engine
-    from hanol.research import Sampling
     from hanol.retrieval import Index
+    from hanol.sampling import Sampling
     from hanol.tools import Tool
 
 

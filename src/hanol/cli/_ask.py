@@ -133,6 +133,7 @@ def _print_plan(
     prompt = [Message("system", researcher.system), Message("user", question)]
     budget: Budget = options["budget"]
     times = heavy or 1
+    most = researcher.settings.sampling.max_tokens or budget.context_tokens
     plan = {
         "model": engine.name,
         "context_window": engine.context_window,
@@ -142,7 +143,7 @@ def _print_plan(
         "documents": 0 if corpus is None else len(corpus.documents()),
         "prompt_tokens": engine.count_tokens(prompt),
         "budget": asdict(budget),
-        "cost_at_most": times * _most(budget, researcher.settings.sampling.max_tokens),
+        "cost_at_most": times * _most(budget, most),
     }
     if as_json:
         typer.echo(json.dumps(plan))

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -58,7 +58,7 @@ def run(exam: Exam) -> "tuple[Examination, float]":
 
     from hanol.agent_training import examine
     from hanol.engines import open_engine
-    from hanol.research import OWN_SAMPLING, Sampling
+    from hanol.research import GREEDY, OWN_SAMPLING
 
     hops = _numbers(exam.hops)
     # Fleets and endpoints have limits of their own; a checkpoint in this process batches.
@@ -66,7 +66,7 @@ def run(exam: Exam) -> "tuple[Examination, float]":
     engine = open_engine(exam.model, **({} if elsewhere else {"max_batch": exam.concurrency}))
     sampling = OWN_SAMPLING if exam.own_sampling else None  # or greedy
     if exam.temperature is not None:
-        sampling = Sampling(exam.temperature, top_p=1.0, presence_penalty=0.0)
+        sampling = replace(GREEDY, temperature=exam.temperature)
     columns = (
         BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn(),
     )  # fmt: skip

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -200,11 +201,18 @@ def _known_graph(subject: Subject, file: Path) -> "KnowledgeGraph | None":
 
 
 def _sampling(is_world: bool, temperature: float | None) -> dict[str, Any]:
-    from hanol.research import Sampling
+    from hanol.research import AGENT_SAMPLING
+    from hanol.sampling import Sampling
 
     if is_world:  # tiny models: no penalty on what they must copy
-        return {"sampling": Sampling(0.7 if temperature is None else temperature, 1.0, 0.0, 512)}
-    return {} if temperature is None else {"sampling": Sampling(temperature=temperature)}
+        return {
+            "sampling": Sampling(0.7 if temperature is None else temperature, 1.0, max_tokens=512)
+        }
+    return (
+        {}
+        if temperature is None
+        else {"sampling": replace(AGENT_SAMPLING, temperature=temperature)}
+    )
 
 
 def _budget(mode: str, calls: int) -> Any:

@@ -7,9 +7,28 @@ library: `CheckpointEngine`, `EndpointEngine` and `RayEngine` are imported when 
 import importlib as _importlib
 import typing as _typing
 
-from hanol.engines._engine import ChatRequest, Completion, Engine, Message, Role
+from hanol.engines._base import EngineBase, WrappedEngine, complete_all
+from hanol.engines._engine import (
+    AudioPart,
+    Capability,
+    Choice,
+    Completion,
+    Constraint,
+    Engine,
+    ImagePart,
+    Message,
+    Piece,
+    Request,
+    Role,
+    Scored,
+    TextPart,
+    ToolCall,
+    ToolSchema,
+    Usage,
+)
 from hanol.engines._open import open_engine
 from hanol.engines._scripted import Reply, ScriptedEngine
+from hanol.sampling import Sampling
 
 if _typing.TYPE_CHECKING:
     from hanol.engines._checkpoint import CheckpointEngine as CheckpointEngine
@@ -34,15 +53,30 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
-    "ChatRequest",
+    "AudioPart",
+    "Capability",
     "CheckpointEngine",
+    "Choice",
     "Completion",
+    "Constraint",
     "EndpointEngine",
     "Engine",
+    "EngineBase",
+    "ImagePart",
     "Message",
+    "Piece",
     "RayEngine",
     "Reply",
+    "Request",
     "Role",
+    "Sampling",
+    "Scored",
     "ScriptedEngine",
+    "TextPart",
+    "ToolCall",
+    "ToolSchema",
+    "Usage",
+    "WrappedEngine",
+    "complete_all",
     "open_engine",
 ]

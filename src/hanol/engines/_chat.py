@@ -124,9 +124,9 @@ class ChatTokens:
         Returns:
             Numbers of tokens.
         """
-        found = {self._after(encoded, messages[-1].content)}
+        found = {self._after(encoded, messages[-1].text)}
         if messages[0].role == "system" and len(messages) > 1:
-            found.add(self._after(encoded, messages[0].content, first=True))
+            found.add(self._after(encoded, messages[0].text, first=True))
         return tuple(sorted(found - {0}))
 
     def _after(self, encoded: Encoded, content: str, *, first: bool = False) -> int:

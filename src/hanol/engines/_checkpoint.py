@@ -8,10 +8,10 @@ from typing import Any, Self
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hanol import autodeco, models
+from hanol.engines._base import EngineBase, check_request
 from hanol.engines._chat import CHATML, ChatTokens
-from hanol.engines._engine import ChatRequest, Completion, Message
+from hanol.engines._engine import Completion, Message, Request
 from hanol.engines._job import Job
-from hanol.engines._together import EngineBase, check_request
 from hanol.engines._worker import Worker
 from hanol.errors import EngineError
 
@@ -52,8 +52,8 @@ class CheckpointEngine(EngineBase):
         max_batch: int = 16,
         cache_bytes: int = 1 << 30,
     ) -> None:
-        self._name = name
-        self._window = _window(model, tokenizer)
+        self.name = name
+        self.context_window = _window(model, tokenizer)
         self._chat = ChatTokens(tokenizer, chat_template, name)
         ends = _end_tokens(model, tokenizer)
         # A model that never learned chatml's end as one token may still write it as text.
@@ -97,14 +97,14 @@ class CheckpointEngine(EngineBase):
         tokenizer = autodeco.load_tokenizer(spec, revision=revision)
         return cls(model, tokenizer, name=name or spec, **options)
 
-    async def complete(self, request: ChatRequest) -> Completion:
+    async def complete(self, request: Request) -> Completion:
         """Complete one conversation; cancelling the task frees its place.
 
         Raises:
             EngineError: The prompt does not fit, the checkpoint has no chat template, a value is
                 out of range, or the model failed.
         """
-        check_request(request)
+        check_request(self, request)
         job = self._job(request)
         return await asyncio.wrap_future(self._worker.submit(job))
 
@@ -123,22 +123,22 @@ class CheckpointEngine(EngineBase):
         """Stop the thread and forget what was kept."""
         await asyncio.to_thread(self._worker.close)
 
-    def _job(self, request: ChatRequest) -> Job:
+    def _job(self, request: Request) -> Job:
         encoded = self._chat.encode(self._chat.render(request.messages))
-        ids, limit = encoded.ids, request.max_tokens
-        if self._window is not None:
-            if len(ids) >= self._window:
+        ids, limit = encoded.ids, request.sampling.max_tokens
+        if self.context_window is not None:
+            if len(ids) >= self.context_window:
                 raise EngineError(
-                    f"The prompt has {len(ids)} tokens, but the context window of {self._name!r} "
-                    f"is {self._window}. Shorten the conversation."
+                    f"The prompt has {len(ids)} tokens, but the context window of {self.name!r} "
+                    f"is {self.context_window}. Shorten the conversation."
                 )
-            limit = min(limit or self._window, self._window - len(ids))
+            limit = min(limit or self.context_window, self.context_window - len(ids))
         if limit is None:
             raise EngineError(
-                f"{self._name!r} does not say how long its context is: give `max_tokens`."
+                f"{self.name!r} does not say how long its context is: give `max_tokens`."
             )
         marks = self._chat.marks(request.messages, encoded) if self._worker.is_recurrent else ()
-        return Job(request, ids, limit, (*request.stop, *self._stop), marks)
+        return Job(request, ids, limit, (*request.sampling.stop, *self._stop), marks)
 
 
 def _window(model: Any, tokenizer: Any) -> int | None:

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from hanol.engines._engine import ChatRequest, Completion, Message
+from hanol.engines._base import EngineBase, check_request, cut_at_stop
+from hanol.engines._engine import Completion, Message, Request, Usage
 from hanol.engines._replies import estimate, is_passing, logprobs, message, refused_parameter
-from hanol.engines._together import EngineBase, check_request, cut_at_stop
 from hanol.errors import EngineError, require
 
 _log = logging.getLogger(__name__)
@@ -68,11 +68,11 @@ class EndpointEngine(EngineBase):
                 f"The address of {parts.hostname!r} holds a user name or password, which would end "
                 f"up in logs. Put the key into the environment variable {api_key_env}."
             )
-        self._name, self._model = spec, parts.fragment
+        self.name, self._model = spec, parts.fragment
         self._url = parts._replace(fragment="").geturl()
         self._loopback = _is_loopback(parts.hostname)
         self._key_env, self._tries, self._timeout = api_key_env, tries, timeout
-        self._max_concurrency, self._window = max_concurrency, context_window
+        self._max_concurrency, self.context_window = max_concurrency, context_window
         self._tokens = _exact_counter(tokenizer)
         self._reached = False
         self._refused: frozenset[str] = frozenset()
@@ -82,15 +82,15 @@ class EndpointEngine(EngineBase):
         self._free = asyncio.Semaphore(max_concurrency)
 
     def __repr__(self) -> str:
-        return f"EndpointEngine({self._name!r})"
+        return f"EndpointEngine({self.name!r})"
 
-    async def complete(self, request: ChatRequest) -> Completion:
+    async def complete(self, request: Request) -> Completion:
         """Complete one conversation.
 
         Raises:
             EngineError: The endpoint refused the request, or did not answer in all tries.
         """
-        check_request(request)
+        check_request(self, request)
         client = self._connect()
         async with self._free:
             return await self._with_retries(client, request)
@@ -136,7 +136,7 @@ class EndpointEngine(EngineBase):
             self._loop, self._free = loop, asyncio.Semaphore(self._max_concurrency)
         return self._client
 
-    async def _with_retries(self, client: Any, request: ChatRequest) -> Completion:
+    async def _with_retries(self, client: Any, request: Request) -> Completion:
         openai = self._openai
         for attempt in range(self._tries):
             try:
@@ -162,7 +162,7 @@ class EndpointEngine(EngineBase):
             "running at this address, and is it overloaded?"
         )
 
-    async def _send(self, client: Any, request: ChatRequest) -> Any:
+    async def _send(self, client: Any, request: Request) -> Any:
         """Ask once; without parameters that the server says it does not take."""
         refused = self._refused
         while True:
@@ -184,23 +184,23 @@ class EndpointEngine(EngineBase):
                 self._refused |= refused
             return response
 
-    def _body(self, request: ChatRequest, refused: frozenset[str]) -> dict[str, Any]:
+    def _body(self, request: Request, refused: frozenset[str]) -> dict[str, Any]:
         body: dict[str, Any] = {
             "model": self._model,
             "messages": [one.to_dict() for one in request.messages],
-            "max_tokens": request.max_tokens,
-            "temperature": request.temperature,
-            "top_p": request.top_p,
-            "presence_penalty": request.presence_penalty or None,
-            "stop": list(request.stop) or None,
-            "seed": request.seed,
-            "logprobs": request.logprobs or None,
+            "max_tokens": request.sampling.max_tokens,
+            "temperature": request.sampling.temperature,
+            "top_p": request.sampling.top_p,
+            "presence_penalty": request.sampling.presence_penalty or None,
+            "stop": list(request.sampling.stop) or None,
+            "seed": request.sampling.seed,
+            "logprobs": request.top_logprobs is not None or None,
         }
         if "max_tokens" in refused:
             body["max_completion_tokens"] = body.pop("max_tokens")
         return {k: v for k, v in body.items() if v is not None and k not in refused}
 
-    def _read(self, request: ChatRequest, response: Any) -> Completion:
+    def _read(self, request: Request, response: Any) -> Completion:
         choices = getattr(response, "choices", None)
         if choices is None:
             raise EngineError(
@@ -208,23 +208,25 @@ class EndpointEngine(EngineBase):
                 "usually ends with /v1."
             )
         if not choices:
-            return Completion("", "stop", 0, 0)
+            return Completion.of("", usage=Usage(0, 0))
         choice = choices[0]
         said = choice.message
         reasoning = getattr(said, "reasoning_content", None) or getattr(said, "reasoning", None)
-        content, was_cut = cut_at_stop(said.content or "", request.stop)
+        content, was_cut = cut_at_stop(said.content or "", request.sampling.stop)
         text = content
         if reasoning and "</think>" not in content:
             text = f"<think>\n{reasoning.strip()}\n</think>\n\n{content.lstrip()}"
         usage = response.usage
         details = getattr(usage, "prompt_tokens_details", None)
         tokens, logprobs_ = logprobs(choice, content if was_cut else None)
-        return Completion(
-            text=text,
-            finish_reason="length" if choice.finish_reason == "length" and not was_cut else "stop",
-            prompt_tokens=usage.prompt_tokens if usage else self.count_tokens(request.messages),
-            completion_tokens=usage.completion_tokens if usage else estimate(text),
-            cached_tokens=getattr(details, "cached_tokens", None) or 0,
+        return Completion.of(
+            text,
+            "length" if choice.finish_reason == "length" and not was_cut else "stop",
+            usage=Usage(
+                usage.prompt_tokens if usage else self.count_tokens(request.messages),
+                usage.completion_tokens if usage else estimate(text),
+                getattr(details, "cached_tokens", None) or 0,
+            ),
             tokens=tokens,
             logprobs=logprobs_,
         )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from hanol.engines._engine import ChatRequest, Completion
+from hanol.engines._engine import Completion, Request, Usage
 from hanol.engines._stream import TextStream
 
 _DRAWN_AT_ONCE = 64
@@ -24,7 +24,7 @@ class Job:
         marks: Prompt lengths at which another conversation may go on from this one.
     """
 
-    request: ChatRequest
+    request: Request
     ids: list[int]
     limit: int
     stop: tuple[str, ...]
@@ -61,10 +61,10 @@ class Job:
         if not self._uniform:
             if self._generator is None:
                 self._generator = torch.Generator()
-                if self.request.seed is None:
+                if self.request.sampling.seed is None:
                     self._generator.seed()
                 else:
-                    self._generator.manual_seed(self.request.seed)
+                    self._generator.manual_seed(self.request.sampling.seed)
             drawn = torch.rand(_DRAWN_AT_ONCE, generator=self._generator, dtype=torch.float64)
             self._uniform = drawn.tolist()[::-1]
         return self._uniform.pop()
@@ -75,16 +75,14 @@ class Job:
         ended = new[-1] in ends
         stream.end()
         kept = stream.kept_tokens + (ended and not stream.stopped)
-        wanted = self.request.logprobs
+        wanted = self.request.top_logprobs is not None
         tokens = stream.pieces() + (("",) if ended and not stream.stopped else ())
-        return Completion(
-            text=stream.text,
-            finish_reason="stop" if ended or stream.stopped else "length",
-            prompt_tokens=len(self.ids),
-            completion_tokens=kept,
-            cached_tokens=self.cached,
+        return Completion.of(
+            stream.text,
+            "stop" if ended or stream.stopped else "length",
+            usage=Usage(len(self.ids), kept, self.cached),
             tokens=tokens if wanted else None,
             logprobs=tuple(self.logprobs[:kept]) if wanted else None,
-            token_ids=tuple(new[:kept]),
+            ids=tuple(new[:kept]),
             prompt_ids=tuple(self.ids) if wanted else None,
         )

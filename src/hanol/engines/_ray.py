@@ -4,9 +4,9 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from hanol.engines._engine import ChatRequest, Completion, Engine, Message
+from hanol.engines._base import EngineBase
+from hanol.engines._engine import Completion, Engine, Message, Request
 from hanol.engines._open import open_engine
-from hanol.engines._together import EngineBase
 from hanol.errors import EngineError, HanolError, require
 
 _MANY = 10_000  # requests that an actor takes at once; its engine bounds what it does with them
@@ -28,7 +28,7 @@ class _Member:
     async def window(self) -> int | None:
         return self._opened().context_window
 
-    async def complete(self, request: ChatRequest) -> Completion:
+    async def complete(self, request: Request) -> Completion:
         return await self._opened().complete(request)
 
     async def count_tokens(self, messages: Sequence[Message]) -> int:
@@ -69,7 +69,7 @@ class RayEngine(EngineBase):
     ) -> None:
         if count < 1:
             raise EngineError(f"A fleet of {count} engines: give at least 1, as in ray:2:{spec}.")
-        self._name = f"ray:{count}:{spec}"
+        self.name = f"ray:{count}:{spec}"
         self._ray: Any = require("ray", extra="ray", feature="A fleet of engines")
         _connect(self._ray, int(count * num_cpus))
         member = self._ray.remote(_Member).options(
@@ -81,7 +81,7 @@ class RayEngine(EngineBase):
         )
         self._members = [member.remote(spec, options) for _ in range(count)]
         self._in_flight = [0] * count
-        self._window = self._opened(start_seconds)
+        self.context_window = self._opened(start_seconds)
 
     def _opened(self, seconds: float) -> int | None:
         exceptions = self._ray.exceptions
@@ -91,17 +91,17 @@ class RayEngine(EngineBase):
             self._kill()
             have = self._ray.cluster_resources()
             raise EngineError(
-                f"{self._name!r} was not open within {seconds:g} seconds. The cluster has "
+                f"{self.name!r} was not open within {seconds:g} seconds. The cluster has "
                 f"{have.get('CPU', 0):g} CPUs and {have.get('GPU', 0):g} GPUs: ask for fewer "
                 "engines, or for less with `num_cpus` and `num_gpus`."
             ) from None
         except exceptions.RayError as err:
             self._kill()
-            raise _cause(err, self._name) from err
+            raise _cause(err, self.name) from err
         window: int | None = windows[0]
         return window
 
-    async def complete(self, request: ChatRequest) -> Completion:
+    async def complete(self, request: Request) -> Completion:
         """Complete one conversation on the member with the fewest requests.
 
         Raises:
@@ -119,12 +119,12 @@ class RayEngine(EngineBase):
             except exceptions.RayActorError as err:
                 if death + 1 == _DEATHS:
                     raise EngineError(
-                        f"{self._name!r}: the actors died under a request {_DEATHS} times, at "
+                        f"{self.name!r}: the actors died under a request {_DEATHS} times, at "
                         f"last with: {str(err).strip().splitlines()[0]} Is the model too large "
                         "for the memory of the machines?"
                     ) from err
             except exceptions.RayError as err:
-                raise _cause(err, self._name) from err
+                raise _cause(err, self.name) from err
             except BaseException:
                 if call is not None:
                     self._ray.cancel(call)  # the engine frees its place
@@ -139,7 +139,7 @@ class RayEngine(EngineBase):
         try:
             return int(self._ray.get(counted))
         except self._ray.exceptions.RayError as err:
-            raise _cause(err, self._name) from err
+            raise _cause(err, self.name) from err
 
     async def aclose(self) -> None:
         """Stop the actors; the connection to the cluster stays."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hanol.engines._engine import ChatRequest, Completion, Message
-from hanol.engines._together import EngineBase, check_request, cut_at_stop
+from hanol.engines._base import EngineBase, check_request, cut_at_stop
+from hanol.engines._engine import Completion, Message, Request, Usage
 from hanol.errors import EngineError
 
 _BYTES_PER_TOKEN = 4
@@ -43,7 +43,7 @@ class Reply:
             ) from err
 
 
-Script = Callable[[ChatRequest], str | Completion] | Sequence[str | Reply]
+Script = Callable[[Request], str | Completion] | Sequence[str | Reply]
 
 
 class ScriptedEngine(EngineBase):
@@ -77,8 +77,8 @@ class ScriptedEngine(EngineBase):
         self._matching = [reply for reply in replies if reply.match is not None]
         self._turns = [reply for reply in replies if reply.match is None]
         self._latency = latency
-        self._window = context_window
-        self._name = name
+        self.context_window = context_window
+        self.name = name
 
     @classmethod
     def from_file(cls, path: str | Path, **options: Any) -> "ScriptedEngine":
@@ -98,49 +98,46 @@ class ScriptedEngine(EngineBase):
         ]
         return cls(replies, name=f"scripted:{path}", **options)
 
-    async def complete(self, request: ChatRequest) -> Completion:
+    async def complete(self, request: Request) -> Completion:
         """The script's answer, cut at stop strings and at `max_tokens`.
 
         Raises:
             EngineError: The script has no answer, or the prompt is longer than the window.
         """
-        check_request(request)
+        check_request(self, request)
         prompt_tokens = self.count_tokens(request.messages)
-        if self._window is not None and prompt_tokens >= self._window:
+        if self.context_window is not None and prompt_tokens >= self.context_window:
             raise EngineError(
                 f"The prompt has {prompt_tokens} tokens, but the context window of {self.name!r} "
-                f"is {self._window}. Shorten the conversation."
+                f"is {self.context_window}. Shorten the conversation."
             )
         answer, latency = self._answer(request)
         if latency:
             await asyncio.sleep(latency)
         if isinstance(answer, Completion):
             return answer
-        text, _ = cut_at_stop(answer, request.stop)
-        limit = request.max_tokens
-        if self._window is not None:
-            limit = min(limit or self._window, self._window - prompt_tokens)
+        text, _ = cut_at_stop(answer, request.sampling.stop)
+        limit = request.sampling.max_tokens
+        if self.context_window is not None:
+            limit = min(limit or self.context_window, self.context_window - prompt_tokens)
         cut = limit is not None and _tokens(text) > limit
         if cut and limit is not None:
             text = text.encode()[: limit * _BYTES_PER_TOKEN].decode(errors="ignore")
-        return Completion(
-            text=text,
-            finish_reason="length" if cut else "stop",
-            prompt_tokens=prompt_tokens,
-            completion_tokens=_tokens(text),
+        return Completion.of(
+            text, "length" if cut else "stop", usage=Usage(prompt_tokens, _tokens(text))
         )
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Tokens by the rule above."""
-        return sum(_TOKENS_PER_MESSAGE + _tokens(message.content) for message in messages)
+        return sum(_TOKENS_PER_MESSAGE + _tokens(message.text) for message in messages)
 
     async def aclose(self) -> None:
         """Nothing to give back."""
 
-    def _answer(self, request: ChatRequest) -> tuple[str | Completion, float]:
+    def _answer(self, request: Request) -> tuple[str | Completion, float]:
         if self._function is not None:
             return self._function(request), self._latency
-        last = request.messages[-1].content
+        last = request.messages[-1].text
         turn = sum(message.role == "assistant" for message in request.messages)
         for reply in self._matching:
             if re.search(reply.match or "", last):

@@ -3,7 +3,7 @@
 from functools import lru_cache
 from typing import Any
 
-from hanol.engines._together import cut_at_stop
+from hanol.engines._base import cut_at_stop
 
 _CONTEXT = 5  # tokens of the prompt that are decoded too: some tokenizers begin texts differently
 

@@ -246,7 +246,7 @@ class Worker:
             job.sequence.append(token)
             job.logprobs.append(logprob)
             if job.penalty_V is not None:
-                job.penalty_V[token] = job.request.presence_penalty
+                job.penalty_V[token] = job.request.sampling.presence_penalty
             if token not in self._ends:
                 job.stream.push(token)
             if token in self._ends or job.stream.stopped or job.new_tokens >= job.limit:
@@ -272,17 +272,17 @@ class Worker:
             temperatures = outputs.temperature[rows, -1].tolist()
             top_ps = outputs.top_p[rows, -1].tolist()
         for i, job in enumerate(jobs):
-            request = job.request
-            if request.temperature is not None:
-                temperatures[i] = request.temperature
-            if request.top_p is not None:
-                top_ps[i] = request.top_p
+            sampling = job.request.sampling
+            if sampling.temperature is not None:
+                temperatures[i] = sampling.temperature
+            if sampling.top_p is not None:
+                top_ps[i] = sampling.top_p
             elif self._truncation == "none":
                 top_ps[i] = 1.0
-            elif self._truncation == "soft" and request.temperature is None:
+            elif self._truncation == "soft" and sampling.temperature is None:
                 logits_BV[i] = outputs.logits[rows[i], -1]
                 temperatures[i] = top_ps[i] = 1.0
-            if request.presence_penalty:
+            if sampling.presence_penalty:
                 if job.penalty_V is None:
                     job.penalty_V = torch.zeros_like(logits_BV[i])
                 logits_BV[i] -= job.penalty_V

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
-from hanol.engines import ChatRequest, Engine, Message
+from hanol.engines import Engine, Message, Request, Sampling
 from hanol.errors import ConfigError, EngineError
 
 Form = Literal["json", "word", "letter"]
@@ -151,7 +151,9 @@ class Judge:
             try:
                 done = await self._engine.complete(
                     # Greedy first; asked again, a greedy judge would say the same.
-                    ChatRequest(messages, temperature=0.0 if attempt == 1 else 0.7, seed=attempt)
+                    Request(
+                        messages, Sampling(temperature=0.0 if attempt == 1 else 0.7, seed=attempt)
+                    )
                 )
             except EngineError as err:
                 raw = str(err)

@@ -36,10 +36,11 @@ from hanol.research._researcher import (
     start_fields,
 )
 from hanol.research._rollouts import aheavy_research, heavy_research, synthesize
-from hanol.research._run import GREEDY, OWN_SAMPLING, Run, Sampling, Settings
+from hanol.research._run import AGENT_SAMPLING, GREEDY, OWN_SAMPLING, Run, Settings
 from hanol.research._view import RunView, Step, call_title
 
 __all__ = [
+    "AGENT_SAMPLING",
     "FORCED_ANSWER",
     "GREEDY",
     "OWN_SAMPLING",
@@ -47,7 +48,6 @@ __all__ = [
     "Researcher",
     "Run",
     "RunView",
-    "Sampling",
     "Segment",
     "Sentence",
     "Settings",

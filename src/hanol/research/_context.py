@@ -76,7 +76,7 @@ class Transcript:
             is_refusal: It only says that the model's turn could not be used.
         """
         if self.messages and self.messages[-1].role == role:
-            content = f"{self.messages[-1].content}\n\n{content}"
+            content = f"{self.messages[-1].text}\n\n{content}"
             self.replace_last(content)
             return
         self.add_apart(role, content)
@@ -151,12 +151,12 @@ class _Fitting:
             if self.tokens > room:
                 left = max(room - self.tokens + self.weights[index], 0)
                 shorten = _cut_beginning if self.messages[index].role == "assistant" else cut
-                self._replace(index, shorten(self.messages[index].content, left, self.count))
+                self._replace(index, shorten(self.messages[index].text, left, self.count))
 
     def close(self, closing: str) -> None:
         """Let the conversation end with what the user says now."""
         if self.messages[-1].role == "user":
-            closing = f"{self.messages.pop().content}\n\n{closing}"
+            closing = f"{self.messages.pop().text}\n\n{closing}"
             self.tokens -= self.weights.pop()
         self.messages.append(Message("user", closing))
         self.weights.append(self.count(closing))
@@ -178,10 +178,10 @@ def merged(messages: Iterable[Message]) -> list[Message]:
     """The messages with neighbours of the same role joined, as most chat templates demand."""
     joined: list[Message] = []
     for message in messages:
-        if not message.content and joined:
+        if not message.text and joined:
             continue
         if joined and joined[-1].role == message.role:
-            content = f"{joined[-1].content}\n\n{message.content}"
+            content = f"{joined[-1].text}\n\n{message.text}"
             joined[-1] = Message(message.role, content)
         else:
             joined.append(message)

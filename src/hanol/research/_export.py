@@ -66,7 +66,7 @@ def events_of(run: OfficialRun) -> list[Event]:
     What the line does not say is empty: times, tokens, sources. A replay needs what is missing.
     The official script runs the first call of a turn only.
     """
-    system = next((m.content for m in run.messages if m.role == "system"), "")
+    system = next((m.text for m in run.messages if m.role == "system"), "")
     dialogue = [message for message in run.messages if message.role != "system"][1:]
     run_id = hashlib.sha256(run.to_line().encode("utf-8", "replace")).hexdigest()[:16]
     fields: list[tuple[type[Event], dict[str, Any]]] = [
@@ -90,9 +90,9 @@ def events_of(run: OfficialRun) -> list[Event]:
     for place, message in enumerate(dialogue):
         if message.role == "assistant":
             step += 1
-            fields.append((ModelAnswered, _answered(step, message.content)))
+            fields.append((ModelAnswered, _answered(step, message.text)))
         elif place:
-            fields.append(_reaction(step, dialogue[place - 1], message.content))
+            fields.append(_reaction(step, dialogue[place - 1], message.text))
     fields.append((RunEnded, _ended(run, step, [kind for kind, _ in fields])))
     return [kind(number=i, time=0.0, **values) for i, (kind, values) in enumerate(fields)]
 
@@ -112,7 +112,7 @@ def _answered(step: int, text: str) -> dict[str, Any]:
 
 def _reaction(step: int, turn: Message, text: str) -> tuple[type[Event], dict[str, Any]]:
     """What followed a turn: the result of its first call, or a refusal."""
-    parsed = parse_turn(turn.content)
+    parsed = parse_turn(turn.text)
     if not parsed.calls:
         return TurnRejected, {"step": step, "error": parsed.error or "no_action", "text": text}
     inner = text.strip().removeprefix("<tool_response>").removesuffix("</tool_response>")

@@ -14,9 +14,10 @@ from typing import Any
 
 from hanol.engines import Message
 from hanol.research._context import cut
-from hanol.research._run import BudgetSpent, Run, Sampling, forced_answer
+from hanol.research._run import BudgetSpent, Run, forced_answer
 from hanol.retrieval import Source
 from hanol.runs import Budget, Event, ReportUpdated, RunEnded, Spent, ToolReturned
+from hanol.sampling import Sampling
 from hanol.tools import Observation
 
 ROLLOUT = "rollout"
@@ -132,7 +133,7 @@ async def _report(run: Run, index: int, rollout: Rollout) -> str:
     if rollout.report:
         return rollout.report
     limit = run.prompt_limit - run.journal.count(_CONDENSE) - run.journal.count(run.question)
-    conversation = "\n\n".join(f"{m.role}:\n{m.content}" for m in rollout.conversation[2:])
+    conversation = "\n\n".join(f"{m.role}:\n{m.text}" for m in rollout.conversation[2:])
     prompt = _CONDENSE.format(
         question=run.question, conversation=cut(conversation, limit, run.journal.count)
     )

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any, Self, cast
 
-from hanol.engines import ChatRequest, Completion, Engine, Message
+from hanol.engines import Completion, Engine, Message, Request, Usage, WrappedEngine
 from hanol.errors import EngineError, ResearchError
 from hanol.research._uncertainty import call_uncertainty
 from hanol.runs import (
@@ -45,16 +45,23 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def request_sha256(request: ChatRequest) -> str:
+def request_sha256(request: Request) -> str:
     """Hash of everything that a request says, as the log keeps it."""
     digest = hashlib.sha256()
     for message in request.messages:
-        content = message.content.encode()
+        content = message.text.encode()
         digest.update(f"{message.role} {len(content)}\n".encode())
         digest.update(content)
+    sampling = request.sampling
     options = {
-        name: getattr(request, name)
+        name: getattr(sampling, name)
         for name in ("max_tokens", "temperature", "top_p", "presence_penalty", "stop", "seed")
+    }
+    others = {"top_k": None, "frequency_penalty": 0.0, "repetition_penalty": 1.0}
+    options |= {
+        name: getattr(sampling, name)
+        for name, default in others.items()
+        if getattr(sampling, name) != default
     }
     digest.update(json.dumps(options).encode())
     return digest.hexdigest()
@@ -96,7 +103,7 @@ class Journal:
         self._counts = {key: n for event in recorded for key, n in event.token_counts.items()}
         self._new_counts: dict[str, int] = {}
         self._syncing: list[asyncio.Future[None]] = []
-        self.on_request: Callable[[ChatRequest, ModelAnswered], None] = lambda *_: None
+        self.on_request: Callable[[Request, ModelAnswered], None] = lambda *_: None
 
     def recorded_results(self, name: str) -> list[ToolReturned]:
         """Results of a tool that are still to be served."""
@@ -113,7 +120,7 @@ class Journal:
         return self._serve()
 
     async def model(
-        self, request: ChatRequest, *, step: int, purpose: Purpose, seconds: float = math.inf
+        self, request: Request, *, step: int, purpose: Purpose, seconds: float = math.inf
     ) -> ModelAnswered:
         """The answer to a request: from the log, or from the engine.
 
@@ -189,7 +196,7 @@ class Journal:
         """The engine as tools may use it: its answers are part of the log."""
         return _Extractor(self, step)
 
-    def knows(self, request: ChatRequest) -> bool:
+    def knows(self, request: Request) -> bool:
         """Whether the log has the answer to a question of a tool."""
         sha256 = request_sha256(request)
         return any(getattr(event, "request_sha256", "") == sha256 for event in self._recorded)
@@ -243,15 +250,16 @@ class Journal:
         return cast(ModelAnswered, self._serve())
 
     def _answer_fields(self, completion: Completion, seconds: float) -> dict[str, Any]:
+        usage = completion.usage
         return {
             # Cut on our side too: not every server honours stop texts.
             "text": printable(completion.text.partition("<tool_response>")[0]),
             "finish_reason": completion.finish_reason,
-            "prompt_tokens": completion.prompt_tokens,
-            "completion_tokens": completion.completion_tokens,
-            "cached_tokens": completion.cached_tokens,
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.generated_tokens,
+            "cached_tokens": usage.cached_tokens,
             "seconds": seconds,
-            "money": self.spent.budget.cost(completion.prompt_tokens, completion.completion_tokens),
+            "money": self.spent.budget.cost(usage.prompt_tokens, usage.generated_tokens),
             "uncertainty": call_uncertainty(completion),
         }
 
@@ -295,44 +303,23 @@ class Journal:
         )
 
 
-class _Extractor:
+class _Extractor(WrappedEngine):
     """The engine, lent to a tool."""
 
     def __init__(self, journal: Journal, step: int) -> None:
+        super().__init__(journal.engine)
         self._journal = journal
         self._step = step
 
-    @property
-    def name(self) -> str:
-        return self._journal.engine.name
-
-    @property
-    def context_window(self) -> int | None:
-        return self._journal.engine.context_window
-
-    async def complete(self, request: ChatRequest) -> Completion:
+    async def complete(self, request: Request) -> Completion:
         journal = self._journal
         if not journal.knows(request):
             room = journal.spent.room(journal.engine.count_tokens(request.messages))
-            if room < (request.max_tokens or 1):
+            if room < (request.sampling.max_tokens or 1):
                 raise EngineError("The budget of the run leaves nothing for reading this page.")
         event = await self._journal.model(request, step=self._step, purpose="extract")
-        return Completion(
-            text=event.text,
-            finish_reason=event.finish_reason,
-            prompt_tokens=event.prompt_tokens,
-            completion_tokens=event.completion_tokens,
-            cached_tokens=event.cached_tokens,
-        )
-
-    async def complete_batch(self, requests: Sequence[ChatRequest]) -> list[Completion]:
-        return list(await asyncio.gather(*map(self.complete, requests)))
-
-    def count_tokens(self, messages: Sequence[Message]) -> int:
-        return self._journal.engine.count_tokens(messages)
-
-    async def aclose(self) -> None:
-        """The run's engine outlives the tool."""
+        usage = Usage(event.prompt_tokens, event.completion_tokens, event.cached_tokens)
+        return Completion.of(event.text, event.finish_reason, usage)
 
 
 @cache

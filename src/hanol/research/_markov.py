@@ -6,12 +6,12 @@ the last action with its result. Thoughts are not carried over, so prompts do no
 
 from dataclasses import dataclass
 
-from hanol.engines import Message
+from hanol.engines import Message, ToolCall
 from hanol.research._context import cut, cut_sentences
 from hanol.research._prompts import FORCED_ANSWER
 from hanol.research._run import BudgetSpent, Run
 from hanol.runs import ReportUpdated, TurnRejected
-from hanol.tools import ToolCall, Turn, render_call
+from hanol.tools import Turn, render_call
 
 _PROMPT = """\
 # Question

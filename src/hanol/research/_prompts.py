@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from datetime import date
 from typing import Literal
 
-from hanol.tools import ToolSchema, Turn
+from hanol.engines import ToolSchema
+from hanol.tools import Turn
 
 _ROLE = """\
 You are a deep research assistant. Investigate the question thoroughly, across several sources and \

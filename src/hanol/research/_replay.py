@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hanol.engines import ChatRequest, Completion, Engine, Message
+from hanol.engines import Completion, Engine, EngineBase, Message, Request
 from hanol.errors import ResearchError
 from hanol.research._context import merged
 from hanol.research._heavy import synthesize_run
@@ -227,7 +227,7 @@ class _Replay:
         self._recorded = recorded
         self.started = recorded[0]
         self.run: Run | None = None
-        self.turns: list[tuple[ChatRequest, ModelAnswered]] = []
+        self.turns: list[tuple[Request, ModelAnswered]] = []
 
     async def events(self) -> AsyncIterator[Event]:
         """The recorded events, each one compared with what the agent does."""
@@ -246,7 +246,7 @@ class _Replay:
         ):
             yield event
 
-    def _note(self, request: ChatRequest, answer: ModelAnswered) -> None:
+    def _note(self, request: Request, answer: ModelAnswered) -> None:
         if answer.purpose in ("turn", "forced_answer"):
             self.turns.append((request, answer))
 
@@ -266,24 +266,17 @@ class _NoTool:
         raise AssertionError("a replay runs no tool")
 
 
-@dataclass(frozen=True)
-class _NoEngine:
+class _NoEngine(EngineBase):
     """A model's name and window; its answers are in the log."""
 
-    name: str
-    context_window: int | None
+    def __init__(self, name: str, context_window: int | None) -> None:
+        self.name, self.context_window = name, context_window
 
-    async def complete(self, request: ChatRequest) -> Completion:
-        raise AssertionError("a replay asks no model")
-
-    async def complete_batch(self, requests: Sequence[ChatRequest]) -> list[Completion]:
+    async def complete(self, request: Request) -> Completion:
         raise AssertionError("a replay asks no model")
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         raise AssertionError("a replay counts no tokens")
-
-    async def aclose(self) -> None:
-        """Nothing to close."""
 
 
 def _step(event: Event) -> int:

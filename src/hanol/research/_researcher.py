@@ -13,16 +13,17 @@ from functools import cache
 from importlib.metadata import version
 from typing import Any
 
-from hanol.engines import ChatRequest, Engine
+from hanol.engines import Engine, Request
 from hanol.errors import ResearchError, require
 from hanol.research._journal import Journal
 from hanol.research._markov import markov
 from hanol.research._prompts import system_prompt as default_prompt
 from hanol.research._react import react
 from hanol.research._resum import resum
-from hanol.research._run import Run, Sampling, Settings
+from hanol.research._run import AGENT_SAMPLING, Run, Settings
 from hanol.retrieval import Index, Ledger
 from hanol.runs import Budget, Event, Mode, ModelAnswered, RunFolder, RunStarted, stream
+from hanol.sampling import Sampling
 from hanol.tools import Tool, ToolContext
 
 LOOPS = {"react": react, "markov": markov, "resum": resum}
@@ -94,7 +95,7 @@ class Researcher:
         self.settings = Settings(
             mode=mode,
             budget=budget or (_RESUM_BUDGET if mode == "resum" else Budget()),
-            sampling=sampling or Sampling(),
+            sampling=sampling or AGENT_SAMPLING,
             seed=seed,
             today=today.isoformat(),
             strict_official=strict_official,
@@ -210,7 +211,7 @@ async def run_events(
     folder: RunFolder | None = None,
     recorded: Sequence[Event] = (),
     live: bool = True,
-    on_request: Callable[[ChatRequest, ModelAnswered], None] | None = None,
+    on_request: Callable[[Request, ModelAnswered], None] | None = None,
     on_run: Callable[[Run], None] | None = None,
     loop: Callable[[Run], Awaitable[None]] | None = None,
 ) -> AsyncIterator[Event]:

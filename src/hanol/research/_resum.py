@@ -5,8 +5,9 @@ import re
 from hanol.engines import Message
 from hanol.research._context import Transcript
 from hanol.research._react import opening, react
-from hanol.research._run import Run, Sampling
+from hanol.research._run import Run
 from hanol.runs import ContextRestarted
+from hanol.sampling import Sampling
 
 RESTART_SHARE = 0.9
 SUMMARY_TOKENS = 4096
@@ -76,7 +77,7 @@ class _Summariser:
         limit = run.prompt_limit - fixed - run.journal.count(self._summary)
         # The system prompt is counted but not shown: that much stays free.
         messages, _ = transcript.fitted(limit)
-        conversation = "\n\n".join(f"{m.role}:\n{m.content}" for m in messages[2:])
+        conversation = "\n\n".join(f"{m.role}:\n{m.text}" for m in messages[2:])
         content = _ORDER.format(
             question=run.question, earlier=self._summary or "(none)", conversation=conversation
         )

@@ -5,10 +5,10 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast
 
-from hanol.engines import ChatRequest, Message
+from hanol.engines import Message, Request, Sampling, ToolCall
 from hanol.errors import EngineError, HanolError, ResearchError
 from hanol.research._context import cut
 from hanol.research._journal import Journal, TimeIsUp, printable
@@ -29,7 +29,6 @@ from hanol.runs import (
 from hanol.tools import (
     Observation,
     Tool,
-    ToolCall,
     ToolContext,
     Turn,
     escape_observation,
@@ -42,27 +41,13 @@ STOP = ("\n<tool_response>", "<tool_response>")
 MAX_REFUSALS = 3  # in a row; then the answer is asked for
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How turns are sampled; the defaults are those of Tongyi DeepResearch (arXiv 2510.24701).
-
-    Args:
-        temperature: None leaves it to the engine.
-        top_p: Mass of the nucleus; None leaves it to the engine.
-        presence_penalty: The paper calls it a repetition penalty; its code sends this.
-        max_tokens: Of one turn; less where the window or the budget leaves less.
-    """
-
-    temperature: float | None = 0.85
-    top_p: float | None = 0.95
-    presence_penalty: float = 1.1
-    max_tokens: int = 10_000
-
-
+# How Tongyi DeepResearch samples turns (arXiv 2510.24701). The paper calls the penalty one on
+# repetition; its code sends it as `presence_penalty`.
+AGENT_SAMPLING = Sampling(temperature=0.85, top_p=0.95, presence_penalty=1.1, max_tokens=10_000)
 # The likeliest token each time; a penalty would keep a model from copying what it has read.
-GREEDY = Sampling(temperature=0.0, top_p=1.0, presence_penalty=0.0)
+GREEDY = Sampling(temperature=0.0, top_p=1.0, max_tokens=10_000)
 # What the model or its server chooses: a checkpoint's AutoDeco heads do so for each token.
-OWN_SAMPLING = Sampling(temperature=None, top_p=None, presence_penalty=0.0)
+OWN_SAMPLING = Sampling(max_tokens=10_000)
 
 
 @dataclass(frozen=True)
@@ -88,7 +73,7 @@ class Settings:
 
     mode: Mode = "react"
     budget: Budget = field(default_factory=Budget)
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: Sampling = AGENT_SAMPLING
     seed: int = 0
     today: str = ""
     strict_official: bool = False
@@ -185,7 +170,8 @@ class Run:
         limit = self.settings.budget.context_tokens
         window = self.settings.context_window
         if window is not None:
-            limit = min(limit, window - min(self.settings.sampling.max_tokens, window // 4))
+            answer = self.settings.sampling.max_tokens or window
+            limit = min(limit, window - min(answer, window // 4))
         return limit
 
     @property
@@ -235,15 +221,15 @@ class Run:
             room = min(room, window - prompt_tokens)
         if room < 1:
             raise BudgetSpent("max_tokens")
-        request = ChatRequest(
-            messages=tuple(messages),
-            max_tokens=int(min(sampling.max_tokens, room)),
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            presence_penalty=sampling.presence_penalty,
-            stop=STOP if purpose in ("turn", "forced_answer") else (),
-            seed=self.settings.seed + (self.spent.model_calls if place is None else place),
-            logprobs=self.settings.logprobs,
+        request = Request(
+            tuple(messages),
+            replace(
+                sampling,
+                max_tokens=int(min(sampling.max_tokens or room, room)),
+                stop=STOP if purpose in ("turn", "forced_answer") else (),
+                seed=self.settings.seed + (self.spent.model_calls if place is None else place),
+            ),
+            top_logprobs=0 if self.settings.logprobs else None,
         )
         try:
             seconds = self.spent.seconds_left(forced=forced)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from hanol.engines import ChatRequest, Engine, Message
+from hanol.engines import Engine, Message, Request, Sampling
 
 
 class Replies:
@@ -55,8 +55,9 @@ class Replies:
 
         async def work() -> None:
             for prompt in waiting:
-                request = ChatRequest(
-                    (Message("user", prompt),), max_tokens, temperature=temperature, seed=seed
+                request = Request(
+                    (Message("user", prompt),),
+                    Sampling(max_tokens=max_tokens, temperature=temperature, seed=seed),
                 )
                 texts[prompt] = await self._complete(request)
                 on_reply()
@@ -71,7 +72,7 @@ class Replies:
             return [texts[prompt] for prompt in prompts]
         return [texts[prompt].rpartition("</think>")[2].strip() for prompt in prompts]
 
-    async def _complete(self, request: ChatRequest) -> str:
+    async def _complete(self, request: Request) -> str:
         text = json.dumps([self.engine.name, asdict(request)], sort_keys=True)
         key = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
         if key not in self._known:

@@ -66,7 +66,7 @@ def read_trajectories(path: str | Path) -> list[Sample]:
         messages = messages_of(row, key, place)
         question = row.get("question") or row.get("task")
         if question is None:
-            question = next((m.content for m in messages if m.role == "user"), None)
+            question = next((m.text for m in messages if m.role == "user"), None)
         if not isinstance(question, str):
             raise DataError(f"{place}: there is no question and no message of the user.")
         answer = row.get("answer")

@@ -5,12 +5,11 @@ documents and the web (`tools/web/`), a sandboxed Python interpreter (`tools/san
 same tools over the Model Context Protocol.
 """
 
-from hanol.tools._call import ToolCall
 from hanol.tools._compact import CompactSearch, CompactVisit, compact_tools
 from hanol.tools._escape import escape_observation, fence_observation
 from hanol.tools._extract import join_pages
 from hanol.tools._mcp import mcp_server, serve_mcp
-from hanol.tools._schemas import DEFAULT_TOOLS, SEARCH, VISIT, ToolSchema, ToolSpec
+from hanol.tools._schemas import DEFAULT_TOOLS, SEARCH, VISIT, ToolSpec
 from hanol.tools._tool import Observation, Tool, ToolContext
 from hanol.tools._toolbox import local_tools, web_tools
 from hanol.tools._turn import Turn, parse_turn, render_call, render_turn
@@ -34,9 +33,7 @@ __all__ = [
     "Searxng",
     "Serper",
     "Tool",
-    "ToolCall",
     "ToolContext",
-    "ToolSchema",
     "ToolSpec",
     "Turn",
     "WebPolicy",

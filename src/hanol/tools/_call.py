@@ -4,11 +4,11 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from hanol.engines import ToolCall, ToolSchema
 from hanol.errors import require
-from hanol.tools._schemas import PYTHON_INTERPRETER, ToolSchema
+from hanol.tools._schemas import PYTHON_INTERPRETER
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 CODE, END_CODE = "<code>", "</code>"
@@ -24,14 +24,6 @@ _END_FENCE = re.compile(r"\s*(?:```\s*)?")
 # Where a block with code is followed by another block, its code must end before that.
 _NEXT_BLOCK = re.compile(r"</code>\s*(?:</tool_call>[^<]*)?(<tool_call>)\s*(?:```[\w-]*\s*)?\{")
 _CODE_FENCE = re.compile(r"```[\w-]*[ \t]*\n(.*?)\n?```\s*", re.DOTALL)
-
-
-@dataclass(frozen=True)
-class ToolCall:
-    """One call of a tool; the code of PythonInterpreter is `arguments["code"]`."""
-
-    name: str
-    arguments: dict[str, Any]
 
 
 class CallError(Exception):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from hanol.engines import ChatRequest, Engine, Message
+from hanol.engines import Engine, Message, Request, Sampling
 from hanol.retrieval import Passage
 from hanol.tools._escape import escape_observation
 from hanol.tools._show import tokens_of
@@ -94,7 +94,7 @@ async def extract(engine: Engine, passages: Sequence[Passage], goal: str) -> Ext
     whole = escape_observation("\n\n".join(page.text.strip() for page in pages))
     for text in _shorter(whole, _room(engine, goal)):
         content = _PROMPT.format(goal=escape_observation(goal), page=text)
-        request = ChatRequest((Message("user", content),), max_tokens=_ANSWER_TOKENS)
+        request = Request((Message("user", content),), Sampling(max_tokens=_ANSWER_TOKENS))
         found = _read((await engine.complete(request)).text)
         if found is not None:
             evidence = tuple(_verified(found["evidence"], pages))

@@ -6,26 +6,7 @@ drive our tools unchanged.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-
-class ToolSchema(Protocol):
-    """What the parser and the prompt need to know of a tool; every `Tool` has it."""
-
-    @property
-    def name(self) -> str:
-        """As the model writes it, matched exactly."""
-        ...
-
-    @property
-    def description(self) -> str:
-        """One paragraph for the system prompt."""
-        ...
-
-    @property
-    def parameters(self) -> Mapping[str, Any]:
-        """JSON schema of the arguments."""
-        ...
+from typing import Any
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from hanol.engines import ToolCall, ToolSchema
 from hanol.tools._call import (
     CLOSE,
     CODE,
@@ -31,11 +32,10 @@ from hanol.tools._call import (
     CallError,
     CallErrorKind,
     CallReader,
-    ToolCall,
     read_code,
 )
 from hanol.tools._escape import escape_observation
-from hanol.tools._schemas import DEFAULT_TOOLS, PYTHON_INTERPRETER, ToolSchema
+from hanol.tools._schemas import DEFAULT_TOOLS, PYTHON_INTERPRETER
 
 ErrorKind = CallErrorKind | Literal["empty_output", "no_action", "empty_answer"]
 
