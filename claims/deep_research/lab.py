@@ -28,7 +28,7 @@ from hanol.agent_training import WorldEnvironment
 from hanol.attention import ConvAttentionConfig
 from hanol.claims import clone_commit
 from hanol.engines import CheckpointEngine, Engine
-from hanol.errors import ResearchError
+from hanol.errors import RunError
 from hanol.research import GREEDY
 from hanol.retrieval import Index
 from hanol.runs import Budget, ModelAnswered, RunEnded, TurnRejected
@@ -287,7 +287,7 @@ async def _asked(
     finally:
         await engine.aclose()
     if problems := [rollout.problem for rollout in made if rollout.reward is None]:
-        raise ResearchError(
+        raise RunError(
             f"{len(problems)} of {len(made)} rollouts broke, so nothing can be concluded. The "
             f"first: {problems[0]} Remove the cause and run the claim again: it goes on."
         )

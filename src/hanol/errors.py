@@ -15,7 +15,8 @@ HanolError
 ├── SearchIndexError      an index that cannot be used: empty, other embedder (ValueError)
 ├── AddressError          an address or path that must not be opened (ValueError)
 ├── SandboxError          code that cannot be run safely here (RuntimeError)
-├── ResearchError         a research run that cannot be started or resumed (ValueError)
+├── ToolError             a tool that cannot be used: no search provider, key refused (RuntimeError)
+├── RunError              a run that cannot be started, resumed or replayed (ValueError)
 └── MissingExtraError     an optional dependency is not installed (ImportError)
 
 The command line prints any of these as one line and exits with 1; everything else is a bug and
@@ -100,8 +101,12 @@ class SandboxError(HanolError, RuntimeError):
     """Code that cannot be run in isolation on this machine."""
 
 
-class ResearchError(HanolError, ValueError):
-    """A research run that cannot be started, resumed or replayed."""
+class ToolError(HanolError, RuntimeError):
+    """A tool that cannot be used: no search provider, a key that is refused, no consent."""
+
+
+class RunError(HanolError, ValueError):
+    """A run that cannot be started, resumed or replayed: other settings, a damaged log."""
 
 
 class MissingExtraError(HanolError, ImportError):

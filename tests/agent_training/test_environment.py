@@ -25,7 +25,7 @@ from hanol.agent_training._environment import ResearchEnvironment, WorldEnvironm
 from hanol.agent_training._expert import Expert
 from hanol.agent_training._simulate import UnreliableTool
 from hanol.engines import CheckpointEngine, Completion, Engine, Request, ScriptedEngine, Usage
-from hanol.errors import DataError, EngineError, ResearchError, SearchIndexError, UnknownNameError
+from hanol.errors import DataError, EngineError, RunError, SearchIndexError, UnknownNameError
 from hanol.retrieval import Index
 from hanol.rl._rollout import Rollout
 from hanol.runs import Budget, Mode, RunEnded, RunFolder, Task, ToolReturned
@@ -660,9 +660,9 @@ def test_a_finished_rollout_is_read_back_without_any_call(tmp_path: Path) -> Non
 
 
 def test_what_the_caller_got_wrong_is_told_at_once() -> None:
-    with pytest.raises(ResearchError, match="'reakt'"):
+    with pytest.raises(RunError, match="'reakt'"):
         run(environment(mode="reakt"), ScriptedEngine([ANSWER]))
-    with pytest.raises(ResearchError, match="Two tools are named 'search'"):
+    with pytest.raises(RunError, match="Two tools are named 'search'"):
         run(environment(tools=[Notes(), Notes()]), ScriptedEngine([ANSWER]))
 
 
@@ -718,10 +718,10 @@ def test_the_folder_of_another_run_is_refused(
 ) -> None:
     engine = with_bytes(searches_then_answers(1))
     run(environment(), engine, run_folder=tmp_path)
-    with pytest.raises(ResearchError, match=message):
+    with pytest.raises(RunError, match=message):
         run(environment(), engine, run_folder=tmp_path, **options)
     (tmp_path / "turns.jsonl").write_text('{"request": 1}\n')
-    with pytest.raises(ResearchError, match=r"turns\.jsonl.*line 1 is damaged"):
+    with pytest.raises(RunError, match=r"turns\.jsonl.*line 1 is damaged"):
         run(environment(), engine, run_folder=tmp_path)
 
 

@@ -25,7 +25,7 @@ from claims.figures import Figures
 from hanol import models
 from hanol.claims import find_claim, find_claims, run_claim
 from hanol.engines import Message, Reply, Request, ScriptedEngine
-from hanol.errors import ResearchError
+from hanol.errors import RunError
 from hanol.research import aheavy_research
 from hanol.worlds import Encyclopedia
 
@@ -128,7 +128,7 @@ def test_rollouts_that_break_conclude_nothing(tmp_path, monkeypatch) -> None:
     world = Encyclopedia(3, 60, split="test")
     monkeypatch.setattr(lab, "engine_of", lambda model: ScriptedEngine([]))
     file = tmp_path / "answers.jsonl"
-    with pytest.raises(ResearchError, match="1 of 1 rollouts broke"):
+    with pytest.raises(RunError, match="1 of 1 rollouts broke"):
         lab.attempted("none", world, {"1": world.questions(1, hops=1)}, file)
     assert not file.exists()
 

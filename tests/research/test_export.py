@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hanol.engines import Message, ScriptedEngine
-from hanol.errors import ResearchError
+from hanol.errors import RunError
 from hanol.research import (
     OfficialRun,
     Researcher,
@@ -96,9 +96,9 @@ def test_every_way_to_end_has_an_official_name() -> None:
 
 
 def test_a_run_that_has_not_ended_is_not_exported() -> None:
-    with pytest.raises(ResearchError, match="has not ended"):
+    with pytest.raises(RunError, match="has not ended"):
         official_run(run([CALL, "<answer>Red.</answer>"])[:-1])
-    with pytest.raises(ResearchError, match="has not ended"):
+    with pytest.raises(RunError, match="has not ended"):
         official_run([])
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hanol.engines import Completion, Request, ScriptedEngine, Usage
-from hanol.errors import EngineError, ResearchError
+from hanol.errors import EngineError, RunError
 from hanol.research import Researcher, heavy_research, replay, resume, synthesize
 from hanol.research._rollouts import uncertain_steps
 from hanol.research._uncertainty import call_uncertainty
@@ -134,9 +134,9 @@ def test_a_synthesis_that_does_not_choose_takes_what_most_found() -> None:
 
 def test_no_rollouts_or_an_unknown_sampling_are_refused() -> None:
     for n in (0, -1):
-        with pytest.raises(ResearchError, match=rf"`n` is {n}"):
+        with pytest.raises(RunError, match=rf"`n` is {n}"):
             heavy(Model(), n=n)
-    with pytest.raises(ResearchError, match="`sampling` is 'best'"):
+    with pytest.raises(RunError, match="`sampling` is 'best'"):
         heavy(Model(), sampling="best")
 
 
@@ -264,13 +264,13 @@ def test_a_synthesis_wants_ended_runs_of_one_question(
     engine = ScriptedEngine([search_turn("capital"), "<answer>a</answer>"])
     for question in ("One?", "Two?"):
         list(Researcher(cities, engine, run_folder=tmp_path / question).ask(question))
-    with pytest.raises(ResearchError, match="2 runs of 2 questions"):
+    with pytest.raises(RunError, match="2 runs of 2 questions"):
         list(synthesize([tmp_path / "One?", tmp_path / "Two?"], Model().engine))
-    with pytest.raises(ResearchError, match="`runs` is empty"):
+    with pytest.raises(RunError, match="`runs` is empty"):
         list(synthesize([], Model().engine))
     log = RunFolder(tmp_path / "One?").log
     log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:-1]))
-    with pytest.raises(ResearchError, match="a replay makes no calls"):
+    with pytest.raises(RunError, match="a replay makes no calls"):
         list(synthesize([tmp_path / "One?"], Model().engine))
 
 

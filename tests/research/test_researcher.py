@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hanol.engines import Completion, Message, Request, ScriptedEngine, Usage
-from hanol.errors import EngineError, ResearchError, SearchIndexError
+from hanol.errors import EngineError, RunError, SearchIndexError
 from hanol.research import Researcher, transcript
 from hanol.research._react import OFFICIAL_ORDER
 from hanol.retrieval import Index
@@ -310,11 +310,15 @@ def test_fault_10_equal_questions_do_not_collide_and_changes_are_noticed(tmp_pat
     second = research(other, [Notes()], run_folder=tmp_path / "2")
     assert (end_of(first).answer, end_of(second).answer) == ("a", "b")
     assert first[0].run_id != second[0].run_id  # type: ignore[union-attr]
-    with pytest.raises(ResearchError) as err:
+    with pytest.raises(RunError) as err:
         research(other, [Notes()], run_folder=tmp_path / "1", budget=Budget(model_calls=7), seed=3)
-    for difference in ("model was 'scripted', now 'other'", "model_calls was 100, now 7", "seed"):
+    for difference in (
+        "`model` (was 'scripted', now 'other')",
+        "model_calls` (was 100, now 7)",
+        "seed",
+    ):
         assert difference in str(err.value)
-    with pytest.raises(ResearchError, match="question was"):
+    with pytest.raises(RunError, match="`question` "):
         research(engine, [Notes()], run_folder=tmp_path / "1", question="Another?")
 
 
@@ -515,31 +519,31 @@ def test_tokens_and_money_are_never_overspent(search_turn: Search) -> None:
     ],
 )
 def test_impossible_budgets_are_refused(values: dict[str, Any], message: str) -> None:
-    with pytest.raises(ResearchError, match=message):
+    with pytest.raises(RunError, match=message):
         Budget(**values)
 
 
 def test_a_window_smaller_than_the_prompt_is_an_error_before_any_call(tmp_path: Path) -> None:
     script = Recorder([], context_window=400)
-    with pytest.raises(ResearchError, match="System prompt and question have .* tokens"):
+    with pytest.raises(RunError, match="System prompt and question have .* tokens"):
         research(script.engine, [Notes()], run_folder=tmp_path)
     assert script.requests == []
     assert not RunFolder(tmp_path).exists
 
 
 def test_an_unknown_mode_and_a_missing_index_are_errors() -> None:
-    with pytest.raises(ResearchError, match="No mode is named 'loop'"):
+    with pytest.raises(RunError, match="No mode is named 'loop'"):
         Researcher(None, ScriptedEngine([]), tools=[], mode="loop")  # type: ignore[arg-type]
-    with pytest.raises(ResearchError, match="Without an index"):
+    with pytest.raises(RunError, match="Without an index"):
         Researcher(None, ScriptedEngine([]))
 
 
 def test_tools_that_cannot_be_told_apart_or_described_are_errors() -> None:
-    with pytest.raises(ResearchError, match="Two tools are named 'search'"):
+    with pytest.raises(RunError, match="Two tools are named 'search'"):
         Researcher(None, ScriptedEngine([]), tools=[Notes(), Notes()])
     broken = Notes()
     broken.parameters = {"type": "text"}
-    with pytest.raises(ResearchError, match="parameters of the tool 'search' are no JSON schema"):
+    with pytest.raises(RunError, match="parameters of the tool 'search' are no JSON schema"):
         Researcher(None, ScriptedEngine([]), tools=[broken])
 
 

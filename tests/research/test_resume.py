@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from hanol.engines import Completion, Request, ScriptedEngine
-from hanol.errors import ResearchError
+from hanol.errors import RunError
 from hanol.research import Researcher, fork, replay, resume, transcript
 from hanol.runs import Budget, Event, RunEnded, RunFolder, RunStarted, ToolReturned
 from hanol.tools import Observation, ToolContext
@@ -120,10 +120,10 @@ def test_a_replay_of_an_unfinished_run_says_so(tmp_path: Path, search_turn: Sear
     lines = RunFolder(tmp_path).log.read_bytes().splitlines(keepends=True)
     for length in range(1, len(lines)):
         RunFolder(tmp_path).log.write_bytes(b"".join(lines[:length]))
-        with pytest.raises(ResearchError, match="a replay makes no calls"):
+        with pytest.raises(RunError, match="a replay makes no calls"):
             list(replay(tmp_path))
     RunFolder(tmp_path).log.write_bytes(b"")
-    with pytest.raises(ResearchError, match="no run to replay"):
+    with pytest.raises(RunError, match="no run to replay"):
         list(replay(tmp_path))
 
 
@@ -144,7 +144,7 @@ def test_an_edited_log_does_not_replay(
     log = RunFolder(tmp_path).log
     assert old in log.read_text()
     log.write_text(log.read_text().replace(old, new))
-    with pytest.raises(ResearchError, match="The log does not fit"):
+    with pytest.raises(RunError, match="The log does not fit"):
         list(replay(tmp_path))
 
 
@@ -157,10 +157,10 @@ def test_resume_with_another_model_or_tools_lists_the_differences(
         description = "Another description."
 
     engine = ScriptedEngine([], name="other", context_window=9000)
-    with pytest.raises(ResearchError) as err:
+    with pytest.raises(RunError) as err:
         list(resume(tmp_path, engine, None, tools=[Other()]))
-    assert "model was 'scripted', now 'other'" in str(err.value)
-    assert "settings.context_window was None, now 9000" in str(err.value)
+    assert "`model` (was 'scripted', now 'other')" in str(err.value)
+    assert "`settings.context_window` (was None, now 9000)" in str(err.value)
     assert "settings.schemas" in str(err.value)
 
 
@@ -169,7 +169,7 @@ def test_a_finished_run_is_resumed_without_any_call(tmp_path: Path, search_turn:
     notes = Notes()
     assert list(resume(tmp_path, ScriptedEngine([]), None, tools=[notes])) == first
     assert notes.calls == []
-    with pytest.raises(ResearchError, match="no run in"):
+    with pytest.raises(RunError, match="no run in"):
         list(resume(tmp_path / "nothing", ScriptedEngine([]), None, tools=[]))
 
 
@@ -213,9 +213,9 @@ def test_a_fork_from_no_round_or_into_a_run_is_refused(
 ) -> None:
     _finished(tmp_path / "old", search_turn)
     engine = ScriptedEngine(["<answer>b</answer>"])
-    with pytest.raises(ResearchError, match=rf"`at_step` is {at_step}.*rounds 1 to 3"):
+    with pytest.raises(RunError, match=rf"`at_step` is {at_step}.*rounds 1 to 3"):
         list(fork(tmp_path / "old", at_step, tmp_path / "new", engine, None, seed=1, tools=[]))
-    with pytest.raises(ResearchError, match="a run in .* already"):
+    with pytest.raises(RunError, match="a run in .* already"):
         list(fork(tmp_path / "old", 1, tmp_path / "old", engine, None, seed=1, tools=[]))
 
 
@@ -261,7 +261,7 @@ def test_sources_of_a_call_that_was_cut_off_leave_no_number(
             (query,) = arguments["query"]
             source = context.ledger.cite(query, address=f"doc://{query}", title="t", sha256="0")
             if query == "lost":
-                raise ResearchError("no such page")
+                raise RunError("no such page")
             return Observation(f"[{source.number}]", sources=(source,))
 
     engine = ScriptedEngine([search_turn("lost", "kept"), "<answer>a [1]</answer>"])

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hanol.errors import ResearchError
+from hanol.errors import RunError
 from hanol.runs import Event, ReportUpdated, RunFolder, TurnRejected
 
 
@@ -66,7 +66,7 @@ def test_other_damage_is_an_error_that_names_the_line(tmp_path: Path, damage) ->
     with folder:
         folder.append(events(3))
     folder.log.write_bytes(b"".join(damage(folder.log.read_bytes().splitlines(keepends=True))))
-    with pytest.raises(ResearchError, match="line 2 "):
+    with pytest.raises(RunError, match="line 2 "):
         folder.events()
 
 
@@ -80,7 +80,7 @@ def test_two_processes_cannot_write_one_run(tmp_path: Path) -> None:
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "locked\n"
-        with pytest.raises(ResearchError, match="Another process is writing"), RunFolder(tmp_path):
+        with pytest.raises(RunError, match="Another process is writing"), RunFolder(tmp_path):
             pass
         assert RunFolder(tmp_path).events() == []  # reading is free
         other.kill()
@@ -89,7 +89,7 @@ def test_two_processes_cannot_write_one_run(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_run_says_so(tmp_path: Path) -> None:
-    with pytest.raises(ResearchError, match="no run in"):
+    with pytest.raises(RunError, match="no run in"):
         RunFolder(tmp_path).started()
     assert RunFolder(tmp_path).answer is None
 

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import pytest
 
 from hanol.engines import ScriptedEngine
-from hanol.errors import ResearchError, SearchIndexError
+from hanol.errors import RunError, SearchIndexError
 from hanol.research import GREEDY, Researcher
 from hanol.retrieval import Index, Ledger
 from hanol.runs import Budget, RunEnded
@@ -313,5 +313,5 @@ def test_a_small_window_keeps_a_quarter_for_the_answer(index: Index) -> None:
     assert ended.answer == "Its colour is red [1]."
     assert ended.citations is not None
     assert ended.citations["counts"]["supported"] == 1
-    with pytest.raises(ResearchError, match="only 450 .* and 112 are needed besides"):
+    with pytest.raises(RunError, match="only 450 .* and 112 are needed besides"):
         asked(300)

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from hanol.errors import AddressError, ResearchError
+from hanol.errors import AddressError, ToolError
 from hanol.retrieval import Index, Ledger
 from hanol.tools._parse_file import ParseFile
 from hanol.tools._tool import Observation, Tool, ToolContext
@@ -165,9 +165,9 @@ def test_serper_gets_its_key_in_a_header() -> None:
 @pytest.mark.parametrize(
     ("status", "body", "error"),
     [
-        (401, b"{}", ResearchError),
-        (403, b"{}", ResearchError),
-        (200, b"<html>", ResearchError),
+        (401, b"{}", ToolError),
+        (403, b"{}", ToolError),
+        (200, b"<html>", ToolError),
         (500, b"", httpx.HTTPError),
         (429, b"", httpx.HTTPError),
     ],
@@ -187,15 +187,15 @@ def test_provider_is_named_explicitly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SERPER_KEY_ID", "k")
     assert isinstance(open_provider("serper"), Serper)
     monkeypatch.delenv("SERPER_KEY_ID")
-    with pytest.raises(ResearchError, match="SERPER_KEY_ID"):
+    with pytest.raises(ToolError, match="SERPER_KEY_ID"):
         open_provider("serper")
-    with pytest.raises(ResearchError, match="no search provider"):
+    with pytest.raises(ToolError, match="no search provider"):
         open_provider("google")
 
 
 def test_next_provider_serves_when_one_fails(no_waiting: list[float]) -> None:
     down = Provider(error=httpx.ConnectError("refused"), fails=-1)
-    refused = Provider(error=ResearchError("wrong key"), fails=-1)
+    refused = Provider(error=ToolError("wrong key"), fails=-1)
     up = Provider(HIT)
     assert asyncio.run(WebSearch([down, refused, up], rate=1e6).search("x")) == [HIT]
     assert (len(down.asked), len(refused.asked), len(up.asked)) == (3, 1, 1)
@@ -212,11 +212,11 @@ def test_all_reasons_are_told() -> None:
     search = WebSearch(
         [
             Provider(error=httpx.ConnectError("refused"), fails=-1),
-            Provider(error=ResearchError("wrong key"), fails=-1),
+            Provider(error=ToolError("wrong key"), fails=-1),
         ],
         rate=1e6,
     )
-    with pytest.raises(ResearchError, match=r"refused.*wrong key"):
+    with pytest.raises(ToolError, match=r"refused.*wrong key"):
         asyncio.run(search.search("x"))
 
 
@@ -247,7 +247,7 @@ def test_rate_is_kept(no_waiting: list[float], monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf")])
 def test_rate_must_be_a_rate(rate: float) -> None:
-    with pytest.raises(ResearchError, match="rate"):
+    with pytest.raises(ToolError, match="rate"):
         WebSearch([Provider()], rate=rate)
 
 
@@ -262,12 +262,12 @@ def test_hits_in_private_places_are_dropped() -> None:
 
 
 def test_private_documents_and_web_need_consent(private: ToolContext) -> None:
-    with pytest.raises(ResearchError, match="consent=True"):
+    with pytest.raises(ToolError, match="consent=True"):
         web_tools(Provider(), private.index)
     names = {tool.name for tool in web_tools(Provider(), private.index, policy=WebPolicy(True))}
     assert names == {"search", "visit", "google_scholar", "parse_file"}
     assert web_tools([Provider(), Provider()])  # nothing private, nothing to ask
-    with pytest.raises(ResearchError, match="provider"):
+    with pytest.raises(ToolError, match="provider"):
         web_tools([])
 
 

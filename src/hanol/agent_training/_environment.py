@@ -24,7 +24,7 @@ from hanol.agent_training._pages import indexed_pages
 from hanol.agent_training._recorder import Recorder
 from hanol.agent_training._simulate import LentTool
 from hanol.engines import Engine, Sampling
-from hanol.errors import DataError, ResearchError, UnknownNameError
+from hanol.errors import DataError, RunError, UnknownNameError
 from hanol.research import (
     AGENT_SAMPLING,
     Researcher,
@@ -69,7 +69,7 @@ class ResearchEnvironment:
         today: Date in the system prompt; None is today's, or that of a run that is gone on with.
 
     Raises:
-        ResearchError: There are neither tools nor documents.
+        RunError: There are neither tools nor documents.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class ResearchEnvironment:
             run_folder: Where the log and the turns are kept; None keeps neither.
 
         Raises:
-            ResearchError: There is no such mode, two tools have one name, or the folder has another
+            RunError: There is no such mode, two tools have one name, or the folder has another
                 run, or one that is damaged or in use.
         """
         folder = None if run_folder is None else RunFolder(run_folder)
@@ -135,7 +135,7 @@ class ResearchEnvironment:
                     events.append(event)
             reward = self._reward_of(task, events[-1])
         except Exception as err:
-            if is_begun and isinstance(err, ResearchError):
+            if is_begun and isinstance(err, RunError):
                 raise
             problem = f"{type(err).__name__}: {err}"
             if isinstance(err, TimeoutError) and limit.expired():
@@ -168,7 +168,7 @@ class ResearchEnvironment:
 
         Raises:
             DataError: Seeds do not fit the tasks, or two rollouts would share a folder.
-            ResearchError: See `rollout`.
+            RunError: See `rollout`.
         """
         _check_batch(tasks, seeds, concurrency, folder)
         found: dict[int, Rollout] = {}

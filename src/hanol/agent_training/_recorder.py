@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hanol.engines import Completion, Engine, Request, WrappedEngine
-from hanol.errors import EngineError, ResearchError
+from hanol.errors import EngineError, RunError
 from hanol.research import request_sha256
 from hanol.rl import SampledTurn
 from hanol.runs import ModelAnswered
@@ -104,7 +104,7 @@ class _TurnFile:
         """Every whole turn of the file, by the hash of its request.
 
         Raises:
-            ResearchError: A line is damaged.
+            RunError: A line is damaged.
         """
         data = self._path.read_bytes() if self._path.exists() else b""
         self._whole = data.rfind(b"\n") + 1
@@ -117,7 +117,7 @@ class _TurnFile:
                 turn = SampledTurn(prompt, tuple(row["tokens"]), tuple(row["logprobs"]))
                 found[row["request"]] = turn
             except (ValueError, LookupError, TypeError) as err:
-                raise ResearchError(
+                raise RunError(
                     f"{str(self._path)!r}, line {number} is damaged ({err!r}). Delete the run "
                     "folder to make the rollout again."
                 ) from err

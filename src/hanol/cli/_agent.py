@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from hanol.errors import ResearchError
+from hanol.errors import RunError
 
 if TYPE_CHECKING:
     from hanol.cli._options import Mode
@@ -69,7 +69,7 @@ class Workshop:
 
         if self.compact:
             if corpus is None or self.web is not None:
-                raise ResearchError("`--compact` is for documents: leave out `--web`.")
+                raise RunError("`--compact` is for documents: leave out `--web`.")
             return compact_tools(corpus)
         tools: list[Tool] = []
         if self.web is not None:
@@ -115,14 +115,14 @@ def reopened(
     """Open what a run was begun with, as its log says.
 
     Raises:
-        ResearchError: There is no run, or its folder of documents is gone.
+        RunError: There is no run, or its folder of documents is gone.
     """
     from hanol.runs import RunFolder
     from hanol.tools import CompactSearch
 
     started = RunFolder(run).started()
     if started.index is not None and not Path(started.index).is_dir():
-        raise ResearchError(
+        raise RunError(
             f"The documents of this run are gone: {started.index!r} is no folder. Put them back, "
             "or look at what there is by `hanol research replay`."
         )
@@ -209,4 +209,4 @@ def _text(path: Path | None) -> str | None:
     try:
         return path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as err:
-        raise ResearchError(f"The system prompt {str(path)!r} cannot be read: {err}") from err
+        raise RunError(f"The system prompt {str(path)!r} cannot be read: {err}") from err

@@ -4,7 +4,6 @@ In the folder of a batch: `runs/<id>/` with the log of each run; `batch.json` wi
 prompts, because a batch that goes on tomorrow must ask the same; `results.jsonl`, a row a question.
 """
 
-import asyncio
 import json
 import os
 import time
@@ -14,26 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from hanol.engines import Engine
-from hanol.errors import DataError
-from hanol.files import replace_text
+from hanol.files import replace_json, replace_rows
 from hanol.research._researcher import Researcher
 from hanol.research._rollouts import aheavy_research
 from hanol.retrieval import Index
-from hanol.runs import Event, RunEnded, Task
+from hanol.runs import Event, RunEnded, Task, gather, synchronous
 
 Row = dict[str, Any]
 _REWRITE_S = 1.0  # between two versions of the results
-
-
-def run_batch(
-    tasks: Sequence[Task],
-    index: Index | None,
-    engine: Engine,
-    folder: str | os.PathLike[str],
-    **options: Any,
-) -> list[Row]:
-    """As `arun_batch`, for callers without a loop of their own."""
-    return asyncio.run(arun_batch(tasks, index, engine, folder, **options))
 
 
 async def arun_batch(
@@ -62,25 +49,22 @@ async def arun_batch(
     Returns:
         The rows of `results.jsonl`, in the order of the tasks.
     """
-    if concurrency < 1:
-        raise DataError(f"`concurrency` is {concurrency}, but must be at least 1.")
     options = fixed_date(folder, options)
     results = Results(folder, tasks)
-    waiting = iter(tasks)
 
-    async def work() -> None:
-        for task in waiting:
-            row = await run_task(task, index, engine, folder, options)
-            results.add(row)
-            on_result(row)
+    async def one(task: Task) -> None:
+        row = await run_task(task, index, engine, folder, options)
+        results.add(row)
+        on_result(row)
 
     try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(concurrency, len(tasks))):
-                group.create_task(work())
+        await gather(one, tasks, concurrency=concurrency)
     finally:
         results.write()
     return results.rows
+
+
+run_batch = synchronous(arun_batch)
 
 
 async def run_task(
@@ -121,7 +105,7 @@ def fixed_date(folder: str | os.PathLike[str], options: Mapping[str, Any]) -> di
     if options.get("today") is not None:
         return dict(options)
     if not path.exists():
-        replace_text(path, json.dumps({"today": date.today().isoformat()}) + "\n")
+        replace_json(path, {"today": date.today().isoformat()})
     begun = date.fromisoformat(json.loads(path.read_text("utf-8"))["today"])
     return {**options, "today": begun}
 
@@ -153,6 +137,5 @@ class Results:
 
     def write(self) -> None:
         """Write the file now."""
-        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows]
-        replace_text(self._path, "".join(lines).encode("utf-8", "replace").decode())
+        replace_rows(self._path, self.rows)
         self._written = time.monotonic()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hanol.engines import Message
-from hanol.errors import ResearchError
+from hanol.errors import RunError
 from hanol.research._official import OfficialRun
 from hanol.research._replay import transcript
 from hanol.runs import (
@@ -43,11 +43,11 @@ def official_run(events: Sequence[Event], answer: str = "") -> OfficialRun:
         answer: The reference, which the log does not know.
 
     Raises:
-        ResearchError: The run has not ended, or its log cannot be replayed.
+        RunError: The run has not ended, or its log cannot be replayed.
     """
     first, last = (events[0], events[-1]) if events else (None, None)
     if not isinstance(first, RunStarted) or not isinstance(last, RunEnded):
-        raise ResearchError(
+        raise RunError(
             "The run has not ended, so it has no answer to export: go on with it by `hanol "
             "research resume`."
         )

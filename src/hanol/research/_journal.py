@@ -18,7 +18,7 @@ from functools import cache
 from typing import Any, Self, cast
 
 from hanol.engines import Completion, Engine, Message, Request, Usage, WrappedEngine
-from hanol.errors import EngineError, ResearchError
+from hanol.errors import EngineError, RunError
 from hanol.research._uncertainty import call_uncertainty
 from hanol.runs import (
     Budget,
@@ -126,7 +126,7 @@ class Journal:
 
         Raises:
             TimeIsUp: It took longer than `seconds`, now or when the log was written.
-            ResearchError: The log has the answer to another request.
+            RunError: The log has the answer to another request.
             EngineError: The engine failed; the log is whole, and the run can be resumed.
         """
         sha256 = request_sha256(request)
@@ -290,14 +290,14 @@ class Journal:
 
     def _need_live(self, what: str) -> None:
         if not self._live:
-            raise ResearchError(
+            raise RunError(
                 f"The log ends at event {self._next}, before the {what}: a replay makes no calls. "
                 "Resume the run first."
             )
 
-    def _diverged(self, what: str) -> ResearchError:
+    def _diverged(self, what: str) -> RunError:
         have = f"{self._recorded[0].number} is {self._recorded[0].type}"
-        return ResearchError(
+        return RunError(
             f"The log does not fit: event {have}, but the run comes to {what}. The log was "
             "written by another version, or edited; start a new run in another folder."
         )

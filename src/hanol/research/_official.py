@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hanol.engines import Message
-from hanol.runs import messages_of, placed_rows, text_of
+from hanol.tools import messages_of, placed_rows, text_of
 
 
 @dataclass(frozen=True)

@@ -1,30 +1,37 @@
 """Runs from their logs: go on, repeat without any call, branch off, and take apart for training."""
 
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from hanol.engines import Completion, Engine, EngineBase, Message, Request
-from hanol.errors import ResearchError
+from hanol.errors import RunError
 from hanol.research._context import merged
 from hanol.research._heavy import synthesize_run
 from hanol.research._researcher import default_tools, describe, run_events, start_fields
 from hanol.research._run import Run, Settings
 from hanol.retrieval import Index
-from hanol.runs import ContextRestarted, Event, ModelAnswered, RunFolder, RunStarted, stream
+from hanol.runs import (
+    ContextRestarted,
+    Event,
+    ModelAnswered,
+    RunFolder,
+    RunStarted,
+    synchronous,
+)
 from hanol.tools import Observation, Tool, ToolContext
 
 Path = str | os.PathLike[str]
 
 
-def resume(
+async def aresume(
     run_folder: Path,
     engine: Engine,
     index: Index | None,
     *,
     tools: Sequence[Tool] | None = None,
-) -> Iterator[Event]:
+) -> AsyncIterator[Event]:
     """Go on with a run that was interrupted: the events so far, then new ones.
 
     No call that has finished is made again; the one that was under way is.
@@ -36,20 +43,9 @@ def resume(
         tools: What the run was begun with; None for the local tools.
 
     Raises:
-        ResearchError: There is no run, or model, documents or tools are not the same; the message
+        RunError: There is no run, or model, documents or tools are not the same; the message
             lists the differences.
     """
-    return stream(aresume(run_folder, engine, index, tools=tools))
-
-
-async def aresume(
-    run_folder: Path,
-    engine: Engine,
-    index: Index | None,
-    *,
-    tools: Sequence[Tool] | None = None,
-) -> AsyncIterator[Event]:
-    """As `resume`, in the caller's loop."""
     folder = RunFolder(run_folder)
     old = folder.started()
     if old.settings.get("heavy"):
@@ -75,7 +71,10 @@ async def aresume(
         yield event
 
 
-def replay(run: Path | Sequence[Event]) -> Iterator[Event]:
+resume = synchronous(aresume)
+
+
+def areplay(run: Path | Sequence[Event]) -> AsyncIterator[Event]:
     """Repeat a run from its log alone, without model, documents or network.
 
     Everything that the agent does is done again and compared with the log.
@@ -84,41 +83,12 @@ def replay(run: Path | Sequence[Event]) -> Iterator[Event]:
         run: Folder of the run, or its events.
 
     Raises:
-        ResearchError: The log is damaged, ends early, or is not what this version would do.
+        RunError: The log is damaged, ends early, or is not what this version would do.
     """
-    return stream(areplay(run))
-
-
-def areplay(run: Path | Sequence[Event]) -> AsyncIterator[Event]:
-    """As `replay`, in the caller's loop."""
     return _Replay(run).events()
 
 
-def fork(
-    run_folder: Path,
-    at_step: int,
-    new_folder: Path,
-    engine: Engine,
-    index: Index | None,
-    *,
-    seed: int,
-    tools: Sequence[Tool] | None = None,
-) -> Iterator[Event]:
-    """Begin a new run with the first rounds of another one, and go on differently.
-
-    Args:
-        run_folder: The run to branch off from, ended or not.
-        at_step: The first round that is made anew, from 1.
-        new_folder: Where the new run is kept; must not have one yet.
-        engine: May be another model.
-        index: The documents.
-        seed: Of the new run.
-        tools: As for `resume`.
-
-    Raises:
-        ResearchError: There is no such round, or `new_folder` has a run.
-    """
-    return stream(afork(run_folder, at_step, new_folder, engine, index, seed=seed, tools=tools))
+replay = synchronous(areplay)
 
 
 async def afork(
@@ -131,15 +101,28 @@ async def afork(
     seed: int,
     tools: Sequence[Tool] | None = None,
 ) -> AsyncIterator[Event]:
-    """As `fork`, in the caller's loop."""
+    """Begin a new run with the first rounds of another one, and go on differently.
+
+    Args:
+        run_folder: The run to branch off from, ended or not.
+        at_step: The first round that is made anew, from 1.
+        new_folder: Where the new run is kept; must not have one yet.
+        engine: May be another model.
+        library: The documents.
+        seed: Of the new run.
+        tools: As for `resume`.
+
+    Raises:
+        RunError: There is no such round, or `new_folder` has a run.
+    """
     events = RunFolder(run_folder).events()
     old = RunFolder(run_folder).started()
     last = max((event.step for event in events if not isinstance(event, RunStarted)), default=0)
     if not 1 <= at_step <= last:
-        raise ResearchError(f"`at_step` is {at_step}, but the run has rounds 1 to {last}.")
+        raise RunError(f"`at_step` is {at_step}, but the run has rounds 1 to {last}.")
     folder = RunFolder(new_folder)
     if folder.exists:
-        raise ResearchError(f"There is a run in {str(folder.path)!r} already; choose another.")
+        raise RunError(f"There is a run in {str(folder.path)!r} already; choose another.")
     tools = default_tools(index) if tools is None else tools
     settings = replace(
         Settings.from_dict(old.settings),
@@ -164,6 +147,9 @@ async def afork(
         yield event
 
 
+fork = synchronous(afork)
+
+
 @dataclass(frozen=True)
 class Segment:
     """One prompt and what the model wrote to it: what a trainer learns from.
@@ -184,11 +170,10 @@ def segments(events: Sequence[Event]) -> list[Segment]:
     for each round, because no round sees another (arXiv 2511.07327).
 
     Raises:
-        ResearchError: The run has not ended, or cannot be replayed.
+        RunError: The run has not ended, or cannot be replayed.
     """
     replayed = _Replay(events)
-    for _ in stream(replayed.events()):
-        pass
+    replayed.play()
     if replayed.started.mode == "markov":
         return [Segment(request.messages, answer.text) for request, answer in replayed.turns]
     restarts = [event.step for event in events if isinstance(event, ContextRestarted)]
@@ -208,11 +193,10 @@ def transcript(events: Sequence[Event]) -> list[Message]:
     """The whole run as one conversation, whatever the mode; roles alternate after the system's.
 
     Raises:
-        ResearchError: The run has not ended, or cannot be replayed.
+        RunError: The run has not ended, or cannot be replayed.
     """
     replayed = _Replay(events)
-    for _ in stream(replayed.events()):
-        pass
+    replayed.play()
     assert replayed.run is not None
     return merged(replayed.run.dialogue)
 
@@ -223,7 +207,7 @@ class _Replay:
     def __init__(self, run: Path | Sequence[Event]) -> None:
         recorded = RunFolder(run).events() if isinstance(run, str | os.PathLike) else list(run)
         if not recorded or not isinstance(recorded[0], RunStarted):
-            raise ResearchError(f"There is no run to replay in {run!r}: the log is empty.")
+            raise RunError(f"There is no run to replay in {run!r}: the log is empty.")
         self._recorded = recorded
         self.started = recorded[0]
         self.run: Run | None = None
@@ -245,6 +229,13 @@ class _Replay:
             loop=synthesize_run if settings.heavy else None,
         ):
             yield event
+
+    async def aplay(self) -> None:
+        """Go through all events."""
+        async for _ in self.events():
+            pass
+
+    play = synchronous(aplay)
 
     def _note(self, request: Request, answer: ModelAnswered) -> None:
         if answer.purpose in ("turn", "forced_answer"):

@@ -44,7 +44,7 @@ def write_report(run_folder: str | os.PathLike[str], *, index: Index | None = No
         Path of the HTML page.
 
     Raises:
-        ResearchError: There is no run in this folder, or its log is damaged.
+        RunError: There is no run in this folder, or its log is damaged.
     """
     folder = Path(run_folder)
     run = RunView.of(RunFolder(folder).events())

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import nullcontext
 from datetime import date
 from functools import cache
@@ -14,7 +14,7 @@ from importlib.metadata import version
 from typing import Any
 
 from hanol.engines import Engine, Request
-from hanol.errors import ResearchError, require
+from hanol.errors import RunError, require
 from hanol.research._journal import Journal
 from hanol.research._markov import markov
 from hanol.research._prompts import system_prompt as default_prompt
@@ -22,12 +22,22 @@ from hanol.research._react import react
 from hanol.research._resum import resum
 from hanol.research._run import AGENT_SAMPLING, Run, Settings
 from hanol.retrieval import Index, Ledger
-from hanol.runs import Budget, Event, Mode, ModelAnswered, RunFolder, RunStarted, stream
+from hanol.runs import (
+    Budget,
+    Event,
+    Mode,
+    ModelAnswered,
+    RunFolder,
+    RunStarted,
+    check_unchanged,
+    synchronous,
+)
 from hanol.sampling import Sampling
 from hanol.tools import Tool, ToolContext
 
 LOOPS = {"react": react, "markov": markov, "resum": resum}
 _ADDRESS = re.compile(r"(?:https?|doc)://[^\s<>\"')\]]+")
+_FREE = {"run_id", "versions", "parent", "index"}  # the folder of documents may have moved
 # ReSum's own (arXiv 2509.13313); other modes have the defaults of `Budget`.
 _RESUM_BUDGET = Budget(model_calls=60, context_tokens=32 * 1024)
 
@@ -56,7 +66,7 @@ class Researcher:
         summary_every: ReSum mode: also start again after this many rounds.
 
     Raises:
-        ResearchError: An unknown mode, or tools that cannot be told apart or described.
+        RunError: An unknown mode, or tools that cannot be told apart or described.
 
     Example:
         >>> for event in Researcher(index, engine).ask("Who built the bridge?"):  # doctest: +SKIP
@@ -83,7 +93,7 @@ class Researcher:
         summary_every: int | None = None,
     ) -> None:
         if mode not in LOOPS:
-            raise ResearchError(f"No mode is named {mode!r}. Known: {', '.join(LOOPS)}.")
+            raise RunError(f"No mode is named {mode!r}. Known: {', '.join(LOOPS)}.")
         today = today or date.today()
         tools = default_tools(index) if tools is None else tools
         _check_tools(tools)
@@ -107,10 +117,6 @@ class Researcher:
             schemas=tuple(describe(tool) for tool in tools),
         )
 
-    def ask(self, question: str, files: Sequence[str] = ()) -> Iterator[Event]:
-        """As `aask`, for callers without a loop of their own."""
-        return stream(self.aask(question, files))
-
     async def aask(self, question: str, files: Sequence[str] = ()) -> AsyncIterator[Event]:
         """Research a question; the events come as they happen, the last is a `RunEnded`.
 
@@ -122,7 +128,7 @@ class Researcher:
                 model as the released data does.
 
         Raises:
-            ResearchError: The folder has a run with other settings, or another process writes it.
+            RunError: The folder has a run with other settings, or another process writes it.
             EngineError: The model failed. The log is whole: the same call goes on from there.
         """
         question = announced(question, files)
@@ -136,6 +142,8 @@ class Researcher:
             folder=self._folder,
         ):
             yield event
+
+    ask = synchronous(aask)
 
 
 def announced(question: str, files: Sequence[str]) -> str:
@@ -162,14 +170,14 @@ def _check_tools(tools: Sequence[Tool]) -> None:
     names: set[str] = set()
     for tool in tools:
         if tool.name in names:
-            raise ResearchError(
+            raise RunError(
                 f"Two tools are named {tool.name!r}, so a call could mean either. Rename one."
             )
         names.add(tool.name)
         try:
             jsonschema.Draft202012Validator.check_schema(tool.parameters)
         except jsonschema.SchemaError as err:
-            raise ResearchError(
+            raise RunError(
                 f"The parameters of the tool {tool.name!r} are no JSON schema: {err.message}."
             ) from err
 
@@ -235,7 +243,7 @@ async def run_events(
     async def work() -> None:
         with folder or nullcontext():
             known = folder.events() if folder is not None else list(recorded)
-            first = _checked(started, known)
+            first = _checked(started, known, folder)
             journal = Journal(
                 engine,
                 settings.budget,
@@ -286,50 +294,29 @@ def _begin(
     )
 
 
-def _checked(started: dict[str, Any], known: Sequence[Event]) -> dict[str, Any]:
+def _checked(
+    started: dict[str, Any], known: Sequence[Event], folder: RunFolder | None
+) -> dict[str, Any]:
     """The first event's fields; those of the log where there is one.
 
     Raises:
-        ResearchError: The log is of a run with other settings.
+        RunError: The log is of a run with other settings.
     """
     if not known:
         return started
     first = known[0]
     if not isinstance(first, RunStarted):
-        raise ResearchError(f"The log begins with {first.type!r} instead of the start of a run.")
+        raise RunError(f"The log begins with {first.type!r} instead of the start of a run.")
+    what = "the run" if folder is None else f"the run in {str(folder.path)!r}"
     recorded = first.model_dump(exclude={"number", "time", "type", "token_counts"})
-    free = {"run_id", "versions", "parent", "index"}  # the folder may have moved
-    differences = [
-        difference
-        for name in started
-        if name not in free
-        for difference in _compare(name, recorded[name], started[name])
-    ]
-    if differences:
-        raise ResearchError(
-            "The folder has a run that was begun with other settings: "
-            + "; ".join(differences)
-            + ". Use the same settings to go on with it, or another folder to begin a new run."
-        )
+    check_unchanged(what, {k: recorded[k] for k in started}, started, _FREE)
     return recorded
-
-
-def _compare(name: str, old: Any, new: Any) -> list[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = sorted(old.keys() | new.keys())
-        return [d for key in keys for d in _compare(f"{name}.{key}", old.get(key), new.get(key))]
-    return [] if old == new else [f"{name} was {_short(old)}, now {_short(new)}"]
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:60] + f"... ({len(text)} characters)"
 
 
 def default_tools(index: Index | None) -> Sequence[Tool]:
     """The local tools of an index."""
     if index is None:
-        raise ResearchError("Without an index there are no local tools. Pass `tools`.")
+        raise RunError("Without an index there are no local tools. Pass `tools`.")
     from hanol.tools import local_tools
 
     return local_tools(index)

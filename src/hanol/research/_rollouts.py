@@ -3,14 +3,14 @@
 import asyncio
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from hanol.engines import Engine
-from hanol.errors import ResearchError
+from hanol.errors import RunError
 from hanol.research._heavy import Rollout, synthesize_run
 from hanol.research._replay import afork, aresume, transcript
 from hanol.research._researcher import (
@@ -22,7 +22,14 @@ from hanol.research._researcher import (
 )
 from hanol.research._run import Run, Settings
 from hanol.retrieval import Index
-from hanol.runs import Event, Mode, ModelAnswered, RunFolder, RunStarted, stream
+from hanol.runs import (
+    Event,
+    Mode,
+    ModelAnswered,
+    RunFolder,
+    RunStarted,
+    synchronous,
+)
 from hanol.tools import Tool
 
 # ParallelMuse: the two most uncertain rounds of a full rollout, three continuations of each.
@@ -31,17 +38,6 @@ BRANCHES = 3
 _SEEDS = 10_000  # apart, so that no calls of two rollouts share a seed
 
 OnRollout = Callable[[int, Event], None]
-
-
-def heavy_research(
-    index: Index | None,
-    engine: Engine,
-    question: str,
-    files: Sequence[str] = (),
-    **options: Any,
-) -> Iterator[Event]:
-    """As `aheavy_research`, for callers without a loop of their own."""
-    return stream(aheavy_research(index, engine, question, files, **options))
 
 
 async def aheavy_research(
@@ -79,13 +75,13 @@ async def aheavy_research(
         options: As for `Researcher`; the budget is that of one rollout.
 
     Raises:
-        ResearchError: `n` is below 1, `sampling` is unknown, or the folder has another run.
+        RunError: `n` is below 1, `sampling` is unknown, or the folder has another run.
         EngineError: The model failed; the same call goes on from there.
     """
     if n < 1:
-        raise ResearchError(f"`n` is {n}, but heavy mode needs at least 1 rollout (4 by default).")
+        raise RunError(f"`n` is {n}, but heavy mode needs at least 1 rollout (4 by default).")
     if sampling not in ("parallel", "partial"):
-        raise ResearchError(f"`sampling` is {sampling!r}. Known: 'parallel', 'partial'.")
+        raise RunError(f"`sampling` is {sampling!r}. Known: 'parallel', 'partial'.")
     model = Researcher(index, engine, mode=mode, **options)
     settings = replace(
         model.settings,
@@ -97,6 +93,9 @@ async def aheavy_research(
     )
     async for event in rollouts.events(run_folder, on_rollout):
         yield event
+
+
+heavy_research = synchronous(aheavy_research)
 
 
 async def resume_heavy(
@@ -111,12 +110,12 @@ async def resume_heavy(
         yield event
 
 
-def synthesize(
+async def asynthesize(
     runs: Sequence[str | os.PathLike[str]],
     engine: Engine,
     *,
     run_folder: str | os.PathLike[str] | None = None,
-) -> Iterator[Event]:
+) -> AsyncIterator[Event]:
     """Choose one answer from saved runs of one question; no tool is called.
 
     Args:
@@ -125,23 +124,15 @@ def synthesize(
         run_folder: Where the log is kept.
 
     Raises:
-        ResearchError: No runs, runs of several questions, or one that has not ended.
+        RunError: No runs, runs of several questions, or one that has not ended.
     """
-    return stream(_synthesize(runs, engine, run_folder))
-
-
-async def _synthesize(
-    runs: Sequence[str | os.PathLike[str]],
-    engine: Engine,
-    run_folder: str | os.PathLike[str] | None,
-) -> AsyncIterator[Event]:
     if not runs:
-        raise ResearchError("`runs` is empty: a synthesis needs at least 1 saved run.")
+        raise RunError("`runs` is empty: a synthesis needs at least 1 saved run.")
     logs = [RunFolder(run).events() for run in runs]
     starts = [log[0] for log in logs if log and isinstance(log[0], RunStarted)]
     questions = {start.question for start in starts}
     if len(starts) < len(logs) or len(questions) > 1:
-        raise ResearchError(
+        raise RunError(
             f"A synthesis needs ended runs of one question, but these {len(logs)} folders have "
             f"{len(starts)} runs of {len(questions)} questions."
         )
@@ -164,6 +155,9 @@ async def _synthesize(
         loop=lambda run: synthesize_run(run, rollouts),
     ):
         yield event
+
+
+synthesize = synchronous(asynthesize)
 
 
 async def _finished(events: Sequence[Event]) -> Rollout:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast
 
 from hanol.engines import Message, Request, Sampling, ToolCall
-from hanol.errors import EngineError, HanolError, ResearchError
+from hanol.errors import EngineError, HanolError, RunError
 from hanol.research._context import cut
 from hanol.research._journal import Journal, TimeIsUp, printable
 from hanol.research._prompts import FORCED_ANSWER, rejection
@@ -121,7 +121,7 @@ class Run:
         context: What tools are lent, but for the engine.
 
     Raises:
-        ResearchError: The prompt leaves no room in the model's window.
+        RunError: The prompt leaves no room in the model's window.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class Run:
         base = journal.count(system) + journal.count(question)
         reserve = min(ANSWER_RESERVE, self.prompt_limit // 4)  # small windows have small answers
         if base + reserve > self.prompt_limit:
-            raise ResearchError(
+            raise RunError(
                 f"System prompt and question have {base} tokens, but prompts may have only "
                 f"{self.prompt_limit} (window of {journal.engine.name!r} and `context_tokens` of "
                 f"the budget), and {reserve} are needed besides. Use a model with a longer "

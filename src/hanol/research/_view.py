@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from hanol.errors import HanolError, ResearchError
+from hanol.errors import HanolError, RunError
 from hanol.research._checked import Sentence, cited_numbers, sentences_of
 from hanol.retrieval import Index, Source
 from hanol.runs import (
@@ -98,11 +98,11 @@ class RunView:
         """Arrange the events of a log.
 
         Raises:
-            ResearchError: The first event is not the start of a run.
+            RunError: The first event is not the start of a run.
         """
         log = list(events)
         if not log or not isinstance(log[0], RunStarted):
-            raise ResearchError("The log is empty or does not begin with the start of a run.")
+            raise RunError("The log is empty or does not begin with the start of a run.")
         steps: dict[int, list[Event]] = {}
         sources: dict[int, Source] = {}
         for event in log:

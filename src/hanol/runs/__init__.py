@@ -1,10 +1,12 @@
-"""Runs: the folder, event log and budget of a command that can be resumed.
+"""Runs: what every long command shares, so that it can be resumed and its cost is known.
 
-A run is a stream of typed events. Its log is all there is: everything shown is computed from it.
+The event log and its folder (`RunFolder`), the guard against other settings (`ResumeGuard`), limits
+and costs (`Budget`, `Spent`), the questions of a batch (`Task`), a bounded `gather`, and
+`synchronous` versions of async functions.
 """
 
 from hanol.runs._budget import ANSWER_RESERVE, Budget, Spent
-from hanol.runs._dialogues import messages_of, placed_rows, text_of
+from hanol.runs._concurrency import gather, synchronous
 from hanol.runs._events import (
     ContextRestarted,
     Event,
@@ -20,7 +22,7 @@ from hanol.runs._events import (
     event_adapter,
 )
 from hanol.runs._log import RunFolder
-from hanol.runs._stream import stream
+from hanol.runs._resume import ResumeGuard, check_unchanged, environment
 from hanol.runs._task import Task, read_tasks
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "ModelAnswered",
     "Purpose",
     "ReportUpdated",
+    "ResumeGuard",
     "RunEnded",
     "RunFolder",
     "RunStarted",
@@ -40,10 +43,10 @@ __all__ = [
     "Termination",
     "ToolReturned",
     "TurnRejected",
+    "check_unchanged",
+    "environment",
     "event_adapter",
-    "messages_of",
-    "placed_rows",
+    "gather",
     "read_tasks",
-    "stream",
-    "text_of",
+    "synchronous",
 ]

@@ -4,7 +4,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hanol.errors import ResearchError
+from hanol.errors import RunError
 from hanol.runs._events import Event, ModelAnswered, Termination, ToolReturned
 
 # Kept back from the tokens and the money for the forced answer, in tokens: enough for a paragraph.
@@ -33,7 +33,7 @@ class Budget:
         completion_price: For a million completion tokens.
 
     Raises:
-        ResearchError: A limit is not positive, or there is a limit on money but no price.
+        RunError: A limit is not positive, or there is a limit on money but no price.
     """
 
     model_calls: int = 100
@@ -50,9 +50,9 @@ class Budget:
         for name, value in asdict(self).items():
             price = name.endswith("price")
             if value is not None and (value < 0 or (value == 0 and not price)):
-                raise ResearchError(f"`{name}` of the budget is {value}, but must be positive.")
+                raise RunError(f"`{name}` of the budget is {value}, but must be positive.")
         if self.money is not None and not (self.prompt_price or self.completion_price):
-            raise ResearchError(
+            raise RunError(
                 f"The budget has `money={self.money}` but no prices, so nothing would ever be "
                 "counted. Give `prompt_price` and `completion_price` for a million tokens."
             )

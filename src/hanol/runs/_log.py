@@ -14,7 +14,7 @@ from typing import Self
 
 from pydantic import ValidationError
 
-from hanol.errors import ResearchError
+from hanol.errors import RunError
 from hanol.runs._events import Event, RunEnded, RunStarted, event_adapter
 
 _SPARE_FILES = 128  # for everything else that a process opens
@@ -56,7 +56,7 @@ class RunFolder:
         """Read every whole event.
 
         Raises:
-            ResearchError: A line other than a torn last one is damaged or missing.
+            RunError: A line other than a torn last one is damaged or missing.
         """
         try:
             data = self.log.read_bytes()
@@ -69,11 +69,11 @@ class RunFolder:
         """The first event.
 
         Raises:
-            ResearchError: There is no run in this folder.
+            RunError: There is no run in this folder.
         """
         events = self.events()
         if not events or not isinstance(events[0], RunStarted):
-            raise ResearchError(f"There is no run in {str(self.path)!r}: `events.jsonl` is empty.")
+            raise RunError(f"There is no run in {str(self.path)!r}: `events.jsonl` is empty.")
         return events[0]
 
     def append(self, events: Sequence[Event]) -> None:
@@ -116,12 +116,12 @@ class RunFolder:
         try:
             event = event_adapter.validate_json(line)
         except ValidationError as err:
-            raise ResearchError(
+            raise RunError(
                 f"{str(self.log)!r}, line {index + 1} is damaged: {err.errors()[0]['msg']}. Cut "
                 "the file before this line to go on from there."
             ) from err
         if event.number != index:
-            raise ResearchError(
+            raise RunError(
                 f"{str(self.log)!r}, line {index + 1} has event {event.number} instead of {index}: "
                 "lines are missing or doubled. Cut the file before this line to go on from there."
             )
@@ -142,7 +142,7 @@ def _lock(descriptor: int, folder: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise ResearchError(
+        raise RunError(
             f"Another process is writing the run in {str(folder)!r}. Wait for it, end it, or "
             "choose another folder."
         ) from None

@@ -4,10 +4,9 @@ import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
 from hanol.errors import DataError
-from hanol.files import read_rows
+from hanol.files import read_rows, safe_name
 
 
 @dataclass(frozen=True)
@@ -29,10 +28,7 @@ class Task:
     @property
     def folder_name(self) -> str:
         """The id as a file name; long ones end in a hash."""
-        name = quote(self.id, safe=" ").replace(".", "%2E")
-        if len(name) <= 100:
-            return name
-        return f"{name[:80]}~{hashlib.sha256(self.id.encode()).hexdigest()[:16]}"
+        return safe_name(self.id)
 
 
 def read_tasks(path: str | Path) -> list[Task]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from hanol.engines import Message
 from hanol.errors import DataError
-from hanol.runs import messages_of, placed_rows, text_of
+from hanol.tools import messages_of, placed_rows, text_of
 from hanol.worlds import Triple
 
 

@@ -6,6 +6,7 @@ same tools over the Model Context Protocol.
 """
 
 from hanol.tools._compact import CompactSearch, CompactVisit, compact_tools
+from hanol.tools._dialogues import messages_of, placed_rows, text_of
 from hanol.tools._escape import escape_observation, fence_observation
 from hanol.tools._extract import join_pages
 from hanol.tools._mcp import mcp_server, serve_mcp
@@ -45,12 +46,15 @@ __all__ = [
     "join_pages",
     "local_tools",
     "mcp_server",
+    "messages_of",
     "open_provider",
     "parse_turn",
+    "placed_rows",
     "render_call",
     "render_turn",
     "run_python",
     "sandbox_problem",
     "serve_mcp",
+    "text_of",
     "web_tools",
 ]

@@ -39,7 +39,7 @@ def web_tools(
         policy: Consent to use both at once.
 
     Raises:
-        ResearchError: There are documents and no consent, or no provider.
+        ToolError: There are documents and no consent, or no provider.
     """
     (policy or WebPolicy()).check(index)
     providers = provider if isinstance(provider, Sequence) else [provider]

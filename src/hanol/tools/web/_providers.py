@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import httpx
 
-from hanol.errors import AddressError, ResearchError
+from hanol.errors import AddressError, ToolError
 from hanol.retrieval import Ledger
 from hanol.tools.web._fetch import check_url
 
@@ -42,7 +42,7 @@ class SearchProvider(Protocol):
 
         Raises:
             httpx.HTTPError: The service did not answer; worth another try.
-            ResearchError: It refused for good: a wrong key.
+            ToolError: It refused for good: a wrong key.
         """
         ...
 
@@ -113,18 +113,18 @@ def open_provider(spec: str) -> SearchProvider:
             variable that the official code reads.
 
     Raises:
-        ResearchError: Neither of them, or no key.
+        ToolError: Neither of them, or no key.
     """
     if spec.startswith(("http://", "https://")):
         return Searxng(spec)
     if spec != "serper":
-        raise ResearchError(
+        raise ToolError(
             f"{spec!r} is no search provider: give the address of a SearXNG instance "
             "(http://...), or `serper` with its key in the variable SERPER_KEY_ID."
         )
     key = os.environ.get("SERPER_KEY_ID", "")
     if not key:
-        raise ResearchError("The provider `serper` needs its key in the variable SERPER_KEY_ID.")
+        raise ToolError("The provider `serper` needs its key in the variable SERPER_KEY_ID.")
     return Serper(key)
 
 
@@ -132,7 +132,7 @@ async def _json(method: str, url: str, **options: Any) -> Any:
     async with httpx.AsyncClient(trust_env=False, timeout=20.0) as client:
         response = await client.request(method, url, **options)
     if response.status_code in (401, 403):
-        raise ResearchError(
+        raise ToolError(
             f"{httpx.URL(url).host} refused the search with status {response.status_code}: check "
             "the key, or enable the JSON format of SearXNG (`search.formats` in its settings)."
         )
@@ -140,7 +140,7 @@ async def _json(method: str, url: str, **options: Any) -> Any:
     try:
         return response.json()
     except ValueError as err:
-        raise ResearchError(f"{httpx.URL(url).host} did not answer in JSON.") from err
+        raise ToolError(f"{httpx.URL(url).host} did not answer in JSON.") from err
 
 
 def _hits(found: Any, key: str) -> list[dict[str, Any]]:
@@ -163,9 +163,9 @@ class WebSearch:
 
     def __init__(self, providers: Sequence[SearchProvider], *, rate: float = 2.0) -> None:
         if not providers:
-            raise ResearchError("Web search needs a provider.")
+            raise ToolError("Web search needs a provider.")
         if not rate > 0 or not math.isfinite(rate):
-            raise ResearchError(f"The rate is {rate}; give queries a second, above 0.")
+            raise ToolError(f"The rate is {rate}; give queries a second, above 0.")
         self._providers = tuple(providers)
         self._bucket = _TokenBucket(rate)
         self._cache: dict[tuple[str, bool], list[WebResult]] = {}
@@ -174,7 +174,7 @@ class WebSearch:
         """Hits of the first provider that answers; private and malformed addresses are dropped.
 
         Raises:
-            ResearchError: No provider answered; the message has each one's reason.
+            ToolError: No provider answered; the message has each one's reason.
         """
         key = (query, scholar)
         if key not in self._cache:
@@ -188,7 +188,7 @@ class WebSearch:
                 await self._bucket.take()
                 try:
                     hits = await provider.search(query, scholar=scholar)
-                except ResearchError as err:
+                except ToolError as err:
                     reasons.append(str(err))
                     break
                 except httpx.HTTPError as err:
@@ -196,7 +196,7 @@ class WebSearch:
                     await asyncio.sleep(0.2 * 2**attempt)
                 else:
                     return [hit for hit in hits if _fetchable(hit.url)]
-        raise ResearchError(f"No search provider answered: {'; '.join(reasons)}")
+        raise ToolError(f"No search provider answered: {'; '.join(reasons)}")
 
 
 def _fetchable(url: str) -> bool:

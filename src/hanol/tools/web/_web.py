@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass, field
 from urllib.parse import urldefrag, urljoin
 
-from hanol.errors import ResearchError, require
+from hanol.errors import ToolError, require
 from hanol.retrieval import Index, Passage, parse_document, split_passages
 from hanol.tools.web._fetch import Fetched, Fetcher
 from hanol.tools.web._providers import WebSearch
@@ -40,10 +40,10 @@ class WebPolicy:
         """Refuse a mix that nobody agreed to.
 
         Raises:
-            ResearchError: There are documents, and no consent.
+            ToolError: There are documents, and no consent.
         """
         if index is not None and not self.consent:
-            raise ResearchError(
+            raise ToolError(
                 "With the web on, words of your documents may reach the search provider inside "
                 "queries. Agree with `WebPolicy(consent=True)` (`--web-consent`), or leave the web "
                 "off."

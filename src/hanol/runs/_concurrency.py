@@ -1,0 +1,127 @@
+"""Asynchronous work: a bounded gather, and synchronous versions for scripts and notebooks."""
+
+import asyncio
+import functools
+import inspect
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from queue import SimpleQueue
+from typing import Any, ParamSpec, TypeVar, overload
+
+from hanol.errors import ConfigError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+async def gather(
+    work: Callable[[T], Awaitable[R]], items: Iterable[T], *, concurrency: int
+) -> list[R]:
+    """Do work for many items, a limited number at a time.
+
+    Args:
+        work: Called with each item, in order.
+        items: Read one by one, as workers become free.
+        concurrency: Items at once, at least 1.
+
+    Returns:
+        The results, in the order of the items.
+
+    Raises:
+        ConfigError: `concurrency` is below 1.
+        Exception: The first one that `work` raises; the other items are cancelled.
+    """
+    if concurrency < 1:
+        raise ConfigError(f"`concurrency` is {concurrency}, but must be at least 1.")
+    results: dict[int, R] = {}
+    waiting = enumerate(items)
+
+    async def worker() -> None:
+        for number, item in waiting:
+            results[number] = await work(item)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(concurrency):
+                group.create_task(worker())
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return [results[number] for number in sorted(results)]
+
+
+@overload
+def synchronous(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]: ...
+@overload
+def synchronous(function: Callable[P, AsyncIterator[T]]) -> Callable[P, Iterator[T]]: ...
+def synchronous(function: Callable[P, Any]) -> Callable[P, Any]:
+    """The synchronous version of an async function or of one that returns an async iterator.
+
+    It works where an event loop runs already, as in a notebook.
+    """
+
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> Any:
+        result = function(*args, **kwargs)
+        return _run(result) if inspect.iscoroutine(result) else _iterate(result)
+
+    wrapped.__name__ = function.__name__.removeprefix("a")
+    wrapped.__qualname__ = wrapped.__name__.join(function.__qualname__.rsplit(function.__name__, 1))
+    wrapped.__doc__ = f"Synchronous version of `{function.__name__}`: {function.__doc__}"
+    return wrapped
+
+
+def _run(coroutine: Coroutine[Any, Any, T]) -> T:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    with ThreadPoolExecutor(1, thread_name_prefix="hanol-run") as pool:
+        return pool.submit(asyncio.run, coroutine).result()
+
+
+def _iterate(events: AsyncIterator[T]) -> Iterator[T]:
+    """Yield items as they come, from a loop in a thread of its own.
+
+    A caller that stops reading cancels what produces the items, and waits until it has ended.
+    """
+    queue: SimpleQueue[tuple[str, T | BaseException | None]] = SimpleQueue()
+    started = threading.Event()
+    control: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[None]]] = []
+
+    async def pump() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        control.append((asyncio.get_running_loop(), task))
+        started.set()
+        async for event in events:
+            queue.put(("event", event))
+
+    def work() -> None:
+        try:
+            asyncio.run(pump())
+        except BaseException as err:
+            queue.put(("error", err))
+        else:
+            queue.put(("end", None))
+
+    thread = threading.Thread(target=work, name="hanol-run", daemon=True)
+    thread.start()
+    try:
+        while True:
+            kind, value = queue.get()
+            if kind == "end":
+                return
+            if isinstance(value, BaseException) and kind == "error":
+                raise value
+            yield value  # type: ignore[misc]
+    finally:
+        started.wait()
+        loop, task = control[0]
+        if thread.is_alive() and not loop.is_closed():
+            # It may close in between; then there is nothing left to cancel.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(task.cancel)
+        thread.join()

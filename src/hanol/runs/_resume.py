@@ -1,0 +1,149 @@
+"""Resuming: a run goes on only with the settings that it was started with."""
+
+import os
+import platform
+import sys
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hanol.errors import RunError
+from hanol.files import replace_text
+
+_LONGEST = 60  # characters of a value in a message
+
+
+class ResumeGuard:
+    """Keeps a run's settings in a file of its folder, and refuses to resume with others.
+
+    Args:
+        folder: Folder of the run.
+        settings: Everything that decides the result, as plain JSON values.
+        what: What is resumed, for messages.
+        free: Names of settings that may change: how often to save, how many threads.
+        file: Name of the file.
+
+    Example:
+        >>> guard = ResumeGuard("runs/tiny", {"recipe": {"lr": 0.1}})  # doctest: +SKIP
+        >>> if not guard.check(resume=True):  # doctest: +SKIP
+        ...     guard.write()
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        settings: Mapping[str, Any],
+        *,
+        what: str = "run",
+        free: frozenset[str] | set[str] = frozenset(),
+        file: str = "recipe.yaml",
+    ) -> None:
+        self.folder = Path(folder)
+        self.file = self.folder / file
+        self._settings, self._what, self._free = dict(settings), what, free
+
+    def check(self, *, resume: bool) -> bool:
+        """Whether the run was started before, with the same settings.
+
+        Args:
+            resume: Whether the user asked to resume.
+
+        Raises:
+            RunError: The folder has a run and `resume` is not set, or settings have changed.
+        """
+        if not self.file.exists():
+            return False
+        if not resume:
+            raise RunError(
+                f"{str(self.folder)!r} already has a run. Resume it with --resume, or use another "
+                "--output."
+            )
+        try:
+            stored = yaml.safe_load(self.file.read_text("utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as err:
+            raise RunError(
+                f"Cannot resume the {self._what}: {str(self.file)!r} cannot be read: {err}. Use "
+                "another --output."
+            ) from err
+        stored = stored if isinstance(stored, dict) else {}
+        old = {name: stored.get(name) for name in self._settings}
+        what = f"the {self._what} in {str(self.folder)!r}"
+        check_unchanged(what, old, self._settings, self._free)
+        return True
+
+    def write(self) -> None:
+        """Keep the settings, with the versions and the hardware that the run starts on.
+
+        Raises:
+            WriteError: The disk is full, or the file cannot be written.
+        """
+        content = {**self._settings, **environment()}
+        replace_text(self.file, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+
+def check_unchanged(
+    what: str,
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    free: frozenset[str] | set[str] = frozenset(),
+) -> None:
+    """Refuse to resume with settings that have changed.
+
+    Args:
+        what: What is resumed and where it is: "the run in 'runs/tiny'".
+        old: Settings that it was started with; may be nested.
+        new: Settings now.
+        free: Names, at any depth, that may change.
+
+    Raises:
+        RunError: Settings have changed; the message names each, with both values.
+    """
+    changed = list(_changes(old, new, free))
+    if changed:
+        verb, value = ("have", "values") if len(changed) > 1 else ("has", "value")
+        raise RunError(
+            f"Cannot resume {what}: {', '.join(changed)} {verb} changed since it was started. Use "
+            f"another --output, or restore the old {value}."
+        )
+
+
+def environment() -> dict[str, Any]:
+    """Versions, hardware and command line, for the reader of a result."""
+    packages = ("hanol", "torch", "transformers", "tokenizers")
+    torch = sys.modules.get("torch")  # whoever did not need it, does not pay for its import
+    hardware: dict[str, Any] = {"machine": platform.machine(), "cpus": os.cpu_count()}
+    if torch is not None:
+        hardware["threads"] = torch.get_num_threads()
+        cuda = torch.cuda.is_available()
+        hardware["gpu"] = torch.cuda.get_device_name(0) if cuda else None
+    return {
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in packages},
+        },
+        "hardware": hardware,
+        "command": " ".join(["hanol", *sys.argv[1:]]),
+    }
+
+
+def _changes(
+    old: Mapping[str, Any], new: Mapping[str, Any], free: frozenset[str] | set[str], at: str = ""
+) -> Iterator[str]:
+    for name in sorted(old.keys() | new.keys()):
+        if name in free:
+            continue
+        before, now = old.get(name), new.get(name)
+        if isinstance(before, Mapping) and isinstance(now, Mapping):
+            yield from _changes(before, now, free, f"{at}{name}.")
+        elif before != now:
+            yield f"`{at}{name}` (was {_short(before)}, now {_short(now)})"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    if len(text) <= _LONGEST:
+        return text
+    return f"{text[: _LONGEST - 20]}... ({len(text)} characters)"

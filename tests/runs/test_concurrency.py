@@ -1,0 +1,98 @@
+"""A bounded gather, and synchronous versions of async functions."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from hanol.errors import ConfigError
+from hanol.runs import gather, synchronous
+
+
+async def anumbers(count: int) -> AsyncIterator[int]:
+    """Count."""
+    for number in range(count):
+        await asyncio.sleep(0)
+        yield number
+
+
+async def atwice(number: int) -> int:
+    """Two times a number."""
+    await asyncio.sleep(0)
+    return 2 * number
+
+
+numbers, twice = synchronous(anumbers), synchronous(atwice)
+
+
+@pytest.mark.parametrize("concurrency", [1, 3, 50])
+def test_results_are_in_order_and_bounded(concurrency: int) -> None:
+    running = most = 0
+
+    async def work(item: int) -> int:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.001 * (5 - item % 5))
+        running -= 1
+        return item * item
+
+    found = asyncio.run(gather(work, iter(range(20)), concurrency=concurrency))
+    assert found == [n * n for n in range(20)]
+    assert most == min(concurrency, 20)
+    assert asyncio.run(gather(work, [], concurrency=concurrency)) == []
+
+
+def test_the_first_error_cancels_the_rest() -> None:
+    done: list[int] = []
+
+    async def work(item: int) -> None:
+        if item == 1:
+            raise KeyError(item)
+        await asyncio.sleep(10)
+        done.append(item)
+
+    with pytest.raises(KeyError, match="1"):
+        asyncio.run(gather(work, range(5), concurrency=3))
+    assert done == []
+    with pytest.raises(ConfigError, match="`concurrency` is 0"):
+        asyncio.run(gather(work, range(5), concurrency=0))
+
+
+def test_synchronous_versions_work_with_and_without_a_running_loop() -> None:
+    assert list(numbers(3)) == [0, 1, 2]
+    assert twice(4) == 8
+
+    async def inside() -> tuple[list[int], int]:
+        return list(numbers(2)), twice(1)
+
+    assert asyncio.run(inside()) == ([0, 1], 2)
+    assert numbers.__name__ == "numbers"
+    assert (numbers.__doc__ or "").startswith("Synchronous version of `anumbers`: Count.")
+
+
+def test_a_caller_that_stops_reading_cancels_the_producer() -> None:
+    ended: list[str] = []
+
+    async def aforever() -> AsyncIterator[int]:
+        """Never end."""
+        try:
+            while True:
+                yield 1
+                await asyncio.sleep(0)
+        finally:
+            ended.append("cancelled")
+
+    reading = synchronous(aforever)()
+    assert next(reading) == 1
+    reading.close()  # type: ignore[attr-defined]
+    assert ended == ["cancelled"]
+
+
+def test_errors_reach_the_caller() -> None:
+    async def afail() -> int:
+        """Fail."""
+        raise KeyError("x")
+
+    with pytest.raises(KeyError):
+        synchronous(afail)()

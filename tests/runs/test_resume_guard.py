@@ -1,0 +1,53 @@
+"""A run is resumed with the settings that it was started with, or not at all."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hanol.errors import RunError
+from hanol.runs import ResumeGuard, check_unchanged
+
+SETTINGS: dict[str, Any] = {"recipe": {"lr": 0.1, "data": {"path": "a"}, "keep": 2}, "data": {}}
+
+
+def guard(folder: Path, settings: dict[str, Any] = SETTINGS) -> ResumeGuard:
+    return ResumeGuard(folder, settings, what="stage", free={"keep"})
+
+
+def test_a_run_is_started_and_resumed(tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    assert not guard(folder).check(resume=False)
+    assert not guard(folder).check(resume=True)
+    guard(folder).write()
+    assert guard(folder).check(resume=True)
+    with pytest.raises(RunError, match=r"new' already has a run\. Resume it with --resume, or use"):
+        guard(folder).check(resume=False)
+    content = yaml.safe_load((folder / "recipe.yaml").read_text("utf-8"))
+    assert content["recipe"] == SETTINGS["recipe"]
+    assert {"python", "hanol", "torch"} < content["versions"].keys()
+    assert content["hardware"]["cpus"] > 0
+    assert content["command"].startswith("hanol")
+
+
+def test_changed_settings_are_named_with_both_values(tmp_path: Path) -> None:
+    guard(tmp_path).write()
+    recipe = {"lr": 0.2, "data": {"path": "b" * 100}, "keep": 3}
+    with pytest.raises(RunError) as caught:
+        guard(tmp_path, {**SETTINGS, "recipe": recipe}).check(resume=True)
+    text = str(caught.value)
+    assert text.startswith(f"Cannot resume the stage in {str(tmp_path)!r}: ")
+    assert "`recipe.lr` (was 0.1, now 0.2) have changed since it was started." in text
+    assert "`recipe.data.path` (was 'a', now 'bbb" in text
+    assert "keep" not in text
+    assert text.endswith("Use another --output, or restore the old values.")
+    with pytest.raises(RunError, match=r"`lr` \(was 1, now None\) has changed .* the old value\.$"):
+        check_unchanged("the run", {"lr": 1, "same": None}, {})
+
+
+@pytest.mark.parametrize("content", [b"a: [", b"\xff", b"- 1"])
+def test_a_damaged_file_is_no_run_to_resume(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_bytes(content)
+    with pytest.raises(RunError, match="Cannot resume the stage"):
+        guard(tmp_path).check(resume=True)
