@@ -33,6 +33,7 @@ from transformers.models.kimi_linear import modeling_kimi_linear as upstream
 
 from _bench import Report, Table, arguments, finish, interleaved, medians, progress, spread
 from hanol import attention, models
+from hanol.attention import CACHE_NAME
 
 HANOL, PEER, LLAMA = "hanol", "transformers", "Llama, transformers"
 
@@ -228,13 +229,13 @@ def whole_model(
 
         def read(name: str, ids: Tensor = ids, T: int = T) -> Tensor:
             out = peers[name](ids, use_cache=True, logits_to_keep=1)
-            caches[name, T] = out.past_key_values
+            caches[name, T] = out[CACHE_NAME]
             return out.logits[0, -1]
 
         def write(name: str, T: int = T) -> None:
             token = torch.full((1, 1), 7)
             for _ in range(sizes.decode_steps):
-                peers[name](token, past_key_values=caches[name, T], use_cache=True)
+                peers[name](token, **{CACHE_NAME: caches[name, T]}, use_cache=True)
 
         runs = {name: lambda name=name, read=read: read(name) for name in peers}
         writers |= {(name, T): lambda name=name, write=write: write(name) for name in peers}

@@ -26,6 +26,7 @@ from transformers import PreTrainedModel, Qwen2Config, TopPLogitsWarper
 
 from _bench import Report, Table, arguments, finish, interleaved, medians
 from hanol import models
+from hanol.attention import CACHE_NAME
 from hanol.autodeco import (
     AutoDecoForCausalLM,
     HeadsRecipe,
@@ -328,7 +329,7 @@ def overhead(
     for batch in batches:
 
         def official(ids_B1: Tensor, cache: Any) -> Tensor:
-            hidden_BTH, logits_BTV, _ = model.features(ids_B1, past_key_values=cache)
+            hidden_BTH, logits_BTV, _ = model.features(ids_B1, **{CACHE_NAME: cache})
             return official_rescale(model, hidden_BTH[:, -1], logits_BTV[:, -1].float())
 
         steps = usual_steps(model) | {"AutoDeco, official way": official}

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2Config
 
 from claims.small import one_thread
 from hanol import models
+from hanol.attention import CACHE_NAME
 from hanol.autodeco import AutoDecoForCausalLM
 from hanol.claims import Claim, Measurement
 from hanol.sampling import top_p_keep
@@ -60,7 +61,7 @@ def usual_steps(model: AutoDecoForCausalLM) -> dict[str, Step]:
     """A step without choices, with static ones, and with the heads': ids and cache to logits."""
 
     def plain(ids_B1: Tensor, cache: Any) -> Tensor:
-        logits_BV: Tensor = model.llm(input_ids=ids_B1, past_key_values=cache).logits[:, -1]
+        logits_BV: Tensor = model.llm(input_ids=ids_B1, **{CACHE_NAME: cache}).logits[:, -1]
         return logits_BV.float()
 
     def static(ids_B1: Tensor, cache: Any) -> Tensor:
@@ -69,7 +70,7 @@ def usual_steps(model: AutoDecoForCausalLM) -> dict[str, Step]:
         return logits_BV.masked_fill(~top_p_keep(logits_BV, share_B), -math.inf)
 
     def learned(ids_B1: Tensor, cache: Any) -> Tensor:
-        logits_BV: Tensor = model(input_ids=ids_B1, past_key_values=cache).logits[:, -1]
+        logits_BV: Tensor = model(input_ids=ids_B1, **{CACHE_NAME: cache}).logits[:, -1]
         return logits_BV
 
     return {"T = 1, P = 1": plain, "static": static, "AutoDeco": learned}
@@ -96,7 +97,7 @@ def step_seconds(
     ).to(base.device)
     first_BT = ids_BT[:, :prompt]
     caches = {
-        name: base(input_ids=first_BT, use_cache=True, logits_to_keep=1).past_key_values
+        name: base(input_ids=first_BT, use_cache=True, logits_to_keep=1)[CACHE_NAME]
         for name in steps
     }
     seconds: dict[str, list[float]] = {name: [] for name in steps}

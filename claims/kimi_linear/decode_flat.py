@@ -14,6 +14,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from claims.small import one_thread, slope
 from hanol import models
+from hanol.attention import CACHE_NAME
 from hanol.claims import Claim, Measurement
 
 _log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ def long_cache(model: PreTrainedModel, tokens: int) -> DynamicCache:
     """
     prompt = min(64, tokens)
     cache = DynamicCache(config=model.config)
-    model(torch.ones(1, prompt, dtype=torch.long), past_key_values=cache)
+    model(torch.ones(1, prompt, dtype=torch.long), **{CACHE_NAME: cache})
     rng = torch.Generator().manual_seed(0)
     for layer in cache.layers:
         if hasattr(layer, "append"):
@@ -45,7 +46,7 @@ def _decode_seconds(model: PreTrainedModel, cache: DynamicCache, steps: int) -> 
     token = torch.ones(1, 1, dtype=torch.long)
     begin = time.process_time()
     for _ in range(steps):
-        model(token, past_key_values=cache)
+        model(token, **{CACHE_NAME: cache})
     return (time.process_time() - begin) / steps
 
 

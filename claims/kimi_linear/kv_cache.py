@@ -6,6 +6,7 @@ import torch
 from transformers import DynamicCache
 
 from hanol import models
+from hanol.attention import CACHE_NAME
 from hanol.claims import Claim, Measurement
 
 
@@ -55,7 +56,7 @@ def _measure(seeds: Sequence[int], quick: bool) -> Measurement:
 def _held_bytes(model: torch.nn.Module, length: int) -> float:
     """Bytes that the cache's filled places take after a prompt of this length."""
     cache = DynamicCache(config=model.config)
-    model(torch.ones(1, length, dtype=torch.long), past_key_values=cache)
+    model(torch.ones(1, length, dtype=torch.long), **{CACHE_NAME: cache})
     total = 0
     for layer in cache.layers:
         for name in ("keys", "values", "state_BHKV", "window_BWC"):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from hanol.agent_training._agent_model import researcher_needs, starting_model
 from hanol.agent_training._recipe import ResearcherRecipe, SftSettings, read_researcher_recipe
+from hanol.attention import CACHE_NAME
 from hanol.errors import RecipeError
 from hanol.training import with_overrides
 
@@ -107,7 +108,7 @@ def test_every_short_convolution_sees_as_many_tokens_as_wanted(config: str) -> N
         rest = [cached.logits]
         for t in (4, 5):
             cached = model(
-                input_ids=ids[:, t : t + 1], past_key_values=cached.past_key_values, use_cache=True
+                input_ids=ids[:, t : t + 1], **{CACHE_NAME: cached[CACHE_NAME]}, use_cache=True
             )
             rest.append(cached.logits)
     torch.testing.assert_close(torch.cat(rest, dim=1), found, rtol=0, atol=1e-4)

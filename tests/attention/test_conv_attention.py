@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, Qwen3ForCausalLM
 
 from hanol import models
-from hanol.attention import ConvAttentionConfig, ConvAttentionForCausalLM, WindowedLayer
+from hanol.attention import CACHE_NAME, ConvAttentionConfig, ConvAttentionForCausalLM, WindowedLayer
 from hanol.errors import CacheError
 
 VOCABULARY = 97
@@ -153,7 +153,7 @@ def test_kernels_start_far_from_zero() -> None:
 def test_in_pieces_as_in_one_pass(model: Any, parts: list[int]) -> None:
     ids = tokens(2, 12)
     cache = DynamicCache()
-    found = [logits_of(model, piece, past_key_values=cache) for piece in ids.split(parts, dim=1)]
+    found = [logits_of(model, piece, **{CACHE_NAME: cache}) for piece in ids.split(parts, dim=1)]
     torch.testing.assert_close(torch.cat(found, 1), logits_of(model, ids), rtol=0, atol=ATOL)
     assert cache.get_seq_length() == 12
     assert all(type(layer) is WindowedLayer for layer in cache.layers)
@@ -174,7 +174,7 @@ def test_a_batch_of_different_lengths_with_padding_on_the_left(
         found.append(
             logits_of(
                 model, piece, attention_mask=mask[:, :seen].long(), position_ids=place,
-                past_key_values=cache,
+                **{CACHE_NAME: cache},
             )
         )  # fmt: skip
     logits = torch.cat(found, 1)
@@ -270,7 +270,7 @@ def test_several_samples_of_a_prompt(model: Any) -> None:
 
 def filled(model: Any, ids: Tensor) -> DynamicCache:
     cache = DynamicCache()
-    logits_of(model, ids, past_key_values=cache)
+    logits_of(model, ids, **{CACHE_NAME: cache})
     return cache
 
 
@@ -281,7 +281,7 @@ def test_rows_of_a_cache_can_be_chosen_and_repeated(model: Any) -> None:
     cache.batch_repeat_interleave(2)
     cache.reorder_cache(torch.tensor([3, 1, 0, 2]))
     rows = torch.tensor([0, 2, 2, 0])
-    found = logits_of(model, following, past_key_values=cache)
+    found = logits_of(model, following, **{CACHE_NAME: cache})
     whole = logits_of(model, torch.cat([ids[rows], following], 1))[:, -1:]
     torch.testing.assert_close(found, whole, rtol=0, atol=ATOL)
 
@@ -299,7 +299,7 @@ def test_a_cache_that_was_reset_is_like_new(model: Any) -> None:
     cache = filled(model, tokens(2, 6))
     cache.reset()
     ids = tokens(2, 4, seed=4)
-    found = logits_of(model, ids, past_key_values=cache)
+    found = logits_of(model, ids, **{CACHE_NAME: cache})
     torch.testing.assert_close(found, logits_of(model, ids), rtol=0, atol=ATOL)
 
 
@@ -307,7 +307,7 @@ def test_a_cache_of_another_model_is_refused(model: Any) -> None:
     other = Qwen3ForCausalLM(model.config).eval()
     cache = filled(other, tokens(1, 4))
     with pytest.raises(CacheError, match="Layer 0 of the cache is a filled DynamicLayer"):
-        logits_of(model, tokens(1, 1), past_key_values=cache)
+        logits_of(model, tokens(1, 1), **{CACHE_NAME: cache})
 
 
 def test_a_window_holds_no_more_than_it_needs(model: Any) -> None:
@@ -388,7 +388,7 @@ def test_bfloat16(model: Any) -> None:
     exact = logits_of(model, ids)
     assert (found.float() - exact).pow(2).mean().sqrt() < 0.03 * exact.pow(2).mean().sqrt()
     cache = DynamicCache()
-    steps = [logits_of(made, piece, past_key_values=cache) for piece in ids.split(1, 1)]
+    steps = [logits_of(made, piece, **{CACHE_NAME: cache}) for piece in ids.split(1, 1)]
     apart = (torch.cat(steps, 1).float() - found.float()).pow(2).mean().sqrt()
     assert apart < 0.03 * exact.pow(2).mean().sqrt()
 

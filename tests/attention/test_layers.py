@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import DynamicCache, KimiLinearConfig, KimiLinearForCausalLM
 
 from hanol import attention, models
+from hanol.attention import CACHE_NAME
 from hanol.errors import CacheError, ConfigError, ShapeError
 
 KINDS = ["linear_attention", "linear_attention", "linear_attention", "full_attention"]
@@ -141,7 +142,7 @@ def test_any_split_equals_one_pass(ours, first: int) -> None:
     whole = ours(ids).logits
     cache = DynamicCache(config=ours.config)
     pieces = [ids[:, :first], ids[:, first:72], ids[:, 72:73], ids[:, 73:74], ids[:, 74:]]
-    logits = [ours(piece, past_key_values=cache).logits for piece in pieces]
+    logits = [ours(piece, **{CACHE_NAME: cache}).logits for piece in pieces]
     assert apart(torch.cat(logits, 1), whole) < 1e-4
     assert cache.get_seq_length() == 75
 
@@ -168,12 +169,12 @@ def test_padding_changes_nothing(plain, ours, side: str) -> None:
 
     def errors(model: Any) -> list[float]:
         cache = DynamicCache(config=model.config)
-        model(ids, attention_mask=mask, past_key_values=cache)
+        model(ids, attention_mask=mask, **{CACHE_NAME: cache})
         grown, found = mask, []
         for step in range(steps):
             grown = torch.cat([grown, torch.ones(3, 1, dtype=torch.long)], dim=1)
             new = torch.stack([row[n + step] for row, n in zip(rows, lengths, strict=True)])
-            logits = model(new.unsqueeze(1), attention_mask=grown, past_key_values=cache).logits[
+            logits = model(new.unsqueeze(1), attention_mask=grown, **{CACHE_NAME: cache}).logits[
                 :, -1
             ]
             for b, n in enumerate(lengths):
@@ -221,10 +222,10 @@ def test_packed_prompt_goes_on_from_its_last_document(ours) -> None:
     ids = tokens(1, 50)
     position_ids = torch.cat([torch.arange(20), torch.arange(30)])[None]
     cache = DynamicCache(config=ours.config)
-    ours(ids, position_ids=position_ids, past_key_values=cache)
+    ours(ids, position_ids=position_ids, **{CACHE_NAME: cache})
     kda = cache.layers[0].state_BHKV
     alone = DynamicCache(config=ours.config)
-    ours(ids[:, 20:], past_key_values=alone)
+    ours(ids[:, 20:], **{CACHE_NAME: alone})
     assert apart(kda, alone.layers[0].state_BHKV) < 1e-5
 
 
@@ -235,9 +236,9 @@ def test_continuing_a_padded_batch_with_padding(ours) -> None:
     mask1[1, 15:] = 0
     mask2[0, 10:] = 0
     cache = DynamicCache(config=ours.config)
-    ours(first, attention_mask=mask1, past_key_values=cache)
+    ours(first, attention_mask=mask1, **{CACHE_NAME: cache})
     both = torch.cat([mask1, mask2], 1)
-    logits = ours(second, attention_mask=both, past_key_values=cache).logits
+    logits = ours(second, attention_mask=both, **{CACHE_NAME: cache}).logits
     for b in range(2):
         real = torch.cat([first[b, : mask1[b].sum()], second[b, : mask2[b].sum()]])[None]
         alone = ours(real).logits[0, -int(mask2[b].sum()) :]
@@ -451,7 +452,7 @@ def test_qk_clip_brings_logits_under_the_limit(ours) -> None:
 
 def cached(model: Any, ids: Tensor) -> DynamicCache:
     cache = DynamicCache(config=model.config)
-    model(ids, past_key_values=cache)
+    model(ids, **{CACHE_NAME: cache})
     return cache
 
 
@@ -474,11 +475,11 @@ def test_crop_takes_tokens_back(ours, remove: int) -> None:
     cache = cached(ours, ids[:, :30])
     cache.activate_past_recording()
     for part in (ids[:, 30:34], ids[:, 34:35], ids[:, 35:60]):
-        ours(part, past_key_values=cache)
+        ours(part, **{CACHE_NAME: cache})
     cache.crop(-remove)
     assert cache.get_seq_length() == 60 - remove
     new = tokens(2, 3, seed=8)
-    again = ours(new, past_key_values=cache).logits
+    again = ours(new, **{CACHE_NAME: cache}).logits
     expected = ours(torch.cat([ids[:, : 60 - remove], new], 1)).logits[:, -3:]
     assert apart(again, expected) < 1e-4
 
@@ -495,15 +496,15 @@ def test_snapshot_brings_everything_back(tmp_path, ours) -> None:
     prefix, rest = tokens(2, 40), tokens(2, 7, seed=3)
     cache = cached(ours, prefix)
     attention.snapshot(cache).save(tmp_path / "prefix.safetensors")
-    expected = ours(rest, past_key_values=cache).logits
+    expected = ours(rest, **{CACHE_NAME: cache}).logits
     kept = attention.CacheSnapshot.load(tmp_path / "prefix.safetensors")
     for _ in range(2):
         kept.restore(cache)
         assert cache.get_seq_length() == 40
-        assert apart(ours(rest, past_key_values=cache).logits, expected) < 1e-6
+        assert apart(ours(rest, **{CACHE_NAME: cache}).logits, expected) < 1e-6
     fresh = cached(ours, tokens(2, 3, seed=9))
     kept.restore(fresh)
-    assert apart(ours(rest, past_key_values=fresh).logits, expected) < 1e-6
+    assert apart(ours(rest, **{CACHE_NAME: fresh}).logits, expected) < 1e-6
 
 
 @torch.no_grad()
@@ -517,7 +518,7 @@ def test_rows_of_a_cache_can_be_chosen_repeated_and_reordered(ours) -> None:
     ):
         cache = cached(ours, ids)
         change(cache)
-        assert apart(ours(new[rows], past_key_values=cache).logits[:, -1], expected[rows]) < 1e-4
+        assert apart(ours(new[rows], **{CACHE_NAME: cache}).logits[:, -1], expected[rows]) < 1e-4
 
 
 @torch.no_grad()
@@ -525,12 +526,12 @@ def test_cache_of_another_model_is_refused(plain, ours) -> None:
     ids = tokens(1, 5)
     other = attention.accelerate(plain_model(kv_lora_rank=16))
     with pytest.raises(CacheError, match="another configuration"):
-        ours(ids, past_key_values=cached(other, ids))
+        ours(ids, **{CACHE_NAME: cached(other, ids)})
     shorter = attention.accelerate(plain_model(num_hidden_layers=2, layer_types=KINDS[2:]))
     with pytest.raises(CacheError, match="has 2 layers, but the model has 4"):
-        ours(ids, past_key_values=cached(shorter, ids))
+        ours(ids, **{CACHE_NAME: cached(shorter, ids)})
     with pytest.raises(CacheError, match="is a filled"):
-        ours(ids, past_key_values=cached(plain, ids))
+        ours(ids, **{CACHE_NAME: cached(plain, ids)})
 
 
 def test_inputs_that_cannot_be_read(ours) -> None:

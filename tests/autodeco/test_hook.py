@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from hanol import autodeco, models
+from hanol.attention import CACHE_NAME
 from hanol.autodeco import AutoDecoForCausalLM, AutoDecoHook, Limits, custom_generate
 from hanol.errors import CheckpointError, ConfigError
 
@@ -233,8 +234,8 @@ def test_cached_steps_are_the_whole_pass(tmp_path: Path) -> None:
         base(IDS)
         whole: Tensor = hook.temperature_BT
         cache = DynamicCache(config=base.config)
-        base(IDS[:, :8], past_key_values=cache)
-        base(IDS[:, 8:], past_key_values=cache)
+        base(IDS[:, :8], **{CACHE_NAME: cache})
+        base(IDS[:, 8:], **{CACHE_NAME: cache})
         assert torch.allclose(hook.temperature_BT, whole[:, 8:], atol=1e-5)
 
 

@@ -42,6 +42,7 @@ from transformers import (
 )
 
 from hanol import models
+from hanol.attention import CACHE_NAME
 from hanol.autodeco import AutoDecoConfig, AutoDecoForCausalLM, Limits, autodeco_loss
 from hanol.errors import CheckpointError, ConfigError, DataError, ShapeError
 
@@ -328,7 +329,7 @@ def test_cached_is_uncached(base: PreTrainedModel, tmp_path: Path) -> None:
     with torch.no_grad():
         whole = model(IDS)
         first = model(IDS[:, :6], use_cache=True)
-        rest = model(IDS[:, 6:], past_key_values=first.past_key_values, use_cache=True)
+        rest = model(IDS[:, 6:], **{CACHE_NAME: first[CACHE_NAME]}, use_cache=True)
     assert torch.allclose(rest.temperature, whole.temperature[:, 6:], atol=1e-5)
     assert torch.allclose(rest.top_p, whole.top_p[:, 6:], atol=1e-5)
     assert torch.allclose(rest.logits.softmax(-1), whole.logits[:, 6:].softmax(-1), atol=1e-5)
@@ -423,8 +424,8 @@ def test_static_cache_and_continued_cache(tmp_path: Path) -> None:
     static = model.generate(IDS, max_new_tokens=6, do_sample=False, cache_implementation="static")
     assert torch.equal(static, expected)
     cache = DynamicCache(config=model.config)
-    first = model.generate(IDS, max_new_tokens=3, do_sample=False, past_key_values=cache)
-    again = model.generate(first, max_new_tokens=3, do_sample=False, past_key_values=cache)
+    first = model.generate(IDS, max_new_tokens=3, do_sample=False, **{CACHE_NAME: cache})
+    again = model.generate(first, max_new_tokens=3, do_sample=False, **{CACHE_NAME: cache})
     assert torch.equal(again, expected)
 
 

@@ -18,6 +18,7 @@ from claims.autodeco.overhead import (
 from claims.autodeco.training_fixed_points import found, masked_root
 from claims.autodeco.world import auc
 from hanol import models
+from hanol.attention import CACHE_NAME
 from hanol.claims import find_claim, find_claims, run_claim
 
 NAMES = [
@@ -151,8 +152,8 @@ def test_peers_truncate_alike_and_take_turns() -> None:
         probs = {}
         for name in ("static", "AutoDeco"):
             cache = base(input_ids=torch.ones(1, 4, dtype=torch.long), use_cache=True)
-            probs[name] = steps[name](ids, cache.past_key_values).softmax(-1)
-        plain = steps["T = 1, P = 1"](ids, first.past_key_values).softmax(-1)
+            probs[name] = steps[name](ids, cache[CACHE_NAME]).softmax(-1)
+        plain = steps["T = 1, P = 1"](ids, first[CACHE_NAME]).softmax(-1)
     assert (probs["static"] == 0).any()
     torch.testing.assert_close(probs["static"], probs["AutoDeco"])
     assert (plain > 0).all()

@@ -9,6 +9,7 @@ from claims.kimi_linear.decode_flat import long_cache
 from claims.kimi_linear.nope_extrapolation import RotaryLatentAttention
 from claims.small import MIXERS, accuracy, slope, small_model, train
 from hanol import models
+from hanol.attention import CACHE_NAME
 from hanol.errors import ConfigError, UnknownNameError
 from hanol.worlds import IGNORED, oracle, palindrome
 
@@ -96,7 +97,7 @@ def test_long_cache_is_as_long_and_as_large_as_a_real_one() -> None:
     model = models.build("kimi-linear-3m", seed=0).eval()
     made, real = long_cache(model, 100), long_cache(model, 64)
     with torch.no_grad():
-        model(torch.ones(1, 36, dtype=torch.long), past_key_values=real)
+        model(torch.ones(1, 36, dtype=torch.long), **{CACHE_NAME: real})
     for a, b in zip(made.layers, real.layers, strict=True):
         assert a.get_seq_length() == b.get_seq_length() == 100
         if hasattr(a, "append"):

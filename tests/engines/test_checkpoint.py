@@ -1,9 +1,11 @@
 """Batching and reuse change the work alone: answers are those of a plain model, one by one."""
 
 import asyncio
+import itertools
 import logging
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -571,6 +573,81 @@ def test_a_failing_model_is_told_to_everyone_who_waits(folders: dict[str, Path])
         assert "RuntimeError: out of memory" in str(done[0])
         again = await engine.complete(requests[0])  # and the engine goes on
         assert again.usage.generated_tokens == 30
+        await engine.aclose()
+
+    asyncio.run(many())
+
+
+PLACES: dict[str, Callable[[Any], tuple[Any, str]]] = {
+    "beginning": lambda worker: (type(worker._rows), "put"),
+    "lookup": lambda worker: (worker._store, "longest"),
+    "storing": lambda worker: (worker._store, "put"),
+    "leaving": lambda worker: (type(worker._rows), "drop"),
+    "drawing": lambda worker: (sys.modules[type(worker).__module__], "draw"),
+    "forward": lambda worker: (worker._model, "forward"),
+}
+
+
+class Death(BaseException):
+    """What no `except Exception` catches."""
+
+
+def raising_once(
+    monkeypatch: pytest.MonkeyPatch, place: str, engine: Any, call: int, error: BaseException
+) -> None:
+    """Let one call there raise."""
+    owner, name = PLACES[place](engine._worker)
+    real, calls = getattr(owner, name), itertools.count(1)
+
+    def broken(*args: Any, **values: Any) -> Any:
+        if next(calls) == call:
+            raise error
+        return real(*args, **values)
+
+    monkeypatch.setattr(owner, name, broken)
+
+
+async def gathered(engine: Any) -> list[Any]:
+    """What several requests come to, more than there are places; nobody waits for ever."""
+    requests = [ask(word, max_tokens=4 + i) for i, word in enumerate(WORDS)]
+    answers = asyncio.gather(*map(engine.complete, requests), return_exceptions=True)
+    return await asyncio.wait_for(answers, 60)
+
+
+@pytest.mark.parametrize("call", [1, 2, 3])
+@pytest.mark.parametrize("place", PLACES)
+def test_no_exception_loses_a_request(
+    place: str, call: int, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def many() -> None:
+        engine: Any = open_engine(str(folders["llama"]), max_batch=2)
+        raising_once(monkeypatch, place, engine, call, RuntimeError("injected"))
+        done = await gathered(engine)
+        failed = [one for one in done if isinstance(one, EngineError)]
+        assert "RuntimeError: injected" in str(failed[0])
+        assert all(isinstance(one, Completion | EngineError) for one in done)
+        assert all(isinstance(one, Completion) for one in await gathered(engine))  # it goes on
+        await engine.aclose()
+
+    asyncio.run(many())
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("place", PLACES)
+def test_a_dying_thread_is_told_to_all_who_wait_and_to_all_who_come(
+    place: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def many() -> None:
+        engine: Any = open_engine(str(folders["llama"]), max_batch=2)
+        raising_once(monkeypatch, place, engine, 2, Death("injected"))
+        failed = [one for one in await gathered(engine) if not isinstance(one, Completion)]
+        late = await gathered(engine)
+        assert len(failed) >= 1
+        assert len(late) == len(WORDS)
+        for error in failed + late:
+            assert isinstance(error, EngineError)
+            assert "died of Death: injected" in str(error)
+            assert isinstance(error.__cause__, Death)
         await engine.aclose()
 
     asyncio.run(many())

@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.models.qwen3_next.modeling_qwen3_next import Qwen3NextGatedDeltaNet
 
 from hanol import models
+from hanol.attention import CACHE_NAME
 from hanol.attention._gdn import GatedDeltaNet
 
 H, K, D = 3, 16, 48
@@ -86,9 +87,9 @@ def test_decoding_continues_the_prompt(model: PreTrainedModel) -> None:
     with torch.no_grad():
         whole = model(ids).logits
         first = model(ids[:, :33], use_cache=True)
-        cache, steps = first.past_key_values, [first.logits]
+        cache, steps = first[CACHE_NAME], [first.logits]
         for t in range(33, 40):
-            steps.append(model(ids[:, t : t + 1], past_key_values=cache, use_cache=True).logits)
+            steps.append(model(ids[:, t : t + 1], **{CACHE_NAME: cache}, use_cache=True).logits)
     assert torch.allclose(torch.cat(steps, dim=1), whole, atol=1e-4)
 
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 from transformers import DynamicCache, PreTrainedModel, Qwen3Config
 
+from hanol.attention import CACHE_NAME
 from hanol.models import build, cache_size, inspect
 from hanol.models._inspect import parameter_sizes
 
@@ -21,7 +22,7 @@ def test_cache_formula_is_what_a_filled_cache_holds(moe_model: PreTrainedModel) 
     for tokens in (5, 70):
         with torch.no_grad():
             ids = torch.arange(3, 3 + tokens).reshape(1, -1)
-            cache = moe_model(ids, use_cache=True).past_key_values
+            cache = moe_model(ids, use_cache=True)[CACHE_NAME]
         assert held_bytes(cache) == size.fixed_bytes + tokens * size.bytes_per_token
 
 

@@ -9,6 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from hanol import models
+from hanol.attention import CACHE_NAME
 from hanol.errors import CheckpointError, ConfigError
 from hanol.models import _meta
 from hanol.models._reference_llama import frequencies, reference_llama
@@ -66,8 +67,8 @@ def test_cached_decoding_equals_the_definition() -> None:
     cache, steps = None, []
     with torch.no_grad():
         for t in range(20):
-            out = model(IDS[:, t : t + 1], past_key_values=cache, use_cache=True)
-            cache = out.past_key_values
+            out = model(IDS[:, t : t + 1], **{CACHE_NAME: cache}, use_cache=True)
+            cache = out[CACHE_NAME]
             steps.append(out.logits)
     assert (torch.cat(steps, 1) - reference_llama(tensors, params, IDS)).abs().max() < 1e-5
 

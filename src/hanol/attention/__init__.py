@@ -7,7 +7,7 @@ a cache (`snapshot`) and its layers, what a trainer calls between steps (`qk_cli
 (`GdnHybridForCausalLM`) and attention with a short convolution (`ConvAttentionForCausalLM`).
 """
 
-from hanol.attention._cache import CacheSnapshot, KdaState, LatentLayer, snapshot
+from hanol.attention._cache import CACHE_NAME, CacheSnapshot, KdaState, LatentLayer, snapshot
 from hanol.attention._config import check_config
 from hanol.attention._conv_attention import (
     ConvAttentionConfig,
@@ -25,6 +25,7 @@ from hanol.attention.kda._kda import chunk_kda, recurrent_kda
 from hanol.attention.kda._reference import reference_kda
 
 __all__ = [
+    "CACHE_NAME",
     "FLOAT32",
     "CacheSnapshot",
     "ConvAttentionConfig",

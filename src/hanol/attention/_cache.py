@@ -7,6 +7,7 @@ Shape suffixes: B batch, L cached tokens, H heads, K key width, V value width, R
 shared key width, W window of the convolution, C its channels.
 """
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +17,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import Cache, KimiLinearConfig
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer, LinearAttentionLayer
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from hanol.attention.kda._kda import chunk_kda
 from hanol.errors import CacheError
+
+# The argument and the output of a model that hold its cache; transformers 5.24 renamed both.
+CACHE_NAME = next(
+    field.name
+    for field in fields(BaseModelOutputWithPast)
+    if field.name in ("cache", "past_key_values")
+)
 
 
 class Step(NamedTuple):

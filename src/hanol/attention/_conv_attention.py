@@ -99,13 +99,16 @@ class ConvAttention(Qwen3Attention):
         hidden_states: Tensor,
         position_embeddings: tuple[Tensor, Tensor],
         attention_mask: Tensor | None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         valid_BT: Tensor | None = None,
+        *,
+        past_key_values: Cache | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
         """As Qwen3's; `valid_BT` tells real tokens from padding, None that all are real."""
         B, T, _ = hidden_states.shape
-        layer = None if past_key_values is None else _adopted(past_key_values, self.layer_idx)
+        cache = past_key_values if cache is None else cache  # the name until transformers 5.24
+        layer = None if cache is None else _adopted(cache, self.layer_idx)
         projections_BTC = torch.cat(
             [proj(hidden_states) for proj in (self.q_proj, self.k_proj, self.v_proj)], dim=-1
         )
@@ -125,8 +128,8 @@ class ConvAttention(Qwen3Attention):
         query, key = apply_rotary_pos_emb(
             self.q_norm(query), self.k_norm(key), *position_embeddings
         )
-        if past_key_values is not None:
-            key, value = past_key_values.update(key, value, self.layer_idx)
+        if cache is not None:
+            key, value = cache.update(key, value, self.layer_idx)
         attend: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )

@@ -47,20 +47,24 @@ class KimiLinearDeltaAttention(upstream.KimiLinearDeltaAttention):
     def forward(
         self,
         hidden_states: Tensor,
-        cache_params: Cache | None = None,
+        cache: Cache | None = None,
         attention_mask: Tensor | None = None,
         packing: Packing | None = None,
+        *,
+        cache_params: Cache | None = None,
         **kwargs: Any,
     ) -> Tensor:
         """Mix tokens.
 
         Args:
             hidden_states: [B, T, D], or [1, N, D] of packed documents.
-            cache_params: Cache whose layer is a `KdaState`.
+            cache: Cache whose layer is a `KdaState`.
             attention_mask: Not used; padding has been taken out by the model.
             packing: Documents of the packed row.
+            cache_params: The cache, as transformers 5.23 passes it.
         """
-        state = None if cache_params is None else cache_params.layers[self.layer_idx]
+        cache = cache_params if cache is None else cache
+        state = None if cache is None else cache.layers[self.layer_idx]
         tokens = hidden_states.shape[1] if packing is None else packing.shape[1]
         inference = not torch.is_grad_enabled()
         if packing is not None or not inference or hidden_states.shape[1] <= _PIECE:

@@ -42,8 +42,10 @@ class KimiLinearAttention(upstream.KimiLinearAttention):
         self,
         hidden_states: Tensor,
         attention_mask: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         packing: Packing | None = None,
+        *,
+        past_key_values: Cache | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
         """Mix tokens.
@@ -51,20 +53,22 @@ class KimiLinearAttention(upstream.KimiLinearAttention):
         Args:
             hidden_states: [B, T, D], or [1, N, D] of packed documents.
             attention_mask: Not used; padding has been taken out by the model.
-            past_key_values: Cache whose layer is a `LatentLayer`.
+            cache: Cache whose layer is a `LatentLayer`.
             packing: Documents of the packed row.
+            past_key_values: The cache, as transformers 5.23 passes it.
 
         Returns:
             [B, T, D], and the attention weights when the model runs with the eager implementation
             on unpacked rows without a cache, else None.
         """
+        cache = past_key_values if cache is None else cache
         q_BTHQ = self._queries(hidden_states)
         c_BTR, shared_BTP = self.kv_a_proj_with_mqa(hidden_states).split(
             [self.kv_lora_rank, self.qk_rope_head_dim], dim=-1
         )
         latent_BTX = torch.cat([self.kv_a_layernorm(c_BTR), shared_BTP], dim=-1)
         weights = None
-        if past_key_values is None:
+        if cache is None:
             if packing is None:
                 o_BTHV, weights = self._expanded(q_BTHQ, latent_BTX)
             else:
@@ -79,7 +83,7 @@ class KimiLinearAttention(upstream.KimiLinearAttention):
                 ]
                 o_BTHV = torch.cat(parts, dim=1)
         else:
-            layer: LatentLayer = past_key_values.layers[self.layer_idx]
+            layer: LatentLayer = cache.layers[self.layer_idx]
             o_BTHV = self._with_cache(q_BTHQ, latent_BTX, layer, packing)
         return self.o_proj(o_BTHV.flatten(2)), weights
 

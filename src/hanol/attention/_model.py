@@ -13,7 +13,7 @@ from transformers.models.kimi_linear import modeling_kimi_linear as upstream
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from hanol.attention._cache import adopt
+from hanol.attention._cache import CACHE_NAME, adopt
 from hanol.attention._config import check_config
 from hanol.attention.kda._packing import find_packing
 from hanol.errors import ShapeError
@@ -48,9 +48,11 @@ class KimiLinearModel(upstream.KimiLinearModel):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
+        *,
+        past_key_values: Cache | None = None,
         **kwargs: Any,
     ) -> MoeModelOutputWithPast:
         """Run the decoder.
@@ -59,9 +61,10 @@ class KimiLinearModel(upstream.KimiLinearModel):
             input_ids: Tokens, [B, T].
             attention_mask: [B, cached + T], 1 for tokens and 0 for padding on either side.
             position_ids: [B, T]; positions that start again mark packed documents.
-            past_key_values: An empty `DynamicCache`, or one that this model filled.
+            cache: An empty `DynamicCache`, or one that this model filled.
             inputs_embeds: Embeddings instead of tokens, [B, T, D].
             use_cache: Return a cache.
+            past_key_values: The cache, as transformers 5.23 passes it.
             kwargs: `cu_seqlens` or `cu_seq_lens_q` give packed documents directly.
 
         Raises:
@@ -71,10 +74,11 @@ class KimiLinearModel(upstream.KimiLinearModel):
         if (input_ids is None) == (inputs_embeds is None):
             raise ShapeError("Pass either `input_ids` or `inputs_embeds`, and not both.")
         hidden = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config)
-        if past_key_values is not None:
-            adopt(past_key_values, self.config)
+        cache = past_key_values if cache is None else cache
+        if use_cache and cache is None:
+            cache = DynamicCache(config=self.config)
+        if cache is not None:
+            adopt(cache, self.config)
         cu_seqlens = kwargs.pop("cu_seqlens", None)
         cu_seq_lens_q = kwargs.pop("cu_seq_lens_q", None)
         for key in ("cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx"):
@@ -90,15 +94,15 @@ class KimiLinearModel(upstream.KimiLinearModel):
         for layer in self.layers[: self.config.num_hidden_layers]:
             hidden = layer(
                 hidden,
-                past_key_values=past_key_values,
                 use_cache=use_cache,
                 packing=packing,
+                **{CACHE_NAME: cache},
                 **kwargs,
             )
         hidden = self.norm(hidden)
         if packing is not None:
             hidden = packing.unpack(hidden)
-        return MoeModelOutputWithPast(last_hidden_state=hidden, past_key_values=past_key_values)
+        return MoeModelOutputWithPast(last_hidden_state=hidden, **{CACHE_NAME: cache})
 
 
 class KimiLinearRMSNorm(upstream.KimiLinearRMSNorm):

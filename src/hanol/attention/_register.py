@@ -12,7 +12,7 @@ from transformers.monkey_patching import (
 )
 from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY, OutputRecorder
 
-from hanol.attention._cache import adopt
+from hanol.attention._cache import CACHE_NAME, adopt
 from hanol.attention._config import check_config
 from hanol.attention._delta import KimiLinearDeltaAttention, KimiLinearForgetGate
 from hanol.attention._mla import KimiLinearAttention
@@ -107,6 +107,6 @@ def _prepare_our_cache(
     self: Any, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
 ) -> None:
     _prepare_cache(self, generation_config, model_kwargs, *args, **kwargs)
-    cache = model_kwargs.get("past_key_values")
+    cache = model_kwargs.get(CACHE_NAME)
     if isinstance(self.model, KimiLinearModel) and isinstance(cache, DynamicCache):
         adopt(cache, self.config)

@@ -89,7 +89,6 @@ class AutoDecoForCausalLM(ModelWithHeads):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Any = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
@@ -106,7 +105,6 @@ class AutoDecoForCausalLM(ModelWithHeads):
             input_ids: Tokens, [B, S].
             attention_mask: As the base takes it.
             position_ids: As the base takes them.
-            past_key_values: As the base takes them.
             inputs_embeds: Embeddings in the place of tokens.
             labels: Targets, [B, S], -100 where there is none; shifted by one here. The loss is
                 the training loss of the heads (`autodeco_loss` with its defaults), with
@@ -123,7 +121,7 @@ class AutoDecoForCausalLM(ModelWithHeads):
                 (`autodeco_limits`) when left out.
             output_base_logits: Also return the logits before.
             return_dict: False gives a tuple.
-            kwargs: Passed to the base; `num_items_in_batch` to the loss.
+            kwargs: Passed to the base, its cache among them; `num_items_in_batch` to the loss.
 
         Raises:
             ConfigError: `apply` is another name.
@@ -142,7 +140,6 @@ class AutoDecoForCausalLM(ModelWithHeads):
             input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             logits_to_keep=logits_to_keep,

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from torch import Tensor
-from transformers.utils import ModelOutput
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 
 @dataclass
-class AutoDecoOutput(ModelOutput):
-    """What a forward pass gives; entries of the base that are not listed here are kept.
+class AutoDecoOutput(CausalLMOutputWithPast):
+    """What a forward pass gives: the base's output, its cache included, and the fields below.
 
     Attributes:
         loss: With `labels`.
@@ -21,19 +21,11 @@ class AutoDecoOutput(ModelOutput):
         temperature: Chosen temperatures, [B, T]; None with `apply="off"`.
         top_p: Chosen top-p, [B, T]; None with `apply="off"`.
         base_logits: Logits of the base, [B, T, V], with `output_base_logits=True`.
-        past_key_values: The base's cache.
-        hidden_states: The base's, on request.
-        attentions: The base's, on request.
     """
 
-    loss: Tensor | None = None
-    logits: Tensor | None = None
     temperature: Tensor | None = None
     top_p: Tensor | None = None
     base_logits: Tensor | None = None
-    past_key_values: Any = None
-    hidden_states: Any = None
-    attentions: Any = None
 
 
 class Features(NamedTuple):

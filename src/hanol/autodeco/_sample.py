@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hanol.attention import CACHE_NAME
 from hanol.autodeco._data import Row, prompt_ids
 from hanol.autodeco._model import AutoDecoForCausalLM
 from hanol.autodeco._verify import Verifier
@@ -374,7 +375,7 @@ def _next(
     new = slice(None) if cache is None else slice(-1, None)
     inputs["input_ids"] = ids_RS[:, new]
     if cache is not None:
-        inputs["past_key_values"] = cache
+        inputs[CACHE_NAME] = cache
     if not mask_RS.all():
         inputs["attention_mask"] = mask_RS
         base = model.llm if isinstance(model, AutoDecoForCausalLM) else model
@@ -393,7 +394,7 @@ def _next(
     else:
         temperature_R = torch.full(logits_RV.shape[:1], setting.temperature, device=ids_RS.device)
         top_p_R = torch.full_like(temperature_R, setting.top_p)
-    return logits_RV, temperature_R, top_p_R, getattr(outputs, "past_key_values", None)
+    return logits_RV, temperature_R, top_p_R, getattr(outputs, CACHE_NAME, None)
 
 
 def _draw(

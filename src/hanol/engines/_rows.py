@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hanol.attention import CACHE_NAME
 from hanol.engines._layers import (  # fmt: skip
     Contents,
     Ends,
@@ -107,7 +108,7 @@ class Rows:
         )
         even, full = min(lengths) == longest, min(counts) == T
         inputs: dict[str, Any] = {
-            "past_key_values": chunk_cache(self._like, held, longest, None if even else old_BL)
+            CACHE_NAME: chunk_cache(self._like, held, longest, None if even else old_BL)
         }
         if self._own_mask:
             if not full:
@@ -140,7 +141,7 @@ class Rows:
         row_B = torch.arange(len(at_B), device=device)
         ends = Ends(row_B, at_B, longest, min(self.lengths) == longest)
         cache = step_cache(self._like, self._held, ends, len(at_B))
-        inputs: dict[str, Any] = {"past_key_values": cache}
+        inputs: dict[str, Any] = {CACHE_NAME: cache}
         if not (ends.is_even or self._own_mask):
             inputs["attention_mask"] = ends.valid_BL
             inputs["position_ids"] = at_B.unsqueeze(1)
@@ -207,7 +208,7 @@ class OneRow:
 
     def step(self) -> dict[str, Any]:
         """What the model needs besides the next token."""
-        return {"past_key_values": self._cache}
+        return {CACHE_NAME: self._cache}
 
     def stepped(self, cache: Any) -> None:
         """Take over what the model made of it."""

@@ -7,7 +7,7 @@ import logging
 import queue
 import threading
 from collections import deque
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from inspect import signature
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hanol.attention import CACHE_NAME
 from hanol.autodeco import AutoDecoForCausalLM
 from hanol.engines._chat import common_prefix
 from hanol.engines._engine import Completion
@@ -59,10 +60,14 @@ class Worker:
         self._running: list[Job] = []  # by row
         self._queued: deque[Job] = deque()
         self._waiting: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        # Wherever a request is when something raises, its caller waits for one of these.
+        self._unanswered: set[Future[Completion]] = set()
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._end: EngineError | None = None  # why no request is taken any more
+        self._lock = threading.Lock()  # of `_end` and `_thread`
         with torch.inference_mode():
-            probe = self._forward([[0]], past_key_values=None).past_key_values
+            probe = getattr(self._forward([[0]]), CACHE_NAME)
         self._known = is_known(probe)
         self._like = probe
         self._rows = self._no_rows()
@@ -83,14 +88,20 @@ class Worker:
         """Queue a request; cancelling the future frees its place.
 
         Raises:
-            EngineError: The engine was closed.
+            EngineError: The engine was closed, or its thread has died.
         """
-        if self._closed:
-            raise EngineError("The engine is closed: open it again.")
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="hanol-engine", daemon=True)
-            self._thread.start()
-        self._waiting.put(job)
+        with self._lock:
+            if self._closed:
+                raise EngineError("The engine is closed: open it again.")
+            if self._end is not None:
+                raise EngineError(str(self._end)) from self._end.__cause__
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name="hanol-engine", daemon=True)
+                thread.start()
+                self._thread = thread
+            self._unanswered.add(job.future)
+            job.future.add_done_callback(self._unanswered.discard)
+            self._waiting.put(job)
         return job.future
 
     def forget(self) -> None:
@@ -99,7 +110,8 @@ class Worker:
 
     def close(self) -> None:
         """Stop; whoever waits gets an EngineError."""
-        self._closed = True
+        with self._lock:
+            self._closed = True
         if self._thread is not None:
             self._waiting.put(None)
             self._thread.join()
@@ -107,19 +119,33 @@ class Worker:
 
     # -- the thread
 
-    @torch.inference_mode()
     def _run(self) -> None:
-        while not self._closed:
-            try:
-                self._leave([i for i, job in enumerate(self._running) if job.future.cancelled()])
-                self._admit()
-                for _ in range(1 + len(self._running) // _ROWS_A_CHUNK):
-                    self._feed_prompts()
-                if any(job.behind == 1 for job in self._running):
-                    self._step()
-            except Exception as err:  # the thread must go on: nobody may wait for ever
-                self._fail(_as_engine_error(err))
-        self._fail(EngineError("The engine was closed before the answer was there."))
+        end = EngineError("The engine was closed before the answer was there.")
+        try:
+            with torch.inference_mode():
+                while not self._closed:
+                    try:
+                        self._pass()
+                    except Exception as err:  # of these requests; the next ones may do better
+                        self._fail(_as_engine_error(err))
+        except BaseException as err:
+            end = EngineError(
+                f"The engine's thread died of {type(err).__name__}: {err}. Open it again."
+            )
+            end.__cause__ = err
+            raise
+        finally:
+            with self._lock:  # whoever submits later is refused
+                self._end = end
+            self._tell(end)
+
+    def _pass(self) -> None:
+        self._leave([i for i, job in enumerate(self._running) if job.future.cancelled()])
+        self._admit()
+        for _ in range(1 + len(self._running) // _ROWS_A_CHUNK):
+            self._feed_prompts()
+        if any(job.behind == 1 for job in self._running):
+            self._step()
 
     def _admit(self) -> None:
         """Give free places to those who wait, in their order."""
@@ -130,7 +156,7 @@ class Worker:
         held: list[Job] = []
         while self._queued and len(self._running) < self._max_batch:
             job = self._queued.popleft()
-            if job.future.cancelled():
+            if job.future.done():  # cancelled, or failed with others
                 continue
             prefix, tokens = self._store.longest(job.ids) if self._keeps else (None, 0)
             if self._is_computed_now(job, tokens):
@@ -187,7 +213,7 @@ class Worker:
             for job, count in zip(jobs, counts, strict=True)
         ]
         outputs = self._forward(ids_BT, **self._rows.chunk(rows, counts))
-        self._rows.chunked(rows, counts, outputs.past_key_values)
+        self._rows.chunked(rows, counts, getattr(outputs, CACHE_NAME))
         for row, job, count in zip(rows, jobs, counts, strict=True):
             job.fed += count
             self._mark(row, job)
@@ -218,7 +244,7 @@ class Worker:
         """One more token for each row; a new one where its prompt is through."""
         inputs = self._rows.step()
         outputs = self._forward([[job.sequence[job.fed]] for job in self._running], **inputs)
-        self._rows.stepped(outputs.past_key_values)
+        self._rows.stepped(getattr(outputs, CACHE_NAME))
         ready = []
         for row, job in enumerate(self._running):
             job.fed += 1
@@ -307,19 +333,17 @@ class Worker:
         return Rows(self._like) if self._known else OneRow()
 
     def _fail(self, error: EngineError) -> None:
-        """Tell everybody who waits."""
-        jobs, self._running = [*self._running, *self._queued], []
+        """Tell everybody who waits, and begin anew."""
+        self._tell(error)
+        self._running = []
         self._queued.clear()
-        with suppress(queue.Empty):
-            while True:
-                job = self._waiting.get(block=False)
-                if job is not None:
-                    jobs.append(job)
         self._rows = self._no_rows()
         self._store.clear()  # memory may be what was missing
-        for job in jobs:
-            with suppress(Exception):  # cancelled meanwhile
-                job.future.set_exception(error)
+
+    def _tell(self, error: EngineError) -> None:
+        for future in list(self._unanswered):
+            with suppress(InvalidStateError):  # cancelled meanwhile
+                future.set_exception(error)
 
 
 def _alike(tokens: dict[int, int]) -> list[int]:
@@ -335,7 +359,7 @@ def _alike(tokens: dict[int, int]) -> list[int]:
 
 
 def _resolve(job: Job, completion: Completion) -> None:
-    with suppress(Exception):  # cancelled meanwhile
+    with suppress(InvalidStateError):  # cancelled meanwhile
         job.future.set_result(completion)
 
 
