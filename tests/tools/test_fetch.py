@@ -200,10 +200,14 @@ def test_other_ports_are_refused(port: int) -> None:
 
 @pytest.mark.parametrize(
     "address",
-    ["8.8.8.8", PUBLIC, "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::"],
+    ["8.8.8.8", PUBLIC, "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"],
 )
 def test_public_addresses_pass(address: str) -> None:
     assert is_public(ipaddress.ip_address(address))
+
+
+def test_6to4_is_refused_whatever_it_carries() -> None:
+    assert not is_public(ipaddress.ip_address("2002:808:808::"))
 
 
 # --- redirects and names that change

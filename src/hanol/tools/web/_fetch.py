@@ -60,12 +60,13 @@ class Fetched:
 
 
 def unwrap(address: Address) -> list[Address]:
-    """The address and every IPv4 address that it carries inside (mapped, NAT64, 6to4, Teredo)."""
+    """The address and every IPv4 address that it carries inside (mapped, NAT64, Teredo)."""
     found: list[Address] = [address]
     if isinstance(address, ipaddress.IPv6Address):
         if address in _NAT64 or address in _IPV4_COMPATIBLE:
             found.append(ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF))
-        found += [inner for inner in (address.ipv4_mapped, address.sixtofour) if inner is not None]
+        if address.ipv4_mapped is not None:
+            found.append(address.ipv4_mapped)
         found += address.teredo or ()
     return found
 
@@ -73,9 +74,11 @@ def unwrap(address: Address) -> list[Address]:
 def is_public(address: Address) -> bool:
     """Whether an address belongs to the public internet, whatever it is wrapped in."""
     if isinstance(address, ipaddress.IPv6Address) and (
-        address in _NAT64_LOCAL or address.is_site_local
+        address in _NAT64_LOCAL or address.is_site_local or address.sixtofour is not None
     ):
-        return False  # `is_global` says yes to both
+        # `is_global` says yes to the first two, to the third before Python 3.13; 6to4 has no
+        # relays any more (RFC 7526).
+        return False
     return all(part.is_global and not part.is_multicast for part in unwrap(address))
 
 
