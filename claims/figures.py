@@ -23,9 +23,9 @@ class Figures:
         self.values.setdefault(name, []).append(float(value))
 
     def add_gain(self, name: str, found: Interval) -> None:
-        """Note a difference with its interval."""
+        """Note a difference of shares with its interval, in points."""
         for suffix, value in (("", found.value), (", low", found.low), (", high", found.high)):
-            self.add(name + suffix, value)
+            self.add(name + suffix, 100 * value)
 
     @property
     def means(self) -> dict[str, float]:

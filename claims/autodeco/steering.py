@@ -26,9 +26,9 @@ def _measure(seeds: Sequence[int], quick: bool) -> Measurement:
                     ("without", moved.base),
                     ("less diverse", moved.low),
                     ("more diverse", moved.high),
-                    ("moves down", moved.low_moves.share),
+                    ("moves down", moved.low_moves.value),
                     ("moves down, low end", moved.low_moves.low),
-                    ("moves up", moved.high_moves.share),
+                    ("moves up", moved.high_moves.value),
                     ("moves up, low end", moved.high_moves.low),
                 ):
                     values.setdefault(f"{name}, {head}: {what}", []).append(value)

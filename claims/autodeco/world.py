@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from transformers import LlamaConfig, PreTrainedModel
 
 from claims.small import train
-from hanol import autodeco, models
-from hanol.autodeco import Comparison, StaticSetting, Task
+from hanol import autodeco, evaluation, models
 from hanol.claims import Claim, Measurement
+from hanol.evaluation import Comparison, StaticSetting, Task
+from hanol.scoring import parse_verifier
 from hanol.worlds import IGNORED, Brainstorm, SequenceBatch
 
 _STEPS = 1500  # of the base, 64 sequences each
@@ -62,7 +63,7 @@ def world_run(seed: int, quick: bool) -> World:
             model, rows, recipe, folder, on_step=lambda _, line: losses.append(line["loss"])
         )
     grid: dict[str, Any] = {"temperatures": (0.5, 1.0), "top_ps": (0.5, 1.0)} if quick else {}
-    comparison = autodeco.compare(
+    comparison = evaluation.compare(
         model,
         None,
         world_task(world, prompts.tolist()),
@@ -99,11 +100,11 @@ def code_run(seed: int, quick: bool) -> Comparison:
     number = 3 if quick else _FUNCTIONS
     rows = [rows[i * len(rows) // number] for i in range(number)]
     task = Task.from_rows(
-        "code", rows, autodeco.parse_verifier("python:body"), tokenizer,
+        "code", rows, parse_verifier("python:body"), tokenizer,
         max_new_tokens=8 if quick else 64,
     )  # fmt: skip
     grid: dict[str, Any] = {"temperatures": (0.5, 1.0), "top_ps": (0.5, 1.0)} if quick else {}
-    return autodeco.compare(
+    return evaluation.compare(
         model, tokenizer, task, samples=2 if quick else 4, seed=seed, batch_size=96, **grid
     )
 
@@ -150,7 +151,7 @@ def right_rows(
     """The base's own right texts, sampled at temperature 1."""
     prompts = world.draw(samples, seed=3 * 10**9 + seed).input_ids[:, :_PROMPT].tolist()
     task = world_task(world, prompts)
-    drawn = autodeco.sample(base, None, task, StaticSetting(), seed=seed, batch_size=512)
+    drawn = evaluation.sample(base, None, task, StaticSetting(), seed=seed, batch_size=512)
     whole = [[*prompt, *done.token_ids] for prompt, [done] in zip(prompts, drawn, strict=True)]
     right = [ids for ids in whole if bool(world.checks_right(torch.tensor([ids])))]
     # An untrained base (quick) gets nothing right.

@@ -33,10 +33,10 @@ def expert(change: Callable[[str], str] = str) -> ScriptedEngine:
 def test_the_expert_gets_full_marks(mode: Mode) -> None:
     told: list[Rollout] = []
     result = examine(expert(), **SIZES, mode=mode, on_rollout=told.append)
-    assert result.accuracy == {"1": 100.0, "2": 100.0, "3": 100.0, "described": 100.0}
-    assert set(result.intervals.values()) == {(56.55, 100.0)}  # five of five
-    assert (result.format_errors, result.cited) == (0.0, 100.0)
-    assert set(result.skills.values()) == {100.0}
+    assert result.accuracy == {"1": 1.0, "2": 1.0, "3": 1.0, "described": 1.0}
+    assert set(result.intervals.values()) == {(0.5655, 1.0)}  # five of five
+    assert (result.format_errors, result.cited) == (0.0, 1.0)
+    assert set(result.skills.values()) == {1.0}
     assert (result.questions, result.broken) == (20, 0)
     assert len(told) == 20
 
@@ -52,11 +52,11 @@ def test_a_kind_that_is_wrong_is_wrong_alone() -> None:
         return text.replace("<answer>\n", "<answer>\nnot ") if asked in long else text
 
     result = examine(ScriptedEngine(write), **SIZES)
-    assert result.accuracy == {"1": 100.0, "2": 100.0, "3": 0.0, "described": 100.0}
+    assert result.accuracy == {"1": 1.0, "2": 1.0, "3": 0.0, "described": 1.0}
     assert result.intervals["3"] == (0.0, 43.45)
     assert result.skills["right answer"] == 75.0
-    assert result.skills["right page"] == 100.0
-    assert result.cited == 100.0  # of the right ones
+    assert result.skills["right page"] == 1.0
+    assert result.cited == 1.0  # of the right ones
 
 
 @pytest.mark.parametrize(
@@ -74,14 +74,14 @@ def test_right_answers_with_wrong_citations_are_not_cited(change: Callable[[str]
 
     result = examine(expert(changed), **SIZES)
     if "[9" in change("<answer>\na [1]\n</answer>"):
-        assert result.accuracy["1"] == 100.0
+        assert result.accuracy["1"] == 1.0
     assert result.cited == 0.0
 
 
 def test_a_model_that_writes_nothing_of_use() -> None:
     result = examine(ScriptedEngine(lambda request: "the of and"), **SIZES, max_calls=6)
     assert set(result.accuracy.values()) == {0.0}
-    assert result.format_errors == 100.0
+    assert result.format_errors == 1.0
     assert result.cited == 0.0
     assert result.skills["call format"] == 0.0
     assert result.skills["right answer"] == 0.0
@@ -101,7 +101,7 @@ def test_what_breaks_is_counted_apart() -> None:
     result = examine(ScriptedEngine(write), **SIZES)
     assert result.broken == 1
     assert result.questions == 20
-    assert result.accuracy == {"1": 100.0, "2": 100.0, "3": 100.0, "described": 100.0}
+    assert result.accuracy == {"1": 1.0, "2": 1.0, "3": 1.0, "described": 1.0}
 
 
 def test_where_everything_breaks_there_is_a_result_all_the_same() -> None:

@@ -119,7 +119,7 @@ def test_what_a_run_leaves_behind(tmp_path) -> None:
     assert starts == [[], ["1-mid"], ["1-mid"], ["3-sft"], ["3-sft"], ["4-a", "5-b"]]
     assert summary["stages"][1]["checkpoint"] is None
     assert summary["stages"][1]["accuracy"] == {}
-    assert summary["stages"][0]["accuracy"]["1"]["value"] == 20.0
+    assert summary["stages"][0]["accuracy"]["1"]["value"] == 0.2
     assert summary["stages"][0]["accuracy"]["1"]["n"] == 50
     assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
     resolved = yaml.safe_load((tmp_path / "recipe.yaml").read_text())["recipe"]

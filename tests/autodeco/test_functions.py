@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hanol.autodeco import Row, _functions, function_rows, parse_verifier, tokenize
-from hanol.autodeco._verify import PythonVerifier
+from hanol.autodeco import Row, _functions, function_rows, tokenize
+from hanol.scoring import PythonVerifier, parse_verifier
 from hanol.training import DataSection, documents, is_held_out, read_recipe
 from hanol.training._data import Document
 

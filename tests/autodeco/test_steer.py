@@ -20,7 +20,6 @@ from hanol.autodeco import (
     train_steering,
     with_command,
 )
-from hanol.autodeco._steer import wilson
 from hanol.errors import DataError, RecipeError
 from hanol.training import read_metrics
 
@@ -79,23 +78,12 @@ def test_where_a_command_goes() -> None:
             SteeringRecipe(template=template)
 
 
-@pytest.mark.parametrize(
-    ("right", "of", "low", "high"),
-    [(9, 10, 0.595850, 0.982124), (0, 20, 0.0, 0.161125), (50, 50, 0.928652, 1.0)],
-)
-def test_wilson_interval(right: int, of: int, low: float, high: float) -> None:
-    """Values of scipy.stats.binomtest(right, of).proportion_ci(method="wilson")."""
-    share = wilson(right, of)
-    assert (share.low, share.high) == pytest.approx((low, high), abs=1e-6)
-    assert share.share == right / of
-
-
 def test_commands_move_held_out_prompts(byte_tokenizer, tmp_path) -> None:
     steered = model()
     test = rows(40, seed=9)
     untouched = steering_report(steered, byte_tokenizer, test, UNSEEN)
     # Neutral heads give one value to all: nothing moves.
-    assert untouched.temperature.low_moves.right == 0
+    assert untouched.temperature.low_moves.value == 0
     seen: list[int] = []
     path = train_steering(
         steered, byte_tokenizer, rows(32, seed=1), recipe(), tmp_path / "run", SHORT,
@@ -106,9 +94,8 @@ def test_commands_move_held_out_prompts(byte_tokenizer, tmp_path) -> None:
     for head in (report.temperature, report.top_p):
         assert head.low < head.base < head.high
         for moves in (head.low_moves, head.high_moves):
-            assert moves.of == 40
             assert moves.low > 0.8
-            assert moves.low < moves.share <= moves.high
+            assert moves.low < moves.value <= moves.high
     # The anchor: without a command nothing has changed much.
     assert report.temperature.base == pytest.approx(untouched.temperature.base, abs=0.05)
     assert report.top_p.base == pytest.approx(untouched.top_p.base, abs=0.05)

@@ -219,7 +219,7 @@ def test_a_batch_and_its_scores(notes: Path, tmp_path: Path) -> None:
     assert len(results.read_text("utf-8").splitlines()) == 3
     scored = invoke("eval", results, results, "--metric", "exact", "--json")
     scores = json.loads(scored.stdout)
-    assert scores["avg_at_k"]["value"] == pytest.approx(33.33)
+    assert scores["avg_at_k"]["value"] == pytest.approx(0.3333)
     assert (scores["k"], scores["questions"]) == (2, 3)
     assert scores["runs_summary"]["effort"]["tool_calls"] == 1
     assert "Avg@1" in invoke("eval", results).stdout

@@ -42,11 +42,11 @@ def test_json_has_accuracy_by_hops_and_nothing_else_is_on_stdout() -> None:
     done = invoke(*WORLD, "--n", 3, "--hops", "1,3,5", "--model", "the-expert", "--json")
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
-    assert found["accuracy"] == {"1": 100.0, "3": 100.0, "5": 100.0, "described": 100.0}
+    assert found["accuracy"] == {"1": 1.0, "3": 1.0, "5": 1.0, "described": 1.0}
     assert found["intervals"].keys() == found["accuracy"].keys()
     assert found["format_errors"] == 0.0
-    assert found["cited"] == 100.0
-    assert found["skills"] == dict.fromkeys(SKILLS, 100.0)
+    assert found["cited"] == 1.0
+    assert found["skills"] == dict.fromkeys(SKILLS, 1.0)
     assert (found["questions"], found["broken"]) == (12, 0)
     settings = found["settings"]
     assert settings.pop("seconds") > 0
@@ -105,7 +105,7 @@ def test_a_random_checkpoint_knows_nothing(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert found["accuracy"] == {"1": 0.0, "described": 0.0}
-    assert found["format_errors"] == 100.0
+    assert found["format_errors"] == 1.0
     assert found["broken"] == 0
     assert found["settings"]["temperature"] == 1.0
     assert Examination.model_validate({k: v for k, v in found.items() if k != "settings"})

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from hanol.cli._stage_view import percent, short, trend
 from hanol.cli._training_view import TrainingView
+from hanol.scoring import Interval
 
 SKILLS = ["call format", "query copy", "right page", "extraction", "next hop", "right answer"]
 STAGES = [
@@ -46,7 +47,7 @@ def rates(*values: float | None) -> dict[str, float | None]:
 
 
 def stage_result(name: str, **facts: Any) -> Any:
-    found = SimpleNamespace(value=92.5, low=88.0, high=95.4)
+    found = Interval(value=0.925, low=0.88, high=0.954)
     accuracy = {"1": found, "2 described": found}
     return SimpleNamespace(name=name, minutes=1.25, facts=facts, accuracy=accuracy)
 

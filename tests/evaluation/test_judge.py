@@ -9,7 +9,7 @@ import pytest
 
 from hanol.engines import Completion, Message, Request, Usage
 from hanol.errors import ConfigError, DataError, EngineError
-from hanol.evaluation import JUDGE_PROMPT, Evaluation, Judge, Question, Verdict, evaluate
+from hanol.evaluation import JUDGE_PROMPT, Evaluation, Judge, QuestionAnswer, Verdict, evaluate
 from hanol.scoring import exact_match, numeric_match
 
 SHORT_PROMPT = "{question} / {response} / {reference}"
@@ -190,9 +190,9 @@ def test_a_judge_that_is_down_is_an_error_with_its_reason() -> None:
 
 
 QUESTIONS = [
-    Question("a", "Capital of France?", "Paris"),
-    Question("b", "Capital of France?", "paris"),  # the same text: two questions all the same
-    Question("c", "2+2?", ("4", "four")),
+    QuestionAnswer("a", "Capital of France?", "Paris"),
+    QuestionAnswer("b", "Capital of France?", "paris"),  # the same text: two questions all the same
+    QuestionAnswer("c", "2+2?", ("4", "four")),
 ]
 RUNS = [
     {"a": "Paris", "b": "Lyon", "c": "4"},
@@ -210,15 +210,15 @@ def test_scores_of_any_number_of_runs_by_id() -> None:
         "c": (True, True, False, False),
     }
     assert result.k == 4
-    assert result.runs == pytest.approx((200 / 3, 100 / 3, 100 / 3, 100 / 3))
-    assert result.avg_at_k.value == pytest.approx(125 / 3)
-    assert result.any_of_k.value == pytest.approx(200 / 3)
-    assert result.best_pass_at_1.value == pytest.approx(200 / 3)
+    assert result.scores.runs == pytest.approx((2 / 3, 1 / 3, 1 / 3, 1 / 3))
+    assert result.scores.avg_at_k.value == pytest.approx(5 / 12)
+    assert result.scores.any_of_k.value == pytest.approx(2 / 3)
+    assert result.scores.best_pass_at_1.value == pytest.approx(2 / 3)
     assert result.unanswered == (("b", 3), ("b", 4), ("c", 4))
     assert result.errors == ()
     plain = result.to_dict()
     assert json.loads(json.dumps(plain)) == plain
-    assert plain["avg_at_k"]["value"] == 41.67
+    assert plain["avg_at_k"]["value"] == 0.4167
     assert plain["metric"] == "exact_match"
     assert plain["judge"] is None
 
@@ -228,7 +228,7 @@ def test_a_tolerance_keeps_the_metrics_name() -> None:
 
     result = evaluate([{"c": "4.1"}], QUESTIONS[2:], partial(numeric_match, tol=0.05))
     assert result.metric == "numeric_match"
-    assert result.avg_at_k.value == 100.0
+    assert result.scores.avg_at_k.value == 1.0
 
 
 def judged(reply: Callable[[str, int], str], runs=RUNS[:2]) -> tuple[Evaluation, FakeEngine]:
@@ -255,8 +255,8 @@ def test_errors_of_the_judge_are_no_wrong_answers() -> None:
     )
     assert result.outcomes == {"a": (True, None), "b": (None, None), "c": (True, True)}
     assert result.errors == (("a", 2), ("b", 1), ("b", 2))
-    assert result.runs == (100.0, 100.0)
-    assert result.any_of_k.value == 100.0
+    assert result.scores.runs == (1.0, 1.0)
+    assert result.scores.any_of_k.value == 1.0
 
 
 def test_a_judge_that_never_answers_gives_no_score() -> None:
@@ -273,7 +273,7 @@ def test_nothing_is_judged_where_nothing_was_answered() -> None:
 
 
 def test_answers_are_judged_side_by_side_within_the_limit() -> None:
-    questions = [Question(str(i), f"q{i}", "x") for i in range(100)]
+    questions = [QuestionAnswer(str(i), f"q{i}", "x") for i in range(100)]
     engine = FakeEngine(lambda *_: verdict_json())
     evaluate([{q.id: "x" for q in questions}], questions, Judge(engine))
     assert engine.most_running == 16

@@ -45,9 +45,9 @@ def test_rates_are_over_all_citations_and_claims() -> None:
         ended(None, "max_calls", model_calls=8),
     ]
     found = summarise_runs(runs)
-    assert found.citation_precision.value == 50.0
-    assert found.citation_recall.value == 50.0
-    assert found.invented_citations.value == 25.0
+    assert found.citation_precision.value == 0.5
+    assert found.citation_recall.value == 0.5
+    assert found.invented_citations.value == 0.25
     assert (found.runs, found.runs_with_invented, found.unchecked) == (3, 1, 1)
     assert found.terminations == {"answer": 2, "max_calls": 1}
     assert found.effort["model_calls"] == pytest.approx(16 / 3)
@@ -62,9 +62,9 @@ def test_real_reports_are_understood() -> None:
     ledger.cite("The tower is 330 m high.", address="a", title="Tower", sha256="0" * 64)
     checked = check_citations("The tower is 330 m high [1]. It is 12 m wide [9].", ledger)
     found = summarise_runs([ended(json.loads(json.dumps(checked.to_dict())))])
-    assert found.citation_precision.value == 100 * checked.precision
-    assert found.citation_recall.value == 100 * checked.recall
-    assert found.invented_citations.value == 50.0
+    assert found.citation_precision.value == checked.precision
+    assert found.citation_recall.value == checked.recall
+    assert found.invented_citations.value == 0.5
 
 
 def test_without_citations_there_is_no_rate() -> None:

@@ -22,7 +22,7 @@ _TURN_TOKENS = 192  # those of the expert have at most 125
 
 
 class Examination(BaseModel):
-    """Results on a world, in percent."""
+    """Results on a world, as shares."""
 
     accuracy: dict[str, float] = Field(
         description='By number of hops, "1", "2", ...; "described" for starts that are described.'
@@ -118,15 +118,14 @@ def _summed_up(
     rates = skill_rates(measured)
     usable = rates["call format"].rate
     return Examination(
-        accuracy={name: round(score.value, 2) for name, score in scores.items()},
+        accuracy={name: round(score.value, 4) for name, score in scores.items()},
         intervals={
-            name: (round(score.low, 2), round(score.high, 2)) for name, score in scores.items()
+            name: (round(score.low, 4), round(score.high, 4)) for name, score in scores.items()
         },
-        format_errors=100.0 if usable is None else round(100 * (1 - usable), 2),
+        format_errors=1.0 if usable is None else round(1 - usable, 4),
         cited=_cited(rollouts),
         skills={
-            name: None if rate.rate is None else round(100 * rate.rate, 2)
-            for name, rate in rates.items()
+            name: None if rate.rate is None else round(rate.rate, 4) for name, rate in rates.items()
         },
         questions=len(questions),
         broken=sum(rollout.reward is None for rollout in rollouts),
@@ -145,4 +144,4 @@ def _cited(rollouts: Sequence[Rollout]) -> float:
         and counts["unsupported"] + counts["invented"] + counts["uncited"] == 0
         for counts in every
     ]
-    return round(100 * sum(whole) / len(whole), 2) if whole else 0.0
+    return round(sum(whole) / len(whole), 4) if whole else 0.0

@@ -68,7 +68,7 @@ Evaluate = Callable[[Path, Path], Outcomes]
 
 
 class Accuracy(Interval, frozen=True):
-    """Right answers of one kind of question, in percent, with a 95 % interval."""
+    """Share of right answers to one kind of question, with a 95 % interval."""
 
     n: int = Field(description="Questions.")
 
@@ -268,9 +268,9 @@ def plot_stages(result: RunResult, file: str | Path) -> Path:
     for i, kind in enumerate(kinds):
         beside = 0.06 * (i - (len(kinds) - 1) / 2)  # bars side by side
         points = [stage.accuracy[kind] for stage in judged]
-        values = [point.value for point in points]
-        below = [point.value - point.low for point in points]
-        above = [point.high - point.value for point in points]
+        values = [100 * point.value for point in points]
+        below = [100 * (point.value - point.low) for point in points]
+        above = [100 * (point.high - point.value) for point in points]
         label = f"{kind} hop{'s' * (kind != '1')}" if kind.isdigit() else kind
         places = [x + beside for x in range(len(points))]
         axes.errorbar(

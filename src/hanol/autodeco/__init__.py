@@ -4,8 +4,8 @@ The heads and the model that carries them (`AutoDecoForCausalLM`, `AutoDecoHook`
 keeps its class), the truncation it samples with (`top_p_keep`) and the differentiable one it is
 trained through (`soft_top_p`, `autodeco_loss`), the official checkpoint layouts (`merge`, `split`,
 `inspect`), what was chosen for every token of a text (`trace`, `DecodingTrace`), and training:
-rows and verified samples (`read_rows`, `rejection_sample`, `tokenize`), heads (`train_heads`) and
-heads that follow commands (`train_steering`).
+rows (`read_rows`, `tokenize`), heads (`train_heads`) and heads that follow commands
+(`train_steering`). Settings are compared, and verified samples drawn, by `hanol.evaluation`.
 
 Importing this room makes "autodeco" known to transformers' Auto classes.
 Source: arXiv 2510.26697.
@@ -17,25 +17,27 @@ from transformers import AutoConfig as _AutoConfig
 from transformers import AutoModelForCausalLM as _AutoModelForCausalLM
 
 from hanol.autodeco._commands import TEST_COMMANDS, TRAIN_COMMANDS, Commands
-from hanol.autodeco._compare import Comparison, Difference, SettingResult, compare
 from hanol.autodeco._config import AutoDecoConfig
-from hanol.autodeco._data import Row, Tokenized, TokenRow, read_rows, tokenize, write_rows
-from hanol.autodeco._features import FeatureCache, dump_features
+from hanol.autodeco._data import (
+    Row,
+    Tokenized,
+    TokenRow,
+    prompt_ids,
+    read_rows,
+    tokenize,
+    write_rows,
+)
+from hanol.autodeco._features import FeatureCache, OnlineSource, dump_features
 from hanol.autodeco._formats import HeadsReport, inspect, merge, split
 from hanol.autodeco._functions import function_rows
 from hanol.autodeco._grpo import AutoDecoGRPOTrainer
 from hanol.autodeco._heads import TemperatureHead, TopPHead, statistics
 from hanol.autodeco._hook import AutoDecoHook, custom_generate
-from hanol.autodeco._likelihood import decoding_bits_per_byte
 from hanol.autodeco._load import load_tokenizer
 from hanol.autodeco._loss import autodeco_loss
 from hanol.autodeco._model import AutoDecoForCausalLM
 from hanol.autodeco._outputs import AutoDecoOutput, Features
-from hanol.autodeco._rejection import Sampled, rejection_sample
 from hanol.autodeco._rescale import Limits
-from hanol.autodeco._sample import Completion, HeadsSetting, StaticSetting, Task, sample
-from hanol.autodeco._score import Interval, Spread, pass_at_k
-from hanol.autodeco._search import SearchPoint, StaticSearch, expert_guided_search
 from hanol.autodeco._steer import (
     SteeringRecipe,
     SteeringReport,
@@ -45,7 +47,6 @@ from hanol.autodeco._steer import (
 )
 from hanol.autodeco._trace import DecodingTrace, TracedToken, trace
 from hanol.autodeco._train import HeadsRecipe, TrainResult, plot_choices, train_heads
-from hanol.autodeco._verify import AnswerCheck, Verifier, check_answer, parse_verifier
 from hanol.errors import require as _require
 
 
@@ -65,58 +66,38 @@ _AutoModelForCausalLM.register(AutoDecoConfig, AutoDecoForCausalLM, exist_ok=Tru
 __all__ = [
     "TEST_COMMANDS",
     "TRAIN_COMMANDS",
-    "AnswerCheck",
     "AutoDecoConfig",
     "AutoDecoForCausalLM",
     "AutoDecoGRPOTrainer",
     "AutoDecoHook",
     "AutoDecoOutput",
     "Commands",
-    "Comparison",
-    "Completion",
     "DecodingTrace",
-    "Difference",
     "FeatureCache",
     "Features",
     "HeadsRecipe",
     "HeadsReport",
-    "HeadsSetting",
-    "Interval",
     "Limits",
+    "OnlineSource",
     "Row",
-    "Sampled",
-    "SearchPoint",
-    "SettingResult",
-    "Spread",
-    "StaticSearch",
-    "StaticSetting",
     "SteeringRecipe",
     "SteeringReport",
-    "Task",
     "TemperatureHead",
     "TokenRow",
     "Tokenized",
     "TopPHead",
     "TracedToken",
     "TrainResult",
-    "Verifier",
     "autodeco_loss",
-    "check_answer",
-    "compare",
     "custom_generate",
-    "decoding_bits_per_byte",
     "dump_features",
-    "expert_guided_search",
     "function_rows",
     "inspect",
     "load_tokenizer",
     "merge",
-    "parse_verifier",
-    "pass_at_k",
     "plot_choices",
+    "prompt_ids",
     "read_rows",
-    "rejection_sample",
-    "sample",
     "split",
     "statistics",
     "steering_report",

@@ -15,11 +15,10 @@ Source: arXiv 2510.26697, section 3.4.
 
 import copy
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import NormalDist, fmean
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -35,6 +34,7 @@ from hanol.autodeco._model import AutoDecoForCausalLM
 from hanol.autodeco._rescale import predict
 from hanol.autodeco._run import HeadsOptions, HeadsRun, OnStep
 from hanol.errors import DataError, RecipeError, TrainingError
+from hanol.scoring import Interval, wilson
 
 
 class SteeringRecipe(HeadsOptions):
@@ -64,24 +64,14 @@ class SteeringRecipe(HeadsOptions):
         return value
 
 
-class Share(BaseModel):
-    """A share of prompts with its 95 % interval (Wilson)."""
-
-    right: int
-    of: int
-    share: float
-    low: float
-    high: float
-
-
 class Steered(BaseModel):
     """What commands do to one head."""
 
     base: float = Field(description="Mean without a command.")
     low: float = Field(description="Mean with a command for low diversity.")
     high: float = Field(description="Mean with a command for high diversity.")
-    low_moves: Share = Field(description="Prompts whose mean goes down.")
-    high_moves: Share = Field(description="Prompts whose mean goes up.")
+    low_moves: Interval = Field(description="Share of prompts whose mean goes down.")
+    high_moves: Interval = Field(description="Share of prompts whose mean goes up.")
 
 
 class SteeringReport(BaseModel):
@@ -238,22 +228,6 @@ def steering_report(
         prompts=len(kept),
         temperature=None if model.temp_head is None else _steered(temperatures),
         top_p=None if model.top_p_head is None else _steered(top_ps),
-    )
-
-
-def wilson(right: int, of: int) -> Share:
-    """A share and its 95 % interval by Wilson's score, which holds near 0 and 1 too."""
-    z = NormalDist().inv_cdf(0.975)
-    share = right / of
-    middle = (share + z * z / (2 * of)) / (1 + z * z / of)
-    half = z * math.sqrt(share * (1 - share) / of + z * z / (4 * of * of)) / (1 + z * z / of)
-    # Rounding must not put the share itself outside: at 0 and 1 it is an end of the interval.
-    return Share(
-        right=right,
-        of=of,
-        share=share,
-        low=max(0.0, min(share, middle - half)),
-        high=min(1.0, max(share, middle + half)),
     )
 
 

@@ -48,9 +48,9 @@ def compare(
     Example: hanol autodeco compare my-heads --task stdlib --max-prompts 40 -n 4
     """
     with reported(as_json=as_json):
-        from hanol import autodeco
+        from hanol import evaluation, scoring
 
-        verifier = autodeco.parse_verifier(verify)
+        verifier = scoring.parse_verifier(verify)
         if png is not None and not png.parent.is_dir():
             raise ConfigError(f"There is no folder {str(png.parent)!r} for the image.")
         rows = spread(rows_of(task, held_out=True), max_prompts)
@@ -58,9 +58,9 @@ def compare(
         temperatures = [round(step * i, 2) for i in range(1, round(1.5 / step) + 1)]
         top_ps = sorted({min(1.0, round(step * i, 2)) for i in range(1, round(1 / step) + 1)} | {1})
         with percent_bar("comparing", as_json) as report:
-            comparison = autodeco.compare(
+            comparison = evaluation.compare(
                 wrapped, tokenizer,
-                autodeco.Task.from_rows(
+                evaluation.Task.from_rows(
                     task, rows, verifier, tokenizer, max_new_tokens=max_new_tokens
                 ),
                 method="grid" if grid else "coarse", temperatures=temperatures, top_ps=top_ps,

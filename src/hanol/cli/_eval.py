@@ -105,7 +105,7 @@ def _scores(
     from hanol.engines import open_engine
 
     runs = [_rows(path) for path in paths]
-    references: dict[str, evaluation.Question] = {}
+    references: dict[str, evaluation.QuestionAnswer] = {}
     for path, rows in zip(paths, runs, strict=True):
         for row in rows:
             answer = row.get("answer")
@@ -115,7 +115,9 @@ def _scores(
                     "it to the questions and run the batch again: nothing is asked twice."
                 )
             kept = tuple(map(str, answer)) if isinstance(answer, list) else str(answer)
-            references.setdefault(row["id"], evaluation.Question(row["id"], row["question"], kept))
+            references.setdefault(
+                row["id"], evaluation.QuestionAnswer(row["id"], row["question"], kept)
+            )
     predictions = [{row["id"]: row["prediction"] for row in rows} for rows in runs]
     metrics: dict[str, Any] = {
         "exact": scoring.exact_match,
@@ -175,4 +177,5 @@ def _print_scores(result: "Evaluation", summary: "RunSummary | None", as_json: b
 def _line(label: str, interval: dict[str, float] | None) -> str:
     if interval is None:
         return f"{label:20}-"
-    return f"{label:20}{interval['value']:.2f} %  [{interval['low']:.2f}, {interval['high']:.2f}]"
+    value, low, high = (100 * interval[name] for name in ("value", "low", "high"))
+    return f"{label:20}{value:.2f} %  [{low:.2f}, {high:.2f}]"

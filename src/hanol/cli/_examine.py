@@ -112,12 +112,14 @@ def print_result(exam: Exam, result: "Examination", seconds: float, as_json: boo
     typer.echo("\nright answers, with 95 % intervals")
     for kind, value in result.accuracy.items():
         low, high = result.intervals[kind]
-        typer.echo(f"  {kind_name(kind):16}{value:6.1f} %   [{low:.1f}, {high:.1f}]")
+        typer.echo(
+            f"  {kind_name(kind):16}{100 * value:6.1f} %   [{100 * low:.1f}, {100 * high:.1f}]"
+        )
     typer.echo("\nskills, in the order in which they are learned")
     for skill, rate in result.skills.items():
-        typer.echo(f"  {skill:16}" + ("     -" if rate is None else f"{rate:6.1f} %"))
-    typer.echo(f"\n  {'format errors':16}{result.format_errors:6.1f} % of the turns")
-    typer.echo(f"  {'cited':16}{result.cited:6.1f} % of the right answers")
+        typer.echo(f"  {skill:16}" + ("     -" if rate is None else f"{100 * rate:6.1f} %"))
+    typer.echo(f"\n  {'format errors':16}{100 * result.format_errors:6.1f} % of the turns")
+    typer.echo(f"  {'cited':16}{100 * result.cited:6.1f} % of the right answers")
     if result.broken:
         typer.echo(f"  {'broken':16}{result.broken:4} questions, left out")
 

@@ -76,7 +76,7 @@ def steer(
     for name, moved in (("temperature", found.temperature), ("top-p", found.top_p)):
         if moved is not None:
             shares = [
-                f"{s.share:.0%} ({s.low:.0%} to {s.high:.0%})"
+                f"{s.value:.0%} ({s.low:.0%} to {s.high:.0%})"
                 for s in (moved.low_moves, moved.high_moves)
             ]
             values = [f"{v:.2f}" for v in (moved.base, moved.low, moved.high)]

@@ -49,12 +49,12 @@ def train(
     Example: hanol autodeco train tiny --data stdlib --verify python:body --set cached=true
     """
     with reported(as_json=as_json):
-        from hanol import autodeco, training
+        from hanol import autodeco, evaluation, scoring, training
 
         recipe = training.with_overrides(
             autodeco.HeadsRecipe, {}, settings, "The recipe of the heads"
         )
-        verifier = None if verify is None else autodeco.parse_verifier(verify)
+        verifier = None if verify is None else scoring.parse_verifier(verify)
         own = out / "answers.jsonl"
         if not resume and (own.exists() or any(out.glob("checkpoint-*"))):
             # Said before an hour of sampling, which would replace the answers of that run.
@@ -68,7 +68,7 @@ def train(
             rows = autodeco.read_rows(own)
         elif verifier is not None:
             with percent_bar("sampling", as_json) as report:
-                sampled = autodeco.rejection_sample(
+                sampled = evaluation.rejection_sample(
                     wrapped, tokenizer, rows, verifier, num_samples, keep=keep,
                     max_new_tokens=max_new_tokens, seed=recipe.seed, on_progress=report,
                 )  # fmt: skip

@@ -112,7 +112,4 @@ def stage_lines(result: "StageResult") -> list[str]:
 
 def accuracy_text(result: "StageResult") -> str:
     """Right answers by kind of question, with their intervals."""
-    return "   ".join(
-        f"{kind_name(kind)} {found.value:.1f} % [{found.low:.1f}, {found.high:.1f}]"
-        for kind, found in result.accuracy.items()
-    )
+    return "   ".join(f"{kind_name(kind)} {found}" for kind, found in result.accuracy.items())

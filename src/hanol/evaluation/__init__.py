@@ -1,26 +1,75 @@
-"""Evaluation: scores of answers against references, with intervals.
+"""Evaluation: how good answers are, with intervals.
 
-Metrics that need no model, a model as judge, scores of several runs over the same questions,
-what citations and effort a set of research runs shows, and readers of question sets.
+Answers against references (`evaluate`, by a metric or a model as judge), what citations and effort
+a set of research runs shows, readers of question sets, and decoding settings on a task: sampling
+with a seed, comparison, the search for the best static setting, and verified samples to train on.
+What decodes is imported when it is used: the rest needs no torch.
 """
 
+import importlib as _importlib
+import typing as _typing
+
 from hanol.evaluation._benchmarks import BENCHMARKS, Benchmark, read_benchmark, read_questions
-from hanol.evaluation._evaluate import Evaluation, Question, aevaluate, evaluate
+from hanol.evaluation._evaluate import Evaluation, QuestionAnswer, aevaluate, evaluate
 from hanol.evaluation._judge import JUDGE_PROMPT, Judge, Verdict
 from hanol.evaluation._runs import RunSummary, summarise_runs
+
+if _typing.TYPE_CHECKING:
+    from hanol.evaluation._compare import compare
+    from hanol.evaluation._comparison import Comparison, Difference, SettingResult
+    from hanol.evaluation._likelihood import decoding_bits_per_byte
+    from hanol.evaluation._rejection import RejectionSamples, rejection_sample
+    from hanol.evaluation._sample import HeadsSetting, Sample, StaticSetting, Task, sample
+    from hanol.evaluation._search import SearchPoint, StaticSearch, expert_guided_search
+
+_LAZY = {
+    "_compare": ("compare",),
+    "_comparison": ("Comparison", "Difference", "SettingResult"),
+    "_likelihood": ("decoding_bits_per_byte",),
+    "_rejection": ("RejectionSamples", "rejection_sample"),
+    "_sample": ("HeadsSetting", "Sample", "StaticSetting", "Task", "sample"),
+    "_search": ("SearchPoint", "StaticSearch", "expert_guided_search"),
+}
+
+
+def __getattr__(name: str) -> _typing.Any:
+    for module, names in _LAZY.items():
+        if name in names:
+            return getattr(_importlib.import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 __all__ = [
     "BENCHMARKS",
     "JUDGE_PROMPT",
     "Benchmark",
+    "Comparison",
+    "Difference",
     "Evaluation",
+    "HeadsSetting",
     "Judge",
-    "Question",
+    "QuestionAnswer",
+    "RejectionSamples",
     "RunSummary",
+    "Sample",
+    "SearchPoint",
+    "SettingResult",
+    "StaticSearch",
+    "StaticSetting",
+    "Task",
     "Verdict",
     "aevaluate",
+    "compare",
+    "decoding_bits_per_byte",
     "evaluate",
+    "expert_guided_search",
     "read_benchmark",
     "read_questions",
+    "rejection_sample",
+    "sample",
     "summarise_runs",
 ]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hanol.errors import DataError, UnknownNameError
-from hanol.evaluation._evaluate import Question
+from hanol.evaluation._evaluate import QuestionAnswer
 from hanol.files import read_rows
 
 # A question set of one's own, or a file that was brought into this form.
@@ -73,7 +73,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
 }
 
 
-def read_benchmark(name: str, path: str | Path) -> list[Question]:
+def read_benchmark(name: str, path: str | Path) -> list[QuestionAnswer]:
     """Read a published question set; a number of rows other than the paper's is warned about.
 
     Args:
@@ -97,7 +97,7 @@ def read_benchmark(name: str, path: str | Path) -> list[Question]:
     return questions
 
 
-def read_questions(path: str | Path) -> list[Question]:
+def read_questions(path: str | Path) -> list[QuestionAnswer]:
     """Read questions of one's own: `question` and `answer` (text or list), `id` if there is one.
 
     Without ids the line numbers are taken, so that equal questions stay apart.
@@ -108,8 +108,8 @@ def read_questions(path: str | Path) -> list[Question]:
     return _read(path, None)
 
 
-def _read(path: str | Path, benchmark: Benchmark | None) -> list[Question]:
-    questions: dict[str, Question] = {}
+def _read(path: str | Path, benchmark: Benchmark | None) -> list[QuestionAnswer]:
+    questions: dict[str, QuestionAnswer] = {}
     for line, row in read_rows(path):
         if benchmark and benchmark.text_only and row.get("image"):
             continue
@@ -121,7 +121,9 @@ def _read(path: str | Path, benchmark: Benchmark | None) -> list[Question]:
     return list(questions.values())
 
 
-def _question(row: dict[str, Any], line: int, place: str, benchmark: Benchmark | None) -> Question:
+def _question(
+    row: dict[str, Any], line: int, place: str, benchmark: Benchmark | None
+) -> QuestionAnswer:
     question = _column(row, _QUESTION, place)
     answer = _column(row, _ANSWER, place)
     texts = answer if isinstance(answer, list) else [answer]
@@ -136,7 +138,7 @@ def _question(row: dict[str, Any], line: int, place: str, benchmark: Benchmark |
         except ValueError as err:
             raise DataError(f"{place}: could not be deciphered ({err}).") from err
     used = {*_QUESTION, *_ANSWER, *_ID, "canary"}
-    return Question(
+    return QuestionAnswer(
         id=str(next((row[key] for key in _ID if row.get(key) not in (None, "")), line)),
         question=question,
         answer=tuple(texts) if isinstance(answer, list) else texts[0],

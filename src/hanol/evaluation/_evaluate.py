@@ -7,13 +7,13 @@ from typing import Any
 
 from hanol.errors import DataError
 from hanol.evaluation._judge import Judge, Verdict
-from hanol.scoring import Interval, Metric, intervals, run_scores
+from hanol.scoring import Metric, RunScores, score_runs
 
 Answers = Mapping[str, str | None]
 
 
 @dataclass(frozen=True)
-class Question:
+class QuestionAnswer:
     """One question with what counts as its answer.
 
     Args:
@@ -35,24 +35,18 @@ class Evaluation:
 
     Args:
         metric: Name of the metric, or "judge".
-        outcomes: By question id, one entry a run: right, wrong, or None without verdict.
-        runs: Accuracy of each run in percent.
-        avg_at_k: Mean accuracy of the runs.
-        any_of_k: Share of questions right in any run (the paper's Pass@k).
-        best_pass_at_1: Accuracy of the best run.
+        outcomes: By question id, one entry per run: right, wrong, or None without a verdict.
+        scores: Accuracy of the runs, with intervals.
         unanswered: (id, run from 1) of answers that are missing or empty; they count as wrong.
-        errors: (id, run from 1) of answers that the judge gave no verdict on; they do not count.
+        errors: (id, run from 1) of answers without a verdict of the judge; they do not count.
         judge: The engine that judged.
-        prompt_sha256: Of the judge's prompt.
-        verdicts: What it said, by id, one entry a run; None where nothing had to be judged.
+        prompt_sha256: Hash of the judge's prompt.
+        verdicts: What the judge said, by id, one entry per run; None where there was no answer.
     """
 
     metric: str
     outcomes: Mapping[str, tuple[bool | None, ...]]
-    runs: tuple[float, ...]
-    avg_at_k: Interval
-    any_of_k: Interval
-    best_pass_at_1: Interval
+    scores: RunScores
     unanswered: tuple[tuple[str, int], ...]
     errors: tuple[tuple[str, int], ...]
     judge: str | None = None
@@ -62,10 +56,10 @@ class Evaluation:
     @property
     def k(self) -> int:
         """Number of runs."""
-        return len(self.runs)
+        return len(self.scores.runs)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON; percentages with two decimals."""
+        """Plain values, for JSON; shares with four decimals."""
         verdicts = None
         if self.verdicts is not None:
             verdicts = {
@@ -76,10 +70,10 @@ class Evaluation:
             "metric": self.metric,
             "questions": len(self.outcomes),
             "k": self.k,
-            "avg_at_k": self.avg_at_k.rounded(),
-            "any_of_k": self.any_of_k.rounded(),
-            "best_pass_at_1": self.best_pass_at_1.rounded(),
-            "runs": [round(score, 2) for score in self.runs],
+            "avg_at_k": self.scores.avg_at_k.rounded(),
+            "any_of_k": self.scores.any_of_k.rounded(),
+            "best_pass_at_1": self.scores.best_pass_at_1.rounded(),
+            "runs": [round(score, 4) for score in self.scores.runs],
             "unanswered": [list(place) for place in self.unanswered],
             "errors": [list(place) for place in self.errors],
             "judge": self.judge,
@@ -91,7 +85,7 @@ class Evaluation:
 
 def evaluate(
     predictions: Sequence[Answers],
-    references: Sequence[Question],
+    references: Sequence[QuestionAnswer],
     metric: Metric | Judge,
     *,
     confidence: float = 0.95,
@@ -100,12 +94,12 @@ def evaluate(
     """Score answers; inside a running event loop use `aevaluate`.
 
     Args:
-        predictions: One mapping a run, from question id to answer. A missing, None or empty answer
-            counts as wrong.
+        predictions: One mapping per run, from question id to answer. A missing, None or empty
+            answer counts as wrong.
         references: The questions, each id once.
         metric: `exact_match`, `set_match`, `numeric_match` or the like, or a judge.
         confidence: Share of the resampled scores inside the intervals, in (0, 1).
-        seed: Of the resamples.
+        seed: Seed of the resamples.
 
     Raises:
         DataError: An id occurs twice or has no question, there is nothing to score, or the judge
@@ -116,7 +110,7 @@ def evaluate(
 
 async def aevaluate(
     predictions: Sequence[Answers],
-    references: Sequence[Question],
+    references: Sequence[QuestionAnswer],
     metric: Metric | Judge,
     *,
     confidence: float = 0.95,
@@ -139,16 +133,12 @@ async def aevaluate(
             item.id: tuple(bool(answer) and metric(answer, item.answer) for answer in row)
             for item, row in zip(references, answers.values(), strict=True)
         }
-    scores = intervals(outcomes, confidence=confidence, seed=seed)
     return Evaluation(
         metric=_name(metric),
         outcomes=outcomes,
-        runs=tuple(run_scores(outcomes)),
+        scores=score_runs(outcomes, confidence=confidence, seed=seed),
         unanswered=unanswered,
         errors=_places(outcomes, lambda outcome: outcome is None),
-        avg_at_k=scores["avg_at_k"],
-        any_of_k=scores["any_of_k"],
-        best_pass_at_1=scores["best_pass_at_1"],
         judge=metric.name if isinstance(metric, Judge) else None,
         prompt_sha256=metric.prompt_sha256 if isinstance(metric, Judge) else None,
         verdicts=verdicts,
@@ -157,13 +147,13 @@ async def aevaluate(
 
 async def _judge_all(
     judge: Judge,
-    references: Sequence[Question],
+    references: Sequence[QuestionAnswer],
     answers: Mapping[str, Sequence[str]],
     concurrency: int,
 ) -> dict[str, tuple[Verdict | None, ...]]:
     slots = asyncio.Semaphore(concurrency)
 
-    async def one(item: Question, answer: str) -> Verdict | None:
+    async def one(item: QuestionAnswer, answer: str) -> Verdict | None:
         if not answer:
             return None
         async with slots:
@@ -201,7 +191,7 @@ def _places(
     )
 
 
-def _check_ids(predictions: Sequence[Answers], references: Sequence[Question]) -> None:
+def _check_ids(predictions: Sequence[Answers], references: Sequence[QuestionAnswer]) -> None:
     known: set[str] = set()
     for item in references:
         if item.id in known:

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from hanol.errors import DataError
-from hanol.scoring import Interval, resample_weights
+from hanol.scoring import Interval, bootstrap_ratio
 
 _EFFORT = (
     "model_calls",
@@ -29,12 +29,11 @@ class RunSummary(BaseModel, frozen=True):
     """Totals over runs.
 
     Args:
-        runs: How many there are.
-        terminations: How many ended in which way.
-        citation_precision: Citations that support their sentence, in percent of all; None without
-            citations.
-        citation_recall: Supported claims in percent of all claims; None without claims.
-        invented_citations: Citations of numbers that the run never gave out, in percent of all.
+        runs: Number of runs.
+        terminations: Number of runs by how they ended.
+        citation_precision: Share of citations that support their sentence; None without citations.
+        citation_recall: Share of claims that are supported; None without claims.
+        invented_citations: Share of citations whose number the run never gave out.
         runs_with_invented: Runs with at least one of those.
         unchecked: Runs that ended without an answer to check.
         effort: Mean over runs of calls, tokens, seconds and money.
@@ -50,7 +49,7 @@ class RunSummary(BaseModel, frozen=True):
     effort: dict[str, float]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON; two decimals."""
+        """Plain values, for JSON; shares with four decimals, effort with two."""
         plain = self.model_dump()
         for name in ("citation_precision", "citation_recall", "invented_citations"):
             interval: Interval | None = getattr(self, name)
@@ -68,7 +67,7 @@ def summarise_runs(
         ended: `RunEnded` events as plain values; `citations` is what `CitationReport.to_dict` gave,
             or None.
         confidence: Share of the resampled rates inside the intervals, in (0, 1).
-        seed: Of the resamples.
+        seed: Seed of the resamples.
 
     Raises:
         DataError: There is no run, or one lacks a value.
@@ -85,7 +84,9 @@ def summarise_runs(
     def rate(part: str, whole: str) -> Interval | None:
         parts_N = [counts[part] for counts in counted_N]
         wholes_N = [counts[whole] for counts in counted_N]
-        return _rate(parts_N, wholes_N, confidence, seed)
+        if not sum(wholes_N):
+            return None
+        return bootstrap_ratio(parts_N, wholes_N, confidence=confidence, seed=seed)
 
     return RunSummary(
         runs=len(ended),
@@ -109,15 +110,3 @@ def _count(report: Mapping[str, Any] | None) -> Counter[str]:
             counts["supporting"] += bool(citation["supports"])
             counts["invented"] += not citation["known"]
     return counts
-
-
-def _rate(parts_N: list[int], wholes_N: list[int], confidence: float, seed: int) -> Interval | None:
-    """A share in percent, its interval from resampling the runs; None of nothing."""
-    if not sum(wholes_N):
-        return None
-    weight_RN = resample_weights(len(wholes_N), seed)
-    with np.errstate(invalid="ignore"):  # a resample of runs without citations says nothing
-        sample_R = (weight_RN @ parts_N) / (weight_RN @ wholes_N)
-    tail = (1 - confidence) / 2
-    low, high = 100 * np.nanquantile(sample_R, [tail, 1 - tail])
-    return Interval(value=100 * sum(parts_N) / sum(wholes_N), low=float(low), high=float(high))

@@ -13,23 +13,44 @@ from hanol.sampling._top_p import top_p_keep
 
 
 class Drawn(NamedTuple):
-    """One token for each row."""
+    """One token for each row.
 
-    tokens: list[int]
-    logprobs: list[float]  # nats; NaN-free, and of the log-softmax itself where drawn greedily
+    Attributes:
+        token_B: The tokens.
+        logprob_B: Their log-probabilities in nats under the distribution they were drawn from; of
+            the plain log-softmax where drawn greedily. Never NaN.
+        keep_BV: Which tokens top-p left; None when nothing was cut in any row.
+    """
+
+    token_B: Tensor
+    logprob_B: Tensor
+    keep_BV: Tensor | None
+
+    @property
+    def tokens(self) -> list[int]:
+        """The tokens as numbers."""
+        return self.token_B.tolist()
+
+    @property
+    def logprobs(self) -> list[float]:
+        """Their log-probabilities as numbers."""
+        return self.logprob_B.tolist()
 
 
 def draw(logits_BV: Tensor, temperature_B: Tensor, top_p_B: Tensor, uniform_B: Tensor) -> Drawn:
-    """Draw from the tempered and truncated distribution; the likeliest where temperature is 0.
+    """Draw from the tempered and truncated distribution; the most likely token at temperature 0.
+
+    A token is the first whose cumulative probability, in the order of the vocabulary, exceeds the
+    row's random number: the same number gives the same token in any batch, on any device.
 
     Args:
-        logits_BV: Logits, penalties included.
-        temperature_B: 0 or more.
-        top_p_B: Above 0; 1 cuts nothing.
-        uniform_B: Numbers from [0, 1), float64: the place in the cumulative distribution.
+        logits_BV: Logits with penalties applied; -inf excludes a token.
+        temperature_B: Temperatures, at least 0.
+        top_p_B: Top-p, above 0; 1 cuts nothing.
+        uniform_B: Random numbers from [0, 1), float64.
 
     Raises:
-        EngineError: Logits are no numbers.
+        EngineError: A row has NaN, +inf or nothing above -inf.
     """
     logits_BV = logits_BV.float()
     greedy_B = temperature_B == 0
@@ -41,6 +62,7 @@ def draw(logits_BV: Tensor, temperature_B: Tensor, top_p_B: Tensor, uniform_B: T
         )
     tempered_BV = (logits_BV - best_B1) / temperature_B.masked_fill(greedy_B, 1).unsqueeze(-1)
     top_p_B = top_p_B.masked_fill(greedy_B, 1)
+    keep_BV = None
     if bool((top_p_B < 1).any()):
         keep_BV = top_p_keep(tempered_BV, top_p_B, check=False)
         tempered_BV = tempered_BV.masked_fill(~keep_BV, -torch.inf)
@@ -53,4 +75,4 @@ def draw(logits_BV: Tensor, temperature_B: Tensor, top_p_B: Tensor, uniform_B: T
         drawn_B = torch.searchsorted(cdf_BV, at_B1, right=True).squeeze(-1)
         token_B = torch.where(greedy_B, token_B, drawn_B.clamp_max(logits_BV.shape[-1] - 1))
     chosen_B = tempered_BV.gather(-1, token_B.unsqueeze(-1)).squeeze(-1)
-    return Drawn(token_B.tolist(), (chosen_B.double() - cdf_BV[:, -1].log()).tolist())
+    return Drawn(token_B, chosen_B.double() - cdf_BV[:, -1].log(), keep_BV)

@@ -1,34 +1,46 @@
 """Scoring: whether answers are right, and how sure a score is.
 
-Equality of answers, pass@k, intervals. No model is needed.
+Equality of answers (texts, sets, numbers, formulas), verifiers by name, pass@k, diversity,
+intervals and the paired test. Scores are shares in [0, 1]. No model is needed.
 """
 
-from hanol.scoring._metrics import Metric, exact_match, normalise, numeric_match, set_match
-from hanol.scoring._scores import (
-    Interval,
-    any_of_k,
-    avg_at_k,
-    best_pass_at_1,
-    intervals,
-    pass_at_k,
-    resample_weights,
-    run_scores,
-    wilson,
+from hanol.scoring._answers import Metric, exact_match, normalise, numeric_match, set_match
+from hanol.scoring._formulas import AnswerCheck, check_answer
+from hanol.scoring._intervals import Interval, bootstrap, bootstrap_ratio, mcnemar, wilson
+from hanol.scoring._runs import RunScores, score_runs
+from hanol.scoring._samples import Summary, distinct_n, pass_at_k, repetition
+from hanol.scoring._verifiers import (
+    Problem,
+    PythonVerifier,
+    Verifier,
+    answer_of,
+    needs_answer,
+    parse_verifier,
 )
 
 __all__ = [
+    "AnswerCheck",
     "Interval",
     "Metric",
-    "any_of_k",
-    "avg_at_k",
-    "best_pass_at_1",
+    "Problem",
+    "PythonVerifier",
+    "RunScores",
+    "Summary",
+    "Verifier",
+    "answer_of",
+    "bootstrap",
+    "bootstrap_ratio",
+    "check_answer",
+    "distinct_n",
     "exact_match",
-    "intervals",
+    "mcnemar",
+    "needs_answer",
     "normalise",
     "numeric_match",
+    "parse_verifier",
     "pass_at_k",
-    "resample_weights",
-    "run_scores",
+    "repetition",
+    "score_runs",
     "set_match",
     "wilson",
 ]

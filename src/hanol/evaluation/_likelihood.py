@@ -9,12 +9,9 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from hanol.autodeco._data import Row, tokenize
-from hanol.autodeco._features import OnlineSource
-from hanol.autodeco._loss import IGNORED
-from hanol.autodeco._model import AutoDecoForCausalLM
-from hanol.autodeco._sample import Setting, StaticSetting, only
+from hanol.autodeco import AutoDecoForCausalLM, OnlineSource, Row, tokenize
 from hanol.errors import ConfigError, DataError
+from hanol.evaluation._sample import Setting, StaticSetting, only
 from hanol.sampling import STEEPNESS, soft_top_p_nll_of_rows
 
 _CHUNK = 256
@@ -70,7 +67,7 @@ def decoding_bits_per_byte(
             for begin in range(0, len(tokens), batch):
                 part = range(begin, min(begin + batch, len(tokens)))
                 logits_NV, hidden_NH, labels_N = source.micro_batch(part)
-                rows_M = (labels_N != IGNORED).nonzero().squeeze(-1)
+                rows_M = (labels_N >= 0).nonzero().squeeze(-1)
                 temperature_M = torch.full(rows_M.shape, 1.0, device=rows_M.device)
                 top_p_M = temperature_M.clone()
                 if isinstance(setting, StaticSetting):

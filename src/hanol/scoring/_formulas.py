@@ -1,36 +1,23 @@
-r"""Which of a model's answers are right.
+r"""Answers to mathematical problems: as LaTeX text, and as numbers or formulas.
 
-Answers are text of a model: they are parsed, never run. An answer in \boxed{} is compared as the
-official evaluation does (normalised LaTeX, string equality) and as a number or formula, which also
-takes 1,000 for 1000 and 7.0 for 7.
+An answer in \boxed{} is compared as the official evaluation does (normalised LaTeX, string
+equality) and as a number or formula, which also takes 1,000 for 1000 and 7.0 for 7. Answers are
+text of a model: they are parsed, never run.
 
 Source: arXiv 2510.26697, section 3.1.
 """
 
 import ast
-import importlib
-import io
+import operator
 import re
-import tokenize
 import warnings
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from hanol.autodeco._data import Row
-from hanol.errors import ConfigError, DataError
-
-_LONGEST = 100_000  # characters of a program or text that is looked at
+_LONGEST = 100_000  # characters at the end of a completion in which an answer is looked for
 _LONGEST_ANSWER = 300  # characters of a formula
 _LARGEST = 1000  # digits of a power
-
-
-class Verifier(Protocol):
-    """Says whether a completion is right. Any callable of this form is one."""
-
-    def __call__(self, prompt: str, completion: str, row: Row) -> bool:
-        """Judge one completion."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -52,43 +39,6 @@ class AnswerCheck:
     def right(self) -> bool:
         """Whether one of the two checks says so."""
         return self.string or bool(self.symbolic)
-
-
-def parse_verifier(spec: str) -> Verifier:
-    """The verifier that a text names.
-
-    Args:
-        spec: "arithmetic"; "python", or "python:body" to look at the body of the prompt's
-            function only; "regex:PATTERN"; "module:function" of the user's own.
-
-    Raises:
-        ConfigError: It names none, the pattern is not valid, or the function cannot be imported.
-    """
-    kind, _, rest = spec.partition(":")
-    if kind == "arithmetic" and not rest:
-        return verify_arithmetic
-    if kind == "python" and rest in ("", "body"):
-        return PythonVerifier(body=rest == "body")
-    if kind == "regex":
-        return RegexVerifier(rest)
-    if rest and kind.replace(".", "").isidentifier() and rest.isidentifier():
-        return _imported(kind, rest)
-    raise ConfigError(
-        f'No verifier is named {spec!r}. Give "arithmetic", "python", "python:body", '
-        '"regex:PATTERN" or "module:function".'
-    )
-
-
-# -- arithmetic
-
-
-def verify_arithmetic(prompt: str, completion: str, row: Row) -> bool:
-    r"""Whether the last \boxed expression, or else the last number, is the row's answer.
-
-    Raises:
-        DataError: The row has no answer.
-    """
-    return check_answer(completion, answer_of(row)).right
 
 
 def check_answer(completion: str, answer: str) -> AnswerCheck:
@@ -196,7 +146,7 @@ def _value(text: str) -> Any:
 
 def _walk(node: ast.expr) -> Any:
     """Build a value from a closed list of nodes; anything else is refused."""
-    sympy: Any = importlib.import_module("sympy")
+    import sympy
 
     if isinstance(node, ast.Tuple):
         return tuple(_walk(element) for element in node.elts)
@@ -223,24 +173,16 @@ def _walk(node: ast.expr) -> Any:
         left, right = _walk(node.left), _walk(node.right)
         if isinstance(left, tuple) or isinstance(right, tuple):
             raise ValueError("arithmetic on sequences")
-        if isinstance(node.op, ast.Add):
-            return left + right
-        if isinstance(node.op, ast.Sub):
-            return left - right
-        if isinstance(node.op, ast.Mult):
-            return left * right
-        if isinstance(node.op, ast.Div):
-            if right == 0:
-                raise ZeroDivisionError
-            return left / right
-        if isinstance(node.op, ast.Pow):
-            return _power(left, right)
+        if isinstance(node.op, ast.Div) and right == 0:
+            raise ZeroDivisionError
+        if type(node.op) in _OPERATORS:
+            return _OPERATORS[type(node.op)](left, right)
     raise ValueError(f"{type(node).__name__} is no part of a formula")
 
 
 def _power(base: Any, exponent: Any) -> Any:
     """Raise to a power, unless that would be a number without end."""
-    sympy: Any = importlib.import_module("sympy")
+    import sympy
 
     if not exponent.is_Rational or abs(exponent) > _LARGEST:
         raise ValueError("exponent")
@@ -255,8 +197,17 @@ def _power(base: Any, exponent: Any) -> Any:
     return base**exponent
 
 
+_OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.Pow: _power,
+}
+
+
 def _equal(a: Any, b: Any) -> bool:
-    sympy: Any = importlib.import_module("sympy")
+    import sympy
 
     if isinstance(a, tuple) or isinstance(b, tuple):
         return (
@@ -279,134 +230,3 @@ def _equal(a: Any, b: Any) -> bool:
         if abs(values[0] - values[1]) > (1 + abs(values[1])) * sympy.Float("1e-40"):
             return False
     return True
-
-
-# -- Python
-
-
-@dataclass(frozen=True)
-class PythonVerifier:
-    """Whether prompt and completion together are Python, as `ast.parse` sees it.
-
-    Attributes:
-        body: Look only at the body of the last function of the prompt: what the model wrote after
-            its end does not count.
-    """
-
-    body: bool = False
-
-    def __call__(self, prompt: str, completion: str, row: Row) -> bool:
-        """Judge one completion; an empty one is wrong."""
-        return self.cut(prompt, completion) is not None
-
-    def cut(self, prompt: str, completion: str) -> str | None:
-        """The part of a completion that counts; None when it does not parse or is blank."""
-        if not completion.strip() or len(prompt) + len(completion) > _LONGEST:
-            return None
-        if not self.body:
-            return completion if _parses(prompt + completion) else None
-        indent = _margin_of_last_function(prompt)
-        if indent is None:
-            return None
-        begin = 0
-        ends = []
-        for line in completion.splitlines(keepends=True):
-            # What the completion begins with goes on the prompt's last line.
-            starts_line = begin > 0 or prompt.endswith(("\n", "\r"))
-            if starts_line and line.strip():
-                margin = line.expandtabs()
-                if len(margin) - len(margin.lstrip()) <= indent:
-                    ends.append(begin)
-            begin += len(line)
-        # A line at the margin may lie within a string or brackets: then what is before it does
-        # not parse, and the next one may be the end.
-        for end in [*ends[:20], len(completion)]:
-            part = completion[:end]
-            if part.strip() and _parses(prompt + part):
-                return part
-        return None
-
-
-def _margin_of_last_function(prompt: str) -> int | None:
-    """Columns before the last `def` that is code, not part of a string; None without one."""
-    margin = None
-    # The prompt is unfinished: the tokens before what is wrong with its end are all there.
-    with suppress(tokenize.TokenError, SyntaxError):
-        for token in tokenize.generate_tokens(io.StringIO(prompt).readline):
-            if token.type == tokenize.NAME and token.string == "def":
-                line = token.line.expandtabs()
-                margin = len(line) - len(line.lstrip())
-    return margin
-
-
-def _parses(source: str) -> bool:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of invalid escapes and the like
-            ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return True
-
-
-# -- patterns and the user's own
-
-
-class RegexVerifier:
-    """Whether the last match of a pattern is the row's answer.
-
-    Args:
-        pattern: A regular expression; its first group is compared when it has one.
-
-    Raises:
-        ConfigError: The pattern is empty or not valid.
-    """
-
-    def __init__(self, pattern: str) -> None:
-        if not pattern:
-            raise ConfigError('"regex:" needs a pattern behind it, as in "regex:answer: (.*)".')
-        try:
-            self.pattern = re.compile(pattern)
-        except re.error as err:
-            raise ConfigError(f"The pattern {pattern!r} is not valid: {err}.") from err
-
-    def __call__(self, prompt: str, completion: str, row: Row) -> bool:
-        """Judge one completion.
-
-        Raises:
-            DataError: The row has no answer.
-        """
-        answer = answer_of(row)
-        matches = list(self.pattern.finditer(completion[-_LONGEST:]))
-        if not matches:
-            return False
-        found = matches[-1][1] if self.pattern.groups else matches[-1][0]
-        return found is not None and found.strip() == answer.strip()
-
-
-def _imported(module: str, name: str) -> Verifier:
-    try:
-        function = getattr(importlib.import_module(module), name, None)
-    except ImportError as err:
-        raise ConfigError(f"The verifier's module {module!r} cannot be imported: {err}") from err
-    if not callable(function):
-        raise ConfigError(f"The module {module!r} has no function {name!r}.")
-
-    def verify(prompt: str, completion: str, row: Row) -> bool:
-        verdict = function(prompt, completion, row)
-        if not isinstance(verdict, bool):
-            raise DataError(f"{module}:{name} gave {verdict!r}, but a verifier says True or False.")
-        return verdict
-
-    return verify
-
-
-def answer_of(row: Row) -> str:
-    """The right answer that a row carries.
-
-    Raises:
-        DataError: It has none.
-    """
-    if row.answer is None:
-        raise DataError(f'{row.where}: this verifier compares with "answer", which is not there.')
-    return row.answer

@@ -1,13 +1,15 @@
 """Deterministic metrics: does an answer equal a reference?
 
 All of them first drop citation marks ("[3]", "[1, 4]"), which are about the answer and not part of
-it, and read Unicode in its compatibility form (NFKC: full-width digits, ligatures, half-width
-kana). None reads a sentence: an answer that says more than the reference does not match.
+it, read Unicode in its compatibility form (NFKC: full-width digits, ligatures, half-width kana) and
+write English dates as ISO dates. None reads a sentence: an answer that says more than the reference
+does not match.
 """
 
+import calendar
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 
 References = str | Sequence[str]
@@ -20,6 +22,14 @@ _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _CJK = "\u1100-\u11ff\u3040-\u30ff\u3130-\u318f\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3"
 _CJK_SPACE = re.compile(rf"(?<=[{_CJK}])\s+(?=[{_CJK}])")
 _SEPARATOR = re.compile(r"[;\n、]|,(?!\d{3}(?!\d))|\band\b|&")
+_MONTHS = {name.casefold(): i for i, name in enumerate(calendar.month_name) if name}
+_NAMES = "|".join(_MONTHS)
+_DATE = re.compile(
+    rf"\b(?:(?P<month>{_NAMES}) (?P<day>\d{{1,2}}),?|(?P<day_first>\d{{1,2}}) (?P<of>{_NAMES}),?)"
+    r" (?P<year>\d{4})\b",
+    re.IGNORECASE,
+)
+_ISO_DATE = re.compile(r"\b(\d{4})-0?(\d{1,2})-0?(\d{1,2})\b")
 _NUMBER = re.compile(
     r"(?:about|approximately|around|roughly|circa|약|~|≈)?\s*(?P<before>[$€£¥₩]?)\s*"
     r"(?P<digits>[+-]?(?:\d{1,3}(?:[ ,]\d{3})+|\d+)?(?:\.\d+)?)"
@@ -31,10 +41,10 @@ _NUMBER = re.compile(
 def normalise(text: str) -> str:
     """The form in which `exact_match` compares texts.
 
-    No citation marks; NFKC and case folding; hyphens, slashes and underscores become spaces; other
-    punctuation goes, except what belongs to a number (minus, decimal point, %); commas between
-    thousands go; the English articles go, unless nothing else is left; runs of spaces become one,
-    and spaces between CJK characters (Hangul included) go.
+    No citation marks; NFKC and case folding; English dates as year, month, day; hyphens, slashes
+    and underscores become spaces; other punctuation goes, except what belongs to a number (minus,
+    decimal point, %); commas between thousands go; the English articles go, unless nothing else is
+    left; runs of spaces become one, and spaces between CJK characters (Hangul included) go.
     """
     folded = unicodedata.normalize("NFKC", _plain(text).casefold())
     folded = _THOUSANDS.sub("", folded.replace("\u2212", "-"))
@@ -60,19 +70,26 @@ def exact_match(prediction: str | None, references: References) -> bool:
     return bool(found) and found in {normalise(reference) for reference in _all(references)}
 
 
-def set_match(prediction: str | Sequence[str] | None, references: References) -> bool:
+def set_match(
+    prediction: str | Sequence[str] | None,
+    references: References,
+    *,
+    aliases: Mapping[str, str] | None = None,
+) -> bool:
     """Whether the members of a list are exactly the members of the reference, in any order.
 
     Args:
         prediction: The members, or one text with commas, semicolons, line breaks, "and", "&" or
             "、" between them.
         references: The members, in the same forms; not alternatives.
+        aliases: Other names of members, normalised, with the name that the references use.
 
     Example:
         >>> set_match("Oslo, Bergen and Narvik", ["Narvik", "Bergen", "Oslo"])
         True
     """
-    found = _members(prediction or "")
+    known = aliases or {}
+    found = {normalise(known.get(member, member)) for member in _members(prediction or "")}
     return bool(found) and found == _members(references)
 
 
@@ -109,8 +126,14 @@ def _all(references: References) -> Sequence[str]:
 
 
 def _plain(text: str) -> str:
-    """Compatibility form without citation marks."""
-    return _CITATION.sub("", unicodedata.normalize("NFKC", text))
+    """Compatibility form without citation marks, with dates as year-month-day."""
+    text = _CITATION.sub("", unicodedata.normalize("NFKC", text))
+    return _ISO_DATE.sub(r"\1-\2-\3", _DATE.sub(_iso_date, text))
+
+
+def _iso_date(match: re.Match[str]) -> str:
+    month = _MONTHS[(match["month"] or match["of"]).casefold()]
+    return f"{match['year']}-{month}-{int(match['day'] or match['day_first'])}"
 
 
 def _keep(text: str, i: int) -> str:

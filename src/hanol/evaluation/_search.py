@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hanol.autodeco._sample import Progress, StaticSetting, Task, part_of, sample
-from hanol.autodeco._score import Floats, distinct, verified
 from hanol.errors import ConfigError, DataError
+from hanol.evaluation._sample import Progress, StaticSetting, Task, part_of, sample
+from hanol.scoring import distinct_n
 
 Method = Literal["coarse", "grid"]
 
@@ -97,17 +97,17 @@ def expert_guided_search(
         raise ConfigError("`temperatures` and `top_ps` must not be empty.")
     grid = [[StaticSetting(t, p) for p in top_ps] for t in temperatures]
     parts = search_parts(method, temperatures, top_ps)
-    points: dict[StaticSetting, tuple[Floats, Floats]] = {}
+    points: dict[StaticSetting, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
 
-    def scores_P(setting: StaticSetting) -> Floats:
+    def scores_P(setting: StaticSetting) -> NDArray[np.float64]:
         if setting not in points:
             done = sample(
                 model, tokenizer, task, setting, n=samples, seed=seed, batch_size=batch_size,
                 on_progress=part_of(on_progress, len(points), parts),
             )  # fmt: skip
             points[setting] = (
-                verified(task, done).mean(1),
-                np.array([distinct(row, 2) for row in done]),
+                task.check(done).mean(1),
+                np.array([distinct_n([one.token_ids for one in row], 2) for row in done]),
             )
         return points[setting][0]
 

@@ -5,7 +5,6 @@ figures equal what is counted by hand.
 import io
 import itertools
 import math
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -27,23 +26,21 @@ from transformers import (
 )
 from transformers.modeling_outputs import CausalLMOutput
 
-from hanol.autodeco import (
-    AutoDecoForCausalLM,
+from hanol.autodeco import AutoDecoForCausalLM, Row
+from hanol.errors import ConfigError, DataError, EngineError, UnknownNameError
+from hanol.evaluation import (
     Comparison,
-    Completion,
     HeadsSetting,
-    Row,
+    Sample,
     StaticSetting,
     Task,
     compare,
     decoding_bits_per_byte,
     expert_guided_search,
-    pass_at_k,
     sample,
 )
-from hanol.autodeco._score import bootstrap, distinct, repetition
-from hanol.errors import ConfigError, DataError, UnknownNameError
 from hanol.models import build as build_preset
+from hanol.scoring import pass_at_k
 
 
 class Bigrams(PreTrainedModel, GenerationMixin):
@@ -195,7 +192,7 @@ def ragged_prompts() -> list[list[int]]:
     return [rng.integers(0, 200, size=size).tolist() for size in LENGTHS]
 
 
-def same_completions(some: list[list[Completion]], others: list[list[Completion]]) -> None:
+def same_completions(some: list[list[Sample]], others: list[list[Sample]]) -> None:
     for one, other in zip(itertools.chain(*some), itertools.chain(*others), strict=True):
         assert one.token_ids == other.token_ids
         assert one.stopped == other.stopped
@@ -379,7 +376,7 @@ def test_what_cannot_be_sampled_is_refused(tmp_path: Path) -> None:
             sample(plain, None, task(), StaticSetting(), **wrong)
     broken = one_row(0.5, 0.5)
     broken.head.weight.data[0, 1] = math.nan
-    with pytest.raises(DataError, match="NaN"):
+    with pytest.raises(EngineError, match="NaN"):
         sample(broken, None, task([[1]]), StaticSetting())
     with pytest.raises(DataError, match="no prompts"):
         task([])
@@ -390,57 +387,6 @@ def test_what_cannot_be_sampled_is_refused(tmp_path: Path) -> None:
     for temperature, top_p in ((-0.1, 1), (math.inf, 1), (math.nan, 1), (1, 0), (1, 1.01)):
         with pytest.raises(ConfigError, match="must be"):
             StaticSetting(temperature, top_p)
-
-
-# -- figures
-
-
-@given(st.data())
-@settings(max_examples=200, deadline=None)
-def test_pass_at_k_is_the_ratio_of_binomials(data: st.DataObject) -> None:
-    n = data.draw(st.integers(1, 300))
-    c = data.draw(st.integers(0, n))
-    k = data.draw(st.integers(1, n))
-    expected = 1 - Fraction(math.comb(n - c, k), math.comb(n, k))
-    assert pass_at_k(n, c, k) == pytest.approx(float(expected), rel=1e-9, abs=1e-12)
-
-
-def test_pass_at_k_by_problem_and_its_limits() -> None:
-    assert pass_at_k(4, [0, 1, 4], 1).tolist() == [0.0, 0.25, 1.0]
-    assert pass_at_k(4, [[1, 3]], 2).shape == (1, 2)
-    assert pass_at_k(10_000, [9_000], 10_000).tolist() == [1.0]
-    with pytest.raises(ConfigError, match="`k` is 5, but must be from 1 to the 4"):
-        pass_at_k(4, [1], 5)
-    with pytest.raises(ConfigError, match="from -1 to 2"):
-        pass_at_k(4, [-1, 2], 1)
-
-
-def completion(*tokens: int) -> Completion:
-    none = np.zeros(len(tokens))
-    return Completion(None, list(tokens), True, none, none, none)
-
-
-def test_ngrams_by_hand() -> None:
-    assert distinct([completion(1, 2, 1, 2), completion(1, 2)], 2) == 2 / 4
-    assert distinct([completion(1, 2, 1, 2), completion(1, 2)], 1) == 2 / 6
-    assert distinct([completion(1)], 2) == 0
-    assert repetition(completion(1, 1, 1, 1), 2) == pytest.approx(2 / 3)
-    assert repetition(completion(1, 2, 3), 2) == 0
-    assert repetition(completion(1), 4) == 0
-
-
-def test_intervals_have_the_width_of_the_standard_error_and_differences_are_paired() -> None:
-    rng = np.random.default_rng(0)
-    a = rng.normal(size=500)
-    b = a + 0.1 * rng.normal(size=500)
-    first, second, same, gain = bootstrap(np.stack([a, b, a - a, b - a], 1), 0.95, seed=1)
-    for interval, column in ((first, a), (second, b), (gain, b - a)):
-        error = column.std() / math.sqrt(500)
-        assert interval.value == pytest.approx(column.mean())
-        assert interval.low == pytest.approx(column.mean() - 1.96 * error, abs=0.15 * error)
-        assert interval.high == pytest.approx(column.mean() + 1.96 * error, abs=0.15 * error)
-    assert (same.value, same.low, same.high) == (0, 0, 0)
-    assert gain.high - gain.low < 0.2 * (first.high - first.low)
 
 
 # -- the search

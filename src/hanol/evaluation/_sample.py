@@ -16,11 +16,10 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hanol.attention import CACHE_NAME
-from hanol.autodeco._data import Row, prompt_ids
-from hanol.autodeco._model import AutoDecoForCausalLM
-from hanol.autodeco._verify import Verifier
+from hanol.autodeco import AutoDecoForCausalLM, Row, prompt_ids
 from hanol.errors import ConfigError, DataError
-from hanol.sampling import top_p_keep
+from hanol.sampling import draw
+from hanol.scoring import Verifier
 
 Progress = Callable[[int, int], None]
 
@@ -96,6 +95,20 @@ class Task:
 
         return cls(name, list(by_prompt), check, max_new_tokens)
 
+    def check(self, samples: "Sequence[Sequence[Sample]]") -> NDArray[np.bool_]:
+        """Whether each sample is right, [problems, samples of a problem]."""
+        return np.array(
+            [
+                [
+                    bool(
+                        self.verify(prompt, one.text if isinstance(prompt, str) else one.token_ids)
+                    )
+                    for one in row
+                ]
+                for prompt, row in zip(self.prompts, samples, strict=True)
+            ]
+        )
+
 
 @dataclass(frozen=True)
 class StaticSetting:
@@ -139,7 +152,7 @@ class HeadsSetting:
 Setting = StaticSetting | HeadsSetting
 
 
-class Completion(NamedTuple):
+class Sample(NamedTuple):
     """One sample, and what was chosen for each of its tokens."""
 
     text: str | None  # None without a tokenizer
@@ -160,7 +173,7 @@ def sample(
     seed: int = 0,
     batch_size: int = 64,
     on_progress: Progress | None = None,
-) -> list[list[Completion]]:
+) -> list[list[Sample]]:
     """Draw `n` completions of every prompt.
 
     The prompt goes through the model once for all of its samples. Every sample draws from random
@@ -194,7 +207,7 @@ def sample(
     ends = _end_tokens(model, tokenizer)
     greedy = isinstance(setting, StaticSetting) and setting.temperature == 0
     drawn = 1 if greedy else n
-    done: list[list[Completion]] = [[] for _ in prompts]
+    done: list[list[Sample]] = [[] for _ in prompts]
     was_training = model.training
     model.eval()
     try:
@@ -292,7 +305,7 @@ def _decode(
     setting: Setting,
     seed: int,
     end_tokens: list[int],
-) -> list[Completion]:
+) -> list[Sample]:
     """Complete the rows of one batch; their texts come later."""
     device = model.device
     problems = sorted({problem for problem, _ in rows})
@@ -325,8 +338,10 @@ def _decode(
             logits_RV, ids_RS, mask_RS = logits_RV[prompt_R], ids_RS[prompt_R], mask_RS[prompt_R]
             temperature_R, top_p_R = temperature_R[prompt_R], top_p_R[prompt_R]
             _select(cache, prompt_R)
-        token_R, nucleus_R = _draw(logits_RV, temperature_R, top_p_R, uniform_RT[live_R, t])
-        token_RT[live_R, t], nucleus_RT[live_R, t] = token_R, nucleus_R
+        drawn = draw(logits_RV, temperature_R, top_p_R, uniform_RT[live_R, t])
+        token_R, keep_RV = drawn.token_B, drawn.keep_BV
+        token_RT[live_R, t] = token_R
+        nucleus_RT[live_R, t] = logits_RV.shape[-1] if keep_RV is None else keep_RV.sum(-1)
         temperature_RT[live_R, t], top_p_RT[live_R, t] = temperature_R, top_p_R
         ids_RS = torch.cat([ids_RS, token_R.unsqueeze(-1)], dim=1)
         mask_RS = torch.cat([mask_RS, mask_RS.new_ones(len(mask_RS), 1)], dim=1)
@@ -348,7 +363,7 @@ def _decode(
             column[row, :length].numpy().copy() for column in columns
         )
         completions.append(
-            Completion(None, token_T.tolist(), stopped, temperature_T, top_p_T, nucleus_T)
+            Sample(None, token_T.tolist(), stopped, temperature_T, top_p_T, nucleus_T)
         )
     return completions
 
@@ -395,31 +410,6 @@ def _next(
         temperature_R = torch.full(logits_RV.shape[:1], setting.temperature, device=ids_RS.device)
         top_p_R = torch.full_like(temperature_R, setting.top_p)
     return logits_RV, temperature_R, top_p_R, getattr(outputs, CACHE_NAME, None)
-
-
-def _draw(
-    logits_RV: Tensor, temperature_R: Tensor, top_p_R: Tensor, uniform_R: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The token at which the cumulative probability passes a number from [0, 1), and how many
-    tokens top-p left; the most likely token where the temperature is 0.
-    """
-    logits_RV = logits_RV.float()
-    if not logits_RV.amax(-1).isfinite().all():
-        raise DataError("The model gave logits that are NaN, +inf or all -inf.")
-    greedy_R = temperature_R == 0
-    tempered_RV = logits_RV / temperature_R.masked_fill(greedy_R, 1).unsqueeze(-1)
-    if (top_p_R < 1).any():
-        keep_RV = top_p_keep(tempered_RV, top_p_R, check=False)
-        tempered_RV = tempered_RV.masked_fill(~keep_RV, -torch.inf)
-        nucleus_R = keep_RV.sum(-1)
-    else:
-        nucleus_R = torch.full_like(greedy_R, logits_RV.shape[-1], dtype=torch.long)
-    cdf_RV = tempered_RV.softmax(-1, dtype=torch.float64).cumsum(-1)
-    # Strictly above the number: never a token without probability.
-    at_R1 = uniform_R.unsqueeze(-1) * cdf_RV[:, -1:]
-    drawn_R = torch.searchsorted(cdf_RV, at_R1, right=True).squeeze(-1)
-    drawn_R = drawn_R.clamp_max(logits_RV.shape[-1] - 1)
-    return torch.where(greedy_R, logits_RV.argmax(-1), drawn_R), nucleus_R
 
 
 def _text(tokenizer: Any, prompt: list[int], new: list[int]) -> str | None:

@@ -10,15 +10,9 @@ import torch
 from tests.autodeco.conftest import build, wrap
 from transformers import PreTrainedTokenizerBase
 
-from hanol.autodeco import (
-    AutoDecoForCausalLM,
-    HeadsSetting,
-    Row,
-    StaticSetting,
-    decoding_bits_per_byte,
-)
-from hanol.autodeco._sample import Setting
+from hanol.autodeco import AutoDecoForCausalLM, Row
 from hanol.errors import ConfigError, DataError
+from hanol.evaluation import HeadsSetting, StaticSetting, decoding_bits_per_byte
 from hanol.sampling import soft_top_p
 
 ROWS = [
@@ -169,7 +163,7 @@ def test_an_unlikely_text_costs_more_the_more_is_cut_and_never_more_than_30_bits
     "setting", [StaticSetting(0.8, 0.9), HeadsSetting()], ids=["static", "heads"]
 )
 def test_batches_and_padding_do_not_matter(
-    name: str, setting: Setting, tmp_path: Path, byte_tokenizer
+    name: str, setting: StaticSetting | HeadsSetting, tmp_path: Path, byte_tokenizer
 ) -> None:
     model = wrap(build(name), tmp_path)
     alone = decoding_bits_per_byte(model, byte_tokenizer, ROWS, setting, batch=1)

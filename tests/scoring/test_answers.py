@@ -27,6 +27,8 @@ from hanol.scoring import exact_match, normalise, numeric_match, set_match
         ("The The", "the the"),
         ("«Amélie»", "Amélie"),
         ("Ame\u0301lie", "Amélie"),
+        ("May 7, 1931", "1931-05-07"),
+        ("7 May 1931", "may 7 1931"),
     ],
 )
 def test_the_same_answer_in_another_form(prediction: str, reference: str) -> None:
@@ -49,6 +51,8 @@ def test_the_same_answer_in_another_form(prediction: str, reference: str) -> Non
         ("서울", "부산"),
         ("theory", "ory"),
         ("C++", "C"),
+        ("May 8, 1931", "1931-05-07"),
+        ("May 1931", "1931-05"),
     ],
 )
 def test_another_answer(prediction: str, reference: str) -> None:
@@ -86,6 +90,7 @@ def test_normalising_twice_changes_nothing_more(text: str) -> None:
         ("東京、大阪", "大阪，東京"),
         ("1,000, 2,000", ["2000", "1000"]),
         (["Oslo", "oslo"], "Oslo"),
+        ("1932-01-02 and May 7, 1931", ["7 May 1931", "January 2, 1932"]),
     ],
 )
 def test_the_same_members(prediction, reference) -> None:
@@ -103,6 +108,13 @@ def test_the_same_members(prediction, reference) -> None:
 )
 def test_other_members(prediction, reference) -> None:
     assert not set_match(prediction, reference)
+
+
+def test_other_names_of_members() -> None:
+    aliases = {"saint petersburg": "Leningrad", "petrograd": "Leningrad"}
+    assert set_match("Oslo, Saint-Petersburg", ["Leningrad", "Oslo"], aliases=aliases)
+    assert set_match("Petrograd", "Leningrad", aliases=aliases)
+    assert not set_match("Petersburg", "Leningrad", aliases=aliases)
 
 
 @pytest.mark.parametrize(

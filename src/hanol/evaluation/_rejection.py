@@ -9,21 +9,14 @@ from dataclasses import dataclass, replace
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hanol.autodeco._data import Row, prompt_ids
-from hanol.autodeco._model import AutoDecoForCausalLM
-from hanol.autodeco._sample import Progress, StaticSetting, Task, sample
-from hanol.autodeco._verify import (
-    PythonVerifier,
-    RegexVerifier,
-    Verifier,
-    answer_of,
-    verify_arithmetic,
-)
+from hanol.autodeco import AutoDecoForCausalLM, Row, prompt_ids
 from hanol.errors import ConfigError, DataError
+from hanol.evaluation._sample import Progress, StaticSetting, Task, sample
+from hanol.scoring import PythonVerifier, Verifier, answer_of, needs_answer
 
 
 @dataclass(frozen=True)
-class Sampled:
+class RejectionSamples:
     """What rejection sampling kept.
 
     Attributes:
@@ -61,7 +54,7 @@ def rejection_sample(
     batch_size: int = 32,
     seed: int = 0,
     on_progress: Progress | None = None,
-) -> Sampled:
+) -> RejectionSamples:
     """Sample a model's own answers and keep those that a verifier accepts.
 
     A completion counts when it ended by itself; with a verifier that cuts ("python:body") what lies
@@ -95,7 +88,7 @@ def rejection_sample(
         raise ConfigError(f"`temperature` is {temperature}, but must be above 0.")
     if not prompts:
         raise DataError("There are no prompts to sample for.")
-    if verifier is verify_arithmetic or isinstance(verifier, RegexVerifier):
+    if needs_answer(verifier):
         for row in prompts:
             answer_of(row)  # before an hour of sampling, not after it
     completions = sample(
@@ -128,7 +121,7 @@ def rejection_sample(
                 kept.setdefault(right.completion, right)
         solved += accepted > before
         rows += kept.values()
-    return Sampled(
+    return RejectionSamples(
         rows=rows,
         num_prompts=len(prompts),
         num_solved=solved,

@@ -1,0 +1,255 @@
+"""Decoding settings compared on a user's own task.
+
+Source: arXiv 2510.26697, section 4: greedy, the default (temperature 1, top-p 1), the best static
+pair, each head alone and both. Pass@1 is the mean over problems of the share of right completions.
+
+Shape suffixes: P problems, N completions of a problem, M figures.
+"""
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hanol.autodeco import AutoDecoConfig, AutoDecoForCausalLM, Row
+from hanol.errors import ConfigError, DataError
+from hanol.evaluation._comparison import AUTODECO, Comparison, Difference, SettingResult
+from hanol.evaluation._likelihood import decoding_bits_per_byte
+from hanol.evaluation._sample import (
+    HeadsSetting,
+    Progress,
+    Sample,
+    Setting,
+    StaticSetting,
+    Task,
+    active_heads,
+    part_of,
+    sample,
+)
+from hanol.evaluation._search import (
+    TEMPERATURES,
+    TOP_PS,
+    Method,
+    expert_guided_search,
+    search_parts,
+)
+from hanol.scoring import Summary, bootstrap, distinct_n, pass_at_k, repetition
+
+_NGRAMS = (1, 2, 3)  # of distinct-n
+_REPEATED = 4  # of the repetition rate
+
+GREEDY, DEFAULT = "greedy", "default"
+BEST, ORACLE = "best static", "oracle static"
+TEMPERATURE_HEAD, TOP_P_HEAD = "temperature head", "top-p head"
+
+
+def compare(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    task: Task,
+    *,
+    settings: Mapping[str, Setting] | None = None,
+    method: Method = "coarse",
+    temperatures: Sequence[float] = TEMPERATURES,
+    top_ps: Sequence[float] = TOP_PS,
+    samples: int = 16,
+    seeds: int = 1,
+    ks: Sequence[int] | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+    confidence: float = 0.95,
+    rows: Sequence[Row] = (),
+    on_progress: Progress | None = None,
+) -> Comparison:
+    """Decode a task with every setting and compare.
+
+    Args:
+        model: With heads, greedy, default, best static, oracle static, each head alone and both
+            are compared; without, the first four.
+        tokenizer: As `sample` takes it.
+        task: At least two problems.
+        settings: Compare these, by name, and run no search.
+        method: As `expert_guided_search` takes it, like the next two.
+        temperatures: Of the search.
+        top_ps: Of the search.
+        samples: Completions of a problem with one seed; of the search too.
+        seeds: How often to draw them; 8 with 16 samples in the paper.
+        ks: Of pass@k; 1 is always among them. The powers of 2 up to samples x seeds when left out.
+        seed: The same seed gives the same comparison.
+        batch_size: Rows decoded together, at most.
+        confidence: Of the intervals, in (0, 1).
+        rows: Prompts with completions whose bits per byte are measured under each setting.
+        on_progress: Called with the prompts done and all prompts, over all settings.
+
+    Raises:
+        ConfigError: A value is out of range, or as `sample` raises it.
+        DataError: The task has one problem only, or as `sample` raises it.
+    """
+    problems = len(task.prompts)
+    if problems < 2:
+        raise DataError(
+            f"The task {task.name!r} has 1 problem, but intervals over problems need at least 2."
+        )
+    if samples < 1 or seeds < 1:
+        raise ConfigError(
+            f"`samples` is {samples} and `seeds` {seeds}, but both must be at least 1."
+        )
+    if not 0 < confidence < 1:
+        raise ConfigError(f"`confidence` is {confidence}, but must be between 0 and 1.")
+    if settings is not None and not settings:
+        raise ConfigError("`settings` is empty: leave it out for the usual ones.")
+    n = samples * seeds
+    ks = sorted({1, *ks}) if ks is not None else [2**i for i in range(n.bit_length())]
+    pass_at_k(n, [0], ks[-1])  # refuses a k that is too large before hours of sampling
+    pass_at_k(n, [0], ks[0])
+
+    every: dict[str, list[Setting]] = {name: [one] for name, one in (settings or {}).items()}
+    second_P = np.zeros(problems, dtype=int)  # which of two settings decodes a problem
+    search, searched = None, 0
+    if settings is None:
+        searched = search_parts(method, temperatures, top_ps)
+        every = _usual(model)
+    parts = searched + sum(map(len, every.values()))
+    if settings is None:
+        report = on_progress
+        search = expert_guided_search(
+            model, tokenizer, task, method=method, temperatures=temperatures, top_ps=top_ps,
+            samples=samples, seed=seed, batch_size=batch_size,
+            on_progress=None if report is None else lambda done, _: report(done, parts * problems),
+        )  # fmt: skip
+        every[BEST], every[ORACLE] = list(search.best_of_halves), [search.best]
+        second_P[search.halves[0]] = 1  # the pair of the second half decodes the first
+
+    measured: list[_Measured] = []
+    part = searched
+    for used in every.values():
+        drawn = []
+        for setting in used:
+            drawn.append(
+                sample(
+                    model, tokenizer, task, setting, n=n, seed=seed, batch_size=batch_size,
+                    on_progress=part_of(on_progress, part, parts),
+                )
+            )  # fmt: skip
+            part += 1
+        completions_PN = [drawn[which % len(used)][i] for i, which in enumerate(second_P)]
+        measured.append(_measure(task, completions_PN, samples, ks))
+        measured[-1].rest["bits_per_byte"] = _bits_per_byte(model, tokenizer, rows, used)
+
+    # One set of resamples for the figures of all settings and all differences between them.
+    names = list(every)
+    pairs = [(a, b) for a in range(len(names)) for b in range(a)]
+    figures = [one.figures_PM for one in measured]
+    figures += [measured[a].figures_PM - measured[b].figures_PM for a, b in pairs]
+    intervals = iter(bootstrap(np.hstack(figures), confidence=confidence, seed=seed))
+    taken = [
+        ({k: next(intervals) for k in ks}, {g: next(intervals) for g in _NGRAMS}) for _ in figures
+    ]
+    return Comparison(
+        task=task.name,
+        problems=problems,
+        samples=samples,
+        seeds=seeds,
+        seed=seed,
+        max_new_tokens=task.max_new_tokens,
+        confidence=confidence,
+        results=[
+            SettingResult(
+                name=name,
+                static=[setting for setting in used if isinstance(setting, StaticSetting)],
+                pass_at=pass_at,
+                distinct=diversity,
+                **one.rest,
+            )
+            for (name, used), one, (pass_at, diversity) in zip(
+                every.items(), measured, taken[: len(names)], strict=True
+            )
+        ],
+        differences=[
+            Difference(a=names[a], b=names[b], pass_at=pass_at, distinct=diversity)
+            for (a, b), (pass_at, diversity) in zip(pairs, taken[len(names) :], strict=True)
+        ],
+        search=search,
+    )
+
+
+def _usual(model: PreTrainedModel) -> dict[str, list[Setting]]:
+    """What is compared when the user names nothing, in the order of the table."""
+    found: dict[str, list[Setting]] = {
+        GREEDY: [StaticSetting(0.0)],
+        DEFAULT: [StaticSetting()],
+        BEST: [StaticSetting()] * 2,  # these two are found by the search
+        ORACLE: [StaticSetting()],
+    }
+    temperature, top_p = active_heads(model)
+    if temperature:
+        found[TEMPERATURE_HEAD] = [HeadsSetting(top_p=False)]
+    if top_p:
+        found[TOP_P_HEAD] = [HeadsSetting(temperature=False)]
+    if temperature and top_p:
+        found[AUTODECO] = [HeadsSetting()]
+    return found
+
+
+class _Measured(NamedTuple):
+    """Figures of one setting: those with intervals by problem, and the rest."""
+
+    figures_PM: NDArray[np.float64]  # pass@k for every k, then distinct-n for every n
+    rest: dict[str, Any]
+
+
+def _measure(
+    task: Task, completions_PN: Sequence[Sequence[Sample]], samples: int, ks: Sequence[int]
+) -> _Measured:
+    right_PN = task.check(completions_PN)
+    problems, n = right_PN.shape
+    right_P = right_PN.sum(1)
+    tokens_PN = [[done.token_ids for done in row] for row in completions_PN]
+    figures = [pass_at_k(n, right_P, k) for k in ks]
+    figures += [
+        np.array(
+            [
+                np.mean([distinct_n(row[i : i + samples], g) for i in range(0, n, samples)])
+                for row in tokens_PN
+            ]
+        )
+        for g in _NGRAMS
+    ]
+    flat = [done for row in completions_PN for done in row]
+    top_p = np.concatenate([done.top_p for done in flat])
+    nucleus = np.concatenate([done.nucleus_size for done in flat])
+    return _Measured(
+        np.stack(figures, axis=1),
+        {
+            "right": right_P.tolist(),
+            "pass_at_1_std": right_PN.reshape(problems, -1, samples).mean((0, 2)).std(),
+            "repetition": np.mean([repetition(done.token_ids, _REPEATED) for done in flat]),
+            "temperature": Summary.of(np.concatenate([done.temperature for done in flat])),
+            "top_p": Summary.of(top_p),
+            "one_token": ((nucleus == 1) & (top_p < 1)).mean(),
+            "length": Summary.of([len(done.token_ids) for done in flat]),
+            "cut": np.mean([not done.stopped for done in flat]),
+        },
+    )
+
+
+def _bits_per_byte(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    rows: Sequence[Row],
+    settings: Sequence[Setting],
+) -> float | None:
+    """Of two settings that share the problems, the mean."""
+    greedy = any(isinstance(one, StaticSetting) and one.temperature == 0 for one in settings)
+    if greedy or tokenizer is None or not any(row.completion for row in rows):
+        return None
+    if not isinstance(model, AutoDecoForCausalLM):
+        # Not `from_base`, which would freeze the user's model.
+        without = AutoDecoConfig(
+            base_config=model.config, enable_temperature_head=False, enable_top_p_head=False
+        )
+        model = AutoDecoForCausalLM(without, llm=model).train(model.training)
+    return fmean(decoding_bits_per_byte(model, tokenizer, rows, one) for one in settings)
