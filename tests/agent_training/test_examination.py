@@ -53,8 +53,8 @@ def test_a_kind_that_is_wrong_is_wrong_alone() -> None:
 
     result = examine(ScriptedEngine(write), **SIZES)
     assert result.accuracy == {"1": 1.0, "2": 1.0, "3": 0.0, "described": 1.0}
-    assert result.intervals["3"] == (0.0, 43.45)
-    assert result.skills["right answer"] == 75.0
+    assert result.intervals["3"] == (0.0, 0.4345)
+    assert result.skills["right answer"] == 0.75
     assert result.skills["right page"] == 1.0
     assert result.cited == 1.0  # of the right ones
 

@@ -66,8 +66,9 @@ class Summary(BaseModel):
     def of(cls, values: ArrayLike) -> "Summary":
         """Summarise values."""
         ranks = (5, 25, 50, 75, 95)
-        found = np.percentile(values, ranks).tolist()
-        return cls(mean=float(np.mean(values)), percentiles=dict(zip(ranks, found, strict=True)))
+        array = np.asarray(values, float)
+        found = np.percentile(array, ranks).tolist()
+        return cls(mean=float(array.mean()), percentiles=dict(zip(ranks, found, strict=True)))
 
 
 def _ngrams(tokens: Sequence[Hashable], n: int) -> list[tuple[Hashable, ...]]:
