@@ -9,7 +9,7 @@ import pytest
 
 from hanol.engines import Completion, Message, Request, Usage
 from hanol.errors import ConfigError, DataError, EngineError
-from hanol.evaluation import JUDGE_PROMPT, Evaluation, Judge, QuestionAnswer, Verdict, evaluate
+from hanol.evaluation import JUDGE_PROMPT, Evaluation, Judge, Question, Verdict, evaluate
 from hanol.scoring import exact_match, numeric_match
 
 SHORT_PROMPT = "{question} / {response} / {reference}"
@@ -190,9 +190,9 @@ def test_a_judge_that_is_down_is_an_error_with_its_reason() -> None:
 
 
 QUESTIONS = [
-    QuestionAnswer("a", "Capital of France?", "Paris"),
-    QuestionAnswer("b", "Capital of France?", "paris"),  # the same text: two questions all the same
-    QuestionAnswer("c", "2+2?", ("4", "four")),
+    Question("a", "Capital of France?", "Paris"),
+    Question("b", "Capital of France?", "paris"),  # the same text: two questions all the same
+    Question("c", "2+2?", ("4", "four")),
 ]
 RUNS = [
     {"a": "Paris", "b": "Lyon", "c": "4"},
@@ -273,7 +273,7 @@ def test_nothing_is_judged_where_nothing_was_answered() -> None:
 
 
 def test_answers_are_judged_side_by_side_within_the_limit() -> None:
-    questions = [QuestionAnswer(str(i), f"q{i}", "x") for i in range(100)]
+    questions = [Question(str(i), f"q{i}", "x") for i in range(100)]
     engine = FakeEngine(lambda *_: verdict_json())
     evaluate([{q.id: "x" for q in questions}], questions, Judge(engine))
     assert engine.most_running == 16

@@ -105,7 +105,7 @@ def _scores(
     from hanol.engines import open_engine
 
     runs = [_rows(path) for path in paths]
-    references: dict[str, evaluation.QuestionAnswer] = {}
+    references: dict[str, evaluation.Question] = {}
     for path, rows in zip(paths, runs, strict=True):
         for row in rows:
             answer = row.get("answer")
@@ -115,9 +115,7 @@ def _scores(
                     "it to the questions and run the batch again: nothing is asked twice."
                 )
             kept = tuple(map(str, answer)) if isinstance(answer, list) else str(answer)
-            references.setdefault(
-                row["id"], evaluation.QuestionAnswer(row["id"], row["question"], kept)
-            )
+            references.setdefault(row["id"], evaluation.Question(row["id"], row["question"], kept))
     predictions = [{row["id"]: row["prediction"] for row in rows} for rows in runs]
     metrics: dict[str, Any] = {
         "exact": scoring.exact_match,

@@ -10,7 +10,7 @@ import importlib as _importlib
 import typing as _typing
 
 from hanol.evaluation._benchmarks import BENCHMARKS, Benchmark, read_benchmark, read_questions
-from hanol.evaluation._evaluate import Evaluation, QuestionAnswer, aevaluate, evaluate
+from hanol.evaluation._evaluate import Evaluation, Question, aevaluate, evaluate
 from hanol.evaluation._judge import JUDGE_PROMPT, Judge, Verdict
 from hanol.evaluation._runs import RunSummary, summarise_runs
 
@@ -52,7 +52,7 @@ __all__ = [
     "Evaluation",
     "HeadsSetting",
     "Judge",
-    "QuestionAnswer",
+    "Question",
     "RejectionSamples",
     "RunSummary",
     "Sample",

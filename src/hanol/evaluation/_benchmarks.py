@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hanol.errors import DataError, UnknownNameError
-from hanol.evaluation._evaluate import QuestionAnswer
+from hanol.evaluation._evaluate import Question
 from hanol.files import read_rows
 
 # A question set of one's own, or a file that was brought into this form.
@@ -73,7 +73,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
 }
 
 
-def read_benchmark(name: str, path: str | Path) -> list[QuestionAnswer]:
+def read_benchmark(name: str, path: str | Path) -> list[Question]:
     """Read a published question set; a number of rows other than the paper's is warned about.
 
     Args:
@@ -97,7 +97,7 @@ def read_benchmark(name: str, path: str | Path) -> list[QuestionAnswer]:
     return questions
 
 
-def read_questions(path: str | Path) -> list[QuestionAnswer]:
+def read_questions(path: str | Path) -> list[Question]:
     """Read questions of one's own: `question` and `answer` (text or list), `id` if there is one.
 
     Without ids the line numbers are taken, so that equal questions stay apart.
@@ -108,8 +108,8 @@ def read_questions(path: str | Path) -> list[QuestionAnswer]:
     return _read(path, None)
 
 
-def _read(path: str | Path, benchmark: Benchmark | None) -> list[QuestionAnswer]:
-    questions: dict[str, QuestionAnswer] = {}
+def _read(path: str | Path, benchmark: Benchmark | None) -> list[Question]:
+    questions: dict[str, Question] = {}
     for line, row in read_rows(path):
         if benchmark and benchmark.text_only and row.get("image"):
             continue
@@ -121,9 +121,7 @@ def _read(path: str | Path, benchmark: Benchmark | None) -> list[QuestionAnswer]
     return list(questions.values())
 
 
-def _question(
-    row: dict[str, Any], line: int, place: str, benchmark: Benchmark | None
-) -> QuestionAnswer:
+def _question(row: dict[str, Any], line: int, place: str, benchmark: Benchmark | None) -> Question:
     question = _column(row, _QUESTION, place)
     answer = _column(row, _ANSWER, place)
     texts = answer if isinstance(answer, list) else [answer]
@@ -138,7 +136,7 @@ def _question(
         except ValueError as err:
             raise DataError(f"{place}: could not be deciphered ({err}).") from err
     used = {*_QUESTION, *_ANSWER, *_ID, "canary"}
-    return QuestionAnswer(
+    return Question(
         id=str(next((row[key] for key in _ID if row.get(key) not in (None, "")), line)),
         question=question,
         answer=tuple(texts) if isinstance(answer, list) else texts[0],

@@ -13,7 +13,7 @@ Answers = Mapping[str, str | None]
 
 
 @dataclass(frozen=True)
-class QuestionAnswer:
+class Question:
     """One question with what counts as its answer.
 
     Args:
@@ -85,7 +85,7 @@ class Evaluation:
 
 def evaluate(
     predictions: Sequence[Answers],
-    references: Sequence[QuestionAnswer],
+    references: Sequence[Question],
     metric: Metric | Judge,
     *,
     confidence: float = 0.95,
@@ -110,7 +110,7 @@ def evaluate(
 
 async def aevaluate(
     predictions: Sequence[Answers],
-    references: Sequence[QuestionAnswer],
+    references: Sequence[Question],
     metric: Metric | Judge,
     *,
     confidence: float = 0.95,
@@ -147,13 +147,13 @@ async def aevaluate(
 
 async def _judge_all(
     judge: Judge,
-    references: Sequence[QuestionAnswer],
+    references: Sequence[Question],
     answers: Mapping[str, Sequence[str]],
     concurrency: int,
 ) -> dict[str, tuple[Verdict | None, ...]]:
     slots = asyncio.Semaphore(concurrency)
 
-    async def one(item: QuestionAnswer, answer: str) -> Verdict | None:
+    async def one(item: Question, answer: str) -> Verdict | None:
         if not answer:
             return None
         async with slots:
@@ -191,7 +191,7 @@ def _places(
     )
 
 
-def _check_ids(predictions: Sequence[Answers], references: Sequence[QuestionAnswer]) -> None:
+def _check_ids(predictions: Sequence[Answers], references: Sequence[Question]) -> None:
     known: set[str] = set()
     for item in references:
         if item.id in known:
