@@ -1,10 +1,16 @@
-"""Bytes to clean text: which encoding a file is in, and what is taken out of it."""
+"""Bytes to clean text: which encoding a file is in, and what is removed from it.
+
+The commonest characters of a language tell its encodings apart even in one line, where statistics
+of bytes fail; charset-normalizer decides about all other texts.
+"""
 
 import codecs
 import re
 import unicodedata
+from collections.abc import Iterable
+from operator import itemgetter
 
-from hanol.errors import DocumentError
+from hanol.errors import DocumentError, require
 
 _SAMPLE = 65_536  # bytes or characters that decide
 _ALIASES = {  # the superset that programs really write under the narrower name
@@ -18,17 +24,37 @@ _ALIASES = {  # the superset that programs really write under the narrower name
 }
 # Commonest characters of each script. A text makes up 40 % and more of these when it is decoded
 # rightly and hardly any when not, which separates even one line of cp949 from gb18030 and cp932.
-_COMMON = {
+_KANA = "のにはをたがでとしてれさいるなもくかりすだこっらまあそけどよえおめわょゃー、。"
+_EAST_ASIAN = {
     "cp949": "이다는하을니에의한로은가고를기인지전정으합도서시제과대리사있보구문용요해자것라된"
     "데게나들그만와안녕세습입니까",
-    "cp932": "のにはをたがでとしてれさいるなもくかりすだこっらまあそけどよえおめわょゃー、。",
+    "cp932": _KANA,
+    "euc_jp": _KANA,
     "gb18030": "的一是不了在人有我他这个们中来上大为和国地到以说时要就出会可也你对生能而子那得"
     "于着下自之年过发后作里，。",
     "big5": "的一是不了在人有我他這個們中來上大為和國地到以說時要就出會可也你對生能而子那得於"
     "著下自之年過發後作裡，。",
 }
-_COMMON |= dict.fromkeys(("utf-16-le", "utf-16-be"), "".join(_COMMON.values()))
-_BELIEVED = 0.15  # share of common characters from which a CJK reading is believed
+_EAST_ASIAN |= dict.fromkeys(("utf-16-le", "utf-16-be"), "".join(_EAST_ASIAN.values()))
+_CENTRAL_EUROPEAN = "ąćęłńóśźżŁŚŻ áčďéěíľňóôřšťúůýžČŘŠŽ áéíóöőúüűÁÉ ăâîşţŞŢ čćđšžČŠŽ"
+_ACCENTED = tuple(  # letters of one language each; the first of equals wins
+    (codec, letters + "«»°–—’‘“”„…€£©®±·")
+    for codec, languages in (
+        ("cp1252", "àâçéèêëîïôùûüœÀÇÉÈÊ äöüßÄÖÜ áéíóúñüÁÉÍÓÚÑ¿¡ºª ãõáéíóúâêôàçÃÕÁÉ åäöøæéÅÄÖØÆ "
+                   "àèéìíòóùÈ áéíóúýðþæöÁÍÓÞ"),
+        ("cp1250", _CENTRAL_EUROPEAN),
+        ("iso8859-2", _CENTRAL_EUROPEAN),
+        ("cp1254", "çğıöşüÇĞİÖŞÜâîû"),
+    )
+    for letters in languages.split()
+)  # fmt: skip
+_ALPHABETS = (
+    ("cp1251", "оеаинтсрвлкмдпуяыь"), ("koi8-r", "оеаинтсрвлкмдпуяыь"),
+    ("cp1253", "αοιετσνηυρπκμλ"), ("cp1255", "יוהלאתרבשמנםעדח"), ("cp1256", "اليمنوتربةعد"),
+)  # fmt: skip
+_BELIEVED = 0.15  # share of common characters from which an East Asian reading is believed
+_CERTAIN = 0.5  # the same for other readings, whose letters are few
+_ESCAPED = (("iso2022_kr", b"\x1b$)C"), ("iso2022_jp_2", b"\x1b$"), ("hz", b"~{"))  # seven-bit
 _CONTROLS = re.compile("[\x00-\x08\x0e-\x1b\x7f]")
 _STRANGE = re.compile("[\x00-\x08\x0e-\x1a\x7f-\x84\x86-\x9f\ufffd]")
 _MARKS = re.compile(r"[^\w\s\x00-\x7f]{32,}")  # combining marks are no word characters
@@ -36,11 +62,10 @@ _MAX_MARKS = 30  # in a row: the Stream-Safe Text Format of Unicode Annex 15
 
 
 def decode(data: bytes, declared: str | None = None) -> str:
-    """Text of a file in an encoding that is declared, marked or found out.
+    """Text of a file whose encoding is declared, marked or guessed.
 
-    In this order: byte order mark; the declared name; UTF-8, also with a few broken bytes; UTF-16
-    of ASCII characters; cp949, Shift-JIS, GB18030, Big5 and UTF-16 by the commonest characters of
-    their scripts; Windows-1252 where other letters are rare; else what charset-normalizer finds.
+    In this order: byte order mark; the declared name; encodings with escape sequences; UTF-8, even
+    with a few broken bytes; the guess of `_guess`.
 
     Raises:
         DocumentError: The bytes are no text; the message is a reason without the file's name.
@@ -87,9 +112,9 @@ def _decode(data: bytes, declared: str | None) -> str:
             return data.decode(name, "replace")
     if declared and (text := _declared(data, declared)) is not None:
         return text
-    if (text := _utf8(data)) is not None:
+    if (text := _escaped(data) or _utf8(data)) is not None:
         return text
-    return _utf16(data) or _cjk(data) or _western(data)
+    return data.decode(_guess(data), "replace")
 
 
 def _declared(data: bytes, name: str) -> str | None:
@@ -115,49 +140,57 @@ def _utf8(data: bytes) -> str | None:
             broken = text.count("\ufffd")
             good = sum(len(run) for run in re.findall("[^\x00-\x7f\ufffd]+", text))
             return text if broken * 20 <= good else None
-    # zeros are valid UTF-8, but mostly they are UTF-16 in ASCII's range
-    return None if _utf16_order(data) else text
+    # Zeros are valid UTF-8, but many of them are UTF-16 in ASCII's range.
+    return None if data[:_SAMPLE].count(0) * 5 >= len(data[:_SAMPLE]) > 0 else text
 
 
-def _utf16_order(data: bytes) -> str | None:
+def _escaped(data: bytes) -> str | None:
+    """Text of the seven-bit encodings of mails, which are valid UTF-8 as well."""
+    for name, mark in _ESCAPED:
+        if mark in data[:_SAMPLE] and data.isascii():
+            try:
+                return data.decode(name)
+            except UnicodeDecodeError:
+                continue
+    return None
+
+
+def _guess(data: bytes) -> str:
+    """Name of the likeliest encoding."""
     sample = data[:_SAMPLE]
     even, odd = sample[::2].count(0), sample[1::2].count(0)
-    if (even + odd) * 5 < len(sample) or min(even, odd) * 10 > max(even, odd):
-        return None
-    return "utf-16-be" if even > odd else "utf-16-le"
-
-
-def _utf16(data: bytes) -> str | None:
-    order = _utf16_order(data)
-    text = data.decode(order, "replace") if order else ""
-    readable = sum(c.isprintable() or c.isspace() for c in text[:_SAMPLE])
-    return text if readable * 10 > 9 * len(text[:_SAMPLE]) else None
-
-
-def _cjk(data: bytes) -> str | None:
-    best, choice = _BELIEVED, None
-    for name, common in _COMMON.items():
-        sample = data[:_SAMPLE].decode(name, "replace")
-        foreign = [c for c in sample if c > "\x7f"]
-        # a character cut at the end of the sample is broken in the right reading, too
-        if not foreign or (foreign.count("\ufffd") - 1) * 20 > len(foreign):
-            continue
-        share = sum(c in common for c in foreign) / len(foreign)
-        if share > best:
-            best, choice = share, name
-    return data.decode(choice, "replace") if choice else None
-
-
-def _western(data: bytes) -> str:
-    sample = data[:_SAMPLE]
-    high = sum(byte > 0x7F for byte in sample)
-    letters = sum(chr(byte).isalpha() for byte in sample if byte < 0x80)
-    if high > letters:  # Cyrillic, Greek, Arabic, ...: another alphabet, not accents
-        from charset_normalizer import from_bytes  # slow to import; hardly a file needs it
-
-        if found := from_bytes(sample).best():
-            return data.decode(found.encoding, "replace")
+    if (even + odd) * 5 >= len(sample) and min(even, odd) * 10 <= max(even, odd):
+        return "utf-16-be" if even > odd else "utf-16-le"
+    share, best = _best(sample, _EAST_ASIAN.items())
+    if share > _BELIEVED:
+        return best
+    # Accents are rarer than the letters between them.
+    letters = sum(byte < 0x80 and chr(byte).isalpha() for byte in sample)
+    is_latin = sum(byte > 0x7F for byte in sample) <= letters
+    share, best = _best(sample, _ACCENTED + _ALPHABETS if is_latin else _ALPHABETS)
+    if share < _CERTAIN:
+        # Slow to import; hardly a file needs it.
+        detect = require("charset_normalizer", extra="documents", feature="Guessing an encoding")
+        found = detect.from_bytes(sample).best()
+        return str(found.encoding) if found else "latin-1"
     try:
-        return data.decode("cp1252")
+        data.decode(best)
     except UnicodeDecodeError:
-        return data.decode("latin-1")
+        return "latin-1"
+    return best
+
+
+def _best(sample: bytes, commons: Iterable[tuple[str, str]]) -> tuple[float, str]:
+    """The first of the encodings with the largest share of common characters, and this share."""
+    return max(
+        ((_share(sample, name, common), name) for name, common in commons), key=itemgetter(0)
+    )
+
+
+def _share(sample: bytes, name: str, common: str) -> float:
+    """Share of the common characters among those that are not ASCII; 0 where many are broken."""
+    foreign = [c for c in sample.decode(name, "replace") if c > "\x7f"]
+    # A character cut at the end of the sample is broken in the right reading, too.
+    if not foreign or (foreign.count("\ufffd") - 1) * 20 > len(foreign):
+        return 0.0
+    return sum(c in common for c in foreign) / len(foreign)
