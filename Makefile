@@ -1,12 +1,17 @@
 # hanol: every target works from a fresh clone. Needs Python 3.11+ and make, nothing else.
+# A Python that is asked for (make test PYTHON=python3.12) gets an environment of its own.
+ifneq ($(origin PYTHON), undefined)
+VENV ?= .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+endif
 PYTHON ?= python3
 VENV ?= .venv
+PINS ?= -c constraints.txt
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 QUESTION := "Which is the birthplace of the discoverer of the waterway of the city whose twin is Jofen Zoquess?"
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: quickstart test test-slow lint format reference docs clean \
+.PHONY: quickstart test test-slow test-matrix lint format reference docs clean \
         bench bench-attention bench-compression bench-optimizer bench-autodeco bench-research bench-rollouts
 
 quickstart: $(VENV)/.core  ## let the bundled models complete Python functions and do research
@@ -26,6 +31,27 @@ test: $(VENV)/.dev  ## the tests that CI runs
 
 test-slow: $(VENV)/.dev  ## every test, the long ones too
 	$(PYTEST)
+
+# Runs the tests in .venv-matrix/$(1), made with the Python $(2) and the pins $(3); writes a row.
+define leg
+@echo "$(1) ..."; mkdir -p .venv-matrix
+@$(MAKE) test VENV=.venv-matrix/$(1) PYTHON=$(2) PINS="$(3)" > .venv-matrix/$(1).log 2>&1; \
+	printf '| %s | %s | %s |\n' $(1) \
+	"$$(.venv-matrix/$(1)/bin/python -c 'import sys; from importlib.metadata import version; \
+		print(sys.version.split()[0], *map(version, "torch transformers numpy".split()), sep=" | ")')" \
+	"$$(grep -E '^=+ .*(passed|failed|error).* =+$$' .venv-matrix/$(1).log | tail -1 | tr -d =)" \
+	> .venv-matrix/$(1).row
+endef
+
+test-matrix:  ## the tests on other Pythons, the lower bounds and the newest releases (4 x 20 min)
+	@rm -f .venv-matrix/*.row
+	$(call leg,pinned-3.12,python3.12,-c constraints.txt)
+	$(call leg,pinned-3.13,python3.13,-c constraints.txt)
+	$(call leg,lower-bounds,python3.11,-c constraints-lower.txt)
+	$(call leg,newest,python3.13,torch==2.13.0)
+	@echo "| packages | Python | torch | transformers | numpy | tests |\n|---|---|---|---|---|---|"
+	@cat .venv-matrix/*.row
+	@! grep -L passed .venv-matrix/*.row | grep . && ! grep -E 'failed|error' .venv-matrix/*.row
 
 lint: $(VENV)/.dev  ## lint, format check, strict types, import contracts
 	$(BIN)/ruff check .
@@ -52,7 +78,7 @@ bench-autodeco: $(VENV)/.dev  ## exact top-p, the heads' overhead and training (
 	$(BIN)/python benchmarks/autodeco.py $(BENCH)
 
 bench-research: $(VENV)/.dev  ## retrieval beside LanceDB and tantivy, the agent, engines (12 min)
-	$(PIP) install -c constraints.txt -e '.[peers]'
+	$(PIP) install $(PINS) -e '.[peers]'
 	$(BIN)/python benchmarks/research.py $(BENCH)
 
 bench-rollouts: $(VENV)/.dev  ## rollouts side by side against one after another (5 min)
@@ -71,16 +97,16 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"hanol needs Python 3.11 or newer, this is {v[0]}.{v[1]}: make PYTHON=/path/to/python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.core: pyproject.toml constraints.txt constraints-lower.txt | $(BIN)/python
 	@echo "Installing hanol into $(VENV) (a minute or two) ..."
-	$(PIP) install -c constraints.txt -e '.[fast,research]'
+	$(PIP) install $(PINS) -e '.[fast,research]'
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.dev: pyproject.toml constraints.txt constraints-lower.txt | $(BIN)/python
 	@echo "Installing hanol and its development tools into $(VENV) ..."
-	$(PIP) install -c constraints.txt -e '.[dev]'
+	$(PIP) install $(PINS) -e '.[dev]'
 	@touch $@ $(VENV)/.core
 
-$(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install -c constraints.txt -e '.[fast,train,docs]'
+$(VENV)/.docs: pyproject.toml constraints.txt constraints-lower.txt | $(BIN)/python
+	$(PIP) install $(PINS) -e '.[fast,train,docs]'
 	@touch $@
