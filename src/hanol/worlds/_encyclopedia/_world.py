@@ -7,6 +7,7 @@ Source: arXiv 2510.24701 (Tongyi DeepResearch), 2507.02592 (WebSailor), 2507.150
 is drawn, and how often, is our choice.
 """
 
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ from random import Random
 from typing import get_args
 
 from hanol.errors import ConfigError, DataError, UnknownNameError
-from hanol.worlds._encyclopedia._answers import is_right, normalized
+from hanol.scoring import normalise, set_match
 from hanol.worlds._encyclopedia._entities import Split, draw_entities, span_of
 from hanol.worlds._encyclopedia._page import Page, Setting, draw_addresses, draw_page
 from hanol.worlds._encyclopedia._questions import EncyclopediaWalker, Level
@@ -24,6 +25,9 @@ from hanol.worlds._walk import GraphQuestion
 
 _FEWEST, _MOST = 16, 5_000  # two of each type; half of the opaque addresses
 _MOST_HOPS = 5
+_LONGEST_ANSWER = 2_000  # characters; no answer of a world comes near
+_LINK = re.compile(r"\[([^\]\[]*)\]\([^()]*\)")
+_GAP, _ZEROS = re.compile(r"(?<=\d) (?=\d)"), re.compile(r"(?<=\d)\.0+\b")
 _TRIES = 500  # in a row without a new question
 
 
@@ -206,7 +210,10 @@ class Encyclopedia:
             text: Case, links, citations, order and the way numbers and dates are written do not
                 count; several answers are separated by commas, semicolons, lines or "and".
         """
-        return is_right(text, question.answers, self._aliases)
+        if len(text) > _LONGEST_ANSWER:
+            return False
+        answers = [_plain(answer) for answer in question.answers]
+        return set_match(_plain(text), answers, aliases=self._aliases)
 
     @cached_property
     def _walker(self) -> EncyclopediaWalker:
@@ -214,7 +221,7 @@ class Encyclopedia:
 
     @cached_property
     def _aliases(self) -> dict[str, str]:
-        return {normalized(page.alias): page.title for page in self.pages if page.alias}
+        return {normalise(page.alias): page.title for page in self.pages if page.alias}
 
     @cached_property
     def _by_key(self) -> dict[str, Page]:
@@ -224,6 +231,11 @@ class Encyclopedia:
     def _rng(self, stream: str) -> Random:
         # Text seeds are hashed by SHA-512: the same in every process, unlike `hash`.
         return Random(f"encyclopedia {self.split} {self.num_entities} {self.seed} {stream}")  # noqa: S311
+
+
+def _plain(text: str) -> str:
+    """The text without Markdown links, with the digits of a number together: "12 34" is 1234."""
+    return _GAP.sub("", _ZEROS.sub("", _LINK.sub(r"\1", text)))
 
 
 def _squeezed(text: str) -> str:
