@@ -43,7 +43,7 @@ class FakeSearch:
         """One passage of about 100 words."""
         await asyncio.sleep(self.latency)
         text = f"{WORDS} {arguments['query'][0]}"
-        source = context.ledger.cite(text, address="doc://0/a.txt", title="a", sha256="0" * 64)
+        source = context.sources.cite(text, address="doc://0/a.txt", title="a", sha256="0" * 64)
         return Observation(f"[{source.number}] {text}", sources=(source,))
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from hanol.agent_training._simulate import LentTool, Outage, ResultCache, SteadyTool, UnreliableTool
 from hanol.errors import AddressError, ConfigError
-from hanol.retrieval import Ledger
+from hanol.retrieval import SourceList
 from hanol.runs._budget import Budget, Spent
 from hanol.tools import Observation, Tool, ToolContext
 from hanol.tools._schemas import SEARCH
@@ -28,7 +28,7 @@ class Notes:
         (query,) = arguments["query"]
         self.calls.append(query)
         text = f"{self._text} on {query}"
-        source = context.ledger.cite(text, address=f"doc://{query}", title=query, sha256="0")
+        source = context.sources.cite(text, address=f"doc://{query}", title=query, sha256="0")
         return Observation(f"[{source.number}] {text}", (source,), (source.address,))
 
 
@@ -59,7 +59,7 @@ async def refuse_connection() -> Observation:
 
 def ask(tool: Tool, *queries: str, context: ToolContext | None = None) -> list[Observation]:
     async def all_of_them() -> list[Observation]:
-        lent = context or ToolContext(Ledger())
+        lent = context or ToolContext(SourceList())
         return [await tool.run({"query": [query]}, lent) for query in queries]
 
     return asyncio.run(all_of_them())
@@ -136,11 +136,11 @@ def test_a_second_tool_takes_over_and_the_first_leaves_no_trace() -> None:
             raise OSError("gone")
 
     first, second = HalfDone("lost"), Notes("second")
-    context = ToolContext(Ledger())
+    context = ToolContext(SourceList())
     shown = ask(SteadyTool(first, fallback=second, tries=2), "a", "b", context=context)
     assert [observation.text for observation in shown] == ["[1] second on a", "[2] second on b"]
     assert first.calls == ["a", "a", "b", "b"]
-    assert [source.text for source in context.ledger] == ["second on a", "second on b"]
+    assert [source.text for source in context.sources] == ["second on a", "second on b"]
 
 
 def test_what_a_tool_says_about_the_call_is_its_result() -> None:
@@ -158,9 +158,9 @@ def test_results_are_shared_by_rollouts_and_failures_are_not_kept() -> None:
     steady = SteadyTool(notes, cache=ResultCache())
     assert ask(steady, "a") == ask(steady, "a")
     assert notes.calls == ["a"]
-    context = ToolContext(Ledger())
+    context = ToolContext(SourceList())
     ask(steady, "a", context=context)
-    assert [source.text for source in context.ledger] == ["note on a"]
+    assert [source.text for source in context.sources] == ["note on a"]
 
     async def fail() -> Observation:
         return Observation("no such page", failed=True)
@@ -174,12 +174,12 @@ def test_a_kept_result_is_used_only_where_its_numbers_are_right() -> None:
     notes = Notes()
     steady = SteadyTool(notes, cache=ResultCache())
     ask(steady, "a")
-    context = ToolContext(Ledger())
+    context = ToolContext(SourceList())
     shown = ask(steady, "b", "a", context=context)
     assert [observation.text for observation in shown] == ["[1] note on b", "[2] note on a"]
     for observation in shown:
         (source,) = observation.sources
-        assert context.ledger[source.number].text == source.text
+        assert context.sources[source.number].text == source.text
 
 
 def test_equal_calls_at_one_time_are_one_call() -> None:
@@ -189,7 +189,7 @@ def test_equal_calls_at_one_time_are_one_call() -> None:
     async def eight() -> list[Observation]:
         call = {"query": ["a"]}
         return list(
-            await asyncio.gather(*(steady.run(call, ToolContext(Ledger())) for _ in range(8)))
+            await asyncio.gather(*(steady.run(call, ToolContext(SourceList())) for _ in range(8)))
         )
 
     assert {shown.text for shown in asyncio.run(eight())} == {"[1] note on a"}
@@ -222,7 +222,7 @@ def test_the_rate_holds_for_all_rollouts_together() -> None:
     async def eleven() -> float:
         began = time.monotonic()
         calls = ({"query": [str(n)]} for n in range(11))
-        await asyncio.gather(*(steady.run(call, ToolContext(Ledger())) for call in calls))
+        await asyncio.gather(*(steady.run(call, ToolContext(SourceList())) for call in calls))
         return time.monotonic() - began
 
     assert asyncio.run(eleven()) >= 0.1  # ten intervals of 10 ms, however busy the machine is

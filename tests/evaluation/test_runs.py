@@ -6,7 +6,7 @@ import pytest
 
 from hanol.errors import DataError
 from hanol.evaluation import summarise_runs
-from hanol.retrieval import Ledger, check_citations
+from hanol.retrieval import SourceList, check_citations
 
 
 def ended(citations, termination: str = "answer", **more) -> dict:
@@ -58,9 +58,9 @@ def test_rates_are_over_all_citations_and_claims() -> None:
 
 
 def test_real_reports_are_understood() -> None:
-    ledger = Ledger()
-    ledger.cite("The tower is 330 m high.", address="a", title="Tower", sha256="0" * 64)
-    checked = check_citations("The tower is 330 m high [1]. It is 12 m wide [9].", ledger)
+    source_list = SourceList()
+    source_list.cite("The tower is 330 m high.", address="a", title="Tower", sha256="0" * 64)
+    checked = check_citations("The tower is 330 m high [1]. It is 12 m wide [9].", source_list)
     found = summarise_runs([ended(json.loads(json.dumps(checked.to_dict())))])
     assert found.citation_precision.value == checked.precision
     assert found.citation_recall.value == checked.recall

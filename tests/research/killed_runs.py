@@ -46,7 +46,7 @@ class Notes:
             for part in ("one", "two"):
                 prompt = Message("user", f"read {part} for {query}")
                 text += (await context.engine.complete(Request((prompt,)))).text
-        source = context.ledger.cite(text, address=f"doc://{query}", title=query, sha256="0")
+        source = context.sources.cite(text, address=f"doc://{query}", title=query, sha256="0")
         note(self._calls, f"tool {query}")
         return Observation(f"[{source.number}] {text}", (source,), (source.address,))
 

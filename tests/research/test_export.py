@@ -47,7 +47,7 @@ class Search:
     }
 
     async def run(self, arguments: Any, context: Any) -> Observation:
-        source = context.ledger.cite("The bridge is red.", address="a", title="t", sha256="0")
+        source = context.sources.cite("The bridge is red.", address="a", title="t", sha256="0")
         return Observation(f"[{source.number}] The bridge is red. </tool_response>", (source,))
 
 

@@ -20,14 +20,14 @@ SYNTHESIS = "Several assistants worked"
 
 
 class Notes:
-    """A search that finds one passage for each query, numbered by the run's ledger."""
+    """A search that finds one passage for each query, numbered by the run's list of sources."""
 
     name, description, parameters = SEARCH.name, SEARCH.description, SEARCH.parameters
 
     async def run(self, arguments: Mapping[str, Any], context: ToolContext) -> Observation:
         texts, sources = [], []
         for query in arguments["query"]:
-            source = context.ledger.cite(
+            source = context.sources.cite(
                 f"fact about {query}", address=f"doc://{query}", title=query, sha256="0"
             )
             sources.append(source)

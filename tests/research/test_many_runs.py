@@ -64,7 +64,7 @@ class Notes:
     async def run(self, arguments: Mapping[str, Any], context: ToolContext) -> Observation:
         await self._waiting.wait(self._seconds)
         (query,) = arguments["query"]
-        source = context.ledger.cite(query, address=f"doc://{query}", title="t", sha256="0")
+        source = context.sources.cite(query, address=f"doc://{query}", title="t", sha256="0")
         return Observation(f"[{source.number}] {query} " + "text " * 200, (source,))
 
 

@@ -21,7 +21,7 @@ from hanol.research import RunView, write_report
 from hanol.research._answer import answer_html
 from hanol.research._checked import Sentence
 from hanol.research._report import to_html, to_markdown
-from hanol.retrieval import Index, Ledger, Source, check_citations
+from hanol.retrieval import Index, Source, SourceList, check_citations
 from hanol.runs import (
     ModelAnswered,
     ReportUpdated,
@@ -67,9 +67,9 @@ def sample(web: str = "http://evil.example") -> list[Any]:
         source(3, "서울특별시.md" + evil, f"서울특별시의 인구는 약 940만 명이며 {evil}", page=None),
         source(4, "essay", "read, not cited", address=f'{web}/essay?a=1&b="2"'),
     ]
-    ledger = Ledger()
+    source_list = SourceList()
     for entry in sources:
-        ledger.add(entry)
+        source_list.add(entry)
     events: list[Any] = []
 
     def add(kind: type, **fields: Any) -> None:
@@ -117,7 +117,7 @@ def sample(web: str = "http://evil.example") -> list[Any]:
         step=4,
         termination="answer",
         answer=answer.strip(),
-        citations=check_citations(answer.strip(), ledger).to_dict(),
+        citations=check_citations(answer.strip(), source_list).to_dict(),
         model_calls=4,
         tool_calls=2,
         prompt_tokens=4000,
@@ -280,9 +280,9 @@ def index(tmp_path: Path) -> Iterator[Index]:
 
 
 def cited_run(index: Index, folder: Path) -> tuple[Path, Source]:
-    ledger = Ledger()
+    source_list = SourceList()
     passage = next(p for p in index.search("bridge number 100", k=20) if "number 100" in p.text)
-    source = ledger.cite_passage(passage)
+    source = source_list.cite_passage(passage)
     events = sample()
     events[0] = events[0].model_copy(update={"index": str(index.folder)})
     events[2] = events[2].model_copy(update={"sources": [source]})

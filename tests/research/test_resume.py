@@ -259,7 +259,7 @@ def test_sources_of_a_call_that_was_cut_off_leave_no_number(
     class Citing(Notes):
         async def run(self, arguments: Mapping[str, Any], context: ToolContext) -> Observation:
             (query,) = arguments["query"]
-            source = context.ledger.cite(query, address=f"doc://{query}", title="t", sha256="0")
+            source = context.sources.cite(query, address=f"doc://{query}", title="t", sha256="0")
             if query == "lost":
                 raise RunError("no such page")
             return Observation(f"[{source.number}]", sources=(source,))

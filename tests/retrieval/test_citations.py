@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hanol.retrieval import CheckedSentence, Ledger, check_citations
-from hanol.retrieval.citations._sentences import split_units
+from hanol.retrieval import CheckedSentence, SourceList, check_citations, split_sentences
 
 PASSAGES = {
     1: (
@@ -25,7 +24,7 @@ PASSAGES = {
     ),
     3: ("東京", "東京都は日本の首都である。人口は約1,400万人。都庁は新宿区にある。"),
     4: (
-        "Ledger",
+        "SourceList",
         "Revenue fell from $1.2 million in 2023 to $950,000 in 2024, a change of -20.8 percent. "
         "Temperatures reached -5 degrees. The board met on 3 April 2024 in Geneva.",
     ),
@@ -33,16 +32,18 @@ PASSAGES = {
 
 
 @pytest.fixture(scope="module")
-def ledger() -> Ledger:
-    ledger = Ledger()
+def source_list() -> SourceList:
+    source_list = SourceList()
     for number, (title, text) in PASSAGES.items():
-        source = ledger.cite(text, address=f"doc://{number:08}/a", title=title, sha256="0" * 64)
+        source = source_list.cite(
+            text, address=f"doc://{number:08}/a", title=title, sha256="0" * 64
+        )
         assert source.number == number
-    return ledger
+    return source_list
 
 
-def one(answer: str, ledger: Ledger) -> CheckedSentence:
-    report = check_citations(answer, ledger)
+def one(answer: str, source_list: SourceList) -> CheckedSentence:
+    report = check_citations(answer, source_list)
     assert len(report.sentences) == 1, [sentence.text for sentence in report.sentences]
     return report.sentences[0]
 
@@ -77,8 +78,8 @@ SUPPORTED = [
 
 
 @pytest.mark.parametrize("answer", SUPPORTED)
-def test_what_the_passage_says_is_supported(answer: str, ledger: Ledger) -> None:
-    sentence = one(answer, ledger)
+def test_what_the_passage_says_is_supported(answer: str, source_list: SourceList) -> None:
+    sentence = one(answer, source_list)
     assert (sentence.status, sentence.missing) == ("supported", ())
     assert any(citation.supports for citation in sentence.citations)
 
@@ -112,41 +113,41 @@ UNSUPPORTED = [
 
 
 @pytest.mark.parametrize(("answer", "missing"), UNSUPPORTED)
-def test_what_was_changed_is_named(answer: str, missing: str, ledger: Ledger) -> None:
-    sentence = one(answer, ledger)
+def test_what_was_changed_is_named(answer: str, missing: str, source_list: SourceList) -> None:
+    sentence = one(answer, source_list)
     assert (sentence.status, sentence.missing) == ("unsupported", (missing,))
     assert not any(citation.supports for citation in sentence.citations)
 
 
-def test_the_right_number_behind_the_wrong_source(ledger: Ledger) -> None:
-    assert one("The cache shrinks by up to 75% [4].", ledger).status == "unsupported"
-    assert one("The cache shrinks by up to 75% [4][1].", ledger).status == "supported"
+def test_the_right_number_behind_the_wrong_source(source_list: SourceList) -> None:
+    assert one("The cache shrinks by up to 75% [4].", source_list).status == "unsupported"
+    assert one("The cache shrinks by up to 75% [4][1].", source_list).status == "supported"
 
 
-def test_other_words_are_unsupported(ledger: Ledger) -> None:
-    sentence = one("Penguins hunt small fish in cold southern waters [1].", ledger)
+def test_other_words_are_unsupported(source_list: SourceList) -> None:
+    sentence = one("Penguins hunt small fish in cold southern waters [1].", source_list)
     assert (sentence.status, sentence.missing) == ("unsupported", ())
     assert sentence.overlap is not None
     assert sentence.overlap < 0.2
-    sentence = one("Penguins hunt at a ratio of roughly 3:1 [1].", ledger)
+    sentence = one("Penguins hunt at a ratio of roughly 3:1 [1].", source_list)
     assert (sentence.status, sentence.overlap) == ("unsupported", 0.25)
 
 
-def test_across_languages_what_reads_the_same_is_compared(ledger: Ledger) -> None:
-    assert one("키미 리니어는 캐시를 최대 75% 줄인다 [1].", ledger).status == "supported"
-    assert one("키미 리니어는 캐시를 최대 85% 줄인다 [1].", ledger).missing == ("85",)
-    assert one("키미 리니어는 캐시를 크게 줄인다 [1].", ledger).status == "unsupported"
-    assert one("Seoul has 9.4 million inhabitants [2].", ledger).status == "supported"
-    assert one("Seoul has 9.5 million inhabitants [2].", ledger).missing == ("9.5 million",)
+def test_across_languages_what_reads_the_same_is_compared(source_list: SourceList) -> None:
+    assert one("키미 리니어는 캐시를 최대 75% 줄인다 [1].", source_list).status == "supported"
+    assert one("키미 리니어는 캐시를 최대 85% 줄인다 [1].", source_list).missing == ("85",)
+    assert one("키미 리니어는 캐시를 크게 줄인다 [1].", source_list).status == "unsupported"
+    assert one("Seoul has 9.4 million inhabitants [2].", source_list).status == "supported"
+    assert one("Seoul has 9.5 million inhabitants [2].", source_list).missing == ("9.5 million",)
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(0, 10**9), st.integers(0, 10**9))
 def test_a_number_is_supported_only_by_itself(stated: int, cited: int) -> None:
-    ledger = Ledger()
-    ledger.cite(f"There are {stated:,} stars here.", address="a", title="t", sha256="0")
+    source_list = SourceList()
+    source_list.cite(f"There are {stated:,} stars here.", address="a", title="t", sha256="0")
     for form in (str(cited), f"{cited:,}", f"{cited}.0"):
-        status = one(f"There are {form} stars here [1].", ledger).status
+        status = one(f"There are {form} stars here [1].", source_list).status
         assert status == ("supported" if cited == stated else "unsupported")
 
 
@@ -169,16 +170,16 @@ def test_dates_in_any_spelling(stated: object, cited: object, data: st.DataObjec
             f"{day.day} {day:%b} {year}",
         ]
 
-    ledger = Ledger()
+    source_list = SourceList()
     text = f"The bridge opened on {data.draw(st.sampled_from(forms(stated)))} to traffic."
-    ledger.cite(text, address="a", title="t", sha256="0")
+    source_list.cite(text, address="a", title="t", sha256="0")
     answer = f"The bridge opened on {data.draw(st.sampled_from(forms(cited)))} to traffic [1]."
-    assert one(answer, ledger).status == ("supported" if cited == stated else "unsupported")
+    assert one(answer, source_list).status == ("supported" if cited == stated else "unsupported")
 
 
-def test_invented_sources(ledger: Ledger) -> None:
+def test_invented_sources(source_list: SourceList) -> None:
     report = check_citations(
-        "The ratio is 3:1 [1][7]. It is fast [99]. Full attention [1].", ledger
+        "The ratio is 3:1 [1][7]. It is fast [99]. Full attention [1].", source_list
     )
     assert report.invented == (7, 99)
     assert [sentence.status for sentence in report.sentences] == [
@@ -208,14 +209,14 @@ def test_invented_sources(ledger: Ledger) -> None:
         ("[1-999999999]", [1, 999999999]),
     ],
 )
-def test_forms_of_citations(text: str, numbers: list[int], ledger: Ledger) -> None:
-    sentence = one(f"Attention matters {text}.", ledger)
+def test_forms_of_citations(text: str, numbers: list[int], source_list: SourceList) -> None:
+    sentence = one(f"Attention matters {text}.", source_list)
     assert [citation.number for citation in sentence.citations] == numbers
 
 
-def test_citations_are_found_where_they_stand(ledger: Ledger) -> None:
+def test_citations_are_found_where_they_stand(source_list: SourceList) -> None:
     answer = "서울의 인구는 940만 명이다 [2]. The ratio is 3:1 [1, 4]."
-    for citation in check_citations(answer, ledger).citations:
+    for citation in check_citations(answer, source_list).citations:
         shown = answer[citation.start : citation.end]
         assert shown.startswith("[")
         assert shown.endswith("]")
@@ -239,8 +240,8 @@ def test_citations_are_found_where_they_stand(ledger: Ledger) -> None:
         "**",
     ],
 )
-def test_no_claims(text: str, ledger: Ledger) -> None:
-    assert all(s.status == "not_a_claim" for s in check_citations(text, ledger).sentences)
+def test_no_claims(text: str, source_list: SourceList) -> None:
+    assert all(s.status == "not_a_claim" for s in check_citations(text, source_list).sentences)
 
 
 @pytest.mark.parametrize(
@@ -252,8 +253,8 @@ def test_no_claims(text: str, ledger: Ledger) -> None:
         "Attention is fast.",
     ],
 )
-def test_claims_need_a_source(text: str, ledger: Ledger) -> None:
-    assert one(text, ledger).status == "uncited"
+def test_claims_need_a_source(text: str, source_list: SourceList) -> None:
+    assert one(text, source_list).status == "uncited"
 
 
 @pytest.mark.parametrize(
@@ -290,22 +291,22 @@ def test_claims_need_a_source(text: str, ledger: Ledger) -> None:
     ],
 )
 def test_sentences(text: str, sentences: list[str]) -> None:
-    assert [text[unit.start : unit.end] for unit in split_units(text)] == sentences
+    assert [text[unit.start : unit.end] for unit in split_sentences(text)] == sentences
 
 
-def test_list_of_sources(ledger: Ledger) -> None:
+def test_list_of_sources(source_list: SourceList) -> None:
     answer = "The ratio is 3:1 [1].\n\n## Sources\n[1] Some paper, 1999\n[8] Another, 2001\n"
-    report = check_citations(answer, ledger)
+    report = check_citations(answer, source_list)
     assert [sentence.status for sentence in report.sentences][:2] == ["supported", "not_a_claim"]
     assert report.invented == (8,), "an invented source is found in the list as well"
 
 
-def test_totals(ledger: Ledger) -> None:
+def test_totals(source_list: SourceList) -> None:
     answer = (
         "# Answer\nThe ratio is 3:1 [1, 2]. The cache shrinks by 80% [1]. It is fast. "
         "It is new [50]."
     )
-    report = check_citations(answer, ledger)
+    report = check_citations(answer, source_list)
     assert report.counts == {
         "supported": 1,
         "unsupported": 1,
@@ -318,7 +319,7 @@ def test_totals(ledger: Ledger) -> None:
     data = json.loads(json.dumps(report.to_dict()))
     assert data["invented"] == [50]
     assert data["sentences"][2]["missing"] == ["80"]
-    empty = check_citations("", ledger)
+    empty = check_citations("", source_list)
     assert (empty.precision, empty.recall, empty.sentences) == (None, None, ())
 
 
@@ -361,9 +362,9 @@ def test_totals(ledger: Ledger) -> None:
         max_size=40,
     )
 )
-def test_any_answer_is_covered_in_order(ledger: Ledger, pieces: list[str]) -> None:
+def test_any_answer_is_covered_in_order(source_list: SourceList, pieces: list[str]) -> None:
     answer = "".join(pieces)
-    report = check_citations(answer, ledger)
+    report = check_citations(answer, source_list)
     end = 0
     for sentence in report.sentences:
         assert end <= sentence.start < sentence.end <= len(answer)
@@ -375,9 +376,9 @@ def test_any_answer_is_covered_in_order(ledger: Ledger, pieces: list[str]) -> No
 @pytest.mark.parametrize(
     "piece", ["a. ", "[", "1,", '"', "| a ", "A", "천", "1억 ", "b-1.", "「", "("]
 )
-def test_long_answers_take_no_longer_than_their_length(piece: str, ledger: Ledger) -> None:
+def test_long_answers_take_no_longer_than_their_length(piece: str, source_list: SourceList) -> None:
     """No pattern backtracks: this would take minutes, not a second."""
-    check_citations(piece * (40_000 // len(piece)) + " [1]", ledger)
+    check_citations(piece * (40_000 // len(piece)) + " [1]", source_list)
 
 
 @pytest.mark.parametrize(
@@ -391,13 +392,13 @@ def test_long_answers_take_no_longer_than_their_length(piece: str, ledger: Ledge
     ],
 )
 def test_exponents_are_part_of_a_number(answer: str, status: str) -> None:
-    ledger = Ledger()
-    ledger.cite("The errors were 1e-5 and 1e-2.", address="a", title="t", sha256="0")
-    assert one(answer, ledger).status == status
+    source_list = SourceList()
+    source_list.cite("The errors were 1e-5 and 1e-2.", address="a", title="t", sha256="0")
+    assert one(answer, source_list).status == status
 
 
 def test_a_quotation_of_a_broken_tag_is_found() -> None:
-    ledger = Ledger()
-    ledger.cite("Calls stand between <tool_call> tags.", address="a", title="t", sha256="0")
+    source_list = SourceList()
+    source_list.cite("Calls stand between <tool_call> tags.", address="a", title="t", sha256="0")
     answer = 'It says "calls stand between <\u200btool_call> tags" [1].'
-    assert one(answer, ledger).status == "supported"
+    assert one(answer, source_list).status == "supported"

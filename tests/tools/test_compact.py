@@ -12,7 +12,7 @@ import pytest
 from hanol.engines import ScriptedEngine
 from hanol.errors import RunError, SearchIndexError
 from hanol.research import GREEDY, Researcher
-from hanol.retrieval import Index, Ledger
+from hanol.retrieval import Index, SourceList
 from hanol.runs import Budget, RunEnded
 from hanol.tools import compact_tools
 from hanol.tools._compact import CompactSearch, CompactVisit
@@ -55,7 +55,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
 
 @pytest.fixture
 def context(index: Index) -> ToolContext:
-    return ToolContext(ledger=Ledger(), index=index)
+    return ToolContext(sources=SourceList(), index=index)
 
 
 def search(context: ToolContext, *queries: str, **options: Any) -> Observation:
@@ -79,7 +79,7 @@ def test_a_hit_is_what_the_page_is_its_best_sentence_and_the_link(context: ToolC
     assert not found.failed
     # What was only searched has no number, so it cannot be cited.
     assert found.sources == ()
-    assert len(context.ledger) == 0
+    assert len(context.sources) == 0
     assert [address.rpartition("/")[2] for address in found.addresses] == ["bridge.md"]
 
 
@@ -129,7 +129,7 @@ def test_the_order_follows_from_seed_and_query_alone(index: Index) -> None:
     titles: dict[Any, list[str]] = {}
     with Index.open(index.folder) as again:
         for seed in (None, 1, 1, 2):
-            context = ToolContext(ledger=Ledger(), index=again)
+            context = ToolContext(sources=SourceList(), index=again)
             lines = search(context, "ferry bridge town price", k=6, shuffle=seed).text.splitlines()
             assert [line.partition(". ")[0] for line in lines] == list("123456"[: len(lines)])
             found = [line.partition(". ")[2] for line in lines]
@@ -196,7 +196,7 @@ def test_what_passages_share_is_shown_once(context: ToolContext) -> None:
     # Each number stands for a passage that holds what is shown under it.
     for line in found.text.splitlines():
         number, _, shown = line[1:].partition("] ")
-        assert shown in " ".join(context.ledger[int(number)].text.split())
+        assert shown in " ".join(context.sources[int(number)].text.split())
 
 
 def test_several_documents_and_one_that_is_not_there(context: ToolContext) -> None:
@@ -228,7 +228,7 @@ def test_a_blank_address_fails(context: ToolContext) -> None:
 
 
 def test_without_documents_there_is_nothing() -> None:
-    context = ToolContext(ledger=Ledger())
+    context = ToolContext(sources=SourceList())
     assert search(context, "a").text == "Nothing is indexed."
     assert visit(context, "a").text == "Nothing is indexed."
 
@@ -266,7 +266,7 @@ def test_links_of_written_pages_lead_to_their_files(tmp_path: Path) -> None:
     count = 0
     with Index.open(tmp_path) as index:
         index.add()
-        context = ToolContext(ledger=Ledger(), index=index)
+        context = ToolContext(sources=SourceList(), index=index)
         for page in world.pages[:20]:
             text = visit(context, page.file_name).text
             assert text.partition("] ")[2].startswith(f"{page.title} is a")

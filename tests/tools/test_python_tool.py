@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from hanol.retrieval import Ledger
+from hanol.retrieval import SourceList
 from hanol.tools._tool import Observation, ToolContext
 from hanol.tools.sandbox import _sandbox
 from hanol.tools.sandbox._bwrap import Limits, sandbox_problem
@@ -15,7 +15,7 @@ needs_sandbox = pytest.mark.skipif(
 
 
 def call(tool: PythonInterpreter, **arguments: object) -> Observation:
-    return asyncio.run(tool.run(arguments, ToolContext(Ledger())))
+    return asyncio.run(tool.run(arguments, ToolContext(SourceList())))
 
 
 @needs_sandbox
@@ -79,7 +79,7 @@ def test_runs_are_concurrent_within_the_limit_and_over_several_loops(tmp_path) -
 
         _sandbox._supervise = counted
         try:
-            context = ToolContext(Ledger())
+            context = ToolContext(SourceList())
             calls = (tool.run({"code": f"print({i})"}, context) for i in range(6))
             return list(await asyncio.gather(*calls))
         finally:

@@ -15,7 +15,7 @@ import pytest
 from hanol.engines import Completion, Message, Request, Usage
 from hanol.errors import SearchIndexError
 from hanol.research._prompts import system_prompt
-from hanol.retrieval import Index, Ledger
+from hanol.retrieval import Index, SourceList
 from hanol.tools._parse_file import ParseFile
 from hanol.tools._schemas import DEFAULT_TOOLS
 from hanol.tools._show import SEPARATOR
@@ -56,7 +56,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
 
 @pytest.fixture
 def context(index: Index) -> ToolContext:
-    return ToolContext(ledger=Ledger(), index=index)
+    return ToolContext(sources=SourceList(), index=index)
 
 
 def run(tool: Tool, context: ToolContext, **arguments: Any) -> Observation:
@@ -90,7 +90,7 @@ def test_search_numbers_what_it_shows(context: ToolContext) -> None:
     assert f"1. [Sydney Harbour Bridge]({first.address})" in found.text
     assert f"[{first.number}] " in found.text
     assert first.address in found.addresses
-    assert list(context.ledger) == list(found.sources)
+    assert list(context.sources) == list(found.sources)
     assert not found.failed
 
 
@@ -144,7 +144,7 @@ def test_blank_query_fails(context: ToolContext, query: list[str]) -> None:
 
 
 def test_without_documents_and_web_there_is_nothing() -> None:
-    context = ToolContext(ledger=Ledger())
+    context = ToolContext(sources=SourceList())
     assert run(Search(), context, query=["x"]).failed
     assert run(Scholar(), context, query=["x"]).failed
     assert run(Visit(), context, url=["doc://00000000/a"], goal="x").failed
@@ -239,7 +239,7 @@ def test_visit_says_why_not(context: ToolContext, url: str, reason: str) -> None
     found = run(Visit(), context, url=[url], goal="python")
     assert found.failed
     assert reason in found.text
-    assert len(context.ledger) == 0
+    assert len(context.sources) == 0
 
 
 class Reader:
@@ -269,7 +269,7 @@ def extraction(*evidence: str, summary: str = "It opened in 1932.") -> str:
 
 def test_reading_model_gives_evidence_and_summary(index: Index) -> None:
     engine = Reader("<think>hm</think>```json\n" + extraction("opened on 19  March\n1932") + "```")
-    context = ToolContext(ledger=Ledger(), index=index, engine=engine)
+    context = ToolContext(sources=SourceList(), index=index, engine=engine)
     found = run(Visit(), context, url=[address_of(index, "bridge.md")], goal="opening")
     (source,) = found.sources
     assert source.text == "opened on 19 March 1932"  # as it stands in the page
@@ -283,7 +283,7 @@ def test_reading_model_gives_evidence_and_summary(index: Index) -> None:
 
 def test_invented_evidence_is_not_shown(index: Index) -> None:
     engine = Reader(extraction("The bridge opened on 20 March 1932.", summary="On the 20th."))
-    context = ToolContext(ledger=Ledger(), index=index, engine=engine)
+    context = ToolContext(sources=SourceList(), index=index, engine=engine)
     found = run(Visit(), context, url=[address_of(index, "bridge.md")], goal="opened")
     assert "20 March" not in found.text
     assert "On the 20th" not in found.text
@@ -293,7 +293,7 @@ def test_invented_evidence_is_not_shown(index: Index) -> None:
 def test_of_mixed_evidence_the_true_lines_are_kept(index: Index) -> None:
     true = "The bridge opened on 19 March 1932 after eight years"
     engine = Reader(extraction(f"{true}\nand cost 6 million pounds in all, they say"))
-    context = ToolContext(ledger=Ledger(), index=index, engine=engine)
+    context = ToolContext(sources=SourceList(), index=index, engine=engine)
     found = run(Visit(), context, url=[address_of(index, "bridge.md")], goal="opened")
     assert [source.text for source in found.sources] == [true]
     assert "million" not in found.text
@@ -303,7 +303,7 @@ def test_empty_extraction_is_tried_again_on_less(index: Index) -> None:
     """A model that says nothing, or JSON without the keys, once crashed the official tool."""
     good = extraction("Sentence 0 of part 1 tells of topic1.")
     engine = Reader("", "{}", '{"evidence": null, "summary": "s"}', "no JSON", good)
-    context = ToolContext(ledger=Ledger(), index=index, engine=engine)
+    context = ToolContext(sources=SourceList(), index=index, engine=engine)
     found = run(Visit(), context, url=[address_of(index, "long.txt")], goal="topic1")
     assert [source.text for source in found.sources] == ["Sentence 0 of part 1 tells of topic1."]
     sizes = [len(prompt) for prompt in engine.prompts]
@@ -314,7 +314,7 @@ def test_empty_extraction_is_tried_again_on_less(index: Index) -> None:
 
 
 def test_extraction_that_never_comes_leaves_the_passages(index: Index) -> None:
-    context = ToolContext(ledger=Ledger(), index=index, engine=Reader(*[""] * 5))
+    context = ToolContext(sources=SourceList(), index=index, engine=Reader(*[""] * 5))
     found = run(Visit(), context, url=[address_of(index, "bridge.md")], goal="opened")
     assert "19 March 1932" in found.text
     assert not found.failed
@@ -322,14 +322,14 @@ def test_extraction_that_never_comes_leaves_the_passages(index: Index) -> None:
 
 def test_page_is_cut_to_the_window_of_the_reader(index: Index) -> None:
     engine = Reader(extraction("Sentence 0 of part 1 tells of topic1."), window=3_000)
-    context = ToolContext(ledger=Ledger(), index=index, engine=engine)
+    context = ToolContext(sources=SourceList(), index=index, engine=engine)
     run(Visit(), context, url=[address_of(index, "long.txt")], goal="topic1")
     assert len(engine.prompts[0].encode()) / 3 < 1_600
 
 
 def test_reader_is_shown_no_tags(index: Index) -> None:
     engine = Reader(extraction("The harvest was 7 tonnes."))
-    context = ToolContext(ledger=Ledger(), index=index, engine=engine)
+    context = ToolContext(sources=SourceList(), index=index, engine=engine)
     run(Visit(), context, url=[address_of(index, "evil.md")], goal="harvest")
     assert "<answer>" not in engine.prompts[0]
     assert "<tool_call>" not in engine.prompts[0]
@@ -344,7 +344,7 @@ def test_file_is_read_with_numbers(context: ToolContext) -> None:
     assert run(ParseFile(), context, files=[address_of_context(context, "bridge.md")]).sources
     assert "plum" in found.text
     assert "5" in found.text.split("plum", 1)[1]
-    assert {source.number for source in found.sources} == {s.number for s in context.ledger}
+    assert {source.number for source in found.sources} == {s.number for s in context.sources}
 
 
 def test_same_place_has_the_same_number_in_all_tools(context: ToolContext) -> None:
@@ -408,7 +408,7 @@ def test_files_outside_of_the_folder_stay_closed(
     assert "could not be read" in found.text
     assert "1234" not in found.text
     assert "root:" not in found.text
-    assert len(context.ledger) == 0
+    assert len(context.sources) == 0
 
 
 def test_archive_is_read_member_by_member(context: ToolContext, index: Index) -> None:

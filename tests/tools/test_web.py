@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from hanol.errors import AddressError, ToolError
-from hanol.retrieval import Index, Ledger
+from hanol.retrieval import Index, SourceList
 from hanol.tools._parse_file import ParseFile
 from hanol.tools._tool import Observation, Tool, ToolContext
 from hanol.tools._toolbox import web_tools
@@ -115,7 +115,7 @@ def private(tmp_path: Path) -> Iterator[ToolContext]:
     (tmp_path / "secret.md").write_text(f"# Plans\n\n{SECRET}\n", "utf-8")
     with Index.open(tmp_path) as index:
         index.add()
-        yield ToolContext(ledger=Ledger(), index=index)
+        yield ToolContext(sources=SourceList(), index=index)
 
 
 # --- providers
@@ -272,11 +272,11 @@ def test_private_documents_and_web_need_consent(private: ToolContext) -> None:
 
 
 def leaks(query: str, *texts: str, address: str = "doc://00000000/a") -> bool:
-    ledger = Ledger()
+    source_list = SourceList()
     for text in texts:
-        ledger.cite(text, address=address, title="t", sha256="0" * 64)
+        source_list.cite(text, address=address, title="t", sha256="0" * 64)
     try:
-        check_query(query, ledger)
+        check_query(query, source_list)
     except AddressError:
         return True
     return False
@@ -332,7 +332,7 @@ def test_search_shows_documents_and_web(private: ToolContext) -> None:
 
 
 def test_hit_without_snippet_can_be_visited() -> None:
-    context = ToolContext(ledger=Ledger())
+    context = ToolContext(sources=SourceList())
     bare = WebResult("T](http://evil.example/) [x", "https://a.example/p_(1)", "")
     found = run(Search(web(Provider(bare))), context, query=["x"])
     assert found.addresses == ("https://a.example/p_(1)",)
@@ -342,7 +342,7 @@ def test_hit_without_snippet_can_be_visited() -> None:
 
 def test_search_without_answer_says_why() -> None:
     down = Provider(error=httpx.ConnectError("refused"), fails=-1)
-    found = run(Search(web(down)), ToolContext(ledger=Ledger()), query=["x"])
+    found = run(Search(web(down)), ToolContext(sources=SourceList()), query=["x"])
     assert found.failed
     assert "refused" in found.text
 
@@ -400,7 +400,7 @@ def site() -> Iterator[LocalFetcher]:
 def test_listed_page_is_read_and_numbered() -> None:
     with site() as fetcher:
         url = f"{fetcher.site}/rivers"
-        context = ToolContext(ledger=Ledger(), addresses={url})
+        context = ToolContext(sources=SourceList(), addresses={url})
         found = run(Visit(web(Provider(), fetcher=fetcher)), context, url=[url], goal="Rhine")
     assert "1,233 kilometres" in found.text
     (source,) = found.sources
@@ -420,7 +420,7 @@ def test_listed_page_is_read_and_numbered() -> None:
 )
 def test_unlisted_page_is_not_fetched(path: str) -> None:
     with site() as fetcher:
-        context = ToolContext(ledger=Ledger(), addresses={f"{fetcher.site}/rivers"})
+        context = ToolContext(sources=SourceList(), addresses={f"{fetcher.site}/rivers"})
         tools = (
             Visit(web(Provider(), fetcher=fetcher)),
             ParseFile(web(Provider(), fetcher=fetcher)),
@@ -438,7 +438,7 @@ def test_unlisted_page_is_not_fetched(path: str) -> None:
 def test_linked_page_opens_after_its_page_was_visited() -> None:
     with site() as fetcher:
         tool = Visit(web(Provider(), fetcher=fetcher))
-        context = ToolContext(ledger=Ledger(), addresses={f"{fetcher.site}/rivers"})
+        context = ToolContext(sources=SourceList(), addresses={f"{fetcher.site}/rivers"})
         following = f"{fetcher.site}/next#part"
         assert run(tool, context, url=[following], goal="Rhine").failed
         first = run(tool, context, url=[f"{fetcher.site}/rivers"], goal="Rhine")
@@ -449,7 +449,7 @@ def test_linked_page_opens_after_its_page_was_visited() -> None:
 def test_page_that_is_gone_is_a_failed_observation() -> None:
     with site() as fetcher:
         url = f"{fetcher.site}/gone"
-        context = ToolContext(ledger=Ledger(), addresses={url})
+        context = ToolContext(sources=SourceList(), addresses={url})
         found = run(Visit(web(Provider(), fetcher=fetcher)), context, url=[url], goal="x")
     assert found.failed
     assert "404" in found.text
@@ -458,7 +458,7 @@ def test_page_that_is_gone_is_a_failed_observation() -> None:
 def test_text_file_of_the_web_is_parsed() -> None:
     with site() as fetcher:
         url = f"{fetcher.site}/notes.txt"
-        context = ToolContext(ledger=Ledger(), addresses={url})
+        context = ToolContext(sources=SourceList(), addresses={url})
         found = run(ParseFile(web(Provider(), fetcher=fetcher)), context, files=[url])
     assert "966만" in found.text
     assert found.sources[0].address == url
@@ -466,7 +466,7 @@ def test_text_file_of_the_web_is_parsed() -> None:
 
 def test_listed_private_address_is_refused_all_the_same() -> None:
     with serving(lambda *_: (200, "text/html", b"secret")) as address:
-        context = ToolContext(ledger=Ledger(), addresses={address, "http://localhost/"})
+        context = ToolContext(sources=SourceList(), addresses={address, "http://localhost/"})
         tool = Visit(web(Provider(), fetcher=Fetcher(ports=(80, urlsplit(address).port or 0))))
         found = run(tool, context, url=[address, "http://localhost/"], goal="x")
     assert found.failed

@@ -22,7 +22,7 @@ from hanol.worlds import (
     RELATIONS,
     Encyclopedia,
     GraphQuestion,
-    Page,
+    WorldPage,
     evaluate_formalization,
     split_words,
 )
@@ -66,7 +66,7 @@ def plain(text: str) -> str:
     return re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", text)
 
 
-def facts_of(page: Page) -> Iterator[Triple]:
+def facts_of(page: WorldPage) -> Iterator[Triple]:
     """The facts that the text states; every sentence must be of exactly one kind."""
     first, *sentences = (f"{part}." for part in plain(page.text).rstrip(".").split(". "))
     assert first == INTRODUCTIONS[page.type].format(s=page.title)

@@ -26,7 +26,7 @@ from hanol.agent_training._tokenizer import (
 )
 from hanol.engines import Completion, EngineBase, Message, Request, Usage
 from hanol.errors import DataError, EngineError
-from hanol.worlds import RELATIONS, Encyclopedia, GraphQuestion, Page
+from hanol.worlds import RELATIONS, Encyclopedia, GraphQuestion, WorldPage
 
 _HIT = re.compile(r"^(\d+)\. (.*)\[([^\[\]]+)\]\(doc-\d\d-\d\d\.md\)$", re.MULTILINE)
 _LINK = re.compile(r"\[([^\[\]]+)\]\([^()]+\)")
@@ -47,7 +47,7 @@ class _Seen:
         queries: All that were searched for.
     """
 
-    visited: tuple[tuple[Page, Mapping[int, str]], ...]
+    visited: tuple[tuple[WorldPage, Mapping[int, str]], ...]
     is_new: bool
     result: str
     queries: tuple[str, ...]
@@ -128,13 +128,13 @@ class Expert(EngineBase):
         seen = self._seen([last], [last])
         # A round sees one result; the report says how many pages came before it.
         before = len(report.split(" ; ")) if report else 0
-        known: list[tuple[Page, Mapping[int, str]]] = [
+        known: list[tuple[WorldPage, Mapping[int, str]]] = [
             (self._pages[title], {}) for title in question.entities[:before]
         ]
         return True, question, replace(seen, visited=(*known, *seen.visited)), report
 
     def _seen(self, results: Sequence[str], turns: Sequence[str]) -> _Seen:
-        visited: list[tuple[Page, dict[int, str]]] = []
+        visited: list[tuple[WorldPage, dict[int, str]]] = []
         for number, text in (shown for result in results for shown in _SHOWN.findall(result)):
             begins = _BEGINNING.match(text)
             if begins is not None and begins[1] in self._pages:
@@ -177,7 +177,7 @@ class Expert(EngineBase):
         thought = f"need {need} of {name}" if judged is None else f"{judged} search again {name}"
         return thought, f"{SEARCH}{query}{END_SEARCH}"
 
-    def _judge(self, question: GraphQuestion, page: Page, result: str) -> str | None:
+    def _judge(self, question: GraphQuestion, page: WorldPage, result: str) -> str | None:
         """What the hits are, up to the right one; None where there are none."""
         hits = _HIT.findall(result)
         if not hits:
@@ -199,7 +199,7 @@ class Expert(EngineBase):
         return said
 
     def _go_on(
-        self, question: GraphQuestion, page: Page, passages: Mapping[int, str], visited: int
+        self, question: GraphQuestion, page: WorldPage, passages: Mapping[int, str], visited: int
     ) -> tuple[str, str, str]:
         """After a page: the next one, or the answer; and what the report keeps of it."""
         relation = question.relations[visited - 1]
@@ -220,7 +220,7 @@ def search_words(relation: str) -> tuple[str, ...]:
     return _SEARCH_WORDS[relation]
 
 
-def _stated(page: Page, line: str, wanted: str) -> str:
+def _stated(page: WorldPage, line: str, wanted: str) -> str:
     """The fact of a page that a line states: its relation and its value, of several the wanted."""
     for fact in page.facts:
         if _LINK.sub(r"\1", fact.sentence) in line:
@@ -228,11 +228,11 @@ def _stated(page: Page, line: str, wanted: str) -> str:
     return "none"
 
 
-def _link(page: Page) -> str:
+def _link(page: WorldPage) -> str:
     return f"[{page.title}]({page.file_name})"
 
 
-def _visit(page: Page, goal: str) -> str:
+def _visit(page: WorldPage, goal: str) -> str:
     return f"{VISIT}{page.file_name[4:-3]}{GOAL}{goal}{END_VISIT}"
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from hanol.errors import ConfigError
-from hanol.retrieval import Ledger
+from hanol.retrieval import SourceList
 from hanol.runs import Spent
 from hanol.tools import Observation, Tool, ToolContext
 
@@ -142,10 +142,10 @@ class ResultCache:
         self._results: OrderedDict[str, Observation] = OrderedDict()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    def get(self, key: str, ledger: Ledger) -> Observation | None:
+    def get(self, key: str, source_list: SourceList) -> Observation | None:
         """A result, if its numbers mean in this run what they meant in the one that made it."""
         result = self._results.get(key)
-        if result is None or not _fits(result, ledger):
+        if result is None or not _fits(result, source_list):
             return None
         self._results.move_to_end(key)
         return result
@@ -212,7 +212,7 @@ class SteadyTool(_Wrapper):
         """
         result = await self._result(arguments, context)
         for source in result.sources:
-            context.ledger.add(source)
+            context.sources.add(source)
         return result
 
     async def _result(self, arguments: Mapping[str, Any], context: ToolContext) -> Observation:
@@ -221,7 +221,7 @@ class SteadyTool(_Wrapper):
         folder = None if context.index is None else str(context.index.folder)
         key = json.dumps([self.name, dict(arguments), folder], sort_keys=True)
         async with self._cache.lock(key):
-            if (kept := self._cache.get(key, context.ledger)) is not None:
+            if (kept := self._cache.get(key, context.sources)) is not None:
                 return kept
             result = await self._fetch(arguments, context)
             if not result.failed:
@@ -256,15 +256,15 @@ class SteadyTool(_Wrapper):
 
 def _copy(context: ToolContext, number: int) -> ToolContext:
     """The context for one try: what an abandoned one notes must not reach the next."""
-    context = replace(context, ledger=context.ledger.copy(), addresses=set(context.addresses))
+    context = replace(context, sources=context.sources.copy(), addresses=set(context.addresses))
     if isinstance(context, LentContext):
         return replace(context, chance=f"{context.chance} {number}")
     return context
 
 
-def _fits(result: Observation, ledger: Ledger) -> bool:
-    """Whether a run with this ledger would give the result's sources the same numbers."""
-    copy = ledger.copy()
+def _fits(result: Observation, source_list: SourceList) -> bool:
+    """Whether a run with this list of sources would give the result's sources the same numbers."""
+    copy = source_list.copy()
     return all(
         copy.cite(
             source.text, address=source.address, title=source.title, sha256=source.sha256

@@ -30,7 +30,7 @@ CACHE_NAME = next(
 )
 
 
-class Step(NamedTuple):
+class DeltaStep(NamedTuple):
     """What one forward pass fed into the recurrence, kept to take tokens back."""
 
     state_BHKV: Tensor
@@ -56,7 +56,7 @@ class KdaState(LinearAttentionLayer, CacheLayerMixin):
         self.state_BHKV: Tensor | None = None
         self.window_BWC: Tensor | None = None
         self.length = 0
-        self._steps: list[Step] = []
+        self._steps: list[DeltaStep] = []
 
     def write(self, state_BHKV: Tensor, window_BWC: Tensor, tokens: int) -> None:
         """Take over state and window after `tokens` more tokens."""
@@ -65,7 +65,7 @@ class KdaState(LinearAttentionLayer, CacheLayerMixin):
         self.device, self.dtype = state_BHKV.device, window_BWC.dtype
         self.has_previous_state[0] = True
 
-    def record(self, step: Step) -> None:
+    def record(self, step: DeltaStep) -> None:
         """Remember a forward pass for `crop`."""
         self._steps.append(step)
 
@@ -125,7 +125,7 @@ class KdaState(LinearAttentionLayer, CacheLayerMixin):
         if self.state_BHKV is not None and self.window_BWC is not None:
             self.state_BHKV, self.window_BWC = change(self.state_BHKV), change(self.window_BWC)
         self._steps = [
-            Step(
+            DeltaStep(
                 change(step.state_BHKV),
                 change(step.window_BWC),
                 tuple(map(change, step.inputs)),

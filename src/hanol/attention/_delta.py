@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import Cache
 from transformers.models.kimi_linear import modeling_kimi_linear as upstream
 
-from hanol.attention._cache import KdaState, Step
+from hanol.attention._cache import DeltaStep, KdaState
 from hanol.attention._fuse import project
 from hanol.attention.kda._conv import short_convolution
 from hanol.attention.kda._gate import kda_gate
@@ -131,7 +131,9 @@ class KimiLinearDeltaAttention(upstream.KimiLinearDeltaAttention):
                 before = q.new_zeros(B, H, K, K, dtype=torch.float32)
                 window = projections.new_zeros(B, self.conv_kernel_size - 1, projections.shape[-1])
             q32, k32 = l2norm(q.float()) * self.head_dim**-0.5, l2norm(k.float())
-            state.record(Step(before.clone(), window, (q32, k32, v.float(), g, beta), projections))
+            state.record(
+                DeltaStep(before.clone(), window, (q32, k32, v.float(), g, beta), projections)
+            )
         if single and initial is not None and q.device.type == "cpu":
             o_BHK, self._final = step_(
                 q[:, 0].float(), k[:, 0].float(), v[:, 0].float(), g[:, 0], beta[:, 0], initial,

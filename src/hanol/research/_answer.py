@@ -14,7 +14,8 @@ from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 
-from hanol.research._checked import CITED, SYMBOLS, Sentence, numbers_in
+from hanol.research._checked import SYMBOLS, Sentence
+from hanol.retrieval import CITATION, citation_numbers
 
 # Markdown moves text about, so sentences are marked in it before it is rendered. Punctuation that
 # nobody writes: Markdown's rule for emphasis treats it as it treats a bracket.
@@ -109,11 +110,11 @@ def _symbol(sentence: Sentence, number: int) -> str:
 def _cited(text: str, state: _State) -> str:
     """Escape a text, its numbers in brackets linked."""
     parts = []
-    for i, piece in enumerate(CITED.split(text)):
+    for i, piece in enumerate(CITATION.split(text)):
         if i % 2 == 0:
             parts.append(html.escape(piece))
             continue
-        for number in numbers_in(piece):
+        for number in citation_numbers(piece):
             parts.append(_cite(number, state))
     return "".join(parts)
 

@@ -1,13 +1,12 @@
 """What the check of the citations said about each sentence, for every kind of report."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hanol.retrieval import CITATION, citation_numbers
 from hanol.runs import RunEnded
 
-CITED = re.compile(r"\[(\d+(?:\s*[-–—,;、]\s*\d+)*)\]")  # [3], [1, 2], [1-3]
 SYMBOLS = {"unsupported": "≠", "invented": "✗", "uncited": "○"}  # of the sentences to look at
 MEANINGS = {
     "supported": "its words, numbers and names occur in the passages it cites",
@@ -15,7 +14,6 @@ MEANINGS = {
     "invented": "it cites a number that stands for nothing in this run",
     "uncited": "a statement without a source",
 }
-_RANGE = 100  # [1-9999] is no list of sources
 
 
 @dataclass(frozen=True)
@@ -75,16 +73,6 @@ def _note(entry: Mapping[str, Any]) -> str:
     return " ".join(notes) or f"Here {MEANINGS[entry['status']]}."
 
 
-def numbers_in(bracket: str) -> list[int]:
-    """The numbers that the inside of a citation names, ranges written out."""
-    numbers: list[int] = []
-    for part in re.split("[,;、]", bracket):
-        ends = [int(number) for number in re.split("[-–—]", part)]
-        low, high = ends[0], ends[-1]
-        numbers += range(low, high + 1) if low <= high < low + _RANGE else ends
-    return list(dict.fromkeys(numbers))
-
-
 def cited_numbers(answer: str) -> list[int]:
     """Numbers in brackets, in order of appearance, repeated ones too."""
-    return [number for found in CITED.finditer(answer) for number in numbers_in(found[1])]
+    return [number for found in CITATION.finditer(answer) for number in citation_numbers(found[1])]

@@ -15,14 +15,13 @@ from typing import Any
 from hanol.engines import Message
 from hanol.research._context import cut
 from hanol.research._run import BudgetSpent, Run, forced_answer
-from hanol.retrieval import Source
+from hanol.retrieval import CITATION, Source, citation_numbers
 from hanol.runs import Budget, Event, ReportUpdated, RunEnded, Spent, ToolReturned
 from hanol.sampling import Sampling
 from hanol.tools import Observation
 
 ROLLOUT = "rollout"
 _SAMPLING = Sampling(temperature=0.6, top_p=0.95, presence_penalty=0.0, max_tokens=32_768)
-_CITED = re.compile(r"\[(\d+(?:\s*[,;]\s*\d+)*)\]")
 
 _CONDENSE = """\
 Write a report on how a research assistant worked on a question, for a reader who judges whether \
@@ -122,7 +121,7 @@ async def synthesize_run(run: Run, rollouts: Rollouts | None = None) -> None:
         ]
     for report in reports:
         for source in report.sources:
-            run.ledger.add(source)
+            run.sources.add(source)
     run.step = count + 1
     also = [_spent(report.arguments["spent"]) for report in reports]
     answer = await _choose(run, reports)
@@ -214,19 +213,18 @@ def _renumbered(run: Run, text: str, known: dict[int, Source], sources: dict[int
     """Give citations the numbers of this run; a number that stands for nothing becomes [?]."""
 
     def cited(found: re.Match[str]) -> str:
-        numbers = [int(number) for number in re.findall(r"\d+", found[1])]
-        return "".join(f"[{renumber(number)}]" for number in numbers)
+        return "".join(f"[{renumber(number)}]" for number in citation_numbers(found[1]))
 
     def renumber(number: int) -> int | str:
         old = known.get(number)
         if old is None:
             return "?"
         fields: dict[str, Any] = old.model_dump(exclude={"number"})
-        source = run.ledger.cite(fields.pop("text"), **fields)
+        source = run.sources.cite(fields.pop("text"), **fields)
         sources[source.number] = source
         return source.number
 
-    return _CITED.sub(cited, text)
+    return CITATION.sub(cited, text)
 
 
 def _spent(values: dict[str, Any]) -> Spent:

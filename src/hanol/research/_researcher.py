@@ -21,7 +21,7 @@ from hanol.research._prompts import system_prompt as default_prompt
 from hanol.research._react import react
 from hanol.research._resum import resum
 from hanol.research._run import AGENT_SAMPLING, Run, Settings
-from hanol.retrieval import Index, Ledger
+from hanol.retrieval import Index, SourceList
 from hanol.runs import (
     Budget,
     Event,
@@ -290,7 +290,7 @@ def _begin(
         system=started["system_prompt"],
         tools=tools,
         journal=journal,
-        context=ToolContext(Ledger(), index=index, addresses=addresses),
+        context=ToolContext(SourceList(), index=index, addresses=addresses),
     )
 
 

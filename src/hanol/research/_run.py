@@ -13,7 +13,7 @@ from hanol.errors import EngineError, HanolError, RunError
 from hanol.research._context import cut
 from hanol.research._journal import Journal, TimeIsUp, printable
 from hanol.research._prompts import FORCED_ANSWER, rejection
-from hanol.retrieval import Ledger, check_citations
+from hanol.retrieval import SourceList, check_citations
 from hanol.runs import (
     ANSWER_RESERVE,
     Budget,
@@ -162,9 +162,9 @@ class Run:
         self.observation_limit = min(settings.budget.observation_tokens, room)
 
     @property
-    def ledger(self) -> Ledger:
+    def sources(self) -> SourceList:
         """The numbered sources so far."""
-        return self._context.ledger
+        return self._context.sources
 
     def _prompt_limit(self) -> int:
         limit = self.settings.budget.context_tokens
@@ -286,7 +286,7 @@ class Run:
         """
         citations = None
         if answer is not None:
-            citations = check_citations(answer, self.ledger).to_dict()
+            citations = check_citations(answer, self.sources).to_dict()
         spent = [self.spent, *also]
         await self.journal.emit(
             RunEnded,
@@ -354,7 +354,7 @@ class Run:
             seconds=self._tool_seconds(),
         )
         for source in event.sources:
-            self.ledger.add(source)
+            self.sources.add(source)
         self._context.addresses.update(event.addresses)
         if before is None and not event.failed:
             self._results[key] = event
@@ -368,7 +368,7 @@ class Run:
             return Observation("The run's time is used up.", failed=True)
         # Tools get copies: what counts is the event, and a call that is cut off leaves none.
         context = ToolContext(
-            self.ledger.copy(),
+            self.sources.copy(),
             index=self._context.index,
             engine=self.journal.extractor(self.step) if self.settings.extract else None,
             addresses=set(self._context.addresses),

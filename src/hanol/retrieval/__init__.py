@@ -2,7 +2,7 @@
 
 A `Index` is a folder with an index: documents of many kinds become titled pages, pages become
 passages of about 200 tokens, and those are found by words (BM25, Korean and CJK included), by
-meaning (an embedder, optional) or both. A `Ledger` numbers what one run retrieved;
+meaning (an embedder, optional) or both. A `SourceList` numbers what one run retrieved;
 `check_citations` looks every sentence of an answer up in the passages that it cites.
 """
 
@@ -11,6 +11,12 @@ from hanol.retrieval.citations._citations import (
     Citation,
     CitationReport,
     check_citations,
+)
+from hanol.retrieval.citations._sentences import (
+    CITATION,
+    SentenceSpan,
+    citation_numbers,
+    split_sentences,
 )
 from hanol.retrieval.documents._documents import (
     KINDS,
@@ -24,10 +30,11 @@ from hanol.retrieval.index._address import format_address
 from hanol.retrieval.index._dense import Embedder, SentenceEmbedder
 from hanol.retrieval.index._fusion import reciprocal_rank_fusion
 from hanol.retrieval.index._index import DocumentInfo, Index
-from hanol.retrieval.index._passage import Ledger, Passage, Source
+from hanol.retrieval.index._passage import PageText, Passage, Source, SourceList, join_pages
 from hanol.retrieval.index._update import FailedFile, FileProgress, IndexReport
 
 __all__ = [
+    "CITATION",
     "KINDS",
     "CheckedSentence",
     "Citation",
@@ -39,15 +46,20 @@ __all__ = [
     "FileProgress",
     "Index",
     "IndexReport",
-    "Ledger",
     "Page",
+    "PageText",
     "Passage",
     "SentenceEmbedder",
+    "SentenceSpan",
     "Source",
+    "SourceList",
     "check_citations",
+    "citation_numbers",
     "format_address",
+    "join_pages",
     "parse_document",
     "read_document",
     "reciprocal_rank_fusion",
     "split_passages",
+    "split_sentences",
 ]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from hanol.retrieval import Index, Passage
+from hanol.retrieval import Index, Passage, split_sentences
 from hanol.synthesis._folder import document_names, with_spans
 from hanol.synthesis._replies import Replies
 from hanol.tools import escape_observation
@@ -170,7 +170,8 @@ def _edge(fact: _Fact, passage: Passage, by_name: Mapping[str, str]) -> Edge:
 
 
 def _sentences_with(text: str, name: str) -> Iterator[str]:
-    for sentence in re.split(r"(?<=[.!?])\s+|\n\n", text):
+    for span in split_sentences(text):
+        sentence = text[span.start : span.end]
         if _occurs(_folded(name), _folded(sentence)):
             yield " ".join(sentence.split())
 

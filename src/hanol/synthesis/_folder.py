@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from hanol.errors import DataError, require
-from hanol.retrieval import DocumentInfo, Index
-from hanol.synthesis._sentences import Sentence, Titles, headings, sentences
-from hanol.tools import join_pages
+from hanol.retrieval import DocumentInfo, Index, join_pages
+from hanol.synthesis._sentences import LinkedSentence, Titles, headings, sentences
 from hanol.worlds import LINKS, MENTIONS, SECTION, SLOT, Edge, KnowledgeGraph, span_of
 
 _PHRASE_WORDS, _REST_WORDS = 6, 4
@@ -121,7 +120,9 @@ def _document_edges(index: Index, info: DocumentInfo, titles: Titles) -> Iterato
             yield from _valued(sentence, subject, end, info.address)
 
 
-def _subject(sentence: Sentence, titles: Titles, before: str | None) -> tuple[str | None, int]:
+def _subject(
+    sentence: LinkedSentence, titles: Titles, before: str | None
+) -> tuple[str | None, int]:
     """What a sentence is about, and where its name ends; a pronoun is the subject before."""
     for place in (titles.at_start(sentence.text), *sentence.places[:1]):
         if place is not None and sentence.text[: place.start] in ("", "The "):
@@ -131,7 +132,7 @@ def _subject(sentence: Sentence, titles: Titles, before: str | None) -> tuple[st
 
 
 def _named(
-    sentence: Sentence, name: str, subject: str | None, end: int, address: str
+    sentence: LinkedSentence, name: str, subject: str | None, end: int, address: str
 ) -> Iterator[Edge]:
     """Facts about the documents that a sentence names."""
     relation: str | None = None
@@ -153,7 +154,7 @@ def _named(
         yield Edge(name, weak, place.name, address, sentence.text, is_implied=is_implied)
 
 
-def _valued(sentence: Sentence, subject: str, end: int, address: str) -> Iterator[Edge]:
+def _valued(sentence: LinkedSentence, subject: str, end: int, address: str) -> Iterator[Edge]:
     """The first number or date that a sentence states of its subject."""
     value = _VALUE.search(sentence.text, end)
     first = min((place.start for place in sentence.places if place.start >= end), default=None)

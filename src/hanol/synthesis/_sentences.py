@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
-_FENCE = re.compile(r"^\s*(```|~~~).*?^\s*\1[^\n]*$|<!--.*?-->", re.DOTALL | re.MULTILINE)
+from hanol.retrieval import split_sentences
+
+_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _HEADING = re.compile(r"#{1,6}\s+(.+?)\s*#*$")
-_ITEM = re.compile(r"^\s*(?:(?:[-*+]|\d{1,3}[.)])\s+|>\s?)")
 _LINK = re.compile(r"!?\[([^\[\]]*)\]\(([^()]*)\)")
-_END = re.compile(r"(?<=[.!?])[\"”)]?\s+(?=[\"“(\[*]*[^\Wa-z])")
 _CODE = re.compile(r"`[^`\n]*`")
 _WORD = re.compile(r"\w+")
 _LONGEST = 60  # characters of a section's name
@@ -34,8 +34,8 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Sentence:
-    """A sentence without marks, and the documents it names, in order.
+class LinkedSentence:
+    """A sentence without Markdown marks, and the documents it names, in order.
 
     Args:
         text: Plain words.
@@ -114,43 +114,37 @@ class Titles:
 
 
 def headings(markdown: str) -> list[str]:
-    """Names of the sections of a Markdown text; the first heading, its title, is none."""
-    lines = _FENCE.sub("", markdown).splitlines()
-    found = [match[1] for line in lines if (match := _HEADING.match(line))]
+    """Names of the sections of a Markdown text; its first heading, the title, is left out."""
+    text = _COMMENT.sub("", markdown)
+    lines = [
+        text[span.start : span.end] for span in split_sentences(text) if span.kind == "heading"
+    ]
+    found = [match[1] for line in lines if (match := _HEADING.match(line.strip()))]
     plain = [_LINK.sub(r"\1", text).replace("`", "").replace("*", "").strip() for text in found[1:]]
     return [text for text in plain if len(text) <= _LONGEST and re.search(r"[^\W\d]", text)]
 
 
-def sentences(markdown: str, document: str, titles: Titles) -> Iterator[Sentence]:
-    """Sentences of a Markdown text that name at least something, or may continue with "It".
+def sentences(markdown: str, document: str, titles: Titles) -> Iterator[LinkedSentence]:
+    """The sentences of a text and the cells of its tables.
 
     Args:
-        markdown: Or plain text.
-        document: Its path, which links are relative to.
-        titles: Of all documents.
+        markdown: Markdown or plain text.
+        document: Path of the document, which links are relative to.
+        titles: Titles of all documents.
     """
-    for block in _blocks(_FENCE.sub("", markdown)):
-        for number, text in enumerate(_END.split(block)):
-            yield _sentence(text.strip(), document, titles, is_first=number == 0)
+    text = _COMMENT.sub("", markdown)
+    for span in split_sentences(text):
+        if span.kind in ("heading", "code"):
+            continue
+        plain = " ".join(text[span.start : span.end].split())
+        if plain.startswith("|"):
+            for cell in plain.strip("|").split("|"):
+                yield _sentence(cell.strip(), document, titles, is_first=True)
+        else:
+            yield _sentence(plain, document, titles, is_first=span.starts_block)
 
 
-def _blocks(markdown: str) -> Iterator[str]:
-    """Paragraphs, list items and table rows, each on one line."""
-    lines: list[str] = []
-    for line in [*markdown.splitlines(), ""]:
-        is_row = line.lstrip().startswith("|")
-        if not line.strip() or is_row or _ITEM.match(line) or _HEADING.match(line):
-            if lines:
-                yield " ".join(lines)
-            lines = []
-            if is_row:
-                yield from (cell.strip() for cell in line.strip().strip("|").split("|"))
-                continue
-        if line.strip() and not _HEADING.match(line):
-            lines.append(_ITEM.sub("", line, count=1).strip())
-
-
-def _sentence(text: str, document: str, titles: Titles, *, is_first: bool) -> Sentence:
+def _sentence(text: str, document: str, titles: Titles, *, is_first: bool) -> LinkedSentence:
     parts: list[str] = []
     places: list[Place] = []
     length = end = 0
@@ -174,7 +168,7 @@ def _sentence(text: str, document: str, titles: Titles, *, is_first: bool) -> Se
             place.start < last and first < place.end for first, last in taken
         ):
             places.append(place)
-    return Sentence(plain, tuple(sorted(places, key=lambda place: place.start)), is_first)
+    return LinkedSentence(plain, tuple(sorted(places, key=lambda place: place.start)), is_first)
 
 
 def _plain(text: str) -> str:

@@ -8,7 +8,6 @@ same tools over the Model Context Protocol.
 from hanol.tools._compact import CompactSearch, CompactVisit, compact_tools
 from hanol.tools._dialogues import messages_of, placed_rows, text_of
 from hanol.tools._escape import escape_observation, fence_observation
-from hanol.tools._extract import join_pages
 from hanol.tools._mcp import mcp_server, serve_mcp
 from hanol.tools._schemas import DEFAULT_TOOLS, SEARCH, VISIT, ToolSpec
 from hanol.tools._tool import Observation, Tool, ToolContext
@@ -43,7 +42,6 @@ __all__ = [
     "compact_tools",
     "escape_observation",
     "fence_observation",
-    "join_pages",
     "local_tools",
     "mcp_server",
     "messages_of",

@@ -100,7 +100,7 @@ class CompactVisit:
                 sections.append(f"No page. {err}")
                 continue
             for before, passage in zip([None, *passages], passages, strict=False):
-                sources.append(context.ledger.cite_passage(passage))
+                sources.append(context.sources.cite_passage(passage))
                 text = _body(passage, _shared(before, passage))
                 sections.append(f"[{sources[-1].number}] {text}")
         return Observation("\n".join(sections), tuple(sources), failed=not sources)

@@ -8,11 +8,10 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 from hanol.engines import Engine, Message, Request, Sampling
-from hanol.retrieval import Passage
+from hanol.retrieval import PageText, Passage, join_pages
 from hanol.tools._escape import escape_observation
 from hanol.tools._show import tokens_of
 
@@ -42,14 +41,6 @@ Answer with one JSON object and nothing else:
 
 
 @dataclass(frozen=True)
-class PageText:
-    """A page put together again from its passages; `first` has its address and title."""
-
-    text: str
-    first: Passage
-
-
-@dataclass(frozen=True)
 class Evidence:
     """Text that the model copied, as it stands in the page."""
 
@@ -64,21 +55,6 @@ class Extract:
 
     evidence: tuple[Evidence, ...]
     summary: str
-
-
-def join_pages(passages: Sequence[Passage]) -> list[PageText]:
-    """Undo the overlap of passages: one text for each page, in which spans stay true."""
-    pages: list[PageText] = []
-    for _, group in groupby(passages, key=lambda passage: passage.page):
-        of_page = list(group)
-        parts: list[str] = []
-        end = 0
-        for passage in of_page:
-            parts.append(" " * (passage.start - end))
-            parts.append(passage.text[max(0, end - passage.start) :])
-            end = max(end, passage.end)
-        pages.append(PageText("".join(parts), of_page[0]))
-    return pages
 
 
 async def extract(engine: Engine, passages: Sequence[Passage], goal: str) -> Extract | None:

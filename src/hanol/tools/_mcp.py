@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import hanol
 from hanol.errors import require
-from hanol.retrieval import Index, Ledger
+from hanol.retrieval import Index, SourceList
 from hanol.tools._call import CallError, CallReader
 from hanol.tools._escape import escape_observation
 from hanol.tools._schemas import PYTHON_INTERPRETER
@@ -42,7 +42,7 @@ def mcp_server(tools: Sequence[Tool], index: Index | None = None) -> "Server[Any
     from mcp.server import ServerRequestContext
     from mcp.server.lowlevel import Server
 
-    context = ToolContext(ledger=Ledger(), index=index)
+    context = ToolContext(sources=SourceList(), index=index)
     named = {tool.name: tool for tool in tools}
 
     async def list_tools(

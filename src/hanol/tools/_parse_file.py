@@ -71,7 +71,7 @@ class ParseFile:
                 sections.append(f"{one_line(name)} could not be read: {result}")
                 continue
             share = self._budget // len(names)
-            text, shown, left = numbered(result.passages, context.ledger, share)
+            text, shown, left = numbered(result.passages, context.sources, share)
             lines = [f"{one_line(name)}: {one_line(result.title)}", text, *result.notes]
             if left:
                 lines.append(

@@ -1,4 +1,4 @@
-"""How tools show text: numbered by the ledger, one line breaks nothing, cut by a token budget."""
+"""How tools show text: numbered sources, one line breaks nothing, cut by a token budget."""
 
 import math
 import re
@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from hanol.errors import HanolError
-from hanol.retrieval import Ledger, Passage, Source
+from hanol.retrieval import Passage, Source, SourceList
 from hanol.tools._tool import Observation
 
 SEPARATOR = "\n=======\n"  # between the results of one call, as in the official tools
@@ -46,14 +46,14 @@ def failure(error: HanolError | str) -> Observation:
 
 
 def numbered(
-    passages: Sequence[Passage], ledger: Ledger, budget: int
+    passages: Sequence[Passage], source_list: SourceList, budget: int
 ) -> tuple[str, list[Source], int]:
     """Passages, each under its number.
 
     Args:
         passages: In order, of one document or several; text that a passage shares with the one
             before is shown once.
-        ledger: Gives the numbers.
+        source_list: Gives the numbers.
         budget: In tokens, estimated; the first passage is cut to it if need be.
 
     Returns:
@@ -76,7 +76,7 @@ def numbered(
             lines += [f"(page {passage.page})"] if passage.page is not None else []
         elif not joined:
             lines.append("...")
-        source = ledger.cite_passage(passage)
+        source = source_list.cite_passage(passage)
         # The first passage is shown even when it alone is too long, as far as it goes.
         shown = text.encode()[: budget * 3].decode("utf-8", "ignore") if cost > budget else text
         lines.append(f"[{source.number}] {shown.strip()}")

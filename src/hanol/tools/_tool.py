@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from hanol.engines import Engine
-from hanol.retrieval import Index, Ledger, Source
+from hanol.retrieval import Index, Source, SourceList
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Observation:
     Args:
         text: What the model reads, sources numbered [k]; not yet escaped or fenced, the loop does
             that.
-        sources: The numbered texts behind it, as they stand in the ledger.
+        sources: The numbered texts behind it, as they stand in the list of sources.
         addresses: Addresses that `visit` may open from now on because this result names them.
         failed: The tool could not do what was asked; `text` says why and what to try.
     """
@@ -31,13 +31,13 @@ class ToolContext:
     """What one run lends to its tools.
 
     Args:
-        ledger: Numbered sources of the run; tools add to it.
+        sources: Numbered sources of the run; tools add to it.
         index: The indexed folder, if there is one.
         engine: Reads long pages for `visit`; None takes the best passages instead.
         addresses: What `visit` may open: named by the user, by a search, or on a visited page.
     """
 
-    ledger: Ledger
+    sources: SourceList
     index: Index | None = None
     engine: Engine | None = None
     addresses: set[str] = field(default_factory=set)

@@ -12,7 +12,7 @@ Importing this room does not import torch: the names that need it are imported w
 import importlib as _importlib
 import typing as _typing
 
-from hanol.worlds._encyclopedia._page import Fact, Page
+from hanol.worlds._encyclopedia._page import Fact, WorldPage
 from hanol.worlds._encyclopedia._schema import RELATIONS, Relation, split_words
 from hanol.worlds._encyclopedia._world import Encyclopedia
 from hanol.worlds._graph import (
@@ -70,11 +70,11 @@ __all__ = [
     "Fact",
     "GraphQuestion",
     "KnowledgeGraph",
-    "Page",
     "QuestionWalker",
     "Relation",
     "SequenceBatch",
     "Triple",
+    "WorldPage",
     "evaluate_formalization",
     "mqar",
     "oracle",

@@ -7,22 +7,25 @@ sentence in another script than its sources only numbers, dates, quotations and 
 compared; without any of them it counts as unsupported.
 """
 
-import re
 from collections.abc import Iterator
 from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from hanol.retrieval.citations._facts import Evidence, Facts, sentence_facts
-from hanol.retrieval.citations._sentences import CITATION, Unit, split_units
+from hanol.retrieval.citations._facts import Facts, PassageFacts, sentence_facts
+from hanol.retrieval.citations._sentences import (
+    CITATION,
+    SentenceSpan,
+    citation_numbers,
+    split_sentences,
+)
 from hanol.retrieval.citations._words import STOP_WORDS
-from hanol.retrieval.index._passage import Ledger
+from hanol.retrieval.index._passage import SourceList
 
 SentenceStatus = Literal["supported", "unsupported", "invented", "uncited", "not_a_claim"]
 
 _FLOOR = 0.5  # share of the words that must occur where nothing else can be looked up
 _FLOOR_WITH_FACTS = 0.3  # and where quotations, numbers or names were found
-_RANGE = 100  # [1-9999] is no list of sources
 # A sentence that says nothing was found needs no source.
 _NOTHING_FOUND = (
     "could not find",
@@ -110,7 +113,7 @@ class CitationReport(BaseModel, frozen=True):
 
     @property
     def invented(self) -> tuple[int, ...]:
-        """Numbers that are not in the ledger, ascending."""
+        """Numbers that are not in the list of sources, ascending."""
         return tuple(sorted({entry.number for entry in self.citations if not entry.known}))
 
     @property
@@ -136,51 +139,51 @@ class CitationReport(BaseModel, frozen=True):
         }
 
 
-def check_citations(answer: str, ledger: Ledger) -> CitationReport:
+def check_citations(answer: str, source_list: SourceList) -> CitationReport:
     """Check an answer that cites its sources as [1], [1, 3], [1][2] or [1-3].
 
     Args:
         answer: Markdown.
-        ledger: The numbered sources of the run.
+        source_list: The numbered sources of the run.
 
     Example:
-        >>> ledger = Ledger()
-        >>> _ = ledger.cite("The tower is 330 m high.", address="a", title="Tower", sha256="0")
-        >>> report = check_citations("It is 330 m high [1]. It is red.", ledger)
+        >>> source_list = SourceList()
+        >>> _ = source_list.cite("The tower is 330 m high.", address="a", title="Tower", sha256="0")
+        >>> report = check_citations("It is 330 m high [1]. It is red.", source_list)
         >>> [sentence.status for sentence in report.sentences]
         ['supported', 'uncited']
     """
-    evidence: dict[int, Evidence] = {}
-    sentences = [_check(answer, unit, ledger, evidence) for unit in split_units(answer)]
+    evidence: dict[int, PassageFacts] = {}
+    sentences = [_check(answer, span, source_list, evidence) for span in split_sentences(answer)]
     return CitationReport(sentences=tuple(sentences))
 
 
 def _check(
-    answer: str, unit: Unit, ledger: Ledger, evidence: dict[int, Evidence]
+    answer: str, span: SentenceSpan, source_list: SourceList, evidence: dict[int, PassageFacts]
 ) -> CheckedSentence:
-    text = answer[unit.start : unit.end]
-    if unit.kind == "code":
-        return CheckedSentence(start=unit.start, end=unit.end, text=text, status="not_a_claim")
-    places = list(_citations(text, unit.start))
+    text = answer[span.start : span.end]
+    if span.kind == "code":
+        return CheckedSentence(start=span.start, end=span.end, text=text, status="not_a_claim")
+    places = list(_citations(text, span.start))
     facts = sentence_facts(CITATION.sub(" ", text))
-    known = {number for number, _, _ in places if number in ledger}
+    known = {number for number, _, _ in places if number in source_list}
     for number in known - evidence.keys():
-        evidence[number] = Evidence(f"{ledger[number].title}\n{ledger[number].text}")
+        evidence[number] = PassageFacts(f"{source_list[number].title}\n{source_list[number].text}")
     used = {number: evidence[number] for number in sorted(known)}
     missing = _missing(facts, list(used.values()))
     overlap = _overlap(facts, list(used.values())) if used else None
     holds = _holds(facts, list(used.values()))
     supporting = {number for number in used if holds and _has_part(facts, used, number)}
     status: SentenceStatus = "supported" if holds else "unsupported"
-    if any(number not in ledger for number, _, _ in places):
+    if any(number not in source_list for number, _, _ in places):
         status = "invented"
-    elif unit.kind != "sentence" or not _is_claim(text, facts, cited=bool(places)):
+    elif span.kind != "sentence" or not _is_claim(text, facts, cited=bool(places)):
         status = "not_a_claim"
     elif not places:
         status = "uncited"
     return CheckedSentence(
-        start=unit.start,
-        end=unit.end,
+        start=span.start,
+        end=span.end,
         text=text,
         status=status,
         citations=tuple(
@@ -188,7 +191,7 @@ def _check(
                 number=number,
                 start=start,
                 end=end,
-                known=number in ledger,
+                known=number in source_list,
                 supports=number in supporting,
             )
             for number, start, end in places
@@ -201,15 +204,9 @@ def _check(
 
 
 def _citations(text: str, offset: int) -> Iterator[tuple[int, int, int]]:
-    """Numbers with the places of their brackets; ranges are written out."""
+    """Numbers with the positions of their brackets."""
     for match in CITATION.finditer(text):
-        numbers: dict[int, None] = {}
-        for part in re.split("[,;、]", match[1]):
-            ends = [int(number) for number in re.split("[-–—]", part)]
-            low, high = ends[0], ends[-1]
-            inside = range(low, high + 1) if low <= high < low + _RANGE else ends
-            numbers.update(dict.fromkeys(inside))
-        for number in numbers:
+        for number in citation_numbers(match[1]):
             yield number, offset + match.start(), offset + match.end()
 
 
@@ -226,14 +223,14 @@ def _is_claim(text: str, facts: Facts, *, cited: bool) -> bool:
     return bool(words) and not (bare.endswith((":", "：")) and len(words) <= 6)
 
 
-def _comparable(facts: Facts, sources: list[Evidence]) -> Facts:
+def _comparable(facts: Facts, sources: list[PassageFacts]) -> Facts:
     """What can be compared: of a Korean sentence about an English passage, numbers and the like."""
     if any(source.cjk == facts.cjk for source in sources):
         return facts
     return facts.across_languages()
 
 
-def _missing(facts: Facts, sources: list[Evidence]) -> list[str]:
+def _missing(facts: Facts, sources: list[PassageFacts]) -> list[str]:
     facts = _comparable(facts, sources)
 
     def absent(entry: object, look: str) -> bool:
@@ -247,7 +244,7 @@ def _missing(facts: Facts, sources: list[Evidence]) -> list[str]:
     ]
 
 
-def _overlap(facts: Facts, sources: list[Evidence]) -> float:
+def _overlap(facts: Facts, sources: list[PassageFacts]) -> float:
     facts = _comparable(facts, sources)
     if not facts.words:
         return 1.0 if len(facts) else 0.0
@@ -255,7 +252,7 @@ def _overlap(facts: Facts, sources: list[Evidence]) -> float:
     return len(facts.words & found) / len(facts.words)
 
 
-def _holds(facts: Facts, sources: list[Evidence]) -> bool:
+def _holds(facts: Facts, sources: list[PassageFacts]) -> bool:
     """Whether some sources together bear a sentence out."""
     if not sources or _missing(facts, sources):
         return False
@@ -263,7 +260,7 @@ def _holds(facts: Facts, sources: list[Evidence]) -> bool:
     return _overlap(facts, sources) >= floor
 
 
-def _has_part(facts: Facts, used: dict[int, Evidence], number: int) -> bool:
+def _has_part(facts: Facts, used: dict[int, PassageFacts], number: int) -> bool:
     """It bears the sentence out alone, or the others do not without it (arXiv 2305.14627)."""
     others = [source for other, source in used.items() if other != number]
     return _holds(facts, [used[number]]) or not _holds(facts, others)

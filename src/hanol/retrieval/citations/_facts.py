@@ -196,7 +196,7 @@ def _strip_particle(eojeol: str) -> str:
     return stem if len(stem) >= 2 else eojeol
 
 
-class Evidence:
+class PassageFacts:
     """A passage, prepared for looking facts up in it."""
 
     def __init__(self, text: str) -> None:

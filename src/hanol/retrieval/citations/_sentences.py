@@ -1,7 +1,7 @@
-"""Splits a Markdown answer into the sentences that have to be checked, with their places.
+"""Splits Markdown or plain text into sentences, with their positions.
 
 English, Korean, Chinese and Japanese punctuation. Code, headings, table rows and list items are
-units of their own; a citation behind the full stop belongs to the sentence before it.
+spans of their own; a citation behind the full stop belongs to the sentence before it.
 """
 
 import re
@@ -15,9 +15,11 @@ from hanol.retrieval.citations._words import (
     NUMBERED_ABBREVIATIONS,
 )
 
-UnitKind = Literal["sentence", "heading", "code", "table_head", "source"]
+SpanKind = Literal["sentence", "heading", "code", "table_head", "source"]
 
 CITATION = re.compile(r"[\[【［]\s*(\d{1,9}(?:\s*[-–—,;、]\s*\d{1,9})*)\s*[\]】］]")
+"""A citation such as [3], [1, 2] or [1-3]; its first group is what `citation_numbers` reads."""
+_RANGE = 100  # [1-9999] is no list of sources
 
 _FENCE = re.compile(r"\s*(```|~~~)")
 _HEADING = re.compile(r"\s*#{1,6}\s")
@@ -40,40 +42,73 @@ _END = re.compile(
 )
 
 
+def citation_numbers(bracket: str) -> list[int]:
+    """The numbers within the brackets of a citation, each once; ranges are written out.
+
+    Example:
+        >>> citation_numbers("2, 5-7")
+        [2, 5, 6, 7]
+    """
+    numbers: list[int] = []
+    for part in re.split("[,;、]", bracket):
+        ends = [int(number) for number in re.split("[-–—]", part)]
+        low, high = ends[0], ends[-1]
+        numbers += range(low, high + 1) if low <= high < low + _RANGE else ends
+    return list(dict.fromkeys(numbers))
+
+
 @dataclass(frozen=True)
-class Unit:
-    """A stretch of the answer, `start` to `end` in characters."""
+class SentenceSpan:
+    """A sentence, heading, code block or table row.
+
+    Args:
+        start: Its first character.
+        end: Behind its last character.
+        kind: "source" is an entry of a list of sources; a row of a table is a "sentence", its
+            first row a "table_head".
+        starts_block: Whether it begins a paragraph or list item.
+    """
 
     start: int
     end: int
-    kind: UnitKind
+    kind: SpanKind
+    starts_block: bool = True
 
 
-def split_units(answer: str) -> list[Unit]:
-    """The sentences, headings, code blocks and table rows of an answer, in order."""
-    units: list[Unit] = []
+def split_sentences(text: str) -> list[SentenceSpan]:
+    """The sentences, headings, code blocks and table rows of Markdown or plain text, in order.
+
+    Example:
+        >>> text = "Dr. Kim came at 3.5 s [1]. 끝났다."
+        >>> [text[span.start : span.end] for span in split_sentences(text)]
+        ['Dr. Kim came at 3.5 s [1].', '끝났다.']
+    """
+    spans: list[SentenceSpan] = []
     sources = False
-    for start, end, kind in _blocks(answer):
+    for start, end, kind in _blocks(text):
         if kind == "heading":
-            sources = _SOURCES.match(answer[start:end]) is not None
+            sources = _SOURCES.match(text[start:end]) is not None
         if kind != "sentence":
-            units.append(Unit(start, end, kind))
-        elif _TABLE_ROW.match(answer[start:end]):
-            units.append(Unit(start, end, "sentence"))
+            spans.append(SentenceSpan(start, end, kind))
+        elif _TABLE_ROW.match(text[start:end]):
+            spans.append(SentenceSpan(start, end, "sentence"))
         elif sources:
-            units.append(Unit(start, end, "source"))
+            spans.append(SentenceSpan(start, end, "source"))
         else:
-            units += [Unit(*span, "sentence") for span in _sentences(answer, start, end)]
-    return units
+            spans += [
+                SentenceSpan(*span, "sentence", starts_block=i == 0)
+                for i, span in enumerate(_sentences(text, start, end))
+            ]
+    return spans
 
 
-def _blocks(answer: str) -> Iterator[tuple[int, int, UnitKind]]:
+def _blocks(answer: str) -> Iterator[tuple[int, int, SpanKind]]:
     """Paragraphs, list items and the like, without their markers."""
     paragraph: list[int] = []
     at, code = 0, -1
     lines = answer.splitlines(keepends=True)
 
-    def flush() -> Iterator[tuple[int, int, UnitKind]]:
+    def flush() -> Iterator[tuple[int, int, SpanKind]]:
         if paragraph:
             text = answer[paragraph[0] : paragraph[1]]
             yield paragraph[0], paragraph[0] + len(text.rstrip()), "sentence"

@@ -23,7 +23,7 @@ _Job = TypeVar("_Job")
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundFile:
     """A file of the folder: `reason` says why it is refused, if it is."""
 
     path: str
@@ -32,7 +32,9 @@ class Found:
     reason: str | None = None
 
 
-def walk(root: Path, start: Path, *, skip: Path, kinds: Iterable[str]) -> Iterator[Found | None]:
+def walk(
+    root: Path, start: Path, *, skip: Path, kinds: Iterable[str]
+) -> Iterator[FoundFile | None]:
     """The documents of a folder in a fixed order; None for each file of another kind.
 
     Hidden files and folders and the index are passed over in silence; links that lead out of the
@@ -56,18 +58,20 @@ def walk(root: Path, start: Path, *, skip: Path, kinds: Iterable[str]) -> Iterat
         )
         for name in folders:
             if (here / name).is_symlink() and not _inside(here / name, root):
-                yield Found(_relative(here / name, root), reason=_LEADS_OUT)
+                yield FoundFile(_relative(here / name, root), reason=_LEADS_OUT)
         for name in sorted(files):
             if not name.startswith("."):
                 yield _look(root, here / name, suffixes)
     for err in refused:
-        yield Found(_relative(Path(err.filename), root), reason=f"cannot be listed: {err.strerror}")
+        yield FoundFile(
+            _relative(Path(err.filename), root), reason=f"cannot be listed: {err.strerror}"
+        )
 
 
 _LEADS_OUT = "is a symbolic link that leads out of the folder"
 
 
-def _look(root: Path, path: Path, suffixes: frozenset[str]) -> Found | None:
+def _look(root: Path, path: Path, suffixes: frozenset[str]) -> FoundFile | None:
     if path.suffix.lower() not in suffixes:
         return None
     name = _relative(path, root)
@@ -75,16 +79,16 @@ def _look(root: Path, path: Path, suffixes: frozenset[str]) -> Found | None:
         name.encode()
     except UnicodeEncodeError:
         shown = name.encode("utf-8", "backslashreplace").decode()
-        return Found(shown, reason="has a name that is not Unicode; rename it")
+        return FoundFile(shown, reason="has a name that is not Unicode; rename it")
     if path.is_symlink() and not _inside(path, root):
-        return Found(name, reason=_LEADS_OUT)
+        return FoundFile(name, reason=_LEADS_OUT)
     try:
         status = path.stat()
     except OSError as err:
-        return Found(name, reason=f"cannot be read: {err.strerror}")
+        return FoundFile(name, reason=f"cannot be read: {err.strerror}")
     if not stat.S_ISREG(status.st_mode):
         return None
-    return Found(name, status.st_size, status.st_mtime_ns)
+    return FoundFile(name, status.st_size, status.st_mtime_ns)
 
 
 def _inside(path: Path, root: Path) -> bool:

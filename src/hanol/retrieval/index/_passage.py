@@ -1,7 +1,8 @@
 """What retrieval hands out: passages of documents, and the numbered sources of a run."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from pydantic import BaseModel
 
@@ -39,6 +40,29 @@ class Passage:
     highlights: tuple[tuple[int, int], ...] = ()
 
 
+@dataclass(frozen=True)
+class PageText:
+    """A page joined from its passages; `first` has its address and title."""
+
+    text: str
+    first: Passage
+
+
+def join_pages(passages: Sequence[Passage]) -> list[PageText]:
+    """Undo the overlap of passages: one text for each page, in which spans stay true."""
+    pages: list[PageText] = []
+    for _, group in groupby(passages, key=lambda passage: passage.page):
+        of_page = list(group)
+        parts: list[str] = []
+        end = 0
+        for passage in of_page:
+            parts.append(" " * (passage.start - end))
+            parts.append(passage.text[max(0, end - passage.start) :])
+            end = max(end, passage.end)
+        pages.append(PageText("".join(parts), of_page[0]))
+    return pages
+
+
 class Source(BaseModel, frozen=True):
     """What a number in square brackets stands for in one run: text that was really retrieved."""
 
@@ -52,7 +76,7 @@ class Source(BaseModel, frozen=True):
     text: str
 
 
-class Ledger:
+class SourceList:
     """The numbered sources of one run. The same text of the same place keeps its number."""
 
     def __init__(self) -> None:
@@ -104,9 +128,9 @@ class Ledger:
         self._sources[source.number] = source
         self._numbers[(source.address, source.text)] = source.number
 
-    def copy(self) -> "Ledger":
+    def copy(self) -> "SourceList":
         """The same sources; what is added to one is not added to the other."""
-        other = Ledger()
+        other = SourceList()
         other._sources, other._numbers = dict(self._sources), dict(self._numbers)
         return other
 

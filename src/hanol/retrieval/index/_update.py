@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from hanol.retrieval.documents._documents import KINDS
-from hanol.retrieval.documents._reading import Found, read_all, walk
+from hanol.retrieval.documents._reading import FoundFile, read_all, walk
 from hanol.retrieval.index._dense import Embedder, fill_vectors
 from hanol.retrieval.index._store import DocumentText, PassageText, Store
 
@@ -119,7 +119,7 @@ class _Run:
         self._store = store
         self._folder = folder
         self._on_file = on_file
-        self._todo: list[tuple[Found, str | None]] = []  # with the hash that is indexed
+        self._todo: list[tuple[FoundFile, str | None]] = []  # with the hash that is indexed
         self._done = self._total = 0
         self.counts = {"added": 0, "changed": 0, "removed": 0, "unchanged": 0}
         self.failed: list[FailedFile] = []
@@ -170,12 +170,12 @@ class _Run:
             for entry in done:  # once they are safe
                 self._report(*entry)
 
-    def _place(self, job: tuple[Found, str | None]) -> tuple[str, str | None]:
+    def _place(self, job: tuple[FoundFile, str | None]) -> tuple[str, str | None]:
         return str(self._folder / job[0].path), job[1]
 
     def _store_some(
         self,
-        answers: Iterator[tuple[tuple[Found, str | None], dict[str, Any]]],
+        answers: Iterator[tuple[tuple[FoundFile, str | None], dict[str, Any]]],
         done: list[tuple[str, Status, str | None]],
     ) -> bool:
         until = time.monotonic() + _COMMIT_SECONDS
@@ -186,7 +186,7 @@ class _Run:
         return True
 
     def _put(
-        self, found: Found, known: str | None, answer: dict[str, Any]
+        self, found: FoundFile, known: str | None, answer: dict[str, Any]
     ) -> tuple[Status, str | None]:
         mtime_ns = found.mtime_ns if time.time_ns() - found.mtime_ns > _SETTLED_NS else 0
         if "error" in answer:

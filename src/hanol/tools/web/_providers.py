@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import httpx
 
 from hanol.errors import AddressError, ToolError
-from hanol.retrieval import Ledger
+from hanol.retrieval import SourceList
 from hanol.tools.web._fetch import check_url
 
 _QUERY_CHARACTERS = 256
@@ -224,7 +224,7 @@ class _TokenBucket:
             await asyncio.sleep(wait)
 
 
-def check_query(query: str, ledger: Ledger) -> None:
+def check_query(query: str, source_list: SourceList) -> None:
     """Refuse a web query that could carry private text away.
 
     A rule against copying, not against a model that paraphrases: whoever cannot accept that keeps
@@ -232,7 +232,7 @@ def check_query(query: str, ledger: Ledger) -> None:
 
     Args:
         query: What the model wants to ask.
-        ledger: Of the run: texts of documents (doc://) in it are private.
+        source_list: Of the run: texts of documents (doc://) in it are private.
 
     Raises:
         AddressError: Too long, an encoded-looking word, or 8 words running from a document.
@@ -247,7 +247,9 @@ def check_query(query: str, ledger: Ledger) -> None:
         )
     words = _words(query)
     private = [
-        f" {' '.join(_words(source.text))} " for source in ledger if source.address[:6] == "doc://"
+        f" {' '.join(_words(source.text))} "
+        for source in source_list
+        if source.address[:6] == "doc://"
     ]
     for start in range(len(words)):
         length = 0

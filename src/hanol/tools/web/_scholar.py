@@ -51,7 +51,7 @@ class Scholar:
         for query, passages in zip(queries, found, strict=True):
             lines = [f'Documents for "{one_line(query)}": {len(passages)}.']
             for passage in passages:
-                sources.append(context.ledger.cite_passage(passage))
+                sources.append(context.sources.cite_passage(passage))
                 lines.append(
                     f"{len(lines)}. {link(passage.title, passage.address)}\n"
                     f"{one_line(passage.document)}\n[{sources[-1].number}] {snippet(passage)}"
@@ -70,7 +70,7 @@ class Scholar:
         for query, (results, problems) in zip(queries, found, strict=True):
             lines = [f'Publications for "{one_line(query)}": {len(results)}.']
             for result in results:
-                lines.append(f"{len(lines)}. {web_entry(result, context.ledger, sources)}")
+                lines.append(f"{len(lines)}. {web_entry(result, context.sources, sources)}")
             sections.append("\n\n".join([*lines, *problems]))
         addresses = tuple(dict.fromkeys(hit.url for results, _ in found for hit in results))
         failed = not addresses and any(problems for _, problems in found)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hanol.errors import HanolError
-from hanol.retrieval import Ledger, Passage, Source
+from hanol.retrieval import Passage, Source, SourceList
 from hanol.tools._schemas import SEARCH
 from hanol.tools._show import SEPARATOR, failure, link, one_line, snippet
 from hanol.tools._tool import Observation, ToolContext
@@ -51,7 +51,7 @@ class Search:
         if context.index is None and self._web is None:
             return failure("There is nothing to search: no documents are indexed, the web is off.")
         found = await asyncio.gather(*(self._find(query, context) for query in queries))
-        return _observation(found, context.ledger)
+        return _observation(found, context.sources)
 
     async def _find(self, query: str, context: ToolContext) -> Found:
         local, (results, problems) = await asyncio.gather(
@@ -86,15 +86,15 @@ async def web_results(
         return [], []
     try:
         if context.index is not None:
-            check_query(query, context.ledger)
+            check_query(query, context.sources)
         return (await web.search.search(query, scholar=scholar))[:k], []
     except HanolError as err:
         return [], [str(err)]
 
 
-def _observation(found: list[Found], ledger: Ledger) -> Observation:
+def _observation(found: list[Found], source_list: SourceList) -> Observation:
     sources: list[Source] = []
-    sections = [_section(one, ledger, sources) for one in found]
+    sections = [_section(one, source_list, sources) for one in found]
     addresses = [hit.address for one in found for hit in one.passages]
     addresses += [hit.url for one in found for hit in one.results]
     failed = not addresses and any(one.problems for one in found)
@@ -103,13 +103,13 @@ def _observation(found: list[Found], ledger: Ledger) -> Observation:
     )
 
 
-def _section(found: Found, ledger: Ledger, sources: list[Source]) -> str:
+def _section(found: Found, source_list: SourceList, sources: list[Source]) -> str:
     """The hits of one query; their sources are added to `sources`."""
     count = len(found.passages) + len(found.results)
     query = one_line(found.query)
     lines = [f'A search for "{query}" found {count} result{"" if count == 1 else "s"}.']
     for passage in found.passages:
-        sources.append(ledger.cite_passage(passage))
+        sources.append(source_list.cite_passage(passage))
         page = f", page {passage.page}" if passage.page is not None else ""
         number = len(lines)
         lines.append(
@@ -118,25 +118,25 @@ def _section(found: Found, ledger: Ledger, sources: list[Source]) -> str:
             f"[{sources[-1].number}] {snippet(passage)}"
         )
     for result in found.results:
-        lines.append(f"{len(lines)}. {web_entry(result, ledger, sources)}")
+        lines.append(f"{len(lines)}. {web_entry(result, source_list, sources)}")
     lines += [f"Not searched everywhere: {problem}" for problem in found.problems]
     if count == 0 and not found.problems:
         lines.append("Try fewer words, other words, or another language.")
     return "\n\n".join(lines)
 
 
-def web_entry(result: WebResult, ledger: Ledger, sources: list[Source]) -> str:
+def web_entry(result: WebResult, source_list: SourceList, sources: list[Source]) -> str:
     """One hit of the web, without its position; its source is added to `sources`."""
     lines = [link(result.title, result.url)]
     lines += [f"Date: {one_line(result.date)}"] if result.date else []
     lines += [f"Source: {one_line(result.source)}"] if result.source else []
     if result.snippet:
-        sources.append(cite_text(ledger, result.snippet, result.url, result.title))
+        sources.append(cite_text(source_list, result.snippet, result.url, result.title))
         lines.append(f"[{sources[-1].number}] {' '.join(result.snippet.split())}")
     return "\n".join(lines)
 
 
-def cite_text(ledger: Ledger, text: str, address: str, title: str) -> Source:
+def cite_text(source_list: SourceList, text: str, address: str, title: str) -> Source:
     """Number a text that is its own document: a snippet of a search provider."""
     sha256 = hashlib.sha256(text.encode()).hexdigest()
-    return ledger.cite(text, address=address, title=title, sha256=sha256)
+    return source_list.cite(text, address=address, title=title, sha256=sha256)

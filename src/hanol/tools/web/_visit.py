@@ -126,7 +126,7 @@ class Visit:
             lines += ["", "Evidence, word for word:"]
             for evidence in opened.extract.evidence:
                 first = evidence.page.first
-                source = context.ledger.cite(
+                source = context.sources.cite(
                     evidence.text,
                     address=first.address,
                     title=first.title,
@@ -143,7 +143,7 @@ class Visit:
             chosen = _choose(opened.passages, opened.order, self._budget)
             if goal and not opened.order:
                 lines.append("No passage shares a word with the goal; this is the beginning.")
-            text, shown, left = numbered(chosen, context.ledger, self._budget)
+            text, shown, left = numbered(chosen, context.sources, self._budget)
             left += len(opened.passages) - len(chosen)
             sources += shown
             lines += ["", text]

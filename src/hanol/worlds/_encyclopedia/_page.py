@@ -37,7 +37,7 @@ class Fact:
 
 
 @dataclass(frozen=True)
-class Page:
+class WorldPage:
     """The page of one entity.
 
     Args:
@@ -88,7 +88,7 @@ def draw_addresses(rng: Random, entities: list[Entity], setting: Setting) -> dic
 
 def draw_page(
     rng: Random, entity: Entity, addresses: Mapping[str, str], setting: Setting, num_fillers: int
-) -> Page:
+) -> WorldPage:
     """Write the page of an entity.
 
     Args:
@@ -113,7 +113,7 @@ def draw_page(
     sentences += [filler.format(s=entity.title) for filler in rng.sample(FILLERS, num_fillers)]
     rng.shuffle(sentences)
     named = (value for fact in facts for value in fact.values)
-    return Page(
+    return WorldPage(
         title=entity.title,
         type=entity.type,
         address=addresses[entity.title],

@@ -17,7 +17,7 @@ from typing import get_args
 from hanol.errors import ConfigError, DataError, UnknownNameError
 from hanol.scoring import normalise, set_match
 from hanol.worlds._encyclopedia._entities import Split, draw_entities, span_of
-from hanol.worlds._encyclopedia._page import Page, Setting, draw_addresses, draw_page
+from hanol.worlds._encyclopedia._page import Setting, WorldPage, draw_addresses, draw_page
 from hanol.worlds._encyclopedia._questions import EncyclopediaWalker, Level
 from hanol.worlds._encyclopedia._schema import BY_NAME, FILLERS, vocabulary
 from hanol.worlds._graph import Edge, KnowledgeGraph, Triple
@@ -81,7 +81,7 @@ class Encyclopedia:
         entities = draw_entities(self._rng("entities"), num_entities, split, num_facts)
         addresses = draw_addresses(self._rng("addresses"), entities, setting)
         rng = self._rng("pages")
-        self.pages: tuple[Page, ...] = tuple(
+        self.pages: tuple[WorldPage, ...] = tuple(
             draw_page(rng, entity, addresses, setting, num_fillers) for entity in entities
         )
 
@@ -115,7 +115,7 @@ class Encyclopedia:
         """What follows from numbers and dates: (title, "release period", "1925 and 1949")."""
         return tuple(edge.triple for edge in self.graph.edges if edge.is_span)
 
-    def page(self, address: str) -> Page:
+    def page(self, address: str) -> WorldPage:
         """The page at an address, or with a title.
 
         Args:
@@ -224,7 +224,7 @@ class Encyclopedia:
         return {normalise(page.alias): page.title for page in self.pages if page.alias}
 
     @cached_property
-    def _by_key(self) -> dict[str, Page]:
+    def _by_key(self) -> dict[str, WorldPage]:
         pages = {_squeezed(page.title): page for page in self.pages}
         return pages | {_squeezed(page.address): page for page in self.pages}
 
