@@ -23,6 +23,7 @@ from hanol.agent_training import (
 from hanol.agent_training._environment import WorldEnvironment
 from hanol.engines import Message, Request, ScriptedEngine
 from hanol.errors import ConfigError, DataError, EngineError
+from hanol.files import replace_rows
 from hanol.research import OfficialRun, read_official_runs, write_official_runs
 from hanol.retrieval import Index
 from hanol.synthesis import (
@@ -38,7 +39,6 @@ from hanol.synthesis import (
     world_graph,
     world_question,
     write_qa,
-    write_rows,
     write_trajectories,
     write_webshaper,
 )
@@ -329,7 +329,7 @@ def test_official_formats_survive_writing_and_reading(tmp_path: Path) -> None:
     write_official_runs(tmp_path / "o.jsonl", runs)
     assert read_official_runs(tmp_path / "o.jsonl") == runs
     rows = [{"messages": [{"role": "user", "content": "\ud800"}], "kind": "planning"}]
-    write_rows(tmp_path / "rows.jsonl", rows)
+    replace_rows(tmp_path / "rows.jsonl", rows)
     assert [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()] == rows
 
 

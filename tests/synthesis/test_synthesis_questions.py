@@ -380,8 +380,8 @@ def test_files_are_read_by_batches_and_by_the_official_reader(wiki: Index, tmp_p
         ({"question": " "}, "`question` is missing"),
         ({"question": "a?"}, "`answer` is None"),
         ({"question": "a?", "answer": []}, "`answer` is"),
-        ({"question": "a?", "answer": "b", "formalization": [["x", "y"]]}, "no list of triples"),
-        ({"question": "a?", "answer": "b", "formalization": "no"}, "no list of triples"),
+        ({"question": "a?", "answer": "b", "formalization": [["x", "y"]]}, "not a list of triples"),
+        ({"question": "a?", "answer": "b", "formalization": "no"}, "not a list of triples"),
     ],
 )
 def test_bad_rows_are_named(tmp_path: Path, row: dict[str, Any], problem: str) -> None:

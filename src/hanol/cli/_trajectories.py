@@ -151,7 +151,8 @@ class _Trajectories:
 
     def write(self, tried: "list[Attempt]", reasoned: list[dict[str, Any]]) -> dict[str, Any]:
         """Write everything, and say how much there is."""
-        from hanol import agent_training, synthesis
+        from hanol import agent_training
+        from hanol.files import replace_rows
         from hanol.research import write_official_runs
 
         rows = {
@@ -163,8 +164,8 @@ class _Trajectories:
         names = ("trajectories.jsonl", "sft.jsonl", "midtrain.jsonl")
         official, conversations, steps = (self._place / name for name in names)
         write_official_runs(official, agent_training.official_lines(tried))
-        synthesis.write_rows(conversations, sft)
-        synthesis.write_rows(steps, [row for kind in rows.values() for row in kind])
+        replace_rows(conversations, sft)
+        replace_rows(steps, [row for kind in rows.values() for row in kind])
         right = [attempt for attempt in tried if attempt.is_right]
         failed = [attempt for attempt in tried if attempt.error is not None]
         return {

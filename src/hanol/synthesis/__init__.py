@@ -6,9 +6,13 @@ Questions are walks over a `hanol.worlds.KnowledgeGraph`, which says where each 
 from hanol.synthesis._extract import ExtractReport, aextract_graph
 from hanol.synthesis._folder import folder_graph
 from hanol.synthesis._formats import (
+    Sample,
+    ShaperTask,
+    read_qa,
+    read_trajectories,
+    read_webshaper,
     shaper_task,
     write_qa,
-    write_rows,
     write_trajectories,
     write_webshaper,
 )
@@ -19,13 +23,6 @@ from hanol.synthesis._questions import (
     write_questions,
 )
 from hanol.synthesis._replies import Replies
-from hanol.synthesis._samples import (
-    Sample,
-    ShaperTask,
-    read_qa,
-    read_trajectories,
-    read_webshaper,
-)
 from hanol.synthesis._synthesize import QuestionReport, asynthesize_questions
 from hanol.synthesis._worlds import world_graph, world_question, world_seed
 
@@ -50,7 +47,6 @@ __all__ = [
     "world_seed",
     "write_qa",
     "write_questions",
-    "write_rows",
     "write_trajectories",
     "write_webshaper",
 ]

@@ -1,7 +1,7 @@
 """Facts that a model reads out of passages, each checked against its passage.
 
-Passages are untrusted and so are the replies: a reply is data of one shape or it is nothing, and
-what it speaks of must stand in the passage.
+Passages are untrusted and so are the replies: a reply must have one schema, and what it names must
+occur in the passage.
 """
 
 import json
@@ -18,7 +18,7 @@ from hanol.tools import escape_observation
 from hanol.worlds import Edge, KnowledgeGraph
 
 _TOKENS = 2_048
-_MOST = 40  # facts of one passage
+_MOST = 40  # facts per passage
 _NAME, _RELATION_WORDS = 80, 8  # longest name in characters, longest relation in words
 
 
@@ -53,13 +53,13 @@ Answer with one JSON list and nothing else. Its schema:
 
 @dataclass(frozen=True)
 class ExtractReport:
-    """What came of asking a model for facts.
+    """Counts of a model's facts.
 
     Args:
-        passages: Asked about.
-        unreadable: Replies of another shape, which were skipped.
-        facts: That were kept.
-        unsupported: Facts whose subject or object does not stand in the passage.
+        passages: Number of passages the model was asked about.
+        unreadable: Replies that did not fit the schema and were skipped.
+        facts: Facts that were kept.
+        unsupported: Facts whose subject or object does not occur in the passage.
         unusable: Facts with a name or relation that no question can use.
     """
 
@@ -81,12 +81,12 @@ async def aextract_graph(
 
     Args:
         index: The documents.
-        model: Is asked once a passage.
+        model: Asked once per passage.
         base: A graph whose facts come first, such as that of the links.
-        on_passage: Called after each passage with the number of all.
+        on_passage: Called after each passage with the total number of passages.
 
     Raises:
-        EngineError: The model did not answer; answers so far are kept.
+        EngineError: The model did not answer; earlier answers are stored.
     """
     documents = index.documents()
     names = document_names(documents)
@@ -128,7 +128,7 @@ def _prompt(passage: Passage, title: str) -> str:
 
 
 def _parsed(reply: str) -> list[_Fact] | None:
-    """The list of a reply, perhaps in a fence; None for anything else."""
+    """The list of a reply, with or without a code fence; None for anything else."""
     inner = re.sub(r"^```\w*\s*|\s*```$", "", reply.strip())
     try:
         return _FACTS.validate_json(inner)
@@ -144,7 +144,7 @@ def _is_supported(fact: _Fact, passage: Passage, title: str) -> bool:
 
 
 def _occurs(part: str, text: str) -> bool:
-    """Whether words stand in a text as whole words."""
+    """Whether a phrase occurs in a text as whole words."""
     return bool(part) and re.search(rf"(?<!\w){re.escape(part)}(?!\w)", text) is not None
 
 

@@ -1,11 +1,11 @@
-"""What a question must stand before it is kept.
+"""Filters that a question must pass before it is kept.
 
-Where relations are words of documents, the answer must also stay the only one if relations that may
-mean the same are taken for the same ("was born in", "comes from").
+Where relations are words of documents, the answer must also be unique when relations that may mean
+the same ("was born in", "comes from") are treated as one.
 
-Source: exactly one answer on the whole graph, no clause that is superfluous, no constant beside
-what is asked for: arXiv 2507.15061 (WebShaper). No repeats up to isomorphism, nothing that one
-search finds: arXiv 2507.02592 (WebSailor), 2510.24701. Nothing a model knows by heart: both.
+Source: exactly one answer on the whole graph, no superfluous clause, no constant next to what is
+asked for: arXiv 2507.15061 (WebShaper). No repeats up to isomorphism, nothing that one search
+finds: arXiv 2507.02592 (WebSailor), 2510.24701. Nothing a model knows by heart: both.
 """
 
 import hashlib
@@ -25,12 +25,12 @@ _ROUNDS = 6  # a question has at most 5 hops, so labels travel from end to end
 
 
 def problem_of(draft: GraphQuestion, graph: KnowledgeGraph, seen: Collection[str]) -> Reason | None:
-    """Why a question is dropped, as far as the graph tells.
+    """The reason to drop a question that the graph gives, or None.
 
     Args:
         draft: The question.
         graph: All facts.
-        seen: `shape` of the questions that are kept already.
+        seen: `shape` of each question kept so far.
     """
     if shape(draft.triples) in seen:
         return "repeated"
@@ -50,23 +50,23 @@ def problem_of(draft: GraphQuestion, graph: KnowledgeGraph, seen: Collection[str
 def superfluous(
     formalization: Sequence[Triple], graph: KnowledgeGraph, num_answers: int
 ) -> Triple | None:
-    """A clause without which there are no more answers, if there is one.
+    """A clause whose removal adds no answer, if there is one.
 
-    Fewer clauses let more answers in, so subsets that lack two need no look.
+    Fewer clauses never remove answers, so subsets that lack two need not be checked.
     """
     for left_out in formalization:
         rest = [triple for triple in formalization if triple is not left_out]
         connected = _component(rest)
-        # Without any clause about it, everything could be meant.
+        # Without any clause about it, everything would be an answer.
         if connected and not graph.has_more_answers(connected, num_answers):
             return left_out
     return None
 
 
 def has_shortcut(draft: GraphQuestion, graph: KnowledgeGraph) -> bool:
-    """Whether something that the question names stands beside an answer.
+    """Whether something that the question names is next to an answer in the graph.
 
-    One hop from a named start is nothing else, and has no shorter way.
+    A single hop from a named start always is, and has no shorter way.
     """
     if len(draft.triples) == 1:
         return False
@@ -84,10 +84,10 @@ def has_shortcut(draft: GraphQuestion, graph: KnowledgeGraph) -> bool:
 
 
 def is_searchable(draft: GraphQuestion, graph: KnowledgeGraph, index: Index) -> bool:
-    """Whether the ten best passages for the question as it stands hold the answer's page.
+    """Whether the ten best passages for the question include the answer's page.
 
-    That is the answer's own page; also the one that states it, unless that is the only page to
-    read and the answer has its own.
+    That is the answer's own page; also the page that states it, unless that is the only page to
+    read and the answer has one of its own.
     """
     own = {graph.pages[answer] for answer in draft.answers if answer in graph.pages}
     wanted = own | ({draft.path[-1]} if draft.hops > 1 or not own else set())
@@ -96,7 +96,7 @@ def is_searchable(draft: GraphQuestion, graph: KnowledgeGraph, index: Index) -> 
 
 
 def shape(formalization: Sequence[Triple]) -> str:
-    """A hash that is equal for questions which differ in names of variables and order only.
+    """A hash that is equal for questions that differ only in variable names and order.
 
     Weisfeiler-Leman labels of the question's graph: constants and relations keep their names.
     """
@@ -115,7 +115,7 @@ def shape(formalization: Sequence[Triple]) -> str:
 
 
 def _component(formalization: Sequence[Triple]) -> list[Triple]:
-    """The clauses that bear on "?": those that share variables with it, directly or not."""
+    """The clauses connected to "?" through shared variables."""
     reached = {"?"}
     waiting, found = list(formalization), list[Triple]()
     while True:

@@ -1,8 +1,8 @@
 """A knowledge graph from a user's own documents: links, titles, sections, plain statements.
 
-A relation is what stands between a sentence's subject and what it names, if these are a few plain
-words ("was born in"); anything else is only "links to" or "mentions", because guessed relations
-make questions that nobody can answer.
+A relation is the text between a sentence's subject and what it names, if that is a few plain words
+("was born in"); anything else is only "links to" or "mentions", because guessed relations make
+questions that nobody can answer.
 """
 
 import re
@@ -16,7 +16,7 @@ from hanol.synthesis._sentences import LinkedSentence, Titles, headings, sentenc
 from hanol.worlds import LINKS, MENTIONS, SECTION, SLOT, Edge, KnowledgeGraph, span_of
 
 _PHRASE_WORDS, _REST_WORDS = 6, 4
-# A phrase begins with a verb. Behind a name of one word, which may be any word, only these count.
+# A phrase begins with a verb. After a name of one word, which may be any word, only these count.
 _VERBS = frozenset(
     (
         *("is", "are", "was", "were", "has", "have", "had", "can", "did", "does", "lies", "stands"),
@@ -36,7 +36,7 @@ _WORD = re.compile(r"[^\W\d_]+(?:[-'’][^\W\d_]+)*")
 
 
 def folder_graph(index: Index) -> KnowledgeGraph:
-    """The graph of an index's documents; needs no model.
+    """The knowledge graph of indexed documents, built without a model.
 
     Raises:
         DataError: Nothing links to or mentions anything.
@@ -63,10 +63,10 @@ def folder_graph(index: Index) -> KnowledgeGraph:
 
 
 def document_names(documents: list[DocumentInfo]) -> dict[str, str]:
-    """What documents are called in questions: their titles, or their paths if titles are equal.
+    """Names of documents in questions, by path: titles, or paths where titles are equal.
 
-    A bar separates alternatives in a formalisation, so no name has one; what follows it in the
-    title of a web page is the name of the site.
+    A bar separates alternatives in a formalisation, so no name contains one; in the title of a
+    web page it is followed by the name of the site.
     """
     titles = {
         info.document: " ".join(re.sub("[`*|]", " ", info.title.split(" | ")[0]).split())
@@ -80,7 +80,7 @@ def document_names(documents: list[DocumentInfo]) -> dict[str, str]:
 
 
 def with_spans(edges: list[Edge]) -> list[Edge]:
-    """The facts, and for each number and date the span that it lies in."""
+    """The facts, and the span of each number and date."""
     spans = [
         Edge(edge.head, edge.relation, span, edge.address, edge.snippet, is_span=True)
         for edge in edges
@@ -90,7 +90,7 @@ def with_spans(edges: list[Edge]) -> list[Edge]:
 
 
 def document_text(index: Index, info: DocumentInfo) -> str:
-    """A document as Markdown; the links of web pages are those of its article."""
+    """A document as Markdown; of web pages the article with its links."""
     if info.kind == "html":
         trafilatura = require("trafilatura", extra="documents", feature="Reading HTML")
         try:
@@ -123,7 +123,7 @@ def _document_edges(index: Index, info: DocumentInfo, titles: Titles) -> Iterato
 def _subject(
     sentence: LinkedSentence, titles: Titles, before: str | None
 ) -> tuple[str | None, int]:
-    """What a sentence is about, and where its name ends; a pronoun is the subject before."""
+    """The subject of a sentence and where its name ends; a pronoun means the subject before."""
     for place in (titles.at_start(sentence.text), *sentence.places[:1]):
         if place is not None and sentence.text[: place.start] in ("", "The "):
             return place.name, place.end
@@ -134,7 +134,7 @@ def _subject(
 def _named(
     sentence: LinkedSentence, name: str, subject: str | None, end: int, address: str
 ) -> Iterator[Edge]:
-    """Facts about the documents that a sentence names."""
+    """Facts that link the subject to the documents a sentence names."""
     relation: str | None = None
     last = end
     for place in sentence.places:
@@ -155,7 +155,7 @@ def _named(
 
 
 def _valued(sentence: LinkedSentence, subject: str, end: int, address: str) -> Iterator[Edge]:
-    """The first number or date that a sentence states of its subject."""
+    """The first number or date that a sentence states about its subject."""
     value = _VALUE.search(sentence.text, end)
     first = min((place.start for place in sentence.places if place.start >= end), default=None)
     if value is None or (first is not None and first < value.start()):
@@ -170,7 +170,7 @@ def _valued(sentence: LinkedSentence, subject: str, end: int, address: str) -> I
 
 
 def _is_phrase(text: str, subject: str) -> bool:
-    """Whether words can stand between two names: "was born in"."""
+    """Whether a text can be a relation between two names, like "was born in"."""
     words = text.split()
     if not 0 < len(words) <= _PHRASE_WORDS or not all(map(_WORD.fullmatch, words)):
         return False

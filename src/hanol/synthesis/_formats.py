@@ -1,22 +1,127 @@
-"""Writers of the sample formats released with the WebAgent papers; `_samples` reads them.
+"""Readers and writers of the sample formats released with the WebAgent papers.
 
-WebShaper (arXiv 2507.15061), questions with answers as of WebDancer and SailorFog (2505.22648,
-2507.02592), and WebDancer's trajectories.
+WebDancer (arXiv 2505.22648), SailorFog (WebSailor), WebShaper (2507.15061), WebWalkerQA,
+ParallelMuse (2510.24698). All of their dialogues are read as `Sample`s. Files hold one JSON object
+per line, or one JSON list.
 """
 
-import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hanol.engines import Message
 from hanol.errors import DataError
-from hanol.files import replace_text
+from hanol.files import replace_rows
 from hanol.synthesis._questions import SynthQuestion
-from hanol.synthesis._samples import Sample, ShaperTask
+from hanol.tools import messages_of, placed_rows, text_of
+from hanol.worlds import Triple
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One row of a released sample.
+
+    Args:
+        question: The task.
+        answer: Its reference answer; None in a trajectory that has none.
+        messages: The dialogue, with tool results as user messages; empty for plain questions.
+        step_ppl: ParallelMuse's perplexity of each message, None where it has none.
+        details: All other keys of the row.
+    """
+
+    question: str
+    answer: str | None
+    messages: tuple[Message, ...] = ()
+    step_ppl: tuple[Any, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ShaperTask:
+    """A WebShaper question with its formalisation.
+
+    Args:
+        id: Number of the task in the release.
+        question: The question in words.
+        answer: The reference answer.
+        urls: Pages that it was made from.
+        triples: (subject, relation, object); see `evaluate_formalization`.
+    """
+
+    id: str
+    question: str
+    answer: str
+    urls: tuple[str, ...]
+    triples: tuple[Triple, ...]
+
+
+def read_trajectories(path: str | Path) -> list[Sample]:
+    """Read dialogues: WebDancer's trajectories (`messages`) and ParallelMuse's (`rollout`).
+
+    Raises:
+        DataError: A row lacks its dialogue, or a message its role or text.
+    """
+    samples = []
+    for place, row in placed_rows(path):
+        key = "rollout" if "rollout" in row else "messages"
+        messages = messages_of(row, key, place)
+        question = row.get("question") or row.get("task")
+        if question is None:
+            question = next((m.text for m in messages if m.role == "user"), None)
+        if not isinstance(question, str):
+            raise DataError(f"{place}: there is no question and no message of the user.")
+        answer = row.get("answer")
+        answer = None if answer is None else str(answer)
+        used = ("question", "answer", key)
+        details = {name: value for name, value in row.items() if name not in used}
+        samples.append(Sample(question, answer, messages, _step_ppl(row, key), details))
+    return samples
+
+
+def read_qa(path: str | Path) -> list[Sample]:
+    """Read questions with answers: WebDancer's, SailorFog's and WebWalkerQA's.
+
+    WebWalkerQA's capitals and its `Info` are kept in `details` as they are.
+
+    Raises:
+        DataError: A row lacks question or answer.
+    """
+    samples = []
+    for place, row in placed_rows(path):
+        names = {name.casefold(): name for name in row}
+        question = text_of(row, names.get("question", "question"), place)
+        answer = text_of(row, names.get("answer", "answer"), place)
+        details = {
+            name: value
+            for name, value in row.items()
+            if name.casefold() not in ("question", "answer")
+        }
+        samples.append(Sample(question, answer, details=details))
+    return samples
+
+
+def read_webshaper(path: str | Path) -> list[ShaperTask]:
+    """Read WebShaper's tasks.
+
+    Raises:
+        DataError: A row lacks a key, or its formalisation is no list of triples of texts.
+    """
+    tasks = []
+    for place, row in placed_rows(path):
+        triples = _triples(row.get("formalization"), place)
+        urls = row.get("urls", [])
+        if not isinstance(urls, list) or not all(isinstance(url, str) for url in urls):
+            raise DataError(f"{place}: `urls` is no list of texts.")
+        if "id" not in row:
+            raise DataError(f"{place}: there is no `id`.")
+        question, answer = text_of(row, "question", place), text_of(row, "answer", place)
+        tasks.append(ShaperTask(str(row["id"]), question, answer, tuple(urls), triples))
+    return tasks
 
 
 def shaper_task(question: SynthQuestion) -> ShaperTask:
-    """A question as WebShaper's row; several answers become one text, with commas.
+    """A question in WebShaper's format; several answers become one text with commas.
 
     Raises:
         DataError: The question has no triples.
@@ -35,7 +140,7 @@ def shaper_task(question: SynthQuestion) -> ShaperTask:
 
 
 def write_webshaper(path: str | Path, tasks: Iterable[ShaperTask]) -> None:
-    """Write WebShaper's format, which `read_webshaper` reads."""
+    """Write tasks in WebShaper's format, which `read_webshaper` reads."""
     rows = (
         {
             "id": task.id,
@@ -46,7 +151,7 @@ def write_webshaper(path: str | Path, tasks: Iterable[ShaperTask]) -> None:
         }
         for task in tasks
     )
-    write_rows(path, rows)
+    replace_rows(path, rows)
 
 
 def write_qa(path: str | Path, samples: Iterable[Sample]) -> None:
@@ -60,7 +165,7 @@ def write_qa(path: str | Path, samples: Iterable[Sample]) -> None:
         if sample.answer is None:
             raise DataError(f"The sample {sample.question[:80]!r} has no answer to write.")
         rows.append({"question": sample.question, "answer": sample.answer, **sample.details})
-    write_rows(path, rows)
+    replace_rows(path, rows)
 
 
 def write_trajectories(path: str | Path, samples: Iterable[Sample]) -> None:
@@ -81,10 +186,21 @@ def write_trajectories(path: str | Path, samples: Iterable[Sample]) -> None:
                 message["step_ppl"] = perplexity
         row = {"question": sample.question, "answer": sample.answer, "messages": messages}
         rows.append({**row, **sample.details})
-    write_rows(path, rows)
+    replace_rows(path, rows)
 
 
-def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows, one JSON object a line; the file is whole or not there."""
-    # Escaped, because models write halves of surrogate pairs, which UTF-8 cannot hold.
-    replace_text(Path(path), "".join(json.dumps(row) + "\n" for row in rows))
+def _step_ppl(row: Mapping[str, Any], key: str) -> tuple[Any, ...]:
+    """Perplexities stored in the messages, or beside them."""
+    if isinstance(messages := row[key], list) and any("step_ppl" in m for m in messages):
+        return tuple(message.get("step_ppl") for message in messages)
+    return tuple(beside) if isinstance(beside := row.get("step_ppl"), list) else ()
+
+
+def _triples(value: Any, place: str) -> tuple[Triple, ...]:
+    if not isinstance(value, list) or not value:
+        raise DataError(f"{place}: `formalization` is no list of triples.")
+    for triple in value:
+        is_triple = isinstance(triple, list) and len(triple) == 3
+        if not is_triple or not all(isinstance(part, str) for part in triple):
+            raise DataError(f"{place}: {triple!r:.80} is no triple [subject, relation, object].")
+    return tuple((subject, relation, thing) for subject, relation, thing in value)

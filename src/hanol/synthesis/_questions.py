@@ -1,6 +1,6 @@
 """Questions with exact answers, and the files that hold them: written, read, checked.
 
-A file of questions has one JSON object a line. `hanol research batch` reads it, and so does
+A file of questions has one JSON object per line. `hanol research batch` reads it, and so does
 `read_webshaper` where every question has one answer.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hanol.errors import DataError
-from hanol.files import read_rows, replace_text
+from hanol.files import read_rows, replace_rows
 from hanol.runs import Task
 from hanol.scoring import exact_match, normalise, set_match
 from hanol.worlds import GraphQuestion, KnowledgeGraph, Triple
@@ -23,16 +23,16 @@ class SynthQuestion:
     """A question with its exact answers, and what it was made from.
 
     Args:
-        id: Unique in its file; follows from the question.
-        question: In words.
-        answers: All of them; they are asked for together.
-        formalization: The question as triples (arXiv 2507.15061); empty where it is not known.
-        hops: Facts followed from the start.
-        level: 0, 1 or 2: how much the start is obfuscated.
+        id: Unique in its file; derived from the question.
+        question: The question in words.
+        answers: All answers; the question asks for all of them.
+        formalization: The question as triples (arXiv 2507.15061); empty where unknown.
+        hops: Number of facts to follow from the start.
+        level: How much the start is obfuscated: 0, 1 or 2.
         sources: Addresses of the documents to read, in order.
-        facts: The sentences there that answer it.
-        entities: What is met on the way, the start first.
-        details: Other keys of its row.
+        facts: The sentences in them that answer the question.
+        entities: Entities on the way, the start first.
+        details: Other keys of the row.
     """
 
     id: str
@@ -48,28 +48,28 @@ class SynthQuestion:
 
     @property
     def answer(self) -> str | list[str]:
-        """One text, or the list where there are several."""
+        """The answer as text, or the list of answers."""
         return self.answers[0] if len(self.answers) == 1 else list(self.answers)
 
     @property
     def constants(self) -> tuple[str, ...]:
-        """What the question names, as far as its triples tell."""
+        """Names in the question, as far as its triples tell."""
         ends = (end for head, _, tail in self.formalization for end in (head, tail))
         return tuple(dict.fromkeys(end[2:] for end in ends if end.startswith("C@")))
 
     @property
     def task(self) -> Task:
-        """As a batch asks it."""
+        """The question as a task for a batch of runs."""
         return Task(self.id, self.question, self.answer)
 
     def is_right(self, text: str | None) -> bool:
-        """Whether a text is the answer, or names exactly the answers."""
+        """Whether a text is the answer, or lists exactly the answers."""
         if len(self.answers) == 1:
             return exact_match(text, self.answers[0])
         return set_match(text, self.answers)
 
     def to_row(self) -> dict[str, Any]:
-        """As it stands in a file."""
+        """The question as a row of a file."""
         return {
             "id": self.id,
             "question": self.question,
@@ -85,7 +85,7 @@ class SynthQuestion:
 
 
 def question_of(drawn: GraphQuestion, text: str | None = None) -> SynthQuestion:
-    """What was drawn, in other words if they are given."""
+    """A drawn question, with another wording if `text` is given."""
     return SynthQuestion(
         id=_id_of(text or drawn.text),
         question=text or drawn.text,
@@ -104,16 +104,15 @@ def _id_of(text: str) -> str:
 
 
 def write_questions(path: str | Path, questions: Iterable[SynthQuestion]) -> None:
-    """Write questions, one JSON object a line."""
-    lines = (json.dumps(question.to_row(), ensure_ascii=False) for question in questions)
-    replace_text(Path(path), "".join(line + "\n" for line in lines))
+    """Write questions as JSON lines."""
+    replace_rows(path, (question.to_row() for question in questions))
 
 
 def read_questions(path: str | Path) -> list[SynthQuestion]:
     """Read questions: ours, WebShaper's, or any rows with "question" and "answer".
 
     Raises:
-        DataError: A row has no question or no answer, its triples are none, or an id comes twice.
+        DataError: A row lacks a question or an answer, has invalid triples, or repeats an id.
     """
     found: dict[str, SynthQuestion] = {}
     for line, row in read_rows(path):
@@ -141,7 +140,7 @@ def _read(row: dict[str, Any], place: str) -> SynthQuestion:
         isinstance(triple, list) and len(triple) == 3 and all(isinstance(p, str) for p in triple)
         for triple in triples
     ):
-        raise DataError(f"{place}: `formalization` is no list of triples of texts.")
+        raise DataError(f"{place}: `formalization` is not a list of triples of texts.")
     return SynthQuestion(
         id=_id_of(text) if row.get("id") in (None, "") else str(row["id"]),
         question=text,
@@ -164,15 +163,15 @@ def _texts(row: Mapping[str, Any], key: str) -> tuple[str, ...]:
 def check_questions(
     questions: Sequence[SynthQuestion], graph: KnowledgeGraph | None = None
 ) -> None:
-    """Refuse a set in which an answer is not the only one.
+    """Check that the answers of a set of questions are unique.
 
     Args:
         questions: The set.
-        graph: The facts that they are about; without one, only contradictions between the
-            questions are found: the same words with other answers.
+        graph: The facts that they are about. Without it, only contradictions within the set are
+            found: the same question with different answers.
 
     Raises:
-        DataError: How many questions have another set of answers, with one of them.
+        DataError: Some questions have other answers; the message counts them and shows one.
     """
     answers: dict[str, frozenset[str]] = {}
     wrong: list[str] = []

@@ -1,6 +1,5 @@
 """Asking a model many things, so that a killed run asks nothing twice."""
 
-import asyncio
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -8,24 +7,27 @@ from dataclasses import asdict
 from pathlib import Path
 
 from hanol.engines import Engine, Message, Request, Sampling
+from hanol.files import JsonLines
+from hanol.runs import gather
 
 
 class Replies:
-    """Answers of a model, kept in a file as they come.
+    """Answers of a model, stored in a file as they come.
 
-    A request that was answered before, by the same model, is answered from the file.
+    A request that the same model has already answered is answered from the file.
 
     Args:
         engine: The model.
-        path: The file, made when the first answer comes; None keeps nothing.
-        concurrency: Requests at once, at least 1.
+        path: The file; None stores nothing.
+        concurrency: Number of requests at once.
     """
 
     def __init__(self, engine: Engine, path: Path | None = None, *, concurrency: int = 8) -> None:
         self.engine = engine
-        self._path = path
+        self._log = None if path is None else JsonLines(path)
         self._concurrency = concurrency
-        self._known = {} if path is None else _read(path)
+        rows = self._log.read() if self._log else []
+        self._known: dict[str, str] = {row["request"]: row["text"] for row in rows}
 
     async def ask(
         self,
@@ -37,64 +39,37 @@ class Replies:
         with_thoughts: bool = False,
         on_reply: Callable[[], None] = lambda: None,
     ) -> list[str]:
-        """The text that answers each prompt.
+        """The model's answer to each prompt.
 
         Args:
-            prompts: One message of the user each.
-            max_tokens: Of one answer.
-            seed: Of the sampling.
-            temperature: 0 takes the likeliest tokens.
-            with_thoughts: Keep what stands before the last `</think>`.
-            on_reply: Called after each.
+            prompts: User messages, each a conversation of its own.
+            max_tokens: Limit for each answer.
+            seed: Seed for sampling.
+            temperature: Sampling temperature; 0 is greedy.
+            with_thoughts: Keep the text before the last `</think>`.
+            on_reply: Called after each answer.
 
         Raises:
-            EngineError: The model did not answer; what came before is kept.
+            EngineError: The model did not answer; earlier answers are stored.
         """
-        waiting = iter(dict.fromkeys(prompts))
-        texts: dict[str, str] = {}
+        sampling = Sampling(max_tokens=max_tokens, temperature=temperature, seed=seed)
 
-        async def work() -> None:
-            for prompt in waiting:
-                request = Request(
-                    (Message("user", prompt),),
-                    Sampling(max_tokens=max_tokens, temperature=temperature, seed=seed),
-                )
-                texts[prompt] = await self._complete(request)
-                on_reply()
+        async def ask(prompt: str) -> str:
+            text = await self._complete(Request((Message("user", prompt),), sampling))
+            on_reply()
+            return text if with_thoughts else text.rpartition("</think>")[2].strip()
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(self._concurrency, len(prompts))):
-                    group.create_task(work())
-        except BaseExceptionGroup as failed:
-            raise failed.exceptions[0] from None
-        if with_thoughts:
-            return [texts[prompt] for prompt in prompts]
-        return [texts[prompt].rpartition("</think>")[2].strip() for prompt in prompts]
+        unique = list(dict.fromkeys(prompts))
+        concurrency = max(1, min(self._concurrency, len(unique)))
+        answers = await gather(ask, unique, concurrency=concurrency)
+        texts = dict(zip(unique, answers, strict=True))
+        return [texts[prompt] for prompt in prompts]
 
     async def _complete(self, request: Request) -> str:
         text = json.dumps([self.engine.name, asdict(request)], sort_keys=True)
         key = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
         if key not in self._known:
-            answer = (await self.engine.complete(request)).text
-            self._known[key] = answer
-            if self._path is not None:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                with self._path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps({"request": key, "text": answer}) + "\n")
+            self._known[key] = (await self.engine.complete(request)).text
+            if self._log is not None:
+                self._log.append({"request": key, "text": self._known[key]})
         return self._known[key]
-
-
-def _read(path: Path) -> dict[str, str]:
-    """Answers of the file; a torn last line is what the kill left."""
-    if not path.exists():
-        return {}
-    known = {}
-    data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) < len(data):
-        path.write_bytes(whole)
-    for line in whole.splitlines():
-        row = json.loads(line)
-        known[row["request"]] = row["text"]
-    return known

@@ -1,4 +1,4 @@
-"""Sentences of a document with what they name: links, titles of other documents, numbers."""
+"""Sentences of a document and the other documents they name, by link or by title."""
 
 import posixpath
 import re
@@ -18,13 +18,13 @@ _LONGEST = 60  # characters of a section's name
 
 @dataclass(frozen=True)
 class Place:
-    """Where a sentence names another document, or a link leads to it.
+    """A mention of another document in a sentence.
 
     Args:
-        start: First character, in the sentence.
-        end: Behind the last.
-        name: Of the document.
-        is_link: Whether it is a link, or only its title.
+        start: Its first character in the sentence.
+        end: Behind its last character.
+        name: Name of the document.
+        is_link: Whether it is a link or only the title.
     """
 
     start: int
@@ -38,9 +38,9 @@ class LinkedSentence:
     """A sentence without Markdown marks, and the documents it names, in order.
 
     Args:
-        text: Plain words.
-        places: What it names.
-        is_first: Whether a paragraph begins with it.
+        text: The plain text.
+        places: The documents it names.
+        is_first: Whether it begins a paragraph.
     """
 
     text: str
@@ -67,7 +67,7 @@ class Titles:
             candidates.sort(key=len, reverse=True)
 
     def linked(self, target: str, text: str, document: str) -> str | None:
-        """The document that a link leads to, by its path or else by its text."""
+        """The document that a link points to, by its path or else by its text."""
         try:
             parts = urlsplit(target.strip())
         except ValueError:
@@ -79,10 +79,10 @@ class Titles:
         return self._by_name.get(" ".join(text.split()).casefold())
 
     def in_text(self, text: str) -> Iterator[Place]:
-        """Titles in a text, the longest where several fit.
+        """Titles in a text, the longest where several match.
 
-        The words of a title may be plain words: it counts if it begins with a capital inside of a
-        sentence, has two at its beginning, or has marks in it.
+        The words of a title may be ordinary words: it counts if it is capitalised within a
+        sentence, has two capitals at the beginning of one, or contains punctuation.
         """
         words = list(_WORD.finditer(text))
         past = 0
@@ -103,7 +103,7 @@ class Titles:
                     break
 
     def at_start(self, text: str) -> Place | None:
-        """The title that a sentence begins with, or "The" and it."""
+        """The title that a sentence begins with, perhaps after "The"."""
         begin = 4 if text.startswith("The ") else 0
         words = _WORD.findall(text[begin:])
         for title in self._by_word.get(words[0], ()) if words else ():
@@ -160,7 +160,7 @@ def _sentence(text: str, document: str, titles: Titles, *, is_first: bool) -> Li
             places.append(Place(start, length, name, True))
     parts.append(_plain(text[end:]))
     plain = "".join(parts)
-    # What stands in code is a name of something else.
+    # Code names something else.
     hidden = _CODE.sub(lambda match: "`" * len(match[0]), plain)
     taken = [(place.start, place.end) for place in places]
     for place in titles.in_text(hidden):

@@ -1,4 +1,4 @@
-"""The sieve of drawn questions: what passes every filter, and how many each of them took."""
+"""Applies all filters to drawn questions and counts what each of them drops."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ _ANSWER_TOKENS = 256
 
 
 class Sieve:
-    """Takes drafts until there are enough, and counts the others."""
+    """Keeps the questions that pass every filter, and counts the others."""
 
     def __init__(self, graph: KnowledgeGraph, index: Index, model: Replies | None) -> None:
         self._graph, self._index, self._model = graph, index, model
@@ -35,7 +35,7 @@ class Sieve:
         number: int,
         on_question: Callable[[int], None],
     ) -> list[GraphQuestion]:
-        """So many drafts that pass; fewer when nothing new comes for long."""
+        """Up to `number` questions that pass; fewer when no new one is found for a long time."""
         kept: list[GraphQuestion] = []
         while len(kept) < number:
             found = self._next(drafts, number - len(kept))
@@ -46,7 +46,7 @@ class Sieve:
         return kept
 
     def counted(self) -> str:
-        """For messages: what was dropped."""
+        """What was drawn and dropped, for messages."""
         taken = ", ".join(f"{number} {reason}" for reason, number in self.dropped.items())
         return f"{self.drawn} drawn" + (f", dropped: {taken}" if taken else "")
 
@@ -81,7 +81,7 @@ class Sieve:
         return reason
 
     async def _unknown(self, drafts: list[GraphQuestion]) -> list[GraphQuestion]:
-        """Those that the model does not answer by heart."""
+        """The questions that the model cannot answer without documents."""
         if self._model is None:
             return drafts
         prompts = [_CLOSED_BOOK.format(question=draft.text) for draft in drafts]

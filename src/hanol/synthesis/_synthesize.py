@@ -1,4 +1,4 @@
-"""Synthesis of questions: drawn from a graph or by a world, filtered, worded."""
+"""Draws questions from a graph or a world, filters and rewords them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,21 +14,22 @@ from hanol.synthesis._wording import rewrite_prompt, wording_problem
 from hanol.worlds import Encyclopedia, GraphQuestion, KnowledgeGraph, QuestionWalker
 
 _MOST_HOPS = 5
-_WORLD_ROUNDS = (100, 10, 1)  # questions that a world is asked for at once
-_FAILURES = 3  # to draw a single one; then the world has no more
+_WORLD_ROUNDS = (100, 10, 1)  # questions requested from a world at once
+_FAILURES = 3  # failed requests for a single question after which a world has no more
 _WORDING_TOKENS = 512
 
 
 @dataclass(frozen=True)
 class QuestionReport:
-    """What became of the questions that were drawn.
+    """Counts of drawn questions.
 
     Args:
-        drawn: Walks that led to a question.
-        kept: Questions of the set.
-        dropped: How many each filter took.
-        reworded: Questions that have a model's wording.
-        refused_wordings: Wordings that had lost a name or told the answer; the template stands.
+        drawn: Questions that were drawn.
+        kept: Questions in the result.
+        dropped: Number of questions that each filter dropped.
+        reworded: Questions with a model's wording.
+        refused_wordings: Model wordings that lost a name or gave the answer away; these
+            questions keep the template's wording.
     """
 
     drawn: int
@@ -52,21 +53,22 @@ async def asynthesize_questions(
     wording: Replies | None = None,
     on_question: Callable[[int], None] = lambda kept: None,
 ) -> tuple[list[SynthQuestion], QuestionReport]:
-    """Make questions whose answers are unique, and which nothing simpler answers.
+    """Make questions with unique answers that cannot be answered in a simpler way.
 
     Args:
         graph: All facts.
-        index: The documents, for the question whether one search is enough (from level 1 on).
-        num_questions: Wanted, at least 1; fewer come back when nothing new is found for long.
-        world: Where the graph is a world's: its own wording is used.
-        hops: Facts to follow, from 1 to 5; several are drawn from equally.
-        level: 0 names the start, 1 describes it by two facts, 2 by three, with spans in the place
-            of numbers and dates.
+        index: The documents, searched from level 1 on to drop questions that one search answers.
+        num_questions: Number of questions, at least 1; fewer are returned when no new one is
+            found for a long time.
+        world: The world whose graph it is; its own wording is used.
+        hops: Numbers of facts to follow, from 1 to 5, drawn with equal probability.
+        level: 0 names the start, 1 describes it by two facts, 2 by three, with spans instead of
+            numbers and dates.
         sets: Also allow questions with up to three answers, all of which are asked for.
         seed: The same seed, documents and models give the same questions.
-        closed_book: A model; what it answers without any document is dropped.
-        wording: A model that words the questions of documents more naturally.
-        on_question: Told how many there are, whenever there are more.
+        closed_book: A model; questions that it answers without documents are dropped.
+        wording: A model that words the questions more naturally.
+        on_question: Called with the number of questions whenever it grows.
 
     Raises:
         ConfigError: A number is out of its range.
@@ -122,11 +124,11 @@ def _of_world(
     sets: bool,
     seed: int,
 ) -> Iterator[GraphQuestion]:
-    """Questions as the world draws them, round after round."""
+    """Questions of a world, in rounds."""
     number = failures = 0
     while failures < _FAILURES:
         number += 1
-        # A world tells how many there are only by failing.
+        # Only a failure shows that a world has no more questions.
         for count in _WORLD_ROUNDS:
             try:
                 drawn = world.questions(
@@ -149,7 +151,7 @@ def _of_world(
 async def _reworded(
     drafts: list[GraphQuestion], model: Replies, seed: int
 ) -> tuple[list[str], int]:
-    """A model's wordings, where they still ask for the same; and how many do not."""
+    """Wordings by a model, and how many were refused because they ask something else."""
     prompts = [rewrite_prompt(draft.text) for draft in drafts]
     replies = await model.ask(prompts, max_tokens=_WORDING_TOKENS, seed=seed)
     texts, refused = [], 0

@@ -19,17 +19,17 @@ Write the question and nothing else."""
 
 
 def rewrite_prompt(text: str) -> str:
-    """What a model is asked for a more natural wording."""
+    """The prompt for a more natural wording."""
     return _REWRITE.format(puzzle=text)
 
 
 def wording_problem(text: str, constants: Sequence[str], answers: Iterable[str]) -> str | None:
-    """What makes a wording unusable: "constant" lost, "answer" told, "form"; None if nothing.
+    """Why a wording is unusable: a "constant" is missing, it gives the "answer", its "form".
 
     Args:
         text: The wording.
-        constants: Names that it must hold.
-        answers: What it must not tell.
+        constants: Names that it must contain.
+        answers: Texts that it must not contain.
     """
     if not text.endswith(("?", ".")) or "\n" in text or len(text) > 1_000:
         return "form"

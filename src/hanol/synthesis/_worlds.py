@@ -1,4 +1,4 @@
-"""Worlds as sources of questions: their facts as a graph, their pages as an index."""
+"""Worlds as sources of questions: their facts with the addresses of indexed pages."""
 
 import re
 from dataclasses import replace
@@ -18,7 +18,7 @@ def world_seed(spec: str) -> int | None:
 
 
 def world_graph(world: Encyclopedia, index: Index) -> KnowledgeGraph:
-    """The facts that the pages of a world state, and the spans of its numbers and dates.
+    """The graph of a world, with the addresses of its pages in an index.
 
     Args:
         world: The world.
@@ -41,7 +41,7 @@ def world_graph(world: Encyclopedia, index: Index) -> KnowledgeGraph:
 
 
 def world_question(question: SynthQuestion) -> GraphQuestion:
-    """A row about a world, as the world and its expert know it."""
+    """A question about a world in the form that the world and its expert use."""
     described = [triple for triple in question.formalization if triple[2].startswith("C@")]
     leading = [triple for triple in question.formalization if triple not in described]
     return GraphQuestion(

@@ -4,7 +4,6 @@ Source: (head, relation, tail, address, snippet) as the graphs of arXiv 2507.025
 them; questions on it are triples in the form of arXiv 2507.15061 (WebShaper).
 """
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from hanol.errors import DataError
-from hanol.files import read_rows, replace_text
+from hanol.files import read_rows, replace_rows
 
 Triple = tuple[str, str, str]
 Neighbours = Mapping[str, Mapping[str, set[str]]]  # by relation, then by either end of a fact
@@ -196,9 +195,7 @@ class KnowledgeGraph:
         """Write the facts, one JSON object a line; pages of entities come first."""
         rows: list[dict[str, object]] = [{"is_worded": self.is_worded}]
         rows += [{"entity": name, "address": address} for name, address in self.pages.items()]
-        lines = [json.dumps(row, ensure_ascii=False) for row in rows]
-        lines += [json.dumps(asdict(edge), ensure_ascii=False) for edge in self.edges]
-        replace_text(Path(path), "".join(line + "\n" for line in lines))
+        replace_rows(path, [*rows, *map(asdict, self.edges)])
 
     @classmethod
     def read(cls, path: str | Path) -> "KnowledgeGraph":
