@@ -15,12 +15,12 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
         bench bench-attention bench-compression bench-optimizer bench-autodeco bench-research bench-rollouts
 
 quickstart: $(VENV)/.core  ## let the bundled models complete Python functions and do research
-	@$(BIN)/hanol generate tiny --max-new-tokens 64 --temperature 0 < recipes/tiny/prompt.py
+	@$(BIN)/hanol generate tiny --max-tokens 64 --temperature 0 < recipes/tiny/prompt.py
 	@echo "\nWith its own temperature and top-p for every token:\n"
-	@$(BIN)/hanol autodeco show tiny-autodeco --max-new-tokens 48 --seed 3 < recipes/tiny/prompt.py
+	@$(BIN)/hanol show tiny-autodeco --max-tokens 48 --seed 3 < recipes/tiny/prompt.py
 	@echo "\nHow many function bodies of modules that it never saw does Python's parser accept?"
-	@$(BIN)/hanol autodeco compare tiny-autodeco --task stdlib --max-prompts 16 -n 2 \
-		--max-new-tokens 48 --step 0.5
+	@$(BIN)/hanol eval sampling tiny-autodeco --task stdlib --max-prompts 16 -n 2 \
+		--max-tokens 48 --step 0.5
 	@echo "\nA research agent, trained here from nothing, in an encyclopedia that it has never seen:\n"
 	@rm -rf runs/quickstart
 	@$(BIN)/hanol synth pages encyclopedia:7 runs/quickstart/world

@@ -185,8 +185,8 @@ _SCALE = (
     "`ast.parse` accepts; the static pair by the paper's search, temperature first."
 )
 _LARGER = (
-    "`hanol autodeco train` on DeepMath-103K with `--verify arithmetic`, then `hanol autodeco "
-    "compare` on AIME, for R1-Distill-Qwen-7B."
+    "`hanol autodeco train` on DeepMath-103K with `--verify arithmetic`, then `hanol eval "
+    "sampling` on AIME, for R1-Distill-Qwen-7B."
 )
 
 

@@ -42,7 +42,7 @@ PAPER = "arXiv 2510.24701"
 BENCHMARKS = (
     "HLE, BrowseComp and GAIA need a chat model, the web and a judge: `hanol.evaluation."
     "read_benchmark` reads their questions, `hanol research batch --web` answers them and "
-    "`hanol research eval --metric judge` scores the answers; nobody has run that here"
+    "`hanol eval answers --metric judge` scores the answers; nobody has run that here"
 )
 MODEL = "tiny-researcher"  # of the claims that train nothing
 WINDOW = 2048

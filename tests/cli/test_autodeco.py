@@ -17,8 +17,8 @@ from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
 from hanol.autodeco import AutoDecoForCausalLM, SteeringRecipe, read_rows
-from hanol.cli import autodeco as commands
 from hanol.cli._app import app
+from hanol.cli._steer import steer
 from hanol.models import build, load_model, save
 from hanol.training import with_overrides
 
@@ -42,29 +42,27 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_merge_inspect_split(folder: Path, tmp_path: Path) -> None:
     heads, base = str(folder / "heads"), str(folder / "base")
     merged, back = str(tmp_path / "my model"), str(tmp_path / "back")
-    done = runner.invoke(app, ["autodeco", "merge", heads, base, merged])
+    done = runner.invoke(app, ["merge", heads, base, "--output", merged])
     assert done.exit_code == 0, done.output
-    assert done.stdout.startswith(f"wrote {merged}: ")
-    described = json.loads(runner.invoke(app, ["autodeco", "inspect", merged, "--json"]).stdout)
+    assert done.stdout.startswith(f"{merged}: ")
+    described = json.loads(runner.invoke(app, ["inspect", merged, "--json"]).stdout)
     assert described["layout"] == "merged"
     assert described["base_tensors"] > 0
-    done = runner.invoke(app, ["autodeco", "split", merged, back, "--json"])
+    done = runner.invoke(app, ["convert", merged, "--to", "heads", "--output", back, "--json"])
     assert json.loads(done.stdout)["layout"] == "heads"
     first, second = (Path(f, "model.safetensors").read_bytes() for f in (heads, back))
     assert first[-1000:] == second[-1000:]
 
 
 def test_inspect_as_a_table(folder: Path) -> None:
-    result = runner.invoke(
-        app, ["autodeco", "inspect", str(folder / "heads")], env={"COLUMNS": "140"}
-    )
+    result = runner.invoke(app, ["inspect", str(folder / "heads")], env={"COLUMNS": "140"})
     assert result.exit_code == 0
     for text in ("temperature, top-p", "(F32)", "temp_head.mlp.0.weight", "llama", "vocabulary"):
         assert text in result.stdout
 
 
 def test_show_prints_the_text_with_its_bars(folder: Path) -> None:
-    arguments = ["autodeco", "show", str(folder / "heads"), "-p", "def f", "--max-new-tokens", "9"]
+    arguments = ["show", str(folder / "heads"), "-p", "def f", "--max-tokens", "9"]
     first, second = (runner.invoke(app, arguments, env={"COLUMNS": "80"}) for _ in range(2))
     assert first.exit_code == 0, first.output
     assert first.stdout == second.stdout
@@ -77,7 +75,7 @@ def test_show_as_json_page_and_image(folder: Path, tmp_path: Path) -> None:
     page, image = tmp_path / "t.html", tmp_path / "t.png"
     result = runner.invoke(
         app,
-        ["autodeco", "show", str(folder / "heads"), "--json", "--max-new-tokens", "5", "--greedy",
+        ["show", str(folder / "heads"), "--json", "--max-tokens", "5", "--greedy",
          "--base-model", str(folder / "base"), "--html", str(page), "--png", str(image)],
         input="piped",
     )  # fmt: skip
@@ -94,12 +92,11 @@ def test_show_as_json_page_and_image(folder: Path, tmp_path: Path) -> None:
     ("arguments", "text"),
     [
         (["show", "{base}", "-p", "a"], "without heads"),
-        (["inspect", "{base}"], "not of AutoDeco"),
         (["inspect", "./nowhere"], "no folder"),
-        (["merge", "{base}", "{base}", "{out}"], "not AutoDeco heads"),
-        (["merge", "{heads}", "{base}", "{base}"], "is the input folder"),
-        (["split", "{base}", "{out}"], "no AutoDeco heads"),
-        (["show", "{heads}", "-p", "a", "--max-new-tokens", "2", "--html", "{base}"],
+        (["merge", "{heads}", "{heads}", "--output", "{out}"], "is not a base"),
+        (["merge", "{heads}", "{base}", "--output", "{base}"], "is the input folder"),
+        (["convert", "{base}", "--to", "heads", "--output", "{out}"], "no AutoDeco heads"),
+        (["show", "{heads}", "-p", "a", "--max-tokens", "2", "--html", "{base}"],
          "could not be written"),
     ],
 )  # fmt: skip
@@ -108,7 +105,7 @@ def test_failure_is_one_line_and_one_object(
 ) -> None:
     places = {"base": folder / "base", "heads": folder / "heads", "out": tmp_path / "out"}
     filled = [argument.format(**places) for argument in arguments]
-    result = runner.invoke(app, ["autodeco", *filled, "--json"])
+    result = runner.invoke(app, [*filled, "--json"])
     assert result.exit_code == 1
     assert text in json.loads(result.stdout)["error"]["message"]
     assert result.stderr.count("\n") == 1
@@ -142,7 +139,8 @@ def judge(place: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def autodeco(*arguments: Any, **kwargs: Any) -> Result:
-    return runner.invoke(app, ["autodeco", *map(str, arguments)], **kwargs)
+    group = ("eval", "sampling") if arguments[0] == "compare" else ("autodeco", arguments[0])
+    return runner.invoke(app, [*group, *map(str, arguments[1:])], **kwargs)
 
 
 def training(place: Path, out: Path, *more: Any) -> list[Any]:
@@ -244,7 +242,7 @@ def test_rows_that_are_left_out_are_told(place: Path, tmp_path: Path) -> None:
     assert none.stdout == ""
 
 
-COMPARING = ("--step", 1.0, "-n", 2, "--max-new-tokens", 4)
+COMPARING = ("--step", 1.0, "-n", 2, "--max-tokens", 4)
 
 
 def test_compare_as_json_and_as_a_table(place: Path, tmp_path: Path, judge: str) -> None:
@@ -324,7 +322,7 @@ def test_steer_on_the_standard_library(place: Path, tmp_path: Path) -> None:
 
 
 def test_the_example_of_steer_puts_the_words_on_a_line_of_their_own() -> None:
-    [example] = [line for line in (commands.steer.__doc__ or "").splitlines() if "Example" in line]
+    [example] = [line for line in (steer.__doc__ or "").splitlines() if "Example" in line]
     words = shlex.split(example)
     setting = words[words.index("--set") + 1]
     recipe = with_overrides(SteeringRecipe, {}, [setting], "It")
@@ -403,13 +401,13 @@ def test_generate_takes_a_checkpoint_with_heads(folder: Path, tmp_path: Path) ->
     merged = str(tmp_path / "merged")
     assert (
         runner.invoke(
-            app, ["autodeco", "merge", str(folder / "heads"), str(folder / "base"), merged]
+            app, ["merge", str(folder / "heads"), str(folder / "base"), "--output", merged]
         ).exit_code
         == 0
     )
     texts = []
     for model in (str(folder / "heads"), merged):
-        arguments = ["generate", model, "-p", "def f", "--max-new-tokens", "6", "--json"]
+        arguments = ["generate", model, "-p", "def f", "--max-tokens", "6", "--json"]
         done = runner.invoke(app, arguments)
         assert done.exit_code == 0, done.output
         texts.append(json.loads(done.stdout)["samples"][0]["text"])

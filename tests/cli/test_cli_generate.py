@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_streams_to_stdout_and_reports_on_stderr(folder: str) -> None:
     result = runner.invoke(
-        app, ["generate", folder, "-p", "hello", "--max-new-tokens", "5", "--temperature", "0"]
+        app, ["generate", folder, "-p", "hello", "--max-tokens", "5", "--temperature", "0"]
     )
     assert result.exit_code == 0
     assert result.stdout.startswith("hello")
@@ -38,7 +38,7 @@ def test_streams_to_stdout_and_reports_on_stderr(folder: str) -> None:
 
 
 def test_prompt_from_a_pipe_as_json(folder: str) -> None:
-    arguments = ["generate", folder, "--json", "--max-new-tokens", "3", "-n", "2", "--seed", "7"]
+    arguments = ["generate", folder, "--json", "--max-tokens", "3", "-n", "2", "--seed", "7"]
     first, second = (runner.invoke(app, arguments, input="piped") for _ in range(2))
     assert first.exit_code == 0
     answer = json.loads(first.stdout)
@@ -52,7 +52,7 @@ def test_prompt_from_a_pipe_as_json(folder: str) -> None:
 
 
 def test_dtype(folder: str) -> None:
-    arguments = ["generate", folder, "-p", "a", "--max-new-tokens", "2", "--dtype"]
+    arguments = ["generate", folder, "-p", "a", "--max-tokens", "2", "--dtype"]
     assert runner.invoke(app, [*arguments, "bfloat16"]).exit_code == 0
     wrong = runner.invoke(app, [*arguments, "bfloat"])
     assert wrong.exit_code == 1
@@ -68,7 +68,7 @@ def test_failure_is_one_line_and_one_object() -> None:
 
 @pytest.mark.parametrize(
     ("option", "code"),
-    [(["--top-p", "0"], 1), (["--temperature", "-1"], 1), (["-n", "0"], 2)],
+    [(["--top-p", "0"], 1), (["--temperature", "-1"], 2), (["-n", "0"], 2)],
 )
 def test_impossible_values(folder: str, option: list[str], code: int) -> None:
     result = runner.invoke(app, ["generate", folder, "-p", "a", *option])

@@ -49,9 +49,14 @@ def invoke(*arguments: object) -> Result:
     return runner.invoke(app, ["research", *map(str, arguments)], catch_exceptions=False)
 
 
+def evaluate(*results: object) -> Result:
+    arguments = ["eval", "answers", *map(str, results)]
+    return runner.invoke(app, arguments, catch_exceptions=False)
+
+
 def test_a_question_to_its_report(notes: Path, model: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    done = invoke(notes, "Which colour is the bridge?", "--model", model, "--out", run)
+    done = invoke(notes, "Which colour is the bridge?", "--model", model, "--output", run)
     assert done.exit_code == 0, done.output
     # Steps beside the result, so that a pipe gets the answer alone.
     assert "is not indexed yet: indexing it first" in done.stderr
@@ -69,7 +74,7 @@ def test_a_question_to_its_report(notes: Path, model: str, tmp_path: Path) -> No
 def test_the_group_takes_an_option_first_and_a_folder_named_like_a_command(
     notes: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = invoke("--model", model, notes, "Colour?", "--out", tmp_path / "a")
+    first = invoke("--model", model, notes, "Colour?", "--output", tmp_path / "a")
     assert first.exit_code == 0, first.output
     notes.rename(tmp_path / "resume")
     monkeypatch.chdir(tmp_path)
@@ -82,7 +87,7 @@ def test_the_group_takes_an_option_first_and_a_folder_named_like_a_command(
 
 
 def test_one_json_object(notes: Path, model: str, tmp_path: Path) -> None:
-    done = invoke(notes, "Colour?", "--model", model, "--out", tmp_path / "run", "--json")
+    done = invoke(notes, "Colour?", "--model", model, "--output", tmp_path / "run", "--json")
     result = json.loads(done.stdout)
     assert result["termination"] == "answer"
     assert result["citations"]["invented"] == [7]
@@ -97,19 +102,19 @@ def test_one_json_object(notes: Path, model: str, tmp_path: Path) -> None:
 def test_a_dry_run_makes_no_call(notes: Path, tmp_path: Path) -> None:
     model = script(tmp_path / "empty.jsonl")  # would fail at the first call
     arguments = [notes, "Colour?", "--model", model, "--dry-run", "--max-calls", 3]
-    arguments += ["--prompt-price", 2, "--completion-price", 8, "--max-tokens", 100_000]
+    arguments += ["--prompt-price", 2, "--completion-price", 8, "--max-total-tokens", 100_000]
     plain = invoke(*arguments)
     assert plain.exit_code == 0, plain.output
     assert "model calls 3" in plain.stdout or "model_calls 3" in plain.stdout
     assert "search" in plain.stdout
-    assert "No call was made." in plain.stdout
+    assert "no call was made." in plain.stdout
     plan = json.loads(invoke(*arguments, "--json").stdout)
     assert plan["budget"]["model_calls"] == 3
     assert plan["prompt_tokens"] > 100
     assert plan["documents"] == 1
     assert plan["cost_at_most"] == pytest.approx(0.8)  # 100,000 tokens at the higher price
     assert not (notes / ".hanol" / "runs").exists()
-    money = invoke(notes, "Colour?", "--model", model, "--max-money", 1)
+    money = invoke(notes, "Colour?", "--model", model, "--max-cost", 1)
     assert money.exit_code == 1
     assert "no prices" in money.stderr
 
@@ -118,21 +123,21 @@ def test_a_run_that_failed_can_go_on(notes: Path, tmp_path: Path) -> None:
     path = tmp_path / "turns.jsonl"
     model = script(path, SEARCH)  # has no second answer
     run = tmp_path / "run"
-    failed = invoke(notes, "Colour?", "--model", model, "--out", run)
+    failed = invoke(notes, "Colour?", "--model", model, "--output", run)
     assert failed.exit_code == 1
     assert f"hanol research resume {run}" in failed.stderr
     script(path, {"match": "never", "text": ""}, "the first turn is not asked again", ANSWER)
     done = invoke("resume", run)
     assert done.exit_code == 0, done.output
     assert "The old bridge is red [1]." in done.stdout
-    again = invoke(notes, "Another?", "--model", model, "--out", run)
+    again = invoke(notes, "Another?", "--model", model, "--output", run)
     assert again.exit_code == 1
-    assert "begun with other settings" in again.stderr
+    assert "Cannot resume the run" in again.stderr
 
 
 def test_replay_fork_and_export(notes: Path, model: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    asked = invoke(notes, "Colour?", "--model", model, "--out", run)
+    asked = invoke(notes, "Colour?", "--model", model, "--output", run)
     Path(model.partition(":")[2]).unlink()
     replayed = invoke("replay", run)
     assert replayed.exit_code == 0, replayed.output
@@ -144,7 +149,7 @@ def test_replay_fork_and_export(notes: Path, model: str, tmp_path: Path) -> None
     assert invoke("export", run).stdout == (run / "report.md").read_text("utf-8")
     assert invoke("export", run, "--format", "html").stdout.startswith("<!doctype html>")
     other = script(tmp_path / "other.jsonl", SEARCH, "<answer>It is blue [1].</answer>")
-    forked = invoke("fork", run, "--at", 2, "--model", other, "--out", tmp_path / "fork")
+    forked = invoke("fork", run, "--at", 2, "--model", other, "--output", tmp_path / "fork")
     assert forked.exit_code == 0, forked.output
     assert "It is blue [1]." in forked.stdout
     started = RunFolder(tmp_path / "fork").started()
@@ -160,7 +165,7 @@ def test_heavy_and_markov(notes: Path, tmp_path: Path) -> None:
         {"match": "", "text": f"<report>Nothing yet.</report>{SEARCH}"},
     )
     run = tmp_path / "run"
-    done = invoke(notes, "Colour?", "--model", model, "--heavy", 2, "--out", run)
+    done = invoke(notes, "Colour?", "--model", model, "--heavy", 2, "--output", run)
     assert done.exit_code == 0, done.output
     assert "The bridge is red [1]." in done.stdout
     assert "2: → search: bridge colour" in done.stderr
@@ -173,9 +178,9 @@ def test_options_reach_the_run(notes: Path, model: str, tmp_path: Path) -> None:
     prompt = tmp_path / "prompt.txt"
     prompt.write_text("You are terse.", "utf-8")
     run = tmp_path / "run"
-    options = ["--system-prompt-file", prompt, "--seed", 7, "--today", "2020-02-29"]
+    options = ["--system-prompt", prompt, "--seed", 7, "--today", "2020-02-29"]
     options += ["--mode", "resum", "--max-seconds", 30, "--max-calls", 5]
-    done = invoke(notes, "Colour?", "--model", model, "--out", run, *options)
+    done = invoke(notes, "Colour?", "--model", model, "--output", run, *options)
     assert done.exit_code == 0, done.output
     started = RunFolder(run).started()
     assert (started.mode, started.system_prompt) == ("resum", "You are terse.")
@@ -217,15 +222,15 @@ def test_a_batch_and_its_scores(notes: Path, tmp_path: Path) -> None:
     assert "3 questions, 3 answered, 0 failed" in done.stdout
     results = notes / ".hanol" / "batches" / "questions" / "results.jsonl"
     assert len(results.read_text("utf-8").splitlines()) == 3
-    scored = invoke("eval", results, results, "--metric", "exact", "--json")
+    scored = evaluate(results, results, "--metric", "exact", "--json")
     scores = json.loads(scored.stdout)
     assert scores["avg_at_k"]["value"] == pytest.approx(0.3333)
     assert (scores["k"], scores["questions"]) == (2, 3)
     assert scores["runs_summary"]["effort"]["tool_calls"] == 1
-    assert "Avg@1" in invoke("eval", results).stdout
+    assert "Avg@1" in evaluate(results).stdout
     judge = script(tmp_path / "judge.jsonl", {"match": "", "text": "Absolutely not"})
-    assert invoke("eval", results, "--metric", "judge").exit_code == 1
-    undecided = invoke("eval", results, "--metric", "judge", "--judge", judge)
+    assert evaluate(results, "--metric", "judge").exit_code == 1
+    undecided = evaluate(results, "--metric", "judge", "--judge", judge)
     assert undecided.exit_code == 1
     assert "verdict" in undecided.stderr
 
@@ -236,14 +241,16 @@ def test_a_batch_with_a_failure_exits_with_1_and_is_tried_again(
     model = script(tmp_path / "t.jsonl", SEARCH)
     questions = tmp_path / "questions.jsonl"
     questions.write_text('{"question": "Colour?"}\n', "utf-8")
-    failed = invoke("batch", notes, questions, "--model", model, "--out", tmp_path / "out")
+    failed = invoke("batch", notes, questions, "--model", model, "--output", tmp_path / "out")
     assert failed.exit_code == 1
     assert "EngineError" in failed.stderr
     script(tmp_path / "t.jsonl", SEARCH, ANSWER)
-    done = invoke("batch", notes, questions, "--model", model, "--out", tmp_path / "out", "--json")
+    done = invoke(
+        "batch", notes, questions, "--model", model, "--output", tmp_path / "out", "--json"
+    )
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["answered"] == 1
-    unscored = invoke("eval", tmp_path / "out")
+    unscored = evaluate(tmp_path / "out")
     assert unscored.exit_code == 1
     assert "no `answer` to compare with" in unscored.stderr
 
@@ -251,7 +258,7 @@ def test_a_batch_with_a_failure_exits_with_1_and_is_tried_again(
 def test_ctrl_c_says_how_to_go_on(notes: Path, tmp_path: Path) -> None:
     model = script(tmp_path / "t.jsonl", SEARCH, {"text": ANSWER, "latency": 600})
     run = tmp_path / "run"
-    arguments = ["research", notes, "Colour?", "--model", model, "--out", run]
+    arguments = ["research", notes, "Colour?", "--model", model, "--output", run]
     # A test that runs in the background of a shell would hand its deafness on.
     code = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
@@ -275,7 +282,7 @@ def test_ctrl_c_says_how_to_go_on(notes: Path, tmp_path: Path) -> None:
     finally:
         process.kill()
     assert process.returncode == 130
-    assert f"go on with: hanol research resume {run}" in errors
+    assert f"continue with: hanol research resume {run}" in errors
     assert "Traceback" not in errors
     script(tmp_path / "t.jsonl", SEARCH, ANSWER)
     assert "The old bridge is red" in invoke("resume", run).stdout
@@ -291,7 +298,7 @@ def test_help_and_a_run_need_no_torch(notes: Path, model: str, tmp_path: Path) -
     )
     for arguments in (
         ["research", "--help"],
-        ["research", str(notes), "Colour?", "--model", model, "--out", str(tmp_path / "run")],
+        ["research", str(notes), "Colour?", "--model", model, "--output", str(tmp_path / "run")],
     ):
         done = subprocess.run(
             [sys.executable, "-c", code, *arguments], capture_output=True, text=True

@@ -6,8 +6,8 @@ from typing import Any
 
 from rich.console import Console
 
-from hanol.cli._stage_view import percent, short, trend
-from hanol.cli._training_view import TrainingView
+from hanol.cli.train._stage import percent, short, trend
+from hanol.cli.train._view import TrainingView
 from hanol.scoring import Interval
 
 SKILLS = ["call format", "query copy", "right page", "extraction", "next hop", "right answer"]

@@ -81,7 +81,7 @@ def __getattr__(name: str) -> type:
     if name == _config.ARCHITECTURE:
         raise ConfigError(
             "The heads' config.json has no keys of their base (`base_model_type`, `vocab_size`, "
-            "...), which vLLM needs. Merge heads and base: `hanol autodeco merge`."
+            "...), which vLLM needs. Merge heads and base: `hanol merge`."
         )
     if not name.startswith(_PREFIX):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -193,7 +193,7 @@ def _model_class(architecture: str) -> type:
                         raise CheckpointError(
                             f"`{name}` is no weight of an AutoDeco model: names start with "
                             f"{', '.join((formats.BASE_PREFIX, *formats._HEADS))}. A plain base "
-                            "is made one by `hanol autodeco merge`."
+                            "is made one by `hanol merge`."
                         )
 
             of_base_loaded = super().load_weights(of_base())

@@ -1,12 +1,17 @@
-"""The root command: puts the groups together and maps interruption to exit code 130."""
+"""The root command: puts the commands together."""
 
-import sys
+import json
+from collections.abc import Callable
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 import hanol
 from hanol.cli.autodeco import app as autodeco
 from hanol.cli.claims import app as claims
+from hanol.cli.convert import convert
+from hanol.cli.eval import app as evaluate
 from hanol.cli.generate import generate
 from hanol.cli.index import index
 from hanol.cli.inspect import inspect
@@ -14,30 +19,59 @@ from hanol.cli.mcp import mcp
 from hanol.cli.merge import merge
 from hanol.cli.research import app as research
 from hanol.cli.search import search
+from hanol.cli.show import show
 from hanol.cli.synth import app as synth
 from hanol.cli.train import train
 
+
+class _Root(TyperGroup):
+    """With --json, wrong usage is a JSON object on standard output too."""
+
+    # `Any`: which click the context comes from depends on typer's version.
+    def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> Any:
+        self._as_json = "--json" in args
+        return self._told(lambda: super(_Root, self).make_context(info_name, args, *rest, **extra))
+
+    def invoke(self, ctx: Any) -> Any:
+        return self._told(lambda: super(_Root, self).invoke(ctx))
+
+    def _told(self, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except Exception as err:
+            if self._as_json and getattr(err, "exit_code", None) == 2:
+                message = str(getattr(err, "message", err)) or "wrong usage"
+                typer.echo(json.dumps({"error": {"kind": "UsageError", "message": message}}))
+            raise
+
+
 app = typer.Typer(
     name="hanol",
-    help="The language-model techniques of the 2025 papers on Hugging Face checkpoints.",
+    cls=_Root,
+    help="The language-model techniques of the 2025 papers on Hugging Face checkpoints.\n\n"
+    'Example: hanol generate tiny -p "def mean(values):"',
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command()(generate)
-app.command()(index)
-app.command()(inspect)
-app.command()(mcp)
-app.command()(merge)
-app.command()(search)
-app.command()(train)
-app.add_typer(autodeco, name="autodeco")
-app.add_typer(claims, name="claims")
-app.add_typer(research, name="research")
-app.add_typer(synth, name="synth")
+_MODELS, _DOCUMENTS, _MORE = "Models", "Documents and agents", "More"
+app.command(rich_help_panel=_MODELS)(generate)
+app.command(rich_help_panel=_MODELS)(show)
+app.command(rich_help_panel=_MODELS)(inspect)
+app.command(rich_help_panel=_MODELS)(train)
+app.command(rich_help_panel=_MODELS)(merge)
+app.command(rich_help_panel=_MODELS)(convert)
+app.add_typer(evaluate, name="eval", rich_help_panel=_MODELS)
+app.command(rich_help_panel=_DOCUMENTS)(index)
+app.command(rich_help_panel=_DOCUMENTS)(search)
+app.add_typer(research, name="research", rich_help_panel=_DOCUMENTS)
+app.command(rich_help_panel=_DOCUMENTS)(mcp)
+app.add_typer(synth, name="synth", rich_help_panel=_DOCUMENTS)
+app.add_typer(claims, name="claims", rich_help_panel=_MORE)
+app.add_typer(autodeco, name="autodeco", rich_help_panel=_MORE)
 
 
-@app.command()
+@app.command(rich_help_panel=_MORE)
 def version() -> None:
     """Print the installed version.
 
@@ -47,8 +81,5 @@ def version() -> None:
 
 
 def main() -> None:
-    """Run the command line; Ctrl-C exits with 130 and no traceback."""
-    try:
-        app()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    """Run the command line."""
+    app()

@@ -1,73 +1,76 @@
-"""How a long command shows how far it is, and what it says when it is interrupted."""
+"""Progress on standard error, and what an interrupted command says."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import typer
 
 
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Of a command that goes on where it was: Ctrl-C says so and exits with 130."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it was", file=sys.stderr)
-        raise typer.Exit(130) from None
+class Report(Protocol):
+    """Says how far a command is: how many are done (None: one more) of all, and a note."""
+
+    def __call__(self, done: int | None, total: int | None, note: str = "", /) -> None:
+        """Move the bar."""
 
 
 @contextmanager
-def bar(name: str) -> Iterator[Callable[[int | None, int], None]]:
-    """A progress bar on standard error; called with how many are done (None: one more) of all."""
+def progress(title: str, *, quiet: bool = False) -> Iterator[Report]:
+    """A progress bar with counts and the time left; nothing is shown where no terminal is.
+
+    Args:
+        title: What is counted.
+        quiet: Show nothing.
+    """
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn(name), TimeRemainingColumn())
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as progress:
-        task = progress.add_task("", total=None)
-
-        def step(done: int | None, total: int) -> None:
-            progress.update(task, total=total)
-            if done is None:
-                progress.advance(task)
-            else:
-                progress.update(task, completed=done)
-
-        yield step
-
-
-@contextmanager
-def percent_bar(title: str, quiet: bool) -> Iterator[Callable[..., None]]:
-    """A bar on standard error with the time left; called with what is done, the total, a note."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
         Progress,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
 
+    console = Console(stderr=True)
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.percentage:.0f} % {task.fields[note]}"),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=quiet,
+        console=console,
+        transient=True,  # the result follows in its place
+        disable=quiet or not console.is_terminal,
     )
     with bar:
         task = bar.add_task(title, total=None, note="")
-        yield lambda done, total, note="": bar.update(task, completed=done, total=total, note=note)
+
+        def report(done: int | None, total: int | None, note: str = "", /) -> None:
+            moved = {"advance": 1} if done is None else {"completed": done}
+            bar.update(task, total=total, note=escape(note), **moved)  # type: ignore[arg-type]
+
+        yield report
+
+
+@contextmanager
+def interruptible(advice: str = "the same command continues where it stopped") -> Iterator[None]:
+    """On Ctrl-C, say on standard error how to continue, and exit with 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; {advice}", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+def printable(text: str) -> str:
+    """Text without the control characters by which a document could steer a terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
+
+
+def escaped(name: str) -> str:
+    """A file name as it may be printed: line breaks and terminal codes are escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)

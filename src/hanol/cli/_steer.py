@@ -10,21 +10,22 @@ from hanol.cli._heads import STDLIB, open_heads, rows_of, spread
 from hanol.cli._options import (
     BaseModelOption,
     JsonOption,
-    MaxRowsOption,
-    RowsOption,
     SettingsOption,
 )
-from hanol.cli._progress import percent_bar
+from hanol.cli._progress import progress
 from hanol.cli._report import reported
 from hanol.errors import DataError
 
 
 def steer(
     model: Annotated[str, typer.Argument(help="Checkpoint with trained heads: folder or hub id.")],
-    data: RowsOption,
+    data: Annotated[str, typer.Option(help='JSON lines, or "stdlib". Required.')],
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/steering"),
     base_model: BaseModelOption = None,
-    max_prompts: MaxRowsOption = None,
+    max_prompts: Annotated[
+        int | None,
+        typer.Option(min=1, help="Maximum number of rows, spread over the data. Omitted: all."),
+    ] = None,
     num_held_out: Annotated[
         int, typer.Option("--held-out", min=1, help="Rows of the report, not trained on.")
     ] = 100,
@@ -55,7 +56,7 @@ def steer(
                 )
             rows, test = rows[:-num_held_out], rows[-num_held_out:]
         wrapped, tokenizer = open_heads(model, base_model, fresh=False)
-        with percent_bar("training", as_json) as report:
+        with progress("training", quiet=as_json) as report:
             heads = autodeco.train_steering(
                 wrapped, tokenizer, rows, recipe, out, resume=resume,
                 on_step=lambda step, line: report(step, recipe.steps, f"loss {line['loss']:.3f}"),

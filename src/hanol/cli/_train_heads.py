@@ -9,12 +9,10 @@ from hanol.cli._heads import open_heads, rows_of, spread
 from hanol.cli._options import (
     BaseModelOption,
     JsonOption,
-    MaxRowsOption,
     ResumeOption,
-    RowsOption,
     SettingsOption,
 )
-from hanol.cli._progress import percent_bar
+from hanol.cli._progress import progress
 from hanol.cli._report import reported
 from hanol.errors import DataError, RecipeError
 
@@ -23,7 +21,7 @@ def train(
     model: Annotated[
         str, typer.Argument(help="Bundled name, folder or hub id: a base, or heads to go on with.")
     ],
-    data: RowsOption,
+    data: Annotated[str, typer.Option(help='JSON lines, or "stdlib". Required.')],
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/heads"),
     base_model: BaseModelOption = None,
     verify: Annotated[
@@ -37,7 +35,10 @@ def train(
         int, typer.Option("-n", min=1, help="Own answers sampled for each prompt.")
     ] = 4,
     keep: Annotated[int, typer.Option(min=1, help="Right answers kept of each prompt.")] = 2,
-    max_prompts: MaxRowsOption = None,
+    max_prompts: Annotated[
+        int | None,
+        typer.Option(min=1, help="Maximum number of rows, spread over the data. Omitted: all."),
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Of an own answer.")] = 512,
     max_length: Annotated[int, typer.Option(min=2, help="Longer rows are left out.")] = 4096,
     settings: SettingsOption = None,
@@ -67,7 +68,7 @@ def train(
         if verifier is not None and resume and own.exists():
             rows = autodeco.read_rows(own)
         elif verifier is not None:
-            with percent_bar("sampling", as_json) as report:
+            with progress("sampling", quiet=as_json) as report:
                 sampled = evaluation.rejection_sample(
                     wrapped, tokenizer, rows, verifier, num_samples, keep=keep,
                     max_new_tokens=max_new_tokens, seed=recipe.seed, on_progress=report,
@@ -93,7 +94,7 @@ def train(
                 f"{tokens.num_too_long:,} longer than {max_length:,} tokens",
                 err=True,
             )
-        with percent_bar("training", as_json) as report:
+        with progress("training", quiet=as_json) as report:
             result = autodeco.train_heads(
                 wrapped, tokens.rows, recipe, out, resume,
                 on_step=lambda step, line: report(step, recipe.steps, f"loss {line['loss']:.3f}"),

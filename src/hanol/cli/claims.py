@@ -6,21 +6,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hanol.cli._options import JsonOption
-from hanol.cli._report import reported
+from hanol.cli._options import JsonOption, command
 
 if TYPE_CHECKING:
     from hanol.claims import ClaimResult
 
 app = typer.Typer(
-    no_args_is_help=True, help="Run the headline claims of the papers and show their verdicts."
+    no_args_is_help=True,
+    help="Run the headline claims of the papers and show their verdicts.\n\n"
+    "Example: hanol claims list",
 )
 
 _Results = Annotated[
     Path | None,
-    typer.Option(
-        "--results", help="Folder of the recorded results; the clone's `claims/` when omitted."
-    ),
+    typer.Option("--results", help="Folder of the recorded results. Omitted: the clone's claims/."),
 ]
 
 
@@ -31,19 +30,19 @@ def _read(folder: Path | None) -> "list[ClaimResult]":
 
 
 @app.command("list")
+@command
 def list_claims(results: _Results = None, as_json: JsonOption = False) -> None:
     """List the claims and their recorded verdicts.
 
     Example: hanol claims list
     """
-    with reported(as_json=as_json):
-        from hanol import claims
+    from hanol import claims
 
-        verdicts = {r.id: r.measurement.verdict for r in _read(results)}
-        rows = [
-            {"id": c.id, "title": c.title, "verdict": verdicts.get(c.id, "not recorded")}
-            for c in claims.all_claims()
-        ]
+    verdicts = {r.id: r.measurement.verdict for r in _read(results)}
+    rows = [
+        {"id": c.id, "title": c.title, "verdict": verdicts.get(c.id, "not recorded")}
+        for c in claims.all_claims()
+    ]
     if as_json:
         typer.echo(json.dumps({"claims": rows}))
         return
@@ -52,6 +51,7 @@ def list_claims(results: _Results = None, as_json: JsonOption = False) -> None:
 
 
 @app.command()
+@command
 def run(
     names: Annotated[
         list[str],
@@ -68,38 +68,39 @@ def run(
     ] = False,
     output: Annotated[
         Path | None,
-        typer.Option(help="Folder to record results in; the clone's `claims/` when omitted."),
+        typer.Option(help="Folder to record results in. Omitted: the clone's claims/."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run claims, or all claims of a system, and record the verdicts.
 
-    Claims that run in one command share the models they train. With --json, one object per line.
+    Claims that run in one command share the models they train.
 
     Example: hanol claims run kimi-linear.kv-cache
     """
-    with reported(as_json=as_json):
-        import logging
+    import logging
 
-        from hanol import claims
+    from hanol import claims
 
-        # Experiments say how far they are; standard output is for the verdict.
-        logging.basicConfig(format="%(message)s")
-        logging.getLogger("claims").setLevel(logging.INFO)
-        chosen = [one for name in names for one in claims.find_claims(name)]
-        for one in chosen:
-            result = claims.run_claim(one, range(num_seeds), quick=quick)
-            if not quick:
-                claims.write_result(result, output or claims.claims_folder())
-            found = result.measurement
-            if as_json:
-                typer.echo(result.model_dump_json())
-            else:
-                name = f"{one.id} " if len(chosen) > 1 else ""
-                typer.echo(f"{name}{found.verdict}: {found.summary}")
+    # Experiments say how far they are; standard output is for the verdict.
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("claims").setLevel(logging.INFO)
+    results: list[ClaimResult] = []
+    chosen = [one for name in names for one in claims.find_claims(name)]
+    for one in chosen:
+        result = claims.run_claim(one, range(num_seeds), quick=quick)
+        if not quick:
+            claims.write_result(result, output or claims.claims_folder())
+        results.append(result)
+        if not as_json:
+            name = f"{one.id} " if len(chosen) > 1 else ""
+            typer.echo(f"{name}{result.measurement.verdict}: {result.measurement.summary}")
+    if as_json:
+        typer.echo(json.dumps({"results": [result.model_dump() for result in results]}))
 
 
 @app.command()
+@command
 def show(
     claim: Annotated[str, typer.Argument(help="Claim id, as printed by `hanol claims list`.")],
     results: _Results = None,
@@ -109,11 +110,10 @@ def show(
 
     Example: hanol claims show kimi-linear.kv-cache
     """
-    with reported(as_json=as_json):
-        from hanol import claims
+    from hanol import claims
 
-        found = claims.find_claim(claim)
-        recorded = [r for r in _read(results) if r.id == claim]
+    found = claims.find_claim(claim)
+    recorded = [r for r in _read(results) if r.id == claim]
     if as_json:
         typer.echo(recorded[0].model_dump_json() if recorded else json.dumps({"id": claim}))
         return
@@ -122,6 +122,7 @@ def show(
 
 
 @app.command()
+@command
 def render(
     results: _Results = None,
     output: Annotated[Path, typer.Option(help="Markdown page to write.")] = Path("docs/claims.md"),
@@ -130,8 +131,7 @@ def render(
 
     Example: hanol claims render
     """
-    with reported():
-        from hanol import claims
+    from hanol import claims
 
-        output.write_text(claims.render(_read(results), claims.all_claims()), "utf-8")
+    output.write_text(claims.render(_read(results), claims.all_claims()), "utf-8")
     typer.echo(f"wrote {output}")

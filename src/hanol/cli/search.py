@@ -1,14 +1,12 @@
 """`hanol search`: passages of an indexed folder."""
 
 import json
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hanol.cli._options import IndexOption, JsonOption
-from hanol.cli._report import reported
+from hanol.cli._options import IndexOption, JsonOption, command
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -18,33 +16,30 @@ if TYPE_CHECKING:
 _SNIPPET = 300  # characters of a passage that are shown
 
 
-class Mode(StrEnum):
-    """How to rank."""
-
-    hybrid = "hybrid"
-    bm25 = "bm25"
-    dense = "dense"
-
-
+@command
 def search(
-    folder: Annotated[Path, typer.Argument(help="A folder that was indexed.")],
-    query: Annotated[str, typer.Argument(help="Words or a question; nothing in it is syntax.")],
-    k: Annotated[int, typer.Option("-k", min=1, help="At most this many passages.")] = 10,
+    folder: Annotated[Path, typer.Argument(help="Indexed folder of documents.")],
+    query: Annotated[
+        str, typer.Argument(help="Search text. Taken literally: there are no operators.")
+    ],
+    num_results: Annotated[
+        int, typer.Option("--num-results", "-k", min=1, help="Maximum number of passages.")
+    ] = 10,
     mode: Annotated[
-        Mode, typer.Option(help="By words, by meaning, or both as far as the index has them.")
-    ] = Mode.hybrid,
-    place: IndexOption = None,
+        Literal["hybrid", "bm25", "dense"],
+        typer.Option(help="Search by words, by meaning, or by both where the index has vectors."),
+    ] = "hybrid",
+    index_folder: IndexOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Search an indexed folder: passages with file, page and highlighted text, the best first.
+    """Search an indexed folder and print the best passages.
 
     Example: hanol search notes "how are keys rotated" -k 3
     """
-    with reported(as_json=as_json):
-        from hanol.retrieval import Index
+    from hanol.retrieval import Index
 
-        with Index.open(folder, index_folder=place) as corpus:
-            hits = corpus.search(query, k, mode.value)
+    with Index.open(folder, index_folder=index_folder) as corpus:
+        hits = corpus.search(query, num_results, mode)
     if as_json:
         typer.echo(json.dumps({"hits": [_entry(hit) for hit in hits]}))
     elif not hits:
@@ -54,17 +49,10 @@ def search(
 
 
 def _entry(hit: "Passage") -> dict[str, object]:
-    return {
-        "document": hit.document,
-        "page": hit.page,
-        "text": hit.text,
-        "score": hit.score,
-        "address": hit.address,
-        "title": hit.title,
-        "start": hit.start,
-        "end": hit.end,
-        "highlights": hit.highlights,
-    }
+    names = (
+        "document", "page", "text", "score", "address", "title", "start", "end", "highlights",
+    )  # fmt: skip
+    return {name: getattr(hit, name) for name in names}
 
 
 def _show(hits: "list[Passage]") -> None:

@@ -8,6 +8,7 @@ baseline that transformers does not have, known to its Auto classes.
 from hanol.attention import correct_names as _correct_names
 from hanol.models._build import add_baselines as _add_baselines
 from hanol.models._build import build, cast, dtype_named
+from hanol.models._convert import convert
 from hanol.models._generate import Generation, generate
 from hanol.models._gguf import to_gguf
 from hanol.models._inspect import CacheSize, ModelReport, cache_size, inspect
@@ -18,6 +19,7 @@ from hanol.models._load import (
     load_config,
     load_model,
     load_tokenizer,
+    model_type,
     resolve,
 )
 from hanol.models._meta import MetaLlama, llama_from_meta, llama_to_meta, merge_meta_parts
@@ -37,6 +39,7 @@ __all__ = [
     "bundled_names",
     "cache_size",
     "cast",
+    "convert",
     "dtype_named",
     "generate",
     "inspect",
@@ -48,6 +51,7 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "merge_meta_parts",
+    "model_type",
     "no_progress_bars",
     "preset",
     "preset_names",

@@ -1,13 +1,18 @@
 """Text from a model, streamed, with its speed measured on the way."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    StoppingCriteriaList,
+)
 from transformers.generation.streamers import BaseStreamer
 
 from hanol.errors import ConfigError
@@ -20,7 +25,9 @@ class Generation(BaseModel):
 
     text: str
     token_ids: list[int]
-    finish_reason: str = Field(description='"stop" at the end token, "length" at the limit.')
+    finish_reason: str = Field(
+        description='"stop" at the end token or a stop text, "length" at the limit.'
+    )
     prompt_tokens: int
     prefill_seconds: float = Field(description="Until the first token.")
     decode_seconds: float = Field(description="From the first token to the last.")
@@ -43,13 +50,19 @@ class _Streamer(BaseStreamer):
     the pieces put together are the text that the tokenizer gives for prompt and completion.
     """
 
-    def __init__(self, tokenizer: Any, on_text: Callable[[str], None] | None) -> None:
+    def __init__(
+        self, tokenizer: Any, on_text: Callable[[str], None] | None, stop: Sequence[str] = ()
+    ) -> None:
         self._tokenizer = tokenizer
         self._on_text = on_text
+        self._stop = stop
+        self._held = max((len(text) for text in stop), default=1) - 1  # may begin a stop text
+        self._told = 0  # characters
         self._ids: list[int] = []
         self._begin = self._end = 0  # ids before `_end` are shown; decoding starts at `_begin`
         self.times: list[float] = []
-        self.pieces: list[str] = []
+        self.text = ""
+        self.stopped = False
 
     def put(self, value: Tensor) -> None:
         new = value.flatten().tolist()
@@ -63,6 +76,11 @@ class _Streamer(BaseStreamer):
 
     def end(self) -> None:
         self._show(hold=False)
+        self._tell(len(self.text))
+
+    def at_stop(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Whether a stop text was written: a stopping criterion of transformers."""
+        return torch.full((len(input_ids),), self.stopped, device=input_ids.device)
 
     def _show(self, *, hold: bool) -> None:
         before = self._decode(self._ids[self._begin : self._end])
@@ -70,9 +88,19 @@ class _Streamer(BaseStreamer):
         if len(text) <= len(before) or (hold and text.endswith("\ufffd")):
             return  # a special token, or the first bytes of a character
         self._begin, self._end = self._end, len(self._ids)
-        self.pieces.append(text[len(before) :])
-        if self._on_text is not None:
-            self._on_text(self.pieces[-1])
+        new = len(self.text)
+        self.text += text[len(before) :]
+        found = (self.text.find(stop, max(0, new - len(stop) + 1)) for stop in self._stop)
+        ends = [place for place in found if place >= 0]
+        if ends and not self.stopped:
+            self.stopped = True
+            self.text = self.text[: min(ends)]
+        self._tell(len(self.text) - (0 if self.stopped else self._held))
+
+    def _tell(self, end: int) -> None:
+        if self._on_text is not None and end > self._told:
+            self._on_text(self.text[self._told : end])
+            self._told = end
 
     def _decode(self, ids: list[int]) -> str:
         return self._tokenizer.decode(ids, skip_special_tokens=True)
@@ -86,6 +114,8 @@ def generate(
     max_new_tokens: int = 128,
     temperature: float = 1.0,
     top_p: float = 1.0,
+    top_k: int | None = None,
+    stop: Sequence[str] = (),
     seed: int = 0,
     num_samples: int = 1,
     on_text: Callable[[str], None] | None = None,
@@ -99,6 +129,8 @@ def generate(
         max_new_tokens: At most this many tokens.
         temperature: 0 takes the most likely token each time; otherwise logits are divided by it.
         top_p: Sample from the smallest set of tokens that holds this share, in (0, 1].
+        top_k: Sample from this many most likely tokens; None from all.
+        stop: Texts that end a completion; they are not part of it.
         seed: Sample i uses seed + i; the global random state is left as it was.
         num_samples: Completions, one after another.
         on_text: Called with each piece of text as it comes.
@@ -112,6 +144,8 @@ def generate(
         raise ConfigError(f"`top_p` is {top_p}, but must be above 0 and at most 1.")
     if max_new_tokens < 1:
         raise ConfigError(f"`max_new_tokens` is {max_new_tokens}, but must be at least 1.")
+    if top_k is not None and top_k < 1:
+        raise ConfigError(f"`top_k` is {top_k}, but must be at least 1.")
     if num_samples < 1:
         raise ConfigError(f"`num_samples` is {num_samples}, but must be at least 1.")
     ids = tokenizer(prompt, return_tensors="pt").input_ids.long()
@@ -127,8 +161,14 @@ def generate(
             f"model's context is {limit}. Shorten the prompt or lower `max_new_tokens`."
         )
     ids = ids.to(model.device)
+    # Greedy: transformers would warn of values of the model's own that have no effect.
+    sampling: dict[str, Any] = {"do_sample": False, "temperature": 1.0, "top_p": 1.0, "top_k": 50}
+    if temperature > 0:
+        sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p}
+        sampling["top_k"] = top_k or 0
+    sampling["max_new_tokens"] = max_new_tokens
     return [
-        _one(model, tokenizer, ids, max_new_tokens, temperature, top_p, seed + i, on_text)
+        _one(model, tokenizer, ids, sampling, seed + i, _Streamer(tokenizer, on_text, stop))
         for i in range(num_samples)
     ]
 
@@ -137,28 +177,20 @@ def _one(
     model: Any,
     tokenizer: Any,
     ids: Tensor,
-    max_new_tokens: int,
-    temperature: float,
-    top_p: float,
+    sampling: dict[str, Any],
     seed: int,
-    on_text: Callable[[str], None] | None,
+    streamer: _Streamer,
 ) -> Generation:
     ends = model.generation_config.eos_token_id
     ends = [ends] if isinstance(ends, int) else ends or []
-    # Greedy: transformers would warn of values of the model's own that have no effect.
-    sampling: dict[str, Any] = {"do_sample": False, "temperature": 1.0, "top_p": 1.0, "top_k": 50}
-    if temperature > 0:
-        sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
     if model.config.model_type == "kimi_linear":  # exact under any split: bounds the memory
-        sampling["prefill_chunk_size"] = _PREFILL_CHUNK
+        sampling = {**sampling, "prefill_chunk_size": _PREFILL_CHUNK}
     pad = tokenizer.pad_token_id
     config = GenerationConfig(
-        max_new_tokens=max_new_tokens,
         eos_token_id=ends or None,
         pad_token_id=pad if pad is not None else (ends[0] if ends else 0),
         **sampling,
     )
-    streamer = _Streamer(tokenizer, on_text)
     with torch.random.fork_rng(devices=[]), torch.inference_mode():
         torch.manual_seed(seed)
         begin = time.perf_counter()
@@ -167,11 +199,12 @@ def _one(
             attention_mask=torch.ones_like(ids),
             generation_config=config,
             streamer=streamer,
+            stopping_criteria=StoppingCriteriaList([streamer.at_stop]),
         )
     new = out[0, ids.shape[1] :].tolist()
-    stopped = bool(new) and new[-1] in ends
+    stopped = streamer.stopped or (bool(new) and new[-1] in ends)
     return Generation(
-        text="".join(streamer.pieces),
+        text=streamer.text,
         token_ids=new,
         finish_reason="stop" if stopped else "length",
         prompt_tokens=ids.shape[1],

@@ -108,6 +108,21 @@ def load_config(spec: str | Path, *, revision: str | None = None) -> PreTrainedC
         raise _unreadable("configuration", spec, err) from err
 
 
+def model_type(spec: str | Path, *, revision: str | None = None) -> str | None:
+    """The `model_type` of a checkpoint's configuration, known to transformers or not.
+
+    Raises:
+        CheckpointError: The configuration is missing or cannot be read.
+    """
+    place = resolve(spec)
+    try:
+        content, _ = PreTrainedConfig.get_config_dict(place, revision=revision)
+    except (OSError, ValueError) as err:
+        raise _unreadable("configuration", spec, err) from err
+    found: str | None = content.get("model_type")
+    return found
+
+
 def load_model(
     spec: str | Path,
     *,

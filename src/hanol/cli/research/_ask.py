@@ -9,31 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hanol.cli._agent import given_limits, given_sampling, opened, researcher_options, workshop_over
 from hanol.cli._options import (
-    CallsOption,
-    CompactOption,
-    CompletionPriceOption,
+    AgentOptions,
+    AgentSamplingOptions,
+    BudgetOptions,
+    DryRunOption,
     FolderArgument,
-    GreedyOption,
-    HeavyOption,
-    IndexOption,
     JsonOption,
-    ModelOption,
-    ModeOption,
-    MoneyOption,
-    OwnSamplingOption,
-    PrivateOption,
-    PromptPriceOption,
-    SamplingSeedOption,
-    SecondsOption,
-    SystemPromptOption,
-    TodayOption,
-    TokensOption,
-    UnsafeOption,
-    WebOption,
+    ModelOptions,
+    ToolOptions,
+    command,
 )
-from hanol.cli._report import reported
+from hanol.cli.research._agent import new_workshop, opened, researcher_options
 
 if TYPE_CHECKING:
     from hanol.engines import Engine
@@ -41,69 +28,48 @@ if TYPE_CHECKING:
     from hanol.runs import Budget
 
 
+@command
 def ask(
     folder: FolderArgument,
-    question: Annotated[str, typer.Argument(help="In your own words.")],
-    model: ModelOption,
-    mode: ModeOption = None,
-    heavy: HeavyOption = None,
-    max_calls: CallsOption = None,
-    max_tokens: TokensOption = None,
-    max_seconds: SecondsOption = None,
-    max_money: MoneyOption = None,
-    prompt_price: PromptPriceOption = 0.0,
-    completion_price: CompletionPriceOption = 0.0,
-    system_prompt_file: SystemPromptOption = None,
-    web: WebOption = None,
-    private: PrivateOption = False,
-    unsafe: UnsafeOption = False,
-    compact: CompactOption = False,
-    greedy: GreedyOption = False,
-    own_sampling: OwnSamplingOption = False,
-    index: IndexOption = None,
-    out: Annotated[
+    question: Annotated[str, typer.Argument(help="Question, in plain words.")],
+    model: ModelOptions,
+    output: Annotated[
         Path | None,
-        typer.Option(help="Folder of the run; a new one beside the index when left out."),
+        typer.Option(help="Folder of the run. Omitted: a new one beside the index."),
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the plan and make no call.")
-    ] = False,
-    seed: SamplingSeedOption = 0,
-    today: TodayOption = None,
+    dry_run: DryRunOption = False,
+    agent: AgentOptions = AgentOptions(),
+    tools: ToolOptions = ToolOptions(),
+    budget: BudgetOptions = BudgetOptions(),
+    sampling: AgentSamplingOptions = AgentSamplingOptions(),
     as_json: JsonOption = False,
 ) -> None:
-    """Answer a question from a folder of documents; the answer's citations are checked.
+    """Answer a question from a folder of documents, with checked citations.
 
-    Steps go to standard error, the answer to standard output, all of it to a folder with
+    The steps go to standard error, the answer to standard output, and everything to a folder with
     `report.html`.
 
     Example: hanol research notes "How are keys rotated?" --model http://localhost:8000/v1#qwen3
     """
-    sampling = given_sampling(greedy, own_sampling)
-    limits = given_limits(
-        max_calls, max_tokens, max_seconds, max_money, prompt_price, completion_price
-    )
-    workshop = workshop_over(folder, index, model, web, private, unsafe, compact)
-    with reported(as_json=as_json), opened(workshop) as (corpus, engine, tools):
-        options = researcher_options(
-            corpus, engine, tools, mode, heavy, limits, sampling, system_prompt_file
-        )
-        options |= {"seed": seed, "today": today.date() if today else date.today()}
+    with opened(new_workshop(folder, model, tools, agent.compact)) as workplace:
+        corpus, engine, _ = workplace
+        options = researcher_options(workplace, agent, budget, sampling)
+        options["today"] = options["today"] or date.today()
         if dry_run:
-            _print_plan(corpus, engine, options, question, heavy, as_json)
+            _print_plan(corpus, engine, options, question, agent.heavy, as_json)
             return
-        from hanol.cli._steps import follow, show_rollout
+        from hanol.cli.research._steps import follow, show_rollout
         from hanol.research import Researcher, heavy_research
 
-        run = out or _new_run(folder, index, question)
-        if heavy is None:
+        run = output or _new_run(folder, tools.index, question)
+        if agent.heavy is None:
             events = Researcher(corpus, engine, run_folder=run, **options).ask(question)
         else:
             events = heavy_research(
                 corpus,
                 engine,
                 question,
-                n=heavy,
+                n=agent.heavy,
                 run_folder=run,
                 on_rollout=None if as_json else show_rollout,
                 **options,
@@ -152,12 +118,12 @@ def _print_plan(
     shown = {name: value for name, value in asdict(budget).items() if value is not None}
     plan["budget"] = ", ".join(f"{name} {value:,}" for name, value in shown.items())
     if times > 1:
-        plan["budget"] = f"of each rollout: {plan['budget']}"
+        plan["budget"] = f"per rollout: {plan['budget']}"
     if not (budget.prompt_price or budget.completion_price):
-        plan["cost_at_most"] = "unknown: give --prompt-price and --completion-price"
+        plan["cost_at_most"] = "unknown without --prompt-price and --completion-price"
     for name, value in plan.items():
         typer.echo(f"{name.replace('_', ' '):16}{'-' if value is None else value}")
-    typer.echo("No call was made.")
+    typer.echo("Dry run: no call was made.")
 
 
 def _most(budget: "Budget", max_tokens: int) -> float:

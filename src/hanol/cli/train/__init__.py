@@ -2,14 +2,13 @@
 
 import os
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hanol.cli._options import JsonOption, ResumeOption, SettingsOption
-from hanol.cli._report import reported
+from hanol.cli._options import DryRunOption, JsonOption, ResumeOption, SettingsOption, command
+from hanol.cli._progress import interruptible
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -18,40 +17,34 @@ if TYPE_CHECKING:
     from hanol.training import Needs, TrainingResult
 
 
+@command
 def train(
-    recipe: Annotated[Path, typer.Argument(help="Recipe, a YAML file.")],
+    recipe: Annotated[Path, typer.Argument(help="Recipe, a YAML file of any kind.")],
     settings: SettingsOption = None,
-    output: Annotated[Path | None, typer.Option(help="Folder of the run; runs/<name>.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of the run. Omitted: runs/NAME, as in the recipe.")
+    ] = None,
     resume: ResumeOption = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check the recipe and print what it takes.")
-    ] = False,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a model from a recipe: checkpoint, metrics and curves in one folder.
+    """Train a model from a recipe.
 
-    Research agents (kind: researcher) are shown while they learn, skill by skill.
+    Writes checkpoints, metrics and curves to one folder. The kind of the recipe decides what is
+    trained: a language model or a research agent.
 
     Example: hanol train recipes/tiny/pretrain.yaml --set seed=1 --output runs/second
-
-    Example: hanol train recipes/researcher/tiny.yaml
     """
-    with reported(as_json=as_json):
-        from hanol import training
+    from hanol import training
 
-        is_agent = training.recipe_content(recipe).get("kind") == "researcher"
-        run = _agent if is_agent else _language_model
-        try:
-            result, text = run(recipe, settings, output, resume, dry_run, as_json)
-        except KeyboardInterrupt:
-            command = ["hanol", "train", str(recipe)]
-            for setting in settings or []:
-                command += ["--set", setting]
-            command += [] if output is None else ["--output", str(output)]
-            print(
-                f"\ninterrupted; go on with: {shlex.join([*command, '--resume'])}", file=sys.stderr
-            )
-            raise typer.Exit(130) from None
+    is_agent = training.recipe_content(recipe).get("kind") == "researcher"
+    run = _agent if is_agent else _language_model
+    again = ["hanol", "train", str(recipe)]
+    for setting in settings or []:
+        again += ["--set", setting]
+    again += [] if output is None else ["--output", str(output)]
+    with interruptible(f"continue with: {shlex.join([*again, '--resume'])}"):
+        result, text = run(recipe, settings, output, resume, dry_run, as_json)
     if os.environ.get("RANK", "0") == "0":  # one of several processes speaks
         typer.echo(result.model_dump_json() if as_json else text)
 
@@ -83,7 +76,7 @@ def _agent(
     quiet: bool,
 ) -> "tuple[BaseModel, str]":
     from hanol import agent_training
-    from hanol.cli._training_view import TrainingView
+    from hanol.cli.train._view import TrainingView
 
     parsed = agent_training.read_researcher_recipe(recipe, settings)
     if dry_run:
@@ -126,7 +119,7 @@ def _trained(result: "TrainingResult") -> str:
 
 
 def _trained_agent(result: "RunResult") -> str:
-    from hanol.cli._training_view import accuracy_text
+    from hanol.cli.train._view import accuracy_text
 
     minutes = sum(stage.minutes for stage in result.stages)
     judged = [stage for stage in result.stages if stage.accuracy]

@@ -1,4 +1,4 @@
-"""What `hanol synth` asks about: a folder of documents, or the pages of a generated world."""
+"""The source of `hanol synth`: a folder of documents, or the pages of a generated world."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hanol.cli._agent import index_first
+from hanol.cli._options import WorldOptions
+from hanol.cli.research._agent import index_first
 
 if TYPE_CHECKING:
-    from hanol.cli._options import Split
     from hanol.retrieval import Index
     from hanol.tools import Tool
     from hanol.worlds import Encyclopedia
@@ -32,7 +32,7 @@ class Subject:
 
 @contextmanager
 def opened_subject(
-    source: str, index: Path | None, place: Path, entities: int, split: "Split"
+    source: str, index: Path | None, place: Path, made: WorldOptions
 ) -> Iterator[Subject]:
     """Open a folder, indexing it first if nobody has, or make a world with its pages in `place`."""
     from hanol.agent_training import WorldEnvironment
@@ -48,7 +48,7 @@ def opened_subject(
         return
     from hanol.worlds import Encyclopedia
 
-    world = Encyclopedia(seed, entities, split=split)
+    world = Encyclopedia(seed, made.num_entities, split=made.split)
     with WorldEnvironment(world, place / "world") as environment:
         assert environment.index is not None
         yield Subject(environment.index, world, list(environment.tools))

@@ -12,8 +12,8 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from hanol.cli._examine import kind_name
-from hanol.cli._stage_view import StageView
+from hanol.cli.eval._world import kind_name
+from hanol.cli.train._stage import StageView
 
 if TYPE_CHECKING:
     from hanol.agent_training import ResearcherRecipe, StageResult

@@ -1,4 +1,4 @@
-"""`hanol research eval`: the scores of batches, or of a model on a generated world."""
+"""`hanol eval answers`: the scores of batches of research."""
 
 import asyncio
 import json
@@ -8,89 +8,44 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from hanol.cli import _examine
-from hanol.cli._options import JsonOption, Mode, OwnSamplingOption
-from hanol.cli._report import reported
+from hanol.cli._options import JsonOption, command
 from hanol.errors import DataError
 
 if TYPE_CHECKING:
     from hanol.evaluation import Evaluation, RunSummary
 
 
-def evaluate(
+@command
+def answers(
     results: Annotated[
-        list[Path] | None,
-        typer.Argument(help="results.jsonl of one batch, or of several: runs 1 to k."),
-    ] = None,
+        list[Path],
+        typer.Argument(
+            metavar="RESULTS...",
+            help="Folders or results.jsonl of one batch, or of several: runs 1 to k.",
+        ),
+    ],
     metric: Annotated[
         Literal["exact", "set", "numeric", "judge"],
-        typer.Option(help="Of RESULTS: what counts as right."),
+        typer.Option(help="What counts as right: equal text, sets or numbers, or a judge model."),
     ] = "exact",
     judge: Annotated[
-        str | None, typer.Option(help="Model that judges, for --metric judge.")
+        str | None,
+        typer.Option(help="Judge model of --metric judge. Omitted: none."),
     ] = None,
-    world: Annotated[
-        Literal["encyclopedia"] | None,
-        typer.Option(help="Instead of RESULTS: ask about a generated world that nobody has seen."),
+    fail_under: Annotated[
+        float | None,
+        typer.Option(help="Exit with 3 if Avg@k is below this percentage. Omitted: never."),
     ] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Of --world: checkpoint or endpoint.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of the world and its questions.")] = 12345,
-    n: Annotated[int, typer.Option("--n", min=1, help="Questions of each kind.")] = 200,
-    hops: Annotated[str, typer.Option(help="Facts to follow: 1 to 5, with commas.")] = "1,2,3",
-    mode: Annotated[Mode, typer.Option(help="How the context is kept.")] = "react",
-    max_calls: Annotated[int, typer.Option(min=1, help="Most calls of the model, a question.")] = (
-        16
-    ),
-    concurrency: Annotated[int, typer.Option(min=1, help="Questions at once.")] = 64,
-    fillers: Annotated[
-        int, typer.Option(min=0, help="Sentences a page that state no fact; 7 make 120 words.")
-    ] = 1,
-    temperature: Annotated[
-        float | None, typer.Option(min=0, help="Of the sampling; left out, the likeliest token.")
-    ] = None,
-    own_sampling: OwnSamplingOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Score the answers of a batch, or a model on a generated world.
+    """Score the answers of research batches: Avg@k, Pass@k, citations and effort.
 
-    RESULTS give Avg@k, Pass@k with intervals, citations and effort; --world gives accuracy by
-    number of hops, format errors and skills.
-
-    Example: hanol research eval run1/results.jsonl run2/results.jsonl --metric exact
-
-    Example: hanol research eval --world encyclopedia --seed 12345 --n 200 --model tiny-researcher
+    Example: hanol eval answers run1/results.jsonl run2/results.jsonl --metric exact
     """
-    if bool(results) == (world is not None):
-        raise typer.BadParameter(
-            "give either RESULTS, files of batches, or --world encyclopedia --model SPEC"
-            + (", not both." if results else ".")
-        )
-    if world is not None and model is None:
-        raise typer.BadParameter("--world needs a model to ask: --model SPEC.")
-    if results and model is not None:
-        raise typer.BadParameter("--model is for --world: RESULTS have their answers already.")
-    if own_sampling and (results or temperature is not None):
-        raise typer.BadParameter("--own-sampling is for --world, without --temperature.")
-    with reported(as_json=as_json):
-        if results:
-            _print_scores(*_scores(results, metric, judge), as_json)
-            return
-        assert model is not None
-        exam = _examine.Exam(
-            model,
-            seed,
-            n,
-            hops,
-            mode,
-            max_calls,
-            concurrency,
-            fillers,
-            temperature,
-            own_sampling,
-        )
-        _examine.print_result(exam, *_examine.run(exam), as_json)
+    result, summary = _scores(results, metric, judge)
+    _print_scores(result, summary, as_json)
+    if fail_under is not None and 100 * result.to_dict()["avg_at_k"]["value"] < fail_under:
+        raise typer.Exit(3)
 
 
 def _scores(
@@ -140,7 +95,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     rows = [row for _, row in read_rows(path)]
     for row in rows:
         if not {"id", "question", "prediction"} <= row.keys():
-            raise DataError(f"{str(path)!r} is no results of a batch: {str(row)[:80]!r}.")
+            raise DataError(f"{str(path)!r} is not a row of a batch's results: {str(row)[:80]!r}.")
     return rows
 
 

@@ -11,80 +11,93 @@ import typer
 
 from hanol.cli._options import (
     ConcurrencyOption,
-    EntitiesOption,
+    HopsOption,
     IndexOption,
     JsonOption,
     SeedOption,
     SourceArgument,
-    SplitOption,
+    WorldOptions,
+    command,
 )
-from hanol.cli._progress import bar, interruptible
-from hanol.cli._report import reported
-from hanol.cli._subject import Subject, opened_subject
+from hanol.cli._progress import interruptible, progress
+from hanol.cli.synth._subject import Subject, opened_subject
+from hanol.files import replace_json
 
 if TYPE_CHECKING:
     from hanol.synthesis import ExtractReport, QuestionReport, SynthQuestion
     from hanol.worlds import KnowledgeGraph
 
 
+@command
 def questions(
     source: SourceArgument,
-    number: Annotated[int, typer.Option("--n", min=1, help="Questions wanted.")] = 100,
-    hops: Annotated[str, typer.Option(help="Facts to follow: 1 to 5, several with commas.")] = (
-        "1,2,3"
-    ),
+    num_questions: Annotated[
+        int, typer.Option("--num-questions", "-n", min=1, help="Number of questions.")
+    ] = 100,
+    hops: HopsOption = "1,2,3",
     level: Annotated[
         int, typer.Option(min=0, max=2, help="0 names the start, 1 and 2 describe it.")
     ] = 0,
-    sets: Annotated[bool, typer.Option("--sets", help="Also ask for several answers.")] = False,
+    sets: Annotated[
+        bool, typer.Option("--sets", help="Also ask questions with several answers.")
+    ] = False,
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", help="Of a folder: extracts facts, words the questions."),
+        typer.Option(
+            "--model",
+            "-m",
+            help="Model that extracts facts of a folder and words the questions. Omitted: facts "
+            "from links, titles and mentions.",
+        ),
     ] = None,
-    closed_book: Annotated[
+    closed_book_model: Annotated[
         str | None,
-        typer.Option("--closed-book-model", help="Drop what this model answers by heart."),
+        typer.Option(
+            help="Model whose questions that it knows by heart are dropped. Omitted: "
+            "none is dropped."
+        ),
     ] = None,
-    entities: EntitiesOption = 300,
-    split: SplitOption = "train",
     seed: SeedOption = 0,
     index: IndexOption = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the results; .hanol/synth or runs/synth/...")
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the results. Omitted: .hanol/synth, or runs/synth for a world."
+        ),
     ] = None,
     concurrency: ConcurrencyOption = 8,
+    world: WorldOptions = WorldOptions(),
     as_json: JsonOption = False,
 ) -> None:
-    """Make multi-hop questions with unique answers from a folder or a world.
+    """Generate multi-hop questions with unique answers from a folder or a world.
 
-    Writes questions.jsonl, webshaper.jsonl, graph.jsonl and report.json. Started again after an
+    Writes questions.jsonl, webshaper.jsonl, graph.jsonl and report.json. Repeated after an
     interruption, it asks no model anything twice.
 
-    Example: hanol synth questions encyclopedia:7 --n 200 --hops 1,2,3
+    Example: hanol synth questions encyclopedia:7 --num-questions 200 --hops 1,2,3
     """
-    with reported(as_json=as_json):
-        from hanol import synthesis
+    from hanol import synthesis
 
-        wanted = _numbers(hops)
-        place = out or _place(source, index)
-        with opened_subject(source, index, place, entities, split) as subject:
-            make = _Questions(subject, place, model, closed_book, concurrency)
-            options = {"hops": wanted, "level": level, "sets": sets, "seed": seed}
-            with interruptible():
-                graph, extracted, found, report = make.all(number, options)
-            place.mkdir(parents=True, exist_ok=True)
-            graph.write(place / "graph.jsonl")
-            synthesis.write_questions(place / "questions.jsonl", found)
-            synthesis.write_webshaper(place / "webshaper.jsonl", map(synthesis.shaper_task, found))
-            made_of = {"source": source, "entities": entities, "split": split}
-            summary = {"questions": str(place / "questions.jsonl"), **made_of, **options}
-            summary |= {"facts": len(graph.edges), **asdict(report)}
-            summary["extracted"] = None if extracted is None else asdict(extracted)
-            (place / "report.json").write_text(json.dumps(summary, indent=1) + "\n", "utf-8")
+    wanted = _numbers(hops)
+    place = output or _place(source, index)
+    with opened_subject(source, index, place, world) as subject:
+        make = _Questions(subject, place, model, closed_book_model, concurrency)
+        options = {"hops": wanted, "level": level, "sets": sets, "seed": seed}
+        with interruptible():
+            graph, extracted, found, report = make.all(num_questions, options)
+        place.mkdir(parents=True, exist_ok=True)
+        graph.write(place / "graph.jsonl")
+        synthesis.write_questions(place / "questions.jsonl", found)
+        synthesis.write_webshaper(place / "webshaper.jsonl", map(synthesis.shaper_task, found))
+        made_of = {"source": source, "entities": world.num_entities, "split": world.split}
+        summary = {"questions": str(place / "questions.jsonl"), **made_of, **options}
+        summary |= {"facts": len(graph.edges), **asdict(report)}
+        summary["extracted"] = None if extracted is None else asdict(extracted)
+        replace_json(place / "report.json", summary)
     if as_json:
         typer.echo(json.dumps(summary))
         return
-    _print_questions(summary, number)
+    _print_questions(summary, num_questions)
 
 
 class _Questions:
@@ -120,7 +133,7 @@ class _Questions:
         async def run() -> Any:
             try:
                 graph, extracted = await self._graph()
-                with bar("questions") as step:
+                with progress("questions") as progressed:
                     found, report = await asynthesize_questions(
                         graph,
                         self._corpus,
@@ -128,7 +141,7 @@ class _Questions:
                         world=self._world,
                         closed_book=self._closed_book,
                         wording=self._model,
-                        on_question=lambda kept: step(kept, number),
+                        on_question=lambda kept: progressed(kept, number),
                         **options,
                     )
                 return graph, extracted, found, report
@@ -153,12 +166,12 @@ class _Questions:
         if self._model is None:
             assert base is not None
             return base, None
-        with bar("passages") as step:
+        with progress("passages") as report:
             return await synthesis.aextract_graph(
                 self._corpus,
                 self._model,
                 base=base,
-                on_passage=lambda total: step(None, total),
+                on_passage=lambda total: report(None, total),
             )
 
 
@@ -166,7 +179,7 @@ def _numbers(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdecimal() for part in parts):
         raise typer.BadParameter(
-            f"{text!r} is no list of numbers such as 1,2,3", param_hint="--hops"
+            f"{text!r} is not a list of numbers such as 1,2,3", param_hint="--hops"
         )
     return tuple(map(int, parts))
 
@@ -188,5 +201,5 @@ def _print_questions(summary: dict[str, Any], wanted: int) -> None:
         parts = (f"{value} {name}" for name, value in summary["extracted"].items())
         typer.echo(f"extracted: {', '.join(parts)}")
     if kept < wanted:
-        print(f"{wanted} were wanted, but nothing new was found for long.", file=sys.stderr)
+        print(f"{wanted} were wanted, but no more were found.", file=sys.stderr)
     typer.echo(f"questions: {summary['questions']}")

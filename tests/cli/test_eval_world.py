@@ -1,4 +1,4 @@
-"""`hanol research eval --world`: a model asked about a generated encyclopedia."""
+"""`hanol eval world`: a model asked about a generated encyclopedia."""
 
 import json
 from pathlib import Path
@@ -14,12 +14,12 @@ from hanol.cli._app import app
 from hanol.worlds import Encyclopedia
 
 runner = CliRunner()
-WORLD = ("eval", "--world", "encyclopedia", "--seed", 7)
+WORLD = ("encyclopedia", "--world-seed", 7)
 SKILLS = ["call format", "query copy", "right page", "extraction", "next hop", "right answer"]
 
 
 def invoke(*arguments: object) -> Result:
-    return runner.invoke(app, ["research", *map(str, arguments)], catch_exceptions=False)
+    return runner.invoke(app, ["eval", "world", *map(str, arguments)], catch_exceptions=False)
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def expert(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("expert")
 def test_json_has_accuracy_by_hops_and_nothing_else_is_on_stdout() -> None:
-    done = invoke(*WORLD, "--n", 3, "--hops", "1,3,5", "--model", "the-expert", "--json")
+    done = invoke(*WORLD, "-n", 3, "--hops", "1,3,5", "--model", "the-expert", "--json")
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert found["accuracy"] == {"1": 1.0, "3": 1.0, "5": 1.0, "described": 1.0}
@@ -51,15 +51,16 @@ def test_json_has_accuracy_by_hops_and_nothing_else_is_on_stdout() -> None:
     settings = found["settings"]
     assert settings.pop("seconds") > 0
     assert settings == {
-        "world": "encyclopedia", "seed": 7, "n": 3, "model": "the-expert", "mode": "react",
-        "max_calls": 16, "fillers": 1, "temperature": None, "own_sampling": False,
+        "world": "encyclopedia", "seed": 7, "num_questions": 3, "model": "the-expert",
+        "mode": "react", "max_calls": 16, "num_distractors": 1, "temperature": None,
+        "own_sampling": False,
     }  # fmt: skip
 
 
 @pytest.mark.usefixtures("expert")
 def test_the_table_shows_what_a_call_cap_costs() -> None:
     # A search and a visit, then the answer is asked for: enough for one hop and not for two.
-    done = invoke(*WORLD, "--n", 2, "--hops", "1,2", "--max-calls", 2, "--model", "the-expert")
+    done = invoke(*WORLD, "-n", 2, "--hops", "1,2", "--max-calls", 2, "--model", "the-expert")
     assert done.exit_code == 0, done.output
     lines = {line[:18].strip(): line for line in done.stdout.splitlines()}
     assert "6 questions about an unseen encyclopedia, seed 7" in done.stdout
@@ -86,7 +87,7 @@ def test_who_chooses_temperature_and_top_p(
         return await complete(self, request)
 
     monkeypatch.setattr(Expert, "complete", noted)
-    done = invoke(*WORLD, "--n", 1, "--hops", "1", "--model", "the-expert", "--json", *options)
+    done = invoke(*WORLD, "-n", 1, "--hops", "1", "--model", "the-expert", "--json", *options)
     assert done.exit_code == 0, done.output
     assert asked == {expected}
 
@@ -100,7 +101,7 @@ def test_a_random_checkpoint_knows_nothing(tmp_path: Path) -> None:
         pad_token_id=tokenizer.pad_token_id, block_auto_adjust_ff_dim=False,
     )  # fmt: skip
     folder = models.save(models.build(config, seed=0), tmp_path / "model", tokenizer)
-    arguments = ["--n", 1, "--hops", "1", "--max-calls", 1, "--mode", "markov", "--json"]
+    arguments = ["-n", 1, "--hops", "1", "--max-calls", 1, "--mode", "markov", "--json"]
     done = invoke(*WORLD, *arguments, "--temperature", "1", "--model", folder)
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
@@ -114,20 +115,18 @@ def test_a_random_checkpoint_knows_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "give either RESULTS, files of batches, or --world encyclopedia --model SPEC."),
-        ([*WORLD[1:], "--model", "x", "results.jsonl"], "--model SPEC, not both."),
-        ([*WORLD[1:]], "--world needs a model to ask"),
-        (["results.jsonl", "--model", "x"], "--model is for --world"),
-        ([*WORLD[1:], "--model", "x", "--n", "0"], "--n"),
+        ([*WORLD], "Missing option '--model'"),
+        ([*WORLD, "--model", "x", "-n", "0"], "--num-questions"),
+        (["castle", "--model", "x"], "'castle' is not"),
         (
-            [*WORLD[1:], "--model", "x", "--own-sampling", "--temperature", "1"],
-            "without --temperature",
+            [*WORLD, "--model", "x", "--own-sampling", "--temperature", "1"],
+            "give one of --temperature, --greedy and --own-sampling",
         ),
     ],
-    ids=["neither", "both", "no model", "model for results", "no questions", "two samplings"],
+    ids=["no model", "no questions", "no such world", "two samplings"],
 )
 def test_wrong_use_is_told_before_anything_is_loaded(arguments: list[object], said: str) -> None:
-    done = invoke("eval", *arguments)
+    done = invoke(*arguments)
     assert done.exit_code == 2
     shown = " ".join(done.stderr.replace("│", " ").split())
     assert said in shown

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,75 +10,76 @@ import typer
 
 from hanol.cli._options import (
     ConcurrencyOption,
-    EntitiesOption,
     IndexOption,
     JsonOption,
-    Mode,
-    SeedOption,
+    ModelOptions,
+    ModeOption,
+    SamplingOptions,
     SourceArgument,
-    Split,
-    SplitOption,
+    WorldOptions,
+    command,
 )
-from hanol.cli._progress import bar, interruptible
-from hanol.cli._report import reported
-from hanol.cli._subject import Subject, opened_subject
+from hanol.cli._progress import interruptible, progress
+from hanol.cli.synth._subject import Subject, opened_subject
 
 if TYPE_CHECKING:
     from hanol.agent_training import Attempt
+    from hanol.sampling import Sampling
     from hanol.synthesis import SynthQuestion
     from hanol.worlds import KnowledgeGraph
 
 
+@command
 def trajectories(
     source: SourceArgument,
     file: Annotated[
         Path, typer.Argument(metavar="QUESTIONS", help='JSON lines with "question" and "answer".')
     ],
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="Checkpoint, endpoint, or expert (of a world).")
-    ],
-    attempts: Annotated[int, typer.Option("--n", min=1, help="Runs a question.")] = 4,
-    mode: Annotated[Mode, typer.Option(help="How the agent keeps its context.")] = "react",
-    max_calls: Annotated[int | None, typer.Option(min=1, help="Model calls of one run.")] = None,
-    temperature: Annotated[
-        float | None, typer.Option(min=0, help="Of the sampling; 0.85, in worlds 0.7.")
+    model: ModelOptions,
+    num_runs: Annotated[
+        int, typer.Option("--num-runs", "-n", min=1, help="Number of runs per question.")
+    ] = 4,
+    mode: ModeOption = "react",
+    max_calls: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Maximum number of model calls per run. Omitted: the mode's own limit."
+        ),
     ] = None,
-    entities: EntitiesOption = 300,
-    split: SplitOption = "train",
-    seed: SeedOption = 0,
     index: IndexOption = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the results; beside QUESTIONS if left out.")
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of the results. Omitted: beside QUESTIONS.")
     ] = None,
     concurrency: ConcurrencyOption = 8,
+    world: WorldOptions = WorldOptions(),
+    sampling: SamplingOptions = SamplingOptions(),
     as_json: JsonOption = False,
 ) -> None:
-    """Run an agent at each question, and keep the right runs and their steps as training data.
+    """Run an agent on each question and keep the right runs and their steps as training data.
 
     Writes trajectories.jsonl (official lines), sft.jsonl (conversations) and midtrain.jsonl
-    (planning, reasoning and decision steps). Started again, it goes on where it was. Exits with 1
-    when a run failed; the others are done all the same.
+    (planning, reasoning and decision steps). In a world, the model `expert` shows how it is done.
+    Repeated, the command continues where it stopped. Exits with 1 if a run failed; the others are
+    done all the same.
 
-    Example: hanol synth trajectories encyclopedia:7 questions.jsonl --model expert --n 1
+    Example: hanol synth trajectories encyclopedia:7 questions.jsonl --model expert --num-runs 1
     """
-    with reported(as_json=as_json):
-        from hanol import synthesis
+    from hanol import synthesis
 
-        found = synthesis.read_questions(file)
-        place = out or file.parent / "trajectories"
-        entities, split = _made_of(file, source, entities, split)
-        with opened_subject(source, index, place, entities, split) as subject:
-            synthesis.check_questions(found, _known_graph(subject, file))
-            run = _Trajectories(found, subject, place, model, concurrency)
-            options: dict[str, Any] = {"mode": mode, "seed": seed, "attempts": attempts}
-            options |= _sampling(subject.world is not None, temperature)
-            if subject.tools is not None:
-                options["tools"] = subject.tools
-            if max_calls is not None:
-                options["budget"] = _budget(mode, max_calls)
-            with interruptible():
-                tried, reasoned = run.all(options)
-            summary = run.write(tried, reasoned)
+    found = synthesis.read_questions(file)
+    place = output or file.parent / "trajectories"
+    with opened_subject(source, index, place, _made_of(file, source, world)) as subject:
+        synthesis.check_questions(found, _known_graph(subject, file))
+        run = _Trajectories(found, subject, place, model, concurrency)
+        options: dict[str, Any] = {"mode": mode, "seed": sampling.seed, "attempts": num_runs}
+        options["sampling"] = _sampling(subject.world is not None, sampling)
+        if subject.tools is not None:
+            options["tools"] = subject.tools
+        if max_calls is not None:
+            options["budget"] = _budget(mode, max_calls)
+        with interruptible():
+            tried, reasoned = run.all(options)
+        summary = run.write(tried, reasoned)
     if as_json:
         typer.echo(json.dumps(summary))
     else:
@@ -96,7 +96,7 @@ class _Trajectories:
         questions: "list[SynthQuestion]",
         subject: Subject,
         place: Path,
-        model: str,
+        model: ModelOptions,
         concurrency: int,
     ) -> None:
         from hanol import agent_training
@@ -104,10 +104,10 @@ class _Trajectories:
 
         self._questions, self._corpus, self._world = questions, subject.corpus, subject.world
         self._place, self._concurrency = place, concurrency
-        if self._world is not None and model == "expert":
+        if self._world is not None and model.model == "expert":
             self._engine = agent_training.world_expert(self._world, questions)
         else:
-            self._engine = open_engine(model)
+            self._engine = open_engine(model.model, **model.given)
 
     def is_right(self, question: "SynthQuestion", text: str) -> bool:
         """By the world where there is one: it knows other names and ways to write numbers."""
@@ -132,7 +132,7 @@ class _Trajectories:
                     self._place,
                     is_right=self.is_right,
                     concurrency=self._concurrency,
-                    on_attempt=lambda attempt: step(None, total),
+                    on_attempt=lambda attempt: report(None, total),
                     **options,
                 )
                 if self._world is not None:  # models of a world know no other instructions
@@ -146,7 +146,7 @@ class _Trajectories:
             finally:
                 await self._engine.aclose()
 
-        with bar("runs") as step:
+        with progress("runs") as report:
             return asyncio.run(run())
 
     def write(self, tried: "list[Attempt]", reasoned: list[dict[str, Any]]) -> dict[str, Any]:
@@ -180,14 +180,14 @@ class _Trajectories:
         }
 
 
-def _made_of(file: Path, source: str, entities: int, split: Split) -> tuple[int, Split]:
-    """The sizes of the world that questions were made from, where their report tells."""
+def _made_of(file: Path, source: str, world: WorldOptions) -> WorldOptions:
+    """The options of the world that questions were made from, where their report has them."""
     report = file.parent / "report.json"
     if report.is_file():
         made = json.loads(report.read_text("utf-8"))
         if made.get("source") == source:
-            return made["entities"], made["split"]
-    return entities, split
+            return WorldOptions(num_entities=made["entities"], split=made["split"])
+    return world
 
 
 def _known_graph(subject: Subject, file: Path) -> "KnowledgeGraph | None":
@@ -201,19 +201,13 @@ def _known_graph(subject: Subject, file: Path) -> "KnowledgeGraph | None":
     return KnowledgeGraph.read(beside) if beside.is_file() else None
 
 
-def _sampling(is_world: bool, temperature: float | None) -> dict[str, Any]:
+def _sampling(is_world: bool, given: SamplingOptions) -> "Sampling":
     from hanol.research import AGENT_SAMPLING
     from hanol.sampling import Sampling
 
-    if is_world:  # tiny models: no penalty on what they must copy
-        return {
-            "sampling": Sampling(0.7 if temperature is None else temperature, 1.0, max_tokens=512)
-        }
-    return (
-        {}
-        if temperature is None
-        else {"sampling": replace(AGENT_SAMPLING, temperature=temperature)}
-    )
+    # Tiny models of worlds: no penalty on what they must copy.
+    tiny = Sampling(temperature=0.7, top_p=1.0, max_tokens=512)
+    return given.over(tiny if is_world else AGENT_SAMPLING)
 
 
 def _budget(mode: str, calls: int) -> Any:

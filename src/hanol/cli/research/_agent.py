@@ -1,21 +1,24 @@
-"""What the commands of `hanol research` have in common: documents, model and tools of a run."""
+"""Documents, model and tools of a research run, as its options name them."""
 
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
+from hanol.cli._options import (
+    AgentOptions,
+    AgentSamplingOptions,
+    BudgetOptions,
+    ModelOptions,
+    ToolOptions,
+)
 from hanol.errors import RunError
 
 if TYPE_CHECKING:
-    from hanol.cli._options import Mode
     from hanol.engines import Engine
     from hanol.retrieval import Index
-    from hanol.sampling import Sampling
     from hanol.tools import Tool
 
 
@@ -27,19 +30,21 @@ class Workshop:
         folder: The documents; None for a run without.
         index: Folder of its index; None for the usual place.
         model: What `open_engine` opens.
+        load: Options of `open_engine`.
         web: Provider of the web search; None leaves the web off.
-        private: The web may be used next to the documents.
-        unsafe: Python may run without isolation.
+        web_consent: Whether the web may be used next to the documents.
+        unsafe_python: Whether Python may run without isolation.
         python: Whether to offer Python; None offers it where it can be isolated.
-        compact: Only search and visit, in few words.
+        compact: Only search and visit, with short results.
     """
 
     folder: str | None
     index: str | None
     model: str
+    load: dict[str, Any] = field(default_factory=dict)
     web: str | None = None
-    private: bool = False
-    unsafe: bool = False
+    web_consent: bool = False
+    unsafe_python: bool = False
     python: bool | None = None
     compact: bool = False
 
@@ -53,7 +58,7 @@ class Workshop:
         """Open the model."""
         from hanol.engines import open_engine
 
-        return open_engine(self.model)
+        return open_engine(self.model, **self.load)
 
     def tools(self, corpus: "Index | None") -> "Sequence[Tool]":
         """The tools over both."""
@@ -73,14 +78,14 @@ class Workshop:
             return compact_tools(corpus)
         tools: list[Tool] = []
         if self.web is not None:
-            provider, policy = open_provider(self.web), WebPolicy(consent=self.private)
+            provider, policy = open_provider(self.web), WebPolicy(consent=self.web_consent)
             tools += web_tools(provider, corpus, policy=policy)
         elif corpus is not None:
             tools += local_tools(corpus)
         python = self.python
         if python is None:
-            python = self.unsafe or sandbox_problem() is None
-        return [*tools, PythonInterpreter(unsafe=self.unsafe)] if python else tools
+            python = self.unsafe_python or sandbox_problem() is None
+        return [*tools, PythonInterpreter(unsafe=self.unsafe_python)] if python else tools
 
 
 @contextmanager
@@ -100,19 +105,34 @@ def opened(workshop: Workshop) -> Iterator["tuple[Index | None, Engine, Sequence
 
 def index_first(corpus: "Index") -> None:
     """Index a folder that was never indexed, and say so."""
-    from hanol.cli.index import _bar
+    from hanol.cli.index import files
 
     print(f"{corpus.folder} is not indexed yet: indexing it first.", file=sys.stderr)
-    with _bar() as on_file:
+    with files() as on_file:
         report = corpus.add(on_file=on_file)
     unread = f", {len(report.failed)} could not be read" if report.failed else ""
     print(f"{report.documents:,} documents, {report.passages:,} passages{unread}", file=sys.stderr)
 
 
+def new_workshop(folder: Path, model: ModelOptions, tools: ToolOptions, compact: bool) -> Workshop:
+    """What a new run gets."""
+    # Absolute, because workers of Ray stand elsewhere.
+    return Workshop(
+        str(folder.absolute()),
+        None if tools.index is None else str(tools.index.absolute()),
+        model.model,
+        model.given,
+        tools.web,
+        tools.web_consent,
+        tools.unsafe_python,
+        compact=compact,
+    )
+
+
 def reopened(
-    run: Path, model: str | None, index: Path | None, web: str | None, private: bool, unsafe: bool
+    run: Path, model: str | None, tools: ToolOptions
 ) -> AbstractContextManager["tuple[Index | None, Engine, Sequence[Tool]]"]:
-    """Open what a run was begun with, as its log says.
+    """Open what a run was started with, as its log says.
 
     Raises:
         RunError: There is no run, or its folder of documents is gone.
@@ -123,16 +143,16 @@ def reopened(
     started = RunFolder(run).started()
     if started.index is not None and not Path(started.index).is_dir():
         raise RunError(
-            f"The documents of this run are gone: {started.index!r} is no folder. Put them back, "
-            "or look at what there is by `hanol research replay`."
+            f"The documents of this run are gone: {started.index!r} is not a folder. Put them "
+            "back, or show what there is with `hanol research replay`."
         )
     workshop = Workshop(
         folder=started.index,
-        index=None if index is None else str(index),
+        index=None if tools.index is None else str(tools.index),
         model=model or started.model,
-        web=web,
-        private=private,
-        unsafe=unsafe,
+        web=tools.web,
+        web_consent=tools.web_consent,
+        unsafe_python=tools.unsafe_python,
         python="PythonInterpreter" in started.tools,
         compact=any(
             schema["description"] == CompactSearch.description
@@ -142,65 +162,29 @@ def reopened(
     return opened(workshop)
 
 
-def workshop_over(
-    folder: Path,
-    index: Path | None,
-    model: str,
-    web: str | None,
-    private: bool,
-    unsafe: bool,
-    compact: bool,
-) -> Workshop:
-    """What a new run is to have."""
-    # Absolute, because workers of Ray stand elsewhere.
-    place = None if index is None else str(index.absolute())
-    return Workshop(str(folder.absolute()), place, model, web, private, unsafe, compact=compact)
-
-
-def given_limits(
-    calls: int | None,
-    tokens: int | None,
-    seconds: float | None,
-    money: float | None,
-    prompt_price: float,
-    completion_price: float,
-) -> dict[str, Any]:
-    """The fields of a `Budget` that were given; for the others, each mode has its own."""
-    given = {"model_calls": calls, "tokens": tokens, "seconds": seconds, "money": money}
-    prices = {"prompt_price": prompt_price, "completion_price": completion_price}
-    return {name: value for name, value in given.items() if value is not None} | prices
-
-
-def given_sampling(greedy: bool, own_sampling: bool) -> "Sampling | None":
-    """How turns are drawn; None is as the paper does."""
-    from hanol.research import GREEDY, OWN_SAMPLING
-
-    if greedy and own_sampling:
-        raise typer.BadParameter("give either --greedy or --own-sampling, not both.")
-    return GREEDY if greedy else OWN_SAMPLING if own_sampling else None
-
-
 def researcher_options(
-    corpus: "Index | None",
-    engine: "Engine",
-    tools: "Sequence[Tool]",
-    mode: "Mode | None",
-    heavy: int | None,
-    limits: dict[str, Any],
-    sampling: "Sampling | None",
-    system_prompt_file: Path | None,
+    opened: "tuple[Index | None, Engine, Sequence[Tool]]",
+    agent: AgentOptions,
+    budget: BudgetOptions,
+    sampling: AgentSamplingOptions,
 ) -> dict[str, Any]:
-    """Options of a `Researcher`: the mode's own budget with the given limits."""
+    """Options of a `Researcher`: the given values over those of its mode."""
     from hanol.research import Researcher
 
-    mode = mode or ("markov" if heavy else "react")
-    budget = Researcher(corpus, engine, mode=mode, tools=tools).settings.budget
-    options: dict[str, Any] = {"mode": mode, "tools": tools}
-    options["budget"] = replace(budget, **limits)
-    options["system_prompt"] = _text(system_prompt_file)
-    if sampling is not None:
-        options["sampling"] = sampling
-    return options
+    corpus, engine, tools = opened
+    mode = agent.mode or ("markov" if agent.heavy else "react")
+    own = Researcher(corpus, engine, mode=mode, tools=tools).settings
+    drawn = sampling.sampling(own.sampling)
+    return {
+        "mode": mode,
+        "tools": tools,
+        "budget": budget.over(own.budget),
+        # Heavy mode has its own, so only what was asked for is passed.
+        **({} if drawn == own.sampling else {"sampling": drawn}),
+        "system_prompt": _text(agent.system_prompt),
+        "seed": sampling.seed,
+        "today": None if agent.today is None else agent.today.date(),
+    }
 
 
 def _text(path: Path | None) -> str | None:

@@ -13,6 +13,8 @@ from rich.markdown import Markdown
 from rich.padding import Padding
 from rich.text import Text
 
+from hanol.cli._progress import interruptible, printable
+
 if TYPE_CHECKING:
     from hanol.research import RunView
     from hanol.retrieval import Index
@@ -29,25 +31,23 @@ def follow(
     *,
     write: bool = True,
 ) -> None:
-    """Show a run until it ends, then its answer; an interruption says how to go on."""
+    """Show a run until it ends, then its answer; an interruption says how to continue."""
     from hanol.research import RunView, write_report
 
     steps = Steps()
     log = []
-    try:
-        # They come from a generator, which is to be stopped with its run.
-        with closing(events):  # type: ignore[type-var]
+    again = f"continue with: hanol research resume {run}"
+    # They come from a generator, which is to be stopped with its run.
+    with interruptible(again), closing(events):  # type: ignore[type-var]
+        try:
             for event in events:
                 log.append(event)
                 if not as_json:
                     steps.show(event)
-    except KeyboardInterrupt:
-        print(f"\ninterrupted; go on with: hanol research resume {run}", file=sys.stderr)
-        raise typer.Exit(130) from None
-    except Exception:
-        if log and write:
-            print(f"The run can go on: hanol research resume {run}", file=sys.stderr)
-        raise
+        except Exception:
+            if log and write:
+                print(f"The run is kept; {again}", file=sys.stderr)
+            raise
     page = write_report(run, index=corpus) if write else run / "report.html"
     view = RunView.of(log)
     if as_json:
@@ -100,7 +100,7 @@ class Steps:
         elif event.type == "report_updated" and not event.kept:
             self._print(f"report: {folded(event.report, _LINES)}", "magenta")
         elif event.type == "context_restarted":
-            self._print("the context was full: going on from a summary", "yellow")
+            self._print("the context was full: continuing from a summary", "yellow")
 
     def _print(self, text: str, style: str) -> None:
         # `Text`, because brackets in documents are no markup.
@@ -161,8 +161,3 @@ def folded(text: str, lines: int) -> str:
 def one_line(text: str) -> str:
     """Without line breaks."""
     return " ".join(text.split())
-
-
-def printable(text: str) -> str:
-    """Without the control characters by which a document could steer a terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)

@@ -1,0 +1,36 @@
+"""`hanol research`: questions about your own documents, answered by an agent you can check."""
+
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from hanol.cli.research._ask import ask
+from hanol.cli.research._batch import batch
+from hanol.cli.research._runs import export, fork, replay, resume
+
+
+class _Group(TyperGroup):
+    """Takes a first word that is not a command as the folder of a question."""
+
+    # `Any`: which click the context comes from depends on typer's version.
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] != "--help":
+            args = ["ask", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    help="Answer questions from your own documents, with checked citations.\n\n"
+    "`hanol research FOLDER QUESTION --model MODEL` is short for `hanol research ask`. Write a "
+    "folder that is named like a command as ./name.\n\n"
+    'Example: hanol research notes "How are keys rotated?" --model Qwen/Qwen3-4B',
+)
+app.command()(ask)
+app.command()(resume)
+app.command()(replay)
+app.command()(fork)
+app.command()(export)
+app.command()(batch)

@@ -1,0 +1,106 @@
+"""Checkpoints from one layout of files to another."""
+
+import json
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hanol.errors import CheckpointError, ConfigError
+from hanol.files import whole_folder
+from hanol.models._build import cast, dtype_named
+from hanol.models._gguf import to_gguf
+from hanol.models._load import load_model, load_tokenizer
+from hanol.models._meta import llama_from_meta, llama_to_meta, merge_meta_parts
+from hanol.models._official import save
+
+Layout = Literal["transformers", "meta", "gguf"]
+_GGUF_TYPES: dict[str | None, Literal["f32", "f16"]] = {
+    None: "f32",
+    "float32": "f32",
+    "float16": "f16",
+}
+
+
+def convert(
+    source: str | Path,
+    output: str | Path,
+    *,
+    to: Layout = "transformers",
+    dtype: str | None = None,
+    rope_factor: float = 8.0,
+) -> Path:
+    """Write a checkpoint in another layout.
+
+    Args:
+        source: Bundled name, folder or hub id; or a folder in Meta's layout: `params.json` and
+            `consolidated.*.safetensors`, with a tokenizer of transformers or without.
+        output: Folder, or for "gguf" file, to write; an existing checkpoint there is replaced.
+        to: "transformers" is a folder that transformers and, for Kimi Linear, the official code
+            read; "meta" holds Meta's tensors of a Llama; "gguf" is one file for llama.cpp.
+        dtype: Data type of the weights; None is float32. GGUF takes float32 and float16.
+        rope_factor: Of a source in Meta's layout: 8 for Llama 3.1 and 3.3, 32 for 3.2.
+
+    Returns:
+        What was written.
+
+    Raises:
+        CheckpointError: The source cannot be read, or the result cannot be written.
+        ConfigError: The layout cannot express the model, or a value is unknown.
+    """
+    if to not in get_args(Layout):
+        raise ConfigError(f"`to` is {to!r}, but must be one of {', '.join(get_args(Layout))}.")
+    if to == "gguf" and dtype not in _GGUF_TYPES:
+        raise ConfigError(f"`dtype` is {dtype!r}, but GGUF files take float32 or float16.")
+    wanted = None if dtype is None else dtype_named(dtype)
+    output = Path(output)
+    model, tokenizer = _read(source, rope_factor)
+    if to == "gguf":
+        if tokenizer is None:
+            raise CheckpointError(f"{str(source)!r} has no tokenizer, which a GGUF file needs.")
+        return to_gguf(model, tokenizer, output, _GGUF_TYPES[dtype])
+    if wanted is not None:
+        cast(model, wanted)
+    if to == "transformers":
+        return save(model, output, tokenizer)
+    tensors, params = llama_to_meta(model)
+    with whole_folder(output) as part:
+        kept = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        save_file(kept, part / "consolidated.00.safetensors")
+        (part / "params.json").write_text(json.dumps(params, indent=2) + "\n", "utf-8")
+        if tokenizer is not None:
+            tokenizer.save_pretrained(part)
+    return output
+
+
+class _Source(NamedTuple):
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase | None
+
+
+def _read(source: str | Path, rope_factor: float) -> _Source:
+    folder = Path(source).expanduser()
+    file = folder / "params.json"
+    if not file.is_file() or (folder / "config.json").exists():
+        return _Source(load_model(source), load_tokenizer(source))
+    parts = sorted(folder.glob("consolidated.*.safetensors"))
+    if not parts:
+        raise CheckpointError(
+            f"{str(source)!r} has Meta's `params.json`, but no consolidated.*.safetensors. Files "
+            "of the kind .pth are pickles, which are never loaded: save them as safetensors."
+        )
+    try:
+        params = json.loads(file.read_text("utf-8"))
+        tensors = merge_meta_parts([load_file(part) for part in parts], params)
+    except (OSError, ValueError, KeyError) as err:
+        raise CheckpointError(f"{str(source)!r} cannot be read: {err}") from err
+    model = llama_from_meta(tensors, params, rope_factor=rope_factor)
+    has_tokenizer = (folder / "tokenizer.json").is_file()
+    return _Source(model, _tokenizer(folder) if has_tokenizer else None)
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
