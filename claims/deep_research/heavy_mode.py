@@ -21,7 +21,6 @@ from claims.deep_research.lab import (
     attempted,
     engine_of,
     gain,
-    keep_lines,
     log,
     place,
     read_lines,
@@ -34,6 +33,7 @@ from claims.small import one_thread
 from hanol import agent_training
 from hanol.claims import Claim, Measurement
 from hanol.engines import Completion, Engine, Message, Request, Usage, WrappedEngine
+from hanol.files import replace_rows
 from hanol.research import aheavy_research
 from hanol.runs import Budget, RunEnded, ToolReturned
 from hanol.worlds import Encyclopedia, GraphQuestion
@@ -126,7 +126,7 @@ def _heavy(seeds: Sequence[int], quick: bool) -> Measurement:
             file = folder / f"{_N}.jsonl"
             if not file.exists():
                 asked = [question for kind in kinds.values() for question in kind]
-                keep_lines(file, _heavy_answers(world, asked, folder / "world", seed, calls))
+                replace_rows(file, _heavy_answers(world, asked, folder / "world", seed, calls))
         single, chosen, any_of, cost = zip(*read_lines(file), strict=True)
         figures.add(f"Avg@1 of the {_N}", 100 * mean(single))
         figures.add(f"heavy, n = {_N}", 100 * mean(chosen))

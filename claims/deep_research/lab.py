@@ -29,6 +29,7 @@ from hanol.attention import ConvAttentionConfig
 from hanol.claims import clone_commit
 from hanol.engines import CheckpointEngine, Engine
 from hanol.errors import RunError
+from hanol.files import replace_rows
 from hanol.research import GREEDY
 from hanol.retrieval import Index
 from hanol.runs import Budget, ModelAnswered, RunEnded, TurnRejected
@@ -131,7 +132,7 @@ def demonstrated(
             rows = _rows_of_expert(1_000 * seed + number, questions, tokenizer)
             lines += [[row.input_ids, [int(acts) for acts in row.action_mask]] for row in rows]
             log.info("Seed %d: demonstrations in world %d of %d", seed, number + 1, worlds)
-        keep_lines(file, lines)
+        replace_rows(file, lines)
     return [
         agent_training.SftRow(tuple(ids), tuple(map(bool, mask))) for ids, mask in read_lines(file)
     ]
@@ -272,7 +273,7 @@ def attempted(
             asked = [(kind, task) for kind in kinds for task in environment.tasks(kinds[kind])]
             made = asyncio.run(_asked(environment, model, [task for _, task in asked], seed))
         found = [_attempt(kind, rollout) for (kind, _), rollout in zip(asked, made, strict=True)]
-        keep_lines(file, found)
+        replace_rows(file, found)
     return [Attempt(*line) for line in read_lines(file)]
 
 
@@ -316,16 +317,8 @@ def _attempt(kind: str, rollout: rl.Rollout) -> Attempt:
     )
 
 
-def keep_lines(file: Path, lines: Iterable[Any]) -> None:
-    """Write JSON lines: all of them or, after a kill, none."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.name}")
-    part.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
-    part.rename(file)
-
-
 def read_lines(file: Path) -> list[Any]:
-    """What `keep_lines` wrote."""
+    """What `replace_rows` wrote."""
     return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
 
 

@@ -70,7 +70,17 @@ class CacheError(HanolError, ValueError):
 
 
 class WriteError(HanolError, OSError):
-    """A file or a folder that cannot be written: the disk is full, the rights are missing."""
+    """A file or a folder that cannot be written: the disk is full, the rights are missing.
+
+    Args:
+        path: The file or folder.
+        reason: Why, in words.
+        hint: What the user can do, as a sentence.
+    """
+
+    def __init__(self, path: object, reason: str, hint: str = "") -> None:
+        super().__init__(f"{str(path)!r} could not be written: {reason}. {hint}".rstrip())
+        self.reason = reason
 
 
 class DataError(HanolError, ValueError):

@@ -139,7 +139,7 @@ def replace_folder(new: str | Path, path: str | Path) -> None:
 def write_failure(err: BaseException) -> str | None:
     """Why something could not be written, in words; None if the error has another cause."""
     if isinstance(err, HanolError):
-        return None
+        return err.reason if isinstance(err, WriteError) else None
     if getattr(err, "errno", None) in _FULL or any(text in str(err) for text in _FULL_TEXTS):
         return "the disk is full"
     return err.strerror or str(err) if isinstance(err, OSError) else None
@@ -156,9 +156,7 @@ def _written(path: Path, hint: str) -> Iterator[Path]:
     except Exception as err:
         if (reason := write_failure(err)) is None:
             raise
-        error = WriteError(f"{str(path)!r} could not be written: {reason}. {hint}")
-        error.errno = getattr(err, "errno", None)
-        raise error from err
+        raise WriteError(path, reason, hint) from err
     finally:
         _remove(part)
 
@@ -258,9 +256,7 @@ class JsonLines:
                     os.ftruncate(file.fileno(), size)  # half a row is no row
                     raise
         except OSError as err:
-            raise WriteError(
-                f"{str(self.path)!r} could not be written: {write_failure(err)}."
-            ) from err
+            raise WriteError(self.path, str(write_failure(err))) from err
 
     def keep(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
         """Drop the rows that are not wanted: those of steps that a resumed run makes again."""

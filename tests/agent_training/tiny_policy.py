@@ -146,7 +146,8 @@ def exact_trainer(folder: Path, **options: Any) -> GrpoTrainer:
 
 def kill_at(point: str, number: int) -> None:
     """Let this process die when it comes to a point for the n-th time."""
-    from hanol.research._training import _grpo_state, _grpo_update
+    from hanol import files
+    from hanol.rl import _grpo_update  # private: the points at which the process dies
 
     seen = 0
     places: dict[str, tuple[Any, str]] = {
@@ -154,7 +155,7 @@ def kill_at(point: str, number: int) -> None:
         "update": (_grpo_update.Updater, "_descend"),
         "metrics": (GrpoTrainer, "_note"),
         "weights": (torch, "save"),  # a checkpoint that has no optimizer yet
-        "rename": (_grpo_state.models, "replace_folder"),
+        "rename": (files, "replace_folder"),
     }
     owner, name = places[point]
     original = getattr(owner, name)
@@ -184,9 +185,10 @@ def killed(root: Path) -> None:
         exact_trainer(root / "killed").train()
 
     points: Sequence[tuple[str, int]] = [
-        ("rollout", 5), ("rename", 1), ("rollout", 30), ("update", 2), ("weights", 1),
+        ("rollout", 5), ("rename", 2), ("rollout", 30), ("update", 2), ("weights", 1),
+        # A checkpoint is renamed twice: as a model, then with the rest.
         # These go on from the checkpoints of steps 0, 2, 2 and 4.
-        ("rename", 2), ("rollout", 10), ("metrics", 3), ("rollout", 3),
+        ("rename", 4), ("rollout", 10), ("metrics", 3), ("rollout", 3),
     ]  # fmt: skip
     for point, number in points:
         status = in_child(lambda point=point, number=number: dying(point, number))

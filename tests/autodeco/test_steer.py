@@ -20,7 +20,7 @@ from hanol.autodeco import (
     train_steering,
     with_command,
 )
-from hanol.errors import DataError, RecipeError
+from hanol.errors import DataError, RecipeError, RunError
 from hanol.training import read_metrics
 
 # A byte model of two random layers sees words as little more than a mix of bytes.
@@ -165,13 +165,13 @@ def test_a_resumed_run_is_the_same_to_the_bit(byte_tokenizer, tmp_path) -> None:
     assert read_metrics(tmp_path / "straight") == read_metrics(tmp_path / "stopped")
     for a, b in zip(straight.head_parameters(), resumed.head_parameters(), strict=True):
         assert torch.equal(a, b)
-    with pytest.raises(RecipeError, match="other values of the commands"):
+    with pytest.raises(RunError, match="`data.commands`"):
         train_steering(
             model(), byte_tokenizer, rows(8, seed=1),
             recipe(steps=6, save_every=2, loss_weight=1.0), tmp_path / "stopped", UNSEEN,
             resume=True,
         )  # fmt: skip
-    with pytest.raises(RecipeError, match="other values of the heads"):
+    with pytest.raises(RunError, match="`data.heads`"):
         train_steering(
             straight, byte_tokenizer, rows(8, seed=1),
             recipe(steps=6, save_every=2, loss_weight=1.0), tmp_path / "stopped", SHORT,
@@ -211,7 +211,7 @@ def test_what_is_refused(byte_tokenizer, tmp_path: Path) -> None:
         steering_report(steered, byte_tokenizer, some, Commands(("a",), ()))
     assert not (tmp_path / "run").exists()
     train_steering(steered, byte_tokenizer, some, recipe(steps=1), tmp_path / "run", SHORT)
-    with pytest.raises(RecipeError, match="already holds a run"):
+    with pytest.raises(RunError, match="already has a run"):
         train_steering(steered, byte_tokenizer, some, recipe(steps=1), tmp_path / "run", SHORT)
     with torch.no_grad():
         steered.temp_head.mlp[0].bias[0] = math.nan

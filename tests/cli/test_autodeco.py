@@ -207,7 +207,7 @@ def test_training_on_own_answers_is_resumed_with_them(
     shutil.rmtree(out / "heads")
     again = autodeco(*arguments)
     assert again.exit_code == 1
-    assert "already holds a run" in again.stderr
+    assert "already has a run" in again.stderr
     assert "--resume" in again.stderr
     assert (out / "answers.jsonl").read_bytes() == kept
     on = autodeco(*arguments, "--resume")
@@ -303,7 +303,7 @@ def test_steer_reports_what_held_out_words_do(place: Path, tmp_path: Path) -> No
     assert [line["step"] for line in metrics(tmp_path / "a")] == [1, 2]
     again = autodeco(*arguments, "--out", tmp_path / "a")
     assert again.exit_code == 1
-    assert "already holds a run" in again.stderr
+    assert "already has a run" in again.stderr
 
     shown = autodeco(*arguments, "--out", tmp_path / "b", env={"COLUMNS": "140"})
     assert shown.exit_code == 0, shown.output
@@ -369,7 +369,7 @@ def test_a_real_process_prints_one_object(place: Path, tmp_path: Path) -> None:
         ("train {base} --data {base}/no.jsonl", "could not be read"),
         ("train {base} --data {base}/config.json", "not JSON"),
         ("train ./nowhere --data {rows}", "nowhere"),
-        ("train {base} --data {rows} --out {rows}", "cannot be used"),
+        ("train {base} --data {rows} --out {rows}", "could not be written"),
         ("train {base} --data {rows} --verify judge:accept -n 1 --out {rows}", "be written"),
         ("compare {base} --task {rows}", "without heads"),
         ("compare {heads} --task {base}/no.jsonl", "could not be read"),

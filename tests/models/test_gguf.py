@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from hanol import models
-from hanol.errors import CheckpointError, ConfigError
+from hanol.errors import ConfigError, WriteError
 
 gguf = pytest.importorskip("gguf")
 
@@ -203,6 +203,6 @@ def test_path_that_cannot_be_written(
     llama: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     (tmp_path / "taken").mkdir()
-    with pytest.raises(CheckpointError, match="could not be written"):
+    with pytest.raises(WriteError, match="could not be written"):
         models.to_gguf(llama, tokenizer, tmp_path / "taken")
     assert [entry.name for entry in tmp_path.iterdir()] == ["taken"]

@@ -37,7 +37,7 @@ from hanol.research import (
 )
 from hanol.retrieval import Index
 from hanol.rl import Rollout
-from hanol.runs import Budget, Event, Mode, RunEnded, RunFolder, Task
+from hanol.runs import Budget, Event, Mode, RunEnded, RunFolder, Task, gather
 from hanol.tools import Tool, compact_tools
 
 if TYPE_CHECKING:
@@ -171,24 +171,17 @@ class ResearchEnvironment:
             RunError: See `rollout`.
         """
         _check_batch(tasks, seeds, concurrency, folder)
-        found: dict[int, Rollout] = {}
-        waiting = iter(enumerate(zip(tasks, seeds, strict=True)))
 
-        async def work() -> None:
-            for place, (task, seed) in waiting:
-                run_folder = None if folder is None else rollout_folder(folder, task, seed)
-                rollout = await self.rollout(engine, task, seed=seed, run_folder=run_folder)
-                found[place] = rollout
-                if on_rollout is not None:
-                    on_rollout(rollout)
+        async def attempt(job: tuple[Task, int]) -> Rollout:
+            task, seed = job
+            run_folder = None if folder is None else rollout_folder(folder, task, seed)
+            rollout = await self.rollout(engine, task, seed=seed, run_folder=run_folder)
+            if on_rollout is not None:
+                on_rollout(rollout)
+            return rollout
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(concurrency, len(tasks))):
-                    group.create_task(work())
-        except ExceptionGroup as failed:
-            raise failed.exceptions[0] from None
-        return [found[place] for place in range(len(tasks))]
+        jobs = zip(tasks, seeds, strict=True)
+        return await gather(attempt, jobs, concurrency=concurrency)
 
     async def _events(
         self,

@@ -1,12 +1,12 @@
 """The pages of a world in a folder, with the index of exactly these pages."""
 
 import hashlib
-import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hanol.errors import SearchIndexError
+from hanol.files import whole_folder
 from hanol.retrieval import Index
 
 if TYPE_CHECKING:
@@ -40,18 +40,11 @@ def _documents(index: Index) -> dict[str, str | None]:
 
 def _write_whole(world: "Encyclopedia", folder: Path) -> None:
     """All pages and their index or nothing, for other processes and after a kill."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as beside:
-        pages = Path(beside) / "pages"
+    # Where another process is quicker, what it wrote is checked like any other folder.
+    with whole_folder(folder, replace=False) as pages:
         world.write(pages)
         with Index.open(pages) as index:
             index.add(isolated=False)
-        try:
-            pages.rename(folder)
-        except OSError:
-            if not any(folder.iterdir()):
-                raise
-            # Another process was quicker; what it wrote is checked like any other folder.
 
 
 def _check_pages(world: "Encyclopedia", folder: Path, found: dict[str, str | None]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from hanol.engines import Completion, Engine, Request, WrappedEngine
 from hanol.errors import EngineError, RunError
+from hanol.files import JsonLines, whole_lines
 from hanol.research import request_sha256
 from hanol.rl import SampledTurn
 from hanol.runs import ModelAnswered
@@ -95,9 +96,7 @@ class _TurnFile:
             "tokens": turn.token_ids,
             "logprobs": turn.logprobs,
         }
-        with self._path.open("ab") as file:
-            file.truncate(self._whole)  # what a killed process began to write
-            self._whole += file.write(json.dumps(line).encode() + b"\n")
+        JsonLines(self._path).append(line)
         self._last = turn.prompt_ids + turn.token_ids
 
     def turns(self) -> dict[str, SampledTurn]:
@@ -107,10 +106,9 @@ class _TurnFile:
             RunError: A line is damaged.
         """
         data = self._path.read_bytes() if self._path.exists() else b""
-        self._whole = data.rfind(b"\n") + 1
         self._last = ()
         found: dict[str, SampledTurn] = {}
-        for number, line in enumerate(data[: self._whole].splitlines(), start=1):
+        for number, line in enumerate(whole_lines(data), start=1):
             try:
                 row: dict[str, Any] = json.loads(line)
                 prompt = self._last[: row["kept"]] + tuple(row["prompt"])

@@ -3,7 +3,6 @@
 Source: rejection sampling by the answer as in arXiv 2505.22648 (WebDancer) and 2510.24701.
 """
 
-import asyncio
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from hanol.engines import Engine
 from hanol.errors import ConfigError
 from hanol.research import OfficialRun, Segment, fixed_date, official_run, run_task, segments
 from hanol.retrieval import Index
-from hanol.runs import Event, RunFolder
+from hanol.runs import Event, RunFolder, gather
 from hanol.synthesis import SynthQuestion
 
 _SEEDS = 1_000  # between two attempts: each call of a run takes the next seed
@@ -84,30 +83,25 @@ async def asynthesize_trajectories(
     options = fixed_date(folder, options)
     judge = is_right or (lambda question, text: question.is_right(text))
     jobs = [(question, number) for question in questions for number in range(attempts)]
-    waiting = iter(jobs)
-    done: dict[tuple[str, int], Attempt] = {}
 
-    async def work() -> None:
-        for question, number in waiting:
-            task = replace(question.task, id=f"{question.id}.{number}")
-            settings = {**options, "seed": seed + _SEEDS * number}
-            row = await run_task(task, index, engine, folder, settings)
-            text, error = row["prediction"], row["error"]
-            attempt = Attempt(
-                question=question,
-                number=number,
-                prediction=text,
-                is_right=text is not None and judge(question, text),
-                error=None if error is None else f"{error['kind']}: {error['message']}",
-                run=Path(folder) / row["run"],
-            )
-            done[question.id, number] = attempt
-            on_attempt(attempt)
+    async def attempt_of(job: tuple[SynthQuestion, int]) -> Attempt:
+        question, number = job
+        task = replace(question.task, id=f"{question.id}.{number}")
+        settings = {**options, "seed": seed + _SEEDS * number}
+        row = await run_task(task, index, engine, folder, settings)
+        text, error = row["prediction"], row["error"]
+        attempt = Attempt(
+            question=question,
+            number=number,
+            prediction=text,
+            is_right=text is not None and judge(question, text),
+            error=None if error is None else f"{error['kind']}: {error['message']}",
+            run=Path(folder) / row["run"],
+        )
+        on_attempt(attempt)
+        return attempt
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(min(concurrency, len(jobs))):
-            group.create_task(work())
-    return [done[question.id, number] for question, number in jobs]
+    return await gather(attempt_of, jobs, concurrency=concurrency)
 
 
 def official_lines(attempts: Sequence[Attempt]) -> list[OfficialRun]:

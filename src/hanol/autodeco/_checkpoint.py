@@ -1,5 +1,6 @@
 """A base with its heads: made from a model, loaded from any official layout, saved."""
 
+import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -186,9 +187,10 @@ class ModelWithHeads(WrappedModel):
             path: Folder to write; an existing checkpoint there is replaced.
 
         Raises:
-            CheckpointError: The folder is something else, or cannot be written.
+            CheckpointError: `path` exists and is not a checkpoint folder.
+            WriteError: The disk is full, or the folder cannot be written.
         """
-        with formats.written(path) as part:
+        with models.checkpoint_folder(path) as part:
             self._write_heads(part, self.state_dict())
         return Path(path)
 
@@ -210,7 +212,8 @@ class ModelWithHeads(WrappedModel):
 
         Raises:
             ConfigError: Another option.
-            CheckpointError: The folder is something else, or cannot be written.
+            CheckpointError: `path` exists and is not a checkpoint folder.
+            WriteError: The disk is full, or the folder cannot be written.
         """
         unknown = sorted(kwargs.keys() - {"max_shard_size", "safe_serialization"})
         if unknown or kwargs.pop("safe_serialization", True) is not True:
@@ -226,14 +229,16 @@ class ModelWithHeads(WrappedModel):
             for name, tensor in state.items()
             if name.startswith(formats.BASE_PREFIX)
         }
-        with formats.written(save_directory) as part:
-            base_part, heads_part = part.with_name("base"), part.with_name("heads")
+        with models.checkpoint_folder(save_directory) as part:
+            base_part, heads_part = part / "base", part / "heads"
             heads_part.mkdir()
             self._write_heads(heads_part, state)
             with models.no_progress_bars():
                 self.llm.save_pretrained(base_part, state_dict=base, **kwargs)
             formats.merge_folders(heads_part, base_part, part)
             self.generation_config.save_pretrained(part)
+            shutil.rmtree(base_part)
+            shutil.rmtree(heads_part)
 
     def _write_heads(self, folder: Path, state: Mapping[str, Tensor]) -> None:
         self.config.save_pretrained(folder)

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hanol.autodeco._loss import IGNORED
 from hanol.errors import DataError
+from hanol.files import replace_rows
 
 _ROLES = ("system", "developer", "user", "assistant", "tool")
 _OWN = ("prompt", "completion", "messages", "answer", "completion_ids")
@@ -152,19 +153,10 @@ def write_rows(rows: Iterable[Row], path: str | Path) -> Path:
     """Write rows as JSON lines that `read_rows` gives back.
 
     Raises:
-        DataError: The file cannot be written.
+        WriteError: The file cannot be written.
     """
-    path = Path(path)
-    part = path.with_name(f"{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("w", encoding="utf-8") as file:
-            for row in rows:
-                file.write(json.dumps(_content(row), ensure_ascii=False) + "\n")
-        part.replace(path)
-    except OSError as err:
-        raise DataError(f"{str(path)!r} could not be written: {err.strerror or err}.") from err
-    return path
+    replace_rows(path, map(_content, rows))
+    return Path(path)
 
 
 def tokenize(

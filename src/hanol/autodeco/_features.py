@@ -13,7 +13,6 @@ R rows in all, M positions with a label, V vocabulary, H hidden width, K kept to
 cache.
 """
 
-import errno
 import hashlib
 import json
 import shutil
@@ -28,12 +27,12 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 from torch import Tensor
 
-from hanol import models
 from hanol.autodeco._data import TokenRow
 from hanol.autodeco._heads import TopPHead
 from hanol.autodeco._loss import IGNORED
 from hanol.autodeco._model import AutoDecoForCausalLM
 from hanol.errors import ConfigError, DataError
+from hanol.files import whole_folder
 
 CacheDtype = Literal["float32", "float16"]
 
@@ -251,20 +250,9 @@ def dump_features(
             return found
     elif folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise DataError(f"{str(folder)!r} exists and holds no features: give another folder.")
-    part = folder.with_name(f".{folder.name}.part")
-    try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
+    with whole_folder(folder) as part:
         meta = _write(source, part, top_k, dtype, batch, on_progress, {"data": data, "base": base})
         (part / _META).write_text(meta.model_dump_json(indent=2) + "\n", "utf-8")
-        models.replace_folder(part, folder)
-    except OSError as err:
-        shutil.rmtree(part, ignore_errors=True)
-        reason = "the disk is full" if err.errno == errno.ENOSPC else err.strerror or str(err)
-        raise DataError(f"Features could not be written to {str(folder)!r}: {reason}.") from err
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
     return FeatureCache(folder, model.device)
 
 

@@ -10,14 +10,11 @@ Symbols: H width of the hidden state, I width inside a head.
 Source: the checkpoints of arXiv 2510.26697.
 """
 
-import errno
 import json
 import math
 import re
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -79,7 +76,7 @@ def merge(heads: str | Path, base: str | Path, out: str | Path) -> Path:
     """
     heads_folder, base_folder = local_folder(heads), local_folder(base)
     _refuse_inputs(out, heads_folder, base_folder)
-    with written(out) as part:
+    with models.checkpoint_folder(out) as part:
         merge_folders(heads_folder, base_folder, part)
     return Path(out)
 
@@ -139,7 +136,7 @@ def split(merged: str | Path, out: str | Path) -> Path:
     """
     folder = local_folder(merged)
     _refuse_inputs(out, folder)
-    with written(out) as part:
+    with models.checkpoint_folder(out) as part:
         write(part / WEIGHTS, read_heads(folder))
         shutil.copyfile(folder / "config.json", part / "config.json")
     return Path(out)
@@ -328,36 +325,6 @@ def has_enabled(config: AutoDecoConfig, name: str) -> bool:
     temperature = name.startswith("temp_head.")
     enabled = config.enable_temperature_head if temperature else config.enable_top_p_head
     return enabled is not False
-
-
-@contextmanager
-def written(path: str | Path) -> Iterator[Path]:
-    """A folder to fill that takes the place of `path` when nothing went wrong.
-
-    Raises:
-        CheckpointError: `path` is not a checkpoint, or nothing can be written there.
-    """
-    path = Path(path)
-    if path.exists() and not (
-        path.is_dir() and ((path / "config.json").exists() or not any(path.iterdir()))
-    ):
-        raise CheckpointError(
-            f"{str(path)!r} exists and is not a checkpoint folder: it will not be replaced. "
-            "Give another path."
-        )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
-            part = Path(folder) / "part"
-            part.mkdir()
-            yield part
-            models.replace_folder(part, path)
-    except OSError as err:
-        reason = "the disk is full" if err.errno == errno.ENOSPC else err.strerror or str(err)
-        raise CheckpointError(
-            f"The checkpoint could not be written to {str(path)!r}: {reason}. What was there is "
-            "unchanged; free some space or give another path."
-        ) from err
 
 
 def _hidden(shapes: Mapping[str, tuple[int, ...]], config: AutoDecoConfig) -> int:

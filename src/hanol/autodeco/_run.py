@@ -3,7 +3,6 @@
 Source: arXiv 2510.26697, section 3.1; the defaults are the paper's.
 """
 
-import json
 import math
 import shutil
 from collections.abc import Callable, Iterator
@@ -12,7 +11,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-import yaml
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import load_file
 from torch import nn
@@ -23,13 +21,13 @@ from hanol.autodeco._features import MicroBatch
 from hanol.autodeco._loss import AutoDecoLoss, autodeco_loss
 from hanol.autodeco._model import AutoDecoForCausalLM
 from hanol.errors import RecipeError, TrainingError
+from hanol.files import JsonLines, whole_folder
+from hanol.runs import ResumeGuard
 from hanol.sampling import Cumsum
-from hanol.training import read_metrics
 
 OnStep = Callable[[int, dict[str, float]], None]
 
 _STATE = "training_state.pt"
-_RECIPE = "recipe.yaml"
 _METRICS = "metrics.jsonl"
 _WIDE = 2048  # hidden width from which the paper's rate is right
 # What may change when a run is resumed.
@@ -134,36 +132,13 @@ class HeadsRun:
             data: Fingerprints, by name, of what a resumed run must find as it was.
             resume: Whether the folder may hold a run.
         """
-        stored = self.folder / _RECIPE
-        now = self.recipe.model_dump(mode="json")
+        settings = {"recipe": self.recipe.model_dump(mode="json"), "data": data}
+        guard = ResumeGuard(self.folder, settings, free=_FREE)
         found = checkpoints(self.folder)
-        try:
-            if not found:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                content = yaml.safe_dump({"recipe": now, "data": data}, sort_keys=False)
-                replace_text(stored, content)
-                return None
-            before = yaml.safe_load(stored.read_text("utf-8"))
-        except (OSError, yaml.YAMLError) as err:
-            raise TrainingError(
-                f"The run's folder {str(self.folder)!r} cannot be used: {err}"
-            ) from err
-        if not resume:
-            raise RecipeError(
-                f"{str(self.folder)!r} already holds a run. Go on with it by `resume`, or give "
-                "another folder."
-            )
-        known = before.get("recipe", {}) if isinstance(before, dict) else {}
-        changed = sorted(k for k in now if k not in _FREE and now[k] != known.get(k))
-        stored_data = before.get("data") if isinstance(before, dict) else None
-        old = stored_data if isinstance(stored_data, dict) else {}
-        changed += [f"the {name}" for name in data if data[name] != old.get(name)]
-        if changed:
-            raise RecipeError(
-                f"The run in {str(self.folder)!r} was started with other values of "
-                f"{', '.join(changed)}: it cannot be resumed so. Give another folder."
-            )
-        return found[-1]
+        if found and guard.check(resume=resume):
+            return found[-1]
+        guard.write()
+        return None
 
     def save(self) -> None:
         """Write a checkpoint whole or not at all: heads in the official layout, and the rest."""
@@ -176,15 +151,10 @@ class HeadsRun:
             "generator": self.generator.get_state(),
         }
         path = self.folder / f"checkpoint-{self.step}"
-        try:
-            with formats.written(path) as part:
-                self.model.save_heads(part)
-                torch.save(state, part / _STATE)
-        except RuntimeError as err:  # torch.save reports a full disk this way
-            raise TrainingError(
-                f"{path.name} could not be written to {str(self.folder)!r}: {err}. Earlier "
-                "checkpoints are whole: free some space and resume."
-            ) from err
+        hint = "Earlier checkpoints are whole: free some space and resume."
+        with whole_folder(path, hint=hint) as part:
+            self.model.save_heads(part)
+            torch.save(state, part / _STATE)
         for old in checkpoints(self.folder)[: -self.recipe.keep]:
             shutil.rmtree(old)
 
@@ -215,33 +185,31 @@ class HeadsRun:
             TrainingError: The loss or the gradient is not finite.
         """
         recipe = self.recipe
-        metrics = self.folder / _METRICS
-        if metrics.exists():  # a resumed run makes the steps after the checkpoint again
-            lines = [line for line in read_metrics(self.folder) if line["step"] <= self.step]
-            replace_text(metrics, "".join(json.dumps(line) + "\n" for line in lines))
+        metrics = JsonLines(self.folder / _METRICS)
+        # A resumed run makes the steps after the checkpoint again.
+        metrics.keep(lambda line: line["step"] <= self.step)
         batches = batch_rows(num_rows, recipe.batch, recipe.seed, self.step)
-        with metrics.open("a", encoding="utf-8", buffering=1) as file:
-            while self.step < recipe.steps:
-                self.optimizer.zero_grad()
-                found = update(next(batches))
-                norm = nn.utils.clip_grad_norm_(self.parameters, recipe.clip)
-                self.loss = found["loss"]
-                if not math.isfinite(self.loss) or not math.isfinite(norm):
-                    raise self._not_finite(norm.item())
-                line = {
-                    "step": self.step + 1,
-                    **found,
-                    "grad_norm": norm.item(),
-                    "learning_rate": self.scheduler.get_last_lr()[0],
-                }
-                self.optimizer.step()
-                self.scheduler.step()
-                self.step += 1
-                file.write(json.dumps(line) + "\n")
-                if self.step % recipe.save_every == 0 or self.step == recipe.steps:
-                    self.save()
-                if on_step is not None:
-                    on_step(self.step, line)
+        while self.step < recipe.steps:
+            self.optimizer.zero_grad()
+            found = update(next(batches))
+            norm = nn.utils.clip_grad_norm_(self.parameters, recipe.clip)
+            self.loss = found["loss"]
+            if not math.isfinite(self.loss) or not math.isfinite(norm):
+                raise self._not_finite(norm.item())
+            line = {
+                "step": self.step + 1,
+                **found,
+                "grad_norm": norm.item(),
+                "learning_rate": self.scheduler.get_last_lr()[0],
+            }
+            self.optimizer.step()
+            self.scheduler.step()
+            self.step += 1
+            metrics.append(line)
+            if self.step % recipe.save_every == 0 or self.step == recipe.steps:
+                self.save()
+            if on_step is not None:
+                on_step(self.step, line)
 
     def _not_finite(self, norm: float) -> TrainingError:
         saved = checkpoints(self.folder)
@@ -297,9 +265,3 @@ def checkpoints(folder: Path) -> list[Path]:
     """Complete checkpoints, oldest first."""
     found = [path for path in folder.glob("checkpoint-*") if (path / _STATE).exists()]
     return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
-
-
-def replace_text(path: Path, text: str) -> None:
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text, "utf-8")
-    part.replace(path)

@@ -84,8 +84,6 @@ def write(file: Path, tensors: Mapping[str, Stored]) -> None:
         for _, stored in ordered:
             with stored.file.open("rb") as source:
                 _copy(source, target, stored)
-        target.flush()
-        os.fsync(target.fileno())
 
 
 def _copy(source: BinaryIO, target: BinaryIO, stored: Stored) -> None:

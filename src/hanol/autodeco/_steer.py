@@ -33,7 +33,7 @@ from hanol.autodeco._loss import IGNORED
 from hanol.autodeco._model import AutoDecoForCausalLM
 from hanol.autodeco._rescale import predict
 from hanol.autodeco._run import HeadsOptions, HeadsRun, OnStep
-from hanol.errors import DataError, RecipeError, TrainingError
+from hanol.errors import DataError, RecipeError
 from hanol.scoring import Interval, wilson
 
 
@@ -171,10 +171,7 @@ def train_steering(
                 line[name] = line.get(name, 0.0) + value * share
         return line
 
-    try:
-        run.each_step(len(kept), update, on_step)
-    except OSError as err:
-        raise TrainingError(f"The folder {str(folder)!r} could not be written: {err}") from err
+    run.each_step(len(kept), update, on_step)
     return model.save_heads(folder / "heads")
 
 

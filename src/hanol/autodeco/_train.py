@@ -29,8 +29,9 @@ from hanol.autodeco._features import (
 from hanol.autodeco._heads import Init
 from hanol.autodeco._loss import IGNORED, AutoDecoLoss
 from hanol.autodeco._model import AutoDecoForCausalLM
-from hanol.autodeco._run import HeadsOptions, HeadsRun, OnStep, batch_rows, replace_text
-from hanol.errors import DataError, TrainingError, require
+from hanol.autodeco._run import HeadsOptions, HeadsRun, OnStep, batch_rows
+from hanol.errors import DataError, require
+from hanol.files import replace_json
 from hanol.training import plot_loss
 
 _SHOWN = 50_000  # positions in the histogram
@@ -134,19 +135,11 @@ def train_heads(
         source = OnlineSource(model, rows)
     if saved is not None:
         run.load(saved)
-    try:
-        with source.reads(model.top_p_head):
-            run.each_step(
-                len(source.num_labels_R), lambda batch: _update(run, source, batch), on_step
-            )
-            chosen = _choices(model, recipe, source)
-        tail = source.tail_mass if isinstance(source, FeatureCache) else None
-        return _finish(run, *chosen, tail)
-    except OSError as err:
-        raise TrainingError(
-            f"The run's folder {folder!s} could not be written: {err}. Checkpoints are whole: free "
-            "some space and resume."
-        ) from err
+    with source.reads(model.top_p_head):
+        run.each_step(len(source.num_labels_R), lambda batch: _update(run, source, batch), on_step)
+        chosen = _choices(model, recipe, source)
+    tail = source.tail_mass if isinstance(source, FeatureCache) else None
+    return _finish(run, *chosen, tail)
 
 
 def _init_heads(model: AutoDecoForCausalLM, recipe: HeadsRecipe) -> None:
@@ -219,7 +212,7 @@ def _finish(
         top_p=None if top_p_M is None else _spread(top_p_M),
         tail_mass=tail,
     )
-    replace_text(run.folder / "result.json", result.model_dump_json(indent=2) + "\n")
+    replace_json(run.folder / "result.json", result.model_dump(mode="json"))
     plot_loss(run.folder)
     plot_choices(temperature_M, top_p_M, run.folder / "temperature_top_p.png")
     return result

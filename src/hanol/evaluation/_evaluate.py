@@ -1,12 +1,12 @@
 """Scoring the answers of one or more runs."""
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from hanol.errors import DataError
 from hanol.evaluation._judge import Judge, Verdict
+from hanol.runs import gather, synchronous
 from hanol.scoring import Metric, RunScores, score_runs
 
 Answers = Mapping[str, str | None]
@@ -83,31 +83,6 @@ class Evaluation:
         }
 
 
-def evaluate(
-    predictions: Sequence[Answers],
-    references: Sequence[Question],
-    metric: Metric | Judge,
-    *,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> Evaluation:
-    """Score answers; inside a running event loop use `aevaluate`.
-
-    Args:
-        predictions: One mapping per run, from question id to answer. A missing, None or empty
-            answer counts as wrong.
-        references: The questions, each id once.
-        metric: `exact_match`, `set_match`, `numeric_match` or the like, or a judge.
-        confidence: Share of the resampled scores inside the intervals, in (0, 1).
-        seed: Seed of the resamples.
-
-    Raises:
-        DataError: An id occurs twice or has no question, there is nothing to score, or the judge
-            gave no verdict on a whole run.
-    """
-    return asyncio.run(aevaluate(predictions, references, metric, confidence=confidence, seed=seed))
-
-
 async def aevaluate(
     predictions: Sequence[Answers],
     references: Sequence[Question],
@@ -117,7 +92,21 @@ async def aevaluate(
     seed: int = 0,
     concurrency: int = 16,
 ) -> Evaluation:
-    """As `evaluate`, with at most `concurrency` answers before the judge at once."""
+    """Score answers.
+
+    Args:
+        predictions: One mapping a run, from question id to answer. A missing, None or empty answer
+            counts as wrong.
+        references: The questions, each id once.
+        metric: `exact_match`, `set_match`, `numeric_match` or the like, or a judge.
+        confidence: Share of the resampled scores inside the intervals, in (0, 1).
+        seed: Seed of the resampling.
+        concurrency: Answers before the judge at once.
+
+    Raises:
+        DataError: An id occurs twice or has no question, there is nothing to score, or the judge
+            gave no verdict on a whole run.
+    """
     _check_ids(predictions, references)
     answers = {
         item.id: [(run.get(item.id) or "").strip() for run in predictions] for item in references
@@ -145,26 +134,22 @@ async def aevaluate(
     )
 
 
+evaluate = synchronous(aevaluate)
+
+
 async def _judge_all(
     judge: Judge,
     references: Sequence[Question],
     answers: Mapping[str, Sequence[str]],
     concurrency: int,
 ) -> dict[str, tuple[Verdict | None, ...]]:
-    slots = asyncio.Semaphore(concurrency)
+    async def one(pair: tuple[Question, str]) -> Verdict | None:
+        item, answer = pair
+        return await judge.judge(item.question, answer, item.answer) if answer else None
 
-    async def one(item: Question, answer: str) -> Verdict | None:
-        if not answer:
-            return None
-        async with slots:
-            return await judge.judge(item.question, answer, item.answer)
-
-    async with asyncio.TaskGroup() as group:
-        tasks = {
-            item.id: [group.create_task(one(item, answer)) for answer in answers[item.id]]
-            for item in references
-        }
-    return {name: tuple(task.result() for task in row) for name, row in tasks.items()}
+    pairs = [(item, answer) for item in references for answer in answers[item.id]]
+    verdicts = iter(await gather(one, pairs, concurrency=concurrency))
+    return {item.id: tuple(next(verdicts) for _ in answers[item.id]) for item in references}
 
 
 def _name(metric: Metric | Judge) -> str:

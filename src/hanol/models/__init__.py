@@ -23,7 +23,7 @@ from hanol.models._load import (
     resolve,
 )
 from hanol.models._meta import MetaLlama, llama_from_meta, llama_to_meta, merge_meta_parts
-from hanol.models._official import no_progress_bars, replace_folder, save
+from hanol.models._official import checkpoint_folder, no_progress_bars, save
 from hanol.models._presets import kimi_config, preset, preset_names
 
 _correct_names()
@@ -39,6 +39,7 @@ __all__ = [
     "bundled_names",
     "cache_size",
     "cast",
+    "checkpoint_folder",
     "convert",
     "dtype_named",
     "generate",
@@ -55,7 +56,6 @@ __all__ = [
     "no_progress_bars",
     "preset",
     "preset_names",
-    "replace_folder",
     "resolve",
     "save",
     "to_gguf",

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hanol.errors import CheckpointError, ConfigError, require
+from hanol.files import whole_file
 
 # gguf's names of parts of a layer, by the part of the parameter's name after the layer number.
 _SHARED = {
@@ -72,7 +73,8 @@ def to_gguf(
 
     Raises:
         ConfigError: llama.cpp has no such model.
-        CheckpointError: The file cannot be written, or the tokenizer is of another kind.
+        CheckpointError: The tokenizer is of another kind.
+        WriteError: The disk is full, or the file cannot be written.
         MissingExtraError: The `gguf` package is not installed.
     """
     gguf = require("gguf", extra="gguf", feature="Writing GGUF")
@@ -86,9 +88,7 @@ def to_gguf(
     if dtype not in ("f32", "f16"):
         raise ConfigError(f"`dtype` is {dtype!r}, but must be 'f32' or 'f16'.")
     is_kimi = config.model_type == "kimi_linear"
-    part = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as part:
         writer = gguf.GGUFWriter(part, "kimi-linear" if is_kimi else "llama")
         _add_shape(writer, config, gguf, dtype)
         if is_kimi:
@@ -107,11 +107,6 @@ def to_gguf(
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-        part.replace(path)
-    except OSError as err:
-        raise CheckpointError(f"{str(path)!r} could not be written: {err.strerror}.") from err
-    finally:
-        part.unlink(missing_ok=True)
     return path
 
 

@@ -1,20 +1,16 @@
 """Writing checkpoints: the official keys of `config.json`, and never a half-written folder."""
 
-import errno
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from hanol.errors import CheckpointError
+from hanol.files import whole_folder
 
 
 @contextmanager
@@ -36,8 +32,7 @@ def save(
 ) -> Path:
     """Write a checkpoint folder that transformers and the official code read.
 
-    Everything is written to a folder beside `path` and renamed when complete: a reader finds the
-    old folder or the new one, never a part.
+    It is written whole or not at all: a reader finds the old folder or the new one, never a part.
 
     Args:
         model: Any transformers model; Kimi-Linear models get the official names and config keys.
@@ -45,65 +40,35 @@ def save(
         tokenizer: Written with it.
 
     Raises:
-        CheckpointError: The disk is full or the folder cannot be written.
+        CheckpointError: `path` exists and is not a checkpoint folder.
+        WriteError: The disk is full or the folder cannot be written.
+    """
+    with checkpoint_folder(path) as part, no_progress_bars():
+        model.save_pretrained(part)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(part)
+        if model.config.model_type == "kimi_linear":
+            _complete_config(part / "config.json", model.config)
+    return Path(path)
+
+
+@contextmanager
+def checkpoint_folder(path: str | Path) -> Iterator[Path]:
+    """Give an empty folder to write a checkpoint to; it replaces `path` when the block ends.
+
+    Raises:
+        CheckpointError: `path` exists and is not a checkpoint folder.
+        WriteError: The disk is full or the folder cannot be written.
     """
     path = Path(path)
-    if path.exists() and not _replaceable(path):
+    replaceable = path.is_dir() and ((path / "config.json").exists() or not any(path.iterdir()))
+    if path.exists() and not replaceable:
         raise CheckpointError(
             f"{str(path)!r} exists and is not a checkpoint folder: it will not be replaced. "
             "Give another path."
         )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
-            part = Path(folder) / "part"
-            with no_progress_bars():
-                model.save_pretrained(part)
-            if tokenizer is not None:
-                tokenizer.save_pretrained(part)
-            if model.config.model_type == "kimi_linear":
-                _complete_config(part / "config.json", model.config)
-            _sync(part)
-            replace_folder(part, path)
-    except (OSError, SafetensorError) as err:
-        # safetensors reports the system's error as text only.
-        full = getattr(err, "errno", None) == errno.ENOSPC or "No space left" in str(err)
-        reason = "the disk is full" if full else getattr(err, "strerror", None) or str(err)
-        raise CheckpointError(
-            f"The checkpoint could not be written to {str(path)!r}: {reason}. What was there is "
-            "unchanged; free some space or give another path."
-        ) from err
-    return path
-
-
-def replace_folder(new: Path, path: Path) -> None:
-    """Put the folder `new` in the place of `path`, which may exist.
-
-    When that fails, what was at `path` is put back.
-    """
-    if not path.exists():
-        new.rename(path)
-        return
-    old = new.with_name(f"{new.name}-replaced")
-    path.rename(old)
-    try:
-        new.rename(path)
-    except OSError:
-        old.rename(path)
-        raise
-    shutil.rmtree(old)
-
-
-def _replaceable(path: Path) -> bool:
-    return path.is_dir() and ((path / "config.json").exists() or not any(path.iterdir()))
-
-
-def _sync(folder: Path) -> None:
-    for file in folder.rglob("*"):
-        if file.is_file():
-            descriptor = os.open(file, os.O_RDONLY)
-            os.fsync(descriptor)
-            os.close(descriptor)
+    with whole_folder(path) as part:
+        yield part
 
 
 def _complete_config(file: Path, config: Any) -> None:

@@ -10,7 +10,6 @@ of the model, and gradients are added up.
 """
 
 import asyncio
-import json
 import logging
 import random
 import time
@@ -23,6 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hanol.engines import Engine
 from hanol.errors import TrainingError, require
+from hanol.files import JsonLines
 from hanol.rl._batch_of_rollouts import is_lost, rows_of
 from hanol.rl._curation import Curation
 from hanol.rl._environment import Environment
@@ -242,9 +242,7 @@ class GrpoTrainer:
             self._append("metrics.jsonl", [line])
 
     def _append(self, name: str, lines: Sequence[object]) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / name).open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        JsonLines(self.folder / name).append(*lines)
 
     def _save(self) -> None:
         if self.accelerator.is_main_process:

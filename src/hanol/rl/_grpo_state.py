@@ -3,21 +3,18 @@
 Seeds are functions of the run's seed and the step, so there are no random states to keep.
 """
 
-import errno
 import json
-import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hanol import models
-from hanol.errors import CheckpointError, TrainingError
-from hanol.files import replace_text
+from hanol.files import JsonLines, whole_folder
 from hanol.rl._curation import Curation
 from hanol.rl._grpo_settings import FREE, GrpoSettings
+from hanol.runs import check_unchanged
 
 _STATE, _OPTIMIZER = "run.json", "optimizer.pt"
 
@@ -38,42 +35,27 @@ def save(
     optimizer: torch.optim.Optimizer,
     curation: Curation,
 ) -> Path:
-    """Write a checkpoint under another name and rename it when it is complete.
+    """Write a checkpoint, whole or not at all, and drop old ones.
 
     Returns:
         Its folder, which is also a model that can be loaded.
 
     Raises:
-        TrainingError: The disk is full, or the folder cannot be written.
+        WriteError: The disk is full, or the folder cannot be written.
     """
     path = folder / "checkpoints" / f"step-{step}"
-    part = path.with_name(f".writing-{path.name}")
-    shutil.rmtree(part, ignore_errors=True)
     state = {
         "step": step,
         "settings": settings.model_dump(mode="json"),
         "curation": curation.state_dict(),
     }
-    try:
+    hint = "Earlier checkpoints are whole: free some space and start the same run again."
+    with whole_folder(path, hint=hint) as part:
         models.save(model, part, tokenizer)
-        with (part / _OPTIMIZER).open("wb") as file:
-            torch.save(optimizer.state_dict(), file)
-            file.flush()
-            os.fsync(file.fileno())
+        torch.save(optimizer.state_dict(), part / _OPTIMIZER)
         (part / _STATE).write_text(json.dumps(state), "utf-8")
-        models.replace_folder(part, path)
-        for old in checkpoints(folder)[: -settings.keep]:
-            shutil.rmtree(old)
-    except (OSError, RuntimeError, CheckpointError) as err:
-        if isinstance(err, RuntimeError) and "write" not in str(err):
-            raise  # torch reports a full disk as one
-        shutil.rmtree(part, ignore_errors=True)
-        full = isinstance(err, OSError) and err.errno == errno.ENOSPC
-        raise TrainingError(
-            f"Step {step} could not be saved in {str(folder)!r}: "
-            f"{'the disk is full' if full else err}. Earlier checkpoints are whole: free some "
-            "space and start the same run again."
-        ) from err
+    for old in checkpoints(folder)[: -settings.keep]:
+        shutil.rmtree(old)
     return path
 
 
@@ -91,42 +73,22 @@ def load_latest(
         Its step; 0 where there is no checkpoint.
 
     Raises:
-        TrainingError: The run was begun with other settings.
+        RunError: The settings have changed since the run was started.
     """
     found = checkpoints(folder)
     step = 0
     if found:
         state = json.loads((found[-1] / _STATE).read_text("utf-8"))
-        _check_settings(state["settings"], settings.model_dump(mode="json"), folder)
+        now = settings.model_dump(mode="json")
+        check_unchanged(f"the run in {str(folder)!r}", state["settings"], now, FREE)
         stored = models.load_model(found[-1], dtype=model.dtype)
         model.load_state_dict(stored.state_dict())
         optimizer.load_state_dict(torch.load(found[-1] / _OPTIMIZER, weights_only=True))
         curation.load_state_dict(state["curation"])
         step = state["step"]
-    _cut_metrics(folder / "metrics.jsonl", step)
+    JsonLines(folder / "metrics.jsonl").keep(lambda line: line["step"] <= step)
     for rollouts in folder.glob("rollouts/step-*"):
         # Those of the next step were sampled from these very weights: they are gone on with.
         if int(rollouts.name.rpartition("-")[2]) > step + 1:
             shutil.rmtree(rollouts)
     return step
-
-
-def _check_settings(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
-    differences = [
-        f"{name} was {old.get(name)!r}, now {new[name]!r}"
-        for name in new
-        if name not in FREE and old.get(name) != new[name]
-    ]
-    if differences:
-        raise TrainingError(
-            f"The run in {str(folder)!r} was begun with other settings: {'; '.join(differences)}. "
-            "Use the same settings to go on with it, or another folder to begin a new run."
-        )
-
-
-def _cut_metrics(path: Path, step: int) -> None:
-    """Drop the lines of steps that are made again, and half a line of a killed process."""
-    if not path.exists():
-        return
-    *lines, _torn = path.read_text("utf-8").split("\n")
-    replace_text(path, "".join(f"{x}\n" for x in lines if json.loads(x)["step"] <= step))

@@ -5,7 +5,6 @@ Source: arXiv 2510.24701 (Tongyi DeepResearch), eq. 6; it does not publish its w
 
 import json
 import math
-import os
 import shutil
 import struct
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from hanol import models
 from hanol.errors import CheckpointError, ConfigError
+from hanol.files import whole_folder
 
 _INDEX = "model.safetensors.index.json"
 # Notes of the library that wrote a file: two runs from one base may differ in them.
@@ -93,24 +93,11 @@ def merge_checkpoints(
         tensors=len(parents[0].tensors),
         parameters=sum(math.prod(stored.shape) for stored in parents[0].tensors.values()),
     )
-    part = folder.with_name(f".{folder.name}.part")
-    try:
-        shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
-        part.mkdir(parents=True)
+    with whole_folder(folder) as part:
         for file in sorted({stored.file for stored in parents[0].tensors.values()}):
             _write(part / file.name, file, parents, weights)
         _copy_descriptions(parents[0].folder, part)
         (part / "merge.json").write_text(merged.model_dump_json(indent=2) + "\n", "utf-8")
-        if folder.exists():
-            folder.rmdir()
-        part.rename(folder)
-    except OSError as err:
-        raise CheckpointError(
-            f"The merged checkpoint could not be written to {str(folder)!r}: "
-            f"{err.strerror or err}. Free some space or name another folder."
-        ) from err
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return merged
 
 
@@ -237,8 +224,6 @@ def _write(
             merged = _average(name, parents, weights)
             # numpy knows no bfloat16: write the bytes.
             stream.write(merged.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 def _average(name: str, parents: Sequence[_Checkpoint], weights: Sequence[float]) -> Tensor:
