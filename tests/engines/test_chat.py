@@ -8,9 +8,9 @@ from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerFast
 
 from hanol.engines import Message
-from hanol.engines._chat import ChatTokens, common_prefix
-from hanol.engines._prefixes import Prefix, PrefixStore
-from hanol.engines._stream import Decoder, TextStream
+from hanol.engines.checkpoint._chat import ChatTokens, common_prefix
+from hanol.engines.checkpoint._prefixes import Prefix, PrefixStore
+from hanol.engines.checkpoint._text import Decoder, TextStream
 
 from .conftest import LLAMA, QWEN3, tokenizer
 

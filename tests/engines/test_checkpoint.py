@@ -195,7 +195,7 @@ def test_prompts_that_part_from_earlier_ones_anywhere(kind: str, folders: dict[s
 def test_long_prompts_pass_in_pieces_while_others_are_written(
     kind: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hanol.engines._worker._CHUNK", 16)
+    monkeypatch.setattr("hanol.engines.checkpoint._worker._CHUNK", 16)
     model = models.load_model(folders[kind])
     requests = [ask("abc " * n, max_tokens=40) for n in (1, 60, 30)]
     with opened(folders[kind]) as engine, counted(engine) as fed:
@@ -344,7 +344,7 @@ def test_what_was_begun_before_weights_changed_is_not_kept(folders: dict[str, Pa
 def test_a_long_beginning_is_computed_once_for_all_who_ask_at_once(
     kind: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hanol.engines._worker._CHUNK", 64)
+    monkeypatch.setattr("hanol.engines.checkpoint._worker._CHUNK", 64)
     system = Message("system", "You are a helpful engine of a few words. " * 12)
     requests = [
         Request(
@@ -504,7 +504,8 @@ def test_chatml_ends_where_a_model_writes_its_end(tmp_path: Path) -> None:
     engine = CheckpointEngine(model, text, chat_template="chatml")
     rendered_ = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
     assert engine.count_tokens([Message("user", "hi")]) == len(text(rendered_).input_ids)
-    assert engine._job(ask("hi")).stop == ("<|im_end|>",)
+    task = asyncio.run(engine._answers(ask("hi")))  # private: no request shows its stop texts
+    assert task.sampling.stop == ("<|im_end|>",)
 
 
 def test_a_checkpoint_without_a_template_says_what_to_do(tmp_path: Path) -> None:

@@ -31,12 +31,12 @@ from hanol.engines._scripted import Reply, ScriptedEngine
 from hanol.sampling import Sampling
 
 if _typing.TYPE_CHECKING:
-    from hanol.engines._checkpoint import CheckpointEngine as CheckpointEngine
     from hanol.engines._endpoint import EndpointEngine as EndpointEngine
     from hanol.engines._ray import RayEngine as RayEngine
+    from hanol.engines.checkpoint import CheckpointEngine as CheckpointEngine
 
 _HEAVY = {
-    "CheckpointEngine": "hanol.engines._checkpoint",
+    "CheckpointEngine": "hanol.engines.checkpoint",
     "EndpointEngine": "hanol.engines._endpoint",
     "RayEngine": "hanol.engines._ray",
 }

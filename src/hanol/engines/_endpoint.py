@@ -273,7 +273,7 @@ async def _pause(attempt: int) -> None:
 def _exact_counter(tokenizer: str | None) -> Any:
     if tokenizer is None:
         return None
-    from hanol.engines._chat import ChatTokens
+    from hanol.engines.checkpoint._chat import ChatTokens
     from hanol.models import load_tokenizer
 
     chat = ChatTokens(load_tokenizer(tokenizer), None, tokenizer)

@@ -202,11 +202,15 @@ class Usage:
         prompt_tokens: Tokens of the rendered conversation.
         generated_tokens: Tokens written, in all choices.
         cached_tokens: Prompt tokens that did not have to be computed again.
+        prompt_seconds: Until the first token, where the engine measures it.
+        generation_seconds: From the first token to the last.
     """
 
     prompt_tokens: int = 0
     generated_tokens: int = 0
     cached_tokens: int = 0
+    prompt_seconds: float = field(default=0.0, compare=False)
+    generation_seconds: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,10 @@ import typing as _typing
 from hanol.sampling._settings import Sampling
 
 if _typing.TYPE_CHECKING:
+    from hanol.sampling._constraint import ConstraintCompiler as ConstraintCompiler
+    from hanol.sampling._constraint import TokenConstraint as TokenConstraint
     from hanol.sampling._draw import draw as draw
+    from hanol.sampling._penalties import Penalties as Penalties
     from hanol.sampling._soft_top_p import STEEPNESS as STEEPNESS
     from hanol.sampling._soft_top_p import Cumsum as Cumsum
     from hanol.sampling._soft_top_p import excess as excess
@@ -23,7 +26,10 @@ if _typing.TYPE_CHECKING:
     from hanol.sampling._top_p import top_p_keep as top_p_keep
 
 _HOMES = {
+    "ConstraintCompiler": "_constraint",
+    "TokenConstraint": "_constraint",
     "draw": "_draw",
+    "Penalties": "_penalties",
     "top_p_keep": "_top_p",
     **dict.fromkeys(
         ("STEEPNESS", "Cumsum", "excess", "in_work", "soft_top_p", "soft_top_p_nll_of_rows",
@@ -45,8 +51,11 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "STEEPNESS",
+    "ConstraintCompiler",
     "Cumsum",
+    "Penalties",
     "Sampling",
+    "TokenConstraint",
     "draw",
     "excess",
     "in_work",

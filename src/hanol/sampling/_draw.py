@@ -3,6 +3,7 @@
 Shape suffixes: B rows, V vocabulary.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,11 +21,15 @@ class Drawn(NamedTuple):
         logprob_B: Their log-probabilities in nats under the distribution they were drawn from; of
             the plain log-softmax where drawn greedily. Never NaN.
         keep_BV: Which tokens top-p left; None when nothing was cut in any row.
+        tempered_BV: Logits of the distribution, -inf where it was cut.
+        total_B: The logarithm of their sum: the log-probability of a token is lower by it.
     """
 
     token_B: Tensor
     logprob_B: Tensor
     keep_BV: Tensor | None
+    tempered_BV: Tensor
+    total_B: Tensor
 
     @property
     def tokens(self) -> list[int]:
@@ -37,7 +42,14 @@ class Drawn(NamedTuple):
         return self.logprob_B.tolist()
 
 
-def draw(logits_BV: Tensor, temperature_B: Tensor, top_p_B: Tensor, uniform_B: Tensor) -> Drawn:
+def draw(
+    logits_BV: Tensor,
+    temperature_B: Tensor,
+    top_p_B: Tensor,
+    uniform_B: Tensor,
+    *,
+    top_k: Sequence[int | None] = (),
+) -> Drawn:
     """Draw from the tempered and truncated distribution; the most likely token at temperature 0.
 
     A token is the first whose cumulative probability, in the order of the vocabulary, exceeds the
@@ -48,6 +60,8 @@ def draw(logits_BV: Tensor, temperature_B: Tensor, top_p_B: Tensor, uniform_B: T
         temperature_B: Temperatures, at least 0.
         top_p_B: Top-p, above 0; 1 cuts nothing.
         uniform_B: Random numbers from [0, 1), float64.
+        top_k: Draw from so many most likely tokens, a number for each row or None for all tokens;
+            ties stay. Empty cuts nothing.
 
     Raises:
         EngineError: A row has NaN, +inf or nothing above -inf.
@@ -61,6 +75,10 @@ def draw(logits_BV: Tensor, temperature_B: Tensor, top_p_B: Tensor, uniform_B: T
             "is too narrow: try float32."
         )
     tempered_BV = (logits_BV - best_B1) / temperature_B.masked_fill(greedy_B, 1).unsqueeze(-1)
+    for row, k in enumerate(top_k):
+        if k is not None and k < logits_BV.shape[-1] and not bool(greedy_B[row]):
+            least = tempered_BV[row].topk(k).values[-1]
+            tempered_BV[row] = tempered_BV[row].masked_fill(tempered_BV[row] < least, -torch.inf)
     top_p_B = top_p_B.masked_fill(greedy_B, 1)
     keep_BV = None
     if bool((top_p_B < 1).any()):
@@ -75,4 +93,5 @@ def draw(logits_BV: Tensor, temperature_B: Tensor, top_p_B: Tensor, uniform_B: T
         drawn_B = torch.searchsorted(cdf_BV, at_B1, right=True).squeeze(-1)
         token_B = torch.where(greedy_B, token_B, drawn_B.clamp_max(logits_BV.shape[-1] - 1))
     chosen_B = tempered_BV.gather(-1, token_B.unsqueeze(-1)).squeeze(-1)
-    return Drawn(token_B, chosen_B.double() - cdf_BV[:, -1].log(), keep_BV)
+    total_B = cdf_BV[:, -1].log()
+    return Drawn(token_B, chosen_B.double() - total_B, keep_BV, tempered_BV, total_B)

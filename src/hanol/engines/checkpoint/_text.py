@@ -64,6 +64,12 @@ class TextStream:
         return self.text.endswith(self._beginnings)
 
     @property
+    def sure(self) -> int:
+        """Characters that stay, whatever comes: a stop string may begin behind them."""
+        begun = (len(word) for word in self._beginnings if self.text.endswith(word))
+        return len(self.text) - max(begun, default=0)
+
+    @property
     def kept_tokens(self) -> int:
         """Tokens that begin before the end of the text."""
         if not self.stopped:

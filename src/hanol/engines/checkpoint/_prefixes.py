@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from hanol.engines._chat import common_prefix
+from hanol.engines.checkpoint._chat import common_prefix
 
 _MOST_POINTS = 8  # of a sequence: its first, which others share, and its last
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hanol.attention import CACHE_NAME
-from hanol.engines._layers import (  # fmt: skip
+from hanol.engines.checkpoint._layers import (  # fmt: skip
     Contents,
     Ends,
     chunk_cache,

@@ -6,6 +6,7 @@ Shape suffixes: B rows, T tokens, V vocabulary.
 import logging
 import queue
 import threading
+import time
 from collections import deque
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
@@ -16,21 +17,20 @@ import torch
 from torch import Tensor
 
 from hanol.attention import CACHE_NAME
-from hanol.autodeco import AutoDecoForCausalLM
-from hanol.engines._chat import common_prefix
-from hanol.engines._engine import Completion
-from hanol.engines._job import Job
-from hanol.engines._layers import Contents, is_known, is_recurrent
-from hanol.engines._prefixes import Prefix, PrefixStore
-from hanol.engines._rows import OneRow, Rows
-from hanol.engines._stream import Decoder, TextStream
+from hanol.engines.checkpoint._chat import common_prefix
+from hanol.engines.checkpoint._draws import Draws
+from hanol.engines.checkpoint._job import Job, Task
+from hanol.engines.checkpoint._layers import Contents, is_known, is_recurrent
+from hanol.engines.checkpoint._prefixes import Prefix, PrefixStore
+from hanol.engines.checkpoint._rows import OneRow, Rows
+from hanol.engines.checkpoint._text import Decoder, TextStream
 from hanol.errors import EngineError
-from hanol.sampling import draw
 
 _log = logging.getLogger(__name__)
 _CHUNK = 512  # prompt tokens that pass at once
 _ROWS_A_CHUNK = 32  # the more answers are being written, the more may pass between two tokens
 _PIECE = 64  # of them, the fewest that a prompt gets
+_SCORED = 128  # tokens of a continuation that pass at once: the logits of each are needed
 
 
 class Worker:
@@ -52,16 +52,15 @@ class Worker:
     ) -> None:
         self._model, self._ends = model, ends
         self._decoder = Decoder(tokenizer)
-        self._heads = isinstance(model, AutoDecoForCausalLM)
-        self._truncation = model.config.serving()[0] if self._heads else "hard"
+        self._draws = Draws(model, self._decoder)
         self._slices = "logits_to_keep" in signature(model.forward).parameters
         self._store = PrefixStore(cache_bytes)
         self._epoch = self._stored = 0  # of the weights, now and in the store
         self._running: list[Job] = []  # by row
         self._queued: deque[Job] = deque()
-        self._waiting: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         # Wherever a request is when something raises, its caller waits for one of these.
-        self._unanswered: set[Future[Completion]] = set()
+        self._unanswered: set[Future[Any]] = set()
         self._thread: threading.Thread | None = None
         self._closed = False
         self._end: EngineError | None = None  # why no request is taken any more
@@ -84,8 +83,8 @@ class Worker:
                 ", ".join(kinds) or type(probe).__name__,
             )
 
-    def submit(self, job: Job) -> "Future[Completion]":
-        """Queue a request; cancelling the future frees its place.
+    def submit(self, task: Task) -> "Future[Any]":
+        """Queue a request; cancelling the future frees its places.
 
         Raises:
             EngineError: The engine was closed, or its thread has died.
@@ -99,10 +98,10 @@ class Worker:
                 thread = threading.Thread(target=self._run, name="hanol-engine", daemon=True)
                 thread.start()
                 self._thread = thread
-            self._unanswered.add(job.future)
-            job.future.add_done_callback(self._unanswered.discard)
-            self._waiting.put(job)
-        return job.future
+            self._unanswered.add(task.future)
+            task.future.add_done_callback(self._unanswered.discard)
+            self._waiting.put(task)
+        return task.future
 
     def forget(self) -> None:
         """Take up nothing that was computed before now."""
@@ -140,7 +139,7 @@ class Worker:
             self._tell(end)
 
     def _pass(self) -> None:
-        self._leave([i for i, job in enumerate(self._running) if job.future.cancelled()])
+        self._leave([row for row, job in enumerate(self._running) if job.is_gone])
         self._admit()
         for _ in range(1 + len(self._running) // _ROWS_A_CHUNK):
             self._feed_prompts()
@@ -156,47 +155,81 @@ class Worker:
         held: list[Job] = []
         while self._queued and len(self._running) < self._max_batch:
             job = self._queued.popleft()
-            if job.future.done():  # cancelled, or failed with others
+            if job.is_gone:
                 continue
-            prefix, tokens = self._store.longest(job.ids) if self._keeps else (None, 0)
-            if self._is_computed_now(job, tokens):
+            if self._waits_for_prompt(job):
                 held.append(job)
-            else:
-                self._begin(job, prefix, tokens)
+                continue
+            prefix, tokens = None, 0
+            if self._keeps and job.task.prompt is None:
+                prefix, tokens = self._store.longest(job.task.ids)
+                if self._is_computed_now(job, tokens):
+                    held.append(job)
+                    continue
+            self._begin(job, prefix, tokens)
         self._queued.extendleft(reversed(held))
+
+    def _waits_for_prompt(self, job: Job) -> bool:
+        """Whether the first job of the request is still computing what this one begins with."""
+        task = job.task
+        is_later = self._known and job.index > 0 and len(task.ids) > 1
+        return is_later and task.prompt is None and not task.jobs[0].is_finished
 
     def _hear(self) -> None:
         """Take what was submitted; wait for it when there is nothing else to do."""
         with suppress(queue.Empty):
             while not self._closed:
-                job = self._waiting.get(block=not (self._running or self._queued))
-                if job is not None:
-                    self._queued.append(job)
+                task = self._waiting.get(block=not (self._running or self._queued))
+                if task is not None:
+                    self._queued.extend(task.jobs)
 
     def _is_computed_now(self, job: Job, cached: int) -> bool:
         """Whether another prompt is on its way through much of what this one begins with."""
-        if not self._keeps or len(job.ids) - cached <= _CHUNK:
+        ids = job.task.ids
+        if len(ids) - cached <= _CHUNK:
             return False
         for other in self._running:
-            if other.fed < len(other.ids):
-                shared = common_prefix(other.ids, job.ids)
+            if other.fed < len(other.task.ids):
+                shared = common_prefix(other.task.ids, ids)
                 if self.is_recurrent:
-                    shared = max((mark for mark in other.marks if mark <= shared), default=0)
+                    shared = max((mark for mark in other.task.marks if mark <= shared), default=0)
                 if shared - cached >= _CHUNK:
                     return True
         return False
 
     def _begin(self, job: Job, prefix: Prefix | None, tokens: int) -> None:
-        """Take up what was computed of an earlier conversation that begins alike."""
-        job.stream = TextStream(self._decoder, job.ids, job.stop)
+        """Take up what was computed of the prompt, or of a conversation that begins alike."""
+        task, row = job.task, len(self._running)
+        if not job.is_scored:
+            job.text = TextStream(self._decoder, task.ids, task.sampling.stop)
         job.epoch = self._epoch
-        contents = None
-        if prefix is not None:
+        contents = task.prompt
+        if contents is not None:
+            tokens = len(task.ids) - 1
+            job.points = {n: x for n, x in task.jobs[0].points.items() if n <= tokens}
+        elif prefix is not None:
             job.points = {n: x for n, x in (prefix.points or {}).items() if n <= tokens}
             contents = Contents(prefix.grown, job.points.get(tokens, []))
-        self._rows.put(len(self._running), contents, tokens)
+        self._rows.put(row, contents, tokens)
         self._running.append(job)
-        job.fed = job.cached = tokens
+        job.fed = tokens
+        task.waiting -= 1
+        if job.index == 0:
+            task.cached = tokens
+            task.times = [time.perf_counter()]
+        if task.waiting == 0:
+            task.prompt = None
+        self._append_forced(job)
+        if job.is_finished:
+            self._finish([row])
+        else:
+            self._share_prompt(row, job)
+
+    def _share_prompt(self, row: int, job: Job) -> None:
+        """Copy a prompt that is through, but for its last token, for jobs that wait for it."""
+        task = job.task
+        if job.fed == len(task.ids) - 1 and task.waiting and self._known and task.prompt is None:
+            task.prompt = self._rows.read(row)
 
     def _feed_prompts(self) -> None:
         """Up to `_CHUNK` tokens of prompts; the last token of each is left to the next step."""
@@ -212,24 +245,49 @@ class Worker:
             job.sequence[job.fed : job.fed + count] + [0] * (T - count)
             for job, count in zip(jobs, counts, strict=True)
         ]
-        outputs = self._forward(ids_BT, **self._rows.chunk(rows, counts))
+        scores = any(self._is_scoring(job, count) for job, count in zip(jobs, counts, strict=True))
+        outputs = self._forward(ids_BT, all_logits=scores, **self._rows.chunk(rows, counts))
         self._rows.chunked(rows, counts, getattr(outputs, CACHE_NAME))
-        for row, job, count in zip(rows, jobs, counts, strict=True):
+        scored = []
+        for i, (row, job, count) in enumerate(zip(rows, jobs, counts, strict=True)):
+            if self._is_scoring(job, count):
+                self._score(job, self._draws.logits(outputs)[i, :count])
             job.fed += count
             self._mark(row, job)
+            if job.is_finished:
+                scored.append(row)
+        self._finish(scored)
 
     def _next_count(self, job: Job, most: int) -> int:
-        """Tokens of a prompt that pass at once: recurrent states are copied at its marks."""
+        """Tokens that pass at once: where states are copied, there must be an end."""
+        prompt = len(job.task.ids) - 1
         ends = [job.fed + most, len(job.sequence) - 1]
+        if job.fed < prompt and (job.is_scored or job.task.waiting):
+            ends.append(prompt)
+        elif job.is_scored:
+            ends.append(job.fed + _SCORED)
         if self.is_recurrent:
-            ends += [mark for mark in job.marks if mark > job.fed]
+            ends += [mark for mark in job.task.marks if mark > job.fed]
         return min(ends) - job.fed
+
+    def _is_scoring(self, job: Job, count: int) -> bool:
+        return job.is_scored and job.fed + count >= len(job.task.ids)
+
+    def _score(self, job: Job, logits_TV: Tensor) -> None:
+        """Note the log-probabilities of the tokens that come after these."""
+        first = max(0, len(job.task.ids) - 1 - job.fed)  # before it is prompt alone
+        after = job.sequence[job.fed + first + 1 : job.fed + len(logits_TV) + 1]
+        logprobs_TV = logits_TV[first:].float().log_softmax(-1)
+        ids = torch.tensor(after, device=logits_TV.device).unsqueeze(-1)
+        job.logprobs += logprobs_TV.gather(-1, ids).squeeze(-1).tolist()
+        job.is_finished = len(job.logprobs) == len(job.sequence) - len(job.task.ids)
 
     def _mark(self, row: int, job: Job) -> None:
         """Copy recurrent states where another conversation may go on; share a long new prompt."""
-        if self.is_recurrent and job.fed in job.marks:
+        self._share_prompt(row, job)
+        if self.is_recurrent and job.fed in job.task.marks:
             job.points[job.fed] = self._rows.states(row)
-        if job.fed == len(job.ids) - 1 and job.fed - job.cached >= _CHUNK:
+        if job.fed == len(job.task.ids) - 1 and job.fed - job.task.cached >= _CHUNK:
             self._remember(row, job)
 
     def _remember(self, row: int, job: Job) -> None:
@@ -245,81 +303,66 @@ class Worker:
         inputs = self._rows.step()
         outputs = self._forward([[job.sequence[job.fed]] for job in self._running], **inputs)
         self._rows.stepped(getattr(outputs, CACHE_NAME))
-        ready = []
+        ready, scored = [], []
         for row, job in enumerate(self._running):
+            if self._is_scoring(job, 1):
+                self._score(job, self._draws.logits(outputs)[row, -1:])
             job.fed += 1
-            if job.behind == 0:
+            if job.is_finished:
+                scored.append(row)
+            elif job.behind == 0:
                 ready.append(row)
-            elif self.is_recurrent:
+            else:
                 self._mark(row, job)
         self._accept(outputs, ready)
+        self._finish([*scored, *(row for row in ready if self._running[row].is_finished)])
 
-    def _forward(self, ids_BT: list[list[int]], **inputs: Any) -> Any:
-        if self._heads:
-            inputs["output_base_logits"] = True
-        if self._slices:
+    def _forward(self, ids_BT: list[list[int]], *, all_logits: bool = False, **inputs: Any) -> Any:
+        inputs |= self._draws.inputs
+        if self._slices and not all_logits:
             inputs["logits_to_keep"] = 1
         ids = torch.tensor(ids_BT, device=self._model.device)
         return self._model(input_ids=ids, use_cache=True, **inputs)
 
     def _accept(self, outputs: Any, rows: list[int]) -> None:
-        """Draw a token for each of these rows; those that are finished leave."""
+        """Draw a token for each of these rows, and take what can only come after it."""
         jobs = [self._running[row] for row in rows]
-        drawn = draw(*self._distribution(outputs, rows, jobs))
-        finished = []
-        for row, job, token, logprob in zip(rows, jobs, drawn.tokens, drawn.logprobs, strict=True):
-            was_stopping = self.is_recurrent and job.stream.may_be_stopping
-            job.sequence.append(token)
-            job.logprobs.append(logprob)
-            if job.penalty_V is not None:
-                job.penalty_V[token] = job.request.sampling.presence_penalty
-            if token not in self._ends:
-                job.stream.push(token)
-            if token in self._ends or job.stream.stopped or job.new_tokens >= job.limit:
-                finished.append(row)
-            elif self.is_recurrent and not was_stopping and job.stream.may_be_stopping:
+        if not jobs:
+            return
+        for row, job, drawn in zip(rows, jobs, self._draws(outputs, rows, jobs), strict=True):
+            if len(job.task.times) == 1:
+                job.task.times.append(time.perf_counter())
+            was_stopping = self.is_recurrent and job.text.may_be_stopping
+            job.append(*drawn, self._ends)
+            if self.is_recurrent and not was_stopping and job.text.may_be_stopping:
                 # If it is a stop string, the next prompt goes on from before it.
                 job.points.pop(job.stopping, None)
                 job.stopping = job.fed
                 job.points[job.fed] = self._rows.states(row)
-        for row, job in zip(rows, jobs, strict=True):
-            if row in finished:
-                self._remember(row, job)
-                _resolve(job, job.completion(self._ends))
-        self._leave(finished)
+            self._append_forced(job)
+            job.show()
 
-    def _distribution(
-        self, outputs: Any, rows: list[int], jobs: list[Job]
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Logits with penalties, temperature, top-p and a random number of each of these rows."""
-        logits_BV = (outputs.base_logits if self._heads else outputs.logits)[rows, -1].float()
-        temperatures, top_ps = [1.0] * len(jobs), [1.0] * len(jobs)
-        if self._heads:
-            temperatures = outputs.temperature[rows, -1].tolist()
-            top_ps = outputs.top_p[rows, -1].tolist()
-        for i, job in enumerate(jobs):
-            sampling = job.request.sampling
-            if sampling.temperature is not None:
-                temperatures[i] = sampling.temperature
-            if sampling.top_p is not None:
-                top_ps[i] = sampling.top_p
-            elif self._truncation == "none":
-                top_ps[i] = 1.0
-            elif self._truncation == "soft" and sampling.temperature is None:
-                logits_BV[i] = outputs.logits[rows[i], -1]
-                temperatures[i] = top_ps[i] = 1.0
-            if sampling.presence_penalty:
-                if job.penalty_V is None:
-                    job.penalty_V = torch.zeros_like(logits_BV[i])
-                logits_BV[i] -= job.penalty_V
-        device = logits_BV.device
-        uniform = [job.uniform() for job in jobs]
-        return (
-            logits_BV,
-            torch.tensor(temperatures, device=device),
-            torch.tensor(top_ps, device=device),
-            torch.tensor(uniform, device=device, dtype=torch.float64),
-        )
+    def _append_forced(self, job: Job) -> None:
+        """Take the tokens that a constraint leaves no choice about; they pass together."""
+        while job.constraint is not None and not job.is_finished:
+            forced = job.constraint.forced()
+            for token in forced:
+                certain = ((self._decoder.text_of((token,)), 0.0),) if job.task.top_logprobs else ()
+                if job.append(token, 0.0, certain, self._ends):
+                    break
+            if not forced:
+                break
+
+    def _finish(self, rows: list[int]) -> None:
+        """Keep what was computed in these rows, tell who waits, and free them."""
+        for row in rows:
+            job = self._running[row]
+            if not job.is_scored:
+                if job.fed:
+                    self._remember(row, job)
+                job.show()
+            job.task.finish()
+        self._leave(rows)
 
     def _leave(self, rows: list[int]) -> None:
         """Free these rows; the last ones take their places."""
@@ -356,11 +399,6 @@ def _alike(tokens: dict[int, int]) -> list[int]:
             break
         rows.append(row)
     return rows
-
-
-def _resolve(job: Job, completion: Completion) -> None:
-    with suppress(InvalidStateError):  # cancelled meanwhile
-        job.future.set_result(completion)
 
 
 def _as_engine_error(err: Exception) -> EngineError:

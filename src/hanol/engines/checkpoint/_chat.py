@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from jinja2 import TemplateError
 
-from hanol.engines._engine import Message
+from hanol.engines._calls import described
+from hanol.engines._engine import Message, ToolSchema
 from hanol.errors import EngineError
 
 CHATML = (
@@ -70,11 +71,14 @@ class ChatTokens:
         self._splits: dict[int, bool] = {}
         self._ends = re.compile("(?!)")  # of tokens at which texts were cut
 
-    def render(self, messages: Sequence[Message], *, answer: bool = True) -> str:
+    def render(
+        self, messages: Sequence[Message], *, answer: bool = True, tools: Sequence[ToolSchema] = ()
+    ) -> str:
         """The conversation as text, up to where the answer begins (or, without, its own end).
 
         Raises:
-            EngineError: The checkpoint has no chat template, or it refuses the conversation.
+            EngineError: The checkpoint has no chat template, it refuses the conversation, or does
+                not tell the model of tools.
         """
         if self._template is None and not self._tokenizer.chat_template:
             raise EngineError(
@@ -82,10 +86,22 @@ class ChatTokens:
                 f"conversation is written. Name it as 'chatml:{self._name}' to speak chatml, or "
                 "pass the Jinja template that it was trained with as `chat_template`."
             )
+        text = self._render(messages, answer, tools)
+        if tools and text == self._render(messages, answer, ()):
+            raise EngineError(
+                f"The chat template of {self._name!r} does not tell the model of `tools`. Describe "
+                "them in the system message, or use a checkpoint that was trained to call tools."
+            )
+        return text
+
+    def _render(
+        self, messages: Sequence[Message], answer: bool, tools: Sequence[ToolSchema]
+    ) -> str:
         try:
             text: str = self._tokenizer.apply_chat_template(
                 [message.to_dict() for message in messages],
                 chat_template=self._template,
+                tools=[described(tool) for tool in tools] or None,
                 tokenize=False,
                 add_generation_prompt=answer,
             )

@@ -1,0 +1,271 @@
+"""A transformers checkpoint in this process, for many requests at once."""
+
+import asyncio
+import copy
+import threading
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, Self
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hanol import autodeco, models
+from hanol.engines._base import EngineBase, check_request
+from hanol.engines._engine import (
+    Capability,
+    Completion,
+    Constraint,
+    Message,
+    Piece,
+    Request,
+    Scored,
+)
+from hanol.engines.checkpoint._chat import CHATML, ChatTokens
+from hanol.engines.checkpoint._job import Task
+from hanol.engines.checkpoint._worker import Worker
+from hanol.errors import EngineError
+from hanol.sampling import ConstraintCompiler, TokenConstraint
+
+_CHATML_END = "<|im_end|>"
+
+
+class CheckpointEngine(EngineBase):
+    """A causal language model of transformers, run by one thread.
+
+    Requests that come at the same time are decoded together: new ones join between two tokens,
+    finished ones leave. What was computed of a conversation is kept, so that a transcript that
+    grows costs its new tokens only. Neither changes the answer: each request has random numbers of
+    its own, and what the model computes agrees to rounding.
+
+    AutoDeco heads choose temperature and top-p of each token where a request leaves them None.
+    Log-probabilities are those of the distribution that the token was drawn from; of a greedy
+    answer, the log-softmax of the logits. An end token counts, and has the text "".
+
+    Keys, values and latents can be taken up at any token; the states of Kimi-Linear only where a
+    copy was made: at the ends of the system message, of prompts and of answers.
+
+    Args:
+        model: In evaluation mode.
+        tokenizer: Its tokenizer.
+        name: What opens it again.
+        chat_template: In the place of the checkpoint's: "chatml", or a Jinja template.
+        max_batch: Answers written at the same time.
+        cache_bytes: Memory for what was computed of earlier requests.
+    """
+
+    capabilities: frozenset[Capability] = frozenset(
+        {"score", "n", "prefill", "prompt_ids", "tools", "json_schema", "regex", "grammar",
+         "logprobs"}
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        name: str = "model",
+        chat_template: str | None = None,
+        max_batch: int = 16,
+        cache_bytes: int = 1 << 30,
+    ) -> None:
+        self.name = name
+        self.context_window = _window(model, tokenizer)
+        self._chat = ChatTokens(tokenizer, chat_template, name)
+        self._tokenizer = tokenizer
+        self._ends = ends = _end_tokens(model, tokenizer)
+        self._compiler: ConstraintCompiler | None = None
+        self._compiling = threading.Lock()
+        # A model that never learned chatml's end as one token may still write it as text.
+        written = chat_template in ("chatml", CHATML) and (
+            tokenizer.convert_tokens_to_ids(_CHATML_END) not in ends
+        )
+        self._stop = (_CHATML_END,) if written else ()
+        # A copy: tokenizers may not be used by two threads at once.
+        self._worker = Worker(model, copy.deepcopy(tokenizer), ends, max_batch, cache_bytes)
+
+    @classmethod
+    def load(
+        cls,
+        spec: str,
+        *,
+        dtype: str | None = None,
+        device: str = "cpu",
+        revision: str | None = None,
+        name: str | None = None,
+        **options: Any,
+    ) -> Self:
+        """Load a bundled model, a folder or a hub id; with its AutoDeco heads, if it has them.
+
+        Args:
+            spec: What to load.
+            dtype: "float32", "bfloat16" or "float16"; None is float32 on CPU, else the
+                checkpoint's own.
+            device: Where the model runs.
+            revision: Commit or branch of a hub id.
+            name: What opens the engine again; `spec` when left out.
+            options: See the class.
+
+        Raises:
+            CheckpointError: Nothing loadable is there.
+        """
+        wanted = None if dtype is None else models.dtype_named(dtype)
+        config = models.load_config(spec, revision=revision)
+        heads = isinstance(config, autodeco.AutoDecoConfig)
+        load: Any = autodeco.AutoDecoForCausalLM.from_pretrained if heads else models.load_model
+        model = load(spec, dtype=wanted, device=device, revision=revision)
+        tokenizer = autodeco.load_tokenizer(spec, revision=revision)
+        return cls(model, tokenizer, name=name or spec, **options)
+
+    async def complete(self, request: Request) -> Completion:
+        """Answer one request; cancelling the task frees its places.
+
+        Raises:
+            EngineError: The prompt does not fit, the checkpoint has no chat template, the
+                constraint cannot be followed, or the model failed.
+            MissingExtraError: A constraint needs llguidance, which is not installed.
+        """
+        task = await self._answers(request)
+        completion: Completion = await asyncio.wrap_future(self._worker.submit(task))
+        return completion
+
+    async def stream(self, request: Request) -> AsyncIterator[Piece]:
+        """The answers piece by piece; closing the iterator frees their places."""
+        loop = asyncio.get_running_loop()
+        pieces: asyncio.Queue[Piece | None] = asyncio.Queue()
+
+        def put(piece: Piece | None) -> None:
+            with suppress(RuntimeError):  # the loop was closed: nobody listens
+                loop.call_soon_threadsafe(pieces.put_nowait, piece)
+
+        task = await self._answers(request)
+        task.on_text = lambda choice, text: put(Piece(text, choice))
+        future = self._worker.submit(task)
+        future.add_done_callback(lambda _: put(None))
+        try:
+            while (piece := await pieces.get()) is not None:
+                yield piece
+            yield Piece("", completion=future.result())
+        finally:
+            future.cancel()
+
+    async def score(
+        self, request: Request, continuations: Sequence[str | Sequence[int]]
+    ) -> list[Scored]:
+        """Log-probabilities of continuations, whose prompt goes through the model once.
+
+        Temperature, penalties, heads and constraints play no part: they are those of the model's
+        own distribution.
+
+        Args:
+            request: The prompt, and its prefill.
+            continuations: Texts, or tokens.
+
+        Raises:
+            EngineError: A continuation is empty or does not fit, or as `complete` raises it.
+        """
+        check_request(self, request)
+        if not continuations:
+            return []
+        text, ids, marks = self._prompt(request)
+        after = [self._continuation(text, ids, one) for one in continuations]
+        longest = len(ids) + max(map(len, after))
+        if self.context_window is not None and longest > self.context_window:
+            raise EngineError(
+                f"The prompt and a continuation have {longest} tokens, but the context window of "
+                f"{self.name!r} is {self.context_window}. Shorten them."
+            )
+        task = Task(ids, marks, continuations=after)
+        scores: list[Scored] = await asyncio.wrap_future(self._worker.submit(task))
+        return scores
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """Tokens of the rendered conversation, up to where the answer begins; exact."""
+        return len(self._chat.encode(self._chat.render(messages)).ids)
+
+    def forget(self) -> None:
+        """Drop everything computed of earlier requests, as when weights have changed.
+
+        Call it while no request is on its way.
+        """
+        self._worker.forget()
+
+    async def aclose(self) -> None:
+        """Stop the thread and forget what was kept."""
+        await asyncio.to_thread(self._worker.close)
+
+    def _prompt(self, request: Request) -> tuple[str | None, list[int], tuple[int, ...]]:
+        """A prompt's text, its tokens, and where others may go on from it."""
+        if request.prompt_ids is not None:
+            text, ids = None, list(request.prompt_ids)
+            if request.prefill:
+                ids += self._chat.encode(request.prefill).ids
+            marks: tuple[int, ...] = ()
+        else:
+            text = self._chat.render(request.messages, tools=request.tools) + request.prefill
+            encoded = self._chat.encode(text)
+            ids = encoded.ids
+            recurrent = self._worker.is_recurrent
+            marks = self._chat.marks(request.messages, encoded) if recurrent else ()
+        if self.context_window is not None and len(ids) >= self.context_window:
+            raise EngineError(
+                f"The prompt has {len(ids)} tokens, but the context window of {self.name!r} "
+                f"is {self.context_window}. Shorten the conversation."
+            )
+        return text, ids, marks
+
+    def _continuation(
+        self, text: str | None, ids: list[int], after: str | Sequence[int]
+    ) -> list[int]:
+        """Its tokens as they follow the prompt."""
+        if not after:
+            raise EngineError("A continuation is empty: there is nothing to score.")
+        if not isinstance(after, str):
+            return list(after)
+        if text is not None:
+            whole = self._chat.encode(text + after).ids
+            if len(whole) > len(ids) and whole[: len(ids)] == ids:
+                return whole[len(ids) :]
+        return self._chat.encode(after).ids
+
+    async def _answers(self, request: Request) -> Task:
+        check_request(self, request)
+        _, ids, marks = self._prompt(request)
+        limit, window = request.sampling.max_tokens, self.context_window
+        if window is not None:
+            limit = min(limit or window, window - len(ids))
+        if limit is None:
+            raise EngineError(
+                f"{self.name!r} does not say how long its context is: give `max_tokens`."
+            )
+        stop = (*request.sampling.stop, *self._stop)
+        constraints: list[TokenConstraint | None] = [None] * request.n
+        if request.constraint is not None:
+            # Reading a grammar takes up to a second, in which others must not wait.
+            constraints = await asyncio.to_thread(self._constraints, request.constraint, request.n)
+        return Task(
+            ids, marks, replace(request.sampling, stop=stop), limit, constraints,
+            top_logprobs=request.top_logprobs, calls_tools=bool(request.tools),
+        )  # fmt: skip
+
+    def _constraints(self, constraint: Constraint, count: int) -> list[TokenConstraint | None]:
+        with self._compiling:
+            if self._compiler is None:
+                self._compiler = ConstraintCompiler(self._tokenizer, self._ends)
+            return [self._compiler.start(constraint.kind, constraint.text) for _ in range(count)]
+
+
+def _window(model: Any, tokenizer: Any) -> int | None:
+    limits = [
+        getattr(model.config.get_text_config(), "max_position_embeddings", None),
+        tokenizer.model_max_length,
+    ]
+    # Tokenizers without a limit of their own say a very large number.
+    known = [int(limit) for limit in limits if limit is not None and 0 < limit < 10**9]
+    return min(known, default=None)
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
+    ends = getattr(model.generation_config, "eos_token_id", None)
+    found = {ends} if isinstance(ends, int) else set(ends or ())
+    return frozenset(found | {tokenizer.eos_token_id}) - {None}
