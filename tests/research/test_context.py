@@ -83,7 +83,7 @@ def test_refused_turns_give_way_before_the_newest_result(refused: list[int], lim
         transcript.add("user", f"newest{number} " + "o " * 30)
     for turn in refused:
         transcript.add("assistant", "t " * turn)
-        transcript.add("user", "That could not be read.", is_refusal=True)
+        transcript.add("user", "That could not be read.", is_format_error=True)
     messages, tokens = transcript.fitted(limit, "ANSWER NOW")
     assert tokens <= limit
     assert [m.content for m in messages[:2]] == ["system", "question"]

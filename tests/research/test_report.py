@@ -19,7 +19,7 @@ from lxml import html
 
 from hanol.research import RunView, write_report
 from hanol.research._answer import answer_html
-from hanol.research._checked import Sentence
+from hanol.research._checked import AnswerSentence
 from hanol.research._report import to_html, to_markdown
 from hanol.retrieval import Index, Source, SourceList, check_citations
 from hanol.runs import (
@@ -245,7 +245,7 @@ WORDS = st.text(alphabet="ab *_`#>|-[]()<&!~\n0123456789⁅⁆\\\"'한", max_siz
 def test_any_answer_stays_within_the_tags_of_prose(answer: str, data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(answer)), max_size=6)))
     sentences = [
-        Sentence(answer[a:b], a, b, "uncited", 'No "source" <b>')
+        AnswerSentence(answer[a:b], a, b, "uncited", 'No "source" <b>')
         for a, b in zip(cuts[::2], cuts[1::2], strict=False)
     ]
     rendered = answer_html(answer, sentences, {1, 2}, {"https://known.example/"})
@@ -261,7 +261,10 @@ def test_any_answer_stays_within_the_tags_of_prose(answer: str, data: st.DataObj
 
 def test_emphasis_across_two_sentences_keeps_its_elements_whole() -> None:
     answer = "**First part. Second part** ends [1]."
-    sentences = [Sentence("", 0, 13, "uncited", ""), Sentence("", 14, 37, "unsupported", "")]
+    sentences = [
+        AnswerSentence("", 0, 13, "uncited", ""),
+        AnswerSentence("", 14, 37, "unsupported", ""),
+    ]
     root = html.fragment_fromstring(answer_html(answer, sentences, {1}, ()), create_parent="div")
     assert root.find(".//strong").text_content() == "First part.○ Second part"
     texts = ["".join(m.itertext()) for m in root.iter("mark")]

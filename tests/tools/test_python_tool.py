@@ -5,7 +5,7 @@ import pytest
 from hanol.retrieval import SourceList
 from hanol.tools._tool import Observation, ToolContext
 from hanol.tools.sandbox import _sandbox
-from hanol.tools.sandbox._bwrap import Limits, sandbox_problem
+from hanol.tools.sandbox._bwrap import SandboxLimits, sandbox_problem
 from hanol.tools.sandbox._python_tool import PythonInterpreter
 
 needs_sandbox = pytest.mark.skipif(
@@ -31,7 +31,7 @@ def test_what_the_model_reads() -> None:
 
 @needs_sandbox
 def test_the_limit_that_was_hit_is_told() -> None:
-    tool = PythonInterpreter(Limits(wall_s=0.5))
+    tool = PythonInterpreter(SandboxLimits(wall_s=0.5))
     found = call(tool, code="import time; time.sleep(60)")
     assert found.failed
     assert "[limit reached: wall]" in found.text

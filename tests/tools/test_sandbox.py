@@ -17,7 +17,7 @@ import pytest
 
 from hanol.errors import SandboxError
 from hanol.tools.sandbox import _bwrap, _sandbox
-from hanol.tools.sandbox._bwrap import Limits, sandbox_problem
+from hanol.tools.sandbox._bwrap import SandboxLimits, sandbox_problem
 from hanol.tools.sandbox._sandbox import PythonResult, arun_python, run_python
 
 PROBLEM = sandbox_problem()
@@ -26,10 +26,10 @@ needs_bwrap = pytest.mark.skipif(
     reason=f"WARNING: THE SANDBOX WAS NOT TESTED. Code cannot be isolated here: {PROBLEM} "
     "Install bubblewrap (Debian: apt install bubblewrap) and run this again.",
 )
-LIMITS = Limits(cpu_s=1, wall_s=20)
+LIMITS = SandboxLimits(cpu_s=1, wall_s=20)
 
 
-def sandboxed(code: str, limits: Limits = LIMITS) -> PythonResult:
+def sandboxed(code: str, limits: SandboxLimits = LIMITS) -> PythonResult:
     result = run_python(code, limits=limits)
     assert result.level == "bwrap"
     return result
@@ -352,7 +352,9 @@ def test_an_endless_loop_hits_the_processor_limit() -> None:
 
 @needs_bwrap
 def test_sleeping_hits_the_wall_limit() -> None:
-    result = sandboxed("import time; print('up', flush=True); time.sleep(60)", Limits(wall_s=1.0))
+    result = sandboxed(
+        "import time; print('up', flush=True); time.sleep(60)", SandboxLimits(wall_s=1.0)
+    )
     assert (result.limit, result.stdout) == ("wall", "up")
     assert result.seconds < 30
 
@@ -522,7 +524,7 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.skipif(shutil.which("prlimit") is None, reason="needs util-linux")
 def test_limits_hold_without_isolation_too() -> None:
     def limit(code: str) -> str | None:
-        return run_python(code, limits=Limits(cpu_s=1, wall_s=20), unsafe=True).limit
+        return run_python(code, limits=SandboxLimits(cpu_s=1, wall_s=20), unsafe=True).limit
 
     assert limit("block = bytearray(2 << 30)") == "memory"
     assert limit("while True: pass") == "cpu"
@@ -540,6 +542,6 @@ subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)', {marker!
 print('HANOL_TEST_SECRET' in os.environ, flush=True)
 time.sleep(600)
 """
-    result = run_python(code, limits=Limits(wall_s=2.0), unsafe=True)
+    result = run_python(code, limits=SandboxLimits(wall_s=2.0), unsafe=True)
     assert (result.stdout, result.limit) == ("False", "wall")
     assert gone(marker)

@@ -10,9 +10,8 @@ imported when they are used.
 """
 
 from hanol.research._batch import arun_batch, fixed_date, run_batch, run_task
-from hanol.research._checked import Sentence
+from hanol.research._checked import AnswerSentence
 from hanol.research._export import events_of, official_run
-from hanol.research._journal import request_sha256
 from hanol.research._official import OfficialRun, read_official_runs, write_official_runs
 from hanol.research._prompts import FORCED_ANSWER, system_prompt
 from hanol.research._ray import run_batch_on_ray
@@ -37,21 +36,22 @@ from hanol.research._researcher import (
 )
 from hanol.research._rollouts import aheavy_research, heavy_research, synthesize
 from hanol.research._run import AGENT_SAMPLING, GREEDY, OWN_SAMPLING, Run, Settings
-from hanol.research._view import RunView, Step, call_title
+from hanol.research._run_log import request_sha256
+from hanol.research._view import RunStep, RunView, call_title
 
 __all__ = [
     "AGENT_SAMPLING",
     "FORCED_ANSWER",
     "GREEDY",
     "OWN_SAMPLING",
+    "AnswerSentence",
     "OfficialRun",
     "Researcher",
     "Run",
+    "RunStep",
     "RunView",
     "Segment",
-    "Sentence",
     "Settings",
-    "Step",
     "afork",
     "aheavy_research",
     "announced",

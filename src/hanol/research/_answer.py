@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 
-from hanol.research._checked import SYMBOLS, Sentence
+from hanol.research._checked import SYMBOLS, AnswerSentence
 from hanol.retrieval import CITATION, citation_numbers
 
 # Markdown moves text about, so sentences are marked in it before it is rendered. Punctuation that
@@ -26,17 +26,20 @@ _LEAD = re.compile(r"(?:\s|[-*+]\s|\d{1,9}[.)]\s|#{1,6}\s|>|\|)*")
 
 
 @dataclass
-class _State:
+class _RenderState:
     """What the rules of the renderer know while one answer is rendered."""
 
-    sentences: Sequence[Sentence]
+    sentences: Sequence[AnswerSentence]
     known: Collection[int]
     open: int | None = None
     cited: int = 0
 
 
 def answer_html(
-    answer: str, sentences: Sequence[Sentence], known: Collection[int], addresses: Collection[str]
+    answer: str,
+    sentences: Sequence[AnswerSentence],
+    known: Collection[int],
+    addresses: Collection[str],
 ) -> str:
     """Render an answer.
 
@@ -56,10 +59,10 @@ def answer_html(
     md.validateLink = lambda url: url in web  # type: ignore[method-assign]
     for kind in ("text", "code_inline", "fence", "link_open"):
         md.add_render_rule(kind, _RULES[kind])
-    return md.render(_marked(answer, sentences), {"state": _State(sentences, known)})
+    return md.render(_marked(answer, sentences), {"state": _RenderState(sentences, known)})
 
 
-def _marked(answer: str, sentences: Sequence[Sentence]) -> str:
+def _marked(answer: str, sentences: Sequence[AnswerSentence]) -> str:
     """Put marks around the sentences that a reader should look at."""
     # Own marks in the answer would end a sentence; same length, so that spans still fit.
     answer = answer.replace(_OPEN, "[").replace(_CLOSE, "]")
@@ -78,7 +81,7 @@ def _marked(answer: str, sentences: Sequence[Sentence]) -> str:
 def _text(
     self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: dict[str, Any]
 ) -> str:
-    state: _State = env["state"]
+    state: _RenderState = env["state"]
     parts = []
     for i, piece in enumerate(_MARK.split(tokens[index].content)):
         if i % 2 == 0:
@@ -91,7 +94,7 @@ def _text(
     return "".join(parts)
 
 
-def _in_sentence(text: str, state: _State) -> str:
+def _in_sentence(text: str, state: _RenderState) -> str:
     if state.open is None or not text:
         return text
     sentence = state.sentences[state.open]
@@ -99,7 +102,7 @@ def _in_sentence(text: str, state: _State) -> str:
     return f'<mark class="{sentence.verdict}" title="{note}">{text}</mark>'
 
 
-def _symbol(sentence: Sentence, number: int) -> str:
+def _symbol(sentence: AnswerSentence, number: int) -> str:
     note = html.escape(f"{sentence.verdict}: {sentence.note}")
     return (
         f'<a class="flag {sentence.verdict}" href="#check-{number}" title="{note}" '
@@ -107,7 +110,7 @@ def _symbol(sentence: Sentence, number: int) -> str:
     )
 
 
-def _cited(text: str, state: _State) -> str:
+def _cited(text: str, state: _RenderState) -> str:
     """Escape a text, its numbers in brackets linked."""
     parts = []
     for i, piece in enumerate(CITATION.split(text)):
@@ -119,7 +122,7 @@ def _cited(text: str, state: _State) -> str:
     return "".join(parts)
 
 
-def _cite(number: int, state: _State) -> str:
+def _cite(number: int, state: _RenderState) -> str:
     if number not in state.known:
         note = f"Source {number} does not exist in this run"
         return (

@@ -17,7 +17,7 @@ MEANINGS = {
 
 
 @dataclass(frozen=True)
-class Sentence:
+class AnswerSentence:
     """One claim of an answer and what was found.
 
     Args:
@@ -40,12 +40,12 @@ class Sentence:
         return SYMBOLS.get(self.verdict, "")
 
 
-def sentences_of(ended: RunEnded | None) -> list[Sentence]:
+def sentences_of(ended: RunEnded | None) -> list[AnswerSentence]:
     """The checked claims of a finished run, in order; none when nothing was checked."""
     if ended is None or not ended.citations:
         return []
     return [
-        Sentence(
+        AnswerSentence(
             text=entry["text"],
             start=entry["start"],
             end=entry["end"],

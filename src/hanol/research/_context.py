@@ -67,20 +67,20 @@ class Transcript:
         messages, tokens = self._known
         return tokens + sum(self._weights[messages:])
 
-    def add(self, role: Role, content: str, *, is_refusal: bool = False) -> None:
+    def add(self, role: Role, content: str, *, is_format_error: bool = False) -> None:
         """Append a message; one of the role that spoke last joins that message.
 
         Args:
             role: Who speaks.
             content: What is said.
-            is_refusal: It only says that the model's turn could not be used.
+            is_format_error: It only says that the model's turn could not be used.
         """
         if self.messages and self.messages[-1].role == role:
             content = f"{self.messages[-1].text}\n\n{content}"
             self.replace_last(content)
             return
         self.add_apart(role, content)
-        if role == "user" and not is_refusal:
+        if role == "user" and not is_format_error:
             self._newest = len(self.messages) - 1
 
     def add_apart(self, role: Role, content: str) -> None:

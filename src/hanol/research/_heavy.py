@@ -56,7 +56,7 @@ Think inside <think></think>, then write the chosen answer inside <answer></answ
 
 
 @dataclass(frozen=True)
-class Rollout:
+class HeavyRollout:
     """A finished run, as the synthesis needs it.
 
     Args:
@@ -87,7 +87,7 @@ class Rollout:
         return {source.number: source for event in results for source in event.sources}
 
 
-Rollouts = Callable[[], Awaitable[list[Rollout]]]
+Rollouts = Callable[[], Awaitable[list[HeavyRollout]]]
 
 
 async def synthesize_run(run: Run, rollouts: Rollouts | None = None) -> None:
@@ -103,7 +103,7 @@ async def synthesize_run(run: Run, rollouts: Rollouts | None = None) -> None:
     count = run.settings.heavy["n"]
     # The limits are each rollout's; the synthesis has its own calls, and results are no tool calls.
     run.spent.budget = replace(run.settings.budget, model_calls=count + 1, tool_calls=None)
-    if len(run.journal.recorded_results(ROLLOUT)) < count and rollouts is not None:
+    if len(run.log.recorded_results(ROLLOUT)) < count and rollouts is not None:
         finished = await rollouts()
         texts = await asyncio.gather(
             *(_report(run, index, rollout) for index, rollout in enumerate(finished))
@@ -114,10 +114,10 @@ async def synthesize_run(run: Run, rollouts: Rollouts | None = None) -> None:
         ]
     else:
         reports = [
-            await run.journal.tool(
+            await run.log.tool(
                 _never, step=old.step, call=old.call, name=ROLLOUT, arguments=old.arguments
             )
-            for old in run.journal.recorded_results(ROLLOUT)
+            for old in run.log.recorded_results(ROLLOUT)
         ]
     for report in reports:
         for source in report.sources:
@@ -128,18 +128,18 @@ async def synthesize_run(run: Run, rollouts: Rollouts | None = None) -> None:
     await run.end("no_answer" if answer is None else "answer", answer, also=also)
 
 
-async def _report(run: Run, index: int, rollout: Rollout) -> str:
+async def _report(run: Run, index: int, rollout: HeavyRollout) -> str:
     if rollout.report:
         return rollout.report
-    limit = run.prompt_limit - run.journal.count(_CONDENSE) - run.journal.count(run.question)
+    limit = run.prompt_limit - run.log.count(_CONDENSE) - run.log.count(run.question)
     conversation = "\n\n".join(f"{m.role}:\n{m.text}" for m in rollout.conversation[2:])
     prompt = _CONDENSE.format(
-        question=run.question, conversation=cut(conversation, limit, run.journal.count)
+        question=run.question, conversation=cut(conversation, limit, run.log.count)
     )
     try:
         answered = await run.ask(
             [Message("user", prompt)],
-            run.journal.count(prompt),
+            run.log.count(prompt),
             purpose="condense",
             sampling=_SAMPLING,
             place=index,
@@ -150,7 +150,7 @@ async def _report(run: Run, index: int, rollout: Rollout) -> str:
     return report or answered.text.rpartition("</think>")[2].strip()
 
 
-async def _keep(run: Run, index: int, rollout: Rollout, text: str) -> ToolReturned:
+async def _keep(run: Run, index: int, rollout: HeavyRollout, text: str) -> ToolReturned:
     """Write a report to the log, its sources with the numbers of this run."""
     run.step = index + 1
     sources: dict[int, Source] = {}
@@ -176,12 +176,12 @@ async def _keep(run: Run, index: int, rollout: Rollout, text: str) -> ToolReturn
     async def result() -> Observation:
         return Observation(report, sources=tuple(sources.values()), failed=answer is None)
 
-    return await run.journal.tool(result, step=run.step, call=0, name=ROLLOUT, arguments=arguments)
+    return await run.log.tool(result, step=run.step, call=0, name=ROLLOUT, arguments=arguments)
 
 
 async def _choose(run: Run, reports: Sequence[ToolReturned]) -> str | None:
     answers = [report.arguments["answer"] for report in reports if report.arguments["answer"]]
-    fixed = run.journal.count(_SYNTHESIS) + run.journal.count(run.question)
+    fixed = run.log.count(_SYNTHESIS) + run.log.count(run.question)
     share = max(64, (run.prompt_limit - fixed) // max(len(reports), 1) - 64)
     parts = []
     for report in reports:
@@ -189,14 +189,14 @@ async def _choose(run: Run, reports: Sequence[ToolReturned]) -> str | None:
         body = f"{report.text}\n\nAnswer: {answer or 'none was found'}"
         if not report.text and not answer:
             continue
-        parts.append(f"# Report {number}\n{cut(body, share, run.journal.count)}")
+        parts.append(f"# Report {number}\n{cut(body, share, run.log.count)}")
     if not parts:
         return None
     prompt = _SYNTHESIS.format(question=run.question, reports="\n\n".join(parts))
     try:
         answered = await run.ask(
             [Message("user", prompt)],
-            run.journal.count(prompt),
+            run.log.count(prompt),
             purpose="synthesis",
             sampling=_SAMPLING,
         )

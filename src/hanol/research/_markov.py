@@ -25,7 +25,7 @@ _PROMPT = """\
 
 
 @dataclass
-class _State:
+class _RoundState:
     """All that one round hands to the next."""
 
     report: str = ""
@@ -37,7 +37,7 @@ class _State:
 async def markov(run: Run) -> None:
     """Go through rounds until there is an answer or a limit is reached."""
     rounds = _Rounds(run)
-    state = _State()
+    state = _RoundState()
     while True:
         run.step += 1
         try:
@@ -48,8 +48,8 @@ async def markov(run: Run) -> None:
         if turn.kind == "answer":
             return await run.end("answer", turn.answer)
         if turn.kind == "error":
-            state.note = await run.refuse(turn)
-            if run.refused_too_often:
+            state.note = await run.format_error(turn)
+            if run.has_too_many_format_errors:
                 state.note = FORCED_ANSWER
                 return await run.end_forced(*rounds.prompt(state), "format_errors")
         else:
@@ -63,7 +63,7 @@ class _Rounds:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._count = run.journal.count
+        self._count = run.log.count
         base = self._count(run.system) + self._count(run.question) + self._count(_PROMPT)
         room = max(run.prompt_limit - base, 0)
         # Half of the room is the observation's (see `Run`), a quarter the report's; what is left
@@ -71,7 +71,7 @@ class _Rounds:
         self._report_limit = min(run.settings.report_tokens, room // 4)
         self._small_limit = min(2048, room // 8)
 
-    async def turn(self, state: _State) -> Turn:
+    async def turn(self, state: _RoundState) -> Turn:
         """One round: ask, take the new report, give back what was asked for."""
         run = self._run
         answered = await run.ask(*self.prompt(state))
@@ -82,10 +82,10 @@ class _Rounds:
             report = cut_sentences(turn.report or report, self._report_limit, self._count)
         kept = not report
         state.report = report or state.report
-        await run.journal.emit(ReportUpdated, step=run.step, report=state.report, kept=kept)
+        await run.log.emit(ReportUpdated, step=run.step, report=state.report, kept=kept)
         return turn
 
-    def prompt(self, state: _State) -> tuple[list[Message], int]:
+    def prompt(self, state: _RoundState) -> tuple[list[Message], int]:
         """System prompt and one message, with their length in tokens."""
         run = self._run
         last = f"{state.action}\n{state.observation}" if state.action else "(none yet)"
@@ -102,14 +102,14 @@ class _Rounds:
         text = "\n".join(render_call(call) for call in calls)
         return cut(text, self._small_limit, self._count) or "(calls too long to be shown)"
 
-    async def _ask_shorter(self, state: _State, length: int) -> Turn:
+    async def _ask_shorter(self, state: _RoundState, length: int) -> Turn:
         run = self._run
         text = (
             f"Your report has {length} tokens, but may have {self._report_limit}. Write the turn "
             "again with a shorter report: keep the findings and the numbers of their sources."
         )
-        await run.journal.emit(TurnRejected, step=run.step, error="report_too_long", text=text)
+        await run.log.emit(TurnRejected, step=run.step, error="report_too_long", text=text)
         run.heard(text)
-        again = _State(state.report, state.action, state.observation, text)
+        again = _RoundState(state.report, state.action, state.observation, text)
         answered = await run.ask(*self.prompt(again))
         return run.parse(answered.text)

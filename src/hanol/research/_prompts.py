@@ -122,7 +122,7 @@ _ADVICE = {
 }
 
 
-def rejection(turn: Turn) -> str:
+def format_error(turn: Turn) -> str:
     """What the model is told about a turn that could not be used; empty for one that could."""
     if turn.error is None:
         return ""

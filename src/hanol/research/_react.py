@@ -47,11 +47,11 @@ async def react(run: Run, restart: Restart | None = None) -> None:
         if turn.kind == "answer":
             return await run.end("answer", turn.answer)
         if turn.kind == "error":
-            told = await run.refuse(turn)
+            told = await run.format_error(turn)
             if not run.settings.strict_official or "tool_call" in answered.text:
                 # The official code says nothing without a call.
-                transcript.add("user", told, is_refusal=True)
-            if run.refused_too_often:
+                transcript.add("user", told, is_format_error=True)
+            if run.has_too_many_format_errors:
                 return await _end_forced(run, transcript, "format_errors")
         else:
             calls = turn.calls[:1] if run.settings.strict_official else turn.calls
@@ -60,7 +60,7 @@ async def react(run: Run, restart: Restart | None = None) -> None:
 
 def opening(run: Run, question: str) -> Transcript:
     """A conversation that begins with the system prompt and the question."""
-    transcript = Transcript(run.journal.count)
+    transcript = Transcript(run.log.count)
     transcript.add("system", run.system)
     transcript.add("user", question)
     return transcript

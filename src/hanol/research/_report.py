@@ -21,7 +21,7 @@ from typing import Any
 from hanol.errors import HanolError
 from hanol.files import replace_text
 from hanol.research._answer import answer_html
-from hanol.research._checked import MEANINGS, SYMBOLS, Sentence, cited_numbers
+from hanol.research._checked import MEANINGS, SYMBOLS, AnswerSentence, cited_numbers
 from hanol.research._view import PURPOSES, RunView, counted, duration, surroundings
 from hanol.retrieval import Index, Source
 from hanol.runs import ReportUpdated, RunFolder
@@ -152,7 +152,7 @@ def _event_markdown(event: Any) -> list[str]:
         blocks += [_fenced(str(code), "python")] if code is not None else []
         return [*blocks, _fenced(event.text)]
     if event.type == "turn_rejected":
-        return [f"**Refused: {event.error}.** {_inline(event.text)}"]
+        return [f"**Format error: {event.error}.** {_inline(event.text)}"]
     if isinstance(event, ReportUpdated):
         return [] if event.kept else ["**Report**", _quoted(_no_html(event.report))]
     return ["**The conversation starts again from this summary**", _quoted(_no_html(event.summary))]
@@ -169,7 +169,7 @@ def _web(run: RunView) -> set[str]:
     return {source.address for source in run.sources.values()}
 
 
-def _verdicts(sentences: Sequence[Sentence]) -> list[tuple[str, int]]:
+def _verdicts(sentences: Sequence[AnswerSentence]) -> list[tuple[str, int]]:
     counts = Counter(sentence.verdict for sentence in sentences)
     return [(verdict, counts[verdict]) for verdict in MEANINGS if counts[verdict]]
 

@@ -15,12 +15,12 @@ from typing import Any
 
 from hanol.engines import Engine, Request
 from hanol.errors import RunError, require
-from hanol.research._journal import Journal
 from hanol.research._markov import markov
 from hanol.research._prompts import system_prompt as default_prompt
 from hanol.research._react import react
 from hanol.research._resum import resum
 from hanol.research._run import AGENT_SAMPLING, Run, Settings
+from hanol.research._run_log import RunLog
 from hanol.retrieval import Index, SourceList
 from hanol.runs import (
     Budget,
@@ -244,7 +244,7 @@ async def run_events(
         with folder or nullcontext():
             known = folder.events() if folder is not None else list(recorded)
             first = _checked(started, known, folder)
-            journal = Journal(
+            log = RunLog(
                 engine,
                 settings.budget,
                 folder=folder,
@@ -254,12 +254,12 @@ async def run_events(
                 unchecked_steps=settings.fork_step,
             )
             if on_request is not None:
-                journal.on_request = on_request
-            async with journal:
-                run = _begin(journal, first, settings, tools, index)
+                log.on_request = on_request
+            async with log:
+                run = _begin(log, first, settings, tools, index)
                 if on_run is not None:
                     on_run(run)
-                await journal.emit(RunStarted, **first)
+                await log.emit(RunStarted, **first)
                 await (loop or LOOPS[settings.mode])(run)
 
     task = asyncio.create_task(work())
@@ -274,7 +274,7 @@ async def run_events(
 
 
 def _begin(
-    journal: Journal,
+    log: RunLog,
     started: dict[str, Any],
     settings: Settings,
     tools: Sequence[Tool],
@@ -289,7 +289,7 @@ def _begin(
         settings=settings,
         system=started["system_prompt"],
         tools=tools,
-        journal=journal,
+        log=log,
         context=ToolContext(SourceList(), index=index, addresses=addresses),
     )
 

@@ -68,17 +68,17 @@ class _Summariser:
         if found is None or not found[1].strip():
             return transcript
         self._summary, self._begun = found[1].strip(), run.step - 1
-        await run.journal.emit(ContextRestarted, step=run.step, summary=self._summary)
+        await run.log.emit(ContextRestarted, step=run.step, summary=self._summary)
         return opening(run, f"{run.question}\n\n# Summary of earlier work\n\n{self._summary}")
 
     def _prompt(self, transcript: Transcript) -> tuple[list[Message], int]:
         run = self._run
-        fixed = run.journal.count(_ORDER) + run.journal.count(run.question)
-        limit = run.prompt_limit - fixed - run.journal.count(self._summary)
+        fixed = run.log.count(_ORDER) + run.log.count(run.question)
+        limit = run.prompt_limit - fixed - run.log.count(self._summary)
         # The system prompt is counted but not shown: that much stays free.
         messages, _ = transcript.fitted(limit)
         conversation = "\n\n".join(f"{m.role}:\n{m.text}" for m in messages[2:])
         content = _ORDER.format(
             question=run.question, earlier=self._summary or "(none)", conversation=conversation
         )
-        return [Message("user", content)], run.journal.count(content)
+        return [Message("user", content)], run.log.count(content)

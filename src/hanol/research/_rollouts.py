@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from hanol.engines import Engine
 from hanol.errors import RunError
-from hanol.research._heavy import Rollout, synthesize_run
+from hanol.research._heavy import HeavyRollout, synthesize_run
 from hanol.research._replay import afork, aresume, transcript
 from hanol.research._researcher import (
     Researcher,
@@ -143,7 +143,7 @@ async def asynthesize(
     )
     fields = start_fields(starts[0].question, settings, starts[0].system_prompt, engine.name, None)
 
-    async def rollouts() -> list[Rollout]:
+    async def rollouts() -> list[HeavyRollout]:
         return [await _finished(log) for log in logs]
 
     async for event in run_events(
@@ -160,8 +160,8 @@ async def asynthesize(
 synthesize = synchronous(asynthesize)
 
 
-async def _finished(events: Sequence[Event]) -> Rollout:
-    return Rollout(events, await asyncio.to_thread(transcript, events))
+async def _finished(events: Sequence[Event]) -> HeavyRollout:
+    return HeavyRollout(events, await asyncio.to_thread(transcript, events))
 
 
 @dataclass(frozen=True)
@@ -197,11 +197,11 @@ class _Rollouts:
             ):
                 yield event
 
-    async def _make(self, folder: Path, on_rollout: OnRollout | None) -> list[Rollout]:
+    async def _make(self, folder: Path, on_rollout: OnRollout | None) -> list[HeavyRollout]:
         heavy = self.settings.heavy or {}
         numbers = range(1, heavy["n"] + 1)
         branches: list[int] = []
-        done: list[Rollout] = []
+        done: list[HeavyRollout] = []
         if heavy["sampling"] == "partial":
             done = [await self._one(folder, 1, None, on_rollout)]
             steps = uncertain_steps(done[0].events, BRANCH_STEPS)
@@ -225,7 +225,7 @@ class _Rollouts:
 
     async def _one(
         self, folder: Path, number: int, step: int | None, on_rollout: OnRollout | None
-    ) -> Rollout:
+    ) -> HeavyRollout:
         path = folder / f"{number:02d}"
         seed = self.settings.seed + _SEEDS * number
         if step is not None and not RunFolder(path).exists:

@@ -11,8 +11,8 @@ from typing import Any, cast
 from hanol.engines import Message, Request, Sampling, ToolCall
 from hanol.errors import EngineError, HanolError, RunError
 from hanol.research._context import cut
-from hanol.research._journal import Journal, TimeIsUp, printable
-from hanol.research._prompts import FORCED_ANSWER, rejection
+from hanol.research._prompts import FORCED_ANSWER, format_error
+from hanol.research._run_log import RunLog, TimeIsUp, printable
 from hanol.retrieval import SourceList, check_citations
 from hanol.runs import (
     ANSWER_RESERVE,
@@ -38,7 +38,7 @@ from hanol.tools import (
 
 # Both forms, because a tokenizer may join the line end to the tag.
 STOP = ("\n<tool_response>", "<tool_response>")
-MAX_REFUSALS = 3  # in a row; then the answer is asked for
+MAX_FORMAT_ERRORS = 3  # in a row; then the answer is asked for
 
 
 # How Tongyi DeepResearch samples turns (arXiv 2510.24701). The paper calls the penalty one on
@@ -117,7 +117,7 @@ class Run:
         settings: Limits and sampling.
         system: The system prompt.
         tools: What may be called.
-        journal: Where everything goes through.
+        log: Where everything goes through.
         context: What tools are lent, but for the engine.
 
     Raises:
@@ -132,29 +132,29 @@ class Run:
         settings: Settings,
         system: str,
         tools: Sequence[Tool],
-        journal: Journal,
+        log: RunLog,
         context: ToolContext,
     ) -> None:
         self.question = question
         self.settings = settings
         self.system = system
         self.tools = {tool.name: tool for tool in tools}
-        self.journal = journal
-        self.spent = journal.spent
+        self.log = log
+        self.spent = log.spent
         self.step = 0
         self._context = context
-        self._refused = 0
+        self._format_errors = 0
         self._results: dict[str, ToolReturned] = {}
         self.dialogue = [Message("system", system), Message("user", question)]
         # Pages cannot know it, and the same run always has the same: replays ask the same.
         self._fence = hashlib.sha256(f"fence {run_id}".encode()).hexdigest()[:12]
         self.prompt_limit = self._prompt_limit()
-        base = journal.count(system) + journal.count(question)
+        base = log.count(system) + log.count(question)
         reserve = min(ANSWER_RESERVE, self.prompt_limit // 4)  # small windows have small answers
         if base + reserve > self.prompt_limit:
             raise RunError(
                 f"System prompt and question have {base} tokens, but prompts may have only "
-                f"{self.prompt_limit} (window of {journal.engine.name!r} and `context_tokens` of "
+                f"{self.prompt_limit} (window of {log.engine.name!r} and `context_tokens` of "
                 f"the budget), and {reserve} are needed besides. Use a model with a longer "
                 "window, fewer tools or a shorter question."
             )
@@ -233,9 +233,7 @@ class Run:
         )
         try:
             seconds = self.spent.seconds_left(forced=forced)
-            event = await self.journal.model(
-                request, step=self.step, purpose=purpose, seconds=seconds
-            )
+            event = await self.log.model(request, step=self.step, purpose=purpose, seconds=seconds)
         except TimeIsUp:
             self.spent.cut_off()
             raise BudgetSpent("max_seconds") from None
@@ -249,12 +247,12 @@ class Run:
 
     async def act(self, calls: Sequence[ToolCall]) -> str:
         """Run the calls of a turn in order; give back what the model reads next."""
-        self._refused = 0
+        self._format_errors = 0
         share = max(64, self.observation_limit // max(len(calls), 1))
         blocks = []
         for index, call in enumerate(calls):
             event = await self._call(index, call)
-            text = cut(event.text, share, self.journal.count)
+            text = cut(event.text, share, self.log.count)
             if not self.settings.strict_official:
                 text = fence_observation(text, marker=self._fence, source=event.name)
             else:
@@ -262,17 +260,17 @@ class Run:
             blocks.append(response(text))
         return self.heard("\n".join(blocks))
 
-    async def refuse(self, turn: Turn) -> str:
+    async def format_error(self, turn: Turn) -> str:
         """Tell the model why its turn cannot be used; give back what it reads next."""
-        self._refused += 1
-        text = rejection(turn)
-        await self.journal.emit(TurnRejected, step=self.step, error=turn.error, text=text)
+        self._format_errors += 1
+        text = format_error(turn)
+        await self.log.emit(TurnRejected, step=self.step, error=turn.error, text=text)
         return self.heard(response(text))
 
     @property
-    def refused_too_often(self) -> bool:
+    def has_too_many_format_errors(self) -> bool:
         """Whether the model keeps writing what cannot be used."""
-        return self._refused >= MAX_REFUSALS
+        return self._format_errors >= MAX_FORMAT_ERRORS
 
     async def end(
         self, termination: Termination, answer: str | None, *, also: Sequence[Spent] = ()
@@ -288,7 +286,7 @@ class Run:
         if answer is not None:
             citations = check_citations(answer, self.sources).to_dict()
         spent = [self.spent, *also]
-        await self.journal.emit(
+        await self.log.emit(
             RunEnded,
             step=self.step,
             termination=termination,
@@ -345,7 +343,7 @@ class Run:
                 )
             return await self._run_tool(call.name, arguments)
 
-        event = await self.journal.tool(
+        event = await self.log.tool(
             run,
             step=self.step,
             call=index,
@@ -370,7 +368,7 @@ class Run:
         context = ToolContext(
             self.sources.copy(),
             index=self._context.index,
-            engine=self.journal.extractor(self.step) if self.settings.extract else None,
+            engine=self.log.extractor(self.step) if self.settings.extract else None,
             addresses=set(self._context.addresses),
         )
         try:

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from hanol.errors import HanolError, RunError
-from hanol.research._checked import Sentence, cited_numbers, sentences_of
+from hanol.research._checked import AnswerSentence, cited_numbers, sentences_of
 from hanol.retrieval import Index, Source
 from hanol.runs import (
     Event,
@@ -44,7 +44,7 @@ PURPOSES: dict[Purpose, str] = {
 
 
 @dataclass(frozen=True)
-class Step:
+class RunStep:
     """One round of a run: what the model wrote and what its calls gave."""
 
     number: int
@@ -89,7 +89,7 @@ class RunView:
     """
 
     started: RunStarted
-    steps: tuple[Step, ...]
+    steps: tuple[RunStep, ...]
     ended: RunEnded | None
     sources: dict[int, Source]
 
@@ -112,7 +112,9 @@ class RunView:
             if isinstance(event, ToolReturned):
                 sources.update({source.number: source for source in event.sources})
         ended = next((event for event in reversed(log) if isinstance(event, RunEnded)), None)
-        return cls(log[0], tuple(Step(n, tuple(part)) for n, part in steps.items()), ended, sources)
+        return cls(
+            log[0], tuple(RunStep(n, tuple(part)) for n, part in steps.items()), ended, sources
+        )
 
     @cached_property
     def events(self) -> tuple[Event, ...]:
@@ -125,7 +127,7 @@ class RunView:
         return self.ended.answer if self.ended else None
 
     @cached_property
-    def sentences(self) -> list[Sentence]:
+    def sentences(self) -> list[AnswerSentence]:
         """The claims of the answer as they were checked."""
         return sentences_of(self.ended)
 

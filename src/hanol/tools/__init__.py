@@ -13,7 +13,7 @@ from hanol.tools._schemas import DEFAULT_TOOLS, SEARCH, VISIT, ToolSpec
 from hanol.tools._tool import Observation, Tool, ToolContext
 from hanol.tools._toolbox import local_tools, web_tools
 from hanol.tools._turn import Turn, parse_turn, render_call, render_turn
-from hanol.tools.sandbox._bwrap import Limits, sandbox_problem
+from hanol.tools.sandbox._bwrap import SandboxLimits, sandbox_problem
 from hanol.tools.sandbox._python_tool import PythonInterpreter
 from hanol.tools.sandbox._sandbox import PythonResult, arun_python, run_python
 from hanol.tools.web._providers import SearchProvider, Searxng, Serper, WebResult, open_provider
@@ -25,10 +25,10 @@ __all__ = [
     "VISIT",
     "CompactSearch",
     "CompactVisit",
-    "Limits",
     "Observation",
     "PythonInterpreter",
     "PythonResult",
+    "SandboxLimits",
     "SearchProvider",
     "Searxng",
     "Serper",

@@ -20,7 +20,7 @@ _MOUNT = (
 
 
 @dataclass(frozen=True)
-class Limits:
+class SandboxLimits:
     """What one piece of code may use.
 
     Args:
@@ -54,7 +54,7 @@ def sandbox_problem() -> str | None:
         return f"the program {missing[0]!r} is missing."
     with run_folder() as folder:
         (Path(folder) / "main.py").touch()
-        command = bwrap_command(Limits(), folder, ["-c", ""])
+        command = bwrap_command(SandboxLimits(), folder, ["-c", ""])
         try:
             done = subprocess.run(  # noqa: S603
                 command, capture_output=True, timeout=20, env=environment(folder), check=False
@@ -91,7 +91,7 @@ def _is_real_root() -> bool:
         return False
 
 
-def bwrap_command(limits: Limits, folder: str, arguments: list[str]) -> list[str]:
+def bwrap_command(limits: SandboxLimits, folder: str, arguments: list[str]) -> list[str]:
     """The program and all its arguments, to run Python with `arguments` on the folder's script."""
     prefixes = [
         prefix
@@ -147,7 +147,7 @@ def _as_nobody(folder: str, prefixes: list[str]) -> tuple[list[str], dict[str, s
     return [*mount, *drop, "--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"], binds
 
 
-def _mounts(limits: Limits, folder: str, binds: dict[str, str]) -> list[str]:
+def _mounts(limits: SandboxLimits, folder: str, binds: dict[str, str]) -> list[str]:
     """What the code sees of the file system, and its environment."""
     arguments = ["--ro-bind", "/usr", "/usr"]
     for name in ("/bin", "/sbin", "/lib", "/lib32", "/lib64"):
@@ -172,7 +172,7 @@ def _mounts(limits: Limits, folder: str, binds: dict[str, str]) -> list[str]:
     return arguments
 
 
-def prlimit(limits: Limits) -> list[str]:
+def prlimit(limits: SandboxLimits) -> list[str]:
     """Command that limits what it starts; nothing where util-linux is missing ("plain" only)."""
     if shutil.which("prlimit") is None:
         return []

@@ -6,7 +6,7 @@ from typing import Any
 
 from hanol.errors import SandboxError
 from hanol.tools._tool import Observation, ToolContext
-from hanol.tools.sandbox._bwrap import Limits
+from hanol.tools.sandbox._bwrap import SandboxLimits
 from hanol.tools.sandbox._sandbox import arun_python
 
 
@@ -31,7 +31,7 @@ class PythonInterpreter:
     parameters: Mapping[str, Any] = {"type": "object", "properties": {}, "required": []}
 
     def __init__(
-        self, limits: Limits | None = None, *, unsafe: bool = False, concurrency: int = 2
+        self, limits: SandboxLimits | None = None, *, unsafe: bool = False, concurrency: int = 2
     ) -> None:
         self._limits = limits
         self._unsafe = unsafe

@@ -8,7 +8,7 @@ Levels, the first that works here is taken and named in the result:
 - "plain": a subprocess with limits and no isolation, only when the caller insists (`unsafe`).
 
 The sandbox counts as working only after this Python ran in it. Memory and processor time are
-limited for each process, so all together may use `Limits.processes` times as much until the wall
+limited for each process, so all together may use `SandboxLimits.processes` times as much until the wall
 time is over.
 """
 
@@ -25,7 +25,7 @@ from typing import Literal
 
 from hanol.errors import SandboxError
 from hanol.tools.sandbox._bwrap import (
-    Limits,
+    SandboxLimits,
     bwrap_command,
     environment,
     prlimit,
@@ -55,7 +55,7 @@ class PythonResult:
     """What running a piece of code gave.
 
     Args:
-        stdout: What it printed, at most `Limits.output_bytes` of the beginning.
+        stdout: What it printed, at most `SandboxLimits.output_bytes` of the beginning.
         stderr: The same for errors, of the end: that is where the exception stands.
         exit_code: 0 after success; 128 + n when signal n ended it.
         level: How the code was isolated.
@@ -82,13 +82,15 @@ class PythonResult:
         return "\n".join(parts) or "Finished execution."
 
 
-def run_python(code: str, *, limits: Limits | None = None, unsafe: bool = False) -> PythonResult:
+def run_python(
+    code: str, *, limits: SandboxLimits | None = None, unsafe: bool = False
+) -> PythonResult:
     """Run code and wait for it; inside a running event loop use `arun_python`."""
     return asyncio.run(arun_python(code, limits=limits, unsafe=unsafe))
 
 
 async def arun_python(
-    code: str, *, limits: Limits | None = None, unsafe: bool = False
+    code: str, *, limits: SandboxLimits | None = None, unsafe: bool = False
 ) -> PythonResult:
     """Run code in the strongest isolation that works here.
 
@@ -102,7 +104,7 @@ async def arun_python(
     Raises:
         SandboxError: Nothing but a plain subprocess is possible here and `unsafe` is not set.
     """
-    limits = limits or Limits()
+    limits = limits or SandboxLimits()
     problem = await asyncio.to_thread(sandbox_problem)
     if problem is not None and not unsafe:
         raise SandboxError(
@@ -151,7 +153,9 @@ class _Kept:
         return f"{note}\n{text}" if self._end else f"{text}\n{note}"
 
 
-async def _supervise(command: list[str], folder: str, limits: Limits, level: Level) -> PythonResult:
+async def _supervise(
+    command: list[str], folder: str, limits: SandboxLimits, level: Level
+) -> PythonResult:
     start = time.perf_counter()
     process = await asyncio.create_subprocess_exec(
         *command,
@@ -220,7 +224,7 @@ def _kill(process: asyncio.subprocess.Process, level: Level) -> None:
 
 
 def _limit_hit(
-    exit_code: int, seconds: float, stdout: _Kept, stderr: _Kept, limits: Limits
+    exit_code: int, seconds: float, stdout: _Kept, stderr: _Kept, limits: SandboxLimits
 ) -> Limit | None:
     if exit_code == 128 + signal.SIGXCPU:
         return "cpu"

@@ -67,7 +67,7 @@ class Searxng:
                 _text(hit, "url"),
                 _text(hit, "content"),
                 _text(hit, "publishedDate"),
-                _text(hit, "journal") or _text(hit, "engine"),
+                _text(hit, "log") or _text(hit, "engine"),
             )
             for hit in _hits(found, "results")
         ]

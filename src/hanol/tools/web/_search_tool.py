@@ -18,7 +18,7 @@ _QUERIES = 8  # of one call
 
 
 @dataclass(frozen=True)
-class Found:
+class QueryResult:
     """What one query gave."""
 
     query: str
@@ -53,12 +53,12 @@ class Search:
         found = await asyncio.gather(*(self._find(query, context) for query in queries))
         return _observation(found, context.sources)
 
-    async def _find(self, query: str, context: ToolContext) -> Found:
+    async def _find(self, query: str, context: ToolContext) -> QueryResult:
         local, (results, problems) = await asyncio.gather(
             self._local(query, context), web_results(query, self._web, context, self._k)
         )
         passages, reasons = local
-        return Found(query, passages, results, reasons + problems)
+        return QueryResult(query, passages, results, reasons + problems)
 
     async def _local(self, query: str, context: ToolContext) -> tuple[list[Passage], list[str]]:
         if context.index is None:
@@ -92,7 +92,7 @@ async def web_results(
         return [], [str(err)]
 
 
-def _observation(found: list[Found], source_list: SourceList) -> Observation:
+def _observation(found: list[QueryResult], source_list: SourceList) -> Observation:
     sources: list[Source] = []
     sections = [_section(one, source_list, sources) for one in found]
     addresses = [hit.address for one in found for hit in one.passages]
@@ -103,7 +103,7 @@ def _observation(found: list[Found], source_list: SourceList) -> Observation:
     )
 
 
-def _section(found: Found, source_list: SourceList, sources: list[Source]) -> str:
+def _section(found: QueryResult, source_list: SourceList, sources: list[Source]) -> str:
     """The hits of one query; their sources are added to `sources`."""
     count = len(found.passages) + len(found.results)
     query = one_line(found.query)

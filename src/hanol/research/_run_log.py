@@ -1,6 +1,6 @@
 """The recorded layer between the agent and the world.
 
-Everything that is not a function of earlier events goes through a `Journal`: answers of the model,
+Everything that is not a function of earlier events goes through a `RunLog`: answers of the model,
 results of tools, counts of tokens. While the log has events, they are served from it and compared
 with what the agent does; afterwards calls are made and written. So a live run, a resumed one and a
 replay are the same code, and no finished call is ever made again.
@@ -36,7 +36,7 @@ from hanol.tools import Observation
 _FREE = {"number", "time", "seconds", "token_counts", "citations", "versions"}
 
 
-class TimeIsUp(Exception):  # noqa: N818 - control flow between the journal and the loop
+class TimeIsUp(Exception):  # noqa: N818 - control flow between the log and the loop
     """A call was cut off because the run's time was used up."""
 
 
@@ -67,7 +67,7 @@ def request_sha256(request: Request) -> str:
     return digest.hexdigest()
 
 
-class Journal:
+class RunLog:
     """One run's events: first those of the log, then new ones.
 
     Args:
@@ -306,18 +306,18 @@ class Journal:
 class _Extractor(WrappedEngine):
     """The engine, lent to a tool."""
 
-    def __init__(self, journal: Journal, step: int) -> None:
-        super().__init__(journal.engine)
-        self._journal = journal
+    def __init__(self, log: RunLog, step: int) -> None:
+        super().__init__(log.engine)
+        self._run_log = log
         self._step = step
 
     async def complete(self, request: Request) -> Completion:
-        journal = self._journal
-        if not journal.knows(request):
-            room = journal.spent.room(journal.engine.count_tokens(request.messages))
+        log = self._run_log
+        if not log.knows(request):
+            room = log.spent.room(log.engine.count_tokens(request.messages))
             if room < (request.sampling.max_tokens or 1):
                 raise EngineError("The budget of the run leaves nothing for reading this page.")
-        event = await self._journal.model(request, step=self._step, purpose="extract")
+        event = await self._run_log.model(request, step=self._step, purpose="extract")
         usage = Usage(event.prompt_tokens, event.completion_tokens, event.cached_tokens)
         return Completion.of(event.text, event.finish_reason, usage)
 
