@@ -196,7 +196,11 @@ def test_resum_starts_again_before_the_context_is_full(search_turn: Search) -> N
     order = model.requests[prompts.index(_next_turn(events, restarts[1])) - 1]
     assert restarts[0].summary in order.messages[-1].content
     assert "note-" in order.messages[-1].content
-    assert (order.temperature, order.top_p, order.presence_penalty) == (0.6, 0.95, 0.0)
+    assert (order.sampling.temperature, order.sampling.top_p, order.sampling.presence_penalty) == (
+        0.6,
+        0.95,
+        0.0,
+    )
 
 
 def _next_turn(events: list[Event], restart: Event) -> ModelAnswered:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hanol.research._prompts import FORCED_ANSWER, rejection, system_prompt
+from hanol.research._prompts import FORCED_ANSWER, format_error, system_prompt
 from hanol.tools._escape import escape_observation, fence_observation
 from hanol.tools._schemas import DEFAULT_TOOLS, SEARCH
 from hanol.tools._turn import parse_turn
@@ -130,10 +130,10 @@ def test_each_refusal_says_what_to_do() -> None:
         "invalid_arguments": '<tool_call>{"name": "search", "arguments": {}}</tool_call>',
         "empty_answer": "<answer></answer>",
     }
-    said = {kind: rejection(parse_turn(text)) for kind, text in texts.items()}
+    said = {kind: format_error(parse_turn(text)) for kind, text in texts.items()}
     assert all(f"({kind})" in text for kind, text in said.items())
     assert "browse" in said["unknown_tool"]
     assert "search" in said["unknown_tool"]
     assert "query" in said["invalid_arguments"]
-    assert rejection(parse_turn(CALL)) == ""
+    assert format_error(parse_turn(CALL)) == ""
     assert "<answer>" in FORCED_ANSWER

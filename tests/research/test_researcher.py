@@ -119,10 +119,14 @@ def test_requests_have_the_official_sampling_and_stops(search_turn: Search) -> N
     script = Recorder([search_turn("a"), "<answer>b</answer>"])
     research(script.engine, [Notes()], seed=5)
     first, second = script.requests
-    assert (first.temperature, first.top_p, first.presence_penalty) == (0.85, 0.95, 1.1)
-    assert first.max_tokens == 10_000
-    assert first.stop == ("\n<tool_response>", "<tool_response>")
-    assert (first.seed, second.seed) == (5, 6)
+    assert (first.sampling.temperature, first.sampling.top_p, first.sampling.presence_penalty) == (
+        0.85,
+        0.95,
+        1.1,
+    )
+    assert first.sampling.max_tokens == 10_000
+    assert first.sampling.stop == ("\n<tool_response>", "<tool_response>")
+    assert (first.sampling.seed, second.sampling.seed) == (5, 6)
     assert "Current date: 2025-01-02" in first.messages[0].content
 
 

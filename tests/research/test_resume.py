@@ -199,7 +199,7 @@ def test_a_fork_keeps_the_first_rounds_and_goes_on_differently(
     assert notes.calls == ["new"]
     assert len(asked) == 2
     assert "abc"[at_step - 2 : at_step - 1] in asked[0].messages[-1].content
-    assert asked[0].seed == 9 + at_step - 1
+    assert asked[0].sampling.seed == 9 + at_step - 1
     last = new[-1]
     assert isinstance(last, RunEnded)
     assert last.answer == "other"

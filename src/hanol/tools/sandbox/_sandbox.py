@@ -8,8 +8,8 @@ Levels, the first that works here is taken and named in the result:
 - "plain": a subprocess with limits and no isolation, only when the caller insists (`unsafe`).
 
 The sandbox counts as working only after this Python ran in it. Memory and processor time are
-limited for each process, so all together may use `SandboxLimits.processes` times as much until the wall
-time is over.
+limited for each process, so all together may use `SandboxLimits.processes` times as much
+until the wall time is over.
 """
 
 import asyncio
