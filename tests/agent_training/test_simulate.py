@@ -10,7 +10,7 @@ import pytest
 from hanol.agent_training._simulate import LentTool, Outage, ResultCache, SteadyTool, UnreliableTool
 from hanol.errors import AddressError, ConfigError
 from hanol.retrieval import SourceList
-from hanol.runs._budget import Budget, Spent
+from hanol.runs import Budget, Ledger, Spent
 from hanol.tools import Observation, Tool, ToolContext
 from hanol.tools._schemas import SEARCH
 
@@ -70,7 +70,7 @@ def faults_of(tool: Tool, seed: int, calls: range) -> list[bool]:
     lent = LentTool(tool, seed)
     failed = []
     for number in calls:
-        lent.spent = Spent(Budget(), tool_calls=number)
+        lent.spent = Spent(Budget(), Ledger(tool_calls=number))
         failed.append(ask(lent, "x")[0].failed)
     return failed
 

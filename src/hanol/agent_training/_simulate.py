@@ -80,7 +80,7 @@ class LentTool(_Wrapper):
     async def run(self, arguments: Mapping[str, Any], context: ToolContext) -> Observation:
         """Run the tool."""
         assert self.spent is not None
-        chance = f"{self._seed} {self.spent.tool_calls}"
+        chance = f"{self._seed} {self.spent.ledger.tool_calls}"
         return await self._tool.run(arguments, LentContext(**vars(context), chance=chance))
 
 

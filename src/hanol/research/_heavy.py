@@ -16,7 +16,7 @@ from hanol.engines import Message
 from hanol.research._context import cut
 from hanol.research._run import BudgetSpent, Run, forced_answer
 from hanol.retrieval import CITATION, Source, citation_numbers
-from hanol.runs import Budget, Event, ReportUpdated, RunEnded, Spent, ToolReturned
+from hanol.runs import Event, Ledger, ReportUpdated, RunEnded, ToolReturned
 from hanol.sampling import Sampling
 from hanol.tools import Observation
 
@@ -123,7 +123,7 @@ async def synthesize_run(run: Run, rollouts: Rollouts | None = None) -> None:
         for source in report.sources:
             run.sources.add(source)
     run.step = count + 1
-    also = [_spent(report.arguments["spent"]) for report in reports]
+    also = [_ledger(dict(report.arguments["spent"])) for report in reports]
     answer = await _choose(run, reports)
     await run.end("no_answer" if answer is None else "answer", answer, also=also)
 
@@ -227,8 +227,9 @@ def _renumbered(run: Run, text: str, known: dict[int, Source], sources: dict[int
     return CITATION.sub(cited, text)
 
 
-def _spent(values: dict[str, Any]) -> Spent:
-    return Spent(Budget(), **values)
+def _ledger(values: dict[str, Any]) -> Ledger:
+    calls, generated = values.pop("all_model_calls"), values.pop("completion_tokens")
+    return Ledger(model_calls=calls, generated_tokens=generated, **values)
 
 
 async def _never() -> Observation:

@@ -17,11 +17,11 @@ from hanol.retrieval import SourceList, check_citations
 from hanol.runs import (
     ANSWER_RESERVE,
     Budget,
+    Ledger,
     Mode,
     ModelAnswered,
     Purpose,
     RunEnded,
-    Spent,
     Termination,
     ToolReturned,
     TurnRejected,
@@ -227,7 +227,7 @@ class Run:
                 sampling,
                 max_tokens=int(min(sampling.max_tokens or room, room)),
                 stop=STOP if purpose in ("turn", "forced_answer") else (),
-                seed=self.settings.seed + (self.spent.model_calls if place is None else place),
+                seed=self.settings.seed + (self.spent.turns if place is None else place),
             ),
             top_logprobs=0 if self.settings.logprobs else None,
         )
@@ -273,31 +273,31 @@ class Run:
         return self._format_errors >= MAX_FORMAT_ERRORS
 
     async def end(
-        self, termination: Termination, answer: str | None, *, also: Sequence[Spent] = ()
+        self, termination: Termination, answer: str | None, *, also: Sequence[Ledger] = ()
     ) -> None:
         """Write the last event; the answer's citations are checked first.
 
         Args:
             termination: Why the run ends.
             answer: None when there is none.
-            also: What other runs spent for this one.
+            also: Costs of other runs that were made for this one.
         """
         citations = None
         if answer is not None:
             citations = check_citations(answer, self.sources).to_dict()
-        spent = [self.spent, *also]
+        total = sum(also, self.spent.ledger)
         await self.log.emit(
             RunEnded,
             step=self.step,
             termination=termination,
             answer=answer,
             citations=citations,
-            model_calls=sum(run.all_model_calls for run in spent),
-            tool_calls=sum(run.tool_calls for run in spent),
-            prompt_tokens=sum(run.prompt_tokens for run in spent),
-            completion_tokens=sum(run.completion_tokens for run in spent),
-            seconds=sum(run.seconds for run in spent),
-            money=sum(run.money for run in spent),
+            model_calls=total.model_calls,
+            tool_calls=total.tool_calls,
+            prompt_tokens=total.prompt_tokens,
+            completion_tokens=total.generated_tokens,
+            seconds=total.seconds,
+            money=total.money,
         )
 
     async def end_forced(
@@ -360,7 +360,7 @@ class Run:
 
     async def _run_tool(self, name: str, arguments: Mapping[str, Any]) -> Observation:
         limit = self.settings.budget.tool_calls
-        if limit is not None and self.spent.tool_calls >= limit:
+        if limit is not None and self.spent.ledger.tool_calls >= limit:
             return Observation(f"The budget of {limit} tool calls is spent.", failed=True)
         if self._tool_seconds() <= 0:
             return Observation("The run's time is used up.", failed=True)

@@ -1,7 +1,7 @@
 """Runs: what every long command shares, so that it can be resumed and its cost is known.
 
 The event log and its folder (`RunFolder`), the guard against other settings (`ResumeGuard`), limits
-and costs (`Budget`, `Spent`), the questions of a batch (`Task`), a bounded `gather`, and
+and costs (`Budget`, `Ledger`), the questions of a batch (`Task`), a bounded `gather`, and
 `synchronous` versions of async functions.
 """
 
@@ -21,6 +21,7 @@ from hanol.runs._events import (
     TurnRejected,
     event_adapter,
 )
+from hanol.runs._ledger import Ledger
 from hanol.runs._log import RunFolder
 from hanol.runs._resume import ResumeGuard, check_unchanged, environment
 from hanol.runs._task import Task, read_tasks
@@ -30,6 +31,7 @@ __all__ = [
     "Budget",
     "ContextRestarted",
     "Event",
+    "Ledger",
     "Mode",
     "ModelAnswered",
     "Purpose",

@@ -1,11 +1,12 @@
 """What a run may spend, and what it has spent."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from hanol.errors import RunError
 from hanol.runs._events import Event, ModelAnswered, Termination, ToolReturned
+from hanol.runs._ledger import Ledger
 
 # Kept back from the tokens and the money for the forced answer, in tokens: enough for a paragraph.
 ANSWER_RESERVE = 1024
@@ -70,30 +71,33 @@ class Budget:
 
 @dataclass
 class Spent:
-    """What a run has spent so far, computed from its events only: a resumed run knows as much."""
+    """What a run has spent of its budget, computed from its events only, so also when resumed.
+
+    Args:
+        budget: The limits.
+        ledger: What everything has cost.
+        turns: Calls of the model by the agent itself, which the budget limits.
+    """
 
     budget: Budget
-    model_calls: int = 0
-    all_model_calls: int = 0
-    tool_calls: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    seconds: float = 0.0
-    money: float = 0.0
+    ledger: Ledger = field(default_factory=Ledger)
+    turns: int = 0
 
     def add(self, event: Event) -> None:
         """Count an event."""
         if isinstance(event, ModelAnswered):
-            self.all_model_calls += 1
-            self.prompt_tokens += event.prompt_tokens
-            self.completion_tokens += event.completion_tokens
-            self.money += event.money
+            self.ledger += Ledger(
+                model_calls=1,
+                prompt_tokens=event.prompt_tokens,
+                cached_tokens=event.cached_tokens,
+                generated_tokens=event.completion_tokens,
+                money=event.money,
+            )
             if event.purpose != "extract":  # a tool's call: its seconds are the tool's
-                self.model_calls += 1
-                self.seconds += event.seconds
+                self.turns += 1
+                self.ledger.seconds += event.seconds
         elif isinstance(event, ToolReturned):
-            self.tool_calls += 1
-            self.seconds += event.seconds
+            self.ledger += Ledger(tool_calls=1, seconds=event.seconds)
 
     def room(self, prompt_tokens: int, *, forced: bool = False) -> float:
         """Completion tokens that can be paid for with a prompt of this length; maybe negative.
@@ -104,10 +108,10 @@ class Spent:
         reserve = 0 if forced else ANSWER_RESERVE
         room = math.inf
         if self.budget.tokens is not None:
-            left = self.budget.tokens - self.prompt_tokens - self.completion_tokens
+            left = self.budget.tokens - self.ledger.tokens
             room = left - prompts - reserve
         if self.budget.money is not None:
-            left_money = self.budget.money - self.money - self.budget.cost(prompts, reserve)
+            left_money = self.budget.money - self.ledger.money - self.budget.cost(prompts, reserve)
             if self.budget.completion_price:
                 room = min(room, left_money * 1_000_000 / self.budget.completion_price)
             elif left_money < 0:
@@ -118,18 +122,18 @@ class Spent:
         """Longest prompt that a forced answer can be paid for with."""
         budget, room = self.budget, math.inf
         if budget.tokens is not None:
-            room = budget.tokens - self.prompt_tokens - self.completion_tokens - ANSWER_RESERVE
+            room = budget.tokens - self.ledger.tokens - ANSWER_RESERVE
         if budget.money is not None and budget.prompt_price:
-            left = budget.money - self.money - budget.cost(0, ANSWER_RESERVE)
+            left = budget.money - self.ledger.money - budget.cost(0, ANSWER_RESERVE)
             room = min(room, left * 1_000_000 / budget.prompt_price)
         return room
 
     def reached(self, prompt_tokens: int) -> Termination | None:
         """The limit that forbids another turn with a prompt of this length."""
         budget = self.budget
-        if self.model_calls >= budget.model_calls:
+        if self.turns >= budget.model_calls:
             return "max_calls"
-        if budget.tool_calls is not None and self.tool_calls >= budget.tool_calls:
+        if budget.tool_calls is not None and self.ledger.tool_calls >= budget.tool_calls:
             return "max_calls"
         if self.seconds_left(forced=False) <= 0:
             return "max_seconds"
@@ -142,17 +146,17 @@ class Spent:
         if self.budget.seconds is None:
             return math.inf
         if forced:
-            return max(0.0, self.budget.seconds - self.seconds)
-        return SOFT_SHARE * self.budget.seconds - self.seconds
+            return max(0.0, self.budget.seconds - self.ledger.seconds)
+        return SOFT_SHARE * self.budget.seconds - self.ledger.seconds
 
     def cut_off(self) -> None:
         """A call was cut off for its time: it left no event, but used up what turns may use."""
         if self.budget.seconds is not None:
-            self.seconds = max(self.seconds, SOFT_SHARE * self.budget.seconds)
+            self.ledger.seconds = max(self.ledger.seconds, SOFT_SHARE * self.budget.seconds)
 
     def _money_is_short(self, prompt_tokens: int) -> bool:
         left = self.budget.tokens
         if left is None:
             return True
-        left -= self.prompt_tokens + self.completion_tokens
+        left -= self.ledger.tokens
         return left - 2 * prompt_tokens - ANSWER_RESERVE >= 1
