@@ -456,9 +456,9 @@ def test_stale_index_in_a_heads_folder_does_no_harm(tmp_path: Path) -> None:
 def test_plain_checkpoints_have_no_heads(tmp_path: Path) -> None:
     base = models.save(build("llama"), tmp_path / "b")
     heads = write_heads(tmp_path / "h", official_config(build("llama")), official_tensors())
-    with pytest.raises(CheckpointError, match="'llama', not AutoDeco heads"):
+    with pytest.raises(CheckpointError, match="'llama' without AutoDeco heads"):
         merge(base, base, tmp_path / "m")
-    with pytest.raises(CheckpointError, match="'llama', not of AutoDeco"):
+    with pytest.raises(CheckpointError, match="'llama' without AutoDeco heads"):
         inspect(base)
     with pytest.raises(CheckpointError, match=r"no AutoDeco heads.*lm_head\.weight"):
         split(base, tmp_path / "s")

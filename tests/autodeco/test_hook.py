@@ -212,7 +212,7 @@ def test_heads_of_another_model(tmp_path: Path) -> None:
         AutoDecoHook(wide, wrapped)
     with pytest.raises(CheckpointError, match=r"\(\.\.\., 260\), but .* \(\.\.\., 300\)"):
         AutoDecoHook(build("llama", vocab_size=300), wrapped)
-    with pytest.raises(CheckpointError, match="checkpoint of 'llama', not heads"):
+    with pytest.raises(CheckpointError, match="checkpoint of 'llama' without AutoDeco heads"):
         AutoDecoHook(base, models.save(base, tmp_path / "b"))
 
 

@@ -3,8 +3,8 @@
 heads: a folder with the head tensors alone. adapter: the same, with the prefix of the Megatron
 trainer. merged: the base's tensors under `llm.` with the heads beside them in one of the shards.
 
-Tensors are copied as the bytes they are: a round trip is exact, and a base of any size needs no
-memory.
+Tensors keep their types and bits: a round trip is exact. Files are mapped into memory, one after
+another: a base of any size needs little.
 
 Symbols: H width of the hidden state, I width inside a head.
 Source: the checkpoints of arXiv 2510.26697.
@@ -21,17 +21,20 @@ from typing import Any, Literal
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from pydantic import BaseModel, Field
-from transformers import GenerationConfig
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedConfig
 
 from hanol import models
 from hanol.autodeco._config import ARCHITECTURE, AutoDecoConfig, neutral
-from hanol.autodeco._safetensors import Stored, header, write
 from hanol.errors import CheckpointError
+from hanol.models import StoredTensor
 
 Layout = Literal["heads", "adapter", "merged"]
 
 WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
+_INDEX = "model.safetensors.index.json"
 BASE_PREFIX = "llm."
 _ADAPTER = re.compile(r"^(module\.)?adapter\.(?=(temp_head|top_p_head)\.)")
 _HEADS = ("temp_head.", "top_p_head.")
@@ -83,37 +86,29 @@ def merge(heads: str | Path, base: str | Path, out: str | Path) -> Path:
 
 def merge_folders(heads: Path, base: Path, part: Path) -> None:
     """Write the merged checkpoint of two local folders into the folder `part`."""
-    config = models.load_config(heads)
-    if not isinstance(config, AutoDecoConfig):
-        raise CheckpointError(
-            f"{str(heads)!r} is a checkpoint of {config.model_type!r}, not AutoDeco heads."
-        )
-    found = read_heads(heads)
+    config, found = read_checked(heads, str(heads))
     base_config = models.load_config(base)
     if isinstance(base_config, AutoDecoConfig):
         raise CheckpointError(
             f"{str(base)!r} is not a base but a checkpoint with heads. Give the model that the "
             "heads were trained on."
         )
+    text = base_config.get_text_config()
     check_heads(
-        {name: tensor.shape for name, tensor in found.items()},
-        config,
-        hidden=base_config.get_text_config().hidden_size,
-        vocab=base_config.get_text_config().vocab_size,
-        what=str(heads),
+        shapes_of(found), config, hidden=text.hidden_size, vocab=text.vocab_size, what=str(heads)
     )
-    files = _weight_files(base)
+    files = models.weight_files(base)
     weight_map: dict[str, str] = {}
     total = 0
     for file in files:
-        tensors = {f"{BASE_PREFIX}{name}": stored for name, stored in header(file).items()}
+        tensors = {f"{BASE_PREFIX}{name}": tensor for name, tensor in _load(file).items()}
         if file == files[-1]:
-            tensors |= found
-        write(part / file.name, tensors)
+            tensors |= {name: stored.read() for name, stored in found.items()}
+        save_file(tensors, part / file.name, metadata={"format": "pt"})
         weight_map |= dict.fromkeys(tensors, file.name)
-        total += sum(stored.num_bytes for stored in tensors.values())
+        total += sum(tensor.nbytes for tensor in tensors.values())
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
-    _write_json(part / INDEX, index)
+    _write_json(part / _INDEX, index)
     _write_config(part / "config.json", heads / "config.json", base / "config.json")
     if (base / "generation_config.json").exists():
         sampling, _ = neutral(GenerationConfig.from_pretrained(base))
@@ -121,6 +116,17 @@ def merge_folders(heads: Path, base: Path, part: Path) -> None:
     for file in base.iterdir():
         if file.is_file() and file.name.startswith(_TOKENIZER_FILES):
             shutil.copyfile(file, part / file.name)
+
+
+def write_heads(folder: Path, config: AutoDecoConfig, state: Mapping[str, Tensor]) -> None:
+    """Write the configuration and the heads of a model into a folder."""
+    config.save_pretrained(folder)
+    heads = {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in state.items()
+        if not name.startswith(BASE_PREFIX)
+    }
+    save_file(heads, folder / WEIGHTS, metadata={"format": "pt"})
 
 
 def split(merged: str | Path, out: str | Path) -> Path:
@@ -136,8 +142,9 @@ def split(merged: str | Path, out: str | Path) -> Path:
     """
     folder = local_folder(merged)
     _refuse_inputs(out, folder)
+    heads = {name: stored.read() for name, stored in read_heads(folder).items()}
     with models.checkpoint_folder(out) as part:
-        write(part / WEIGHTS, read_heads(folder))
+        save_file(heads, part / WEIGHTS, metadata={"format": "pt"})
         shutil.copyfile(folder / "config.json", part / "config.json")
     return Path(out)
 
@@ -149,15 +156,8 @@ def inspect(path: str | Path) -> HeadsReport:
         CheckpointError: There are no AutoDeco heads, or they contradict their configuration.
     """
     folder = local_folder(path)
-    config = models.load_config(folder)
-    if not isinstance(config, AutoDecoConfig):
-        raise CheckpointError(
-            f"{str(path)!r} is a checkpoint of {config.model_type!r}, not of AutoDeco."
-        )
-    stored = _all_tensors(folder)
-    heads = read_heads(folder)
-    shapes = {name: tensor.shape for name, tensor in heads.items()}
-    check_heads(shapes, config, what=str(path))
+    config, heads = read_checked(folder, str(path))
+    stored, shapes = models.stored_tensors(folder), shapes_of(heads)
     base_tensors = sum(name.startswith(BASE_PREFIX) for name in stored)
     adapter = any(_ADAPTER.match(name) for name in stored)
     return HeadsReport(
@@ -209,23 +209,51 @@ def first_line(err: Exception) -> str:
 
 def is_merged(folder: Path) -> bool:
     """Whether the base's tensors are in the folder."""
-    return any(name.startswith(BASE_PREFIX) for name in _all_tensors(folder))
+    return any(name.startswith(BASE_PREFIX) for name in models.stored_tensors(folder))
 
 
-def read_heads(folder: Path) -> dict[str, Stored]:
+def read_checked(
+    folder: Path, what: str, config: PreTrainedConfig | None = None
+) -> tuple[AutoDecoConfig, dict[str, StoredTensor]]:
+    """The configuration and the heads of a checkpoint, which fit each other.
+
+    Args:
+        folder: The checkpoint.
+        what: What the user called it, for messages.
+        config: Its configuration, if it has been read already.
+
+    Raises:
+        CheckpointError: It has no heads, or they contradict the configuration.
+    """
+    config = models.load_config(folder) if config is None else config
+    if not isinstance(config, AutoDecoConfig):
+        raise CheckpointError(
+            f"{what!r} is a checkpoint of {config.model_type!r} without AutoDeco heads. Load it "
+            "with `hanol.models.load_model` and give it heads with `from_base`."
+        )
+    heads = read_heads(folder)
+    check_heads(shapes_of(heads), config, what=what)
+    return config, heads
+
+
+def read_heads(folder: Path) -> dict[str, StoredTensor]:
     """The heads' tensors, by their names without the trainer's prefix.
 
     Raises:
         CheckpointError: There are none, or one is there twice.
     """
-    heads: dict[str, Stored] = {}
-    stored = _all_tensors(folder)
+    heads: dict[str, StoredTensor] = {}
+    stored = models.stored_tensors(folder)
     for name, tensor in stored.items():
         plain = _ADAPTER.sub("", name)
         if not plain.startswith(_HEADS):
             continue
         if plain in heads:
-            raise _twice(folder, plain, heads[plain], tensor)
+            raise CheckpointError(
+                f"`{plain}` is twice in {str(folder)!r}: as `{heads[plain].key}` in "
+                f"{heads[plain].file.name} and as `{tensor.key}` in {tensor.file.name}. Remove the "
+                "one that is not meant."
+            )
         heads[plain] = tensor
     if not heads:
         names = ", ".join(sorted(stored)[:3]) or "none"
@@ -348,7 +376,7 @@ def _refuse_inputs(out: str | Path, *inputs: Path) -> None:
 
 def _write_config(target: Path, heads: Path, base: Path) -> None:
     """The heads' configuration; keys of the base are those of the base whose weights are here."""
-    own, of_base = _json(heads), _json(base)
+    own, of_base = (json.loads(file.read_text("utf-8")) for file in (heads, base))
     model_type = of_base["model_type"]
     for key in ("model_type", "architectures", "auto_map", "transformers_version", "_name_or_path"):
         of_base.pop(key, None)
@@ -359,51 +387,16 @@ def _write_config(target: Path, heads: Path, base: Path) -> None:
         _write_json(target, complete)
 
 
-def _all_tensors(folder: Path) -> dict[str, Stored]:
-    tensors: dict[str, Stored] = {}
-    for file in _weight_files(folder):
-        for name, stored in header(file).items():
-            if name in tensors:
-                raise _twice(folder, name, tensors[name], stored)
-            tensors[name] = stored
-    return tensors
+def shapes_of(tensors: Mapping[str, StoredTensor]) -> dict[str, tuple[int, ...]]:
+    """Shapes by name."""
+    return {name: stored.shape for name, stored in tensors.items()}
 
 
-def _twice(folder: Path, name: str, first: Stored, second: Stored) -> CheckpointError:
-    return CheckpointError(
-        f"`{name}` is twice in {str(folder)!r}: in {first.file.name} and in {second.file.name}. "
-        "Remove the one that is not meant."
-    )
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """The files that hold the weights: the one that is whole, else the index's, else all."""
-    index = folder / INDEX
-    if (folder / WEIGHTS).exists():
-        return [folder / WEIGHTS]
-    if not index.exists():
-        files = sorted(folder.glob("*.safetensors"))
-        if not files:
-            raise CheckpointError(f"{str(folder)!r} has no weights: no file is a .safetensors.")
-        return files
-    names = sorted(set(_json(index).get("weight_map", {}).values()))
-    missing = [name for name in names if not (folder / Path(name).name).exists()]
-    if missing or not names:
-        raise CheckpointError(
-            f"{str(index)!r} names {len(names)} files, of which {len(missing)} are missing"
-            f"{f', such as {missing[0]!r}' if missing else ''}."
-        )
-    return [folder / Path(name).name for name in names]
-
-
-def _json(file: Path) -> dict[str, Any]:
+def _load(file: Path) -> dict[str, Tensor]:
     try:
-        value = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as err:
-        raise CheckpointError(f"{str(file)!r} could not be read as JSON: {err}.") from err
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{str(file)!r} is JSON, but not an object.")
-    return value
+        return load_file(file)
+    except (OSError, SafetensorError) as err:
+        raise CheckpointError(f"{str(file)!r} could not be read: {first_line(err)}") from err
 
 
 def _write_json(file: Path, value: dict[str, Any]) -> None:

@@ -25,9 +25,8 @@ from transformers import (
     TypicalLogitsWarper,
 )
 
-from hanol import models
 from hanol.autodeco import _formats as formats
-from hanol.autodeco._config import AutoDecoConfig, neutral
+from hanol.autodeco._config import neutral
 from hanol.autodeco._load import head_width, load_heads
 from hanol.autodeco._model import AutoDecoForCausalLM
 from hanol.autodeco._rescale import Limits, predict, rescale
@@ -187,15 +186,9 @@ def _compare(what: str, heads: int, model: int) -> None:
 
 
 def _read(heads: str | Path, model: PreTrainedModel) -> Any:
-    folder = formats.local_folder(heads)
-    config = models.load_config(folder)
-    if not isinstance(config, AutoDecoConfig):
-        raise CheckpointError(
-            f"{str(heads)!r} is a checkpoint of {config.model_type!r}, not heads."
-        )
-    stored = formats.read_heads(folder)
+    config, stored = formats.read_checked(formats.local_folder(heads), str(heads))
     formats.check_heads(
-        {name: tensor.shape for name, tensor in stored.items()},
+        formats.shapes_of(stored),
         config,
         what=str(heads),
         hidden=head_width(model),

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     KimiLinearConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -19,8 +20,8 @@ from hanol import attention, models
 from hanol.autodeco import _formats as formats
 from hanol.autodeco._config import AutoDecoConfig
 from hanol.autodeco._heads import TemperatureHead, TopPHead
-from hanol.autodeco._safetensors import Stored, load_tensors
 from hanol.errors import CheckpointError, ConfigError
+from hanol.models import StoredTensor
 
 
 def load_tokenizer(
@@ -105,6 +106,50 @@ def _single_device(device_map: Any, device: str | torch.device) -> Any:
             f"`device_map` is {device_map!r}, but only a single device can be given here. Load "
             "the base with your map and pass it as `base_model`."
         ) from err
+
+
+def parts(
+    folder: Path,
+    config: PreTrainedConfig | None,
+    where: str,
+    base_model: str | Path | PreTrainedModel | None,
+    options: Options,
+) -> tuple[AutoDecoConfig, PreTrainedModel, TemperatureHead | None, TopPHead | None]:
+    """What a model with heads is put together from, in any of the official layouts.
+
+    Args:
+        folder: The checkpoint.
+        config: Its configuration, if it has been read already.
+        where: What the user called it, for messages.
+        base_model: Base to use instead of the one that the checkpoint holds or names.
+        options: How to load the base.
+
+    Raises:
+        CheckpointError: Something is missing or does not fit.
+    """
+    config, heads = formats.read_checked(folder, where, config)
+    if isinstance(base_model, PreTrainedModel):
+        llm = base_model
+    elif base_model is not None:
+        llm = named_base(base_model, options)
+    elif formats.is_merged(folder):
+        llm = merged_base(folder, config, options)
+    else:
+        llm = base_of_heads(where, config, options)
+    if options.attention is not None:
+        llm.set_attn_implementation(options.attention)
+    formats.check_heads(
+        formats.shapes_of(heads),
+        config,
+        what=where,
+        hidden=head_width(llm),
+        vocab=llm.config.get_text_config().vocab_size,
+    )
+    config.attach(llm.config)
+    temp_head, top_p_head = load_heads(heads, config, llm.device)
+    config.enable_temperature_head = temp_head is not None
+    config.enable_top_p_head = top_p_head is not None
+    return config, llm, temp_head, top_p_head
 
 
 def named_base(name: str | Path, options: Options) -> PreTrainedModel:
@@ -199,13 +244,17 @@ def head_width(model: PreTrainedModel) -> int:
 
 
 def load_heads(
-    heads: Mapping[str, Stored], config: AutoDecoConfig, device: torch.device
+    heads: Mapping[str, StoredTensor], config: AutoDecoConfig, device: torch.device
 ) -> tuple[TemperatureHead | None, TopPHead | None]:
     """Make the heads that a checkpoint holds and its configuration does not switch off."""
-    shapes = {name: stored.shape for name, stored in heads.items()}
+    shapes = formats.shapes_of(heads)
 
     def fill(head: Any, name: str) -> Any:
-        tensors = load_tensors(heads, f"{name}.")
+        tensors = {
+            key.removeprefix(f"{name}."): stored.read()
+            for key, stored in heads.items()
+            if key.startswith(f"{name}.")
+        }
         head.load_state_dict(tensors, assign=True)  # keeps their stored type
         return head.requires_grad_(True).to(device)
 

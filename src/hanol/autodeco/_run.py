@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import get_scheduler
 
-from hanol.autodeco import _formats as formats
 from hanol.autodeco._features import MicroBatch
+from hanol.autodeco._formats import WEIGHTS
 from hanol.autodeco._loss import AutoDecoLoss, autodeco_loss
 from hanol.autodeco._model import AutoDecoForCausalLM
 from hanol.errors import RecipeError, TrainingError
@@ -161,7 +161,7 @@ class HeadsRun:
     def load(self, checkpoint: Path) -> None:
         """Set everything to where a checkpoint was."""
         state = torch.load(checkpoint / _STATE, weights_only=True, map_location="cpu")
-        tensors = load_file(checkpoint / formats.WEIGHTS)
+        tensors = load_file(checkpoint / WEIGHTS)
         self.model.load_state_dict(tensors, strict=False)
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])

@@ -120,10 +120,10 @@ def _model_class(architecture: str) -> type:
             )
             self.autodeco_truncation, self.autodeco_limits, self.autodeco_mask = serving
             folder = formats.local_folder(engine.model, revision=engine.revision)
-            heads = formats.read_heads(folder)
+            _, heads = formats.read_checked(folder, str(engine.model), config)
             text = config.get_text_config()
             formats.check_heads(
-                {name: stored.shape for name, stored in heads.items()},
+                formats.shapes_of(heads),
                 config,
                 what=str(engine.model),
                 hidden=text.hidden_size,

@@ -25,6 +25,7 @@ from hanol.models._load import (
 from hanol.models._meta import MetaLlama, llama_from_meta, llama_to_meta, merge_meta_parts
 from hanol.models._official import checkpoint_folder, no_progress_bars, save
 from hanol.models._presets import kimi_config, preset, preset_names
+from hanol.models._tensors import StoredTensor, stored_tensors, weight_files
 
 _correct_names()
 _add_baselines()
@@ -35,6 +36,7 @@ __all__ = [
     "Loaded",
     "MetaLlama",
     "ModelReport",
+    "StoredTensor",
     "build",
     "bundled_names",
     "cache_size",
@@ -58,5 +60,7 @@ __all__ = [
     "preset_names",
     "resolve",
     "save",
+    "stored_tensors",
     "to_gguf",
+    "weight_files",
 ]

@@ -5,12 +5,10 @@ and R latent width of the latent attention, E experts.
 Source: the index of Kimi-Linear-48B-A3B.
 """
 
-import json
-import struct
 from pathlib import Path
 from typing import Any
 
-from hanol.errors import CheckpointError
+from hanol.models._tensors import shapes_of, stored_tensors
 
 
 def differences(config: Any, folder: Path) -> tuple[list[str], list[str]]:
@@ -23,7 +21,9 @@ def differences(config: Any, folder: Path) -> tuple[list[str], list[str]]:
     Raises:
         CheckpointError: A file of it is not readable.
     """
-    expected, stored = official_shapes(config), stored_shapes(folder)
+    expected, stored = official_shapes(config), {}
+    if any(folder.glob("*.safetensors")):
+        stored = shapes_of(stored_tensors(folder))
     missing = [name for name, shape in expected.items() if stored.get(name) != shape]
     return sorted(missing), sorted(set(stored) - set(expected))
 
@@ -84,26 +84,3 @@ def official_shapes(config: Any) -> dict[str, tuple[int, ...]]:
             names[f"{moe}.experts.{e}.w3.weight"] = (wide, D)
             names[f"{moe}.experts.{e}.w2.weight"] = (D, wide)
     return names
-
-
-def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor in a folder's safetensors files, from their headers.
-
-    Raises:
-        CheckpointError: A file is cut off or is no safetensors file.
-    """
-    shapes: dict[str, tuple[int, ...]] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        try:
-            with file.open("rb") as stream:
-                (length,) = struct.unpack("<Q", stream.read(8))
-                if length > file.stat().st_size:
-                    raise ValueError("the header is longer than the file")
-                header = json.loads(stream.read(length))
-        except (struct.error, ValueError) as err:
-            raise CheckpointError(
-                f"{str(file)!r} is not a readable safetensors file: {err}."
-            ) from err
-        header.pop("__metadata__", None)
-        shapes |= {name: tuple(entry["shape"]) for name, entry in header.items()}
-    return shapes

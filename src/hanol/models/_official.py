@@ -1,4 +1,4 @@
-"""Writing checkpoints: the official keys of `config.json`, and never a half-written folder."""
+"""Writing checkpoints with the official keys of `config.json`."""
 
 import json
 from collections.abc import Iterator
