@@ -1,8 +1,7 @@
 """Files: written whole or not at all, JSON lines that survive a kill, rows of data files, names.
 
-Every file and folder that hanol writes for someone else to read goes through here: it is written
-beside its place, flushed to the disk and renamed, so that a reader finds the old content or the
-new one, never a part, whenever the process is killed.
+Files and folders are written under a temporary name in the same directory, flushed to the disk and
+renamed: a reader finds the old content or the new one, never a part, even if the process is killed.
 """
 
 import csv
@@ -67,7 +66,7 @@ def replace_rows(path: str | Path, rows: Iterable[Any]) -> None:
 
 @contextmanager
 def whole_file(path: str | Path, *, hint: str = _HINT) -> Iterator[Path]:
-    """Give a path to write to; what was written there replaces `path` when the block ends.
+    """Context manager: write to the path that it gives; that file replaces `path` at the end.
 
     Args:
         path: The file; missing parents are made.
@@ -88,7 +87,7 @@ def whole_file(path: str | Path, *, hint: str = _HINT) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: str | Path, *, replace: bool = True, hint: str = _HINT) -> Iterator[Path]:
-    """Give an empty folder to write to; it takes the place of `path` when the block ends.
+    """Context manager: write into the folder that it gives; it replaces `path` at the end.
 
     Args:
         path: The folder; missing parents are made.
@@ -118,7 +117,7 @@ def whole_folder(path: str | Path, *, replace: bool = True, hint: str = _HINT) -
 
 
 def replace_folder(new: str | Path, path: str | Path) -> None:
-    """Put the folder `new` in the place of the folder `path`, which may exist.
+    """Replace the folder `path`, which may exist, by the folder `new`.
 
     If that fails, the old folder is put back.
     """

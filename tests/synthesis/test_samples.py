@@ -148,14 +148,14 @@ def test_any_text_survives_an_official_line(tmp_path_factory, text: str, predict
 
 
 BROKEN = [
-    (read_trajectories, {"task": "q"}, "`messages` is no list"),
-    (read_trajectories, {"messages": []}, "`messages` is no list"),
-    (read_trajectories, {"messages": "{"}, "is a text, but no JSON"),
+    (read_trajectories, {"task": "q"}, "`messages` is not a list"),
+    (read_trajectories, {"messages": []}, "`messages` is not a list"),
+    (read_trajectories, {"messages": "{"}, "is a string, but not JSON"),
     (read_trajectories, {"messages": ["x"]}, "message 0 of `messages` needs"),
     (read_trajectories, {"messages": [{"role": "bot", "content": "x"}]}, "message 0"),
     (read_trajectories, {"messages": [{"role": "user", "content": None}]}, "message 0"),
     (read_trajectories, {"messages": [{"role": ["user"], "content": "x"}]}, "message 0"),
-    (read_trajectories, {"rollout": 5}, "`rollout` is no list"),
+    (read_trajectories, {"rollout": 5}, "`rollout` is not a list"),
     (read_trajectories, {"messages": DIALOGUE[:1]}, "no question"),
     (read_qa, {"question": "q"}, "`answer` is None"),
     (read_qa, {"Question": {}, "Answer": "a"}, "`Question` is {}"),

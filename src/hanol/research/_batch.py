@@ -1,7 +1,7 @@
-"""Many questions at once: one run folder each, so that a killed batch goes on where it was.
+"""Many questions at once, each in its own run folder, so that a killed batch can be resumed.
 
 In the folder of a batch: `runs/<id>/` with the log of each run; `batch.json` with the date of its
-prompts, because a batch that goes on tomorrow must ask the same; `results.jsonl`, a row a question.
+prompts, because a batch resumed tomorrow must ask the same; `results.jsonl`, one row per question.
 """
 
 import json
@@ -33,7 +33,7 @@ async def arun_batch(
     on_result: Callable[[Row], None] = lambda row: None,
     **options: Any,
 ) -> list[Row]:
-    """Research many questions; what a folder already has is not asked again.
+    """Research many questions; finished runs in the folder are not repeated.
 
     A run that fails is a row with "error", and is tried again by the next call.
 
@@ -41,10 +41,10 @@ async def arun_batch(
         tasks: See `read_tasks`.
         index: The documents.
         engine: The model.
-        folder: Of the batch.
+        folder: Folder of the batch.
         concurrency: Runs at once, at least 1.
-        on_result: Told of each row when its run has ended or failed.
-        options: As for `Researcher`, and `heavy`: number of rollouts.
+        on_result: Called with each row when its run has ended or failed.
+        options: Options of `Researcher`, and `heavy`: the number of rollouts.
 
     Returns:
         The rows of `results.jsonl`, in the order of the tasks.
@@ -99,22 +99,22 @@ async def run_task(
 
 
 def fixed_date(folder: str | os.PathLike[str], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options with the date that the batch was begun on, unless another is asked for."""
+    """The options with the date on which the batch was started, unless they have a date."""
     path = Path(folder) / "batch.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     if options.get("today") is not None:
         return dict(options)
     if not path.exists():
         replace_json(path, {"today": date.today().isoformat()})
-    begun = date.fromisoformat(json.loads(path.read_text("utf-8"))["today"])
-    return {**options, "today": begun}
+    started = date.fromisoformat(json.loads(path.read_text("utf-8"))["today"])
+    return {**options, "today": started}
 
 
 class Results:
     """`results.jsonl`: rewritten whole, at most once a second, so that it is never half a file.
 
     Args:
-        folder: Of the batch.
+        folder: Folder of the batch.
         tasks: Give the order of the rows.
     """
 
@@ -126,11 +126,11 @@ class Results:
 
     @property
     def rows(self) -> list[Row]:
-        """What there is, in the order of the tasks."""
+        """The rows so far, in the order of the tasks."""
         return [self._rows[name] for name in self._order if name in self._rows]
 
     def add(self, row: Row) -> None:
-        """Take a row, and write when it is time."""
+        """Add a row; write the file if the last time was a second ago."""
         self._rows[row["id"]] = row
         if time.monotonic() - self._written >= _REWRITE_S:
             self.write()

@@ -48,7 +48,7 @@ def official_run(events: Sequence[Event], answer: str = "") -> OfficialRun:
     first, last = (events[0], events[-1]) if events else (None, None)
     if not isinstance(first, RunStarted) or not isinstance(last, RunEnded):
         raise RunError(
-            "The run has not ended, so it has no answer to export: go on with it by `hanol "
+            "The run has not ended, so it has no answer to export. Resume it with `hanol "
             "research resume`."
         )
     return OfficialRun(

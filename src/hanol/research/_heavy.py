@@ -97,7 +97,7 @@ async def synthesize_run(run: Run, rollouts: Rollouts | None = None) -> None:
 
     Args:
         run: The run that the synthesis belongs to.
-        rollouts: Makes them, or goes on with them; not needed where the log has all reports.
+        rollouts: Makes or resumes the rollouts; not called if the log has all reports.
     """
     assert run.settings.heavy is not None
     count = run.settings.heavy["n"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hanol.engines import Message
-from hanol.tools import messages_of, placed_rows, text_of
+from hanol.tools import located_rows, messages_field, text_field
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,13 @@ def read_official_runs(path: str | Path) -> list[OfficialRun]:
     """
     return [
         OfficialRun(
-            question=text_of(row, "question", place),
-            answer=text_of(row, "answer", place),
-            messages=messages_of(row, "messages", place),
-            prediction=text_of(row, "prediction", place),
-            termination=text_of(row, "termination", place),
+            question=text_field(row, "question", place),
+            answer=text_field(row, "answer", place),
+            messages=messages_field(row, "messages", place),
+            prediction=text_field(row, "prediction", place),
+            termination=text_field(row, "termination", place),
         )
-        for place, row in placed_rows(path)
+        for place, row in located_rows(path)
     ]
 
 

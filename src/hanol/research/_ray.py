@@ -51,11 +51,11 @@ def run_batch_on_ray(
     Args:
         tasks: See `read_tasks`.
         make: Opens index, engine and further options (tools) in a worker.
-        folder: Of the batch, on a disk that all machines share.
+        folder: Folder of the batch, on a disk that all machines share.
         workers: Processes, at least 1.
         concurrency: Runs at once in each of them.
-        on_result: Told of each row.
-        options: As for `run_batch`.
+        on_result: Called with each row.
+        options: See `run_batch`.
 
     Raises:
         MissingExtraError: Ray is not installed.

@@ -1,4 +1,4 @@
-"""Runs from their logs: go on, repeat without any call, branch off, and take apart for training."""
+"""Resume, replay, fork and export runs from their event logs."""
 
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -32,19 +32,19 @@ async def aresume(
     *,
     tools: Sequence[Tool] | None = None,
 ) -> AsyncIterator[Event]:
-    """Go on with a run that was interrupted: the events so far, then new ones.
+    """Resume an interrupted run: its events so far, then new ones.
 
-    No call that has finished is made again; the one that was under way is.
+    Finished calls are not repeated; the call that was interrupted is.
 
     Args:
         run_folder: The run.
         engine: The same model.
         index: The same documents.
-        tools: What the run was begun with; None for the local tools.
+        tools: The tools that the run was started with; None uses the local tools.
 
     Raises:
-        RunError: There is no run, or model, documents or tools are not the same; the message
-            lists the differences.
+        RunError: There is no run, or the model, documents or tools have changed; the message
+            lists the changes.
     """
     folder = RunFolder(run_folder)
     old = folder.started()
@@ -75,9 +75,9 @@ resume = synchronous(aresume)
 
 
 def areplay(run: Path | Sequence[Event]) -> AsyncIterator[Event]:
-    """Repeat a run from its log alone, without model, documents or network.
+    """Replay a run from its log alone, without a model, documents or network.
 
-    Everything that the agent does is done again and compared with the log.
+    The agent runs again, and everything it does is compared with the log.
 
     Args:
         run: Folder of the run, or its events.
@@ -101,16 +101,16 @@ async def afork(
     seed: int,
     tools: Sequence[Tool] | None = None,
 ) -> AsyncIterator[Event]:
-    """Begin a new run with the first rounds of another one, and go on differently.
+    """Start a new run from the first rounds of another one.
 
     Args:
-        run_folder: The run to branch off from, ended or not.
-        at_step: The first round that is made anew, from 1.
-        new_folder: Where the new run is kept; must not have one yet.
+        run_folder: Run to branch off, finished or not.
+        at_step: First round of the new run that is not copied, from 1.
+        new_folder: Folder for the new run; must not have a run yet.
         engine: May be another model.
         library: The documents.
-        seed: Of the new run.
-        tools: As for `resume`.
+        seed: Seed of the new run.
+        tools: See `resume`.
 
     Raises:
         RunError: There is no such round, or `new_folder` has a run.
@@ -164,7 +164,7 @@ class Segment:
 
 
 def segments(events: Sequence[Event]) -> list[Segment]:
-    """Cut a rollout into conversations that hold every turn once.
+    """Split a run into conversations that together hold every turn once.
 
     ReAct gives one; ReSum one for each restart and one for the end (arXiv 2509.13313); Markov one
     for each round, because no round sees another (arXiv 2511.07327).
@@ -202,7 +202,7 @@ def transcript(events: Sequence[Event]) -> list[Message]:
 
 
 class _Replay:
-    """A run without a world: its log answers."""
+    """A run whose calls are all answered from its log."""
 
     def __init__(self, run: Path | Sequence[Event]) -> None:
         recorded = RunFolder(run).events() if isinstance(run, str | os.PathLike) else list(run)

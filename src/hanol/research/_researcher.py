@@ -1,4 +1,4 @@
-"""The agent: a question in, a stream of events out, a run that can be stopped and gone on with."""
+"""The research agent: takes a question, streams events, and can be stopped and resumed."""
 
 import asyncio
 import hashlib
@@ -53,17 +53,17 @@ class Researcher:
         budget: Limits; None takes those of the mode's paper.
         tools: What may be called; None takes the local tools of the index.
         system_prompt: None takes ours, with the tools' schemas and the date.
-        seed: Of the sampling.
+        seed: Seed for sampling.
         today: Date in the system prompt; None is today's.
         strict_official: Keep message order and limits of the official code, its losses included.
-        run_folder: Where the log is kept; a folder with a begun run goes on with it. None keeps
+        run_folder: Folder for the event log; a run that is in it already is resumed. None keeps
             no log.
-        sampling: How turns are drawn; None as the paper does.
-        logprobs: Note how unsure the model was of its calls, for partial rollouts.
+        sampling: Sampling of the turns; None uses the settings of the paper.
+        logprobs: Record how uncertain the model was about its calls, for partial rollouts.
         extract: Let `visit` ask the model what a page says about its goal, as the official code
             does; otherwise it shows the best passages.
         report_tokens: Markov mode: longest report.
-        summary_every: ReSum mode: also start again after this many rounds.
+        summary_every: ReSum mode: also restart after this many rounds.
 
     Raises:
         RunError: An unknown mode, or tools that cannot be told apart or described.
@@ -120,16 +120,16 @@ class Researcher:
     async def aask(self, question: str, files: Sequence[str] = ()) -> AsyncIterator[Event]:
         """Research a question; the events come as they happen, the last is a `RunEnded`.
 
-        In a folder with a begun run, its events come first, without any call.
+        If the folder has a run already, its recorded events come first, without any call.
 
         Args:
-            question: In the user's words.
+            question: The user's question.
             files: Paths within the index that the question is about; they are announced to the
                 model as the released data does.
 
         Raises:
             RunError: The folder has a run with other settings, or another process writes it.
-            EngineError: The model failed. The log is whole: the same call goes on from there.
+            EngineError: The model failed. The log is complete so far: call again to resume.
         """
         question = announced(question, files)
         started = start_fields(question, self.settings, self.system, self._engine.name, self._index)
@@ -155,7 +155,7 @@ def announced(question: str, files: Sequence[str]) -> str:
 
 
 def describe(tool: Tool) -> dict[str, Any]:
-    """What the model is told of a tool, as plain JSON."""
+    """The tool's name, description and parameters, as plain JSON."""
     schema = {
         "name": tool.name,
         "description": tool.description,
@@ -205,7 +205,7 @@ def start_fields(
 
 @cache
 def _version() -> str:
-    """Of this package; looked up once, as that takes as long as a search."""
+    """Version of this package; looked up once, because that takes as long as a search."""
     return version("hanol")
 
 
@@ -228,15 +228,15 @@ async def run_events(
     Args:
         started: Fields of the first event.
         settings: As in `started`.
-        engine: Answers what the log does not.
-        tools: Run what the log does not have.
-        index: Lent to the tools.
-        folder: Is locked, read and appended to; None keeps no log.
-        recorded: Events to serve when there is no folder.
-        live: False makes no call.
-        on_request: Told of every request with its answer.
-        on_run: Given the run's state when it begins.
-        loop: What is done; None is the loop of the mode.
+        engine: Model for the calls that the log does not have.
+        tools: Tools for the calls that the log does not have.
+        index: Documents for the tools.
+        folder: Folder of the run: locked, read and appended to. None keeps no log.
+        recorded: Events to replay when there is no folder.
+        live: Whether calls may be made; False only replays.
+        on_request: Called with every request and its answer.
+        on_run: Called with the run's state when it starts.
+        loop: The agent's loop; None is the loop of the mode.
     """
     queue: asyncio.Queue[Event | None] = asyncio.Queue()
 
@@ -280,7 +280,7 @@ def _begin(
     tools: Sequence[Tool],
     index: Index | None,
 ) -> Run:
-    """The run's state, before its first event: a prompt that cannot fit begins no run."""
+    """The run's state before its first event; a prompt that cannot fit starts no run."""
     question = started["question"]
     addresses = set(_ADDRESS.findall(question))
     return Run(

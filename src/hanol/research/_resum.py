@@ -42,7 +42,7 @@ class _Summariser:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._summary = ""
-        self._begun = 0  # round in which the present conversation began
+        self._start = 0  # round in which the present conversation started
         room = run.prompt_limit // 4
         self._sampling = Sampling(
             temperature=0.6,
@@ -57,7 +57,7 @@ class _Summariser:
         A summary that does not come (empty, or without its tags) changes nothing.
         """
         run = self._run
-        rounds = run.step - 1 - self._begun
+        rounds = run.step - 1 - self._start
         every = run.settings.summary_every
         full = transcript.tokens >= RESTART_SHARE * run.prompt_limit
         if rounds < 1 or not (full or (every is not None and rounds >= every)):
@@ -67,7 +67,7 @@ class _Summariser:
         found = _SUMMARY.search(answered.text.rpartition("</think>")[2])
         if found is None or not found[1].strip():
             return transcript
-        self._summary, self._begun = found[1].strip(), run.step - 1
+        self._summary, self._start = found[1].strip(), run.step - 1
         await run.log.emit(ContextRestarted, step=run.step, summary=self._summary)
         return opening(run, f"{run.question}\n\n# Summary of earlier work\n\n{self._summary}")
 

@@ -1,4 +1,4 @@
-"""Making the rollouts of heavy mode: all from the start, or branches where the model was unsure."""
+"""Rollouts of heavy mode: all from the start, or branched where the model was uncertain."""
 
 import asyncio
 import os
@@ -61,22 +61,22 @@ async def aheavy_research(
     Args:
         index: The documents.
         engine: The model.
-        question: In the user's words.
-        files: As for `Researcher.aask`.
+        question: The user's question.
+        files: See `Researcher.aask`.
         n: Rollouts, at least 1.
         sampling: "parallel" makes all from the start, with seeds of their own. "partial" makes
             one, branches three times from each of the two rounds in which the model was least sure
             of its calls, and makes the rest from the start. An engine without log-probabilities
             counts as equally sure everywhere; the first rounds are taken.
-        mode: Of the rollouts.
-        run_folder: Where the logs are kept, the rollouts' in "rollouts"; a folder with a begun run
-            goes on with it. None keeps none.
-        on_rollout: Told of every event of every rollout, with its number from 1.
-        options: As for `Researcher`; the budget is that of one rollout.
+        mode: Mode of the rollouts.
+        run_folder: Folder for the event logs, those of the rollouts in "rollouts"; a run that is in
+            it already is resumed. None keeps no logs.
+        on_rollout: Called with the number of the rollout, from 1, and each of its events.
+        options: Options of `Researcher`; the budget is that of one rollout.
 
     Raises:
         RunError: `n` is below 1, `sampling` is unknown, or the folder has another run.
-        EngineError: The model failed; the same call goes on from there.
+        EngineError: The model failed; call again to resume.
     """
     if n < 1:
         raise RunError(f"`n` is {n}, but heavy mode needs at least 1 rollout (4 by default).")
@@ -101,7 +101,7 @@ heavy_research = synchronous(aheavy_research)
 async def resume_heavy(
     folder: RunFolder, engine: Engine, index: Index | None, tools: Sequence[Tool] | None
 ) -> AsyncIterator[Event]:
-    """Go on with a heavy run; see `aresume`."""
+    """Resume a heavy run; see `aresume`."""
     old = folder.started()
     settings = replace(Settings.from_dict(old.settings), context_window=engine.context_window)
     tools = default_tools(index) if tools is None else tools
@@ -121,7 +121,7 @@ async def asynthesize(
     Args:
         runs: Folders of ended runs, of any mode.
         engine: Writes the missing reports and the synthesis.
-        run_folder: Where the log is kept.
+        run_folder: Folder for the event log.
 
     Raises:
         RunError: No runs, runs of several questions, or one that has not ended.
@@ -166,7 +166,7 @@ async def _finished(events: Sequence[Event]) -> HeavyRollout:
 
 @dataclass(frozen=True)
 class _Rollouts:
-    """What the rollouts of one heavy run have in common."""
+    """What the rollouts of one heavy run share."""
 
     question: str
     settings: Settings
@@ -256,7 +256,7 @@ class _Rollouts:
 
 
 def uncertain_steps(events: Sequence[Event], count: int) -> list[int]:
-    """The rounds in which the model was least sure of its calls, the least sure first."""
+    """The rounds with the most uncertain calls, the most uncertain first."""
     turns = [
         event for event in events if isinstance(event, ModelAnswered) and event.purpose == "turn"
     ]

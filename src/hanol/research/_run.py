@@ -1,4 +1,4 @@
-"""One run: what every mode shares. Budgets, tools, refusals, the forced answer and the end."""
+"""What all modes of a run share: budgets, tools, format errors, the forced answer, the end."""
 
 import hashlib
 import json
@@ -57,16 +57,16 @@ class Settings:
     Args:
         mode: Which loop.
         budget: Limits.
-        sampling: Of the turns.
+        sampling: Sampling of the turns.
         seed: A call of the model after n others has this seed plus n.
         today: ISO date of the system prompt.
         strict_official: Message order and limits of the official code.
         logprobs: Ask for log-probabilities and note how unsure the calls were.
         extract: Let tools ask the model to read long pages.
         report_tokens: Markov mode: longest report.
-        summary_every: ReSum mode: also start again after so many rounds.
+        summary_every: ReSum mode: also restart after this many rounds.
         fork_step: Rounds up to this one come from another run.
-        context_window: Of the model.
+        context_window: Context window of the model, in tokens.
         schemas: Name, description and parameters of each tool.
         heavy: How rollouts are made, when the run is a synthesis over rollouts.
     """
@@ -87,7 +87,7 @@ class Settings:
     heavy: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As the log keeps it."""
+        """As plain values, for the log."""
         return cast(dict[str, Any], json.loads(json.dumps(asdict(self))))
 
     @classmethod
@@ -180,10 +180,10 @@ class Run:
         return int(min(self.prompt_limit, self.spent.prompt_room()))
 
     def ensure_budget(self, prompt_tokens: int) -> None:
-        """See that another turn can be paid for.
+        """Check that the budget allows another turn.
 
         Raises:
-            BudgetSpent: It cannot; ask for the answer.
+            BudgetSpent: It does not: ask for the answer.
         """
         if reason := self.spent.reached(prompt_tokens):
             raise BudgetSpent(reason)
@@ -204,8 +204,8 @@ class Run:
             prompt_tokens: Its length.
             purpose: What it is for; a forced answer may use what is kept back for it.
             sampling: Another than the run's.
-            place: What the seed is made from, where several calls run at once; None is the number
-                of calls so far.
+            place: Added to the seed; distinguishes calls that run at once. None is the number of
+                calls so far.
 
         Raises:
             BudgetSpent: A limit is reached, or was while the call ran.
@@ -242,11 +242,11 @@ class Run:
         return event
 
     def parse(self, text: str) -> Turn:
-        """What the model wrote, by the one parser."""
+        """Parse what the model wrote."""
         return parse_turn(text, tuple(self.tools.values()))
 
     async def act(self, calls: Sequence[ToolCall]) -> str:
-        """Run the calls of a turn in order; give back what the model reads next."""
+        """Run the calls of a turn in order; returns what the model reads next."""
         self._format_errors = 0
         share = max(64, self.observation_limit // max(len(calls), 1))
         blocks = []
@@ -261,7 +261,7 @@ class Run:
         return self.heard("\n".join(blocks))
 
     async def format_error(self, turn: Turn) -> str:
-        """Tell the model why its turn cannot be used; give back what it reads next."""
+        """Tell the model why its turn cannot be used; returns what the model reads next."""
         self._format_errors += 1
         text = format_error(turn)
         await self.log.emit(TurnRejected, step=self.step, error=turn.error, text=text)
@@ -269,7 +269,7 @@ class Run:
 
     @property
     def has_too_many_format_errors(self) -> bool:
-        """Whether the model keeps writing what cannot be used."""
+        """Whether the model wrote too many turns in a row that cannot be used."""
         return self._format_errors >= MAX_FORMAT_ERRORS
 
     async def end(
@@ -307,7 +307,7 @@ class Run:
         reason: Termination,
         order: str = FORCED_ANSWER,
     ) -> None:
-        """Ask for the answer with what there is, if that can be paid for, and end.
+        """Ask for the answer with what was found so far, if the budget allows it, and end the run.
 
         Args:
             messages: The prompt, which ends with `order`.
@@ -324,7 +324,7 @@ class Run:
             await self.end(reason, forced_answer(self.parse(event.text), event.text))
 
     def heard(self, text: str) -> str:
-        """Note what the model was told, for the transcript."""
+        """Record what the model was told, for the transcript."""
         self.dialogue.append(Message("user", text))
         return text
 

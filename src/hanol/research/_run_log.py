@@ -1,4 +1,4 @@
-"""The recorded layer between the agent and the world.
+"""The log of a run, as the layer between the agent and the world.
 
 Everything that is not a function of earlier events goes through a `RunLog`: answers of the model,
 results of tools, counts of tokens. While the log has events, they are served from it and compared
@@ -71,12 +71,12 @@ class RunLog:
     """One run's events: first those of the log, then new ones.
 
     Args:
-        engine: Answers when the log does not.
-        budget: Prices of the calls.
-        folder: Where new events are written; None keeps them nowhere but in the stream.
+        engine: Model for the calls that the log does not have.
+        budget: Limits, and the prices of calls.
+        folder: Folder for new events; None does not keep them.
         recorded: Events to serve first.
-        on_event: Told of every event, served or new, in order.
-        live: False refuses to go past the recorded events: a replay.
+        on_event: Called with every event in order, whether recorded or new.
+        live: Whether calls may be made after the recorded events; False is a replay.
         unchecked_steps: Requests of rounds up to this one are not compared: a fork took them from
             another run, with another seed or engine.
     """
@@ -110,7 +110,7 @@ class RunLog:
         return [e for e in self._recorded if isinstance(e, ToolReturned) and e.name == name]
 
     async def emit(self, kind: type[Event], **fields: Any) -> Event:
-        """Note an event that follows from earlier ones."""
+        """Record an event that follows from earlier ones."""
         if not self._recorded:
             return await self._write(kind, fields)
         expected = self._peek()
@@ -202,7 +202,7 @@ class RunLog:
         return any(getattr(event, "request_sha256", "") == sha256 for event in self._recorded)
 
     def count(self, text: str) -> int:
-        """Tokens of a message with this content; counted once a run."""
+        """Tokens of a message with this content; counted once per run."""
         key = hashlib.sha256(text.encode()).hexdigest()[:16]
         if key not in self._counts:
             if self._recorded and not self._live:
@@ -304,7 +304,7 @@ class RunLog:
 
 
 class _Extractor(WrappedEngine):
-    """The engine, lent to a tool."""
+    """The engine as a tool may use it: its calls are recorded and limited by the budget."""
 
     def __init__(self, log: RunLog, step: int) -> None:
         super().__init__(log.engine)

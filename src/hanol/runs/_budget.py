@@ -1,4 +1,4 @@
-"""What a run may spend, and what it has spent."""
+"""The budget of a run, and what it has spent."""
 
 import math
 from dataclasses import asdict, dataclass, field
@@ -16,7 +16,7 @@ SOFT_SHARE = 0.9
 
 @dataclass(frozen=True)
 class Budget:
-    """Limits of one run; the first one that is reached makes it answer with what it has.
+    """Limits of one run; when one is reached, the run answers with what it has found.
 
     The defaults are those of the official code of Tongyi DeepResearch (arXiv 2510.24701).
 
@@ -29,9 +29,9 @@ class Budget:
         observation_tokens: Longest text that the tool calls of one turn may add to a prompt.
         seconds: Time in calls of the model and of tools. At 90 % the answer is asked for, at
             100 % a call is cut off. None for no limit.
-        money: In the currency of the prices; None for no limit.
-        prompt_price: For a million prompt tokens.
-        completion_price: For a million completion tokens.
+        money: Spending limit, in the same currency as the prices; None for no limit.
+        prompt_price: Price of a million prompt tokens.
+        completion_price: Price of a million completion tokens.
 
     Raises:
         RunError: A limit is not positive, or there is a limit on money but no price.
@@ -65,7 +65,7 @@ class Budget:
         ) / 1_000_000
 
     def to_dict(self) -> dict[str, Any]:
-        """As the log keeps it."""
+        """As plain values, for the log."""
         return asdict(self)
 
 

@@ -51,7 +51,7 @@ class ModelAnswered(_Event):
     type: Literal["model_answered"] = "model_answered"
     step: int = Field(description="Round of the run, from 1.")
     purpose: Purpose
-    request_sha256: str = Field(description="Of the request: a replay must ask for the same.")
+    request_sha256: str = Field(description="SHA-256 of the request: a replay must send the same.")
     text: str
     finish_reason: Literal["stop", "length"]
     prompt_tokens: int

@@ -1,4 +1,4 @@
-"""The log of a run: one folder, one JSON line an event, written before the run goes on.
+"""The log of a run: a folder with one JSON line per event, written before the run continues.
 
 A process that is killed loses nothing that was appended (the kernel has it); a machine that loses
 power loses at most the events that were not synchronised. Either way the file ends with whole
@@ -21,10 +21,10 @@ _SPARE_FILES = 128  # for everything else that a process opens
 
 
 class RunFolder:
-    """The folder of one run. Reading is free; appending wants `with`, which locks the run.
+    """The folder of one run. Reading needs no lock; appending needs `with`, which locks the run.
 
     Args:
-        path: The folder; made when the run is first written.
+        path: The folder; created when the run is first written.
 
     Example:
         >>> RunFolder("runs/capital").answer  # doctest: +SKIP
@@ -42,12 +42,12 @@ class RunFolder:
 
     @property
     def exists(self) -> bool:
-        """Whether a run was ever begun here."""
+        """Whether a run was ever started here."""
         return self.log.is_file() and self.log.stat().st_size > 0
 
     @property
     def answer(self) -> str | None:
-        """The answer of a run that has ended with one."""
+        """The answer, if the run has ended with one."""
         events = self.events()
         last = events[-1] if events else None
         return last.answer if isinstance(last, RunEnded) else None

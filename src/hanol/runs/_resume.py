@@ -1,4 +1,4 @@
-"""Resuming: a run goes on only with the settings that it was started with."""
+"""Resuming: a run continues only with the settings that it was started with."""
 
 import os
 import platform
@@ -90,7 +90,7 @@ def check_unchanged(
     new: Mapping[str, Any],
     free: frozenset[str] | set[str] = frozenset(),
 ) -> None:
-    """Refuse to resume with settings that have changed.
+    """Check that settings have not changed since a run was started.
 
     Args:
         what: What is resumed and where it is: "the run in 'runs/tiny'".

@@ -1,4 +1,4 @@
-"""What a run is asked: one question of a batch, and files of them."""
+"""Questions of a batch, and files of them."""
 
 import hashlib
 from collections import Counter
@@ -11,11 +11,11 @@ from hanol.files import read_rows, safe_name
 
 @dataclass(frozen=True)
 class Task:
-    """One question of a batch.
+    """A question for an agent.
 
     Args:
         id: Unique in its file.
-        question: As it is asked.
+        question: The text of the question.
         answer: The reference, if the file has one.
         files: Paths in the library that the question is about.
     """

@@ -14,7 +14,7 @@ from hanol.engines import Message
 from hanol.errors import DataError
 from hanol.files import replace_rows
 from hanol.synthesis._questions import SynthQuestion
-from hanol.tools import messages_of, placed_rows, text_of
+from hanol.tools import located_rows, messages_field, text_field
 from hanol.worlds import Triple
 
 
@@ -63,9 +63,9 @@ def read_trajectories(path: str | Path) -> list[Sample]:
         DataError: A row lacks its dialogue, or a message its role or text.
     """
     samples = []
-    for place, row in placed_rows(path):
+    for place, row in located_rows(path):
         key = "rollout" if "rollout" in row else "messages"
-        messages = messages_of(row, key, place)
+        messages = messages_field(row, key, place)
         question = row.get("question") or row.get("task")
         if question is None:
             question = next((m.text for m in messages if m.role == "user"), None)
@@ -88,10 +88,10 @@ def read_qa(path: str | Path) -> list[Sample]:
         DataError: A row lacks question or answer.
     """
     samples = []
-    for place, row in placed_rows(path):
+    for place, row in located_rows(path):
         names = {name.casefold(): name for name in row}
-        question = text_of(row, names.get("question", "question"), place)
-        answer = text_of(row, names.get("answer", "answer"), place)
+        question = text_field(row, names.get("question", "question"), place)
+        answer = text_field(row, names.get("answer", "answer"), place)
         details = {
             name: value
             for name, value in row.items()
@@ -108,14 +108,14 @@ def read_webshaper(path: str | Path) -> list[ShaperTask]:
         DataError: A row lacks a key, or its formalisation is no list of triples of texts.
     """
     tasks = []
-    for place, row in placed_rows(path):
+    for place, row in located_rows(path):
         triples = _triples(row.get("formalization"), place)
         urls = row.get("urls", [])
         if not isinstance(urls, list) or not all(isinstance(url, str) for url in urls):
             raise DataError(f"{place}: `urls` is no list of texts.")
         if "id" not in row:
             raise DataError(f"{place}: there is no `id`.")
-        question, answer = text_of(row, "question", place), text_of(row, "answer", place)
+        question, answer = text_field(row, "question", place), text_field(row, "answer", place)
         tasks.append(ShaperTask(str(row["id"]), question, answer, tuple(urls), triples))
     return tasks
 

@@ -6,7 +6,7 @@ same tools over the Model Context Protocol.
 """
 
 from hanol.tools._compact import CompactSearch, CompactVisit, compact_tools
-from hanol.tools._dialogues import messages_of, placed_rows, text_of
+from hanol.tools._dialogues import located_rows, messages_field, text_field
 from hanol.tools._escape import escape_observation, fence_observation
 from hanol.tools._mcp import mcp_server, serve_mcp
 from hanol.tools._schemas import DEFAULT_TOOLS, SEARCH, VISIT, ToolSpec
@@ -43,16 +43,16 @@ __all__ = [
     "escape_observation",
     "fence_observation",
     "local_tools",
+    "located_rows",
     "mcp_server",
-    "messages_of",
+    "messages_field",
     "open_provider",
     "parse_turn",
-    "placed_rows",
     "render_call",
     "render_turn",
     "run_python",
     "sandbox_problem",
     "serve_mcp",
-    "text_of",
+    "text_field",
     "web_tools",
 ]

@@ -1,4 +1,4 @@
-"""Reading one `<tool_call>` block: its JSON, its code, its end, and whether the tool takes it."""
+"""The parser of one `<tool_call>` block: its JSON, its code, its end, and the schema check."""
 
 import json
 import math
@@ -27,7 +27,7 @@ _CODE_FENCE = re.compile(r"```[\w-]*[ \t]*\n(.*?)\n?```\s*", re.DOTALL)
 
 
 class CallError(Exception):
-    """A block that cannot be run; the parser turns it into a result, it reaches no user."""
+    """A block that cannot be run. The parser turns it into a result; it never reaches a user."""
 
     def __init__(self, kind: CallErrorKind, detail: str) -> None:
         super().__init__(detail)
@@ -36,7 +36,7 @@ class CallError(Exception):
 
 
 class Block(NamedTuple):
-    """A block that was read: its call, where it ends, and whether a lost tag was put back."""
+    """A parsed block: its call, where it ends, and whether a missing closing tag was added."""
 
     call: ToolCall
     end: int
@@ -102,10 +102,10 @@ class CallReader:
         return value, start + length
 
     def checked(self, name: str, arguments: Any, code: str | None = None) -> ToolCall:
-        """A call that its tool takes.
+        """A call whose arguments match the tool's schema.
 
         Args:
-            name: Of the tool, matched exactly.
+            name: Name of the tool, matched exactly.
             arguments: An object, perhaps encoded as a string.
             code: What stood in a `<code>` block.
 
@@ -148,7 +148,7 @@ def _name(value: Any) -> str:
 
 
 def _check(value: Any, depth: int) -> None:
-    """Refuse what no event log can hold: deep nesting, NaN, half of a surrogate pair."""
+    """Reject what no event log can hold: deep nesting, NaN, half of a surrogate pair."""
     if depth == 0:
         raise ValueError(f"is nested deeper than {_DEPTH} levels")
     if isinstance(value, dict):

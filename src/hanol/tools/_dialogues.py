@@ -1,4 +1,4 @@
-"""Rows of released files that hold dialogues, read with errors that name their place."""
+"""Rows of released files that hold conversations; errors name the file and line."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -10,32 +10,32 @@ from hanol.errors import DataError
 from hanol.files import read_rows
 
 
-def placed_rows(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Rows of a file, each with the words that name its place."""
+def located_rows(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Rows of a file, each with its location for error messages."""
     for line, row in read_rows(path):
         yield f"{str(path)!r}, line {line}", row
 
 
-def text_of(row: Mapping[str, Any], key: str, place: str) -> str:
-    """The text under a key; numbers become texts."""
+def text_field(row: Mapping[str, Any], key: str, place: str) -> str:
+    """The string under a key; numbers become strings."""
     value = row.get(key)
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
-        raise DataError(f"{place}: `{key}` is {value!r:.80}, but must be a text.")
+        raise DataError(f"{place}: `{key}` is {value!r:.80}, but must be a string.")
     return value
 
 
-def messages_of(row: Mapping[str, Any], key: str, place: str) -> tuple[Message, ...]:
-    """The dialogue under a key; results of tools become the user's messages."""
+def messages_field(row: Mapping[str, Any], key: str, place: str) -> tuple[Message, ...]:
+    """The conversation under a key; tool results become user messages."""
     messages = row.get(key)
     if isinstance(messages, str):  # some releases hold the dialogue as JSON in a text
         try:
             messages = json.loads(messages)
         except ValueError as err:
-            raise DataError(f"{place}: `{key}` is a text, but no JSON ({err}).") from err
+            raise DataError(f"{place}: `{key}` is a string, but not JSON ({err}).") from err
     if not isinstance(messages, list) or not messages:
-        raise DataError(f"{place}: `{key}` is no list of messages.")
+        raise DataError(f"{place}: `{key}` is not a list of messages.")
     found = []
     for number, message in enumerate(messages):
         role = message.get("role") if isinstance(message, dict) else None

@@ -120,7 +120,7 @@ def inside(folder: Path, name: str) -> Path:
     """The file that a name stands for, if it lies under a folder.
 
     Args:
-        folder: The only place that may be read.
+        folder: The only folder that may be read.
         name: Relative path, or the address of a document, as the model wrote it.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a tool of the agent is."""
+"""The tool protocol: what a tool is, gets and returns."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from hanol.retrieval import Index, Source, SourceList
 
 @dataclass(frozen=True)
 class Observation:
-    """What a tool gave back.
+    """The result of a tool call.
 
     Args:
         text: What the model reads, sources numbered [k]; not yet escaped or fenced, the loop does
@@ -28,7 +28,7 @@ class Observation:
 
 @dataclass
 class ToolContext:
-    """What one run lends to its tools.
+    """What a run provides to its tools.
 
     Args:
         sources: Numbered sources of the run; tools add to it.
@@ -48,7 +48,7 @@ class Tool(Protocol):
 
     @property
     def name(self) -> str:
-        """As the model writes it, matched exactly."""
+        """Name as the model writes it, matched exactly."""
         ...
 
     @property
@@ -62,5 +62,5 @@ class Tool(Protocol):
         ...
 
     async def run(self, arguments: Mapping[str, Any], context: ToolContext) -> Observation:
-        """Run one call whose arguments fit the schema. Failures are observations, not errors."""
+        """Run one call whose arguments match the schema. Failures are observations, not errors."""
         ...

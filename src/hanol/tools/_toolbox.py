@@ -1,4 +1,4 @@
-"""The sets of tools that an agent is given."""
+"""The standard sets of tools."""
 
 from collections.abc import Sequence
 
@@ -31,10 +31,10 @@ def web_tools(
     *,
     policy: WebPolicy | None = None,
 ) -> list[Tool]:
-    """The same tools with the web on: search and visit reach both documents and pages.
+    """The same tools with web access: search and visit reach both documents and web pages.
 
     Args:
-        provider: Of the web search; of several, the next serves when one fails.
+        provider: Web search provider; with several, the next is used when one fails.
         index: The documents of the run, if there are any.
         policy: Consent to use both at once.
 

@@ -1,4 +1,4 @@
-"""The turn protocol: what a model's text means, and the text of what is meant.
+"""The turn protocol: parsing a model's text into thought, calls and answer, and rendering it.
 
 The tags and the call format are those of Tongyi DeepResearch (arXiv 2510.24701). One parser serves
 the agent, training data and exports. Its rules:
@@ -47,7 +47,7 @@ _TAG = re.compile(r"</?(?:think|report|answer|tool_call|tool_response|code|tools
 
 @dataclass(frozen=True)
 class Turn:
-    """What one text of the model asks for.
+    """One parsed turn of the model.
 
     Args:
         kind: "tool_calls", "answer" or "error".
@@ -71,7 +71,7 @@ class Turn:
 
 
 def parse_turn(text: str, tools: Iterable[ToolSchema] = DEFAULT_TOOLS) -> Turn:
-    """Read one text of the model by the rules above. Never raises.
+    """Parse one text of the model by the rules above. Never raises.
 
     Args:
         text: What the model wrote.

@@ -184,7 +184,7 @@ class Fetcher:
 
     Args:
         ports: The only ports that may be contacted.
-        max_bytes: Of the body after decompression.
+        max_bytes: Size limit of the body after decompression.
         max_seconds: For one address, redirects included.
         max_redirects: How many are followed.
         resolver: Gives a name's addresses; another one than the system's is for tests.

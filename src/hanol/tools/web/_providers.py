@@ -42,7 +42,7 @@ class SearchProvider(Protocol):
 
         Raises:
             httpx.HTTPError: The service did not answer; worth another try.
-            ToolError: It refused for good: a wrong key.
+            ToolError: The provider rejects all searches: the key is wrong.
         """
         ...
 
@@ -51,7 +51,8 @@ class Searxng:
     """A SearXNG instance with its JSON format enabled.
 
     Args:
-        address: Of the instance, as "http://127.0.0.1:8888". The user names it, so it may be local.
+        address: Address of the instance, such as "http://127.0.0.1:8888". The user names it, so it
+            may be local.
     """
 
     def __init__(self, address: str) -> None:
@@ -77,8 +78,8 @@ class Serper:
     """The Serper service, whose results the released checkpoints were trained on.
 
     Args:
-        key: Of the account.
-        address: Of the service.
+        key: API key of the account.
+        address: Address of the service.
     """
 
     def __init__(self, key: str, address: str = "https://google.serper.dev") -> None:
@@ -225,14 +226,14 @@ class _TokenBucket:
 
 
 def check_query(query: str, source_list: SourceList) -> None:
-    """Refuse a web query that could carry private text away.
+    """Reject a web query that could carry private text away.
 
     A rule against copying, not against a model that paraphrases: whoever cannot accept that keeps
     the web off.
 
     Args:
         query: What the model wants to ask.
-        source_list: Of the run: texts of documents (doc://) in it are private.
+        source_list: Sources of the run: texts of documents (doc://) in it are private.
 
     Raises:
         AddressError: Too long, an encoded-looking word, or 8 words running from a document.

@@ -37,7 +37,7 @@ class WebPolicy:
     consent: bool = False
 
     def check(self, index: Index | None) -> None:
-        """Refuse a mix that nobody agreed to.
+        """Check that private documents and the web are used together only with consent.
 
         Raises:
             ToolError: There are documents, and no consent.
