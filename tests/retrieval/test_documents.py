@@ -396,11 +396,11 @@ def test_the_message_names_reason_and_cure(samples) -> None:
         "blank.html": (b"<html><body> </body></html>", "no text"),
         "blank.xlsx": (samples.workbook({"S": []}), "no text"),
         "cut.docx": (samples.word()[:2000], "broken"),
-        "fake.docx": (b"just words", "no docx file.*name"),
+        "fake.docx": (b"just words", "not a docx file.*name"),
         "old.docx": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(512), "before 2007.*password"),
         "pack.docx": (samples.zipped({"a.txt": b"x"}), "zip archive.*unpack"),
         "scan.txt": (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "picture.*OCR"),
-        "noise.txt": (bytes(range(256)) * 40, "no text in any known encoding"),
+        "noise.txt": (bytes(range(256)) * 40, "not text in any known encoding"),
         "list.ipynb": (b"[1, 2]", "broken"),
         "a.mp3": (b"ID3 words", "suffix.*\\.docx"),
     }

@@ -1,9 +1,9 @@
-"""Retrieval over your own documents, and checks of what is said about them.
+"""Search in your own documents, and checks of answers that cite them.
 
-A `Index` is a folder with an index: documents of many kinds become titled pages, pages become
-passages of about 200 tokens, and those are found by words (BM25, Korean and CJK included), by
-meaning (an embedder, optional) or both. A `SourceList` numbers what one run retrieved;
-`check_citations` looks every sentence of an answer up in the passages that it cites.
+An `Index` is a folder with an index: documents of many kinds become titled pages, pages become
+passages of about 200 tokens, and passages are found by words (BM25, with Korean, Chinese and
+Japanese), by meaning (optional, with an embedder) or both. A `SourceList` numbers the sources of
+one run; `check_citations` compares every sentence of an answer with the passages that it cites.
 """
 
 from hanol.retrieval.citations._citations import (

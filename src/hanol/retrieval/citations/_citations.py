@@ -1,14 +1,14 @@
 """Checks every sentence of an answer against the sources it cites, without a model.
 
-A sentence is supported when each quotation, date, number and name in it occurs in one of the
-passages that it cites, and when enough of its words do. That finds changed digits, wrong names
-and invented sources; it cannot tell that a sentence says the opposite with the same words. Of a
-sentence in another script than its sources only numbers, dates, quotations and identifiers can be
-compared; without any of them it counts as unsupported.
+A sentence is supported when each quotation, date, number and name in it, and enough of its words,
+occur in one of the passages that it cites. This finds changed digits, wrong names and invented
+sources; it does not notice a sentence that says the opposite in the same words. Where sentence and
+sources use different scripts, only numbers, dates, quotations and identifiers can be compared;
+without any of these the sentence counts as unsupported.
 """
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel
 
@@ -24,26 +24,13 @@ from hanol.retrieval.index._passage import SourceList
 
 SentenceStatus = Literal["supported", "unsupported", "invented", "uncited", "not_a_claim"]
 
-_FLOOR = 0.5  # share of the words that must occur where nothing else can be looked up
-_FLOOR_WITH_FACTS = 0.3  # and where quotations, numbers or names were found
+_FLOOR = 0.5  # share of the words that must occur when there is nothing else to compare
+_FLOOR_WITH_FACTS = 0.3  # the same when quotations, numbers or names were found
 # A sentence that says nothing was found needs no source.
 _NOTHING_FOUND = (
-    "could not find",
-    "couldn't find",
-    "did not find",
-    "cannot be answered",
-    "no information",
-    "not mentioned in",
-    "do not mention",
-    "does not mention",
-    "do not say",
-    "does not say",
-    "찾을 수 없",
-    "찾지 못",
-    "나와 있지 않",
-    "확인할 수 없",
-    "見つかりません",
-    "未找到",
+    *("could not find", "couldn't find", "did not find", "cannot be answered", "no information"),
+    *("not mentioned in", "do not mention", "does not mention", "do not say", "does not say"),
+    *("찾을 수 없", "찾지 못", "나와 있지 않", "확인할 수 없", "見つかりません", "未找到"),
 )
 
 
@@ -51,11 +38,11 @@ class Citation(BaseModel, frozen=True):
     """One number in square brackets.
 
     Args:
-        number: Of the source.
-        start: Where its bracket begins in the answer, in characters.
-        end: Where the bracket ends, exclusive.
-        known: The run retrieved a source of this number.
-        supports: The sentence is borne out by its sources, and this one has a part in it.
+        number: Number of the source.
+        start: First character of its bracket in the answer.
+        end: Last character of the bracket, exclusive.
+        known: Whether the run has a source of this number.
+        supports: Whether the sentence is supported and this source contributes to that.
     """
 
     number: int
@@ -66,18 +53,18 @@ class Citation(BaseModel, frozen=True):
 
 
 class CheckedSentence(BaseModel, frozen=True):
-    """One sentence, and what came of looking it up.
+    """One sentence and the result of its check.
 
     Args:
-        start: Where it begins in the answer, in characters.
-        end: Where it ends, exclusive, citations included.
-        text: Itself.
-        status: "supported"; "unsupported", something in it is not in its sources; "invented", it
-            cites a number that the run never gave out; "uncited", a claim without a source;
-            "not_a_claim", nothing to check: headings, questions, code, connectives.
-        citations: In order.
-        missing: Quotations, dates, numbers and names that none of the cited sources has.
-        overlap: Share of its words that the cited sources have, 0 to 1; None without sources.
+        start: Its first character in the answer.
+        end: Its last character, exclusive, including citations.
+        text: The sentence.
+        status: "supported"; "unsupported" if something in it is not in its sources; "invented" if
+            it cites a number without a source; "uncited" for a claim without citations;
+            "not_a_claim" for headings, questions, code and connectives.
+        citations: Its citations, in order.
+        missing: Quotations, dates, numbers and names that no cited source contains.
+        overlap: Share of its words that the cited sources contain, 0 to 1; None without sources.
     """
 
     start: int
@@ -96,15 +83,11 @@ class CitationReport(BaseModel, frozen=True):
 
     @property
     def counts(self) -> dict[SentenceStatus, int]:
-        """Sentences of each status."""
-        statuses: tuple[SentenceStatus, ...] = (
-            "supported",
-            "unsupported",
-            "invented",
-            "uncited",
-            "not_a_claim",
-        )
-        return {s: sum(sentence.status == s for sentence in self.sentences) for s in statuses}
+        """Number of sentences of each status."""
+        return {
+            status: sum(sentence.status == status for sentence in self.sentences)
+            for status in get_args(SentenceStatus)
+        }
 
     @property
     def citations(self) -> tuple[Citation, ...]:
@@ -113,7 +96,7 @@ class CitationReport(BaseModel, frozen=True):
 
     @property
     def invented(self) -> tuple[int, ...]:
-        """Numbers that are not in the list of sources, ascending."""
+        """Cited numbers without a source, ascending."""
         return tuple(sorted({entry.number for entry in self.citations if not entry.known}))
 
     @property
@@ -129,7 +112,7 @@ class CitationReport(BaseModel, frozen=True):
         return self.counts["supported"] / claims if claims else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, totals first."""
+        """The report as JSON data, totals first."""
         return {
             "counts": self.counts,
             "precision": self.precision,
@@ -143,7 +126,7 @@ def check_citations(answer: str, source_list: SourceList) -> CitationReport:
     """Check an answer that cites its sources as [1], [1, 3], [1][2] or [1-3].
 
     Args:
-        answer: Markdown.
+        answer: Markdown text.
         source_list: The numbered sources of the run.
 
     Example:
@@ -224,7 +207,7 @@ def _is_claim(text: str, facts: Facts, *, cited: bool) -> bool:
 
 
 def _comparable(facts: Facts, sources: list[PassageFacts]) -> Facts:
-    """What can be compared: of a Korean sentence about an English passage, numbers and the like."""
+    """The comparable facts; between scripts, such as Korean and Latin, only numbers and so on."""
     if any(source.cjk == facts.cjk for source in sources):
         return facts
     return facts.across_languages()
@@ -253,7 +236,7 @@ def _overlap(facts: Facts, sources: list[PassageFacts]) -> float:
 
 
 def _holds(facts: Facts, sources: list[PassageFacts]) -> bool:
-    """Whether some sources together bear a sentence out."""
+    """Whether some sources together support a sentence."""
     if not sources or _missing(facts, sources):
         return False
     floor = _FLOOR_WITH_FACTS if len(_comparable(facts, sources)) else _FLOOR
@@ -261,6 +244,9 @@ def _holds(facts: Facts, sources: list[PassageFacts]) -> bool:
 
 
 def _has_part(facts: Facts, used: dict[int, PassageFacts], number: int) -> bool:
-    """It bears the sentence out alone, or the others do not without it (arXiv 2305.14627)."""
+    """Whether a source supports the sentence alone, or the others do not without it.
+
+    Source: citation precision of arXiv 2305.14627 (ALCE).
+    """
     others = [source for other, source in used.items() if other != number]
     return _holds(facts, [used[number]]) or not _holds(facts, others)

@@ -1,4 +1,4 @@
-"""What of a sentence can be looked up in a passage: quotations, dates, numbers, names, words.
+"""The comparable facts of a sentence: quotations, dates, numbers, names, words.
 
 Everything is compared after normalisation: 1,000 = 1000, 7.0 = 7, 940만 = 9,400,000 = 9.4 million,
 "5 March 2024" = 2024-03-05 = "2024년 3월 5일", Hangul without its particles.
@@ -68,7 +68,7 @@ _TOPIC = re.compile("(?:들?(?:은|는|이|가|의)|에서는)$")
 
 @dataclass(frozen=True)
 class Facts:
-    """What was found in a text, in the forms that are compared; keys are shown to the user."""
+    """Facts of a text in normalised form; keys are as written, for display."""
 
     quotes: dict[str, str] = field(default_factory=dict)
     dates: dict[str, Date] = field(default_factory=dict)
@@ -81,13 +81,13 @@ class Facts:
         return len(self.quotes) + len(self.dates) + len(self.numbers) + len(self.names)
 
     def across_languages(self) -> "Facts":
-        """Those that read the same in a passage of another script: names and words do not."""
+        """The facts that are written the same in another script, unlike names and words."""
         names = {shown: name for shown, name in self.names.items() if any(map(str.isdigit, name))}
         return Facts(self.quotes, self.dates, self.numbers, names, cjk=self.cjk)
 
 
 def clean(text: str) -> str:
-    """Normal form with single spaces, without Markdown emphasis and hyphens at line ends."""
+    """NFKC with single spaces, without Markdown emphasis and hyphenation."""
     text = re.sub("(?<=\\d)[\u00a0\u2009\u202f](?=\\d)", "", text)  # thousands
     text = text.replace("\u200b", "")  # by which the agent breaks tags in what it shows a model
     text = unicodedata.normalize("NFKC", text)
@@ -99,13 +99,13 @@ def clean(text: str) -> str:
 
 
 def is_cjk(text: str) -> bool:
-    """Whether most of its words are Korean, Chinese or Japanese."""
+    """Whether most words are Korean, Chinese or Japanese."""
     return 2 * len(_CJK_WORD.findall(text)) > len(re.findall(r"[^\W\d_]+", text))
 
 
 def sentence_facts(text: str) -> Facts:
-    """The facts that a sentence (without its citations) states."""
-    # Curly marks tell where a quotation begins, so before they are straightened.
+    """The facts of a sentence without its citations."""
+    # Before straightening quotation marks, because curly ones show where a quotation begins.
     quotes = {}
     for match in _QUOTATION.finditer(text):
         for part in _GAP.split(next(filter(None, match.groups()))):
@@ -139,7 +139,7 @@ def _take_dates(text: str) -> tuple[str, dict[str, Date]]:
 
 
 def _numbers(text: str) -> list[tuple[str, Decimal, Decimal]]:
-    """Each number as written, its value with its scale (만, million, K), and without."""
+    """Each number as written, its value with its scale (만, million, K), and without it."""
     found = []
     at = 0
     while (match := _NUMBER.search(text, at)) is not None:
@@ -156,7 +156,7 @@ def _numbers(text: str) -> list[tuple[str, Decimal, Decimal]]:
 
 
 def _names(text: str) -> dict[str, str]:
-    """Identifiers, words with capitals where no sentence begins, and the topic of Korean ones."""
+    """Identifiers, capitalised words within a sentence, and the topic of Korean sentences."""
     names = {match[0]: match[0].lower() for match in _IDENTIFIER.finditer(text)}
     text = _IDENTIFIER.sub(" 0 ", text)
     words = list(_WORD.finditer(text))
@@ -179,7 +179,7 @@ def _names(text: str) -> dict[str, str]:
 
 
 def _words(text: str) -> frozenset[str]:
-    """Content words: the first five letters of each, pairs of characters in CJK text."""
+    """Content words as their first five letters; in CJK text, pairs of characters."""
     without = _HANGUL.sub(lambda match: _strip_particle(match[0]) + " ", text)
     found = set()
     for token, _, _ in token_spans(without):
@@ -197,7 +197,7 @@ def _strip_particle(eojeol: str) -> str:
 
 
 class PassageFacts:
-    """A passage, prepared for looking facts up in it."""
+    """A passage prepared for comparing facts with it."""
 
     def __init__(self, text: str) -> None:
         normal = clean(text)
@@ -223,7 +223,7 @@ class PassageFacts:
         }
 
     def has_quote(self, quote: str) -> bool:
-        """It stands in the passage, up to spaces and hyphens where it is long enough to tell."""
+        """Whether the passage contains a quotation; long ones may differ in spaces and hyphens."""
         at = self._text.find(quote)
         while at >= 0:
             end = at + len(quote)
@@ -234,11 +234,11 @@ class PassageFacts:
         return len(packed) >= 12 and packed in self._packed
 
     def has_number(self, number: Decimal) -> bool:
-        """A number of this value; a fall may be written with or without its minus."""
+        """Whether the passage has a number of this value; a decrease may lack its minus."""
         return number in self._numbers or (number > 0 and -number in self._numbers)
 
     def has_date(self, date: Date) -> bool:
-        """This date, or a more exact one; day and year may stand apart."""
+        """Whether the passage has this date or a more exact one; day and year may be apart."""
         year, month, day = date
         for other_year, other_month, other_day in self._dates:
             if month != other_month or day not in (None, other_day):
@@ -250,8 +250,8 @@ class PassageFacts:
         return False
 
     def has_name(self, name: str) -> bool:
-        """It stands in the passage as a word, in singular or plural, or as the words of which it
-        has the first letters.
+        """Whether the passage has a name as a word, in singular or plural, or as the words that
+        it abbreviates.
         """
         if self.has_quote(name) or (ord(name[0]) > 0x1100 and name in self._text):
             return True
@@ -266,7 +266,7 @@ class PassageFacts:
 
 
 def _glued(text: str, at: int) -> bool:
-    """Whether a place lies within a word. Hangul and Han words may go on: particles follow."""
+    """Whether a position is inside of a word, except where a particle may follow Hangul or Han."""
     if not 0 < at < len(text):
         return False
     left, right = text[at - 1], text[at]

@@ -31,7 +31,7 @@ _SOURCES = re.compile(
     r"\W*(sources?|references?|bibliography|citations?|출처|참고\s?문헌|참고\s?자료|参考文献|出典|来源)\W*$",
     re.IGNORECASE,
 )
-# Where nothing ends: inline code, addresses, targets of links.
+# Inside of these no sentence ends: inline code, addresses, link targets.
 _OPAQUE = re.compile(r"`[^`\n]+`|(?:https?|doc)://[^\s)\]>]*[^\s)\]>.,;:!?]|(?<=\])\([^)\s]+\)")
 _QUOTED = re.compile(r'"[^"\n]{1,400}"|“[^”]{1,400}”|「[^」]{1,400}」|『[^』]{1,400}』')
 _STOPS = ".!?。！？．"
@@ -103,7 +103,7 @@ def split_sentences(text: str) -> list[SentenceSpan]:
 
 
 def _blocks(answer: str) -> Iterator[tuple[int, int, SpanKind]]:
-    """Paragraphs, list items and the like, without their markers."""
+    """Paragraphs, list items and other blocks without their markers."""
     paragraph: list[int] = []
     at, code = 0, -1
     lines = answer.splitlines(keepends=True)
@@ -163,7 +163,7 @@ def _trimmed(text: str, begin: int, end: int, offset: int) -> Iterator[tuple[int
 
 
 def _mask(text: str) -> str:
-    """The text with what must not end a sentence blotted out, character for character."""
+    """The text with everything that must not end a sentence replaced, character by character."""
     text = _OPAQUE.sub(lambda match: "x" * len(match[0]), text)
     # Stops inside of a quotation end nothing, except the last one, just before the closing mark.
     return _QUOTED.sub(

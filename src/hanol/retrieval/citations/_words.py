@@ -1,79 +1,37 @@
-"""Closed lists of words that the check of citations needs."""
+"""Word lists for checking citations."""
 
 
 def _set(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
-MONTHS: dict[str, int] = {}
-for _number, _names in enumerate(
-    (
-        "january jan",
-        "february feb",
-        "march mar",
-        "april apr",
-        "may",
-        "june jun",
-        "july jul",
-        "august aug",
-        "september sept sep",
-        "october oct",
-        "november nov",
-        "december dec",
-    ),
-    start=1,
-):
-    MONTHS.update(dict.fromkeys(_names.split(), _number))
+_MONTHS = (
+    *("january jan", "february feb", "march mar", "april apr", "may", "june jun", "july jul"),
+    *("august aug", "september sept sep", "october oct", "november nov", "december dec"),
+)
+MONTHS: dict[str, int] = {
+    name: number for number, names in enumerate(_MONTHS, start=1) for name in names.split()
+}
 
-# What multiplies the number before it.
+# Multipliers of the number before them.
 SCALES: dict[str, int] = {
-    "thousand": 10**3,
-    "million": 10**6,
-    "billion": 10**9,
-    "trillion": 10**12,
-    "k": 10**3,
-    "m": 10**6,
-    "b": 10**9,
-    "백": 10**2,
-    "천": 10**3,
-    "만": 10**4,
-    "십만": 10**5,
-    "백만": 10**6,
-    "천만": 10**7,
-    "억": 10**8,
-    "조": 10**12,
-    "千": 10**3,
-    "万": 10**4,
-    "萬": 10**4,
-    "亿": 10**8,
-    "億": 10**8,
-    "兆": 10**12,
-}
-
-NUMBER_WORDS: dict[str, int] = {
-    word: number
-    for number, word in enumerate(
-        ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+    word: 10**power
+    for power, words in (
+        (2, "백"), (3, "thousand k 천 千"), (4, "만 万 萬"), (5, "십만"), (6, "million m 백만"),
+        (7, "천만"), (8, "억 亿 億"), (9, "billion b"), (12, "trillion 조 兆"),
     )
-} | {
-    "eleven": 11,
-    "twelve": 12,
-    "twenty": 20,
-    "thirty": 30,
-    "forty": 40,
-    "fifty": 50,
-    "sixty": 60,
-    "seventy": 70,
-    "eighty": 80,
-    "ninety": 90,
-    "hundred": 100,
-    "half": 50,
-    "first": 1,
-    "second": 2,
-    "third": 3,
-}
+    for word in words.split()
+}  # fmt: skip
 
-# Words that state nothing by themselves; also what introduces a list.
+_UNITS = "zero one two three four five six seven eight nine ten eleven twelve"
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety hundred"
+NUMBER_WORDS: dict[str, int] = (
+    {word: number for number, word in enumerate(_UNITS.split())}
+    | {word: 10 * number for number, word in enumerate(_TENS.split(), start=2)}
+    | {"half": 50, "first": 1, "second": 2, "third": 3}
+)
+
+# Words without content of their own, and words that introduce a list.
 STOP_WORDS: frozenset[str] = _set(
     """a about above according accordingly additionally after again against all also although am an
     and answer any are as at be because been before being below between both brief briefly but by
@@ -93,15 +51,15 @@ STOP_WORDS: frozenset[str] = _set(
     같다 같습니다 예를 들어 먼저 마지막으로 반면 즉 한편"""
 )
 
-# Korean topics that point back instead of naming something.
+# Korean topics that refer back instead of naming something.
 TOPIC_STOP_WORDS: frozenset[str] = _set(
     """이것 그것 저것 여기 거기 우리 저자 저자들 연구 연구진 연구팀 논문 보고서 문서 자료 결과
     방법 모델 경우 이유 목적 특징 장점 단점 내용 답변 질문 요약 결론
     다음 다음과 같 여러분 사람 사람들"""
 )
 
-# Abbreviations that end no sentence, those that end none before a number, and those that end one
-# only before a capital.
+# Abbreviations that never end a sentence, that do not before a number, and that do only before a
+# capital.
 ABBREVIATIONS: frozenset[str] = _set(
     "mr mrs ms dr prof e.g i.e vs fig figs cf al approx ca ed eds resp gen sen rep rev"
 )

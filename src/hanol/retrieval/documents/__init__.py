@@ -1,1 +1,1 @@
-"""Files of many kinds to titled pages of clean text."""
+"""Reads files of many kinds as titled pages of clean text."""

@@ -74,7 +74,7 @@ def decode(data: bytes, declared: str | None = None) -> str:
     sample = text[:_SAMPLE]
     if (strange := len(_STRANGE.findall(sample))) > 5 and strange * 25 > len(sample):
         raise DocumentError(
-            "holds bytes that are no text in any known encoding: open it in the program that "
+            "contains bytes that are not text in any known encoding: open it in the program that "
             "made it and save it as UTF-8 text, or give it the suffix of its real format"
         )
     return text

@@ -1,4 +1,4 @@
-"""A limit on the time that a parser of untrusted files may take."""
+"""A time limit for parsers of untrusted files."""
 
 import _thread
 import ctypes
@@ -11,15 +11,15 @@ T = TypeVar("T")
 
 
 class TooLateError(BaseException):
-    """Time is up. No `Exception`, since parsers go on after those."""
+    """Time is up. Not an `Exception`, because parsers catch those and continue."""
 
 
 def within(seconds: float, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Return `call(*args)`, or raise `TooLateError` in it when it takes longer; may be nested.
 
-    Limits on sizes do not bound time: a PDF can draw a picture of pictures of pictures. Parsers run
-    in whatever thread the caller has, so this cannot be an alarm signal; the exception is set on
-    that thread by the interpreter's own means, and comes as soon as Python code runs again.
+    Size limits do not bound time: a PDF can draw a picture of pictures of pictures. Parsers run in
+    the caller's thread, so this cannot be an alarm signal; the interpreter raises the exception in
+    that thread as soon as Python code runs again.
     """
     thread, late = ctypes.c_ulong(threading.get_ident()), ctypes.py_object(TooLateError)
     raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc

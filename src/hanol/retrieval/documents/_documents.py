@@ -1,4 +1,4 @@
-"""Files of many kinds to titled pages of clean text."""
+"""Reads files of many kinds as titled pages of clean text."""
 
 import io
 import logging
@@ -30,39 +30,23 @@ from hanol.retrieval.documents._tables import read_csv
 __all__ = ["KINDS", "Document", "Page", "parse_document", "read_document", "split_passages"]
 
 MAX_BYTES = 256 * 2**20  # of a file with pictures; text takes about 10 times its size in memory
-MAX_TEXT = 32 * 2**20  # bytes of a text file, characters of any document
+MAX_TEXT = 32 * 2**20  # bytes of a text file, or characters of any document
 _TITLE = 300  # characters
 _SECONDS = 300.0  # to parse one document; a page of a PDF takes about 0.1
 
 KINDS: Mapping[str, str] = MappingProxyType(
-    {
-        ".txt": "txt",
-        ".text": "txt",
-        ".md": "md",
-        ".markdown": "md",
-        ".rst": "md",
-        ".html": "html",
-        ".htm": "html",
-        ".xhtml": "html",
-        ".pdf": "pdf",
-        ".docx": "docx",
-        ".pptx": "pptx",
-        ".xlsx": "xlsx",
-        ".csv": "csv",
-        ".tsv": "csv",
-        ".ipynb": "ipynb",
-        ".eml": "eml",
-        ".xml": "xml",
-        ".json": "json",
-        ".jsonl": "jsonl",
-    }
+    dict.fromkeys((".txt", ".text"), "txt")
+    | dict.fromkeys((".md", ".markdown", ".rst"), "md")
+    | dict.fromkeys((".html", ".htm", ".xhtml"), "html")
+    | {".pdf": "pdf", ".docx": "docx", ".pptx": "pptx", ".xlsx": "xlsx", ".csv": "csv"}
+    | {".tsv": "csv", ".ipynb": "ipynb", ".eml": "eml", ".xml": "xml", ".json": "json"}
+    | {".jsonl": "jsonl"}
 )
-"""Suffixes, in lower case, and what they stand for. A file whose content says otherwise is read as
-what it is: see `parse_document`."""
+"""Kind of a document by lower-case suffix; `parse_document` also looks at its content."""
 
 _BINARY = frozenset({"pdf", "docx", "pptx", "xlsx"})
 _FOLDERS = {"word": "docx", "ppt": "pptx", "xl": "xlsx"}
-_FOREIGN = {  # first bytes of what is not read, and the cure
+_FOREIGN = {  # first bytes of unsupported files, and what to do
     b"\xd0\xcf\x11\xe0": "is an Office file of before 2007 or protected by a password: save it as "
     "docx, pptx or xlsx without a password",
     b"{\\rtf": "is rich text: save it as docx",
@@ -78,11 +62,11 @@ _FOREIGN = {  # first bytes of what is not read, and the cure
 
 @dataclass(frozen=True)
 class Page:
-    """A page, slide or sheet; all of a document that has none.
+    """A page, slide or sheet, or the whole of a document without pages.
 
     Args:
-        number: From 1, as a viewer counts; None for kinds without pages.
-        text: NFC, line feeds at line ends; empty for a page of pictures only.
+        number: Page number from 1, as viewers count; None for kinds without pages.
+        text: NFC text with line feeds; empty for a page of pictures only.
     """
 
     number: int | None
@@ -91,11 +75,11 @@ class Page:
 
 @dataclass(frozen=True)
 class Document:
-    """What was read from a file.
+    """The text of a file.
 
     Args:
-        title: From its metadata, heading or first line; else the file's name without suffix.
-        pages: In order; at least one has text.
+        title: From its metadata, heading or first line; else the file name without suffix.
+        pages: Its pages in order; at least one has text.
         kind: A value of `KINDS`.
     """
 
@@ -105,7 +89,7 @@ class Document:
 
     @property
     def empty_pages(self) -> tuple[int, ...]:
-        """Numbers of the pages without text: pictures and scans, which only OCR can read."""
+        """Numbers of the pages without text, such as pictures and scans, which need OCR."""
         return tuple(page.number for page in self.pages if page.number and not page.text)
 
 
@@ -113,29 +97,29 @@ def read_document(path: Path) -> Document:
     """Read a file of a kind in `KINDS`.
 
     Raises:
-        DocumentError: It cannot be read; the message names the file, the reason and the cure.
+        DocumentError: The file cannot be read; the message says why and what to do.
         MissingExtraError: Its kind needs the extra "documents".
     """
     try:
         if not path.is_file():  # a named pipe would block for ever
-            raise DocumentError(f"{path.name} is no file.")
+            raise DocumentError(f"{path.name} is not a file.")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as err:
         raise DocumentError(f"{path.name} cannot be opened: {err.strerror or err}.") from err
     except ValueError as err:  # a zero in the name
-        raise DocumentError(f"{path.name!r} is no file name.") from err
+        raise DocumentError(f"{path.name!r} is not a valid file name.") from err
     return parse_document(path.name, data)
 
 
 def parse_document(name: str, data: bytes) -> Document:
-    """As `read_document`, for bytes that are already here.
+    """Read a document from bytes.
 
-    What the first bytes say goes before the suffix: a PDF named .txt is read as a PDF, a web page
+    The first bytes take precedence over the suffix: a PDF named .txt is read as a PDF, a web page
     saved as .pdf as a web page.
 
     Args:
-        name: File name, for the suffix and the messages.
+        name: File name, for its suffix and for messages.
         data: Content of the file.
     """
     try:
@@ -154,7 +138,7 @@ def parse_document(name: str, data: bytes) -> Document:
         raise  # an extra is missing
     except TooLateError as err:
         raise DocumentError(
-            f"{name} took longer than {_SECONDS:.0f} s to read: split it, or export it anew."
+            f"{name} took longer than {_SECONDS:.0f} s to read: split it, or export it again."
         ) from err
     except (MemoryError, RecursionError) as err:
         raise DocumentError(
@@ -171,9 +155,11 @@ def parse_document(name: str, data: bytes) -> Document:
 
 def _document(name: str, kind: str, title: str, pages: list[str]) -> Document:
     if not any(pages):
-        raise DocumentError(f"{name} holds no text: remove it, or export it again with its text.")
+        raise DocumentError(
+            f"{name} contains no text: remove it, or export it again with its text."
+        )
     if sum(map(len, pages)) > MAX_TEXT:
-        raise DocumentError(f"{name} holds more than {MAX_TEXT} characters: split it.")
+        raise DocumentError(f"{name} contains more than {MAX_TEXT} characters: split it.")
     title = " ".join(clean(title).split())[:_TITLE] or Path(name).stem
     numbered = kind in ("pdf", "pptx", "xlsx")
     numbers = range(1, len(pages) + 1) if numbered else [None] * len(pages)
@@ -181,7 +167,7 @@ def _document(name: str, kind: str, title: str, pages: list[str]) -> Document:
 
 
 def _kind(name: str, data: bytes) -> str:
-    """What a file is, by its first bytes, then its suffix."""
+    """Kind of a file by its first bytes, then by its suffix."""
     suffix = Path(name).suffix.lower()
     # a text may speak of PDF in its first lines, a PDF may have some bytes before it begins
     if b"%PDF-" in (data[:1024] if suffix == ".pdf" else data[:8]):
@@ -193,7 +179,7 @@ def _kind(name: str, data: bytes) -> str:
             raise DocumentError(reason)
     kind = KINDS.get(suffix)
     if kind is None:
-        raise DocumentError(f"has a suffix that is not read: save it as one of {', '.join(KINDS)}")
+        raise DocumentError(f"has an unsupported suffix: save it as one of {', '.join(KINDS)}")
     is_page = (
         data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype html", b"<html"))
     )
@@ -201,7 +187,7 @@ def _kind(name: str, data: bytes) -> str:
         return "html"
     if kind in _BINARY:
         raise DocumentError(
-            f"is no {kind} file, though its name says so: fetch it again, or name it as what it is"
+            f"is not a {kind} file, although its name says so: fetch it again, or rename it"
         )
     return kind
 
@@ -213,7 +199,7 @@ def _office_kind(data: bytes) -> str | None:
 
 
 def _read(kind: str, data: bytes) -> tuple[str, list[str]]:
-    """Title, empty where there is none, and pages."""
+    """Title (empty if there is none) and pages."""
     text_kinds: dict[str, Callable[[str], tuple[str, str]]] = {
         "txt": lambda text: (heading(text[:_TITLE]), text),
         "md": lambda text: (heading(text[:20_000]), text),
@@ -247,9 +233,9 @@ _parsing = threading.RLock()
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what parsers say about broken files out of the user's log and warnings.
+    """Keep parsers' messages about broken files out of the user's log and warnings.
 
-    Levels and filters belong to the whole process, so one document is parsed at a time.
+    Log levels and filters are global, so one document is parsed at a time.
     """
     with _parsing, warnings.catch_warnings():
         warnings.simplefilter("ignore")

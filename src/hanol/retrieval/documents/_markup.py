@@ -1,4 +1,4 @@
-"""HTML and XML to text."""
+"""Reads HTML and XML."""
 
 import html
 import re
@@ -9,9 +9,9 @@ from hanol.errors import DocumentError, require
 from hanol.retrieval.documents._charset import clean, decode
 from hanol.retrieval.documents._deadline import TooLateError, within
 
-_ARTICLE_BYTES = 1_000_000  # up to this size the article is looked for; beyond, all text is taken
+_ARTICLE_BYTES = 1_000_000  # larger pages are read whole, without looking for the article
 _ARTICLE_SECONDS = 10.0  # an ordinary page takes 0.02; lists nested in lists take minutes
-_ARTICLE_SHARE = 0.1  # of a page's text; when the article found is less, all text is taken
+_ARTICLE_SHARE = 0.1  # of the page's text; if the article is shorter, the page is read whole
 _CHARSET = re.compile(rb"""<meta[^>]{0,200}charset\s*=\s*["']?([\w.:-]{2,40})""", re.IGNORECASE)
 _XML_ENCODING = re.compile(rb"""^\s*<\?xml[^>]{0,200}encoding\s*=\s*["']([\w.:-]{2,40})""")
 _XML_DECLARATION = re.compile(r"^\s*<\?xml[^>]{0,500}>")
@@ -27,12 +27,12 @@ _BLOCKS = frozenset(
 def read_html(data: bytes, declared: str | None = None) -> tuple[str, str]:
     """Title and text of a web page.
 
-    The article is found by trafilatura, which leaves out menus and footers. Where it finds nothing
-    or next to nothing, the text is that of the whole page.
+    trafilatura finds the article and leaves out menus and footers. Where it finds (almost) nothing,
+    the text of the whole page is returned.
 
     Args:
         data: The page.
-        declared: Encoding that its sender named; else it is what the page says or looks like.
+        declared: Encoding that the sender named; by default the one the page names, or a guess.
     """
     lxml = require("lxml.html", extra="documents", feature="Reading HTML")
     found = _CHARSET.search(data[:4096]) or _XML_ENCODING.match(data)
@@ -55,7 +55,7 @@ def read_html(data: bytes, declared: str | None = None) -> tuple[str, str]:
 
 
 def read_xml(data: bytes) -> tuple[str, str]:
-    """Attributes and text of an XML file's elements, a line for each element; no title."""
+    """Attributes and text of an XML file's elements, one line each; the title is empty."""
     etree = require("lxml.etree", extra="documents", feature="Reading XML")
     found = _XML_ENCODING.match(data)
     text = clean(decode(data, found.group(1).decode() if found else None))
@@ -78,7 +78,7 @@ def read_xml(data: bytes) -> tuple[str, str]:
 
 
 def _all_text(tree: Any) -> str:
-    """Every visible word of a page, a line for each block."""
+    """All visible text of a page, one line per block."""
     etree = require("lxml.etree", extra="documents", feature="Reading HTML")
     walk = etree.iterwalk(tree, events=("start", "end"))
     parts = []
@@ -95,7 +95,7 @@ def _all_text(tree: Any) -> str:
 
 
 def _without_tags(text: str) -> str:
-    """What stands between tags, a line each; for pages that no tree can hold."""
+    """The text between tags, one line each, for pages nested too deeply for a tree."""
     lines, hidden = [], False
     for piece in _TAG.split(text):
         if piece.startswith("<"):

@@ -1,4 +1,4 @@
-"""Word, PowerPoint and Excel files to text."""
+"""Reads Word, PowerPoint and Excel files."""
 
 import io
 import re
@@ -14,7 +14,7 @@ _PARTS = 20_000  # files inside the package
 _INFLATED = 256 * 2**20  # bytes of all parts unpacked
 _XML = 64 * 2**20  # bytes of the XML parts of a docx or pptx, which are held as trees
 _ROWS = 1_048_576  # Excel's own limit; a broken row number would go on for ever
-_CELLS = 5_000_000  # of a sheet, with the gaps that the file leaves out
+_CELLS = 5_000_000  # per sheet, including cells that the file leaves out
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _A = "{http://schemas.openxmlformats.org/drawingml/2006/main}"
 _FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
@@ -22,18 +22,18 @@ _HEADING = re.compile(r"^heading ([1-6])$", re.IGNORECASE)
 
 
 def check_package(data: bytes, *, streamed: bool) -> bool:
-    """Unpack an Office file to nowhere, so that no parser meets a bomb.
+    """Unpack an Office file without storing it, so that no parser meets a zip or entity bomb.
 
     Args:
         data: The zip archive.
-        streamed: The parser reads the XML in pieces, so that only the whole size is limited.
+        streamed: Whether the parser reads the XML in pieces, so that only the total size matters.
 
     Returns:
         Whether a sheet has formulas.
 
     Raises:
-        DocumentError: Too many parts, too large, encrypted, or with a document type declaration,
-            which Office never writes and entity bombs need.
+        DocumentError: The file has too many parts, is too large, encrypted, or has a document type
+            declaration, which Office never writes and entity bombs need.
     """
     formulas = False
     total = xml = 0
@@ -70,7 +70,7 @@ def _too_large() -> DocumentError:
 def read_docx(data: bytes) -> tuple[str, str]:
     """Title and text of a Word file: headers, body in its order, notes, footers.
 
-    Headings are marked as in Markdown. Content controls and text boxes are read, deleted text of
+    Headings are marked as in Markdown. Content controls and text boxes are read; text deleted by
     tracked changes is not.
     """
     check_package(data, streamed=False)
@@ -88,7 +88,7 @@ def read_docx(data: bytes) -> tuple[str, str]:
             tree = docx.oxml.parse_xml(relation.target_part.blob)
             edges[kind] += _blocks(tree, headings)
     body = list(_blocks(document.element.body, headings))
-    # the same header stands in the file once for each section
+    # Each section of the file repeats the same header.
     lines = [*dict.fromkeys(edges["header"]), *body, *edges["footnotes"], *edges["endnotes"]]
     lines += dict.fromkeys(edges["footer"])
     title = (document.core_properties.title or "").strip()
@@ -97,7 +97,7 @@ def read_docx(data: bytes) -> tuple[str, str]:
 
 
 def _blocks(parent: Any, headings: dict[str, int]) -> Iterator[str]:
-    """Paragraphs and tables below an element, in order."""
+    """The paragraphs and tables of an element, in order."""
     for element in parent:
         if element.tag == f"{_W}p":
             if text := _paragraph(element).strip():
@@ -117,7 +117,7 @@ def _word_rows(table: Any) -> Iterator[Row]:
 
 
 def _inside(parent: Any, tag: str) -> Iterator[Any]:
-    """Elements of a tag below another, those of nested tables left out."""
+    """Descendants with a tag, except those in nested tables."""
     for element in parent:
         if element.tag == tag:
             yield element
@@ -138,7 +138,7 @@ def _paragraph(paragraph: Any) -> str:
 
 
 def _is_fallback(element: Any, top: Any) -> bool:
-    """Inside the copy of a text box that is kept for old programs."""
+    """Whether an element is in the copy of a text box for old programs."""
     while element is not None and element is not top:
         if element.tag == _FALLBACK:
             return True
@@ -188,8 +188,8 @@ def _drawing_text(element: Any) -> str:
 def read_xlsx(data: bytes) -> tuple[str, list[str]]:
     """Title and text of each sheet, under the sheet's name.
 
-    Formula cells show the value that the last program computed; where there is none, as in files
-    written by scripts, the formula itself.
+    Formula cells show their stored value, or the formula where there is none, as in files written
+    by scripts.
     """
     formulas = check_package(data, streamed=True)
     openpyxl = require("openpyxl", extra="documents", feature="Reading Excel files")

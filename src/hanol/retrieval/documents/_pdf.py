@@ -1,4 +1,4 @@
-"""PDF to text, page by page."""
+"""Reads PDF files page by page."""
 
 import io
 import re
@@ -17,13 +17,13 @@ _JUNK_TITLE = re.compile(
 
 
 def read_pdf(data: bytes) -> tuple[str, list[str]]:
-    """Title and text of each page; pages of pictures only and broken ones are empty.
+    """Title and text of each page; broken pages and pages without text are empty.
 
-    The order is that of the file, in which typesetting programs write columns one after the other.
-    Words broken at a line's end are put together again.
+    Text is in file order, in which typesetting programs write columns one after the other. Words
+    hyphenated at a line end are joined.
 
     Raises:
-        DocumentError: Encrypted, without pages or without any text.
+        DocumentError: The file is encrypted or has no pages or no text.
     """
     pypdf = require("pypdf", extra="documents", feature="Reading PDF")
     reader = pypdf.PdfReader(io.BytesIO(data), strict=False)
@@ -66,7 +66,7 @@ def _unlock(pypdf: Any, reader: Any) -> None:
 
 
 def _join_words(pages: list[str]) -> list[str]:
-    """Undo hyphenation. A hyphen stays when the document has the word with it elsewhere."""
+    """Undo hyphenation; a hyphen stays if the document has the word with it elsewhere."""
     text = "\n".join(pages)
     words = set(re.findall(r"\w+(?:-\w+)*", text.casefold()))
 

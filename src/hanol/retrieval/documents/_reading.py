@@ -1,4 +1,4 @@
-"""Walks a folder and reads its documents in two processes, a bounded number ahead."""
+"""Finds the documents of a folder and reads them in two processes, a limited number ahead."""
 
 import json
 import os
@@ -16,15 +16,15 @@ from typing import Any, TypeVar
 from hanol.retrieval.documents import _worker
 
 _WORKERS = 2
-_AHEAD = 8  # documents read but not yet stored; bounds the memory
-_TIMEOUT = 400.0  # seconds for one document; its reader gives up before that by itself
+_AHEAD = 8  # documents read but not yet stored; bounds memory
+_TIMEOUT = 400.0  # seconds per document; the reader normally gives up earlier by itself
 
 _Job = TypeVar("_Job")
 
 
 @dataclass(frozen=True)
 class FoundFile:
-    """A file of the folder: `reason` says why it is refused, if it is."""
+    """A file of the folder; `reason` says why it is refused, if it is."""
 
     path: str
     size: int = 0
@@ -37,11 +37,11 @@ def walk(
 ) -> Iterator[FoundFile | None]:
     """The documents of a folder in a fixed order; None for each file of another kind.
 
-    Hidden files and folders and the index are passed over in silence; links that lead out of the
-    folder and folders that cannot be read are refused.
+    Hidden files and folders and the index are skipped silently; links that lead out of the folder
+    and folders that cannot be read are refused.
 
     Args:
-        root: Paths are relative to it, and links must stay inside.
+        root: Paths are relative to it, and links must stay inside of it.
         start: A folder or file in it.
         skip: Folder of the index.
         kinds: Lower-case suffixes of documents.
@@ -100,7 +100,7 @@ def _relative(path: Path, root: Path) -> str:
 
 
 class _Reader:
-    """One child process that reads documents; started again after a crash."""
+    """One child process that reads documents; restarted after a crash."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
@@ -165,8 +165,8 @@ def read_all(
     """Read documents in order, a few ahead.
 
     Args:
-        jobs: What to read; taken only as fast as the results are.
-        place: Gives a job's file and the hash it had, or None.
+        jobs: Documents to read, consumed only as fast as the results.
+        place: Returns the file of a job and its last hash, or None.
         isolated: False reads in this process, one after the other.
 
     Yields:
@@ -197,7 +197,7 @@ def read_all(
             first, result = pending.popleft()
             yield first, result.result()
     finally:
-        # On an interrupt nobody waits for a long document.
+        # Do not wait for a long document after an interrupt.
         pool.shutdown(wait=False, cancel_futures=True)
         for reader in readers:
             reader.close()

@@ -1,11 +1,11 @@
-"""Text to passages: overlapping windows that end where a paragraph or a sentence does."""
+"""Splits text into passages: overlapping windows that end with a paragraph or sentence."""
 
 import re
 
-_SIZE = 200  # tokens of a passage
-_OVERLAP = 40  # tokens it shares with the one before
-_EARLIEST = 120  # tokens a passage has at least when it ends early at a better boundary
-_LAST = 220  # a rest up to this size is not split again
+_SIZE = 200  # tokens per passage
+_OVERLAP = 40  # tokens shared with the previous passage
+_EARLIEST = 120  # fewest tokens of a passage that ends early at a better boundary
+_LAST = 220  # a rest of up to this size is not split
 
 _CJK = (
     "\u1100-\u11ff\u3040-\u30ff\u3130-\u318f\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua960-\ua97f"
@@ -13,24 +13,25 @@ _CJK = (
 )
 _TOKEN = re.compile(rf"[{_CJK}]{{1,2}}|[^\W{_CJK}]{{1,12}}|[^\w\s]{{1,4}}")
 _PARAGRAPH = re.compile(r"\n[^\S\n]*\n")
+# The last characters of a token: one gap is judged in constant time, without splitting the text.
 _SENTENCE = re.compile(r"[.!?…。！？][\"'”’)\]」』》]*$")
 
 
 def split_passages(text: str) -> list[tuple[int, int]]:
-    """Cut a text into passages of about 200 tokens, neighbours sharing about 40.
+    """Split a text into passages of about 200 tokens that overlap by about 40.
 
-    Tokens are counted without any model, close to what the vocabularies of current multilingual
-    models give: a word is one, longer words one for each 12 characters begun; Hangul, Han and
-    Kana one for each two characters begun; other signs one for each four begun in a row.
+    Tokens are counted without a model, close to the vocabularies of current multilingual models:
+    one per started 12 characters of a word, two characters of Hangul, Han or Kana, or four other
+    signs in a row.
 
-    A passage ends at the last paragraph within its last 80 tokens; without one at the last
-    sentence, then line, then word; text without any of these is cut at 200. The next passage
-    begins by the same order 20 to 60 tokens before that end.
+    A passage ends at the last paragraph within its last 80 tokens, or else at the last sentence,
+    line or word; text without any of these is cut at 200. The next passage starts 20 to 60 tokens
+    before that end, chosen in the same way.
 
     Returns:
-        Spans (start, end) in characters, in order: `text[start:end]` is a passage. Each begins
-        and ends with a character that is no space, every such character is in one or two spans,
-        and there is none for blank text. Time is linear in the length of the text.
+        Spans (start, end) in characters, in order: `text[start:end]` is a passage. Spans do not
+        begin or end with a space, every other character is in one or two of them, and blank text
+        has none. Time is linear in the length of the text.
     """
     cuts = _Cuts(text)
     spans = []
@@ -45,7 +46,7 @@ def split_passages(text: str) -> list[tuple[int, int]]:
 
 
 class _Cuts:
-    """The tokens of a text, and how good a place each gap between two is to cut.
+    """The tokens of a text, and how good each gap between two is for a cut.
 
     Cut k is before token k.
     """

@@ -1,4 +1,4 @@
-"""Notebooks, e-mails and JSON to text."""
+"""Reads notebooks, e-mails and JSON."""
 
 import email
 import email.policy
@@ -22,7 +22,7 @@ _TEXT_ATTACHMENTS = ("application/json", "application/xml", "application/x-yaml"
 
 
 def read_json(text: str) -> str:
-    """JSON with a line for each value and its characters unescaped; other text as it is."""
+    """JSON with one line per value and without escapes; other text unchanged."""
     try:
         return json.dumps(json.loads(text), ensure_ascii=False, indent=1)
     except (ValueError, RecursionError):
@@ -30,7 +30,7 @@ def read_json(text: str) -> str:
 
 
 def read_jsonl(text: str) -> str:
-    """JSON Lines with its characters unescaped; lines that are no JSON as they are."""
+    """JSON Lines without escapes; lines that are not JSON unchanged."""
     return "\n".join(_json_line(line) for line in text.split("\n") if line.strip())
 
 
@@ -42,9 +42,9 @@ def _json_line(line: str) -> str:
 
 
 def read_notebook(text: str) -> tuple[str, str]:
-    """Title and text of a Jupyter notebook: prose, code and what the code printed."""
+    """Title and text of a Jupyter notebook: prose, code and its output."""
     notebook = json.loads(text)
-    # before version 4, cells were in worksheets and code was called input
+    # Before version 4, cells were in worksheets and code was called input.
     cells = notebook.get("cells") or [c for w in notebook.get("worksheets", []) for c in w["cells"]]
     parts, prose = [], []
     for cell in cells:
@@ -82,7 +82,7 @@ def heading(text: str) -> str:
 
 
 def read_eml(data: bytes) -> tuple[str, str]:
-    """Subject and text of an e-mail: headers, body, names of attachments, texts among them."""
+    """Subject and text of an e-mail: headers, body, attachments with text, names of others."""
     message = email.message_from_bytes(data, policy=email.policy.default)
     lines = [f"{name}: {_header(message, name)}" for name in _HEADERS if _header(message, name)]
     plain, rich, attached = [], [], []
@@ -93,13 +93,13 @@ def read_eml(data: bytes) -> tuple[str, str]:
         if name or part.get_content_disposition() == "attachment":
             lines.append(f"Attachment: {name or kind}")
             if kind.startswith("text/") or kind in _TEXT_ATTACHMENTS:
-                with suppress(DocumentError):  # bytes that only say they are text
+                with suppress(DocumentError):  # not text, whatever its type says
                     attached.append(f"{name or kind}:\n{_content(part)}")
         elif kind == "text/plain":
             plain.append(_content(part))
         elif kind == "text/html":
             rich.append(_content(part))
-    # the HTML body says the same as the plain one
+    # The HTML body repeats the plain one.
     body = plain if any(text.strip() for text in plain) else rich
     return _header(message, "Subject"), "\n\n".join(["\n".join(lines), *body, *attached])
 

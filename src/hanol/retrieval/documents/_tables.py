@@ -1,4 +1,4 @@
-"""Tables to text: all of a small one; of a large one its columns, first rows and counts."""
+"""Writes tables as text: small ones whole, large ones as columns, counts and first rows."""
 
 import csv
 import io
@@ -17,18 +17,18 @@ Row = list[str]
 
 
 def table_text(rows: Iterable[Row]) -> str:
-    """Write a table so that every line can be understood alone.
+    """Write a table so that every line makes sense alone.
 
-    The first row is taken for names when its cells are distinct words; each further row is then
-    one line "name: value; name: value" without the empty cells. Other tables are lines of cells
-    joined by " | ". A table of more than 20,000 cells becomes an overview: how many rows and
-    columns, what each column holds (filled cells, numeric range, examples) and its first rows.
+    If the cells of the first row are distinct words, they are column names, and each further row is
+    one line "name: value; name: value" without empty cells. Other tables are lines of cells joined
+    by " | ". A table of more than 20,000 cells becomes an overview: the number of rows and columns,
+    what each column contains (filled cells, numeric range, examples) and its first rows.
 
     Args:
-        rows: Cells as text; rows may differ in length, empty rows are left out.
+        rows: Cells as text. Rows may differ in length; empty ones are left out.
 
     Returns:
-        The text; empty when no cell has any.
+        The text, empty if all cells are.
     """
     source = (row for row in (_trim(row) for row in rows) if row)
     kept: list[Row] = []
@@ -53,9 +53,9 @@ def read_csv(text: str) -> str:
 
 
 def _delimiter(lines: list[str]) -> str:
-    """The one that cuts the first lines into the same number of cells, and into most.
+    """The delimiter that splits most of the first lines into the same number of cells.
 
-    `csv.Sniffer` takes letters for delimiters and needs quadratic time on quotes.
+    `csv.Sniffer` may choose letters, and needs quadratic time on quotes.
     """
 
     def score(delimiter: str) -> tuple[int, int]:
@@ -67,7 +67,7 @@ def _delimiter(lines: list[str]) -> str:
 
 
 def _trim(row: Row) -> Row:
-    """Without empty cells at the end; line breaks inside cells become spaces."""
+    """A row without trailing empty cells, and with spaces for line breaks inside of cells."""
     row = [" ".join(cell.split()) for cell in row]
     while row and not row[-1]:
         row.pop()
@@ -97,7 +97,7 @@ def _number(cell: str) -> float | None:
 
 
 class _Column:
-    """What a column holds, found out in one pass and bounded memory."""
+    """Content of a column, collected in one pass with bounded memory."""
 
     def __init__(self) -> None:
         self.filled = self.numbers = 0

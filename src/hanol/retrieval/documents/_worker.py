@@ -1,7 +1,7 @@
-"""Reads documents in a process of its own: a line of JSON in, a line of JSON out.
+"""Reads documents in a child process: one JSON line in, one JSON line out.
 
-Started by `_reading.py` as a plain child process, not through `multiprocessing`, which would run
-the user's main script again. A document that crashes or stalls its reader costs one such process.
+`_reading.py` starts it as a plain process, because `multiprocessing` would run the user's main
+script again. A document that crashes or stalls its reader costs one such process.
 """
 
 import hashlib
@@ -26,8 +26,8 @@ def read(path: str, known: str | None) -> dict[str, Any]:
         known: Hash of its content when it was last indexed.
 
     Returns:
-        `{"sha256"}` alone if the content is the known one; with `title`, `kind`, `pages` and
-        `passages` ([page, start, end, text] each) otherwise; or `{"error"}`.
+        `{"sha256"}` alone if the content is known; otherwise also `title`, `kind`, `pages` and
+        `passages` ([page, start, end, text] each); or `{"error"}`.
     """
     try:
         with Path(path).open("rb") as file:
@@ -62,7 +62,7 @@ def read(path: str, known: str | None) -> dict[str, Any]:
 def main() -> None:
     """Answer requests until standard input ends."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what a library prints must not mix with the answers
+    os.dup2(2, 1)  # anything a library prints must not mix with the answers
     for line in sys.stdin:
         print(json.dumps(read(*json.loads(line))), file=out, flush=True)
 

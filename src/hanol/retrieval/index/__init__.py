@@ -1,1 +1,1 @@
-"""One SQLite index over a folder: passages, full text, vectors."""
+"""The index of a folder in one SQLite file: passages, full text, vectors."""

@@ -18,16 +18,16 @@ class Address(NamedTuple):
 
 
 def format_address(document: str, sha256: str, page: int | None) -> str:
-    """The address of a document, or of one of its pages; the path is percent-encoded."""
+    """The address of a document or one of its pages, with a percent-encoded path."""
     place = "" if page is None else f"#p{page}"
     return f"doc://{sha256[:8]}/{quote(document, safe='/')}{place}"
 
 
 def parse_address(address: str) -> Address:
-    """Take an address apart; a path that was not percent-encoded is taken as well.
+    """Parse an address; its path need not be percent-encoded.
 
     Raises:
-        AddressError: It is not an address of a document.
+        AddressError: The text is not the address of a document.
     """
     match = _ADDRESS.fullmatch(address.strip())
     if match is None:

@@ -1,11 +1,10 @@
-"""The one tokenizer of the index: words for scripts with spaces, bigrams for Korean, Chinese and
-Japanese.
+"""The tokenizer of the index: words for scripts with spaces, bigrams for Korean, Chinese, Japanese.
 
-A Korean word carries its particles ("서울특별시의"), Chinese and Japanese have no spaces, so whole
-words miss and sub-strings of two characters hit. A run of such characters becomes its overlapping
-pairs and, alone, its last character: every character then begins some token, and a query of one
-character is a prefix query. Everything else becomes lower-case words without accents. Index,
-queries and highlights use the same function, so what is highlighted is what matched.
+Korean words carry particles ("서울특별시의"), Chinese and Japanese have no spaces, so whole words
+miss where pairs of characters match. A run of such characters becomes its overlapping pairs and,
+alone, its last character: every character then starts a token, and a query of one character is a
+prefix query. Everything else becomes lower-case words without accents. Index, queries and
+highlights use the same function, so exactly what matched is highlighted.
 """
 
 import re
@@ -21,18 +20,18 @@ CJK = (
 _TOKEN = re.compile(rf"([{CJK}]+)|[^\W_{CJK}]+")
 _ASCII_WORD = re.compile("[a-z0-9]+")
 _ACCENTS = re.compile("[\u0300-\u036f]")
-# What the character before it is written together with: accents, jamo of a decomposed syllable,
-# voicing marks of half-width kana.
+# Characters that combine with the one before: accents, jamo of a decomposed syllable, voicing marks
+# of half-width kana.
 _JOINED = re.compile("[\u0300-\u036f\u1160-\u11ff\u3099\u309a\uff9e\uff9f]")
 
 
 def normalize(text: str) -> str:
-    """Compose, and make full-width and half-width forms equal; lengths may change."""
+    """NFKC: composed, with equal full-width and half-width forms; lengths may change."""
     return text if text.isascii() else unicodedata.normalize("NFKC", text)
 
 
 def fold(word: str) -> str:
-    """Lower case without accents, for words of scripts that have them."""
+    """Lower case without accents."""
     word = word.lower()
     if word.isascii():
         return word
@@ -40,7 +39,7 @@ def fold(word: str) -> str:
 
 
 def token_spans(normal: str) -> Iterator[tuple[str, int, int]]:
-    """Tokens of a normalised text with their spans in it, in characters."""
+    """The tokens of a normalised text and their spans in characters."""
     for match in _TOKEN.finditer(normal):
         start, end = match.span()
         if match[1] is None:
@@ -51,17 +50,17 @@ def token_spans(normal: str) -> Iterator[tuple[str, int, int]]:
 
 
 def index_text(text: str) -> str:
-    """A text's tokens with spaces between them: what the full-text index is given."""
+    """The tokens of a text joined by spaces, as the full-text index stores them."""
     normal = normalize(text)
-    if normal.isascii():  # the common case, made fast
+    if normal.isascii():  # fast path for the common case
         return " ".join(_ASCII_WORD.findall(normal.lower()))
     return " ".join(token for token, _, _ in token_spans(normal))
 
 
 def query_tokens(query: str) -> list[tuple[str, bool]]:
-    """Distinct tokens of a query, in order, each with whether it stands for a prefix.
+    """The distinct tokens of a query, in order, and whether each is a prefix.
 
-    The last character of a longer run is left out: it would match every word that begins with it.
+    The last character of a longer run is left out: it would match every word that starts with it.
     """
     tokens: dict[tuple[str, bool], None] = {}
     for match in _TOKEN.finditer(normalize(query)):
@@ -75,7 +74,7 @@ def query_tokens(query: str) -> list[tuple[str, bool]]:
 
 
 def highlight_spans(text: str, tokens: list[tuple[str, bool]]) -> tuple[tuple[int, int], ...]:
-    """Spans of `text`, in characters, that match the query; touching ones are joined."""
+    """Spans of `text` in characters that match the query; adjacent ones are joined."""
     whole = {token for token, prefix in tokens if not prefix}
     prefixes = tuple(token for token, prefix in tokens if prefix)
     normal, places = _normalize_with_places(text)
@@ -94,7 +93,7 @@ def highlight_spans(text: str, tokens: list[tuple[str, bool]]) -> tuple[tuple[in
 
 
 def _normalize_with_places(text: str) -> tuple[str, "range | list[int]"]:
-    """The normalised text, and for each of its characters where it began in `text`."""
+    """The normalised text, and the position in `text` of each of its characters."""
     if text.isascii() or unicodedata.is_normalized("NFKC", text):
         return text, range(len(text) + 1)
     pieces: list[str] = []

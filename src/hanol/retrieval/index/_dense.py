@@ -1,8 +1,8 @@
-"""Dense search: vectors of an embedding model, compared exactly.
+"""Dense search: exact nearest neighbours among the vectors of an embedding model.
 
-Vectors lie in the index as float16 rows beside their passages, so that they come and go in the
-same transactions; a search loads them once. The exact dot product takes milliseconds for 50,000
-passages; memory is 4 bytes per number (80 MB for 50,000 vectors of 384).
+Vectors are stored in the index as float16, in the same transactions as their passages; a search
+loads them once. The exact dot product takes milliseconds for 50,000 passages; memory is 4 bytes per
+number (80 MB for 50,000 vectors of 384).
 """
 
 from collections.abc import Sequence
@@ -18,21 +18,21 @@ from hanol.retrieval.index._store import Store
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-_BATCH = 256  # passages embedded and stored at once; bounds memory and what a crash can cost
+_BATCH = 256  # passages embedded and stored at once; bounds memory and the work lost in a crash
 
 Matrix = NDArray[np.float32]
 
 
 class Embedder(Protocol):
-    """Whatever turns texts into vectors of one length; rows are compared by dot product."""
+    """Turns texts into vectors of a fixed length, which are compared by dot product."""
 
     @property
     def name(self) -> str:
-        """Recorded in the index: vectors of different embedders are never mixed."""
+        """Name stored in the index, so that vectors of different embedders are never mixed."""
         ...
 
     def encode_documents(self, texts: Sequence[str]) -> Matrix:
-        """One row per passage."""
+        """One row per text."""
         ...
 
     def encode_query(self, text: str) -> Matrix:
@@ -41,7 +41,7 @@ class Embedder(Protocol):
 
 
 class SentenceEmbedder:
-    """A model of sentence-transformers, loaded at its first use.
+    """A sentence-transformers model, loaded on first use.
 
     Args:
         name: Hub id, folder, or "minilm" for the packaged all-MiniLM-L6-v2, which needs no network.
@@ -60,7 +60,7 @@ class SentenceEmbedder:
             library = require(
                 "sentence_transformers", extra="dense", feature="Searching by meaning"
             )
-            # The bar for loading weights would write between the command's own lines.
+            # The progress bar for loading weights would break the command's own output.
             logging = require("transformers.utils.logging", extra="dense", feature="Embedding")
             logging.disable_progress_bar()
             try:
@@ -88,7 +88,7 @@ class SentenceEmbedder:
 
 
 class Vectors:
-    """The vectors of an index, in memory: `ids[i]` is the passage of row i."""
+    """All vectors of an index in memory: row i belongs to passage `ids[i]`."""
 
     def __init__(self, store: Store) -> None:
         rows = store.db.execute("SELECT count(*) FROM vectors").fetchone()[0]
@@ -101,7 +101,7 @@ class Vectors:
             self._matrix[i] = np.frombuffer(vector, dtype=np.float16)
 
     def rank(self, query: Matrix, limit: int) -> list[tuple[int, float]]:
-        """The nearest passages: ids and dot products, best first, ties by id."""
+        """The nearest passages as (id, dot product), best first, ties by id."""
         scores = self._matrix @ query
         limit = min(limit, len(scores))
         best = np.argpartition(-scores, limit - 1)[:limit] if limit else np.empty(0, dtype=int)
@@ -110,7 +110,7 @@ class Vectors:
 
 
 def fill_vectors(store: Store, embedder: Embedder) -> int:
-    """Embed every passage that has no vector yet; returns how many."""
+    """Embed every passage without a vector and return how many there were."""
     filled = last = 0
     while True:
         rows = store.db.execute(

@@ -1,27 +1,27 @@
-"""Reciprocal rank fusion: one ranking out of several whose scores cannot be compared.
+"""Reciprocal rank fusion: one ranking from several whose scores cannot be compared.
 
 Source: Cormack, Clarke and Büttcher, SIGIR 2009.
 """
 
 from collections.abc import Sequence
 
-# The paper's constant is 60, for many rankings of equal worth. Of two, where the second may know
-# only one language, the first places must count for more: 5 was chosen on half of the questions of
-# the benchmark, together with the weights that the index gives.
+# The paper uses 60, for many rankings of equal quality. With two rankings, one of which may know
+# only one language, the first ranks must count for more: 5 was chosen on half of the benchmark's
+# questions, together with the weights in `_index.py`.
 _RANK_OFFSET = 5
 
 
 def reciprocal_rank_fusion(
     rankings: Sequence[Sequence[int]], weights: Sequence[float] | None = None
 ) -> list[tuple[int, float]]:
-    """Fuse rankings of ids, best first: an id scores the sum of weight / (5 + its rank).
+    """Fuse rankings of ids: the score of an id is the sum of weight / (5 + rank).
 
-    Ranks count from 1; an id that a ranking lacks gets nothing from it. Ties keep the order in
-    which ids were first met.
+    Ranks start at 1; an id missing from a ranking gets nothing from it. Ties keep the order of
+    first appearance.
 
     Args:
         rankings: Ids, best first.
-        weights: One for each ranking; None counts all alike.
+        weights: Weight of each ranking; all 1 by default.
 
     Example:
         >>> [i for i, _ in reciprocal_rank_fusion([[7, 8], [8, 9]])]

@@ -1,4 +1,4 @@
-"""A folder of documents that can be searched."""
+"""The index of a folder: search, read, update."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 from urllib.parse import unquote
 
 from pydantic import BaseModel
@@ -25,8 +25,8 @@ from hanol.retrieval.index._update import FileProgress, IndexReport, update
 
 Mode = Literal["hybrid", "bm25", "dense"]
 
-_POOL = 50  # best of each ranking that are fused
-_WEIGHTS = (1.0, 0.5)  # of words and of meaning in "hybrid", chosen as the constant of the fusion
+_POOL = 50  # best results of each ranking that are fused
+_WEIGHTS = (1.0, 0.5)  # of words and meaning in "hybrid", tuned together with the fusion's constant
 _COLUMNS = (
     'SELECT p.id, d.path, p.page, d.title, p.text, p.start, p."end", d.sha256 '
     "FROM passages AS p JOIN documents AS d ON d.id = p.document "
@@ -35,7 +35,7 @@ _AMONG = "WHERE p.id IN (SELECT value FROM json_each(?))"
 
 
 class DocumentInfo(BaseModel, frozen=True):
-    """A document of the index; `address` opens it whole."""
+    """An indexed document; `Index.read(address)` gives its text."""
 
     document: str
     address: str
@@ -48,7 +48,7 @@ class DocumentInfo(BaseModel, frozen=True):
 
 
 class Index(AbstractContextManager["Index"]):
-    """A folder of documents with its index. Made by `Index.open`; may be used by many threads.
+    """A folder of documents with its index. Open it with `Index.open`; it is thread-safe.
 
     Example:
         >>> with Index.open("notes") as index:  # doctest: +SKIP
@@ -76,12 +76,12 @@ class Index(AbstractContextManager["Index"]):
         """Open a folder; nothing is written before `add`.
 
         Args:
-            path: The folder with the documents.
+            path: Folder of the documents.
             index_folder: Where the index is stored, for documents in a folder that cannot be
                 written to; `.hanol` in `path` by default.
-            embedder: For search by meaning: a model of sentence-transformers by name or folder,
-                "minilm" for the packaged one, or an object of your own. None takes the one the
-                index was made with, if any.
+            embedder: For search by meaning: name or folder of a sentence-transformers model,
+                "minilm" for the packaged one, or your own object. By default the embedder that
+                the index was made with, if any.
 
         Raises:
             SearchIndexError: There is no such folder, or its index was made by another version of
@@ -140,9 +140,6 @@ class Index(AbstractContextManager["Index"]):
                 self._store.close()
                 self._store = None
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(
         self,
         kind: type[BaseException] | None,
@@ -166,7 +163,7 @@ class Index(AbstractContextManager["Index"]):
 
     @property
     def version(self) -> str:
-        """Hash of what is indexed, 64 hex digits: equal files at equal paths, equal version."""
+        """Hash of the indexed content, 64 hex digits: the same files at the same paths give it."""
         with self._lock:
             self._open_store()
             rows: Iterable[tuple[str, str]] = ()
@@ -178,7 +175,7 @@ class Index(AbstractContextManager["Index"]):
             return digest.hexdigest()
 
     def documents(self) -> list[DocumentInfo]:
-        """The documents of the index, by path; empty when nothing is indexed."""
+        """The indexed documents, sorted by path."""
         with self._lock:
             self._open_store()
             if self._store is None:
@@ -209,25 +206,24 @@ class Index(AbstractContextManager["Index"]):
         on_file: Callable[[FileProgress], None] | None = None,
         isolated: bool = True,
     ) -> IndexReport:
-        """Bring the index up to date with the folder.
+        """Update the index from the folder.
 
         Only files whose size or time changed are hashed, and only those whose hash changed are
-        read again. What was stored stays stored if the process is killed.
+        read again. A killed process loses at most the last half second of work.
 
         Args:
-            path: A file or folder inside, to look at only that.
+            path: A file or folder inside, to update only that.
             on_file: Called after each file.
-            isolated: Read in processes of their own, which a hostile file may crash or stall.
-                False reads in this one, and so spares their start: for texts that the caller
-                wrote.
+            isolated: Read documents in child processes, which a hostile file may crash or stall.
+                False reads in this process, which starts faster: for trusted texts.
 
         Raises:
-            AddressError: `path` lies outside of the folder.
+            AddressError: `path` is outside of the folder.
             SearchIndexError: Another process is indexing, or the index cannot be written.
         """
         start = self.folder if path is None else (self.folder / Path(path)).resolve()
         if not start.is_relative_to(self.folder):
-            raise AddressError(f"{str(path)!r} lies outside of {self.folder}.")
+            raise AddressError(f"{str(path)!r} is outside of {self.folder}.")
         with self._lock:
             self._open_store()
             if self._store is None:
@@ -237,19 +233,19 @@ class Index(AbstractContextManager["Index"]):
             )
 
     def search(self, query: str, k: int = 10, mode: Mode = "hybrid") -> list[Passage]:
-        """The passages that fit a query best.
+        """Search for passages.
 
         Args:
-            query: Words or a question in any language; nothing in it is syntax.
-            k: At most this many.
-            mode: "bm25" by words, "dense" by meaning, "hybrid" both, fused by rank; without an
-                embedder "hybrid" is "bm25".
+            query: Search text in any language. Taken literally: there are no operators.
+            k: Most results.
+            mode: "bm25" searches by words, "dense" by meaning, "hybrid" by both, fused by rank;
+                without an embedder "hybrid" is "bm25".
 
         Returns:
-            Best first. Passages that share no word with the query are left out by "bm25".
+            Passages, best first. "bm25" leaves out passages that share no word with the query.
 
         Raises:
-            SearchIndexError: Nothing is indexed, or "dense" is asked of an index without vectors.
+            SearchIndexError: Nothing is indexed, or "dense" was chosen without vectors.
         """
         if k < 1:
             raise SearchIndexError(f"`k` is {k}, but must be at least 1.")
@@ -289,7 +285,7 @@ class Index(AbstractContextManager["Index"]):
                 f"The index of {self.folder} has no vectors. Run `hanol index {self.folder} "
                 "--embedder minilm`, or search with `bm25`."
             )
-        # Changes when anybody, this connection included, has written.
+        # Changes when any connection, including this one, has written.
         state = (
             self._store.db.execute("PRAGMA data_version").fetchone()[0],
             self._store.db.total_changes,
@@ -299,14 +295,14 @@ class Index(AbstractContextManager["Index"]):
         return self._vectors[1].rank(self._embedder.encode_query(query), limit)
 
     def read(self, address: str) -> list[Passage]:
-        """All passages of the document or page that an address names, in order.
+        """All passages of a document or page, in order.
 
         Args:
-            address: "doc://...", or the path of a document in the index, percent-encoded or not,
-                as links between documents name it.
+            address: "doc://...", or the path of an indexed document, percent-encoded or not, as in
+                links between documents.
 
         Raises:
-            AddressError: It is no address, or the document has no such page.
+            AddressError: It is not an address, or the document has no such page.
             SearchIndexError: The document is not indexed, or its content has changed since.
         """
         with self._lock:
@@ -323,7 +319,7 @@ class Index(AbstractContextManager["Index"]):
             if not sha256.startswith(wanted.hash):
                 now = format_address(path, sha256, wanted.page)
                 raise SearchIndexError(
-                    f"{path!r} has changed since {address!r} was handed out. It now is {now!r}."
+                    f"{path!r} has changed since {address!r} was given out, to {now!r}."
                 )
             if wanted.page is None:
                 rows = self._rows("WHERE p.document = ? ORDER BY p.id", (number,))
@@ -343,7 +339,7 @@ class Index(AbstractContextManager["Index"]):
         return [_passage(row) for row in rows]
 
     def _named(self, path: str) -> Address | None:
-        """The address of the document with this path, whatever its content; None without one."""
+        """The address of the document with this path, with any content; None if there is none."""
         path = path.encode("utf-8", "replace").decode()  # half characters fit no database
         for name in (path, unquote(path)):
             row = self._db.execute("SELECT 1 FROM documents WHERE path = ?", (name,)).fetchone()
@@ -352,10 +348,10 @@ class Index(AbstractContextManager["Index"]):
         return None
 
     def neighbours(self, passage: Passage, before: int = 1, after: int = 1) -> list[Passage]:
-        """The passages just before and after one in its document, in order, without itself.
+        """The passages just before and after a passage in its document, in order.
 
         Raises:
-            SearchIndexError: The document is no longer indexed as it was.
+            SearchIndexError: The document has changed since.
         """
         with self._lock:
             row = self._db.execute(
@@ -363,7 +359,7 @@ class Index(AbstractContextManager["Index"]):
             ).fetchone()
             if row is None:
                 raise SearchIndexError(
-                    f"{passage.document!r} has changed since {passage.address!r} was handed out."
+                    f"{passage.document!r} has changed since {passage.address!r} was given out."
                 )
             earlier = self._rows(
                 "WHERE p.document = ? AND p.id < ? ORDER BY p.id DESC LIMIT ?",

@@ -1,4 +1,4 @@
-"""What retrieval hands out: passages of documents, and the numbered sources of a run."""
+"""Passages of documents, and the numbered sources of a run."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,22 +9,21 @@ from pydantic import BaseModel
 
 @dataclass(frozen=True)
 class Passage:
-    """A stretch of a document's text.
+    """A passage of a document.
 
     Args:
         id: Number of the passage in its index.
-        address: What `visit` opens: "doc://<8 hex>/<relative path>#p<page>", the hex digits from
-            the hash of the content, without "#p" for documents that have no pages.
-        document: Path relative to the index's folder, with "/" on every system.
-        page: Page, slide or sheet, from 1; None for formats without.
+        address: Address of its page, "doc://<8 hex>/<relative path>#p<page>". The hex digits are
+            from the hash of the content; "#p" is missing for documents without pages.
+        document: Path relative to the indexed folder, with "/" on every system.
+        page: Page, slide or sheet, from 1; None for formats without pages.
         title: Title of the document, or its file name.
-        text: The passage itself.
-        start: Where it begins in the text of its page (of the document, without pages), in
-            characters.
-        end: Where it ends, exclusive.
-        sha256: Of the document's bytes, 64 hex digits.
-        score: Higher is better; comparable within one search only.
-        highlights: Spans of `text`, in characters, that matched the query.
+        text: Text of the passage.
+        start: Its first character in the text of the page (or of a document without pages).
+        end: Its last character, exclusive.
+        sha256: Hash of the document's bytes, 64 hex digits.
+        score: Higher is better; comparable only within one search.
+        highlights: Spans of `text` in characters that matched the query.
     """
 
     id: int
@@ -49,7 +48,7 @@ class PageText:
 
 
 def join_pages(passages: Sequence[Passage]) -> list[PageText]:
-    """Undo the overlap of passages: one text for each page, in which spans stay true."""
+    """Join overlapping passages into one text per page, in which their spans stay valid."""
     pages: list[PageText] = []
     for _, group in groupby(passages, key=lambda passage: passage.page):
         of_page = list(group)
@@ -64,7 +63,7 @@ def join_pages(passages: Sequence[Passage]) -> list[PageText]:
 
 
 class Source(BaseModel, frozen=True):
-    """What a number in square brackets stands for in one run: text that was really retrieved."""
+    """A retrieved text that answers cite by its number in square brackets."""
 
     number: int
     address: str
@@ -77,7 +76,7 @@ class Source(BaseModel, frozen=True):
 
 
 class SourceList:
-    """The numbered sources of one run. The same text of the same place keeps its number."""
+    """The numbered sources of one run. The same text at the same address keeps its number."""
 
     def __init__(self) -> None:
         self._sources: dict[int, Source] = {}
@@ -94,7 +93,7 @@ class SourceList:
         start: int | None = None,
         end: int | None = None,
     ) -> Source:
-        """Give a retrieved text its number, or find the one it has."""
+        """Return the source of a retrieved text, with a new number if it is new."""
         number = self._numbers.get((address, text), len(self._sources) + 1)
         if number not in self._sources:
             self.add(
@@ -112,7 +111,7 @@ class SourceList:
         return self._sources[number]
 
     def cite_passage(self, passage: Passage) -> Source:
-        """As `cite`, for a passage of an index."""
+        """`cite` for a passage of an index."""
         return self.cite(
             passage.text,
             address=passage.address,
@@ -124,12 +123,12 @@ class SourceList:
         )
 
     def add(self, source: Source) -> None:
-        """Take a source that already has its number: a resumed run's."""
+        """Add a source that already has a number, as when a run is resumed."""
         self._sources[source.number] = source
         self._numbers[(source.address, source.text)] = source.number
 
     def copy(self) -> "SourceList":
-        """The same sources; what is added to one is not added to the other."""
+        """An independent copy."""
         other = SourceList()
         other._sources, other._numbers = dict(self._sources), dict(self._numbers)
         return other

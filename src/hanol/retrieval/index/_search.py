@@ -1,10 +1,10 @@
 """BM25 over the full-text index.
 
 A query is an OR of its tokens; user text is never query syntax. FTS5 scores every passage that
-holds any of them, so a question made of common words would score half of the index. Tokens are
-therefore taken from the rarest on until together they stand in `_POSTINGS` passages; the rarest
-always stays. Up to that size, scores are exact. The others carry little: FTS5 gives a token that
-stands in more than half of the passages a weight of almost zero.
+contains any of them, so a question made of common words would score half of the index. Tokens are
+therefore added from the rarest on until together they occur in `_POSTINGS` passages; the rarest is
+always used. Up to that size scores are exact. The other tokens matter little: FTS5 gives a token in
+more than half of the passages a weight of almost zero.
 """
 
 import sqlite3
@@ -12,15 +12,15 @@ from collections.abc import Sequence
 
 from hanol.retrieval.index._cjk import query_tokens
 
-_TITLE_WEIGHT = 2.0  # a word of the title counts as this many in the text
-_POSTINGS = 10_000  # passages to score at most, for all tokens together
-_TOKENS = 256  # distinct tokens of a query that are looked at
+_TITLE_WEIGHT = 2.0  # a word in the title counts as this many in the text
+_POSTINGS = 10_000  # most passages to score, for all tokens together
+_TOKENS = 256  # most distinct tokens of a query
 
 Token = tuple[str, bool]  # and whether it is a prefix
 
 
 def choose_tokens(db: sqlite3.Connection, query: str) -> list[Token]:
-    """The tokens of a query that occur in the index, rarest first, within the budget."""
+    """The tokens of a query that occur in the index, rarest first, up to the limit."""
     counted = []
     for token in query_tokens(query)[:_TOKENS]:
         if count := _document_count(db, token):
@@ -51,7 +51,7 @@ def _document_count(db: sqlite3.Connection, token: Token) -> int:
 def rank_bm25(
     db: sqlite3.Connection, tokens: Sequence[Token], limit: int
 ) -> list[tuple[int, float]]:
-    """The best passages for some tokens: ids and scores, best first, ties by id."""
+    """The best passages for some tokens as (id, score), best first, ties by id."""
     if not tokens:
         return []
     # Tokens are letters and digits only; the quotes keep AND, OR, NOT and NEAR from being syntax.

@@ -1,8 +1,8 @@
 """The index on disk: one SQLite file with documents, passages, full-text index and vectors.
 
-A document with its passages goes in or out within one transaction, so that the file is consistent
-whenever the process ends. Readers go on while a writer works (write-ahead log); writers exclude
-each other by a lock that the system takes back when its holder dies.
+A document and its passages are added or removed in one transaction, so the file is consistent
+whenever the process ends. Readers work while another process writes (write-ahead log); writers
+exclude each other by a lock that the system releases when its holder dies.
 """
 
 import os
@@ -16,12 +16,12 @@ from urllib.parse import quote
 from hanol.errors import SearchIndexError
 from hanol.retrieval.index._cjk import index_text
 
-_VERSION = 1  # of the schema and of what is written into it: tokenizer, passage lengths
+_VERSION = 1  # of the schema and its content: tokenizer, passage lengths
 _FILE = "index.sqlite"
-_COMMON = 1000  # passages that make a token common
+_COMMON = 1000  # a token in more passages is common
 
-# The full-text table keeps no copy of the text (content=''), so rows are deleted by giving their
-# text again. Tokens come ready-made with spaces between them; the tokenizer has nothing to decide.
+# The full-text table stores no copy of the text (content=''), so deleting a row needs its text. The
+# text is already tokenized and joined by spaces, so the tokenizer only splits at them.
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE documents (
@@ -42,7 +42,7 @@ CREATE TABLE common (term TEXT PRIMARY KEY, passages INTEGER NOT NULL) WITHOUT R
 
 @dataclass(frozen=True)
 class PassageText:
-    """A stretch of a page, in characters, and its text."""
+    """A passage of a page: its span in characters and its text."""
 
     page: int | None
     start: int
@@ -52,7 +52,7 @@ class PassageText:
 
 @dataclass(frozen=True)
 class DocumentText:
-    """What goes into the index for one file."""
+    """Everything the index stores about one file."""
 
     path: str
     sha256: str
@@ -73,22 +73,22 @@ class Store:
 
     @classmethod
     def open(cls, folder: Path) -> "Store | None":
-        """The index in a folder, None when there is none yet.
+        """Open the index in a folder; None if there is none yet.
 
         Raises:
-            SearchIndexError: Another version made it, or it cannot be read.
+            SearchIndexError: It was made by another version, or cannot be read.
         """
         file = folder / _FILE
         if not file.is_file():
             return None
-        # Without write access SQLite cannot keep its log: nobody else may be writing then either.
+        # Without write access SQLite cannot keep its log, and nobody else can be writing.
         mode = "rw" if _writable(folder) else "ro&immutable=1"
         try:
             store = cls(folder, _connect(file, mode))
             version = store.meta("version") if store._has_schema() else None
         except sqlite3.DatabaseError as err:
             raise SearchIndexError(f"The index {file} cannot be read ({err}). {_REBUILD}") from err
-        if version is None:  # made, but killed before the first transaction
+        if version is None:  # killed before its first transaction
             store.close()
             return None
         if version != str(_VERSION):
@@ -101,7 +101,7 @@ class Store:
 
     @classmethod
     def create(cls, folder: Path) -> "Store":
-        """The index in a folder, made when there is none.
+        """Open the index in a folder, or create it.
 
         Raises:
             SearchIndexError: The folder cannot be written, or `open` fails.
@@ -132,17 +132,17 @@ class Store:
         self.db.close()
 
     def meta(self, key: str) -> str | None:
-        """A fact about the index."""
+        """A stored property of the index."""
         row = self.db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return row and str(row[0])
 
     def set_meta(self, key: str, value: str) -> None:
-        """Note a fact about the index."""
+        """Store a property of the index."""
         self.db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing of what happens inside."""
+        """Commit everything in the block, or nothing."""
         self.db.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -154,10 +154,10 @@ class Store:
 
     @contextmanager
     def writer(self) -> Iterator[None]:
-        """Be the only writer.
+        """Be the only writer within the block.
 
         Raises:
-            SearchIndexError: Another process (or object) is writing; it is named. Or nobody may, or
+            SearchIndexError: Another process (or object) is writing, the index is not writable, or
                 the disk is full.
         """
         if not _writable(self.folder):
@@ -180,7 +180,7 @@ class Store:
             lock.close()
 
     def put(self, document: DocumentText) -> None:
-        """Put a document in, in place of what was indexed for its path."""
+        """Add a document, replacing the one at its path."""
         self.remove(document.path)
         row = self.db.execute(
             "INSERT INTO documents (path, sha256, size, mtime_ns, title, kind, pages) "
@@ -207,7 +207,7 @@ class Store:
             )
 
     def remove(self, path: str) -> None:
-        """Take a document out; nothing happens when it is not in."""
+        """Remove a document, if it is indexed."""
         found = self.db.execute(
             "SELECT id, title FROM documents WHERE path = ?", (path,)
         ).fetchone()
@@ -225,26 +225,26 @@ class Store:
         self.db.execute("DELETE FROM documents WHERE id = ?", (row,))
 
     def touch(self, path: str, size: int, mtime_ns: int) -> None:
-        """Note that a file's content is the indexed one although its time is another."""
+        """Update the time of a file whose content has not changed."""
         self.db.execute(
             "UPDATE documents SET size = ?, mtime_ns = ? WHERE path = ?", (size, mtime_ns, path)
         )
 
     def known(self) -> dict[str, tuple[int, int, str]]:
-        """Size, time and hash of every indexed document, by path."""
+        """Size, modification time and hash of every indexed document, by path."""
         rows = self.db.execute("SELECT path, size, mtime_ns, sha256 FROM documents")
         return {path: (size, mtime_ns, sha256) for path, size, mtime_ns, sha256 in rows}
 
     def counts(self) -> tuple[int, int]:
-        """Documents and passages."""
+        """Number of documents and passages."""
         row = self.db.execute(
             "SELECT (SELECT count(*) FROM documents), (SELECT count(*) FROM passages)"
         ).fetchone()
         return int(row[0]), int(row[1])
 
     def tidy(self) -> None:
-        """Merge the full-text index into one piece, and note in how many passages the common
-        tokens stand: counting those would take a search longer than the search itself.
+        """Merge the full-text index into one segment, and store the counts of common tokens:
+        counting them during a search would take longer than the search itself.
         """
         with self.transaction():
             self.db.execute("INSERT INTO words (words) VALUES ('optimize')")
@@ -271,7 +271,7 @@ def _not_writable(folder: Path, reason: object) -> SearchIndexError:
 
 
 def _connect(file: Path, mode: str) -> sqlite3.Connection:
-    # Transactions are begun by hand; objects may be used from several threads under a lock.
+    # Transactions are explicit; threads share the connection under a lock.
     db = sqlite3.connect(
         f"file:{quote(str(file))}?mode={mode}",
         uri=True,

@@ -1,4 +1,4 @@
-"""Brings an index up to date with its folder."""
+"""Updates an index from its folder."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -15,22 +15,22 @@ from hanol.retrieval.index._store import DocumentText, PassageText, Store
 
 Status = Literal["added", "changed", "unchanged", "removed", "failed"]
 
-_COMMIT_SECONDS = 0.5  # what a kill can cost of finished work
-# A file written so shortly before it was looked at may be written again within the same tick of
-# the file system's clock: its time is not trusted, it is hashed again next time.
+_COMMIT_SECONDS = 0.5  # most finished work that a kill can lose
+# A file written this recently may be written again within the same tick of the file system's clock:
+# its time is not trusted, and it is hashed again next time.
 _SETTLED_NS = 2_000_000_000
 
 
 @dataclass(frozen=True)
 class FileProgress:
-    """One file is done.
+    """Progress after one file.
 
     Args:
         document: Path relative to the folder.
-        status: What became of it.
+        status: Its result.
         reason: Why it failed.
-        done: Files done so far, this one included.
-        total: Files to look at.
+        done: Number of files done, including this one.
+        total: Number of files.
     """
 
     document: str
@@ -48,19 +48,19 @@ class FailedFile(BaseModel, frozen=True):
 
 
 class IndexReport(BaseModel, frozen=True):
-    """What `Index.add` did.
+    """The result of `Index.add`.
 
     Args:
-        added: Files that were new.
-        changed: Files whose content was another one.
-        removed: Files that are gone from the folder, and now from the index.
+        added: New files.
+        changed: Files with new content.
+        removed: Files that no longer exist and were removed from the index.
         unchanged: Files that did not have to be read again.
-        failed: Files that could not be read; older text of theirs is gone from the index.
-        ignored: Files that are no documents, by their suffix.
-        documents: In the index now.
-        passages: In the index now.
+        failed: Files that could not be read; their older text was removed from the index.
+        ignored: Files whose suffix is not that of a document.
+        documents: Documents in the index now.
+        passages: Passages in the index now.
         embedded: Passages that got a vector.
-        seconds: All of it took.
+        seconds: Total time.
     """
 
     added: int
@@ -84,7 +84,7 @@ def update(
     *,
     isolated: bool = True,
 ) -> IndexReport:
-    """Index what is new or changed under `start`, forget what is gone; see `Index.add`."""
+    """Index new and changed files under `start`, remove deleted ones; see `Index.add`."""
     began = time.monotonic()
     with store.writer():
         with store.transaction():
@@ -95,7 +95,7 @@ def update(
         run = _Run(store, folder, on_file)
         run.look(start)
         run.read(isolated)
-        if store.meta("tidy") != "yes":  # now, or when a run before was killed
+        if store.meta("tidy") != "yes":  # also after an earlier run that was killed
             store.tidy()
         embedded = 0 if embedder is None else fill_vectors(store, embedder)
     documents, passages = store.counts()
@@ -111,7 +111,7 @@ def update(
 
 
 class _Run:
-    """One pass over a folder."""
+    """One update of an index from a folder."""
 
     def __init__(
         self, store: Store, folder: Path, on_file: Callable[[FileProgress], None] | None
@@ -126,7 +126,7 @@ class _Run:
         self.ignored = 0
 
     def look(self, start: Path) -> None:
-        """Sort the files into gone, refused, unchanged by size and time, and to be read."""
+        """Find deleted, refused, unchanged (by size and time) and other files."""
         known = self._store.known()
         scope = "" if start == self._folder else start.relative_to(self._folder).as_posix()
         gone = {
@@ -160,14 +160,14 @@ class _Run:
             self._report(path, "unchanged")
 
     def read(self, isolated: bool) -> None:
-        """Read what has to be; commit about twice a second."""
+        """Read the remaining files; commit about twice a second."""
         answers = read_all(self._todo, self._place, isolated=isolated)
         ended = False
         while not ended:
             done: list[tuple[str, Status, str | None]] = []
             with self._store.transaction():
                 ended = self._store_some(answers, done)
-            for entry in done:  # once they are safe
+            for entry in done:  # only after the commit
                 self._report(*entry)
 
     def _place(self, job: tuple[FoundFile, str | None]) -> tuple[str, str | None]:
