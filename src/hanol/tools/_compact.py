@@ -14,7 +14,7 @@ from urllib.parse import quote
 from hanol.errors import AddressError, HanolError
 from hanol.retrieval import Index, Passage, Source
 from hanol.tools._schemas import SEARCH, VISIT
-from hanol.tools._show import SEPARATOR, failure, link
+from hanol.tools._show import SEPARATOR, failure, link, list_argument
 from hanol.tools._tool import Observation, Tool, ToolContext
 from hanol.tools.web._search_tool import queries_of
 
@@ -83,9 +83,7 @@ class CompactVisit:
 
     async def run(self, arguments: Mapping[str, Any], context: ToolContext) -> Observation:
         """Open `arguments["url"]`, one address or several."""
-        urls = arguments.get("url", [])
-        urls = [urls] if isinstance(urls, str) else urls
-        urls = list(dict.fromkeys(url.strip() for url in urls if url.strip()))[:_ADDRESSES]
+        urls = list_argument(arguments, "url", _ADDRESSES)
         if not urls or context.index is None:
             return failure("The address is empty." if context.index else "Nothing is indexed.")
         sections: list[str] = []

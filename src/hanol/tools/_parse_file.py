@@ -15,7 +15,7 @@ from urllib.parse import unquote
 from hanol.errors import AddressError, DocumentError, HanolError, SearchIndexError
 from hanol.retrieval import Passage, Source, format_address, parse_document, split_passages
 from hanol.tools._schemas import PARSE_FILE
-from hanol.tools._show import SEPARATOR, numbered, one_line
+from hanol.tools._show import SEPARATOR, list_argument, numbered, one_line
 from hanol.tools._tool import Observation, ToolContext
 from hanol.tools.web._visit import listed
 from hanol.tools.web._web import Web, read_page
@@ -58,9 +58,7 @@ class ParseFile:
 
     async def run(self, arguments: Mapping[str, Any], context: ToolContext) -> Observation:
         """Read `arguments["files"]`, names relative to the index's folder."""
-        names = arguments.get("files", [])
-        names = [names] if isinstance(names, str) else names
-        names = list(dict.fromkeys(name.strip() for name in names if name.strip()))[:_FILES]
+        names = list_argument(arguments, "files", _FILES)
         if not names:
             return Observation("No file. Give names relative to the folder.", failed=True)
         parsed = await asyncio.gather(*(self._parse(name, context) for name in names))

@@ -3,7 +3,8 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from hanol.errors import HanolError
 from hanol.retrieval import Passage, Source, SourceList
@@ -43,6 +44,13 @@ def snippet(passage: Passage) -> str:
 def failure(error: HanolError | str) -> Observation:
     """A result that says what went wrong and what to try."""
     return Observation(str(error), failed=True)
+
+
+def list_argument(arguments: Mapping[str, Any], name: str, most: int) -> list[str]:
+    """The strings of a list argument, or the only one: without blanks and repetitions."""
+    values = arguments.get(name, [])
+    values = [values] if isinstance(values, str) else values
+    return list(dict.fromkeys(value.strip() for value in values if value.strip()))[:most]
 
 
 def numbered(

@@ -9,7 +9,7 @@ from typing import Any
 from hanol.errors import HanolError
 from hanol.retrieval import Passage, Source, SourceList
 from hanol.tools._schemas import SEARCH
-from hanol.tools._show import SEPARATOR, failure, link, one_line, snippet
+from hanol.tools._show import SEPARATOR, failure, link, list_argument, one_line, snippet
 from hanol.tools._tool import Observation, ToolContext
 from hanol.tools.web._providers import WebResult, check_query
 from hanol.tools.web._web import Web
@@ -71,11 +71,8 @@ class Search:
 
 def queries_of(arguments: Mapping[str, Any]) -> list[str]:
     """The queries of a call: without blanks and repetitions, at most 8."""
-    queries = arguments.get("query", [])
-    queries = [queries] if isinstance(queries, str) else queries
-    return list(dict.fromkeys(" ".join(query.split()) for query in queries if query.strip()))[
-        :_QUERIES
-    ]
+    queries = list_argument(arguments, "query", 1000)
+    return list(dict.fromkeys(" ".join(query.split()) for query in queries))[:_QUERIES]
 
 
 async def web_results(

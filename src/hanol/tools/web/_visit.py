@@ -10,7 +10,7 @@ from hanol.errors import AddressError, EngineError, HanolError
 from hanol.retrieval import Index, Passage, Source
 from hanol.tools._extract import Extract, extract
 from hanol.tools._schemas import VISIT
-from hanol.tools._show import SEPARATOR, numbered, one_line, rank, tokens_of
+from hanol.tools._show import SEPARATOR, list_argument, numbered, one_line, rank, tokens_of
 from hanol.tools._tool import Observation, ToolContext
 from hanol.tools.web._web import Web, addresses_in, read_page
 
@@ -53,9 +53,7 @@ class Visit:
 
     async def run(self, arguments: Mapping[str, Any], context: ToolContext) -> Observation:
         """Open `arguments["url"]`, one address or several, for `arguments["goal"]`."""
-        urls = arguments.get("url", [])
-        urls = [urls] if isinstance(urls, str) else urls
-        urls = list(dict.fromkeys(url.strip() for url in urls if url.strip()))[:_ADDRESSES]
+        urls = list_argument(arguments, "url", _ADDRESSES)
         goal = str(arguments.get("goal", "")).strip()
         if not urls:
             return Observation("No address. Give one that a search returned.", failed=True)
