@@ -29,7 +29,7 @@ from hanol import models
 from hanol.attention import CACHE_NAME
 from hanol.autodeco import (
     AutoDecoForCausalLM,
-    HeadsRecipe,
+    HeadsSettings,
     TokenRow,
     autodeco_loss,
     dump_features,
@@ -207,7 +207,7 @@ def training(report: Report, quick: bool, threads: int) -> None:
         begin = time.perf_counter()
         cache = dump_features(tiny, tokens, Path(folder) / "features", top_k=512)
         dumped = time.perf_counter()
-        recipe = HeadsRecipe(steps=2 if quick else 400)
+        recipe = HeadsSettings(steps=2 if quick else 400)
         train_heads(tiny, cache, recipe, Path(folder) / "run")
         done = time.perf_counter()
     report.figures["tiny features seconds"] = dumped - begin

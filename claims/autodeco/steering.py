@@ -61,12 +61,12 @@ def _steered(
     test = _spread(autodeco.function_rows(held_out=True), 3 if quick else _TEST)
     model = autodeco.AutoDecoForCausalLM.from_pretrained("tiny-autodeco")
     tokenizer = autodeco.load_tokenizer("tiny-autodeco")
-    recipe = autodeco.SteeringRecipe(
+    recipe = autodeco.SteeringSettings(
         steps=1 if quick else 150, batch=2 if quick else 16, seed=seed, template=_TEMPLATE,
         max_length=512,
     )  # fmt: skip
     with TemporaryDirectory() as folder:
-        autodeco.train_steering(model, tokenizer, rows, recipe, f"{folder}/run", learned)
+        autodeco.train_steering(model, tokenizer, rows, recipe, f"{folder}/run", commands=learned)
     return autodeco.steering_report(
         model, tokenizer, test, asked, template=_TEMPLATE, max_length=512
     )

@@ -54,13 +54,13 @@ def world_run(seed: int, quick: bool) -> World:
     prompts = world.draw(4 if quick else _PROBLEMS, seed=10**9 + seed).input_ids[:, :_PROMPT]
     rows = right_rows(base, world, 64 if quick else 4096, seed)
     model = autodeco.AutoDecoForCausalLM.from_base(base)
-    recipe = autodeco.HeadsRecipe(
+    recipe = autodeco.HeadsSettings(
         cached=True, steps=2 if quick else 400, seed=seed, init="official", micro_batch=32
     )
     losses: list[float] = []
     with TemporaryDirectory() as folder:
         autodeco.train_heads(
-            model, rows, recipe, folder, on_step=lambda _, line: losses.append(line["loss"])
+            model, rows, recipe, folder, on_step=lambda line: losses.append(line["loss"])
         )
     grid: dict[str, Any] = {"temperatures": (0.5, 1.0), "top_ps": (0.5, 1.0)} if quick else {}
     comparison = evaluation.compare(

@@ -23,7 +23,7 @@ from torch import nn
 from transformers import PreTrainedModel, Qwen3Config
 
 from claims.figures import Figures
-from hanol import agent_training, models, rl, tools
+from hanol import agent_training, models, rl, tools, training
 from hanol.agent_training import WorldEnvironment
 from hanol.attention import ConvAttentionConfig
 from hanol.claims import clone_commit
@@ -121,7 +121,7 @@ def small_agent(shape: Shape, seed: int) -> models.Loaded:
 
 def demonstrated(
     seed: int, quick: bool, *, worlds: int = _WORLDS, questions: int = _QUESTIONS
-) -> "list[agent_training.SftRow]":
+) -> "list[training.SftRow]":
     """Rows of an expert's rollouts at questions of one and two hops, each world another seed's."""
     worlds, questions = (1, 8) if quick else (worlds, questions)
     file = place(seed, quick, f"demonstrations-{worlds}x{questions}.jsonl")
@@ -133,12 +133,10 @@ def demonstrated(
             lines += [[row.input_ids, [int(acts) for acts in row.action_mask]] for row in rows]
             log.info("Seed %d: demonstrations in world %d of %d", seed, number + 1, worlds)
         replace_rows(file, lines)
-    return [
-        agent_training.SftRow(tuple(ids), tuple(map(bool, mask))) for ids, mask in read_lines(file)
-    ]
+    return [training.SftRow(tuple(ids), tuple(map(bool, mask))) for ids, mask in read_lines(file)]
 
 
-def held_out_rows(seed: int, quick: bool) -> "list[agent_training.SftRow]":
+def held_out_rows(seed: int, quick: bool) -> "list[training.SftRow]":
     """Demonstrations in a world of names that no training world has."""
     tokenizer = agent_training.encyclopedia_tokenizer(WINDOW)
     return _rows_of_expert(seed, 4 if quick else 100, tokenizer, split="test")
@@ -146,7 +144,7 @@ def held_out_rows(seed: int, quick: bool) -> "list[agent_training.SftRow]":
 
 def _rows_of_expert(
     world_seed: int, count: int, tokenizer: Any, split: Literal["train", "test"] = "train"
-) -> "list[agent_training.SftRow]":
+) -> "list[training.SftRow]":
     world = Encyclopedia(world_seed, 300, split=split)
     questions = world.questions(count, hops=(1, 2), seed=world_seed)
     return agent_training.expert_rows(
@@ -171,7 +169,7 @@ def unseen(seed: int, quick: bool, hops: Iterable[int], count: int) -> tuple[Enc
 
 def fine_tuned(
     start: models.Loaded,
-    rows: "Sequence[agent_training.SftRow]",
+    rows: "Sequence[training.SftRow]",
     folder: Path,
     *,
     tokens: int,
@@ -193,22 +191,20 @@ def fine_tuned(
     if not checkpoint.exists():
         said = 0
 
-        def tell(line: dict[str, Any]) -> None:
+        def tell(line: Mapping[str, Any]) -> None:
             nonlocal said
             if line["tokens"] - said >= 200_000 or line["tokens"] < said:
                 said = line["tokens"]
                 log.info("%s: %d of %d tokens, loss %.3f", folder, said, tokens, line["loss"])
 
-        chosen = agent_training.SftSettings(tokens=tokens, save_tokens=200_000, **settings)
-        agent_training.train_sft(
-            start.model, start.tokenizer, rows, chosen, folder, resume=True, on_step=tell
-        )
+        chosen = training.SftSettings(tokens=tokens, save_tokens=200_000, **settings)
+        training.train_sft(start.model, rows, chosen, folder, resume=True, on_step=tell)
         models.save(start.model, checkpoint, start.tokenizer)
     return checkpoint
 
 
 @torch.no_grad()
-def token_accuracy(model: PreTrainedModel, rows: "Sequence[agent_training.SftRow]") -> float:
+def token_accuracy(model: PreTrainedModel, rows: "Sequence[training.SftRow]") -> float:
     """Share of the expert's tokens that a model ranks first, the true ones before them given."""
     model.eval()
     hits: list[bool] = []

@@ -1,7 +1,7 @@
 """deep-research.mid-training: agentic mid-training before fine-tuning."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -93,10 +93,10 @@ def _trained(seed: int, quick: bool, folder: Path, stages: Sequence[str]) -> dic
     return {stage.name: Path(stage.checkpoint or "") for stage in result.stages}
 
 
-def _tell(folder: Path) -> Callable[[dict[str, Any]], None]:
+def _tell(folder: Path) -> Callable[[Mapping[str, Any]], None]:
     said = 0
 
-    def tell(line: dict[str, Any]) -> None:
+    def tell(line: Mapping[str, Any]) -> None:
         nonlocal said
         if "loss" in line and abs(line["tokens"] - said) >= 200_000:
             said = line["tokens"]

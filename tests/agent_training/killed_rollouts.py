@@ -19,8 +19,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from forked import in_child
-
 from hanol.agent_training._environment import ResearchEnvironment
 from hanol.agent_training._recorder import Recorder, _TurnFile
 from hanol.agent_training._simulate import UnreliableTool
@@ -28,6 +26,10 @@ from hanol.engines import Completion, Request, ScriptedEngine, Usage
 from hanol.runs import RunFolder, Task
 from hanol.tools import Observation, ToolContext
 from hanol.tools._schemas import SEARCH
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from forked import in_child
 
 SEARCHES = 2
 TASK = Task("rain", "Where does it rain?", "Everywhere")

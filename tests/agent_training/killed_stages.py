@@ -15,11 +15,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
 import test_stages
+
 from forked import in_child
-from hanol.research._training import _stages
+from hanol.agent_training import _stages
+from hanol.runs import _resume  # private: the points at which the process dies
 
 
 class Fuse:
@@ -45,7 +48,8 @@ class Fuse:
 
 def run(folder: Path, events: int) -> None:
     fuse = Fuse(events)
-    _stages.replace_text = fuse.around(_stages.replace_text)
+    for module in (_stages, _resume):
+        module.replace_text = fuse.around(module.replace_text)
     _stages.plot_stages = lambda result, file: file  # slow, and tested elsewhere
     _stages.run_stages(
         test_stages.recipe(),

@@ -8,11 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hanol.agent_training._agent_model import researcher_needs, starting_model
-from hanol.agent_training._recipe import ResearcherRecipe, SftSettings, read_researcher_recipe
+from hanol.agent_training._agent_model import starting_model
+from hanol.agent_training._recipe import ResearcherRecipe
 from hanol.attention import CACHE_NAME
 from hanol.errors import RecipeError
-from hanol.training import with_overrides
+from hanol.training import SftSettings, estimate, read_recipe, with_overrides
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes" / "researcher").glob("*.yaml"))
 SMALL = {
@@ -37,8 +37,8 @@ def recipe(*overrides: str) -> ResearcherRecipe:
 
 @pytest.mark.parametrize("path", RECIPES, ids=[path.stem for path in RECIPES])
 def test_every_recipe_is_valid_and_its_size_is_known_without_the_network(path) -> None:
-    found = read_researcher_recipe(path)
-    size = researcher_needs(found)
+    found = read_recipe(path)
+    size = estimate(found)
     assert size.parameters > 0
     assert [stage.name for stage in size.stages] == [stage.name for stage in found.stages]
 
@@ -49,8 +49,8 @@ def test_the_recipes_are_there() -> None:
 
 def test_the_shape_of_the_paper() -> None:
     (path,) = [path for path in RECIPES if path.stem == "30b-a3b"]
-    found = read_researcher_recipe(path)
-    size = researcher_needs(found)
+    found = read_recipe(path)
+    size = estimate(found)
     assert size.parameters == 30_532_122_624
     assert size.active_parameters == 3_353_032_704
     assert size.state_gib == pytest.approx(30_532_122_624 * 16 / 2**30)
@@ -67,7 +67,7 @@ def test_needs_are_those_of_the_model_that_is_trained() -> None:
     for config in ("kimi-linear", "lfm2"):
         found = recipe(f"model.config={config}")
         model, tokenizer = starting_model(found)
-        size = researcher_needs(found)
+        size = estimate(found)
         assert size.parameters == sum(p.numel() for p in model.parameters())
         assert model.config.vocab_size == len(tokenizer)
         # Steps and questions of a step and attempts at each: twice the defaults 100, 8 and 8.

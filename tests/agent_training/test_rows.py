@@ -12,11 +12,11 @@ from transformers import LlamaConfig, PreTrainedTokenizerFast
 from hanol import models
 from hanol.agent_training._expert import Expert
 from hanol.agent_training._rows import chat_rows, expert_rows
-from hanol.agent_training._sft import SftRow
 from hanol.agent_training._tokenizer import encyclopedia_tokenizer
 from hanol.engines import CheckpointEngine, Completion, Message, Request, Sampling
 from hanol.errors import DataError, EngineError
 from hanol.runs import Mode
+from hanol.training import SftRow
 from hanol.worlds import Encyclopedia
 
 TOKENIZER = encyclopedia_tokenizer()

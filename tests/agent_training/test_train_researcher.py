@@ -45,16 +45,15 @@ RECIPE = {
 
 CHILD = """
 import json, os, signal, sys
-from hanol.agent_training._recipe import read_researcher_recipe
-from hanol.agent_training._train import train_researcher
+from hanol.training import read_recipe, train
 left = int(sys.argv[3])
 def on_step(line):
     global left
     left -= 1
     if not left:
         os.kill(os.getpid(), signal.SIGKILL)
-result = train_researcher(
-    read_researcher_recipe(sys.argv[1]), sys.argv[2], resume=True, on_step=on_step
+result = train(
+    read_recipe(sys.argv[1]), sys.argv[2], resume=True, on_step=on_step
 )
 """
 

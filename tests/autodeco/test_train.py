@@ -6,7 +6,7 @@ import json
 import math
 import shutil
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,14 @@ from hanol.attention import CACHE_NAME
 from hanol.autodeco import (
     AutoDecoForCausalLM,
     FeatureCache,
-    HeadsRecipe,
+    HeadsSettings,
     TokenRow,
     dump_features,
     statistics,
     train_heads,
 )
-from hanol.autodeco._features import MicroBatch, OnlineSource
-from hanol.autodeco._run import batch_rows
+from hanol.autodeco._features import FeatureBatch, OnlineSource
+from hanol.autodeco._heads_trainer import batch_rows
 from hanol.errors import DataError, RecipeError, RunError, TrainingError, WriteError
 from hanol.training import DataSection, documents, read_metrics
 
@@ -79,11 +79,18 @@ def losses(folder: Path) -> list[float]:
     return [line["loss"] for line in read_metrics(folder)]
 
 
-def recipe(**values: Any) -> HeadsRecipe:
-    return HeadsRecipe(**{"steps": 6, "batch": 8, "micro_batch": 3, "lr": 1e-2, **values})
+def untimed(folder: Path) -> list[dict[str, Any]]:
+    lines = read_metrics(folder)
+    for line in lines:
+        line.pop("tokens_per_second", None)
+    return lines
 
 
-def gradients(model: AutoDecoForCausalLM, source: Any, options: HeadsRecipe) -> list[Tensor]:
+def recipe(**values: Any) -> HeadsSettings:
+    return HeadsSettings(**{"steps": 6, "batch": 8, "micro_batch": 3, "lr": 1e-2, **values})
+
+
+def gradients(model: AutoDecoForCausalLM, source: Any, options: HeadsSettings) -> list[Tensor]:
     model.zero_grad()
     generator = torch.Generator().manual_seed(3)
     for rows in ([0, 5, 2], [7, 1, 1]):
@@ -344,7 +351,7 @@ def test_a_miscalibrated_base_gets_the_temperature_that_corrects_it(scale, tmp_p
     result = train_heads(
         model,
         labelled(model, scale),
-        HeadsRecipe(
+        HeadsSettings(
             cached=True, dft=False, easy_token_drop=0, train_top_p=False, steps=200, lr=2e-3,
             init="neutral",
         ),
@@ -357,7 +364,7 @@ def test_a_miscalibrated_base_gets_the_temperature_that_corrects_it(scale, tmp_p
 def test_the_loss_falls(values: dict, tmp_path) -> None:
     model = sharp(2.0)
     rows = labelled(model, 0.7)
-    options = HeadsRecipe(
+    options = HeadsSettings(
         cached=True, steps=60, lr=1e-2, easy_token_drop=0, init="official", **values
     )
     before = [parameter.clone() for parameter in model.llm.parameters()]
@@ -398,10 +405,10 @@ def test_bfloat16_heads_are_trained_in_float32(tmp_path) -> None:
 
 def test_the_folder_of_a_run(tmp_path) -> None:
     model, rows = wrapped(), random_rows()
-    seen: list[tuple[int, dict[str, float]]] = []
+    seen: list[Any] = []
     result = train_heads(
         model, rows, recipe(save_every=2, keep=2, cached=True), tmp_path / "run",
-        on_step=lambda *step: seen.append(step),
+        on_step=seen.append,
     )  # fmt: skip
     folder = tmp_path / "run"
     assert {path.name for path in folder.iterdir()} == {
@@ -412,12 +419,12 @@ def test_the_folder_of_a_run(tmp_path) -> None:
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
     lines = read_metrics(folder)
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
-    assert seen == [(line["step"], line) for line in lines]
+    assert seen == [{**line, "steps": 6} for line in lines]
     assert json.loads((folder / "result.json").read_text()) == result.model_dump()
     assert 0 < lines[0]["temperature"] < 2
     assert 0 < lines[0]["top_p"] < 1
     assert result.tail_mass == 0
-    loaded = AutoDecoForCausalLM.from_pretrained(result.heads, base_model=model.llm)
+    loaded = AutoDecoForCausalLM.from_pretrained(result.checkpoint, base_model=model.llm)
     for a, b in zip(model.head_parameters(), loaded.head_parameters(), strict=True):
         assert torch.equal(a, b)
 
@@ -441,9 +448,9 @@ class Stopped(Exception):
     """What ends a run in the middle."""
 
 
-def stop_at(step: int) -> Callable[[int, dict[str, float]], None]:
-    def on_step(now: int, line: dict[str, float]) -> None:
-        if now == step:
+def stop_at(step: int) -> Callable[[Mapping[str, Any]], None]:
+    def on_step(line: Mapping[str, Any]) -> None:
+        if line["step"] == step:
             raise Stopped
 
     return on_step
@@ -463,7 +470,7 @@ def test_a_resumed_run_is_the_same_to_the_bit(cached: bool, schedule: str, tmp_p
     for parameter in other.head_parameters():  # what the checkpoint has must not come from here
         parameter.data.zero_()
     train_heads(other, rows, options, tmp_path / "stopped", resume=True)
-    assert read_metrics(tmp_path / "straight") == read_metrics(tmp_path / "stopped")
+    assert untimed(tmp_path / "straight") == untimed(tmp_path / "stopped")
     assert any(line["dropped"] > 0 for line in read_metrics(tmp_path / "straight"))
     for a, b in zip(straight.head_parameters(), other.head_parameters(), strict=True):
         assert torch.equal(a, b)
@@ -500,9 +507,7 @@ def test_a_checkpoint_that_was_not_finished_is_not_there(tmp_path, monkeypatch) 
 
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", full)
-        with pytest.raises(
-            WriteError, match="checkpoint-6' could not be written: the disk is full"
-        ):
+        with pytest.raises(WriteError, match="checkpoint-6' could not be written: the disk"):
             train_heads(wrapped(), rows, recipe(), folder)
     assert not list(folder.glob("*checkpoint*"))
 
@@ -562,7 +567,7 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path) -> None:
     with torch.no_grad():
         model.temp_head.mlp[0].bias[0] = math.nan
     before = [parameter.clone() for parameter in model.head_parameters()]
-    with pytest.raises(TrainingError, match=r"loss is nan .* step 1.* Lower `lr` \(0.01"):
+    with pytest.raises(TrainingError, match=r"loss is nan at step 1\. Lower"):
         train_heads(model, random_rows(), recipe(), tmp_path / "run")
     for parameter, old in zip(model.head_parameters(), before, strict=True):
         assert torch.equal(parameter, old) or parameter.isnan().any()
@@ -606,13 +611,13 @@ def test_hidden_states_beyond_float16_are_refused(tmp_path) -> None:
 )
 def test_recipes_are_checked(values: dict) -> None:
     with pytest.raises(ValidationError, match=next(iter(values))):
-        HeadsRecipe(**values)
+        HeadsSettings(**values)
 
 
 def test_the_rate_follows_the_width() -> None:
-    assert HeadsRecipe().rate(4096) == 5e-6
-    assert HeadsRecipe().rate(192) == 1e-3
-    assert HeadsRecipe(lr=0.1).rate(4096) == 0.1
+    assert HeadsSettings().rate(4096) == 5e-6
+    assert HeadsSettings().rate(192) == 1e-3
+    assert HeadsSettings(lr=0.1).rate(4096) == 0.1
 
 
 @pytest.mark.slow
@@ -627,7 +632,7 @@ def test_heads_of_the_bundled_model(tmp_path) -> None:
         if len(rows) == 60:
             break
     model = AutoDecoForCausalLM.from_base(base)
-    options = HeadsRecipe(cached=True, top_k=512, steps=50, easy_token_drop=0, init="official")
+    options = HeadsSettings(cached=True, top_k=512, steps=50, easy_token_drop=0, init="official")
     result = train_heads(model, rows, options, tmp_path / "run")
     found = losses(tmp_path / "run")
     assert sum(found[-10:]) < 0.95 * sum(found[:10])
@@ -637,4 +642,4 @@ def test_heads_of_the_bundled_model(tmp_path) -> None:
 
 
 def test_features_are_what_the_loss_takes() -> None:
-    assert MicroBatch._fields == ("logits_NV", "hidden_NH", "labels_N")
+    assert FeatureBatch._fields == ("logits_NV", "hidden_NH", "labels_N")

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
-from hanol.autodeco import AutoDecoForCausalLM, SteeringRecipe, read_rows
+from hanol.autodeco import AutoDecoForCausalLM, SteeringSettings, read_rows
 from hanol.cli._app import app
 from hanol.cli._steer import steer
 from hanol.models import build, load_model, save
@@ -325,7 +325,7 @@ def test_the_example_of_steer_puts_the_words_on_a_line_of_their_own() -> None:
     [example] = [line for line in (steer.__doc__ or "").splitlines() if "Example" in line]
     words = shlex.split(example)
     setting = words[words.index("--set") + 1]
-    recipe = with_overrides(SteeringRecipe, {}, [setting], "It")
+    recipe = with_overrides(SteeringSettings, {}, [setting], "It")
     assert recipe.template == "# {command}\n{prompt}"
 
 

@@ -74,7 +74,7 @@ def test_an_interrupted_run_says_how_it_goes_on_and_does(
         stopped = invoke(recipe, "--output", output, "--set", "seed=3")
     assert stopped.exit_code == 130
     command = f"hanol train {recipe} --set seed=3 --output '{output}' --resume"
-    assert f"interrupted; go on with: {command}" in stopped.stderr
+    assert f"interrupted; continue with: {command}" in stopped.stderr
     assert stopped.stdout == ""
     again = invoke(recipe, "--output", output, "--set", "seed=3")
     assert again.exit_code == 1

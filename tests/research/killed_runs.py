@@ -23,7 +23,7 @@ from hanol.runs import Budget, RunFolder
 from hanol.tools import Observation, ToolContext
 from hanol.tools._schemas import SEARCH
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "agent_training"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from forked import in_child
 

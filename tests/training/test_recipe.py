@@ -7,8 +7,15 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from hanol.errors import RecipeError
-from hanol.training import learning_rate, needs, read_recipe, with_overrides
-from hanol.training._recipe import ScheduleSection
+from hanol.training import (
+    ScheduleSection,
+    estimate,
+    learning_rate,
+    read_recipe,
+    register_kind,
+    train,
+    with_overrides,
+)
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
@@ -39,7 +46,7 @@ def test_all_recipes_were_found() -> None:
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: str(p.relative_to(ROOT / "recipes")))
 def test_shipped_recipe_is_valid_and_can_be_sized_up(path: Path) -> None:
     recipe = read_recipe(path)
-    size = needs(recipe)
+    size = estimate(recipe)
     assert size.parameters > 1_000_000
     assert size.steps == recipe.steps
     text = path.read_text()
@@ -47,8 +54,46 @@ def test_shipped_recipe_is_valid_and_can_be_sized_up(path: Path) -> None:
 
 
 def test_official_shape_has_its_parameter_count() -> None:
-    size = needs(read_recipe(ROOT / "recipes/kimi-linear/48b-a3b.yaml"))
+    size = estimate(read_recipe(ROOT / "recipes/kimi-linear/48b-a3b.yaml"))
     assert size.parameters == 49_122_675_072
+    assert size.hours > 0
+
+
+def test_a_new_kind_is_one_class_and_one_function(tmp_path) -> None:
+    register_kind("echo", "echo_kind:EchoRecipe", "echo_kind:echo")
+    (tmp_path / "echo_kind.py").write_text(
+        "from typing import Literal\n"
+        "from hanol.training import Estimate, Recipe, TrainingResult\n"
+        "class EchoRecipe(Recipe):\n"
+        "    kind: Literal['echo']\n"
+        "    text: str = ''\n"
+        "    def estimate(self):\n"
+        "        return Estimate(parameters=1, active_parameters=1, steps=2, tokens=3,\n"
+        "                        train_flops=4, state_gib=5)\n"
+        "def echo(recipe, folder, *, resume, on_step, on_stage):\n"
+        "    on_step({'step': 1, 'text': recipe.text})\n"
+        "    return TrainingResult(folder=str(folder), checkpoint=None)\n"
+    )
+    path = tmp_path / "echo.yaml"
+    path.write_text("kind: echo\nname: a\n")
+    lines: list[object] = []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.syspath_prepend(tmp_path)
+        recipe = read_recipe(path, ["text=hello"])
+        result = train(recipe, tmp_path / "run", on_step=lines.append)
+        assert estimate(recipe).tokens == 3
+        with pytest.raises(RecipeError, match="unknown key `txt`, did you mean 'text'"):
+            read_recipe(path, ["txt=1"])
+    assert lines == [{"step": 1, "text": "hello"}]
+    assert result.summary() == str(tmp_path / "run")
+
+
+def test_a_kind_that_is_not_known(tmp_path) -> None:
+    with pytest.raises(RecipeError, match="unknown kind 'pretain', did you mean 'pretrain'"):
+        read_recipe(write(tmp_path, kind="pretain"))
+    with pytest.raises(RecipeError, match="unknown kind 7, known: .*researcher"):
+        read_recipe(write(tmp_path, kind=7))
+    assert read_recipe(write(tmp_path)).kind == "pretrain"
 
 
 def test_overrides_replace_values(tmp_path) -> None:

@@ -4,16 +4,14 @@ Rollouts in a `ResearchEnvironment` are learned from; a recipe names the stages.
 """
 
 from hanol.agent_training._actions import areason, decision_rows, planning_rows, reasoning_rows
-from hanol.agent_training._agent_model import ResearcherNeeds, researcher_needs
 from hanol.agent_training._environment import ResearchEnvironment, WorldEnvironment
 from hanol.agent_training._examination import Examination, examine
 from hanol.agent_training._expert import Expert
-from hanol.agent_training._recipe import ResearcherRecipe, SftSettings, read_researcher_recipe
+from hanol.agent_training._recipe import ResearcherRecipe
 from hanol.agent_training._rows import expert_rows
-from hanol.agent_training._sft import SftRow, train_sft
 from hanol.agent_training._simulate import ResultCache, SteadyTool, UnreliableTool
 from hanol.agent_training._skills import SkillRate, Skills, measure_skills, skill_rates, visit_rates
-from hanol.agent_training._stages import RunResult, StageResult
+from hanol.agent_training._stages import ResearcherResult, StageResult
 from hanol.agent_training._tokenizer import encyclopedia_tokenizer
 from hanol.agent_training._train import train_researcher
 from hanol.agent_training._trajectories import (
@@ -29,12 +27,9 @@ __all__ = [
     "Examination",
     "Expert",
     "ResearchEnvironment",
-    "ResearcherNeeds",
     "ResearcherRecipe",
+    "ResearcherResult",
     "ResultCache",
-    "RunResult",
-    "SftRow",
-    "SftSettings",
     "SkillRate",
     "Skills",
     "StageResult",
@@ -50,12 +45,9 @@ __all__ = [
     "measure_skills",
     "official_lines",
     "planning_rows",
-    "read_researcher_recipe",
     "reasoning_rows",
-    "researcher_needs",
     "skill_rates",
     "train_researcher",
-    "train_sft",
     "trajectory_rows",
     "visit_rates",
     "world_expert",

@@ -1,9 +1,8 @@
-"""The model that a recipe begins with, and what training it will take."""
+"""The model that a recipe starts from, and what training it will take."""
 
 from typing import Any
 
 import torch
-from pydantic import BaseModel, Field
 from torch import nn
 from transformers import (
     Lfm2Config,
@@ -17,34 +16,10 @@ from hanol import models
 from hanol.agent_training._recipe import AgentModelSection, ResearcherRecipe, SftStage
 from hanol.agent_training._tokenizer import encyclopedia_tokenizer
 from hanol.attention import ConvAttentionConfig
+from hanol.training import Estimate, StageEstimate, state_gib
 
 # Short convolutions that begin near zero, as transformers makes them, are found late.
 _CONV_STD = 0.3
-
-
-class StageNeeds(BaseModel):
-    """What a stage will take."""
-
-    name: str
-    kind: str
-    tokens: int | None = Field(
-        description="Trained at most, and of `grpo` also sampled; None: as its data will have."
-    )
-    steps: int | None = Field(description="Optimizer steps at least; short rows make more.")
-    rollouts: int = Field(description="Attempts at questions.")
-
-
-class ResearcherNeeds(BaseModel):
-    """What a recipe will take, computed without allocating the model."""
-
-    parameters: int
-    active_parameters: int
-    stages: list[StageNeeds]
-    steps: int
-    tokens: int
-    rollouts: int
-    train_flops: float = Field(description="6 * active parameters * tokens.")
-    state_gib: float = Field(description="Weights, gradients and optimizer state, all processes.")
 
 
 def starting_model(recipe: ResearcherRecipe) -> models.Loaded:
@@ -62,8 +37,8 @@ def starting_model(recipe: ResearcherRecipe) -> models.Loaded:
     return models.Loaded(model, tokenizer)
 
 
-def researcher_needs(recipe: ResearcherRecipe) -> ResearcherNeeds:
-    """Size a run up on the meta device.
+def researcher_estimate(recipe: ResearcherRecipe) -> Estimate:
+    """What a run will take, computed on the meta device.
 
     Raises:
         CheckpointError: The recipe names a checkpoint without its shape (`preset`), and the
@@ -76,12 +51,12 @@ def researcher_needs(recipe: ResearcherRecipe) -> ResearcherNeeds:
     else:
         model = models.build(_config(section, _tokenizer(section)), device="meta")
         parameters = active = model.num_parameters()
-    stages = [_stage_needs(stage) for stage in recipe.stages]
+    stages = [_stage_estimate(stage) for stage in recipe.stages]
     tokens = sum(stage.tokens or 0 for stage in stages)
-    # float32 weights and gradients, and two moments where some stage trains all by AdamW.
+    # Two moments of AdamW where some stage trains all by it.
     trained = [stage for stage in recipe.stages if stage.kind in ("midtrain", "sft", "grpo")]
-    moments = 2 if any(_rate_of_muon(stage) is None for stage in trained) else 1
-    return ResearcherNeeds(
+    with_muon = all(getattr(stage, "muon_lr", None) is not None for stage in trained)
+    return Estimate(
         parameters=parameters,
         active_parameters=active,
         stages=stages,
@@ -89,7 +64,7 @@ def researcher_needs(recipe: ResearcherRecipe) -> ResearcherNeeds:
         tokens=tokens,
         rollouts=sum(stage.rollouts for stage in stages),
         train_flops=6.0 * active * tokens,
-        state_gib=parameters * 4 * (2 + moments) / 2**30,
+        state_gib=state_gib(parameters, with_muon=with_muon),
     )
 
 
@@ -148,7 +123,7 @@ def _widen_convolutions(model: PreTrainedModel, seed: int) -> None:
             nn.init.normal_(parameter, 0, _CONV_STD, generator=generator)
 
 
-def _stage_needs(stage: Any) -> StageNeeds:
+def _stage_estimate(stage: Any) -> StageEstimate:
     tokens: int | None = 0
     steps: int | None = 0
     rollouts = 0
@@ -161,11 +136,6 @@ def _stage_needs(stage: Any) -> StageNeeds:
         steps = stage.steps * stage.updates_per_batch
         rollouts = stage.steps * stage.questions * stage.rollouts
         tokens = rollouts * stage.updates_per_batch * stage.max_length
-    return StageNeeds(
+    return StageEstimate(
         name=stage.name, kind=stage.kind, tokens=tokens, steps=steps, rollouts=rollouts
     )
-
-
-def _rate_of_muon(stage: Any) -> float | None:
-    rate: float | None = stage.muon_lr
-    return rate

@@ -21,6 +21,7 @@ from hanol.runs import Budget, Mode, Task, read_tasks
 from hanol.sampling import Sampling
 from hanol.scoring import exact_match, set_match
 from hanol.tools import Tool, compact_tools
+from hanol.training import OnStep
 from hanol.worlds import Encyclopedia
 
 _HELD_OUT = 5  # one in so many questions about one's own documents is kept for the evaluation
@@ -64,9 +65,7 @@ def attempts_of(
         yield environment, environment.tasks(questions)
 
 
-def evaluation(
-    recipe: ResearcherRecipe, on_step: Callable[[Facts], None] = lambda line: None
-) -> Evaluate:
+def evaluation(recipe: ResearcherRecipe, on_step: OnStep = lambda line: None) -> Evaluate:
     """What judges a checkpoint: greedy answers to questions that no stage trains on.
 
     Args:

@@ -12,9 +12,8 @@ import torch
 from hanol import models
 from hanol.agent_training._agent_model import starting_model
 from hanol.agent_training._arena import attempts_of, engine_of, glance
-from hanol.agent_training._recipe import GrpoStage, MergeStage, RejectStage, SftSettings, SftStage
+from hanol.agent_training._recipe import GrpoStage, MergeStage, RejectStage, SftStage
 from hanol.agent_training._rows import stage_rows
-from hanol.agent_training._sft import train_sft
 from hanol.agent_training._skill_chart import plot_skills
 from hanol.agent_training._stages import CHECKPOINT, TRAJECTORIES, Body, Facts, StageRun
 from hanol.engines import Engine
@@ -22,7 +21,7 @@ from hanol.errors import DataError
 from hanol.files import replace_text
 from hanol.research import segments
 from hanol.rl import GrpoSettings, GrpoTrainer, Rollout
-from hanol.training import merge_checkpoints
+from hanol.training import SftSettings, merge_checkpoints, train_sft
 
 
 def learn(run: StageRun) -> Facts:
@@ -41,7 +40,6 @@ def learn(run: StageRun) -> Facts:
     run.on_step({"total": tokens})
     result = train_sft(
         model,
-        tokenizer,
         rows,
         SftSettings(**values, **({} if every is None else {"eval_tokens": every})),
         run.folder,

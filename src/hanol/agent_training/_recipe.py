@@ -9,18 +9,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from hanol.rl import GrpoSettings
 from hanol.runs import Mode
-from hanol.training import recipe_content, with_overrides
+from hanol.training import Estimate, LearningSection, Recipe, Section
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class AgentModelSection(_Section):
+class AgentModelSection(Section):
     """What is trained: random weights of a small shape, or a checkpoint."""
 
     config: Literal["conv-attention", "kimi-linear", "lfm2", "qwen3"] | None = Field(
@@ -70,7 +66,7 @@ Hops = Annotated[int, Field(ge=0, le=5)]
 Fillers = Annotated[int, Field(ge=0, le=12)]
 
 
-class WorldSection(_Section):
+class WorldSection(Section):
     """The generated encyclopedias in which the agent learns; their questions have exact answers."""
 
     name: Literal["encyclopedia"] = "encyclopedia"
@@ -93,14 +89,14 @@ class WorldSection(_Section):
     )
 
 
-class DocumentsSection(_Section):
+class DocumentsSection(Section):
     """One's own documents and questions about them."""
 
     folder: Path = Field(description="Of the documents.")
     questions: Path = Field(description="JSON lines with `question` and `answer`.")
 
 
-class EvalSection(_Section):
+class EvalSection(Section):
     """How well the model does, on worlds and questions that no stage trains on."""
 
     every: int | None = Field(
@@ -123,7 +119,7 @@ class EvalSection(_Section):
     turn_tokens: int = Field(192, ge=1, description="Tokens of one turn at most.")
 
 
-class _Shares(_Section):
+class _Shares(Section):
     @model_validator(mode="after")
     def _add_up(self) -> Self:
         total = math.fsum(getattr(self, name) for name in type(self).model_fields)
@@ -162,7 +158,7 @@ class ModeShares(_Shares):
         return {mode: share for mode, share in shares.items() if share > 0}
 
 
-class DataFiles(_Section):
+class DataFiles(Section):
     """Files of samples by kind, as `hanol synth` writes them; what is not named is generated."""
 
     trajectories: Path | None = None
@@ -173,59 +169,7 @@ class DataFiles(_Section):
     text: Path | None = None
 
 
-class _Learning(_Section):
-    max_length: int = Field(1024, gt=1, description="Longer rows are left out, and counted.")
-    batch_size: int = Field(8, ge=1, description="Rows of an optimizer step.")
-    micro_batches: int = Field(1, ge=1, description="Parts of a batch, to save memory.")
-    muon_lr: float | None = Field(
-        0.01, gt=0, description="Peak rate of Muon; None puts every parameter on AdamW."
-    )
-    adamw_lr: float = Field(0.002, gt=0, description="Peak rate of AdamW.")
-    weight_decay: float = Field(0.0, ge=0, description="Decoupled decay of matrices.")
-    betas: tuple[float, float] = Field((0.9, 0.98), description="AdamW's.")
-    clip_norm: float = Field(1.0, gt=0, description="Largest norm of the whole gradient.")
-    warmup_steps: int = Field(100, ge=0, description="Optimizer steps of linear warm-up.")
-    decay: float = Field(
-        0.5, ge=0, le=1, description="Share of the stage, at its end, in which rates fall linearly."
-    )
-    final: float = Field(0.03, ge=0, le=1, description="Rate at the end, as a share of the peak.")
-    save_tokens: int = Field(500_000, ge=1, description="Tokens between checkpoints.")
-    gradient_checkpointing: bool = Field(False, description="Recompute blocks in the backward.")
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="Of the computation.")
-    seed: int = Field(0, description="In a recipe: added to the recipe's.")
-
-    @model_validator(mode="after")
-    def _whole_parts(self) -> Self:
-        if self.batch_size % self.micro_batches:
-            raise ValueError(
-                f"`micro_batches` ({self.micro_batches}) does not divide `batch_size` "
-                f"({self.batch_size})"
-            )
-        return self
-
-
-class SftSettings(_Learning):
-    """How a model is trained on given rows."""
-
-    tokens: int = Field(gt=0, description="Tokens of the stage.")
-    eval_tokens: int = Field(1_000_000, ge=1, description="Tokens between evaluations.")
-
-    def rate(self, step: int, steps: int) -> float:
-        """Share of the peak rates at step `step`, from 0: warm-up, constant, linear decay.
-
-        Example:
-            >>> plan = SftSettings(tokens=1, warmup_steps=2, decay=0.5, final=0.0)
-            >>> [plan.rate(step, 8) for step in range(8)]
-            [0.5, 1.0, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25]
-        """
-        warm = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
-        left = 1 - step / steps
-        if left >= self.decay:
-            return warm
-        return warm * (self.final + (1 - self.final) * left / self.decay)
-
-
-class _Named(_Section):
+class _Named(Section):
     name: str = Field(
         "", pattern=r"^[\w-]*$", description="Other stages call it so; its kind unless told."
     )
@@ -234,7 +178,7 @@ class _Named(_Section):
     )
 
 
-class SftStage(_Learning, _Named):
+class SftStage(LearningSection, _Named):
     """Supervised fine-tuning on what an agent should do."""
 
     kind: Literal["sft"]
@@ -308,7 +252,7 @@ class GrpoStage(GrpoSettings, _Asking):
     mode: Mode = Field("react", description="Of the agent.")
 
 
-class MergeStage(_Section):
+class MergeStage(Section):
     """The average of models from earlier stages."""
 
     kind: Literal["merge"]
@@ -334,11 +278,10 @@ AgentStage = Annotated[
 ]
 
 
-class ResearcherRecipe(_Section):
+class ResearcherRecipe(Recipe):
     """A complete training of a research agent."""
 
     kind: Literal["researcher"]
-    name: str = Field(description="Name of the run; its folder is runs/<name> unless told.")
     model: AgentModelSection
     world: WorldSection | None = Field(None, description="Where it learns; or `documents`.")
     documents: DocumentsSection | None = None
@@ -350,11 +293,6 @@ class ResearcherRecipe(_Section):
     )
     stages: tuple[AgentStage, ...] = Field(min_length=1)
     eval: EvalSection = EvalSection()
-    seed: int = Field(0, description="Weights, data, everything.")
-    threads: int | None = Field(None, ge=1, description="CPU threads; None is torch's.")
-    record: dict[str, str] = Field(
-        default={}, description="What the recorded run of this recipe gave: for the reader."
-    )
 
     @field_validator("model", mode="before")
     @classmethod
@@ -390,6 +328,12 @@ class ResearcherRecipe(_Section):
             (rejects if stage.kind == "reject" else models).append(stage.name)
         return self
 
+    def estimate(self) -> Estimate:
+        """What the run will take, computed without allocating the model."""
+        from hanol.agent_training._agent_model import researcher_estimate
+
+        return researcher_estimate(self)
+
 
 def _references(
     stage: Any, models: list[str], rejects: list[str]
@@ -401,20 +345,3 @@ def _references(
     if getattr(stage, "source", None) is not None:
         found.append((stage.source, rejects, "the `reject` stages"))
     return found
-
-
-def read_researcher_recipe(
-    path: str | Path, overrides: list[str] | None = None
-) -> ResearcherRecipe:
-    """Read a recipe file with `kind: researcher`.
-
-    Args:
-        path: YAML file.
-        overrides: "dotted.key=value" texts; values are YAML. `model=owner/name` names a checkpoint.
-
-    Raises:
-        RecipeError: The file is missing or not YAML, a key is unknown (the nearest right one is
-            named), a value is out of range, or a stage refers to one that is not there.
-    """
-    content = recipe_content(path)
-    return with_overrides(ResearcherRecipe, content, overrides, f"The recipe {str(path)!r}")

@@ -20,16 +20,16 @@ from hanol.agent_training._actions import decision_rows, planning_rows, reasonin
 from hanol.agent_training._environment import WorldEnvironment
 from hanol.agent_training._expert import Expert
 from hanol.agent_training._recipe import DataShares, SftStage, WorldSection
-from hanol.agent_training._sft import SftRow, rows_of
 from hanol.agent_training._stages import TRAJECTORIES, StageRun
 from hanol.agent_training._trajectories import Attempt, trajectory_rows
 from hanol.engines import Message
 from hanol.errors import DataError, RecipeError
 from hanol.files import read_rows, replace_text
-from hanol.rl import SampledTurn, join_turns
+from hanol.rl import SampledTurn, TokenSegment, join_turns
 from hanol.runs import Event, Mode
 from hanol.synthesis import SynthQuestion
 from hanol.tools import compact_tools
+from hanol.training import SftRow
 from hanol.worlds import Encyclopedia, GraphQuestion
 
 _AT_ONCE = 150  # questions of a world before the next world
@@ -103,6 +103,11 @@ def chat_rows(
         written = (*said, tokenizer.eos_token_id)
         turns.append(SampledTurn(tuple(read), written, (0.0,) * len(written)))
     return rows_of(join_turns(turns))
+
+
+def rows_of(segments: Sequence[TokenSegment]) -> list[SftRow]:
+    """The segments of a rollout as rows."""
+    return [SftRow(segment.input_ids, segment.action_mask) for segment in segments]
 
 
 def expert_rows(

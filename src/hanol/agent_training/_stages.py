@@ -6,23 +6,20 @@ In the run's folder: `recipe.yaml`, all of it resolved; `1-midtrain/`, `2-sft/`,
 """
 
 import json
-import os
-import platform
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, Field
 
 from hanol.agent_training._recipe import AgentStage, ResearcherRecipe
 from hanol.errors import RecipeError, require
 from hanol.files import replace_text
+from hanol.runs import ResumeGuard
 from hanol.scoring import Interval, wilson
+from hanol.training import FREE, OnStep, TrainingResult, plain
 
 CHECKPOINT = "checkpoint"  # folder of a finished stage's model
 TRAJECTORIES = "trajectories.jsonl"  # what a `reject` stage keeps
@@ -32,9 +29,9 @@ Outcomes = Mapping[str, Sequence[bool]]
 Facts = dict[str, Any]
 
 # What a stage may have other than when it was begun: what is learned stays what it is.
-_FREE = {
-    "save_tokens", "save_every", "keep", "keep_rollouts_every", "micro_batches", "concurrency",
-    "micro_batch_tokens", "gradient_checkpointing",
+_FREE = FREE | {
+    "save_tokens", "keep_rollouts_every", "micro_batches", "concurrency", "micro_batch_tokens",
+    "gradient_checkpointing",
 }  # fmt: skip
 
 
@@ -60,7 +57,7 @@ class StageRun:
     start: Path | None
     folders: Mapping[str, Path]
     is_begun: bool
-    on_step: Callable[[Facts], None] = field(default=lambda line: None)
+    on_step: OnStep = field(default=lambda line: None)
 
 
 Body = Callable[[StageRun], Facts]
@@ -90,14 +87,28 @@ class StageResult(BaseModel):
     facts: dict[str, Any] = Field(default={}, description="What its body says of it.")
     accuracy: dict[str, Accuracy] = Field(default={}, description="By kind of question.")
 
+    def accuracy_text(self) -> str:
+        """Right answers by kind of question, with their intervals."""
+        return "   ".join(f"{kind_label(kind)} {found}" for kind, found in self.accuracy.items())
 
-class RunResult(BaseModel):
-    """What a run made; `summary.json`."""
+
+def kind_label(kind: str) -> str:
+    """A kind of question in words: "1" is "1 hop"."""
+    return f"{kind} hop{'s' * (kind != '1')}" if kind.isdigit() else kind
+
+
+class ResearcherResult(TrainingResult):
+    """What a run made; `summary.json`. Its checkpoint is that of the last stage that has one."""
 
     name: str
-    folder: str
-    checkpoint: str | None = Field(description="Of the last stage that has one.")
     stages: list[StageResult]
+
+    def summary(self) -> str:
+        """The result in a sentence."""
+        judged = [stage for stage in self.stages if stage.accuracy]
+        accuracy = f": {judged[-1].accuracy_text()}" if judged else ""
+        minutes = sum(stage.minutes for stage in self.stages)
+        return f"{self.checkpoint or self.folder}{accuracy} after {minutes:.1f} minutes"
 
 
 def run_stages(
@@ -107,9 +118,9 @@ def run_stages(
     evaluate: Evaluate,
     *,
     resume: bool = False,
-    on_step: Callable[[Facts], None] = lambda line: None,
+    on_step: OnStep = lambda line: None,
     on_stage: Callable[[StageResult], None] = lambda result: None,
-) -> RunResult:
+) -> ResearcherResult:
     """Run the stages of a recipe.
 
     Args:
@@ -153,45 +164,29 @@ def run_stages(
 
 def _prepare(recipe: ResearcherRecipe, folder: Path, resume: bool) -> None:
     """Write the resolved recipe; refuse a folder with another or an unfinished run."""
-    if (folder / "recipe.yaml").exists() and not resume:
-        raise RecipeError(
-            f"{str(folder)!r} already holds a run. Go on with it by --resume, or give another "
-            "--output."
-        )
+    guard = ResumeGuard(folder, {"recipe": plain(recipe)})
+    if not resume:
+        guard.check(resume=False)
     for number, stage in enumerate(recipe.stages, start=1):
         for other in sorted(folder.glob(f"{number}-*")):
             if other.name != f"{number}-{stage.name}":
                 raise RecipeError(
                     f"Stage {number} of the run in {str(folder)!r} is {other.name!r}, but that of "
-                    f"this recipe is called {stage.name!r}. Give another --output."
+                    f"this recipe is called {stage.name!r}. Give another folder by --output."
                 )
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_yaml(folder / "recipe.yaml", {"recipe": _plain(recipe), **_surroundings()})
+    guard.write()
 
 
 def _begin(recipe: ResearcherRecipe, stage: AgentStage, place: Path) -> bool:
-    """Note what a stage depends on; whether it was begun before, with the same."""
-    whole = _plain(recipe)
-    wanted = {key: whole[key] for key in ("model", "world", "documents", "seed")}
-    wanted["stage"] = _plain(stage)
-    note = place / "stage.yaml"
-    if not note.exists():
-        place.mkdir(exist_ok=True)
-        _write_yaml(note, {**wanted, **_surroundings()})
-        return False
-    stored = yaml.safe_load(note.read_text("utf-8"))
-    changed = [key for key in wanted if key != "stage" and stored.get(key) != wanted[key]]
-    changed += [
-        f"{stage.name}.{key}"
-        for key, value in wanted["stage"].items()
-        if key not in _FREE and stored["stage"].get(key) != value
-    ]
-    if changed:
-        raise RecipeError(
-            f"The stage in {str(place)!r} was made with other values of {', '.join(changed)}: it "
-            "cannot be gone on with. Give another --output, or put the old values back."
-        )
-    return True
+    """Note what a stage depends on; whether it was started before, with the same."""
+    whole = plain(recipe)
+    content = {key: whole[key] for key in ("model", "world", "documents", "seed")}
+    content["stage"] = plain(stage)
+    guard = ResumeGuard(place, content, what="stage", free=_FREE, file="stage.yaml")
+    if guard.check(resume=True):
+        return True
+    guard.write()
+    return False
 
 
 def _start_of(stage: Any, folders: Mapping[str, Path], before: Path | None) -> Path | None:
@@ -221,7 +216,7 @@ def _finish(run: StageRun, body: Body, evaluate: Evaluate) -> StageResult:
         return result
     judged = run.folder / "accuracy.json"
     # Another evaluation was asked for: its answers are wanted, the model stays what it is.
-    asked = _plain(run.recipe.eval)
+    asked = plain(run.recipe.eval)
     if not judged.exists() or json.loads(judged.read_text("utf-8"))["eval"] != asked:
         outcomes = evaluate(checkpoint, run.folder / "evaluation")
         found = {kind: Accuracy.of(right).model_dump() for kind, right in outcomes.items() if right}
@@ -238,9 +233,11 @@ def _starts(run: StageRun) -> list[Path]:
     return [] if run.start is None else [run.start]
 
 
-def _summarise(recipe: ResearcherRecipe, folder: Path, results: Sequence[StageResult]) -> RunResult:
+def _summarise(
+    recipe: ResearcherRecipe, folder: Path, results: Sequence[StageResult]
+) -> ResearcherResult:
     trained = [result.checkpoint for result in results if result.checkpoint is not None]
-    summary = RunResult(
+    summary = ResearcherResult(
         name=recipe.name,
         folder=str(folder),
         checkpoint=trained[-1] if trained else None,
@@ -252,7 +249,7 @@ def _summarise(recipe: ResearcherRecipe, folder: Path, results: Sequence[StageRe
     return summary
 
 
-def plot_stages(result: RunResult, file: str | Path) -> Path:
+def plot_stages(result: ResearcherResult, file: str | Path) -> Path:
     """Draw the accuracy after each stage by kind of question, with intervals.
 
     Lines join a stage with the one, or those, whose model it went on from.
@@ -271,7 +268,7 @@ def plot_stages(result: RunResult, file: str | Path) -> Path:
         values = [100 * point.value for point in points]
         below = [100 * (point.value - point.low) for point in points]
         above = [100 * (point.high - point.value) for point in points]
-        label = f"{kind} hop{'s' * (kind != '1')}" if kind.isdigit() else kind
+        label = kind_label(kind)
         places = [x + beside for x in range(len(points))]
         axes.errorbar(
             places, values, (below, above), fmt="o", capsize=3, color=f"C{i}", label=label
@@ -286,26 +283,6 @@ def plot_stages(result: RunResult, file: str | Path) -> Path:
     axes.legend()
     figure.savefig(file, dpi=120, format="png")
     return Path(file)
-
-
-def _plain(section: BaseModel) -> Any:
-    return json.loads(section.model_dump_json())
-
-
-def _surroundings() -> Facts:
-    """What the run runs on: for the reader."""
-    return {
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("hanol", "torch", "transformers", "tokenizers")},
-        },
-        "hardware": {"machine": platform.machine(), "cpus": os.cpu_count()},
-        "command": " ".join(["hanol", *sys.argv[1:]]),
-    }
-
-
-def _write_yaml(file: Path, content: Facts) -> None:
-    replace_text(file, yaml.safe_dump(content, sort_keys=False))
 
 
 def _write_json(file: Path, content: Facts) -> None:

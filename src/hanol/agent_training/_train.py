@@ -3,28 +3,27 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 from hanol.agent_training._arena import evaluation
 from hanol.agent_training._bodies import BODIES
 from hanol.agent_training._recipe import ResearcherRecipe
-from hanol.agent_training._stages import Facts, RunResult, StageResult, run_stages
+from hanol.agent_training._stages import ResearcherResult, StageResult, run_stages
 from hanol.errors import require
+from hanol.training import OnStep
 
 
 def train_researcher(
     recipe: ResearcherRecipe,
-    folder: str | Path | None = None,
+    folder: str | Path,
     *,
     resume: bool = False,
-    on_step: Callable[[Facts], None] = lambda line: None,
+    on_step: OnStep = lambda line: None,
     on_stage: Callable[[StageResult], None] = lambda result: None,
-) -> RunResult:
+) -> ResearcherResult:
     """Run all stages of a recipe.
 
     Args:
         recipe: What to do.
-        folder: Of the run; None is `runs/<name>`.
+        folder: Folder of the run.
         resume: Go on with what the folder has, from the last checkpoint of the stage that was
             interrupted.
         on_step: Told of each line of metrics, and of how far attempts and evaluations are.
@@ -35,10 +34,7 @@ def train_researcher(
         DataError: The data cannot be used.
         TrainingError: The run had to stop; what it saved is whole.
     """
-    require("trl", extra="grpo", feature="Training a research agent")
-    if recipe.threads is not None:
-        torch.set_num_threads(recipe.threads)
-    folder = Path("runs") / recipe.name if folder is None else folder
+    require("accelerate", extra="train", feature="Training a research agent")
     return run_stages(
         recipe,
         folder,

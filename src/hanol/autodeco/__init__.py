@@ -37,16 +37,24 @@ from hanol.autodeco._load import load_tokenizer
 from hanol.autodeco._loss import autodeco_loss
 from hanol.autodeco._model import AutoDecoForCausalLM
 from hanol.autodeco._outputs import AutoDecoOutput, Features
+from hanol.autodeco._recipes import (
+    HeadsRecipe,
+    SteeringRecipe,
+    SteeringResult,
+    open_heads,
+    run_steering,
+    training_rows,
+)
 from hanol.autodeco._rescale import Limits
 from hanol.autodeco._steer import (
-    SteeringRecipe,
     SteeringReport,
+    SteeringSettings,
     steering_report,
     train_steering,
     with_command,
 )
 from hanol.autodeco._trace import DecodingTrace, TracedToken, trace
-from hanol.autodeco._train import HeadsRecipe, TrainResult, plot_choices, train_heads
+from hanol.autodeco._train import HeadsResult, HeadsSettings, plot_choices, train_heads
 from hanol.errors import require as _require
 
 
@@ -77,17 +85,20 @@ __all__ = [
     "Features",
     "HeadsRecipe",
     "HeadsReport",
+    "HeadsResult",
+    "HeadsSettings",
     "Limits",
     "OnlineSource",
     "Row",
     "SteeringRecipe",
     "SteeringReport",
+    "SteeringResult",
+    "SteeringSettings",
     "TemperatureHead",
     "TokenRow",
     "Tokenized",
     "TopPHead",
     "TracedToken",
-    "TrainResult",
     "autodeco_loss",
     "custom_generate",
     "dump_features",
@@ -95,9 +106,11 @@ __all__ = [
     "inspect",
     "load_tokenizer",
     "merge",
+    "open_heads",
     "plot_choices",
     "prompt_ids",
     "read_rows",
+    "run_steering",
     "split",
     "statistics",
     "steering_report",
@@ -105,6 +118,7 @@ __all__ = [
     "trace",
     "train_heads",
     "train_steering",
+    "training_rows",
     "with_command",
     "write_rows",
 ]

@@ -41,7 +41,7 @@ _LOWEST = -6e4  # a log-probability that float16 can hold
 _CHUNK = 256  # rows as wide as the vocabulary that are worked on together
 
 
-class MicroBatch(NamedTuple):
+class FeatureBatch(NamedTuple):
     """What `autodeco_loss` takes: logits of the base, hidden states, the token after each."""
 
     logits_NV: Tensor
@@ -49,12 +49,12 @@ class MicroBatch(NamedTuple):
     labels_N: Tensor
 
 
-class Source(Protocol):
+class FeatureSource(Protocol):
     """Rows of training data by number."""
 
     num_labels_R: NDArray[np.int64]
 
-    def micro_batch(self, rows: Sequence[int]) -> MicroBatch:
+    def micro_batch(self, rows: Sequence[int]) -> FeatureBatch:
         """The features of some rows, one after another."""
         ...
 
@@ -81,7 +81,7 @@ class OnlineSource:
         self.rows = rows
         self.num_labels_R = np.array([row.num_labels for row in rows], dtype=np.int64)
 
-    def micro_batch(self, rows: Sequence[int]) -> MicroBatch:
+    def micro_batch(self, rows: Sequence[int]) -> FeatureBatch:
         """Run the base; its last layer only where a row has a label."""
         ids_BS, mask_BS, next_BS = padded([self.rows[i] for i in rows])
         kept = (next_BS != IGNORED).any(0).nonzero().squeeze(-1)
@@ -95,7 +95,7 @@ class OnlineSource:
                 use_cache=False,
                 logits_to_keep=kept.to(device),
             )
-        return MicroBatch(
+        return FeatureBatch(
             features.logits_BTV.flatten(0, 1),
             features.hidden_BTH.flatten(0, 1),
             next_BS[:, kept].flatten().to(device),
@@ -169,7 +169,7 @@ class FeatureCache:
         """The same cache with micro-batches on another device."""
         return FeatureCache(self.folder, device)
 
-    def micro_batch(self, rows: Sequence[int]) -> MicroBatch:
+    def micro_batch(self, rows: Sequence[int]) -> FeatureBatch:
         """Read rows."""
         spans = [slice(self._end_R[i] - self.num_labels_R[i], self._end_R[i]) for i in rows]
 
@@ -177,7 +177,7 @@ class FeatureCache:
             whole = np.concatenate([array[span] for span in spans])
             return torch.from_numpy(whole).to(self._device, dtype)
 
-        return MicroBatch(
+        return FeatureBatch(
             read(self._log_p_MC, torch.float32),
             read(self._hidden_MH, torch.float32),
             read(self._label_M, torch.long),

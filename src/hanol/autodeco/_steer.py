@@ -14,7 +14,6 @@ Source: arXiv 2510.26697, section 3.4.
 """
 
 import copy
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,16 +27,24 @@ from transformers import PreTrainedTokenizerBase
 
 from hanol.autodeco._commands import TEST_COMMANDS, TRAIN_COMMANDS, Commands
 from hanol.autodeco._data import Row, TokenRow, tokenize
-from hanol.autodeco._features import MicroBatch, OnlineSource
+from hanol.autodeco._features import FeatureBatch, OnlineSource
+from hanol.autodeco._heads_trainer import (
+    HeadsLearning,
+    HeadSteps,
+    HeadsTrainer,
+    prepare_folder,
+    sha256,
+    trainable,
+)
 from hanol.autodeco._loss import IGNORED
 from hanol.autodeco._model import AutoDecoForCausalLM
 from hanol.autodeco._rescale import predict
-from hanol.autodeco._run import HeadsOptions, HeadsRun, OnStep
-from hanol.errors import DataError, RecipeError
+from hanol.errors import DataError, RecipeError, require
 from hanol.scoring import Interval, wilson
+from hanol.training import OnStep
 
 
-class SteeringRecipe(HeadsOptions):
+class SteeringSettings(HeadsLearning):
     """How heads learn to follow commands."""
 
     steps: int = Field(150, ge=1, description="Optimizer steps.")
@@ -104,11 +111,12 @@ def train_steering(
     model: AutoDecoForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
     rows: Sequence[Row],
-    recipe: SteeringRecipe | None = None,
+    settings: SteeringSettings | None = None,
     folder: str | Path = "runs/steering",
+    *,
     commands: Commands = TRAIN_COMMANDS,
     resume: bool = False,
-    on_step: OnStep | None = None,
+    on_step: OnStep = lambda line: None,
 ) -> Path:
     """Train heads, that were trained before, to follow commands; the base stays as it is.
 
@@ -116,13 +124,13 @@ def train_steering(
         model: With trained heads; they are trained in place.
         tokenizer: The base's.
         rows: Prompts with completions; those without are left out.
-        recipe: None takes the defaults.
+        settings: Settings, or a whole recipe; None takes the defaults.
         folder: Gets `recipe.yaml`, `metrics.jsonl`, `checkpoint-*` and the heads-only checkpoint
             `heads`.
         commands: Paraphrases, one drawn for each row and step.
-        resume: Go on from the newest checkpoint in the folder, or start if there is none; `model`
-            has the heads that the run began with.
-        on_step: Called after each step with its number, from 1, and its metrics.
+        resume: Continue from the newest checkpoint in the folder, or start if there is none;
+            `model` has the heads that the run started with.
+        on_step: Called with each line of metrics.
 
     Returns:
         The heads-only checkpoint.
@@ -131,48 +139,121 @@ def train_steering(
         RecipeError: The folder holds a run that this one does not continue, there are no commands,
             or there is no head to train.
         DataError: Rows do not fit, or none is left.
-        TrainingError: The loss is not finite, or the folder cannot be written.
+        TrainingError: The loss is not finite.
+        WriteError: The disk is full, or the folder cannot be written.
     """
-    recipe, folder = recipe or SteeringRecipe(), Path(folder)
-    if not commands.low or not commands.high:
-        raise RecipeError("`commands` needs at least one text for each direction.")
-    kept = _usable(rows, tokenizer, commands, recipe.template, recipe.max_length)
-    before = copy.deepcopy([model.temp_head, model.top_p_head])
-    run = HeadsRun(model, recipe, folder)
+    require("accelerate", extra="train", feature="Training")
+    settings, folder = settings or SteeringSettings(), Path(folder)
+    kept = _usable(rows, tokenizer, commands, settings.template, settings.max_length)
+    trainable(model, settings.train_temperature, settings.train_top_p)
+    heads = [p.detach().float().cpu().numpy().tobytes() for p in model.head_parameters()]
     data = {
-        "rows": _sha256(repr(kept).encode()),
-        "commands": _sha256(repr(commands).encode()),
-        # The anchor is where the heads were when the run began.
-        "heads": _sha256(
-            b"".join(p.detach().float().cpu().numpy().tobytes() for p in model.head_parameters())
-        ),
+        "rows": sha256(repr(kept).encode()),
+        "commands": sha256(repr(commands).encode()),
+        "heads": sha256(*heads),  # the anchor is where they were when the run started
     }
-    saved = run.prepare(data, resume)
-    if saved is not None:
-        run.load(saved)
-
-    def update(batch: Sequence[int]) -> dict[str, float]:
-        draw = np.random.default_rng((recipe.seed, run.step + 1))
-        answers = [
-            [
-                kept[i],
-                with_command(kept[i], str(draw.choice(commands.low)), recipe.template),
-                with_command(kept[i], str(draw.choice(commands.high)), recipe.template),
-            ]
-            for i in batch
-        ]
-        line: dict[str, float] = {}
-        for begin in range(0, len(answers), recipe.micro_batch):
-            part = answers[begin : begin + recipe.micro_batch]
-            loss, values = _loss(model, before, tokenizer, part, recipe, run.generator)
-            share = len(part) / len(answers)
-            (loss * share).backward()
-            for name, value in values.items():
-                line[name] = line.get(name, 0.0) + value * share
-        return line
-
-    run.each_step(len(kept), update, on_step)
+    saved = prepare_folder(folder, settings, data, resume=resume)
+    labels = [tokenize([row], tokenizer, settings.max_length).rows[0].num_labels for row in kept]
+    loss = _SteeringLoss(model, tokenizer, kept, settings, commands)
+    trainer = HeadsTrainer(
+        model,
+        HeadSteps(np.array(labels), settings, by_length=False),
+        settings,
+        folder,
+        loss=loss,
+        metrics=loss.metrics,
+        on_step=on_step,
+    )
+    loss.generator = trainer.generator
+    trainer.run(saved)
     return model.save_heads(folder / "heads")
+
+
+class _SteeringLoss:
+    """The loss of a part of a step's answers, and what the parts of a step say together."""
+
+    def __init__(
+        self,
+        model: AutoDecoForCausalLM,
+        tokenizer: PreTrainedTokenizerBase,
+        rows: Sequence[Row],
+        settings: SteeringSettings,
+        commands: Commands,
+    ) -> None:
+        self._model, self._tokenizer, self._rows = model, tokenizer, rows
+        self._settings, self._commands = settings, commands
+        self._before = copy.deepcopy([model.temp_head, model.top_p_head])
+        self._found: dict[str, float] = {}
+        self.generator = torch.Generator()
+
+    def __call__(self, inputs: dict[str, Tensor]) -> Tensor:
+        # Drawn for the whole step, whatever its parts are.
+        draw = np.random.default_rng((self._settings.seed, int(inputs["step"]) + 1))
+        size, template = self._settings.batch, self._settings.template
+        drawn = [
+            (str(draw.choice(self._commands.low)), str(draw.choice(self._commands.high)))
+            for _ in range(size)
+        ]
+        answers = []
+        for row, place in zip(inputs["rows"].tolist(), inputs["places"].tolist(), strict=True):
+            plain = self._rows[row]
+            low, high = (with_command(plain, command, template) for command in drawn[place])
+            answers.append([plain, low, high])
+        loss, values = self._of(answers)
+        share = len(answers) / size
+        for name, value in values.items():
+            self._found[name] = self._found.get(name, 0.0) + value * share
+        return loss * share
+
+    def metrics(self) -> dict[str, float]:
+        """Means over the step."""
+        found, self._found = self._found, {}
+        return found
+
+    def _of(self, answers: list[list[Row]]) -> tuple[Tensor, dict[str, float]]:
+        """Mean over the answers, with its parts."""
+        n = len(answers)
+        model, settings = self._model, self._settings
+        features, row_M, at_M = _read(model, self._tokenizer, answers)
+        heads = [model.temp_head, model.top_p_head]
+        now_TP = _row_means(heads, features, row_M, at_M, 3 * n, settings.chunk)
+        is_base_M = row_M < n
+        with torch.no_grad():
+            then_TP = _row_means(
+                self._before, features, row_M[is_base_M], at_M[is_base_M], n, settings.chunk
+            )
+        zero = torch.zeros((), device=model.device)
+        rank = anchor = zero
+        values: dict[str, float] = {}
+        names = ("temperature", "top_p")
+        wanted = (settings.train_temperature, settings.train_top_p)
+        margins = (settings.temperature_margin, settings.top_p_margin)
+        heads_of = zip(names, heads, wanted, margins, now_TP, then_TP, strict=True)
+        for name, head, trained, margin, now_B, then_B in heads_of:
+            if head is None or not trained:
+                continue
+            base_B, low_B, high_B = now_B.view(3, n)
+            rank = rank + (margin + low_B - base_B).relu().mean()
+            rank = rank + (margin + base_B - high_B).relu().mean()
+            anchor = anchor + (base_B - then_B).square().mean()
+            values |= {
+                f"{name}_{kind}": mean_B.mean().item()
+                for kind, mean_B in (("base", base_B), ("low", low_B), ("high", high_B))
+            }
+        usual = zero
+        if settings.loss_weight > 0:
+            # The rows as they are come first.
+            first = len(features.labels_N) // 3
+            plain = FeatureBatch(*(tensor[:first] for tensor in features))
+            items = int((plain.labels_N != IGNORED).sum())
+            usual = settings.loss(model, plain, items, self.generator).loss
+        loss = (
+            settings.rank_weight * rank
+            + settings.anchor_weight * anchor
+            + settings.loss_weight * usual
+        )
+        parts = {"loss": loss, "rank": rank, "anchor": anchor, "usual": usual}
+        return loss, {name: part.item() for name, part in parts.items()} | values
 
 
 @torch.no_grad()
@@ -202,8 +283,6 @@ def steering_report(
         DataError: Rows do not fit, or none is left.
         RecipeError: There are no commands.
     """
-    if not commands.low or not commands.high:
-        raise RecipeError("`commands` needs at least one text for each direction.")
     kept = _usable(rows, tokenizer, commands, template, max_length)
     answers = [
         [
@@ -239,10 +318,6 @@ def _steered(means: list[list[float]]) -> Steered:
     )
 
 
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
 def _usable(
     rows: Sequence[Row],
     tokenizer: PreTrainedTokenizerBase,
@@ -251,6 +326,8 @@ def _usable(
     max_length: int,
 ) -> list[Row]:
     """Rows with a completion that fit with the longest command."""
+    if not commands.low or not commands.high:
+        raise RecipeError("`commands` needs at least one text for each direction.")
     longest = max((*commands.low, *commands.high), key=lambda text: len(text.encode()))
     kept = [
         row
@@ -265,55 +342,9 @@ def _usable(
     return kept
 
 
-def _loss(
-    model: AutoDecoForCausalLM,
-    before: Sequence[nn.Module | None],
-    tokenizer: PreTrainedTokenizerBase,
-    answers: list[list[Row]],
-    recipe: SteeringRecipe,
-    generator: torch.Generator,
-) -> tuple[Tensor, dict[str, float]]:
-    """Mean over the answers, with its parts."""
-    n = len(answers)
-    features, row_M, at_M = _read(model, tokenizer, answers)
-    heads = [model.temp_head, model.top_p_head]
-    now = _row_means(heads, features, row_M, at_M, 3 * n, recipe.chunk)
-    is_base_M = row_M < n
-    with torch.no_grad():
-        then = _row_means(before, features, row_M[is_base_M], at_M[is_base_M], n, recipe.chunk)
-    zero = torch.zeros((), device=model.device)
-    rank = anchor = zero
-    values: dict[str, float] = {}
-    for name, head, trained, margin, now_B, then_B in (
-        ("temperature", model.temp_head, recipe.train_temperature, recipe.temperature_margin,
-         now[0], then[0]),
-        ("top_p", model.top_p_head, recipe.train_top_p, recipe.top_p_margin, now[1], then[1]),
-    ):  # fmt: skip
-        if head is None or not trained:
-            continue
-        base_B, low_B, high_B = now_B.view(3, n)
-        rank = rank + (margin + low_B - base_B).relu().mean()
-        rank = rank + (margin + base_B - high_B).relu().mean()
-        anchor = anchor + (base_B - then_B).square().mean()
-        values |= {
-            f"{name}_{kind}": mean_B.mean().item()
-            for kind, mean_B in (("base", base_B), ("low", low_B), ("high", high_B))
-        }
-    usual = zero
-    if recipe.loss_weight > 0:
-        # The rows as they are come first.
-        first = len(features.labels_N) // 3
-        plain = MicroBatch(*(tensor[:first] for tensor in features))
-        items = int((plain.labels_N != IGNORED).sum())
-        usual = recipe.loss(model, plain, items, generator).loss
-    loss = recipe.rank_weight * rank + recipe.anchor_weight * anchor + recipe.loss_weight * usual
-    parts = {"loss": loss, "rank": rank, "anchor": anchor, "usual": usual}
-    return loss, {name: part.item() for name, part in parts.items()} | values
-
-
 def _read(
     model: AutoDecoForCausalLM, tokenizer: PreTrainedTokenizerBase, answers: list[list[Row]]
-) -> tuple[MicroBatch, Tensor, Tensor]:
+) -> tuple[FeatureBatch, Tensor, Tensor]:
     """Features of all rows as they are, then of those with low, then with high; where labels are.
 
     Returns:
@@ -329,7 +360,7 @@ def _read(
 
 def _row_means(
     heads: Sequence[nn.Module | None],
-    features: MicroBatch,
+    features: FeatureBatch,
     row_M: Tensor,
     at_M: Tensor,
     num_rows: int,

@@ -1,11 +1,7 @@
-"""Training of the heads: a short loop over a frozen base, from files or from the base itself.
+"""Training of the heads over a frozen base, from files or from the base itself.
 
-Why not transformers' Trainer: it would call the model's `forward` for logits that nobody needs,
-save the whole base with each checkpoint, and knows nothing of the generator that draws the easy
-tokens, without whose state a resumed run has another next loss. With cached features there is not
-even a model to call. Both sources therefore go through one loop; it runs in one process.
-
-Source: arXiv 2510.26697, section 3.1; the recipe's defaults are the paper's.
+The Trainer sees the heads alone; the loss runs the base, or reads its cached features.
+Source: arXiv 2510.26697, section 3.1; the defaults are the paper's.
 """
 
 from collections.abc import Sequence
@@ -20,24 +16,32 @@ from hanol.autodeco._data import TokenRow
 from hanol.autodeco._features import (
     CacheDtype,
     FeatureCache,
+    FeatureSource,
     OnlineSource,
-    Source,
     check_rows,
     dump_features,
     fingerprint,
 )
 from hanol.autodeco._heads import Init
+from hanol.autodeco._heads_trainer import (
+    HeadsLearning,
+    HeadSteps,
+    HeadsTrainer,
+    batch_rows,
+    last_loss,
+    prepare_folder,
+    trainable,
+)
 from hanol.autodeco._loss import IGNORED, AutoDecoLoss
 from hanol.autodeco._model import AutoDecoForCausalLM
-from hanol.autodeco._run import HeadsOptions, HeadsRun, OnStep, batch_rows
 from hanol.errors import DataError, require
-from hanol.files import replace_json
-from hanol.training import plot_loss
+from hanol.files import replace_text
+from hanol.training import OnStep, TrainingResult, plot_loss
 
 _SHOWN = 50_000  # positions in the histogram
 
 
-class HeadsRecipe(HeadsOptions):
+class HeadsSettings(HeadsLearning):
     """How heads are trained: by default 400 steps of 32 answers, online."""
 
     init: Init | None = Field(
@@ -50,8 +54,8 @@ class HeadsRecipe(HeadsOptions):
     cache_dtype: CacheDtype = Field("float32", description="float16 halves a cache.")
 
 
-class Spread(BaseModel):
-    """Where values of a head lie."""
+class Quantiles(BaseModel):
+    """Mean and quantiles of what a head chooses."""
 
     mean: float
     p5: float
@@ -59,29 +63,40 @@ class Spread(BaseModel):
     p95: float
 
 
-class TrainResult(BaseModel):
-    """What a finished run made."""
+class HeadsResult(TrainingResult):
+    """What a finished run made: its checkpoint has the heads alone."""
 
-    folder: str
-    heads: str = Field(description="Heads-only checkpoint.")
     steps: int
     labels: int = Field(description="Positions with a label that were seen.")
     loss: float = Field(description="Of the last step.")
-    temperature: Spread = Field(description="Of the final heads on training rows.")
-    top_p: Spread | None = Field(description="Likewise; None without that head.")
+    temperature: Quantiles = Field(description="Of the final heads on training rows.")
+    top_p: Quantiles | None = Field(description="Likewise; None without that head.")
     tail_mass: float | None = Field(
         description="Mean probability that a cache kept as one token; None without a cache."
     )
+
+    def summary(self) -> str:
+        """The result in a sentence."""
+        parts = [
+            f"{name} {found.mean:.2f} ({found.p5:.2f} to {found.p95:.2f})"
+            for name, found in (("T", self.temperature), ("P", self.top_p))
+            if found is not None
+        ]
+        return (
+            f"{self.checkpoint}: {', '.join(parts)} on training rows; curves and histograms in "
+            f"{self.folder}"
+        )
 
 
 def train_heads(
     model: AutoDecoForCausalLM,
     rows: Sequence[TokenRow] | FeatureCache,
-    recipe: HeadsRecipe | None = None,
+    settings: HeadsSettings | None = None,
     folder: str | Path = "runs/heads",
+    *,
     resume: bool = False,
-    on_step: OnStep | None = None,
-) -> TrainResult:
+    on_step: OnStep = lambda line: None,
+) -> HeadsResult:
     """Train the heads of a model; its base stays as it is.
 
     The folder gets `recipe.yaml`, `metrics.jsonl`, `checkpoint-*`, `heads` (the official layout),
@@ -91,10 +106,10 @@ def train_heads(
         model: From `AutoDecoForCausalLM.from_base` or `.from_pretrained`; its heads are trained in
             place, in float32.
         rows: From `tokenize`, or features that `dump_features` made with this base.
-        recipe: None takes the defaults.
-        folder: The run's folder.
-        resume: Go on from the newest checkpoint in the folder, or start if there is none.
-        on_step: Called after each step with its number, from 1, and its metrics.
+        settings: Settings, or a whole recipe; None takes the defaults.
+        folder: Folder of the run.
+        resume: Continue from the newest checkpoint in the folder, or start if there is none.
+        on_step: Called with each line of metrics.
 
     Returns:
         What the run made.
@@ -103,91 +118,124 @@ def train_heads(
         RecipeError: The folder holds a run that this one does not continue, or there is no head to
             train.
         DataError: Rows or features do not fit the base.
-        TrainingError: The loss is not finite, or the folder cannot be written.
+        TrainingError: The loss is not finite.
+        WriteError: The disk is full, or the folder cannot be written.
     """
     require("matplotlib", extra="train", feature="Training")
-    recipe = recipe or HeadsRecipe()
+    require("accelerate", extra="train", feature="Training")
+    settings, folder = settings or HeadsSettings(), Path(folder)
     if not isinstance(rows, FeatureCache):
         check_rows(model, rows)
         if not any(row.num_labels for row in rows):
             raise DataError("No row has a label: there is nothing to learn from.")
     elif not rows.belongs_to(model):
         raise DataError(
-            f"The features in {str(rows.folder)!r} are of a base with other weights. Make them "
-            "with `dump_features` and this model."
+            f"The features in {str(rows.folder)!r} are those of a base with other weights. Make "
+            "them with `dump_features` and this model."
         )
-    _init_heads(model, recipe)
-    run = HeadsRun(model, recipe, Path(folder))
-    saved = run.prepare({"rows": _data_fingerprint(rows)}, resume)
-    source: Source
-    if isinstance(rows, FeatureCache):
-        source = rows.to(model.device)
-    elif recipe.cached:
-        source = dump_features(
-            model,
-            rows,
-            run.folder / "features",
-            top_k=recipe.top_k,
-            dtype=recipe.cache_dtype,
-            batch=recipe.micro_batch,
-        )
-    else:
-        source = OnlineSource(model, rows)
-    if saved is not None:
-        run.load(saved)
+    trainable(model, settings.train_temperature, settings.train_top_p)
+    _init_heads(model, settings)
+    data = {"rows": rows.data if isinstance(rows, FeatureCache) else fingerprint(rows)}
+    saved = prepare_folder(folder, settings, data, resume=resume)
+    source = _source(model, rows, settings, folder)
+    loss = _HeadsLoss(model, source, settings)
+    steps = HeadSteps(source.num_labels_R, settings)
+    trainer = HeadsTrainer(
+        model, steps, settings, folder, loss=loss, metrics=loss.metrics, on_step=on_step
+    )
+    loss.generator = trainer.generator
     with source.reads(model.top_p_head):
-        run.each_step(len(source.num_labels_R), lambda batch: _update(run, source, batch), on_step)
-        chosen = _choices(model, recipe, source)
-    tail = source.tail_mass if isinstance(source, FeatureCache) else None
-    return _finish(run, *chosen, tail)
+        trainer.run(saved)
+        temperature_M, top_p_M = _choices(model, settings, source)
+    model.save_heads(folder / "heads")
+    result = HeadsResult(
+        folder=str(folder),
+        checkpoint=str(folder / "heads"),
+        steps=trainer.state.global_step,
+        labels=steps.tokens_before[-1],
+        loss=last_loss(folder),
+        temperature=_quantiles(temperature_M),
+        top_p=None if top_p_M is None else _quantiles(top_p_M),
+        tail_mass=source.tail_mass if isinstance(source, FeatureCache) else None,
+    )
+    replace_text(folder / "result.json", result.model_dump_json(indent=2) + "\n")
+    plot_loss(folder)
+    plot_choices(temperature_M, top_p_M, folder / "temperature_top_p.png")
+    return result
 
 
-def _init_heads(model: AutoDecoForCausalLM, recipe: HeadsRecipe) -> None:
-    """Set the heads that are trained anew, by the recipe's seed."""
-    if recipe.init is None:
+def _source(
+    model: AutoDecoForCausalLM,
+    rows: Sequence[TokenRow] | FeatureCache,
+    settings: HeadsSettings,
+    folder: Path,
+) -> FeatureSource:
+    """Where features come from: a cache that was given or is made now, or the base itself."""
+    if isinstance(rows, FeatureCache):
+        return rows.to(model.device)
+    if not settings.cached:
+        return OnlineSource(model, rows)
+    return dump_features(
+        model,
+        rows,
+        folder / "features",
+        top_k=settings.top_k,
+        dtype=settings.cache_dtype,
+        batch=settings.micro_batch,
+    )
+
+
+class _HeadsLoss:
+    """The loss of a micro-batch, and what the micro-batches of a step say together."""
+
+    def __init__(
+        self, model: AutoDecoForCausalLM, source: FeatureSource, settings: HeadsSettings
+    ) -> None:
+        self._model, self._source, self._settings = model, source, settings
+        self._parts = -(-settings.batch // settings.micro_batch)
+        self._results: list[AutoDecoLoss] = []
+        self.generator = torch.Generator()
+
+    def __call__(self, inputs: dict[str, Tensor]) -> Tensor:
+        features = self._source.micro_batch(inputs["rows"].tolist())
+        items = int(inputs["labels_in_batch"])
+        result = self._settings.loss(self._model, features, items, self.generator)
+        self._results.append(result)
+        return result.loss / (self._parts if self._settings.reduction == "micro_mean" else 1)
+
+    def metrics(self) -> dict[str, float]:
+        """Means over the step, weighted by labels."""
+        results, self._results = self._results, []
+        return _means(results)
+
+
+def _init_heads(model: AutoDecoForCausalLM, settings: HeadsSettings) -> None:
+    """Set the heads that are trained anew, by the seed of the settings."""
+    if settings.init is None:
         return
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
+        torch.manual_seed(settings.seed)
         for head, wanted in (
-            (model.temp_head, recipe.train_temperature),
-            (model.top_p_head, recipe.train_top_p),
+            (model.temp_head, settings.train_temperature),
+            (model.top_p_head, settings.train_top_p),
         ):
             if head is not None and wanted:
-                head.float().cpu().init(recipe.init).to(model.device)
-
-
-def _update(run: HeadsRun, source: Source, rows: Sequence[int]) -> dict[str, float]:
-    """Gradients of one batch, and what it says."""
-    recipe = run.recipe
-    # Rows of about one length together: padding is work for nothing.
-    rows = sorted(rows, key=lambda row: int(source.num_labels_R[row]))
-    items = int(source.num_labels_R[rows].sum())
-    micro = [rows[i : i + recipe.micro_batch] for i in range(0, len(rows), recipe.micro_batch)]
-    results = []
-    total = torch.zeros((), device=run.model.device)
-    for part in micro:
-        result = recipe.loss(run.model, source.micro_batch(part), items, run.generator)
-        loss = result.loss / (len(micro) if recipe.reduction == "micro_mean" else 1)
-        loss.backward()
-        total = total + loss.detach()
-        results.append(result)
-    run.labels += items
-    return {"tokens": run.labels, "loss": total.item(), **_means(results)}
+                head.float().cpu().init(settings.init).to(model.device)
 
 
 @torch.no_grad()
 def _choices(
-    model: AutoDecoForCausalLM, recipe: HeadsRecipe, source: Source
+    model: AutoDecoForCausalLM, settings: HeadsSettings, source: FeatureSource
 ) -> tuple[Tensor, Tensor | None]:
     """Temperature and top-p that the heads choose on training rows, up to a number."""
     temperatures, top_ps = [], []
     seen = 0
     order = next(batch_rows(len(source.num_labels_R), len(source.num_labels_R), 0, 0))
-    for begin in range(0, len(order), recipe.micro_batch):
-        part = order[begin : begin + recipe.micro_batch]
+    for begin in range(0, len(order), settings.micro_batch):
+        part = order[begin : begin + settings.micro_batch]
         logits_NV, hidden_NH, labels_N = source.micro_batch(part)
         at_M = (labels_N != IGNORED).nonzero().squeeze(-1)
-        for rows_C in at_M.split(recipe.chunk):
+        for rows_C in at_M.split(settings.chunk):
             temperature_C, top_p_C = model.predict(hidden_NH[rows_C], logits_NV[rows_C])
             temperatures.append(temperature_C.cpu())
             top_ps.append(top_p_C.cpu())
@@ -195,27 +243,6 @@ def _choices(
         if seen >= _SHOWN:
             break
     return torch.cat(temperatures), None if model.top_p_head is None else torch.cat(top_ps)
-
-
-def _finish(
-    run: HeadsRun, temperature_M: Tensor, top_p_M: Tensor | None, tail: float | None
-) -> TrainResult:
-    """Write heads, plots and result."""
-    run.model.save_heads(run.folder / "heads")
-    result = TrainResult(
-        folder=str(run.folder),
-        heads=str(run.folder / "heads"),
-        steps=run.step,
-        labels=run.labels,
-        loss=run.loss,
-        temperature=_spread(temperature_M),
-        top_p=None if top_p_M is None else _spread(top_p_M),
-        tail_mass=tail,
-    )
-    replace_json(run.folder / "result.json", result.model_dump(mode="json"))
-    plot_loss(run.folder)
-    plot_choices(temperature_M, top_p_M, run.folder / "temperature_top_p.png")
-    return result
 
 
 def plot_choices(temperature_M: Tensor, top_p_M: Tensor | None, path: Path) -> Path:
@@ -241,10 +268,6 @@ def plot_choices(temperature_M: Tensor, top_p_M: Tensor | None, path: Path) -> P
     return path
 
 
-def _data_fingerprint(rows: Sequence[TokenRow] | FeatureCache) -> str:
-    return rows.data if isinstance(rows, FeatureCache) else fingerprint(rows)
-
-
 def _means(results: list[AutoDecoLoss]) -> dict[str, float]:
     """What the parts of a batch say of it, weighted by their labels."""
     labels = max(sum(result.num_labels for result in results), 1)
@@ -261,6 +284,6 @@ def _means(results: list[AutoDecoLoss]) -> dict[str, float]:
     return {**found, "dropped": dropped / labels}
 
 
-def _spread(values_M: Tensor) -> Spread:
+def _quantiles(values_M: Tensor) -> Quantiles:
     p5, p50, p95 = np.quantile(values_M.numpy(), (0.05, 0.5, 0.95)).tolist()
-    return Spread(mean=values_M.mean().item(), p5=p5, p50=p50, p95=p95)
+    return Quantiles(mean=values_M.mean().item(), p5=p5, p50=p50, p95=p95)

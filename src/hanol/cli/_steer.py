@@ -43,7 +43,7 @@ def steer(
         from hanol import autodeco, training
 
         recipe = training.with_overrides(
-            autodeco.SteeringRecipe, {}, settings, "The recipe of the steering"
+            autodeco.SteeringSettings, {}, settings, "The recipe of the steering"
         )
         rows = spread(rows_of(data, held_out=False), max_prompts)
         if data == STDLIB:
@@ -59,7 +59,7 @@ def steer(
         with progress("training", quiet=as_json) as report:
             heads = autodeco.train_steering(
                 wrapped, tokenizer, rows, recipe, out, resume=resume,
-                on_step=lambda step, line: report(step, recipe.steps, f"loss {line['loss']:.3f}"),
+                on_step=lambda line: report(line["step"], recipe.steps, f"loss {line['loss']:.3f}"),
             )  # fmt: skip
         found = autodeco.steering_report(
             wrapped, tokenizer, test, template=recipe.template, max_length=recipe.max_length

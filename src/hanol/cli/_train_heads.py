@@ -53,7 +53,7 @@ def train(
         from hanol import autodeco, evaluation, scoring, training
 
         recipe = training.with_overrides(
-            autodeco.HeadsRecipe, {}, settings, "The recipe of the heads"
+            autodeco.HeadsSettings, {}, settings, "The recipe of the heads"
         )
         verifier = None if verify is None else scoring.parse_verifier(verify)
         own = out / "answers.jsonl"
@@ -96,14 +96,14 @@ def train(
             )
         with progress("training", quiet=as_json) as report:
             result = autodeco.train_heads(
-                wrapped, tokens.rows, recipe, out, resume,
-                on_step=lambda step, line: report(step, recipe.steps, f"loss {line['loss']:.3f}"),
+                wrapped, tokens.rows, recipe, out, resume=resume,
+                on_step=lambda line: report(line["step"], recipe.steps, f"loss {line['loss']:.3f}"),
             )  # fmt: skip
     if as_json:
         typer.echo(result.model_dump_json())
         return
     typer.echo(
-        f"{result.heads}: T {result.temperature.mean:.2f} "
+        f"{result.checkpoint}: T {result.temperature.mean:.2f} "
         f"({result.temperature.p5:.2f} to {result.temperature.p95:.2f})"
         + (
             f", P {result.top_p.mean:.2f} ({result.top_p.p5:.2f} to {result.top_p.p95:.2f})"

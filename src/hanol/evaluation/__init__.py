@@ -17,6 +17,7 @@ from hanol.evaluation._runs import RunSummary, summarise_runs
 if _typing.TYPE_CHECKING:
     from hanol.evaluation._compare import compare
     from hanol.evaluation._comparison import Comparison, Difference, SettingResult
+    from hanol.evaluation._heads_run import run_heads
     from hanol.evaluation._likelihood import decoding_bits_per_byte
     from hanol.evaluation._rejection import RejectionSamples, rejection_sample
     from hanol.evaluation._sample import HeadsSetting, Sample, StaticSetting, Task, sample
@@ -25,6 +26,7 @@ if _typing.TYPE_CHECKING:
 _LAZY = {
     "_compare": ("compare",),
     "_comparison": ("Comparison", "Difference", "SettingResult"),
+    "_heads_run": ("run_heads",),
     "_likelihood": ("decoding_bits_per_byte",),
     "_rejection": ("RejectionSamples", "rejection_sample"),
     "_sample": ("HeadsSetting", "Sample", "StaticSetting", "Task", "sample"),
@@ -70,6 +72,7 @@ __all__ = [
     "read_benchmark",
     "read_questions",
     "rejection_sample",
+    "run_heads",
     "sample",
     "summarise_runs",
 ]

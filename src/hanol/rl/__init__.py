@@ -9,7 +9,6 @@ import typing as _typing
 from hanol.rl._environment import Environment
 from hanol.rl._grpo import GrpoTrainer
 from hanol.rl._grpo_settings import GrpoSettings
-from hanol.rl._logits import logits_at
 from hanol.rl._policy import group_advantages, policy_loss, token_weights
 from hanol.rl._rollout import Rollout, SampledTurn, TokenSegment, join_turns
 
@@ -41,7 +40,6 @@ __all__ = [
     "TrlRollouts",
     "group_advantages",
     "join_turns",
-    "logits_at",
     "policy_loss",
     "token_weights",
 ]

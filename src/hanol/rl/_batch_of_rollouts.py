@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from hanol.rl._grpo_settings import GrpoSettings
-from hanol.rl._logits import logits_at
 from hanol.rl._policy import group_advantages
 from hanol.rl._rollout import Rollout, TokenSegment
+from hanol.training import logits_at
 
 
 @dataclass(frozen=True)

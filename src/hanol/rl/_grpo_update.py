@@ -15,7 +15,7 @@ from hanol.errors import TrainingError
 from hanol.rl._batch_of_rollouts import MicroBatch, Row, micro_batches, token_logprobs
 from hanol.rl._grpo_settings import GrpoSettings
 from hanol.rl._policy import policy_loss, token_weights
-from hanol.training import MuonAdamW, parameter_groups
+from hanol.training import muon_adamw
 
 Metrics = dict[str, float]
 Item = TypeVar("Item")
@@ -49,13 +49,7 @@ class Updater:
     ) -> None:
         self._model, self._temperature = model, temperature
         self._settings, self._accelerator = settings, accelerator
-        groups = parameter_groups(
-            model,
-            muon_lr=settings.muon_lr,
-            adamw_lr=settings.adamw_lr,
-            weight_decay=settings.weight_decay,
-        )
-        self.optimizer = MuonAdamW(groups)
+        self.optimizer = muon_adamw(model, settings)
 
     def update(self, rows: Sequence[Row]) -> Metrics:
         """Make the optimizer steps of one batch; none where no advantage differs from 0.

@@ -1,42 +1,84 @@
-"""Training: a recipe in, a checkpoint out, by transformers' Trainer.
+"""Training: recipes of all kinds, one Trainer for them, and what they share.
 
-Text sources and tokenizers, packing with document borders, Muon and AdamW, schedules in tokens,
-exact resume, bits per byte on held-out text.
+A recipe's `kind` says what runs it (`read_recipe`, `train`, `estimate`, `register_kind`). Here are
+pre-training on packed text and supervised fine-tuning on token sequences; Muon and AdamW, rates,
+checkpoints that continue to the last bit, metrics, and merging.
 """
 
-from hanol.training._data import Document, documents, is_held_out
+from hanol.training._data import SourceText, documents, is_held_out
+from hanol.training._estimate import Estimate, StageEstimate, state_gib
 from hanol.training._evaluate import bits_per_byte
+from hanol.training._kinds import (
+    OnStep,
+    TrainingResult,
+    estimate,
+    read_recipe,
+    register_kind,
+    train,
+)
+from hanol.training._logits import logits_at, logprob_and_entropy
 from hanol.training._merge import Merged, merge_checkpoints
-from hanol.training._muon import MuonAdamW, orthogonalised, parameter_groups
+from hanol.training._muon import MuonAdamW, muon_adamw, orthogonalised, parameter_groups
 from hanol.training._packing import check_no_leak
-from hanol.training._progress import plot_loss, read_metrics
-from hanol.training._recipe import DataSection, Recipe, read_recipe, recipe_content, with_overrides
-from hanol.training._run import Needs, TrainingResult, needs, train
-from hanol.training._trainer import AtomicCheckpoints, last_checkpoint, learning_rate
+from hanol.training._pretrain import PretrainResult, pretrain
+from hanol.training._pretrain_recipe import DataSection, PretrainRecipe, ScheduleSection
+from hanol.training._recipe import Recipe, Section, recipe_content, with_overrides
+from hanol.training._run_folder import (
+    FREE,
+    checkpoints,
+    last_checkpoint,
+    plain,
+    plot_loss,
+    read_metrics,
+)
+from hanol.training._schedule import learning_rate
+from hanol.training._sft import LearningSection, SftResult, SftRow, SftSettings, train_sft
+from hanol.training._trainer import StepTrainer, training_arguments
 
 __all__ = [
-    "AtomicCheckpoints",
+    "FREE",
     "DataSection",
-    "Document",
+    "Estimate",
+    "LearningSection",
     "Merged",
     "MuonAdamW",
-    "Needs",
+    "OnStep",
+    "PretrainRecipe",
+    "PretrainResult",
     "Recipe",
+    "ScheduleSection",
+    "Section",
+    "SftResult",
+    "SftRow",
+    "SftSettings",
+    "SourceText",
+    "StageEstimate",
+    "StepTrainer",
     "TrainingResult",
     "bits_per_byte",
     "check_no_leak",
+    "checkpoints",
     "documents",
+    "estimate",
     "is_held_out",
     "last_checkpoint",
     "learning_rate",
+    "logits_at",
+    "logprob_and_entropy",
     "merge_checkpoints",
-    "needs",
+    "muon_adamw",
     "orthogonalised",
     "parameter_groups",
+    "plain",
     "plot_loss",
+    "pretrain",
     "read_metrics",
     "read_recipe",
     "recipe_content",
+    "register_kind",
+    "state_gib",
     "train",
+    "train_sft",
+    "training_arguments",
     "with_overrides",
 ]

@@ -16,21 +16,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hanol.errors import DataError, require
-from hanol.training._recipe import DataSection
+from hanol.training._pretrain_recipe import DataSection
 
 # Test suites repeat the code they test, and 2to3 and IDLE's tests are no library code.
 _SKIPPED = {"test", "tests", "idle_test", "site-packages", "__pycache__", "dist-packages"}
 
 
 @dataclass(frozen=True)
-class Document:
+class SourceText:
     """A text, and the name by which it is held out or not."""
 
     group: str
     text: str
 
 
-def documents(data: DataSection) -> Iterator[Document]:
+def documents(data: DataSection) -> Iterator[SourceText]:
     """All documents of a source, in an order that does not depend on the machine.
 
     Raises:
@@ -51,7 +51,7 @@ def is_held_out(group: str, share: float) -> bool:
     return int.from_bytes(digest[:8], "big") / 2**64 < share
 
 
-def _stdlib() -> Iterator[Document]:
+def _stdlib() -> Iterator[SourceText]:
     """Python files grouped by top-level module, then the language reference by topic."""
     root = Path(sysconfig.get_path("stdlib"))
     for file in sorted(root.rglob("*.py")):
@@ -60,20 +60,20 @@ def _stdlib() -> Iterator[Document]:
             continue
         text = _text(file)
         if text:
-            yield Document(parts[0].removesuffix(".py"), text)
+            yield SourceText(parts[0].removesuffix(".py"), text)
     from pydoc_data.topics import topics
 
     for name in sorted(topics):
-        yield Document(f"pydoc:{name}", topics[name])
+        yield SourceText(f"pydoc:{name}", topics[name])
 
 
-def _folder(root: Path) -> Iterator[Document]:
+def _folder(root: Path) -> Iterator[SourceText]:
     if not root.is_dir():
         raise DataError(f"`data.path` is {str(root)!r}, but there is no such folder.")
     for file in sorted(path for path in root.rglob("*") if path.is_file()):
         text = _text(file)
         if text:
-            yield Document(file.relative_to(root).as_posix(), text)
+            yield SourceText(file.relative_to(root).as_posix(), text)
 
 
 def _text(file: Path) -> str | None:
@@ -83,7 +83,7 @@ def _text(file: Path) -> str | None:
         return None  # not a text file
 
 
-def _jsonl(path: Path, column: str) -> Iterator[Document]:
+def _jsonl(path: Path, column: str) -> Iterator[SourceText]:
     files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
     if not files or not files[0].exists():
         raise DataError(f"`data.path` is {str(path)!r}, but no JSON lines file is there.")
@@ -96,10 +96,10 @@ def _jsonl(path: Path, column: str) -> Iterator[Document]:
                     raise DataError(
                         f"{str(file)!r}, line {number}: not a JSON object with the key {column!r}."
                     ) from err
-                yield Document(f"{file.name}:{number}", str(text))
+                yield SourceText(f"{file.name}:{number}", str(text))
 
 
-def _rows(data: DataSection) -> Iterator[Document]:
+def _rows(data: DataSection) -> Iterator[SourceText]:
     datasets = require("datasets", extra="train", feature="Reading parquet files and datasets")
     path = str(data.path)
     try:
@@ -117,7 +117,7 @@ def _rows(data: DataSection) -> Iterator[Document]:
                     f"{path!r} has no column {data.text_column!r}; it has {known}. "
                     "Set `data.text_column`."
                 )
-            yield Document(f"{path}:{number}", str(row[data.text_column]))
+            yield SourceText(f"{path}:{number}", str(row[data.text_column]))
     except (OSError, ValueError) as err:
         cause = str(err).splitlines()[0] if str(err) else type(err).__name__
         raise DataError(f"{path!r} could not be read: {cause}") from err

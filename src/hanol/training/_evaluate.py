@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hanol.errors import DataError
-from hanol.training._packing import IGNORED
+from hanol.training._logits import IGNORED
 
 _BATCH = 16  # windows that are scored together
 

@@ -8,7 +8,7 @@ Source: Muon by K. Jordan (2024); the scale of the update is that of arXiv 2502.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -119,6 +119,46 @@ class MuonAdamW(torch.optim.AdamW):
         for parameter, update in updates:
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
             parameter.add_(sharded_like(update, parameter), alpha=-group["lr"])
+
+
+class PeakRates(Protocol):
+    """Settings that name the peak rates of Muon and AdamW."""
+
+    @property
+    def muon_lr(self) -> float | None:
+        """Rate of Muon; None puts every parameter on AdamW."""
+
+    @property
+    def adamw_lr(self) -> float:
+        """Rate of AdamW."""
+
+    @property
+    def weight_decay(self) -> float:
+        """Decoupled decay of matrices."""
+
+
+def muon_adamw(
+    model: nn.Module,
+    rates: PeakRates,
+    *,
+    betas: tuple[float, float] = (0.9, 0.95),
+    momentum: float = 0.95,
+    dtype: str | None = None,
+) -> MuonAdamW:
+    """The optimizer of a model as settings or a section of a recipe describe it.
+
+    Args:
+        model: Any causal language model of transformers.
+        rates: The peak rates.
+        betas: Betas of AdamW.
+        momentum: Nesterov momentum of Muon.
+        dtype: Name of the type of Muon's iteration; see `MuonAdamW`.
+    """
+    groups = parameter_groups(
+        model, muon_lr=rates.muon_lr, adamw_lr=rates.adamw_lr, weight_decay=rates.weight_decay
+    )
+    wanted = None if dtype is None else getattr(torch, dtype)
+    return MuonAdamW(groups, momentum=momentum, betas=betas, dtype=wanted)
 
 
 def whole(x: Tensor) -> Tensor:

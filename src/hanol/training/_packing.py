@@ -17,9 +17,8 @@ from torch.utils.data import Dataset
 
 from hanol.errors import TrainingError
 from hanol.training._data import Corpus
-from hanol.training._recipe import Recipe
-
-IGNORED = -100
+from hanol.training._logits import IGNORED
+from hanol.training._pretrain_recipe import PretrainRecipe
 
 
 class _Scatter:
@@ -53,7 +52,7 @@ class PackedSteps(Dataset[dict[str, Tensor]]):
         parts: Parts a batch is cut into: processes times micro-batches.
     """
 
-    def __init__(self, corpus: Corpus, recipe: Recipe, parts: int) -> None:
+    def __init__(self, corpus: Corpus, recipe: PretrainRecipe, parts: int) -> None:
         self._corpus = corpus
         self._seed = recipe.seed
         self._parts = parts

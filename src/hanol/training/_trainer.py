@@ -1,61 +1,218 @@
-"""transformers' Trainer with what it lacks: stages by tokens, Muon, checks, atomic checkpoints."""
+"""The one Trainer: transformers' with what it lacks for the recipes of all kinds.
 
-import errno
+Batches and rates that are decided beforehand, any loss, any optimizer, checkpoints that are there
+whole or not at all and continue to the last bit, and a metrics file.
+"""
+
 import math
 import os
 import shutil
-from itertools import pairwise
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import SequentialSampler
-from transformers import PrinterCallback, Trainer, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from hanol import attention, models
-from hanol.errors import TrainingError
-from hanol.training._data import Corpus
-from hanol.training._evaluate import nats
-from hanol.training._muon import MuonAdamW, parameter_groups, sharded_like, whole
-from hanol.training._packing import PackedSteps
-from hanol.training._recipe import Recipe, ScheduleSection
+from hanol import models
+from hanol.errors import TrainingError, WriteError
+from hanol.files import JsonLines, write_failure
+from hanol.training._run_folder import METRICS, checkpoints, last_checkpoint
 
 _WRITING = ".writing"
+_HINT = "Earlier checkpoints are whole: free some space and run again with --resume."
+Loss = Callable[[nn.Module, dict[str, Any], Any], Tensor]
+Rates = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
 
 
-def learning_rate(schedule: ScheduleSection, tokens: int, total: int) -> float:
-    """Share of the peak rate after `tokens` of `total` tokens: warm-up, stable, decay.
+class Steps(Protocol):
+    """A data source: item i is one part of the batch of an optimizer step.
 
-    Example:
-        >>> plan = ScheduleSection(warmup_tokens=10, decay_tokens=20, decay="linear")
-        >>> [learning_rate(plan, n, 100) for n in (0, 5, 50, 90, 100)]
-        [0.0, 0.5, 1.0, 0.5, 0.0]
+    Each step has as many parts as there are processes times micro-batches.
     """
-    if tokens < schedule.warmup_tokens:
-        return tokens / schedule.warmup_tokens
-    left = max(total - tokens, 0)
-    if left >= schedule.decay_tokens:
-        return 1.0
-    share = left / schedule.decay_tokens
-    if schedule.decay == "cosine":
-        share = 0.5 - 0.5 * math.cos(math.pi * share)
-    return schedule.final + (1 - schedule.final) * share
+
+    @property
+    def tokens_before(self) -> Sequence[int]:
+        """Tokens seen before each step, and after the last."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]: ...
 
 
-class AtomicCheckpoints(Trainer):
-    """A Trainer whose checkpoints are there whole or not at all, with the official names.
+def training_arguments(
+    folder: Path, *, steps: int, clip_norm: float, seed: int, use_cpu: bool, **options: Any
+) -> TrainingArguments:
+    """Arguments of transformers' Trainer for a run whose steps are decided beforehand.
 
-    Attributes:
+    Args:
+        folder: Folder of the run.
+        steps: Optimizer steps.
+        clip_norm: Largest norm of the gradient.
+        seed: Seed of the random states.
+        use_cpu: Whether the model stays on the CPU where there is a GPU.
+        options: Whatever else `TrainingArguments` takes.
+    """
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    defaults = {
+        "per_device_train_batch_size": 1,  # an item is a whole part of a batch
+        "logging_steps": 1,
+        "save_strategy": "steps",
+        "report_to": [],
+    }
+    return TrainingArguments(
+        output_dir=str(folder),
+        max_steps=steps,
+        max_grad_norm=clip_norm,
+        logging_nan_inf_filter=False,
+        save_total_limit=None,  # the trainer removes old checkpoints itself, after the rename
+        seed=seed,
+        data_seed=seed,
+        use_cpu=use_cpu,
+        ddp_backend="gloo" if use_cpu and several else None,
+        ddp_find_unused_parameters=False,
+        average_tokens_across_devices=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=not use_cpu,
+        disable_tqdm=True,
+        label_names=["labels"],
+        **(defaults | options),
+    )
+
+
+class StepTrainer(Trainer):
+    """transformers' Trainer over steps that are decided beforehand.
+
+    Args:
+        model: What is trained.
+        steps: The data.
+        args: Made by `training_arguments`.
+        optimizer: Makes the optimizer of a model.
+        rates: Makes the schedule of an optimizer, looked up by step.
+        loss: Called with the model, an item of `steps` and the number of labels in the whole batch
+            (None where items have no `labels`); None takes the model's own loss. What it puts into
+            `found` becomes part of the step's metrics.
         keep: Checkpoints that are kept.
+        on_step: Called with each line of metrics and, as `steps`, the number of all steps.
     """
 
-    keep: int = 1
-    _staging = False
+    # transformers sets these without declaring them.
+    optimizer: Any
+    lr_scheduler: Any
+    control: Any
+
+    def __init__(
+        self,
+        model: nn.Module,
+        steps: Steps,
+        args: TrainingArguments,
+        *,
+        optimizer: Callable[[nn.Module], torch.optim.Optimizer],
+        rates: Rates,
+        loss: Loss | None = None,
+        keep: int = 1,
+        on_step: Callable[[Mapping[str, Any]], None] = lambda line: None,
+    ) -> None:
+        self.steps, self.keep, self.found = steps, keep, dict[str, float]()
+        self._make_optimizer, self._make_rates, self._loss = optimizer, rates, loss
+        self._staging = False
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=steps,
+            eval_dataset=steps if args.eval_strategy != "no" else None,
+            data_collator=lambda items: items[0],
+            # transformers divides losses by the number of micro-batches without one.
+            compute_loss_func=loss,
+        )
+        self.remove_callback(PrinterCallback)  # it would print to standard output
+        self.add_callback(_Log(self, on_step))
+
+    def run(self, saved: Path | None) -> None:
+        """Make the steps that are left.
+
+        Args:
+            saved: Checkpoint to continue from.
+
+        Raises:
+            TrainingError: The loss or its gradient is not finite.
+            WriteError: The disk is full, or the folder cannot be written.
+        """
+        if saved is not None:
+            self.read_more(saved)
+        with models.no_progress_bars():  # one for each file of each checkpoint
+            self.train(resume_from_checkpoint=None if saved is None else str(saved))
+
+    # -- what kinds of training add
+
+    def after_update(self) -> dict[str, float]:
+        """What is done between optimizer steps; returns what is worth logging."""
+        return {}
 
     def write_more(self, checkpoint: Path) -> None:
         """Add files to a checkpoint while it is being written; called on every process."""
+
+    def read_more(self, checkpoint: Path) -> None:
+        """Read what `write_more` wrote."""
+
+    # -- data, loss, optimizer
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        return SequentialSampler(self.steps)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """The given loss, or the model's own."""
+        if self._loss is None:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        return self._loss(model, inputs, num_items_in_batch)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The optimizer that was given."""
+        if self.optimizer is None:
+            self.optimizer = self._make_optimizer(self.model if model is None else model)
+        return self.optimizer
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """The schedule that was given."""
+        if self.lr_scheduler is None:
+            self.lr_scheduler = self._make_rates(optimizer or self.optimizer)
+        return self.lr_scheduler
+
+    def training_step(
+        self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None
+    ) -> Tensor:
+        """One forward and backward pass; a loss that is not finite ends the run."""
+        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        if not bool(torch.isfinite(loss)):
+            raise self._not_finite("loss", loss.item())
+        return loss
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        norm = super()._clip_grad_norm(model)
+        if norm is not None and not math.isfinite(float(norm)):
+            raise self._not_finite("norm of the gradient", float(norm))
+        return norm
+
+    def _not_finite(self, what: str, value: float) -> TrainingError:
+        saved = last_checkpoint(Path(self.args.output_dir))
+        where = f"resume from {str(saved)!r}" if saved else "nothing was saved yet: start again"
+        return TrainingError(
+            f"The {what} is {value} at step {self.state.global_step + 1}. Lower the learning "
+            f"rates or the largest norm of the gradient, then {where}."
+        )
+
+    # -- checkpoints, whole or not at all
 
     def _get_output_dir(self, trial: Any) -> str:
         folder = str(self.args.output_dir)
@@ -76,16 +233,14 @@ class AtomicCheckpoints(Trainer):
                 (folder / _WRITING / name).rename(folder / name)
                 for old in checkpoints(folder)[: -self.keep]:
                     shutil.rmtree(old)
-        except OSError as err:
-            shutil.rmtree(folder / _WRITING, ignore_errors=True)
-            raise _not_written(name, folder, err) from err
-        except RuntimeError as err:  # torch.save reports a full disk this way
-            if "write" not in str(err) and "file" not in str(err):
+        except (OSError, RuntimeError) as err:  # torch reports a full disk as the latter
+            if (reason := write_failure(err)) is None:
                 raise
-            shutil.rmtree(folder / _WRITING, ignore_errors=True)
-            raise _not_written(name, folder, OSError(errno.ENOSPC, str(err))) from err
+            raise WriteError(folder / name, reason, _HINT) from err
         finally:
             self._staging = False
+            if self.args.should_save:
+                shutil.rmtree(folder / _WRITING, ignore_errors=True)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Load weights by their names on disk, which are the official ones.
@@ -99,203 +254,47 @@ class AtomicCheckpoints(Trainer):
         loaded = models.load_model(resume_from_checkpoint, dtype=torch.float32)
         (model if model is not None else self.model).load_state_dict(loaded.state_dict())
 
-    def training_step(
-        self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None
-    ) -> Tensor:
-        """One forward and backward pass; a loss that is no number ends the run."""
-        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
-        if not bool(torch.isfinite(loss)):
-            saved = last_checkpoint(Path(self.args.output_dir))
-            where = f"resume from {str(saved)!r}" if saved else "nothing was saved yet: start again"
-            raise TrainingError(
-                f"The loss is {loss.item()} at step {self.state.global_step + 1}. Lower the rates "
-                f"or `clip_norm`, then {where}."
-            )
-        return loss
 
+class _Log(TrainerCallback):
+    """Appends what is logged to `metrics.jsonl`, and tells it."""
 
-class RecipeTrainer(AtomicCheckpoints):
-    """Runs the stages of a recipe.
+    def __init__(self, trainer: StepTrainer, on_step: Callable[[Mapping[str, Any]], None]) -> None:
+        self._trainer, self._on_step = trainer, on_step
+        self._metrics = JsonLines(Path(trainer.args.output_dir) / METRICS)
+        self._clock: tuple[float, int] | None = None
+        self._more: dict[str, float] = {}
 
-    Args:
-        model: Causal language model.
-        recipe: The whole recipe.
-        args: Made by `training_arguments`.
-        train: Packed steps; item i belongs to step i // parts.
-        held_out: Documents of the evaluation.
-        callbacks: Of transformers.
-    """
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Drop metrics of steps that a resumed run makes again."""
+        if state.is_world_process_zero:
+            self._metrics.keep(lambda line: line["step"] <= state.global_step)
 
-    # transformers sets these without declaring them.
-    optimizer: Any
-    lr_scheduler: Any
-    control: Any
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Let the trainer do its work between steps."""
+        self._more |= self._trainer.after_update()
 
-    def __init__(
-        self,
-        model: nn.Module,
-        recipe: Recipe,
-        args: TrainingArguments,
-        train: PackedSteps,
-        held_out: Corpus,
-        callbacks: list[Any],
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, Any], **kwargs: Any
     ) -> None:
-        self.recipe = recipe
-        self.held_out = held_out
-        self.keep = recipe.keep
-        self._mean: dict[str, Tensor] | None = None
-        self._mean_count = 0
-        super().__init__(
-            model=model,
-            args=args,
-            train_dataset=train,
-            eval_dataset=train,
-            data_collator=lambda items: items[0],
-            callbacks=callbacks,
-        )
-        self.plan = train
-        self.remove_callback(PrinterCallback)  # it would print to standard output
-        if recipe.qk_clip is not None:
-            for layer in model.modules():
-                if hasattr(layer, "record_max_logit"):
-                    layer.record_max_logit = True  # type: ignore[assignment]
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        return SequentialSampler(self.plan)
-
-    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Muon and AdamW as the recipe says."""
-        if self.optimizer is None:
-            optim = self.recipe.optim
-            groups = parameter_groups(
-                model if model is not None else self.model,
-                muon_lr=optim.muon_lr,
-                adamw_lr=optim.adamw_lr,
-                weight_decay=optim.weight_decay,
-            )
-            self.optimizer = MuonAdamW(
-                groups,
-                momentum=optim.momentum,
-                betas=optim.betas,
-                dtype=None if optim.muon_dtype is None else getattr(torch, optim.muon_dtype),
-            )
-        return self.optimizer
-
-    def create_scheduler(
-        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
-    ) -> torch.optim.lr_scheduler.LRScheduler:
-        """The schedule in tokens, looked up by optimizer step."""
-        if self.lr_scheduler is None:
-            before = self.plan.tokens_before
-            # The rate in the middle of its batch: the first update's is not zero.
-            shares = [
-                learning_rate(self.recipe.schedule, (a + b) // 2, before[-1])
-                for a, b in pairwise(before)
-            ]
-            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
-                optimizer or self.optimizer, lambda step: shares[min(step, len(shares) - 1)]
-            )
-        return self.lr_scheduler
-
-    def after_update(self) -> dict[str, float]:
-        """What the recipe does between optimizer steps; returns what is worth logging."""
-        found = {}
-        model = self.accelerator.unwrap_model(self.model)
-        if self.recipe.qk_clip is not None:
-            found["clipped_heads"] = float(attention.qk_clip(model, self.recipe.qk_clip))
-        if self.recipe.router_bias_rate > 0:
-            worst = attention.update_router_bias(model, self.recipe.router_bias_rate)
-            if worst:
-                found["expert_load"] = worst
-        if self.recipe.schedule.polyak:
-            self._average(model)
-        return found
-
-    @torch.no_grad()
-    def _average(self, model: nn.Module) -> None:
-        seen = self.plan.tokens_before[
-            min(self.state.global_step + 1, len(self.plan.tokens_before) - 1)
-        ]
-        if self.plan.tokens_before[-1] - seen > self.recipe.schedule.decay_tokens:
+        """Write one line of metrics."""
+        if not state.is_world_process_zero or "train_runtime" in logs:  # the last is a summary
             return
-        self._mean_count += 1
-        if self._mean is None:
-            self._mean = {n: p.detach().float().clone() for n, p in model.named_parameters()}
-            return
-        for name, parameter in model.named_parameters():
-            if type(self._mean[name]) is not type(parameter.data):  # read from a checkpoint
-                self._mean[name] = sharded_like(self._mean[name], parameter)
-            self._mean[name].lerp_(parameter.detach().float(), 1 / self._mean_count)
-
-    @torch.no_grad()
-    def use_average(self) -> None:
-        """Put the mean of the decay phase's weights into the model, if the recipe asks for it."""
-        if self._mean is None:
-            return
-        for name, parameter in self.accelerator.unwrap_model(self.model).named_parameters():
-            parameter.copy_(sharded_like(self._mean[name], parameter))
-
-    @torch.no_grad()
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Bits per byte of the held-out text, as much of it as the recipe evaluates on the way."""
-        metrics = {"eval_bits_per_byte": self.bits_per_byte(self.recipe.eval_bytes)}
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(
-            self.args, self.state, self.control, metrics
-        )
-        return metrics
-
-    @torch.no_grad()
-    def bits_per_byte(self, max_bytes: int | None = None) -> float:
-        """Negative log likelihood of held-out documents in bits, divided by their bytes.
-
-        Args:
-            max_bytes: Stop after this many bytes, taken from documents spread over the whole; None
-                takes all.
-        """
-        T = max(stage.sequence_length for stage in self.recipe.stages)
-        world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        mine = _spread(self.held_out, max_bytes)[rank::world]
-        summed = nats(self.model, (self.held_out.document(i) for i in mine), T)
-        num_bytes = float(self.held_out.bytes_of[mine].sum())
-        total = torch.tensor([summed, num_bytes], dtype=torch.float64)
-        total = self.accelerator.reduce(total.to(self.args.device), reduction="sum")
-        return (total[0] / total[1] / math.log(2)).item()
-
-    def write_more(self, checkpoint: Path) -> None:
-        """The running mean of the weights."""
-        if self._mean is None:
-            return
-        mean = {n: whole(tensor) for n, tensor in self._mean.items()}
-        if self.args.should_save:
-            torch.save({"mean": mean, "count": self._mean_count}, checkpoint / "average.pt")
-
-    def restore_average(self, checkpoint: Path) -> None:
-        """Read the running mean of the weights from a checkpoint, if there is one."""
-        file = checkpoint / "average.pt"
-        if file.exists():
-            stored = torch.load(file, weights_only=True)
-            self._mean, self._mean_count = stored["mean"], stored["count"]
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """Complete checkpoints of a run, oldest first."""
-    found = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").exists()]
-    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint of a run, or None."""
-    found = checkpoints(folder)
-    return found[-1] if found else None
-
-
-def _not_written(name: str, folder: Path, err: OSError) -> TrainingError:
-    reason = "the disk is full" if err.errno == errno.ENOSPC else err.strerror or str(err)
-    return TrainingError(
-        f"{name} could not be written to {str(folder)!r}: {reason}. Earlier checkpoints are whole: "
-        "free some space and run again with --resume."
-    )
+        before = self._trainer.steps.tokens_before
+        tokens = before[min(state.global_step, len(before) - 1)]
+        line: dict[str, Any] = {"step": state.global_step, "tokens": tokens}
+        # Its "epoch" is a share of the planned steps: it would mislead.
+        line |= {k: v for k, v in logs.items() if not isinstance(v, str) and k != "epoch"}
+        if "loss" in logs:
+            now = time.perf_counter()
+            if self._clock is not None and tokens > self._clock[1]:
+                line["tokens_per_second"] = (tokens - self._clock[1]) / (now - self._clock[0])
+            self._clock = (now, tokens)
+            line |= self._more | self._trainer.found
+            self._more, self._trainer.found = {}, {}
+        else:
+            self._clock = None  # the time of an evaluation is not the training's
+        self._metrics.append(line)
+        self._on_step({**line, "steps": state.max_steps})
 
 
 def _sync(folder: Path) -> None:
@@ -304,11 +303,3 @@ def _sync(folder: Path) -> None:
             descriptor = os.open(file, os.O_RDONLY)
             os.fsync(descriptor)
             os.close(descriptor)
-
-
-def _spread(corpus: Corpus, max_bytes: int | None) -> list[int]:
-    """Documents of about `max_bytes` in all, evenly spread over the corpus."""
-    order = np.random.default_rng(0).permutation(len(corpus.ends))
-    if max_bytes is not None:
-        order = order[: int(np.searchsorted(corpus.bytes_of[order].cumsum(), max_bytes)) + 1]
-    return sorted(order.tolist())

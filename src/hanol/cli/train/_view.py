@@ -12,7 +12,6 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from hanol.cli.eval._world import kind_name
 from hanol.cli.train._stage import StageView
 
 if TYPE_CHECKING:
@@ -106,10 +105,5 @@ def stage_lines(result: "StageResult") -> list[str]:
         parts.append(f"{key.replace('_', ' ')} {shown}")
     lines = [f"{result.name}: {', '.join(parts)}"]
     if result.accuracy:
-        lines.append("  " + accuracy_text(result))
+        lines.append("  " + result.accuracy_text())
     return lines
-
-
-def accuracy_text(result: "StageResult") -> str:
-    """Right answers by kind of question, with their intervals."""
-    return "   ".join(f"{kind_name(kind)} {found}" for kind, found in result.accuracy.items())

@@ -1,4 +1,4 @@
-"""Logits where something was written.
+"""Logits, log-probabilities and entropies where something was written.
 
 Shape suffixes: B rows, T tokens, L = T - 1 that are predicted, N chosen ones, V vocabulary.
 """
@@ -6,6 +6,9 @@ Shape suffixes: B rows, T tokens, L = T - 1 that are predicted, N chosen ones, V
 from typing import Any
 
 from torch import Tensor, nn
+
+IGNORED = -100  # label of what is not learned
+_LOWEST = -2e3  # a log-probability whose probability is 0 in any float type
 
 
 def logits_at(model: nn.Module, head: nn.Module, ids_BT: Tensor, at_BL: Tensor) -> Tensor:
@@ -30,3 +33,17 @@ def logits_at(model: nn.Module, head: nn.Module, ids_BT: Tensor, at_BL: Tensor) 
         hook.remove()
     logits_NV: Tensor = outputs.logits
     return logits_NV
+
+
+def logprob_and_entropy(logits_NV: Tensor, token_N: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probability of each token, in nats, and entropy of the distribution it was drawn from.
+
+    Args:
+        logits_NV: At least float32; -inf excludes a token.
+        token_N: The tokens.
+    """
+    log_NV = logits_NV.log_softmax(-1)
+    logprob_N = log_NV.gather(-1, token_N.unsqueeze(-1)).squeeze(-1)
+    # 0 * -inf is not a number: of tokens that are excluded.
+    entropy_N = -(log_NV.exp() * log_NV.clamp_min(_LOWEST)).sum(-1)
+    return logprob_N, entropy_N

@@ -22,13 +22,10 @@ from typing import Any
 import torch
 
 from hanol import models
-from hanol.agent_training._recipe import SftSettings
-from hanol.agent_training._sft import SftRow, train_sft
-from hanol.agent_training._tokenizer import encyclopedia_tokenizer
 from hanol.attention import ConvAttentionConfig
-from hanol.training._trainer import AtomicCheckpoints
+from hanol.training import SftRow, SftSettings, StepTrainer, train_sft
 
-ROWS, STEPS = 20, 14
+ROWS, STEPS, VOCABULARY = 20, 14, 90
 
 
 def make_rows(count: int, vocabulary: int, seed: int = 0) -> list[SftRow]:
@@ -53,9 +50,8 @@ def make_config(vocabulary: int, **changes: Any) -> ConvAttentionConfig:
 
 def train(folder: Path, dies_at: str | None = None) -> None:
     torch.set_num_threads(1)
-    tokenizer = encyclopedia_tokenizer(64)
-    model = models.build(make_config(len(tokenizer)), seed=0)
-    rows = make_rows(ROWS, len(tokenizer))
+    model = models.build(make_config(VOCABULARY), seed=0)
+    rows = make_rows(ROWS, VOCABULARY)
     tokens = sum(len(row.input_ids) for row in rows) * STEPS * 4 // ROWS
     settings = SftSettings(
         tokens=tokens, batch_size=4, warmup_steps=3, save_tokens=150, eval_tokens=100
@@ -73,7 +69,7 @@ def train(folder: Path, dies_at: str | None = None) -> None:
 
     if dies_at is not None and dies_at.startswith("checkpoint"):
         kill_in_checkpoint(int(dies_at.split()[1]))
-    result = train_sft(model, tokenizer, rows, settings, folder, resume=True, on_eval=on_eval)
+    result = train_sft(model, rows, settings, folder, resume=True, on_eval=on_eval)
     done = {
         "result": vars(result),
         "weights": {name: p.tolist() for name, p in model.named_parameters()},
@@ -89,18 +85,19 @@ def kill_in_checkpoint(number: int) -> None:
     """Let this process die before the n-th checkpoint gets its name."""
     seen = 0
 
-    def write_more(self: AtomicCheckpoints, checkpoint: Path) -> None:
+    def write_more(self: StepTrainer, checkpoint: Path) -> None:
         nonlocal seen
         seen += 1
         assert (checkpoint / "trainer_state.json").exists()
         if seen == number:
             die()
 
-    AtomicCheckpoints.write_more = write_more  # type: ignore[method-assign]
+    StepTrainer.write_more = write_more  # type: ignore[method-assign]
 
 
 def main(root: Path) -> None:
-    from forked import in_child  # beside this program; tests that read this file have no such path
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from forked import in_child
 
     for name in ("whole", "killed"):
         (root / name).mkdir()

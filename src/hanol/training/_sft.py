@@ -1,0 +1,317 @@
+"""Supervised fine-tuning on token sequences, with a loss on what the policy should write alone."""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import TrainerCallback
+
+from hanol.errors import DataError, require
+from hanol.training._kinds import OnStep
+from hanol.training._logits import IGNORED, logits_at
+from hanol.training._muon import muon_adamw
+from hanol.training._recipe import Section
+from hanol.training._run_folder import last_checkpoint
+from hanol.training._trainer import StepTrainer, training_arguments
+
+_SORTED_TOGETHER = 6  # batches: rows of similar length, but not the same rows each epoch
+_LOG_STEPS = 10
+
+
+class LearningSection(Section):
+    """How a model learns from rows."""
+
+    max_length: int = Field(1024, gt=1, description="Longer rows are left out, and counted.")
+    batch_size: int = Field(8, ge=1, description="Rows of an optimizer step.")
+    micro_batches: int = Field(1, ge=1, description="Parts of a batch, to save memory.")
+    muon_lr: float | None = Field(
+        0.01, gt=0, description="Peak rate of Muon; None puts every parameter on AdamW."
+    )
+    adamw_lr: float = Field(0.002, gt=0, description="Peak rate of AdamW.")
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled decay of matrices.")
+    betas: tuple[float, float] = Field((0.9, 0.98), description="Betas of AdamW.")
+    clip_norm: float = Field(1.0, gt=0, description="Largest norm of the whole gradient.")
+    warmup_steps: int = Field(100, ge=0, description="Optimizer steps of linear warm-up.")
+    decay: float = Field(
+        0.5, ge=0, le=1, description="Share of the stage, at its end, in which rates fall linearly."
+    )
+    final: float = Field(0.03, ge=0, le=1, description="Rate at the end, as a share of the peak.")
+    save_tokens: int = Field(500_000, ge=1, description="Tokens between checkpoints.")
+    gradient_checkpointing: bool = Field(
+        False, description="Compute blocks again in the backward pass, to save memory."
+    )
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="Type of the computation.")
+    seed: int = Field(0, description="Seed of the order of rows; a recipe adds its own.")
+
+    @model_validator(mode="after")
+    def _whole_parts(self) -> Self:
+        if self.batch_size % self.micro_batches:
+            raise ValueError(
+                f"`micro_batches` ({self.micro_batches}) does not divide `batch_size` "
+                f"({self.batch_size})"
+            )
+        return self
+
+
+class SftSettings(LearningSection):
+    """How a model is trained on given rows."""
+
+    tokens: int = Field(gt=0, description="Tokens to train on; rows are read again as needed.")
+    eval_tokens: int = Field(1_000_000, ge=1, description="Tokens between evaluations.")
+
+    def rate(self, step: int, steps: int) -> float:
+        """Share of the peak rates at step `step`, from 0: warm-up, constant, linear decay.
+
+        Example:
+            >>> plan = SftSettings(tokens=1, warmup_steps=2, decay=0.5, final=0.0)
+            >>> [plan.rate(step, 8) for step in range(8)]
+            [0.5, 1.0, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25]
+        """
+        warm = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        left = 1 - step / steps
+        if left >= self.decay:
+            return warm
+        return warm * (self.final + (1 - self.final) * left / self.decay)
+
+
+@dataclass(frozen=True)
+class SftRow:
+    """A token sequence to learn from.
+
+    Args:
+        input_ids: The tokens.
+        action_mask: True where the loss is taken: what the policy should write.
+    """
+
+    input_ids: tuple[int, ...]
+    action_mask: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class SftResult:
+    """What a finished training did.
+
+    Args:
+        steps: Optimizer steps.
+        tokens: Tokens in them.
+        rows: Different rows.
+        left_out: Rows that were too long or had nothing to learn.
+    """
+
+    steps: int
+    tokens: int
+    rows: int
+    left_out: int
+
+
+def train_sft(
+    model: nn.Module,
+    rows: Sequence[SftRow],
+    settings: SftSettings,
+    folder: str | Path,
+    *,
+    resume: bool = False,
+    on_step: OnStep = lambda line: None,
+    on_eval: Callable[[int], Mapping[str, Any]] | None = None,
+) -> SftResult:
+    """Train a causal language model in place.
+
+    Args:
+        model: A causal language model of transformers, on the device that it is trained on.
+        rows: What to learn from.
+        settings: How.
+        folder: Folder of checkpoints and `metrics.jsonl`.
+        resume: Continue from the folder's newest checkpoint, if there is one.
+        on_step: Called with every line of metrics.
+        on_eval: Called with the tokens seen; what it returns becomes a line of metrics.
+
+    Raises:
+        DataError: No row fits, none has a token to learn from, or the folder's checkpoints are
+            those of another run.
+        TrainingError: The loss is not finite, or a checkpoint could not be written.
+    """
+    require("accelerate", extra="train", feature="Training")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    fitting = [row for row in rows if len(row.input_ids) <= settings.max_length]
+    fitting = [row for row in fitting if any(row.action_mask[1:])]
+    if not fitting:
+        raise DataError(
+            f"None of {len(rows)} rows can be learned from: they are longer than "
+            f"`max_length` ({settings.max_length}), or nothing in them was written by "
+            "the policy."
+        )
+    steps = SftSteps(fitting, settings)
+    trainer = _SftTrainer(model, steps, folder, on_step, on_eval)
+    trainer.run(_saved(folder, steps, resume))
+    return SftResult(
+        steps=len(steps.batches),
+        tokens=steps.tokens_before[-1],
+        rows=len(fitting),
+        left_out=len(rows) - len(fitting),
+    )
+
+
+class SftSteps:
+    """Which rows each step trains on, decided beforehand.
+
+    Attributes:
+        batches: Indices of rows, one list a step.
+        tokens_before: Tokens seen before each step, and after the last.
+        parts: Parts of each batch: processes times micro-batches.
+    """
+
+    def __init__(self, rows: Sequence[SftRow], settings: SftSettings) -> None:
+        self.settings, self._rows = settings, rows
+        self.parts = int(os.environ.get("WORLD_SIZE", "1")) * settings.micro_batches
+        if settings.batch_size % self.parts:
+            raise DataError(
+                f"`batch_size` is {settings.batch_size}: {self.parts} processes times "
+                "micro-batches cannot share it equally."
+            )
+        self.batches: list[list[int]] = []
+        self.tokens_before = [0]
+        lengths = [len(row.input_ids) for row in rows]
+        for batch in _epochs(lengths, settings):
+            self.batches.append(batch)
+            self.tokens_before.append(self.tokens_before[-1] + sum(lengths[i] for i in batch))
+            if self.tokens_before[-1] >= settings.tokens:
+                break
+
+    def __len__(self) -> int:
+        return len(self.batches) * self.parts
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        step, part = divmod(index, self.parts)
+        size = self.settings.batch_size // self.parts
+        rows = [self._rows[i] for i in self.batches[step][part * size : (part + 1) * size]]
+        # Padded at the end: nothing before it sees it, so any token will do.
+        ids_BT = torch.zeros(len(rows), max(len(row.input_ids) for row in rows), dtype=torch.long)
+        labels_BT = torch.full_like(ids_BT, IGNORED)
+        for row, ids_T, labels_T in zip(rows, ids_BT, labels_BT, strict=True):
+            ids = torch.tensor(row.input_ids)
+            ids_T[: len(ids)] = ids
+            labels_T[: len(ids)] = ids.where(torch.tensor(row.action_mask), IGNORED)
+        labels_BT[:, 0] = IGNORED  # nothing predicts the first token: it is not counted
+        return {"input_ids": ids_BT, "labels": labels_BT}
+
+    def passes(self, every: int, step: int) -> bool:
+        """Whether step `step`, from 1, reaches a multiple of `every` tokens, or is the last."""
+        before, after = self.tokens_before[step - 1], self.tokens_before[step]
+        return before // every < after // every or step == len(self.batches)
+
+
+def _epochs(lengths: Sequence[int], settings: SftSettings) -> Iterator[list[int]]:
+    """Batches without end; rows of similar length together, in a random order."""
+    rng = Random(settings.seed)  # noqa: S311 - an order, no secret
+    size = settings.batch_size
+    # Of few rows no more than there are, or the same row would fill a batch.
+    together = max(size, min(size * _SORTED_TOGETHER, len(lengths) // size * size))
+    order: list[int] = []
+    while True:
+        while len(order) < together:
+            epoch = list(range(len(lengths)))
+            rng.shuffle(epoch)
+            order += epoch
+        chunk = sorted(order[:together], key=lambda i: lengths[i])
+        del order[:together]
+        batches = [chunk[i : i + size] for i in range(0, len(chunk), size)]
+        rng.shuffle(batches)
+        yield from batches
+
+
+def _saved(folder: Path, steps: SftSteps, resume: bool) -> Path | None:
+    """The checkpoint to continue from."""
+    saved = last_checkpoint(folder)
+    if saved is None:
+        return None
+    if not resume:
+        raise DataError(
+            f"{str(folder)!r} has checkpoints of another run. Resume it, or name another folder."
+        )
+    stored = json.loads((saved / "trainer_state.json").read_text("utf-8"))["max_steps"]
+    if stored != len(steps.batches):
+        raise DataError(
+            f"{str(saved)!r} belongs to a run of {stored} steps, but these rows and settings give "
+            f"{len(steps.batches)}. Use those of that run, or another folder."
+        )
+    return saved
+
+
+class _SftTrainer(StepTrainer):
+    """The Trainer with a loss on what the policy wrote, and evaluations by tokens."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        steps: SftSteps,
+        folder: Path,
+        on_step: OnStep,
+        on_eval: Callable[[int], Mapping[str, Any]] | None,
+    ) -> None:
+        settings = steps.settings
+        args = training_arguments(
+            folder,
+            steps=len(steps.batches),
+            clip_norm=settings.clip_norm,
+            seed=settings.seed,
+            use_cpu=not torch.cuda.is_available(),
+            gradient_accumulation_steps=settings.micro_batches,
+            logging_steps=_LOG_STEPS,
+            save_strategy="no",  # by tokens
+            bf16=settings.dtype == "bfloat16",
+            activation_checkpointing=settings.gradient_checkpointing,
+        )
+        self._on_eval = on_eval
+        super().__init__(
+            model,
+            steps,
+            args,
+            optimizer=lambda model: muon_adamw(model, settings, betas=settings.betas),
+            rates=lambda optimizer: torch.optim.lr_scheduler.LambdaLR(
+                optimizer, lambda step: settings.rate(step, len(steps.batches))
+            ),
+            loss=self._policy_loss,
+            on_step=on_step,
+        )
+        self.add_callback(_ByTokens(steps, with_eval=on_eval is not None))
+
+    def _policy_loss(self, model: nn.Module, inputs: dict[str, Any], count: Any) -> Tensor:
+        """Mean cross-entropy of the labels of the whole batch; only these go through the head."""
+        labels_BL = inputs["labels"][:, 1:]
+        learned_BL = labels_BL != IGNORED
+        head = self.accelerator.unwrap_model(model).get_output_embeddings()
+        logits_NV = logits_at(model, head, inputs["input_ids"], learned_BL)
+        total = functional.cross_entropy(logits_NV.float(), labels_BL[learned_BL], reduction="sum")
+        # `count` is that of all processes, and gradients are averaged over processes.
+        return total * self.accelerator.num_processes / torch.as_tensor(count).clamp(min=1)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """What `on_eval` finds."""
+        assert self._on_eval is not None
+        self.model.eval()
+        found = dict(self._on_eval(self.steps.tokens_before[self.state.global_step]))
+        self.model.train()
+        self.log(found)
+        return found
+
+
+class _ByTokens(TrainerCallback):
+    """Evaluates and saves by tokens."""
+
+    def __init__(self, steps: SftSteps, *, with_eval: bool) -> None:
+        self._steps, self._with_eval = steps, with_eval
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Say whether it is time."""
+        settings, step = self._steps.settings, state.global_step
+        control.should_evaluate = self._with_eval and self._steps.passes(settings.eval_tokens, step)
+        control.should_save = self._steps.passes(settings.save_tokens, step)
