@@ -110,7 +110,7 @@ class Index(AbstractContextManager["Index"]):
             return
         try:
             self._check_belongs(store)
-        except SearchIndexError:
+        except Exception:
             store.close()
             raise
         self._store = store

@@ -85,7 +85,8 @@ class Store:
         mode = "rw" if _writable(folder) else "ro&immutable=1"
         try:
             store = cls(folder, _connect(file, mode))
-            version = store.meta("version") if store._has_schema() else None
+            with _closed_on_error(store.db):
+                version = store.meta("version") if store._has_schema() else None
         except sqlite3.DatabaseError as err:
             raise SearchIndexError(f"The index {file} cannot be read ({err}). {_REBUILD}") from err
         if version is None:  # killed before its first transaction
@@ -111,12 +112,13 @@ class Store:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             db = _connect(folder / _FILE, "rwc")
-            db.execute("PRAGMA journal_mode = WAL")
             store = cls(folder, db)
-            with store.transaction():
-                for statement in _SCHEMA.split(";"):
-                    db.execute(statement)
-                store.set_meta("version", str(_VERSION))
+            with _closed_on_error(db):
+                db.execute("PRAGMA journal_mode = WAL")
+                with store.transaction():
+                    for statement in _SCHEMA.split(";"):
+                        db.execute(statement)
+                    store.set_meta("version", str(_VERSION))
         except (OSError, sqlite3.OperationalError) as err:
             raise _not_writable(folder, err) from err
         return store
@@ -279,6 +281,17 @@ def _connect(file: Path, mode: str) -> sqlite3.Connection:
         check_same_thread=False,
         timeout=30,
     )
-    db.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose the last files, never more
-    db.execute("PRAGMA mmap_size = 1073741824")
+    with _closed_on_error(db):
+        # A power cut may lose the last files, never more.
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.execute("PRAGMA mmap_size = 1073741824")
     return db
+
+
+@contextmanager
+def _closed_on_error(db: sqlite3.Connection) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        db.close()
+        raise
