@@ -18,7 +18,7 @@ SIZES: dict[str, Any] = {"seed": 3, "num_questions": 5, "num_entities": 60}
 
 def world() -> tuple[Encyclopedia, list[GraphQuestion]]:
     """What `examine` will ask about."""
-    made = Encyclopedia(3, 60, split="test", num_fillers=1)
+    made = Encyclopedia(3, 60, split="test", num_distractors=1)
     kinds = [made.questions(5, hops=hops, seed=3) for hops in (1, 2, 3)]
     kinds.append(made.questions(5, hops=(1, 2), described=True, seed=3))
     return made, [question for kind in kinds for question in kind]

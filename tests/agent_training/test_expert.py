@@ -73,7 +73,7 @@ def assert_whole(rollouts: Sequence[Rollout]) -> None:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("seed", "fillers"), [(0, 1), (1, 7), (2, 12)])
 def test_every_answer_is_right_and_cited(mode: Mode, seed: int, fillers: int) -> None:
-    world = Encyclopedia(seed, 100, num_fillers=fillers)
+    world = Encyclopedia(seed, 100, num_distractors=fillers)
     questions = both_kinds(world, 25)
     rollouts = run(world, questions, mode)
     assert_whole(rollouts)

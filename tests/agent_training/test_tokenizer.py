@@ -107,7 +107,7 @@ def seen() -> list[Asked]:
     return [
         asked
         for seed, mode in enumerate(get_args(Mode))
-        for asked in rollouts(mode, seed, num_fillers=(1, 5, 12)[seed])
+        for asked in rollouts(mode, seed, num_distractors=(1, 5, 12)[seed])
     ]
 
 
@@ -141,7 +141,7 @@ def test_nothing_that_the_agent_is_told_is_unknown(tokenizer: Tokenizer, text: s
 def test_nothing_in_any_world_is_unknown_or_lost(
     tokenizer: Tokenizer, seed: int, split: Any, setting: Any, fillers: int, level: Any
 ) -> None:
-    world = Encyclopedia(seed, 64, split=split, setting=setting, num_fillers=fillers)
+    world = Encyclopedia(seed, 64, split=split, setting=setting, num_distractors=fillers)
     # A file name is an address only in the hard setting, whose pages alone agents read.
     texts = [page.markdown if setting == "hard" else page.text for page in world.pages]
     try:

@@ -193,7 +193,7 @@ def test_a_graph_survives_its_file(wiki: Index, tmp_path: Path) -> None:
     read = KnowledgeGraph.read(tmp_path / "graph.jsonl")
     assert (read.edges, read.pages) == (graph.edges, graph.pages)
     (tmp_path / "bad.jsonl").write_text('{"head": "a"}\n')
-    with pytest.raises(DataError, match=r"bad.jsonl', line 1: this is no fact"):
+    with pytest.raises(DataError, match=r"bad.jsonl', line 1: this is not a fact"):
         KnowledgeGraph.read(tmp_path / "bad.jsonl")
 
 

@@ -26,7 +26,7 @@ from hanol.worlds import (
     evaluate_formalization,
     split_words,
 )
-from hanol.worlds._encyclopedia._schema import ALIASES, FILLERS, INTRODUCTIONS, MONTHS
+from hanol.worlds._encyclopedia._schema import ALIASES, DISTRACTORS, INTRODUCTIONS, MONTHS
 
 Triple = tuple[str, str, str]
 
@@ -76,7 +76,7 @@ def facts_of(page: WorldPage) -> Iterator[Triple]:
             for relation, pattern in STATEMENTS
             if (match := pattern.fullmatch(sentence))
         ]
-        others = [filler.format(s=page.title) for filler in FILLERS]
+        others = [filler.format(s=page.title) for filler in DISTRACTORS]
         others += [alias.format(s=page.title, o=page.alias) for alias in ALIASES if page.alias]
         assert len(matches) + others.count(sentence) == 1, sentence
         for relation, match in matches:
@@ -238,7 +238,7 @@ def test_questions_are_decided_by_the_seed(world: Encyclopedia) -> None:
 def test_the_same_in_every_process() -> None:
     code = (
         "import hashlib; from hanol.worlds import Encyclopedia;"
-        "w = Encyclopedia(5, 120, num_fillers=3);"
+        "w = Encyclopedia(5, 120, num_distractors=3);"
         "q = [w.questions(20, level=l, described=True) for l in (0, 1)];"
         "q += [w.questions(20, hops=(1, 5), sets=True)];"
         "told = [(x.text, sorted(x.answers), x.triples, x.path) for part in q for x in part];"
@@ -324,7 +324,7 @@ def test_the_vocabulary_is_closed(world: Encyclopedia, questions: list[GraphQues
     for question in questions:
         assert set(split_words(question.text)) <= known
         assert all(set(split_words(answer)) <= known for answer in question.answers)
-    long = Encyclopedia(9, 150, setting="easy", num_fillers=len(FILLERS))
+    long = Encyclopedia(9, 150, setting="easy", num_distractors=len(DISTRACTORS))
     for page in (*world.pages, *long.pages):
         shown = f"# {page.title} {page.text} {page.address}"  # files have "doc-12-34.md" for links
         assert set(split_words(shown)) <= known
@@ -339,14 +339,14 @@ def test_the_vocabulary_is_closed(world: Encyclopedia, questions: list[GraphQues
 )
 @settings(max_examples=25, deadline=None)
 def test_every_world_is_whole(
-    seed: int, size: int, split: str, num_facts: tuple[int, int], num_fillers: int
+    seed: int, size: int, split: str, num_facts: tuple[int, int], num_distractors: int
 ) -> None:
     world = Encyclopedia(
         seed,
         size,
         split=split,  # type: ignore[arg-type]
         num_facts=num_facts,
-        num_fillers=num_fillers,
+        num_distractors=num_distractors,
     )
     assert len(world.pages) == size
     facts = stated(world)
@@ -374,8 +374,8 @@ def test_every_world_is_whole(
 
 
 def test_pages_grow_to_a_hundred_and_twenty_words() -> None:
-    def mean_words(num_fillers: int) -> float:
-        pages = Encyclopedia(1, 300, setting="easy", num_fillers=num_fillers).pages
+    def mean_words(num_distractors: int) -> float:
+        pages = Encyclopedia(1, 300, setting="easy", num_distractors=num_distractors).pages
         return sum(len(page.text.split()) for page in pages) / len(pages)
 
     assert 35 < mean_words(1) < 60
@@ -451,7 +451,7 @@ def test_a_folder_with_other_pages_is_not_written_to(tmp_path: Path) -> None:
     [
         ({"num_entities": 15}, "`num_entities` is 15, but must be from 16 to 5000."),
         ({"num_entities": 5001}, "`num_entities` is 5001"),
-        ({"num_fillers": -1}, "`num_fillers` is -1, but must be from 0 to 12."),
+        ({"num_distractors": -1}, "`num_distractors` is -1, but must be from 0 to 12."),
         ({"num_facts": (1, 4)}, "`num_facts` is (1, 4)"),
         ({"num_facts": (5, 4)}, "`num_facts` is (5, 4)"),
         ({"setting": "harder"}, "Did you mean 'hard'?"),

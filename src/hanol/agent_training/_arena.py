@@ -50,7 +50,7 @@ def attempts_of(
             section.seed + section.worlds + stage.seed,
             stage.entities,
             setting=section.setting,
-            num_fillers=section.fillers[0],
+            num_distractors=section.fillers[0],
         )
         questions = draw_questions(
             world,
@@ -173,7 +173,7 @@ def _held_out(
             section.entities,
             setting=learned.setting,
             split="test",
-            num_fillers=learned.fillers[0],
+            num_distractors=learned.fillers[0],
         )
         environment = stack.enter_context(
             WorldEnvironment(world, folder / "world", tools=_tools, **options)

@@ -43,7 +43,7 @@ def examine(
     hops: Sequence[int] = (1, 2, 3),
     described: bool = True,
     num_entities: int = 1000,
-    num_fillers: int = 1,
+    num_distractors: int = 1,
     mode: Mode = "react",
     sampling: Sampling | None = None,
     max_calls: int = 16,
@@ -59,7 +59,7 @@ def examine(
         hops: Kinds with a named start.
         described: Also ask questions of 1 and 2 hops whose start is described.
         num_entities: Pages.
-        num_fillers: Sentences a page that state no fact; 7 make about 120 words.
+        num_distractors: Distractor sentences per page; 7 make pages of about 120 words.
         mode: Of the agent.
         sampling: Of the turns; None is greedy.
         max_calls: Turns of one run at most.
@@ -69,7 +69,7 @@ def examine(
     Raises:
         DataError: The world has fewer different questions.
     """
-    world = Encyclopedia(seed, num_entities, split="test", num_fillers=num_fillers)
+    world = Encyclopedia(seed, num_entities, split="test", num_distractors=num_distractors)
     kinds = exam_questions(world, num_questions, hops, described=described, seed=seed)
     with WorldEnvironment(
         world,

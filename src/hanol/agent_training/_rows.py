@@ -246,7 +246,7 @@ def training_world(section: WorldSection, number: int) -> Encyclopedia:
         section.seed + number % section.worlds,
         section.entities,
         setting=section.setting,
-        num_fillers=section.fillers[number % len(section.fillers)],
+        num_distractors=section.fillers[number % len(section.fillers)],
     )
 
 

@@ -31,7 +31,7 @@ CACHE_NAME = next(
 
 
 class DeltaStep(NamedTuple):
-    """What one forward pass fed into the recurrence, kept to take tokens back."""
+    """Inputs of the recurrence in one forward pass, kept so that tokens can be removed again."""
 
     state_BHKV: Tensor
     window_BWC: Tensor
@@ -59,18 +59,18 @@ class KdaState(LinearAttentionLayer, CacheLayerMixin):
         self._steps: list[DeltaStep] = []
 
     def write(self, state_BHKV: Tensor, window_BWC: Tensor, tokens: int) -> None:
-        """Take over state and window after `tokens` more tokens."""
+        """Store state and window after `tokens` more tokens."""
         self.state_BHKV, self.window_BWC = state_BHKV, window_BWC
         self.length += tokens
         self.device, self.dtype = state_BHKV.device, window_BWC.dtype
         self.has_previous_state[0] = True
 
     def record(self, step: DeltaStep) -> None:
-        """Remember a forward pass for `crop`."""
+        """Record a forward pass for `crop`."""
         self._steps.append(step)
 
     def update(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Refuse keys and values: this layer has none."""
+        """Always raises: this layer has no keys and values."""
         raise CacheError("A Kimi Delta Attention layer of the cache takes no keys and values.")
 
     def get_seq_length(self) -> int:
@@ -83,14 +83,14 @@ class KdaState(LinearAttentionLayer, CacheLayerMixin):
 
     @property
     def is_croppable(self) -> bool:
-        """Always, once `activate_past_recording` was called before the tokens to remove."""
+        """True; `activate_past_recording` must be called before the tokens that will be removed."""
         return True
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Take back the last tokens: start from the recorded state, run what is kept again.
+        """Remove the last tokens: start from the recorded state and rerun the tokens that are kept.
 
         Args:
-            tokens_to_remove: As a negative number, or 0 to forget the recorded past.
+            tokens_to_remove: Negative number of tokens, or 0 to drop the recording.
 
         Raises:
             CacheError: The tokens were not recorded.
@@ -135,7 +135,7 @@ class KdaState(LinearAttentionLayer, CacheLayerMixin):
         ]
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Rows in the order of the beams."""
+        """Reorder rows by beam."""
         self._map(lambda x: x.index_select(0, beam_idx))
 
     def batch_select_indices(self, indices: Tensor) -> None:
@@ -143,7 +143,7 @@ class KdaState(LinearAttentionLayer, CacheLayerMixin):
         self._map(lambda x: x[indices])
 
     def batch_repeat_interleave(self, repeats: int) -> None:
-        """Each row several times."""
+        """Repeat each row."""
         self._map(lambda x: x.repeat_interleave(repeats, dim=0))
 
     def offload(self) -> None:
@@ -155,7 +155,7 @@ class KdaState(LinearAttentionLayer, CacheLayerMixin):
         self._map(lambda x: x.to(self.device))
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Remove everything."""
         self.state_BHKV = self.window_BWC = None
         self.length = 0
         self._steps.clear()
@@ -230,7 +230,7 @@ class LatentLayer(DynamicLayer):
         return self.length
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Take back the last tokens, given as a negative number."""
+        """Remove the last tokens, given as a negative number."""
         self.length = max(0, self.length - abs(tokens_to_remove))
         if self.valid_BL is not None:
             self.valid_BL = self.valid_BL[:, : self.length]
@@ -242,7 +242,7 @@ class LatentLayer(DynamicLayer):
             self.valid_BL = change(self.valid_BL)
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Rows in the order of the beams."""
+        """Reorder rows by beam."""
         self._map(lambda x: x.index_select(0, beam_idx))
 
     def batch_select_indices(self, indices: Tensor) -> None:
@@ -250,7 +250,7 @@ class LatentLayer(DynamicLayer):
         self._map(lambda x: x[indices])
 
     def batch_repeat_interleave(self, repeats: int) -> None:
-        """Each row several times."""
+        """Repeat each row."""
         self._map(lambda x: x.repeat_interleave(repeats, dim=0))
 
     def offload(self) -> None:
@@ -262,13 +262,13 @@ class LatentLayer(DynamicLayer):
         self._map(lambda x: x.to(self.device))
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Remove everything."""
         self.buffer_BLR = self.valid_BL = None
         self.length = 0
 
 
 def adopt(cache: Cache, config: KimiLinearConfig) -> None:
-    """Put our layers into an empty cache; leave one that has them as it is.
+    """Put our layers into an empty cache; a cache that has them stays unchanged.
 
     Raises:
         CacheError: The cache belongs to another model or was filled by other layers.
@@ -324,10 +324,10 @@ class CacheSnapshot:
         self._lengths = lengths
 
     def restore(self, cache: Cache) -> None:
-        """Bring the cache back to this point; the snapshot can be used again.
+        """Restore the cache to this point; the snapshot can be used again.
 
         Raises:
-            CacheError: The cache has other layers than the one the snapshot was taken of.
+            CacheError: The cache has other layers than the snapshot.
         """
         kinds = [type(layer) for layer in cache.layers]
         names = {f"{i}.{name}" for i, kind in enumerate(kinds) for name in _PARTS.get(kind, ())}
@@ -372,7 +372,7 @@ _PARTS: dict[type, tuple[str, ...]] = {
 
 
 def snapshot(cache: Cache) -> CacheSnapshot:
-    """Copy everything the cache holds, to `restore`, save or share a prefix later.
+    """Copy the whole cache, to restore, save or share a prefix later.
 
     Raises:
         CacheError: The cache was not filled by an accelerated Kimi-Linear model.

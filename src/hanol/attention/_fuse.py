@@ -1,4 +1,4 @@
-"""Several projections of one input as one matrix product, without touching parameter names.
+"""Computes several projections of one input as one matrix product; parameter names stay.
 
 The parameters become views of one buffer. They stay parameters of their own: saving, loading and
 optimizers see what they saw before. Whatever breaks the neighbourhood (a load, a copy, a move)
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 def fuse(layers: Sequence[nn.Linear]) -> None:
-    """Lay the weights of bias-free linear layers of one input width side by side in memory."""
+    """Store the weights of bias-free linear layers with one input width in one buffer."""
     weights = [layer.weight for layer in layers]
     if any(type(w.data) is not Tensor or w.device.type != "cpu" for w in weights):
         return  # sharded, quantised or meta parameters stay as they are
@@ -25,7 +25,7 @@ def fuse(layers: Sequence[nn.Linear]) -> None:
 
 
 def fused_weight(layers: Sequence[nn.Linear]) -> Tensor | None:
-    """The one matrix that these weights are views of, or None if they are not neighbours."""
+    """The matrix that these weights are adjacent views of, or None."""
     first = layers[0].weight
     expected = first.data_ptr()
     rows = 0
@@ -42,7 +42,7 @@ def fused_weight(layers: Sequence[nn.Linear]) -> Tensor | None:
 
 
 def project(layers: Sequence[nn.Linear], x: Tensor) -> tuple[Tensor, ...]:
-    """Apply all layers to `x`; one product when no gradient is asked for."""
+    """Apply all layers to `x`, as one product when no gradient is needed."""
     if torch.is_grad_enabled() or x.device.type != "cpu":
         return tuple(layer(x) for layer in layers)
     if any(type(layer) is not nn.Linear for layer in layers):

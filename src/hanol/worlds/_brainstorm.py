@@ -1,9 +1,9 @@
-"""A world in which some tokens are free and the others are determined.
+"""A world of sequences in which some tokens are free and the others are determined.
 
 A sequence is a row of rounds. Each round has a brainstorm span, symbols chosen uniformly and
 independently, and a compute span, the running sums of their values: every token of the first kind
-is a free choice, every other token follows from those before it. What samples such a text well
-must be wild in the one place and certain in the other.
+is a free choice, every other token follows from those before it. Good sampling of such a text must
+be diverse in the former and certain in the latter.
 
 Tokens: 0 opens a brainstorm span, 1 opens a compute span, then the symbols, then the sums. Symbol i
 has the value i modulo `modulus`. A round of three symbols, with values 4, 7 and 2, modulo 8:
@@ -28,7 +28,7 @@ _BRAINSTORM, _COMPUTE, _FIRST_SYMBOL = 0, 1, 2
 
 
 class BrainstormBatch(NamedTuple):
-    """Sequences, and what stands at each position about the token that follows it."""
+    """Sequences, and targets for the next token at each position."""
 
     input_ids: Tensor  # [B, T], int64; always right
     labels: Tensor  # [B, T], int64: the next token, or noise; `IGNORED` at the end
@@ -37,14 +37,14 @@ class BrainstormBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class Brainstorm:
-    """The sizes of the world.
+    """The world and its sizes.
 
     Args:
-        rounds: Pairs of a brainstorm and a compute span.
-        length: Symbols of a brainstorm span, and sums of a compute span.
-        symbols: Different symbols, a multiple of `modulus`: then sums are uniform too, and a
-            sum says nothing about the symbols that follow.
-        modulus: Different sums.
+        rounds: Number of pairs of a brainstorm and a compute span.
+        length: Symbols per brainstorm span, and sums per compute span.
+        symbols: Number of symbols, a multiple of `modulus`: then sums are uniform too, and tell
+            nothing about the symbols that follow.
+        modulus: Number of different sums.
 
     Raises:
         ConfigError: A size is too small, or `symbols` is not a multiple of `modulus`.
@@ -74,30 +74,29 @@ class Brainstorm:
 
     @property
     def vocab_size(self) -> int:
-        """Two marks, the symbols and the sums."""
+        """Number of tokens: two marks, the symbols and the sums."""
         return _FIRST_SYMBOL + self.symbols + self.modulus
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of a sequence."""
+        """Tokens per sequence."""
         return self.rounds * (2 * self.length + 2)
 
     @property
     def free(self) -> Tensor:
-        """Whether each token of a sequence is a free choice, [T]; the others are determined."""
+        """Which tokens of a sequence are free choices, [T]."""
         free_RK = np.zeros((self.rounds, 2 * self.length + 2), dtype=bool)
         free_RK[:, 1 : 1 + self.length] = True
         return torch.from_numpy(free_RK.reshape(-1))
 
     def draw(self, batch: int, *, noise: float = 0.0, seed: int = 0) -> BrainstormBatch:
-        """Sequences that are right, and the targets to train on.
+        """Correct sequences, and targets for training.
 
         Args:
-            batch: Sequences.
-            noise: Share of sums whose label is another sum, uniformly. The inputs stay right:
-                what is trained on such labels is less certain than it could be, but of the right
-                thing.
-            seed: The same seed gives the same batch, and with any noise the same inputs.
+            batch: Number of sequences.
+            noise: Share of sums whose label is another, uniformly drawn sum. The inputs stay
+                correct: a model trained on such labels is right, but less certain than it could be.
+            seed: The same seed gives the same batch, and the same inputs with any noise.
 
         Raises:
             ConfigError: `batch` is below 1 or `noise` not from 0 to 1.
@@ -123,16 +122,16 @@ class Brainstorm:
         )
 
     def checks_right(self, ids_BT: Tensor) -> Tensor:
-        """Whether every mark stands in its place, every choice is a symbol, every sum is right.
+        """Whether all marks, symbols and sums of each sequence are correct.
 
         Args:
-            ids_BT: Whole sequences, any integers, [B, T].
+            ids_BT: Whole sequences of any integers, [B, T].
 
         Returns:
             Booleans, [B].
 
         Raises:
-            ShapeError: Sequences of another length.
+            ShapeError: The sequences have another length.
         """
         if ids_BT.ndim != 2 or ids_BT.shape[1] != self.num_tokens:
             raise ShapeError(

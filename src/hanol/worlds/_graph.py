@@ -1,4 +1,4 @@
-"""A knowledge graph whose every fact says where it is stated, and exact answers on it.
+"""A knowledge graph whose facts say where they are stated, and exact answers to questions.
 
 Source: (head, relation, tail, address, snippet) as the graphs of arXiv 2507.02592 (WebSailor) keep
 them; questions on it are triples in the form of arXiv 2507.15061 (WebShaper).
@@ -17,10 +17,10 @@ from hanol.files import read_rows, replace_rows
 Triple = tuple[str, str, str]
 Neighbours = Mapping[str, Mapping[str, set[str]]]  # by relation, then by either end of a fact
 
-SLOT = "…"  # in a relation: where the tail stands, if not at the end
+SLOT = "…"  # in a relation: the position of the tail, if it is not the end
 LINKS, MENTIONS, SECTION = "links to", "mentions", "has a section called"
-_GENERIC = (LINKS, MENTIONS, SECTION)  # ours, so they mean one thing only
-_SAMPLE = 200  # facts of a relation that are looked at before all of them
+_GENERIC = (LINKS, MENTIONS, SECTION)  # our own relations, which have one meaning each
+_SAMPLE = 200  # facts per relation that are tried before all of them
 _YEAR = re.compile(r"(1\d{3}|20\d{2})")
 _DATE = re.compile(r"(\d{4})-\d\d?-\d\d?|[A-Z][a-z]+ \d{1,2}, (\d{4})|\d{1,2} [A-Z][a-z]+ (\d{4})")
 _NUMBER = re.compile(r"\d{1,3}(?:[, ]\d{3})+|\d+")
@@ -31,14 +31,16 @@ class Edge:
     """A fact.
 
     Args:
-        head: An entity, by its name.
-        relation: Words that make a sentence between the names, "was born in"; `SLOT` is where the
-            tail stands if anything follows it, "has … inhabitants". In a world: the relation.
-        tail: An entity, or a word, number or date.
-        address: Of the document that states it.
-        snippet: The sentence.
-        is_span: The tail is a span that a number or date lies in.
-        is_implied: True, but a better fact joins the same two: it counts, and is never told.
+        head: Name of an entity.
+        relation: Words that make a sentence between the names, such as "was born in"; `SLOT` marks
+            the position of a tail that is not at the end, as in "has … inhabitants". In a world,
+            the name of the relation.
+        tail: Name of an entity, or a word, number or date.
+        address: Address of the document that states the fact.
+        snippet: The sentence that states it.
+        is_span: Whether the tail is a range that contains a number or date.
+        is_implied: Whether a better fact joins the same two names: it is true, so it counts for
+            answers, but no question uses it.
     """
 
     head: str
@@ -51,7 +53,7 @@ class Edge:
 
     @property
     def triple(self) -> Triple:
-        """The fact alone."""
+        """Head, relation and tail."""
         return self.head, self.relation, self.tail
 
 
@@ -59,9 +61,9 @@ class KnowledgeGraph:
     """Facts, and the pages that entities have.
 
     Args:
-        edges: Facts; of equal ones, the first is kept.
+        edges: Facts; of equal ones the first is kept.
         pages: Address of the page of each entity that has one.
-        is_worded: Relations are words of documents, so that two of them may mean the same.
+        is_worded: Whether relations are words of documents, two of which may mean the same.
     """
 
     def __init__(
@@ -76,7 +78,7 @@ class KnowledgeGraph:
 
     @cached_property
     def at(self) -> dict[str, tuple[Edge, ...]]:
-        """The facts to tell that name an entity or value, at either end."""
+        """The facts about each entity or value, at either end, without implied ones."""
         found: dict[str, list[Edge]] = {}
         for edge in self.edges:
             if edge.is_implied:
@@ -93,7 +95,7 @@ class KnowledgeGraph:
 
     @cached_property
     def entities(self) -> tuple[str, ...]:
-        """What facts are about; everything else is a word, number or date."""
+        """Names with facts about them; everything else is a word, number or date."""
         return tuple(dict.fromkeys(edge.head for edge in self.edges if not edge.is_implied))
 
     @cached_property
@@ -101,7 +103,7 @@ class KnowledgeGraph:
         return frozenset((*self.entities, *self.pages))
 
     def is_entity(self, name: str) -> bool:
-        """Whether a name is of an entity."""
+        """Whether a name is that of an entity."""
         return name in self._is_entity
 
     @cached_property
@@ -125,7 +127,7 @@ class KnowledgeGraph:
 
     @cached_property
     def _ends(self) -> dict[str, tuple[set[str], set[str]]]:
-        """Heads and tails of each relation that is not ours."""
+        """Heads and tails of each relation, except our own."""
         ends: dict[str, tuple[set[str], set[str]]] = {}
         for edge in self.edges:
             if edge.relation not in _GENERIC:
@@ -136,7 +138,7 @@ class KnowledgeGraph:
 
     @cached_property
     def _stated(self) -> dict[str, set[str]]:
-        """The relations of each head that are not ours."""
+        """The relations of each head, except our own."""
         stated: dict[str, set[str]] = {}
         for relation, (heads, _) in self._ends.items():
             for head in heads:
@@ -144,10 +146,10 @@ class KnowledgeGraph:
         return stated
 
     def _may_mean_the_same(self, one: str, other: str) -> bool:
-        """Whether two relations may be one in other words.
+        """Whether two relations may be the same in different words.
 
-        They have no head in common, because nobody says the same of something twice. And they join
-        the same kinds of things: a tail in common, or third relations that the pages of both state.
+        They have no head in common, because nobody states a fact twice. And they join the same
+        kinds of things: they share a tail, or their heads or tails share a third relation.
         """
         (heads, tails), (other_heads, other_tails) = self._ends[one], self._ends[other]
         if one == other or not heads.isdisjoint(other_heads):
@@ -192,7 +194,7 @@ class KnowledgeGraph:
         return len(few) > number or len(self.answers(formalization)) > number
 
     def write(self, path: str | Path) -> None:
-        """Write the facts, one JSON object a line; pages of entities come first."""
+        """Write the pages of entities and the facts as JSON lines."""
         rows: list[dict[str, object]] = [{"is_worded": self.is_worded}]
         rows += [{"entity": name, "address": address} for name, address in self.pages.items()]
         replace_rows(path, [*rows, *map(asdict, self.edges)])
@@ -216,7 +218,7 @@ class KnowledgeGraph:
                 else:
                     edges.append(Edge(**row))
             except (TypeError, KeyError) as err:
-                raise DataError(f"{str(path)!r}, line {line}: this is no fact ({err}).") from err
+                raise DataError(f"{str(path)!r}, line {line}: this is not a fact ({err}).") from err
         return cls(edges, pages, is_worded=is_worded)
 
 
@@ -258,7 +260,7 @@ def _evaluate(triples: Sequence[Triple], neighbours: Neighbours) -> set[str]:
             raise DataError(f"{end!r} is neither a variable (V@X), a constant (C@text) nor '?'.")
     if "?" not in ends:
         raise DataError("The formalisation asks for nothing: '?' stands in none of its triples.")
-    # Rows of a growing join: one value for each variable met so far.
+    # Rows of a growing join: a value for each variable seen so far.
     rows: list[dict[str, str]] = [{}]
     waiting = list(triples)
     while waiting and rows:
@@ -304,9 +306,10 @@ def _distinct(rows: Iterable[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def span_of(text: str) -> str | None:
-    """Words for the span that a number, date or year lies in; None for other texts.
+    """Words for a range that contains a number, date or year; None for other texts.
 
-    Years and dates lie in quarters of centuries, numbers in thirds of their power of ten.
+    The range of a year or date is a quarter of a century, that of a number a third of its power of
+    ten.
 
     Example:
         >>> span_of("May 7, 1931"), span_of("1931"), span_of("3,411")

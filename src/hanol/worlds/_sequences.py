@@ -1,7 +1,7 @@
 """Synthetic sequence tasks: palindrome, multi-query associative recall, stack.
 
-Labels stand at the position whose next token they are, already shifted: the model's output at
-position t is compared with `labels[t]`. Everything that cannot be known is `IGNORED`.
+Labels are already shifted: the model's output at position t is compared with `labels[t]`, the next
+token. Tokens that cannot be predicted are `IGNORED`.
 
 Shape suffixes: B sequences, T tokens.
 Source: arXiv 2510.26692, section 5.1. Vocabulary, pairs and stacks are not published for all
@@ -20,7 +20,7 @@ IGNORED = -100
 
 
 class SequenceBatch(NamedTuple):
-    """Tokens and the targets at some of their positions."""
+    """Tokens, and targets at some of their positions."""
 
     task: Literal["palindrome", "mqar", "stack", "text"]
     input_ids: Tensor  # [B, T], int64
@@ -32,9 +32,9 @@ def palindrome(batch: int, length: int, *, symbols: int = 64, seed: int = 0) -> 
     """Random symbols, a separator, then the symbols backwards.
 
     Args:
-        batch: Sequences.
-        length: Random symbols; a sequence has 2 * length + 1 tokens.
-        symbols: Different symbols; token 0 is the separator.
+        batch: Number of sequences.
+        length: Number of random symbols; a sequence has 2 * length + 1 tokens.
+        symbols: Number of different symbols; token 0 is the separator.
         seed: The same seed gives the same batch.
 
     The target at the position of each reversed symbol is the next reversed symbol; there is none
@@ -60,9 +60,9 @@ def mqar(
     """Multi-query associative recall: key-value pairs, a separator, then keys.
 
     Args:
-        batch: Sequences.
-        pairs: Pairs, all keys of a sequence different; 2 * pairs + 1 + queries tokens.
-        queries: Keys asked for; None asks for each once, in random order.
+        batch: Number of sequences.
+        pairs: Number of pairs, with different keys; a sequence has 2 * pairs + 1 + queries tokens.
+        queries: Number of keys asked for; by default each once, in random order.
         vocab_size: Token 0 is the separator; the lower half of the others are keys, the upper
             half values.
         seed: The same seed gives the same batch.
@@ -101,10 +101,10 @@ def stack(
     """Pushes to and pops from many stacks, as triples (operation, stack, element).
 
     Args:
-        batch: Sequences.
-        operations: Triples; 3 * operations tokens.
-        stacks: Stacks.
-        symbols: Different elements.
+        batch: Number of sequences.
+        operations: Number of triples; a sequence has 3 * operations tokens.
+        stacks: Number of stacks.
+        symbols: Number of different elements.
         seed: The same seed gives the same batch.
 
     Tokens: 0 push, 1 pop, then the stacks, then the elements. Pops come from non-empty stacks
@@ -144,7 +144,7 @@ def oracle(batch: SequenceBatch) -> Tensor:
         [B, T] answers at the target positions, `IGNORED` elsewhere.
 
     Raises:
-        ConfigError: The batch is text, whose next token cannot be known.
+        ConfigError: The batch is text, whose next tokens have no exact answer.
     """
     solve = {"palindrome": _solve_palindrome, "mqar": _solve_mqar, "stack": _solve_stack}
     if batch.task not in solve:

@@ -1,4 +1,4 @@
-"""Whether the compiled kernels of `_numba` are used: when Numba is installed and nobody objects.
+"""Chooses the compiled kernels of `_numba` where Numba is installed and they are not disabled.
 
 Set the environment variable `HANOL_NUMBA=0` before the first use to keep to PyTorch.
 """
@@ -24,13 +24,13 @@ def _kernels() -> ModuleType | None:
 
 
 def numba_kernels() -> ModuleType | None:
-    """Return the module of compiled kernels, or None where PyTorch does the work."""
+    """The module of compiled kernels, or None for PyTorch."""
     return None if _disabled else _kernels()
 
 
 @contextmanager
 def without_numba() -> Iterator[None]:
-    """Keep to PyTorch inside the block, to compare the two."""
+    """Use PyTorch inside the block, to compare the two."""
     global _disabled
     before, _disabled = _disabled, True
     try:

@@ -1,4 +1,4 @@
-"""What every form of the operator checks and prepares before it starts.
+"""Checks and preparation of inputs, common to all forms of the operator.
 
 Shape suffixes: B batch, T tokens, H value heads, K key width, V value width, N packed sequences.
 """
@@ -21,7 +21,7 @@ _Result = TypeVar("_Result")
 
 
 def without_autocast(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
-    """Keep mixed precision out: it would turn the products of float32 tensors into bfloat16."""
+    """Disable mixed precision, which would compute products of float32 tensors in bfloat16."""
 
     @wraps(function)
     def run(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
@@ -148,7 +148,7 @@ def check_gate(g: Tensor) -> None:
     """Refuse a log decay above 0, which would make the state grow without bound.
 
     Raises:
-        ShapeError: Some entry of `g_BTHK` is positive. What is not a number passes: it shows in the
+        ShapeError: Some entry of `g_BTHK` is positive. NaN passes: it shows in the
             outputs, and a trainer names the step at which the loss became none.
     """
     if g.numel() and g.max().item() > 0:

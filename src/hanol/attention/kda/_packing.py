@@ -22,7 +22,7 @@ class Packing:
     """The real tokens of a [B, T] batch, row after row, cut into documents.
 
     Args:
-        position_N: Place of each real token in the flattened batch.
+        position_N: Index of each real token in the flattened batch.
         ends: 0 and the end of each document among the real tokens.
         row: Row of each document, ascending; every row has at least one document.
         shape: (B, T) of the batch.
@@ -50,7 +50,7 @@ class Packing:
 
     @cached_property
     def first_of_row(self) -> list[int]:
-        """The document of each row that goes on from the row's cache."""
+        """The document of each row that continues from the row's cache."""
         return [self.row.index(row) for row in range(self.shape[0])]
 
     @cached_property
@@ -87,7 +87,7 @@ def find_packing(
     position_ids: Tensor | None,
     cu_seqlens: Tensor | None,
 ) -> Packing | None:
-    """Read padding and document borders from what a caller of transformers passes.
+    """Read padding and document borders from the arguments of a transformers model.
 
     Args:
         shape: (B, T) of the new tokens.
@@ -149,7 +149,7 @@ def _real_tokens(mask: Tensor | None, T: int) -> Tensor | None:
 
 
 def _restarts(position_BT: Tensor, real_BT: Tensor | None) -> Tensor:
-    """Real tokens whose position is not that of the real token before them, plus 1."""
+    """Real tokens whose position is not one more than that of the real token before."""
     starts = torch.zeros(position_BT.shape, dtype=torch.bool)
     if real_BT is None:
         starts[:, 1:] = position_BT.diff(dim=1) != 1

@@ -75,7 +75,7 @@ def world(
             seed=world_seed,
             num_questions=num_questions,
             hops=numbers,
-            num_fillers=num_distractors,
+            num_distractors=num_distractors,
             mode=mode,
             sampling=None if drawn == GREEDY else drawn,
             max_calls=max_calls,

@@ -1,8 +1,8 @@
-"""Draw the entities of a world and the facts about them: connected, with cycles.
+"""Draws the entities of a world and the facts about them: connected, with cycles.
 
 Source: arXiv 2507.02592 (WebSailor) draws its questions from a graph with cycles and shared
-neighbours, where nothing but the whole of a question decides; here popular values are drawn more
-often than others, so that many entities share some of their facts.
+neighbours, so that only a whole question decides; here popular values are drawn more often, so that
+many entities share facts.
 """
 
 from dataclasses import dataclass, field
@@ -35,7 +35,7 @@ _PAIRED = 0.6  # share of the entities that have a partner in a symmetric relati
 
 @dataclass
 class Entity:
-    """An entity and what holds of it: values by the name of the relation."""
+    """An entity and its facts: values by the name of the relation."""
 
     title: str
     type: EntityType
@@ -50,9 +50,9 @@ def draw_entities(
 
     Args:
         rng: Decides everything; advanced.
-        num_entities: At least 16.
-        split: Whose names to use.
-        num_facts: Least and most facts an entity, as far as its type has that many.
+        num_entities: Number of entities, at least 16.
+        split: The split whose names are used.
+        num_facts: Least and most facts per entity, as far as its type has that many.
     """
     names = _Names(rng, split)
     entities = []
@@ -72,14 +72,14 @@ def draw_entities(
 
 
 def span_of(relation: Relation, value: str) -> str | None:
-    """The span that a number, date or year lies in; None for other values."""
+    """A range that contains a number, date or year; None for other values."""
     if relation.kind == "number":
         return range_of(value)
     return period_of(value) if relation.kind in ("date", "year") else None
 
 
 def _numbers(num_entities: int) -> dict[EntityType, int]:
-    """Entities of each type, at least two of each."""
+    """Number of entities of each type, at least two."""
     numbers = {head: max(2, int(num_entities * share)) for head, share in SHARES.items()}
     numbers["person"] += num_entities - sum(numbers.values())
     return numbers

@@ -10,7 +10,7 @@ from hanol.worlds._encyclopedia._entities import Entity
 from hanol.worlds._encyclopedia._schema import (
     ALIASES,
     BY_NAME,
-    FILLERS,
+    DISTRACTORS,
     INTRODUCTIONS,
     TWO_DIGITS,
     EntityType,
@@ -27,8 +27,8 @@ class Fact:
 
     Args:
         relation: Name of the relation.
-        values: One value; up to three of a relation that is a set.
-        sentence: The sentence of the page, with its links.
+        values: One value, or up to three if the relation is a set.
+        sentence: The sentence on the page, with its links.
     """
 
     relation: str
@@ -41,14 +41,14 @@ class WorldPage:
     """The page of one entity.
 
     Args:
-        title: The name of the entity.
-        type: What it is.
+        title: Name of the entity.
+        type: Type of the entity.
         address: "wiki:" and the title (easy), or an opaque "doc:12 34" (hard).
         alias: A second name, or None.
-        facts: What the page states of it, in no special order.
-        text: One paragraph: what it is, then facts and filler sentences, shuffled. In the hard
+        facts: The facts that the page states, in no special order.
+        text: One paragraph: the type, then facts and distractor sentences, shuffled. In the hard
             setting entities are links, `[title](doc:12 34)`.
-        links: Addresses of the entities that the facts name, each once.
+        links: Addresses of the entities in the facts, each once.
     """
 
     title: str
@@ -61,7 +61,7 @@ class WorldPage:
 
     @property
     def markdown(self) -> str:
-        """The page as it is written to a file: a heading, and links that lead to other files."""
+        """The page as a file: a heading, and links to other files."""
         text = _LINK.sub(lambda link: f"]({_file_name(link[1])})", self.text)
         return f"# {self.title}\n\n{text}\n"
 
@@ -87,16 +87,20 @@ def draw_addresses(rng: Random, entities: list[Entity], setting: Setting) -> dic
 
 
 def draw_page(
-    rng: Random, entity: Entity, addresses: Mapping[str, str], setting: Setting, num_fillers: int
+    rng: Random,
+    entity: Entity,
+    addresses: Mapping[str, str],
+    setting: Setting,
+    num_distractors: int,
 ) -> WorldPage:
     """Write the page of an entity.
 
     Args:
         rng: Decides wording and order; advanced.
-        entity: With all of its facts.
+        entity: The entity with all of its facts.
         addresses: Address of each title.
-        setting: Whether entities are links.
-        num_fillers: Sentences that state no fact, at most `len(FILLERS)`.
+        setting: "hard" turns entities into links.
+        num_distractors: Number of distractor sentences, at most `len(DISTRACTORS)`.
     """
     facts = []
     for name, values in entity.facts.items():
@@ -110,7 +114,9 @@ def draw_page(
     sentences = [fact.sentence for fact in facts]
     if entity.alias is not None:
         sentences.append(rng.choice(ALIASES).format(s=entity.title, o=entity.alias))
-    sentences += [filler.format(s=entity.title) for filler in rng.sample(FILLERS, num_fillers)]
+    sentences += [
+        sentence.format(s=entity.title) for sentence in rng.sample(DISTRACTORS, num_distractors)
+    ]
     rng.shuffle(sentences)
     named = (value for fact in facts for value in fact.values)
     return WorldPage(

@@ -1,4 +1,4 @@
-"""Questions about an encyclopedia, whose answers are known exactly.
+"""Questions about an encyclopedia with exact answers.
 
 A question starts at an entity, by name or described by clauses, and follows relations from page to
 page. It is kept if its answer is unique, if every clause is needed for that, and if no page before
@@ -33,10 +33,10 @@ Level = Literal[0, 1, 2]
 
 
 class EncyclopediaWalker(QuestionWalker):
-    """Draws questions about one encyclopedia; remembers which descriptions its entities have.
+    """Draws questions about one encyclopedia; caches the descriptions of its entities.
 
     Args:
-        graph: Its facts and their spans, those of an entity in the order of its page.
+        graph: Its facts and their spans, in the order of the pages.
         types: Type of each title.
     """
 
@@ -55,9 +55,9 @@ class EncyclopediaWalker(QuestionWalker):
 
         Args:
             rng: Decides everything; advanced.
-            hops: From 0 (only if described) up.
-            is_described: Describe the start; must be true at levels 1 and 2.
-            level: How much it is obfuscated.
+            hops: Relations to follow; 0 only if the start is described.
+            is_described: Whether the start is described; must be true at levels 1 and 2.
+            level: How much the start is obfuscated.
             sets: Whether the last relation may have several values.
         """
         clauses: tuple[Edge, ...] = ()
@@ -118,7 +118,7 @@ class EncyclopediaWalker(QuestionWalker):
         )
 
     def _descriptions(self, level: Level) -> dict[str, list[tuple[Edge, ...]]]:
-        """Descriptions that fit one entity only, all of whose parts fit more; computed once."""
+        """Descriptions that fit only one entity, while all of their parts fit more; cached."""
         if level not in self._of_level:
             found = {title: list(self._describe_all(title, level)) for title in self._types}
             self._of_level[level] = {title: each for title, each in found.items() if each}
@@ -150,7 +150,7 @@ class EncyclopediaWalker(QuestionWalker):
 
 
 def _base(clause: Edge) -> Relation:
-    """The relation of a clause, or the one whose span it tells."""
+    """The relation of a clause, also if it gives a span."""
     return (BY_FUZZY_NAME if clause.is_span else BY_NAME)[clause.relation]
 
 

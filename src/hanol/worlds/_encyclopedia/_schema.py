@@ -1,9 +1,9 @@
-"""What the encyclopedia can say: types, relations, sentences, and every word of them.
+"""The language of the encyclopedia: types, relations, sentences, and their vocabulary.
 
-A relation is typed at both ends, and its two types differ unless it is symmetric: so a triple means
-the same whichever of its ends is known, as in WebShaper's knowledge projections. Sentences put the
-subject before the value, because a causal model can only look up what it has read the key of, and
-mostly avoid the relation's noun, so that matching words is not enough to read a page.
+A relation has a type at both ends, which differ unless it is symmetric; so a triple means the same
+whichever end is known, as in WebShaper's knowledge projections. Sentences put the subject before
+the value, because a causal model can only look up a key that it has read, and mostly avoid the
+relation's noun, so that matching words is not enough to read a page.
 
 Source: the shape of the world follows arXiv 2510.24701 (Tongyi DeepResearch) and 2507.15061
 (WebShaper); types, relations and sentences are our choice.
@@ -16,7 +16,7 @@ from typing import Literal
 EntityType = Literal["person", "city", "river", "company", "work", "award", "school", "event"]
 ValueKind = Literal["entity", "word", "number", "date", "year"]
 
-# Share of the entities of a world; what rounding leaves over are persons.
+# Share of a world's entities; the remainder from rounding are persons.
 SHARES: dict[EntityType, float] = {
     "person": 0.25,
     "city": 0.15,
@@ -54,14 +54,14 @@ class Relation:
 
     Args:
         name: A noun, unique among the relations; plural if `is_set`.
-        head: Type of the entities that it says something about.
-        kind: What its values are.
-        sentences: Ways to state it, each with one `{s}`, the subject, and one `{o}`, the value.
+        head: Type of the entities it describes.
+        kind: Kind of its values.
+        sentences: Sentences that state it, with `{s}` for the subject and `{o}` for the value.
         tail: Type of the values, if they are entities.
         words: The possible values, if they are words.
-        is_set: A page can name one to three values; otherwise it names one.
-        is_symmetric: It holds in both directions, and both pages state it.
-        is_anchor: Every page of the type states it.
+        is_set: Whether a page names one to three values instead of one.
+        is_symmetric: Whether it holds in both directions and both pages state it.
+        is_anchor: Whether every page of the type states it.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Relation:
 
     @property
     def fuzzy_name(self) -> str:
-        """The relation to the span that a number, a date or a year lies in."""
+        """Name of the relation to a range that contains the number, date or year."""
         return f"{self.name} {'range' if self.kind == 'number' else 'period'}"
 
 
@@ -99,7 +99,7 @@ def _word(name: str, head: EntityType, words: str, *predicates: str) -> Relation
 
 
 def _amount(name: str, head: EntityType, kind: ValueKind, *predicates: str) -> Relation:
-    """Predicates with the place of the value in them."""
+    """A relation whose predicates contain the position of the value."""
     return Relation(name, head, kind, tuple(f"{{s}} {predicate}." for predicate in predicates))
 
 
@@ -181,8 +181,8 @@ INTRODUCTIONS: dict[EntityType, str] = {
     head: f"{{s}} is {'an' if head[0] in 'ae' else 'a'} {head}." for head in SHARES
 }
 ALIASES = ("{s} is also called {o}.", "{s} also goes by the name of {o}.")
-# They say nothing that a question asks for: something to read past.
-FILLERS = (
+# Distractor sentences: they state nothing that a question asks for.
+DISTRACTORS = (
     "Little else is known about {s}.",
     "Many old stories mention {s}, and not all of them agree.",
     "Some of the papers on {s} were lost in a fire long ago.",
@@ -207,26 +207,34 @@ _JOINTS = "the of and , to ? . # [ ] ( ) : wiki doc"
 
 
 def split_words(text: str) -> list[str]:
-    """Words, numbers and marks of a page or question, each an entry of the vocabulary."""
+    """Split a page or question into words, numbers and marks, the entries of the vocabulary."""
     return re.findall(r"[A-Za-z]+|\d+|[^\sA-Za-z\d]", text)
 
 
 def period_of(date: str) -> str:
-    """The quarter of the century that a date or a year lies in: "1925 and 1949" for "1931"."""
+    """The quarter of the century of a date or year: "1925 and 1949" for "1931"."""
     first = FIRST_YEAR + (int(date[-4:]) - FIRST_YEAR) // 25 * 25
     return f"{first} and {first + 24}"
 
 
 def range_of(number: str) -> str:
-    """The third of all numbers that a number lies in: "10 00 and 39 99" for "12 34"."""
+    """The third of all numbers that contains a number: "10 00 and 39 99" for "12 34"."""
     first = 1 + (int(number[0]) - 1) // 3 * 3
     return f"{first}0 00 and {first + 2}9 99"
 
 
 def vocabulary() -> tuple[str, ...]:
-    """Every word of every page and question, of any seed and setting, in order of the alphabet."""
-    texts = [*INTRODUCTIONS.values(), *ALIASES, *FILLERS, *ASK_ONE, *ASK_SET, *ASK_ENTITY, _JOINTS]
-    texts += [CLAUSE_IS, CLAUSE_INCLUDES, CLAUSE_BETWEEN, *SHARES, *MONTHS, *PIECES]
+    """Every word of every page and question, for all seeds and settings, sorted."""
+    texts = [
+        *INTRODUCTIONS.values(),
+        *ALIASES,
+        *DISTRACTORS,
+        *ASK_ONE,
+        *ASK_SET,
+        *ASK_ENTITY,
+        _JOINTS,
+    ]
+    texts += [_JOINTS, CLAUSE_IS, CLAUSE_INCLUDES, CLAUSE_BETWEEN, *SHARES, *MONTHS, *PIECES]
     for relation in RELATIONS:
         texts += [relation.name, *relation.words, *relation.sentences]
     texts += TWO_DIGITS

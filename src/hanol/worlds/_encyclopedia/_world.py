@@ -1,7 +1,7 @@
 """The encyclopedia: pages about invented entities, and questions with exact answers.
 
-A world is decided by its seed and sizes alone, in any process. Names are put together from pieces,
-so that they can be read and copied but not known beforehand; each split has names of its own.
+A world depends only on its seed and sizes, in every process. Names are composed of pieces, so that
+they can be read and copied but not known beforehand; each split has its own names.
 
 Source: arXiv 2510.24701 (Tongyi DeepResearch), 2507.02592 (WebSailor), 2507.15061 (WebShaper); what
 is drawn, and how often, is our choice.
@@ -19,7 +19,7 @@ from hanol.scoring import normalise, set_match
 from hanol.worlds._encyclopedia._entities import Split, draw_entities, span_of
 from hanol.worlds._encyclopedia._page import Setting, WorldPage, draw_addresses, draw_page
 from hanol.worlds._encyclopedia._questions import EncyclopediaWalker, Level
-from hanol.worlds._encyclopedia._schema import BY_NAME, FILLERS, vocabulary
+from hanol.worlds._encyclopedia._schema import BY_NAME, DISTRACTORS, vocabulary
 from hanol.worlds._graph import Edge, KnowledgeGraph, Triple
 from hanol.worlds._walk import GraphQuestion
 
@@ -28,25 +28,25 @@ _MOST_HOPS = 5
 _LONGEST_ANSWER = 2_000  # characters; no answer of a world comes near
 _LINK = re.compile(r"\[([^\]\[]*)\]\([^()]*\)")
 _GAP, _ZEROS = re.compile(r"(?<=\d) (?=\d)"), re.compile(r"(?<=\d)\.0+\b")
-_TRIES = 500  # in a row without a new question
+_TRIES = 500  # draws in a row without a new question
 
 
 class Encyclopedia:
     """A world of pages.
 
     Args:
-        seed: Decides everything else: the same seed and sizes give the same pages.
-        num_entities: Pages, from 16 to 5,000.
+        seed: The same seed and sizes give the same pages.
+        num_entities: Number of pages, from 16 to 5,000.
         setting: "easy" has names in the text and titles as addresses, "wiki:Babin Bacalo"; "hard"
             has links to opaque addresses, `[Babin Bacalo](doc:12 34)`. The facts are the same.
-        split: Whose names to use; no two splits share a name, whatever the seeds.
-        num_facts: Least and most facts a page, at least 2; pages have fewer where their type has
-            no more relations (three or four, persons seven).
-        num_fillers: Sentences a page that state no fact, from 0 to 12. One makes pages of about
-            50 words, seven of about 120.
+        split: The split whose names are used; no two splits share a name.
+        num_facts: Least and most facts per page, at least 2; pages have fewer where their type has
+            fewer relations (three or four, persons seven).
+        num_distractors: Distractor sentences per page, from 0 to 12. One gives pages of about 50
+            words, seven of about 120.
 
     Raises:
-        ConfigError: A size is out of its range.
+        ConfigError: A size is out of range.
         UnknownNameError: There is no such setting or split.
 
     Example:
@@ -64,10 +64,10 @@ class Encyclopedia:
         setting: Setting = "hard",
         split: Split = "train",
         num_facts: tuple[int, int] = (3, 6),
-        num_fillers: int = 1,
+        num_distractors: int = 1,
     ) -> None:
         _check_range("num_entities", num_entities, _FEWEST, _MOST)
-        _check_range("num_fillers", num_fillers, 0, len(FILLERS))
+        _check_range("num_distractors", num_distractors, 0, len(DISTRACTORS))
         _check_known("setting", setting, get_args(Setting))
         _check_known("split", split, get_args(Split))
         if not 2 <= num_facts[0] <= num_facts[1]:
@@ -77,17 +77,17 @@ class Encyclopedia:
             )
         self.seed, self.num_entities = seed, num_entities
         self.setting, self.split = setting, split
-        # Streams of their own: both settings of a seed have the same facts.
+        # Separate random streams, so that both settings of a seed have the same facts.
         entities = draw_entities(self._rng("entities"), num_entities, split, num_facts)
         addresses = draw_addresses(self._rng("addresses"), entities, setting)
         rng = self._rng("pages")
         self.pages: tuple[WorldPage, ...] = tuple(
-            draw_page(rng, entity, addresses, setting, num_fillers) for entity in entities
+            draw_page(rng, entity, addresses, setting, num_distractors) for entity in entities
         )
 
     @staticmethod
     def vocabulary() -> tuple[str, ...]:
-        """Every word that pages and questions of any world can use, as `split_words` cuts them."""
+        """Every word of the pages and questions of any world, as `split_words` splits them."""
         return vocabulary()
 
     @cached_property
@@ -119,7 +119,7 @@ class Encyclopedia:
         """The page at an address, or with a title.
 
         Args:
-            address: Spaces and case do not count: a word-level tokenizer may have moved them.
+            address: Spaces and case are ignored: a word-level tokenizer may have changed them.
 
         Raises:
             UnknownNameError: There is no such page; the message names some that exist.
@@ -133,14 +133,14 @@ class Encyclopedia:
         """Write every page as a Markdown file, its title as the heading.
 
         Args:
-            folder: Made if it is not there; must be empty, for an index of pages of two worlds
+            folder: Created if missing. It must be empty, because an index of two worlds' pages
                 would answer the questions of neither.
 
         Returns:
             The files, in the order of the pages.
 
         Raises:
-            DataError: The folder holds something.
+            DataError: The folder is not empty.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -161,20 +161,20 @@ class Encyclopedia:
         sets: bool = False,
         seed: int = 0,
     ) -> list[GraphQuestion]:
-        """Draw questions, no two of which are the same.
+        """Draw different questions.
 
         Args:
-            num_questions: At least 1.
-            hops: Relations to follow, from 0 to 5; several are drawn from equally. 0 asks for the
-                described entity itself: at levels 1 and 2 an intersection.
-            described: Describe the start by facts; levels 1 and 2 always do.
-            level: 0 names things, 1 describes the start by two facts that only together decide,
-                2 by three such facts, at least one a span ("between 1925 and 1949").
+            num_questions: Number of questions, at least 1.
+            hops: Number of relations to follow, from 0 to 5; of several numbers, each is equally
+                likely. 0 asks for the described entity itself: an intersection at levels 1 and 2.
+            described: Describe the start by facts; always done at levels 1 and 2.
+            level: 0 names the start, 1 describes it by two facts that only together decide, 2 by
+                three such facts, at least one of them a span ("between 1925 and 1949").
             sets: Also ask for relations with several values; all of them are the answer.
             seed: The same seed gives the same questions.
 
         Raises:
-            ConfigError: A number is out of its range, or 0 hops from a start that is named.
+            ConfigError: A number is out of range, or 0 hops from a named start.
             DataError: The world does not have that many such questions.
         """
         choices = (hops,) if isinstance(hops, int) else tuple(hops)
@@ -199,16 +199,16 @@ class Encyclopedia:
         return list(found.values())
 
     def answer(self, question: GraphQuestion) -> frozenset[str]:
-        """The answers, by evaluating the triples of a question on all facts of the world."""
+        """The answers to a question, by evaluating its triples on all facts of the world."""
         return frozenset(self.graph.answers(question.triples))
 
     def is_right(self, question: GraphQuestion, text: str) -> bool:
-        """Whether a text names all answers of a question and nothing else.
+        """Whether a text names all answers to a question and nothing else.
 
         Args:
-            question: Of this world: its aliases count as the names.
-            text: Case, links, citations, order and the way numbers and dates are written do not
-                count; several answers are separated by commas, semicolons, lines or "and".
+            question: A question about this world; aliases count as names.
+            text: Case, links, citations, order and the format of numbers and dates do not matter;
+                several answers are separated by commas, semicolons, lines or "and".
         """
         if len(text) > _LONGEST_ANSWER:
             return False
