@@ -8,6 +8,7 @@ import importlib as _importlib
 import typing as _typing
 
 from hanol.engines._base import EngineBase, WrappedEngine, complete_all
+from hanol.engines._cached import CachedEngine
 from hanol.engines._engine import (
     AudioPart,
     Capability,
@@ -54,6 +55,7 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "AudioPart",
+    "CachedEngine",
     "Capability",
     "CheckpointEngine",
     "Choice",

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from hanol.engines._cached import CachedEngine
 from hanol.engines._engine import Engine
 from hanol.engines._scripted import ScriptedEngine
 from hanol.errors import EngineError
@@ -14,8 +15,9 @@ def open_engine(spec: str, **options: Any) -> Engine:
         spec: A checkpoint (a bundled name such as "tiny", a folder, or a hub id owner/name), run in
             this process; "http://host:port/v1#model", a model behind an OpenAI-compatible
             endpoint; "chatml:CHECKPOINT", a base model that has no chat template, spoken to in
-            chatml; "scripted:FILE.jsonl", answers from a file; "ray:N:SPEC", N processes on a
-            Ray cluster that each open SPEC.
+            chatml; "scripted:FILE.jsonl", answers from a file; "cached:FILE.jsonl:SPEC", SPEC
+            with a log of its finished calls; "ray:N:SPEC", N processes on a Ray cluster that each
+            open SPEC.
         options: Of the engine: see `CheckpointEngine`, `EndpointEngine`, `ScriptedEngine` and
             `RayEngine`.
 
@@ -33,6 +35,14 @@ def open_engine(spec: str, **options: Any) -> Engine:
     kind, colon, rest = spec.partition(":")
     if kind == "scripted" and colon:
         return ScriptedEngine.from_file(rest, **options)
+    if kind == "cached" and colon:
+        path, colon, inner = rest.partition(":")
+        if not (path and inner):
+            raise EngineError(
+                f"{spec!r} is no cached engine: it is written cached:FILE.jsonl:SPEC, such as "
+                "cached:calls.jsonl:tiny."
+            )
+        return CachedEngine(open_engine(inner, **options), path)
     if kind in ("http", "https") and colon:
         from hanol.engines._endpoint import EndpointEngine
 

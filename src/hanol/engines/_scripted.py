@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hanol.engines._base import EngineBase, check_request, cut_at_stop
-from hanol.engines._engine import Completion, Message, Request, Usage
+from hanol.engines._engine import Capability, Choice, Completion, Message, Request, Usage
 from hanol.errors import EngineError
 
 _BYTES_PER_TOKEN = 4
@@ -55,7 +55,9 @@ class ScriptedEngine(EngineBase):
     or resumed, get the same answers. (Prompts that are written anew each round hold no assistant
     messages: give such a script `match`, or a function.)
 
-    A token is 4 bytes of UTF-8, begun ones included; a message has 4 more.
+    A request may ask for a prefill, tools or a constraint: to follow them is the script's part. Of
+    `n` answers all are the same. A token is 4 bytes of UTF-8, or the rest of them; a message has 4
+    more.
 
     Args:
         script: Replies, or a function that gives the text (or the whole completion) for a request.
@@ -63,6 +65,10 @@ class ScriptedEngine(EngineBase):
         context_window: Longer prompts are refused, as a model would.
         name: What the engine calls itself.
     """
+
+    capabilities: frozenset[Capability] = frozenset(
+        {"n", "prefill", "tools", "json_schema", "regex", "grammar"}
+    )
 
     def __init__(
         self,
@@ -123,9 +129,9 @@ class ScriptedEngine(EngineBase):
         cut = limit is not None and _tokens(text) > limit
         if cut and limit is not None:
             text = text.encode()[: limit * _BYTES_PER_TOKEN].decode(errors="ignore")
-        return Completion.of(
-            text, "length" if cut else "stop", usage=Usage(prompt_tokens, _tokens(text))
-        )
+        choice = Choice(text, "length" if cut else "stop")
+        usage = Usage(prompt_tokens, request.n * _tokens(text))
+        return Completion((choice,) * request.n, usage)
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Tokens by the rule above."""

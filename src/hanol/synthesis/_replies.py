@@ -1,13 +1,9 @@
 """Asking a model many things, so that a killed run asks nothing twice."""
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
-from hanol.engines import Engine, Message, Request, Sampling
-from hanol.files import JsonLines
+from hanol.engines import CachedEngine, Engine, Message, Request, Sampling
 from hanol.runs import gather
 
 
@@ -24,10 +20,8 @@ class Replies:
 
     def __init__(self, engine: Engine, path: Path | None = None, *, concurrency: int = 8) -> None:
         self.engine = engine
-        self._log = None if path is None else JsonLines(path)
+        self._cached = CachedEngine(engine, path)
         self._concurrency = concurrency
-        rows = self._log.read() if self._log else []
-        self._known: dict[str, str] = {row["request"]: row["text"] for row in rows}
 
     async def ask(
         self,
@@ -55,7 +49,7 @@ class Replies:
         sampling = Sampling(max_tokens=max_tokens, temperature=temperature, seed=seed)
 
         async def ask(prompt: str) -> str:
-            text = await self._complete(Request((Message("user", prompt),), sampling))
+            text = (await self._cached.complete(Request((Message("user", prompt),), sampling))).text
             on_reply()
             return text if with_thoughts else text.rpartition("</think>")[2].strip()
 
@@ -64,12 +58,3 @@ class Replies:
         answers = await gather(ask, unique, concurrency=concurrency)
         texts = dict(zip(unique, answers, strict=True))
         return [texts[prompt] for prompt in prompts]
-
-    async def _complete(self, request: Request) -> str:
-        text = json.dumps([self.engine.name, asdict(request)], sort_keys=True)
-        key = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
-        if key not in self._known:
-            self._known[key] = (await self.engine.complete(request)).text
-            if self._log is not None:
-                self._log.append({"request": key, "text": self._known[key]})
-        return self._known[key]
