@@ -10,19 +10,26 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import openai
 import pytest
 
 from hanol.engines import (
     Completion,
+    Constraint,
     Engine,
+    ImagePart,
     Message,
+    Piece,
     Request,
     Sampling,
+    TextPart,
+    ToolCall,
     Usage,
     complete_all,
     open_engine,
 )
 from hanol.errors import EngineError
+from hanol.tools import ToolSpec
 
 KEY = "sk-very-secret-0123456789"
 OF_REQUEST = {"prompt_ids", "prefill", "n", "tools", "constraint", "top_logprobs"}
@@ -50,6 +57,7 @@ class Server:
     bodies: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     models: list[str] = field(default_factory=lambda: ["qwen3", "llama"])
+    owner: str = "system"
     spec: str = ""
     busiest: int = 0
     _busy: int = 0
@@ -58,7 +66,10 @@ class Server:
     def handler(server: "Server") -> type[BaseHTTPRequestHandler]:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                models = [{"id": m, "object": "model", "created": 0} for m in server.models]
+                models = [
+                    {"id": m, "object": "model", "created": 0, "owned_by": server.owner}
+                    for m in server.models
+                ]
                 self._send(200, {"object": "list", "data": models})
 
             def do_POST(self) -> None:
@@ -80,7 +91,8 @@ class Server:
                     self.send_response(status)
                     if 300 <= status < 400:
                         self.send_header("Location", body["to"])
-                    self.send_header("Content-Type", "application/json")
+                    form = "text/event-stream" if data.startswith(b"data:") else "application/json"
+                    self.send_header("Content-Type", form)
                     self.send_header("Content-Length", str(len(data)))
                     self.end_headers()
                     self.wfile.write(data)
@@ -117,16 +129,10 @@ def serve() -> Iterator[Callable[..., Server]]:
 
 
 @pytest.fixture(autouse=True)
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """No waiting between tries; the attempts that would have waited."""
-    waited: list[int] = []
-
-    async def pause(attempt: int) -> None:
-        waited.append(attempt)
-
-    monkeypatch.setattr("hanol.engines._endpoint._pause", pause)
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key, and no waiting between tries."""
+    monkeypatch.setattr(openai.AsyncOpenAI, "_calculate_retry_timeout", lambda *_: 0.0)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    return waited
 
 
 def ask(text: str = "hi", **values: Any) -> Request:
@@ -202,54 +208,36 @@ def test_the_key_comes_from_the_named_variable_or_not_at_all(
     assert not any("org-private" in str(headers) for headers in server.headers)
 
 
-@pytest.mark.parametrize("status", [408, 429, 500, 502, 503])
-def test_a_busy_server_is_asked_again(
-    serve: Callable[..., Server], pauses: list[int], status: int
-) -> None:
+@pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503])
+def test_a_busy_server_is_asked_again(serve: Callable[..., Server], status: int) -> None:
     server = serve([refused(status, "busy"), refused(status, "busy"), said(""), said("at last")])
     assert run(open_engine(server.spec), ask())[0].text == "at last"
-    assert pauses == [0, 1, 2]
+    assert len(server.bodies) == 4
 
 
-def test_all_tries_are_named_when_none_succeeds(
-    serve: Callable[..., Server], pauses: list[int]
-) -> None:
-    server = serve(lambda body: refused(503, f"no room, {KEY}"))
+def test_all_tries_are_named_when_none_succeeds(serve: Callable[..., Server]) -> None:
+    replies = iter([said("hello")])
+    server = serve(lambda body: next(replies, refused(503, f"no room, {KEY}")))
+    engine = open_engine(server.spec)
+    assert run(engine, ask())[0].text == "hello"
     with pytest.raises(
         EngineError, match=r"no answer in 10 tries; at last, it answered 503: no"
     ) as e:
-        run(open_engine(server.spec), ask())
-    assert len(server.bodies) == 10
-    assert len(pauses) == 9
+        run(engine, ask())
+    assert len(server.bodies) == 11
     assert KEY not in str(e.value)
     empty = serve(lambda body: said("  "))
     with pytest.raises(EngineError, match="4 tries; at last, it answered with an empty text"):
         run(open_engine(empty.spec, tries=4), ask())
+    assert len(empty.bodies) == 4
 
 
-def test_pauses_grow_to_half_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
-    from hanol.engines import _endpoint
-
-    slept: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        slept.append(seconds)
-
-    monkeypatch.setattr(asyncio, "sleep", sleep)
-    for attempt in range(8):
-        asyncio.run(_endpoint._pause(attempt))
-    assert all(2**k <= s <= 2**k + 1 for k, s in enumerate(slept[:5]))
-    assert slept[5:] == [30.0, 30.0, 30.0]
-
-
-def test_a_server_that_is_not_there_is_given_up_soon(pauses: list[int]) -> None:
+def test_a_server_that_is_not_there_is_given_up_soon() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
     with pytest.raises(EngineError, match=r"3 tries; at last, the connection failed .*running"):
         run(open_engine(f"http://127.0.0.1:{port}/v1#m"), ask())
-    assert len(pauses) == 2
 
 
 def test_a_silent_server_is_asked_again_after_the_timeout(serve: Callable[..., Server]) -> None:
@@ -275,7 +263,7 @@ def test_a_silent_server_is_asked_again_after_the_timeout(serve: Callable[..., S
     ],
 )
 def test_refusals_are_not_repeated_and_say_what_to_do(
-    serve: Callable[..., Server], pauses: list[int], status: int, expected: str
+    serve: Callable[..., Server], status: int, expected: str
 ) -> None:
     server = serve(lambda body: refused(status, f"the message: too long. Key {KEY}."))
     with pytest.raises(EngineError) as caught:
@@ -283,7 +271,6 @@ def test_refusals_are_not_repeated_and_say_what_to_do(
     assert expected in str(caught.value)
     assert str(status) in str(caught.value)
     assert len(server.bodies) == 1
-    assert pauses == []
 
 
 def test_secrets_are_in_no_message(
@@ -440,3 +427,143 @@ def test_the_estimate_of_tokens_is_rather_high() -> None:
     exact = open_engine("http://127.0.0.1:1/v1#m", tokenizer="tiny")
     with pytest.raises(EngineError, match="no chat template"):
         exact.count_tokens([Message("user", "x")])
+
+
+def pieces(*deltas: dict[str, Any], **last: Any) -> Reply:
+    """An answer that comes as server-sent events."""
+    chunk = {"id": "1", "object": "chat.completion.chunk", "created": 0, "model": "m"}
+    choices: list[dict[str, Any]] = [
+        {"index": delta.pop("index", 0), "finish_reason": None, "delta": delta} for delta in deltas
+    ]
+    choices[-1]["finish_reason"] = last.pop("finish_reason", "stop")
+    events = [{**chunk, "choices": [choice]} for choice in choices]
+    usage = {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13}
+    events.append({**chunk, "choices": [], "usage": usage})
+    lines = [f"data: {json.dumps(event)}\n\n" for event in events]
+    return 200, "".join([*lines, "data: [DONE]\n\n"]).encode()
+
+
+def streamed(engine: Engine, request: Request) -> list[Piece]:
+    async def read() -> list[Piece]:
+        found = [piece async for piece in engine.stream(request)]
+        await engine.aclose()
+        return found
+
+    return asyncio.run(read())
+
+
+def test_an_answer_comes_in_pieces(serve: Callable[..., Server]) -> None:
+    server = serve([pieces({"content": "he"}, {"content": "llo <s"}, {"content": "top> no"})])
+    found = streamed(open_engine(server.spec), ask(stop=("<stop>",)))
+    assert [piece.text for piece in found] == ["he", "llo ", ""]
+    assert found[-1].completion == Completion.of("hello ", usage=Usage(9, 4))
+    assert server.bodies[0]["stream"] is True
+    assert server.bodies[0]["stream_options"] == {"include_usage": True}
+
+
+def test_what_looked_like_a_stop_string_comes_later(serve: Callable[..., Server]) -> None:
+    server = serve([pieces({"content": "a <s"}, {"content": "ea> b"}, {"content": "<st"})])
+    found = streamed(open_engine(server.spec), ask(stop=("<stop>",)))
+    assert [piece.text for piece in found] == ["a ", "<sea> b", "<st", ""]
+
+
+def test_thoughts_calls_and_several_answers_in_pieces(serve: Callable[..., Server]) -> None:
+    def call(**function: str) -> dict[str, Any]:
+        return {"tool_calls": [{"index": 0, "id": "c1", "type": "function", "function": function}]}
+
+    server = serve(
+        [
+            pieces(
+                {"reasoning": "Let "}, {"reasoning": "me see.\n"}, {"content": "\n4"},
+                {"index": 1, **call(name="add", arguments='{"a":')},
+                {"index": 1, **call(arguments=" 1}")},
+            )
+        ]
+    )  # fmt: skip
+    found = streamed(open_engine(server.spec), Request(ask().messages, n=2))
+    completion = found[-1].completion
+    assert completion is not None
+    assert completion.text == "<think>\nLet me see.\n</think>\n\n4"
+    assert "".join(piece.text for piece in found if piece.choice == 0) == completion.text
+    assert completion.choices[1].tool_calls == (ToolCall("add", {"a": 1}, "c1"),)
+
+
+def test_a_broken_stream_is_an_error(serve: Callable[..., Server]) -> None:
+    server = serve([(200, b'data: {"error": {"message": "out of memory"}}\n\n')])
+    with pytest.raises(EngineError, match="broke off its answer: out of memory"):
+        streamed(open_engine(server.spec), ask())
+
+
+def test_tools_and_their_results_are_sent_as_the_interface_has_them(
+    serve: Callable[..., Server],
+) -> None:
+    function = {"name": "add", "arguments": '{"a": 2}'}
+    calls = [{"id": "c2", "type": "function", "function": function}]
+    choice = {"finish_reason": "tool_calls"}
+    server = serve([said(None, message={"tool_calls": calls}, choice=choice)])
+    request = Request(
+        (
+            Message("user", (TextPart("what is this?"), ImagePart(b"png"))),
+            Message("assistant", "", (ToolCall("add", {"a": 1}, "c1"),)),
+            Message("tool", "1", tool_call_id="c1"),
+        ),
+        tools=(ToolSpec("add", "Adds.", {"type": "object"}),),
+    )
+    [answer] = run(open_engine(server.spec), request)
+    assert answer.tool_calls == (ToolCall("add", {"a": 2}, "c2"),)
+    [body] = server.bodies
+    assert body["tools"][0]["function"] == {
+        "name": "add", "description": "Adds.", "parameters": {"type": "object"},
+    }  # fmt: skip
+    [seen, asked, told] = body["messages"]
+    assert seen["content"][1]["image_url"]["url"] == "data:image/png;base64,cG5n"
+    assert asked["tool_calls"][0]["function"] == {"name": "add", "arguments": '{"a": 1}'}
+    assert told == {"role": "tool", "content": "1", "tool_call_id": "c1"}
+
+
+def test_arguments_that_are_no_json_are_kept_as_they_are(serve: Callable[..., Server]) -> None:
+    calls = [{"id": "c", "type": "function", "function": {"name": "add", "arguments": "{a"}}]
+    server = serve([said("", message={"tool_calls": calls})])
+    [answer] = run(open_engine(server.spec), ask())
+    assert answer.tool_calls == (ToolCall("add", {}, "c", "{a"),)
+
+
+def test_constraints_go_to_servers_that_have_them(serve: Callable[..., Server]) -> None:
+    server = serve(lambda body: said("{}"))
+    schema = ask(constraint=Constraint.json_schema({"type": "object"}))
+    run(open_engine(server.spec), schema)
+    assert server.bodies[0]["response_format"]["json_schema"]["schema"] == {"type": "object"}
+    regex = ask(constraint=Constraint.regex("a+"))
+    with pytest.raises(EngineError, match=r"cannot hold an answer to a regular .* a checkpoint in"):
+        run(open_engine(server.spec), regex)
+    server.owner = "vllm"
+    run(open_engine(server.spec), regex)
+    assert server.bodies[-1]["structured_outputs"] == {"regex": "a+"}
+
+
+def test_a_prefill_goes_to_servers_that_go_on_from_it(serve: Callable[..., Server]) -> None:
+    server = serve(lambda body: said("on"))
+    with pytest.raises(EngineError, match="cannot go on from a `prefill`"):
+        run(open_engine(server.spec), ask(prefill="so "))
+    server.owner = "vllm"
+    assert run(open_engine(server.spec), ask(prefill="so "))[0].text == "on"
+    assert server.bodies[-1]["messages"][-1] == {"role": "assistant", "content": "so "}
+    assert server.bodies[-1]["continue_final_message"] is True
+
+
+def test_several_answers_from_servers_that_give_one_at_a_time(
+    serve: Callable[..., Server],
+) -> None:
+    server = serve(lambda body: said(f"seed {body['seed']}"))
+    [answer] = run(open_engine(server.spec), ask(n=3, seed=5))
+    assert [choice.text for choice in answer.choices] == ["seed 5", "seed 6", "seed 7"]
+    assert answer.usage == Usage(9, 12)
+    assert [body.get("n") for body in server.bodies] == [3, 2, None]
+
+
+def test_what_no_endpoint_does_is_refused() -> None:
+    engine = open_engine("http://127.0.0.1:1/v1#m")
+    with pytest.raises(EngineError, match="cannot score continuations; a checkpoint in this"):
+        asyncio.run(engine.score(ask(), ["a"]))
+    with pytest.raises(EngineError, match="cannot take a prompt as token ids"):
+        run(engine, Request(prompt_ids=(1, 2)))

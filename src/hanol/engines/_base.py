@@ -121,6 +121,17 @@ def cut_at_stop(text: str, stop: Iterable[str]) -> tuple[str, bool]:
     return (text[: min(places)], True) if places else (text, False)
 
 
+def beginnings(stop: Iterable[str]) -> tuple[str, ...]:
+    """Everything that stop strings begin with, themselves included."""
+    return tuple({word[:n] for word in stop for n in range(1, len(word) + 1)})
+
+
+def sure_length(text: str, begin: tuple[str, ...]) -> int:
+    """Characters that stay whatever comes: behind them, a stop string may have begun."""
+    held = (len(word) for word in begin if text.endswith(word)) if text.endswith(begin) else ()
+    return len(text) - max(held, default=0)
+
+
 def check_request(engine: Engine, request: Request) -> None:
     """Refuse what cannot be completed, or not by this engine.
 

@@ -4,30 +4,34 @@ import asyncio
 import ipaddress
 import logging
 import os
-import random
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from hanol.engines._base import EngineBase, check_request, cut_at_stop
-from hanol.engines._engine import Completion, Message, Request, Usage
-from hanol.engines._replies import estimate, is_passing, logprobs, message, refused_parameter
+from hanol.engines._base import EngineBase, cannot, check_request
+from hanol.engines._engine import Capability, Completion, Message, Piece, Request, Usage
+from hanol.engines._wire import Answer, body_of, estimate, is_passing, message, refused_parameter
 from hanol.errors import EngineError, require
 
 _log = logging.getLogger(__name__)
 _TRIES_UNTIL_REACHED = 3  # while no request was ever answered: nobody waits minutes for a typo
-_LONGEST_PAUSE = 30.0
+_RETRIED = (408, 409, 425, 429)  # and everything from 500 on
 _TOKENS_PER_MESSAGE = 8
 
 
 class EndpointEngine(EngineBase):
     """Chat completions over HTTP, asked again when a server is busy or answers nothing.
 
-    Timeouts, lost connections, 408, 409, 425, 429, 5xx and empty answers are tried again after
-    min(30, 2^k + U(0, 1)) seconds, as the released Tongyi DeepResearch code does; other refusals
-    are not. Parameters that the server refuses are left out from then on; stop strings are applied
-    here too. Reasoning that comes apart stands in `<think>` tags before the answer.
+    Timeouts, lost connections, 408, 409, 425, 429 and 5xx are tried again by the client library,
+    after as long as the server says or pauses that double to 8 seconds; empty answers are asked
+    for again at once; other refusals are not tried again. Parameters of the sampling that the
+    server refuses are left out from then on; stop strings are applied here too. Reasoning that
+    comes apart stands in `<think>` tags before the answer.
+
+    Tools, JSON schemas, images and audio are sent as OpenAI's API has them. Regular expressions
+    and grammars need vLLM, a `prefill` vLLM or llama.cpp, which the list of models tells.
 
     The key goes to the host of the specification only: redirects are not followed.
 
@@ -44,6 +48,10 @@ class EndpointEngine(EngineBase):
         EngineError: The specification names no model, or holds a password.
         MissingExtraError: The client library is not installed.
     """
+
+    capabilities: frozenset[Capability] = frozenset(
+        {"n", "prefill", "tools", "json_schema", "regex", "grammar", "logprobs", "images", "audio"}
+    )
 
     def __init__(
         self,
@@ -75,6 +83,7 @@ class EndpointEngine(EngineBase):
         self._max_concurrency, self.context_window = max_concurrency, context_window
         self._tokens = _exact_counter(tokenizer)
         self._reached = False
+        self._server: str | None = None  # as its list of models says
         self._refused: frozenset[str] = frozenset()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: Any = None
@@ -85,15 +94,59 @@ class EndpointEngine(EngineBase):
         return f"EndpointEngine({self.name!r})"
 
     async def complete(self, request: Request) -> Completion:
-        """Complete one conversation.
+        """Answer one request.
 
         Raises:
-            EngineError: The endpoint refused the request, or did not answer in all tries.
+            EngineError: The endpoint refused the request, did not answer in all tries, or cannot
+                do what is asked.
         """
         check_request(self, request)
         client = self._connect()
+        server = await self._server_for(client, request)
+        answers: list[Answer] = []
+        usage = Usage()
         async with self._free:
-            return await self._with_retries(client, request)
+            for _ in range(request.n * self._tries):
+                rest = _rest(request, len(answers))
+                response = await self._send(client, rest, server)
+                new = self._answers(request, response)
+                answers += [answer for answer in new if not answer.is_empty][: rest.n]
+                usage = self._added(usage, request, response, new)
+                if len(answers) == request.n:
+                    return Completion(tuple(answer.choice() for answer in answers), usage)
+        raise EngineError(
+            f"{self._url} gave no answer in {self._tries} tries; at last, it answered with an "
+            "empty text. Is the server running at this address, and is it overloaded?"
+        )
+
+    async def stream(self, request: Request) -> AsyncIterator[Piece]:
+        """The answers as they come; a connection that breaks in between is an error."""
+        check_request(self, request)
+        client = self._connect()
+        server = await self._server_for(client, request)
+        answers = [Answer(request.sampling.stop) for _ in range(request.n)]
+        usage: Any = None
+        async with self._free:
+            chunks = await self._send(client, request, server, stream=True)
+            try:
+                async for chunk in chunks:
+                    usage = chunk.usage or usage
+                    for choice in chunk.choices:
+                        answers[choice.index].add(choice, choice.delta)
+                        if new := answers[choice.index].new_text():
+                            yield Piece(new, choice.index)
+            except self._openai.OpenAIError as err:
+                raise EngineError(
+                    f"{self._url} broke off its answer: {self._redacted(err.__cause__ or err)}."
+                ) from None
+            finally:
+                await chunks.close()
+        for i, answer in enumerate(answers):
+            if rest := answer.rest():
+                yield Piece(rest, i)
+        choices = tuple(answer.choice() for answer in answers)
+        spent = _usage(usage) or self._estimated(request, [choice.text for choice in choices])
+        yield Piece("", completion=Completion(choices, spent))
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Tokens of the conversation: exact with a tokenizer, else an estimate that is rather high.
@@ -103,7 +156,7 @@ class EndpointEngine(EngineBase):
         """
         if self._tokens is not None:
             return int(self._tokens(messages))
-        return sum(_TOKENS_PER_MESSAGE + estimate(one.content) for one in messages)
+        return sum(_TOKENS_PER_MESSAGE + estimate(one.text) for one in messages)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -127,56 +180,45 @@ class EndpointEngine(EngineBase):
                 base_url=self._url,
                 api_key=key or "none",
                 default_headers=headers,
-                max_retries=0,
+                max_retries=self._tries - 1,
                 timeout=self._timeout,
                 http_client=openai.DefaultAsyncHttpxClient(
-                    trust_env=not self._loopback, follow_redirects=False, timeout=self._timeout
+                    trust_env=not self._loopback,
+                    follow_redirects=False,
+                    timeout=self._timeout,
+                    event_hooks={"response": [_say_whether_to_retry]},
                 ),
             )
             self._loop, self._free = loop, asyncio.Semaphore(self._max_concurrency)
         return self._client
 
-    async def _with_retries(self, client: Any, request: Request) -> Completion:
-        openai = self._openai
-        for attempt in range(self._tries):
-            try:
-                answer = self._read(request, await self._send(client, request))
-                if answer.text.strip():
-                    return answer
-                problem = "it answered with an empty text"
-            except openai.APITimeoutError:
-                problem = f"there was no answer within {self._timeout:g} seconds"
-            except openai.APIConnectionError as err:
-                problem = f"the connection failed ({self._redacted(err.__cause__ or err)})"
-            except openai.APIStatusError as err:
-                if not is_passing(err):
-                    raise await self._refusal(client, err) from None
-                problem = f"it answered {err.status_code}: {self._redacted(message(err))}"
-            tries = self._tries if self._reached else min(self._tries, _TRIES_UNTIL_REACHED)
-            if attempt + 1 >= tries:
-                break
-            _log.warning("%s: %s; trying again (%d of %d).", self, problem, attempt + 2, tries)
-            await _pause(attempt)
-        raise EngineError(
-            f"{self._url} gave no answer in {attempt + 1} tries; at last, {problem}. Is the server "
-            "running at this address, and is it overloaded?"
-        )
-
-    async def _send(self, client: Any, request: Request) -> Any:
+    async def _send(
+        self, client: Any, request: Request, server: str, *, stream: bool = False
+    ) -> Any:
         """Ask once; without parameters that the server says it does not take."""
-        refused = self._refused
+        refused, openai = self._refused, self._openai
+        if not self._reached:  # nobody waits long for a typo
+            client = client.with_options(max_retries=min(self._tries, _TRIES_UNTIL_REACHED) - 1)
+        streamed = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
         while True:
+            body = body_of(request, self._model, refused, server)
+            body |= {name: value for name, value in streamed.items() if name not in refused}
             try:
-                response = await client.chat.completions.create(
-                    **self._body(request, refused), extra_headers=self._headers
-                )
-            except self._openai.APIStatusError as err:
+                response = await client.chat.completions.create(**body, extra_headers=self._headers)
+            except openai.APIStatusError as err:
                 self._reached = True
-                named = refused_parameter(err, self._body(request, refused))
+                named = refused_parameter(err, body)
                 if named is None:
-                    raise
+                    raise await self._refusal(client, err) from None
                 refused |= {named}
                 continue
+            except openai.APITimeoutError:
+                raise self._silence(
+                    f"there was no answer within {self._timeout:g} seconds"
+                ) from None
+            except openai.APIConnectionError as err:
+                problem = f"the connection failed ({self._redacted(err.__cause__ or err)})"
+                raise self._silence(problem) from None
             self._reached = True
             if refused != self._refused:
                 gone = ", ".join(sorted(refused - self._refused))
@@ -184,62 +226,60 @@ class EndpointEngine(EngineBase):
                 self._refused |= refused
             return response
 
-    def _body(self, request: Request, refused: frozenset[str]) -> dict[str, Any]:
-        body: dict[str, Any] = {
-            "model": self._model,
-            "messages": [one.to_dict() for one in request.messages],
-            "max_tokens": request.sampling.max_tokens,
-            "temperature": request.sampling.temperature,
-            "top_p": request.sampling.top_p,
-            "presence_penalty": request.sampling.presence_penalty or None,
-            "stop": list(request.sampling.stop) or None,
-            "seed": request.sampling.seed,
-            "logprobs": request.top_logprobs is not None or None,
-        }
-        if "max_tokens" in refused:
-            body["max_completion_tokens"] = body.pop("max_tokens")
-        return {k: v for k, v in body.items() if v is not None and k not in refused}
+    async def _server_for(self, client: Any, request: Request) -> str:
+        """Who serves the model, where the request needs what only some servers have.
 
-    def _read(self, request: Request, response: Any) -> Completion:
+        Raises:
+            EngineError: This one has it not.
+        """
+        kind = request.constraint.kind if request.constraint is not None else None
+        if not request.prefill and kind in (None, "json_schema"):
+            return ""
+        if self._server is None:
+            owners = {model.id: model.owned_by for model in await self._models(client)}
+            self._server = str(owners.get(self._model, ""))
+        if request.prefill and self._server not in ("vllm", "llamacpp"):
+            raise cannot(self.name, "prefill")
+        if (kind == "regex" or kind == "grammar") and self._server != "vllm":
+            raise cannot(self.name, kind)
+        return self._server
+
+    def _answers(self, request: Request, response: Any) -> list[Answer]:
         choices = getattr(response, "choices", None)
         if choices is None:
             raise EngineError(
                 f"{self._url} did not answer with a chat completion. An OpenAI-compatible address "
                 "usually ends with /v1."
             )
-        if not choices:
-            return Completion.of("", usage=Usage(0, 0))
-        choice = choices[0]
-        said = choice.message
-        reasoning = getattr(said, "reasoning_content", None) or getattr(said, "reasoning", None)
-        content, was_cut = cut_at_stop(said.content or "", request.sampling.stop)
-        text = content
-        if reasoning and "</think>" not in content:
-            text = f"<think>\n{reasoning.strip()}\n</think>\n\n{content.lstrip()}"
-        usage = response.usage
-        details = getattr(usage, "prompt_tokens_details", None)
-        tokens, logprobs_ = logprobs(choice, content if was_cut else None)
-        return Completion.of(
-            text,
-            "length" if choice.finish_reason == "length" and not was_cut else "stop",
-            usage=Usage(
-                usage.prompt_tokens if usage else self.count_tokens(request.messages),
-                usage.completion_tokens if usage else estimate(text),
-                getattr(details, "cached_tokens", None) or 0,
-            ),
-            tokens=tokens,
-            logprobs=logprobs_,
+        answers = []
+        for choice in choices:
+            answers.append(Answer(request.sampling.stop))
+            answers[-1].add(choice, choice.message)
+        return answers
+
+    def _added(self, usage: Usage, request: Request, response: Any, new: list[Answer]) -> Usage:
+        texts = [answer.choice().text for answer in new]
+        spent = _usage(response.usage) or self._estimated(request, texts)
+        return Usage(
+            max(usage.prompt_tokens, spent.prompt_tokens),
+            usage.generated_tokens + spent.generated_tokens,
+            max(usage.cached_tokens, spent.cached_tokens),
         )
+
+    def _estimated(self, request: Request, texts: list[str]) -> Usage:
+        return Usage(self.count_tokens(request.messages), sum(map(estimate, texts)))
 
     # -- refusals
 
     async def _refusal(self, client: Any, err: Any) -> EngineError:
         said, status = self._redacted(message(err)), err.status_code
+        if status in _RETRIED or status >= 500:
+            return self._silence(f"it answered {status}: {said}")
         if status in (401, 403):
             state = "holds a key that is refused" if os.environ.get(self._key_env) else "is not set"
             cure = f"The environment variable {self._key_env} {state}."
         elif status == 404:
-            names = await self._model_names(client)
+            names = [str(model.id) for model in await self._models(client)][:10]
             cure = (
                 f"It has {', '.join(names)}: write one of them after the #."
                 if names
@@ -251,10 +291,17 @@ class EndpointEngine(EngineBase):
             cure = "The request itself was refused, so it was not tried again."
         return EngineError(f"{self._url} answered {status} for {self._model!r}: {said}. {cure}")
 
-    async def _model_names(self, client: Any) -> list[str]:
+    def _silence(self, problem: str) -> EngineError:
+        tries = self._tries if self._reached else min(self._tries, _TRIES_UNTIL_REACHED)
+        return EngineError(
+            f"{self._url} gave no answer in {tries} tries; at last, {problem}. Is the server "
+            "running at this address, and is it overloaded?"
+        )
+
+    async def _models(self, client: Any) -> list[Any]:
         try:
             listed = await client.models.list(timeout=10, extra_headers=self._headers)
-            return [str(model.id) for model in listed.data][:10]
+            return list(listed.data)
         except (self._openai.OpenAIError, AttributeError, TypeError):
             return []
 
@@ -265,9 +312,29 @@ class EndpointEngine(EngineBase):
         return text.replace(key, "***") if key else text
 
 
-async def _pause(attempt: int) -> None:
-    seconds = 2.0**attempt + random.uniform(0, 1)  # noqa: S311
-    await asyncio.sleep(min(_LONGEST_PAUSE, seconds))
+async def _say_whether_to_retry(response: Any) -> None:
+    """Tell the client library what it does not know of some answers."""
+    if response.status_code in (425, 429):
+        is_worth_it = is_passing(response.status_code, await response.aread())
+        if is_worth_it is not None:
+            response.headers["x-should-retry"] = str(is_worth_it).lower()
+
+
+def _rest(request: Request, done: int) -> Request:
+    """What is still to be answered: not every server draws several answers at once."""
+    if not done:
+        return request
+    seed = request.sampling.seed
+    sampling = replace(request.sampling, seed=None if seed is None else seed + done)
+    return replace(request, n=request.n - done, sampling=sampling)
+
+
+def _usage(usage: Any) -> Usage | None:
+    if usage is None:
+        return None
+    details = getattr(usage, "prompt_tokens_details", None)
+    cached = getattr(details, "cached_tokens", None) or 0
+    return Usage(usage.prompt_tokens, usage.completion_tokens, cached)
 
 
 def _exact_counter(tokenizer: str | None) -> Any:

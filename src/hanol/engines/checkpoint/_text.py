@@ -3,7 +3,7 @@
 from functools import lru_cache
 from typing import Any
 
-from hanol.engines._base import cut_at_stop
+from hanol.engines._base import beginnings, cut_at_stop, sure_length
 
 _CONTEXT = 5  # tokens of the prompt that are decoded too: some tokenizers begin texts differently
 
@@ -43,7 +43,7 @@ class TextStream:
         self._begin, self._end = 0, len(self._ids)
         self._stop = tuple(word for word in stop if word)
         self._longest = max(map(len, self._stop), default=0)
-        self._beginnings = tuple({word[:n] for word in self._stop for n in range(1, len(word))})
+        self._beginnings = beginnings(self._stop)
         self.text = ""
         self.starts: list[int] = []
         self.stopped = False
@@ -66,8 +66,7 @@ class TextStream:
     @property
     def sure(self) -> int:
         """Characters that stay, whatever comes: a stop string may begin behind them."""
-        begun = (len(word) for word in self._beginnings if self.text.endswith(word))
-        return len(self.text) - max(begun, default=0)
+        return sure_length(self.text, self._beginnings)
 
     @property
     def kept_tokens(self) -> int:

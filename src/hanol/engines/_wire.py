@@ -1,0 +1,233 @@
+"""Requests and answers as OpenAI-compatible endpoints write them."""
+
+import base64
+import functools
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from hanol.engines._base import beginnings, cut_at_stop, sure_length
+from hanol.engines._calls import described, tool_call
+from hanol.engines._engine import AudioPart, Choice, Constraint, ImagePart, Message, Request
+
+# Parameters that a request can do without, when a server refuses them.
+_OPTIONAL = (
+    "presence_penalty", "frequency_penalty", "repetition_penalty", "stop", "top_logprobs",
+    "logprobs", "seed", "temperature", "top_p", "top_k", "stream_options",
+)  # fmt: skip
+_NOT_OPENAI = ("top_k", "repetition_penalty", "structured_outputs", "continue_final_message",
+               "add_generation_prompt")  # fmt: skip
+_WORDS = re.compile(r"[A-Za-z]+|[^\x00-\x7f]+|\n+|[^A-Za-z\x80-\U0010ffff\s]")
+
+
+def body_of(request: Request, model: str, refused: frozenset[str], server: str) -> dict[str, Any]:
+    """The arguments of a chat completion.
+
+    Args:
+        request: What is asked.
+        model: At the endpoint.
+        refused: Parameters that the server does not take.
+        server: Who serves the model, such as "vllm", where that matters.
+    """
+    sampling = request.sampling
+    messages = [_message(message) for message in request.messages]
+    wanted, repetition = request.top_logprobs, sampling.repetition_penalty
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": messages,
+        "max_tokens": sampling.max_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "presence_penalty": sampling.presence_penalty or None,
+        "frequency_penalty": sampling.frequency_penalty or None,
+        "repetition_penalty": repetition if repetition != 1 else None,
+        "stop": list(sampling.stop) or None,
+        "seed": sampling.seed,
+        "logprobs": None if wanted is None else True,
+        "top_logprobs": wanted or None,
+        "n": None if request.n == 1 else request.n,
+        "tools": [described(tool) for tool in request.tools] or None,
+        **_constrained(request.constraint),
+    }
+    if request.prefill:
+        messages.append({"role": "assistant", "content": request.prefill})
+        if server == "vllm":
+            body |= {"continue_final_message": True, "add_generation_prompt": False}
+    if "max_tokens" in refused:
+        body["max_completion_tokens"] = body.pop("max_tokens")
+    body = {k: v for k, v in body.items() if v is not None and k not in refused}
+    extra = {name: body.pop(name) for name in _NOT_OPENAI if name in body}
+    return body | ({"extra_body": extra} if extra else {})
+
+
+def _constrained(constraint: Constraint | None) -> dict[str, Any]:
+    if constraint is None:
+        return {}
+    if constraint.kind == "json_schema":
+        schema = {"name": "answer", "schema": json.loads(constraint.text), "strict": True}
+        return {"response_format": {"type": "json_schema", "json_schema": schema}}
+    return {"structured_outputs": {constraint.kind: constraint.text}}  # vLLM's
+
+
+def _message(message: Message) -> dict[str, Any]:
+    made = message.to_dict()
+    if not isinstance(message.content, str):
+        made["content"] = [_part(part) for part in message.content]
+    if message.tool_calls:
+        made["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {
+                    "name": call.name,
+                    "arguments": call.malformed or json.dumps(call.arguments),
+                },
+            }
+            for call in message.tool_calls
+        ]
+    return made
+
+
+def _part(part: Any) -> dict[str, Any]:
+    if isinstance(part, ImagePart | AudioPart):
+        data = base64.b64encode(part.data).decode()
+        if isinstance(part, ImagePart):
+            return {
+                "type": "image_url",
+                "image_url": {"url": f"data:{part.media_type};base64,{data}"},
+            }
+        form = part.media_type.rpartition("/")[2]
+        return {"type": "input_audio", "input_audio": {"data": data, "format": form}}
+    return {"type": "text", "text": part.text}
+
+
+class Answer:
+    """One choice of a chat completion, whole or in pieces.
+
+    Args:
+        stop: Stop strings: not every server honours them.
+    """
+
+    def __init__(self, stop: Sequence[str]) -> None:
+        self._stop, self._beginnings = stop, beginnings(stop)
+        self._reasoning = self._content = ""
+        self._reason: str | None = None
+        self._entries: list[Any] = []
+        self._calls: dict[int, dict[str, str]] = {}
+        self._shown = 0
+
+    def add(self, choice: Any, said: Any) -> None:
+        """Take a message, or what is new of it."""
+        reasoning = getattr(said, "reasoning_content", None) or getattr(said, "reasoning", None)
+        self._reasoning += reasoning or ""
+        self._content += said.content or ""
+        self._reason = choice.finish_reason or self._reason
+        self._entries += getattr(choice.logprobs, "content", None) or []
+        for place, call in enumerate(said.tool_calls or ()):
+            at = getattr(call, "index", None)
+            entry = self._calls.setdefault(
+                place if at is None else at, {"id": "", "name": "", "arguments": ""}
+            )
+            entry["id"] = call.id or entry["id"]
+            if call.function is not None:
+                entry["name"] += call.function.name or ""
+                entry["arguments"] += call.function.arguments or ""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was said."""
+        return not (self._text()[0].strip() or self._calls)
+
+    def new_text(self) -> str:
+        """What is new of the text, and sure to stay."""
+        text, was_cut = self._text()
+        if not self._content:
+            text = text.removesuffix("\n</think>\n\n")  # it may go on thinking
+        sure = text if was_cut else text[: sure_length(text, self._beginnings)]
+        new, self._shown = sure[self._shown :], max(self._shown, len(sure))
+        return new
+
+    def rest(self) -> str:
+        """The end of the text that was held back."""
+        return self._text()[0][self._shown :]
+
+    def choice(self) -> Choice:
+        """What came of it."""
+        text, was_cut = self._text()
+        content = cut_at_stop(self._content, self._stop)[0]
+        entries = _kept(self._entries, content if was_cut else None)
+        calls = tuple(
+            tool_call(call["name"], call["arguments"], call["id"]) for call in self._calls.values()
+        )
+        tops = [getattr(entry, "top_logprobs", None) or () for entry in entries]
+        return Choice(
+            text,
+            "length" if self._reason == "length" and not was_cut else "stop",
+            tokens=tuple(str(entry.token) for entry in entries) if entries else None,
+            logprobs=tuple(float(entry.logprob) for entry in entries) if entries else None,
+            top_logprobs=tuple(
+                tuple((str(one.token), float(one.logprob)) for one in top) for top in tops
+            )
+            if any(tops)
+            else None,
+            tool_calls=calls,
+        )
+
+    def _text(self) -> tuple[str, bool]:
+        """Reasoning and answer as one text, cut at a stop string of the answer."""
+        content, was_cut = cut_at_stop(self._content, self._stop)
+        if self._reasoning and "</think>" not in content:
+            content = f"<think>\n{self._reasoning.strip()}\n</think>\n\n{content.lstrip()}"
+        return content, was_cut
+
+
+def _kept(entries: list[Any], kept: str | None) -> list[Any]:
+    """Log-probabilities of the kept text, if it was cut here."""
+    if kept is None or not "".join(str(entry.token) for entry in entries).startswith(kept):
+        return entries
+    length = count = 0
+    while length < len(kept):
+        length, count = length + len(str(entries[count].token)), count + 1
+    return entries[:count]
+
+
+def is_passing(status: int, body: bytes) -> bool | None:
+    """Whether the same request may succeed later; None leaves it to the client library."""
+    if status == 429 and b'"insufficient_quota"' in body:
+        return False
+    return True if status == 425 else None
+
+
+def message(err: Any) -> str:
+    """What a server says of a refused request."""
+    body = err.body
+    if isinstance(body, dict):
+        return str(body.get("message") or body.get("detail") or body.get("error") or body)
+    return str(body or err.message)
+
+
+def refused_parameter(err: Any, body: dict[str, Any]) -> str | None:
+    """The parameter of a request that a server says it does not take."""
+    if err.status_code not in (400, 422):
+        return None
+    said, sent = message(err), body | body.get("extra_body", {})
+    if "max_tokens" in body and "max_completion_tokens" in said:
+        return "max_tokens"
+    for name in _OPTIONAL:
+        if name in sent and (err.param == name or re.search(rf"\b{name}\b", said)):
+            return name
+    return None
+
+
+@functools.lru_cache(maxsize=4096)
+def estimate(text: str) -> int:
+    """About how many tokens a text has, rather more than less."""
+    tokens = 0
+    for word in _WORDS.findall(text):
+        if word.isascii():
+            tokens += -(-len(word) // 4)
+        else:
+            tokens += -(-len(word.encode(errors="replace")) // 2)
+    return tokens
