@@ -189,7 +189,7 @@ def test_provider_is_named_explicitly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SERPER_KEY_ID")
     with pytest.raises(ToolError, match="SERPER_KEY_ID"):
         open_provider("serper")
-    with pytest.raises(ToolError, match="no search provider"):
+    with pytest.raises(ToolError, match="not a search provider"):
         open_provider("google")
 
 

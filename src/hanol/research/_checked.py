@@ -1,4 +1,4 @@
-"""What the check of the citations said about each sentence, for every kind of report."""
+"""The verdicts of the citation check, sentence by sentence, for all kinds of report."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ MEANINGS = {
 
 @dataclass(frozen=True)
 class AnswerSentence:
-    """One claim of an answer and what was found.
+    """One sentence of an answer and the verdict on its citations.
 
     Args:
         text: The sentence.

@@ -73,7 +73,7 @@ class Transcript:
         Args:
             role: Who speaks.
             content: What is said.
-            is_format_error: It only says that the model's turn could not be used.
+            is_format_error: Whether it only says that the model's turn could not be used.
         """
         if self.messages and self.messages[-1].role == role:
             content = f"{self.messages[-1].text}\n\n{content}"
@@ -84,7 +84,7 @@ class Transcript:
             self._newest = len(self.messages) - 1
 
     def add_apart(self, role: Role, content: str) -> None:
-        """Append a message whoever spoke last, as the official loop does."""
+        """Append a message, even after one of the same role, as the official loop does."""
         self.messages.append(Message(role, content))
         self._weights.append(self.count(content))
 
@@ -98,7 +98,7 @@ class Transcript:
             self._known = (0, 0)
 
     def measured(self, tokens: int) -> None:
-        """The engine has counted the conversation as it stands."""
+        """Set the length to what the engine has counted for the whole conversation."""
         if tokens:  # some endpoints do not tell
             self._known = (len(self.messages), tokens)
 
@@ -154,7 +154,7 @@ class _Fitting:
                 self._replace(index, shorten(self.messages[index].text, left, self.count))
 
     def close(self, closing: str) -> None:
-        """Let the conversation end with what the user says now."""
+        """Append the closing user message."""
         if self.messages[-1].role == "user":
             closing = f"{self.messages.pop().text}\n\n{closing}"
             self.tokens -= self.weights.pop()

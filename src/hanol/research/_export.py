@@ -111,7 +111,7 @@ def _answered(step: int, text: str) -> dict[str, Any]:
 
 
 def _reaction(step: int, turn: Message, text: str) -> tuple[type[Event], dict[str, Any]]:
-    """What followed a turn: the result of its first call, or a refusal."""
+    """What followed a turn: the result of its first call, or a format error."""
     parsed = parse_turn(turn.text)
     if not parsed.calls:
         return TurnRejected, {"step": step, "error": parsed.error or "no_action", "text": text}

@@ -26,7 +26,7 @@ _PROMPT = """\
 
 @dataclass
 class _RoundState:
-    """All that one round hands to the next."""
+    """The state that one round passes to the next."""
 
     report: str = ""
     action: str = ""
@@ -35,7 +35,7 @@ class _RoundState:
 
 
 async def markov(run: Run) -> None:
-    """Go through rounds until there is an answer or a limit is reached."""
+    """Run rounds until there is an answer or a limit is reached."""
     rounds = _Rounds(run)
     state = _RoundState()
     while True:
@@ -72,7 +72,7 @@ class _Rounds:
         self._small_limit = min(2048, room // 8)
 
     async def turn(self, state: _RoundState) -> Turn:
-        """One round: ask, take the new report, give back what was asked for."""
+        """One round: ask the model, take its new report, return the parsed turn."""
         run = self._run
         answered = await run.ask(*self.prompt(state))
         turn = run.parse(answered.text)

@@ -60,7 +60,7 @@ def read_official_runs(path: str | Path) -> list[OfficialRun]:
 
 
 def write_official_runs(path: str | Path, runs: Iterable[OfficialRun]) -> None:
-    """Write an official output file, one line a run."""
+    """Write an official output file, one line per run."""
     Path(path).write_text("".join(run.to_line() + "\n" for run in runs), "utf-8")
 
 

@@ -1,4 +1,4 @@
-"""What the agent tells the model: system prompt, the order to answer, and why a turn was refused.
+"""Prompts of the agent: system prompt, the request to answer, and messages on format errors.
 
 The parts and their order are those of Tongyi DeepResearch (arXiv 2510.24701), the wording is ours;
 the report block of Markov mode follows IterResearch (arXiv 2511.07327).
@@ -123,7 +123,7 @@ _ADVICE = {
 
 
 def format_error(turn: Turn) -> str:
-    """What the model is told about a turn that could not be used; empty for one that could."""
+    """The message to the model about a turn that cannot be used; empty if it can."""
     if turn.error is None:
         return ""
     return f"Your last turn could not be used ({turn.error}): {turn.detail} {_ADVICE[turn.error]}"

@@ -21,7 +21,7 @@ Workplace = tuple[Index | None, Engine, Mapping[str, Any]]
 
 
 class _Worker:
-    """One process: opens index and model once, runs questions in one loop of its own."""
+    """A worker process: opens index and model once and runs questions in its own event loop."""
 
     def __init__(
         self, folder: str, make: Callable[[], Workplace], options: Mapping[str, Any]
@@ -46,7 +46,7 @@ def run_batch_on_ray(
     on_result: Callable[[Row], None] = lambda row: None,
     **options: Any,
 ) -> list[Row]:
-    """As `run_batch`, over processes of a Ray cluster; a local one is started where none is.
+    """Like `run_batch`, on a Ray cluster; a local one is started if there is none.
 
     Args:
         tasks: See `read_tasks`.

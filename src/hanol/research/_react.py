@@ -24,7 +24,7 @@ Restart = Callable[[Transcript], Awaitable[Transcript]]
 
 
 async def react(run: Run, restart: Restart | None = None) -> None:
-    """Go through rounds until there is an answer or a limit is reached.
+    """Run rounds until there is an answer or a limit is reached.
 
     Args:
         run: The run.

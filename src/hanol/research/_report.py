@@ -207,7 +207,7 @@ def _no_html(text: str) -> str:
 
 
 def _inline(text: str) -> str:
-    """One line that is only text to Markdown."""
+    """The text on one line, with Markdown's characters escaped."""
     return re.sub(r"([\\`*_\[\]#|])", r"\\\1", _no_html(" ".join(text.split())))
 
 

@@ -1,4 +1,4 @@
-"""ReSum (arXiv 2509.13313): ReAct that starts again from a summary before its context is full."""
+"""ReSum (arXiv 2509.13313): ReAct that restarts from a summary before its context is full."""
 
 import re
 
@@ -32,12 +32,12 @@ Write the new summary, which replaces the earlier one, inside <summary></summary
 
 
 async def resum(run: Run) -> None:
-    """Go through rounds; see `react`."""
+    """Run rounds; see `react`."""
     await react(run, _Summariser(run).restart)
 
 
 class _Summariser:
-    """Decides when to start again, and from what."""
+    """Decides when to restart the conversation, and writes the summary to restart from."""
 
     def __init__(self, run: Run) -> None:
         self._run = run

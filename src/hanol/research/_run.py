@@ -58,17 +58,17 @@ class Settings:
         mode: Which loop.
         budget: Limits.
         sampling: Sampling of the turns.
-        seed: A call of the model after n others has this seed plus n.
+        seed: Seed for sampling; the call after n others has this seed plus n.
         today: ISO date of the system prompt.
         strict_official: Message order and limits of the official code.
-        logprobs: Ask for log-probabilities and note how unsure the calls were.
-        extract: Let tools ask the model to read long pages.
+        logprobs: Request log-probabilities and record how uncertain the calls were.
+        extract: Whether tools may ask the model to read long pages.
         report_tokens: Markov mode: longest report.
         summary_every: ReSum mode: also restart after this many rounds.
-        fork_step: Rounds up to this one come from another run.
+        fork_step: Rounds up to this one were copied from another run.
         context_window: Context window of the model, in tokens.
         schemas: Name, description and parameters of each tool.
-        heavy: How rollouts are made, when the run is a synthesis over rollouts.
+        heavy: Number and sampling of the rollouts, if the run is a synthesis over rollouts.
     """
 
     mode: Mode = "react"
@@ -109,16 +109,16 @@ class BudgetSpent(Exception):  # noqa: N818 - control flow inside the loop
 
 
 class Run:
-    """The state of one run, all of it rebuilt by going through its events again.
+    """The state of one run; it can be rebuilt from the run's events.
 
     Args:
-        question: With the announcement of its files.
-        run_id: What the fence around observations is made from.
+        question: The question, with the list of its files.
+        run_id: Id of the run; the fence around observations is derived from it.
         settings: Limits and sampling.
         system: The system prompt.
-        tools: What may be called.
-        log: Where everything goes through.
-        context: What tools are lent, but for the engine.
+        tools: The tools that may be called.
+        log: The log that all calls go through.
+        context: What tools get, except the engine.
 
     Raises:
         RunError: The prompt leaves no room in the model's window.

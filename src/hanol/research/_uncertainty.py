@@ -1,4 +1,4 @@
-"""How unsure a model was of its tool calls: where ParallelMuse branches (arXiv 2510.24698)."""
+"""The model's uncertainty about its tool calls: where ParallelMuse branches (arXiv 2510.24698)."""
 
 from hanol.engines import Completion
 

@@ -1,4 +1,4 @@
-"""A run as a reader wants it: rounds with their thoughts, calls and results, computed from the log.
+"""A run arranged for display: rounds with thoughts, calls and results, computed from the log.
 
 What the HTML page, the Markdown report and the terminal all show.
 """
@@ -70,7 +70,7 @@ class RunStep:
 
     @property
     def failed(self) -> bool:
-        """A call of it failed, or its turn was refused."""
+        """Whether a call failed or the turn could not be parsed."""
         return any(
             e.type == "turn_rejected" or (e.type == "tool_returned" and e.failed)
             for e in self.events
@@ -123,12 +123,12 @@ class RunView:
 
     @property
     def answer(self) -> str | None:
-        """The answer, if the run came to one."""
+        """The answer, if there is one."""
         return self.ended.answer if self.ended else None
 
     @cached_property
     def sentences(self) -> list[AnswerSentence]:
-        """The claims of the answer as they were checked."""
+        """The sentences of the answer with the verdicts of the citation check."""
         return sentences_of(self.ended)
 
     @cached_property
@@ -172,7 +172,7 @@ class RunView:
 
 
 def call_title(name: str, arguments: dict[str, Any]) -> str:
-    """A call in a few words: its name and what it asks for."""
+    """A short title of a call: the tool and its main argument."""
     for key in ("query", "url", "files"):
         value = arguments.get(key)
         if value:
@@ -186,7 +186,7 @@ def counted(number: int, word: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a reader says them."""
+    """A duration as text: "0.3 s", "2 min"."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     return f"{int(seconds // 60)} min {int(seconds % 60)} s"

@@ -1,1 +1,1 @@
-"""Running a model's Python code where it can reach nothing."""
+"""Running a model's Python code in a sandbox without network, files or secrets."""

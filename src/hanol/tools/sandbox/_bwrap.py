@@ -21,7 +21,7 @@ _MOUNT = (
 
 @dataclass(frozen=True)
 class SandboxLimits:
-    """What one piece of code may use.
+    """Resource limits of one execution.
 
     Args:
         memory_bytes: Address space of each process.

@@ -1,4 +1,4 @@
-"""Running the model's Python code where it can reach nothing.
+"""Running the model's Python code in a sandbox without network, files or secrets.
 
 Levels, the first that works here is taken and named in the result:
 
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Literal
 
 from hanol.errors import SandboxError
+from hanol.runs import synchronous
 from hanol.tools.sandbox._bwrap import (
     SandboxLimits,
     bwrap_command,
@@ -52,7 +53,7 @@ _SIGNS: tuple[tuple[str, Limit], ...] = (
 
 @dataclass(frozen=True)
 class PythonResult:
-    """What running a piece of code gave.
+    """The result of running code.
 
     Args:
         stdout: What it printed, at most `SandboxLimits.output_bytes` of the beginning.
@@ -72,7 +73,7 @@ class PythonResult:
 
     @property
     def text(self) -> str:
-        """As the model reads it."""
+        """The text that the model reads."""
         parts = [f"stdout:\n{self.stdout}"] if self.stdout else []
         parts += [f"stderr:\n{self.stderr}"] if self.stderr else []
         if self.limit is not None:
@@ -80,13 +81,6 @@ class PythonResult:
         if self.exit_code and not self.stderr:
             parts.append(f"[exit code {self.exit_code}]")
         return "\n".join(parts) or "Finished execution."
-
-
-def run_python(
-    code: str, *, limits: SandboxLimits | None = None, unsafe: bool = False
-) -> PythonResult:
-    """Run code and wait for it; inside a running event loop use `arun_python`."""
-    return asyncio.run(arun_python(code, limits=limits, unsafe=unsafe))
 
 
 async def arun_python(
@@ -123,8 +117,11 @@ async def arun_python(
         return await _supervise(command, folder, limits, "plain")
 
 
+run_python = synchronous(arun_python)
+
+
 class _Kept:
-    """The part of a stream that is kept."""
+    """The beginning of an output stream, up to the limit."""
 
     def __init__(self, size: int, *, end: bool) -> None:
         self._size, self._end = size, end
@@ -208,7 +205,7 @@ async def _pump(stream: asyncio.StreamReader, kept: _Kept, on_flood: Callable[[]
 
 
 def _kill(process: asyncio.subprocess.Process, level: Level) -> None:
-    """End the code and everything it started; nothing happens when they have ended."""
+    """Kill the code and every process it started; does nothing if they have ended."""
     if level == "plain":
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

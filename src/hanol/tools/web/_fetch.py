@@ -44,7 +44,7 @@ _KINDS = (
 
 @dataclass(frozen=True)
 class Fetched:
-    """What an address gave.
+    """A fetched response.
 
     Args:
         url: Where the content came from, after redirects.
@@ -83,7 +83,7 @@ def is_public(address: Address) -> bool:
 
 
 def check_url(url: str, ports: tuple[int, ...] = (80, 443)) -> httpx.URL:
-    """Check what can be checked of an address without resolving its name.
+    """Check an address as far as possible without resolving its name.
 
     Args:
         url: The address as it was written.

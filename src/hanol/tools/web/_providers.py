@@ -59,7 +59,7 @@ class Searxng:
         self.address = address.rstrip("/")
 
     async def search(self, query: str, *, scholar: bool = False) -> list[WebResult]:
-        """As `SearchProvider.search`."""
+        """See `SearchProvider.search`."""
         params = {"q": query, "format": "json", "categories": "science" if scholar else "general"}
         found = await _json("GET", f"{self.address}/search", params=params)
         return [
@@ -68,7 +68,7 @@ class Searxng:
                 _text(hit, "url"),
                 _text(hit, "content"),
                 _text(hit, "publishedDate"),
-                _text(hit, "log") or _text(hit, "engine"),
+                _text(hit, "journal") or _text(hit, "engine"),
             )
             for hit in _hits(found, "results")
         ]
@@ -87,7 +87,7 @@ class Serper:
         self.address = address.rstrip("/")
 
     async def search(self, query: str, *, scholar: bool = False) -> list[WebResult]:
-        """As `SearchProvider.search`."""
+        """See `SearchProvider.search`."""
         found = await _json(
             "POST",
             f"{self.address}/{'scholar' if scholar else 'search'}",
@@ -107,7 +107,7 @@ class Serper:
 
 
 def open_provider(spec: str) -> SearchProvider:
-    """The provider that a specification names.
+    """Make the search provider that a specification names.
 
     Args:
         spec: The address of a SearXNG instance, or "serper" with the key in SERPER_KEY_ID, the
@@ -120,12 +120,14 @@ def open_provider(spec: str) -> SearchProvider:
         return Searxng(spec)
     if spec != "serper":
         raise ToolError(
-            f"{spec!r} is no search provider: give the address of a SearXNG instance "
-            "(http://...), or `serper` with its key in the variable SERPER_KEY_ID."
+            f"{spec!r} is not a search provider: give the address of a SearXNG instance "
+            "(http://...), or `serper` with its key in the environment variable SERPER_KEY_ID."
         )
     key = os.environ.get("SERPER_KEY_ID", "")
     if not key:
-        raise ToolError("The provider `serper` needs its key in the variable SERPER_KEY_ID.")
+        raise ToolError(
+            "The provider `serper` needs its key in the environment variable SERPER_KEY_ID."
+        )
     return Serper(key)
 
 
@@ -155,7 +157,7 @@ def _text(hit: dict[str, Any], key: str) -> str:
 
 
 class WebSearch:
-    """Several providers as one: limited in rate, tried again, failed over, cached.
+    """Several providers as one, with a rate limit, retries, failover and a cache.
 
     Args:
         providers: In the order they are tried.
@@ -166,7 +168,7 @@ class WebSearch:
         if not providers:
             raise ToolError("Web search needs a provider.")
         if not rate > 0 or not math.isfinite(rate):
-            raise ToolError(f"The rate is {rate}; give queries a second, above 0.")
+            raise ToolError(f"`rate` is {rate}, but must be above 0 (queries per second).")
         self._providers = tuple(providers)
         self._bucket = _TokenBucket(rate)
         self._cache: dict[tuple[str, bool], list[WebResult]] = {}
@@ -209,7 +211,7 @@ def _fetchable(url: str) -> bool:
 
 
 class _TokenBucket:
-    """Lets `rate` callers a second pass, in order; one second's worth may come at once."""
+    """A rate limiter: `rate` callers per second, in order, with bursts of one second's worth."""
 
     def __init__(self, rate: float) -> None:
         self._rate = rate

@@ -1,4 +1,4 @@
-"""The web as tools see it: a search, a fetcher, and pages as passages. Off unless asked for."""
+"""Web access of tools: search, a fetcher, and pages as passages. Off by default."""
 
 import hashlib
 import re
@@ -27,7 +27,7 @@ _SUFFIXES = {
 
 @dataclass(frozen=True)
 class WebPolicy:
-    """Whether the web may be used next to private documents.
+    """Whether the web may be used together with private documents.
 
     Args:
         consent: The user agrees that queries, which the model words after reading the documents,
@@ -52,7 +52,7 @@ class WebPolicy:
 
 @dataclass(frozen=True)
 class Web:
-    """What tools use of the web."""
+    """The search and the fetcher that tools use."""
 
     search: WebSearch
     fetcher: Fetcher = field(default_factory=Fetcher)
