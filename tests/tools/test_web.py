@@ -128,7 +128,7 @@ def test_searxng_is_asked_in_json() -> None:
         seen.append(request.path)
         hits = [
             {"title": "A  b", "url": "https://a.example/", "content": "text", "engine": "x"},
-            {"title": None, "url": "https://b.example/"},
+            {"title": None, "url": "https://b.example/", "journal": "Nature", "engine": "x"},
             "not a hit",
         ]
         return 200, "application/json", json.dumps({"results": hits}).encode()
@@ -138,7 +138,7 @@ def test_searxng_is_asked_in_json() -> None:
         asyncio.run(Searxng(address).search("x", scholar=True))
     assert found == [
         WebResult("A b", "https://a.example/", "text", "", "x"),
-        WebResult("", "https://b.example/", "", "", ""),
+        WebResult("", "https://b.example/", "", "", "Nature"),
     ]
     query = parse_qs(urlsplit(seen[0]).query)
     assert (query["q"], query["format"], query["categories"]) == (

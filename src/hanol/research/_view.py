@@ -186,7 +186,7 @@ def counted(number: int, word: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A duration as text: "0.3 s", "2 min"."""
+    """A duration as text: "0.3 s", "2 min 5 s"."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     return f"{int(seconds // 60)} min {int(seconds % 60)} s"
