@@ -15,7 +15,7 @@ from typing import Any
 from hanol.agent_training._trajectories import Attempt, IsRight, chat_row
 from hanol.engines import Message, ToolCall
 from hanol.research import Segment, segments
-from hanol.retrieval import Index
+from hanol.retrieval import Index, find_addresses
 from hanol.runs import ModelAnswered, ToolReturned
 from hanol.scoring import normalise
 from hanol.synthesis import Replies, SynthQuestion
@@ -33,7 +33,6 @@ _REASON_TOKENS, _PASSES = 2_048, 2
 _CHAIN = (10, 6_000)  # characters of a chain of thought that is worth learning
 _PASSAGE = 6_000  # characters of one document
 _LINK = re.compile(r"\[([^\[\]\n]+)\]\(([^()\s]+)\)")
-_ADDRESS = re.compile(r"doc://[^\s<>\"')\]]+")
 Row = dict[str, Any]
 
 
@@ -215,7 +214,7 @@ def _offered(segment: Segment) -> list[str]:
     if len(segment.messages) < 2 or last.role != "user":
         return []
     links = [f"[{text}]({address})" for text, address in _links([last])]
-    return links or _ADDRESS.findall(last.text)
+    return links or [url for url in find_addresses(last.text) if url.startswith("doc://")]
 
 
 def _with_choice(text: str, listed: Sequence[str], action: str) -> str:

@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import platform
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import nullcontext
 from datetime import date
@@ -21,7 +20,7 @@ from hanol.research._react import react
 from hanol.research._resum import resum
 from hanol.research._run import AGENT_SAMPLING, Run, Settings
 from hanol.research._run_log import RunLog
-from hanol.retrieval import Index, SourceList
+from hanol.retrieval import Index, SourceList, find_addresses
 from hanol.runs import (
     Budget,
     Event,
@@ -36,7 +35,6 @@ from hanol.sampling import Sampling
 from hanol.tools import Tool, ToolContext
 
 LOOPS = {"react": react, "markov": markov, "resum": resum}
-_ADDRESS = re.compile(r"(?:https?|doc)://[^\s<>\"')\]]+")
 _FREE = {"run_id", "versions", "parent", "index"}  # the folder of documents may have moved
 # ReSum's own (arXiv 2509.13313); other modes have the defaults of `Budget`.
 _RESUM_BUDGET = Budget(model_calls=60, context_tokens=32 * 1024)
@@ -282,7 +280,7 @@ def _begin(
 ) -> Run:
     """The run's state before its first event; a prompt that cannot fit starts no run."""
     question = started["question"]
-    addresses = set(_ADDRESS.findall(question))
+    addresses = set(find_addresses(question))
     return Run(
         question,
         run_id=started["run_id"],

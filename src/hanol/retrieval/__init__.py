@@ -26,7 +26,7 @@ from hanol.retrieval.documents._documents import (
     read_document,
     split_passages,
 )
-from hanol.retrieval.index._address import format_address
+from hanol.retrieval.index._address import find_addresses, format_address
 from hanol.retrieval.index._dense import Embedder, SentenceEmbedder
 from hanol.retrieval.index._fusion import reciprocal_rank_fusion
 from hanol.retrieval.index._index import DocumentInfo, Index
@@ -55,6 +55,7 @@ __all__ = [
     "SourceList",
     "check_citations",
     "citation_numbers",
+    "find_addresses",
     "format_address",
     "join_pages",
     "parse_document",

@@ -6,6 +6,7 @@ from urllib.parse import quote, unquote
 
 from hanol.errors import AddressError
 
+_IN_TEXT = re.compile(r"(?:https?|doc)://[^\s<>\"')\]]+")
 _ADDRESS = re.compile(r"doc://([0-9a-f]{8})/(.+?)(?:#p(\d+))?", re.DOTALL)
 
 
@@ -21,6 +22,11 @@ def format_address(document: str, sha256: str, page: int | None) -> str:
     """The address of a document or one of its pages, with a percent-encoded path."""
     place = "" if page is None else f"#p{page}"
     return f"doc://{sha256[:8]}/{quote(document, safe='/')}{place}"
+
+
+def find_addresses(text: str) -> list[str]:
+    """The addresses of documents and web pages in a text."""
+    return _IN_TEXT.findall(text)
 
 
 def parse_address(address: str) -> Address:

@@ -7,10 +7,10 @@ exclude each other by a lock that the system releases when its holder dies.
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from hanol.errors import SearchIndexError
@@ -38,30 +38,6 @@ CREATE VIRTUAL TABLE words USING fts5(title, text, content='', tokenize='ascii')
 CREATE VIRTUAL TABLE vocabulary USING fts5vocab(words, row);
 CREATE TABLE common (term TEXT PRIMARY KEY, passages INTEGER NOT NULL) WITHOUT ROWID;
 """
-
-
-@dataclass(frozen=True)
-class PassageText:
-    """A passage of a page: its span in characters and its text."""
-
-    page: int | None
-    start: int
-    end: int
-    text: str
-
-
-@dataclass(frozen=True)
-class DocumentText:
-    """Everything the index stores about one file."""
-
-    path: str
-    sha256: str
-    size: int
-    mtime_ns: int
-    title: str
-    kind: str
-    pages: int
-    passages: tuple[PassageText, ...]
 
 
 class Store:
@@ -181,31 +157,35 @@ class Store:
         finally:
             lock.close()
 
-    def put(self, document: DocumentText) -> None:
-        """Add a document, replacing the one at its path."""
-        self.remove(document.path)
+    def put(self, path: str, size: int, mtime_ns: int, document: Mapping[str, Any]) -> None:
+        """Add a document, replacing the one at its path.
+
+        Args:
+            path: Path relative to the indexed folder.
+            size: Size of the file in bytes.
+            mtime_ns: Modification time of the file.
+            document: What `documents._worker.read` returns.
+        """
+        self.remove(path)
         row = self.db.execute(
-            "INSERT INTO documents (path, sha256, size, mtime_ns, title, kind, pages) "
+            "INSERT INTO documents (path, size, mtime_ns, sha256, title, kind, pages) "
             "VALUES (?, ?, ?, ?, ?, ?, ?)",
             (
-                document.path,
-                document.sha256,
-                document.size,
-                document.mtime_ns,
-                document.title,
-                document.kind,
-                document.pages,
+                path,
+                size,
+                mtime_ns,
+                *(document[key] for key in ("sha256", "title", "kind", "pages")),
             ),
         ).lastrowid
-        title = index_text(document.title)
-        for passage in document.passages:
+        title = index_text(document["title"])
+        for page, start, end, text in document["passages"]:
             number = self.db.execute(
                 'INSERT INTO passages (document, page, start, "end", text) VALUES (?, ?, ?, ?, ?)',
-                (row, passage.page, passage.start, passage.end, passage.text),
+                (row, page, start, end, text),
             ).lastrowid
             self.db.execute(
                 "INSERT INTO words (rowid, title, text) VALUES (?, ?, ?)",
-                (number, title, index_text(passage.text)),
+                (number, title, index_text(text)),
             )
 
     def remove(self, path: str) -> None:

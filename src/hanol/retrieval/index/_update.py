@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from hanol.retrieval.documents._documents import KINDS
 from hanol.retrieval.documents._reading import FoundFile, read_all, walk
 from hanol.retrieval.index._dense import Embedder, fill_vectors
-from hanol.retrieval.index._store import DocumentText, PassageText, Store
+from hanol.retrieval.index._store import Store
 
 Status = Literal["added", "changed", "unchanged", "removed", "failed"]
 
@@ -195,18 +195,7 @@ class _Run:
         if "passages" not in answer:
             self._store.touch(found.path, found.size, mtime_ns)
             return "unchanged", None
-        self._store.put(
-            DocumentText(
-                path=found.path,
-                sha256=answer["sha256"],
-                size=found.size,
-                mtime_ns=mtime_ns,
-                title=answer["title"],
-                kind=answer["kind"],
-                pages=answer["pages"],
-                passages=tuple(PassageText(*passage) for passage in answer["passages"]),
-            )
-        )
+        self._store.put(found.path, found.size, mtime_ns, answer)
         return ("added" if known is None else "changed"), None
 
     def _report(self, document: str, status: Status, reason: str | None = None) -> None:
