@@ -20,7 +20,7 @@ from hanol import models
 from hanol.engines import CheckpointEngine, Completion, Request
 from hanol.errors import EngineError, TrainingError
 from hanol.research import replay
-from hanol.rl._batch_of_rollouts import Row, rows_of
+from hanol.rl._batch_of_rollouts import SegmentRow, rows_of
 from hanol.rl._grpo_settings import GrpoSettings
 from hanol.rl._grpo_update import Updater
 from hanol.rl._rollout import Rollout, SampledTurn, TokenSegment
@@ -142,7 +142,7 @@ def test_lost_rollouts_are_excluded_or_kept(options: dict[str, Any], expected: l
     assert [row.advantage for row in rows] == pytest.approx(expected)
 
 
-def random_rows(seed: int) -> list[Row]:
+def random_rows(seed: int) -> list[SegmentRow]:
     rng = torch.Generator().manual_seed(seed)
     rows = []
     for i in range(7):
@@ -153,7 +153,9 @@ def random_rows(seed: int) -> list[Row]:
         old = (-2.5 + 0.4 * torch.randn(length, generator=rng, dtype=torch.float64)).tolist()
         old = [x if m else 0.0 for x, m in zip(old, mask, strict=True)]
         rows.append(
-            Row(TokenSegment(tuple(ids), tuple(mask), tuple(old)), (-1.0) ** i / (i + 1), i // 3)
+            SegmentRow(
+                TokenSegment(tuple(ids), tuple(mask), tuple(old)), (-1.0) ** i / (i + 1), i // 3
+            )
         )
     return rows
 

@@ -9,7 +9,7 @@ import pytest
 from hanol.agent_training._environment import WorldEnvironment
 from hanol.agent_training._expert import Expert
 from hanol.agent_training._simulate import UnreliableTool
-from hanol.agent_training._skills import Skill, SkillRate, measure_skills, skill_rates, visit_rates
+from hanol.agent_training._skills import Skill, SkillRate, measure_skills, skill_rates
 from hanol.engines import Engine, Request, ScriptedEngine
 from hanol.retrieval import Index
 from hanol.rl._rollout import Rollout
@@ -78,8 +78,6 @@ def test_the_expert_has_all_skills(world: Encyclopedia, mode: Mode, described: b
     assert found["extraction"] == SkillRate(pages, pages)
     assert found["next hop"] == SkillRate(pages - len(right), pages - len(right))
     assert found["call format"].rate == 1.0
-    assert visit_rates(measured)[0] == found["right page"]
-    assert len(visit_rates(measured)) == 3
 
 
 def test_what_is_right_up_to_a_point_counts_up_to_there(
@@ -241,6 +239,4 @@ def test_rates_pool_the_trials_of_all_rollouts(
     assert found["right page"] == SkillRate(1, 2)
     assert found["right page"].rate == 0.5
     assert found["next hop"] == SkillRate(0, 1)
-    assert visit_rates(measured) == [SkillRate(1, 2), SkillRate(0, 1)]
     assert all(rate == SkillRate(0, 0) for rate in skill_rates([]).values())
-    assert visit_rates([]) == []

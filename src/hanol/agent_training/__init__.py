@@ -10,7 +10,7 @@ from hanol.agent_training._expert import Expert
 from hanol.agent_training._recipe import ResearcherRecipe
 from hanol.agent_training._rows import expert_rows
 from hanol.agent_training._simulate import ResultCache, SteadyTool, UnreliableTool
-from hanol.agent_training._skills import SkillRate, Skills, measure_skills, skill_rates, visit_rates
+from hanol.agent_training._skills import SkillRate, Skills, measure_skills, skill_rates
 from hanol.agent_training._stages import ResearcherResult, StageResult
 from hanol.agent_training._tokenizer import encyclopedia_tokenizer
 from hanol.agent_training._train import train_researcher
@@ -49,6 +49,5 @@ __all__ = [
     "skill_rates",
     "train_researcher",
     "trajectory_rows",
-    "visit_rates",
     "world_expert",
 ]

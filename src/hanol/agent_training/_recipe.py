@@ -33,15 +33,15 @@ class AgentModelSection(Section):
     full_attention_every: int = Field(
         2,
         ge=0,
-        description="Of kimi-linear and lfm2: every n-th layer, and the last, looks at everything; "
-        "0 none.",
+        description="With kimi-linear and lfm2: every n-th layer, and the last, looks at "
+        "everything; 0 none.",
     )
     max_length: int = Field(4096, ge=64, description="Tokens that the model reads at most.")
     verbatim_calls: bool = Field(
         False, description="With `config`: write the JSON of calls mark by mark, not in one token."
     )
     checkpoint: str | None = Field(
-        None, description="Bundled name, folder or hub id to go on from, instead of `config`."
+        None, description="Bundled name, folder or hub id to start from, instead of `config`."
     )
     preset: str | None = Field(
         None,
@@ -71,7 +71,9 @@ class WorldSection(Section):
 
     name: Literal["encyclopedia"] = "encyclopedia"
     setting: Literal["easy", "hard"] = Field("hard", description="See `Encyclopedia`.")
-    seed: int = Field(0, description="Of the first training world; the others count on from it.")
+    seed: int = Field(
+        0, description="Seed of the first training world; the others count on from it."
+    )
     entities: int = Field(300, ge=16, le=5000, description="Pages of a training world.")
     worlds: int = Field(40, ge=1, description="Different training worlds.")
     fillers: tuple[Fillers, ...] = Field(
@@ -80,7 +82,7 @@ class WorldSection(Section):
         description="Sentences a page that state no fact, 7 make about 120 words; training worlds "
         "take them in turn, where the model is asked the first counts.",
     )
-    hops: tuple[Hops, ...] = Field((1, 2, 3), min_length=1, description="Of the questions.")
+    hops: tuple[Hops, ...] = Field((1, 2, 3), min_length=1, description="Hops of the questions.")
     described: float = Field(
         0.0, ge=0, le=1, description="Share of questions whose start is described, not named."
     )
@@ -92,7 +94,7 @@ class WorldSection(Section):
 class DocumentsSection(Section):
     """One's own documents and questions about them."""
 
-    folder: Path = Field(description="Of the documents.")
+    folder: Path = Field(description="Folder of the documents.")
     questions: Path = Field(description="JSON lines with `question` and `answer`.")
 
 
@@ -102,15 +104,15 @@ class EvalSection(Section):
     every: int | None = Field(
         1_000_000, ge=1, description="Trained tokens between evaluations in a stage; None for none."
     )
-    questions: int = Field(200, ge=1, description="Of each kind.")
-    glance: int = Field(10, ge=1, description="The same, for evaluations in a stage.")
+    questions: int = Field(200, ge=1, description="Questions of each kind.")
+    glance: int = Field(10, ge=1, description="Questions of each kind for evaluations in a stage.")
     hops: tuple[Hops, ...] = Field(
         (1, 2, 3),
         min_length=1,
         description="Kinds of questions of a world; where the agent learns from starts that are "
         "described, those of 1 and 2 hops are one kind more.",
     )
-    seed: int = Field(12345, description="Of the world and its questions.")
+    seed: int = Field(12345, description="Seed of the world and its questions.")
     entities: int = Field(1000, ge=16, le=5000, description="Pages of the world.")
     model_calls: int = Field(12, ge=1, description="Turns of one attempt at most.")
     max_length: int = Field(
@@ -171,10 +173,10 @@ class DataFiles(Section):
 
 class _Named(Section):
     name: str = Field(
-        "", pattern=r"^[\w-]*$", description="Other stages call it so; its kind unless told."
+        "", pattern=r"^[\w-]*$", description="What other stages call it; its kind by default."
     )
     start: str | None = Field(
-        None, description="Stage whose model it goes on from; None is the one before."
+        None, description="Stage whose model it starts from; None is the one before."
     )
 
 
@@ -218,14 +220,18 @@ class _Asking(_Named):
     """A stage in which the model attempts questions."""
 
     pool: int = Field(1000, ge=1, description="Different questions.")
-    hops: tuple[Hops, ...] | None = Field(None, description="None are those of the world.")
-    described: float | None = Field(None, ge=0, le=1, description="Likewise.")
-    temperature: float = Field(1.0, gt=0, description="Of the sampling.")
+    hops: tuple[Hops, ...] | None = Field(
+        None, description="Hops of the questions; None takes the world's."
+    )
+    described: float | None = Field(
+        None, ge=0, le=1, description="Share of described starts; None takes the world's."
+    )
+    temperature: float = Field(1.0, gt=0, description="Temperature of the sampling.")
     model_calls: int = Field(12, ge=1, description="Turns of one attempt at most.")
     max_length: int = Field(
         2048, ge=2048, description="Tokens of one attempt at most; 1,024 are kept for its answer."
     )
-    entities: int = Field(1000, ge=16, le=5000, description="Pages of its world.")
+    entities: int = Field(1000, ge=16, le=5000, description="Pages of the world.")
 
 
 class RejectStage(_Asking):
@@ -238,9 +244,9 @@ class RejectStage(_Asking):
         "is the model so far, by the recipe's.",
     )
     modes: ModeShares = ModeShares(react=1)
-    attempts: int = Field(4, ge=1, description="At each question.")
+    attempts: int = Field(4, ge=1, description="Attempts at each question.")
     keep: int | None = Field(None, ge=1, description="Trajectories kept at most; None keeps all.")
-    per_question: int = Field(1, ge=1, description="Of one question at most.")
+    per_question: int = Field(1, ge=1, description="Trajectories of one question kept at most.")
     concurrency: int = Field(64, ge=1, description="Attempts at once.")
     seed: int = Field(0, description="Added to the recipe's.")
 
@@ -249,14 +255,16 @@ class GrpoStage(GrpoSettings, _Asking):
     """Reinforcement learning in the agent's environment."""
 
     kind: Literal["grpo"]
-    mode: Mode = Field("react", description="Of the agent.")
+    mode: Mode = Field("react", description="Mode of the agent.")
 
 
 class MergeStage(Section):
     """The average of models from earlier stages."""
 
     kind: Literal["merge"]
-    name: str = Field("", pattern=r"^[\w-]*$", description="Its kind unless told.")
+    name: str = Field(
+        "", pattern=r"^[\w-]*$", description="What other stages call it; its kind by default."
+    )
     of: tuple[str, ...] = Field(min_length=2, description="Names of stages.")
     weights: tuple[float, ...] | None = Field(
         None, description="One for each, together 1; None makes them equal."

@@ -104,14 +104,6 @@ def skill_rates(measured: Iterable[Skills]) -> dict[Skill, SkillRate]:
     return {name: SkillRate(hits[name], trials[name]) for name in get_args(Skill)}
 
 
-def visit_rates(measured: Iterable[Skills]) -> list[SkillRate]:
-    """Of the first page of the paths, the second and so on: visited, given the one before was."""
-    all_visits = [skills.visits for skills in measured]
-    longest = max(map(len, all_visits), default=0)
-    columns = [[v[place] for v in all_visits if len(v) > place] for place in range(longest)]
-    return [SkillRate(sum(column), len(column)) for column in columns]
-
-
 def _usable_turns(events: Sequence[Event]) -> tuple[bool, ...]:
     """Whether each turn could be used; a report that is too long is no fault of its form."""
     usable: list[bool] = []

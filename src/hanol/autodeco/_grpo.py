@@ -34,6 +34,7 @@ from hanol.autodeco._model import AutoDecoForCausalLM
 from hanol.autodeco._rescale import EXCLUDED, rescale
 from hanol.errors import ConfigError, require
 from hanol.sampling import tempered
+from hanol.training import logprob_and_entropy
 
 require("trl", extra="grpo", feature="AutoDecoGRPOTrainer")
 from trl import GRPOConfig, GRPOTrainer  # noqa: E402
@@ -271,10 +272,8 @@ class _Policy:
             z_NV = torch.where(keep_NV, tempered_NV, tempered_NV - EXCLUDED)
         if self._recorded is not None:
             cut_N = _cut(below_NV, z_NV > tempered_NV - EXCLUDED / 2)
-        log_NV = z_NV.log_softmax(-1)
-        log_prob_N = log_NV.gather(1, labels_N[:, None]).squeeze(-1).clamp_min(-EXCLUDED)
-        # 0 * -inf is not a number: columns that are no token.
-        entropy_N = -(log_NV.exp() * log_NV.clamp_min(-2 * EXCLUDED)).sum(-1)
+        log_prob_N, entropy_N = logprob_and_entropy(z_NV, labels_N)
+        log_prob_N = log_prob_N.clamp_min(-EXCLUDED)
         return log_prob_N, entropy_N, torch.zeros_like(entropy_N) if cut_N is None else cut_N
 
 

@@ -64,9 +64,9 @@ class HeadsLearning(Section):
         description="Peak rate of AdamW; None is the paper's 5e-6 for hidden states of 2048 and "
         "wider, 1e-3 below.",
     )
-    weight_decay: float = Field(0.0, ge=0, description="AdamW's.")
+    weight_decay: float = Field(0.0, ge=0, description="Weight decay of AdamW.")
     schedule: Literal["linear", "cosine", "constant_with_warmup"] = Field(
-        "linear", description="Of the rate; the first two go to 0 at the last step."
+        "linear", description="Schedule of the rate; the first two go to 0 at the last step."
     )
     warmup: int = Field(0, ge=0, description="Steps of linear warm-up.")
     clip: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
@@ -74,7 +74,9 @@ class HeadsLearning(Section):
     batch: int = Field(32, ge=1, description="Rows of a step.")
     micro_batch: int = Field(8, ge=1, description="Rows that run through the base together.")
     chunk: int = Field(256, ge=2, description="Positions as wide as the vocabulary at once.")
-    seed: int = Field(0, ge=0, description="Of the heads, the order of rows and the easy tokens.")
+    seed: int = Field(
+        0, ge=0, description="Seed of the heads, the order of rows and the easy tokens."
+    )
     save_every: int = Field(100, ge=1, description="Steps between checkpoints.")
     keep: int = Field(2, ge=1, description="Checkpoints kept.")
 

@@ -52,9 +52,9 @@ class SteeringSettings(HeadsLearning):
     micro_batch: int = Field(4, ge=1, description="Answers that run through the base together.")
     temperature_margin: float = Field(0.1, ge=0, description="Least distance of the means of T.")
     top_p_margin: float = Field(0.05, ge=0, description="Least distance of the means of P.")
-    rank_weight: float = Field(1.0, ge=0, description="Of the order.")
-    anchor_weight: float = Field(1.0, ge=0, description="Of staying where the heads were.")
-    loss_weight: float = Field(1.0, ge=0, description="Of the usual loss.")
+    rank_weight: float = Field(1.0, ge=0, description="Weight of the order.")
+    anchor_weight: float = Field(1.0, ge=0, description="Weight of staying where the heads were.")
+    loss_weight: float = Field(1.0, ge=0, description="Weight of the usual loss.")
     template: str = Field(
         "{command}\n{prompt}",
         description="Where a command goes in a prompt that is plain text; of a conversation it is "

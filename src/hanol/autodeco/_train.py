@@ -45,7 +45,7 @@ class HeadsSettings(HeadsLearning):
     """How heads are trained: by default 400 steps of 32 answers, online."""
 
     init: Init | None = Field(
-        None, description="Set the heads anew, by `seed`; None goes on from what they are."
+        None, description="Set the heads to new values, by `seed`; None keeps those they have."
     )
     cached: bool = Field(
         False, description="Run the base once over all rows, then train from files."
@@ -68,9 +68,9 @@ class HeadsResult(TrainingResult):
 
     steps: int
     labels: int = Field(description="Positions with a label that were seen.")
-    loss: float = Field(description="Of the last step.")
-    temperature: Quantiles = Field(description="Of the final heads on training rows.")
-    top_p: Quantiles | None = Field(description="Likewise; None without that head.")
+    loss: float = Field(description="Loss of the last step.")
+    temperature: Quantiles = Field(description="What the final heads choose on training rows.")
+    top_p: Quantiles | None = Field(description="The same for top-p; None without that head.")
     tail_mass: float | None = Field(
         description="Mean probability that a cache kept as one token; None without a cache."
     )

@@ -14,11 +14,11 @@ from torch import Tensor
 from hanol.rl._grpo_settings import GrpoSettings
 from hanol.rl._policy import group_advantages
 from hanol.rl._rollout import Rollout, TokenSegment
-from hanol.training import logits_at
+from hanol.training import logits_at, logprob_and_entropy
 
 
 @dataclass(frozen=True)
-class Row:
+class SegmentRow:
     """One token sequence that is in the loss.
 
     Args:
@@ -61,7 +61,7 @@ def is_lost(rollout: Rollout) -> bool:
     return not rollout.has_answer and rollout.reward is not None and rollout.reward <= 0
 
 
-def rows_of(group: Sequence[Rollout], question: int, settings: GrpoSettings) -> list[Row]:
+def rows_of(group: Sequence[Rollout], question: int, settings: GrpoSettings) -> list[SegmentRow]:
     """The rows of one question's rollouts that are in the loss."""
     advantages = group_advantages(
         [rollout.reward for rollout in group],
@@ -70,7 +70,7 @@ def rows_of(group: Sequence[Rollout], question: int, settings: GrpoSettings) -> 
         excluded_in_baseline=settings.excluded_in_baseline,
     )
     return [
-        Row(segment, advantage, question)
+        SegmentRow(segment, advantage, question)
         for rollout, advantage in zip(group, advantages, strict=True)
         if advantage is not None
         for segment in rollout.segments
@@ -79,7 +79,7 @@ def rows_of(group: Sequence[Rollout], question: int, settings: GrpoSettings) -> 
 
 
 def micro_batches(
-    rows: Sequence[Row], weight_B: Tensor, *, max_tokens: int, device: Any
+    rows: Sequence[SegmentRow], weight_B: Tensor, *, max_tokens: int, device: Any
 ) -> Iterator[MicroBatch]:
     """Rows in batches of at most so many padded tokens, or of one row that is longer.
 
@@ -99,7 +99,7 @@ def micro_batches(
         yield _padded([rows[i] for i in chunk], weight_B[chunk], device)
 
 
-def _padded(rows: Sequence[Row], weight_B: Tensor, device: Any) -> MicroBatch:
+def _padded(rows: Sequence[SegmentRow], weight_B: Tensor, device: Any) -> MicroBatch:
     longest = max(len(row.segment.input_ids) for row in rows)
 
     def pad(values: Sequence[Sequence[Any]], dtype: torch.dtype) -> Tensor:
@@ -126,10 +126,9 @@ def token_logprobs(model: Any, batch: MicroBatch, temperature: float) -> tuple[T
     """
     logits_NV = logits_at(model, model.get_output_embeddings(), batch.ids_BT, batch.action_BL)
     logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
-    logprob_NV = (logits_NV / temperature).log_softmax(-1)
-    token_N1 = batch.ids_BT[:, 1:][batch.action_BL].unsqueeze(-1)
-    logprob_N = logprob_NV.gather(-1, token_N1).squeeze(-1)
-    logprob_BL = logprob_NV.new_zeros(batch.action_BL.shape)
-    with torch.no_grad():
-        entropy_N = -(logprob_NV.exp() * logprob_NV).sum(-1)
+    token_N = batch.ids_BT[:, 1:][batch.action_BL]
+    logprob_N, entropy_N = logprob_and_entropy(
+        logits_NV / temperature, token_N, entropy_gradient=False
+    )
+    logprob_BL = logits_NV.new_zeros(batch.action_BL.shape)
     return logprob_BL.masked_scatter(batch.action_BL, logprob_N), entropy_N

@@ -20,7 +20,7 @@ class GrpoSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     steps: int = Field(100, ge=1, description="Batches of rollouts.")
-    questions: int = Field(8, ge=1, description="Of a step.")
+    questions: int = Field(8, ge=1, description="Questions of a step.")
     rollouts: int = Field(8, ge=2, description="Attempts at each question.")
     updates_per_batch: int = Field(
         1, ge=1, description="Optimizer steps with the same rollouts; 1 is strictly on-policy."
@@ -43,13 +43,19 @@ class GrpoSettings(BaseModel):
     drop_zero_variance: bool = Field(
         False, description="Questions without a signal do not count in what is divided by."
     )
-    clip_low: float = Field(0.2, gt=0, lt=1, description="Of the ratio below 1.")
-    clip_high: float = Field(0.28, gt=0, description="Above 1; the value of DAPO (2503.14476).")
+    clip_low: float = Field(
+        0.2, gt=0, lt=1, description="How far below 1 a token's probability ratio counts."
+    )
+    clip_high: float = Field(
+        0.28, gt=0, description="How far above 1 it counts; the value of DAPO (2503.14476)."
+    )
 
-    adamw_lr: float = Field(1e-3, gt=0)
-    muon_lr: float | None = Field(None, gt=0, description="None updates matrices by AdamW too.")
-    weight_decay: float = Field(0.0, ge=0)
-    clip_norm: float = Field(1.0, gt=0, description="Of the gradient.")
+    adamw_lr: float = Field(1e-3, gt=0, description="Rate of AdamW.")
+    muon_lr: float | None = Field(
+        None, gt=0, description="Rate of Muon; None updates matrices by AdamW too."
+    )
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled decay of matrices.")
+    clip_norm: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
 
     active_questions: int | None = Field(
         None, ge=1, description="Questions in use, neither too easy nor too hard; None uses all."
@@ -69,8 +75,8 @@ class GrpoSettings(BaseModel):
         "and computed again; more ends the run. None for engines with other rounding.",
     )
     save_every: int = Field(10, ge=1, description="Steps between two checkpoints.")
-    keep: int = Field(2, ge=1, description="Checkpoints.")
+    keep: int = Field(2, ge=1, description="Checkpoints kept.")
     keep_rollouts_every: int | None = Field(
         1, ge=1, description="Keep the logs of every n-th step's rollouts; None keeps none."
     )
-    seed: int = 0
+    seed: int = Field(0, description="Seed of the questions' order and of the sampling.")

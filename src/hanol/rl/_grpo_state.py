@@ -15,14 +15,14 @@ from hanol.files import JsonLines, whole_folder
 from hanol.rl._curation import Curation
 from hanol.rl._grpo_settings import FREE, GrpoSettings
 from hanol.runs import check_unchanged
+from hanol.training import checkpoints
 
 _STATE, _OPTIMIZER = "run.json", "optimizer.pt"
 
 
-def checkpoints(folder: Path) -> list[Path]:
+def saved_steps(folder: Path) -> list[Path]:
     """Complete checkpoints of a run, oldest first."""
-    found = [path for path in folder.glob("checkpoints/step-*") if (path / _STATE).exists()]
-    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+    return checkpoints(folder, "checkpoints/step-*", _STATE)
 
 
 def save(
@@ -54,7 +54,7 @@ def save(
         models.save(model, part, tokenizer)
         torch.save(optimizer.state_dict(), part / _OPTIMIZER)
         (part / _STATE).write_text(json.dumps(state), "utf-8")
-    for old in checkpoints(folder)[: -settings.keep]:
+    for old in saved_steps(folder)[: -settings.keep]:
         shutil.rmtree(old)
     return path
 
@@ -75,7 +75,7 @@ def load_latest(
     Raises:
         RunError: The settings have changed since the run was started.
     """
-    found = checkpoints(folder)
+    found = saved_steps(folder)
     step = 0
     if found:
         state = json.loads((found[-1] / _STATE).read_text("utf-8"))

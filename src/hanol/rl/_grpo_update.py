@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from hanol.errors import TrainingError
-from hanol.rl._batch_of_rollouts import MicroBatch, Row, micro_batches, token_logprobs
+from hanol.rl._batch_of_rollouts import MicroBatch, SegmentRow, micro_batches, token_logprobs
 from hanol.rl._grpo_settings import GrpoSettings
 from hanol.rl._policy import policy_loss, token_weights
 from hanol.training import muon_adamw
@@ -51,7 +51,7 @@ class Updater:
         self._settings, self._accelerator = settings, accelerator
         self.optimizer = muon_adamw(model, settings)
 
-    def update(self, rows: Sequence[Row]) -> Metrics:
+    def update(self, rows: Sequence[SegmentRow]) -> Metrics:
         """Make the optimizer steps of one batch; none where no advantage differs from 0.
 
         Returns:
@@ -75,7 +75,7 @@ class Updater:
             metrics["grad_norm"] = self._descend(found["loss"]) if signal else 0.0
         return metrics
 
-    def _weights(self, rows: Sequence[Row]) -> tuple[Tensor, bool]:
+    def _weights(self, rows: Sequence[SegmentRow]) -> tuple[Tensor, bool]:
         """Weights of this process's rows in the loss of all, and whether there is any signal."""
         mine = [(row.written, row.advantage, row.question) for row in rows]
         every = gathered(self._accelerator, mine)
@@ -90,7 +90,7 @@ class Updater:
         begin = sum(counts[: self._accelerator.process_index])
         return weight_B[begin : begin + len(rows)], any(advantage for _, advantage, _ in every)
 
-    def _gradient(self, rows: Sequence[Row], weight_B: Tensor) -> Metrics:
+    def _gradient(self, rows: Sequence[SegmentRow], weight_B: Tensor) -> Metrics:
         """Accumulate the gradient of all processes in the parameters."""
         found = dict.fromkeys(("loss", "entropy", "clipped", "deviation", "actions"), 0.0)
         try:

@@ -5,6 +5,7 @@ Shape suffixes: B rows, T tokens, L = T - 1 that are predicted, N chosen ones, V
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 IGNORED = -100  # label of what is not learned
@@ -35,15 +36,19 @@ def logits_at(model: nn.Module, head: nn.Module, ids_BT: Tensor, at_BL: Tensor) 
     return logits_NV
 
 
-def logprob_and_entropy(logits_NV: Tensor, token_N: Tensor) -> tuple[Tensor, Tensor]:
+def logprob_and_entropy(
+    logits_NV: Tensor, token_N: Tensor, *, entropy_gradient: bool = True
+) -> tuple[Tensor, Tensor]:
     """Log-probability of each token, in nats, and entropy of the distribution it was drawn from.
 
     Args:
         logits_NV: At least float32; -inf excludes a token.
         token_N: The tokens.
+        entropy_gradient: Whether the entropy has a gradient.
     """
     log_NV = logits_NV.log_softmax(-1)
     logprob_N = log_NV.gather(-1, token_N.unsqueeze(-1)).squeeze(-1)
-    # 0 * -inf is not a number: of tokens that are excluded.
-    entropy_N = -(log_NV.exp() * log_NV.clamp_min(_LOWEST)).sum(-1)
+    with torch.set_grad_enabled(torch.is_grad_enabled() and entropy_gradient):
+        # 0 * -inf is not a number: of tokens that are excluded.
+        entropy_N = -(log_NV.exp() * log_NV.clamp_min(_LOWEST)).sum(-1)
     return logprob_N, entropy_N

@@ -17,7 +17,7 @@ class ModelSection(Section):
 
     preset: str | None = Field(None, description="Name of a preset: random weights.")
     checkpoint: str | None = Field(
-        None, description="Bundled name, folder or hub id to go on from."
+        None, description="Bundled name, folder or hub id to start from."
     )
 
     @model_validator(mode="after")
@@ -97,7 +97,7 @@ class OptimSection(Section):
         description="Type of Muon's iteration; None is float32 on CPU and bfloat16 elsewhere. "
         "bfloat16 is faster on processors with units for it.",
     )
-    betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW's.")
+    betas: tuple[float, float] = Field((0.9, 0.95), description="Betas of AdamW.")
     clip_norm: float = Field(1.0, gt=0, description="Largest norm of the whole gradient.")
 
 
@@ -124,7 +124,9 @@ class PretrainRecipe(Recipe):
     optim: OptimSection
     schedule: ScheduleSection
     micro_batches: int = Field(1, ge=1, description="Parts of a batch per process, to save memory.")
-    gradient_checkpointing: bool = Field(False, description="Recompute blocks in the backward.")
+    gradient_checkpointing: bool = Field(
+        False, description="Compute blocks again in the backward pass."
+    )
     qk_clip: float | None = Field(None, gt=0, description="Largest attention logit (MuonClip).")
     router_bias_rate: float = Field(0.001, ge=0, description="Step of the experts' balancing.")
     eval_every: int = Field(100, ge=1, description="Optimizer steps between evaluations.")
@@ -134,8 +136,10 @@ class PretrainRecipe(Recipe):
     save_every: int = Field(100, ge=1, description="Optimizer steps between checkpoints.")
     keep: int = Field(2, ge=1, description="Checkpoints kept.")
     log_every: int = Field(10, ge=1, description="Optimizer steps between log lines.")
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="Of the computation.")
-    save_dtype: Literal["float32", "bfloat16"] = Field("float32", description="Of the result.")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="Type of the computation.")
+    save_dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="Type of the saved weights."
+    )
     tensorboard: bool = Field(False, description="Also write TensorBoard files (extra).")
 
     @model_validator(mode="after")
