@@ -145,7 +145,7 @@ def autodeco(*arguments: Any, **kwargs: Any) -> Result:
 
 def training(place: Path, out: Path, *more: Any) -> list[Any]:
     return [
-        "train", place / "base", "--data", place / "rows.jsonl", "--out", out,
+        "train", place / "base", "--data", place / "rows.jsonl", "--output", out,
         "--set", "steps=4", "--set", "batch=2", "--set", "save_every=2", *more,
     ]  # fmt: skip
 
@@ -171,7 +171,7 @@ def test_train_makes_heads_that_load_with_their_base(place: Path, tmp_path: Path
     assert model.llm.config.model_type == "llama"
     assert (place / "base" / "model.safetensors").read_bytes() == before
     on = autodeco(
-        "train", out / "heads", "--data", place / "rows.jsonl", "--out", tmp_path / "on",
+        "train", out / "heads", "--data", place / "rows.jsonl", "--output", tmp_path / "on",
         "--set", "steps=1",
     )  # fmt: skip
     assert on.exit_code == 0, on.output
@@ -189,7 +189,7 @@ def test_training_on_own_answers_is_resumed_with_them(
     out = tmp_path / "run"
     arguments = training(
         place, out, "--verify", judge, "--max-prompts", 4, "-n", 3, "--keep", 1,
-        "--max-new-tokens", 40,
+        "--max-tokens", 40,
     )  # fmt: skip
     whole = autodeco(*arguments)
     assert whole.exit_code == 0, whole.output
@@ -227,14 +227,14 @@ def test_rows_that_are_left_out_are_told(place: Path, tmp_path: Path) -> None:
         f'{{"prompt": "d", "completion": "{"e" * 50}"}}\n'
     )
     done = autodeco(
-        "train", place / "base", "--data", data, "--out", tmp_path / "run", "--set", "steps=1",
+        "train", place / "base", "--data", data, "--output", tmp_path / "run", "--set", "steps=1",
         "--max-length", 20, "--json",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     json.loads(done.stdout)
     assert "1 rows without a completion, 1 longer than 20 tokens" in done.stderr
     none = autodeco(
-        "train", place / "base", "--data", data, "--out", tmp_path / "none", "--max-length", 2
+        "train", place / "base", "--data", data, "--output", tmp_path / "none", "--max-length", 2
     )
     assert none.exit_code == 1
     assert "2 longer than 2 tokens" in none.stderr
@@ -289,10 +289,10 @@ def test_compare_on_held_out_functions_of_the_standard_library(place: Path) -> N
 
 def test_steer_reports_what_held_out_words_do(place: Path, tmp_path: Path) -> None:
     arguments = [
-        "steer", place / "heads", "--data", place / "rows.jsonl", "--held-out", 3,
+        "steer", place / "heads", "--data", place / "rows.jsonl", "--num-held-out", 3,
         "--set", "steps=2", "--set", "batch=2",
     ]  # fmt: skip
-    done = autodeco(*arguments, "--out", tmp_path / "a", "--json")
+    done = autodeco(*arguments, "--output", tmp_path / "a", "--json")
     assert done.exit_code == 0, done.output
     assert done.stdout.count("\n") == 1
     report = json.loads(done.stdout)
@@ -301,11 +301,11 @@ def test_steer_reports_what_held_out_words_do(place: Path, tmp_path: Path) -> No
     for head in ("temperature", "top_p"):
         assert {*report[head]["low_moves"]} == {"value", "low", "high"}
     assert [line["step"] for line in metrics(tmp_path / "a")] == [1, 2]
-    again = autodeco(*arguments, "--out", tmp_path / "a")
+    again = autodeco(*arguments, "--output", tmp_path / "a")
     assert again.exit_code == 1
     assert "already has a run" in again.stderr
 
-    shown = autodeco(*arguments, "--out", tmp_path / "b", env={"COLUMNS": "140"})
+    shown = autodeco(*arguments, "--output", tmp_path / "b", env={"COLUMNS": "140"})
     assert shown.exit_code == 0, shown.output
     assert "3 held-out prompts, held-out words" in shown.stdout
     assert f"{report['temperature']['base']:.2f}" in shown.stdout
@@ -314,8 +314,8 @@ def test_steer_reports_what_held_out_words_do(place: Path, tmp_path: Path) -> No
 
 def test_steer_on_the_standard_library(place: Path, tmp_path: Path) -> None:
     done = autodeco(
-        "steer", place / "heads", "--data", "stdlib", "--max-prompts", 3, "--held-out", 2,
-        "--out", tmp_path / "run", "--set", "steps=1", "--set", "batch=2", "--json",
+        "steer", place / "heads", "--data", "stdlib", "--max-prompts", 3, "--num-held-out", 2,
+        "--output", tmp_path / "run", "--set", "steps=1", "--set", "batch=2", "--json",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["prompts"] == 2
@@ -386,8 +386,8 @@ def test_what_cannot_be_done_is_said_in_one_line(
 ) -> None:
     places = {name: place / name for name in ("base", "heads")} | {"rows": place / "rows.jsonl"}
     filled = [word.format(**places) for word in arguments.split()]
-    if filled[0] != "compare" and "--out" not in filled:
-        filled += ["--out", str(tmp_path / "out")]
+    if filled[0] != "compare" and "--output" not in filled:
+        filled += ["--output", str(tmp_path / "out")]
     result = autodeco(*filled, "--json")
     assert result.exit_code == 1, result.output
     assert text.format() in json.loads(result.stdout)["error"]["message"]

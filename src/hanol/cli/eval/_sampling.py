@@ -56,10 +56,11 @@ def sampling(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare greedy, default and the best static sampling with AutoDeco's heads on a task.
+    """Compare AutoDeco's heads with static sampling settings on a task.
 
-    The best static setting is searched on one half of the prompts and scored on the other. Where
-    the rows have completions, their bits per byte under each setting are printed too.
+    The settings are greedy, the default, the best static one, each head alone and both. The best
+    static setting is searched on one half of the prompts and scored on the other. Where the rows
+    have completions, their bits per byte under each setting are printed too.
 
     Example: hanol eval sampling tiny-autodeco --task stdlib --max-prompts 40 -n 4
     """

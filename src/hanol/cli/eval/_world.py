@@ -46,7 +46,9 @@ def world(
     sampling: AgentSamplingOptions = AgentSamplingOptions(),
     as_json: JsonOption = False,
 ) -> None:
-    """Ask a research agent about a generated world: accuracy by hops, format errors and skills.
+    """Score a research agent on a generated world.
+
+    Prints the accuracy by number of hops, format errors and skills.
 
     Example: hanol eval world --model tiny-researcher --num-questions 200
     """

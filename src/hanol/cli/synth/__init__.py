@@ -25,7 +25,7 @@ def pages(
     world: WorldOptions = WorldOptions(split="test"),
     as_json: JsonOption = False,
 ) -> None:
-    """Write the pages of a generated world as Markdown files, to search and to ask about.
+    """Write the pages of a generated world as Markdown files.
 
     Example: hanol synth pages encyclopedia:7 world
     """

@@ -55,7 +55,7 @@ def trajectories(
     sampling: SamplingOptions = SamplingOptions(),
     as_json: JsonOption = False,
 ) -> None:
-    """Run an agent on each question and keep the right runs and their steps as training data.
+    """Run an agent on each question and keep what is right as training data.
 
     Writes trajectories.jsonl (official lines), sft.jsonl (conversations) and midtrain.jsonl
     (planning, reasoning and decision steps). In a world, the model `expert` shows how it is done.
