@@ -9,9 +9,9 @@ PINS ?= -c constraints.txt
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 QUESTION := "Which is the birthplace of the discoverer of the waterway of the city whose twin is Jofen Zoquess?"
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=25
 
-.PHONY: quickstart test test-slow test-matrix lint format reference docs clean \
+.PHONY: quickstart test test-slow test-matrix lint format wheel reference docs clean \
         bench bench-attention bench-compression bench-optimizer bench-autodeco bench-research bench-rollouts
 
 quickstart: $(VENV)/.core  ## let the bundled models complete Python functions and do research
@@ -62,6 +62,13 @@ lint: $(VENV)/.dev  ## lint, format check, strict types, import contracts
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+wheel: $(VENV)/.dev  ## build the wheel and import every room from it, without extras, in a clean environment
+	rm -rf build/wheel && mkdir -p build/wheel
+	$(PIP) wheel --no-deps --wheel-dir build/wheel .
+	$(PYTHON) -m venv build/wheel/venv
+	build/wheel/venv/bin/python -m pip --disable-pip-version-check -q install $(PINS) build/wheel/*.whl
+	cd build/wheel && venv/bin/python -P ../../dev/import_rooms.py && venv/bin/hanol --help > help.txt
 
 bench: bench-attention bench-compression bench-optimizer bench-autodeco bench-research bench-rollouts  ## every benchmark, on an idle machine
 

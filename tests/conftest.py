@@ -10,6 +10,16 @@ from hanol.engines import Request, ScriptedEngine
 from hanol.retrieval import Index
 from hanol.synthesis import Replies
 
+SLOW_TIMEOUT = 1800  # seconds
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests have more time than the limit in pyproject.toml, if they name none themselves."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT))
+
+
 PAGES = {
     "seoul.md": "# Seoul\n\nSeoul is the capital of South Korea. It had 9,386,000 people in 2023.",
     "busan.md": "# Busan\n\nBusan is a port in the south. It had 3,300,000 people in 2023.\n",

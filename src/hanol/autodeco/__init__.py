@@ -11,6 +11,7 @@ Importing this room makes "autodeco" known to transformers' Auto classes.
 Source: arXiv 2510.26697.
 """
 
+import typing as _typing
 from typing import Any as _Any
 
 from transformers import AutoConfig as _AutoConfig
@@ -30,7 +31,6 @@ from hanol.autodeco._data import (
 from hanol.autodeco._features import FeatureCache, OnlineSource, dump_features
 from hanol.autodeco._formats import HeadsReport, inspect, merge, split
 from hanol.autodeco._functions import function_rows
-from hanol.autodeco._grpo import AutoDecoGRPOTrainer
 from hanol.autodeco._heads import TemperatureHead, TopPHead, statistics
 from hanol.autodeco._hook import AutoDecoHook, custom_generate
 from hanol.autodeco._load import load_tokenizer
@@ -57,6 +57,9 @@ from hanol.autodeco._trace import DecodingTrace, TracedToken, trace
 from hanol.autodeco._train import HeadsResult, HeadsSettings, plot_choices, train_heads
 from hanol.errors import require as _require
 
+if _typing.TYPE_CHECKING:
+    from hanol.autodeco._grpo import AutoDecoGRPOTrainer as AutoDecoGRPOTrainer
+
 
 def __getattr__(name: str) -> _Any:
     # TRL is an extra, and slow to import.
@@ -66,6 +69,10 @@ def __getattr__(name: str) -> _Any:
 
         return AutoDecoGRPOTrainer
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 _AutoConfig.register(AutoDecoConfig.model_type, AutoDecoConfig, exist_ok=True)
