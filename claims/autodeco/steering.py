@@ -91,6 +91,6 @@ STEERING = Claim(
     "Korean, so sentences that were not trained on are expected to do nothing; they are reported. "
     "(A first run had sentences only, and the same bounds: 50 % and 49 %, not shown. One word was "
     "then tried on one seed and 100 steps, 99 % and 91 %, before this was written.)",
-    larger="`hanol autodeco steer` on an instruction-tuned model with conversations.",
+    larger="A recipe of the kind steering on an instruction-tuned model with conversations.",
     experiment=_measure,
 )

@@ -185,8 +185,8 @@ _SCALE = (
     "`ast.parse` accepts; the static pair by the paper's search, temperature first."
 )
 _LARGER = (
-    "`hanol autodeco train` on DeepMath-103K with `--verify arithmetic`, then `hanol eval "
-    "sampling` on AIME, for R1-Distill-Qwen-7B."
+    "`hanol train` with a recipe of the kind heads on DeepMath-103K and `verify: arithmetic`, then "
+    "`hanol eval sampling` on AIME, for R1-Distill-Qwen-7B."
 )
 
 

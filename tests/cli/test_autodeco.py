@@ -1,6 +1,5 @@
 import json
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import Result
 from tests.autodeco.conftest import build as build_base
 from tests.autodeco.conftest import byte_tokenizer as byte_tokenizer
@@ -16,11 +16,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
-from hanol.autodeco import AutoDecoForCausalLM, SteeringSettings, read_rows
+from hanol.autodeco import AutoDecoForCausalLM, read_rows
 from hanol.cli._app import app
-from hanol.cli._steer import steer
 from hanol.models import build, load_model, save
-from hanol.training import with_overrides
 
 runner = CliRunner()
 
@@ -91,7 +89,7 @@ def test_show_as_json_page_and_image(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["show", "{base}", "-p", "a"], "without heads"),
+        (["show", "{base}", "-p", "a"], "without AutoDeco heads"),
         (["inspect", "./nowhere"], "no folder"),
         (["merge", "{heads}", "{heads}", "--output", "{out}"], "is not a base"),
         (["merge", "{heads}", "{base}", "--output", "{base}"], "is the input folder"),
@@ -138,27 +136,33 @@ def judge(place: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "judge:accept"
 
 
-def autodeco(*arguments: Any, **kwargs: Any) -> Result:
-    group = ("eval", "sampling") if arguments[0] == "compare" else ("autodeco", arguments[0])
-    return runner.invoke(app, [*group, *map(str, arguments[1:])], **kwargs)
+def compare(*arguments: Any, **kwargs: Any) -> Result:
+    return runner.invoke(app, ["eval", "sampling", *map(str, arguments)], **kwargs)
 
 
-def training(place: Path, out: Path, *more: Any) -> list[Any]:
-    return [
-        "train", place / "base", "--data", place / "rows.jsonl", "--output", out,
-        "--set", "steps=4", "--set", "batch=2", "--set", "save_every=2", *more,
-    ]  # fmt: skip
+def train(recipe: dict[str, Any], out: Path, *more: Any, **kwargs: Any) -> Result:
+    """`hanol train` with a recipe, which is written beside the run."""
+    file = out.with_name(f"{out.name}.yaml")
+    file.write_text(yaml.safe_dump({"name": out.name, **recipe}), "utf-8")
+    arguments = ["train", file, "--output", out, *more]
+    return runner.invoke(app, list(map(str, arguments)), **kwargs)
+
+
+def heads_recipe(place: Path, **data: Any) -> dict[str, Any]:
+    rows = {"rows": str(place / "rows.jsonl"), **data}
+    short = {"steps": 4, "batch": 2, "save_every": 2}
+    return {"kind": "heads", "model": str(place / "base"), "data": rows, **short}
 
 
 def metrics(out: Path) -> list[dict[str, float]]:
-    lines = (out / "metrics.jsonl").read_text("utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+    lines = map(json.loads, (out / "metrics.jsonl").read_text("utf-8").splitlines())
+    return [{k: v for k, v in line.items() if k != "tokens_per_second"} for line in lines]
 
 
 def test_train_makes_heads_that_load_with_their_base(place: Path, tmp_path: Path) -> None:
     out = tmp_path / "a run"
     before = (place / "base" / "model.safetensors").read_bytes()
-    done = autodeco(*training(place, out, "--set", "lr=5e-3", "--json"))
+    done = train(heads_recipe(place), out, "--set", "lr=5e-3", "--json")
     assert done.exit_code == 0, done.output
     result = json.loads(done.stdout)  # one object and nothing else
     assert done.stdout.count("\n") == 1
@@ -167,13 +171,11 @@ def test_train_makes_heads_that_load_with_their_base(place: Path, tmp_path: Path
     assert [line["step"] for line in metrics(out)] == [1, 2, 3, 4]
     assert metrics(out)[0]["learning_rate"] == 5e-3
     assert (out / "temperature_top_p.png").exists()
-    model = AutoDecoForCausalLM.from_pretrained(result["heads"])  # finds its base by itself
+    model = AutoDecoForCausalLM.from_pretrained(result["checkpoint"])  # finds its base by itself
     assert model.llm.config.model_type == "llama"
     assert (place / "base" / "model.safetensors").read_bytes() == before
-    on = autodeco(
-        "train", out / "heads", "--data", place / "rows.jsonl", "--output", tmp_path / "on",
-        "--set", "steps=1",
-    )  # fmt: skip
+    further = {**heads_recipe(place), "model": result["checkpoint"], "steps": 1}
+    on = train(further, tmp_path / "on")
     assert on.exit_code == 0, on.output
     assert on.stdout.startswith(f"{tmp_path / 'on' / 'heads'}: T ")
     assert ", P " in on.stdout
@@ -187,14 +189,12 @@ def test_training_on_own_answers_is_resumed_with_them(
     place: Path, tmp_path: Path, judge: str
 ) -> None:
     out = tmp_path / "run"
-    arguments = training(
-        place, out, "--verify", judge, "--max-prompts", 4, "-n", 3, "--keep", 1,
-        "--max-tokens", 40,
+    recipe = heads_recipe(
+        place, verify=judge, max_rows=4, samples=3, keep=1, max_new_tokens=40
     )  # fmt: skip
-    whole = autodeco(*arguments)
+    whole = train(recipe, out)
     assert whole.exit_code == 0, whole.output
-    assert "answers are right" in whole.stderr
-    assert "4 of 4 prompts have one; 4 are kept" in whole.stderr
+    assert "answers are right, 4 of 4 prompts have one" in whole.stderr
     assert whole.stdout.count("\n") == 1
     kept = (out / "answers.jsonl").read_bytes()
     rows = read_rows(out / "answers.jsonl")
@@ -205,19 +205,19 @@ def test_training_on_own_answers_is_resumed_with_them(
     lines = metrics(out)
     shutil.rmtree(out / "checkpoint-4")  # as if it had been stopped after the second step
     shutil.rmtree(out / "heads")
-    again = autodeco(*arguments)
+    again = train(recipe, out)
     assert again.exit_code == 1
     assert "already has a run" in again.stderr
     assert "--resume" in again.stderr
     assert (out / "answers.jsonl").read_bytes() == kept
-    on = autodeco(*arguments, "--resume")
+    on = train(recipe, out, "--resume")
     assert on.exit_code == 0, on.output
     assert "answers are right" not in on.stderr  # not sampled again
     assert (out / "heads" / "model.safetensors").read_bytes() == heads
     assert metrics(out) == lines
     assert on.stdout == whole.stdout
     # A finished run has nothing left to do.
-    assert autodeco(*arguments, "--resume").stdout == whole.stdout
+    assert train(recipe, out, "--resume").stdout == whole.stdout
 
 
 def test_rows_that_are_left_out_are_told(place: Path, tmp_path: Path) -> None:
@@ -226,18 +226,14 @@ def test_rows_that_are_left_out_are_told(place: Path, tmp_path: Path) -> None:
         '{"prompt": "a", "completion": "b"}\n{"prompt": "c"}\n'
         f'{{"prompt": "d", "completion": "{"e" * 50}"}}\n'
     )
-    done = autodeco(
-        "train", place / "base", "--data", data, "--output", tmp_path / "run", "--set", "steps=1",
-        "--max-length", 20, "--json",
-    )  # fmt: skip
+    recipe = {**heads_recipe(place, rows=str(data), max_length=20), "steps": 1}
+    done = train(recipe, tmp_path / "run", "--json")
     assert done.exit_code == 0, done.output
     json.loads(done.stdout)
-    assert "1 rows without a completion, 1 longer than 20 tokens" in done.stderr
-    none = autodeco(
-        "train", place / "base", "--data", data, "--output", tmp_path / "none", "--max-length", 2
-    )
+    assert "1 rows without a completion, 1 that are too long" in done.stderr
+    none = train(heads_recipe(place, rows=str(data), max_length=2), tmp_path / "none")
     assert none.exit_code == 1
-    assert "2 longer than 2 tokens" in none.stderr
+    assert "2 that are too long" in none.stderr
     assert "no rows to train on" in none.stderr.splitlines()[-1]
     assert none.stdout == ""
 
@@ -248,10 +244,10 @@ COMPARING = ("--step", 1.0, "-n", 2, "--max-tokens", 4)
 def test_compare_as_json_and_as_a_table(place: Path, tmp_path: Path, judge: str) -> None:
     image = tmp_path / "c.png"
     arguments = [
-        "compare", place / "heads", "--task", place / "rows.jsonl", "--verify", judge,
+        place / "heads", "--task", place / "rows.jsonl", "--verify", judge,
         "--max-prompts", 4, *COMPARING,
     ]  # fmt: skip
-    done = autodeco(*arguments, "--json", "--png", image)
+    done = compare(*arguments, "--json", "--png", image)
     assert done.exit_code == 0, done.output
     assert done.stdout.count("\n") == 1
     comparison = json.loads(done.stdout)
@@ -268,7 +264,7 @@ def test_compare_as_json_and_as_a_table(place: Path, tmp_path: Path, judge: str)
     assert tried == {(1.0, 1.0), (2.0, 1.0)}
     assert image.read_bytes().startswith(b"\x89PNG")
 
-    table = autodeco(*arguments)
+    table = compare(*arguments)
     assert table.exit_code == 0, table.output
     assert max(map(len, table.stdout.splitlines())) <= 120
     for name, result in results.items():
@@ -278,74 +274,66 @@ def test_compare_as_json_and_as_a_table(place: Path, tmp_path: Path, judge: str)
 
 
 def test_compare_on_held_out_functions_of_the_standard_library(place: Path) -> None:
-    done = autodeco(
-        "compare", place / "heads", "--task", "stdlib", "--max-prompts", 3, *COMPARING, "--json"
-    )
+    done = compare(place / "heads", "--task", "stdlib", "--max-prompts", 3, *COMPARING, "--json")
     assert done.exit_code == 0, done.output
     comparison = json.loads(done.stdout)
     assert (comparison["task"], comparison["problems"]) == ("stdlib", 3)
     assert comparison["results"][-1]["bits_per_byte"] > 1
 
 
-def test_steer_reports_what_held_out_words_do(place: Path, tmp_path: Path) -> None:
-    arguments = [
-        "steer", place / "heads", "--data", place / "rows.jsonl", "--num-held-out", 3,
-        "--set", "steps=2", "--set", "batch=2",
-    ]  # fmt: skip
-    done = autodeco(*arguments, "--output", tmp_path / "a", "--json")
+def steering_recipe(place: Path, **more: Any) -> dict[str, Any]:
+    data = {"rows": str(place / "rows.jsonl")}
+    sizes = {"held_out": 3, "steps": 2, "batch": 2}
+    return {"kind": "steering", "model": str(place / "heads"), "data": data, **sizes, **more}
+
+
+def test_steering_reports_what_held_out_words_do(place: Path, tmp_path: Path) -> None:
+    done = train(steering_recipe(place), tmp_path / "a", "--json")
     assert done.exit_code == 0, done.output
     assert done.stdout.count("\n") == 1
-    report = json.loads(done.stdout)
+    result = json.loads(done.stdout)
+    report = result["report"]
     assert report["prompts"] == 3
-    assert report["heads"] == str(tmp_path / "a" / "heads")
+    assert result["checkpoint"] == str(tmp_path / "a" / "heads")
     for head in ("temperature", "top_p"):
         assert {*report[head]["low_moves"]} == {"value", "low", "high"}
     assert [line["step"] for line in metrics(tmp_path / "a")] == [1, 2]
-    again = autodeco(*arguments, "--output", tmp_path / "a")
+    again = train(steering_recipe(place), tmp_path / "a")
     assert again.exit_code == 1
     assert "already has a run" in again.stderr
 
-    shown = autodeco(*arguments, "--output", tmp_path / "b", env={"COLUMNS": "140"})
+    shown = train(steering_recipe(place), tmp_path / "b")
     assert shown.exit_code == 0, shown.output
     assert "3 held-out prompts, held-out words" in shown.stdout
     assert f"{report['temperature']['base']:.2f}" in shown.stdout
-    assert shown.stdout.splitlines()[-1] == f"heads: {tmp_path / 'b' / 'heads'}"
 
 
-def test_steer_on_the_standard_library(place: Path, tmp_path: Path) -> None:
-    done = autodeco(
-        "steer", place / "heads", "--data", "stdlib", "--max-prompts", 3, "--num-held-out", 2,
-        "--output", tmp_path / "run", "--set", "steps=1", "--set", "batch=2", "--json",
-    )  # fmt: skip
+def test_steering_on_the_standard_library(place: Path, tmp_path: Path) -> None:
+    data = {"rows": "stdlib", "max_rows": 3}
+    recipe = steering_recipe(place, data=data, held_out=2, steps=1)
+    done = train(recipe, tmp_path / "run", "--json")
     assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout)["prompts"] == 2
-
-
-def test_the_example_of_steer_puts_the_words_on_a_line_of_their_own() -> None:
-    [example] = [line for line in (steer.__doc__ or "").splitlines() if "Example" in line]
-    words = shlex.split(example)
-    setting = words[words.index("--set") + 1]
-    recipe = with_overrides(SteeringSettings, {}, [setting], "It")
-    assert recipe.template == "# {command}\n{prompt}"
+    assert json.loads(done.stdout)["report"]["prompts"] == 2
 
 
 def test_progress_goes_to_standard_error(place: Path, tmp_path: Path) -> None:
     terminal = {"FORCE_COLOR": "1", "COLUMNS": "100"}  # a bar is for terminals
-    done = autodeco(*training(place, tmp_path / "a"), env=terminal)
+    done = train(heads_recipe(place), tmp_path / "a", env=terminal)
     assert done.exit_code == 0, done.output
     assert "training" in done.stderr
     assert "loss" in done.stderr
     assert done.stdout.count("\n") == 1
-    quiet = autodeco(*training(place, tmp_path / "b", "--json"), env=terminal)
+    quiet = train(heads_recipe(place), tmp_path / "b", "--json", env=terminal)
     assert quiet.exit_code == 0
     assert quiet.stderr == ""
     json.loads(quiet.stdout)
 
 
 def test_a_real_process_prints_one_object(place: Path, tmp_path: Path) -> None:
-    arguments = training(place, tmp_path / "run", "--verify", "judge:accept", "-n", 1, "--json")
+    recipe = heads_recipe(place, verify="judge:accept", samples=1)
+    (tmp_path / "heads.yaml").write_text(yaml.safe_dump({"name": "heads", **recipe}), "utf-8")
     done = subprocess.run(
-        [sys.executable, "-m", "hanol", "autodeco", *map(str, arguments)],
+        [sys.executable, "-m", "hanol", "train", "heads.yaml", "--json"],
         capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(place), "TERM": "dumb"},
     )  # fmt: skip
@@ -355,46 +343,70 @@ def test_a_real_process_prints_one_object(place: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "text"),
+    ("settings", "text"),
     [
-        ("train {base} --data {rows} --set stpes=3", "did you mean 'steps'"),
-        ("train {base} --data {rows} --set steps", "the form key=value"),
-        ("train {base} --data {rows} --set lr=[1", "is no value"),
-        ("train {base} --data {rows} --set seed=2020-13-45", "is no value"),
-        ("train {base} --data {rows} --set steps=0", "`steps`"),
-        ("train {base} --data {rows} --verify arithmetics", "No verifier is named 'arithmetics'"),
-        ("train {base} --data {rows} --verify nowhere_at:all", "cannot be imported"),
-        ("train {base} --data {rows} --verify arithmetic", 'compares with "answer"'),
-        ("train {base} --data {rows} --verify python:body -n 1 --max-new-tokens 1", "no right"),
-        ("train {base} --data {base}/no.jsonl", "could not be read"),
-        ("train {base} --data {base}/config.json", "not JSON"),
-        ("train ./nowhere --data {rows}", "nowhere"),
-        ("train {base} --data {rows} --out {rows}", "could not be written"),
-        ("train {base} --data {rows} --verify judge:accept -n 1 --out {rows}", "be written"),
-        ("compare {base} --task {rows}", "without heads"),
-        ("compare {heads} --task {base}/no.jsonl", "could not be read"),
-        ("compare {heads} --task {rows} --verify pithon", "No verifier is named"),
-        ("compare {heads} --task {rows} --png {base}/no/c.png", "no folder"),
-        ("steer {base} --data {rows} --held-out 2", "without heads"),
-        ("steer {heads} --data {rows} --held-out 8", "none is left to train on"),
-        ("steer {heads} --data {rows} --set template=x", "needs {{command}} once"),
-        ("steer {heads} --data {rows} --set bach=3", "did you mean 'batch'"),
+        ("stpes=3", "did you mean 'steps'"),
+        ("steps", "the form key=value"),
+        ("lr=[1", "is no value"),
+        ("seed=2020-13-45", "is no value"),
+        ("steps=0", "`steps`"),
+        ("data.verify=arithmetics", "No verifier is named 'arithmetics'"),
+        ("data.verify=nowhere_at:all", "cannot be imported"),
+        ("data.verify=arithmetic", 'compares with "answer"'),
+        ("data.verify=python:body data.samples=1 data.max_new_tokens=1", "no right"),
+        ("data.rows={base}/no.jsonl", "could not be read"),
+        ("data.rows={base}/config.json", "not JSON"),
+        ("model=./nowhere", "nowhere"),
+        ("kind=steering", "without AutoDeco heads"),
+        ("kind=steering model={heads} held_out=8", "none is left to train on"),
+        ("kind=steering model={heads} template=x", "needs {{command}} once"),
+        ("kind=steering model={heads} bach=3", "did you mean 'batch'"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_one_line(
-    arguments: str, text: str, place: Path, tmp_path: Path, judge: str
+def test_what_cannot_be_trained_is_said_in_one_line(
+    settings: str, text: str, place: Path, tmp_path: Path, judge: str
+) -> None:
+    filled = settings.format(base=place / "base", heads=place / "heads").split()
+    recipe = heads_recipe(place)
+    if filled[0] == "kind=steering":
+        recipe, filled = steering_recipe(place, model=str(place / "base")), filled[1:]
+    more = [word for setting in filled for word in ("--set", setting)]
+    said_in_one_line(train(recipe, tmp_path / "out", *more, "--json"), text)
+    assert not (tmp_path / "out" / "answers.jsonl").exists()
+
+
+@pytest.mark.parametrize("data", [{}, {"verify": "judge:accept", "samples": 1}])
+def test_a_run_in_the_place_of_a_file(
+    data: dict[str, Any], place: Path, tmp_path: Path, judge: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    done = train(heads_recipe(place, **data), tmp_path / "file", "--json")
+    said_in_one_line(done, "be written")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ("{base} --task {rows}", "without AutoDeco heads"),
+        ("{heads} --task {base}/no.jsonl", "could not be read"),
+        ("{heads} --task {rows} --verify pithon", "No verifier is named"),
+        ("{heads} --task {rows} --png {base}/no/c.png", "no folder"),
+    ],
+)
+def test_what_cannot_be_compared_is_said_in_one_line(
+    arguments: str, text: str, place: Path
 ) -> None:
     places = {name: place / name for name in ("base", "heads")} | {"rows": place / "rows.jsonl"}
     filled = [word.format(**places) for word in arguments.split()]
-    if filled[0] != "compare" and "--output" not in filled:
-        filled += ["--output", str(tmp_path / "out")]
-    result = autodeco(*filled, "--json")
+    said_in_one_line(compare(*filled, "--json"), text)
+
+
+def said_in_one_line(result: Result, text: str) -> None:
     assert result.exit_code == 1, result.output
     assert text.format() in json.loads(result.stdout)["error"]["message"]
     lines = [line for line in result.stderr.splitlines() if "answers are right" not in line]
     assert len(lines) == 1
     assert lines[0].startswith("hanol: ")
-    assert not (tmp_path / "out" / "answers.jsonl").exists()
 
 
 def test_generate_takes_a_checkpoint_with_heads(folder: Path, tmp_path: Path) -> None:

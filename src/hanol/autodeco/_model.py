@@ -65,7 +65,7 @@ class AutoDecoForCausalLM(WrappedModel):
                 "This trainer of TRL computes log-probabilities past AutoDeco's temperature and "
                 "top-p, so they would not be those of the tokens it samples. Use "
                 "`hanol.autodeco.AutoDecoGRPOTrainer`, or train the heads with "
-                "`hanol autodeco train`."
+                "`hanol train` and a recipe of the kind heads."
             )
         super().__setattr__(name, value)
 

@@ -8,7 +8,6 @@ import typer
 from typer.core import TyperGroup
 
 import hanol
-from hanol.cli.autodeco import app as autodeco
 from hanol.cli.claims import app as claims
 from hanol.cli.convert import convert
 from hanol.cli.eval import app as evaluate
@@ -68,7 +67,6 @@ app.add_typer(research, name="research", rich_help_panel=_DOCUMENTS)
 app.command(rich_help_panel=_DOCUMENTS)(mcp)
 app.add_typer(synth, name="synth", rich_help_panel=_DOCUMENTS)
 app.add_typer(claims, name="claims", rich_help_panel=_MORE)
-app.add_typer(autodeco, name="autodeco", rich_help_panel=_MORE)
 
 
 @app.command(rich_help_panel=_MORE)

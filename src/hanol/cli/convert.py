@@ -38,6 +38,8 @@ def convert(
 ) -> None:
     """Write a checkpoint in another layout.
 
+    The heads of a merged checkpoint, and tensors whose data type stays, are copied bit for bit.
+
     Example: hanol convert tiny --to gguf --output tiny.gguf
 
     Example: hanol convert my-model --to heads --output my-heads

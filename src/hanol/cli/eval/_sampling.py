@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from hanol.cli._heads import open_heads, rows_of, spread
 from hanol.cli._options import BaseModelOption, JsonOption, SeedOption, command
 from hanol.cli._progress import progress
 from hanol.errors import ConfigError
@@ -64,13 +63,13 @@ def sampling(
 
     Example: hanol eval sampling tiny-autodeco --task stdlib --max-prompts 40 -n 4
     """
-    from hanol import evaluation, scoring
+    from hanol import autodeco, evaluation, scoring
 
     verifier = scoring.parse_verifier(verify)
     if png is not None and not png.parent.is_dir():
         raise ConfigError(f"There is no folder {str(png.parent)!r} for the image.")
-    rows = spread(rows_of(task, held_out=True), max_prompts)
-    wrapped, tokenizer = open_heads(model, base_model, fresh=False)
+    rows = autodeco.training_rows(task, max_prompts, held_out=True)
+    wrapped, tokenizer = autodeco.open_heads(model, base_model)
     temperatures = [round(step * i, 2) for i in range(1, round(1.5 / step) + 1)]
     top_ps = sorted({min(1.0, round(step * i, 2)) for i in range(1, round(1 / step) + 1)} | {1})
     with progress("comparing", quiet=as_json) as report:

@@ -69,6 +69,10 @@ def _run(recipe: "Recipe", output: Path | None, resume: bool, quiet: bool) -> "T
     with progress("training", quiet=quiet) as report:
 
         def on_step(line: Mapping[str, Any]) -> None:
+            if "sampled" in line:
+                report(line["sampled"], line["of"], "sampling answers")
+            if text := _counts(line):
+                typer.echo(text, err=True)
             for name, key, digits in _SHOWN:
                 if key in line:
                     shown[name] = f"{line[key]:,.{digits}f}"
@@ -84,6 +88,21 @@ _SHOWN = (
     ("bits/byte", "eval_bits_per_byte", 3),
     ("tokens/s", "tokens_per_second", 0),
 )
+
+
+def _counts(line: Mapping[str, Any]) -> str | None:
+    """What a run says once about its data."""
+    if "right_answers" in line:
+        return (
+            "{right_answers:,} of {answers:,} answers are right, {solved:,} of {prompts:,} prompts "
+            "have one".format_map(line)
+        )
+    if line.get("rows_without_completion") or line.get("rows_too_long"):
+        return (
+            "left out: {rows_without_completion:,} rows without a completion, {rows_too_long:,} "
+            "that are too long".format_map(line)
+        )
+    return None
 
 
 def _estimated(name: str, size: "Estimate") -> str:
