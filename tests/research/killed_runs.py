@@ -18,7 +18,7 @@ from typing import Any
 
 from hanol.engines import Completion, Message, Request, ScriptedEngine
 from hanol.research import Researcher, resume
-from hanol.research._rollouts import heavy_research
+from hanol.research.modes._rollouts import heavy_research
 from hanol.runs import Budget, RunFolder
 from hanol.tools import Observation, ToolContext
 from hanol.tools._schemas import SEARCH

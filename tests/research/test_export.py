@@ -19,7 +19,7 @@ from hanol.research import (
     write_official_runs,
 )
 from hanol.research._export import TERMINATIONS
-from hanol.research._report import to_html
+from hanol.research.report._report import to_html
 from hanol.runs import Budget, ToolReturned
 from hanol.tools import Observation
 

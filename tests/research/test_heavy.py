@@ -9,8 +9,8 @@ import pytest
 from hanol.engines import Completion, Request, ScriptedEngine, Usage
 from hanol.errors import EngineError, RunError
 from hanol.research import Researcher, heavy_research, replay, resume, synthesize
-from hanol.research._rollouts import uncertain_steps
 from hanol.research._uncertainty import call_uncertainty
+from hanol.research.modes._rollouts import uncertain_steps
 from hanol.runs import Budget, Event, ModelAnswered, RunEnded, RunFolder, RunStarted, ToolReturned
 from hanol.tools import Observation, ToolContext
 from hanol.tools._schemas import SEARCH

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from lxml import html
 
 from hanol.research import RunView, write_report
-from hanol.research._answer import answer_html
-from hanol.research._checked import AnswerSentence
-from hanol.research._report import to_html, to_markdown
+from hanol.research.report._answer import answer_html
+from hanol.research.report._checked import AnswerSentence
+from hanol.research.report._report import to_html, to_markdown
 from hanol.retrieval import Index, Source, SourceList, check_citations
 from hanol.runs import (
     ModelAnswered,

@@ -10,7 +10,6 @@ imported when they are used.
 """
 
 from hanol.research._batch import arun_batch, fixed_date, run_batch, run_task
-from hanol.research._checked import AnswerSentence
 from hanol.research._export import events_of, official_run
 from hanol.research._official import OfficialRun, read_official_runs, write_official_runs
 from hanol.research._prompts import FORCED_ANSWER, system_prompt
@@ -26,7 +25,6 @@ from hanol.research._replay import (
     segments,
     transcript,
 )
-from hanol.research._report import write_report
 from hanol.research._researcher import (
     Researcher,
     announced,
@@ -34,10 +32,12 @@ from hanol.research._researcher import (
     run_events,
     start_fields,
 )
-from hanol.research._rollouts import aheavy_research, heavy_research, synthesize
 from hanol.research._run import AGENT_SAMPLING, GREEDY, OWN_SAMPLING, Run, Settings
 from hanol.research._run_log import request_sha256
-from hanol.research._view import RunStep, RunView, call_title
+from hanol.research.modes._rollouts import aheavy_research, heavy_research, synthesize
+from hanol.research.report._checked import AnswerSentence
+from hanol.research.report._report import write_report
+from hanol.research.report._view import RunStep, RunView, call_title
 
 __all__ = [
     "AGENT_SAMPLING",

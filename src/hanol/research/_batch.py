@@ -15,7 +15,7 @@ from typing import Any
 from hanol.engines import Engine
 from hanol.files import replace_json, replace_rows
 from hanol.research._researcher import Researcher
-from hanol.research._rollouts import aheavy_research
+from hanol.research.modes._rollouts import aheavy_research
 from hanol.retrieval import Index
 from hanol.runs import Event, RunEnded, Task, gather, synchronous
 

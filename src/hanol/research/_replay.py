@@ -8,9 +8,9 @@ from typing import Any
 from hanol.engines import Completion, Engine, EngineBase, Message, Request
 from hanol.errors import RunError
 from hanol.research._context import merged
-from hanol.research._heavy import synthesize_run
 from hanol.research._researcher import default_tools, describe, run_events, start_fields
 from hanol.research._run import Run, Settings
+from hanol.research.modes._heavy import synthesize_run
 from hanol.retrieval import Index
 from hanol.runs import (
     ContextRestarted,
@@ -49,7 +49,7 @@ async def aresume(
     folder = RunFolder(run_folder)
     old = folder.started()
     if old.settings.get("heavy"):
-        from hanol.research._rollouts import resume_heavy  # which builds on this module
+        from hanol.research.modes._rollouts import resume_heavy  # which builds on this module
 
         async for event in resume_heavy(folder, engine, index, tools):
             yield event

@@ -14,12 +14,12 @@ from typing import Any
 
 from hanol.engines import Engine, Request
 from hanol.errors import RunError, require
-from hanol.research._markov import markov
 from hanol.research._prompts import system_prompt as default_prompt
-from hanol.research._react import react
-from hanol.research._resum import resum
 from hanol.research._run import AGENT_SAMPLING, Run, Settings
 from hanol.research._run_log import RunLog
+from hanol.research.modes._markov import markov
+from hanol.research.modes._react import react
+from hanol.research.modes._resum import resum
 from hanol.retrieval import Index, SourceList, find_addresses
 from hanol.runs import (
     Budget,

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from hanol.errors import HanolError, RunError
-from hanol.research._checked import AnswerSentence, cited_numbers, sentences_of
+from hanol.research.report._checked import AnswerSentence, cited_numbers, sentences_of
 from hanol.retrieval import Index, Source
 from hanol.runs import (
     Event,

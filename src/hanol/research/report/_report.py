@@ -20,9 +20,9 @@ from typing import Any
 
 from hanol.errors import HanolError
 from hanol.files import replace_text
-from hanol.research._answer import answer_html
-from hanol.research._checked import MEANINGS, SYMBOLS, AnswerSentence, cited_numbers
-from hanol.research._view import PURPOSES, RunView, counted, duration, surroundings
+from hanol.research.report._answer import answer_html
+from hanol.research.report._checked import MEANINGS, SYMBOLS, AnswerSentence, cited_numbers
+from hanol.research.report._view import PURPOSES, RunView, counted, duration, surroundings
 from hanol.retrieval import Index, Source
 from hanol.runs import ReportUpdated, RunFolder
 from hanol.tools import parse_turn
@@ -75,7 +75,7 @@ def to_html(run: RunView, around: Mapping[int, tuple[str, str]]) -> str:
     from jinja2 import Environment, StrictUndefined  # 50 ms that other commands need not wait for
     from markupsafe import Markup
 
-    here = files("hanol.research")
+    here = files("hanol.research.report")
     style = (here / "report.css").read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     environment = Environment(

@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 from hanol.engines import Engine
 from hanol.errors import RunError
-from hanol.research._heavy import HeavyRollout, synthesize_run
 from hanol.research._replay import afork, aresume, transcript
 from hanol.research._researcher import (
     Researcher,
@@ -21,6 +20,7 @@ from hanol.research._researcher import (
     start_fields,
 )
 from hanol.research._run import Run, Settings
+from hanol.research.modes._heavy import HeavyRollout, synthesize_run
 from hanol.retrieval import Index
 from hanol.runs import (
     Event,

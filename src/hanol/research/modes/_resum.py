@@ -4,8 +4,8 @@ import re
 
 from hanol.engines import Message
 from hanol.research._context import Transcript
-from hanol.research._react import opening, react
 from hanol.research._run import Run
+from hanol.research.modes._react import opening, react
 from hanol.runs import ContextRestarted
 from hanol.sampling import Sampling
 

@@ -1,0 +1,1 @@
+"""The ways an agent remembers: ReAct, Markov, ReSum, and several rollouts at once."""
