@@ -21,7 +21,7 @@ from transformers import LlamaConfig, PreTrainedModel
 from claims.small import train
 from hanol import autodeco, evaluation, models
 from hanol.claims import Claim, Measurement
-from hanol.evaluation import Comparison, StaticSetting, Task
+from hanol.evaluation import Comparison, DecodingTask, StaticSetting
 from hanol.scoring import parse_verifier
 from hanol.worlds import IGNORED, Brainstorm, SequenceBatch
 
@@ -99,7 +99,7 @@ def code_run(seed: int, quick: bool) -> Comparison:
     rows = autodeco.function_rows(held_out=True)
     number = 3 if quick else _FUNCTIONS
     rows = [rows[i * len(rows) // number] for i in range(number)]
-    task = Task.from_rows(
+    task = DecodingTask.from_rows(
         "code", rows, parse_verifier("python:body"), tokenizer,
         max_new_tokens=8 if quick else 64,
     )  # fmt: skip
@@ -135,14 +135,14 @@ def world_base(world: Brainstorm, seed: int, quick: bool) -> PreTrainedModel:
     return base.eval()
 
 
-def world_task(world: Brainstorm, prompts: list[list[int]]) -> Task:
+def world_task(world: Brainstorm, prompts: list[list[int]]) -> DecodingTask:
     """Complete the sequences that begin so; right when every mark and every sum is."""
 
     def verify(prompt: Sequence[int], completion: Sequence[int]) -> bool:
         whole = torch.tensor([[*prompt, *completion]])
         return bool(world.checks_right(whole))
 
-    return Task("free and determined tokens", prompts, verify, world.num_tokens - _PROMPT)
+    return DecodingTask("free and determined tokens", prompts, verify, world.num_tokens - _PROMPT)
 
 
 def right_rows(

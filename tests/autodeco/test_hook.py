@@ -26,7 +26,7 @@ from transformers import (
 
 from hanol import autodeco, models
 from hanol.attention import CACHE_NAME
-from hanol.autodeco import AutoDecoForCausalLM, AutoDecoHook, Limits, custom_generate
+from hanol.autodeco import AutoDecoForCausalLM, AutoDecoHook, DecodingLimits, custom_generate
 from hanol.errors import CheckpointError, ConfigError
 
 IDS = torch.randint(0, 250, (2, 9), generator=torch.Generator().manual_seed(0))
@@ -66,7 +66,7 @@ def test_generates_what_the_wrapped_model_does(base: PreTrainedModel, tmp_path: 
 def test_custom_generate_samples_for_one_call(base: PreTrainedModel, tmp_path: Path) -> None:
     heads = heads_of(base, tmp_path)
     wrapped = AutoDecoForCausalLM.from_pretrained(heads, base_model=base)
-    limits = Limits(max_temperature=0.8)
+    limits = DecodingLimits(max_temperature=0.8)
     torch.manual_seed(1)
     expected = wrapped.generate(IDS, max_new_tokens=8, repetition_penalty=1.3, limits=limits)
     plain = base(IDS).logits
@@ -87,7 +87,10 @@ def test_custom_generate_samples_for_one_call(base: PreTrainedModel, tmp_path: P
 
 def test_limits_of_a_hook(base: PreTrainedModel, tmp_path: Path) -> None:
     heads = heads_of(base, tmp_path)
-    with torch.no_grad(), AutoDecoHook(base, heads, limits=Limits(max_temperature=0.5)) as hook:
+    with (
+        torch.no_grad(),
+        AutoDecoHook(base, heads, limits=DecodingLimits(max_temperature=0.5)) as hook,
+    ):
         base(IDS)
         assert hook.temperature_BT is not None
         assert hook.temperature_BT.max() == 0.5

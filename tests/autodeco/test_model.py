@@ -43,7 +43,7 @@ from transformers import (
 
 from hanol import models
 from hanol.attention import CACHE_NAME
-from hanol.autodeco import AutoDecoConfig, AutoDecoForCausalLM, Limits, autodeco_loss
+from hanol.autodeco import AutoDecoConfig, AutoDecoForCausalLM, DecodingLimits, autodeco_loss
 from hanol.errors import CheckpointError, ConfigError, DataError, ShapeError
 
 IDS = torch.randint(0, 250, (2, 9), generator=torch.Generator().manual_seed(0))
@@ -207,7 +207,7 @@ def test_limits_of_a_call(tmp_path: Path) -> None:
     model = wrap(build("llama"), tmp_path)
     free = model(IDS)
     middle = free.temperature.median().item()
-    limits = Limits(min_temperature=0.9 * middle, max_temperature=middle, min_top_p=0.6)
+    limits = DecodingLimits(min_temperature=0.9 * middle, max_temperature=middle, min_top_p=0.6)
     held = model(IDS, limits=limits, output_base_logits=True)
     assert torch.equal(held.temperature, free.temperature.clamp(0.9 * middle, middle))
     assert held.top_p.min() >= 0.6
@@ -218,7 +218,7 @@ def test_limits_of_a_call(tmp_path: Path) -> None:
             warper(None, scores[b, t][None])[0] > -math.inf, held.logits[b, t] > -500
         )
     # What holds the choices at one value is that static setting.
-    one = Limits(min_temperature=0.7, max_temperature=0.7, min_top_p=1.0)
+    one = DecodingLimits(min_temperature=0.7, max_temperature=0.7, min_top_p=1.0)
     torch.manual_seed(5)
     ours = model.generate(IDS, max_new_tokens=6, limits=one)
     torch.manual_seed(5)
@@ -230,7 +230,7 @@ def test_limits_of_a_call(tmp_path: Path) -> None:
 @torch.no_grad()
 def test_what_the_configuration_says_of_serving_is_kept_and_followed(tmp_path: Path) -> None:
     model = wrap(build("llama"), tmp_path)
-    expected = model(IDS, apply="soft", limits=Limits(max_temperature=0.5)).logits
+    expected = model(IDS, apply="soft", limits=DecodingLimits(max_temperature=0.5)).logits
     hard = model(IDS).logits
     model.save_heads(tmp_path / "plain")
     assert not [key for key in json.loads((tmp_path / "plain/config.json").read_text())
@@ -240,7 +240,7 @@ def test_what_the_configuration_says_of_serving_is_kept_and_followed(tmp_path: P
     model.save_heads(tmp_path / "served")
     again = AutoDecoForCausalLM.from_pretrained(tmp_path / "served", base_model=model.llm)
     assert torch.equal(again(IDS).logits, expected)
-    unlimited = again(IDS, apply="hard", limits=Limits())
+    unlimited = again(IDS, apply="hard", limits=DecodingLimits())
     assert torch.equal(unlimited.logits, hard)
     model.config.autodeco_truncation = None
     model.config.autodeco_limits = None

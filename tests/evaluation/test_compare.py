@@ -30,10 +30,10 @@ from hanol.autodeco import AutoDecoForCausalLM, Row
 from hanol.errors import ConfigError, DataError, EngineError, UnknownNameError
 from hanol.evaluation import (
     Comparison,
+    DecodingTask,
+    DrawnCompletion,
     HeadsSetting,
-    Sample,
     StaticSetting,
-    Task,
     compare,
     decoding_bits_per_byte,
     expert_guided_search,
@@ -85,8 +85,8 @@ def always(prompt: Any, completion: Any) -> bool:
     return True
 
 
-def task(prompts: Any = ((0,), (1,)), new: int = 1, verify: Any = always) -> Task:
-    return Task("a task", prompts, verify, new)
+def task(prompts: Any = ((0,), (1,)), new: int = 1, verify: Any = always) -> DecodingTask:
+    return DecodingTask("a task", prompts, verify, new)
 
 
 def autodeco(name: str, tmp_path: Path, **changes: Any) -> AutoDecoForCausalLM:
@@ -192,7 +192,9 @@ def ragged_prompts() -> list[list[int]]:
     return [rng.integers(0, 200, size=size).tolist() for size in LENGTHS]
 
 
-def same_completions(some: list[list[Sample]], others: list[list[Sample]]) -> None:
+def same_completions(
+    some: list[list[DrawnCompletion]], others: list[list[DrawnCompletion]]
+) -> None:
     for one, other in zip(itertools.chain(*some), itertools.chain(*others), strict=True):
         assert one.token_ids == other.token_ids
         assert one.stopped == other.stopped
@@ -328,7 +330,7 @@ def test_texts_come_whole_and_reach_the_verifier(byte_tokenizer) -> None:
         seen.append((prompt, completion))
         return completion == "한"
 
-    both = Task("letters", ["a", "ba"], verify, 8)
+    both = DecodingTask("letters", ["a", "ba"], verify, 8)
     result = compare(
         model, byte_tokenizer, both, settings={"default": StaticSetting()}, samples=2
     ).result("default")
@@ -346,7 +348,7 @@ def test_a_task_of_rows_asks_the_verifier_with_the_row(byte_tokenizer) -> None:
         asked.append((prompt, completion))
         return completion == row.answer
 
-    made = Task.from_rows("sums", rows, verify, byte_tokenizer, max_new_tokens=1)
+    made = DecodingTask.from_rows("sums", rows, verify, byte_tokenizer, max_new_tokens=1)
     table = torch.zeros(260, 260)
     table[byte_tokenizer("=").input_ids[0], byte_tokenizer("3").input_ids[0]] = 100.0
     result = compare(
@@ -355,7 +357,7 @@ def test_a_task_of_rows_asks_the_verifier_with_the_row(byte_tokenizer) -> None:
     assert asked == [("1+1=", "3"), ("1+2=", "3")]
     assert result.right == [0, 1]
     with pytest.raises(DataError, match="answer '5' in the place of '2'"):
-        Task.from_rows(
+        DecodingTask.from_rows(
             "x", [rows[0], Row(prompt="1+1=", answer="5")], verify, byte_tokenizer, max_new_tokens=1
         )
 
@@ -514,7 +516,7 @@ def answered(prompt: list[int], done: list[int]) -> bool:
 
 @pytest.fixture(scope="module")
 def comparison() -> Comparison:
-    problems = Task("choose, then answer", [[0]] * 30, answered, 2)
+    problems = DecodingTask("choose, then answer", [[0]] * 30, answered, 2)
     return compare(choose_then_answer(), None, problems, samples=8, seeds=2, seed=1)
 
 
@@ -596,7 +598,7 @@ def test_bits_per_byte_of_given_completions_are_measured_and_shown(
 ) -> None:
     model = autodeco("llama", tmp_path)
     rows = [Row(prompt="1+1=", completion="2"), Row(prompt="how", completion=" are you?")]
-    what = Task.from_rows("t", rows, lambda *_: True, byte_tokenizer, max_new_tokens=2)
+    what = DecodingTask.from_rows("t", rows, lambda *_: True, byte_tokenizer, max_new_tokens=2)
     used: dict[str, Any] = {
         "greedy": StaticSetting(0.0), "default": StaticSetting(), "sharp": StaticSetting(0.5, 0.8),
         "both": HeadsSetting(), "one": HeadsSetting(top_p=False),
@@ -618,7 +620,7 @@ def test_bits_per_byte_of_given_completions_are_measured_and_shown(
 def test_without_completions_there_are_no_bits(byte_tokenizer) -> None:
     model = build("llama").train()  # without heads: they are not needed for static settings
     prompts = [Row(prompt="a"), Row(prompt="bc")]
-    what = Task.from_rows("t", prompts, lambda *_: True, byte_tokenizer, max_new_tokens=2)
+    what = DecodingTask.from_rows("t", prompts, lambda *_: True, byte_tokenizer, max_new_tokens=2)
     one = {"default": StaticSetting()}
     for rows in ((), prompts):
         got = compare(model, byte_tokenizer, what, settings=one, samples=1, rows=rows)
@@ -638,7 +640,7 @@ def test_two_halves_with_settings_of_their_own_have_the_mean_of_their_bits(
     tmp_path: Path, byte_tokenizer
 ) -> None:
     rows = [Row(prompt=str(i), completion=str(i)) for i in range(4)]
-    what = Task.from_rows(
+    what = DecodingTask.from_rows(
         "t", rows, lambda p, c, row: len(c) % 2 == int(p) % 2, byte_tokenizer, max_new_tokens=3
     )
     model = autodeco("llama", tmp_path)
@@ -667,8 +669,8 @@ def test_the_plot_is_an_image_with_every_setting(comparison: Comparison, tmp_pat
 def test_progress_goes_up_to_the_end() -> None:
     seen: list[tuple[int, int]] = []
     compare(
-        choose_then_answer(), None, Task("x", [[0]] * 4, answered, 2), samples=2, batch_size=3,
-        temperatures=(0.5, 1.0), top_ps=(0.5, 1.0), on_progress=lambda *at: seen.append(at),
+        choose_then_answer(), None, DecodingTask("x", [[0]] * 4, answered, 2),
+        samples=2, batch_size=3, temperatures=(0.5, 1.0), top_ps=(0.5, 1.0), on_progress=lambda *at: seen.append(at),
     )  # fmt: skip
     assert len({total for _, total in seen}) == 1
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)

@@ -45,7 +45,7 @@ from hanol.autodeco._recipes import (
     run_steering,
     training_rows,
 )
-from hanol.autodeco._rescale import Limits
+from hanol.autodeco._rescale import DecodingLimits
 from hanol.autodeco._steer import (
     SteeringReport,
     SteeringSettings,
@@ -87,6 +87,7 @@ __all__ = [
     "AutoDecoHook",
     "AutoDecoOutput",
     "Commands",
+    "DecodingLimits",
     "DecodingTrace",
     "FeatureCache",
     "Features",
@@ -94,7 +95,6 @@ __all__ = [
     "HeadsReport",
     "HeadsResult",
     "HeadsSettings",
-    "Limits",
     "OnlineSource",
     "Row",
     "SteeringRecipe",

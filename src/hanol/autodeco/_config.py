@@ -12,7 +12,7 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from hanol.autodeco._rescale import Apply, Limits, Mask
+from hanol.autodeco._rescale import Apply, DecodingLimits, Mask
 from hanol.errors import ConfigError
 
 ARCHITECTURE = "AutoDecoModelForCausalLM"
@@ -61,7 +61,7 @@ class AutoDecoConfig(PreTrainedConfig):
         top_p_hidden_size: Width of the hidden state that the top-p head reads.
         autodeco_truncation: How logits are cut where a call does not say: "hard" (None too),
             "soft" or "none".
-        autodeco_limits: Values of `Limits` by name, for every call that gives none.
+        autodeco_limits: Values of `DecodingLimits` by name, for every call that gives none.
         autodeco_mask: "finite" (None too) moves excluded tokens down by 1000, "inf" to -inf, for
             software that looks for -inf.
 
@@ -159,7 +159,7 @@ class AutoDecoConfig(PreTrainedConfig):
             if value is not None and (type(value) is not int or value < 1):
                 raise ConfigError(f"`{key}` is {value!r}, but must be a whole number above 0.")
 
-    def serving(self) -> tuple[Apply, Limits, Mask]:
+    def serving(self) -> tuple[Apply, DecodingLimits, Mask]:
         """How logits are cut, what the choices are held to, and where excluded tokens go.
 
         Raises:
@@ -173,7 +173,7 @@ class AutoDecoConfig(PreTrainedConfig):
         ):
             if value not in known:
                 raise ConfigError(f"`{key}` is {value!r}, but must be one of {', '.join(known)}.")
-        return cast(Apply, truncation), Limits.read(self.autodeco_limits), cast(Mask, mask)
+        return cast(Apply, truncation), DecodingLimits.read(self.autodeco_limits), cast(Mask, mask)
 
     def __getattr__(self, name: str) -> Any:
         base = self.__dict__.get("base_config")

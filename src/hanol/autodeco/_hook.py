@@ -29,7 +29,7 @@ from hanol.autodeco import _formats as formats
 from hanol.autodeco._config import neutral
 from hanol.autodeco._load import head_width, load_heads
 from hanol.autodeco._model import AutoDecoForCausalLM
-from hanol.autodeco._rescale import Limits, predict, rescale
+from hanol.autodeco._rescale import DecodingLimits, predict, rescale
 from hanol.errors import CheckpointError, ConfigError
 
 # Keys that make a model change its logits after the output embedding, and the value of each that
@@ -74,7 +74,7 @@ class AutoDecoHook:
         model: PreTrainedModel,
         heads: str | Path | AutoDecoForCausalLM,
         *,
-        limits: Limits | None = None,
+        limits: DecodingLimits | None = None,
     ) -> None:
         _refuse_other_heads(model)
         _refuse_changed_logits(model)
@@ -86,7 +86,7 @@ class AutoDecoHook:
             self._heads = _read(heads, model)
         self.temperature_BT: Tensor | None = None
         self.top_p_BT: Tensor | None = None
-        self._limits = Limits() if limits is None else limits
+        self._limits = DecodingLimits() if limits is None else limits
         self._model = model
         self._generation_config = model.generation_config
         sampling, stacking = neutral(model.generation_config)
@@ -143,7 +143,7 @@ _WARPERS = (
 
 
 def custom_generate(
-    heads: str | Path | AutoDecoForCausalLM, *, limits: Limits | None = None
+    heads: str | Path | AutoDecoForCausalLM, *, limits: DecodingLimits | None = None
 ) -> Callable[..., Any]:
     """A decoding loop for transformers' `generate` that samples with heads, for one call.
 

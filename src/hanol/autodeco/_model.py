@@ -24,7 +24,7 @@ from hanol.autodeco._heads import Init, TemperatureHead, TopPHead
 from hanol.autodeco._load import head_width
 from hanol.autodeco._loss import IGNORED, autodeco_loss
 from hanol.autodeco._outputs import AutoDecoOutput
-from hanol.autodeco._rescale import Apply, Limits, predict, rescale
+from hanol.autodeco._rescale import Apply, DecodingLimits, predict, rescale
 from hanol.autodeco._wrapped import WrappedModel
 from hanol.errors import ConfigError, ShapeError
 
@@ -211,7 +211,7 @@ class AutoDecoForCausalLM(WrappedModel):
         return predict(hidden_BTH, logits_BTV, *self._active_heads())
 
     def choose(
-        self, hidden_BTH: Tensor, logits_BTV: Tensor, limits: Limits | None = None
+        self, hidden_BTH: Tensor, logits_BTV: Tensor, limits: DecodingLimits | None = None
     ) -> tuple[Tensor, Tensor]:
         """What is sampled with: as `predict`, held to the limits or to those of the configuration.
 
@@ -233,7 +233,7 @@ class AutoDecoForCausalLM(WrappedModel):
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         apply: Apply | None = None,
-        limits: Limits | None = None,
+        limits: DecodingLimits | None = None,
         output_base_logits: bool = False,
         return_dict: bool = True,
         **kwargs: Any,

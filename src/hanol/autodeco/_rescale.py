@@ -26,7 +26,7 @@ EXCLUDED = 1000.0
 
 
 @dataclass(frozen=True)
-class Limits:
+class DecodingLimits:
     """What the heads' choices are held to when they are served.
 
     Args:

@@ -30,8 +30,8 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from hanol import models
-from hanol.autodeco import _config
 from hanol.autodeco import _formats as formats
+from hanol.autodeco._config import ARCHITECTURE, AutoDecoConfig
 from hanol.autodeco._load import load_heads
 from hanol.autodeco._model import AutoDecoForCausalLM
 from hanol.autodeco._rescale import predict, rescale
@@ -40,7 +40,7 @@ from hanol.errors import CheckpointError, ConfigError
 _PREFIX = "AutoDeco"
 
 
-class AutoDecoConfig(_config.AutoDecoConfig):
+class VllmAutoDecoConfig(AutoDecoConfig):
     """The configuration as vLLM reads it: `architectures` tells which base class is meant.
 
     vLLM decides by that name alone what a model can do, long before it makes one.
@@ -55,19 +55,19 @@ class AutoDecoConfig(_config.AutoDecoConfig):
 
     def to_dict(self) -> dict[str, Any]:
         """All keys as files hold them, with the official architecture."""
-        return {**super().to_dict(), "architectures": [_config.ARCHITECTURE]}
+        return {**super().to_dict(), "architectures": [ARCHITECTURE]}
 
 
 def register() -> None:
     """Tell vLLM of AutoDeco; it calls this once or more in every process."""
     from vllm import ModelRegistry
 
-    AutoConfig.register(AutoDecoConfig.model_type, AutoDecoConfig, exist_ok=True)
+    AutoConfig.register(VllmAutoDecoConfig.model_type, VllmAutoDecoConfig, exist_ok=True)
     # So that training in the same process still loads checkpoints.
-    AutoModelForCausalLM.register(AutoDecoConfig, AutoDecoForCausalLM, exist_ok=True)
+    AutoModelForCausalLM.register(VllmAutoDecoConfig, AutoDecoForCausalLM, exist_ok=True)
     known = set(ModelRegistry.get_supported_archs())
     bases = {name for name in known if not name.startswith(_PREFIX)}
-    for name in ({f"{_PREFIX}{base}" for base in bases} | {_config.ARCHITECTURE}) - known:
+    for name in ({f"{_PREFIX}{base}" for base in bases} | {ARCHITECTURE}) - known:
         # By name, because vLLM must not touch CUDA before it forks.
         ModelRegistry.register_model(name, f"{__name__}:{name}")
 
@@ -78,7 +78,7 @@ def __getattr__(name: str) -> type:
     Raises:
         ConfigError: The name without a base, which the configuration of older heads leaves.
     """
-    if name == _config.ARCHITECTURE:
+    if name == ARCHITECTURE:
         raise ConfigError(
             "The heads' config.json has no keys of their base (`base_model_type`, `vocab_size`, "
             "...), which vLLM needs. Merge heads and base: `hanol merge`."

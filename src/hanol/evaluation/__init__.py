@@ -20,7 +20,13 @@ if _typing.TYPE_CHECKING:
     from hanol.evaluation._heads_run import run_heads
     from hanol.evaluation._likelihood import decoding_bits_per_byte
     from hanol.evaluation._rejection import RejectionSamples, rejection_sample
-    from hanol.evaluation._sample import HeadsSetting, Sample, StaticSetting, Task, sample
+    from hanol.evaluation._sample import (
+        DecodingTask,
+        DrawnCompletion,
+        HeadsSetting,
+        StaticSetting,
+        sample,
+    )
     from hanol.evaluation._search import SearchPoint, StaticSearch, expert_guided_search
 
 _LAZY = {
@@ -29,7 +35,7 @@ _LAZY = {
     "_heads_run": ("run_heads",),
     "_likelihood": ("decoding_bits_per_byte",),
     "_rejection": ("RejectionSamples", "rejection_sample"),
-    "_sample": ("HeadsSetting", "Sample", "StaticSetting", "Task", "sample"),
+    "_sample": ("HeadsSetting", "DrawnCompletion", "StaticSetting", "DecodingTask", "sample"),
     "_search": ("SearchPoint", "StaticSearch", "expert_guided_search"),
 }
 
@@ -50,19 +56,19 @@ __all__ = [
     "JUDGE_PROMPT",
     "Benchmark",
     "Comparison",
+    "DecodingTask",
     "Difference",
+    "DrawnCompletion",
     "Evaluation",
     "HeadsSetting",
     "Judge",
     "Question",
     "RejectionSamples",
     "RunSummary",
-    "Sample",
     "SearchPoint",
     "SettingResult",
     "StaticSearch",
     "StaticSetting",
-    "Task",
     "Verdict",
     "aevaluate",
     "compare",

@@ -19,12 +19,12 @@ from hanol.errors import ConfigError, DataError
 from hanol.evaluation._comparison import AUTODECO, Comparison, Difference, SettingResult
 from hanol.evaluation._likelihood import decoding_bits_per_byte
 from hanol.evaluation._sample import (
+    DecodingTask,
+    DrawnCompletion,
     HeadsSetting,
     Progress,
-    Sample,
     Setting,
     StaticSetting,
-    Task,
     active_heads,
     part_of,
     sample,
@@ -49,7 +49,7 @@ TEMPERATURE_HEAD, TOP_P_HEAD = "temperature head", "top-p head"
 def compare(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase | None,
-    task: Task,
+    task: DecodingTask,
     *,
     settings: Mapping[str, Setting] | None = None,
     method: Method = "coarse",
@@ -202,7 +202,10 @@ class _Measured(NamedTuple):
 
 
 def _measure(
-    task: Task, completions_PN: Sequence[Sequence[Sample]], samples: int, ks: Sequence[int]
+    task: DecodingTask,
+    completions_PN: Sequence[Sequence[DrawnCompletion]],
+    samples: int,
+    ks: Sequence[int],
 ) -> _Measured:
     right_PN = task.check(completions_PN)
     problems, n = right_PN.shape

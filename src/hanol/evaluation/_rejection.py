@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hanol.autodeco import AutoDecoForCausalLM, Row, prompt_ids
 from hanol.errors import ConfigError, DataError
-from hanol.evaluation._sample import Progress, StaticSetting, Task, sample
+from hanol.evaluation._sample import DecodingTask, Progress, StaticSetting, sample
 from hanol.scoring import PythonVerifier, Verifier, answer_of, needs_answer
 
 
@@ -94,7 +94,7 @@ def rejection_sample(
     completions = sample(
         model.llm if isinstance(model, AutoDecoForCausalLM) else model,
         tokenizer,
-        Task(
+        DecodingTask(
             "own answers",
             [prompt_ids(row, tokenizer) for row in prompts],
             verify=lambda *_: True,  # below: it needs the row

@@ -25,7 +25,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Task:
+class DecodingTask:
     """Problems with a verifier.
 
     Args:
@@ -95,7 +95,7 @@ class Task:
 
         return cls(name, list(by_prompt), check, max_new_tokens)
 
-    def check(self, samples: "Sequence[Sequence[Sample]]") -> NDArray[np.bool_]:
+    def check(self, samples: "Sequence[Sequence[DrawnCompletion]]") -> NDArray[np.bool_]:
         """Whether each sample is right, [problems, samples of a problem]."""
         return np.array(
             [
@@ -152,7 +152,7 @@ class HeadsSetting:
 Setting = StaticSetting | HeadsSetting
 
 
-class Sample(NamedTuple):
+class DrawnCompletion(NamedTuple):
     """One sample, and what was chosen for each of its tokens."""
 
     text: str | None  # None without a tokenizer
@@ -166,14 +166,14 @@ class Sample(NamedTuple):
 def sample(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase | None,
-    task: Task,
+    task: DecodingTask,
     setting: Setting,
     *,
     n: int = 1,
     seed: int = 0,
     batch_size: int = 64,
     on_progress: Progress | None = None,
-) -> list[list[Sample]]:
+) -> list[list[DrawnCompletion]]:
     """Draw `n` completions of every prompt.
 
     The prompt goes through the model once for all of its samples. Every sample draws from random
@@ -207,7 +207,7 @@ def sample(
     ends = _end_tokens(model, tokenizer)
     greedy = isinstance(setting, StaticSetting) and setting.temperature == 0
     drawn = 1 if greedy else n
-    done: list[list[Sample]] = [[] for _ in prompts]
+    done: list[list[DrawnCompletion]] = [[] for _ in prompts]
     was_training = model.training
     model.eval()
     try:
@@ -231,7 +231,7 @@ def part_of(on_progress: Progress | None, part: int, parts: int) -> Progress | N
     return lambda done, total: on_progress(part * total + done, parts * total)
 
 
-def _token_ids(tokenizer: Any, task: Task) -> list[list[int]]:
+def _token_ids(tokenizer: Any, task: DecodingTask) -> list[list[int]]:
     prompts = []
     for i, prompt in enumerate(task.prompts):
         if isinstance(prompt, str):
@@ -305,7 +305,7 @@ def _decode(
     setting: Setting,
     seed: int,
     end_tokens: list[int],
-) -> list[Sample]:
+) -> list[DrawnCompletion]:
     """Complete the rows of one batch; their texts come later."""
     device = model.device
     problems = sorted({problem for problem, _ in rows})
@@ -363,7 +363,7 @@ def _decode(
             column[row, :length].numpy().copy() for column in columns
         )
         completions.append(
-            Sample(None, token_T.tolist(), stopped, temperature_T, top_p_T, nucleus_T)
+            DrawnCompletion(None, token_T.tolist(), stopped, temperature_T, top_p_T, nucleus_T)
         )
     return completions
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hanol.errors import ConfigError, DataError
-from hanol.evaluation._sample import Progress, StaticSetting, Task, part_of, sample
+from hanol.evaluation._sample import DecodingTask, Progress, StaticSetting, part_of, sample
 from hanol.scoring import distinct_n
 
 Method = Literal["coarse", "grid"]
@@ -55,7 +55,7 @@ class StaticSearch(BaseModel):
 def expert_guided_search(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase | None,
-    task: Task,
+    task: DecodingTask,
     *,
     method: Method = "coarse",
     temperatures: Sequence[float] = TEMPERATURES,

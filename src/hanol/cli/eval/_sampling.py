@@ -75,7 +75,7 @@ def sampling(
     with progress("comparing", quiet=as_json) as report:
         comparison = evaluation.compare(
             wrapped, tokenizer,
-            evaluation.Task.from_rows(
+            evaluation.DecodingTask.from_rows(
                 task, rows, verifier, tokenizer, max_new_tokens=max_tokens
             ),
             method="grid" if grid else "coarse", temperatures=temperatures, top_ps=top_ps,
