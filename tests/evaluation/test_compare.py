@@ -670,7 +670,8 @@ def test_progress_goes_up_to_the_end() -> None:
     seen: list[tuple[int, int]] = []
     compare(
         choose_then_answer(), None, DecodingTask("x", [[0]] * 4, answered, 2),
-        samples=2, batch_size=3, temperatures=(0.5, 1.0), top_ps=(0.5, 1.0), on_progress=lambda *at: seen.append(at),
+        samples=2, batch_size=3, temperatures=(0.5, 1.0), top_ps=(0.5, 1.0),
+        on_progress=lambda *at: seen.append(at),
     )  # fmt: skip
     assert len({total for _, total in seen}) == 1
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)

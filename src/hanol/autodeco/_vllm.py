@@ -1,7 +1,8 @@
-"""AutoDeco in vLLM: a plug-in, no fork.
+"""AutoDeco in vLLM: a plug-in, no fork. Experimental until it has run in the real vLLM.
 
-vLLM calls `register` in each of its processes (entry point group `vllm.general_plugins`). From then
-on it serves AutoDeco checkpoints, merged ones and heads-only ones whose base is named:
+The tests check it against vLLM's signatures, and run the real engine where there is one. vLLM calls
+`register` in each of its processes (entry point group `vllm.general_plugins`). From then on it
+serves AutoDeco checkpoints, merged ones and heads-only ones whose base is named:
 
     vllm serve MERGED --generation-config vllm
     vllm serve HEADS --tokenizer BASE --hf-overrides '{"base_model_name_or_path": "BASE"}'
@@ -15,7 +16,7 @@ trained with reinforcement learning, "none" applies the temperature alone; `auto
 ({"max_temperature": 1.0, "min_top_p": 0.5}) holds what the heads choose within limits, and
 `autodeco_mask` "inf" gives excluded tokens the log-probability -inf in the place of about -1000.
 
-vLLM is imported only inside of functions: without it this module can be imported.
+vLLM is imported inside functions only: this module can be imported without it.
 
 Shape suffixes: N rows whose logits are computed, V vocabulary, H hidden width.
 Source: arXiv 2510.26697, section 2, and the `llm.` layout of its merged checkpoints.
@@ -56,6 +57,10 @@ class VllmAutoDecoConfig(AutoDecoConfig):
     def to_dict(self) -> dict[str, Any]:
         """All keys as files hold them, with the official architecture."""
         return {**super().to_dict(), "architectures": [ARCHITECTURE]}
+
+
+# transformers compares the name with that of the model's own configuration class.
+VllmAutoDecoConfig.__name__ = AutoDecoConfig.__name__
 
 
 def register() -> None:
@@ -134,18 +139,16 @@ def _model_class(architecture: str) -> type:
             if not formats.is_merged(folder):
                 self.secondary_weights = [_weights_of(config, str(engine.model))]
 
-        def compute_logits(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor | None:
+        def compute_logits(self, hidden_states: Tensor) -> Tensor | None:
             """Logits to sample from at temperature 1 and top-p 1.
 
             Args:
                 hidden_states: After the final norm, [N, H].
-                args: What this version of vLLM passes on to the base.
-                kwargs: Likewise.
 
             Returns:
                 [N, V] in float32; None where the base gives none (tensor parallel ranks).
             """
-            logits_NV = super().compute_logits(hidden_states, *args, **kwargs)
+            logits_NV = super().compute_logits(hidden_states)
             if logits_NV is None:
                 return None
             temperature_N, top_p_N = predict(
@@ -161,7 +164,7 @@ def _model_class(architecture: str) -> type:
                 self.autodeco_mask,
             )
 
-        def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str] | None:
+        def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
             """Load all weights or some: vLLM's own loader reports what stays missing.
 
             Args:
@@ -169,7 +172,7 @@ def _model_class(architecture: str) -> type:
                     heads with or without the prefix of their trainer, and tensors.
 
             Returns:
-                Names of this model that were loaded; None where the base does not tell.
+                Names of this model that were loaded.
 
             Raises:
                 CheckpointError: A name belongs to neither, or a head has another shape.
@@ -196,8 +199,9 @@ def _model_class(architecture: str) -> type:
                             "is made one by `hanol merge`."
                         )
 
-            of_base_loaded = super().load_weights(of_base())
-            return None if of_base_loaded is None else loaded | set(of_base_loaded)
+            # The base reads everything first: it fills `loaded` on the way.
+            of_the_base = set(super().load_weights(of_base()))
+            return loaded | of_the_base
 
     AutoDecoModelForCausalLM.__name__ = f"{_PREFIX}{architecture}"
     AutoDecoModelForCausalLM.__qualname__ = AutoDecoModelForCausalLM.__name__
