@@ -35,7 +35,6 @@ from transformers import (
     MambaConfig,
     OPTConfig,
     PreTrainedModel,
-    PreTrainedTokenizerFast,
     RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopPLogitsWarper,
@@ -427,18 +426,6 @@ def test_static_cache_and_continued_cache(tmp_path: Path) -> None:
     first = model.generate(IDS, max_new_tokens=3, do_sample=False, **{CACHE_NAME: cache})
     again = model.generate(first, max_new_tokens=3, do_sample=False, **{CACHE_NAME: cache})
     assert torch.equal(again, expected)
-
-
-def test_streamed(
-    base: PreTrainedModel, byte_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
-) -> None:
-    pieces: list[str] = []
-    [sample] = models.generate(
-        wrap(base, tmp_path), byte_tokenizer, "한올", max_new_tokens=20, seed=2,
-        on_text=pieces.append,
-    )  # fmt: skip
-    assert "".join(pieces) == sample.text
-    assert sample.token_ids
 
 
 def test_repetition_penalty_commutes_with_temperature(tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ from rich.console import Console
 from tests.autodeco.conftest import build, wrap
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from hanol import models
 from hanol.autodeco import DecodingTrace, TracedToken, trace
 from hanol.errors import ConfigError
 
@@ -27,6 +26,25 @@ HOSTILE = [
     "\r\n", "\x00", "\ud7ff", "\u200d", "한올", "漢字", "\U0001f469\u200d\U0001f4bb", "\t", "    ",
     " a", "\n\n", "", "e\u0301",
 ]  # fmt: skip
+
+
+def written(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    prompt: str,
+    *,
+    max_new_tokens: int = 12,
+    seed: int = 0,
+    greedy: bool = False,
+) -> DecodingTrace:
+    """The trace of a completion that the heads drew."""
+    ids = torch.tensor([tokenizer(prompt).input_ids or [tokenizer.bos_token_id]])
+    torch.manual_seed(seed)
+    out = model.generate(ids, max_new_tokens=max_new_tokens, do_sample=not greedy, top_k=0)
+    new = out[0, ids.shape[1] :].tolist()
+    ends = model.generation_config.eos_token_id
+    stopped = new[-1] == ends
+    return trace(model, tokenizer, prompt, new, finish_reason="stop" if stopped else "length")
 
 
 def token(text: str, temperature: float = 0.8, top_p: float = 0.7, **more: Any) -> TracedToken:
@@ -58,7 +76,7 @@ def test_values_are_those_of_each_step(
 ) -> None:
     """Against passes over each prefix on its own, without a cache."""
     model = wrap(base, tmp_path)
-    seen = trace(model, byte_tokenizer, "def f(x):", max_new_tokens=12, seed=3)
+    seen = written(model, byte_tokenizer, "def f(x):", max_new_tokens=12, seed=3)
     ids = byte_tokenizer("def f(x):").input_ids
     assert len(seen.tokens) == 12 or seen.finish_reason == "stop"
     for step in seen.tokens:
@@ -77,25 +95,28 @@ def test_values_are_those_of_each_step(
 
 def test_text_and_pieces(byte_tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     model = wrap(build("llama"), tmp_path)
-    got: list[str] = []
-    seen = trace(model, byte_tokenizer, "한올", max_new_tokens=60, seed=5, on_text=got.append)
-    assert seen.text == "".join(got) == "".join(piece.text for piece in seen.tokens)
+    seen = written(model, byte_tokenizer, "한올", max_new_tokens=60, seed=5)
+    assert seen.text == "".join(piece.text for piece in seen.tokens)
+    assert seen.text == byte_tokenizer.decode(
+        [piece.id for piece in seen.tokens], skip_special_tokens=True
+    )
     assert any(piece.text == "" for piece in seen.tokens)  # bytes of a character
-    assert trace(model, byte_tokenizer, "한올", max_new_tokens=60, seed=5) == seen
-    assert trace(model, byte_tokenizer, "한올", max_new_tokens=60, seed=6) != seen
+    assert written(model, byte_tokenizer, "한올", max_new_tokens=60, seed=5) == seen
+    assert written(model, byte_tokenizer, "한올", max_new_tokens=60, seed=6) != seen
 
 
 def test_greedy_is_the_bases(byte_tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     base = build("llama")
-    seen = trace(wrap(base, tmp_path), byte_tokenizer, "ab", max_new_tokens=8, greedy=True)
-    [plain] = models.generate(base, byte_tokenizer, "ab", max_new_tokens=8, temperature=0)
-    assert [step.id for step in seen.tokens] == plain.token_ids
+    seen = written(wrap(base, tmp_path), byte_tokenizer, "ab", max_new_tokens=8, greedy=True)
+    ids = torch.tensor([byte_tokenizer("ab").input_ids])
+    plain = base.generate(ids, max_new_tokens=8, do_sample=False)[0, ids.shape[1] :]
+    assert [step.id for step in seen.tokens] == plain.tolist()
 
 
 def test_empty_prompt_and_long_text(
     byte_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
-    seen = trace(wrap(build("llama"), tmp_path), byte_tokenizer, "", max_new_tokens=100, seed=1)
+    seen = written(wrap(build("llama"), tmp_path), byte_tokenizer, "", max_new_tokens=100, seed=1)
     assert len(seen.tokens) > 64  # more than are scored at a time
     assert len({step.temperature for step in seen.tokens}) > 10
 
@@ -105,17 +126,19 @@ def test_model_without_a_top_p_head_keeps_everything(
 ) -> None:
     model = wrap(build("llama"), tmp_path)
     model.config.enable_top_p_head = False
-    seen = trace(model, byte_tokenizer, "ab", max_new_tokens=4)
+    seen = written(model, byte_tokenizer, "ab", max_new_tokens=4)
     assert {(step.top_p, step.nucleus_size) for step in seen.tokens} == {(1.0, 260)}
 
 
 def test_model_without_heads_is_refused(byte_tokenizer: PreTrainedTokenizerFast) -> None:
     with pytest.raises(ConfigError, match="LlamaForCausalLM without heads.*from_base"):
-        trace(build("llama"), byte_tokenizer, "ab")
+        trace(build("llama"), byte_tokenizer, "ab", [1, 2])
 
 
 def test_json_round_trip(byte_tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
-    seen = trace(wrap(build("llama"), tmp_path), byte_tokenizer, "한올", max_new_tokens=30, seed=4)
+    seen = written(
+        wrap(build("llama"), tmp_path), byte_tokenizer, "한올", max_new_tokens=30, seed=4
+    )
     assert DecodingTrace.model_validate_json(seen.to_json()) == seen
     plain = json.loads(seen.to_json())
     assert plain["tokens"][0].keys() == {

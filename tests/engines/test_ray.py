@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from hanol.engines import Engine, Message, Request, complete_all, open_engine
+from hanol.engines import Engine, Message, Request, Sampling, complete_all, open_engine
 from hanol.errors import CheckpointError, EngineError
+
+from .conftest import checkpoint
 
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.slow  # starting a cluster takes seconds
@@ -75,3 +77,29 @@ def test_errors_of_the_engines_come_through(tmp_path: Path) -> None:
         open_engine(f"ray:1:{tmp_path}/nothing")
     with pytest.raises(EngineError, match="was not open within 1 seconds. The cluster has"):
         open_engine("ray:1:tiny", num_cpus=10_000, start_seconds=1)
+
+
+def test_pieces_and_scores_come_from_the_members(tmp_path: Path, script: Path) -> None:
+    folder = checkpoint("llama", tmp_path / "model")
+    messages = (Message("user", "the sea"),)
+    request = Request(messages, Sampling(max_tokens=8, seed=1, temperature=1.3), n=2)
+
+    async def run() -> None:
+        engine: Any = open_engine(f"ray:1:{folder}")
+        alone = open_engine(str(folder))
+        assert engine.capabilities == alone.capabilities
+        pieces = [piece async for piece in engine.stream(request)]
+        assert pieces[-1].completion == await alone.complete(request)
+        assert len(pieces) > 6
+        [scored] = await engine.score(request, ["abc"])
+        [expected] = await alone.score(request, ["abc"])
+        assert scored.logprobs == pytest.approx(expected.logprobs, abs=1e-5)
+        with pytest.raises(EngineError, match="A continuation is empty"):
+            await engine.score(request, [""])
+        async for _ in engine.stream(Request(messages, Sampling(max_tokens=900, seed=1))):
+            break
+        assert engine._in_flight in ([0], [1])  # private: freed as soon as the stream is closed
+        await engine.aclose()
+        await alone.aclose()
+
+    asyncio.run(run())

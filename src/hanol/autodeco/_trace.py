@@ -3,7 +3,7 @@
 Shape suffixes: B batch (1), T new tokens, N some of them, V vocabulary, H hidden width.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from rich.console import RenderableType
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from hanol import models
 from hanol.autodeco import _render as render
 from hanol.autodeco._model import AutoDecoForCausalLM
 from hanol.autodeco._rescale import rescale
@@ -76,52 +75,39 @@ def trace(
     model: AutoDecoForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
     prompt: str,
+    completion: Sequence[int],
     *,
-    max_new_tokens: int = 128,
-    seed: int = 0,
-    greedy: bool = False,
-    on_text: Callable[[str], None] | None = None,
+    finish_reason: str = "length",
 ) -> DecodingTrace:
-    """Complete a prompt and say what was chosen for every token.
+    """Say what the heads chose for every token of a completion.
 
-    The text is generated first; one teacher-forced pass over it then gives the values, which are
-    those of the generation because the heads are functions of each hidden state alone.
+    One teacher-forced pass gives the values: they are those of the generation, because the heads
+    are functions of each hidden state alone.
 
     Args:
         model: A model with heads.
         tokenizer: Its tokenizer.
-        prompt: Text to go on from; empty starts from the begin token.
-        max_new_tokens: At most this many tokens.
-        seed: The same seed gives the same text.
-        greedy: Take the most likely token each time.
-        on_text: Called with each piece of text as it comes.
+        prompt: Text that the completion follows; empty stands for the begin token.
+        completion: Tokens that the model wrote.
+        finish_reason: Why it stopped there.
 
     Raises:
-        ConfigError: `model` has no heads; or as `hanol.models.generate` raises it.
+        ConfigError: `model` has no heads.
     """
     if not isinstance(model, AutoDecoForCausalLM):
         raise ConfigError(
             f"`model` is a {type(model).__name__} without heads: wrap it with "
             "`AutoDecoForCausalLM.from_base` or load heads with `from_pretrained`."
         )
-    [sample] = models.generate(
-        model,
-        tokenizer,
-        prompt,
-        max_new_tokens=max_new_tokens,
-        temperature=0.0 if greedy else 1.0,
-        seed=seed,
-        on_text=on_text,
-    )
     before = tokenizer(prompt).input_ids or [tokenizer.bos_token_id]
-    pieces = _pieces(tokenizer, before, sample.token_ids)
-    values = _score(model, before, sample.token_ids)
+    pieces = _pieces(tokenizer, before, list(completion))
+    values = _score(model, before, list(completion))
     tokens = [
         TracedToken(id=token, text=piece, **{key: column[i] for key, column in values.items()})
-        for i, (token, piece) in enumerate(zip(sample.token_ids, pieces, strict=True))
+        for i, (token, piece) in enumerate(zip(completion, pieces, strict=True))
     ]
     return DecodingTrace(
-        prompt=prompt, text=sample.text, finish_reason=sample.finish_reason, tokens=tokens
+        prompt=prompt, text="".join(pieces), finish_reason=finish_reason, tokens=tokens
     )
 
 

@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,7 +19,8 @@ from hanol.cli._options import (
 from hanol.errors import ConfigError
 
 if TYPE_CHECKING:
-    from hanol.models import CacheSize, Generation, Loaded
+    from hanol.engines import Completion, Engine, Request
+    from hanol.models import CacheSize
 
 
 @command
@@ -25,7 +28,7 @@ def generate(
     model: ModelArgument = "tiny",
     prompt: PromptOption = None,
     num_samples: Annotated[int, typer.Option("-n", min=1, help="Number of completions.")] = 1,
-    sampling: SamplingOptions = SamplingOptions(temperature=1.0, top_p=1.0, max_tokens=128),
+    sampling: SamplingOptions = SamplingOptions(max_tokens=128),
     load: LoadOptions = LoadOptions(),
     as_json: JsonOption = False,
 ) -> None:
@@ -37,40 +40,47 @@ def generate(
     Example: hanol generate tiny -p "def mean(values):" --temperature 0
     """
     prompt = read_prompt(prompt)
-    from hanol import models
+    from hanol.engines import CheckpointEngine, Request, Sampling
 
-    loaded = _load(model, load)
-
-    def show(text: str) -> None:
-        # The prompt appears with the first token: a refused request prints nothing.
-        sys.stdout.write("".join(head) + text)
-        head.clear()
-        sys.stdout.flush()
-
+    # Nothing is kept between the samples: the time of each prompt is its own.
+    engine = CheckpointEngine.load(
+        model, device=load.device or "cpu", dtype=load.dtype, cache_bytes=0
+    )
+    ids = engine.encode(prompt)
+    base = sampling.over(Sampling(max_tokens=128))
     # The first pass compiles and allocates; it would be measured as a slow prompt.
-    models.generate(*loaded, prompt[:64], max_new_tokens=2, temperature=0)
-    samples: list[Generation] = []
+    warm = Sampling(temperature=0.0, max_tokens=2)
+    completed(engine, Request(prompt_ids=ids[:64], sampling=warm))
+    samples: list[Completion] = []
     for i in range(num_samples):
+        request = Request(prompt_ids=ids, sampling=replace(base, seed=sampling.seed + i))
+        # The prompt appears with the first token: a refused request prints nothing.
         head = [prompt] if i == 0 else [f"\n{'-' * 40}\n", prompt]
-        samples += models.generate(
-            *loaded,
-            prompt,
-            max_new_tokens=sampling.max_tokens or 128,
-            temperature=1.0 if sampling.temperature is None else sampling.temperature,
-            top_p=1.0 if sampling.top_p is None else sampling.top_p,
-            top_k=sampling.top_k,
-            stop=sampling.stop or (),
-            seed=sampling.seed + i,
-            on_text=None if as_json else show,
-        )
-        if not as_json:
-            show("")
+
+        def show(text: str, head: list[str] = head) -> None:
+            sys.stdout.write("".join(head) + text)
+            head.clear()
+            sys.stdout.flush()
+
+        samples.append(completed(engine, request, None if as_json else show))
     if as_json:
         typer.echo(json.dumps({"model": model, "prompt": prompt, "samples": _entries(samples)}))
         return
     typer.echo()
-    base = getattr(loaded.model, "llm", loaded.model)  # of a model with heads
-    _panel(model, samples[0], models.cache_size(base.config, base.dtype.itemsize))
+    _panel(model, samples[0], engine.cache_size)
+
+
+def completed(
+    engine: "Engine", request: "Request", on_text: Callable[[str], None] | None = None
+) -> "Completion":
+    """The completion of one request, whose text is shown as it comes."""
+    from hanol.runs import synchronous
+
+    for piece in synchronous(engine.stream)(request):
+        if on_text is not None:
+            on_text(piece.text)
+    assert piece.completion is not None
+    return piece.completion
 
 
 def read_prompt(prompt: str | None) -> str:
@@ -84,39 +94,40 @@ def read_prompt(prompt: str | None) -> str:
     return sys.stdin.read() if prompt is None else prompt
 
 
-def _load(spec: str, load: LoadOptions) -> "Loaded":
-    """A model with its tokenizer; one with AutoDeco's heads chooses temperature and top-p."""
-    from hanol import models
-
-    options: dict[str, Any] = {"device": load.device or "cpu"}
-    if load.dtype is not None:
-        options["dtype"] = models.dtype_named(load.dtype)
-    if models.model_type(spec) != "autodeco":
-        return models.load(spec, **options)
-    from hanol import autodeco
-
-    model = autodeco.AutoDecoForCausalLM.from_pretrained(spec, **options)
-    return models.Loaded(model, autodeco.load_tokenizer(spec))
+def _speeds(sample: "Completion") -> tuple[float, float]:
+    """Tokens a second of the prompt, and of the text after its first token."""
+    usage = sample.usage
+    later = max(0, usage.generated_tokens - 1)
+    return (
+        usage.prompt_tokens / max(usage.prompt_seconds, 1e-9),
+        later / usage.generation_seconds if usage.generation_seconds else 0.0,
+    )
 
 
-def _entries(samples: "list[Generation]") -> list[dict[str, Any]]:
+def _entries(samples: "list[Completion]") -> list[dict[str, Any]]:
     return [
         {
-            **sample.model_dump(),
-            "prefill_tokens_per_second": sample.prefill_rate,
-            "decode_tokens_per_second": sample.decode_rate,
+            "text": sample.text,
+            "token_ids": sample.ids,
+            "finish_reason": sample.finish_reason,
+            "prompt_tokens": sample.usage.prompt_tokens,
+            "prefill_seconds": sample.usage.prompt_seconds,
+            "decode_seconds": sample.usage.generation_seconds,
+            "prefill_tokens_per_second": _speeds(sample)[0],
+            "decode_tokens_per_second": _speeds(sample)[1],
         }
         for sample in samples
     ]
 
 
-def _panel(model: str, sample: "Generation", cache: "CacheSize") -> None:
+def _panel(model: str, sample: "Completion", cache: "CacheSize") -> None:
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title=model, show_header=False)
-    table.add_row("prompt", f"{sample.prompt_tokens} tokens at {sample.prefill_rate:,.0f} tokens/s")
-    table.add_row("text", f"{len(sample.token_ids)} tokens at {sample.decode_rate:,.0f} tokens/s")
+    usage, (prompt, text) = sample.usage, _speeds(sample)
+    table.add_row("prompt", f"{usage.prompt_tokens} tokens at {prompt:,.0f} tokens/s")
+    table.add_row("text", f"{usage.generated_tokens} tokens at {text:,.0f} tokens/s")
     table.add_row(
         "cache", f"{cache.bytes_per_token:,} bytes per token + {cache.fixed_bytes:,} fixed"
     )

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from hanol.cli._options import BaseModelOption, JsonOption, PromptOption, SeedOption, command
-from hanol.cli.generate import read_prompt
+from hanol.cli.generate import completed, read_prompt
 from hanol.errors import ConfigError
 
 
@@ -32,11 +32,15 @@ def show(
     """
     prompt = read_prompt(prompt)
     from hanol import autodeco
+    from hanol.engines import CheckpointEngine, Request, Sampling
 
     wrapped = autodeco.AutoDecoForCausalLM.from_pretrained(model, base_model=base_model)
     tokenizer = autodeco.load_tokenizer(model, base_model=base_model)
+    engine = CheckpointEngine(wrapped, tokenizer, name=model, cache_bytes=0)
+    sampling = Sampling(temperature=0.0 if greedy else None, seed=seed, max_tokens=max_tokens)
+    done = completed(engine, Request(prompt_ids=engine.encode(prompt), sampling=sampling))
     trace = autodeco.trace(
-        wrapped, tokenizer, prompt, max_new_tokens=max_tokens, seed=seed, greedy=greedy
+        wrapped, tokenizer, prompt, done.ids or (), finish_reason=done.finish_reason
     )
     try:
         if html is not None:

@@ -1,11 +1,11 @@
 """Engines on the machines of a Ray cluster, behind one."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from hanol.engines._base import EngineBase
-from hanol.engines._engine import Completion, Engine, Message, Request
+from hanol.engines._engine import Capability, Completion, Engine, Message, Piece, Request, Scored
 from hanol.engines._open import open_engine
 from hanol.errors import EngineError, HanolError, require
 
@@ -25,11 +25,19 @@ class _Member:
             self._engine = open_engine(self._spec, **self._options)
         return self._engine
 
-    async def window(self) -> int | None:
-        return self._opened().context_window
+    async def about(self) -> tuple[int | None, frozenset[Capability]]:
+        engine = self._opened()
+        return engine.context_window, engine.capabilities
 
     async def complete(self, request: Request) -> Completion:
         return await self._opened().complete(request)
+
+    async def stream(self, request: Request) -> AsyncIterator[Piece]:
+        async for piece in self._opened().stream(request):
+            yield piece
+
+    async def score(self, request: Request, continuations: Sequence[Any]) -> list[Scored]:
+        return await self._opened().score(request, continuations)
 
     async def count_tokens(self, messages: Sequence[Message]) -> int:
         return self._opened().count_tokens(messages)
@@ -81,12 +89,12 @@ class RayEngine(EngineBase):
         )
         self._members = [member.remote(spec, options) for _ in range(count)]
         self._in_flight = [0] * count
-        self.context_window = self._opened(start_seconds)
+        self.context_window, self.capabilities = self._opened(start_seconds)
 
-    def _opened(self, seconds: float) -> int | None:
+    def _opened(self, seconds: float) -> tuple[int | None, frozenset[Capability]]:
         exceptions = self._ray.exceptions
         try:
-            windows = self._ray.get([m.window.remote() for m in self._members], timeout=seconds)
+            told = self._ray.get([m.about.remote() for m in self._members], timeout=seconds)
         except exceptions.GetTimeoutError:
             self._kill()
             have = self._ray.cluster_resources()
@@ -98,24 +106,53 @@ class RayEngine(EngineBase):
         except exceptions.RayError as err:
             self._kill()
             raise _cause(err, self.name) from err
-        window: int | None = windows[0]
-        return window
+        about: tuple[int | None, frozenset[Capability]] = told[0]
+        return about
 
     async def complete(self, request: Request) -> Completion:
-        """Complete one conversation on the member with the fewest requests.
+        """Answer one request by the member with the fewest.
 
         Raises:
             EngineError: As the engine raises it, or three actors died under the request.
         """
+        completion: Completion = await self._ask("complete", request)
+        return completion
+
+    async def score(
+        self, request: Request, continuations: Sequence[str | Sequence[int]]
+    ) -> list[Scored]:
+        """As the engines score; raises as `complete` does."""
+        scores: list[Scored] = await self._ask("score", request, continuations)
+        return scores
+
+    async def stream(self, request: Request) -> AsyncIterator[Piece]:
+        """The answer as a member writes it; one that dies on the way is an error."""
+        i = self._least()
+        self._in_flight[i] += 1
+        pieces = self._members[i].stream.options(num_returns="streaming").remote(request)
+        try:
+            async for piece in pieces:
+                yield await piece
+        except self._ray.exceptions.RayError as err:
+            raise _cause(err, self.name) from err
+        except BaseException:
+            self._ray.cancel(pieces)
+            raise
+        finally:
+            self._in_flight[i] -= 1
+
+    def _least(self) -> int:
+        return min(range(len(self._members)), key=self._in_flight.__getitem__)
+
+    async def _ask(self, method: str, *arguments: Any) -> Any:
         exceptions = self._ray.exceptions
         for death in range(_DEATHS):
-            i = min(range(len(self._members)), key=self._in_flight.__getitem__)
+            i = self._least()
             self._in_flight[i] += 1
             call = None
             try:
-                call = self._members[i].complete.remote(request)
-                answer: Completion = await call
-                return answer
+                call = getattr(self._members[i], method).remote(*arguments)
+                return await call
             except exceptions.RayActorError as err:
                 if death + 1 == _DEATHS:
                     raise EngineError(

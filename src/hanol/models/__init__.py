@@ -9,7 +9,6 @@ from hanol.attention import correct_names as _correct_names
 from hanol.models._build import add_baselines as _add_baselines
 from hanol.models._build import build, cast, dtype_named
 from hanol.models._convert import convert
-from hanol.models._generate import Generation, generate
 from hanol.models._gguf import to_gguf
 from hanol.models._inspect import CacheSize, ModelReport, cache_size, inspect
 from hanol.models._load import (
@@ -32,7 +31,6 @@ _add_baselines()
 
 __all__ = [
     "CacheSize",
-    "Generation",
     "Loaded",
     "MetaLlama",
     "ModelReport",
@@ -44,7 +42,6 @@ __all__ = [
     "checkpoint_folder",
     "convert",
     "dtype_named",
-    "generate",
     "inspect",
     "kimi_config",
     "llama_from_meta",

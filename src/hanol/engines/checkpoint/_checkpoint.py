@@ -73,6 +73,7 @@ class CheckpointEngine(EngineBase):
         self.context_window = _window(model, tokenizer)
         self._chat = ChatTokens(tokenizer, chat_template, name)
         self._tokenizer = tokenizer
+        self._model = model
         self._ends = ends = _end_tokens(model, tokenizer)
         self._compiler: ConstraintCompiler | None = None
         self._compiling = threading.Lock()
@@ -182,6 +183,23 @@ class CheckpointEngine(EngineBase):
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Tokens of the rendered conversation, up to where the answer begins; exact."""
         return len(self._chat.encode(self._chat.render(messages)).ids)
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """The tokens of a plain text, as `prompt_ids` of a request; an empty one begins anew.
+
+        Raises:
+            EngineError: The text is empty, and the tokenizer has no begin token.
+        """
+        ids = self._tokenizer(text).input_ids or [self._tokenizer.bos_token_id]
+        if ids == [None]:
+            raise EngineError("The prompt is empty and the tokenizer has no begin token.")
+        return tuple(ids)
+
+    @property
+    def cache_size(self) -> models.CacheSize:
+        """Bytes that the model keeps of one sequence."""
+        base = getattr(self._model, "llm", self._model)  # of a model with heads
+        return models.cache_size(base.config, base.dtype.itemsize)
 
     def forget(self) -> None:
         """Drop everything computed of earlier requests, as when weights have changed.
