@@ -127,4 +127,4 @@ def test_compact_is_for_documents(notes: Path, tmp_path: Path) -> None:
         "--web-consent",
     )  # fmt: skip
     assert done.exit_code == 1
-    assert "`--compact` is for documents: leave out `--web`." in done.stderr
+    assert "Compact tools are for documents" in done.stderr

@@ -161,7 +161,7 @@ def test_failed_runs_are_counted_and_the_exit_code_tells(notes: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["questions", "{notes}", "--hops", "1,x"], 2, "no list of numbers"),
+        (["questions", "{notes}", "--hops", "1,x"], 2, "not a list of numbers"),
         (["questions", "{notes}", "--level", "3"], 2, "--level"),
         (["questions", "{notes}", "--hops", "6"], 1, "`hops` is (6,)"),
         (["questions", "{notes}/none"], 1, "There is no folder"),
@@ -244,7 +244,7 @@ def test_an_interruption_says_how_to_go_on(notes: Path, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     output, problems = process.communicate(timeout=20)
     assert process.returncode == 130, problems
-    assert problems.endswith(b"interrupted; the same command goes on where it was\n")
+    assert problems.endswith(b"interrupted; the same command continues where it stopped\n")
     assert output == b""
 
 

@@ -3,7 +3,13 @@
 Rollouts in a `ResearchEnvironment` are learned from; a recipe names the stages.
 """
 
-from hanol.agent_training._actions import areason, decision_rows, planning_rows, reasoning_rows
+from hanol.agent_training._actions import (
+    areason,
+    decision_rows,
+    planning_rows,
+    reasoning_rows,
+    write_trajectories,
+)
 from hanol.agent_training._environment import ResearchEnvironment, WorldEnvironment
 from hanol.agent_training._examination import Examination, examine
 from hanol.agent_training._expert import Expert
@@ -50,4 +56,5 @@ __all__ = [
     "train_researcher",
     "trajectory_rows",
     "world_expert",
+    "write_trajectories",
 ]

@@ -9,12 +9,20 @@ possible next ones, the one that was taken among them, then the choice.
 import json
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from random import Random
 from typing import Any
 
-from hanol.agent_training._trajectories import Attempt, IsRight, chat_row
+from hanol.agent_training._trajectories import (
+    Attempt,
+    IsRight,
+    chat_row,
+    official_lines,
+    trajectory_rows,
+)
 from hanol.engines import Message, ToolCall
-from hanol.research import Segment, segments
+from hanol.files import replace_rows
+from hanol.research import Segment, segments, write_official_runs
 from hanol.retrieval import Index, find_addresses
 from hanol.runs import ModelAnswered, ToolReturned
 from hanol.scoring import normalise
@@ -34,6 +42,41 @@ _CHAIN = (10, 6_000)  # characters of a chain of thought that is worth learning
 _PASSAGE = 6_000  # characters of one document
 _LINK = re.compile(r"\[([^\[\]\n]+)\]\(([^()\s]+)\)")
 Row = dict[str, Any]
+
+
+def write_trajectories(
+    folder: Path, attempts: Sequence[Attempt], reasoned: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Write the right attempts and their steps as training data, and count them.
+
+    Args:
+        folder: Gets `trajectories.jsonl` (official lines), `sft.jsonl` (conversations) and
+            `midtrain.jsonl` (planning, reasoning and decision steps).
+        attempts: What was tried.
+        reasoned: The reasoning rows.
+    """
+    steps = {
+        "planning": planning_rows(attempts),
+        "reasoning": reasoned,
+        "decision": decision_rows(attempts),
+    }
+    conversations = trajectory_rows(attempts)
+    write_official_runs(folder / "trajectories.jsonl", official_lines(attempts))
+    replace_rows(folder / "sft.jsonl", conversations)
+    replace_rows(folder / "midtrain.jsonl", [row for rows in steps.values() for row in rows])
+    right = [attempt for attempt in attempts if attempt.is_right]
+    failed = [attempt.error for attempt in attempts if attempt.error is not None]
+    return {
+        "folder": str(folder),
+        "questions": len({attempt.question.id for attempt in attempts}),
+        "solved": len({attempt.question.id for attempt in right}),
+        "attempts": len(attempts),
+        "right": len(right),
+        "failed": len(failed),
+        "first_failure": failed[0] if failed else None,
+        "rows": {"trajectory": len(conversations)}
+        | {kind: len(rows) for kind, rows in steps.items()},
+    }
 
 
 def planning_rows(attempts: Sequence[Attempt]) -> list[Row]:

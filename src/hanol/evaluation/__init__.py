@@ -9,6 +9,7 @@ What decodes is imported when it is used: the rest needs no torch.
 import importlib as _importlib
 import typing as _typing
 
+from hanol.evaluation._batches import BatchScores, score_batches
 from hanol.evaluation._benchmarks import BENCHMARKS, Benchmark, read_benchmark, read_questions
 from hanol.evaluation._evaluate import Evaluation, Question, aevaluate, evaluate
 from hanol.evaluation._judge import JUDGE_PROMPT, Judge, Verdict
@@ -54,6 +55,7 @@ def __dir__() -> list[str]:
 __all__ = [
     "BENCHMARKS",
     "JUDGE_PROMPT",
+    "BatchScores",
     "Benchmark",
     "Comparison",
     "DecodingTask",
@@ -80,5 +82,6 @@ __all__ = [
     "rejection_sample",
     "run_heads",
     "sample",
+    "score_batches",
     "summarise_runs",
 ]

@@ -12,7 +12,7 @@ from functools import cache
 from importlib.metadata import version
 from typing import Any
 
-from hanol.engines import Engine, Request
+from hanol.engines import Engine, Message, Request
 from hanol.errors import RunError, require
 from hanol.research._prompts import system_prompt as default_prompt
 from hanol.research._run import AGENT_SAMPLING, Run, Settings
@@ -114,6 +114,22 @@ class Researcher:
             context_window=engine.context_window,
             schemas=tuple(describe(tool) for tool in tools),
         )
+
+    def plan(self, question: str) -> dict[str, Any]:
+        """What a run would use, without a call of the model."""
+        prompt = [Message("system", self.system), Message("user", question)]
+        budget = self.settings.budget
+        most = self.settings.sampling.max_tokens or budget.context_tokens
+        return {
+            "model": self._engine.name,
+            "context_window": self._engine.context_window,
+            "mode": self.settings.mode,
+            "tools": [tool.name for tool in self.tools],
+            "documents": 0 if self._index is None else len(self._index.documents()),
+            "prompt_tokens": self._engine.count_tokens(prompt),
+            "budget": budget.to_dict(),
+            "cost_at_most": budget.cost_at_most(most),
+        }
 
     async def aask(self, question: str, files: Sequence[str] = ()) -> AsyncIterator[Event]:
         """Research a question; the events come as they happen, the last is a `RunEnded`.

@@ -64,6 +64,20 @@ class Budget:
             prompt_tokens * self.prompt_price + completion_tokens * self.completion_price
         ) / 1_000_000
 
+    def cost_at_most(self, max_tokens: int) -> float:
+        """Upper bound on the price of a run.
+
+        Args:
+            max_tokens: Of one answer.
+        """
+        calls = self.model_calls + 1
+        bounds = [self.cost(calls * self.context_tokens, calls * max_tokens)]
+        if self.tokens is not None:
+            bounds.append(self.tokens * max(self.prompt_price, self.completion_price) / 1_000_000)
+        if self.money is not None:
+            bounds.append(self.money)
+        return min(bounds)
+
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for the log."""
         return asdict(self)

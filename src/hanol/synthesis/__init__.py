@@ -3,7 +3,7 @@
 Questions are walks over a `hanol.worlds.KnowledgeGraph`, which says where each fact is stated.
 """
 
-from hanol.synthesis._extract import ExtractReport, aextract_graph
+from hanol.synthesis._extract import ExtractReport, abuild_graph, aextract_graph
 from hanol.synthesis._folder import folder_graph
 from hanol.synthesis._formats import (
     Sample,
@@ -33,6 +33,7 @@ __all__ = [
     "Sample",
     "ShaperTask",
     "SynthQuestion",
+    "abuild_graph",
     "aextract_graph",
     "asynthesize_questions",
     "check_questions",

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from hanol.errors import DataError
 from hanol.retrieval import Index, Passage, split_sentences
-from hanol.synthesis._folder import document_names, with_spans
+from hanol.synthesis._folder import document_names, folder_graph, with_spans
 from hanol.synthesis._replies import Replies
+from hanol.synthesis._worlds import world_graph
 from hanol.tools import escape_observation
-from hanol.worlds import Edge, KnowledgeGraph
+from hanol.worlds import Edge, Encyclopedia, KnowledgeGraph
 
 _TOKENS = 2_048
 _MOST = 40  # facts per passage
@@ -68,6 +70,41 @@ class ExtractReport:
     facts: int
     unsupported: int
     unusable: int
+
+
+async def abuild_graph(
+    index: Index,
+    *,
+    world: Encyclopedia | None = None,
+    model: Replies | None = None,
+    on_passage: Callable[[int], None] = lambda total: None,
+) -> tuple[KnowledgeGraph, ExtractReport | None]:
+    """The facts of indexed documents: of a world, from links and mentions, or by a model too.
+
+    Args:
+        index: The documents.
+        world: The world whose pages they are.
+        model: Extracts facts from passages, besides those of the links.
+        on_passage: As for `aextract_graph`.
+
+    Returns:
+        The graph, and the report of the extraction if there was one.
+
+    Raises:
+        DataError: Nothing links to or mentions anything, and there is no model.
+    """
+    if world is not None:
+        return world_graph(world, index), None
+    base = None
+    try:
+        base = folder_graph(index)
+    except DataError:
+        if model is None:
+            raise  # with a model, no links are needed
+    if model is None:
+        assert base is not None
+        return base, None
+    return await aextract_graph(index, model, base=base, on_passage=on_passage)
 
 
 async def aextract_graph(

@@ -11,7 +11,7 @@ from hanol.tools._escape import escape_observation, fence_observation
 from hanol.tools._mcp import mcp_server, serve_mcp
 from hanol.tools._schemas import DEFAULT_TOOLS, SEARCH, VISIT, ToolSpec
 from hanol.tools._tool import Observation, Tool, ToolContext
-from hanol.tools._toolbox import local_tools, web_tools
+from hanol.tools._toolbox import agent_tools, local_tools, web_tools
 from hanol.tools._turn import Turn, parse_turn, render_call, render_turn
 from hanol.tools.sandbox._bwrap import SandboxLimits, sandbox_problem
 from hanol.tools.sandbox._python_tool import PythonInterpreter
@@ -38,6 +38,7 @@ __all__ = [
     "Turn",
     "WebPolicy",
     "WebResult",
+    "agent_tools",
     "arun_python",
     "compact_tools",
     "escape_observation",

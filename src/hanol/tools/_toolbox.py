@@ -2,10 +2,14 @@
 
 from collections.abc import Sequence
 
+from hanol.errors import ToolError
 from hanol.retrieval import Index
+from hanol.tools._compact import compact_tools
 from hanol.tools._parse_file import ParseFile
 from hanol.tools._tool import Tool
-from hanol.tools.web._providers import SearchProvider, WebSearch
+from hanol.tools.sandbox._bwrap import sandbox_problem
+from hanol.tools.sandbox._python_tool import PythonInterpreter
+from hanol.tools.web._providers import SearchProvider, WebSearch, open_provider
 from hanol.tools.web._scholar import Scholar
 from hanol.tools.web._search_tool import Search
 from hanol.tools.web._visit import Visit
@@ -44,6 +48,43 @@ def web_tools(
     (policy or WebPolicy()).check(index)
     providers = provider if isinstance(provider, Sequence) else [provider]
     return _tools(Web(WebSearch(providers)))
+
+
+def agent_tools(
+    index: Index | None,
+    *,
+    web: str | None = None,
+    web_consent: bool = False,
+    python: bool | None = None,
+    unsafe_python: bool = False,
+    compact: bool = False,
+) -> list[Tool]:
+    """The tools of a research agent, as its user allows them.
+
+    Args:
+        index: The documents, if there are any.
+        web: Provider of the web search, see `open_provider`; None leaves the web off.
+        web_consent: Whether the web may be used next to documents.
+        python: Whether to offer Python; None offers it where it can be isolated.
+        unsafe_python: Whether Python may run without isolation.
+        compact: Only search and visit, with short results, for models with a small context.
+
+    Raises:
+        ToolError: The settings exclude each other, or there is no consent.
+        SearchIndexError: Nothing is indexed.
+    """
+    if compact:
+        if index is None or web is not None:
+            raise ToolError("Compact tools are for documents: turn the web off.")
+        return list(compact_tools(index))
+    tools: list[Tool] = []
+    if web is not None:
+        tools = web_tools(open_provider(web), index, policy=WebPolicy(consent=web_consent))
+    elif index is not None:
+        tools = local_tools(index)
+    if python is None:
+        python = unsafe_python or sandbox_problem() is None
+    return [*tools, PythonInterpreter(unsafe=unsafe_python)] if python else tools
 
 
 def _tools(web: Web | None) -> list[Tool]:

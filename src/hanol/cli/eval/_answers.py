@@ -1,8 +1,6 @@
 """`hanol eval answers`: the scores of batches of research."""
 
-import asyncio
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -42,36 +40,9 @@ def answers(
 
     Example: hanol eval answers run1/results.jsonl run2/results.jsonl --metric exact
     """
-    result, summary = _scores(results, metric, judge)
-    _print_scores(result, summary, as_json)
-    if fail_under is not None and 100 * result.to_dict()["avg_at_k"]["value"] < fail_under:
-        raise typer.Exit(3)
-
-
-def _scores(
-    paths: Sequence[Path], metric: str, judge: str | None
-) -> "tuple[Evaluation, RunSummary | None]":
-    """Score the rows of batches, one batch a run.
-
-    Raises:
-        DataError: A row has no reference answer, or the judge is missing.
-    """
     from hanol import evaluation, scoring
     from hanol.engines import open_engine
 
-    runs = [_rows(path) for path in paths]
-    references: dict[str, evaluation.Question] = {}
-    for path, rows in zip(paths, runs, strict=True):
-        for row in rows:
-            answer = row.get("answer")
-            if answer in (None, ""):
-                raise DataError(
-                    f"{str(path)!r}: question {row['id']!r} has no `answer` to compare with. Add "
-                    "it to the questions and run the batch again: nothing is asked twice."
-                )
-            kept = tuple(map(str, answer)) if isinstance(answer, list) else str(answer)
-            references.setdefault(row["id"], evaluation.Question(row["id"], row["question"], kept))
-    predictions = [{row["id"]: row["prediction"] for row in rows} for rows in runs]
     metrics: dict[str, Any] = {
         "exact": scoring.exact_match,
         "set": scoring.set_match,
@@ -79,24 +50,12 @@ def _scores(
     }
     if metric == "judge":
         if judge is None:
-            raise DataError("`--metric judge` needs a model: `--judge SPEC`.")
+            raise DataError("`--metric judge` needs a model: `--judge MODEL`.")
         metrics["judge"] = evaluation.Judge(open_engine(judge))
-    result = asyncio.run(
-        evaluation.aevaluate(predictions, list(references.values()), metrics[metric])
-    )
-    ended = [row for rows in runs for row in rows if not row.get("error")]
-    return result, evaluation.summarise_runs(ended) if ended else None
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    from hanol.files import read_rows
-
-    path = path / "results.jsonl" if path.is_dir() else path
-    rows = [row for _, row in read_rows(path)]
-    for row in rows:
-        if not {"id", "question", "prediction"} <= row.keys():
-            raise DataError(f"{str(path)!r} is not a row of a batch's results: {str(row)[:80]!r}.")
-    return rows
+    result, summary = evaluation.score_batches(results, metrics[metric])
+    _print_scores(result, summary, as_json)
+    if fail_under is not None and 100 * result.to_dict()["avg_at_k"]["value"] < fail_under:
+        raise typer.Exit(3)
 
 
 def _print_scores(result: "Evaluation", summary: "RunSummary | None", as_json: bool) -> None:

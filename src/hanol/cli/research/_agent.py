@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hanol.cli._options import (
     AgentOptions,
@@ -48,59 +48,50 @@ class Workshop:
     python: bool | None = None
     compact: bool = False
 
-    def corpus(self) -> "Index | None":
-        """Open the documents."""
-        from hanol.retrieval import Index
-
-        return None if self.folder is None else Index.open(self.folder, index_folder=self.index)
-
-    def engine(self) -> "Engine":
-        """Open the model."""
+    def open(self) -> "Workplace":
+        """Open all three: the tools before the model, so that their errors come at once."""
         from hanol.engines import open_engine
+        from hanol.retrieval import Index
+        from hanol.tools import agent_tools
 
-        return open_engine(self.model, **self.load)
+        corpus = None
+        if self.folder is not None:
+            corpus = Index.open(self.folder, index_folder=self.index)
+            if not corpus.documents():
+                index_first(corpus)
+        try:
+            tools = agent_tools(
+                corpus,
+                web=self.web,
+                web_consent=self.web_consent,
+                python=self.python,
+                unsafe_python=self.unsafe_python,
+                compact=self.compact,
+            )
+            return Workplace(corpus, open_engine(self.model, **self.load), tools)
+        except BaseException:
+            if corpus is not None:
+                corpus.close()
+            raise
 
-    def tools(self, corpus: "Index | None") -> "Sequence[Tool]":
-        """The tools over both."""
-        from hanol.tools import (
-            PythonInterpreter,
-            WebPolicy,
-            compact_tools,
-            local_tools,
-            open_provider,
-            sandbox_problem,
-            web_tools,
-        )
 
-        if self.compact:
-            if corpus is None or self.web is not None:
-                raise RunError("`--compact` is for documents: leave out `--web`.")
-            return compact_tools(corpus)
-        tools: list[Tool] = []
-        if self.web is not None:
-            provider, policy = open_provider(self.web), WebPolicy(consent=self.web_consent)
-            tools += web_tools(provider, corpus, policy=policy)
-        elif corpus is not None:
-            tools += local_tools(corpus)
-        python = self.python
-        if python is None:
-            python = self.unsafe_python or sandbox_problem() is None
-        return [*tools, PythonInterpreter(unsafe=self.unsafe_python)] if python else tools
+class Workplace(NamedTuple):
+    """What a run works with, open."""
+
+    corpus: "Index | None"
+    engine: "Engine"
+    tools: "Sequence[Tool]"
 
 
 @contextmanager
-def opened(workshop: Workshop) -> Iterator["tuple[Index | None, Engine, Sequence[Tool]]"]:
-    """Open all three, indexing the folder first if nobody has."""
-    corpus = workshop.corpus()
+def opened(workshop: Workshop) -> Iterator[Workplace]:
+    """Open all three, and close the documents at the end."""
+    workplace = workshop.open()
     try:
-        if corpus is not None and not corpus.documents():
-            index_first(corpus)
-        # Tools before the model: what is wrong with them is known in no time.
-        tools = workshop.tools(corpus)
-        yield corpus, workshop.engine(), tools
+        yield workplace
     finally:
-        if corpus is not None:
-            corpus.close()
+        if workplace.corpus is not None:
+            workplace.corpus.close()
 
 
 def index_first(corpus: "Index") -> None:
@@ -129,9 +120,7 @@ def new_workshop(folder: Path, model: ModelOptions, tools: ToolOptions, compact:
     )
 
 
-def reopened(
-    run: Path, model: str | None, tools: ToolOptions
-) -> AbstractContextManager["tuple[Index | None, Engine, Sequence[Tool]]"]:
+def reopened(run: Path, model: str | None, tools: ToolOptions) -> AbstractContextManager[Workplace]:
     """Open what a run was started with, as its log says.
 
     Raises:
@@ -163,7 +152,7 @@ def reopened(
 
 
 def researcher_options(
-    opened: "tuple[Index | None, Engine, Sequence[Tool]]",
+    workplace: Workplace,
     agent: AgentOptions,
     budget: BudgetOptions,
     sampling: AgentSamplingOptions,
@@ -171,7 +160,7 @@ def researcher_options(
     """Options of a `Researcher`: the given values over those of its mode."""
     from hanol.research import Researcher
 
-    corpus, engine, tools = opened
+    corpus, engine, tools = workplace
     mode = agent.mode or ("markov" if agent.heavy else "react")
     own = Researcher(corpus, engine, mode=mode, tools=tools).settings
     drawn = sampling.sampling(own.sampling)

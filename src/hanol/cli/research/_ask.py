@@ -2,7 +2,6 @@
 
 import json
 import re
-from dataclasses import asdict
 from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,9 +22,7 @@ from hanol.cli._options import (
 from hanol.cli.research._agent import new_workshop, opened, researcher_options
 
 if TYPE_CHECKING:
-    from hanol.engines import Engine
-    from hanol.retrieval import Index
-    from hanol.runs import Budget
+    from hanol.cli.research._agent import Workplace
 
 
 @command
@@ -56,7 +53,7 @@ def ask(
         options = researcher_options(workplace, agent, budget, sampling)
         options["today"] = options["today"] or date.today()
         if dry_run:
-            _print_plan(corpus, engine, options, question, agent.heavy, as_json)
+            _print_plan(workplace, options, question, agent.heavy, as_json)
             return
         from hanol.cli.research._steps import follow, show_rollout
         from hanol.research import Researcher, heavy_research
@@ -85,54 +82,22 @@ def _new_run(folder: Path, index: Path | None, question: str) -> Path:
 
 
 def _print_plan(
-    corpus: "Index | None",
-    engine: "Engine",
-    options: dict[str, Any],
-    question: str,
-    heavy: int | None,
-    as_json: bool,
+    workplace: "Workplace", options: dict[str, Any], question: str, heavy: int | None, as_json: bool
 ) -> None:
-    from hanol.engines import Message
     from hanol.research import Researcher
 
-    researcher = Researcher(corpus, engine, **options)
-    prompt = [Message("system", researcher.system), Message("user", question)]
-    budget: Budget = options["budget"]
-    times = heavy or 1
-    most = researcher.settings.sampling.max_tokens or budget.context_tokens
-    plan = {
-        "model": engine.name,
-        "context_window": engine.context_window,
-        "mode": options["mode"],
-        "heavy": heavy,
-        "tools": [tool.name for tool in options["tools"]],
-        "documents": 0 if corpus is None else len(corpus.documents()),
-        "prompt_tokens": engine.count_tokens(prompt),
-        "budget": asdict(budget),
-        "cost_at_most": times * _most(budget, most),
-    }
+    plan = Researcher(*workplace[:2], **options).plan(question) | {"heavy": heavy}
+    plan["cost_at_most"] *= heavy or 1
     if as_json:
         typer.echo(json.dumps(plan))
         return
     plan["tools"] = ", ".join(plan["tools"])
-    shown = {name: value for name, value in asdict(budget).items() if value is not None}
-    plan["budget"] = ", ".join(f"{name} {value:,}" for name, value in shown.items())
-    if times > 1:
+    limits = {name: value for name, value in plan["budget"].items() if value is not None}
+    plan["budget"] = ", ".join(f"{name} {value:,}" for name, value in limits.items())
+    if heavy:
         plan["budget"] = f"per rollout: {plan['budget']}"
-    if not (budget.prompt_price or budget.completion_price):
+    if not (limits["prompt_price"] or limits["completion_price"]):
         plan["cost_at_most"] = "unknown without --prompt-price and --completion-price"
     for name, value in plan.items():
         typer.echo(f"{name.replace('_', ' '):16}{'-' if value is None else value}")
     typer.echo("Dry run: no call was made.")
-
-
-def _most(budget: "Budget", max_tokens: int) -> float:
-    """Upper bound on the price of a run by its limits."""
-    calls = budget.model_calls + 1
-    bounds = [budget.cost(calls * budget.context_tokens, calls * max_tokens)]
-    if budget.tokens is not None:
-        price = max(budget.prompt_price, budget.completion_price)
-        bounds.append(budget.tokens * price / 1_000_000)
-    if budget.money is not None:
-        bounds.append(budget.money)
-    return min(bounds)

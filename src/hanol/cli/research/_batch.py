@@ -99,8 +99,8 @@ def _over_ray(
     del options["tools"]  # each worker makes its own
 
     def make() -> tuple[Any, Any, dict[str, Any]]:
-        corpus = workshop.corpus()
-        return corpus, workshop.engine(), {"tools": workshop.tools(corpus)}
+        corpus, engine, tools = workshop.open()
+        return corpus, engine, {"tools": tools}
 
     return run_batch_on_ray(tasks, make, place, workers=workers, **options)
 

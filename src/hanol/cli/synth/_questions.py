@@ -24,7 +24,7 @@ from hanol.cli.synth._subject import Subject, opened_subject
 from hanol.files import replace_json
 
 if TYPE_CHECKING:
-    from hanol.synthesis import ExtractReport, QuestionReport, SynthQuestion
+    from hanol.synthesis import ExtractReport, QuestionReport, Replies, SynthQuestion
     from hanol.worlds import KnowledgeGraph
 
 
@@ -77,14 +77,23 @@ def questions(
     Example: hanol synth questions encyclopedia:7 --num-questions 200 --hops 1,2,3
     """
     from hanol import synthesis
+    from hanol.engines import open_engine
 
     wanted = _numbers(hops)
     place = output or _place(source, index)
     with opened_subject(source, index, place, world) as subject:
-        make = _Questions(subject, place, model, closed_book_model, concurrency)
         options = {"hops": wanted, "level": level, "sets": sets, "seed": seed}
+
+        def replies(spec: str | None) -> "Replies | None":
+            log = place / "replies.jsonl"
+            if spec is None:
+                return None
+            return synthesis.Replies(open_engine(spec), log, concurrency=concurrency)
+
+        wording = replies(model) if subject.world is None else None
+        made = _made(subject, num_questions, wording, replies(closed_book_model), **options)
         with interruptible():
-            graph, extracted, found, report = make.all(num_questions, options)
+            graph, extracted, found, report = asyncio.run(made)
         place.mkdir(parents=True, exist_ok=True)
         graph.write(place / "graph.jsonl")
         synthesis.write_questions(place / "questions.jsonl", found)
@@ -100,79 +109,31 @@ def questions(
     _print_questions(summary, num_questions)
 
 
-class _Questions:
-    """The steps of `questions`."""
+async def _made(
+    subject: Subject,
+    number: int,
+    model: "Replies | None",
+    closed_book: "Replies | None",
+    **options: Any,
+) -> "tuple[KnowledgeGraph, ExtractReport | None, list[SynthQuestion], QuestionReport]":
+    """The facts and the questions, and what became of the rest."""
+    from hanol import synthesis
 
-    def __init__(
-        self,
-        subject: Subject,
-        place: Path,
-        model: str | None,
-        closed_book: str | None,
-        concurrency: int,
-    ) -> None:
-        from hanol.engines import open_engine
-        from hanol.synthesis import Replies
-
-        self._corpus, self._world = subject.corpus, subject.world
-
-        def replies(spec: str | None) -> Replies | None:
-            if spec is None:
-                return None
-            return Replies(open_engine(spec), place / "replies.jsonl", concurrency=concurrency)
-
-        self._model = replies(model) if self._world is None else None
-        self._closed_book = replies(closed_book)
-
-    def all(
-        self, number: int, options: dict[str, Any]
-    ) -> "tuple[KnowledgeGraph, ExtractReport | None, list[SynthQuestion], QuestionReport]":
-        """The facts and the questions, and what became of the rest."""
-        from hanol.synthesis import asynthesize_questions
-
-        async def run() -> Any:
-            try:
-                graph, extracted = await self._graph()
-                with progress("questions") as progressed:
-                    found, report = await asynthesize_questions(
-                        graph,
-                        self._corpus,
-                        number,
-                        world=self._world,
-                        closed_book=self._closed_book,
-                        wording=self._model,
-                        on_question=lambda kept: progressed(kept, number),
-                        **options,
-                    )
-                return graph, extracted, found, report
-            finally:
-                for replies in filter(None, (self._model, self._closed_book)):
-                    await replies.engine.aclose()
-
-        return asyncio.run(run())
-
-    async def _graph(self) -> "tuple[KnowledgeGraph, ExtractReport | None]":
-        from hanol import synthesis
-        from hanol.errors import DataError
-
-        if self._world is not None:
-            return synthesis.world_graph(self._world, self._corpus), None
-        base = None
-        try:
-            base = synthesis.folder_graph(self._corpus)
-        except DataError:
-            if self._model is None:
-                raise  # with a model, no links are needed
-        if self._model is None:
-            assert base is not None
-            return base, None
-        with progress("passages") as report:
-            return await synthesis.aextract_graph(
-                self._corpus,
-                self._model,
-                base=base,
-                on_passage=lambda total: report(None, total),
+    corpus, world = subject.corpus, subject.world
+    try:
+        with progress("passages") as passages:
+            graph, extracted = await synthesis.abuild_graph(
+                corpus, world=world, model=model, on_passage=lambda total: passages(None, total)
             )
+        with progress("questions") as asked:
+            found, report = await synthesis.asynthesize_questions(
+                graph, corpus, number, world=world, closed_book=closed_book, wording=model,
+                on_question=lambda kept: asked(kept, number), **options,
+            )  # fmt: skip
+        return graph, extracted, found, report
+    finally:
+        for replies in filter(None, (model, closed_book)):
+            await replies.engine.aclose()
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -65,6 +65,7 @@ def trajectories(
     Example: hanol synth trajectories encyclopedia:7 questions.jsonl --model expert --num-runs 1
     """
     from hanol import synthesis
+    from hanol.agent_training import write_trajectories
 
     found = synthesis.read_questions(file)
     place = output or file.parent / "trajectories"
@@ -79,7 +80,7 @@ def trajectories(
             options["budget"] = _budget(mode, max_calls)
         with interruptible():
             tried, reasoned = run.all(options)
-        summary = run.write(tried, reasoned)
+        summary = write_trajectories(place, tried, reasoned)
     if as_json:
         typer.echo(json.dumps(summary))
     else:
@@ -148,36 +149,6 @@ class _Trajectories:
 
         with progress("runs") as report:
             return asyncio.run(run())
-
-    def write(self, tried: "list[Attempt]", reasoned: list[dict[str, Any]]) -> dict[str, Any]:
-        """Write everything, and say how much there is."""
-        from hanol import agent_training
-        from hanol.files import replace_rows
-        from hanol.research import write_official_runs
-
-        rows = {
-            "planning": agent_training.planning_rows(tried),
-            "reasoning": reasoned,
-            "decision": agent_training.decision_rows(tried),
-        }
-        sft = agent_training.trajectory_rows(tried)
-        names = ("trajectories.jsonl", "sft.jsonl", "midtrain.jsonl")
-        official, conversations, steps = (self._place / name for name in names)
-        write_official_runs(official, agent_training.official_lines(tried))
-        replace_rows(conversations, sft)
-        replace_rows(steps, [row for kind in rows.values() for row in kind])
-        right = [attempt for attempt in tried if attempt.is_right]
-        failed = [attempt for attempt in tried if attempt.error is not None]
-        return {
-            "folder": str(self._place),
-            "questions": len(self._questions),
-            "solved": len({attempt.question.id for attempt in right}),
-            "attempts": len(tried),
-            "right": len(right),
-            "failed": len(failed),
-            "first_failure": failed[0].error if failed else None,
-            "rows": {"trajectory": len(sft)} | {kind: len(each) for kind, each in rows.items()},
-        }
 
 
 def _made_of(file: Path, source: str, world: WorldOptions) -> WorldOptions:
