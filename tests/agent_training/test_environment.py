@@ -708,8 +708,8 @@ def test_a_run_goes_on_with_the_date_that_it_was_begun_on(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"seed": 1}, "seed was 0, now 1"),
-        ({"task": Task("rain", "And snow?")}, "question was"),
+        ({"seed": 1}, r"`settings\.seed` \(was 0, now 1\)"),
+        ({"task": Task("rain", "And snow?")}, r"`question` \(was"),
     ],
     ids=["seed", "question"],
 )

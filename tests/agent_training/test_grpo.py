@@ -18,7 +18,7 @@ import torch
 
 from hanol import models
 from hanol.engines import CheckpointEngine, Completion, Request
-from hanol.errors import EngineError, TrainingError
+from hanol.errors import EngineError, RunError, TrainingError
 from hanol.research import replay
 from hanol.rl._batch_of_rollouts import SegmentRow, rows_of
 from hanol.rl._grpo_settings import GrpoSettings
@@ -326,7 +326,7 @@ def test_metrics_say_what_happened(tmp_path: Path) -> None:
 
 def test_other_settings_do_not_go_on_with_a_run(tmp_path: Path) -> None:
     tiny.make_trainer(tmp_path, steps=1).train()
-    with pytest.raises(TrainingError, match="adamw_lr was 0.02, now 0.5"):
+    with pytest.raises(RunError, match=r"`adamw_lr` \(was 0.02, now 0.5\)"):
         tiny.make_trainer(tmp_path, steps=2, adamw_lr=0.5).train()
     lines = train(tiny.make_trainer(tmp_path, steps=3, concurrency=2))
     assert [line["step"] for line in lines] == [2, 3]

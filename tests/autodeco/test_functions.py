@@ -10,8 +10,7 @@ import pytest
 
 from hanol.autodeco import Row, _functions, function_rows, tokenize
 from hanol.scoring import PythonVerifier, parse_verifier
-from hanol.training import DataSection, documents, is_held_out, read_recipe
-from hanol.training._data import Document
+from hanol.training import DataSection, SourceText, documents, is_held_out, read_recipe
 
 ROOT = Path(__file__).parents[2]
 STDLIB = DataSection(source="stdlib")
@@ -33,7 +32,7 @@ def module(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[Row]]:
     """Rows of a library that is this text."""
 
     def rows(text: str) -> list[Row]:
-        monkeypatch.setattr(_functions, "documents", lambda _: iter([Document("m", text)]))
+        monkeypatch.setattr(_functions, "documents", lambda _: iter([SourceText("m", text)]))
         return function_rows(held_out=is_held_out("m", 0.05))
 
     return rows
