@@ -78,7 +78,7 @@ def test_an_interrupted_run_says_how_it_goes_on_and_does(
     assert stopped.stdout == ""
     again = invoke(recipe, "--output", output, "--set", "seed=3")
     assert again.exit_code == 1
-    assert "Go on with it by --resume" in again.stderr
+    assert "Resume it with --resume" in again.stderr
 
     done = invoke(recipe, "--output", output, "--set", "seed=3", "--resume", "--json")
     assert done.exit_code == 0, done.output

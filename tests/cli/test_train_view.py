@@ -6,9 +6,9 @@ from typing import Any
 
 from rich.console import Console
 
+from hanol.agent_training import StageResult
 from hanol.cli.train._stage import percent, short, trend
 from hanol.cli.train._view import TrainingView
-from hanol.scoring import Interval
 
 SKILLS = ["call format", "query copy", "right page", "extraction", "next hop", "right answer"]
 STAGES = [
@@ -46,10 +46,12 @@ def rates(*values: float | None) -> dict[str, float | None]:
     return dict(zip(SKILLS, values, strict=True))
 
 
-def stage_result(name: str, **facts: Any) -> Any:
-    found = Interval(value=0.925, low=0.88, high=0.954)
-    accuracy = {"1": found, "2 described": found}
-    return SimpleNamespace(name=name, minutes=1.25, facts=facts, accuracy=accuracy)
+def stage_result(name: str, **facts: Any) -> StageResult:
+    found = {"value": 0.925, "low": 0.88, "high": 0.954, "n": 200}
+    return StageResult(
+        name=name, kind=name, folder=name, start=[], minutes=1.25, facts=facts,
+        accuracy={"1": found, "2 described": found},
+    )  # fmt: skip
 
 
 def train_a_little(watched: Watched) -> None:

@@ -17,7 +17,7 @@ from hanol.agent_training._recipe import ResearcherRecipe
 from hanol.agent_training._rows import expert_rows
 from hanol.agent_training._simulate import ResultCache, SteadyTool, UnreliableTool
 from hanol.agent_training._skills import SkillRate, Skills, measure_skills, skill_rates
-from hanol.agent_training._stages import ResearcherResult, StageResult
+from hanol.agent_training._stages import ResearcherResult, StageResult, kind_label
 from hanol.agent_training._tokenizer import encyclopedia_tokenizer
 from hanol.agent_training._train import train_researcher
 from hanol.agent_training._trajectories import (
@@ -48,6 +48,7 @@ __all__ = [
     "encyclopedia_tokenizer",
     "examine",
     "expert_rows",
+    "kind_label",
     "measure_skills",
     "official_lines",
     "planning_rows",

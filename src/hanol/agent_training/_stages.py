@@ -93,8 +93,11 @@ class StageResult(BaseModel):
 
 
 def kind_label(kind: str) -> str:
-    """A kind of question in words: "1" is "1 hop"."""
-    return f"{kind} hop{'s' * (kind != '1')}" if kind.isdigit() else kind
+    """A kind of question in words: "1" is "1 hop", "2 described" is "2 hops described"."""
+    number, _, rest = kind.partition(" ")
+    if not number.isdigit():
+        return kind
+    return f"{number} hop{'s' * (number != '1')} {rest}".rstrip()
 
 
 class ResearcherResult(TrainingResult):

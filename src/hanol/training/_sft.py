@@ -301,6 +301,8 @@ class _SftTrainer(StepTrainer):
         found = dict(self._on_eval(self.steps.tokens_before[self.state.global_step]))
         self.model.train()
         self.log(found)
+        # Otherwise the end of the epoch evaluates once more after the last step.
+        self.control.should_evaluate = False
         return found
 
 

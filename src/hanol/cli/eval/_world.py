@@ -104,6 +104,8 @@ def world(
 
 def _print_result(result: "Examination", settings: dict[str, Any]) -> None:
     """The accuracy with its intervals, then the skills."""
+    from hanol.agent_training import kind_label
+
     typer.echo(
         f"{settings['model']}: {result.questions} questions about an unseen encyclopedia, seed "
         f"{settings['seed']}, {settings['seconds']:.1f} s"
@@ -112,7 +114,7 @@ def _print_result(result: "Examination", settings: dict[str, Any]) -> None:
     for kind, value in result.accuracy.items():
         low, high = result.intervals[kind]
         typer.echo(
-            f"  {kind_name(kind):16}{100 * value:6.1f} %   [{100 * low:.1f}, {100 * high:.1f}]"
+            f"  {kind_label(kind):16}{100 * value:6.1f} %   [{100 * low:.1f}, {100 * high:.1f}]"
         )
     typer.echo("\nskills, in the order in which they are learned")
     for skill, rate in result.skills.items():
@@ -121,14 +123,6 @@ def _print_result(result: "Examination", settings: dict[str, Any]) -> None:
     typer.echo(f"  {'cited':16}{100 * result.cited:6.1f} % of the right answers")
     if result.broken:
         typer.echo(f"  {'broken':16}{result.broken:4} questions, left out")
-
-
-def kind_name(kind: str) -> str:
-    """A kind of question for a person: "1" is 1 hop."""
-    number, _, rest = kind.partition(" ")
-    if not number.isdigit():
-        return kind
-    return f"{number} hop{'s' * (number != '1')} {rest}".rstrip()
 
 
 def _numbers(text: str) -> list[int]:

@@ -79,11 +79,6 @@ def _run(recipe: "Recipe", output: Path | None, resume: bool, quiet: bool) -> "T
             if "step" in line and "steps" in line:
                 note = "  ".join(f"{name} {value}" for name, value in shown.items() if value != "-")
                 report(line["step"], line["steps"], note)
-            elif "sampled" in line:
-                report(line["sampled"], line["of"], "sampling answers")
-            else:  # what was counted once
-                facts = ", ".join(f"{k.replace('_', ' ')} {v:,}" for k, v in line.items())
-                typer.echo(facts, err=True)
 
         return training.train(recipe, output, resume=resume, on_step=on_step)
 

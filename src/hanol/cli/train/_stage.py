@@ -68,8 +68,9 @@ class StageView:
         if self._first is None:
             self._first = now, self._done
         if "skills" in line:
+            # The last evaluation of a stage comes once more with its last line.
+            self._is_news = self.skills.get(self._done) != line["skills"]
             self.skills[self._done] = dict(line["skills"])
-            self._is_news = True
             self._mark = None  # the time of an evaluation is not the training's
             return
         if self._mark is not None and self._done > self._mark[1] and now > self._mark[0]:
