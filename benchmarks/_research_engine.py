@@ -9,7 +9,8 @@ import numpy as np
 from _bench import Report, Table, progress
 from _research_text import documents
 from hanol import models
-from hanol.engines import Message, Request, Sampling, complete_all
+from hanol.engines import Message, Request, Sampling
+from hanol.runs import gather
 
 AT_ONCE = 8
 
@@ -104,7 +105,9 @@ def together(report: Report, one: Any, tokens: int, preset: str) -> None:
         )
 
     async def batch(first: int) -> int:
-        answers = await complete_all(one, [request(i) for i in range(first, first + AT_ONCE)])
+        answers = await gather(
+            one.complete, [request(i) for i in range(first, first + AT_ONCE)], concurrency=64
+        )
         return sum(answer.usage.generated_tokens for answer in answers)
 
     speeds: dict[str, list[float]] = {"one after another": [], f"{AT_ONCE} at once": []}

@@ -21,10 +21,10 @@ from hanol.engines import (
     Message,
     Request,
     Sampling,
-    complete_all,
     open_engine,
 )
 from hanol.errors import CheckpointError, EngineError
+from hanol.runs import gather
 
 from .conftest import KINDS, LLAMA, RECURRENT, checkpoint, tokenizer
 
@@ -90,7 +90,7 @@ def ask(*contents: str, **values: Any) -> Request:
 
 def run(engine: Any, *requests: Request) -> list[Completion]:
     async def together() -> list[Completion]:
-        return list(await complete_all(engine, requests))
+        return list(await gather(engine.complete, requests, concurrency=len(requests)))
 
     return asyncio.run(together())
 
@@ -584,7 +584,7 @@ PLACES: dict[str, Callable[[Any], tuple[Any, str]]] = {
     "lookup": lambda worker: (worker._store, "longest"),
     "storing": lambda worker: (worker._store, "put"),
     "leaving": lambda worker: (type(worker._rows), "drop"),
-    "drawing": lambda worker: (sys.modules[type(worker).__module__], "draw"),
+    "drawing": lambda worker: (sys.modules[type(worker._draws).__module__], "draw"),
     "forward": lambda worker: (worker._model, "forward"),
 }
 
@@ -610,7 +610,7 @@ def raising_once(
 
 async def gathered(engine: Any) -> list[Any]:
     """What several requests come to, more than there are places; nobody waits for ever."""
-    requests = [ask(word, max_tokens=4 + i) for i, word in enumerate(WORDS)]
+    requests = [ask(word, max_tokens=4 + i, n=1 + i % 3) for i, word in enumerate(WORDS)]
     answers = asyncio.gather(*map(engine.complete, requests), return_exceptions=True)
     return await asyncio.wait_for(answers, 60)
 

@@ -25,10 +25,10 @@ from hanol.engines import (
     TextPart,
     ToolCall,
     Usage,
-    complete_all,
     open_engine,
 )
 from hanol.errors import EngineError
+from hanol.runs import gather
 from hanol.tools import ToolSpec
 
 KEY = "sk-very-secret-0123456789"
@@ -144,7 +144,7 @@ def ask(text: str = "hi", **values: Any) -> Request:
 def run(engine: Engine, *requests: Request) -> list[Completion]:
     async def together() -> list[Completion]:
         try:
-            return await complete_all(engine, requests)
+            return await gather(engine.complete, requests, concurrency=len(requests))
         finally:
             await engine.aclose()
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from hanol.engines import Engine, Message, Request, Sampling, complete_all, open_engine
+from hanol.engines import Engine, Message, Request, Sampling, open_engine
 from hanol.errors import CheckpointError, EngineError
+from hanol.runs import gather
 
 from .conftest import checkpoint
 
@@ -45,10 +46,10 @@ def test_requests_are_spread_and_answered_in_order(script: Path) -> None:
         assert engine.context_window == 500
         alone = open_engine(f"scripted:{script}")
         requests = [ask(f"question {i}") for i in range(12)]
-        tasks = asyncio.ensure_future(complete_all(engine, requests))
+        tasks = asyncio.ensure_future(gather(engine.complete, requests, concurrency=64))
         await asyncio.sleep(0.05)
         assert engine._in_flight == [6, 6]
-        assert await tasks == await complete_all(alone, requests)
+        assert await tasks == await gather(alone.complete, requests, concurrency=64)
         assert engine._in_flight == [0, 0]
         assert engine.count_tokens(requests[0].messages) == alone.count_tokens(requests[0].messages)
         with pytest.raises(EngineError, match="no answer to turn 1"):
@@ -62,7 +63,7 @@ def test_a_request_outlives_its_actor(script: Path) -> None:
     async def run() -> None:
         engine: Any = open_engine(f"ray:2:scripted:{script}")
         tasks = asyncio.ensure_future(
-            complete_all(engine, [ask(f"question {i}") for i in range(12)])
+            gather(engine.complete, [ask(f"question {i}") for i in range(12)], concurrency=64)
         )
         await asyncio.sleep(0.1)
         ray.kill(engine._members[0], no_restart=False)

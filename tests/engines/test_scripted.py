@@ -17,10 +17,10 @@ from hanol.engines import (
     Sampling,
     ScriptedEngine,
     Usage,
-    complete_all,
     open_engine,
 )
 from hanol.errors import ConfigError, EngineError
+from hanol.runs import gather
 
 
 def conversation(question: str, *answers: str) -> Request:
@@ -56,7 +56,7 @@ def test_answers_are_the_same_whatever_the_order_and_the_latencies() -> None:
         engine = ScriptedEngine(
             [Reply(f"answer to {q}", match=q, latency=s) for q, s in slow.items()]
         )
-        together = await complete_all(engine, [conversation(q) for q in slow])
+        together = await gather(engine.complete, [conversation(q) for q in slow], concurrency=64)
         return [completion.text for completion in together]
 
     assert asyncio.run(ask()) == [f"answer to q{i}" for i in range(5)]
@@ -179,16 +179,6 @@ def test_values_out_of_range_are_refused(values: dict[str, float]) -> None:
 def test_requests_that_nobody_can_answer(request_: Request, said: str) -> None:
     with pytest.raises(EngineError, match=said):
         text(ScriptedEngine(["a"]), request_)
-
-
-def test_the_first_failure_of_a_batch_cancels_the_rest() -> None:
-    engine = ScriptedEngine([Reply("late", match="slow", latency=60.0)])
-
-    async def ask() -> None:
-        with pytest.raises(EngineError, match="no answer"):
-            await complete_all(engine, [conversation("slow"), conversation("unknown")])
-
-    asyncio.run(asyncio.wait_for(ask(), 30))
 
 
 def test_importing_the_room_loads_no_heavy_library() -> None:

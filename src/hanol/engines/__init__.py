@@ -7,7 +7,7 @@ library: `CheckpointEngine`, `EndpointEngine` and `RayEngine` are imported when 
 import importlib as _importlib
 import typing as _typing
 
-from hanol.engines._base import EngineBase, WrappedEngine, complete_all
+from hanol.engines._base import EngineBase, WrappedEngine
 from hanol.engines._cached import CachedEngine
 from hanol.engines._engine import (
     AudioPart,
@@ -79,6 +79,5 @@ __all__ = [
     "ToolSchema",
     "Usage",
     "WrappedEngine",
-    "complete_all",
     "open_engine",
 ]

@@ -1,6 +1,5 @@
-"""What engines share: defaults, refusals, many requests at once, and texts cut at stop strings."""
+"""What engines share: defaults, refusals, and texts cut at stop strings."""
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable, Sequence
 
@@ -101,18 +100,6 @@ class WrappedEngine(EngineBase):
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """As the engine counts."""
         return self.engine.count_tokens(messages)
-
-
-async def complete_all(engine: Engine, requests: Iterable[Request]) -> list[Completion]:
-    """Complete many, in the order of the requests; the first failure cancels the others."""
-    tasks = [asyncio.ensure_future(engine.complete(request)) for request in requests]
-    try:
-        return list(await asyncio.gather(*tasks))
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise
 
 
 def cut_at_stop(text: str, stop: Iterable[str]) -> tuple[str, bool]:

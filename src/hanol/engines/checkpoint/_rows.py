@@ -215,6 +215,23 @@ class OneRow:
         self.chunked([0], [1], cache)
 
 
+def alike(tokens: dict[int, int], most: int) -> list[int]:
+    """Rows for one pass: the first, and those nearest to it in tokens; the rest is padding.
+
+    Args:
+        tokens: Of each row.
+        most: Tokens of the pass, padding included.
+    """
+    first = next(iter(tokens.values()))
+    longest, rows = 0, list[int]()
+    for row in sorted(tokens, key=lambda row: abs(tokens[row] - first)):
+        longest = max(longest, tokens[row])
+        if rows and longest * (len(rows) + 1) > most:
+            break
+        rows.append(row)
+    return rows
+
+
 def _window(seen_CS: Tensor, count: int, like: Tensor) -> Tensor:
     width = like.shape[-1]
     return seen_CS[..., count : count + width]

@@ -22,7 +22,7 @@ from hanol.engines.checkpoint._draws import Draws
 from hanol.engines.checkpoint._job import Job, Task
 from hanol.engines.checkpoint._layers import Contents, is_known, is_recurrent
 from hanol.engines.checkpoint._prefixes import Prefix, PrefixStore
-from hanol.engines.checkpoint._rows import OneRow, Rows
+from hanol.engines.checkpoint._rows import OneRow, Rows, alike
 from hanol.engines.checkpoint._text import Decoder, TextStream
 from hanol.errors import EngineError
 
@@ -237,7 +237,7 @@ class Worker:
         if not behind:
             return
         most = max(min(_PIECE, _CHUNK), _CHUNK // len(behind))
-        rows = _alike({row: min(tokens, most) for row, tokens in behind.items()})
+        rows = alike({row: min(tokens, most) for row, tokens in behind.items()}, _CHUNK)
         jobs = [self._running[row] for row in rows]
         counts = [self._next_count(job, most) for job in jobs]
         T = max(counts)
@@ -387,18 +387,6 @@ class Worker:
         for future in list(self._unanswered):
             with suppress(InvalidStateError):  # cancelled meanwhile
                 future.set_exception(error)
-
-
-def _alike(tokens: dict[int, int]) -> list[int]:
-    """Rows for one pass: the first, and those nearest to it in tokens; the rest is padding."""
-    first = next(iter(tokens.values()))
-    longest, rows = 0, list[int]()
-    for row in sorted(tokens, key=lambda row: abs(tokens[row] - first)):
-        longest = max(longest, tokens[row])
-        if rows and longest * (len(rows) + 1) > _CHUNK:
-            break
-        rows.append(row)
-    return rows
 
 
 def _as_engine_error(err: Exception) -> EngineError:
