@@ -38,7 +38,7 @@ from hanol.autodeco import (
     tokenize,
     train_heads,
 )
-from hanol.autodeco._features import OnlineSource
+from hanol.autodeco.training._features import OnlineSource
 from hanol.claims import load_experiments
 from hanol.errors import HanolError
 from hanol.sampling import top_p_keep

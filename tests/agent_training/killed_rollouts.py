@@ -21,7 +21,7 @@ from typing import Any
 
 from hanol.agent_training._environment import ResearchEnvironment
 from hanol.agent_training._recorder import Recorder, _TurnFile
-from hanol.agent_training._simulate import UnreliableTool
+from hanol.agent_training.expert._simulate import UnreliableTool
 from hanol.engines import Completion, Request, ScriptedEngine, Usage
 from hanol.runs import RunFolder, Task
 from hanol.tools import Observation, ToolContext

@@ -22,8 +22,8 @@ from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from hanol import models
 from hanol.agent_training._environment import ResearchEnvironment, WorldEnvironment, rollout_folder
-from hanol.agent_training._expert import Expert
-from hanol.agent_training._simulate import UnreliableTool
+from hanol.agent_training.expert._expert import Expert
+from hanol.agent_training.expert._simulate import UnreliableTool
 from hanol.engines import CheckpointEngine, Completion, Engine, Request, ScriptedEngine, Usage
 from hanol.errors import DataError, EngineError, RunError, SearchIndexError, UnknownNameError
 from hanol.retrieval import Index

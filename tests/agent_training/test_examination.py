@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from hanol.agent_training._examination import Examination, examine
-from hanol.agent_training._expert import Expert
+from hanol.agent_training.expert._expert import Expert
 from hanol.engines import Request, ScriptedEngine
 from hanol.errors import DataError, EngineError
 from hanol.rl._rollout import Rollout

@@ -8,8 +8,8 @@ from typing import Any, get_args
 import pytest
 
 from hanol.agent_training._environment import WorldEnvironment
-from hanol.agent_training._expert import Expert, search_words
-from hanol.agent_training._simulate import UnreliableTool
+from hanol.agent_training.expert._expert import Expert, search_words
+from hanol.agent_training.expert._simulate import UnreliableTool
 from hanol.engines import Message, Request, Sampling
 from hanol.errors import DataError, EngineError
 from hanol.rl._rollout import Rollout

@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 
-from hanol.agent_training._simulate import LentTool, Outage, ResultCache, SteadyTool, UnreliableTool
+from hanol.agent_training.expert._simulate import (
+    LentTool,
+    Outage,
+    ResultCache,
+    SteadyTool,
+    UnreliableTool,
+)
 from hanol.errors import AddressError, ConfigError
 from hanol.retrieval import SourceList
 from hanol.runs import Budget, Ledger, Spent

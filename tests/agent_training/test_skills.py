@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 
 from hanol.agent_training._environment import WorldEnvironment
-from hanol.agent_training._expert import Expert
-from hanol.agent_training._simulate import UnreliableTool
 from hanol.agent_training._skills import Skill, SkillRate, measure_skills, skill_rates
+from hanol.agent_training.expert._expert import Expert
+from hanol.agent_training.expert._simulate import UnreliableTool
 from hanol.engines import Engine, Request, ScriptedEngine
 from hanol.retrieval import Index
 from hanol.rl._rollout import Rollout

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hanol.agent_training._recipe import ResearcherRecipe
-from hanol.agent_training._stages import (
+from hanol.agent_training.stages._recipe import ResearcherRecipe
+from hanol.agent_training.stages._stages import (
     CHECKPOINT,
     TRAJECTORIES,
     Facts,

@@ -13,9 +13,9 @@ from transformers import AutoTokenizer
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from hanol.agent_training._environment import WorldEnvironment
-from hanol.agent_training._expert import Expert
-from hanol.agent_training._simulate import SteadyTool, UnreliableTool
-from hanol.agent_training._tokenizer import END, encyclopedia_tokenizer
+from hanol.agent_training.expert._expert import Expert
+from hanol.agent_training.expert._simulate import SteadyTool, UnreliableTool
+from hanol.agent_training.expert._tokenizer import END, encyclopedia_tokenizer
 from hanol.engines import Completion, Message, Request
 from hanol.errors import DataError
 from hanol.research._prompts import FORCED_ANSWER

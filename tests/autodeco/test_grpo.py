@@ -19,7 +19,7 @@ pytest.importorskip("trl", reason="GRPO needs trl: pip install 'hanol[grpo]'")
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
-from hanol.autodeco._grpo import AutoDecoGRPOTrainer
+from hanol.autodeco.training._grpo import AutoDecoGRPOTrainer
 
 # TRL 1.16 uses a name that transformers has since replaced.
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
@@ -137,7 +137,8 @@ def test_log_probabilities_and_entropies_are_those_of_forward(
     truncation: Any, tmp_path: Path, byte_tokenizer: PreTrainedTokenizerFast,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("hanol.autodeco._grpo._CHUNK", 5)  # not a divisor of anything below
+    # A chunk that divides nothing below.
+    monkeypatch.setattr("hanol.autodeco.training._grpo._CHUNK", 5)
     model = policy(tmp_path)
     make(model, byte_tokenizer, config(tmp_path), truncation=truncation)
     ids = torch.randint(0, 250, (3, 11), generator=torch.Generator().manual_seed(0))

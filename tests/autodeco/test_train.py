@@ -32,8 +32,8 @@ from hanol.autodeco import (
     statistics,
     train_heads,
 )
-from hanol.autodeco._features import FeatureBatch, OnlineSource
-from hanol.autodeco._heads_trainer import batch_rows
+from hanol.autodeco.training._features import FeatureBatch, OnlineSource
+from hanol.autodeco.training._heads_trainer import batch_rows
 from hanol.errors import DataError, RecipeError, RunError, TrainingError, WriteError
 from hanol.training import DataSection, documents, read_metrics
 
@@ -50,7 +50,7 @@ def _no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     """Drawing takes longer than these runs; the test of the folder draws."""
     if "folder_of_a_run" not in request.node.name:
         for name in ("plot_loss", "plot_choices"):
-            monkeypatch.setattr(f"hanol.autodeco._train.{name}", lambda *_: None)
+            monkeypatch.setattr(f"hanol.autodeco.training._train.{name}", lambda *_: None)
 
 
 @functools.cache

@@ -19,9 +19,9 @@ from hanol.training import (
     is_held_out,
     read_recipe,
 )
-from hanol.training._data import Corpus, write_corpus
-from hanol.training._packing import IGNORED, PackedSteps
-from hanol.training._tokenizer import train_tokenizer
+from hanol.training.pretraining._data import Corpus, write_corpus
+from hanol.training.pretraining._packing import IGNORED, PackedSteps
+from hanol.training.pretraining._tokenizer import train_tokenizer
 
 TEXTS = [f"def f{i}(x):\n    return x + {i}\n" * (1 + i % 5) for i in range(40)]
 

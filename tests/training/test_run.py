@@ -187,7 +187,9 @@ def test_sharded_by_fsdp2_it_follows_the_curve_of_one_process(tmp_path, texts) -
 
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path, texts, monkeypatch) -> None:
     recipe = read_recipe(write(tmp_path, texts))
-    from hanol.training import _pretrain  # the class between the steps of which it goes wrong
+    from hanol.training.pretraining import (
+        _pretrain,  # the class between the steps of which it goes wrong
+    )
 
     after_update = _pretrain.PretrainTrainer.after_update
 

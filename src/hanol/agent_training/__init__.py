@@ -12,21 +12,21 @@ from hanol.agent_training._actions import (
 )
 from hanol.agent_training._environment import ResearchEnvironment, WorldEnvironment
 from hanol.agent_training._examination import Examination, examine
-from hanol.agent_training._expert import Expert
-from hanol.agent_training._recipe import ResearcherRecipe
-from hanol.agent_training._rows import expert_rows
-from hanol.agent_training._simulate import ResultCache, SteadyTool, UnreliableTool
 from hanol.agent_training._skills import SkillRate, Skills, measure_skills, skill_rates
-from hanol.agent_training._stages import ResearcherResult, StageResult, kind_label
-from hanol.agent_training._tokenizer import encyclopedia_tokenizer
-from hanol.agent_training._train import train_researcher
 from hanol.agent_training._trajectories import (
     Attempt,
     asynthesize_trajectories,
     official_lines,
     trajectory_rows,
 )
-from hanol.agent_training._world_expert import world_expert
+from hanol.agent_training.expert._expert import Expert
+from hanol.agent_training.expert._simulate import ResultCache, SteadyTool, UnreliableTool
+from hanol.agent_training.expert._tokenizer import encyclopedia_tokenizer
+from hanol.agent_training.expert._world_expert import world_expert
+from hanol.agent_training.stages._recipe import ResearcherRecipe
+from hanol.agent_training.stages._rows import expert_rows
+from hanol.agent_training.stages._stages import ResearcherResult, StageResult, kind_label
+from hanol.agent_training.stages._train import train_researcher
 
 __all__ = [
     "Attempt",

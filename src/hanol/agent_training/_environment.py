@@ -20,9 +20,9 @@ from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from hanol.agent_training._pages import indexed_pages
 from hanol.agent_training._recorder import Recorder
-from hanol.agent_training._simulate import LentTool
+from hanol.agent_training.expert._pages import indexed_pages
+from hanol.agent_training.expert._simulate import LentTool
 from hanol.engines import Engine, Sampling
 from hanol.errors import DataError, RunError, UnknownNameError
 from hanol.research import (

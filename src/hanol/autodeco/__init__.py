@@ -17,9 +17,17 @@ from typing import Any as _Any
 from transformers import AutoConfig as _AutoConfig
 from transformers import AutoModelForCausalLM as _AutoModelForCausalLM
 
-from hanol.autodeco._commands import TEST_COMMANDS, TRAIN_COMMANDS, Commands
 from hanol.autodeco._config import AutoDecoConfig
-from hanol.autodeco._data import (
+from hanol.autodeco._formats import HeadsReport, inspect, merge, split
+from hanol.autodeco._heads import TemperatureHead, TopPHead, statistics
+from hanol.autodeco._hook import AutoDecoHook, custom_generate
+from hanol.autodeco._load import load_tokenizer
+from hanol.autodeco._model import AutoDecoForCausalLM
+from hanol.autodeco._outputs import AutoDecoOutput, Features
+from hanol.autodeco._rescale import DecodingLimits
+from hanol.autodeco._trace import DecodingTrace, TracedToken, trace
+from hanol.autodeco.training._commands import TEST_COMMANDS, TRAIN_COMMANDS, Commands
+from hanol.autodeco.training._data import (
     Row,
     Tokenized,
     TokenRow,
@@ -28,16 +36,10 @@ from hanol.autodeco._data import (
     tokenize,
     write_rows,
 )
-from hanol.autodeco._features import FeatureCache, OnlineSource, dump_features
-from hanol.autodeco._formats import HeadsReport, inspect, merge, split
-from hanol.autodeco._functions import function_rows
-from hanol.autodeco._heads import TemperatureHead, TopPHead, statistics
-from hanol.autodeco._hook import AutoDecoHook, custom_generate
-from hanol.autodeco._load import load_tokenizer
-from hanol.autodeco._loss import autodeco_loss
-from hanol.autodeco._model import AutoDecoForCausalLM
-from hanol.autodeco._outputs import AutoDecoOutput, Features
-from hanol.autodeco._recipes import (
+from hanol.autodeco.training._features import FeatureCache, OnlineSource, dump_features
+from hanol.autodeco.training._functions import function_rows
+from hanol.autodeco.training._loss import autodeco_loss
+from hanol.autodeco.training._recipes import (
     HeadsRecipe,
     SteeringRecipe,
     SteeringResult,
@@ -45,27 +47,25 @@ from hanol.autodeco._recipes import (
     run_steering,
     training_rows,
 )
-from hanol.autodeco._rescale import DecodingLimits
-from hanol.autodeco._steer import (
+from hanol.autodeco.training._steer import (
     SteeringReport,
     SteeringSettings,
     steering_report,
     train_steering,
     with_command,
 )
-from hanol.autodeco._trace import DecodingTrace, TracedToken, trace
-from hanol.autodeco._train import HeadsResult, HeadsSettings, plot_choices, train_heads
+from hanol.autodeco.training._train import HeadsResult, HeadsSettings, plot_choices, train_heads
 from hanol.errors import require as _require
 
 if _typing.TYPE_CHECKING:
-    from hanol.autodeco._grpo import AutoDecoGRPOTrainer as AutoDecoGRPOTrainer
+    from hanol.autodeco.training._grpo import AutoDecoGRPOTrainer as AutoDecoGRPOTrainer
 
 
 def __getattr__(name: str) -> _Any:
     # TRL is an extra, and slow to import.
     if name == "AutoDecoGRPOTrainer":
         _require("trl", extra="grpo", feature="GRPO")
-        from hanol.autodeco._grpo import AutoDecoGRPOTrainer
+        from hanol.autodeco.training._grpo import AutoDecoGRPOTrainer
 
         return AutoDecoGRPOTrainer
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -22,10 +22,10 @@ from hanol.autodeco import _load as loading
 from hanol.autodeco._config import AutoDecoConfig, neutral, stacking_values
 from hanol.autodeco._heads import Init, TemperatureHead, TopPHead
 from hanol.autodeco._load import head_width
-from hanol.autodeco._loss import IGNORED, autodeco_loss
 from hanol.autodeco._outputs import AutoDecoOutput
 from hanol.autodeco._rescale import Apply, DecodingLimits, predict, rescale
 from hanol.autodeco._wrapped import WrappedModel
+from hanol.autodeco.training._loss import IGNORED, autodeco_loss
 from hanol.errors import ConfigError, ShapeError
 
 

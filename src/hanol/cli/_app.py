@@ -9,16 +9,16 @@ from typer.core import TyperGroup
 
 import hanol
 from hanol.cli.claims import app as claims
-from hanol.cli.convert import convert
 from hanol.cli.eval import app as evaluate
-from hanol.cli.generate import generate
 from hanol.cli.index import index
-from hanol.cli.inspect import inspect
 from hanol.cli.mcp import mcp
-from hanol.cli.merge import merge
+from hanol.cli.models.convert import convert
+from hanol.cli.models.generate import generate
+from hanol.cli.models.inspect import inspect
+from hanol.cli.models.merge import merge
+from hanol.cli.models.show import show
 from hanol.cli.research import app as research
 from hanol.cli.search import search
-from hanol.cli.show import show
 from hanol.cli.synth import app as synth
 from hanol.cli.train import train
 

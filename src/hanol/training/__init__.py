@@ -5,9 +5,7 @@ pre-training on packed text and supervised fine-tuning on token sequences; Muon 
 checkpoints that continue to the last bit, metrics, and merging.
 """
 
-from hanol.training._data import SourceText, documents, is_held_out
 from hanol.training._estimate import Estimate, StageEstimate, state_gib
-from hanol.training._evaluate import bits_per_byte
 from hanol.training._kinds import (
     OnStep,
     TrainingResult,
@@ -19,9 +17,6 @@ from hanol.training._kinds import (
 from hanol.training._logits import logits_at, logprob_and_entropy
 from hanol.training._merge import Merged, merge_checkpoints
 from hanol.training._muon import MuonAdamW, muon_adamw, orthogonalised, parameter_groups
-from hanol.training._packing import check_no_leak
-from hanol.training._pretrain import PretrainResult, pretrain
-from hanol.training._pretrain_recipe import DataSection, PretrainRecipe, ScheduleSection
 from hanol.training._recipe import Recipe, Section, recipe_content, with_overrides
 from hanol.training._run_folder import (
     FREE,
@@ -34,6 +29,11 @@ from hanol.training._run_folder import (
 from hanol.training._schedule import learning_rate
 from hanol.training._sft import LearningSection, SftResult, SftRow, SftSettings, train_sft
 from hanol.training._trainer import StepTrainer, training_arguments
+from hanol.training.pretraining._data import SourceText, documents, is_held_out
+from hanol.training.pretraining._evaluate import bits_per_byte
+from hanol.training.pretraining._packing import check_no_leak
+from hanol.training.pretraining._pretrain import PretrainResult, pretrain
+from hanol.training.pretraining._pretrain_recipe import DataSection, PretrainRecipe, ScheduleSection
 
 __all__ = [
     "FREE",

@@ -2,7 +2,7 @@
 
 import math
 
-from hanol.training._pretrain_recipe import ScheduleSection
+from hanol.training.pretraining._pretrain_recipe import ScheduleSection
 
 
 def learning_rate(schedule: ScheduleSection, tokens: int, total: int) -> float:

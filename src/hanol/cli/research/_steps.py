@@ -34,7 +34,7 @@ def follow(
     """Show a run until it ends, then its answer; an interruption says how to continue."""
     from hanol.research import RunView, write_report
 
-    steps = Steps()
+    steps = StepPrinter()
     log = []
     again = f"continue with: hanol research resume {run}"
     # They come from a generator, which is to be stopped with its run.
@@ -61,10 +61,10 @@ def follow(
 
 def show_rollout(number: int, event: "Event") -> None:
     """Print an event of one of several rollouts."""
-    Steps(f"{number}: ").show(event)
+    StepPrinter(f"{number}: ").show(event)
 
 
-class Steps:
+class StepPrinter:
     """Prints events. A pipe gets plain text, a terminal colours and folded results.
 
     Args:

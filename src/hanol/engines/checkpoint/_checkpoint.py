@@ -22,7 +22,7 @@ from hanol.engines._engine import (
     Scored,
 )
 from hanol.engines.checkpoint._chat import CHATML, ChatTokens
-from hanol.engines.checkpoint._job import Task
+from hanol.engines.checkpoint._job import EngineTask
 from hanol.engines.checkpoint._worker import Worker
 from hanol.errors import EngineError
 from hanol.sampling import ConstraintCompiler, TokenConstraint
@@ -176,7 +176,7 @@ class CheckpointEngine(EngineBase):
                 f"The prompt and a continuation have {longest} tokens, but the context window of "
                 f"{self.name!r} is {self.context_window}. Shorten them."
             )
-        task = Task(ids, marks, continuations=after)
+        task = EngineTask(ids, marks, continuations=after)
         scores: list[Scored] = await asyncio.wrap_future(self._worker.submit(task))
         return scores
 
@@ -246,7 +246,7 @@ class CheckpointEngine(EngineBase):
                 return whole[len(ids) :]
         return self._chat.encode(after).ids
 
-    async def _answers(self, request: Request) -> Task:
+    async def _answers(self, request: Request) -> EngineTask:
         check_request(self, request)
         _, ids, marks = self._prompt(request)
         limit, window = request.sampling.max_tokens, self.context_window
@@ -261,7 +261,7 @@ class CheckpointEngine(EngineBase):
         if request.constraint is not None:
             # Reading a grammar takes up to a second, in which others must not wait.
             constraints = await asyncio.to_thread(self._constraints, request.constraint, request.n)
-        return Task(
+        return EngineTask(
             ids, marks, replace(request.sampling, stop=stop), limit, constraints,
             top_logprobs=request.top_logprobs, calls_tools=bool(request.tools),
         )  # fmt: skip

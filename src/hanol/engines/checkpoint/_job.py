@@ -24,7 +24,7 @@ Alternatives = tuple[tuple[str, float], ...]
 
 
 @dataclass(eq=False)
-class Task:
+class EngineTask:
     """One request: a prompt that goes through the model once, and what follows it.
 
     Args:
@@ -105,7 +105,7 @@ class Job:
 
     text: TextStream
 
-    def __init__(self, task: Task, index: int, continuation: list[int] | None = None) -> None:
+    def __init__(self, task: EngineTask, index: int, continuation: list[int] | None = None) -> None:
         self.task, self.index = task, index
         self.is_scored = continuation is not None
         self.constraint = None if self.is_scored else task.constraints[index]

@@ -19,7 +19,7 @@ from torch import Tensor
 from hanol.attention import CACHE_NAME
 from hanol.engines.checkpoint._chat import common_prefix
 from hanol.engines.checkpoint._draws import Draws
-from hanol.engines.checkpoint._job import Job, Task
+from hanol.engines.checkpoint._job import EngineTask, Job
 from hanol.engines.checkpoint._layers import Contents, is_known, is_recurrent
 from hanol.engines.checkpoint._prefixes import Prefix, PrefixStore
 from hanol.engines.checkpoint._rows import OneRow, Rows, alike
@@ -58,7 +58,7 @@ class Worker:
         self._epoch = self._stored = 0  # of the weights, now and in the store
         self._running: list[Job] = []  # by row
         self._queued: deque[Job] = deque()
-        self._waiting: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[EngineTask | None] = queue.SimpleQueue()
         # Wherever a request is when something raises, its caller waits for one of these.
         self._unanswered: set[Future[Any]] = set()
         self._thread: threading.Thread | None = None
@@ -83,7 +83,7 @@ class Worker:
                 ", ".join(kinds) or type(probe).__name__,
             )
 
-    def submit(self, task: Task) -> "Future[Any]":
+    def submit(self, task: EngineTask) -> "Future[Any]":
         """Queue a request; cancelling the future frees its places.
 
         Raises:

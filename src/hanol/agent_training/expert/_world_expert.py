@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from hanol.agent_training._expert import Expert
+from hanol.agent_training.expert._expert import Expert
 from hanol.engines import Engine
 from hanol.errors import DataError
 from hanol.synthesis import SynthQuestion, world_question

@@ -25,10 +25,12 @@ from pydantic import BaseModel, Field, field_validator
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from hanol.autodeco._commands import TEST_COMMANDS, TRAIN_COMMANDS, Commands
-from hanol.autodeco._data import Row, TokenRow, tokenize
-from hanol.autodeco._features import FeatureBatch, OnlineSource
-from hanol.autodeco._heads_trainer import (
+from hanol.autodeco._model import AutoDecoForCausalLM
+from hanol.autodeco._rescale import predict
+from hanol.autodeco.training._commands import TEST_COMMANDS, TRAIN_COMMANDS, Commands
+from hanol.autodeco.training._data import Row, TokenRow, tokenize
+from hanol.autodeco.training._features import FeatureBatch, OnlineSource
+from hanol.autodeco.training._heads_trainer import (
     HeadsLearning,
     HeadSteps,
     HeadsTrainer,
@@ -36,9 +38,7 @@ from hanol.autodeco._heads_trainer import (
     sha256,
     trainable,
 )
-from hanol.autodeco._loss import IGNORED
-from hanol.autodeco._model import AutoDecoForCausalLM
-from hanol.autodeco._rescale import predict
+from hanol.autodeco.training._loss import IGNORED
 from hanol.errors import DataError, RecipeError, require
 from hanol.scoring import Interval, wilson
 from hanol.training import OnStep

@@ -27,10 +27,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 from torch import Tensor
 
-from hanol.autodeco._data import TokenRow
 from hanol.autodeco._heads import TopPHead
-from hanol.autodeco._loss import IGNORED
 from hanol.autodeco._model import AutoDecoForCausalLM
+from hanol.autodeco.training._data import TokenRow
+from hanol.autodeco.training._loss import IGNORED
 from hanol.errors import ConfigError, DataError
 from hanol.files import whole_folder
 

@@ -18,10 +18,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import get_scheduler
 
-from hanol.autodeco._features import FeatureBatch
 from hanol.autodeco._formats import WEIGHTS
-from hanol.autodeco._loss import AutoDecoLoss, autodeco_loss
 from hanol.autodeco._model import AutoDecoForCausalLM
+from hanol.autodeco.training._features import FeatureBatch
+from hanol.autodeco.training._loss import AutoDecoLoss, autodeco_loss
 from hanol.errors import RecipeError
 from hanol.runs import ResumeGuard
 from hanol.sampling import Cumsum

@@ -18,16 +18,16 @@ from hanol import attention, models
 from hanol.errors import DataError, RecipeError, TrainingError, require
 from hanol.files import replace_text
 from hanol.runs import ResumeGuard
-from hanol.training._data import Corpus, documents, is_held_out, write_corpus
-from hanol.training._evaluate import nats
 from hanol.training._kinds import OnStep, TrainingResult
 from hanol.training._muon import muon_adamw, sharded_like, whole
-from hanol.training._packing import PackedSteps, check_no_leak
-from hanol.training._pretrain_recipe import PretrainRecipe
 from hanol.training._run_folder import FREE, last_checkpoint, plain, plot_loss
 from hanol.training._schedule import learning_rate
-from hanol.training._tokenizer import train_tokenizer
 from hanol.training._trainer import StepTrainer, training_arguments
+from hanol.training.pretraining._data import Corpus, documents, is_held_out, write_corpus
+from hanol.training.pretraining._evaluate import nats
+from hanol.training.pretraining._packing import PackedSteps, check_no_leak
+from hanol.training.pretraining._pretrain_recipe import PretrainRecipe
+from hanol.training.pretraining._tokenizer import train_tokenizer
 
 
 class PretrainResult(TrainingResult):

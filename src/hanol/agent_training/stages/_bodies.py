@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from hanol import models
-from hanol.agent_training._agent_model import starting_model
-from hanol.agent_training._arena import attempts_of, engine_of, glance
-from hanol.agent_training._recipe import GrpoStage, MergeStage, RejectStage, SftStage
-from hanol.agent_training._rows import stage_rows
-from hanol.agent_training._skill_chart import plot_skills
-from hanol.agent_training._stages import CHECKPOINT, TRAJECTORIES, Body, Facts, StageRun
+from hanol.agent_training.stages._agent_model import starting_model
+from hanol.agent_training.stages._arena import attempts_of, engine_of, glance
+from hanol.agent_training.stages._recipe import GrpoStage, MergeStage, RejectStage, SftStage
+from hanol.agent_training.stages._rows import stage_rows
+from hanol.agent_training.stages._skill_chart import plot_skills
+from hanol.agent_training.stages._stages import CHECKPOINT, TRAJECTORIES, Body, Facts, StageRun
 from hanol.engines import Engine
 from hanol.errors import DataError
 from hanol.files import replace_text

@@ -338,7 +338,7 @@ class ResearcherRecipe(Recipe):
 
     def estimate(self) -> Estimate:
         """What the run will take, computed without allocating the model."""
-        from hanol.agent_training._agent_model import researcher_estimate
+        from hanol.agent_training.stages._agent_model import researcher_estimate
 
         return researcher_estimate(self)
 

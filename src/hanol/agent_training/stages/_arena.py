@@ -9,10 +9,10 @@ from typing import Any
 
 from hanol.agent_training._environment import ResearchEnvironment, WorldEnvironment
 from hanol.agent_training._examination import exam_questions
-from hanol.agent_training._recipe import GrpoStage, RejectStage, ResearcherRecipe
-from hanol.agent_training._rows import draw_questions
 from hanol.agent_training._skills import measure_skills, skill_rates
-from hanol.agent_training._stages import Evaluate, Facts, Outcomes, StageRun
+from hanol.agent_training.stages._recipe import GrpoStage, RejectStage, ResearcherRecipe
+from hanol.agent_training.stages._rows import draw_questions
+from hanol.agent_training.stages._stages import Evaluate, Facts, Outcomes, StageRun
 from hanol.engines import CheckpointEngine, Engine, open_engine
 from hanol.errors import DataError, TrainingError
 from hanol.retrieval import Index

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hanol.errors import DataError, require
-from hanol.training._pretrain_recipe import DataSection
+from hanol.training.pretraining._pretrain_recipe import DataSection
 
 # Test suites repeat the code they test, and 2to3 and IDLE's tests are no library code.
 _SKIPPED = {"test", "tests", "idle_test", "site-packages", "__pycache__", "dist-packages"}

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
-from hanol.agent_training._tokenizer import (
+from hanol.agent_training.expert._tokenizer import (
     ANSWER,
     END_ANSWER,
     END_REPORT,

@@ -8,7 +8,7 @@ import ast
 from collections.abc import Iterator
 from io import StringIO
 
-from hanol.autodeco._data import Row
+from hanol.autodeco.training._data import Row
 from hanol.training import DataSection, documents, is_held_out
 
 _IMPORTS = 5  # lines of the module that stand above a header

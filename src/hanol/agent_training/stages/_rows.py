@@ -18,10 +18,10 @@ from transformers import PreTrainedTokenizerBase
 
 from hanol.agent_training._actions import decision_rows, planning_rows, reasoning_rows
 from hanol.agent_training._environment import WorldEnvironment
-from hanol.agent_training._expert import Expert
-from hanol.agent_training._recipe import DataShares, SftStage, WorldSection
-from hanol.agent_training._stages import TRAJECTORIES, StageRun
 from hanol.agent_training._trajectories import Attempt, trajectory_rows
+from hanol.agent_training.expert._expert import Expert
+from hanol.agent_training.stages._recipe import DataShares, SftStage, WorldSection
+from hanol.agent_training.stages._stages import TRAJECTORIES, StageRun
 from hanol.engines import Message
 from hanol.errors import DataError, RecipeError
 from hanol.files import read_rows, replace_text

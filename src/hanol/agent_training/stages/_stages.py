@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from hanol.agent_training._recipe import AgentStage, ResearcherRecipe
+from hanol.agent_training.stages._recipe import AgentStage, ResearcherRecipe
 from hanol.errors import RecipeError, require
 from hanol.files import replace_text
 from hanol.runs import ResumeGuard

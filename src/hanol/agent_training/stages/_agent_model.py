@@ -13,8 +13,8 @@ from transformers import (
 )
 
 from hanol import models
-from hanol.agent_training._recipe import AgentModelSection, ResearcherRecipe, SftStage
-from hanol.agent_training._tokenizer import encyclopedia_tokenizer
+from hanol.agent_training.expert._tokenizer import encyclopedia_tokenizer
+from hanol.agent_training.stages._recipe import AgentModelSection, ResearcherRecipe, SftStage
 from hanol.attention import ConvAttentionConfig
 from hanol.training import Estimate, StageEstimate, state_gib
 

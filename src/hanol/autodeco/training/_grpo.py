@@ -29,9 +29,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from hanol.autodeco._loss import IGNORED
 from hanol.autodeco._model import AutoDecoForCausalLM
 from hanol.autodeco._rescale import EXCLUDED, rescale
+from hanol.autodeco.training._loss import IGNORED
 from hanol.errors import ConfigError, require
 from hanol.sampling import tempered
 from hanol.training import logprob_and_entropy

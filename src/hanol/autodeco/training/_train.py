@@ -12,8 +12,10 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
-from hanol.autodeco._data import TokenRow
-from hanol.autodeco._features import (
+from hanol.autodeco._heads import Init
+from hanol.autodeco._model import AutoDecoForCausalLM
+from hanol.autodeco.training._data import TokenRow
+from hanol.autodeco.training._features import (
     CacheDtype,
     FeatureCache,
     FeatureSource,
@@ -22,8 +24,7 @@ from hanol.autodeco._features import (
     dump_features,
     fingerprint,
 )
-from hanol.autodeco._heads import Init
-from hanol.autodeco._heads_trainer import (
+from hanol.autodeco.training._heads_trainer import (
     HeadsLearning,
     HeadSteps,
     HeadsTrainer,
@@ -32,8 +33,7 @@ from hanol.autodeco._heads_trainer import (
     prepare_folder,
     trainable,
 )
-from hanol.autodeco._loss import IGNORED, AutoDecoLoss
-from hanol.autodeco._model import AutoDecoForCausalLM
+from hanol.autodeco.training._loss import IGNORED, AutoDecoLoss
 from hanol.errors import DataError, require
 from hanol.files import replace_text
 from hanol.training import OnStep, TrainingResult, plot_loss

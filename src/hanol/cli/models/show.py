@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from hanol.cli._options import BaseModelOption, JsonOption, PromptOption, SeedOption, command
-from hanol.cli.generate import completed, read_prompt
+from hanol.cli.models.generate import completed, read_prompt
 from hanol.errors import ConfigError
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from hanol.agent_training._arena import evaluation
-from hanol.agent_training._bodies import BODIES
-from hanol.agent_training._recipe import ResearcherRecipe
-from hanol.agent_training._stages import ResearcherResult, StageResult, run_stages
+from hanol.agent_training.stages._arena import evaluation
+from hanol.agent_training.stages._bodies import BODIES
+from hanol.agent_training.stages._recipe import ResearcherRecipe
+from hanol.agent_training.stages._stages import ResearcherResult, StageResult, run_stages
 from hanol.errors import require
 from hanol.training import OnStep
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from hanol.autodeco._loss import IGNORED
+from hanol.autodeco.training._loss import IGNORED
 from hanol.errors import DataError
 from hanol.files import replace_rows
 

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from hanol.errors import TrainingError
-from hanol.training._data import Corpus
 from hanol.training._logits import IGNORED
-from hanol.training._pretrain_recipe import PretrainRecipe
+from hanol.training.pretraining._data import Corpus
+from hanol.training.pretraining._pretrain_recipe import PretrainRecipe
 
 
 class _Scatter:

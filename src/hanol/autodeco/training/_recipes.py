@@ -9,18 +9,18 @@ from transformers import PreTrainedTokenizerBase
 
 from hanol import models
 from hanol.autodeco._config import AutoDecoConfig
-from hanol.autodeco._data import Row, read_rows
-from hanol.autodeco._functions import function_rows
-from hanol.autodeco._heads_trainer import HeadsLearning
 from hanol.autodeco._load import load_tokenizer
 from hanol.autodeco._model import AutoDecoForCausalLM
-from hanol.autodeco._steer import (
+from hanol.autodeco.training._data import Row, read_rows
+from hanol.autodeco.training._functions import function_rows
+from hanol.autodeco.training._heads_trainer import HeadsLearning
+from hanol.autodeco.training._steer import (
     SteeringReport,
     SteeringSettings,
     steering_report,
     train_steering,
 )
-from hanol.autodeco._train import HeadsSettings
+from hanol.autodeco.training._train import HeadsSettings
 from hanol.errors import DataError, HanolError
 from hanol.scoring import parse_verifier
 from hanol.training import (

@@ -1,0 +1,1 @@
+"""The commands about models: generate, show, inspect, merge, convert."""

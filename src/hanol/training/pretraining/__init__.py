@@ -1,0 +1,1 @@
+"""Pre-training of language models: text, packing, tokenizers, the run."""

@@ -1,0 +1,58 @@
+"""How the package is laid out: sizes that keep it readable, and walls that imports respect."""
+
+import ast
+import importlib
+from pathlib import Path
+
+import hanol
+
+SOURCE = Path(hanol.__file__).parent
+# Bounds that may only come down: the plan of the house has 40,000 lines in all, 2,800 in cli.
+MOST_LINES = {"": 46_200, "research": 4_500, "autodeco": 6_000, "cli": 3_200}
+MOST_MODULES = 15
+MOST_NAMES = 60
+
+
+def _lines(folder: Path) -> int:
+    return sum(file.read_text("utf-8").count("\n") for file in folder.rglob("*.py"))
+
+
+def _room(file: Path) -> str:
+    return file.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def test_sizes() -> None:
+    found = {room: _lines(SOURCE / room) for room in MOST_LINES}
+    assert {r: n for r, n in found.items() if n > MOST_LINES[r]} == {}
+
+
+def test_folders_hold_few_modules() -> None:
+    folders = {file.parent for file in SOURCE.rglob("*.py")}
+    assert len(folders) > 20
+    crowded = {
+        str(folder.relative_to(SOURCE)): count
+        for folder in folders
+        if (count := len(list(folder.glob("*.py")))) > MOST_MODULES
+    }
+    assert crowded == {}
+
+
+def test_no_room_imports_private_modules_of_another() -> None:
+    reached = []
+    for file in sorted(SOURCE.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("hanol."):
+                continue
+            _, room, *inner = str(node.module).split(".")
+            names = [alias.name for alias in node.names]
+            private = any(part.startswith("_") for part in [*inner, *names])
+            if private and room != _room(file):
+                reached.append(f"{file.relative_to(SOURCE)}:{node.lineno} imports {node.module}")
+    assert reached == []
+
+
+def test_rooms_have_few_public_names() -> None:
+    rooms = [path.parent.name for path in SOURCE.glob("*/__init__.py")]
+    assert len(rooms) > 15
+    names = {room: len(importlib.import_module(f"hanol.{room}").__all__) for room in rooms}
+    assert {room: count for room, count in names.items() if count > MOST_NAMES} == {}
