@@ -138,8 +138,9 @@ def test_a_batch_goes_on_with_the_date_it_was_begun_on(notes: Path, tmp_path: Pa
 KILLED = """
 import json, os, sys
 from hanol.engines import ScriptedEngine
-from hanol.research import read_tasks, run_batch
+from hanol.research import run_batch
 from hanol.retrieval import Index
+from hanol.runs import read_tasks
 
 folder, questions, out, calls = sys.argv[1:]
 CALL = '<tool_call>{"name": "search", "arguments": {"query": ["bridge"]}}</tool_call>'
