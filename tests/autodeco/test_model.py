@@ -675,7 +675,7 @@ def test_options_that_cannot_be_done_are_refused(
 
 def test_plain_checkpoint_is_no_autodeco_checkpoint(tmp_path: Path) -> None:
     models.save(build("llama"), tmp_path / "m")
-    with pytest.raises(CheckpointError, match="'llama' without heads.*from_base"):
+    with pytest.raises(CheckpointError, match="'llama' without AutoDeco heads.*from_base"):
         AutoDecoForCausalLM.from_pretrained(tmp_path / "m")
 
 

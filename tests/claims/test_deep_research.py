@@ -158,7 +158,7 @@ def test_gain_is_the_mean_of_paired_differences_within_its_interval(
 ) -> None:
     before, after = zip(*pairs, strict=True)
     found = gain(before, after)
-    assert found.value == pytest.approx(100 * (sum(after) - sum(before)) / len(pairs))
+    assert found.value == pytest.approx((sum(after) - sum(before)) / len(pairs))
     assert found.low <= found.value + 1e-9
     assert found.high >= found.value - 1e-9
     assert (found.low == found.high) == (len({a - b for b, a in pairs}) == 1)
@@ -168,7 +168,7 @@ def test_interval_of_a_gain_is_as_wide_as_its_standard_error_says() -> None:
     rng = np.random.default_rng(1)
     before, after = rng.random((2, 400)) < np.array([[0.3], [0.6]])
     found = gain(before, after)
-    error = 100 * np.std(after.astype(float) - before, ddof=1) / 20
+    error = np.std(after.astype(float) - before, ddof=1) / 20
     assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.1)
 
 

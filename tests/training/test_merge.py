@@ -299,4 +299,4 @@ def test_the_command(tmp_path) -> None:
     assert "exists already" in again.stderr
     wrong = runner.invoke(app, [a, b, "--weights", "half", "--output", str(tmp_path / "d")])
     assert wrong.exit_code == 1
-    assert "'half' is not a list of numbers" in wrong.stderr
+    assert "'half', but must be numbers separated by commas" in wrong.stderr
