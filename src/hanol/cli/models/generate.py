@@ -41,6 +41,7 @@ def generate(
     """
     prompt = read_prompt(prompt)
     from hanol.engines import CheckpointEngine, Request, Sampling
+    from hanol.runs import synchronous
 
     # Nothing is kept between the samples: the time of each prompt is its own.
     engine = CheckpointEngine.load(
@@ -63,6 +64,7 @@ def generate(
             sys.stdout.flush()
 
         samples.append(completed(engine, request, None if as_json else show))
+    synchronous(engine.aclose)()
     if as_json:
         typer.echo(json.dumps({"model": model, "prompt": prompt, "samples": _entries(samples)}))
         return

@@ -33,12 +33,14 @@ def show(
     prompt = read_prompt(prompt)
     from hanol import autodeco
     from hanol.engines import CheckpointEngine, Request, Sampling
+    from hanol.runs import synchronous
 
     wrapped = autodeco.AutoDecoForCausalLM.from_pretrained(model, base_model=base_model)
     tokenizer = autodeco.load_tokenizer(model, base_model=base_model)
     engine = CheckpointEngine(wrapped, tokenizer, name=model, cache_bytes=0)
     sampling = Sampling(temperature=0.0 if greedy else None, seed=seed, max_tokens=max_tokens)
     done = completed(engine, Request(prompt_ids=engine.encode(prompt), sampling=sampling))
+    synchronous(engine.aclose)()
     trace = autodeco.trace(
         wrapped, tokenizer, prompt, done.ids or (), finish_reason=done.finish_reason
     )
