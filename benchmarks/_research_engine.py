@@ -26,11 +26,11 @@ def engine(report: Report, quick: bool) -> None:
     model.generation_config.eos_token_id = None
     options: dict[str, Any] = {"chat_template": "chatml", "max_batch": AT_ONCE}
     engines = {
-        "what was computed is kept": CheckpointEngine(model, tokenizer, **options),
-        "everything is encoded again": CheckpointEngine(model, tokenizer, cache_bytes=0, **options),
+        "kept": CheckpointEngine(model, tokenizer, **options),
+        "again": CheckpointEngine(model, tokenizer, cache_bytes=0, **options),
     }
     growing(report, engines, 3 if quick else 12, preset)
-    together(report, engines["everything is encoded again"], 4 if quick else 96, preset)
+    together(report, engines["again"], 4 if quick else 96, preset)
     for one in engines.values():
         asyncio.run(one.aclose())
 
@@ -84,6 +84,7 @@ def growing(report: Report, engines: dict[str, Any], rounds: int, preset: str) -
                 "ratio",
             ],
             rows,
+            "Kept: what was computed in earlier rounds stays; again: everything is encoded again. "
             f"Each round adds 120 words and writes 8 tokens, greedily; the answers are {same}.",
         )
     )

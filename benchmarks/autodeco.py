@@ -348,9 +348,9 @@ def overhead(
             f"A decoding step of {title}, milliseconds",
             [
                 "",
-                *("T = 1, P = 1", "static", "AutoDeco", "official way"),
-                *("AutoDeco over static", "over T = P = 1"),
-                *("official way over static", "over T = P = 1"),
+                *("T = P = 1", "static", "AutoDeco", "official"),
+                *("AutoDeco / static", "/ T = P = 1"),
+                *("official / static", "/ T = P = 1"),
             ],
             rows,
             f"Static: T = {TEMPERATURE}, P = {TOP_P} with the same exact top-p; AutoDeco's heads "
