@@ -31,11 +31,16 @@ def test_all_of_them_are_there() -> None:
     assert [claim.id for claim in find_claims("autodeco")] == [f"autodeco.{n}" for n in NAMES]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    # Steering trains twice for each seed; tests/cli/test_autodeco.py runs its recipe.
+    [pytest.param(n, marks=[pytest.mark.slow] * (n == "steering")) for n in NAMES],
+)
 def test_figures_are_finite_and_have_a_spread_over_seeds(name: str) -> None:
     result = run_claim(find_claim(f"autodeco.{name}"), (0, 1), quick=True).measurement
     assert all(np.isfinite(value) for value in result.figures.values())
     assert result.verdict in ("shown", "not shown")
+    assert result.summary.endswith(".")
     if name != "overhead":
         assert result.spread
         assert result.spread.keys() <= result.figures.keys()
