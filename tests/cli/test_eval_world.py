@@ -135,8 +135,9 @@ def test_wrong_use_is_told_before_anything_is_loaded(arguments: list[object], sa
 @pytest.mark.parametrize("hops", ["0", "6", "1,1", "2;3", ""], ids="hops={}".format)
 def test_hops_that_no_world_has(hops: str) -> None:
     done = invoke(*WORLD, "--model", "tiny", "--hops", hops, "--json")
-    assert done.exit_code == 1
-    error = json.loads(done.stdout)["error"]
+    assert done.exit_code == 2
+    message = json.loads(done.stdout)["error"]["message"]
     assert (
-        error["message"] == f"--hops is {hops!r}: give different numbers from 1 to 5, like 1,2,3."
+        message
+        == f"Invalid value for '--hops': {hops!r}: give different numbers from 1 to 5, like 1,2,3."
     )

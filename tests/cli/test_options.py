@@ -10,6 +10,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+import hanol
+
 # Private: the application is no part of the Python interface.
 from hanol.cli._app import app
 
@@ -114,3 +116,8 @@ def test_wrong_usage_is_one_object_too(arguments: list[str]) -> None:
     assert error["kind"] == "UsageError"
     assert error["message"]
     assert done.stderr
+
+
+def test_version_is_an_option_and_a_command() -> None:
+    assert CliRunner().invoke(app, ["--version"]).stdout == f"hanol {hanol.__version__}\n"
+    assert CliRunner().invoke(app, ["version"]).stdout == f"{hanol.__version__}\n"

@@ -161,9 +161,9 @@ def test_failed_runs_are_counted_and_the_exit_code_tells(notes: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["questions", "{notes}", "--hops", "1,x"], 2, "not a list of numbers"),
+        (["questions", "{notes}", "--hops", "1,x"], 2, "give different numbers from 1 to 5"),
         (["questions", "{notes}", "--level", "3"], 2, "--level"),
-        (["questions", "{notes}", "--hops", "6"], 1, "`hops` is (6,)"),
+        (["questions", "{notes}", "--hops", "6"], 2, "give different numbers from 1 to 5"),
         (["questions", "{notes}/none"], 1, "There is no folder"),
         (["questions", "encyclopedia:x"], 1, "There is no folder"),
         (["trajectories", "{notes}", "{notes}/none.jsonl", "--model", "m"], 1, "could not be read"),

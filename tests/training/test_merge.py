@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3MoeConfig
 from typer.testing import CliRunner
 
 from hanol import models
-from hanol.cli.models.merge import merge
+from hanol.cli.checkpoints import merge
 from hanol.errors import CheckpointError, ConfigError
 from hanol.training import merge_checkpoints
 

@@ -2,23 +2,18 @@
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 import hanol
+from hanol.cli.checkpoints import convert, inspect, merge
 from hanol.cli.claims import app as claims
+from hanol.cli.documents import index, mcp, search
 from hanol.cli.eval import app as evaluate
-from hanol.cli.index import index
-from hanol.cli.mcp import mcp
-from hanol.cli.models.convert import convert
-from hanol.cli.models.generate import generate
-from hanol.cli.models.inspect import inspect
-from hanol.cli.models.merge import merge
-from hanol.cli.models.show import show
+from hanol.cli.generate import generate, show
 from hanol.cli.research import app as research
-from hanol.cli.search import search
 from hanol.cli.synth import app as synth
 from hanol.cli.train import train
 
@@ -39,7 +34,7 @@ class _Root(TyperGroup):
             return call()
         except Exception as err:
             if self._as_json and getattr(err, "exit_code", None) == 2:
-                message = str(getattr(err, "message", err)) or "wrong usage"
+                message = err.format_message() if hasattr(err, "format_message") else str(err)
                 typer.echo(json.dumps({"error": {"kind": "UsageError", "message": message}}))
             raise
 
@@ -54,17 +49,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 _MODELS, _DOCUMENTS, _MORE = "Models", "Documents and agents", "More"
-app.command(rich_help_panel=_MODELS)(generate)
-app.command(rich_help_panel=_MODELS)(show)
-app.command(rich_help_panel=_MODELS)(inspect)
-app.command(rich_help_panel=_MODELS)(train)
-app.command(rich_help_panel=_MODELS)(merge)
-app.command(rich_help_panel=_MODELS)(convert)
+for function in (generate, show, inspect, train, merge, convert):
+    app.command(rich_help_panel=_MODELS)(function)
 app.add_typer(evaluate, name="eval", rich_help_panel=_MODELS)
-app.command(rich_help_panel=_DOCUMENTS)(index)
-app.command(rich_help_panel=_DOCUMENTS)(search)
+for function in (index, search, mcp):
+    app.command(rich_help_panel=_DOCUMENTS)(function)
 app.add_typer(research, name="research", rich_help_panel=_DOCUMENTS)
-app.command(rich_help_panel=_DOCUMENTS)(mcp)
 app.add_typer(synth, name="synth", rich_help_panel=_DOCUMENTS)
 app.add_typer(claims, name="claims", rich_help_panel=_MORE)
 
@@ -76,6 +66,22 @@ def version() -> None:
     Example: hanol version
     """
     typer.echo(hanol.__version__)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"hanol {hanol.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_version, help="Print the version."),
+    ] = False,
+) -> None:
+    """Take the options that come before a command."""
 
 
 def main() -> None:

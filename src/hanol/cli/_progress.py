@@ -11,8 +11,7 @@ import typer
 class Report(Protocol):
     """Says how far a command is: how many are done (None: one more) of all, and a note."""
 
-    def __call__(self, done: int | None, total: int | None, note: str = "", /) -> None:
-        """Move the bar."""
+    def __call__(self, done: int | None, total: int | None, note: str = "", /) -> None: ...
 
 
 @contextmanager
@@ -23,25 +22,18 @@ def progress(title: str, *, quiet: bool = False) -> Iterator[Report]:
         title: What is counted.
         quiet: Show nothing.
     """
+    from rich import progress as rich
     from rich.console import Console
     from rich.markup import escape
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
 
     console = Console(stderr=True)
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+    bar = rich.Progress(
+        "{task.description}",
+        rich.BarColumn(),
+        rich.MofNCompleteColumn(),
+        "{task.fields[note]}",
+        rich.TimeElapsedColumn(),
+        rich.TimeRemainingColumn(),
         console=console,
         transient=True,  # the result follows in its place
         disable=quiet or not console.is_terminal,
@@ -74,3 +66,8 @@ def printable(text: str) -> str:
 def escaped(name: str) -> str:
     """A file name as it may be printed: line breaks and terminal codes are escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
+def one_line(text: str) -> str:
+    """Text without line breaks."""
+    return " ".join(text.split())

@@ -1,12 +1,12 @@
 """`hanol claims`: list, run and show the claims of the papers."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hanol.cli._options import JsonOption, command
+from hanol.cli._command import JsonOption, Result, argument, command, option
+from hanol.files import replace_text
 
 if TYPE_CHECKING:
     from hanol.claims import ClaimResult
@@ -23,55 +23,39 @@ _Results = Annotated[
 ]
 
 
-def _read(folder: Path | None) -> "list[ClaimResult]":
-    from hanol.claims import read_results, recorded_results
-
-    return recorded_results() if folder is None else read_results(folder)
-
-
 @app.command("list")
 @command
-def list_claims(results: _Results = None, as_json: JsonOption = False) -> None:
+def list_claims(results: _Results = None) -> Result:
     """List the claims and their recorded verdicts.
 
     Example: hanol claims list
     """
     from hanol import claims
 
-    verdicts = {r.id: r.measurement.verdict for r in _read(results)}
+    recorded = claims.read_results(results or claims.claims_folder())
+    verdicts = {result.id: result.measurement.verdict for result in recorded}
     rows = [
         {"id": c.id, "title": c.title, "verdict": verdicts.get(c.id, "not recorded")}
         for c in claims.all_claims()
     ]
-    if as_json:
-        typer.echo(json.dumps({"claims": rows}))
-        return
-    for row in rows:
-        typer.echo(f"{row['id']:<32} {row['verdict']:<16} {row['title']}")
+    lines = [f"{row['id']:<32} {row['verdict']:<16} {row['title']}" for row in rows]
+    return Result({"claims": rows}, lines)
 
 
 @app.command()
 @command
 def run(
-    names: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="CLAIM...",
-            help="Claim ids as printed by `hanol claims list`, or systems such as autodeco.",
-        ),
-    ],
-    num_seeds: Annotated[
-        int, typer.Option(min=1, help="Number of repetitions, with seeds 0, 1, ...")
-    ] = 3,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Use the smallest sizes and record nothing.")
-    ] = False,
-    output: Annotated[
-        Path | None,
-        typer.Option(help="Folder to record results in. Omitted: the clone's claims/."),
-    ] = None,
+    names: list[str] = argument(
+        "Claim ids as printed by `hanol claims list`, or systems such as autodeco.",
+        metavar="CLAIM",
+    ),
+    num_seeds: int = option(3, "Number of repetitions, with seeds 0, 1, ...", min=1),
+    quick: bool = option(False, "Use the smallest sizes and record nothing."),
+    output: Path | None = option(
+        None, "Folder to record results in. Omitted: the clone's claims/."
+    ),
     as_json: JsonOption = False,
-) -> None:
+) -> Result:
     """Run claims, or all claims of a system, and record the verdicts.
 
     Claims that run in one command share the models they train.
@@ -95,17 +79,15 @@ def run(
         if not as_json:
             name = f"{one.id} " if len(chosen) > 1 else ""
             typer.echo(f"{name}{result.measurement.verdict}: {result.measurement.summary}")
-    if as_json:
-        typer.echo(json.dumps({"results": [result.model_dump() for result in results]}))
+    return Result({"results": [result.model_dump() for result in results]}, [])
 
 
 @app.command()
 @command
 def show(
-    claim: Annotated[str, typer.Argument(help="Claim id, as printed by `hanol claims list`.")],
+    claim: str = argument("Claim id, as printed by `hanol claims list`."),
     results: _Results = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> Result:
     """Show a claim and its recorded result.
 
     Example: hanol claims show kimi-linear.kv-cache
@@ -113,19 +95,18 @@ def show(
     from hanol import claims
 
     found = claims.find_claim(claim)
-    recorded = [r for r in _read(results) if r.id == claim]
-    if as_json:
-        typer.echo(recorded[0].model_dump_json() if recorded else json.dumps({"id": claim}))
-        return
+    every = claims.read_results(results or claims.claims_folder())
+    recorded = [result for result in every if result.id == claim]
     page = claims.render(recorded, [found])
-    typer.echo(page[page.index("\n## ") + 1 :].rstrip())
+    shown = page[page.index("\n## ") + 1 :].rstrip()
+    return Result(recorded[0] if recorded else {"id": claim}, shown)
 
 
 @app.command()
 @command
 def render(
     results: _Results = None,
-    output: Annotated[Path, typer.Option(help="Markdown page to write.")] = Path("docs/claims.md"),
+    output: Path = option(Path("docs/claims.md"), "Markdown page to write."),
 ) -> None:
     """Write the documentation page of all claims from the recorded results.
 
@@ -133,5 +114,6 @@ def render(
     """
     from hanol import claims
 
-    output.write_text(claims.render(_read(results), claims.all_claims()), "utf-8")
+    recorded = claims.read_results(results or claims.claims_folder())
+    replace_text(output, claims.render(recorded, claims.all_claims()))
     typer.echo(f"wrote {output}")

@@ -5,9 +5,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from hanol.cli.research._ask import ask
-from hanol.cli.research._batch import batch
-from hanol.cli.research._runs import export, fork, replay, resume
+from hanol.cli.research._commands import ask, batch, export, fork, replay, resume
 
 
 class _Group(TyperGroup):
@@ -24,13 +22,9 @@ app = typer.Typer(
     cls=_Group,
     no_args_is_help=True,
     help="Answer questions from your own documents, with checked citations.\n\n"
-    "`hanol research FOLDER QUESTION --model MODEL` is short for `hanol research ask`. Write a "
-    "folder that is named like a command as ./name.\n\n"
+    "`hanol research FOLDER QUESTION --model MODEL` is short for `hanol research ask`. A folder "
+    "named like a command is written as ./name.\n\n"
     'Example: hanol research notes "How are keys rotated?" --model Qwen/Qwen3-4B',
 )
-app.command()(ask)
-app.command()(resume)
-app.command()(replay)
-app.command()(fork)
-app.command()(export)
-app.command()(batch)
+for function in (ask, resume, replay, fork, export, batch):
+    app.command()(function)

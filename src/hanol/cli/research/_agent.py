@@ -3,17 +3,11 @@
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hanol.cli._options import (
-    AgentOptions,
-    AgentSamplingOptions,
-    BudgetOptions,
-    ModelOptions,
-    ToolOptions,
-)
+from hanol.cli._options import ModelOptions, ResearchOptions, ToolOptions
 from hanol.errors import RunError
 
 if TYPE_CHECKING:
@@ -22,65 +16,57 @@ if TYPE_CHECKING:
     from hanol.tools import Tool
 
 
-@dataclass(frozen=True)
-class Workshop:
-    """How to open documents, model and tools; plain values, so that other processes can too.
-
-    Args:
-        folder: The documents; None for a run without.
-        index: Folder of its index; None for the usual place.
-        model: What `open_engine` opens.
-        load: Options of `open_engine`.
-        web: Provider of the web search; None leaves the web off.
-        web_consent: Whether the web may be used next to the documents.
-        unsafe_python: Whether Python may run without isolation.
-        python: Whether to offer Python; None offers it where it can be isolated.
-        compact: Only search and visit, with short results.
-    """
-
-    folder: str | None
-    index: str | None
-    model: str
-    load: dict[str, Any] = field(default_factory=dict)
-    web: str | None = None
-    web_consent: bool = False
-    unsafe_python: bool = False
-    python: bool | None = None
-    compact: bool = False
-
-    def open(self) -> "Workplace":
-        """Open all three: the tools before the model, so that their errors come at once."""
-        from hanol.engines import open_engine
-        from hanol.retrieval import Index
-        from hanol.tools import agent_tools
-
-        corpus = None
-        if self.folder is not None:
-            corpus = Index.open(self.folder, index_folder=self.index)
-            if not corpus.documents():
-                index_first(corpus)
-        try:
-            tools = agent_tools(
-                corpus,
-                web=self.web,
-                web_consent=self.web_consent,
-                python=self.python,
-                unsafe_python=self.unsafe_python,
-                compact=self.compact,
-            )
-            return Workplace(corpus, open_engine(self.model, **self.load), tools)
-        except BaseException:
-            if corpus is not None:
-                corpus.close()
-            raise
-
-
 class Workplace(NamedTuple):
     """What a run works with, open."""
 
     corpus: "Index | None"
     engine: "Engine"
     tools: "Sequence[Tool]"
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """How to open documents, model and tools; plain values, so that other processes can too.
+
+    Args:
+        folder: The documents; None for a run without.
+        model: What `open_engine` opens.
+        allowed: What the agent may use.
+        python: Whether to offer Python; None offers it where it can be isolated.
+        compact: Only search and visit, with short results.
+    """
+
+    folder: Path | None
+    model: ModelOptions
+    allowed: ToolOptions
+    python: bool | None = None
+    compact: bool = False
+
+    def open(self) -> Workplace:
+        """Open all three: the tools before the model, so that their errors come at once."""
+        from hanol.engines import open_engine
+        from hanol.retrieval import Index
+        from hanol.tools import agent_tools
+
+        corpus, allowed = None, self.allowed
+        if self.folder is not None:
+            corpus = Index.open(self.folder, index_folder=allowed.index)
+            if not corpus.documents():
+                index_first(corpus)
+        try:
+            tools = agent_tools(
+                corpus,
+                web=allowed.web,
+                web_consent=allowed.web_consent,
+                python=self.python,
+                unsafe_python=allowed.unsafe_python,
+                compact=self.compact,
+            )
+            return Workplace(corpus, open_engine(self.model.model, **self.model.given), tools)
+        except BaseException:
+            if corpus is not None:
+                corpus.close()
+            raise
 
 
 @contextmanager
@@ -96,7 +82,7 @@ def opened(workshop: Workshop) -> Iterator[Workplace]:
 
 def index_first(corpus: "Index") -> None:
     """Index a folder that was never indexed, and say so."""
-    from hanol.cli.index import files
+    from hanol.cli.documents import files
 
     print(f"{corpus.folder} is not indexed yet: indexing it first.", file=sys.stderr)
     with files() as on_file:
@@ -105,19 +91,12 @@ def index_first(corpus: "Index") -> None:
     print(f"{report.documents:,} documents, {report.passages:,} passages{unread}", file=sys.stderr)
 
 
-def new_workshop(folder: Path, model: ModelOptions, tools: ToolOptions, compact: bool) -> Workshop:
+def new_workshop(folder: Path, options: ResearchOptions) -> Workshop:
     """What a new run gets."""
     # Absolute, because workers of Ray stand elsewhere.
-    return Workshop(
-        str(folder.absolute()),
-        None if tools.index is None else str(tools.index.absolute()),
-        model.model,
-        model.given,
-        tools.web,
-        tools.web_consent,
-        tools.unsafe_python,
-        compact=compact,
-    )
+    if options.index is not None:
+        options = replace(options, index=options.index.absolute())
+    return Workshop(folder.absolute(), options, options, compact=options.compact)
 
 
 def reopened(run: Path, model: str | None, tools: ToolOptions) -> AbstractContextManager[Workplace]:
@@ -135,51 +114,39 @@ def reopened(run: Path, model: str | None, tools: ToolOptions) -> AbstractContex
             f"The documents of this run are gone: {started.index!r} is not a folder. Put them "
             "back, or show what there is with `hanol research replay`."
         )
+    descriptions = [schema["description"] for schema in started.settings["schemas"]]
     workshop = Workshop(
-        folder=started.index,
-        index=None if tools.index is None else str(tools.index),
-        model=model or started.model,
-        web=tools.web,
-        web_consent=tools.web_consent,
-        unsafe_python=tools.unsafe_python,
+        None if started.index is None else Path(started.index),
+        ModelOptions(model=model or started.model),
+        tools,
         python="PythonInterpreter" in started.tools,
-        compact=any(
-            schema["description"] == CompactSearch.description
-            for schema in started.settings["schemas"]
-        ),
+        compact=CompactSearch.description in descriptions,
     )
     return opened(workshop)
 
 
-def researcher_options(
-    workplace: Workplace,
-    agent: AgentOptions,
-    budget: BudgetOptions,
-    sampling: AgentSamplingOptions,
-) -> dict[str, Any]:
+def researcher_options(workplace: Workplace, options: ResearchOptions) -> dict[str, Any]:
     """Options of a `Researcher`: the given values over those of its mode."""
     from hanol.research import Researcher
 
     corpus, engine, tools = workplace
-    mode = agent.mode or ("markov" if agent.heavy else "react")
+    mode = options.mode or ("markov" if options.heavy else "react")
     own = Researcher(corpus, engine, mode=mode, tools=tools).settings
-    drawn = sampling.sampling(own.sampling)
+    drawn = options.sampling(own.sampling)
     return {
         "mode": mode,
         "tools": tools,
-        "budget": budget.over(own.budget),
+        "budget": options.budget(own.budget),
         # Heavy mode has its own, so only what was asked for is passed.
         **({} if drawn == own.sampling else {"sampling": drawn}),
-        "system_prompt": _text(agent.system_prompt),
-        "seed": sampling.seed,
-        "today": None if agent.today is None else agent.today.date(),
+        "system_prompt": _text(options.system_prompt),
+        "seed": options.seed,
+        "today": None if options.today is None else options.today.date(),
     }
 
 
 def _text(path: Path | None) -> str | None:
-    if path is None:
-        return None
     try:
-        return path.read_text("utf-8")
+        return None if path is None else path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as err:
         raise RunError(f"The system prompt {str(path)!r} cannot be read: {err}") from err

@@ -1,12 +1,11 @@
 """`hanol synth`: questions and training data for research agents, from documents or a world."""
 
-import json
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from hanol.cli._options import JsonOption, WorldOptions, command
+from hanol.cli._command import Result, argument, command
+from hanol.cli._options import WorldOptions
 from hanol.cli.synth._questions import questions
 from hanol.cli.synth._trajectories import trajectories
 
@@ -20,11 +19,10 @@ app = typer.Typer(
 @app.command()
 @command
 def pages(
-    source: Annotated[str, typer.Argument(help="Generated world: encyclopedia:SEED.")],
-    folder: Annotated[Path, typer.Argument(help="New folder for its pages.")],
+    source: str = argument("Generated world: encyclopedia:SEED."),
+    folder: Path = argument("New folder for its pages."),
     world: WorldOptions = WorldOptions(split="test"),
-    as_json: JsonOption = False,
-) -> None:
+) -> Result:
     """Write the pages of a generated world as Markdown files.
 
     Example: hanol synth pages encyclopedia:7 world
@@ -36,10 +34,8 @@ def pages(
     if (seed := world_seed(source)) is None:
         raise DataError(f"{source!r} is not a generated world. Write it as encyclopedia:SEED.")
     files = Encyclopedia(seed, world.num_entities, split=world.split).write(folder)
-    if as_json:
-        typer.echo(json.dumps({"folder": str(folder), "pages": len(files)}))
-        return
-    typer.echo(f"{len(files)} pages in {folder}")
+    plain = {"folder": str(folder), "pages": len(files)}
+    return Result(plain, f"{len(files)} pages in {folder}")
 
 
 app.command()(questions)

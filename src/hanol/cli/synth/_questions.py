@@ -1,23 +1,19 @@
 """`hanol synth questions`: multi-hop questions with unique answers."""
 
-import asyncio
-import json
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
+from hanol.cli._command import Result, command, option
 from hanol.cli._options import (
+    HOPS,
     ConcurrencyOption,
-    HopsOption,
     IndexOption,
-    JsonOption,
     SeedOption,
     SourceArgument,
     WorldOptions,
-    command,
 )
 from hanol.cli._progress import interruptible, progress
 from hanol.cli.synth._subject import Subject, opened_subject
@@ -31,58 +27,45 @@ if TYPE_CHECKING:
 @command
 def questions(
     source: SourceArgument,
-    num_questions: Annotated[
-        int, typer.Option("--num-questions", "-n", min=1, help="Number of questions.")
-    ] = 100,
-    hops: HopsOption = "1,2,3",
-    level: Annotated[
-        int, typer.Option(min=0, max=2, help="0 names the start, 1 and 2 describe it.")
-    ] = 0,
-    sets: Annotated[
-        bool, typer.Option("--sets", help="Also ask questions with several answers.")
-    ] = False,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            help="Model that extracts facts of a folder and words the questions. Omitted: facts "
-            "from links, titles and mentions.",
-        ),
-    ] = None,
-    closed_book_model: Annotated[
-        str | None,
-        typer.Option(
-            help="Model whose questions that it knows by heart are dropped. Omitted: "
-            "none is dropped."
-        ),
-    ] = None,
+    num_questions: int = option(100, "Number of questions.", "--num-questions", "-n", min=1),
+    hops: Sequence[int] = HOPS,
+    level: int = option(
+        0, "How the start is given: 0 names it, 1 and 2 describe it.", min=0, max=2
+    ),
+    sets: bool = option(False, "Also ask questions with several answers."),
+    model: str | None = option(
+        None,
+        "Model that extracts the facts of a folder and writes the questions. Omitted: facts from "
+        "links, titles and mentions.",
+        "--model",
+        "-m",
+    ),
+    closed_book_model: str | None = option(
+        None, "Drop the questions that this model answers without documents. Omitted: none."
+    ),
     seed: SeedOption = 0,
     index: IndexOption = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of the results. Omitted: .hanol/synth, or runs/synth for a world."
-        ),
-    ] = None,
+    output: Path | None = option(
+        None, "Folder of the results. Omitted: .hanol/synth, or runs/synth for a world."
+    ),
     concurrency: ConcurrencyOption = 8,
     world: WorldOptions = WorldOptions(),
-    as_json: JsonOption = False,
-) -> None:
+) -> Result:
     """Generate multi-hop questions with unique answers from a folder or a world.
 
-    Writes questions.jsonl, webshaper.jsonl, graph.jsonl and report.json. Repeated after an
-    interruption, it asks no model anything twice.
+    Writes questions.jsonl, webshaper.jsonl, graph.jsonl and report.json. Run again after an
+    interruption, it repeats no model call.
 
     Example: hanol synth questions encyclopedia:7 --num-questions 200 --hops 1,2,3
     """
+    import asyncio
+
     from hanol import synthesis
     from hanol.engines import open_engine
 
-    wanted = _numbers(hops)
     place = output or _place(source, index)
     with opened_subject(source, index, place, world) as subject:
-        options = {"hops": wanted, "level": level, "sets": sets, "seed": seed}
+        options = {"hops": tuple(hops), "level": level, "sets": sets, "seed": seed}
 
         def replies(spec: str | None) -> "Replies | None":
             log = place / "replies.jsonl"
@@ -98,15 +81,18 @@ def questions(
         graph.write(place / "graph.jsonl")
         synthesis.write_questions(place / "questions.jsonl", found)
         synthesis.write_webshaper(place / "webshaper.jsonl", map(synthesis.shaper_task, found))
-        made_of = {"source": source, "entities": world.num_entities, "split": world.split}
-        summary = {"questions": str(place / "questions.jsonl"), **made_of, **options}
-        summary |= {"facts": len(graph.edges), **asdict(report)}
-        summary["extracted"] = None if extracted is None else asdict(extracted)
+        summary = {
+            "questions": str(place / "questions.jsonl"),
+            "source": source,
+            "entities": world.num_entities,
+            "split": world.split,
+            **options,
+            "facts": len(graph.edges),
+            **asdict(report),
+            "extracted": None if extracted is None else asdict(extracted),
+        }
         replace_json(place / "report.json", summary)
-    if as_json:
-        typer.echo(json.dumps(summary))
-        return
-    _print_questions(summary, num_questions)
+    return Result(summary, _lines(summary, num_questions))
 
 
 async def _made(
@@ -136,15 +122,6 @@ async def _made(
             await replies.engine.aclose()
 
 
-def _numbers(text: str) -> tuple[int, ...]:
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdecimal() for part in parts):
-        raise typer.BadParameter(
-            f"{text!r} is not a list of numbers such as 1,2,3", param_hint="--hops"
-        )
-    return tuple(map(int, parts))
-
-
 def _place(source: str, index: Path | None) -> Path:
     from hanol.synthesis import world_seed
 
@@ -153,14 +130,14 @@ def _place(source: str, index: Path | None) -> Path:
     return (index or Path(source) / ".hanol") / "synth"
 
 
-def _print_questions(summary: dict[str, Any], wanted: int) -> None:
-    kept, dropped = summary["kept"], summary["dropped"]
-    typer.echo(f"{kept} questions from {summary['facts']:,} facts: {summary['drawn']} drawn")
-    for reason, number in dropped.items():
-        typer.echo(f"dropped: {number} {reason.replace('_', ' ')}")
+def _lines(summary: dict[str, Any], wanted: int) -> Iterator[str]:
+    kept = summary["kept"]
+    yield f"{kept} questions from {summary['facts']:,} facts: {summary['drawn']} drawn"
+    for reason, number in summary["dropped"].items():
+        yield f"dropped: {number} {reason.replace('_', ' ')}"
     if summary["extracted"] is not None:
         parts = (f"{value} {name}" for name, value in summary["extracted"].items())
-        typer.echo(f"extracted: {', '.join(parts)}")
+        yield f"extracted: {', '.join(parts)}"
     if kept < wanted:
         print(f"{wanted} were wanted, but no more were found.", file=sys.stderr)
-    typer.echo(f"questions: {summary['questions']}")
+    yield f"questions: {summary['questions']}"

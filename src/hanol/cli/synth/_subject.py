@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hanol.cli._options import WorldOptions
 from hanol.cli.research._agent import index_first
@@ -15,15 +14,8 @@ if TYPE_CHECKING:
     from hanol.worlds import Encyclopedia
 
 
-@dataclass(frozen=True)
-class Subject:
-    """The documents, open, and what else there is.
-
-    Args:
-        corpus: The documents.
-        world: Whose pages they are; None for a folder.
-        tools: For its agents, if they are not the usual ones.
-    """
+class Subject(NamedTuple):
+    """The documents, open; in a world also the world whose pages they are, and its tools."""
 
     corpus: "Index"
     world: "Encyclopedia | None" = None

@@ -1,0 +1,142 @@
+"""What makes a function a command: its options, its result, and how every failure is reported."""
+
+import inspect
+import json
+import sys
+from collections.abc import Callable, Iterable
+from copy import copy
+from dataclasses import MISSING, Field, field, fields, is_dataclass
+from functools import wraps
+from typing import Annotated, Any, NamedTuple, get_type_hints
+
+import typer
+
+from hanol.cli._progress import one_line
+from hanol.errors import HanolError
+
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object, also when the command fails.")
+]
+
+
+class Result(NamedTuple):
+    """What a command prints on standard output.
+
+    Attributes:
+        plain: A pydantic model or a JSON object: the output with --json.
+        shown: The output without: a text, lines, or a function that prints.
+        exit_code: 3 where a threshold was not met.
+    """
+
+    plain: Any
+    shown: str | Iterable[str] | Callable[[], None]
+    exit_code: int = 0
+
+
+def option(default: Any, help: str, *names: str, **settings: Any) -> Any:
+    """An option, as the default of a parameter or of a field; `...` makes it required."""
+    return _declared(default, typer.Option(*names, help=help, **settings))
+
+
+def argument(help: str, default: Any = ..., **settings: Any) -> Any:
+    """An argument, as the default of a parameter; without a default it is required."""
+    return _declared(default, typer.Argument(help=help, **settings))
+
+
+def command(function: Callable[..., Result | None]) -> Callable[..., None]:
+    """Make a function a command; its `HanolError` is one line, with --json an object, and exit 1.
+
+    Parameters annotated with a dataclass are sets of options: each field becomes an option, and a
+    default instance gives the command's own defaults. A command that returns a `Result` has the
+    option --json, and a parameter `as_json` only if it needs to know.
+    """
+    hints = get_type_hints(function, include_extras=True)
+    sets: dict[str, Any] = {}
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        kind, default = hints[name], parameter.default
+        if not is_dataclass(kind):
+            parameters.append(_parameter(name, kind, default))
+            continue
+        sets[name] = kind
+        types = get_type_hints(kind, include_extras=True)
+        for one in sorted(fields(kind), key=lambda one: one.default is not MISSING):
+            own = getattr(default, one.name, MISSING)
+            parameters.append(_parameter(one.name, types[one.name], one, _panel(kind, one), own))
+    is_told = "as_json" in hints
+    if hints["return"] is Result and not is_told:
+        parameters.append(_parameter("as_json", JsonOption, False))
+
+    @wraps(function)
+    def run(**values: Any) -> None:
+        as_json = values.get("as_json", False) if is_told else values.pop("as_json", False)
+        for name, kind in sets.items():
+            values[name] = kind(**{one.name: values.pop(one.name) for one in fields(kind)})
+        try:
+            result = function(**values)
+            if result is not None:
+                _print(result, as_json)
+        except HanolError as err:
+            message = one_line(str(err))
+            if as_json:
+                typer.echo(json.dumps({"error": {"kind": type(err).__name__, "message": message}}))
+            print(f"hanol: {message}", file=sys.stderr)
+            raise typer.Exit(1) from err
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return run
+
+
+def _print(result: Result, as_json: bool) -> None:
+    plain, shown, exit_code = result
+    if as_json:
+        model = hasattr(plain, "model_dump_json")
+        text = plain.model_dump_json() if model else json.dumps(plain, ensure_ascii=False)
+        # Half a surrogate pair, from a file name, is written as JSON writes it: \udc80.
+        typer.echo(text.encode(errors="backslashreplace").decode())
+    elif callable(shown):
+        shown()
+    else:
+        for line in [shown] if isinstance(shown, str) else shown:
+            typer.echo(line)
+    if exit_code:
+        raise typer.Exit(exit_code)
+
+
+def _declared(default: Any, info: Any) -> Any:
+    return field(default=MISSING if default is ... else default, metadata={"typer": info})
+
+
+def _panel(options: Any, one: Field[Any]) -> str:
+    """Where the help shows an option: each set that a set is made of has its own panel."""
+    bases = options.__mro__
+    return next(base.panel for base in bases if one.name in inspect.get_annotations(base))
+
+
+def _parameter(
+    name: str, kind: Any, default: Any, panel: str | None = None, own_default: Any = MISSING
+) -> inspect.Parameter:
+    """A parameter as typer reads it.
+
+    Args:
+        name: Name of the parameter.
+        kind: Its type; annotated where the declaration is shared by several commands.
+        default: Its default, or what `option` and `argument` return.
+        panel: Where the help shows it, if not with the command's own options.
+        own_default: The command's own default in place of that of the set.
+    """
+    if isinstance(default, Field):
+        info = copy(default.metadata["typer"])
+        default = default.default if own_default is MISSING else own_default
+        info.rich_help_panel = panel
+        if kind is bool and info.default is ...:  # no name was given
+            info.param_decls = (f"--{name.replace('_', '-')}",)  # and none to turn it off
+        if default is not None:
+            info.help = info.help.partition(" Omitted:")[0]
+        kind = Annotated[kind, info]
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        annotation=kind,
+        default=inspect.Parameter.empty if default is MISSING else default,
+    )

@@ -1,0 +1,169 @@
+"""`hanol generate` and `show`: text from a model, streamed or coloured by its temperatures."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hanol.cli._command import JsonOption, Result, argument, command, option
+from hanol.cli._options import (
+    BaseModelOption,
+    LoadOptions,
+    PromptOption,
+    SamplingOptions,
+    SeedOption,
+)
+from hanol.errors import ConfigError
+from hanol.files import replace_text, whole_file
+
+if TYPE_CHECKING:
+    from hanol.engines import Completion, Engine, Request
+    from hanol.models import CacheSize
+
+
+@command
+def generate(
+    model: str = argument("Bundled name, checkpoint folder or hub id of the model.", "tiny"),
+    prompt: PromptOption = None,
+    num_samples: int = option(1, "Number of completions.", "--num-samples", "-n", min=1),
+    sampling: SamplingOptions = SamplingOptions(max_tokens=128),
+    load: LoadOptions = LoadOptions(),
+    as_json: JsonOption = False,
+) -> Result:
+    """Complete a prompt with a model.
+
+    The text streams to standard output; the speed and the size of the cache follow on standard
+    error.
+
+    Example: hanol generate tiny -p "def mean(values):" --temperature 0
+    """
+    prompt = _read_prompt(prompt)
+    from hanol.engines import CheckpointEngine, Request, Sampling
+    from hanol.runs import synchronous
+
+    # Nothing is kept between the samples: the time of each prompt is its own.
+    engine = CheckpointEngine.load(model, cache_bytes=0, **load.given)
+    ids = engine.encode(prompt)
+    base = sampling.over(Sampling(max_tokens=128))
+    # The first pass compiles and allocates; it would be measured as a slow prompt.
+    warm = Sampling(temperature=0.0, max_tokens=2)
+    _completed(engine, Request(prompt_ids=ids[:64], sampling=warm))
+    samples: list[Completion] = []
+    for i in range(num_samples):
+        request = Request(prompt_ids=ids, sampling=replace(base, seed=sampling.seed + i))
+        # The prompt appears with the first token: a refused request prints nothing.
+        head = [prompt] if i == 0 else [f"\n{'-' * 40}\n", prompt]
+
+        def show(text: str, head: list[str] = head) -> None:
+            sys.stdout.write("".join(head) + text)
+            head.clear()
+            sys.stdout.flush()
+
+        samples.append(_completed(engine, request, None if as_json else show))
+    synchronous(engine.aclose)()
+    plain = {"model": model, "prompt": prompt, "samples": [_entry(sample) for sample in samples]}
+    return Result(plain, lambda: _panel(plain, engine.cache_size))
+
+
+@command
+def show(
+    model: str = argument(
+        "Checkpoint with AutoDeco heads: bundled name, folder or hub id.", "tiny-autodeco"
+    ),
+    prompt: PromptOption = None,
+    base_model: BaseModelOption = None,
+    max_tokens: int = option(128, "Maximum number of new tokens.", min=1),
+    seed: SeedOption = 0,
+    greedy: bool = option(False, "Take the most likely tokens."),
+    html: Path | None = option(None, "HTML page to write. Omitted: none."),
+    png: Path | None = option(None, "Image to write. Omitted: none."),
+) -> Result:
+    """Complete a prompt and colour each token by its temperature.
+
+    The temperatures are those that the model's AutoDeco heads choose.
+
+    Example: hanol show tiny-autodeco -p "def mean(values):" --html trace.html
+    """
+    prompt = _read_prompt(prompt)
+    from hanol import autodeco
+    from hanol.engines import CheckpointEngine, Request, Sampling
+    from hanol.runs import synchronous
+
+    wrapped = autodeco.AutoDecoForCausalLM.from_pretrained(model, base_model=base_model)
+    tokenizer = autodeco.load_tokenizer(model, base_model=base_model)
+    engine = CheckpointEngine(wrapped, tokenizer, name=model, cache_bytes=0)
+    sampling = Sampling(temperature=0.0 if greedy else None, seed=seed, max_tokens=max_tokens)
+    done = _completed(engine, Request(prompt_ids=engine.encode(prompt), sampling=sampling))
+    synchronous(engine.aclose)()
+    trace = autodeco.trace(
+        wrapped, tokenizer, prompt, done.ids or (), finish_reason=done.finish_reason
+    )
+    if html is not None:
+        replace_text(html, trace.to_html())
+    if png is not None:
+        with whole_file(png) as part:
+            trace.to_png(part)
+    from rich.console import Console
+
+    return Result(trace, lambda: Console().print(trace.to_rich()))
+
+
+def _completed(
+    engine: "Engine", request: "Request", on_text: Callable[[str], None] | None = None
+) -> "Completion":
+    """The completion of one request, whose text is shown as it comes."""
+    from hanol.runs import synchronous
+
+    for piece in synchronous(engine.stream)(request):
+        if on_text is not None:
+            on_text(piece.text)
+    assert piece.completion is not None
+    return piece.completion
+
+
+def _read_prompt(prompt: str | None) -> str:
+    """The prompt, or what a pipe gives.
+
+    Raises:
+        ConfigError: There is neither.
+    """
+    if prompt is None and sys.stdin.isatty():
+        raise ConfigError("There is no prompt: pass one with `--prompt`, or pipe one in.")
+    return sys.stdin.read() if prompt is None else prompt
+
+
+def _entry(sample: "Completion") -> dict[str, Any]:
+    """A sample with its speeds: of the prompt, and of the text after its first token."""
+    usage = sample.usage
+    later = max(0, usage.generated_tokens - 1)
+    return {
+        "text": sample.text,
+        "token_ids": sample.ids,
+        "finish_reason": sample.finish_reason,
+        "prompt_tokens": usage.prompt_tokens,
+        "generated_tokens": usage.generated_tokens,
+        "prefill_seconds": usage.prompt_seconds,
+        "decode_seconds": usage.generation_seconds,
+        "prefill_tokens_per_second": usage.prompt_tokens / max(usage.prompt_seconds, 1e-9),
+        "decode_tokens_per_second": later / (usage.generation_seconds or float("inf")),
+    }
+
+
+def _panel(plain: dict[str, Any], cache: "CacheSize") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    print()
+    table = Table(title=plain["model"], show_header=False)
+    for name, tokens, speed in (
+        ("prompt", "prompt_tokens", "prefill_tokens_per_second"),
+        ("text", "generated_tokens", "decode_tokens_per_second"),
+    ):
+        first = plain["samples"][0]
+        table.add_row(name, f"{first[tokens]} tokens at {first[speed]:,.0f} tokens/s")
+    table.add_row(
+        "cache", f"{cache.bytes_per_token:,} bytes per token + {cache.fixed_bytes:,} fixed"
+    )
+    table.add_row("full-attention twin", f"{cache.twin_bytes_per_token:,} bytes per token")
+    Console(stderr=True).print(table)

@@ -1,1 +1,0 @@
-"""The commands about models: generate, show, inspect, merge, convert."""
