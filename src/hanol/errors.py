@@ -1,23 +1,4 @@
-"""The one tree of exceptions.
-
-HanolError
-├── ShapeError            tensors whose shapes or dtypes do not fit (ValueError)
-├── ConfigError           a model configuration that contradicts itself (ValueError)
-│   └── RecipeError       a recipe with an unknown key or a value out of range
-├── UnknownNameError      a preset, claim or model that does not exist (LookupError)
-├── CheckpointError       a model folder that cannot be read or written (ValueError)
-├── CacheError            a cache from another model, or one that cannot be cropped (ValueError)
-├── WriteError            a file or folder that cannot be written: disk full, no rights (OSError)
-├── DataError             training or evaluation data that cannot be used (ValueError)
-├── TrainingError         a run that had to stop: loss not finite, disk full (RuntimeError)
-├── EngineError           a model that did not answer: endpoint down, prompt too long (RuntimeError)
-├── DocumentError         a document that cannot be read: encrypted, scanned, broken (ValueError)
-├── SearchIndexError      an index that cannot be used: empty, other embedder (ValueError)
-├── AddressError          an address or path that must not be opened (ValueError)
-├── SandboxError          code that cannot be run safely here (RuntimeError)
-├── ToolError             a tool that cannot be used: no search provider, key refused (RuntimeError)
-├── RunError              a run that cannot be started, resumed or replayed (ValueError)
-└── MissingExtraError     an optional dependency is not installed (ImportError)
+"""The exceptions of every room; each is also the builtin that fits.
 
 The command line prints any of these as one line and exits with 1; everything else is a bug and
 keeps its traceback.

@@ -103,12 +103,10 @@ def whole_folder(path: str | Path, *, replace: bool = True, hint: str = _HINT) -
     with _written(path, hint) as part:
         part.mkdir()
         yield part
-        for file in part.rglob("*"):
-            if file.is_file():
-                _sync(file)
         if replace:
             replace_folder(part, path)
             return
+        _sync(part)
         try:
             part.rename(path)  # succeeds where nothing or an empty folder is
         except OSError:
@@ -117,11 +115,12 @@ def whole_folder(path: str | Path, *, replace: bool = True, hint: str = _HINT) -
 
 
 def replace_folder(new: str | Path, path: str | Path) -> None:
-    """Replace the folder `path`, which may exist, by the folder `new`.
+    """Replace the folder `path`, which may exist, by the folder `new`, flushed to the disk.
 
     If that fails, the old folder is put back.
     """
     new, path = Path(new), Path(path)
+    _sync(new)
     old = _aside(path)
     if not path.exists():
         new.rename(path)
@@ -196,12 +195,12 @@ def _remove(path: Path) -> None:
             path.unlink()
 
 
-def _sync(file: Path) -> None:
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _sync(path: Path) -> None:
+    """Flush a file, or all files of a folder, to the disk."""
+    for file in (path, *path.rglob("*")):
+        if file.is_file():
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
 
 
 # -- JSON lines that grow

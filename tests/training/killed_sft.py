@@ -71,7 +71,7 @@ def train(folder: Path, dies_at: str | None = None) -> None:
         kill_in_checkpoint(int(dies_at.split()[1]))
     result = train_sft(model, rows, settings, folder, resume=True, on_eval=on_eval)
     done = {
-        "result": vars(result),
+        "result": result._asdict(),
         "weights": {name: p.tolist() for name, p in model.named_parameters()},
     }
     (folder / f"done{os.environ.get('RANK', '')}.json").write_text(json.dumps(done))

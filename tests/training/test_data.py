@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -19,9 +20,8 @@ from hanol.training import (
     is_held_out,
     read_recipe,
 )
-from hanol.training.pretraining._data import Corpus, write_corpus
+from hanol.training.pretraining._data import Corpus, train_tokenizer, write_corpus
 from hanol.training.pretraining._packing import IGNORED, PackedSteps
-from hanol.training.pretraining._tokenizer import train_tokenizer
 
 TEXTS = [f"def f{i}(x):\n    return x + {i}\n" * (1 + i % 5) for i in range(40)]
 
@@ -192,11 +192,8 @@ def test_rows_of_a_batch_come_from_different_documents(corpus, tmp_path) -> None
     plan = PackedSteps(corpus, recipe(tmp_path, stages), parts=1)
     stream = torch.from_numpy(np.asarray(corpus.tokens).astype(np.int64))
     assert len(plan) * 64 >= len(stream)
-    neighbours = [
-        abs(plan._steps[1].scatter.place(row) - plan._steps[1].scatter.place(row + 1))
-        for row in range(8, 15)
-    ]
-    assert min(neighbours) > len(plan) * 8 // 4
+    starts = [plan._steps[1].row_start(row) for row in range(8, 16)]
+    assert min(abs(a - b) for a, b in pairwise(starts)) > 8 * (len(plan) * 8 // 4)
 
 
 def test_seed_orders_the_documents(corpus, tmp_path) -> None:

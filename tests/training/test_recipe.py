@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from hanol.errors import RecipeError
 from hanol.training import (
     ScheduleSection,
+    Section,
     estimate,
-    learning_rate,
     read_recipe,
     register_kind,
     train,
@@ -159,15 +159,13 @@ def test_files_that_cannot_be_read(tmp_path) -> None:
         read_recipe(tmp_path / "latin.yaml")
 
 
-class Inner(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class Inner(Section):
     rate: float = Field(1.0, gt=0)
 
 
-class Other(BaseModel):
+class Other(Section):
     """A recipe of another room."""
 
-    model_config = ConfigDict(extra="forbid")
     steps: int = 10
     text: str = ""
     inner: Inner = Inner()
@@ -208,7 +206,7 @@ def test_overrides_that_do_not_fit_a_section(override: str, text: str) -> None:
 
 def test_schedule_warms_up_stays_and_decays() -> None:
     plan = ScheduleSection(warmup_tokens=10, decay_tokens=20, decay="cosine", final=0.1)
-    rates = [learning_rate(plan, n, 100) for n in range(101)]
+    rates = [plan.rate(n, 100) for n in range(101)]
     assert rates[0] == 0
     assert rates[5] == pytest.approx(0.5)
     assert rates[10:81] == [1.0] * 71

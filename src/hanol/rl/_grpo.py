@@ -31,6 +31,7 @@ from hanol.rl._grpo_state import load_latest, save
 from hanol.rl._grpo_update import Metrics, Updater, gathered
 from hanol.rl._rollout import Rollout
 from hanol.runs import Task, TurnRejected
+from hanol.training import metrics_file
 
 _log = logging.getLogger(__name__)
 Groups = Sequence[Sequence[Rollout]]  # of each question its rollouts
@@ -227,7 +228,7 @@ class GrpoTrainer:
         text = "%s: %d of %d rollouts broke and are skipped, %d of them so: %s"
         _log.warning(text, label, len(broken), total, times, common)
         lines = [{"when": label, "task": task, "problem": problem} for task, problem in broken]
-        self._append("broken.jsonl", lines)
+        JsonLines(self.folder / "broken.jsonl").append(*lines)
 
     def _rewards(self, groups: Groups) -> dict[str, list[float]]:
         """Of the rollouts of all processes that did not break, by question."""
@@ -239,10 +240,7 @@ class GrpoTrainer:
 
     def _note(self, line: Metrics) -> None:
         if self.accelerator.is_main_process:
-            self._append("metrics.jsonl", [line])
-
-    def _append(self, name: str, lines: Sequence[object]) -> None:
-        JsonLines(self.folder / name).append(*lines)
+            metrics_file(self.folder).append(line)
 
     def _save(self) -> None:
         if self.accelerator.is_main_process:

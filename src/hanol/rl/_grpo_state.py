@@ -11,11 +11,11 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hanol import models
-from hanol.files import JsonLines, whole_folder
+from hanol.files import whole_folder
 from hanol.rl._curation import Curation
 from hanol.rl._grpo_settings import FREE, GrpoSettings
 from hanol.runs import check_unchanged
-from hanol.training import checkpoints
+from hanol.training import checkpoints, keep_newest, metrics_file
 
 _STATE, _OPTIMIZER = "run.json", "optimizer.pt"
 
@@ -54,8 +54,7 @@ def save(
         models.save(model, part, tokenizer)
         torch.save(optimizer.state_dict(), part / _OPTIMIZER)
         (part / _STATE).write_text(json.dumps(state), "utf-8")
-    for old in saved_steps(folder)[: -settings.keep]:
-        shutil.rmtree(old)
+    keep_newest(saved_steps(folder), settings.keep)
     return path
 
 
@@ -86,7 +85,7 @@ def load_latest(
         optimizer.load_state_dict(torch.load(found[-1] / _OPTIMIZER, weights_only=True))
         curation.load_state_dict(state["curation"])
         step = state["step"]
-    JsonLines(folder / "metrics.jsonl").keep(lambda line: line["step"] <= step)
+    metrics_file(folder).keep(lambda line: line["step"] <= step)
     for rollouts in folder.glob("rollouts/step-*"):
         # Those of the next step were sampled from these very weights: they are gone on with.
         if int(rollouts.name.rpartition("-")[2]) > step + 1:

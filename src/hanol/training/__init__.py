@@ -5,7 +5,6 @@ pre-training on packed text and supervised fine-tuning on token sequences; Muon 
 checkpoints that continue to the last bit, metrics, and merging.
 """
 
-from hanol.training._estimate import Estimate, StageEstimate, state_gib
 from hanol.training._kinds import (
     OnStep,
     TrainingResult,
@@ -17,16 +16,23 @@ from hanol.training._kinds import (
 from hanol.training._logits import logits_at, logprob_and_entropy
 from hanol.training._merge import Merged, merge_checkpoints
 from hanol.training._muon import MuonAdamW, muon_adamw, orthogonalised, parameter_groups
-from hanol.training._recipe import Recipe, Section, recipe_content, with_overrides
+from hanol.training._recipe import (
+    Estimate,
+    Recipe,
+    Section,
+    StageEstimate,
+    state_gib,
+    with_overrides,
+)
 from hanol.training._run_folder import (
     FREE,
     checkpoints,
+    keep_newest,
     last_checkpoint,
-    plain,
+    metrics_file,
     plot_loss,
     read_metrics,
 )
-from hanol.training._schedule import learning_rate
 from hanol.training._sft import LearningSection, SftResult, SftRow, SftSettings, train_sft
 from hanol.training._trainer import StepTrainer, training_arguments
 from hanol.training.pretraining._data import SourceText, documents, is_held_out
@@ -61,20 +67,19 @@ __all__ = [
     "documents",
     "estimate",
     "is_held_out",
+    "keep_newest",
     "last_checkpoint",
-    "learning_rate",
     "logits_at",
     "logprob_and_entropy",
     "merge_checkpoints",
+    "metrics_file",
     "muon_adamw",
     "orthogonalised",
     "parameter_groups",
-    "plain",
     "plot_loss",
     "pretrain",
     "read_metrics",
     "read_recipe",
-    "recipe_content",
     "register_kind",
     "state_gib",
     "train",

@@ -4,8 +4,8 @@ Rooms above this one are named by text and imported when a recipe asks for them.
 """
 
 import importlib
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,9 @@ import torch
 from pydantic import BaseModel, Field
 
 from hanol.errors import RecipeError
-from hanol.training._estimate import Estimate, with_hours
-from hanol.training._recipe import Recipe, recipe_content, with_overrides
+from hanol.training._recipe import Estimate, Recipe, recipe_content, with_overrides
 
 OnStep = Callable[[Mapping[str, Any]], None]
-_DEFAULT = "pretrain"
 
 
 class TrainingResult(BaseModel):
@@ -32,18 +30,14 @@ class TrainingResult(BaseModel):
         return self.checkpoint or self.folder
 
 
-@dataclass(frozen=True)
-class _Kind:
-    recipe: str
-    run: str
-
-
+# The class and the function of each kind.
 _KINDS = {
-    "pretrain": _Kind("hanol.training:PretrainRecipe", "hanol.training:pretrain"),
-    "heads": _Kind("hanol.autodeco:HeadsRecipe", "hanol.evaluation:run_heads"),
-    "steering": _Kind("hanol.autodeco:SteeringRecipe", "hanol.autodeco:run_steering"),
-    "researcher": _Kind(
-        "hanol.agent_training:ResearcherRecipe", "hanol.agent_training:train_researcher"
+    "pretrain": ("hanol.training:PretrainRecipe", "hanol.training:pretrain"),
+    "heads": ("hanol.autodeco:HeadsRecipe", "hanol.evaluation:run_heads"),
+    "steering": ("hanol.autodeco:SteeringRecipe", "hanol.autodeco:run_steering"),
+    "researcher": (
+        "hanol.agent_training:ResearcherRecipe",
+        "hanol.agent_training:train_researcher",
     ),
 }
 
@@ -61,7 +55,7 @@ def register_kind(kind: str, recipe: str, run: str) -> None:
     Example:
         >>> register_kind("distil", "my_package.distil:DistilRecipe", "my_package.distil:distil")
     """
-    _KINDS[kind] = _Kind(recipe, run)
+    _KINDS[kind] = (recipe, run)
 
 
 def read_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
@@ -76,14 +70,13 @@ def read_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
             right one is named), or a value is out of range.
     """
     content = recipe_content(path)
-    kind = content.get("kind", _DEFAULT)
+    kind = content.get("kind", "pretrain")
     if kind not in _KINDS:
         near = get_close_matches(str(kind), _KINDS, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(_KINDS))}."
         raise RecipeError(f"The recipe {str(path)!r} has the unknown kind {kind!r}, {hint}")
-    return with_overrides(
-        _named(_KINDS[kind].recipe), content, overrides, f"The recipe {str(path)!r}"
-    )
+    section = _named(_KINDS[kind][0])
+    return with_overrides(section, content, overrides, f"The recipe {str(path)!r}")
 
 
 def estimate(recipe: Recipe) -> Estimate:
@@ -92,7 +85,9 @@ def estimate(recipe: Recipe) -> Estimate:
     Raises:
         CheckpointError: The configuration of a checkpoint that the recipe names cannot be read.
     """
-    return with_hours(recipe.estimate())
+    found = recipe.estimate()
+    hours = found.train_flops / _product_speed() / 3600
+    return found.model_copy(update={"hours": hours})
 
 
 def train(
@@ -123,7 +118,7 @@ def train(
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
     folder = Path("runs") / recipe.name if folder is None else Path(folder)
-    run = _named(_KINDS[recipe.kind].run)
+    run = _named(_KINDS[recipe.kind][1])
     result: TrainingResult = run(recipe, folder, resume=resume, on_step=on_step, on_stage=on_stage)
     return result
 
@@ -131,3 +126,18 @@ def train(
 def _named(place: str) -> Any:
     module, _, name = place.partition(":")
     return getattr(importlib.import_module(module), name)
+
+
+def _product_speed(size: int = 512, seconds: float = 0.05) -> float:
+    """Floating-point operations a second of float32 matrix products on the device in use."""
+    on_gpu = torch.cuda.is_available()
+    # The time of the processor: what else runs on the machine does not count.
+    clock = time.perf_counter if on_gpu else time.process_time
+    a = torch.ones(size, size, device="cuda" if on_gpu else "cpu")
+    (a @ a).sum().item()  # the first one sets things up
+    began, count = clock(), 0
+    while clock() - began < seconds:
+        (a @ a)[0, 0].item()
+        count += 1
+    used = clock() - began
+    return 2 * size**3 * count / used * (1 if on_gpu else torch.get_num_threads())

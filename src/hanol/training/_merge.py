@@ -13,14 +13,12 @@ from typing import Any, NamedTuple
 
 import torch
 from pydantic import BaseModel, Field
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from hanol import models
 from hanol.errors import CheckpointError, ConfigError
 from hanol.files import whole_folder
 
-_INDEX = "model.safetensors.index.json"
 # Notes of the library that wrote a file: two runs from one base may differ in them.
 _NOT_COMPARED = {"_name_or_path", "transformers_version", "use_cache"}
 _SHOWN = 5  # differences that an error names
@@ -33,17 +31,9 @@ class Merged(BaseModel):
 
     folder: str
     checkpoints: list[str]
-    weights: list[float] = Field(description="Of the checkpoints; they add up to 1.")
+    weights: list[float] = Field(description="Weight of each checkpoint; they add up to 1.")
     tensors: int
     parameters: int
-
-
-class _Stored(NamedTuple):
-    """One tensor of a checkpoint."""
-
-    file: Path
-    dtype: str
-    shape: tuple[int, ...]
 
 
 class _Checkpoint(NamedTuple):
@@ -51,7 +41,7 @@ class _Checkpoint(NamedTuple):
 
     name: str
     folder: Path
-    tensors: dict[str, _Stored]
+    tensors: dict[str, models.StoredTensor]
 
 
 def merge_checkpoints(
@@ -60,15 +50,13 @@ def merge_checkpoints(
     """Average checkpoints tensor by tensor: theta = sum_k weight_k theta_k.
 
     Only one tensor of each checkpoint is in memory at a time. Sums are float32 (float64 where the
-    tensors are), and rounded once to the stored type. What is not a weight (configuration,
-    tokenizer, chat template) is the first checkpoint's.
+    tensors are), and rounded once to the stored type. Configuration, tokenizer, chat template and
+    the cut into files are those of the first checkpoint.
 
     Args:
-        checkpoints: Two or more bundled names, folders or hub ids, all trained from one base. They
-            may be cut into files in different ways; the result is cut as the first.
+        checkpoints: Two or more bundled names, folders or hub ids, all trained from one base.
         weights: One for each, at least 0, together 1; None makes them equal.
-        folder: Where the result is written; must not exist, or be empty. It is there whole or not
-            at all.
+        folder: Where the result is written, whole or not at all; must not exist, or be empty.
 
     Raises:
         ConfigError: The weights are not convex, or not one for each checkpoint.
@@ -108,9 +96,9 @@ def _checked_weights(weights: Sequence[float] | None, count: int) -> list[float]
         return [1 / count] * count
     if len(weights) != count:
         raise ConfigError(f"There are {count} checkpoints, but {len(weights)} weights.")
-    wrong = [weight for weight in weights if not (math.isfinite(weight) and weight >= 0)]
-    if wrong:
-        raise ConfigError(f"The weight {wrong[0]} is not allowed: weights are 0 or more.")
+    for weight in weights:
+        if not 0 <= weight < math.inf:
+            raise ConfigError(f"The weight {weight} is not allowed: weights are 0 or more.")
     if abs(math.fsum(weights) - 1) > 1e-6:
         raise ConfigError(
             f"The weights add up to {math.fsum(weights):.6g}, but must add up to 1. Leave them out "
@@ -131,53 +119,22 @@ def _open(name: str | Path) -> _Checkpoint:
         except (OSError, ValueError) as err:
             cause = (str(err).strip() or type(err).__name__).splitlines()[0]
             raise CheckpointError(f"{str(name)!r} could not be fetched: {cause}") from err
-    if (place / "model.safetensors").exists():
-        files = [place / "model.safetensors"]
-    elif (place / _INDEX).exists():
-        listed = set(_json(place / _INDEX).get("weight_map", {}).values())
-        files = [place / Path(file).name for file in sorted(listed)]
-    else:
-        raise CheckpointError(f"{str(name)!r} has neither model.safetensors nor {_INDEX}.")
-    tensors: dict[str, _Stored] = {}
-    for file in files:
-        tensors |= _tensors_of(file)
-    return _Checkpoint(str(name), place, tensors)
-
-
-def _tensors_of(file: Path) -> dict[str, _Stored]:
-    try:
-        with safe_open(file, framework="pt") as opened:
-            slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
-            return {
-                name: _Stored(file, part.get_dtype(), tuple(part.get_shape()))
-                for name, part in slices.items()
-            }
-    except (OSError, SafetensorError) as err:
-        raise CheckpointError(f"{str(file)!r} is not a readable safetensors file: {err}.") from err
+    return _Checkpoint(str(name), place, models.stored_tensors(place))
 
 
 def _check_one_base(first: _Checkpoint, other: _Checkpoint) -> None:
     """Refuse two checkpoints that differ in anything but the values of their weights."""
-    found = [
-        *_config_differences(first, other),
-        *_tokenizer_differences(first, other),
-        *(f"{name} is only in {first.name!r}" for name in first.tensors.keys() - other.tensors),
-        *(f"{name} is only in {other.name!r}" for name in other.tensors.keys() - first.tensors),
-    ]
-    for name in first.tensors.keys() & other.tensors.keys():
-        a, b = first.tensors[name], other.tensors[name]
-        if (a.dtype, a.shape) != (b.dtype, b.shape):
-            found.append(f"{name} is {a.dtype} {list(a.shape)} and {b.dtype} {list(b.shape)}")
+    found = sorted(_differences(first, other))
     if found:
         more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         raise CheckpointError(
             f"{first.name!r} and {other.name!r} are not of one base: "
-            f"{'; '.join(sorted(found)[:_SHOWN])}{more}. Merge checkpoints that were trained from "
-            "the same one."
+            f"{'; '.join(found[:_SHOWN])}{more}. Merge checkpoints that were trained from the same "
+            "one."
         )
 
 
-def _config_differences(first: _Checkpoint, other: _Checkpoint) -> Iterator[str]:
+def _differences(first: _Checkpoint, other: _Checkpoint) -> Iterator[str]:
     a, b = (_json(parent.folder / "config.json") for parent in (first, other))
     if "quantization_config" in a:
         raise CheckpointError(
@@ -186,16 +143,18 @@ def _config_differences(first: _Checkpoint, other: _Checkpoint) -> Iterator[str]
     for key in (a.keys() | b.keys()) - _NOT_COMPARED:
         if a.get(key) != b.get(key):
             yield f"`{key}` of config.json is {a.get(key)!r} and {b.get(key)!r}"
-
-
-def _tokenizer_differences(first: _Checkpoint, other: _Checkpoint) -> Iterator[str]:
     files = [parent.folder / "tokenizer.json" for parent in (first, other)]
-    if not all(file.exists() for file in files):
-        return
-    a, b = map(_json, files)
-    for key in ("model", "added_tokens"):  # trainers write padding and the like into the others
-        if a.get(key) != b.get(key):
-            yield f"`{key}` of tokenizer.json differs"
+    if all(file.exists() for file in files):
+        a, b = map(_json, files)
+        for key in ("model", "added_tokens"):  # trainers write padding and the like into the others
+            if a.get(key) != b.get(key):
+                yield f"`{key}` of tokenizer.json differs"
+    for name in first.tensors.keys() ^ other.tensors.keys():
+        yield f"{name} is only in {(first if name in first.tensors else other).name!r}"
+    for name in first.tensors.keys() & other.tensors.keys():
+        one, two = first.tensors[name], other.tensors[name]
+        if (one.dtype, one.shape) != (two.dtype, two.shape):
+            yield f"{name} is {one.dtype} {list(one.shape)} and {two.dtype} {list(two.shape)}"
 
 
 def _json(file: Path) -> dict[str, Any]:
@@ -215,22 +174,24 @@ def _write(
     with source.open("rb") as stream:
         prefix = stream.read(8)
         header = stream.read(struct.unpack("<Q", prefix)[0])
-    entries = json.loads(header)
-    entries.pop("__metadata__", None)
-    order = sorted(entries, key=lambda name: entries[name]["data_offsets"])
+    offsets = {
+        name: entry["data_offsets"]
+        for name, entry in json.loads(header).items()
+        if name != "__metadata__"
+    }
     with target.open("wb") as stream:
         stream.write(prefix + header)
-        for name in order:
+        for name in sorted(offsets, key=offsets.__getitem__):
             merged = _average(name, parents, weights)
             # numpy knows no bfloat16: write the bytes.
             stream.write(merged.contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def _average(name: str, parents: Sequence[_Checkpoint], weights: Sequence[float]) -> Tensor:
-    first = _read(parents[0], name)
+    first = parents[0].tensors[name].read()
     if not first.is_floating_point():
         for other in parents[1:]:
-            if not torch.equal(first, _read(other, name)):
+            if not torch.equal(first, other.tensors[name].read()):
                 raise CheckpointError(
                     f"{name!r} holds whole numbers, which cannot be averaged, and differs between "
                     f"{parents[0].name!r} and {other.name!r}."
@@ -239,7 +200,7 @@ def _average(name: str, parents: Sequence[_Checkpoint], weights: Sequence[float]
     wide = torch.float64 if first.dtype == torch.float64 else torch.float32
     total = torch.zeros(first.shape, dtype=wide)
     for parent, weight in zip(parents, weights, strict=True):
-        tensor = first if parent is parents[0] else _read(parent, name)
+        tensor = first if parent is parents[0] else parent.tensors[name].read()
         wrong = int((~torch.isfinite(tensor)).sum())
         if wrong:
             raise CheckpointError(
@@ -248,13 +209,6 @@ def _average(name: str, parents: Sequence[_Checkpoint], weights: Sequence[float]
             )
         total.add_(tensor.to(wide), alpha=weight)
     return total.to(first.dtype)
-
-
-def _read(parent: _Checkpoint, name: str) -> Tensor:
-    # Opened anew for each tensor: what was read before is not kept in memory.
-    with safe_open(parent.tensors[name].file, framework="pt") as file:
-        tensor: Tensor = file.get_tensor(name)
-    return tensor
 
 
 def _copy_descriptions(source: Path, target: Path) -> None:

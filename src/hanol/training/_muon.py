@@ -25,7 +25,7 @@ def orthogonalised(x_BMN: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
 
     Args:
         x_BMN: Matrices of one shape, any float dtype.
-        dtype: Of the iteration and of the result.
+        dtype: Data type of the iteration and of the result.
     """
     a, b, c = _COEFFICIENTS
     x = x_BMN.to(dtype)
@@ -47,10 +47,10 @@ class MuonAdamW(torch.optim.AdamW):
             may carry `parts`: for each parameter the row counts of the logical matrices that it
             holds, one below the other.
         momentum: Nesterov momentum of Muon.
-        betas: AdamW's.
-        dtype: Of Muon's iteration; None is float32 on processors and bfloat16 elsewhere. bfloat16
-            is the faster one on processors with units for it (AVX512-BF16, AMX), at two correct
-            digits of an update.
+        betas: Betas of AdamW.
+        dtype: Data type of Muon's iteration; None is float32 on CPU and bfloat16 elsewhere.
+            bfloat16 is faster on CPUs with units for it (AVX512-BF16, AMX), at two correct digits
+            of an update.
     """
 
     def __init__(
@@ -121,44 +121,29 @@ class MuonAdamW(torch.optim.AdamW):
             parameter.add_(sharded_like(update, parameter), alpha=-group["lr"])
 
 
-class PeakRates(Protocol):
-    """Settings that name the peak rates of Muon and AdamW."""
+class _PeakRates(Protocol):
+    @property
+    def muon_lr(self) -> float | None: ...
 
     @property
-    def muon_lr(self) -> float | None:
-        """Rate of Muon; None puts every parameter on AdamW."""
+    def adamw_lr(self) -> float: ...
 
     @property
-    def adamw_lr(self) -> float:
-        """Rate of AdamW."""
-
-    @property
-    def weight_decay(self) -> float:
-        """Decoupled decay of matrices."""
+    def weight_decay(self) -> float: ...
 
 
-def muon_adamw(
-    model: nn.Module,
-    rates: PeakRates,
-    *,
-    betas: tuple[float, float] = (0.9, 0.95),
-    momentum: float = 0.95,
-    dtype: str | None = None,
-) -> MuonAdamW:
+def muon_adamw(model: nn.Module, rates: _PeakRates, **options: Any) -> MuonAdamW:
     """The optimizer of a model as settings or a section of a recipe describe it.
 
     Args:
         model: Any causal language model of transformers.
-        rates: The peak rates.
-        betas: Betas of AdamW.
-        momentum: Nesterov momentum of Muon.
-        dtype: Name of the type of Muon's iteration; see `MuonAdamW`.
+        rates: Settings with `muon_lr`, `adamw_lr` and `weight_decay`, as for `parameter_groups`.
+        options: As for `MuonAdamW`.
     """
     groups = parameter_groups(
         model, muon_lr=rates.muon_lr, adamw_lr=rates.adamw_lr, weight_decay=rates.weight_decay
     )
-    wanted = None if dtype is None else getattr(torch, dtype)
-    return MuonAdamW(groups, momentum=momentum, betas=betas, dtype=wanted)
+    return MuonAdamW(groups, **options)
 
 
 def whole(x: Tensor) -> Tensor:
@@ -186,7 +171,7 @@ def parameter_groups(
         model: Any causal language model of transformers.
         muon_lr: Peak rate of Muon; None sends everything to AdamW.
         adamw_lr: Peak rate of AdamW.
-        weight_decay: Of matrices and embeddings; vectors, `A_log` and `dt_bias` have none.
+        weight_decay: Decay of matrices and embeddings; vectors, `A_log` and `dt_bias` have none.
     """
     matrices: list[Tensor] = []
     parts: list[list[int]] = []
@@ -208,15 +193,8 @@ def parameter_groups(
         {"params": plain, "lr": adamw_lr, "weight_decay": 0.0},
     ]
     if matrices:
-        groups.append(
-            {
-                "params": matrices,
-                "parts": parts,
-                "lr": muon_lr,
-                "weight_decay": weight_decay,
-                "muon": True,
-            }
-        )
+        muon = {"params": matrices, "parts": parts, "lr": muon_lr, "muon": True}
+        groups.append({**muon, "weight_decay": weight_decay})
     return [group for group in groups if group["params"]]
 
 

@@ -2,16 +2,15 @@
 
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hanol.errors import RecipeError
 
-if TYPE_CHECKING:
-    from hanol.training._estimate import Estimate
-
+FloatName = Literal["float32", "bfloat16"]
+_UNKNOWN = "unknown key `"
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -20,23 +19,75 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, values: Any) -> Any:
+        known = sorted(cls.model_fields)
+        texts = []
+        for key in values if isinstance(values, dict) else ():
+            if key not in known:
+                near = get_close_matches(str(key), known, n=1, cutoff=0.5)
+                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+                texts.append(f"{_UNKNOWN}{key}`, {hint}")
+        if texts:
+            raise ValueError("; ".join(texts))
+        return values
+
+
+class StageEstimate(BaseModel):
+    """What one stage of a run will take."""
+
+    name: str
+    kind: str
+    tokens: int | None = Field(
+        description="Maximum number of trained tokens, with the sampled ones of `grpo`; None "
+        "depends on the data."
+    )
+    steps: int | None = Field(description="Minimum number of optimizer steps.")
+    rollouts: int = Field(description="Number of attempts at questions.")
+
+
+class Estimate(BaseModel):
+    """What a run will take, computed without allocating a model."""
+
+    parameters: int
+    active_parameters: int
+    steps: int
+    tokens: int
+    rollouts: int = 0
+    train_flops: float = Field(description="Floating-point operations of training.")
+    state_gib: float = Field(
+        description="GiB of weights, gradients and optimizer state, all processes together."
+    )
+    hours: float | None = Field(
+        None,
+        description="Time at the speed of matrix products on this device; small models take "
+        "longer.",
+    )
+    stages: list[StageEstimate] = []
+
 
 class Recipe(Section):
     """What recipes of all kinds have."""
 
     kind: str
     name: str = Field(description="Name of the run; its folder is runs/<name> by default.")
-    seed: int = Field(0, description="Seed of weights, data order and everything else drawn.")
+    seed: int = Field(0, description="Random seed of weights, data order and sampling.")
     threads: int | None = Field(
-        None, ge=1, description="CPU threads of each process; None leaves torch's number."
+        None, ge=1, description="CPU threads per process; None uses torch's default."
     )
     record: dict[str, str] = Field(
-        default={}, description="What the recorded run of this recipe gave, for the reader."
+        default={}, description="Results of a recorded run of this recipe, for the reader."
     )
 
-    def estimate(self) -> "Estimate":
+    def estimate(self) -> Estimate:
         """What the run will take, computed without allocating a model."""
         raise NotImplementedError
+
+
+def state_gib(parameters: int, *, with_muon: bool) -> float:
+    """GiB of float32 weights and gradients, and one moment for Muon or two for AdamW."""
+    return parameters * 4 * (3 if with_muon else 4) / 2**30
 
 
 def recipe_content(path: str | Path) -> dict[str, Any]:
@@ -49,7 +100,9 @@ def recipe_content(path: str | Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
     except FileNotFoundError as err:
-        near = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        near = (
+            sorted(str(p) for p in path.parent.glob("[!.]*.yaml")) if path.parent.is_dir() else []
+        )
         hint = f" Beside it: {', '.join(near)}." if near else ""
         raise RecipeError(f"There is no recipe {str(path)!r}.{hint}") from err
     except (OSError, ValueError, yaml.YAMLError) as err:  # a date that does not exist, no UTF-8
@@ -63,13 +116,13 @@ def recipe_content(path: str | Path) -> dict[str, Any]:
 def with_overrides(
     section: type[Model], content: dict[str, Any], overrides: list[str] | None, what: str
 ) -> Model:
-    """Values of a recipe, some of them replaced.
+    """Check the values of a recipe, some of them replaced.
 
     Args:
-        section: The model that checks them.
+        section: Model that checks them.
         content: Values by key; changed in place.
         overrides: "dotted.key=value" texts; values are YAML.
-        what: What an error is about.
+        what: Subject of an error.
 
     Raises:
         RecipeError: An override has another form, a key is unknown (the nearest right one is
@@ -80,7 +133,7 @@ def with_overrides(
     try:
         return section.model_validate(content)
     except ValidationError as err:
-        raise RecipeError(f"{what} is not valid: {_explain(err, section)}") from err
+        raise RecipeError(f"{what} is not valid: {_explain(err)}") from err
 
 
 def _override(content: dict[str, Any], text: str) -> None:
@@ -94,61 +147,31 @@ def _override(content: dict[str, Any], text: str) -> None:
     *parents, last = key.strip().split(".")
     place: Any = content
     for parent in parents:
-        if isinstance(place, list):
-            if not parent.isdigit() or int(parent) >= len(place):
-                raise RecipeError(f"{key!r}: {parent!r} is no index of a list of {len(place)}.")
-            place = place[int(parent)]
-        elif isinstance(place, dict):
+        if isinstance(place, dict):
             place = place.setdefault(parent, {})
         else:
-            raise RecipeError(f"{key!r}: {parent!r} is not a section.")
-    if isinstance(place, list):
-        if not last.isdigit() or int(last) >= len(place):
-            raise RecipeError(f"{key!r}: {last!r} is no index of a list of {len(place)}.")
-        place[int(last)] = parsed
-    elif isinstance(place, dict):
-        place[last] = parsed
-    else:
-        raise RecipeError(f"{key!r}: there is no section to set {last!r} in.")
+            place = place[_index(place, parent, key)]
+    place[last if isinstance(place, dict) else _index(place, last, key)] = parsed
 
 
-def _explain(err: ValidationError, section: type[BaseModel]) -> str:
+def _index(place: Any, part: str, key: str) -> int:
+    """The index of a list that a part of a dotted key stands for."""
+    if not isinstance(place, list):
+        raise RecipeError(f"{key!r}: there is no section to set {part!r} in.")
+    if not part.isdigit() or int(part) >= len(place):
+        raise RecipeError(f"{key!r}: {part!r} is no index of a list of {len(place)}.")
+    return int(part)
+
+
+def _explain(err: ValidationError) -> str:
     texts = []
     for problem in err.errors():
         where = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            known = _known_keys(section, problem["loc"][:-1])
-            near = get_close_matches(str(problem["loc"][-1]), known, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-            texts.append(f"unknown key `{where}`, {hint}")
+        text = problem["msg"].removeprefix("Value error, ")
+        if not where:  # about the whole
+            texts.append(text)
+        elif text.startswith(_UNKNOWN):
+            texts.append(text.replace(_UNKNOWN, f"{_UNKNOWN}{where}."))
         else:
-            about = f"`{where}`: " if where else ""  # nothing of the whole
-            texts.append(about + problem["msg"].removeprefix("Value error, "))
+            texts.append(f"`{where}`: {text}")
     return "; ".join(texts)
-
-
-def _known_keys(section: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
-    """Keys of the section at a place; a part may be a key, an index or a tag of a union."""
-    here = [section]
-    for part in place:
-        if isinstance(part, int):
-            continue
-        held = [
-            inner
-            for model in here
-            if part in model.model_fields
-            for inner in _sections_in(model.model_fields[part].annotation)
-        ]
-        here = held or [model for model in here if _is_tagged(model, part)]
-    return sorted({key for model in here for key in model.model_fields})
-
-
-def _sections_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for part in get_args(annotation) for model in _sections_in(part)]
-
-
-def _is_tagged(model: type[BaseModel], tag: str) -> bool:
-    kind = model.model_fields.get("kind")
-    return kind is not None and tag in get_args(kind.annotation)

@@ -1,29 +1,27 @@
 """A run's folder: its metrics, its checkpoints, its curve."""
 
-import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from hanol.errors import require
-from hanol.files import JsonLines
+from hanol.files import JsonLines, whole_file
 
-METRICS = "metrics.jsonl"
 # Settings that never change what a run computes.
 FREE = frozenset(
     {"record", "threads", "tensorboard", "log_every", "eval_every", "save_every", "keep"}
 )
 
 
-def plain(model: BaseModel) -> Any:
-    """Values as YAML and JSON hold them."""
-    return json.loads(model.model_dump_json())
+def metrics_file(folder: str | Path) -> JsonLines:
+    """A run's `metrics.jsonl`: one line for each logged step."""
+    return JsonLines(Path(folder) / "metrics.jsonl")
 
 
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
     """All lines of a run's `metrics.jsonl`."""
-    return JsonLines(Path(folder) / METRICS).read()
+    return metrics_file(folder).read()
 
 
 def checkpoints(
@@ -40,6 +38,12 @@ def checkpoints(
     return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
 
 
+def keep_newest(found: Sequence[Path], count: int) -> None:
+    """Remove all but the last `count` of the checkpoints that `checkpoints` found."""
+    for old in found[:-count]:
+        shutil.rmtree(old)
+
+
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest complete checkpoint of a run, or None."""
     found = checkpoints(folder)
@@ -54,27 +58,22 @@ def plot_loss(folder: Path) -> Path:
 
     lines = read_metrics(folder)
     figure = Figure(figsize=(8, 4.5), layout="constrained")
-    left = figure.subplots()
-    loss = [(line["tokens"], line["loss"]) for line in lines if "loss" in line]
-    bits = [
-        (line["tokens"], line["eval_bits_per_byte"])
-        for line in lines
-        if "eval_bits_per_byte" in line
-    ]
-    left.plot(*zip(*loss, strict=True), color="tab:blue", linewidth=1, label="training loss")
-    left.set(xlabel="tokens", ylabel="training loss (nats per token)")
-    left.xaxis.set_major_formatter(EngFormatter())
-    handles = left.get_lines()
-    if bits:
-        right = left.twinx()
-        right.plot(
-            *zip(*bits, strict=True), color="tab:orange", marker="o", markersize=3,
-            label="held-out bits per byte",
-        )  # fmt: skip
-        right.set_ylabel("held-out bits per byte")
-        handles = [*handles, *right.get_lines()]
-    left.legend(handles=handles, loc="upper right")
-    left.grid(alpha=0.3)
+    axes = figure.subplots()
+    axes.set_xlabel("tokens")
+    axes.xaxis.set_major_formatter(EngFormatter())
+    axes.grid(alpha=0.3)
+    handles: list[Any] = []
+    for key, label, style in (
+        ("loss", "training loss (nats per token)", {"color": "tab:blue", "linewidth": 1}),
+        ("eval_bits_per_byte", "held-out bits per byte", {"color": "tab:orange", "marker": "."}),
+    ):
+        points = [(line["tokens"], line[key]) for line in lines if key in line]
+        if points:
+            side = axes.twinx() if handles else axes
+            handles += side.plot(*zip(*points, strict=True), label=label, **style)
+            side.set_ylabel(label)
+    axes.legend(handles=handles, loc="upper right")
     path = folder / "loss.png"
-    figure.savefig(path, dpi=120)
+    with whole_file(path) as part:
+        figure.savefig(part, dpi=120, format="png")
     return path

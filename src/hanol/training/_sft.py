@@ -3,22 +3,20 @@
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any, Literal, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import TrainerCallback
 
 from hanol.errors import DataError, require
 from hanol.training._kinds import OnStep
 from hanol.training._logits import IGNORED, logits_at
 from hanol.training._muon import muon_adamw
-from hanol.training._recipe import Section
+from hanol.training._recipe import FloatName, Section
 from hanol.training._run_folder import last_checkpoint
 from hanol.training._trainer import StepTrainer, training_arguments
 
@@ -29,27 +27,27 @@ _LOG_STEPS = 10
 class LearningSection(Section):
     """How a model learns from rows."""
 
-    max_length: int = Field(1024, gt=1, description="Longer rows are left out, and counted.")
-    batch_size: int = Field(8, ge=1, description="Rows of an optimizer step.")
-    micro_batches: int = Field(1, ge=1, description="Parts of a batch, to save memory.")
+    max_length: int = Field(1024, gt=1, description="Tokens per row; longer rows are left out.")
+    batch_size: int = Field(8, ge=1, description="Rows per optimizer step.")
+    micro_batches: int = Field(1, ge=1, description="Parts of a batch; more save memory.")
     muon_lr: float | None = Field(
-        0.01, gt=0, description="Peak rate of Muon; None puts every parameter on AdamW."
+        0.01, gt=0, description="Peak learning rate of Muon; None uses AdamW for everything."
     )
-    adamw_lr: float = Field(0.002, gt=0, description="Peak rate of AdamW.")
-    weight_decay: float = Field(0.0, ge=0, description="Decoupled decay of matrices.")
+    adamw_lr: float = Field(0.002, gt=0, description="Peak learning rate of AdamW.")
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of matrices.")
     betas: tuple[float, float] = Field((0.9, 0.98), description="Betas of AdamW.")
-    clip_norm: float = Field(1.0, gt=0, description="Largest norm of the whole gradient.")
+    clip_norm: float = Field(1.0, gt=0, description="Maximum norm of the gradient.")
     warmup_steps: int = Field(100, ge=0, description="Optimizer steps of linear warm-up.")
     decay: float = Field(
-        0.5, ge=0, le=1, description="Share of the stage, at its end, in which rates fall linearly."
+        0.5, ge=0, le=1, description="Final share of the stage in which rates decay linearly."
     )
-    final: float = Field(0.03, ge=0, le=1, description="Rate at the end, as a share of the peak.")
+    final: float = Field(0.03, ge=0, le=1, description="Final rate, as a share of the peak.")
     save_tokens: int = Field(500_000, ge=1, description="Tokens between checkpoints.")
     gradient_checkpointing: bool = Field(
-        False, description="Compute blocks again in the backward pass, to save memory."
+        False, description="Recompute blocks in the backward pass, to save memory."
     )
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="Type of the computation.")
-    seed: int = Field(0, description="Seed of the order of rows; a recipe adds its own.")
+    dtype: FloatName = Field("float32", description="Data type used for computation.")
+    seed: int = Field(0, description="Seed of the row order; that of the recipe is added.")
 
     @model_validator(mode="after")
     def _whole_parts(self) -> Self:
@@ -82,8 +80,7 @@ class SftSettings(LearningSection):
         return warm * (self.final + (1 - self.final) * left / self.decay)
 
 
-@dataclass(frozen=True)
-class SftRow:
+class SftRow(NamedTuple):
     """A token sequence to learn from.
 
     Args:
@@ -95,15 +92,10 @@ class SftRow:
     action_mask: tuple[bool, ...]
 
 
-@dataclass(frozen=True)
-class SftResult:
-    """What a finished training did.
+class SftResult(NamedTuple):
+    """What a finished training did: optimizer steps, tokens in them, different rows.
 
-    Args:
-        steps: Optimizer steps.
-        tokens: Tokens in them.
-        rows: Different rows.
-        left_out: Rows that were too long or had nothing to learn.
+    Rows that were too long or had nothing to learn are counted in `left_out`.
     """
 
     steps: int
@@ -126,8 +118,8 @@ def train_sft(
 
     Args:
         model: A causal language model of transformers, on the device that it is trained on.
-        rows: What to learn from.
-        settings: How.
+        rows: Training rows.
+        settings: Optimizer, batches and length of the run.
         folder: Folder of checkpoints and `metrics.jsonl`.
         resume: Continue from the folder's newest checkpoint, if there is one.
         on_step: Called with every line of metrics.
@@ -145,12 +137,50 @@ def train_sft(
     fitting = [row for row in fitting if any(row.action_mask[1:])]
     if not fitting:
         raise DataError(
-            f"None of {len(rows)} rows can be learned from: they are longer than "
-            f"`max_length` ({settings.max_length}), or nothing in them was written by "
-            "the policy."
+            f"No usable training rows: all {len(rows)} exceed `max_length` "
+            f"({settings.max_length}) or contain no assistant tokens."
         )
     steps = SftSteps(fitting, settings)
-    trainer = _SftTrainer(model, steps, folder, on_step, on_eval)
+    args = training_arguments(
+        folder,
+        steps=len(steps.batches),
+        clip_norm=settings.clip_norm,
+        seed=settings.seed,
+        use_cpu=not torch.cuda.is_available(),
+        gradient_accumulation_steps=settings.micro_batches,
+        logging_steps=_LOG_STEPS,
+        save_strategy="no",  # by tokens
+        bf16=settings.dtype == "bfloat16",
+        activation_checkpointing=settings.gradient_checkpointing,
+    )
+    head: Any = model.get_output_embeddings()  # type: ignore[operator]
+
+    def policy_loss(model: nn.Module, inputs: dict[str, Any], count: Any) -> Tensor:
+        """Mean cross-entropy of the labels of the whole batch; only these go through the head."""
+        labels_BL = inputs["labels"][:, 1:]
+        learned_BL = labels_BL != IGNORED
+        logits_NV = logits_at(model, head, inputs["input_ids"], learned_BL)
+        total = functional.cross_entropy(logits_NV.float(), labels_BL[learned_BL], reduction="sum")
+        # `count` is that of all processes, and gradients are averaged over processes.
+        return total * args.world_size / torch.as_tensor(count).clamp(min=1)
+
+    def due(step: int) -> tuple[bool, bool]:
+        evaluate = on_eval is not None and steps.passes(settings.eval_tokens, step)
+        return evaluate, steps.passes(settings.save_tokens, step)
+
+    trainer = StepTrainer(
+        model,
+        steps,
+        args,
+        optimizer=lambda model: muon_adamw(model, settings, betas=settings.betas),
+        rates=lambda optimizer: torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: settings.rate(step, len(steps.batches))
+        ),
+        loss=policy_loss,
+        on_step=on_step,
+        on_eval=on_eval,
+        due=due,
+    )
     trainer.run(_saved(folder, steps, resume))
     return SftResult(
         steps=len(steps.batches),
@@ -244,76 +274,3 @@ def _saved(folder: Path, steps: SftSteps, resume: bool) -> Path | None:
             f"{len(steps.batches)}. Use those of that run, or another folder."
         )
     return saved
-
-
-class _SftTrainer(StepTrainer):
-    """The Trainer with a loss on what the policy wrote, and evaluations by tokens."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        steps: SftSteps,
-        folder: Path,
-        on_step: OnStep,
-        on_eval: Callable[[int], Mapping[str, Any]] | None,
-    ) -> None:
-        settings = steps.settings
-        args = training_arguments(
-            folder,
-            steps=len(steps.batches),
-            clip_norm=settings.clip_norm,
-            seed=settings.seed,
-            use_cpu=not torch.cuda.is_available(),
-            gradient_accumulation_steps=settings.micro_batches,
-            logging_steps=_LOG_STEPS,
-            save_strategy="no",  # by tokens
-            bf16=settings.dtype == "bfloat16",
-            activation_checkpointing=settings.gradient_checkpointing,
-        )
-        self._on_eval = on_eval
-        super().__init__(
-            model,
-            steps,
-            args,
-            optimizer=lambda model: muon_adamw(model, settings, betas=settings.betas),
-            rates=lambda optimizer: torch.optim.lr_scheduler.LambdaLR(
-                optimizer, lambda step: settings.rate(step, len(steps.batches))
-            ),
-            loss=self._policy_loss,
-            on_step=on_step,
-        )
-        self.add_callback(_ByTokens(steps, with_eval=on_eval is not None))
-
-    def _policy_loss(self, model: nn.Module, inputs: dict[str, Any], count: Any) -> Tensor:
-        """Mean cross-entropy of the labels of the whole batch; only these go through the head."""
-        labels_BL = inputs["labels"][:, 1:]
-        learned_BL = labels_BL != IGNORED
-        head = self.accelerator.unwrap_model(model).get_output_embeddings()
-        logits_NV = logits_at(model, head, inputs["input_ids"], learned_BL)
-        total = functional.cross_entropy(logits_NV.float(), labels_BL[learned_BL], reduction="sum")
-        # `count` is that of all processes, and gradients are averaged over processes.
-        return total * self.accelerator.num_processes / torch.as_tensor(count).clamp(min=1)
-
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """What `on_eval` finds."""
-        assert self._on_eval is not None
-        self.model.eval()
-        found = dict(self._on_eval(self.steps.tokens_before[self.state.global_step]))
-        self.model.train()
-        self.log(found)
-        # Otherwise the end of the epoch evaluates once more after the last step.
-        self.control.should_evaluate = False
-        return found
-
-
-class _ByTokens(TrainerCallback):
-    """Evaluates and saves by tokens."""
-
-    def __init__(self, steps: SftSteps, *, with_eval: bool) -> None:
-        self._steps, self._with_eval = steps, with_eval
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Say whether it is time."""
-        settings, step = self._steps.settings, state.global_step
-        control.should_evaluate = self._with_eval and self._steps.passes(settings.eval_tokens, step)
-        control.should_save = self._steps.passes(settings.save_tokens, step)

@@ -19,8 +19,8 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from hanol import models
 from hanol.errors import TrainingError, WriteError
-from hanol.files import JsonLines, write_failure
-from hanol.training._run_folder import METRICS, checkpoints, last_checkpoint
+from hanol.files import replace_folder, write_failure
+from hanol.training._run_folder import checkpoints, keep_newest, last_checkpoint, metrics_file
 
 _WRITING = ".writing"
 _HINT = "Earlier checkpoints are whole: free some space and run again with --resume."
@@ -48,13 +48,7 @@ def training_arguments(
 ) -> TrainingArguments:
     """Arguments of transformers' Trainer for a run whose steps are decided beforehand.
 
-    Args:
-        folder: Folder of the run.
-        steps: Optimizer steps.
-        clip_norm: Largest norm of the gradient.
-        seed: Seed of the random states.
-        use_cpu: Whether the model stays on the CPU where there is a GPU.
-        options: Whatever else `TrainingArguments` takes.
+    `use_cpu` keeps the model on the CPU where there is a GPU; options are `TrainingArguments`'.
     """
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     defaults = {
@@ -97,6 +91,9 @@ class StepTrainer(Trainer):
             `found` becomes part of the step's metrics.
         keep: Checkpoints that are kept.
         on_step: Called with each line of metrics and, as `steps`, the number of all steps.
+        on_eval: Called with the tokens seen; what it returns becomes a line of metrics.
+        due: Called with a step that is done: whether to evaluate, and whether to save. Without it,
+            `args` say when.
     """
 
     # transformers sets these without declaring them.
@@ -115,9 +112,12 @@ class StepTrainer(Trainer):
         loss: Loss | None = None,
         keep: int = 1,
         on_step: Callable[[Mapping[str, Any]], None] = lambda line: None,
+        on_eval: Callable[[int], Mapping[str, Any]] | None = None,
+        due: Callable[[int], tuple[bool, bool]] | None = None,
     ) -> None:
         self.steps, self.keep, self.found = steps, keep, dict[str, float]()
         self._make_optimizer, self._make_rates, self._loss = optimizer, rates, loss
+        self._on_eval, self.due = on_eval, due
         self._staging = False
         super().__init__(
             model=model,
@@ -141,6 +141,8 @@ class StepTrainer(Trainer):
             TrainingError: The loss or its gradient is not finite.
             WriteError: The disk is full, or the folder cannot be written.
         """
+        if self.args.should_save:  # what a killed run was writing
+            shutil.rmtree(Path(self.args.output_dir) / _WRITING, ignore_errors=True)
         if saved is not None:
             self.read_more(saved)
         with models.no_progress_bars():  # one for each file of each checkpoint
@@ -174,6 +176,17 @@ class StepTrainer(Trainer):
         if self._loss is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         return self._loss(model, inputs, num_items_in_batch)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """What `on_eval` finds, as a line of metrics."""
+        assert self._on_eval is not None
+        self.model.eval()
+        found = dict(self._on_eval(self.steps.tokens_before[self.state.global_step]))
+        self.model.train()
+        self.log(found)
+        # Otherwise the end of the epoch evaluates once more after the last step.
+        self.control.should_evaluate = False
+        return found
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimizer that was given."""
@@ -228,11 +241,8 @@ class StepTrainer(Trainer):
             self.write_more(folder / _WRITING / name)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
-                _sync(folder / _WRITING / name)
-                shutil.rmtree(folder / name, ignore_errors=True)
-                (folder / _WRITING / name).rename(folder / name)
-                for old in checkpoints(folder)[: -self.keep]:
-                    shutil.rmtree(old)
+                replace_folder(folder / _WRITING / name, folder / name)
+                keep_newest(checkpoints(folder), self.keep)
         except (OSError, RuntimeError) as err:  # torch reports a full disk as the latter
             if (reason := write_failure(err)) is None:
                 raise
@@ -260,7 +270,7 @@ class _Log(TrainerCallback):
 
     def __init__(self, trainer: StepTrainer, on_step: Callable[[Mapping[str, Any]], None]) -> None:
         self._trainer, self._on_step = trainer, on_step
-        self._metrics = JsonLines(Path(trainer.args.output_dir) / METRICS)
+        self._metrics = metrics_file(Path(trainer.args.output_dir))
         self._clock: tuple[float, int] | None = None
         self._more: dict[str, float] = {}
 
@@ -272,6 +282,11 @@ class _Log(TrainerCallback):
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Let the trainer do its work between steps."""
         self._more |= self._trainer.after_update()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Say whether it is time to evaluate and to save."""
+        if self._trainer.due is not None:
+            control.should_evaluate, control.should_save = self._trainer.due(state.global_step)
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any], **kwargs: Any
@@ -295,11 +310,3 @@ class _Log(TrainerCallback):
             self._clock = None  # the time of an evaluation is not the training's
         self._metrics.append(line)
         self._on_step({**line, "steps": state.max_steps})
-
-
-def _sync(folder: Path) -> None:
-    for file in folder.rglob("*"):
-        if file.is_file():
-            descriptor = os.open(file, os.O_RDONLY)
-            os.fsync(descriptor)
-            os.close(descriptor)

@@ -1,9 +1,10 @@
 """The chart of a stage: what its model could do after how many tokens."""
 
-import json
 from pathlib import Path
 
 from hanol.errors import require
+from hanol.files import whole_file
+from hanol.training import read_metrics
 
 
 def plot_skills(folder: str | Path) -> Path | None:
@@ -16,9 +17,7 @@ def plot_skills(folder: str | Path) -> Path | None:
         The chart; None where there were no evaluations of skills.
     """
     folder = Path(folder)
-    metrics = folder / "metrics.jsonl"
-    text = metrics.read_text("utf-8") if metrics.exists() else ""
-    lines = [line for line in map(json.loads, text.splitlines()) if "skills" in line]
+    lines = [line for line in read_metrics(folder) if "skills" in line]
     if not lines:
         return None
     require("matplotlib", extra="train", feature="The chart of the skills")
@@ -38,5 +37,6 @@ def plot_skills(folder: str | Path) -> Path | None:
     axes.grid(alpha=0.3)
     axes.legend()
     path = folder / "skills.png"
-    figure.savefig(path, dpi=120)
+    with whole_file(path) as part:
+        figure.savefig(part, dpi=120, format="png")
     return path

@@ -19,7 +19,7 @@ from hanol.errors import RecipeError, require
 from hanol.files import replace_text
 from hanol.runs import ResumeGuard
 from hanol.scoring import Interval, wilson
-from hanol.training import FREE, OnStep, TrainingResult, plain
+from hanol.training import FREE, OnStep, TrainingResult
 
 CHECKPOINT = "checkpoint"  # folder of a finished stage's model
 TRAJECTORIES = "trajectories.jsonl"  # what a `reject` stage keeps
@@ -167,7 +167,7 @@ def run_stages(
 
 def _prepare(recipe: ResearcherRecipe, folder: Path, resume: bool) -> None:
     """Write the resolved recipe; refuse a folder with another or an unfinished run."""
-    guard = ResumeGuard(folder, {"recipe": plain(recipe)})
+    guard = ResumeGuard(folder, {"recipe": recipe.model_dump(mode="json")})
     if not resume:
         guard.check(resume=False)
     for number, stage in enumerate(recipe.stages, start=1):
@@ -182,9 +182,9 @@ def _prepare(recipe: ResearcherRecipe, folder: Path, resume: bool) -> None:
 
 def _begin(recipe: ResearcherRecipe, stage: AgentStage, place: Path) -> bool:
     """Note what a stage depends on; whether it was started before, with the same."""
-    whole = plain(recipe)
+    whole = recipe.model_dump(mode="json")
     content = {key: whole[key] for key in ("model", "world", "documents", "seed")}
-    content["stage"] = plain(stage)
+    content["stage"] = stage.model_dump(mode="json")
     guard = ResumeGuard(place, content, what="stage", free=_FREE, file="stage.yaml")
     if guard.check(resume=True):
         return True
@@ -219,7 +219,7 @@ def _finish(run: StageRun, body: Body, evaluate: Evaluate) -> StageResult:
         return result
     judged = run.folder / "accuracy.json"
     # Another evaluation was asked for: its answers are wanted, the model stays what it is.
-    asked = plain(run.recipe.eval)
+    asked = run.recipe.eval.model_dump(mode="json")
     if not judged.exists() or json.loads(judged.read_text("utf-8"))["eval"] != asked:
         outcomes = evaluate(checkpoint, run.folder / "evaluation")
         found = {kind: Accuracy.of(right).model_dump() for kind, right in outcomes.items() if right}

@@ -31,7 +31,6 @@ from hanol.training import (
     Section,
     StepTrainer,
     last_checkpoint,
-    plain,
     read_metrics,
     training_arguments,
 )
@@ -257,7 +256,7 @@ def prepare_folder(
         data: Fingerprints, by name, of what a resumed run must find as it was.
         resume: Whether the folder may hold a run.
     """
-    content = {"recipe": plain(settings), "data": dict(data)}
+    content = {"recipe": settings.model_dump(mode="json"), "data": dict(data)}
     guard = ResumeGuard(folder, content, free=FREE)
     saved = last_checkpoint(folder)
     if saved is None or not guard.check(resume=resume):

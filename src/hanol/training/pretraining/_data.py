@@ -1,4 +1,4 @@
-"""Documents: where they come from, which are held out, and how they lie on disk as tokens.
+"""Documents: where they come from, which are held out, their tokenizer, their tokens on disk.
 
 A corpus on disk is one array of tokens, every document with the begin token in front and the end
 token behind it, and one array of the documents' ends. Both are memory-mapped.
@@ -9,17 +9,23 @@ import json
 import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from hanol.errors import DataError, require
 from hanol.training.pretraining._pretrain_recipe import DataSection
 
 # Test suites repeat the code they test, and 2to3 and IDLE's tests are no library code.
 _SKIPPED = {"test", "tests", "idle_test", "site-packages", "__pycache__", "dist-packages"}
+
+BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
+_PATTERN = Regex(r" ?[^\W\d]+| ?\d| ?[^\s\w]+|\n[ \t]*|\s+(?=\S)|\s+")
 
 
 @dataclass(frozen=True)
@@ -123,13 +129,45 @@ def _rows(data: DataSection) -> Iterator[SourceText]:
         raise DataError(f"{path!r} could not be read: {cause}") from err
 
 
+def train_tokenizer(texts: Iterator[str], vocab_size: int) -> PreTrainedTokenizerBase:
+    """Train a tokenizer whose ids 0, 1, 2 are begin, end and padding.
+
+    Args:
+        texts: Training text.
+        vocab_size: Tokens, the 256 bytes and 3 special ones included.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            # Indentation is one token, words keep the space before them, digits stand alone.
+            pre_tokenizers.Split(_PATTERN, behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[BOS, EOS, PAD],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=BOS,
+        eos_token=EOS,
+        pad_token=PAD,
+        clean_up_tokenization_spaces=False,
+    )
+
+
 class Corpus:
     """Tokens of many documents on disk.
 
     Attributes:
         tokens: All documents one after another.
         ends: End of each document in `tokens`.
-        num_bytes: UTF-8 bytes of the texts.
+        bytes_of: UTF-8 bytes of each text.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -160,10 +198,10 @@ def write_corpus(folder: Path, texts: Iterator[str], tokenizer: Any) -> None:
     ends: list[int] = []
     sizes: list[int] = []
     total = 0
-    for batch in _batched(texts, 256):
-        for text, ids in zip(
-            batch, tokenizer(batch, add_special_tokens=False).input_ids, strict=True
-        ):
+    texts = filter(None, texts)
+    while batch := list(islice(texts, 256)):
+        tokens = tokenizer(batch, add_special_tokens=False).input_ids
+        for text, ids in zip(batch, tokens, strict=True):
             whole = np.asarray([bos, *ids, eos], dtype=dtype)
             pieces.append(whole)
             total += len(whole)
@@ -178,15 +216,3 @@ def write_corpus(folder: Path, texts: Iterator[str], tokenizer: Any) -> None:
     np.save(folder / "tokens.npy", np.concatenate(pieces))
     np.save(folder / "ends.npy", np.asarray(ends, dtype=np.int64))
     np.save(folder / "bytes.npy", np.asarray(sizes, dtype=np.int64))
-
-
-def _batched(items: Iterator[str], size: int) -> Iterator[list[str]]:
-    batch: list[str] = []
-    for item in items:
-        if item:
-            batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

@@ -21,26 +21,25 @@ from hanol.training.pretraining._data import Corpus
 from hanol.training.pretraining._pretrain_recipe import PretrainRecipe
 
 
-class _Scatter:
-    """A permutation of n places that sends neighbours far apart, without a table."""
-
-    def __init__(self, n: int) -> None:
-        self._n = n
-        stride = max(1, round(n * 0.6180339887498949))  # the golden section spreads most evenly
-        while math.gcd(stride, n) != 1:
-            stride += 1
-        self._stride = stride
-
-    def place(self, index: int) -> int:
-        return index * self._stride % self._n
+def _stride(n: int) -> int:
+    """Row i of n is read at place i * stride % n: a permutation that sends neighbours far apart."""
+    stride = max(1, round(n * 0.6180339887498949))  # the golden section spreads most evenly
+    while math.gcd(stride, n) != 1:
+        stride += 1
+    return stride
 
 
 class _Step(NamedTuple):
     stage_start: int  # first token of the stage in the run's stream
+    stage_rows: int
+    stride: int
     first_row: int  # of this step, counted in the stage
     rows: int
     length: int  # tokens of a row
-    scatter: _Scatter
+
+    def row_start(self, row: int) -> int:
+        """First token of a row of the stage in the run's stream."""
+        return self.stage_start + row * self.stride % self.stage_rows * self.length
 
 
 class PackedSteps(Dataset[dict[str, Tensor]]):
@@ -68,10 +67,10 @@ class PackedSteps(Dataset[dict[str, Tensor]]):
                     f"A batch of {rows} rows cannot be shared by {parts} parts (processes times "
                     "`micro_batches`). Change `batch_tokens`, `sequence_length` or the processes."
                 )
-            scatter = _Scatter(rows * stage.steps)
+            total = rows * stage.steps
             self._steps += [
-                _Step(position, i * rows, rows, stage.sequence_length, scatter)
-                for i in range(stage.steps)
+                _Step(position, total, _stride(total), first, rows, stage.sequence_length)
+                for first in range(0, total, rows)
             ]
             position += stage.steps * stage.batch_tokens
         # Tokens seen before each step, and after the last.
@@ -88,8 +87,7 @@ class PackedSteps(Dataset[dict[str, Tensor]]):
         mine = step.rows // self._parts
         first = step.first_row + part * mine
         stretches = [
-            self._stretch(step.stage_start + step.scatter.place(row) * step.length, step.length)
-            for row in range(first, first + mine)
+            self._stretch(step.row_start(row), step.length) for row in range(first, first + mine)
         ]
         input_ids = torch.from_numpy(np.stack([tokens for tokens, _ in stretches])).long()
         position_ids = torch.from_numpy(np.stack([positions for _, positions in stretches]))

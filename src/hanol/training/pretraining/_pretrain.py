@@ -1,7 +1,6 @@
 """From a recipe of pre-training to a checkpoint: prepare text, build the model, run the stages."""
 
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -12,22 +11,31 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+from transformers import (
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainingArguments,
+)
 
 from hanol import attention, models
-from hanol.errors import DataError, RecipeError, TrainingError, require
-from hanol.files import replace_text
+from hanol.errors import RecipeError, TrainingError, require
+from hanol.files import replace_text, whole_folder
 from hanol.runs import ResumeGuard
 from hanol.training._kinds import OnStep, TrainingResult
 from hanol.training._muon import muon_adamw, sharded_like, whole
-from hanol.training._run_folder import FREE, last_checkpoint, plain, plot_loss
-from hanol.training._schedule import learning_rate
+from hanol.training._run_folder import FREE, last_checkpoint, plot_loss
 from hanol.training._trainer import StepTrainer, training_arguments
-from hanol.training.pretraining._data import Corpus, documents, is_held_out, write_corpus
+from hanol.training.pretraining._data import (
+    Corpus,
+    documents,
+    is_held_out,
+    train_tokenizer,
+    write_corpus,
+)
 from hanol.training.pretraining._evaluate import nats
 from hanol.training.pretraining._packing import PackedSteps, check_no_leak
 from hanol.training.pretraining._pretrain_recipe import PretrainRecipe
-from hanol.training.pretraining._tokenizer import train_tokenizer
 
 
 class PretrainResult(TrainingResult):
@@ -36,7 +44,7 @@ class PretrainResult(TrainingResult):
     steps: int
     tokens: int
     minutes: float = Field(description="Minutes of this call; a resumed run counts its last part.")
-    bits_per_byte: float = Field(description="On all held-out documents.")
+    bits_per_byte: float = Field(description="Bits per byte of all held-out documents.")
     held_out_bytes: int
 
     def summary(self) -> str:
@@ -59,8 +67,7 @@ def pretrain(
     """Run a recipe of pre-training; see `train`, which calls this."""
     require("accelerate", extra="train", feature="Training")
     began = time.perf_counter()
-    shutil.rmtree(folder / ".writing", ignore_errors=True)
-    guard = ResumeGuard(folder, {"recipe": plain(recipe)}, free=FREE)
+    guard = ResumeGuard(folder, {"recipe": recipe.model_dump(mode="json")}, free=FREE)
     guard.check(resume=resume)
     saved = last_checkpoint(folder)
     args = _arguments(recipe, folder)
@@ -90,16 +97,7 @@ def pretrain(
 
 
 class PretrainTrainer(StepTrainer):
-    """The Trainer with the stages, averages and evaluations of a recipe of pre-training.
-
-    Args:
-        model: Causal language model.
-        steps: Packed text.
-        args: Made by `training_arguments`.
-        recipe: The whole recipe.
-        held_out: Documents of the evaluation.
-        on_step: As for `StepTrainer`.
-    """
+    """The Trainer with the stages, averages and evaluations of a recipe of pre-training."""
 
     def __init__(
         self,
@@ -116,26 +114,22 @@ class PretrainTrainer(StepTrainer):
         self._mean_count = 0
         before = steps.tokens_before
         # The rate in the middle of its batch: the first update's is not zero.
-        shares = [
-            learning_rate(recipe.schedule, (a + b) // 2, before[-1]) for a, b in pairwise(before)
-        ]
+        shares = [recipe.schedule.rate((a + b) // 2, before[-1]) for a, b in pairwise(before)]
         optim = recipe.optim
+        muon_dtype = None if optim.muon_dtype is None else getattr(torch, optim.muon_dtype)
         super().__init__(
             model,
             steps,
             args,
             optimizer=lambda model: muon_adamw(
-                model,
-                optim,
-                betas=optim.betas,
-                momentum=optim.momentum,
-                dtype=optim.muon_dtype,
+                model, optim, betas=optim.betas, momentum=optim.momentum, dtype=muon_dtype
             ),
             rates=lambda optimizer: torch.optim.lr_scheduler.LambdaLR(
                 optimizer, lambda step: shares[min(step, len(shares) - 1)]
             ),
             keep=recipe.keep,
             on_step=on_step,
+            on_eval=lambda _: {"eval_bits_per_byte": self.bits_per_byte(recipe.eval_bytes)},
         )
         if recipe.qk_clip is not None:
             for layer in model.modules():
@@ -143,7 +137,7 @@ class PretrainTrainer(StepTrainer):
                     layer.record_max_logit = True  # type: ignore[assignment]
 
     def after_update(self) -> dict[str, float]:
-        """What the recipe does between optimizer steps; returns what is worth logging."""
+        """Clip attention logits, balance experts, average weights, as far as the recipe asks."""
         found = {}
         model = self.accelerator.unwrap_model(self.model)
         if self.recipe.qk_clip is not None:
@@ -181,23 +175,8 @@ class PretrainTrainer(StepTrainer):
             parameter.copy_(sharded_like(self._mean[name], parameter))
 
     @torch.no_grad()
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Bits per byte of the held-out text, as much of it as the recipe evaluates on the way."""
-        metrics = {"eval_bits_per_byte": self.bits_per_byte(self.recipe.eval_bytes)}
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(
-            self.args, self.state, self.control, metrics
-        )
-        return metrics
-
-    @torch.no_grad()
     def bits_per_byte(self, max_bytes: int | None = None) -> float:
-        """Negative log likelihood of held-out documents in bits, divided by their bytes.
-
-        Args:
-            max_bytes: Stop after this many bytes, taken from documents spread over the whole; None
-                takes all.
-        """
+        """Bits per byte of the held-out documents, or of about `max_bytes` spread over them."""
         T = max(stage.sequence_length for stage in self.recipe.stages)
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         mine = _spread(self.held_out, max_bytes)[rank::world]
@@ -257,13 +236,9 @@ def _tokenizer(recipe: PretrainRecipe, folder: Path) -> PreTrainedTokenizerBase:
         return tokenizer
     path = folder / "tokenizer"
     if not path.exists():
-        part = path.with_name("tokenizer.part")
-        train_tokenizer(
-            _texts(recipe, held_out=False), recipe.tokenizer.vocab_size
-        ).save_pretrained(part)
-        part.rename(path)
-    from transformers import AutoTokenizer
-
+        trained = train_tokenizer(_texts(recipe, held_out=False), recipe.tokenizer.vocab_size)
+        with whole_folder(path) as part:
+            trained.save_pretrained(part)
     return AutoTokenizer.from_pretrained(path)
 
 
@@ -277,14 +252,9 @@ def _texts(recipe: PretrainRecipe, *, held_out: bool) -> Iterator[str]:
 def _corpora(recipe: PretrainRecipe, folder: Path, tokenizer: Any) -> tuple[Corpus, Corpus]:
     path = folder / "tokens"
     if not path.exists():
-        part = path.with_name("tokens.part")
-        shutil.rmtree(part, ignore_errors=True)
-        try:
+        with whole_folder(path) as part:
             write_corpus(part / "train", _texts(recipe, held_out=False), tokenizer)
             write_corpus(part / "held_out", _texts(recipe, held_out=True), tokenizer)
-        except OSError as err:
-            raise DataError(f"The tokens could not be written to {str(path)!r}: {err}") from err
-        part.rename(path)
     return Corpus(path / "train"), Corpus(path / "held_out")
 
 

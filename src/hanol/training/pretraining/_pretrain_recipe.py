@@ -3,21 +3,21 @@
 Every field says its unit; where a value comes from a paper, the recipe file says which.
 """
 
+import math
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from hanol import models
-from hanol.training._estimate import Estimate, state_gib
-from hanol.training._recipe import Recipe, Section
+from hanol.training._recipe import Estimate, FloatName, Recipe, Section, state_gib
 
 
 class ModelSection(Section):
     """What is trained."""
 
-    preset: str | None = Field(None, description="Name of a preset: random weights.")
+    preset: str | None = Field(None, description="Preset to build with random weights.")
     checkpoint: str | None = Field(
-        None, description="Bundled name, folder or hub id to start from."
+        None, description="Bundled name, folder or hub id of the weights to start from."
     )
 
     @model_validator(mode="after")
@@ -31,9 +31,9 @@ class TokenizerSection(Section):
     """How text becomes tokens."""
 
     vocab_size: int | None = Field(
-        None, ge=260, description="Train a byte-level BPE of this many tokens on the training text."
+        None, ge=260, description="Train a byte-level BPE of this size on the training text."
     )
-    checkpoint: str | None = Field(None, description="Take the tokenizer of this checkpoint.")
+    checkpoint: str | None = Field(None, description="Checkpoint whose tokenizer is used.")
 
     @model_validator(mode="after")
     def _at_most_one(self) -> Self:
@@ -46,13 +46,14 @@ class DataSection(Section):
     """Where the text comes from and what is held out."""
 
     source: Literal["stdlib", "folder", "jsonl", "parquet", "datasets"] = Field(
-        description="`stdlib`: the standard library and language reference of this Python."
+        description="Kind of source; `stdlib` is the standard library and language reference of "
+        "this Python."
     )
-    path: str | None = Field(None, description="Folder or file; the name of a `datasets` dataset.")
+    path: str | None = Field(None, description="Folder, file, or name of a `datasets` dataset.")
     split: str = Field("train", description="Split of a `datasets` dataset.")
     revision: str | None = Field(None, description="Commit of a `datasets` dataset.")
     text_column: str = Field("text", description="Column or key that holds the text.")
-    held_out: float = Field(0.05, gt=0, lt=1, description="Share of documents held out, by name.")
+    held_out: float = Field(0.05, gt=0, lt=1, description="Share of documents held out.")
 
     @model_validator(mode="after")
     def _has_path(self) -> Self:
@@ -64,9 +65,9 @@ class DataSection(Section):
 class Stage(Section):
     """A part of the run with one batch size and sequence length."""
 
-    tokens: int = Field(gt=0, description="Tokens of this stage.")
-    sequence_length: int = Field(gt=1, description="Tokens of a row.")
-    batch_tokens: int = Field(gt=0, description="Tokens of an optimizer step.")
+    tokens: int = Field(gt=0, description="Number of tokens in this stage.")
+    sequence_length: int = Field(gt=1, description="Tokens per row.")
+    batch_tokens: int = Field(gt=0, description="Tokens per optimizer step.")
 
     @model_validator(mode="after")
     def _whole_rows(self) -> Self:
@@ -87,30 +88,48 @@ class OptimSection(Section):
     """Muon for matrices inside the blocks, AdamW for everything else."""
 
     muon_lr: float | None = Field(
-        None, gt=0, description="Peak rate of Muon; None puts every parameter on AdamW."
+        None, gt=0, description="Peak learning rate of Muon; None uses AdamW for everything."
     )
-    adamw_lr: float = Field(gt=0, description="Peak rate of AdamW.")
-    weight_decay: float = Field(0.1, ge=0, description="Decoupled decay of matrices.")
+    adamw_lr: float = Field(gt=0, description="Peak learning rate of AdamW.")
+    weight_decay: float = Field(0.1, ge=0, description="Decoupled weight decay of matrices.")
     momentum: float = Field(0.95, ge=0, lt=1, description="Muon's Nesterov momentum.")
-    muon_dtype: Literal["float32", "bfloat16"] | None = Field(
+    muon_dtype: FloatName | None = Field(
         None,
-        description="Type of Muon's iteration; None is float32 on CPU and bfloat16 elsewhere. "
-        "bfloat16 is faster on processors with units for it.",
+        description="Data type of Muon's iteration; None is float32 on CPU and bfloat16 elsewhere. "
+        "bfloat16 is faster on CPUs with units for it.",
     )
     betas: tuple[float, float] = Field((0.9, 0.95), description="Betas of AdamW.")
-    clip_norm: float = Field(1.0, gt=0, description="Largest norm of the whole gradient.")
+    clip_norm: float = Field(1.0, gt=0, description="Maximum norm of the gradient.")
 
 
 class ScheduleSection(Section):
     """Warm-up, stable phase, decay."""
 
     warmup_tokens: int = Field(ge=0, description="Tokens of linear warm-up.")
-    decay_tokens: int = Field(ge=0, description="Tokens of the decay at the end.")
+    decay_tokens: int = Field(ge=0, description="Tokens of decay at the end.")
     decay: Literal["linear", "cosine"] = Field("linear", description="Shape of the decay.")
-    final: float = Field(0.0, ge=0, le=1, description="Rate at the end, as a share of the peak.")
+    final: float = Field(0.0, ge=0, le=1, description="Final rate, as a share of the peak.")
     polyak: bool = Field(
         False, description="End with the mean of the weights of the decay phase (Llama 3, 3.4.3)."
     )
+
+    def rate(self, tokens: int, total: int) -> float:
+        """Share of the peak rate after `tokens` of `total` tokens: warm-up, stable, decay.
+
+        Example:
+            >>> plan = ScheduleSection(warmup_tokens=10, decay_tokens=20, decay="linear")
+            >>> [plan.rate(n, 100) for n in (0, 5, 50, 90, 100)]
+            [0.0, 0.5, 1.0, 0.5, 0.0]
+        """
+        if tokens < self.warmup_tokens:
+            return tokens / self.warmup_tokens
+        left = max(total - tokens, 0)
+        if left >= self.decay_tokens:
+            return 1.0
+        share = left / self.decay_tokens
+        if self.decay == "cosine":
+            share = 0.5 - 0.5 * math.cos(math.pi * share)
+        return self.final + (1 - self.final) * share
 
 
 class PretrainRecipe(Recipe):
@@ -123,24 +142,24 @@ class PretrainRecipe(Recipe):
     stages: list[Stage] = Field(min_length=1)
     optim: OptimSection
     schedule: ScheduleSection
-    micro_batches: int = Field(1, ge=1, description="Parts of a batch per process, to save memory.")
+    micro_batches: int = Field(1, ge=1, description="Parts of a batch; more save memory.")
     gradient_checkpointing: bool = Field(
-        False, description="Compute blocks again in the backward pass."
+        False, description="Recompute blocks in the backward pass, to save memory."
     )
-    qk_clip: float | None = Field(None, gt=0, description="Largest attention logit (MuonClip).")
-    router_bias_rate: float = Field(0.001, ge=0, description="Step of the experts' balancing.")
+    qk_clip: float | None = Field(
+        None, gt=0, description="Maximum attention logit (MuonClip); None does not clip."
+    )
+    router_bias_rate: float = Field(0.001, ge=0, description="Step size of expert balancing.")
     eval_every: int = Field(100, ge=1, description="Optimizer steps between evaluations.")
     eval_bytes: int = Field(
-        200_000, ge=1, description="Held-out bytes of an evaluation on the way."
+        200_000, ge=1, description="Held-out bytes scored at each evaluation during training."
     )
     save_every: int = Field(100, ge=1, description="Optimizer steps between checkpoints.")
-    keep: int = Field(2, ge=1, description="Checkpoints kept.")
+    keep: int = Field(2, ge=1, description="Number of checkpoints kept.")
     log_every: int = Field(10, ge=1, description="Optimizer steps between log lines.")
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="Type of the computation.")
-    save_dtype: Literal["float32", "bfloat16"] = Field(
-        "float32", description="Type of the saved weights."
-    )
-    tensorboard: bool = Field(False, description="Also write TensorBoard files (extra).")
+    dtype: FloatName = Field("float32", description="Data type used for computation.")
+    save_dtype: FloatName = Field("float32", description="Data type of the saved checkpoint.")
+    tensorboard: bool = Field(False, description="Also write TensorBoard files.")
 
     @model_validator(mode="after")
     def _schedule_fits(self) -> Self:
