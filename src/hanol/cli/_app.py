@@ -59,15 +59,6 @@ app.add_typer(synth, name="synth", rich_help_panel=_DOCUMENTS)
 app.add_typer(claims, name="claims", rich_help_panel=_MORE)
 
 
-@app.command(rich_help_panel=_MORE)
-def version() -> None:
-    """Print the installed version.
-
-    Example: hanol version
-    """
-    typer.echo(hanol.__version__)
-
-
 def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"hanol {hanol.__version__}")
