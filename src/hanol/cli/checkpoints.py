@@ -52,7 +52,7 @@ def merge(
         "Two or more checkpoints of one base model, or AutoDeco heads and their base.",
         metavar="CHECKPOINT",
     ),
-    output: Path = option(..., "Folder of the merged checkpoint. Required."),
+    output: Path = option(..., "Folder of the merged checkpoint."),
     weights: str | None = option(
         None,
         "Weight of each checkpoint, separated by commas; they add up to 1. Omitted: equal weights.",
@@ -96,7 +96,7 @@ def convert(
         "Layout to write: a transformers folder (Kimi Linear with the official names), Meta's "
         "Llama files, a GGUF file, or only the AutoDeco heads of a merged checkpoint.",
     ),
-    output: Path = option(..., "Folder or GGUF file to write. Required."),
+    output: Path = option(..., "Folder or GGUF file to write."),
     dtype: str | None = option(
         None, "Data type of the weights; GGUF takes float32 or float16. Omitted: float32."
     ),

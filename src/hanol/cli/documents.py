@@ -15,7 +15,7 @@ from hanol.cli._progress import escaped, progress
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from hanol.retrieval import FileProgress, IndexReport, Passage
+    from hanol.retrieval import FileProgress, Index, IndexReport, Passage
 
 _SNIPPET = 300  # characters of a passage that are shown
 _FIELDS = ("document", "page", "text", "score", "address", "title", "start", "end", "highlights")
@@ -40,13 +40,28 @@ def index(
     """
     from hanol.retrieval import Index
 
-    with Index.open(folder, index_folder=index_folder, embedder=embedder) as corpus, files() as on:
+    with Index.open(folder, index_folder=index_folder, embedder=embedder) as corpus, _files() as on:
         report = corpus.add(on_file=on)
     return Result(report, _summary(report))
 
 
+def open_indexed(folder: str | Path, index_folder: Path | None) -> "Index":
+    """Open a folder of documents; one that was never indexed is indexed first."""
+    from hanol.retrieval import Index
+
+    corpus = Index.open(folder, index_folder=index_folder)
+    if not corpus.documents():
+        typer.echo(f"{corpus.folder} is not indexed yet: indexing it first.", err=True)
+        with _files() as on_file:
+            report = corpus.add(on_file=on_file)
+        unread = f", {len(report.failed)} could not be read" if report.failed else ""
+        counts = f"{report.documents:,} documents, {report.passages:,} passages"
+        typer.echo(f"{counts}{unread}", err=True)
+    return corpus
+
+
 @contextmanager
-def files() -> Iterator["Callable[[FileProgress], None]"]:
+def _files() -> Iterator["Callable[[FileProgress], None]"]:
     """A progress bar over files, with the newest name."""
     with progress("files") as report:
 

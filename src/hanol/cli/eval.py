@@ -41,7 +41,9 @@ def answers(
     metric: Literal["exact", "set", "numeric", "judge"] = option(
         "exact", "How answers are compared: equal text, sets or numbers, or by a judge model."
     ),
-    judge: str | None = option(None, "Judge model of --metric judge. Omitted: none."),
+    judge: str | None = option(
+        None, "Model that judges answers with --metric judge. Omitted: none."
+    ),
     fail_under: float | None = option(
         None, "Exit with 3 if Avg@k is below this percentage. Omitted: never."
     ),
@@ -190,7 +192,7 @@ def sampling(
     task: str = option(
         ...,
         'JSON lines with "prompt" or "messages" (and "answer"), or "stdlib": functions of the '
-        "standard library. Required.",
+        "standard library.",
     ),
     verify: str = option(
         "python:body",

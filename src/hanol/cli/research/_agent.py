@@ -1,6 +1,5 @@
 """Documents, model and tools of a research run, as its options name them."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hanol.cli._options import ModelOptions, ResearchOptions, ToolOptions
+from hanol.cli.documents import open_indexed
 from hanol.errors import RunError
 
 if TYPE_CHECKING:
@@ -45,14 +45,10 @@ class Workshop:
     def open(self) -> Workplace:
         """Open all three: the tools before the model, so that their errors come at once."""
         from hanol.engines import open_engine
-        from hanol.retrieval import Index
         from hanol.tools import agent_tools
 
-        corpus, allowed = None, self.allowed
-        if self.folder is not None:
-            corpus = Index.open(self.folder, index_folder=allowed.index)
-            if not corpus.documents():
-                index_first(corpus)
+        allowed = self.allowed
+        corpus = None if self.folder is None else open_indexed(self.folder, allowed.index)
         try:
             tools = agent_tools(
                 corpus,
@@ -78,17 +74,6 @@ def opened(workshop: Workshop) -> Iterator[Workplace]:
     finally:
         if workplace.corpus is not None:
             workplace.corpus.close()
-
-
-def index_first(corpus: "Index") -> None:
-    """Index a folder that was never indexed, and say so."""
-    from hanol.cli.documents import files
-
-    print(f"{corpus.folder} is not indexed yet: indexing it first.", file=sys.stderr)
-    with files() as on_file:
-        report = corpus.add(on_file=on_file)
-    unread = f", {len(report.failed)} could not be read" if report.failed else ""
-    print(f"{report.documents:,} documents, {report.passages:,} passages{unread}", file=sys.stderr)
 
 
 def new_workshop(folder: Path, options: ResearchOptions) -> Workshop:

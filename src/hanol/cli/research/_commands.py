@@ -98,7 +98,7 @@ def replay(run: _Run, as_json: JsonOption = False) -> Result:
 @command
 def fork(
     run: _Run,
-    at: int = option(..., "First step to run again, counted from 1. Required.", min=1),
+    at: int = option(..., "First step to run again, counted from 1.", min=1),
     seed: SeedOption = 1,
     output: Path | None = option(None, "Folder of the new run. Omitted: beside the old one."),
     model: _OtherModel = None,

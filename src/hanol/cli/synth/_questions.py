@@ -30,7 +30,7 @@ def questions(
     num_questions: int = option(100, "Number of questions.", "--num-questions", "-n", min=1),
     hops: Sequence[int] = HOPS,
     level: int = option(
-        0, "How the start is given: 0 names it, 1 and 2 describe it.", min=0, max=2
+        0, "How the first entity is given: by name (0), or by a description (1, 2).", min=0, max=2
     ),
     sets: bool = option(False, "Also ask questions with several answers."),
     model: str | None = option(

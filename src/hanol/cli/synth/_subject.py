@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from hanol.cli._options import WorldOptions
-from hanol.cli.research._agent import index_first
+from hanol.cli.documents import open_indexed
 
 if TYPE_CHECKING:
     from hanol.retrieval import Index
@@ -28,14 +28,11 @@ def opened_subject(
 ) -> Iterator[Subject]:
     """Open a folder, indexing it first if nobody has, or make a world with its pages in `place`."""
     from hanol.agent_training import WorldEnvironment
-    from hanol.retrieval import Index
     from hanol.synthesis import world_seed
 
     seed = world_seed(source)
     if seed is None:
-        with Index.open(source, index_folder=index) as corpus:
-            if not corpus.documents():
-                index_first(corpus)
+        with open_indexed(source, index) as corpus:
             yield Subject(corpus)
         return
     from hanol.worlds import Encyclopedia
