@@ -18,12 +18,13 @@ import torch
 from numpy.typing import NDArray
 from transformers import LlamaConfig, PreTrainedModel
 
+from claims.autodeco.brainstorm import Brainstorm
 from claims.small import train
 from hanol import autodeco, evaluation, models
 from hanol.claims import Claim, Measurement
 from hanol.evaluation import Comparison, DecodingTask, StaticSetting
 from hanol.scoring import parse_verifier
-from hanol.worlds import IGNORED, Brainstorm, SequenceBatch
+from hanol.worlds import IGNORED, SequenceBatch
 
 _STEPS = 1500  # of the base, 64 sequences each
 _NOISE = 0.1
@@ -128,9 +129,7 @@ def world_base(world: Brainstorm, seed: int, quick: bool) -> PreTrainedModel:
     batches = []
     for step in range(2 if quick else _STEPS):
         drawn = world.draw(64, noise=_NOISE, seed=10**6 * seed + step)
-        batches.append(
-            SequenceBatch("text", drawn.input_ids, drawn.labels, vocab_size=world.vocab_size)
-        )
+        batches.append(SequenceBatch(drawn.input_ids, drawn.labels, vocab_size=world.vocab_size))
     train(base, batches, learning_rate=2e-3, name=f"base, seed {seed}", check_every=200)
     return base.eval()
 

@@ -20,9 +20,9 @@ from claims.deep_research.reinforced import (
     checkpoint_of,
     reinforced,
 )
+from claims.deep_research.unreliable import ResultCache, SteadyTool, UnreliableTool
 from claims.figures import Figures
 from claims.small import one_thread
-from hanol import agent_training
 from hanol.claims import Claim, Measurement, Verdict
 from hanol.retrieval import Index
 from hanol.tools import Tool
@@ -34,14 +34,12 @@ def unreliable(seed: int, *, steady: bool) -> Tools:
     """Tools as the web has them, behind the layer that hides it or bare."""
 
     def tools(index: Index) -> Sequence[Tool]:
-        kept = agent_training.ResultCache()
+        kept = ResultCache()
         failing = [
-            agent_training.UnreliableTool(tool, failures=_FAILURES, latency_s=_LATENCY_S, seed=seed)
+            UnreliableTool(tool, failures=_FAILURES, latency_s=_LATENCY_S, seed=seed)
             for tool in shuffled(seed + 1)(index)
         ]
-        return (
-            [agent_training.SteadyTool(tool, cache=kept) for tool in failing] if steady else failing
-        )
+        return [SteadyTool(tool, kept) for tool in failing] if steady else failing
 
     return tools
 

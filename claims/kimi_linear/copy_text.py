@@ -36,6 +36,4 @@ def copy_text(batch: int, length: int, *, seed: int) -> SequenceBatch:
                 # Unequal branches: a chain that is worth learning.
                 row.append(int(successors[row[-1], min(rng.geometric(0.4), _BRANCHES) - 1]))
         ids[b] = row[: length + 1]
-    return SequenceBatch(
-        "text", torch.from_numpy(ids[:, :-1]), torch.from_numpy(ids[:, 1:]), VOCAB_SIZE
-    )
+    return SequenceBatch(torch.from_numpy(ids[:, :-1]), torch.from_numpy(ids[:, 1:]), VOCAB_SIZE)

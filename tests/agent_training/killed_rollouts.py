@@ -19,16 +19,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hanol.agent_training._environment import ResearchEnvironment
+from hanol.agent_training import ResearchEnvironment
 from hanol.agent_training._recorder import Recorder, _TurnFile
-from hanol.agent_training.expert._simulate import UnreliableTool
 from hanol.engines import Completion, Request, ScriptedEngine, Usage
 from hanol.runs import RunFolder, Task
 from hanol.tools import Observation, ToolContext
 from hanol.tools._schemas import SEARCH
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from claims.deep_research.unreliable import UnreliableTool
 from forked import in_child
 
 SEARCHES = 2

@@ -7,9 +7,9 @@ from typing import Any, get_args
 
 import pytest
 
-from hanol.agent_training._environment import WorldEnvironment
-from hanol.agent_training.expert._expert import Expert, search_words
-from hanol.agent_training.expert._simulate import UnreliableTool
+from claims.deep_research.unreliable import UnreliableTool
+from hanol.agent_training import WorldEnvironment
+from hanol.agent_training.expert._expert import SEARCH_WORDS, Expert
 from hanol.engines import Message, Request, Sampling
 from hanol.errors import DataError, EngineError
 from hanol.rl._rollout import Rollout
@@ -71,9 +71,9 @@ def assert_whole(rollouts: Sequence[Rollout]) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(("seed", "fillers"), [(0, 1), (1, 7), (2, 12)])
-def test_every_answer_is_right_and_cited(mode: Mode, seed: int, fillers: int) -> None:
-    world = Encyclopedia(seed, 100, num_distractors=fillers)
+@pytest.mark.parametrize(("seed", "num_distractors"), [(0, 1), (1, 7), (2, 12)])
+def test_every_answer_is_right_and_cited(mode: Mode, seed: int, num_distractors: int) -> None:
+    world = Encyclopedia(seed, 100, num_distractors=num_distractors)
     questions = both_kinds(world, 25)
     rollouts = run(world, questions, mode)
     assert_whole(rollouts)
@@ -232,7 +232,7 @@ def test_search_words_are_one_of_each_wording() -> None:
     checked = 0
     for relation in RELATIONS:
         if relation.kind == "entity":
-            words = search_words(relation.name)
+            words = SEARCH_WORDS[relation.name].split()
             assert len(words) == len(relation.sentences)
             for word, sentence in zip(words, relation.sentences, strict=True):
                 assert word in sentence.split()

@@ -133,7 +133,7 @@ def test_stages_are_called_by_their_kind_unless_told() -> None:
         ("world.entites=5", "unknown key `world.entites`, did you mean 'entities'"),
         ("stages.0.tokns=5", "unknown key `stages.0.midtrain.tokns`, did you mean 'tokens'"),
         ("stages.3.baselin=loo", "`stages.3.grpo.baselin`, did you mean 'baseline'"),
-        ("stages.0.data.plannin=1", "`stages.0.midtrain.data.plannin`, did you mean 'planning'"),
+        ("stages.0.data.plannin=1", "`stages.0.midtrain.data.plannin.* 'planning', 'reas"),
         ("stages.5.weigts=1", "`stages.5.merge.weigts`, did you mean 'weights'"),
         ("stages.0.kind=pretrain", "'pretrain' .* 'midtrain', 'sft', 'reject', 'grpo', 'merge'"),
         ("stages.4.start=stf", "stage 'b' refers to 'stf', but .* are midtrain, sft, a"),

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from hanol.agent_training._environment import WorldEnvironment
-from hanol.agent_training._skills import Skill, SkillRate, measure_skills, skill_rates
+from claims.deep_research.unreliable import UnreliableTool
+from hanol.agent_training import WorldEnvironment
+from hanol.agent_training._skills import Skill, measure_skills, skill_rates
 from hanol.agent_training.expert._expert import Expert
-from hanol.agent_training.expert._simulate import UnreliableTool
 from hanol.engines import Engine, Request, ScriptedEngine
 from hanol.retrieval import Index
 from hanol.rl._rollout import Rollout
@@ -17,6 +17,10 @@ from hanol.runs import Mode
 from hanol.tools import Tool
 from hanol.tools._compact import compact_tools
 from hanol.worlds import Encyclopedia, GraphQuestion
+
+
+def share(hits: int, trials: int) -> float | None:
+    return hits / trials if trials else None
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +56,7 @@ def visit(world: Encyclopedia, address: str, think: str = "") -> str:
 
 def rates(
     environment: WorldEnvironment, turns: Sequence[str], question: GraphQuestion
-) -> dict[Skill, SkillRate]:
+) -> dict[Skill, float | None]:
     rollout = run(environment, ScriptedEngine(turns), question)
     return skill_rates([measure_skills(rollout, question, environment.world)])
 
@@ -74,10 +78,10 @@ def test_the_expert_has_all_skills(world: Encyclopedia, mode: Mode, described: b
     found = skill_rates(measured)
     pages = sum(question.hops for _, question in right)
     assert found["right page"] == found["query copy"] == found["right answer"]
-    assert found["right page"] == SkillRate(len(right), len(right))
-    assert found["extraction"] == SkillRate(pages, pages)
-    assert found["next hop"] == SkillRate(pages - len(right), pages - len(right))
-    assert found["call format"].rate == 1.0
+    assert found["right page"] == share(len(right), len(right))
+    assert found["extraction"] == share(pages, pages)
+    assert found["next hop"] == share(pages - len(right), pages - len(right))
+    assert found["call format"] == 1.0
 
 
 def test_what_is_right_up_to_a_point_counts_up_to_there(
@@ -92,12 +96,12 @@ def test_what_is_right_up_to_a_point_counts_up_to_there(
         "<answer>no idea</answer>",
     ]
     assert rates(environment, turns, question) == {
-        "call format": SkillRate(5, 5),
-        "query copy": SkillRate(1, 1),
-        "right page": SkillRate(1, 1),
-        "extraction": SkillRate(2, 2),
-        "next hop": SkillRate(1, 2),
-        "right answer": SkillRate(0, 1),
+        "call format": share(5, 5),
+        "query copy": share(1, 1),
+        "right page": share(1, 1),
+        "extraction": share(2, 2),
+        "next hop": share(1, 2),
+        "right answer": share(0, 1),
     }
 
 
@@ -135,25 +139,22 @@ def _broken_calls(world: Encyclopedia, question: GraphQuestion) -> list[str]:
     ]
 
 
-NONE = SkillRate(0, 0)
-
-
 @pytest.mark.parametrize(
     ("script", "expected"),
     [
-        (_wrong_query, {"query copy": SkillRate(0, 1), "right page": SkillRate(0, 1)}),
-        (_half_a_name, {"query copy": SkillRate(0, 1)}),
+        (_wrong_query, {"query copy": share(0, 1), "right page": share(0, 1)}),
+        (_half_a_name, {"query copy": share(0, 1)}),
         (
             _other_page_first,
             {
-                "query copy": SkillRate(1, 1),
-                "right page": SkillRate(1, 1),
-                "extraction": SkillRate(0, 1),
-                "next hop": SkillRate(0, 1),
+                "query copy": share(1, 1),
+                "right page": share(1, 1),
+                "extraction": share(0, 1),
+                "next hop": share(0, 1),
             },
         ),
-        (_no_such_page, {"right page": SkillRate(0, 1), "extraction": NONE, "next hop": NONE}),
-        (_broken_calls, {"call format": SkillRate(2, 5), "query copy": SkillRate(1, 1)}),
+        (_no_such_page, {"right page": share(0, 1), "extraction": None, "next hop": None}),
+        (_broken_calls, {"call format": share(2, 5), "query copy": share(1, 1)}),
     ],
     ids=["query", "half", "order", "address", "format"],
 )
@@ -161,11 +162,11 @@ def test_each_fault_shows_in_its_own_rate(
     environment: WorldEnvironment,
     question: GraphQuestion,
     script: Callable[[Encyclopedia, GraphQuestion], list[str]],
-    expected: dict[Skill, SkillRate],
+    expected: dict[Skill, float | None],
 ) -> None:
     found = rates(environment, script(environment.world, question), question)
     assert {name: found[name] for name in expected} == expected
-    assert found["right answer"] == SkillRate(0, 1)
+    assert found["right answer"] == share(0, 1)
 
 
 def test_full_addresses_are_the_pages_that_they_lead_to(
@@ -177,7 +178,7 @@ def test_full_addresses_are_the_pages_that_they_lead_to(
     )
     assert address.startswith("doc://")
     turns = [call("visit", url=address, goal="it"), "<answer>rain</answer>"]
-    assert rates(environment, turns, question)["right page"] == SkillRate(1, 1)
+    assert rates(environment, turns, question)["right page"] == share(1, 1)
 
 
 def test_a_visit_that_failed_is_none(world: Encyclopedia, question: GraphQuestion) -> None:
@@ -186,7 +187,7 @@ def test_a_visit_that_failed_is_none(world: Encyclopedia, question: GraphQuestio
 
     turns = [visit(world, question.path[0]), "<answer>rain</answer>"]
     with WorldEnvironment(world, tools=flaky) as environment:
-        assert rates(environment, turns, question)["right page"] == SkillRate(0, 1)
+        assert rates(environment, turns, question)["right page"] == share(0, 1)
 
 
 def test_values_are_found_as_whole_words_however_they_are_spaced(
@@ -202,7 +203,7 @@ def test_values_are_found_as_whole_words_however_they_are_spaced(
 
     def extracts(text: str) -> bool:
         turns = [visit(world, asked.path[0]), f"<think>{text}</think><answer>{text}</answer>"]
-        return rates(environment, turns, asked)["extraction"].hits == 1
+        return rates(environment, turns, asked)["extraction"] == 1.0
 
     assert extracts(f"it is {number}")
     assert extracts(f"it is {number.replace(' ', '')}, I read")
@@ -220,9 +221,8 @@ def test_a_rollout_that_broke_off_has_no_skills_but_counts(
     rollout = run(environment, ScriptedEngine(fail), question)
     found = skill_rates([measure_skills(rollout, question, environment.world)])
     assert rollout.reward is None
-    assert found["call format"] == SkillRate(0, 0)
-    assert found["call format"].rate is None
-    assert found["right answer"] == found["right page"] == SkillRate(0, 1)
+    assert found["call format"] is None
+    assert found["right answer"] == found["right page"] == share(0, 1)
 
 
 def test_rates_pool_the_trials_of_all_rollouts(
@@ -235,8 +235,8 @@ def test_rates_pool_the_trials_of_all_rollouts(
         for turns in ([*good, "<answer>rain</answer>"], ["<answer>rain</answer>"])
     ]
     found = skill_rates(measured)
-    assert found["call format"] == SkillRate(4, 4)
-    assert found["right page"] == SkillRate(1, 2)
-    assert found["right page"].rate == 0.5
-    assert found["next hop"] == SkillRate(0, 1)
-    assert all(rate == SkillRate(0, 0) for rate in skill_rates([]).values())
+    assert found["call format"] == share(4, 4)
+    assert found["right page"] == share(1, 2)
+    assert found["right page"] == 0.5
+    assert found["next hop"] == share(0, 1)
+    assert all(rate is None for rate in skill_rates([]).values())

@@ -3,19 +3,23 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 import yaml
 
-from hanol.agent_training.stages._recipe import ResearcherRecipe
+from hanol.agent_training import ResearcherRecipe, ResearcherResult
+from hanol.agent_training.stages import _train  # private: what trains and judges is replaced
 from hanol.agent_training.stages._stages import (
     CHECKPOINT,
     TRAJECTORIES,
+    Body,
     Facts,
     Outcomes,
     StageRun,
-    run_stages,
 )
 from hanol.errors import RecipeError, RunError
 from hanol.training import with_overrides
@@ -80,11 +84,24 @@ BODIES = {
 }  # fmt: skip
 
 
-def evaluate(checkpoint: Path, folder: Path) -> Outcomes:
+def evaluate(run: StageRun) -> Outcomes:
+    checkpoint = run.folder / CHECKPOINT
     with (checkpoint.parents[1] / "judged.txt").open("a") as file:
         file.write(f"{checkpoint.parent.name}\n")
     right = 2 * len((checkpoint / "weights.txt").read_text())
     return {"1": [i < right for i in range(50)], "2": [i < right / 2 for i in range(50)]}
+
+
+def run_stages(
+    recipe: ResearcherRecipe,
+    folder: Path,
+    bodies: Mapping[str, Body],
+    evaluate: Callable[[StageRun], Outcomes],
+    **options: Any,
+) -> ResearcherResult:
+    """A run whose stages do what `bodies` do."""
+    with patch.multiple(_train, BODIES=bodies, evaluate=evaluate):
+        return _train.train_researcher(recipe, folder, **options)
 
 
 def weights(folder: Path) -> dict[str, str]:

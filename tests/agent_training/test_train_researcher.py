@@ -97,7 +97,9 @@ def test_rows_are_conversations_of_the_agent_with_its_turns_marked(tmp_path, tok
 
 
 def test_training_worlds_take_lengths_of_pages_in_turn(tmp_path, tokenizer) -> None:
-    found = recipe("world.fillers=[0, 12]", "stages.0.data={text: 1.0}", "stages.0.max_length=4096")
+    found = recipe(
+        "world.num_distractors=[0, 12]", "stages.0.data={text: 1.0}", "stages.0.max_length=4096"
+    )
     rows = stage_rows(run_of(found, 0, tmp_path), tokenizer)
     lengths = [len(row.input_ids) for row in rows]
     num_pages = RECIPE["world"]["entities"]

@@ -21,7 +21,7 @@ from tokenizers.models import WordLevel
 from transformers import Lfm2Config, LlamaConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from hanol import models
-from hanol.agent_training._environment import ResearchEnvironment
+from hanol.agent_training import ResearchEnvironment
 from hanol.engines import CheckpointEngine
 from hanol.rl._grpo import GrpoTrainer
 from hanol.rl._grpo_settings import GrpoSettings

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from hanol.cli.synth import app
 from hanol.research import read_official_runs
 from hanol.runs import RunFolder, read_tasks
-from hanol.synthesis import read_webshaper
+from hanol.synthesis import read_questions
 
 runner = CliRunner()
 WORLD = "encyclopedia:7"
@@ -58,7 +58,7 @@ def test_from_a_folder_to_questions(notes: Path) -> None:
     assert f"questions: {place / 'questions.jsonl'}" in done.stdout
     tasks = read_tasks(place / "questions.jsonl")
     assert [task.question for task in tasks] == [
-        t.question for t in read_webshaper(place / "webshaper.jsonl")
+        t.question for t in read_questions(place / "webshaper.jsonl")
     ]
     first = (place / "questions.jsonl").read_bytes()
     again = invoke("questions", notes, "-n", 5, "--hops", "1,2", "--json")

@@ -44,7 +44,7 @@ def stage_result(name: str, **facts: Any) -> StageResult:
     found = {"value": 0.925, "low": 0.88, "high": 0.954, "n": 200}
     return StageResult(
         name=name, kind=name, folder=name, start=[], minutes=1.25, facts=facts,
-        accuracy={"1": found, "2 described": found},
+        accuracy={"1": found, "described": found},
     )  # fmt: skip
 
 
@@ -71,7 +71,7 @@ def test_the_bar_moves_and_each_evaluation_leaves_a_line(capsys: Capture) -> Non
     assert watched.bar == (2, 40, "reward 0.500, without answer 0.12, 4.0 s a step")
     watched.view.on_stage(stage_result("hops"))
     watched.view.on_stage(stage_result("merge"))
-    accuracy = "  1 hop 92.5 % [88.0, 95.4]   2 hops described 92.5 % [88.0, 95.4]"
+    accuracy = "  1 hop 92.5 % [88.0, 95.4]   described 92.5 % [88.0, 95.4]"
     assert capsys.readouterr().err.splitlines() == [
         "agent: stage 1 of 4, sft",
         "  200 k of 1.0 M tokens, loss 5.250, 4,000 tokens/s: call format 50 %, query copy 25 %, "
@@ -107,7 +107,7 @@ def test_without_a_bar_lines_are_few_and_plain(capsys: Capture) -> None:
         "query copy 100 %, right page 50 %, extraction 0 %, next hop -, right answer 10 %",
         "  answering unseen questions: 59 of 100",
         "sft: 1.2 minutes",
-        "  1 hop 92.5 % [88.0, 95.4]   2 hops described 92.5 % [88.0, 95.4]",
+        "  1 hop 92.5 % [88.0, 95.4]   described 92.5 % [88.0, 95.4]",
         "agent: stage 2 of 4, reject",
     ]
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hanol.errors import DataError
+from hanol.rl import GrpoSettings
 from hanol.rl._curation import Curation
 from hanol.runs import Task
 
@@ -23,6 +24,10 @@ def names(found: list[Task]) -> list[str]:
     return [task.id for task in found]
 
 
+def curation_of(questions: list[Task], **options: Any) -> Curation:
+    return Curation(questions, GrpoSettings(**options))
+
+
 def probed(curation: Curation, **rewards: list[float]) -> Curation:
     curation.probe(rewards)
     curation.end_refresh()
@@ -30,7 +35,7 @@ def probed(curation: Curation, **rewards: list[float]) -> Curation:
 
 
 def test_only_questions_between_never_and_always_are_used() -> None:
-    curation = Curation(tasks(4), size=2)
+    curation = curation_of(tasks(4), active_questions=2)
     assert curation.is_due
     assert names(curation.candidates) == ["q0", "q1", "q2", "q3"]
     probed(curation, q0=RIGHT, q1=MIXED, q2=WRONG)
@@ -40,12 +45,14 @@ def test_only_questions_between_never_and_always_are_used() -> None:
 
 
 def test_a_question_whose_probe_broke_waits() -> None:
-    curation = probed(Curation(tasks(2), size=1), q0=[])
+    curation = probed(curation_of(tasks(2), active_questions=1), q0=[])
     assert names(curation.candidates) == ["q1", "q0"]
 
 
 def test_a_mastered_question_is_dropped_and_replaced() -> None:
-    curation = probed(Curation(tasks(4), size=2, refresh_every=2), q0=MIXED, q1=MIXED)
+    curation = probed(
+        curation_of(tasks(4), active_questions=2, refresh_every=2), q0=MIXED, q1=MIXED
+    )
     assert not curation.is_due  # enough are in use
     curation.learn({"q0": RIGHT, "q1": MIXED})
     assert names(curation.draw(2)) == ["q1"]
@@ -58,7 +65,7 @@ def test_a_mastered_question_is_dropped_and_replaced() -> None:
 
 
 def test_a_dropped_question_is_not_drawn_in_the_pass_that_has_begun() -> None:
-    curation = probed(Curation(tasks(3), size=3), q0=MIXED, q1=MIXED, q2=MIXED)
+    curation = probed(curation_of(tasks(3), active_questions=3), q0=MIXED, q1=MIXED, q2=MIXED)
     (drawn,) = names(curation.draw(1))
     dropped, kept = sorted({"q0", "q1", "q2"} - {drawn})
     curation.learn({dropped: RIGHT})
@@ -67,20 +74,20 @@ def test_a_dropped_question_is_not_drawn_in_the_pass_that_has_begun() -> None:
 
 
 def test_a_partly_broken_group_is_judged_by_the_rest() -> None:
-    curation = probed(Curation(tasks(2), size=2), q0=MIXED, q1=MIXED)
+    curation = probed(curation_of(tasks(2), active_questions=2), q0=MIXED, q1=MIXED)
     curation.learn({"q0": [], "q1": [1.0]})
     assert curation.counts["mastered"] == 1
     assert names(curation.draw(2)) == ["q0"]
 
 
 def test_an_empty_set_is_refilled_at_once() -> None:
-    curation = probed(Curation(tasks(2), size=1, refresh_every=None), q0=MIXED)
+    curation = probed(curation_of(tasks(2), active_questions=1, refresh_every=None), q0=MIXED)
     curation.learn({"q0": RIGHT})
     assert curation.is_due
 
 
 def test_a_plateau_brings_new_questions() -> None:
-    curation = Curation(tasks(9), size=2, refresh_every=None, plateau_steps=2)
+    curation = curation_of(tasks(9), active_questions=2, refresh_every=None, plateau_steps=2)
     probed(curation, q0=MIXED, q1=MIXED, q2=MIXED)
     curation.learn({"q0": [0.5], "q1": [0.1]})
     curation.learn({"q0": RIGHT, "q1": [0.1]})  # two of three are left: none is missing
@@ -96,11 +103,11 @@ def test_a_plateau_brings_new_questions() -> None:
 
 
 def test_one_refresh_probes_no_more_than_it_may() -> None:
-    assert len(Curation(tasks(9), size=5, max_probes=4).candidates) == 4
+    assert len(curation_of(tasks(9), active_questions=5, max_probes=4).candidates) == 4
 
 
 def test_without_a_size_every_question_is_used_and_none_dropped() -> None:
-    curation = Curation(tasks(3))
+    curation = curation_of(tasks(3))
     curation.learn({"q0": RIGHT, "q1": RIGHT, "q2": RIGHT})
     assert not curation.is_due
     assert sorted(names(curation.draw(3))) == ["q0", "q1", "q2"]
@@ -108,7 +115,7 @@ def test_without_a_size_every_question_is_used_and_none_dropped() -> None:
 
 @given(st.integers(1, 7), st.integers(1, 9), st.integers(0, 5))
 def test_draws_are_different_even_and_seeded(count: int, per_step: int, seed: int) -> None:
-    first, second = (Curation(tasks(count), seed=seed) for _ in range(2))
+    first, second = (curation_of(tasks(count), seed=seed) for _ in range(2))
     seen: Counter[str] = Counter()
     for _ in range(6):
         drawn = names(first.draw(per_step))
@@ -127,7 +134,9 @@ def test_a_saved_state_goes_on_exactly(steps: list[list[list[float]]], data: Any
     stop = data.draw(st.integers(0, len(steps) - 1))
 
     def make() -> Curation:
-        return Curation(tasks(12), size=3, refresh_every=2, plateau_steps=1, max_probes=5, seed=7)
+        return curation_of(
+            tasks(12), active_questions=3, refresh_every=2, plateau_steps=1, max_probes=5, seed=7
+        )
 
     def advance(curation: Curation, outcomes: list[list[float]]) -> list[str]:
         result = dict(zip(names(tasks(12)), outcomes, strict=True))
@@ -154,16 +163,10 @@ def test_a_saved_state_goes_on_exactly(steps: list[list[list[float]]], data: Any
 
 def test_a_state_of_other_questions_is_refused() -> None:
     with pytest.raises(DataError, match="'q2'"):
-        Curation(tasks(3)).load_state_dict(Curation(tasks(2)).state_dict())
-
-
-@pytest.mark.parametrize("options", [{"size": 0}, {"refresh_every": 0}, {"max_probes": 0}], ids=str)
-def test_impossible_numbers_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(DataError, match="at least 1"):
-        Curation(tasks(2), **options)
+        curation_of(tasks(3)).load_state_dict(curation_of(tasks(2)).state_dict())
 
 
 @pytest.mark.parametrize("questions", [[], [*tasks(2), *tasks(1)]], ids=["none", "twice"])
 def test_questions_without_ids_of_their_own_are_refused(questions: list[Task]) -> None:
     with pytest.raises(DataError, match="different ids"):
-        Curation(questions)
+        curation_of(questions)

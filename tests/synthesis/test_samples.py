@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hanol.engines import Message
 from hanol.errors import DataError
 from hanol.research import OfficialRun, read_official_runs, write_official_runs
-from hanol.synthesis import read_qa, read_trajectories, read_webshaper
+from hanol.synthesis import read_questions
+from hanol.tools import located_rows, messages_field
 from hanol.worlds import evaluate_formalization
 
 DIALOGUE = [
@@ -27,47 +28,29 @@ def lines(path: Path, *rows: object) -> Path:
     return path
 
 
-def test_webdancer_trajectories(tmp_path: Path) -> None:
-    row = {
-        "type": "chatml",
-        "task": "Who built it?",
-        "messages": DIALOGUE,
-        "functions": [],
-        "tool_calls": 1,
-        "answer": "Ada",
-        "tag": "crawlqa",
-    }
-    [sample] = read_trajectories(lines(tmp_path / "t.jsonl", row))
-    assert (sample.question, sample.answer) == ("Who built it?", "Ada")
-    assert [message.to_dict() for message in sample.messages] == DIALOGUE
-    assert sample.details == {
-        "type": "chatml",
-        "task": "Who built it?",
-        "functions": [],
-        "tool_calls": 1,
-        "tag": "crawlqa",
-    }
+def dialogues(path: Path) -> list[tuple[Message, ...]]:
+    """As recipes read them."""
+    return [
+        messages_field(row, "rollout" if "rollout" in row else "messages", place)
+        for place, row in located_rows(path)
+    ]
 
 
-def test_parallelmuse_rollouts(tmp_path: Path) -> None:
+def test_dialogues_of_webdancer_and_parallelmuse(tmp_path: Path) -> None:
     inside = [{**message, "step_ppl": i} for i, message in enumerate(DIALOGUE)]
     rows = [
+        {"type": "chatml", "task": "Who built it?", "messages": DIALOGUE, "functions": []},
         {"question": "Who?", "answer": "Ada", "rollout": inside},
         {"question": "Who?", "answer": "Ada", "rollout": DIALOGUE, "step_ppl": [1.5, 2.0]},
     ]
-    first, second = read_trajectories(lines(tmp_path / "r.jsonl", *rows))
-    assert first.messages == second.messages
-    assert first.messages[4] == Message("assistant", "<answer>Ada</answer>")
-    assert first.step_ppl == (0, 1, 2, 3, 4)
-    assert second.step_ppl == (1.5, 2.0)
+    for found in dialogues(lines(tmp_path / "r.jsonl", *rows)):
+        assert [message.to_dict() for message in found] == DIALOGUE
 
 
 def test_tool_roles_and_packed_dialogues_are_read(tmp_path: Path) -> None:
     packed = json.dumps([*DIALOGUE[:3], {"role": "tool", "content": "x"}])
-    [sample] = read_trajectories(lines(tmp_path / "t.jsonl", {"messages": packed}))
-    assert sample.question == "Who built it?"
-    assert sample.answer is None
-    assert sample.messages[3] == Message("user", "x")
+    [found] = dialogues(lines(tmp_path / "t.jsonl", {"messages": packed}))
+    assert found[3] == Message("user", "x")
 
 
 def test_questions_of_three_releases(tmp_path: Path) -> None:
@@ -84,7 +67,7 @@ def test_questions_of_three_releases(tmp_path: Path) -> None:
         {"question": "q2", "answer": 42},
         {"Question": "q3", "Answer": "a3", "Root_Url": "https://x.org", "Info": info},
     ]
-    found = read_qa(lines(tmp_path / "q.jsonl", *rows))
+    found = read_questions(lines(tmp_path / "q.jsonl", *rows))
     assert [(s.question, s.answer) for s in found] == [("q1", "a1"), ("q2", "42"), ("q3", "a3")]
     assert found[0].details == {"tag": "e2hqa"}
     assert found[2].details == {"Root_Url": "https://x.org", "Info": info}
@@ -100,16 +83,16 @@ SHAPER = {
 
 
 def test_webshaper(tmp_path: Path) -> None:
-    [task] = read_webshaper(lines(tmp_path / "w.jsonl", SHAPER))
+    [task] = read_questions(lines(tmp_path / "w.jsonl", SHAPER))
     assert (task.id, task.question, task.answer) == ("3", "Which club?", "FC A")
-    assert task.urls == ("https://x.org",)
+    assert task.sources == ("https://x.org",)
     graph = [
         ("FC A", "plays_in", "Basel"),
         ("FC B", "plays_in", "Bern"),
         ("Basel", "lies_on", "Rhine"),
         ("Bern", "lies_on", "Aare"),
     ]
-    assert evaluate_formalization(task.triples, graph) == {"FC A"}
+    assert evaluate_formalization(task.formalization, graph) == {"FC A"}
 
 
 RUN = OfficialRun(
@@ -148,22 +131,19 @@ def test_any_text_survives_an_official_line(tmp_path_factory, text: str, predict
 
 
 BROKEN = [
-    (read_trajectories, {"task": "q"}, "`messages` is not a list"),
-    (read_trajectories, {"messages": []}, "`messages` is not a list"),
-    (read_trajectories, {"messages": "{"}, "is a string, but not JSON"),
-    (read_trajectories, {"messages": ["x"]}, "message 0 of `messages` needs"),
-    (read_trajectories, {"messages": [{"role": "bot", "content": "x"}]}, "message 0"),
-    (read_trajectories, {"messages": [{"role": "user", "content": None}]}, "message 0"),
-    (read_trajectories, {"messages": [{"role": ["user"], "content": "x"}]}, "message 0"),
-    (read_trajectories, {"rollout": 5}, "`rollout` is not a list"),
-    (read_trajectories, {"messages": DIALOGUE[:1]}, "no question"),
-    (read_qa, {"question": "q"}, "`answer` is None"),
-    (read_qa, {"Question": {}, "Answer": "a"}, "`Question` is {}"),
-    (read_webshaper, {**SHAPER, "formalization": "x"}, "no list of triples"),
-    (read_webshaper, {**SHAPER, "formalization": [["a", "b"]]}, "is no triple"),
-    (read_webshaper, {**SHAPER, "formalization": [["a", "b", 3]]}, "is no triple"),
-    (read_webshaper, {**SHAPER, "urls": "https://x.org"}, "`urls`"),
-    (read_webshaper, {k: v for k, v in SHAPER.items() if k != "id"}, "no `id`"),
+    (dialogues, {"task": "q"}, "`messages` is not a list"),
+    (dialogues, {"messages": []}, "`messages` is not a list"),
+    (dialogues, {"messages": "{"}, "is a string, but not JSON"),
+    (dialogues, {"messages": ["x"]}, "message 0 of `messages` needs"),
+    (dialogues, {"messages": [{"role": "bot", "content": "x"}]}, "message 0"),
+    (dialogues, {"messages": [{"role": "user", "content": None}]}, "message 0"),
+    (dialogues, {"messages": [{"role": ["user"], "content": "x"}]}, "message 0"),
+    (dialogues, {"rollout": 5}, "`rollout` is not a list"),
+    (read_questions, {"question": "q"}, "`answer` is None"),
+    (read_questions, {"Question": {}, "Answer": "a"}, "`question` is missing"),
+    (read_questions, {**SHAPER, "formalization": "x"}, "not a list of triples"),
+    (read_questions, {**SHAPER, "formalization": [["a", "b"]]}, "not a list of triples"),
+    (read_questions, {**SHAPER, "formalization": [["a", "b", 3]]}, "not a list of triples"),
     (read_official_runs, {"question": "q", "answer": "a", "messages": DIALOGUE}, "`prediction`"),
     (read_official_runs, ["question"], "is no object"),
 ]

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from hanol.agent_training._environment import WorldEnvironment
+from hanol.agent_training import WorldEnvironment
 from hanol.errors import DataError, EngineError
 from hanol.retrieval import Index
-from hanol.synthesis import Replies, aextract_graph, folder_graph, world_graph
+from hanol.synthesis import Replies, abuild_graph, folder_graph, world_graph
 from hanol.worlds import RELATIONS, Edge, Encyclopedia, KnowledgeGraph, span_of
 
 Make = Callable[..., Any]
@@ -150,7 +150,7 @@ def test_a_written_world_gives_back_its_facts_as_a_folder(tmp_path: Path) -> Non
         if edge.relation == phrase and edge.tail in graph.pages
     }
     titles = {page.title for page in world.pages}
-    stated = {triple for triple in world.triples if triple[2] in titles}
+    stated = {edge.triple for edge in world.graph.edges if edge.tail in titles}
     assert len(stated) > 100
     assert found - stated == set()
     assert len(found) > 0.95 * len(stated)
@@ -162,7 +162,7 @@ def test_the_graph_of_a_world_is_its_facts_and_spans(tmp_path: Path) -> None:
         index = environment.index
         assert index is not None
         graph = world_graph(world, index)
-        assert {e.triple for e in graph.edges} == {*world.triples, *world.fuzzy_triples}
+        assert {e.triple for e in graph.edges} == {e.triple for e in world.graph.edges}
         for question in world.questions(20, hops=(1, 2, 3), sets=True):
             assert graph.answers(question.triples) == question.answers
         with pytest.raises(DataError, match="does not belong to this world"):
@@ -202,7 +202,7 @@ def facts(*triples: tuple[str, str, str]) -> str:
 
 
 def extracted(index: Index, replies: Replies) -> Any:
-    return asyncio.run(aextract_graph(index, replies))
+    return asyncio.run(abuild_graph(index, model=replies))
 
 
 def test_a_model_extracts_only_what_the_passage_says(tmp_path: Path, model: Make) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hanol.agent_training._environment import WorldEnvironment
+from hanol.agent_training import WorldEnvironment
 from hanol.errors import ConfigError, DataError
 from hanol.retrieval import Index
 from hanol.runs import read_tasks
@@ -23,15 +23,19 @@ from hanol.synthesis import (
     check_questions,
     folder_graph,
     read_questions,
-    read_webshaper,
-    shaper_task,
     world_graph,
     world_question,
     write_questions,
     write_webshaper,
 )
-from hanol.synthesis._filters import has_shortcut, is_searchable, problem_of, shape, superfluous
-from hanol.synthesis._wording import wording_problem
+from hanol.synthesis._filters import (
+    has_shortcut,
+    is_searchable,
+    problem_of,
+    shape,
+    superfluous,
+    wording_problem,
+)
 from hanol.worlds import (
     RELATIONS,
     Edge,
@@ -110,7 +114,7 @@ def test_questions_of_a_world_are_the_worlds_and_stand_every_filter(
         addresses = {page.title: graph.pages[page.title] for page in world.pages}
         for question in questions:
             known = world_question(question)
-            assert world.answer(known) == set(question.answers)
+            assert world.graph.answers(known.triples) == set(question.answers)
             assert world.is_right(known, " and ".join(question.answers))
             assert question.level == level
             if level:
@@ -235,11 +239,12 @@ def test_questions_about_a_written_world_are_right_by_the_worlds_own_facts(
         index.add(isolated=False)
         graph = folder_graph(index)
         questions, report = made(graph, index, 40, hops=(1, 2))
+    stated = [edge.triple for edge in world.graph.edges]
     generic = [edge.triple for edge in graph.edges if edge.relation not in name]
     right = 0
     for question in questions:
         meant = [(head, name.get(r, r), tail) for head, r, tail in question.formalization]
-        answers = evaluate_formalization(meant, [*world.triples, *generic])
+        answers = evaluate_formalization(meant, [*stated, *generic])
         right += answers == set(question.answers)
     assert report.dropped["ambiguous_words"] > 0
     assert len(questions) == 40
@@ -367,11 +372,14 @@ def test_files_are_read_by_batches_and_by_the_official_reader(wiki: Index, tmp_p
     write_questions(path, questions)
     assert read_questions(path) == questions
     assert [task.answer for task in read_tasks(path)] == [q.answer for q in questions]
-    tasks = [shaper_task(question) for question in questions]
-    write_webshaper(tmp_path / "shaper.jsonl", tasks)
-    assert read_webshaper(tmp_path / "shaper.jsonl") == tasks
+    write_webshaper(tmp_path / "shaper.jsonl", questions)
     official = read_questions(tmp_path / "shaper.jsonl")
-    assert [q.formalization for q in official] == [q.formalization for q in questions]
+    for read, question in zip(official, questions, strict=True):
+        assert (read.id, read.question) == (question.id, question.question)
+        assert read.answers == (", ".join(question.answers),)
+        assert (read.sources, read.formalization) == (question.sources, question.formalization)
+    with pytest.raises(DataError, match="'7' has no `formalization`"):
+        write_webshaper(tmp_path / "no.jsonl", [SynthQuestion("7", "q", ("a",))])
 
 
 @pytest.mark.parametrize(

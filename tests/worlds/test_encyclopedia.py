@@ -90,6 +90,10 @@ def stated(world: Encyclopedia) -> set[Triple]:
     return {fact for page in world.pages for fact in facts_of(page)}
 
 
+def triples_of(world: Encyclopedia) -> set[Triple]:
+    return {edge.triple for edge in world.graph.edges if not edge.is_span}
+
+
 def holds(asked: str, told: str, triple: Triple) -> bool:
     """Whether a fact is of the relation asked for, and its value in the span if one is told."""
     _, relation, value = triple
@@ -139,7 +143,7 @@ def questions(world: Encyclopedia) -> list[GraphQuestion]:
 
 
 def test_pages_state_the_facts_and_nothing_else(world: Encyclopedia, facts: set[Triple]) -> None:
-    assert facts == set(world.triples)
+    assert facts == triples_of(world)
     assert len(RELATIONS) == len({relation.name for relation in RELATIONS}) == 32
     assert {relation for _, relation, _ in facts} == {relation.name for relation in RELATIONS}
     for page in world.pages:
@@ -157,14 +161,14 @@ def test_answers_are_those_of_the_text(
     for question in questions:
         assert question.answers
         assert by_hand(question.triples, facts) == question.answers
-        assert world.answer(question) == question.answers
+        assert world.graph.answers(question.triples) == question.answers
         assert world.is_right(question, ", ".join(sorted(question.answers)))
 
 
 def test_answers_hold_where_relations_hold_in_both_directions(
     world: Encyclopedia, questions: list[GraphQuestion]
 ) -> None:
-    graph = world.triples + world.fuzzy_triples
+    graph = [edge.triple for edge in world.graph.edges]
     for question in questions:
         assert evaluate_formalization(question.triples, graph) == question.answers
 
@@ -202,7 +206,7 @@ def test_the_path_leads_to_the_answer_and_only_its_last_page_tells(
         pages = [world.page(address) for address in question.path]
         assert tuple(page.title for page in pages) == question.entities
         assert len(pages) == max(1, question.hops) == max(1, len(question.relations))
-        assert all(after.address in page.links for page, after in pairwise(pages))
+        assert all(f"]({after.address})" in page.text for page, after in pairwise(pages))
         for answer in question.answers:
             assert answer in plain(pages[-1].text)
             assert all(answer not in plain(page.text) for page in pages[:-1])
@@ -259,8 +263,8 @@ def test_the_same_in_every_process() -> None:
 
 def test_the_golden_world() -> None:
     """Worlds are named by their seeds in reports: the same seed must stay the same world."""
-    world = Encyclopedia(0, 20, setting="easy")
-    text = "".join(page.markdown for page in world.pages)
+    world = Encyclopedia(0, 20)
+    text = "".join(f"# {page.title}\n\n{plain(page.text)}\n" for page in world.pages)
     told = "".join(question.text for question in world.questions(10))
     assert hashlib.sha256((text + told).encode()).hexdigest()[:16] == "dc1fdd64c14e7562"
 
@@ -288,32 +292,17 @@ def test_names_are_of_one_split_and_mostly_of_one_world() -> None:
         assert not pairs & each
 
 
-@pytest.mark.parametrize("setting", ["easy", "hard"])
-def test_addresses_and_links(setting: str) -> None:
-    world = Encyclopedia(3, 200, setting=setting)  # type: ignore[arg-type]
+def test_addresses_and_links() -> None:
+    world = Encyclopedia(3, 200)
     by_address = {page.address: page for page in world.pages}
     assert len(by_address) == len({page.file_name for page in world.pages}) == 200
     for page in world.pages:
         assert world.page(page.address) is world.page(page.title) is page
-        assert world.page(page.address.replace(":", " : ").upper() + " ") is page
         named = {value for fact in page.facts for value in fact.values if re.fullmatch(NAME, value)}
-        assert {by_address[link].title for link in page.links} == named
         links = re.findall(r"\[([^\]]+)\]\(([^)]+)\)", page.text)
-        if setting == "easy":
-            assert page.address == f"wiki:{page.title}"
-            assert not links
-        else:
-            assert re.fullmatch(r"doc:\d\d \d\d", page.address)
-            assert {link for _, link in links} == set(page.links)
-            assert all(by_address[link].title == title for title, link in links)
-
-
-def test_settings_differ_in_addresses_only() -> None:
-    easy, hard = (Encyclopedia(4, 90, setting=setting) for setting in ("easy", "hard"))
-    assert easy.triples == hard.triples
-    assert [page.text for page in easy.pages] == [plain(page.text) for page in hard.pages]
-    mine, yours = easy.questions(10), hard.questions(10)
-    assert [question.text for question in mine] == [question.text for question in yours]
+        assert re.fullmatch(r"doc:\d\d \d\d", page.address)
+        assert {title for title, _ in links} == named
+        assert all(by_address[link].title == title for title, link in links)
 
 
 def test_the_vocabulary_is_closed(world: Encyclopedia, questions: list[GraphQuestion]) -> None:
@@ -324,7 +313,7 @@ def test_the_vocabulary_is_closed(world: Encyclopedia, questions: list[GraphQues
     for question in questions:
         assert set(split_words(question.text)) <= known
         assert all(set(split_words(answer)) <= known for answer in question.answers)
-    long = Encyclopedia(9, 150, setting="easy", num_distractors=len(DISTRACTORS))
+    long = Encyclopedia(9, 150, num_distractors=len(DISTRACTORS))
     for page in (*world.pages, *long.pages):
         shown = f"# {page.title} {page.text} {page.address}"  # files have "doc-12-34.md" for links
         assert set(split_words(shown)) <= known
@@ -334,23 +323,19 @@ def test_the_vocabulary_is_closed(world: Encyclopedia, questions: list[GraphQues
     SEED,
     st.integers(16, 90),
     st.sampled_from(["train", "dev", "test"]),
-    st.sampled_from([(2, 2), (3, 6), (4, 8)]),
     st.integers(0, 12),
 )
 @settings(max_examples=25, deadline=None)
-def test_every_world_is_whole(
-    seed: int, size: int, split: str, num_facts: tuple[int, int], num_distractors: int
-) -> None:
+def test_every_world_is_whole(seed: int, size: int, split: str, num_distractors: int) -> None:
     world = Encyclopedia(
         seed,
         size,
         split=split,  # type: ignore[arg-type]
-        num_facts=num_facts,
         num_distractors=num_distractors,
     )
     assert len(world.pages) == size
     facts = stated(world)
-    assert facts == set(world.triples)
+    assert facts == triples_of(world)
     titles = {page.title for page in world.pages}
     edges = {frozenset((head, value)) for head, _, value in facts if value in titles}
     assert all(len(edge) == 2 for edge in edges)  # no page links to itself
@@ -362,7 +347,7 @@ def test_every_world_is_whole(
     assert reached == titles
     known = set(world.vocabulary())
     for page in world.pages:
-        assert len(page.facts) <= num_facts[1]
+        assert len(page.facts) <= 6
         assert set(split_words(f"# {page.title} {page.text}")) <= known
     for relation in RELATIONS:
         values = [(head, value) for head, name, value in facts if name == relation.name]
@@ -375,8 +360,8 @@ def test_every_world_is_whole(
 
 def test_pages_grow_to_a_hundred_and_twenty_words() -> None:
     def mean_words(num_distractors: int) -> float:
-        pages = Encyclopedia(1, 300, setting="easy", num_distractors=num_distractors).pages
-        return sum(len(page.text.split()) for page in pages) / len(pages)
+        pages = Encyclopedia(1, 300, num_distractors=num_distractors).pages
+        return sum(len(plain(page.text).split()) for page in pages) / len(pages)
 
     assert 35 < mean_words(1) < 60
     assert 105 < mean_words(7) < 135
@@ -422,10 +407,9 @@ def test_names_and_sets_that_count_as_right(world: Encyclopedia) -> None:
     assert world.is_right(renamed[0], f"the {renamed[1].alias}")
 
 
-@pytest.mark.parametrize("setting", ["easy", "hard"])
-def test_pages_are_written_and_found_by_name(tmp_path: Path, setting: str) -> None:
+def test_pages_are_written_and_found_by_name(tmp_path: Path) -> None:
     retrieval = pytest.importorskip("hanol.retrieval")
-    world = Encyclopedia(12, 100, setting=setting)  # type: ignore[arg-type]
+    world = Encyclopedia(12, 100)
     files = world.write(tmp_path / "pages")
     assert [file.read_text("utf-8") for file in files] == [page.markdown for page in world.pages]
     with retrieval.Index.open(tmp_path / "pages") as index:
@@ -452,9 +436,6 @@ def test_a_folder_with_other_pages_is_not_written_to(tmp_path: Path) -> None:
         ({"num_entities": 15}, "`num_entities` is 15, but must be from 16 to 5000."),
         ({"num_entities": 5001}, "`num_entities` is 5001"),
         ({"num_distractors": -1}, "`num_distractors` is -1, but must be from 0 to 12."),
-        ({"num_facts": (1, 4)}, "`num_facts` is (1, 4)"),
-        ({"num_facts": (5, 4)}, "`num_facts` is (5, 4)"),
-        ({"setting": "harder"}, "Did you mean 'hard'?"),
         ({"split": "tests"}, "Did you mean 'test'?"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Sequence tasks: the same by seed, solved by the oracle, targets where the paper puts them."""
+"""Sequence tasks: the same by seed, targets where the paper puts them."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hanol.errors import ConfigError
-from hanol.worlds import IGNORED, mqar, oracle, palindrome, stack
+from hanol.worlds import IGNORED, mqar, palindrome, stack
 
 SEED = st.integers(0, 2**32)
 MAKERS = [
@@ -19,9 +19,8 @@ MAKERS = [
 @pytest.mark.parametrize("make", MAKERS, ids=["palindrome", "mqar", "stack"])
 @given(n=st.integers(2, 40), seed=SEED)
 @settings(max_examples=40, deadline=None)
-def test_the_oracle_solves_every_target_and_seeds_decide(make, n: int, seed: int) -> None:
+def test_seeds_decide_and_every_sequence_has_a_target(make, n: int, seed: int) -> None:
     batch = make(n, seed)
-    assert torch.equal(oracle(batch), batch.labels)
     assert (batch.labels != IGNORED).any(dim=1).all()
     again = make(n, seed)
     assert torch.equal(batch.input_ids, again.input_ids)
@@ -36,7 +35,7 @@ def test_another_seed_gives_another_batch() -> None:
 
 
 def test_palindrome_targets() -> None:
-    ids, labels = palindrome(2, 6, seed=3)[1:3]
+    ids, labels = palindrome(2, 6, seed=3)[:2]
     assert torch.equal(ids[:, :6].flip(1), ids[:, 7:])
     assert (ids[:, 6] == 0).all()
     assert (labels[:, :7] == IGNORED).all()

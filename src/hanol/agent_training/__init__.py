@@ -10,19 +10,18 @@ from hanol.agent_training._actions import (
     reasoning_rows,
     write_trajectories,
 )
-from hanol.agent_training._environment import ResearchEnvironment, WorldEnvironment
+from hanol.agent_training._environment import ResearchEnvironment
 from hanol.agent_training._examination import Examination, examine
-from hanol.agent_training._skills import SkillRate, Skills, measure_skills, skill_rates
+from hanol.agent_training._skills import measure_skills, skill_rates
 from hanol.agent_training._trajectories import (
     Attempt,
     asynthesize_trajectories,
     official_lines,
     trajectory_rows,
 )
+from hanol.agent_training._world_environment import WorldEnvironment
 from hanol.agent_training.expert._expert import Expert
-from hanol.agent_training.expert._simulate import ResultCache, SteadyTool, UnreliableTool
 from hanol.agent_training.expert._tokenizer import encyclopedia_tokenizer
-from hanol.agent_training.expert._world_expert import world_expert
 from hanol.agent_training.stages._recipe import ResearcherRecipe
 from hanol.agent_training.stages._rows import expert_rows
 from hanol.agent_training.stages._stages import ResearcherResult, StageResult, kind_label
@@ -35,12 +34,7 @@ __all__ = [
     "ResearchEnvironment",
     "ResearcherRecipe",
     "ResearcherResult",
-    "ResultCache",
-    "SkillRate",
-    "Skills",
     "StageResult",
-    "SteadyTool",
-    "UnreliableTool",
     "WorldEnvironment",
     "areason",
     "asynthesize_trajectories",
@@ -56,6 +50,5 @@ __all__ = [
     "skill_rates",
     "train_researcher",
     "trajectory_rows",
-    "world_expert",
     "write_trajectories",
 ]

@@ -7,28 +7,21 @@ nothing can be learned from that.
 """
 
 import asyncio
-import hashlib
 import logging
 import math
 import os
-import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
 
 from hanol.agent_training._recorder import Recorder
-from hanol.agent_training.expert._pages import indexed_pages
-from hanol.agent_training.expert._simulate import LentTool
 from hanol.engines import Engine, Sampling
-from hanol.errors import DataError, RunError, UnknownNameError
+from hanol.errors import DataError, RunError
 from hanol.research import (
     AGENT_SAMPLING,
     Researcher,
-    Run,
     Settings,
     announced,
     default_tools,
@@ -38,10 +31,7 @@ from hanol.research import (
 from hanol.retrieval import Index
 from hanol.rl import Rollout
 from hanol.runs import Budget, Event, Mode, RunEnded, RunFolder, Task, gather
-from hanol.tools import Tool, compact_tools
-
-if TYPE_CHECKING:
-    from hanol.worlds import Encyclopedia, GraphQuestion  # brings torch
+from hanol.tools import Tool
 
 Reward = Callable[[Task, str | None], float]
 
@@ -58,15 +48,15 @@ class ResearchEnvironment:
 
     Args:
         index: The documents; None for tools that need none.
-        reward: Of the answer, None where there is none; must be finite. Told apart by `task`.
-        tools: What may be called; None takes the local tools of the index. They are shared by
+        reward: Finite reward of a task's answer, which is None where there is none.
+        tools: Tools of the agent; None takes the local tools of the index. They are shared by
             all rollouts, so what they remember of one must not show in another.
-        mode: See `Researcher`.
+        mode: Mode of `Researcher`.
         budget: Limits of one rollout; None takes those of the mode's paper.
         sampling: How turns are drawn; None as the paper does.
         timeout_s: Seconds of the clock for one rollout; None for no limit.
         system_prompt: None takes ours, with the tools' schemas and the date.
-        today: Date in the system prompt; None is today's, or that of a run that is gone on with.
+        today: Date in the system prompt; None is today's, or that of a run that is resumed.
 
     Raises:
         RunError: There are neither tools nor documents.
@@ -104,16 +94,15 @@ class ResearchEnvironment:
     ) -> Rollout:
         """One attempt at a question.
 
-        Whatever goes wrong in it is told by `Rollout.problem`, and logged. With a folder nothing is
-        lost by that: the same call goes on from the last event, and a run that has ended is read
-        back, with its turns, without any call.
+        What goes wrong in it is in `Rollout.problem`, and logged. With a folder nothing is lost by
+        that: the same call resumes from the last event, and a run that has ended is read back.
 
         Args:
             engine: The policy. Its turns are in the rollout if it tells token ids and
                 log-probabilities; endpoints do not, and their rollouts have none.
             task: The question.
-            seed: Of the sampling, and of what tools leave to chance.
-            run_folder: Where the log and the turns are kept; None keeps neither.
+            seed: Seed of the sampling, and of what tools leave to chance.
+            run_folder: Gets the log and the turns; None keeps neither.
 
         Raises:
             RunError: There is no such mode, two tools have one name, or the folder has another
@@ -131,7 +120,16 @@ class ResearchEnvironment:
         reward, problem = None, None
         try:
             async with asyncio.timeout(self._timeout_s) as limit:
-                async for event in self._events(recorder, task, settings, system, folder):
+                question = announced(task.question, task.files)
+                async for event in run_events(
+                    start_fields(question, settings, system, recorder.name, self.index),
+                    settings=settings,
+                    engine=recorder,
+                    tools=self.tools,
+                    index=self.index,
+                    folder=folder,
+                    on_request=recorder.took,
+                ):
                     events.append(event)
             reward = self._reward_of(task, events[-1])
         except Exception as err:
@@ -139,7 +137,7 @@ class ResearchEnvironment:
                 raise
             problem = f"{type(err).__name__}: {err}"
             if isinstance(err, TimeoutError) and limit.expired():
-                problem = f"It had not ended after {self._timeout_s} s."
+                problem = f"The run timed out after {self._timeout_s} s."
             _log.warning("Rollout of task %r, seed %d, is left out. %s", task.id, seed, problem)
         return Rollout(task, tuple(events), recorder.turns, reward, problem)
 
@@ -160,8 +158,8 @@ class ResearchEnvironment:
             tasks: The questions.
             seeds: One for each task.
             concurrency: Rollouts at once, at least 1.
-            folder: Of the run folders, `<task>/<seed>` each; None keeps none.
-            on_rollout: Told of each as it ends. What it raises stops all of them.
+            folder: Gets the run folders, `<task>/<seed>`; None keeps none.
+            on_rollout: Called with each as it ends. What it raises stops all of them.
 
         Returns:
             The rollouts, in the order of the tasks.
@@ -180,37 +178,7 @@ class ResearchEnvironment:
                 on_rollout(rollout)
             return rollout
 
-        jobs = zip(tasks, seeds, strict=True)
-        return await gather(attempt, jobs, concurrency=concurrency)
-
-    async def _events(
-        self,
-        recorder: Recorder,
-        task: Task,
-        settings: Settings,
-        system: str,
-        folder: RunFolder | None,
-    ) -> AsyncIterator[Event]:
-        """The run, as `Researcher.aask` makes it, with the recorder listening."""
-        question = announced(task.question, task.files)
-        started = start_fields(question, settings, system, recorder.name, self.index)
-        tools = [LentTool(tool, settings.seed) for tool in self.tools]
-
-        def begin(run: Run) -> None:
-            for tool in tools:
-                tool.spent = run.spent
-
-        async for event in run_events(
-            started,
-            settings=settings,
-            engine=recorder,
-            tools=tools,
-            index=self.index,
-            folder=folder,
-            on_request=recorder.took,
-            on_run=begin,
-        ):
-            yield event
+        return await gather(attempt, zip(tasks, seeds, strict=True), concurrency=concurrency)
 
     def _shared(self, engine: Engine, today: date) -> tuple[Settings, str]:
         """Settings and system prompt of all rollouts; to check the tools takes as long as one."""
@@ -239,81 +207,6 @@ class ResearchEnvironment:
                 "number."
             )
         return float(reward)
-
-
-class WorldEnvironment(ResearchEnvironment):
-    """The questions of an encyclopedia: its pages in a real index, 1.0 for the right answer.
-
-    Args:
-        world: The world.
-        folder: Of its pages and their index, written where nothing is there yet; None makes a
-            temporary one, which `close` deletes.
-        tools: Makes the tools for the index.
-        options: As for `ResearchEnvironment`: `mode`, `budget`, `sampling`, `timeout_s`,
-            `system_prompt`, `today`.
-
-    Raises:
-        SearchIndexError: The folder holds something else than the pages of this world.
-
-    Example:
-        >>> with WorldEnvironment(world) as environment:  # doctest: +SKIP
-        ...     [task] = environment.tasks(world.questions(1))
-        ...     rollout = asyncio.run(environment.rollout(engine, task))
-    """
-
-    def __init__(
-        self,
-        world: "Encyclopedia",
-        folder: str | os.PathLike[str] | None = None,
-        *,
-        tools: Callable[[Index], Sequence[Tool]] = compact_tools,
-        **options: Any,
-    ) -> None:
-        self.world = world
-        self._questions: dict[str, GraphQuestion] = {}
-        with ExitStack() as stack:
-            if folder is None:
-                root = stack.enter_context(tempfile.TemporaryDirectory(prefix="hanol-world-"))
-                folder = Path(root) / "pages"
-            index = stack.enter_context(indexed_pages(world, Path(folder)))
-            super().__init__(index, self._is_right, tools=tools(index), **options)
-            self._open = stack.pop_all()
-
-    def task(self, question: "GraphQuestion") -> Task:
-        """A question of the world as a task; the same question has the same id in any process."""
-        world = self.world
-        text = f"{world.split} {world.num_entities} {world.seed} {question.text} {question.triples}"
-        name = hashlib.sha256(text.encode()).hexdigest()[:16]
-        self._questions[name] = question
-        answers = sorted(question.answers)
-        return Task(name, question.text, answers if len(answers) > 1 else answers[0])
-
-    def tasks(self, questions: Sequence["GraphQuestion"]) -> list[Task]:
-        """As `task`, for many."""
-        return [self.task(question) for question in questions]
-
-    def question(self, task: Task) -> "GraphQuestion":
-        """The question that a task was made from.
-
-        Raises:
-            UnknownNameError: This environment made no such task.
-        """
-        if (question := self._questions.get(task.id)) is None:
-            raise UnknownNameError("task of this world", task.id, list(self._questions)[:8])
-        return question
-
-    def close(self) -> None:
-        """Close the index, and delete it with its pages if it was temporary."""
-        self._open.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _is_right(self, task: Task, answer: str | None) -> float:
-        return float(answer is not None and self.world.is_right(self.question(task), answer))
 
 
 def rollout_folder(folder: str | os.PathLike[str], task: Task, seed: int) -> Path:

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from pydantic import BaseModel, Field
 
-from hanol.agent_training._environment import WorldEnvironment
 from hanol.agent_training._skills import Skills, measure_skills, skill_rates
+from hanol.agent_training._world_environment import WorldEnvironment
 from hanol.engines import Engine
 from hanol.research import GREEDY
 from hanol.rl import Rollout
@@ -54,17 +54,17 @@ def examine(
 
     Args:
         engine: The model.
-        seed: Of world and questions.
-        num_questions: Of each kind.
+        seed: Seed of the world and its questions.
+        num_questions: Number of questions of each kind.
         hops: Kinds with a named start.
         described: Also ask questions of 1 and 2 hops whose start is described.
-        num_entities: Pages.
+        num_entities: Number of pages.
         num_distractors: Distractor sentences per page; 7 make pages of about 120 words.
-        mode: Of the agent.
-        sampling: Of the turns; None is greedy.
-        max_calls: Turns of one run at most.
+        mode: Mode of the agent.
+        sampling: How turns are drawn; None is greedy.
+        max_calls: Maximum number of turns per run.
         concurrency: Runs at once.
-        on_rollout: Told of each run.
+        on_rollout: Called with each run.
 
     Raises:
         DataError: The world has fewer different questions.
@@ -116,7 +116,7 @@ def _summed_up(
             measured.append(measure_skills(rollout, question, world))
     scores = {name: wilson(sum(outcomes), len(outcomes)) for name, outcomes in right.items()}
     rates = skill_rates(measured)
-    usable = rates["call format"].rate
+    usable = rates["call format"]
     return Examination(
         accuracy={name: round(score.value, 4) for name, score in scores.items()},
         intervals={
@@ -124,9 +124,7 @@ def _summed_up(
         },
         format_errors=1.0 if usable is None else round(1 - usable, 4),
         cited=_cited(rollouts),
-        skills={
-            name: None if rate.rate is None else round(rate.rate, 4) for name, rate in rates.items()
-        },
+        skills={name: None if rate is None else round(rate, 4) for name, rate in rates.items()},
         questions=len(questions),
         broken=sum(rollout.reward is None for rollout in rollouts),
     )

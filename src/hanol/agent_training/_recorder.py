@@ -1,7 +1,7 @@
 """Keeps the tokens of each turn: in memory, and beside the log of the run.
 
 A line of `turns.jsonl` is written before the event of its turn, and holds only what the turn's
-prompt adds to the turn before. So a run that is killed and gone on with has every turn of its log.
+prompt adds to the turn before. So a run that is killed and resumed has every turn of its log.
 """
 
 import json
@@ -18,12 +18,7 @@ from hanol.runs import ModelAnswered
 
 
 class Recorder(WrappedEngine):
-    """An engine that remembers what tokens another one drew.
-
-    Args:
-        engine: Answers.
-        folder: Of the run; None keeps the turns in memory only.
-    """
+    """An engine that remembers what tokens another one drew; on disk too if there is a folder."""
 
     def __init__(self, engine: Engine, folder: Path | None) -> None:
         super().__init__(engine)

@@ -5,103 +5,59 @@ a run that learns and one that does not look the same by their answers for a lon
 """
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from statistics import fmean
+from typing import Literal, get_args
 from urllib.parse import unquote
 
 from hanol.rl import Rollout
 from hanol.runs import Event, ModelAnswered, ToolReturned, TurnRejected
 from hanol.tools import SEARCH, VISIT
-
-if TYPE_CHECKING:
-    from hanol.worlds import Encyclopedia, GraphQuestion  # brings torch
+from hanol.worlds import Encyclopedia, GraphQuestion
 
 Skill = Literal["call format", "query copy", "right page", "extraction", "next hop", "right answer"]
 
 
-@dataclass(frozen=True)
-class SkillRate:
-    """How often something was done where it could have been.
-
-    Args:
-        hits: Times it was done.
-        trials: Times it could have been.
-    """
-
-    hits: int
-    trials: int
-
-    @property
-    def rate(self) -> float | None:
-        """The share, from 0 to 1; None without trials."""
-        return self.hits / self.trials if self.trials else None
+Skills = dict[Skill, Sequence[bool]]  # every trial of each skill
 
 
-@dataclass(frozen=True)
-class Skills:
-    """What one rollout shows of each skill.
-
-    Args:
-        turns: Of each turn, whether it could be used: a call of a known tool, or an answer.
-        query: Whether the first search names something that the question names.
-        visits: Of each page of the question's path, whether it was visited after the one before;
-            ends with the first that was not, as nothing could be learned from there on.
-        extractions: Of each page that was visited, whether the turn after it says what the
-            question asks of that page.
-        answer: Whether the answer is right.
-    """
-
-    turns: tuple[bool, ...]
-    query: bool
-    visits: tuple[bool, ...]
-    extractions: tuple[bool, ...]
-    answer: bool
-
-    @property
-    def trials(self) -> dict[Skill, Sequence[bool]]:
-        """Every trial of each skill."""
-        return {
-            "call format": self.turns,
-            "query copy": (self.query,),
-            "right page": self.visits[:1],
-            "extraction": self.extractions,
-            "next hop": self.visits[1:],
-            "right answer": (self.answer,),
-        }
-
-
-def measure_skills(rollout: Rollout, question: "GraphQuestion", world: "Encyclopedia") -> Skills:
+def measure_skills(rollout: Rollout, question: GraphQuestion, world: Encyclopedia) -> Skills:
     """Compare a rollout with the way to the answer of its question.
 
     Args:
         rollout: In any mode; it may have broken off.
-        question: That was asked.
+        question: The question.
         world: The world of the question.
+
+    Returns:
+        Whether each trial succeeded: each turn is a call of a known tool or an answer; the first
+        search names something that the question names; the first page of the question's path, and
+        the next ones up to the first that is missing, are visited in order; the turn after each
+        page says what the question asks of it; the answer is right.
     """
     events = rollout.events
     visits, extractions = _follow(events, question, world)
-    ended = events[-1] if events else None
-    answer = getattr(ended, "answer", None)
-    return Skills(
-        turns=_usable_turns(events),
-        query=_copies(events, question),
-        visits=visits,
-        extractions=extractions,
-        answer=answer is not None and world.is_right(question, answer),
-    )
+    answer = getattr(events[-1], "answer", None) if events else None
+    return {
+        "call format": _usable_turns(events),
+        "query copy": (_copies(events, question),),
+        "right page": visits[:1],
+        "extraction": extractions,
+        "next hop": visits[1:],
+        "right answer": (answer is not None and world.is_right(question, answer),),
+    }
 
 
-def skill_rates(measured: Iterable[Skills]) -> dict[Skill, SkillRate]:
-    """Rates over many rollouts, pooled by trials, in the order in which skills are learned."""
-    hits: Counter[Skill] = Counter()
-    trials: Counter[Skill] = Counter()
+def skill_rates(measured: Iterable[Skills]) -> dict[Skill, float | None]:
+    """Shares of the trials of many rollouts, in the order in which skills are learned.
+
+    None where there were no trials.
+    """
+    tried: dict[Skill, list[bool]] = {name: [] for name in get_args(Skill)}
     for skills in measured:
-        for name, tried in skills.trials.items():
-            hits[name] += sum(tried)
-            trials[name] += len(tried)
-    return {name: SkillRate(hits[name], trials[name]) for name in get_args(Skill)}
+        for name, trials in skills.items():
+            tried[name] += trials
+    return {name: fmean(trials) if trials else None for name, trials in tried.items()}
 
 
 def _usable_turns(events: Sequence[Event]) -> tuple[bool, ...]:
@@ -115,17 +71,16 @@ def _usable_turns(events: Sequence[Event]) -> tuple[bool, ...]:
     return tuple(usable)
 
 
-def _copies(events: Sequence[Event], question: "GraphQuestion") -> bool:
+def _copies(events: Sequence[Event], question: GraphQuestion) -> bool:
     for event in events:
         if isinstance(event, ToolReturned) and event.name == SEARCH.name:
             queries = " ; ".join(_texts(event.arguments.get("query")))
-            ends = {end for triple in question.triples for end in (triple[0], triple[2])}
-            return any(_holds(queries, end[2:]) for end in ends if end.startswith("C@"))
+            return any(_holds(queries, name) for name in question.constants)
     return False
 
 
 def _follow(
-    events: Sequence[Event], question: "GraphQuestion", world: "Encyclopedia"
+    events: Sequence[Event], question: GraphQuestion, world: Encyclopedia
 ) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
     """Visits and extractions along the path."""
     visits: list[bool] = []
@@ -144,7 +99,7 @@ def _follow(
     return tuple(visits), tuple(extractions)
 
 
-def _values(question: "GraphQuestion") -> Iterator[Iterable[str]]:
+def _values(question: GraphQuestion) -> Iterator[Iterable[str]]:
     """What is to be read from each page of the path."""
     yield from ((title,) for title in question.entities[1:])
     yield question.answers

@@ -5,7 +5,7 @@ Source: rejection sampling by the answer as in arXiv 2505.22648 (WebDancer) and 
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,12 @@ class Attempt:
     """One run at a question.
 
     Args:
-        question: What was asked.
-        number: Which attempt, from 0.
-        prediction: The answer; None without one.
-        is_right: Whether it is the answer, or names exactly the answers.
+        question: The question.
+        number: Number of the attempt, from 0.
+        prediction: The answer, if there is one.
+        is_right: Whether the answer is right.
         error: Why the run failed; None if it ended.
-        run: Its folder.
+        events: Reads its log.
     """
 
     question: SynthQuestion
@@ -38,11 +38,11 @@ class Attempt:
     prediction: str | None
     is_right: bool
     error: str | None
-    run: Path
+    events: Callable[[], Sequence[Event]] = field(compare=False)
 
-    def events(self) -> list[Event]:
-        """Its log."""
-        return RunFolder(self.run).events()
+    def name(self, number: int) -> str:
+        """Id of one of the rows that are made from it."""
+        return f"{self.question.id}.{self.number}.{number}"
 
 
 async def asynthesize_trajectories(
@@ -61,16 +61,16 @@ async def asynthesize_trajectories(
     """Run every question several times; runs that have ended are not run again.
 
     Args:
-        questions: What to ask.
+        questions: The questions.
         index: The documents.
         engine: The model.
-        folder: Of the runs: `runs/<id>.<attempt>/`.
-        attempts: Runs a question, at least 1.
-        is_right: What counts; None compares with the answer, or with the set of answers.
+        folder: Gets the run folders, `runs/<id>.<attempt>/`.
+        attempts: Runs per question, at least 1.
+        is_right: Judges an answer; None compares it with the right ones.
         concurrency: Runs at once, at least 1.
-        seed: Of the first attempt.
-        on_attempt: Told of each run when it has ended or failed.
-        options: As for `Researcher`.
+        seed: Seed of the first attempt.
+        on_attempt: Called with each run when it has ended or failed.
+        options: Options of `Researcher`.
 
     Returns:
         All attempts, in the order of the questions.
@@ -96,7 +96,7 @@ async def asynthesize_trajectories(
             prediction=text,
             is_right=text is not None and judge(question, text),
             error=None if error is None else f"{error['kind']}: {error['message']}",
-            run=Path(folder) / row["run"],
+            events=RunFolder(Path(folder) / row["run"]).events,
         )
         on_attempt(attempt)
         return attempt
@@ -113,25 +113,15 @@ def official_lines(attempts: Sequence[Attempt]) -> list[OfficialRun]:
 def trajectory_rows(attempts: Sequence[Attempt]) -> list[dict[str, Any]]:
     """The right attempts as conversations to learn from, every turn in exactly one of them."""
     return [
-        chat_row(segment, "trajectory", attempt, number)
+        chat_row(segment, "trajectory", attempt.name(number))
         for attempt in attempts
         if attempt.is_right
         for number, segment in enumerate(segments(attempt.events()))
     ]
 
 
-def chat_row(segment: Segment, kind: str, attempt: Attempt, number: int) -> dict[str, Any]:
-    """A conversation with what the model wrote at its end.
-
-    Args:
-        segment: The conversation.
-        kind: What it teaches.
-        attempt: Where it comes from.
-        number: Which of the attempt's rows of this kind.
-    """
+def chat_row(segment: Segment, kind: str, name: str) -> dict[str, Any]:
+    """A conversation with what the model wrote at its end: what it teaches, and its id."""
     messages = [message.to_dict() for message in segment.messages]
-    return {
-        "messages": [*messages, {"role": "assistant", "content": segment.completion}],
-        "kind": kind,
-        "id": f"{attempt.question.id}.{attempt.number}.{number}",
-    }
+    said = {"role": "assistant", "content": segment.completion}
+    return {"messages": [*messages, said], "kind": kind, "id": name}

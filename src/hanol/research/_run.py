@@ -370,6 +370,7 @@ class Run:
             index=self._context.index,
             engine=self.log.extractor(self.step) if self.settings.extract else None,
             addresses=set(self._context.addresses),
+            chance=f"{self.settings.seed} {self.spent.ledger.tool_calls}",
         )
         try:
             return await self.tools[name].run(arguments, context)

@@ -19,17 +19,11 @@ from hanol.training import logits_at, logprob_and_entropy
 
 @dataclass(frozen=True)
 class SegmentRow:
-    """One token sequence that is in the loss.
-
-    Args:
-        segment: The tokens.
-        advantage: Of its rollout; all segments of a rollout have the same (arXiv 2509.13313).
-        question: Tells the questions of a step apart.
-    """
+    """One token sequence that is in the loss."""
 
     segment: TokenSegment
-    advantage: float
-    question: int
+    advantage: float  # the same for all segments of a rollout (arXiv 2509.13313)
+    question: int  # tells the questions of a step apart
 
     @property
     def written(self) -> int:
@@ -39,21 +33,13 @@ class SegmentRow:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Rows of similar length, padded on the right: what is padded is seen by no real token.
+    """Rows of similar length, padded on the right: what is padded is seen by no real token."""
 
-    Args:
-        ids_BT: Token ids, one column more than the others.
-        action_BL: Which of the predicted tokens the policy wrote.
-        old_logprob_BL: Of these when they were drawn, in nats.
-        advantage_B: Of the rollouts.
-        weight_B: Of one token in the loss.
-    """
-
-    ids_BT: Tensor
-    action_BL: Tensor
-    old_logprob_BL: Tensor
+    ids_BT: Tensor  # one column more than the others
+    action_BL: Tensor  # which of the predicted tokens the policy wrote
+    old_logprob_BL: Tensor  # when they were drawn, in nats
     advantage_B: Tensor
-    weight_B: Tensor
+    weight_B: Tensor  # of one token in the loss
 
 
 def is_lost(rollout: Rollout) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hanol.errors import DataError
+from hanol.rl._grpo_settings import GrpoSettings
 from hanol.runs import Task
 
 # Of each question, by id, the rewards (from 0 to 1) of its rollouts; broken ones are left out.
@@ -21,45 +22,22 @@ _STATE = (*_PARTS, "order", "passes", "steps", "means")
 class Curation:
     """The questions in use, and those that wait to be probed.
 
-    Without `size` nothing is probed or dropped: every question is in use all the time.
+    Without `active_questions` nothing is probed or dropped: all are in use all the time.
 
     Args:
         tasks: All questions; they are probed in this order.
-        size: Questions to have in use, at least 1; None for all, always.
-        refresh_every: Steps between two refreshes; None for none by count.
-        plateau_steps: Also refresh when the mean reward of so many steps is no higher than that
-            of as many before them; None never does.
-        max_probes: Questions that one refresh may probe at most.
-        seed: Of the order in which questions are drawn.
+        settings: How many are in use, and when and how they are replaced.
 
     Raises:
-        DataError: No questions, two with one id, or a number below 1.
+        DataError: No questions, or two with one id.
     """
 
-    def __init__(
-        self,
-        tasks: Sequence[Task],
-        *,
-        size: int | None = None,
-        refresh_every: int | None = 20,
-        plateau_steps: int | None = None,
-        max_probes: int = 256,
-        seed: int = 0,
-    ) -> None:
+    def __init__(self, tasks: Sequence[Task], settings: GrpoSettings) -> None:
         self._tasks = {task.id: task for task in tasks}
         if not tasks or len(self._tasks) < len(tasks):
             raise DataError(f"{len(tasks)} questions with {len(self._tasks)} different ids.")
-        for name, value in [
-            ("size", size),
-            ("refresh_every", refresh_every),
-            ("plateau_steps", plateau_steps),
-            ("max_probes", max_probes),
-        ]:
-            if value is not None and value < 1:
-                raise DataError(f"`{name}` is {value}, but must be at least 1.")
-        self._size, self._max_probes = size, max_probes
-        self._refresh_every, self._plateau_steps = refresh_every, plateau_steps
-        self._seed = seed
+        self._settings = settings
+        self._size = size = settings.active_questions
         self._active: list[str] = [] if size else list(self._tasks)
         self._waiting: list[str] = list(self._tasks) if size else []
         self._mastered: list[str] = []
@@ -89,7 +67,7 @@ class Curation:
                 self._order.remove(fresh[0])
                 drawn.append(fresh[0])
             else:
-                rng = random.Random(f"{self._seed} {self._passes}")  # noqa: S311 - no secret
+                rng = random.Random(f"{self._settings.seed} {self._passes}")  # noqa: S311 - no secret
                 self._order += rng.sample(self._active, len(self._active))
                 self._passes += 1
         return [self._tasks[name] for name in drawn]
@@ -116,13 +94,14 @@ class Curation:
         """Whether it is time to probe waiting questions with the model as it is now."""
         if not (self.missing and self._waiting):
             return False
-        by_count = self._refresh_every is not None and self._steps >= self._refresh_every
+        every = self._settings.refresh_every
+        by_count = every is not None and self._steps >= every
         return not self._active or by_count or self._is_flat
 
     @property
     def candidates(self) -> list[Task]:
         """The questions that a refresh which begins now may probe, in this order."""
-        return [self._tasks[name] for name in self._waiting[: self._max_probes]]
+        return [self._tasks[name] for name in self._waiting[: self._settings.max_probes]]
 
     def probe(self, rewards: Rewards) -> None:
         """Take in what candidates got: those between never and always are now in use.
@@ -165,7 +144,7 @@ class Curation:
 
     @property
     def _is_flat(self) -> bool:
-        span = self._plateau_steps
+        span = self._settings.plateau_steps
         if span is None or len(self._means) < 2 * span:
             return False
         return sum(self._means[-span:]) <= sum(self._means[-2 * span : -span])

@@ -10,39 +10,33 @@ of the model, and gradients are added up.
 """
 
 import asyncio
+import json
 import logging
 import random
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hanol.engines import Engine
+from hanol import models
+from hanol.engines import CheckpointEngine
 from hanol.errors import TrainingError, require
-from hanol.files import JsonLines
+from hanol.files import JsonLines, whole_folder
 from hanol.rl._batch_of_rollouts import is_lost, rows_of
 from hanol.rl._curation import Curation
-from hanol.rl._environment import Environment
-from hanol.rl._grpo_settings import GrpoSettings
-from hanol.rl._grpo_state import load_latest, save
+from hanol.rl._grpo_settings import FREE, GrpoSettings
 from hanol.rl._grpo_update import Metrics, Updater, gathered
-from hanol.rl._rollout import Rollout
-from hanol.runs import Task, TurnRejected
-from hanol.training import metrics_file
+from hanol.rl._rollout import Environment, Rollout
+from hanol.runs import Task, TurnRejected, check_unchanged
+from hanol.training import checkpoints, keep_newest, metrics_file
 
 _log = logging.getLogger(__name__)
+_STATE, _OPTIMIZER = "run.json", "optimizer.pt"  # of a checkpoint
 Groups = Sequence[Sequence[Rollout]]  # of each question its rollouts
-
-
-class PolicyEngine(Engine, Protocol):
-    """An engine that samples from the model being trained."""
-
-    def forget(self) -> None:
-        """The weights have changed: nothing that was computed before may be used again."""
-        ...
 
 
 class GrpoTrainer:
@@ -75,21 +69,14 @@ class GrpoTrainer:
         folder: str | Path,
         settings: GrpoSettings | None = None,
         *,
-        engine: PolicyEngine | None = None,
+        engine: CheckpointEngine | None = None,
     ) -> None:
         accelerate = require("accelerate", extra="train", feature="Reinforcement learning")
         self.settings = settings = settings or GrpoSettings()
         self.accelerator = accelerate.Accelerator()
         self.model = model.to(self.accelerator.device).eval()
         self.tokenizer, self.environment, self.folder = tokenizer, environment, Path(folder)
-        self.curation = Curation(
-            tasks,
-            size=settings.active_questions,
-            refresh_every=settings.refresh_every,
-            plateau_steps=settings.plateau_steps,
-            max_probes=settings.max_probes,
-            seed=settings.seed,
-        )
+        self.curation = Curation(tasks, settings)
         self.updater = Updater(
             self.model, plain_temperature(environment), settings, self.accelerator
         )
@@ -109,19 +96,15 @@ class GrpoTrainer:
             TrainingError: The folder's run has other settings, all rollouts of a step broke, no
                 question is between too easy and too hard, or a loss is not finite.
         """
-        self.step = load_latest(
-            self.folder,
-            self.settings,
-            model=self.model,
-            optimizer=self.updater.optimizer,
-            curation=self.curation,
-        )
+        self._load_latest()
         asyncio.run(self._train(on_step))
         return self.folder / "checkpoints" / f"step-{self.step}"
 
     async def _train(self, on_step: Callable[[Metrics], None]) -> None:
-        engine = self._engine or _engine_of(self)
         settings = self.settings
+        engine = self._engine or CheckpointEngine(
+            self.model, self.tokenizer, name="policy", max_batch=settings.concurrency
+        )
         try:
             while self.step < settings.steps:
                 if self.curation.is_due:
@@ -137,7 +120,7 @@ class GrpoTrainer:
             if self._engine is None:
                 await engine.aclose()
 
-    async def _one_step(self, engine: PolicyEngine) -> Metrics:
+    async def _one_step(self, engine: CheckpointEngine) -> Metrics:
         number, began = self.step + 1, time.perf_counter()
         keep = self.settings.keep_rollouts_every
         kept = keep is not None and number % keep == 0
@@ -171,7 +154,7 @@ class GrpoTrainer:
             "update_seconds": time.perf_counter() - rolled_out,
         }
 
-    async def _refresh(self, engine: PolicyEngine) -> None:
+    async def _refresh(self, engine: CheckpointEngine) -> None:
         """Probe waiting questions with the present model until enough are in use."""
         left = self.curation.candidates
         while left and self.curation.missing:
@@ -187,7 +170,7 @@ class GrpoTrainer:
             )
 
     async def _roll_out(
-        self, engine: PolicyEngine, tasks: Sequence[Task], label: str, folder: Path | None
+        self, engine: CheckpointEngine, tasks: Sequence[Task], label: str, folder: Path | None
     ) -> Groups:
         """This process's share of the questions, each attempted several times at once.
 
@@ -243,17 +226,52 @@ class GrpoTrainer:
             metrics_file(self.folder).append(line)
 
     def _save(self) -> None:
+        """Write a checkpoint, whole or not at all, and drop old ones.
+
+        Seeds are functions of the run's seed and the step, so there are no random states to keep.
+        """
         if self.accelerator.is_main_process:
-            save(
-                self.folder,
-                self.step,
-                self.settings,
-                model=self.model,
-                tokenizer=self.tokenizer,
-                optimizer=self.updater.optimizer,
-                curation=self.curation,
-            )
+            state = {
+                "step": self.step,
+                "settings": self.settings.model_dump(mode="json"),
+                "curation": self.curation.state_dict(),
+            }
+            path = self.folder / "checkpoints" / f"step-{self.step}"
+            hint = "Earlier checkpoints are whole: free some space and start the same run again."
+            with whole_folder(path, hint=hint) as part:
+                models.save(self.model, part, self.tokenizer)
+                torch.save(self.updater.optimizer.state_dict(), part / _OPTIMIZER)
+                (part / _STATE).write_text(json.dumps(state), "utf-8")
+            keep_newest(self._saved, self.settings.keep)
         self.accelerator.wait_for_everyone()
+
+    @property
+    def _saved(self) -> list[Path]:
+        """Complete checkpoints, oldest first."""
+        return checkpoints(self.folder, "checkpoints/step-*", _STATE)
+
+    def _load_latest(self) -> None:
+        """Put everything back as it was at the newest checkpoint, and forget what came after it.
+
+        Raises:
+            RunError: The settings have changed since the run was started.
+        """
+        self.step = 0
+        if saved := self._saved:
+            state = json.loads((saved[-1] / _STATE).read_text("utf-8"))
+            now = self.settings.model_dump(mode="json")
+            check_unchanged(f"the run in {str(self.folder)!r}", state["settings"], now, FREE)
+            stored = models.load_model(saved[-1], dtype=self.model.dtype)
+            self.model.load_state_dict(stored.state_dict())
+            optimizer = torch.load(saved[-1] / _OPTIMIZER, weights_only=True)
+            self.updater.optimizer.load_state_dict(optimizer)
+            self.curation.load_state_dict(state["curation"])
+            self.step = state["step"]
+        metrics_file(self.folder).keep(lambda line: line["step"] <= self.step)
+        for rollouts in self.folder.glob("rollouts/step-*"):
+            # Those of the next step were sampled from these very weights: they are gone on with.
+            if int(rollouts.name.rpartition("-")[2]) > self.step + 1:
+                shutil.rmtree(rollouts)
 
 
 def plain_temperature(environment: Environment) -> float:
@@ -291,11 +309,3 @@ def _means(facts: Sequence[Metrics]) -> Metrics:
     whole = [fact for fact in facts if not fact["broken"]]
     means = {name: sum(fact[name] for fact in whole) / len(whole) for name in facts[0]}
     return means | {"broken": (len(facts) - len(whole)) / len(facts)}
-
-
-def _engine_of(trainer: GrpoTrainer) -> PolicyEngine:
-    from hanol.engines import CheckpointEngine
-
-    return CheckpointEngine(
-        trainer.model, trainer.tokenizer, name="policy", max_batch=trainer.settings.concurrency
-    )

@@ -35,13 +35,8 @@ class Updater:
     """A model with its optimizer.
 
     Gradients of several processes are added up by hand: each may have another number of batches,
-    and the model that rollouts are sampled from stays the plain one.
-
-    Args:
-        model: The policy.
-        temperature: That its tokens are drawn at.
-        settings: Of the run.
-        accelerator: Of accelerate.
+    and the model that rollouts are sampled from stays the plain one. `temperature` is that at which
+    tokens are drawn.
     """
 
     def __init__(

@@ -1,9 +1,12 @@
-"""What a rollout is, and the token sequences that a trainer learns from."""
+"""Rollouts: where they come from, and the token sequences that a trainer learns from."""
 
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
-from hanol.runs import Event, Task
+from hanol.engines import Engine
+from hanol.runs import Event, Mode, Task
 
 
 @dataclass(frozen=True)
@@ -90,3 +93,28 @@ def join_turns(turns: Iterable[SampledTurn]) -> tuple[TokenSegment, ...]:
             )
         )
     return tuple(segments)
+
+
+class Environment(Protocol):
+    """Attempts questions by an engine, and says what each attempt was worth."""
+
+    @property
+    def sampling(self) -> Any:
+        """How tokens are drawn."""
+
+    @property
+    def mode(self) -> Mode:
+        """How the agent remembers."""
+
+    async def rollouts(
+        self,
+        engine: Engine,
+        tasks: Sequence[Task],
+        *,
+        seeds: Sequence[int],
+        concurrency: int,
+        folder: str | os.PathLike[str] | None = None,
+        on_rollout: Callable[[Rollout], None] | None = None,
+    ) -> list[Rollout]:
+        """One attempt at each question with its seed, in the order of the tasks."""
+        ...

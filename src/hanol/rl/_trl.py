@@ -14,12 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from hanol.engines import Engine
+from hanol.engines import CheckpointEngine, Engine
 from hanol.errors import DataError, TrainingError, require
 from hanol.rl._batch_of_rollouts import is_lost
-from hanol.rl._environment import Environment
-from hanol.rl._grpo import PolicyEngine, plain_temperature
-from hanol.rl._rollout import Rollout, TokenSegment
+from hanol.rl._grpo import plain_temperature
+from hanol.rl._rollout import Environment, Rollout, TokenSegment
 from hanol.runs import Task
 
 
@@ -34,7 +33,6 @@ class TrlRollouts:
             loss; their reward counts in what the others are compared with.
         folder: Of the rollouts' logs; None keeps none.
         seed: Of the sampling.
-        engine: Samples from the model that is trained; None takes a `CheckpointEngine` over it.
 
     Raises:
         TrainingError: The mode or the sampling cannot be expressed.
@@ -61,7 +59,6 @@ class TrlRollouts:
         no_answer: Literal["excluded", "kept"] = "excluded",
         folder: str | Path | None = None,
         seed: int = 0,
-        engine: PolicyEngine | None = None,
     ) -> None:
         if environment.mode != "react":
             raise TrainingError(
@@ -78,7 +75,8 @@ class TrlRollouts:
         self._environment, self._concurrency = environment, concurrency
         self._exclude = no_answer == "excluded"
         self._folder = None if folder is None else Path(folder)
-        self._seed, self._engine, self._calls = seed, engine, 0
+        self._seed, self._calls = seed, 0
+        self._engine: CheckpointEngine | None = None
 
     def dataset(self) -> Any:
         """The questions as a `datasets.Dataset`."""
@@ -150,10 +148,8 @@ class TrlRollouts:
             folder=None if self._folder is None else self._folder / f"step-{step}",
         )
 
-    def _engine_for(self, model: Any, trainer: Any) -> PolicyEngine:
+    def _engine_for(self, model: Any, trainer: Any) -> CheckpointEngine:
         if self._engine is None:
-            from hanol.engines import CheckpointEngine
-
             self._engine = CheckpointEngine(
                 model, trainer.processing_class, name="policy", max_batch=self._concurrency
             )

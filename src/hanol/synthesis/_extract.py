@@ -21,6 +21,7 @@ from hanol.worlds import Edge, Encyclopedia, KnowledgeGraph
 
 _TOKENS = 2_048
 _MOST = 40  # facts per passage
+_PRONOUNS = {"it", "he", "she", "they", "this", "that"}
 _NAME, _RELATION_WORDS = 80, 8  # longest name in characters, longest relation in words
 
 
@@ -84,47 +85,26 @@ async def abuild_graph(
     Args:
         index: The documents.
         world: The world whose pages they are.
-        model: Extracts facts from passages, besides those of the links.
-        on_passage: As for `aextract_graph`.
+        model: Extracts facts from passages, besides those of the links; asked once per passage.
+        on_passage: Called after each passage with the total number of passages.
 
     Returns:
         The graph, and the report of the extraction if there was one.
 
     Raises:
         DataError: Nothing links to or mentions anything, and there is no model.
+        EngineError: The model did not answer; earlier answers are stored.
     """
     if world is not None:
         return world_graph(world, index), None
-    base = None
     try:
         base = folder_graph(index)
     except DataError:
         if model is None:
             raise  # with a model, no links are needed
+        base = KnowledgeGraph([], {})
     if model is None:
-        assert base is not None
         return base, None
-    return await aextract_graph(index, model, base=base, on_passage=on_passage)
-
-
-async def aextract_graph(
-    index: Index,
-    model: Replies,
-    *,
-    base: KnowledgeGraph | None = None,
-    on_passage: Callable[[int], None] = lambda total: None,
-) -> tuple[KnowledgeGraph, ExtractReport]:
-    """Ask a model for the facts of every passage.
-
-    Args:
-        index: The documents.
-        model: Asked once per passage.
-        base: A graph whose facts come first, such as that of the links.
-        on_passage: Called after each passage with the total number of passages.
-
-    Raises:
-        EngineError: The model did not answer; earlier answers are stored.
-    """
     documents = index.documents()
     names = document_names(documents)
     passages = [passage for info in documents for passage in index.read(info.address)]
@@ -141,8 +121,7 @@ async def aextract_graph(
             unreadable += 1
             continue
         for fact in facts[:_MOST]:
-            title = names[passage.document]
-            if not _is_supported(fact, passage, title):
+            if not _is_supported(fact, passage, names[passage.document]):
                 unsupported += 1
             elif not _is_usable(fact):
                 unusable += 1
@@ -150,10 +129,8 @@ async def aextract_graph(
                 edges.append(_edge(fact, passage, by_name))
         unusable += len(facts[_MOST:])
     pages = {names[info.document]: info.address for info in documents}
-    stated = [*(base.edges if base else ()), *with_spans(edges)]
-    graph = KnowledgeGraph(stated, pages, is_worded=True)
-    report = ExtractReport(len(passages), unreadable, len(edges), unsupported, unusable)
-    return graph, report
+    graph = KnowledgeGraph([*base.edges, *with_spans(edges)], pages, is_worded=True)
+    return graph, ExtractReport(len(passages), unreadable, len(edges), unsupported, unusable)
 
 
 def _prompt(passage: Passage, title: str) -> str:
@@ -192,8 +169,7 @@ def _is_usable(fact: _Fact) -> bool:
         and max(len(fact.subject), len(fact.object)) <= _NAME
         and len(fact.relation.split()) <= _RELATION_WORDS
         and _folded(fact.subject) != _folded(fact.object)
-        and fact.object.casefold() not in ("it", "he", "she", "they", "this", "that")
-        and fact.subject.casefold() not in ("it", "he", "she", "they", "this", "that")
+        and _PRONOUNS.isdisjoint((fact.subject.casefold(), fact.object.casefold()))
     )
 
 

@@ -1,7 +1,6 @@
 """Questions with exact answers, and the files that hold them: written, read, checked.
 
-A file of questions has one JSON object per line. `hanol research batch` reads it, and so does
-`read_webshaper` where every question has one answer.
+A file of questions has one JSON object per line. `hanol research batch` reads it.
 """
 
 import hashlib
@@ -16,6 +15,11 @@ from hanol.files import read_rows, replace_rows
 from hanol.runs import Task
 from hanol.scoring import exact_match, normalise, set_match
 from hanol.worlds import GraphQuestion, KnowledgeGraph, Triple
+
+_KEYS = (
+    *("id", "question", "answer", "formalization", "hops", "level", "sources", "facts"),
+    "entities",
+)  # of a row
 
 
 @dataclass(frozen=True)
@@ -70,18 +74,7 @@ class SynthQuestion:
 
     def to_row(self) -> dict[str, Any]:
         """The question as a row of a file."""
-        return {
-            "id": self.id,
-            "question": self.question,
-            "answer": self.answer,
-            "formalization": [list(triple) for triple in self.formalization],
-            "hops": self.hops,
-            "level": self.level,
-            "sources": list(self.sources),
-            "facts": list(self.facts),
-            "entities": list(self.entities),
-            **self.details,
-        }
+        return {name: getattr(self, name) for name in _KEYS} | dict(self.details)
 
 
 def question_of(drawn: GraphQuestion, text: str | None = None) -> SynthQuestion:
@@ -108,8 +101,37 @@ def write_questions(path: str | Path, questions: Iterable[SynthQuestion]) -> Non
     replace_rows(path, (question.to_row() for question in questions))
 
 
+def write_webshaper(path: str | Path, questions: Iterable[SynthQuestion]) -> None:
+    """Write questions in WebShaper's format (arXiv 2507.15061), which `read_questions` reads.
+
+    Several answers become one text with commas.
+
+    Raises:
+        DataError: A question has no triples.
+    """
+    rows = []
+    for question in questions:
+        if not question.formalization:
+            raise DataError(
+                f"The question {question.id!r} has no `formalization`, which WebShaper's format "
+                "needs."
+            )
+        rows.append(
+            {
+                "id": question.id,
+                "question": question.question,
+                "answer": ", ".join(question.answers),
+                "urls": list(question.sources),
+                "formalization": [list(triple) for triple in question.formalization],
+            }
+        )
+    replace_rows(path, rows)
+
+
 def read_questions(path: str | Path) -> list[SynthQuestion]:
     """Read questions: ours, WebShaper's, or any rows with "question" and "answer".
+
+    These are also the rows of WebDancer, SailorFog and WebWalkerQA, which has capitals.
 
     Raises:
         DataError: A row lacks a question or an answer, has invalid triples, or repeats an id.
@@ -126,8 +148,9 @@ def read_questions(path: str | Path) -> list[SynthQuestion]:
 
 
 def _read(row: dict[str, Any], place: str) -> SynthQuestion:
-    known = ("id", "question", "answer", "formalization", "hops", "level", "sources", "facts")
-    text, answer = row.get("question"), row.get("answer")
+    names = {name.casefold(): name for name in row}
+    asked, told = names.get("question", ""), names.get("answer", "")
+    text, answer = row.get(asked), row.get(told)
     if not isinstance(text, str) or not text.strip():
         raise DataError(f"{place}: `question` is missing or empty.")
     answers = answer if isinstance(answer, list) else [answer]
@@ -151,7 +174,7 @@ def _read(row: dict[str, Any], place: str) -> SynthQuestion:
         sources=_texts(row, "sources") or _texts(row, "urls"),
         facts=_texts(row, "facts"),
         entities=_texts(row, "entities"),
-        details={name: row[name] for name in row if name not in (*known, "entities", "urls")},
+        details={name: row[name] for name in row if name not in (*_KEYS, "urls", asked, told)},
     )
 
 

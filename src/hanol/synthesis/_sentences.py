@@ -18,42 +18,25 @@ _LONGEST = 60  # characters of a section's name
 
 @dataclass(frozen=True)
 class Place:
-    """A mention of another document in a sentence.
+    """A mention of another document in a sentence, by link or by title."""
 
-    Args:
-        start: Its first character in the sentence.
-        end: Behind its last character.
-        name: Name of the document.
-        is_link: Whether it is a link or only the title.
-    """
-
-    start: int
+    start: int  # characters of the sentence
     end: int
-    name: str
+    name: str  # of the document
     is_link: bool
 
 
 @dataclass(frozen=True)
 class LinkedSentence:
-    """A sentence without Markdown marks, and the documents it names, in order.
-
-    Args:
-        text: The plain text.
-        places: The documents it names.
-        is_first: Whether it begins a paragraph.
-    """
+    """A sentence without Markdown marks, and the documents it names, in order."""
 
     text: str
     places: tuple[Place, ...]
-    is_first: bool
+    is_first: bool  # of a paragraph
 
 
 class Titles:
-    """Finds the titles of documents in texts.
-
-    Args:
-        names: Name of each document, by its path in the index.
-    """
+    """Finds the titles of documents in texts; `names` are by the paths in the index."""
 
     def __init__(self, names: Mapping[str, str]) -> None:
         self.names = names
@@ -125,13 +108,7 @@ def headings(markdown: str) -> list[str]:
 
 
 def sentences(markdown: str, document: str, titles: Titles) -> Iterator[LinkedSentence]:
-    """The sentences of a text and the cells of its tables.
-
-    Args:
-        markdown: Markdown or plain text.
-        document: Path of the document, which links are relative to.
-        titles: Titles of all documents.
-    """
+    """The sentences of a text and the cells of its tables; links are relative to `document`."""
     text = _COMMENT.sub("", markdown)
     for span in split_sentences(text):
         if span.kind in ("heading", "code"):

@@ -6,17 +6,27 @@ from random import Random
 
 from hanol.errors import ConfigError, DataError
 from hanol.retrieval import Index
-from hanol.synthesis._filters import Reason
+from hanol.synthesis._filters import Reason, Sieve, wording_problem
 from hanol.synthesis._questions import SynthQuestion, question_of
 from hanol.synthesis._replies import Replies
-from hanol.synthesis._sieve import Sieve
-from hanol.synthesis._wording import rewrite_prompt, wording_problem
 from hanol.worlds import Encyclopedia, GraphQuestion, KnowledgeGraph, QuestionWalker
 
 _MOST_HOPS = 5
 _WORLD_ROUNDS = (100, 10, 1)  # questions requested from a world at once
 _FAILURES = 3  # failed requests for a single question after which a world has no more
 _WORDING_TOKENS = 512
+_REWRITE = """\
+Rewrite the puzzle below as one natural question of at most two sentences.
+
+# Puzzle
+{puzzle}
+
+# Rules
+1. Ask for the same thing, under exactly the same conditions. Leave no condition out, add none.
+2. Copy every name in quotation marks letter for letter; the quotation marks may go.
+3. Do not name what the letters stand for, and do not use the letters.
+
+Write the question and nothing else."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +162,7 @@ async def _reworded(
     drafts: list[GraphQuestion], model: Replies, seed: int
 ) -> tuple[list[str], int]:
     """Wordings by a model, and how many were refused because they ask something else."""
-    prompts = [rewrite_prompt(draft.text) for draft in drafts]
+    prompts = [_REWRITE.format(puzzle=draft.text) for draft in drafts]
     replies = await model.ask(prompts, max_tokens=_WORDING_TOKENS, seed=seed)
     texts, refused = [], 0
     for draft, reply in zip(drafts, replies, strict=True):

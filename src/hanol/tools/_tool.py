@@ -35,12 +35,14 @@ class ToolContext:
         index: The indexed folder, if there is one.
         engine: Reads long pages for `visit`; None takes the best passages instead.
         addresses: What `visit` may open: named by the user, by a search, or on a visited page.
+        chance: Seed of what a tool leaves to chance: from the run's seed and the tool calls before.
     """
 
     sources: SourceList
     index: Index | None = None
     engine: Engine | None = None
     addresses: set[str] = field(default_factory=set)
+    chance: str = ""
 
 
 class Tool(Protocol):

@@ -2,9 +2,7 @@
 
 `Encyclopedia`: pages about invented entities and multi-hop questions across them, for research
 agents. `KnowledgeGraph` and `QuestionWalker`: facts of any source, and questions drawn from them.
-Sequence tasks for comparing token mixers: palindrome, multi-query associative recall and stacks,
-each with an oracle that solves it from the visible tokens alone. `Brainstorm`: sequences in which
-some tokens are free and the others determined, for decoding.
+Sequence tasks for comparing token mixers: palindrome, multi-query associative recall and stacks.
 
 Importing this room does not import torch: the names that need it are imported when they are used.
 """
@@ -29,26 +27,18 @@ from hanol.worlds._graph import (
 from hanol.worlds._walk import GraphQuestion, QuestionWalker, template_question
 
 if _typing.TYPE_CHECKING:
-    from hanol.worlds._brainstorm import Brainstorm as Brainstorm
-    from hanol.worlds._brainstorm import BrainstormBatch as BrainstormBatch
     from hanol.worlds._sequences import IGNORED as IGNORED
     from hanol.worlds._sequences import SequenceBatch as SequenceBatch
     from hanol.worlds._sequences import mqar as mqar
-    from hanol.worlds._sequences import oracle as oracle
     from hanol.worlds._sequences import palindrome as palindrome
     from hanol.worlds._sequences import stack as stack
 
-_HEAVY = dict.fromkeys(("Brainstorm", "BrainstormBatch"), "hanol.worlds._brainstorm") | (
-    dict.fromkeys(
-        ("IGNORED", "SequenceBatch", "mqar", "oracle", "palindrome", "stack"),
-        "hanol.worlds._sequences",
-    )
-)
+_NEED_TORCH = ("IGNORED", "SequenceBatch", "mqar", "palindrome", "stack")
 
 
 def __getattr__(name: str) -> _typing.Any:
-    if name in _HEAVY:
-        return getattr(_importlib.import_module(_HEAVY[name]), name)
+    if name in _NEED_TORCH:
+        return getattr(_importlib.import_module("hanol.worlds._sequences"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -63,8 +53,6 @@ __all__ = [
     "RELATIONS",
     "SECTION",
     "SLOT",
-    "Brainstorm",
-    "BrainstormBatch",
     "Edge",
     "Encyclopedia",
     "Fact",
@@ -77,7 +65,6 @@ __all__ = [
     "WorldPage",
     "evaluate_formalization",
     "mqar",
-    "oracle",
     "palindrome",
     "span_of",
     "split_words",

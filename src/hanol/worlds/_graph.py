@@ -89,11 +89,6 @@ class KnowledgeGraph:
         return {name: tuple(edges) for name, edges in found.items()}
 
     @cached_property
-    def snippets(self) -> dict[tuple[str, str], str]:
-        """The sentence that states a relation of a head."""
-        return {(edge.head, edge.relation): edge.snippet for edge in self.edges}
-
-    @cached_property
     def entities(self) -> tuple[str, ...]:
         """Names with facts about them; everything else is a word, number or date."""
         return tuple(dict.fromkeys(edge.head for edge in self.edges if not edge.is_implied))
@@ -121,9 +116,10 @@ class KnowledgeGraph:
                 few.append(edge.triple)
         return _neighbours_of(few)
 
-    def followed(self, name: str, relation: str) -> set[str]:
-        """Where a relation leads from an entity or value, in either direction."""
-        return self._neighbours.get(relation, {}).get(name, set())
+    def followed(self, names: Iterable[str], relation: str) -> set[str]:
+        """Where a relation leads from entities or values, in either direction."""
+        facts = self._neighbours.get(relation, {})
+        return {there for name in names for there in facts.get(name, ())}
 
     @cached_property
     def _ends(self) -> dict[str, tuple[set[str], set[str]]]:

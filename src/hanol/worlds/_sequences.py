@@ -1,14 +1,15 @@
 """Synthetic sequence tasks: palindrome, multi-query associative recall, stack.
 
 Labels are already shifted: the model's output at position t is compared with `labels[t]`, the next
-token. Tokens that cannot be predicted are `IGNORED`.
+token. Tokens that cannot be predicted are `IGNORED`. Each task makes `batch` sequences; the same
+`seed` gives the same ones.
 
 Shape suffixes: B sequences, T tokens.
 Source: arXiv 2510.26692, section 5.1. Vocabulary, pairs and stacks are not published for all
 tasks: they are arguments here.
 """
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +23,6 @@ IGNORED = -100
 class SequenceBatch(NamedTuple):
     """Tokens, and targets at some of their positions."""
 
-    task: Literal["palindrome", "mqar", "stack", "text"]
     input_ids: Tensor  # [B, T], int64
     labels: Tensor  # [B, T], int64, `IGNORED` off target
     vocab_size: int
@@ -31,14 +31,9 @@ class SequenceBatch(NamedTuple):
 def palindrome(batch: int, length: int, *, symbols: int = 64, seed: int = 0) -> SequenceBatch:
     """Random symbols, a separator, then the symbols backwards.
 
-    Args:
-        batch: Number of sequences.
-        length: Number of random symbols; a sequence has 2 * length + 1 tokens.
-        symbols: Number of different symbols; token 0 is the separator.
-        seed: The same seed gives the same batch.
-
-    The target at the position of each reversed symbol is the next reversed symbol; there is none
-    at the separator and at the last token.
+    A sequence has 2 * length + 1 tokens; token 0 is the separator, the others the symbols. The
+    target at the position of each reversed symbol is the next reversed symbol; there is none at the
+    separator and at the last token.
 
     Raises:
         ConfigError: A size is too small.
@@ -51,7 +46,7 @@ def palindrome(batch: int, length: int, *, symbols: int = 64, seed: int = 0) -> 
     ids = np.concatenate([forward, separator, forward[:, ::-1]], axis=1)
     labels = np.full_like(ids, IGNORED)
     labels[:, length + 1 : -1] = ids[:, length + 2 :]
-    return SequenceBatch("palindrome", _tensor(ids), _tensor(labels), symbols + 1)
+    return SequenceBatch(_tensor(ids), _tensor(labels), symbols + 1)
 
 
 def mqar(
@@ -59,15 +54,9 @@ def mqar(
 ) -> SequenceBatch:
     """Multi-query associative recall: key-value pairs, a separator, then keys.
 
-    Args:
-        batch: Number of sequences.
-        pairs: Number of pairs, with different keys; a sequence has 2 * pairs + 1 + queries tokens.
-        queries: Number of keys asked for; by default each once, in random order.
-        vocab_size: Token 0 is the separator; the lower half of the others are keys, the upper
-            half values.
-        seed: The same seed gives the same batch.
-
-    The target at each query is its value.
+    A sequence has 2 * pairs + 1 + queries tokens: token 0 is the separator, the lower half of the
+    others are keys, the upper half values. Keys are asked for in random order, by default each
+    once; the target at each query is its value.
 
     Raises:
         ConfigError: There are fewer keys than pairs, or more queries than pairs.
@@ -92,7 +81,7 @@ def mqar(
         asked = rng.permutation(pairs)[:queries]
         ids[b, 2 * pairs + 1 :] = key[asked]
         labels[b, 2 * pairs + 1 :] = value[asked]
-    return SequenceBatch("mqar", _tensor(ids), _tensor(labels), 1 + 2 * keys)
+    return SequenceBatch(_tensor(ids), _tensor(labels), 1 + 2 * keys)
 
 
 def stack(
@@ -100,15 +89,8 @@ def stack(
 ) -> SequenceBatch:
     """Pushes to and pops from many stacks, as triples (operation, stack, element).
 
-    Args:
-        batch: Number of sequences.
-        operations: Number of triples; a sequence has 3 * operations tokens.
-        stacks: Number of stacks.
-        symbols: Number of different elements.
-        seed: The same seed gives the same batch.
-
-    Tokens: 0 push, 1 pop, then the stacks, then the elements. Pops come from non-empty stacks
-    only. The target is the popped element, at the position of the stack's name.
+    Tokens: 0 push, 1 pop, then the stacks, then the elements (symbols). Pops come from non-empty
+    stacks only. The target is the popped element, at the position of the stack's name.
 
     Raises:
         ConfigError: A size is too small.
@@ -134,50 +116,7 @@ def stack(
                 held.setdefault(name, []).append(element)
                 operation = 0
             ids[b, 3 * i : 3 * i + 3] = operation, 2 + name, 2 + stacks + element
-    return SequenceBatch("stack", _tensor(ids), _tensor(labels), 2 + stacks + symbols)
-
-
-def oracle(batch: SequenceBatch) -> Tensor:
-    """Solve a batch from the tokens up to each position alone.
-
-    Returns:
-        [B, T] answers at the target positions, `IGNORED` elsewhere.
-
-    Raises:
-        ConfigError: The batch is text, whose next tokens have no exact answer.
-    """
-    solve = {"palindrome": _solve_palindrome, "mqar": _solve_mqar, "stack": _solve_stack}
-    if batch.task not in solve:
-        raise ConfigError(
-            f"`task` is {batch.task!r}, but only {', '.join(solve)} have exact answers."
-        )
-    answers = torch.full_like(batch.labels, IGNORED)
-    for b, row in enumerate(batch.input_ids.tolist()):
-        for t in (batch.labels[b] != IGNORED).nonzero().flatten().tolist():
-            answers[b, t] = solve[batch.task](row[: t + 1])
-    return answers
-
-
-def _solve_palindrome(seen: list[int]) -> int:
-    separator = seen.index(0)
-    return seen[separator - 1 - (len(seen) - separator - 1)]
-
-
-def _solve_mqar(seen: list[int]) -> int:
-    pairs = seen[: seen.index(0)]
-    return dict(zip(pairs[::2], pairs[1::2], strict=True))[seen[-1]]
-
-
-def _solve_stack(seen: list[int]) -> int:
-    held: list[int] = []
-    for i in range(0, len(seen) - 2, 3):
-        operation, name, element = seen[i : i + 3]
-        if name == seen[-1]:
-            if operation == 0:
-                held.append(element)
-            else:
-                held.pop()
-    return held[-1]
+    return SequenceBatch(_tensor(ids), _tensor(labels), 2 + stacks + symbols)
 
 
 def _at_least(name: str, value: int, least: int) -> None:

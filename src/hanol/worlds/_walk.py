@@ -65,23 +65,15 @@ class GraphQuestion:
 
 
 class QuestionWalker:
-    """Draws questions from a knowledge graph.
-
-    Args:
-        graph: The facts to walk along.
-    """
+    """Draws questions by walks along the facts of a knowledge graph."""
 
     def __init__(self, graph: KnowledgeGraph) -> None:
         self._graph = graph
 
     def draw(self, rng: Random, *, hops: int, level: int, sets: bool) -> GraphQuestion | None:
-        """Try to draw a question; None where a random choice led nowhere.
+        """Try to draw a question of 1 to 5 hops; None where a random choice led nowhere.
 
-        Args:
-            rng: Decides everything; advanced.
-            hops: From 1 to 5.
-            level: From 0 to 2.
-            sets: Whether up to three answers are allowed.
+        `sets` allows up to three answers.
         """
         start = rng.choice(self._graph.entities)
         path = self.walk(rng, start, hops, self._onward, {start})
@@ -112,8 +104,7 @@ class QuestionWalker:
         """Facts that lead from a start to somewhere new; None for a dead end.
 
         Args:
-            rng: Chooses a relation first, then one of its facts: pages have many sections and few
-                founders.
+            rng: Source of randomness.
             start: Where to begin.
             hops: Facts to follow.
             onward: The facts that may be followed from an entity, given how many hops are left
@@ -125,6 +116,7 @@ class QuestionWalker:
             edges = onward(here, left, seen)
             if not edges:
                 return None
+            # A relation first: pages have many sections and few founders.
             relation = rng.choice(list(dict.fromkeys(edge.relation for edge in edges)))
             among = [edge for edge in edges if edge.relation == relation]
             edge = among[0] if len(among) == 1 else rng.choice(among)
@@ -150,28 +142,23 @@ class QuestionWalker:
         """
         reached = self.fitting(start, clauses)
         for edge in path:
-            reached = self._follow(reached, edge.relation)
+            reached = self._graph.followed(reached, edge.relation)
         return reached
 
     def fitting(self, name: str, clauses: Iterable[Edge]) -> set[str]:
         """What fits clauses about an entity, itself included; only itself without clauses."""
-        sets = [self._graph.followed(other_end(edge, name), edge.relation) for edge in clauses]
+        sets = [self._graph.followed([other_end(edge, name)], edge.relation) for edge in clauses]
         return set.intersection(*sets) if sets else {name}
 
     def are_needed(
         self, start: str, clauses: Sequence[Edge], path: Sequence[Edge], num_answers: int
     ) -> bool:
-        """Whether without any one of several clauses about the start there are more answers.
-
-        Fewer clauses let more answers in, so smaller parts need no look.
-        """
+        """Whether without any one of several clauses about the start there are more answers."""
+        # Fewer clauses let more answers in, so smaller parts need no look.
         return all(
             len(self.reached(start, part, path)) > num_answers
             for part in combinations(clauses, len(clauses) - 1)
         )
-
-    def _follow(self, names: Iterable[str], relation: str) -> set[str]:
-        return {there for name in names for there in self._graph.followed(name, relation)}
 
     def _describe(
         self, rng: Random, path: Sequence[Edge], nodes: Sequence[str], level: int, most: int
@@ -212,7 +199,7 @@ class QuestionWalker:
         clauses: list[tuple[int, Edge]] = []
         reached = {nodes[0]}
         for number, edge in enumerate(path, start=1):
-            reached = self._follow(reached, edge.relation)
+            reached = self._graph.followed(reached, edge.relation)
             if number < len(path) and len(reached) > 1 and len(clauses) < _EXTRA:
                 extra = self._narrower(rng, nodes[number], reached, path, nodes)
                 if extra is not None:
@@ -263,6 +250,7 @@ class QuestionWalker:
         variables = [f"V@{number}" for number in range(len(nodes))]
         variables[0] = "V@S" if is_described else f"C@{start}"
         variables[-1] = "?"
+        leading = set(path)
         told: list[tuple[Triple, Edge]] = []
         for number, variable in enumerate(variables):
             if number:
@@ -273,7 +261,6 @@ class QuestionWalker:
                     constant = f"C@{other_end(edge, nodes[at])}"
                     told.append((_triple(edge, nodes[at], variable, constant), edge))
         triples = tuple(triple for triple, _ in told)
-        leading = set(path)
         return GraphQuestion(
             text=text or template_question(triples, is_page=nodes[-1] in self._graph.pages),
             answers=frozenset(answers),

@@ -38,18 +38,11 @@ _WAITING = re.compile(r"^# Report so far\n(.*?)\n\n# Last action and its result\
 
 @dataclass(frozen=True)
 class _Seen:
-    """What the conversation shows.
+    """What the conversation shows."""
 
-    Args:
-        visited: Pages, in order, with their passages by number.
-        is_new: Whether the last of them is not in the report yet.
-        result: The last one.
-        queries: All that were searched for.
-    """
-
-    visited: tuple[tuple[WorldPage, Mapping[int, str]], ...]
-    is_new: bool
-    result: str
+    visited: tuple[tuple[WorldPage, Mapping[int, str]], ...]  # with their passages by number
+    is_new: bool  # the last of them is not in the report yet
+    result: str  # the last one
     queries: tuple[str, ...]
 
 
@@ -57,9 +50,9 @@ class Expert(EngineBase):
     """Answers questions of one world by search and visit; an `Engine`.
 
     Args:
-        world: In the hard setting.
-        questions: Those that it will be asked: of one hop or more, described by one clause if at
-            all.
+        world: What it knows.
+        questions: Those that it will be asked: of one hop or more, from a start that is named or
+            described by one clause.
         detours: Share of questions that begin with a query which does not tell the page from
             others.
 
@@ -79,10 +72,11 @@ class Expert(EngineBase):
         self._pages = {page.title: page for page in world.pages}
         self._questions = {question.text: question for question in self.questions}
         for text, question in self._questions.items():
-            if question.hops < 1 or len(question.clauses) > 1:
+            has_way = 0 < question.hops == len(question.relations)
+            if not has_way or len(question.clauses) > 1:
                 raise DataError(
-                    f"The expert cannot answer {text!r}: it follows one relation or more, from a "
-                    "start that is named or described by one clause. Ask at level 0."
+                    f"The expert cannot answer {text!r}: it knows questions of level 0 that "
+                    "`hanol synth questions` made from a world. Ask those, or name another model."
                 )
         self._detours = detours
 
@@ -163,7 +157,7 @@ class Expert(EngineBase):
         if question.clauses:
             [(_, relation, value)] = question.clauses
             name = f"{page.type} {relation} {value[2:]}"
-            queries = [f"{value[2:]} {page.type} {' '.join(search_words(relation))}"]
+            queries = [f"{value[2:]} {page.type} {SEARCH_WORDS[relation]}"]
             # Where pages that have more of these words come first: each wording by itself.
             queries += [
                 sentence.format(s=page.type, o=value[2:]).rstrip(".")
@@ -215,11 +209,6 @@ class Expert(EngineBase):
         return f"{found} need {' ; '.join(rest)}", _visit(following, rest[0]), found
 
 
-def search_words(relation: str) -> tuple[str, ...]:
-    """What pages may say where a question says `relation`: one word of each way to state it."""
-    return _SEARCH_WORDS[relation]
-
-
 def _stated(page: WorldPage, line: str, wanted: str) -> str:
     """The fact of a page that a line states: its relation and its value, of several the wanted."""
     for fact in page.facts:
@@ -237,29 +226,27 @@ def _visit(page: WorldPage, goal: str) -> str:
 
 
 _SENTENCES = {relation.name: relation.sentences for relation in RELATIONS}
-_SEARCH_WORDS: dict[str, tuple[str, ...]] = {
-    relation: tuple(words.split())
-    for relation, words in {
-        "birthplace": "born light world",
-        "spouse": "married home hand",
-        "employer": "works living paid",
-        "college": "studied degree taught",
-        "awards": "won honoured received",
-        "waterway": "lies banks crossed",
-        "mayor": "governed elected led",
-        "twin": "paired guests",
-        "mouth": "ends sea out",
-        "discoverer": "mapped found",
-        "founder": "started up back",
-        "headquarters": "based office run",
-        "rival": "competes market",
-        "author": "written pen composed",
-        "publisher": "out printed",
-        "donor": "paid funded",
-        "rector": "headed directed",
-        "campus": "courses located",
-        "host": "place held",
-        "organizer": "planned arranged",
-        "guests": "welcomed attended",
-    }.items()
+# What pages may say where a question names a relation: one word of each way to state it.
+SEARCH_WORDS = {
+    "birthplace": "born light world",
+    "spouse": "married home hand",
+    "employer": "works living paid",
+    "college": "studied degree taught",
+    "awards": "won honoured received",
+    "waterway": "lies banks crossed",
+    "mayor": "governed elected led",
+    "twin": "paired guests",
+    "mouth": "ends sea out",
+    "discoverer": "mapped found",
+    "founder": "started up back",
+    "headquarters": "based office run",
+    "rival": "competes market",
+    "author": "written pen composed",
+    "publisher": "out printed",
+    "donor": "paid funded",
+    "rector": "headed directed",
+    "campus": "courses located",
+    "host": "place held",
+    "organizer": "planned arranged",
+    "guests": "welcomed attended",
 }

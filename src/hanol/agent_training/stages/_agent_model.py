@@ -1,5 +1,6 @@
 """The model that a recipe starts from, and what training it will take."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,15 +23,15 @@ from hanol.training import Estimate, StageEstimate, state_gib
 _CONV_STD = 0.3
 
 
-def starting_model(recipe: ResearcherRecipe) -> models.Loaded:
-    """Random weights with the encyclopedia's tokenizer, or the recipe's checkpoint.
+def starting_model(recipe: ResearcherRecipe, start: Path | None = None) -> models.Loaded:
+    """The checkpoint of an earlier stage or of the recipe, else random weights.
 
     Raises:
         CheckpointError: The checkpoint cannot be loaded.
     """
-    if recipe.model.checkpoint is not None:
+    if (checkpoint := start or recipe.model.checkpoint) is not None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        return models.load(recipe.model.checkpoint, dtype=torch.float32, device=device)
+        return models.load(checkpoint, dtype=torch.float32, device=device)
     tokenizer = _tokenizer(recipe.model)
     model = models.build(_config(recipe.model, tokenizer), seed=recipe.seed)
     _widen_convolutions(model, recipe.seed)

@@ -1,18 +1,21 @@
 """Where the stages of a recipe attempt questions, and where their models are judged."""
 
 import asyncio
+import itertools
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hanol.agent_training._environment import ResearchEnvironment, WorldEnvironment
+from hanol.agent_training._environment import ResearchEnvironment
 from hanol.agent_training._examination import exam_questions
 from hanol.agent_training._skills import measure_skills, skill_rates
+from hanol.agent_training._world_environment import WorldEnvironment
 from hanol.agent_training.stages._recipe import GrpoStage, RejectStage, ResearcherRecipe
 from hanol.agent_training.stages._rows import draw_questions
-from hanol.agent_training.stages._stages import Evaluate, Facts, Outcomes, StageRun
+from hanol.agent_training.stages._stages import CHECKPOINT, Facts, Outcomes, StageRun
 from hanol.engines import CheckpointEngine, Engine, open_engine
 from hanol.errors import DataError, TrainingError
 from hanol.retrieval import Index
@@ -20,12 +23,12 @@ from hanol.rl import Rollout
 from hanol.runs import Budget, Mode, Task, read_tasks
 from hanol.sampling import Sampling
 from hanol.scoring import exact_match, set_match
-from hanol.tools import Tool, compact_tools
-from hanol.training import OnStep
+from hanol.tools import compact_tools
 from hanol.worlds import Encyclopedia
 
 _HELD_OUT = 5  # one in so many questions about one's own documents is kept for the evaluation
 _AT_ONCE = 64
+_TOOLS = partial(compact_tools, shuffle=0)
 
 
 @contextmanager
@@ -39,63 +42,51 @@ def attempts_of(
     """
     options = {"mode": mode, **_limits(stage.model_calls, stage.max_length, stage.temperature)}
     section = run.recipe.world
-    with ExitStack() as stack:
-        if section is None:
-            index, tasks = stack.enter_context(_documents(run.recipe))
+    if section is None:
+        with _documents(run.recipe) as (index, tasks):
             asked = [task for task in tasks if not _is_held_out(task)][: stage.pool]
             yield ResearchEnvironment(index, _reward, **options), asked
-            return
-        # After the worlds that the expert shows: no question was seen with its answer.
-        world = Encyclopedia(
-            section.seed + section.worlds + stage.seed,
-            stage.entities,
-            setting=section.setting,
-            num_distractors=section.fillers[0],
-        )
-        questions = draw_questions(
-            world,
-            stage.pool,
-            hops=stage.hops or section.hops,
-            described=section.described if stage.described is None else stage.described,
-            seed=run.recipe.seed + stage.seed,
-        )
-        environment = stack.enter_context(
-            WorldEnvironment(world, run.folder / "world", tools=_tools, **options)
-        )
+        return
+    # After the worlds that the expert shows: no question was seen with its answer.
+    world = Encyclopedia(
+        section.seed + section.worlds + stage.seed,
+        stage.entities,
+        num_distractors=section.num_distractors[0],
+    )
+    questions = draw_questions(
+        world,
+        stage.pool,
+        hops=stage.hops or section.hops,
+        described=section.described if stage.described is None else stage.described,
+        seed=run.recipe.seed + stage.seed,
+    )
+    with WorldEnvironment(world, run.folder / "world", tools=_TOOLS, **options) as environment:
         yield environment, environment.tasks(questions)
 
 
-def evaluation(recipe: ResearcherRecipe, on_step: OnStep = lambda line: None) -> Evaluate:
-    """What judges a checkpoint: greedy answers to questions that no stage trains on.
-
-    Args:
-        recipe: Says how many.
-        on_step: Told how many are judged, for a person who watches.
-    """
-
-    def evaluate(checkpoint: Path, folder: Path) -> Outcomes:
-        with _held_out(recipe, folder, recipe.eval.questions) as (environment, groups):
-            judged, total = 0, sum(map(len, groups.values()))
-
-            def count(_: Rollout) -> None:
-                nonlocal judged
-                judged += 1
-                on_step({"judged": judged, "of": total})
-
-            engine = engine_of(recipe.engine, checkpoint)
-            rollouts = _answered(recipe, environment, groups, engine, count)
-        return {
-            kind: [bool(rollouts[task.id].reward) for task in tasks if task.id in rollouts]
-            for kind, tasks in groups.items()
-        }
-
-    return evaluate
+def evaluate(run: StageRun) -> Outcomes:
+    """Judge the model of a stage: greedy answers to questions that no stage trains on."""
+    recipe = run.recipe
+    with _held_out(run, recipe.eval.questions) as (environment, groups):
+        total = sum(map(len, groups.values()))
+        judged = itertools.count(1)
+        rollouts = _answered(
+            recipe,
+            environment,
+            groups,
+            engine_of(recipe.engine, run.folder / CHECKPOINT),
+            lambda rollout: run.on_step({"judged": next(judged), "of": total}),
+        )
+    return {
+        kind: [bool(rollouts[task.id].reward) for task in tasks if task.id in rollouts]
+        for kind, tasks in groups.items()
+    }
 
 
 def glance(run: StageRun, model: Any, tokenizer: Any) -> Facts:
     """What a model can do in the middle of a stage: accuracy, and in a world each skill, 0 to 1."""
     recipe = run.recipe
-    with _held_out(recipe, run.folder / "evaluation", recipe.eval.glance) as (environment, groups):
+    with _held_out(run, recipe.eval.glance) as (environment, groups):
         engine = CheckpointEngine(model, tokenizer, max_batch=_AT_ONCE)
         rollouts = list(_answered(recipe, environment, groups, engine).values())
         facts: Facts = {"accuracy": sum(bool(r.reward) for r in rollouts) / len(rollouts)}
@@ -103,7 +94,7 @@ def glance(run: StageRun, model: Any, tokenizer: Any) -> Facts:
             measured = (
                 measure_skills(r, environment.question(r.task), environment.world) for r in rollouts
             )
-            facts["skills"] = {name: skill.rate for name, skill in skill_rates(measured).items()}
+            facts["skills"] = skill_rates(measured)
     return facts
 
 
@@ -157,30 +148,24 @@ def _answered(
 
 @contextmanager
 def _held_out(
-    recipe: ResearcherRecipe, folder: Path, count: int
+    run: StageRun, count: int
 ) -> Iterator[tuple[ResearchEnvironment, dict[str, list[Task]]]]:
     """Where models are judged, and on what: so many questions of each kind."""
-    section, learned = recipe.eval, recipe.world
+    section, learned = run.recipe.eval, run.recipe.world
     options = _limits(section.model_calls, section.max_length, 0.0, section.turn_tokens)
-    with ExitStack() as stack:
-        if learned is None:
-            index, tasks = stack.enter_context(_documents(recipe))
+    if learned is None:
+        with _documents(run.recipe) as (index, tasks):
             held_out = [task for task in tasks if _is_held_out(task)][:count]
             yield ResearchEnvironment(index, _reward, **options), {"all": held_out}
-            return
-        world = Encyclopedia(
-            section.seed,
-            section.entities,
-            setting=learned.setting,
-            split="test",
-            num_distractors=learned.fillers[0],
-        )
-        environment = stack.enter_context(
-            WorldEnvironment(world, folder / "world", tools=_tools, **options)
-        )
-        kinds = exam_questions(
-            world, count, section.hops, described=learned.described > 0, seed=section.seed
-        )
+        return
+    world = Encyclopedia(
+        section.seed, section.entities, split="test", num_distractors=learned.num_distractors[0]
+    )
+    kinds = exam_questions(
+        world, count, section.hops, described=learned.described > 0, seed=section.seed
+    )
+    folder = run.folder / "evaluation" / "world"
+    with WorldEnvironment(world, folder, tools=_TOOLS, **options) as environment:
         yield environment, {kind: environment.tasks(asked) for kind, asked in kinds.items()}
 
 
@@ -202,10 +187,6 @@ def _limits(
             max_tokens=turn_tokens or max_length // 8,
         ),
     }
-
-
-def _tools(index: Index) -> Sequence[Tool]:
-    return compact_tools(index, shuffle=0)
 
 
 @contextmanager

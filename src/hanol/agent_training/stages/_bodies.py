@@ -1,24 +1,21 @@
 """What the stages of a recipe do, one function a kind."""
 
 import asyncio
-import json
 import random
-from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-import torch
-
 from hanol import models
+from hanol.agent_training._trajectories import chat_row
 from hanol.agent_training.stages._agent_model import starting_model
 from hanol.agent_training.stages._arena import attempts_of, engine_of, glance
+from hanol.agent_training.stages._charts import plot_skills
 from hanol.agent_training.stages._recipe import GrpoStage, MergeStage, RejectStage, SftStage
 from hanol.agent_training.stages._rows import stage_rows
-from hanol.agent_training.stages._skill_chart import plot_skills
 from hanol.agent_training.stages._stages import CHECKPOINT, TRAJECTORIES, Body, Facts, StageRun
 from hanol.engines import Engine
 from hanol.errors import DataError
-from hanol.files import replace_text
+from hanol.files import replace_rows
 from hanol.research import segments
 from hanol.rl import GrpoSettings, GrpoTrainer, Rollout
 from hanol.training import SftSettings, merge_checkpoints, train_sft
@@ -28,7 +25,7 @@ def learn(run: StageRun) -> Facts:
     """Mid-training and supervised fine-tuning."""
     stage = run.stage
     assert isinstance(stage, SftStage)
-    model, tokenizer = _model(run)
+    model, tokenizer = starting_model(run.recipe, run.start)
     rows = stage_rows(run, tokenizer)
     tokens = stage.tokens
     if tokens is None:
@@ -68,7 +65,7 @@ def reject(run: StageRun) -> Facts:
     seed = run.recipe.seed + stage.seed
     engine = engine_of(stage.engine or run.recipe.engine, run.start or run.recipe.model.checkpoint)
     rollouts = asyncio.run(_attempted(run, stage, engine, seed))
-    kept = list(_right_ones(rollouts, stage.per_question))
+    kept = list(_right_ones(rollouts))
     random.Random(f"keep {seed}").shuffle(kept)  # noqa: S311 - an order, no secret
     kept = kept[: stage.keep]
     if not kept:
@@ -76,8 +73,7 @@ def reject(run: StageRun) -> Facts:
             f"None of {len(rollouts)} attempts of stage {stage.name!r} was right, so there is "
             "nothing to keep. Let it try easier questions, or train longer before."
         )
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for rollout in kept for row in rollout]
-    replace_text(run.folder / TRAJECTORIES, "".join(lines))
+    replace_rows(run.folder / TRAJECTORIES, [row for rollout in kept for row in rollout])
     return {
         "attempts": len(rollouts),
         "right": sum(bool(rollout.reward) for rollout in rollouts),
@@ -90,7 +86,7 @@ def reinforce(run: StageRun) -> Facts:
     """Reinforcement learning in the environment."""
     stage = run.stage
     assert isinstance(stage, GrpoStage)
-    model, tokenizer = _model(run)
+    model, tokenizer = starting_model(run.recipe, run.start)
     values = {name: getattr(stage, name) for name in GrpoSettings.model_fields}
     settings = GrpoSettings(**{**values, "seed": run.recipe.seed + stage.seed})
     with attempts_of(run, stage, stage.mode) as (environment, tasks):
@@ -120,13 +116,6 @@ BODIES: dict[str, Body] = {
 }
 
 
-def _model(run: StageRun) -> models.Loaded:
-    if run.start is None:
-        return starting_model(run.recipe)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return models.load(run.start, dtype=torch.float32, device=device)
-
-
 async def _attempted(run: StageRun, stage: RejectStage, engine: Engine, seed: int) -> list[Rollout]:
     """All attempts; those of a process that was killed are read back from their logs."""
     found: list[Rollout] = []
@@ -138,7 +127,7 @@ async def _attempted(run: StageRun, stage: RejectStage, engine: Engine, seed: in
         run.on_step({**counts, "total": stage.pool * stage.attempts})
 
     try:
-        for mode, share in stage.modes.by_mode.items():
+        for mode, share in stage.modes.items():
             with attempts_of(run, stage, mode) as (environment, tasks):
                 rng = random.Random(f"{mode} {seed}")  # noqa: S311 - a choice, no secret
                 chosen = rng.sample(tasks, max(1, round(share * len(tasks))))
@@ -156,22 +145,14 @@ async def _attempted(run: StageRun, stage: RejectStage, engine: Engine, seed: in
     return found
 
 
-def _right_ones(rollouts: Iterable[Rollout], most: int) -> Iterable[list[dict[str, Any]]]:
-    """The right attempts as conversations to learn from, at most so many of a question."""
-    counts: Counter[str] = Counter()
+def _right_ones(rollouts: Iterable[Rollout]) -> Iterable[list[dict[str, Any]]]:
+    """The first right attempt at each question, as conversations to learn from."""
+    solved: set[str] = set()
     for rollout in rollouts:
         name = rollout.task.id
-        if not rollout.reward or not rollout.has_answer or counts[name] == most:
-            continue
-        yield [
-            {
-                "messages": [
-                    *(message.to_dict() for message in segment.messages),
-                    {"role": "assistant", "content": segment.completion},
-                ],
-                "kind": "trajectory",
-                "id": f"{name}.{counts[name]}.{number}",
-            }
-            for number, segment in enumerate(segments(rollout.events))
-        ]
-        counts[name] += 1
+        if rollout.reward and rollout.has_answer and name not in solved:
+            solved.add(name)
+            yield [
+                chat_row(segment, "trajectory", f"{name}.0.{number}")
+                for number, segment in enumerate(segments(rollout.events))
+            ]

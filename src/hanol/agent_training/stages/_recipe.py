@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from hanol.rl import GrpoSettings
 from hanol.runs import Mode
@@ -63,24 +63,22 @@ class AgentModelSection(Section):
 
 
 Hops = Annotated[int, Field(ge=0, le=5)]
-Fillers = Annotated[int, Field(ge=0, le=12)]
 
 
 class WorldSection(Section):
     """The generated encyclopedias in which the agent learns; their questions have exact answers."""
 
     name: Literal["encyclopedia"] = "encyclopedia"
-    setting: Literal["easy", "hard"] = Field("hard", description="See `Encyclopedia`.")
     seed: int = Field(
         0, description="Seed of the first training world; the others count on from it."
     )
     entities: int = Field(300, ge=16, le=5000, description="Pages of a training world.")
     worlds: int = Field(40, ge=1, description="Different training worlds.")
-    fillers: tuple[Fillers, ...] = Field(
+    num_distractors: tuple[Annotated[int, Field(ge=0, le=12)], ...] = Field(
         (1,),
         min_length=1,
-        description="Sentences a page that state no fact, 7 make about 120 words; training worlds "
-        "take them in turn, where the model is asked the first counts.",
+        description="Distractor sentences of a page, 7 make about 120 words; training worlds take "
+        "these numbers in turn, the model is asked in worlds with the first.",
     )
     hops: tuple[Hops, ...] = Field((1, 2, 3), min_length=1, description="Hops of the questions.")
     described: float = Field(
@@ -98,7 +96,15 @@ class DocumentsSection(Section):
     questions: Path = Field(description="JSON lines with `question` and `answer`.")
 
 
-class EvalSection(Section):
+class _Attempting(Section):
+    model_calls: int = Field(12, ge=1, description="Turns of one attempt at most.")
+    max_length: int = Field(
+        2048, ge=2048, description="Tokens of one attempt at most; 1,024 are kept for its answer."
+    )
+    entities: int = Field(1000, ge=16, le=5000, description="Pages of the world.")
+
+
+class EvalSection(_Attempting):
     """How well the model does, on worlds and questions that no stage trains on."""
 
     every: int | None = Field(
@@ -113,80 +119,46 @@ class EvalSection(Section):
         "described, those of 1 and 2 hops are one kind more.",
     )
     seed: int = Field(12345, description="Seed of the world and its questions.")
-    entities: int = Field(1000, ge=16, le=5000, description="Pages of the world.")
-    model_calls: int = Field(12, ge=1, description="Turns of one attempt at most.")
-    max_length: int = Field(
-        2048, ge=2048, description="Tokens of one attempt at most; 1,024 are kept for its answer."
-    )
     turn_tokens: int = Field(192, ge=1, description="Tokens of one turn at most.")
 
 
-class _Shares(Section):
-    @model_validator(mode="after")
-    def _add_up(self) -> Self:
-        total = math.fsum(getattr(self, name) for name in type(self).model_fields)
-        if abs(total - 1) > 1e-6:
-            raise ValueError(f"the shares add up to {total:.6g}, but must add up to 1")
-        return self
+DataKind = Literal["trajectories", "planning", "reasoning", "decisions", "tools", "text"]
+
+
+def _add_up(shares: dict[Any, float]) -> dict[Any, float]:
+    total = math.fsum(shares.values())
+    if abs(total - 1) > 1e-6:
+        raise ValueError(f"the shares add up to {total:.6g}, but must add up to 1")
+    return {name: share for name, share in shares.items() if share > 0}
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class DataShares(_Shares):
-    """What a stage reads: share of its tokens by kind (arXiv 2509.13310 for the first five)."""
-
-    trajectories: Share = 0.0
-    planning: Share = 0.0
-    reasoning: Share = 0.0
-    decisions: Share = 0.0
-    tools: Share = 0.0
-    text: Share = 0.0
-
-
-class ModeShares(_Shares):
-    """In which modes of the agent the trajectories are: share of the questions."""
-
-    react: Share = 0.0
-    markov: Share = 0.0
-    resum: Share = 0.0
-
-    @property
-    def by_mode(self) -> dict[Mode, float]:
-        """The modes that have a share."""
-        shares: dict[Mode, float] = {
-            "react": self.react, "markov": self.markov, "resum": self.resum
-        }  # fmt: skip
-        return {mode: share for mode, share in shares.items() if share > 0}
-
-
-class DataFiles(Section):
-    """Files of samples by kind, as `hanol synth` writes them; what is not named is generated."""
-
-    trajectories: Path | None = None
-    planning: Path | None = None
-    reasoning: Path | None = None
-    decisions: Path | None = None
-    tools: Path | None = None
-    text: Path | None = None
+DataShares = Annotated[dict[DataKind, Share], AfterValidator(_add_up)]
+ModeShares = Annotated[dict[Mode, Share], AfterValidator(_add_up)]
 
 
 class _Named(Section):
     name: str = Field(
         "", pattern=r"^[\w-]*$", description="What other stages call it; its kind by default."
     )
+
+
+class _Starting(_Named):
     start: str | None = Field(
         None, description="Stage whose model it starts from; None is the one before."
     )
 
 
-class SftStage(LearningSection, _Named):
+class SftStage(LearningSection, _Starting):
     """Supervised fine-tuning on what an agent should do."""
 
     kind: Literal["sft"]
     tokens: int | None = Field(None, gt=0, description="Tokens of the stage.")
     epochs: float | None = Field(None, gt=0, description="Or how often its data are read.")
-    data: DataShares = DataShares(trajectories=1)
+    data: DataShares = Field(
+        {"trajectories": 1.0},
+        description="Share of its tokens by kind (arXiv 2509.13310 for the first five).",
+    )
     different_tokens: int | None = Field(
         None,
         ge=1,
@@ -196,11 +168,17 @@ class SftStage(LearningSection, _Named):
     loss: Literal["agent", "all"] = Field(
         "agent", description="Learn what the agent wrote, or every token."
     )
-    files: DataFiles = DataFiles()
+    files: dict[DataKind, Path] = Field(
+        {},
+        description="Files of samples by kind, as `hanol synth` writes them; what is not named is "
+        "generated.",
+    )
     source: str | None = Field(
         None, description="`reject` stage whose trajectories are read; None takes the expert's."
     )
-    modes: ModeShares = ModeShares(react=1)
+    modes: ModeShares = Field(
+        {"react": 1.0}, description="Modes of the agent in the trajectories: share of questions."
+    )
 
     @model_validator(mode="after")
     def _has_an_end(self) -> Self:
@@ -216,7 +194,7 @@ class MidtrainStage(SftStage):
     loss: Literal["agent", "all"] = "all"
 
 
-class _Asking(_Named):
+class _Asking(_Starting, _Attempting):
     """A stage in which the model attempts questions."""
 
     pool: int = Field(1000, ge=1, description="Different questions.")
@@ -227,11 +205,6 @@ class _Asking(_Named):
         None, ge=0, le=1, description="Share of described starts; None takes the world's."
     )
     temperature: float = Field(1.0, gt=0, description="Temperature of the sampling.")
-    model_calls: int = Field(12, ge=1, description="Turns of one attempt at most.")
-    max_length: int = Field(
-        2048, ge=2048, description="Tokens of one attempt at most; 1,024 are kept for its answer."
-    )
-    entities: int = Field(1000, ge=16, le=5000, description="Pages of the world.")
 
 
 class RejectStage(_Asking):
@@ -243,10 +216,13 @@ class RejectStage(_Asking):
         description="Who attempts the questions, such as http://127.0.0.1:8000/v1#teacher; None "
         "is the model so far, by the recipe's.",
     )
-    modes: ModeShares = ModeShares(react=1)
+    modes: ModeShares = Field(
+        {"react": 1.0}, description="Modes of the agent: share of the questions."
+    )
     attempts: int = Field(4, ge=1, description="Attempts at each question.")
-    keep: int | None = Field(None, ge=1, description="Trajectories kept at most; None keeps all.")
-    per_question: int = Field(1, ge=1, description="Trajectories of one question kept at most.")
+    keep: int | None = Field(
+        None, ge=1, description="Trajectories kept at most, one of a question; None keeps all."
+    )
     concurrency: int = Field(64, ge=1, description="Attempts at once.")
     seed: int = Field(0, description="Added to the recipe's.")
 
@@ -258,13 +234,10 @@ class GrpoStage(GrpoSettings, _Asking):
     mode: Mode = Field("react", description="Mode of the agent.")
 
 
-class MergeStage(Section):
+class MergeStage(_Named):
     """The average of models from earlier stages."""
 
     kind: Literal["merge"]
-    name: str = Field(
-        "", pattern=r"^[\w-]*$", description="What other stages call it; its kind by default."
-    )
     of: tuple[str, ...] = Field(min_length=2, description="Names of stages.")
     weights: tuple[float, ...] | None = Field(
         None, description="One for each, together 1; None makes them equal."

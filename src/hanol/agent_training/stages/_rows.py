@@ -9,26 +9,25 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 from random import Random
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from hanol.agent_training._actions import decision_rows, planning_rows, reasoning_rows
-from hanol.agent_training._environment import WorldEnvironment
 from hanol.agent_training._trajectories import Attempt, trajectory_rows
+from hanol.agent_training._world_environment import WorldEnvironment
 from hanol.agent_training.expert._expert import Expert
-from hanol.agent_training.stages._recipe import DataShares, SftStage, WorldSection
+from hanol.agent_training.stages._recipe import DataKind, SftStage
 from hanol.agent_training.stages._stages import TRAJECTORIES, StageRun
 from hanol.engines import Message
 from hanol.errors import DataError, RecipeError
-from hanol.files import read_rows, replace_text
-from hanol.rl import SampledTurn, TokenSegment, join_turns
-from hanol.runs import Event, Mode
-from hanol.synthesis import SynthQuestion
-from hanol.tools import compact_tools
+from hanol.files import replace_rows
+from hanol.rl import Rollout, SampledTurn, join_turns
+from hanol.runs import Mode
+from hanol.synthesis import question_of
+from hanol.tools import compact_tools, located_rows, messages_field, text_field
 from hanol.training import SftRow
 from hanol.worlds import Encyclopedia, GraphQuestion
 
@@ -42,16 +41,7 @@ _FROM_ATTEMPTS: dict[str, Callable[[Sequence[Attempt]], list[dict[str, Any]]]] =
     "reasoning": reasoning_rows,
     "decisions": decision_rows,
 }
-
-
-@dataclass(frozen=True)
-class _Remembered(Attempt):
-    """An attempt whose log is in memory."""
-
-    log: tuple[Event, ...] = ()
-
-    def events(self) -> list[Event]:
-        return list(self.log)
+_GENERATED = (*_FROM_ATTEMPTS, "text")
 
 
 def stage_rows(run: StageRun, tokenizer: PreTrainedTokenizerBase) -> list[SftRow]:
@@ -65,8 +55,7 @@ def stage_rows(run: StageRun, tokenizer: PreTrainedTokenizerBase) -> list[SftRow
     if not file.exists():
         assert isinstance(run.stage, SftStage)
         rows = _mixed(run, run.stage, tokenizer)
-        lines = ([row.input_ids, [int(acts) for acts in row.action_mask]] for row in rows)
-        replace_text(file, "".join(json.dumps(line) + "\n" for line in lines))
+        replace_rows(file, ([row.input_ids, [*map(int, row.action_mask)]] for row in rows))
     with file.open(encoding="utf-8") as stream:
         pairs = (json.loads(line) for line in stream)
         return [SftRow(tuple(ids), tuple(map(bool, mask))) for ids, mask in pairs]
@@ -102,12 +91,7 @@ def chat_rows(
         said = tokenizer(message.text, add_special_tokens=False).input_ids
         written = (*said, tokenizer.eos_token_id)
         turns.append(SampledTurn(tuple(read), written, (0.0,) * len(written)))
-    return rows_of(join_turns(turns))
-
-
-def rows_of(segments: Sequence[TokenSegment]) -> list[SftRow]:
-    """The segments of a rollout as rows."""
-    return [SftRow(segment.input_ids, segment.action_mask) for segment in segments]
+    return [SftRow(segment.input_ids, segment.action_mask) for segment in join_turns(turns)]
 
 
 def expert_rows(
@@ -117,13 +101,15 @@ def expert_rows(
     mode: Mode = "react",
     seed: int = 0,
 ) -> list[SftRow]:
-    """What an expert does in the real environment, as rows; what it gets wrong is not learned.
+    """What an expert does at its questions in the real environment, as rows.
+
+    Runs without the right answer make no row, and detours are not learned.
 
     Args:
-        expert: Is asked its questions; runs without the right answer make no row.
-        tokenizer: As for `chat_rows`.
-        mode: Of the agent.
-        seed: Of the order in which results are shown.
+        expert: Answers its questions.
+        tokenizer: With a chat template.
+        mode: Mode of the agent.
+        seed: Seed for the order in which results are shown.
 
     Raises:
         DataError: The tokenizer has no chat template, or no end token.
@@ -140,7 +126,7 @@ def _dialogues(
         yield from chat_rows(dialogue, tokenizer, skip)
 
 
-def text_row(text: str, tokenizer: PreTrainedTokenizerBase) -> SftRow:
+def _text_row(text: str, tokenizer: PreTrainedTokenizerBase) -> SftRow:
     """Plain text, all of it to be learned."""
     ids = tuple(tokenizer(text, add_special_tokens=False).input_ids)
     ids = (*ids, tokenizer.eos_token_id)
@@ -149,105 +135,83 @@ def text_row(text: str, tokenizer: PreTrainedTokenizerBase) -> SftRow:
 
 def _mixed(run: StageRun, stage: SftStage, tokenizer: PreTrainedTokenizerBase) -> list[SftRow]:
     """Rows of all kinds, in the shares of tokens that the recipe says."""
-    shares = {kind: getattr(stage.data, kind) for kind in DataShares.model_fields}
-    shares = {kind: share for kind, share in shares.items() if share > 0}
+    shares = stage.data
     stored = {kind: found for kind in shares if (found := _stored(run, stage, kind, tokenizer))}
     wanted = stage.different_tokens or stage.tokens or math.inf
     for kind, rows in stored.items():  # the scarcest decides, or the shares would not be kept
-        wanted = min(wanted, _tokens(rows) / shares[kind])
+        wanted = min(wanted, sum(len(row.input_ids) for row in rows) / shares[kind])
     if math.isinf(wanted):
         raise RecipeError(
             f"Stage {stage.name!r} has `epochs`, but its data are generated without end: give "
             "`tokens`, or `different_tokens` as well."
         )
-    made = _from_world(run, stage, {k: s for k, s in shares.items() if k not in stored}, tokenizer)
+    for kind in shares:
+        if kind not in stored and (run.recipe.world is None or kind not in _GENERATED):
+            raise RecipeError(
+                f"Stage {stage.name!r} wants {kind!r}, which nothing here makes: name a file of "
+                f"them by `files.{kind}`."
+            )
     mixed: list[SftRow] = []
     for kind, share in shares.items():
-        source = iter(stored[kind]) if kind in stored else made(kind)
-        mixed += _enough(source, share * wanted)
+        tokens = 0
+        for row in stored.get(kind) or _generated(run, stage, kind, tokenizer):
+            if tokens >= share * wanted:
+                break
+            mixed.append(row)
+            tokens += len(row.input_ids)
     if stage.loss == "all":
         mixed = [SftRow(row.input_ids, (True,) * len(row.input_ids)) for row in mixed]
     return mixed
 
 
 def _stored(
-    run: StageRun, stage: SftStage, kind: str, tokenizer: PreTrainedTokenizerBase
+    run: StageRun, stage: SftStage, kind: DataKind, tokenizer: PreTrainedTokenizerBase
 ) -> list[SftRow]:
     """The rows of a file, or of the stage that kept trajectories; none if they are generated."""
-    file: Path | None = getattr(stage.files, kind)
+    file = stage.files.get(kind)
     if file is None and kind == "trajectories" and stage.source is not None:
         file = run.folders[stage.source] / TRAJECTORIES
     if file is None:
         return []
     rows: list[SftRow] = []
-    for line, row in read_rows(file):
-        if kind == "text" and isinstance(row.get("text"), str):
-            rows.append(text_row(row["text"], tokenizer))
-        elif kind != "text" and isinstance(row.get("messages"), list):
-            rows += chat_rows(_messages(row, file, line), tokenizer)
-        else:
-            key = "text" if kind == "text" else "messages"
-            raise DataError(f"{str(file)!r}, line {line}: `{key}` is missing or of another type.")
+    for place, row in located_rows(file):
+        if kind == "text":
+            rows.append(_text_row(text_field(row, "text", place), tokenizer))
+        else:  # ours, WebDancer's (arXiv 2505.22648) or ParallelMuse's (2510.24698) dialogues
+            key = "rollout" if "rollout" in row else "messages"
+            rows += chat_rows(messages_field(row, key, place), tokenizer)
     if not rows:
         raise DataError(f"{str(file)!r} has no rows for {kind!r} of stage {stage.name!r}.")
     return rows
 
 
-def _messages(row: Chat, file: Path, line: int) -> list[Message]:
-    try:
-        return [Message(message["role"], message["content"]) for message in row["messages"]]
-    except (KeyError, TypeError) as err:
-        raise DataError(
-            f"{str(file)!r}, line {line}: a message needs `role` and `content`."
-        ) from err
-
-
-def _from_world(
-    run: StageRun,
-    stage: SftStage,
-    shares: Mapping[str, float],
-    tokenizer: PreTrainedTokenizerBase,
-) -> Callable[[str], Iterator[SftRow]]:
-    """A source of rows of each kind, by the expert and the pages of training worlds."""
+def _generated(
+    run: StageRun, stage: SftStage, kind: DataKind, tokenizer: PreTrainedTokenizerBase
+) -> Iterator[SftRow]:
+    """Rows without end, by the expert and the pages of training worlds."""
     section = run.recipe.world
-    missing = [kind for kind in shares if section is None or kind not in (*_FROM_ATTEMPTS, "text")]
-    if missing:
-        raise RecipeError(
-            f"Stage {stage.name!r} wants {missing[0]!r}, which nothing here makes: name a file of "
-            f"them by `files.{missing[0]}`."
-        )
+    assert section is not None
     seed = run.recipe.seed * 1_000 + stage.seed
-
-    def rows(kind: str) -> Iterator[SftRow]:
-        assert section is not None
-        for number in itertools.count():
-            world = training_world(section, number)
-            if kind == "text":
-                yield from (text_row(page.markdown, tokenizer) for page in world.pages)
-                continue
-            questions = draw_questions(
-                world,
-                _AT_ONCE,
-                hops=section.hops,
-                described=section.described,
-                seed=seed + number // section.worlds,
-            )
-            expert = Expert(world, questions, detours=section.detours)
-            attempts = _expert_attempts(expert, stage.modes.by_mode, seed + number)
-            skip = None if kind == "reasoning" else expert.is_detour
-            yield from _dialogues(_FROM_ATTEMPTS[kind](attempts), tokenizer, skip)
-
-    return rows
-
-
-def training_world(section: WorldSection, number: int) -> Encyclopedia:
-    """A training world; after the last one they begin again."""
-    return Encyclopedia(
-        section.seed + number % section.worlds,
-        section.entities,
-        setting=section.setting,
-        num_distractors=section.fillers[number % len(section.fillers)],
-    )
+    for number in itertools.count():
+        world = Encyclopedia(  # after the last one they begin again
+            section.seed + number % section.worlds,
+            section.entities,
+            num_distractors=section.num_distractors[number % len(section.num_distractors)],
+        )
+        if kind == "text":
+            yield from (_text_row(page.markdown, tokenizer) for page in world.pages)
+            continue
+        questions = draw_questions(
+            world,
+            _AT_ONCE,
+            hops=section.hops,
+            described=section.described,
+            seed=seed + number // section.worlds,
+        )
+        expert = Expert(world, questions, detours=section.detours)
+        attempts = _expert_attempts(expert, stage.modes, seed + number)
+        skip = None if kind == "reasoning" else expert.is_detour
+        yield from _dialogues(_FROM_ATTEMPTS[kind](attempts), tokenizer, skip)
 
 
 def draw_questions(
@@ -268,8 +232,13 @@ def draw_questions(
 
 def _expert_attempts(expert: Expert, modes: Mapping[Mode, float], seed: int) -> list[Attempt]:
     """The expert's runs at its questions, each question in one of the modes."""
+    rng = Random(f"modes {seed}")  # noqa: S311 - a choice, no secret
+    chosen = rng.choices(list(modes), list(modes.values()), k=len(expert.questions))
+    by_mode: dict[Mode, list[GraphQuestion]] = {}
+    for question, mode in zip(expert.questions, chosen, strict=True):
+        by_mode.setdefault(mode, []).append(question)
     attempts: list[Attempt] = []
-    for mode, asked in _by_share(expert.questions, modes, seed).items():
+    for mode, asked in by_mode.items():
         with WorldEnvironment(
             expert.world, tools=lambda index: compact_tools(index, shuffle=seed), mode=mode
         ) as environment:
@@ -281,58 +250,18 @@ def _expert_attempts(expert: Expert, modes: Mapping[Mode, float], seed: int) -> 
                     concurrency=1,
                 )
             )
-        for question, rollout in zip(asked, rollouts, strict=True):
-            attempts.append(_attempt(question, rollout.task.id, rollout.events, rollout.reward))
+        attempts += map(_attempt, asked, rollouts)
     Random(f"attempts {seed}").shuffle(attempts)  # noqa: S311 - modes mixed, whatever is cut
     return attempts
 
 
-def _by_share(
-    questions: Sequence[GraphQuestion], shares: Mapping[Mode, float], seed: int
-) -> dict[Mode, list[GraphQuestion]]:
-    """Each question in one mode, every kind of question in all of them."""
-    rng = Random(f"modes {seed}")  # noqa: S311 - a choice, no secret
-    chosen = rng.choices(list(shares), list(shares.values()), k=len(questions))
-    found: dict[Mode, list[GraphQuestion]] = {}
-    for question, mode in zip(questions, chosen, strict=True):
-        found.setdefault(mode, []).append(question)
-    return found
-
-
-def _attempt(
-    question: GraphQuestion, name: str, events: tuple[Event, ...], reward: float | None
-) -> Attempt:
-    answer = getattr(events[-1], "answer", None) if events else None
-    known = SynthQuestion(
-        id=name,
-        question=question.text,
-        answers=tuple(sorted(question.answers)),
-        formalization=question.triples,
-        hops=question.hops,
-        level=question.level,
-        entities=question.entities,
-    )
-    return _Remembered(
-        question=known,
+def _attempt(question: GraphQuestion, rollout: Rollout) -> Attempt:
+    events = rollout.events
+    return Attempt(
+        question=replace(question_of(question), id=rollout.task.id),
         number=0,
-        prediction=answer,
-        is_right=bool(reward),
-        error=None if reward is not None else "broken",
-        run=Path(),
-        log=events,
+        prediction=getattr(events[-1], "answer", None) if events else None,
+        is_right=bool(rollout.reward),
+        error=rollout.problem,
+        events=lambda: events,
     )
-
-
-def _enough(rows: Iterable[SftRow], tokens: float) -> list[SftRow]:
-    taken: list[SftRow] = []
-    seen = 0
-    for row in rows:
-        if seen >= tokens:
-            break
-        taken.append(row)
-        seen += len(row.input_ids)
-    return taken
-
-
-def _tokens(rows: Iterable[SftRow]) -> int:
-    return sum(len(row.input_ids) for row in rows)

@@ -1,14 +1,37 @@
-"""From the recipe of a research agent to its checkpoint."""
+"""From the recipe of a research agent to its checkpoint: stages in order, each done once.
 
-from collections.abc import Callable
+In the run's folder: `recipe.yaml`, all of it resolved; `1-midtrain/`, `2-sft/`, ... with
+`stage.yaml`, `checkpoint/`, `metrics.jsonl`, `made.json` once the stage is trained, and
+`accuracy.json` once it is judged; `summary.json` and `accuracy.png` over all stages.
+"""
+
+import json
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from hanol.agent_training.stages._arena import evaluation
+from hanol.agent_training.stages._arena import evaluate
 from hanol.agent_training.stages._bodies import BODIES
-from hanol.agent_training.stages._recipe import ResearcherRecipe
-from hanol.agent_training.stages._stages import ResearcherResult, StageResult, run_stages
-from hanol.errors import require
-from hanol.training import OnStep
+from hanol.agent_training.stages._charts import plot_stages
+from hanol.agent_training.stages._recipe import AgentStage, ResearcherRecipe
+from hanol.agent_training.stages._stages import (
+    CHECKPOINT,
+    Accuracy,
+    ResearcherResult,
+    StageResult,
+    StageRun,
+)
+from hanol.errors import RecipeError, require
+from hanol.files import replace_json
+from hanol.runs import ResumeGuard
+from hanol.training import FREE, OnStep
+
+# What a stage may have other than when it was begun: what is learned stays what it is.
+_FREE = FREE | {
+    "save_tokens", "keep_rollouts_every", "micro_batches", "concurrency", "micro_batch_tokens",
+    "gradient_checkpointing",
+}  # fmt: skip
 
 
 def train_researcher(
@@ -24,23 +47,123 @@ def train_researcher(
     Args:
         recipe: What to do.
         folder: Folder of the run.
-        resume: Go on with what the folder has, from the last checkpoint of the stage that was
-            interrupted.
+        resume: Continue what the folder has. A finished stage is read back; one that was
+            interrupted continues from its last checkpoint.
         on_step: Told of each line of metrics, and of how far attempts and evaluations are.
-        on_stage: Told of each finished stage and its accuracy.
+        on_stage: Told of each stage and its accuracy as it is finished, also of those read back.
 
     Raises:
-        RecipeError: The folder holds another run, or the recipe cannot be run as it is.
+        RecipeError: The recipe cannot be run as it is, or the folder has other stages.
+        RunError: The folder holds a run and `resume` is not set, or a stage in it was made with
+            other settings (they are named).
         DataError: The data cannot be used.
         TrainingError: The run had to stop; what it saved is whole.
     """
     require("accelerate", extra="train", feature="Training a research agent")
-    return run_stages(
-        recipe,
-        folder,
-        BODIES,
-        evaluation(recipe, on_step),
-        resume=resume,
-        on_step=on_step,
-        on_stage=on_stage,
+    folder = Path(folder)
+    _prepare(recipe, folder, resume)
+    folders: dict[str, Path] = {}
+    results: list[StageResult] = []
+    before: Path | None = None
+    for number, stage in enumerate(recipe.stages, start=1):
+        place = folder / f"{number}-{stage.name}"
+        start = getattr(stage, "start", None)
+        run = StageRun(
+            recipe,
+            stage,
+            place,
+            before if start is None else folders[start] / CHECKPOINT,
+            dict(folders),
+            is_begun=_begin(recipe, stage, place),
+            on_step=on_step,
+        )
+        result = _finish(run)
+        folders[stage.name] = place
+        before = place / CHECKPOINT if result.checkpoint is not None else before
+        results.append(result)
+        on_stage(result)
+        summary = _summarise(recipe, folder, results)
+    return summary
+
+
+def _prepare(recipe: ResearcherRecipe, folder: Path, resume: bool) -> None:
+    """Write the resolved recipe; refuse a folder with another or an unfinished run."""
+    guard = ResumeGuard(folder, {"recipe": recipe.model_dump(mode="json")})
+    if not resume:
+        guard.check(resume=False)
+    for number, stage in enumerate(recipe.stages, start=1):
+        for other in sorted(folder.glob(f"{number}-*")):
+            if other.name != f"{number}-{stage.name}":
+                raise RecipeError(
+                    f"Stage {number} of the run in {str(folder)!r} is {other.name!r}, but that of "
+                    f"this recipe is called {stage.name!r}. Give another folder by --output."
+                )
+    guard.write()
+
+
+def _begin(recipe: ResearcherRecipe, stage: AgentStage, place: Path) -> bool:
+    """Note what a stage depends on; whether it was started before, with the same."""
+    whole = recipe.model_dump(mode="json")
+    content = {key: whole[key] for key in ("model", "world", "documents", "seed")}
+    content["stage"] = stage.model_dump(mode="json")
+    guard = ResumeGuard(place, content, what="stage", free=_FREE, file="stage.yaml")
+    if guard.check(resume=True):
+        return True
+    guard.write()
+    return False
+
+
+def _finish(run: StageRun) -> StageResult:
+    """The result of a stage: read back, or made now."""
+    made = run.folder / "made.json"
+    if not made.exists():
+        began = time.perf_counter()
+        facts = BODIES[run.stage.kind](run)
+        minutes = (time.perf_counter() - began) / 60
+        replace_json(made, {"minutes": minutes, "facts": facts})
+    checkpoint = run.folder / CHECKPOINT
+    has_model = checkpoint.exists()
+    return StageResult(
+        name=run.stage.name,
+        kind=run.stage.kind,
+        start=[str(start) for start in _starts(run)],
+        folder=str(run.folder),
+        checkpoint=str(checkpoint) if has_model else None,
+        accuracy=_judged(run) if has_model else {},
+        **json.loads(made.read_text("utf-8")),
     )
+
+
+def _judged(run: StageRun) -> dict[str, Any]:
+    """The accuracy of a stage's model: read back, unless another evaluation is asked for."""
+    file, asked = run.folder / "accuracy.json", run.recipe.eval.model_dump(mode="json")
+    found = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    if found.get("eval") != asked:
+        outcomes = evaluate(run)
+        kinds = {kind: Accuracy.of(right).model_dump() for kind, right in outcomes.items() if right}
+        found = {"eval": asked, "accuracy": kinds}
+        replace_json(file, found)
+    accuracy: dict[str, Any] = found["accuracy"]
+    return accuracy
+
+
+def _starts(run: StageRun) -> list[Path]:
+    if run.stage.kind == "merge":
+        return [run.folders[name] / CHECKPOINT for name in run.stage.of]
+    return [] if run.start is None else [run.start]
+
+
+def _summarise(
+    recipe: ResearcherRecipe, folder: Path, results: Sequence[StageResult]
+) -> ResearcherResult:
+    trained = [result.checkpoint for result in results if result.checkpoint is not None]
+    summary = ResearcherResult(
+        name=recipe.name,
+        folder=str(folder),
+        checkpoint=trained[-1] if trained else None,
+        stages=list(results),
+    )
+    replace_json(folder / "summary.json", summary.model_dump())
+    if any(result.accuracy for result in results):
+        plot_stages(summary, folder / "accuracy.png")
+    return summary

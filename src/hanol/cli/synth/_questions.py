@@ -80,7 +80,7 @@ def questions(
         place.mkdir(parents=True, exist_ok=True)
         graph.write(place / "graph.jsonl")
         synthesis.write_questions(place / "questions.jsonl", found)
-        synthesis.write_webshaper(place / "webshaper.jsonl", map(synthesis.shaper_task, found))
+        synthesis.write_webshaper(place / "webshaper.jsonl", found)
         summary = {
             "questions": str(place / "questions.jsonl"),
             "source": source,

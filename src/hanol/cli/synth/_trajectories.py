@@ -55,8 +55,8 @@ def trajectories(
     import asyncio
 
     from hanol import synthesis
-    from hanol.agent_training import world_expert, write_trajectories
-    from hanol.engines import open_engine
+    from hanol.agent_training import Expert, write_trajectories
+    from hanol.engines import Engine, open_engine
     from hanol.runs import Budget
 
     found = synthesis.read_questions(file)
@@ -71,7 +71,8 @@ def trajectories(
             window = {"context_tokens": 32 * 1024} if mode == "resum" else {}
             options["budget"] = Budget(model_calls=max_calls, **window)
         if subject.world is not None and model.model == "expert":
-            engine = world_expert(subject.world, found)
+            known = map(synthesis.world_question, found)
+            engine: Engine = Expert(subject.world, known, detours=0.0)
         else:
             engine = open_engine(model.model, **model.given)
         with interruptible():

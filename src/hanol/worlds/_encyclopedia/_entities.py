@@ -30,6 +30,7 @@ Split = Literal["train", "dev", "test"]
 CLASSES: dict[Split, tuple[int, ...]] = {"train": (0, 1), "dev": (2,), "test": (3,)}
 _TWO_PIECES = 0.6  # share of names of two pieces; the others have three
 _WITH_ALIAS = 0.2
+_NUM_FACTS = (3, 6)  # least and most of a page, as far as its type has so many relations
 _PAIRED = 0.6  # share of the entities that have a partner in a symmetric relation
 
 
@@ -43,17 +44,8 @@ class Entity:
     facts: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def draw_entities(
-    rng: Random, num_entities: int, split: Split, num_facts: tuple[int, int]
-) -> list[Entity]:
-    """Entities by type, with facts that connect them all.
-
-    Args:
-        rng: Decides everything; advanced.
-        num_entities: Number of entities, at least 16.
-        split: The split whose names are used.
-        num_facts: Least and most facts per entity, as far as its type has that many.
-    """
+def draw_entities(rng: Random, num_entities: int, split: Split) -> list[Entity]:
+    """Entities by type, with facts that connect them all; `rng` decides everything."""
     names = _Names(rng, split)
     entities = []
     for head, number in _numbers(num_entities).items():
@@ -66,7 +58,7 @@ def draw_entities(
     for head, members in of_type.items():
         _pair(rng, head, members)
     for entity in entities:
-        _add_facts(rng, entity, of_type, num_facts)
+        _add_facts(rng, entity, of_type)
     _connect(rng, entities)
     return entities
 
@@ -130,16 +122,11 @@ def _pair(rng: Random, head: EntityType, members: list[Entity]) -> None:
                 other.facts[relation.name] = (one.title,)
 
 
-def _add_facts(
-    rng: Random,
-    entity: Entity,
-    of_type: dict[EntityType, list[Entity]],
-    num_facts: tuple[int, int],
-) -> None:
+def _add_facts(rng: Random, entity: Entity, of_type: dict[EntityType, list[Entity]]) -> None:
     relations = [relation for relation in OF_TYPE[entity.type] if not relation.is_symmetric]
     chosen = [relation for relation in relations if relation.is_anchor]
     others = [relation for relation in relations if not relation.is_anchor]
-    number = rng.randint(*num_facts) - len(entity.facts) - len(chosen)
+    number = rng.randint(*_NUM_FACTS) - len(entity.facts) - len(chosen)
     chosen += rng.sample(others, max(0, min(number, len(others))))
     for relation in chosen:
         entity.facts[relation.name] = _values(rng, relation, of_type)

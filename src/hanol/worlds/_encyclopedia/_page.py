@@ -4,7 +4,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
-from typing import Literal
 
 from hanol.worlds._encyclopedia._entities import Entity
 from hanol.worlds._encyclopedia._schema import (
@@ -17,8 +16,6 @@ from hanol.worlds._encyclopedia._schema import (
 )
 
 _LINK = re.compile(r"\]\((doc:\d\d \d\d)\)")
-
-Setting = Literal["easy", "hard"]
 
 
 @dataclass(frozen=True)
@@ -43,12 +40,11 @@ class WorldPage:
     Args:
         title: Name of the entity.
         type: Type of the entity.
-        address: "wiki:" and the title (easy), or an opaque "doc:12 34" (hard).
+        address: Opaque, "doc:12 34".
         alias: A second name, or None.
         facts: The facts that the page states, in no special order.
-        text: One paragraph: the type, then facts and distractor sentences, shuffled. In the hard
-            setting entities are links, `[title](doc:12 34)`.
-        links: Addresses of the entities in the facts, each once.
+        text: One paragraph: the type, then facts and distractor sentences, shuffled. Entities are
+            links, `[title](doc:12 34)`.
     """
 
     title: str
@@ -57,7 +53,6 @@ class WorldPage:
     alias: str | None
     facts: tuple[Fact, ...]
     text: str
-    links: tuple[str, ...]
 
     @property
     def markdown(self) -> str:
@@ -75,10 +70,8 @@ def _file_name(address: str) -> str:
     return re.sub(r"\W+", "-", address) + ".md"
 
 
-def draw_addresses(rng: Random, entities: list[Entity], setting: Setting) -> dict[str, str]:
+def draw_addresses(rng: Random, entities: list[Entity]) -> dict[str, str]:
     """Address of each title."""
-    if setting == "easy":
-        return {entity.title: f"wiki:{entity.title}" for entity in entities}
     numbers = rng.sample(range(len(TWO_DIGITS) ** 2), len(entities))
     return {
         entity.title: f"doc:{TWO_DIGITS[number // 100]} {TWO_DIGITS[number % 100]}"
@@ -87,27 +80,14 @@ def draw_addresses(rng: Random, entities: list[Entity], setting: Setting) -> dic
 
 
 def draw_page(
-    rng: Random,
-    entity: Entity,
-    addresses: Mapping[str, str],
-    setting: Setting,
-    num_distractors: int,
+    rng: Random, entity: Entity, addresses: Mapping[str, str], num_distractors: int
 ) -> WorldPage:
-    """Write the page of an entity.
-
-    Args:
-        rng: Decides wording and order; advanced.
-        entity: The entity with all of its facts.
-        addresses: Address of each title.
-        setting: "hard" turns entities into links.
-        num_distractors: Number of distractor sentences, at most `len(DISTRACTORS)`.
-    """
+    """Write the page of an entity, which has all of its facts; `rng` decides wording and order."""
     facts = []
     for name, values in entity.facts.items():
         template = rng.choice(BY_NAME[name].sentences)
         shown = [
-            f"[{value}]({addresses[value]})" if setting == "hard" and value in addresses else value
-            for value in values
+            f"[{value}]({addresses[value]})" if value in addresses else value for value in values
         ]
         sentence = template.format(s=entity.title, o=_listed(shown))
         facts.append(Fact(name, values, sentence))
@@ -118,7 +98,6 @@ def draw_page(
         sentence.format(s=entity.title) for sentence in rng.sample(DISTRACTORS, num_distractors)
     ]
     rng.shuffle(sentences)
-    named = (value for fact in facts for value in fact.values)
     return WorldPage(
         title=entity.title,
         type=entity.type,
@@ -126,7 +105,6 @@ def draw_page(
         alias=entity.alias,
         facts=tuple(facts),
         text=" ".join([INTRODUCTIONS[entity.type].format(s=entity.title), *sentences]),
-        links=tuple(dict.fromkeys(addresses[name] for name in named if name in addresses)),
     )
 
 

@@ -24,21 +24,16 @@ from hanol.worlds._encyclopedia._schema import (
     CLAUSE_INCLUDES,
     CLAUSE_IS,
     EntityType,
-    Relation,
 )
 from hanol.worlds._graph import Edge, KnowledgeGraph
 from hanol.worlds._walk import GraphQuestion, QuestionWalker, nodes_of
 
 Level = Literal[0, 1, 2]
+_BASE = BY_NAME | BY_FUZZY_NAME  # relations, also by the name of their spans
 
 
 class EncyclopediaWalker(QuestionWalker):
-    """Draws questions about one encyclopedia; caches the descriptions of its entities.
-
-    Args:
-        graph: Its facts and their spans, in the order of the pages.
-        types: Type of each title.
-    """
+    """Draws questions about one encyclopedia from its facts, spans, and the type of each title."""
 
     def __init__(self, graph: KnowledgeGraph, types: Mapping[str, EntityType]) -> None:
         super().__init__(graph)
@@ -53,12 +48,7 @@ class EncyclopediaWalker(QuestionWalker):
     ) -> GraphQuestion | None:
         """Try to draw a question; None where a random choice led nowhere.
 
-        Args:
-            rng: Decides everything; advanced.
-            hops: Relations to follow; 0 only if the start is described.
-            is_described: Whether the start is described; must be true at levels 1 and 2.
-            level: How much the start is obfuscated.
-            sets: Whether the last relation may have several values.
+        `is_described` must be true for 0 hops, and at levels 1 and 2.
         """
         clauses: tuple[Edge, ...] = ()
         if is_described:
@@ -70,7 +60,7 @@ class EncyclopediaWalker(QuestionWalker):
         else:
             start = rng.choice(tuple(self._types))
         told = {clause.tail for clause in clauses}
-        used = {_base(clause).name for clause in clauses}
+        used = {_BASE[clause.relation].name for clause in clauses}
 
         def onward(here: str, left: int, seen: set[str]) -> list[Edge]:
             first = here == start
@@ -149,14 +139,9 @@ class EncyclopediaWalker(QuestionWalker):
                 yield a, b, c
 
 
-def _base(clause: Edge) -> Relation:
-    """The relation of a clause, also if it gives a span."""
-    return (BY_FUZZY_NAME if clause.is_span else BY_NAME)[clause.relation]
-
-
 def _words(clause: Edge) -> str:
     """The clause in a question: "whose mayor is Babin Bacalo"."""
-    relation = _base(clause)
+    relation = _BASE[clause.relation]
     form = CLAUSE_INCLUDES if relation.is_set else CLAUSE_IS
     if clause.is_span:
         form = CLAUSE_BETWEEN

@@ -17,7 +17,7 @@ from typing import get_args
 from hanol.errors import ConfigError, DataError, UnknownNameError
 from hanol.scoring import normalise, set_match
 from hanol.worlds._encyclopedia._entities import Split, draw_entities, span_of
-from hanol.worlds._encyclopedia._page import Setting, WorldPage, draw_addresses, draw_page
+from hanol.worlds._encyclopedia._page import WorldPage, draw_addresses, draw_page
 from hanol.worlds._encyclopedia._questions import EncyclopediaWalker, Level
 from hanol.worlds._encyclopedia._schema import BY_NAME, DISTRACTORS, vocabulary
 from hanol.worlds._graph import Edge, KnowledgeGraph, Triple
@@ -37,20 +37,16 @@ class Encyclopedia:
     Args:
         seed: The same seed and sizes give the same pages.
         num_entities: Number of pages, from 16 to 5,000.
-        setting: "easy" has names in the text and titles as addresses, "wiki:Babin Bacalo"; "hard"
-            has links to opaque addresses, `[Babin Bacalo](doc:12 34)`. The facts are the same.
         split: The split whose names are used; no two splits share a name.
-        num_facts: Least and most facts per page, at least 2; pages have fewer where their type has
-            fewer relations (three or four, persons seven).
         num_distractors: Distractor sentences per page, from 0 to 12. One gives pages of about 50
             words, seven of about 120.
 
     Raises:
         ConfigError: A size is out of range.
-        UnknownNameError: There is no such setting or split.
+        UnknownNameError: There is no such split.
 
     Example:
-        >>> world = Encyclopedia(7, num_entities=100, setting="easy")
+        >>> world = Encyclopedia(7, num_entities=100)
         >>> [question] = world.questions(1, hops=2)
         >>> world.is_right(question, " and ".join(question.answers))
         True
@@ -61,28 +57,19 @@ class Encyclopedia:
         seed: int,
         num_entities: int = 300,
         *,
-        setting: Setting = "hard",
         split: Split = "train",
-        num_facts: tuple[int, int] = (3, 6),
         num_distractors: int = 1,
     ) -> None:
         _check_range("num_entities", num_entities, _FEWEST, _MOST)
         _check_range("num_distractors", num_distractors, 0, len(DISTRACTORS))
-        _check_known("setting", setting, get_args(Setting))
-        _check_known("split", split, get_args(Split))
-        if not 2 <= num_facts[0] <= num_facts[1]:
-            raise ConfigError(
-                f"`num_facts` is {num_facts!r}, but must be (least, most) with least at least 2 "
-                "and most not below it."
-            )
-        self.seed, self.num_entities = seed, num_entities
-        self.setting, self.split = setting, split
-        # Separate random streams, so that both settings of a seed have the same facts.
-        entities = draw_entities(self._rng("entities"), num_entities, split, num_facts)
-        addresses = draw_addresses(self._rng("addresses"), entities, setting)
+        if split not in get_args(Split):
+            raise UnknownNameError("split", split, get_args(Split))
+        self.seed, self.num_entities, self.split = seed, num_entities, split
+        entities = draw_entities(self._rng("entities"), num_entities, split)
+        addresses = draw_addresses(self._rng("addresses"), entities)
         rng = self._rng("pages")
         self.pages: tuple[WorldPage, ...] = tuple(
-            draw_page(rng, entity, addresses, setting, num_distractors) for entity in entities
+            draw_page(rng, entity, addresses, num_distractors) for entity in entities
         )
 
     @staticmethod
@@ -105,27 +92,13 @@ class Encyclopedia:
                         edges.append(edge)
         return KnowledgeGraph(edges, {page.title: page.address for page in self.pages})
 
-    @property
-    def triples(self) -> tuple[Triple, ...]:
-        """The facts that the pages state, as (title, relation, value)."""
-        return tuple(edge.triple for edge in self.graph.edges if not edge.is_span)
-
-    @property
-    def fuzzy_triples(self) -> tuple[Triple, ...]:
-        """What follows from numbers and dates: (title, "release period", "1925 and 1949")."""
-        return tuple(edge.triple for edge in self.graph.edges if edge.is_span)
-
     def page(self, address: str) -> WorldPage:
         """The page at an address, or with a title.
-
-        Args:
-            address: Spaces and case are ignored: a word-level tokenizer may have changed them.
 
         Raises:
             UnknownNameError: There is no such page; the message names some that exist.
         """
-        key = _squeezed(address)
-        if (page := self._by_key.get(key)) is None:
+        if (page := self._by_name.get(address)) is None:
             raise UnknownNameError("page", address, [page.address for page in self.pages[:8]])
         return page
 
@@ -198,10 +171,6 @@ class Encyclopedia:
                 )
         return list(found.values())
 
-    def answer(self, question: GraphQuestion) -> frozenset[str]:
-        """The answers to a question, by evaluating its triples on all facts of the world."""
-        return frozenset(self.graph.answers(question.triples))
-
     def is_right(self, question: GraphQuestion, text: str) -> bool:
         """Whether a text names all answers to a question and nothing else.
 
@@ -224,9 +193,8 @@ class Encyclopedia:
         return {normalise(page.alias): page.title for page in self.pages if page.alias}
 
     @cached_property
-    def _by_key(self) -> dict[str, WorldPage]:
-        pages = {_squeezed(page.title): page for page in self.pages}
-        return pages | {_squeezed(page.address): page for page in self.pages}
+    def _by_name(self) -> dict[str, WorldPage]:
+        return {name: page for page in self.pages for name in (page.title, page.address)}
 
     def _rng(self, stream: str) -> Random:
         # Text seeds are hashed by SHA-512: the same in every process, unlike `hash`.
@@ -238,18 +206,9 @@ def _plain(text: str) -> str:
     return _GAP.sub("", _ZEROS.sub("", _LINK.sub(r"\1", text)))
 
 
-def _squeezed(text: str) -> str:
-    return "".join(text.split()).casefold()
-
-
 def _check_range(name: str, value: int, least: int, most: int) -> None:
     if not least <= value <= most:
         raise ConfigError(f"`{name}` is {value}, but must be from {least} to {most}.")
-
-
-def _check_known(kind: str, name: str, known: Sequence[str]) -> None:
-    if name not in known:
-        raise UnknownNameError(kind, name, known)
 
 
 def _check_asked(num_questions: int, hops: Sequence[int], described: bool, level: int) -> None:

@@ -3,13 +3,12 @@
 import math
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hanol.errors import ConfigError, ShapeError
-from hanol.worlds import IGNORED, Brainstorm
+from claims.autodeco.brainstorm import Brainstorm
+from hanol.worlds import IGNORED
 
 SEED = st.integers(0, 2**32)
 
@@ -128,28 +127,3 @@ def test_noise_is_on_labels_of_sums_only_and_of_the_share_asked_for(seed: int) -
 def test_size_is_that_of_a_small_vocabulary() -> None:
     assert Brainstorm().vocab_size == 66
     assert Brainstorm().num_tokens == 28
-
-
-@pytest.mark.parametrize(
-    ("sizes", "name"),
-    [
-        ({"rounds": 0}, "rounds"),
-        ({"length": 0}, "length"),
-        ({"symbols": 1}, "symbols"),
-        ({"modulus": 1}, "modulus"),
-        ({"symbols": 40}, "multiple of `modulus` 16"),
-    ],
-)
-def test_sizes_that_make_no_world(sizes: dict[str, int], name: str) -> None:
-    with pytest.raises(ConfigError, match=name):
-        Brainstorm(**sizes)
-
-
-def test_bad_requests_say_what_is_needed() -> None:
-    world = Brainstorm()
-    with pytest.raises(ConfigError, match=r"`batch` is 0"):
-        world.draw(0)
-    with pytest.raises(ConfigError, match=r"`noise` is 1\.5"):
-        world.draw(1, noise=1.5)
-    with pytest.raises(ShapeError, match=r"\(1, 27\).*28"):
-        world.checks_right(world.draw(1).input_ids[:, :-1])
