@@ -18,7 +18,7 @@ from hanol.training._logits import IGNORED, logits_at
 from hanol.training._muon import muon_adamw
 from hanol.training._recipe import FloatName, Section
 from hanol.training._run_folder import last_checkpoint
-from hanol.training._trainer import StepTrainer, training_arguments
+from hanol.training._trainer import Steps, StepTrainer, training_arguments
 
 _SORTED_TOGETHER = 6  # batches: rows of similar length, but not the same rows each epoch
 _LOG_STEPS = 10
@@ -190,7 +190,7 @@ def train_sft(
     )
 
 
-class SftSteps:
+class SftSteps(Steps):
     """Which rows each step trains on, decided beforehand.
 
     Attributes:

@@ -10,11 +10,11 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import SequentialSampler
+from torch.utils.data import Dataset, SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from hanol import models
@@ -28,19 +28,13 @@ Loss = Callable[[nn.Module, dict[str, Any], Any], Tensor]
 Rates = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
 
 
-class Steps(Protocol):
+class Steps(Dataset[dict[str, Tensor]]):
     """A data source: item i is one part of the batch of an optimizer step.
 
     Each step has as many parts as there are processes times micro-batches.
     """
 
-    @property
-    def tokens_before(self) -> Sequence[int]:
-        """Tokens seen before each step, and after the last."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]: ...
+    tokens_before: Sequence[int]  # tokens seen before each step, and after the last
 
 
 def training_arguments(
@@ -163,7 +157,7 @@ class StepTrainer(Trainer):
     # -- data, loss, optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        return SequentialSampler(self.steps)
+        return SequentialSampler(self.steps)  # type: ignore[arg-type]  # torch leaves out `__len__`
 
     def compute_loss(
         self,

@@ -1,7 +1,7 @@
 """Bits per byte: how well a model predicts text, whatever its tokenizer."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -38,18 +38,13 @@ def bits_per_byte(
     Raises:
         DataError: There is no text.
     """
-    num_bytes = 0
-
-    def tokens() -> Iterator[NDArray[Any]]:
-        nonlocal num_bytes
-        for text in texts:
-            num_bytes += len(text.encode())
-            ids = tokenizer(text, add_special_tokens=False).input_ids
-            yield np.asarray([tokenizer.bos_token_id, *ids, tokenizer.eos_token_id])
-
-    total = nats(model, tokens(), context)
+    texts = list(texts)
+    num_bytes = sum(len(text.encode()) for text in texts)
     if num_bytes == 0:
         raise DataError("There is no text to score.")
+    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    ids = (tokenizer(text, add_special_tokens=False).input_ids for text in texts)
+    total = nats(model, (np.asarray([bos, *document, eos]) for document in ids), context)
     return total / num_bytes / math.log(2)
 
 

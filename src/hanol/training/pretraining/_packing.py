@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from hanol.errors import TrainingError
 from hanol.training._logits import IGNORED
+from hanol.training._trainer import Steps
 from hanol.training.pretraining._data import Corpus
 from hanol.training.pretraining._pretrain_recipe import PretrainRecipe
 
@@ -42,7 +42,7 @@ class _Step(NamedTuple):
         return self.stage_start + row * self.stride % self.stage_rows * self.length
 
 
-class PackedSteps(Dataset[dict[str, Tensor]]):
+class PackedSteps(Steps):
     """Item i is one part of the batch of an optimizer step: a dictionary of [rows, T] tensors.
 
     Args:
@@ -73,7 +73,6 @@ class PackedSteps(Dataset[dict[str, Tensor]]):
                 for first in range(0, total, rows)
             ]
             position += stage.steps * stage.batch_tokens
-        # Tokens seen before each step, and after the last.
         self.tokens_before = [
             step.stage_start + step.first_row * step.length for step in self._steps
         ] + [position]
@@ -130,17 +129,13 @@ def check_no_leak(model: Any, vocab_size: int) -> None:
     model.eval()
     rng = torch.Generator().manual_seed(0)
     ids = torch.randint(0, vocab_size, (2, 24), generator=rng)
-    position_ids = torch.cat([torch.arange(11), torch.arange(13)]).expand(2, 24)
     changed = ids.clone()
     changed[:, :11] = torch.randint(0, vocab_size, (2, 11), generator=rng)
-    device = next(model.parameters()).device
-    before, after = (
-        model(input_ids=x.to(device), position_ids=position_ids.to(device), use_cache=False).logits[
-            :, 11:
-        ]
-        for x in (ids, changed)
-    )
+    position_ids = torch.cat([torch.arange(11), torch.arange(13)]).expand(4, 24)
+    both, position_ids = (x.to(model.device) for x in (torch.cat([ids, changed]), position_ids))
+    logits = model(input_ids=both, position_ids=position_ids, use_cache=False).logits
     model.train(was_training)
+    before, after = logits[:, 11:].chunk(2)
     difference = (before - after).abs().max().item()
     if not difference < 1e-4:
         raise TrainingError(
