@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from hanol.attention import chunk_kda, kda_gate, recurrent_kda, reference_kda
-from hanol.attention.kda._backend import numba_kernels, without_numba
+from hanol.attention.kda._backend import numba_kernels
 from hanol.attention.kda._blocks import inverse
 from hanol.attention.kda._inputs import l2norm
-from hanol.attention.kda._kda import _fla
 from hanol.errors import MissingExtraError, ShapeError
+
+from .conftest import use_torch
 
 # Unit-length keys, values of unit variance: float32 sums of at most 200 terms stay below this.
 TOLERANCE = 2e-6
@@ -114,7 +115,7 @@ def test_gradcheck() -> None:
 
 
 @pytest.mark.parametrize("share", [0.05, 1.0], ids="share={}".format)
-def test_compiled_pairs_equal_torch(share: float) -> None:
+def test_compiled_pairs_equal_torch(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
     if numba_kernels() is None:
         pytest.skip("Numba is not installed, or HANOL_NUMBA=0 turns it off")
     q, k, v, g, beta = inputs(150, B=2, K=32, gate=60.0)
@@ -126,8 +127,8 @@ def test_compiled_pairs_equal_torch(share: float) -> None:
         return o, *torch.autograd.grad(o.square().sum(), leaves)
 
     compiled = run()
-    with without_numba():
-        plain = run()
+    use_torch(monkeypatch)
+    plain = run()
     for mine, theirs in zip(compiled, plain, strict=True):
         assert (mine - theirs).norm() <= 1e-6 * theirs.norm()
 
@@ -309,14 +310,6 @@ def test_gradients_through_gate_and_operator_match_float64(spread: float, bound:
         assert (a - b).norm() <= bound * b.norm()
 
 
-def test_bounded_gate_stays_above_its_bound() -> None:
-    x = torch.randn(1, 50, 2, 8, generator=torch.Generator().manual_seed(0)) * 50
-    g = kda_gate(x, torch.zeros(2), torch.zeros(2, 8), lower_bound=-5.0)
-    torch.testing.assert_close(g, -5.0 * torch.sigmoid(x))
-    with pytest.raises(ShapeError, match="`lower_bound` is 1"):
-        kda_gate(x, torch.zeros(2), torch.zeros(2, 8), lower_bound=1.0)
-
-
 @FORMS
 @pytest.mark.parametrize("grad", [False, True], ids=["inference", "training"])
 def test_mixed_precision_stays_outside(backend: str, form, grad: bool) -> None:
@@ -425,16 +418,17 @@ def test_memory_grows_with_tokens_and_not_with_their_square() -> None:
 
 
 def test_on_cuda_the_kernels_of_fla_get_the_arguments(monkeypatch) -> None:
+    monkeypatch.setattr(Tensor, "is_cuda", True)
     tensors = tuple(inputs(4))
     if find_spec("fla") is None:
         with pytest.raises(MissingExtraError, match="hanol\\[gpu\\]"):
-            _fla("chunk_kda", tensors, None, None, True, True, None)
+            recurrent_kda(*tensors)
     kernels = ModuleType("fla.ops.kda")
     kernels.chunk_kda = lambda *args, **options: (args, options)
     for name, module in {"fla": ModuleType("fla"), "fla.ops": ModuleType("fla.ops")}.items():
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setitem(sys.modules, "fla.ops.kda", kernels)
-    args, options = _fla("chunk_kda", tensors, 0.5, None, True, True, None)
+    args, options = chunk_kda(*tensors, scale=0.5, output_final_state=True, use_qk_l2norm=True)
     assert args == tensors
     assert options == {
         "scale": 0.5,

@@ -7,13 +7,13 @@ Shape suffixes: B batch, L cached tokens, H heads, K key width, V value width, R
 shared key width, W window of the convolution, C its channels.
 """
 
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import Cache, KimiLinearConfig
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer, LinearAttentionLayer
@@ -30,6 +30,42 @@ CACHE_NAME = next(
 )
 
 
+class MappedLayer:
+    """A layer of a cache whose tensors are chosen, repeated and moved row by row, all alike.
+
+    Attributes:
+        parts: Names of the attributes that hold them.
+    """
+
+    parts: tuple[str, ...]
+    device: torch.device
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> None:
+        for name in self.parts:
+            if (tensor := getattr(self, name)) is not None:
+                setattr(self, name, change(tensor))
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Reorder rows by beam."""
+        self._map(lambda x: x.index_select(0, beam_idx))
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep these rows."""
+        self._map(lambda x: x[indices])
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeat each row."""
+        self._map(lambda x: x.repeat_interleave(repeats, dim=0))
+
+    def offload(self) -> None:
+        """Move to main memory."""
+        self._map(lambda x: x.cpu())
+
+    def prefetch(self) -> None:
+        """Move back to the device of the model."""
+        self._map(lambda x: x.to(self.device))
+
+
 class DeltaStep(NamedTuple):
     """Inputs of the recurrence in one forward pass, kept so that tokens can be removed again."""
 
@@ -39,7 +75,7 @@ class DeltaStep(NamedTuple):
     projections_BTC: Tensor  # before the convolution
 
 
-class KdaState(LinearAttentionLayer, CacheLayerMixin):
+class KdaState(MappedLayer, LinearAttentionLayer, CacheLayerMixin):
     """State of one Kimi Delta Attention layer: constant size, whatever the length.
 
     Attributes:
@@ -48,6 +84,7 @@ class KdaState(LinearAttentionLayer, CacheLayerMixin):
         length: Tokens seen, padding included.
     """
 
+    parts = ("state_BHKV", "window_BWC")
     # transformers would prepare masks of its own for a cache that can be compiled.
     is_compileable = False
 
@@ -121,9 +158,8 @@ class KdaState(LinearAttentionLayer, CacheLayerMixin):
                 self.window_BWC = seen[:, seen.shape[1] - W :]
         self._steps.clear()
 
-    def _map(self, change: Any) -> None:
-        if self.state_BHKV is not None and self.window_BWC is not None:
-            self.state_BHKV, self.window_BWC = change(self.state_BHKV), change(self.window_BWC)
+    def _map(self, change: Callable[[Tensor], Tensor]) -> None:
+        super()._map(change)
         self._steps = [
             DeltaStep(
                 change(step.state_BHKV),
@@ -134,26 +170,6 @@ class KdaState(LinearAttentionLayer, CacheLayerMixin):
             for step in self._steps
         ]
 
-    def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Reorder rows by beam."""
-        self._map(lambda x: x.index_select(0, beam_idx))
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep these rows."""
-        self._map(lambda x: x[indices])
-
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        """Repeat each row."""
-        self._map(lambda x: x.repeat_interleave(repeats, dim=0))
-
-    def offload(self) -> None:
-        """Move to main memory."""
-        self._map(lambda x: x.cpu())
-
-    def prefetch(self) -> None:
-        """Move back to the device of the model."""
-        self._map(lambda x: x.to(self.device))
-
     def reset(self) -> None:
         """Remove everything."""
         self.state_BHKV = self.window_BWC = None
@@ -162,13 +178,15 @@ class KdaState(LinearAttentionLayer, CacheLayerMixin):
         self.has_previous_state[0] = False
 
 
-class LatentLayer(DynamicLayer):
+class LatentLayer(MappedLayer, DynamicLayer):
     """Latent keys and values of one multi-head latent attention layer, in a buffer that doubles.
 
     Attributes:
         buffer_BLR: Latents and shared keys side by side; the first `length` places are filled.
         valid_BL: Which places hold real tokens, or None when all do.
     """
+
+    parts = ("buffer_BLR", "valid_BL")
 
     def __init__(self, rank: int) -> None:
         super().__init__()
@@ -235,31 +253,10 @@ class LatentLayer(DynamicLayer):
         if self.valid_BL is not None:
             self.valid_BL = self.valid_BL[:, : self.length]
 
-    def _map(self, change: Any) -> None:
+    def _map(self, change: Callable[[Tensor], Tensor]) -> None:
         if self.buffer_BLR is not None:
-            self.buffer_BLR = change(self.latent_BLR)
-        if self.valid_BL is not None:
-            self.valid_BL = change(self.valid_BL)
-
-    def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Reorder rows by beam."""
-        self._map(lambda x: x.index_select(0, beam_idx))
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep these rows."""
-        self._map(lambda x: x[indices])
-
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        """Repeat each row."""
-        self._map(lambda x: x.repeat_interleave(repeats, dim=0))
-
-    def offload(self) -> None:
-        """Move to main memory."""
-        self._map(lambda x: x.cpu())
-
-    def prefetch(self) -> None:
-        """Move back to the device of the model."""
-        self._map(lambda x: x.to(self.device))
+            self.buffer_BLR = self.latent_BLR  # without the room to grow
+        super()._map(change)
 
     def reset(self) -> None:
         """Remove everything."""
@@ -319,9 +316,8 @@ def _check_fits(layer: "KdaState | LatentLayer", config: KimiLinearConfig, index
 class CacheSnapshot:
     """A copy of a cache's tensors: convolution, recurrent and latent parts together."""
 
-    def __init__(self, tensors: dict[str, Tensor], lengths: list[int]) -> None:
-        self._tensors = tensors
-        self._lengths = lengths
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        self._tensors = tensors  # "lengths", and "0.state_BHKV" and the like of each layer
 
     def restore(self, cache: Cache) -> None:
         """Restore the cache to this point; the snapshot can be used again.
@@ -329,17 +325,19 @@ class CacheSnapshot:
         Raises:
             CacheError: The cache has other layers than the snapshot.
         """
-        kinds = [type(layer) for layer in cache.layers]
-        names = {f"{i}.{name}" for i, kind in enumerate(kinds) for name in _PARTS.get(kind, ())}
-        if len(kinds) != len(self._lengths) or not names >= set(self._tensors):
+        lengths = self._tensors["lengths"].tolist()
+        names = {
+            f"{i}.{x}" for i, one in enumerate(cache.layers) for x in getattr(one, "parts", ())
+        }
+        if len(cache.layers) != len(lengths) or not names | {"lengths"} >= self._tensors.keys():
             raise CacheError(
-                f"The snapshot has {len(self._lengths)} layers of other kinds than the cache's "
-                f"{len(kinds)}. Restore it into a cache of the model it was taken from."
+                f"The snapshot has {len(lengths)} layers of other kinds than the cache's "
+                f"{len(cache.layers)}. Restore it into a cache of the model it was taken from."
             )
         for i, layer in enumerate(cache.layers):
             layer.reset()
-            layer.length = self._lengths[i]
-            for name in _PARTS[type(layer)]:
+            layer.length = lengths[i]
+            for name in layer.parts:
                 tensor = self._tensors.get(f"{i}.{name}")
                 setattr(layer, name, None if tensor is None else tensor.clone())
             if isinstance(layer, KdaState):
@@ -347,8 +345,7 @@ class CacheSnapshot:
 
     def save(self, path: str | Path) -> None:
         """Write the snapshot as one safetensors file."""
-        metadata = {"lengths": ",".join(map(str, self._lengths))}
-        save_file({k: v.contiguous() for k, v in self._tensors.items()}, path, metadata)
+        save_file(self._tensors, path)
 
     @classmethod
     def load(cls, path: str | Path) -> "CacheSnapshot":
@@ -357,18 +354,10 @@ class CacheSnapshot:
         Raises:
             CacheError: The file is not a snapshot.
         """
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if "lengths" not in metadata:
-                raise CacheError(f"{str(path)!r} is not a cache snapshot: it names no lengths.")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return cls(tensors, [int(n) for n in metadata["lengths"].split(",")])
-
-
-_PARTS: dict[type, tuple[str, ...]] = {
-    KdaState: ("state_BHKV", "window_BWC"),
-    LatentLayer: ("buffer_BLR", "valid_BL"),
-}
+        tensors = load_file(path)
+        if "lengths" not in tensors:
+            raise CacheError(f"{str(path)!r} is not a cache snapshot: it names no lengths.")
+        return cls(tensors)
 
 
 def snapshot(cache: Cache) -> CacheSnapshot:
@@ -377,17 +366,16 @@ def snapshot(cache: Cache) -> CacheSnapshot:
     Raises:
         CacheError: The cache was not filled by an accelerated Kimi-Linear model.
     """
-    tensors, lengths = {}, []
+    tensors = {}
     for i, layer in enumerate(cache.layers):
-        if type(layer) not in _PARTS:
+        if not isinstance(layer, KdaState | LatentLayer):
             raise CacheError(
                 f"Layer {i} of the cache is a {type(layer).__name__}: snapshots are of caches that "
                 "an accelerated Kimi-Linear model filled."
             )
-        lengths.append(layer.length)
-        for name in _PARTS[type(layer)]:
+        for name in layer.parts:
             tensor = getattr(layer, name)
             if tensor is not None:
                 part = tensor[:, : layer.length] if name == "buffer_BLR" else tensor
-                tensors[f"{i}.{name}"] = part.clone()
-    return CacheSnapshot(tensors, lengths)
+                tensors[f"{i}.{name}"] = part.clone(memory_format=torch.contiguous_format)
+    return CacheSnapshot(tensors | {"lengths": torch.tensor([x.length for x in cache.layers])})

@@ -21,6 +21,7 @@ from transformers.models.qwen3.modeling_qwen3 import (
     eager_attention_forward,
 )
 
+from hanol.attention._cache import MappedLayer
 from hanol.attention.kda._conv import short_convolution
 from hanol.errors import CacheError
 
@@ -35,7 +36,7 @@ class ConvAttentionConfig(Qwen3Config):
     conv_kernel_size: int = 4
 
 
-class WindowedLayer(DynamicLayer):
+class WindowedLayer(MappedLayer, DynamicLayer):
     """Keys and values of one layer, and the last projections before its convolution.
 
     Attributes:
@@ -46,6 +47,7 @@ class WindowedLayer(DynamicLayer):
             decided later, where rows end in padding.
     """
 
+    parts = ("keys", "values", "window_BCW")
     window_BCW: Tensor | None = None
     record_past = False
     scatters = False
@@ -58,29 +60,10 @@ class WindowedLayer(DynamicLayer):
                 "taken back. Decode without assisted generation."
             )
 
-    def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Rows in the order of the beams."""
-        super().reorder_cache(beam_idx)
-        self._map(lambda x: x.index_select(0, beam_idx))
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep these rows."""
-        super().batch_select_indices(indices)
-        self._map(lambda x: x[indices])
-
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        """Each row several times."""
-        super().batch_repeat_interleave(repeats)
-        self._map(lambda x: x.repeat_interleave(repeats, dim=0))
-
     def reset(self) -> None:
         """Forget everything."""
         super().reset()
         self.window_BCW = None
-
-    def _map(self, change: Callable[[Tensor], Tensor]) -> None:
-        if self.window_BCW is not None:
-            self.window_BCW = change(self.window_BCW)
 
 
 class ConvAttention(Qwen3Attention):

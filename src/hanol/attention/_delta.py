@@ -82,19 +82,11 @@ class KimiLinearDeltaAttention(upstream.KimiLinearDeltaAttention):
         self, x_BTD: Tensor, state: KdaState | None, packing: Packing | None, tokens: int
     ) -> Tensor:
         B, T, _ = x_BTD.shape
-        projections = project(
-            [
-                self.q_proj,
-                self.k_proj,
-                self.v_proj,
-                self.forget_gate.f_a_proj,
-                self.g_a_proj,
-                self.b_proj,
-            ],
-            x_BTD,
-        )
+        gate = self.forget_gate
+        inputs = [self.q_proj, self.k_proj, self.v_proj, gate.f_a_proj, self.g_a_proj, self.b_proj]
+        projections = project(inputs, x_BTD)
         *qkv, f_BTR, gate_BTR, beta_BTH = projections
-        g_BTHK = self.forget_gate.gate(f_BTR)
+        g_BTHK = gate.gate(f_BTR)
         beta_BTH = torch.sigmoid(beta_BTH.float())
         qkv_BTC = _joined(qkv)
         window = None if state is None else state.window_BWC
@@ -103,12 +95,26 @@ class KimiLinearDeltaAttention(upstream.KimiLinearDeltaAttention):
             x.unflatten(-1, (-1, self.head_dim))
             for x in F.silu(mixed_BTC).split(self.qkv_dim, dim=-1)
         )
-        o_BTHK = self._recurrence(q, k, v, g_BTHK, beta_BTH, state, packing, qkv_BTC)
-        if state is not None:
-            state.write(self._final, new_window, tokens)
-            del self._final
+        if state is not None and state.record_past and packing is None:
+            self._record(state, (q, k, v, g_BTHK, beta_BTH), qkv_BTC)
+        o_BTHK, final = self._recurrence(q, k, v, g_BTHK, beta_BTH, state, packing)
+        if state is not None and final is not None:
+            state.write(final, new_window, tokens)
         gate_BTHK = self.g_b_proj(gate_BTR).unflatten(-1, (-1, self.head_dim))
         return self.o_proj(self.o_norm(o_BTHK, gate_BTHK).view(B, T, -1))
+
+    def _record(self, state: KdaState, inputs: tuple[Tensor, ...], projections_BTC: Tensor) -> None:
+        """Keep what `crop` needs to take tokens back."""
+        q, k, v, g, beta = inputs
+        B, _, H, K = q.shape
+        before, window = state.state_BHKV, state.window_BWC
+        if before is None or window is None:
+            before = q.new_zeros(B, H, K, K, dtype=torch.float32)
+            window = projections_BTC.new_zeros(B, self.conv_kernel_size - 1, 3 * self.qkv_dim)
+        q32, k32 = l2norm(q.float()) * self.head_dim**-0.5, l2norm(k.float())
+        state.record(
+            DeltaStep(before.clone(), window, (q32, k32, v.float(), g, beta), projections_BTC)
+        )
 
     def _recurrence(
         self,
@@ -119,42 +125,29 @@ class KimiLinearDeltaAttention(upstream.KimiLinearDeltaAttention):
         beta: Tensor,
         state: KdaState | None,
         packing: Packing | None,
-        projections: Tensor,
-    ) -> Tensor:
-        """Run the operator and leave the state after the last token in `_final`."""
+    ) -> tuple[Tensor, Tensor | None]:
+        """The operator's output, and the state after the last token where there is a cache."""
         initial = None if state is None else state.state_BHKV
-        single = q.shape[1] == 1 and packing is None and not torch.is_grad_enabled()
-        if state is not None and state.record_past and packing is None:
-            B, _, H, K = q.shape
-            before, window = state.state_BHKV, state.window_BWC
-            if before is None or window is None:
-                before = q.new_zeros(B, H, K, K, dtype=torch.float32)
-                window = projections.new_zeros(B, self.conv_kernel_size - 1, projections.shape[-1])
-            q32, k32 = l2norm(q.float()) * self.head_dim**-0.5, l2norm(k.float())
-            state.record(
-                DeltaStep(before.clone(), window, (q32, k32, v.float(), g, beta), projections)
-            )
-        if single and initial is not None and q.device.type == "cpu":
-            o_BHK, self._final = step_(
+        inference = not torch.is_grad_enabled()
+        if inference and q.shape[1] == 1 and packing is None and initial is not None and q.is_cpu:
+            o_BHK, final = step_(
                 q[:, 0].float(), k[:, 0].float(), v[:, 0].float(), g[:, 0], beta[:, 0], initial,
                 scale=self.head_dim**-0.5, use_qk_l2norm=True,
             )  # fmt: skip
-            return o_BHK.unsqueeze(1).to(q.dtype)
+            return o_BHK.unsqueeze(1).to(q.dtype), final
         if packing is not None and initial is not None:
             by_document = initial.new_zeros(len(packing.row), *initial.shape[1:])
             by_document[packing.first_of_row] = initial
             initial = by_document
-        form = chunk_kda if q.shape[1] > 4 or torch.is_grad_enabled() else recurrent_kda
-        o, final = form(
+        form = recurrent_kda if inference and q.shape[1] <= 4 else chunk_kda
+        o, last = form(
             q, k, v, g.to(q.dtype) if q.is_cuda else g, beta,
             initial_state_BHKV=initial,
             output_final_state=state is not None,
             use_qk_l2norm=True,
             cu_seqlens=None if packing is None else packing.cu_seqlens,
         )  # fmt: skip
-        if final is not None:
-            self._final = final if packing is None else final[packing.last_of_row]
-        return o
+        return o, last if last is None or packing is None else last[packing.last_of_row]
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

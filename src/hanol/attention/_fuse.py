@@ -43,14 +43,13 @@ def fused_weight(layers: Sequence[nn.Linear]) -> Tensor | None:
 
 def project(layers: Sequence[nn.Linear], x: Tensor) -> tuple[Tensor, ...]:
     """Apply all layers to `x`, as one product when no gradient is needed."""
-    if torch.is_grad_enabled() or x.device.type != "cpu":
-        return tuple(layer(x) for layer in layers)
-    if any(type(layer) is not nn.Linear for layer in layers):
-        return tuple(layer(x) for layer in layers)  # adapters and quantised layers
-    weight = fused_weight(layers)
-    if weight is None:
-        fuse(layers)
+    weight = None
+    plain = all(type(layer) is nn.Linear for layer in layers)  # no adapters, not quantised
+    if plain and x.device.type == "cpu" and not torch.is_grad_enabled():
         weight = fused_weight(layers)
+        if weight is None:
+            fuse(layers)
+            weight = fused_weight(layers)
     if weight is None:
         return tuple(layer(x) for layer in layers)
     out = nn.functional.linear(x, weight)

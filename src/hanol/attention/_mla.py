@@ -62,29 +62,21 @@ class KimiLinearAttention(upstream.KimiLinearAttention):
             on unpacked rows without a cache, else None.
         """
         cache = past_key_values if cache is None else cache
+        layer = None if cache is None else cache.layers[self.layer_idx]
         q_BTHQ = self._queries(hidden_states)
         c_BTR, shared_BTP = self.kv_a_proj_with_mqa(hidden_states).split(
             [self.kv_lora_rank, self.qk_rope_head_dim], dim=-1
         )
         latent_BTX = torch.cat([self.kv_a_layernorm(c_BTR), shared_BTP], dim=-1)
         weights = None
-        if cache is None:
-            if packing is None:
-                o_BTHV, weights = self._expanded(q_BTHQ, latent_BTX)
-            else:
-                parts = [
-                    self._expanded(q, latent)[0]
-                    for q, latent in zip(
-                        q_BTHQ.split(packing.lengths, dim=1),
-                        latent_BTX.split(packing.lengths, dim=1),
-                        strict=True,
-                    )
-                    if q.shape[1]
-                ]
-                o_BTHV = torch.cat(parts, dim=1)
+        if packing is not None:
+            o_BTHV = self._packed(q_BTHQ, latent_BTX, layer, packing)
+        elif layer is None:
+            o_BTHV, weights = self._expanded(q_BTHQ, latent_BTX)
+        elif layer.length:
+            o_BTHV = self._continued(q_BTHQ, layer.append(latent_BTX, None), layer.valid_BL)
         else:
-            layer: LatentLayer = cache.layers[self.layer_idx]
-            o_BTHV = self._with_cache(q_BTHQ, latent_BTX, layer, packing)
+            o_BTHV = self._expanded(q_BTHQ, layer.append(latent_BTX, None))[0]
         return self.o_proj(o_BTHV.flatten(2)), weights
 
     def _queries(self, x_BTD: Tensor) -> Tensor:
@@ -92,36 +84,33 @@ class KimiLinearAttention(upstream.KimiLinearAttention):
             q = self.q_proj(x_BTD)
         else:
             q = self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x_BTD)))
-        q_BTHQ = q.unflatten(-1, (self.num_heads, self.qk_head_dim))
-        return q_BTHQ
+        return q.unflatten(-1, (self.num_heads, self.qk_head_dim))
 
-    def _with_cache(
-        self, q_BTHQ: Tensor, latent_BTX: Tensor, layer: LatentLayer, packing: Packing | None
+    def _packed(
+        self, q_BTHQ: Tensor, latent_BTX: Tensor, layer: LatentLayer | None, packing: Packing
     ) -> Tensor:
-        before = layer.length
-        if packing is None:
-            all_BLX = layer.append(latent_BTX, None)
-            if before == 0:
-                return self._expanded(q_BTHQ, all_BLX)[0]
-            return self._continued(q_BTHQ, all_BLX, layer.valid_BL)
-        valid = (
-            None
-            if packing.position_N.numel() == len(packing.is_real.flatten())
-            else packing.is_real
-        )
-        all_BLX = layer.append(packing.unpack(latent_BTX), valid)
+        """Documents one after another; the first of a row goes on from the row's cache."""
+        before = 0
+        if layer is not None:
+            before = layer.length
+            is_padded = packing.position_N.numel() < packing.is_real.numel()
+            all_BLX = layer.append(
+                packing.unpack(latent_BTX), packing.is_real if is_padded else None
+            )
         outputs = []
-        for d, ((a, b), row) in enumerate(zip(packing.documents, packing.row, strict=True)):
-            if a == b:
+        # Splitting, not slicing: the gradient of each slice would be a row of zeros of its own.
+        parts = zip(*(x.split(packing.lengths, dim=1) for x in (q_BTHQ, latent_BTX)), strict=True)
+        for d, (q, latent) in enumerate(parts):
+            row = packing.row[d]
+            if not q.shape[1]:
                 continue
-            if before and d == packing.first_of_row[row]:
+            if layer is not None and before and d == packing.first_of_row[row]:
                 past_1LX = all_BLX[row : row + 1, :before]
                 if layer.valid_BL is not None:
                     past_1LX = past_1LX[:, layer.valid_BL[row, :before]]
-                both_1LX = torch.cat([past_1LX, latent_BTX[:, a:b]], dim=1)
-                outputs.append(self._continued(q_BTHQ[:, a:b], both_1LX, None))
+                outputs.append(self._continued(q, torch.cat([past_1LX, latent], dim=1), None))
             else:
-                outputs.append(self._expanded(q_BTHQ[:, a:b], latent_BTX[:, a:b])[0])
+                outputs.append(self._expanded(q, latent)[0])
         return torch.cat(outputs, dim=1)
 
     def _continued(self, q_BTHQ: Tensor, all_BLX: Tensor, valid_BL: Tensor | None) -> Tensor:
@@ -132,28 +121,27 @@ class KimiLinearAttention(upstream.KimiLinearAttention):
             mask = None if valid_BL is None else valid_BL[:, None, None]
             return self._absorbed(q_BTHQ, all_BLX, mask)
         size = min(_QUERY_BLOCK, max(1, _CACHE_BLOCK // L))
-        blocks = [(start, min(start + size, T)) for start in range(0, T, size)]
+        blocks = [slice(start, min(start + size, T)) for start in range(0, T, size)]
         # Expanding costs R (N + V) a cached token and head, absorbing 2 R - N - V more a query.
         extra = 2 * R - N - V
         if extra <= 0 or R * (N + V) / extra >= T:
             outputs = []
-            for start, stop in blocks:
-                end = L - T + stop
-                mask = _causal(start, stop, end, T, L, valid_BL, all_BLX.device)
-                outputs.append(self._absorbed(q_BTHQ[:, start:stop], all_BLX[:, :end], mask))
+            for block in blocks:
+                mask = _causal(block, T, all_BLX, valid_BL)
+                seen_BLX = all_BLX[:, : mask.shape[-1]]
+                outputs.append(self._absorbed(q_BTHQ[:, block], seen_BLX, mask))
             return torch.cat(outputs, dim=1)
         o_BTHV = q_BTHQ.new_empty(*q_BTHQ.shape[:3], V)
         num_heads = max(1, _CACHE_BLOCK // (L * (self.qk_head_dim + V)))
         for first in range(0, self.num_heads, num_heads):
             heads = slice(first, first + num_heads)
             k_BHLQ, v_BHLV = self._expand(all_BLX, heads)
-            for start, stop in blocks:
-                end = L - T + stop
-                mask = _causal(start, stop, end, T, L, valid_BL, all_BLX.device)
-                q_BHTQ = q_BTHQ[:, start:stop, heads].transpose(1, 2)
-                k, v = k_BHLQ[:, :, :end], v_BHLV[:, :, :end]
+            for block in blocks:
+                mask = _causal(block, T, all_BLX, valid_BL)
+                q_BHTQ = q_BTHQ[:, block, heads].transpose(1, 2)
+                k, v = (x[:, :, : mask.shape[-1]] for x in (k_BHLQ, v_BHLV))
                 o = _sdpa(q_BHTQ, k, v, mask, self.scaling, 0.0)
-                o_BTHV[:, start:stop, heads] = o.transpose(1, 2)
+                o_BTHV[:, block, heads] = o.transpose(1, 2)
         return o_BTHV
 
     def _expand(self, latent_BLX: Tensor, heads: slice | None = None) -> tuple[Tensor, Tensor]:
@@ -217,12 +205,12 @@ class KimiLinearAttention(upstream.KimiLinearAttention):
             self.max_logit_H = largest_H if known is None else torch.maximum(known, largest_H)
 
 
-def _causal(
-    start: int, stop: int, end: int, T: int, L: int, valid_BL: Tensor | None, device: torch.device
-) -> Tensor:
-    """Which of the first `end` of L tokens the new tokens `start` to `stop` of T see."""
-    t = torch.arange(start, stop, device=device).unsqueeze(1)
-    mask = (torch.arange(end, device=device) <= t + L - T)[None, None]
+def _causal(block: slice, T: int, all_BLX: Tensor, valid_BL: Tensor | None) -> Tensor:
+    """Which cached tokens, up to the block's last, this block of the T new tokens sees."""
+    before = all_BLX.shape[1] - T
+    end, device = before + block.stop, all_BLX.device
+    t = torch.arange(block.start, block.stop, device=device).unsqueeze(1)
+    mask = (torch.arange(end, device=device) <= t + before)[None, None]
     return mask if valid_BL is None else mask & valid_BL[:, None, None, :end]
 
 

@@ -1,9 +1,17 @@
-"""Putting hanol's layers into transformers: for models to come, or for one that is there."""
+"""Putting hanol's layers into transformers: for models to come, or for one that is there.
+
+With them come the official names of Kimi-Linear tensors in the files that transformers saves.
+"""
 
 from typing import Any
 
 from torch import nn
 from transformers import DynamicCache, KimiLinearForCausalLM
+from transformers.conversion_mapping import (
+    get_checkpoint_conversion_mapping,
+    register_checkpoint_conversion_mapping,
+)
+from transformers.core_model_loading import WeightRenaming
 from transformers.models.kimi_linear import modeling_kimi_linear as upstream
 from transformers.monkey_patching import (
     get_patch_mapping,
@@ -18,7 +26,6 @@ from hanol.attention._delta import KimiLinearDeltaAttention, KimiLinearForgetGat
 from hanol.attention._mla import KimiLinearAttention
 from hanol.attention._model import FLOAT32, KimiLinearModel, KimiLinearRMSNorm
 from hanol.attention._moe import KimiLinearMLP, KimiLinearTopkRouter
-from hanol.attention._names import correct_names
 from hanol.errors import ConfigError
 
 _CLASSES: dict[str, type[nn.Module]] = {
@@ -110,3 +117,38 @@ def _prepare_our_cache(
     cache = model_kwargs.get(CACHE_NAME)
     if isinstance(self.model, KimiLinearModel) and isinstance(cache, DynamicCache):
         adopt(cache, self.config)
+
+
+class _ReadingRename(WeightRenaming):
+    """A renaming that is applied when a checkpoint is read and not when one is written."""
+
+    __slots__ = ()
+
+    def reverse_transform(self) -> WeightRenaming:
+        return WeightRenaming("(?!)", "(?!)")  # matches nothing
+
+
+def correct_names() -> None:
+    """Teach transformers to rename only expert layers to `block_sparse_moe`.
+
+    Its own rule renames every `mlp`, the dense first layer's too, and the official code then
+    misses those weights. Folders that it wrote so are still read. `register` and `accelerate`
+    apply this, and so does importing `hanol.models`; applying it again changes nothing.
+    """
+    rules = get_checkpoint_conversion_mapping("kimi_linear")
+    if any(isinstance(rule, _ReadingRename) for rule in rules):
+        return
+    ours: list[Any] = []
+    for rule in rules:
+        if isinstance(rule, WeightRenaming) and "block_sparse_moe" in str(rule.source_patterns):
+            ours += [
+                WeightRenaming(rf"\.block_sparse_moe\.{part}\.", rf"\.mlp\.{part}\.")
+                for part in ("gate", "experts", "shared_experts")
+            ]
+            ours += [
+                _ReadingRename(rf"\.block_sparse_moe\.{part}\.", rf"\.mlp\.{part}\.")
+                for part in ("gate_proj", "up_proj", "down_proj")
+            ]
+        else:
+            ours.append(rule)
+    register_checkpoint_conversion_mapping("kimi_linear", ours, overwrite=True)

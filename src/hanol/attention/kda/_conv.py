@@ -40,18 +40,17 @@ def short_convolution(
     context_DWC = x_BTC.new_zeros(len(packing.row), W, C)
     if window_BWC is not None:
         context_DWC[packing.first_of_row] = window_BWC
-    pieces, results, windows = [], [], {}
+    pieces, results, ends = [], [], []
     offset = 0
     # Splitting, not slicing: the gradient of each slice would be a row of zeros of its own.
     for d, x_TC in enumerate(x_BTC[0].split(packing.lengths)):
         pieces += [context_DWC[d], x_TC]
         results.append(torch.arange(offset, offset + len(x_TC)))
         offset += W + len(x_TC)
-        windows[d] = offset
+        ends.append(offset)
     seen_SC = torch.cat(pieces)
     y_SC = _shifted_sum(seen_SC.unsqueeze(0), weight_JC, len(seen_SC) - W)[0]
-    ends = torch.tensor([windows[d] for d in packing.last_of_row])
-    tail_BW = ends.unsqueeze(1) + torch.arange(-W, 0)
+    tail_BW = torch.tensor(ends)[packing.last_of_row].unsqueeze(1) + torch.arange(-W, 0)
     return y_SC[torch.cat(results)].unsqueeze(0), seen_SC[tail_BW]
 
 

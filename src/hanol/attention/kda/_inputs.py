@@ -86,10 +86,10 @@ class Inputs(NamedTuple):
         Raises:
             ShapeError: Shapes, dtypes or `cu_seqlens` do not fit; the message names the argument.
         """
-        _check_shapes(q, k, v, g, beta)
+        _check(q, k, v, g, beta)
         B, T, _, K = q.shape
         H, V = v.shape[2:]
-        documents = _documents(cu_seqlens, B, T)
+        documents = documents_of(cu_seqlens, B, T)
         states = B if cu_seqlens is None else len(documents)
         if state is None:
             if T == 0:
@@ -117,7 +117,7 @@ class Inputs(NamedTuple):
         return cls(q, k, v, g, beta, state, documents)
 
 
-def _check_shapes(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor) -> None:
+def _check(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor) -> None:
     if q.ndim != 4 or k.shape != q.shape:
         raise ShapeError(
             f"`q_BTHK` {tuple(q.shape)} and `k_BTHK` {tuple(k.shape)} must have the same shape "
@@ -142,15 +142,7 @@ def _check_shapes(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor) -> N
     for name, x in (("k_BTHK", k), ("v_BTHV", v)):
         if x.dtype != q.dtype:
             raise ShapeError(f"`{name}` is {x.dtype}, but `q_BTHK` is {q.dtype}: cast them alike.")
-
-
-def check_gate(g: Tensor) -> None:
-    """Refuse a log decay above 0, which would make the state grow without bound.
-
-    Raises:
-        ShapeError: Some entry of `g_BTHK` is positive. NaN passes: it shows in the
-            outputs, and a trainer names the step at which the loss became none.
-    """
+    # NaN passes: it shows in the outputs, and a trainer names the step of the loss that became one.
     if g.numel() and g.max().item() > 0:
         raise ShapeError(
             f"`g_BTHK` is a log decay and must be at most 0, but reaches {g.max().item()}. "
@@ -158,7 +150,12 @@ def check_gate(g: Tensor) -> None:
         )
 
 
-def _documents(cu_seqlens: Tensor | None, B: int, T: int) -> list[tuple[int, int]]:
+def documents_of(cu_seqlens: Tensor | None, B: int, T: int) -> list[tuple[int, int]]:
+    """First token and end of each packed sequence; the whole row without `cu_seqlens`.
+
+    Raises:
+        ShapeError: There are several rows, or `cu_seqlens` does not rise from 0 to T.
+    """
     if cu_seqlens is None:
         return [(0, T)]
     if B != 1:

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from hanol.attention.kda._blocks import CHUNK
 from hanol.attention.kda._chunk import ChunkKda, Layout
-from hanol.attention.kda._inputs import Inputs, check_gate, without_autocast
+from hanol.attention.kda._inputs import Inputs, without_autocast
 from hanol.attention.kda._step import step_
 from hanol.errors import require
+
+_ON_CUDA = "Kimi Delta Attention on CUDA"
 
 
 @without_autocast
@@ -55,15 +57,16 @@ def chunk_kda(
     """
     arguments = (q_BTHK, k_BTHK, v_BTHV, g_BTHK, beta_BTH)
     if q_BTHK.is_cuda:
-        return _fla(
-            "chunk_kda", arguments, scale, initial_state_BHKV, output_final_state,
-            use_qk_l2norm, cu_seqlens,
+        kernels = require("fla.ops.kda", extra="gpu", feature=_ON_CUDA)
+        return kernels.chunk_kda(
+            *arguments, scale=scale, initial_state=initial_state_BHKV,
+            output_final_state=output_final_state, use_qk_l2norm_in_kernel=use_qk_l2norm,
+            cu_seqlens=cu_seqlens,
         )  # fmt: skip
     inputs = Inputs.checked(
         *arguments, scale, initial_state_BHKV, use_qk_l2norm, cu_seqlens,
         dtype=_compute_dtype(q_BTHK),
     )  # fmt: skip
-    check_gate(g_BTHK)
     if not any(last > first for first, last in inputs.documents):
         return v_BTHV, inputs.state if output_final_state else None
     layout, token_of_slot = _chunk_layout(inputs.documents)
@@ -111,15 +114,16 @@ def recurrent_kda(
     """
     arguments = (q_BTHK, k_BTHK, v_BTHV, g_BTHK, beta_BTH)
     if q_BTHK.is_cuda:
-        return _fla(
-            "fused_recurrent_kda", arguments, scale, initial_state_BHKV, output_final_state,
-            use_qk_l2norm, cu_seqlens,
+        kernels = require("fla.ops.kda", extra="gpu", feature=_ON_CUDA)
+        return kernels.fused_recurrent_kda(
+            *arguments, scale=scale, initial_state=initial_state_BHKV,
+            output_final_state=output_final_state, use_qk_l2norm_in_kernel=use_qk_l2norm,
+            cu_seqlens=cu_seqlens,
         )  # fmt: skip
     inputs = Inputs.checked(
         *arguments, scale, initial_state_BHKV, use_qk_l2norm, cu_seqlens,
         dtype=_compute_dtype(q_BTHK),
     )  # fmt: skip
-    check_gate(g_BTHK)
     keep_graph = torch.is_grad_enabled() and any(
         x.requires_grad for x in (*arguments, inputs.state)
     )
@@ -155,33 +159,9 @@ def _compute_dtype(q: Tensor) -> torch.dtype:
 
 def _chunk_layout(documents: list[tuple[int, int]]) -> tuple[Layout, Tensor | None]:
     """Chunks of each document and, if documents are padded apart, the token of each slot or -1."""
-    if len(documents) == 1:
-        return Layout([0] * -(-documents[0][1] // CHUNK)), None
     document_of_chunk, slots = [], []
     for document, (first, last) in enumerate(documents):
-        chunks = -(-(last - first) // CHUNK)
-        document_of_chunk += [document] * chunks
-        slots.append(torch.arange(first, last))
-        slots.append(torch.full((chunks * CHUNK - (last - first),), -1))
-    return Layout(document_of_chunk), torch.cat(slots)
-
-
-def _fla(
-    name: str,
-    arguments: tuple[Tensor, ...],
-    scale: float | None,
-    state: Tensor | None,
-    output_final_state: bool,
-    use_qk_l2norm: bool,
-    cu_seqlens: Tensor | None,
-) -> tuple[Tensor, Tensor | None]:
-    kernels = require("fla.ops.kda", extra="gpu", feature="Kimi Delta Attention on CUDA")
-    result: tuple[Tensor, Tensor | None] = getattr(kernels, name)(
-        *arguments,
-        scale=scale,
-        initial_state=state,
-        output_final_state=output_final_state,
-        use_qk_l2norm_in_kernel=use_qk_l2norm,
-        cu_seqlens=cu_seqlens,
-    )
-    return result
+        tokens = torch.arange(first, last)
+        slots.append(F.pad(tokens, (0, -len(tokens) % CHUNK), value=-1))
+        document_of_chunk += [document] * (len(slots[-1]) // CHUNK)
+    return Layout(document_of_chunk), torch.cat(slots) if len(documents) > 1 else None

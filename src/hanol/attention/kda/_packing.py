@@ -14,6 +14,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from hanol.attention.kda._inputs import documents_of
 from hanol.errors import ShapeError
 
 
@@ -39,14 +40,9 @@ class Packing:
         return torch.tensor(self.ends, device=self.position_N.device)
 
     @cached_property
-    def documents(self) -> list[tuple[int, int]]:
-        """First token and end of each document."""
-        return list(pairwise(self.ends))
-
-    @cached_property
     def lengths(self) -> list[int]:
         """Tokens of each document."""
-        return [end - first for first, end in self.documents]
+        return [end - first for first, end in pairwise(self.ends)]
 
     @cached_property
     def first_of_row(self) -> list[int]:
@@ -56,12 +52,7 @@ class Packing:
     @cached_property
     def last_of_row(self) -> list[int]:
         """The document of each row whose state the row's cache keeps."""
-        following = [*self.row[1:], -1]
-        return [
-            d
-            for d, (row, after) in enumerate(zip(self.row, following, strict=True))
-            if row != after
-        ]
+        return [first - 1 for first in [*self.first_of_row[1:], len(self.row)]]
 
     @cached_property
     def is_real(self) -> Tensor:
@@ -106,32 +97,22 @@ def find_packing(
     real_BT = _real_tokens(attention_mask_BT, T)
     starts_BT = None
     if cu_seqlens is not None:
-        if B != 1:
-            raise ShapeError(
-                f"`cu_seqlens` describes documents packed into one row, but the batch has {B} rows."
-            )
-        if int(cu_seqlens[0]) != 0 or int(cu_seqlens[-1]) != T:
-            raise ShapeError(
-                f"`cu_seqlens` is {cu_seqlens.tolist()}, but must rise from 0 to {T} tokens."
-            )
+        first_D = [first for first, _ in documents_of(cu_seqlens, B, T)]
         starts_BT = torch.zeros(1, T, dtype=torch.bool)
-        starts_BT[0, cu_seqlens[1:-1].long()] = True
+        starts_BT[0, [first for first in first_D[1:] if first < T]] = True
     elif position_ids is not None and T > 1:
         starts_BT = _restarts(position_ids.expand(B, T), real_BT)
     if real_BT is None and (starts_BT is None or not bool(starts_BT.any())):
         return None
     real_BT = torch.ones(B, T, dtype=torch.bool) if real_BT is None else real_BT
     position_N = real_BT.flatten().nonzero().squeeze(1)
-    counts = real_BT.sum(1).tolist()
     ends, row = [0], []
-    for b, count in enumerate(counts):
-        base = ends[-1]
+    for b, count in enumerate(real_BT.sum(1).tolist()):
+        inner: list[int] = []
         if starts_BT is not None:
             inner = starts_BT[b][real_BT[b]].nonzero().squeeze(1).tolist()
-            ends += [base + i for i in inner if 0 < i < count]
-            row += [b] * sum(0 < i < count for i in inner)
-        ends.append(base + count)
-        row.append(b)
+        ends += [ends[-1] + i for i in [*filter(None, inner), count]]
+        row += [b] * (len(ends) - 1 - len(row))
     return Packing(position_N, ends, row, (B, T))
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hanol.attention.kda._backend import numba_kernels
-from hanol.attention.kda._inputs import l2norm, without_autocast
+from hanol.attention.kda._inputs import l2norm
 
 
 def step_(
@@ -20,7 +20,6 @@ def step_(
     *,
     scale: float = 1.0,
     use_qk_l2norm: bool = False,
-    out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One token, without autograd; writes the new state over the old one.
 
@@ -33,13 +32,11 @@ def step_(
         state_BHKV: Contiguous state; changed in place. All tensors have its dtype.
         scale: Factor of the query.
         use_qk_l2norm: First bring q and k to unit length, x / sqrt(sum(x^2) + 1e-6).
-        out: Contiguous tensor to write the output to; None allocates one.
 
     Returns:
         `o_BHV` and the same state tensor.
     """
-    if out is None:
-        out = torch.empty(v_BHV.shape, dtype=v_BHV.dtype, device=v_BHV.device)
+    out = torch.empty(v_BHV.shape, dtype=v_BHV.dtype, device=v_BHV.device)
     kernels = numba_kernels()
     if (
         kernels is not None
@@ -49,33 +46,19 @@ def step_(
         arrays = (x.numpy() for x in (q_BHK, k_BHK, v_BHV, g_BHK, beta_BH, state_BHKV, out))
         kernels.step(*arrays, scale, use_qk_l2norm)
         return out, state_BHKV
-    _torch_step(q_BHK, k_BHK, v_BHV, g_BHK, beta_BH, state_BHKV, scale, use_qk_l2norm, out)
-    return out, state_BHKV
-
-
-@without_autocast
-def _torch_step(
-    q_BHK: Tensor,
-    k_BHK: Tensor,
-    v_BHV: Tensor,
-    g_BHK: Tensor,
-    beta_BH: Tensor,
-    state_BHKV: Tensor,
-    scale: float,
-    use_qk_l2norm: bool,
-    out: Tensor,
-) -> None:
-    B, H, K, V = state_BHKV.shape
     if use_qk_l2norm:
         q_BHK, k_BHK = l2norm(q_BHK), l2norm(k_BHK)
     if scale != 1.0:
         q_BHK = q_BHK * scale
+    B, H, K, V = state_BHKV.shape
     if (shared := H // q_BHK.shape[1]) > 1:
         q_BHK, k_BHK = (x.repeat_interleave(shared, dim=1) for x in (q_BHK, k_BHK))
-    state_XKV = state_BHKV.view(B * H, K, V)
-    state_XKV *= g_BHK.exp().reshape(B * H, K, 1)
-    k_X1K = k_BHK.reshape(B * H, 1, K)
-    error_X1V = torch.baddbmm(v_BHV.reshape(B * H, 1, V), k_X1K, state_XKV, alpha=-1)
-    error_X1V *= beta_BH.reshape(B * H, 1, 1)
-    state_XKV.baddbmm_(k_X1K.transpose(1, 2), error_X1V)
-    torch.bmm(q_BHK.reshape(B * H, 1, K), state_XKV, out=out.view(B * H, 1, V))
+    with torch.autocast("cpu", enabled=False):
+        state_XKV = state_BHKV.view(B * H, K, V)
+        state_XKV *= g_BHK.exp().reshape(B * H, K, 1)
+        k_X1K = k_BHK.reshape(B * H, 1, K)
+        error_X1V = torch.baddbmm(v_BHV.reshape(B * H, 1, V), k_X1K, state_XKV, alpha=-1)
+        error_X1V *= beta_BH.reshape(B * H, 1, 1)
+        state_XKV.baddbmm_(k_X1K.transpose(1, 2), error_X1V)
+        torch.bmm(q_BHK.reshape(B * H, 1, K), state_XKV, out=out.view(B * H, 1, V))
+    return out, state_BHKV
