@@ -24,7 +24,7 @@ from transformers.core_model_loading import revert_weight_conversion
 
 from hanol import attention, models
 from hanol.errors import CheckpointError, WriteError
-from hanol.models._layout import official_shapes  # the published index against the formula
+from hanol.models._tensors import official_shapes  # the published index against the formula
 
 IDS = torch.arange(3, 40).reshape(1, -1)
 
@@ -275,7 +275,7 @@ def test_folder_without_config(tmp_path: Path) -> None:
 
 def test_broken_config(copy: Path) -> None:
     (copy / "config.json").write_text("{")
-    with pytest.raises(CheckpointError, match="is not JSON"):
+    with pytest.raises(CheckpointError, match="configuration of .*not a valid JSON file"):
         models.load(copy)
 
 
@@ -333,6 +333,20 @@ def test_missing_tokenizer(copy: Path) -> None:
         (copy / name).unlink()
     with pytest.raises(CheckpointError, match="The tokenizer of"):
         models.load_tokenizer(copy)
+
+
+def test_bundled_names_all_have_a_tokenizer() -> None:
+    names = models.bundled_names()
+    assert len(names) >= 3
+    assert all(len(models.load_tokenizer(name)) > 1000 for name in names)
+    code = (  # without `hanol.autodeco`, which makes the heads' configuration known
+        "from hanol import errors, models\n"
+        "assert len(models.load_tokenizer('tiny-autodeco')) > 1000\n"
+        "try:\n    models.load('tiny-autodeco')\n"
+        "except errors.CheckpointError as err:\n    assert 'AutoDecoForCausalLM' in str(err)\n"
+        "else:\n    raise SystemExit('loaded')\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_tokenizer_larger_than_the_embedding(

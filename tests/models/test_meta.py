@@ -57,7 +57,7 @@ def test_gradients_equal_those_of_the_definition() -> None:
     for name, leaf in leaves.items():
         gradient = theirs[_meta._names(2)[name]]
         if name.endswith(("wq.weight", "wk.weight")):
-            gradient = _meta._to_pairs(gradient, 4 if "wq" in name else 2)
+            gradient = _meta.to_pairs(gradient, 4 if "wq" in name else 2)
         assert (gradient - leaf.grad).norm() <= 1e-5 * leaf.grad.norm(), name
 
 
@@ -119,7 +119,7 @@ def test_order_is_metas() -> None:
     lanes = torch.arange(12).reshape(12, 1)
     halves = _meta._to_halves(lanes, 2)
     assert halves.flatten().tolist() == [0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11]
-    assert torch.equal(_meta._to_pairs(halves, 2), lanes)
+    assert torch.equal(_meta.to_pairs(halves, 2), lanes)
 
 
 def test_wrong_permutation_fails_loudly(monkeypatch: pytest.MonkeyPatch) -> None:

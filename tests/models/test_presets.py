@@ -2,7 +2,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from hanol.errors import ConfigError, UnknownNameError
+from hanol.errors import UnknownNameError
 from hanol.models import build, inspect, kimi_config, preset, preset_names
 
 OFFICIAL_PARAMETERS = {
@@ -83,13 +83,6 @@ def test_llama_rope(name: str, factor: float) -> None:
 def test_unknown_preset_names_those_that_exist() -> None:
     with pytest.raises(UnknownNameError, match=r"'Llama 3.5'.*Did you mean 'llama-3.*llama-3-8b"):
         preset("Llama 3.5")
-
-
-def test_heads_that_do_not_divide() -> None:
-    from hanol.models._presets import _llama
-
-    with pytest.raises(ConfigError, match="3 key heads do not divide 8"):
-        _llama(64, 64, 2, 8, 3, 128)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,6 @@ from hanol.autodeco._config import AutoDecoConfig
 from hanol.autodeco._formats import HeadsReport, inspect, merge, split
 from hanol.autodeco._heads import TemperatureHead, TopPHead, statistics
 from hanol.autodeco._hook import AutoDecoHook, custom_generate
-from hanol.autodeco._load import load_tokenizer
 from hanol.autodeco._model import AutoDecoForCausalLM
 from hanol.autodeco._outputs import AutoDecoOutput, Features
 from hanol.autodeco._rescale import DecodingLimits
@@ -56,6 +55,7 @@ from hanol.autodeco.training._steer import (
 )
 from hanol.autodeco.training._train import HeadsResult, HeadsSettings, plot_choices, train_heads
 from hanol.errors import require as _require
+from hanol.models import load_tokenizer
 
 if _typing.TYPE_CHECKING:
     from hanol.autodeco.training._grpo import AutoDecoGRPOTrainer as AutoDecoGRPOTrainer

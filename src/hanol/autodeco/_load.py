@@ -12,7 +12,6 @@ from transformers import (
     KimiLinearConfig,
     PreTrainedConfig,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
 )
 from transformers.utils import logging
 
@@ -22,34 +21,6 @@ from hanol.autodeco._config import AutoDecoConfig
 from hanol.autodeco._heads import TemperatureHead, TopPHead
 from hanol.errors import CheckpointError, ConfigError
 from hanol.models import StoredTensor
-
-
-def load_tokenizer(
-    spec: str | Path, *, base_model: str | Path | None = None, revision: str | None = None
-) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint with heads: its own if it has one, else its base's.
-
-    Args:
-        spec: Folder or hub id, in any layout; of a model without heads too.
-        base_model: Base to use in the place of the one that the checkpoint names.
-        revision: Commit or branch of a hub id (not of the base).
-
-    Raises:
-        CheckpointError: Neither has a tokenizer that can be loaded.
-    """
-    if base_model is not None:
-        return models.load_tokenizer(base_model)
-    config = models.load_config(spec, revision=revision)
-    if isinstance(config, AutoDecoConfig):
-        folder = formats.local_folder(spec, revision=revision)
-        if not any(folder.glob("tokenizer*")):
-            if not config.base_model_name_or_path:
-                raise CheckpointError(
-                    f"{str(spec)!r} has no tokenizer and does not name its base: pass `base_model`."
-                )
-            return models.load_tokenizer(config.base_model_name_or_path)
-    return models.load_tokenizer(spec, revision=revision)
-
 
 _MERGED = rf"^{re.escape(formats.BASE_PREFIX)}"  # names of the base in the merged layout
 

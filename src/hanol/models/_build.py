@@ -1,13 +1,7 @@
 """A model with random weights, from a preset or a configuration."""
 
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    KimiLinearConfig,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from hanol import attention
 from hanol.errors import UnknownNameError
@@ -37,13 +31,18 @@ def build(
     """
     if isinstance(config, str):
         config = preset(config, vocab_size=vocab_size)
-    if isinstance(config, KimiLinearConfig):
-        attention.check_config(config)
     attention.register()
     with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     return cast(model, dtype)
+
+
+def meta_model(config: PreTrainedConfig) -> PreTrainedModel:
+    """The model without memory for its weights: names and shapes alone."""
+    attention.register()
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
 
 
 def cast(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:

@@ -2,10 +2,10 @@
 
 import json
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from hanol.errors import CheckpointError, ConfigError
 from hanol.files import whole_folder
@@ -67,6 +67,7 @@ def convert(
     tensors, params = llama_to_meta(model)
     with whole_folder(output) as part:
         kept = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        kept["output.weight"] = kept["output.weight"].clone()  # tied to the embedding, perhaps
         save_file(kept, part / "consolidated.00.safetensors")
         (part / "params.json").write_text(json.dumps(params, indent=2) + "\n", "utf-8")
         if tokenizer is not None:
@@ -74,16 +75,13 @@ def convert(
     return output
 
 
-class _Source(NamedTuple):
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase | None
-
-
-def _read(source: str | Path, rope_factor: float) -> _Source:
+def _read(
+    source: str | Path, rope_factor: float
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
     folder = Path(source).expanduser()
     file = folder / "params.json"
     if not file.is_file() or (folder / "config.json").exists():
-        return _Source(load_model(source), load_tokenizer(source))
+        return load_model(source), load_tokenizer(source)
     parts = sorted(folder.glob("consolidated.*.safetensors"))
     if not parts:
         raise CheckpointError(
@@ -96,11 +94,6 @@ def _read(source: str | Path, rope_factor: float) -> _Source:
     except (OSError, ValueError, KeyError) as err:
         raise CheckpointError(f"{str(source)!r} cannot be read: {err}") from err
     model = llama_from_meta(tensors, params, rope_factor=rope_factor)
-    has_tokenizer = (folder / "tokenizer.json").is_file()
-    return _Source(model, _tokenizer(folder) if has_tokenizer else None)
-
-
-def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    if not (folder / "tokenizer.json").is_file():
+        return model, None
+    return model, AutoTokenizer.from_pretrained(folder, trust_remote_code=False)

@@ -5,7 +5,6 @@ Source: gguf 0.19 constants; ggml-org/llama.cpp, `src/models/kimi-linear.cpp`.
 """
 
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -16,42 +15,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hanol.errors import CheckpointError, ConfigError, require
 from hanol.files import whole_file
-
-# gguf's names of parts of a layer, by the part of the parameter's name after the layer number.
-_SHARED = {
-    "input_layernorm.weight": "attn_norm.weight",
-    "post_attention_layernorm.weight": "ffn_norm.weight",
-    "self_attn.q_proj.weight": "attn_q.weight",
-    "self_attn.k_proj.weight": "attn_k.weight",
-    "self_attn.v_proj.weight": "attn_v.weight",
-    "self_attn.o_proj.weight": "attn_output.weight",
-    "mlp.gate_proj.weight": "ffn_gate.weight",
-    "mlp.up_proj.weight": "ffn_up.weight",
-    "mlp.down_proj.weight": "ffn_down.weight",
-}
-_KIMI = {
-    **_SHARED,
-    "self_attn.forget_gate.f_a_proj.weight": "ssm_f_a.weight",
-    "self_attn.forget_gate.f_b_proj.weight": "ssm_f_b.weight",
-    "self_attn.forget_gate.dt_bias": "ssm_dt.bias",
-    "self_attn.b_proj.weight": "ssm_beta.weight",
-    "self_attn.g_a_proj.weight": "ssm_g_a.weight",
-    "self_attn.g_b_proj.weight": "ssm_g_b.weight",
-    "self_attn.o_norm.weight": "ssm_norm.weight",
-    "self_attn.kv_a_proj_with_mqa.weight": "attn_kv_a_mqa.weight",
-    "self_attn.kv_a_layernorm.weight": "attn_kv_a_norm.weight",
-    "mlp.gate.weight": "ffn_gate_inp.weight",
-    "mlp.gate.e_score_correction_bias": "exp_probs_b.bias",
-    "mlp.experts.down_proj": "ffn_down_exps.weight",
-    "mlp.shared_experts.gate_proj.weight": "ffn_gate_shexp.weight",
-    "mlp.shared_experts.up_proj.weight": "ffn_up_shexp.weight",
-    "mlp.shared_experts.down_proj.weight": "ffn_down_shexp.weight",
-}
-_TOP = {
-    "model.embed_tokens.weight": "token_embd.weight",
-    "model.norm.weight": "output_norm.weight",
-    "lm_head.weight": "output.weight",
-}
+from hanol.models._meta import to_pairs
+from hanol.models._presets import leading_dense
+from hanol.models._reference_llama import frequencies
 
 
 def to_gguf(
@@ -88,15 +54,20 @@ def to_gguf(
     if dtype not in ("f32", "f16"):
         raise ConfigError(f"`dtype` is {dtype!r}, but must be 'f32' or 'f16'.")
     is_kimi = config.model_type == "kimi_linear"
+    arch = gguf.MODEL_ARCH.KIMI_LINEAR if is_kimi else gguf.MODEL_ARCH.LLAMA
+    names = gguf.get_tensor_name_map(arch, config.num_hidden_layers)
     with whole_file(path) as part:
-        writer = gguf.GGUFWriter(part, "kimi-linear" if is_kimi else "llama")
+        writer = gguf.GGUFWriter(part, gguf.MODEL_ARCH_NAMES[arch])
         _add_shape(writer, config, gguf, dtype)
         if is_kimi:
             _add_kimi_shape(writer, config, gguf)
         else:
             _add_llama_shape(writer, config)
         _add_tokenizer(writer, tokenizer, config.vocab_size, gguf)
-        for name, tensor in _kimi_tensors(model) if is_kimi else _llama_tensors(model):
+        for official, tensor in _kimi_tensors(model) if is_kimi else _llama_tensors(model):
+            name = names.get_name(official, try_suffixes=(".weight", ".bias"))
+            if name is None:
+                raise ConfigError(f"The tensor {official!r} has no place in a GGUF file.")
             is_matrix = tensor.squeeze().dim() > 1 and "conv1d" not in name
             wide = not is_matrix or name.endswith("ffn_gate_inp.weight")
             data = tensor.detach().to(
@@ -124,10 +95,9 @@ def _add_shape(writer: Any, config: Any, gguf: Any, dtype: str) -> None:
 
 def _add_llama_shape(writer: Any, config: Any) -> None:
     writer.add_head_count_kv(config.num_key_value_heads)
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    writer.add_rope_dimension_count(width)
-    writer.add_key_length(width)
-    writer.add_value_length(width)
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_key_length(config.head_dim)
+    writer.add_value_length(config.head_dim)
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
 
 
@@ -137,9 +107,8 @@ def _add_kimi_shape(writer: Any, config: Any, gguf: Any) -> None:
             f"The model has {config.linear_num_heads} delta heads and {config.num_attention_heads} "
             "attention heads, but llama.cpp knows one number for both."
         )
-    dense = [kind == "dense" for kind in config.mlp_layer_types]
-    leading = dense.index(False) if False in dense else len(dense)
-    if any(dense[leading:]):
+    leading = leading_dense(config)
+    if "dense" in config.mlp_layer_types[leading:]:
         raise ConfigError("llama.cpp knows dense layers only before the first layer with experts.")
     # One key head: the latent cache is shared by all query heads. 0 marks a delta layer.
     writer.add_head_count_kv([int(kind == "full_attention") for kind in config.layer_types])
@@ -158,7 +127,7 @@ def _add_kimi_shape(writer: Any, config: Any, gguf: Any) -> None:
     writer.add_expert_weights_scale(config.routed_scaling_factor)
     writer.add_expert_weights_norm(config.norm_topk_prob)
     writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
-    if not all(dense):
+    if leading < config.num_hidden_layers:
         writer.add_expert_count(config.num_local_experts)
         writer.add_expert_used_count(config.num_experts_per_tok)
         if config.n_group > 1:
@@ -167,64 +136,49 @@ def _add_kimi_shape(writer: Any, config: Any, gguf: Any) -> None:
 
 
 def _kimi_tensors(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
+    """The tensors as llama.cpp cuts them, under names that gguf's own table knows."""
     config: Any = model.config
     heads, own = config.num_attention_heads, config.qk_nope_head_dim
     for name, tensor in model.state_dict().items():
-        if name in _TOP:
-            yield _TOP[name], tensor
-            continue
-        number, _, part = name.removeprefix("model.layers.").partition(".")
-        block = f"blk.{number}"
-        if part in _KIMI:
-            yield f"{block}.{_KIMI[part]}", tensor
-        elif part == "self_attn.forget_gate.A_log":
-            yield f"{block}.ssm_a", -tensor.float().exp()
-        elif part == "self_attn.conv1d.weight":
+        name = name.replace(".forget_gate.dt_bias", ".dt_proj.bias").replace(".forget_gate.", ".")
+        name = name.replace("e_score_correction_bias", "e_score_correction.bias")
+        place, _, part = name.partition(".self_attn." if ".self_attn." in name else ".mlp.")
+        if part == "A_log":
+            yield name, -tensor.float().exp()
+        elif part == "conv1d.weight":
             for which, piece in zip("qkv", tensor.chunk(3), strict=True):
-                yield f"{block}.ssm_conv1d_{which}.weight", piece.unsqueeze(0)
-        elif part == "self_attn.kv_b_proj.weight":
+                yield f"{place}.self_attn.{which}_conv1d.weight", piece.unsqueeze(0)
+        elif part == "kv_b_proj.weight":
             k, v = tensor.unflatten(0, (heads, -1)).tensor_split((own,), dim=1)
-            yield f"{block}.attn_k_b.weight", k.transpose(1, 2)
-            yield f"{block}.attn_v_b.weight", v
-        elif part == "mlp.experts.gate_up_proj":
+            yield f"{place}.self_attn.k_b_proj.weight", k.transpose(1, 2)
+            yield f"{place}.self_attn.v_b_proj.weight", v
+        elif part == "experts.gate_up_proj":
             gate, up = tensor.chunk(2, dim=1)
-            yield f"{block}.ffn_gate_exps.weight", gate
-            yield f"{block}.ffn_up_exps.weight", up
+            yield f"{place}.mlp.experts.gate_proj.weight", gate
+            yield f"{place}.mlp.experts.up_proj.weight", up
         else:
-            raise ConfigError(f"The tensor {name!r} has no place in a GGUF file.")
+            yield name + ".weight" * (part == "experts.down_proj"), tensor
 
 
 def _llama_tensors(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
     config: Any = model.config
+    rotated = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
     for name, tensor in model.state_dict().items():
-        if name in _TOP:
-            if name != "lm_head.weight" or not config.tie_word_embeddings:
-                yield _TOP[name], tensor
+        if name == "lm_head.weight" and config.tie_word_embeddings:
             continue
-        number, _, part = name.removeprefix("model.layers.").partition(".")
-        if part not in _SHARED:
+        if name.endswith(".bias"):
             raise ConfigError(f"The tensor {name!r} has no place in a GGUF file.")
-        heads = {
-            "self_attn.q_proj.weight": config.num_attention_heads,
-            "self_attn.k_proj.weight": config.num_key_value_heads,
-        }.get(part)
-        if heads is not None:  # llama.cpp rotates neighbours, transformers rotates halves
-            tensor = tensor.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2)
-        yield f"blk.{number}.{_SHARED[part]}", tensor
+        heads = rotated.get(name.split(".")[-2])
+        # llama.cpp rotates neighbours, transformers rotates halves.
+        yield name, tensor if heads is None else to_pairs(tensor, heads)
     rope = config.rope_parameters
     if rope.get("rope_type") == "llama3":
-        yield "rope_freqs.weight", _llama3_factors(config, rope)
-
-
-def _llama3_factors(config: Any, rope: dict[str, Any]) -> Tensor:
-    """What each rotation frequency is divided by."""
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    frequencies = rope["rope_theta"] ** -(torch.arange(0, width, 2, dtype=torch.float64) / width)
-    wavelengths = 2 * math.pi / frequencies
-    low, high = rope["low_freq_factor"], rope["high_freq_factor"]
-    smooth = (rope["original_max_position_embeddings"] / wavelengths - low) / (high - low)
-    smooth = smooth.clamp(0, 1)
-    return (1 / ((1 - smooth) / rope["factor"] + smooth)).float()
+        width, theta = config.head_dim, rope["rope_theta"]
+        scaled = frequencies(
+            width, theta, rope["factor"], rope["low_freq_factor"], rope["high_freq_factor"],
+            rope["original_max_position_embeddings"],
+        )  # fmt: skip
+        yield "rope_freqs.weight", (frequencies(width, theta, None) / scaled).float()
 
 
 def _add_tokenizer(writer: Any, tokenizer: Any, rows: int, gguf: Any) -> None:

@@ -3,17 +3,17 @@
 Symbols: H heads, K key width, R latent width, P shared key width.
 """
 
+from collections import Counter
 from pathlib import Path
 
 import torch
 from pydantic import BaseModel, Field
-from transformers import AutoModelForCausalLM, KimiLinearConfig, PreTrainedConfig
+from transformers import KimiLinearConfig, PreTrainedConfig
 
-from hanol import attention
-from hanol.errors import CheckpointError
-from hanol.models._layout import differences
-from hanol.models._load import load_config, resolve
+from hanol.models._build import meta_model
+from hanol.models._load import bundled_names, load_config, resolve
 from hanol.models._presets import preset, preset_names
+from hanol.models._tensors import differences
 
 
 class CacheSize(BaseModel):
@@ -54,24 +54,18 @@ def inspect(spec: str | Path) -> ModelReport:
     Raises:
         CheckpointError: Nothing readable is there.
     """
-    text = str(spec)
-    place: str | None
-    try:
-        place = resolve(text)
-        config = load_config(text)
-    except CheckpointError:
-        if text not in preset_names():
-            raise
-        place, config = None, preset(text)
+    text, place = str(spec), None
+    if text in set(preset_names()) - set(bundled_names()) and not Path(text).is_dir():
+        config = preset(text)
+    else:
+        place, config = resolve(text), load_config(text)
     sizes = parameter_sizes(config)
     total = sum(sizes.values())
     dtype = config.dtype or torch.float32
-    missing: list[str] = []
-    unexpected: list[str] = []
-    official = None
+    found = None
     if place is not None and Path(place).is_dir() and config.model_type == "kimi_linear":
-        missing, unexpected = differences(config, Path(place))
-        official = not missing and not unexpected
+        found = differences(config, Path(place))
+    missing, unexpected = found or ([], [])
     return ModelReport(
         model=text,
         model_type=config.model_type,
@@ -81,7 +75,7 @@ def inspect(spec: str | Path) -> ModelReport:
         vocab_size=config.vocab_size,
         dtype=str(dtype).removeprefix("torch."),
         cache=cache_size(config, dtype.itemsize),
-        official_layout=official,
+        official_layout=None if found is None else found == ([], []),
         missing=missing,
         unexpected=unexpected,
     )
@@ -89,10 +83,7 @@ def inspect(spec: str | Path) -> ModelReport:
 
 def parameter_sizes(config: PreTrainedConfig) -> dict[str, int]:
     """Elements of each parameter; shared ones once."""
-    attention.register()
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    return {name: parameter.numel() for name, parameter in model.named_parameters()}
+    return {name: x.numel() for name, x in meta_model(config).named_parameters()}
 
 
 def cache_size(config: PreTrainedConfig, itemsize: int) -> CacheSize:
@@ -108,31 +99,25 @@ def cache_size(config: PreTrainedConfig, itemsize: int) -> CacheSize:
         token = (config.kv_lora_rank + config.qk_rope_head_dim) * itemsize
         H, K = config.linear_num_heads, config.linear_head_dim
         window = (config.linear_conv_kernel_dim - 1) * 3 * H * K * itemsize
-        fixed = kinds.get("delta attention", 0) * (H * K * K * 4 + window)
-        return CacheSize(
-            bytes_per_token=kinds.get("latent attention", 0) * token,
-            fixed_bytes=fixed,
-            twin_bytes_per_token=layers * token,
-        )
-    text = config.get_text_config()
-    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    token = 2 * (text.num_key_value_heads or text.num_attention_heads) * width * itemsize
+        fixed = kinds["delta attention"] * (H * K * K * 4 + window)
+        growing = kinds["latent attention"]
+    else:
+        text = config.get_text_config()
+        width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        token = 2 * (text.num_key_value_heads or text.num_attention_heads) * width * itemsize
+        fixed, growing = 0, layers
     return CacheSize(
-        bytes_per_token=layers * token, fixed_bytes=0, twin_bytes_per_token=layers * token
+        bytes_per_token=growing * token, fixed_bytes=fixed, twin_bytes_per_token=layers * token
     )
 
 
-def _layers(config: PreTrainedConfig) -> dict[str, int]:
+def _layers(config: PreTrainedConfig) -> Counter[str]:
     names = {"full_attention": "full attention", "linear_attention": "linear attention"}
     if isinstance(config, KimiLinearConfig):
         names = {"full_attention": "latent attention", "linear_attention": "delta attention"}
     text = config.get_text_config()
     kinds = getattr(text, "layer_types", None) or ["full_attention"] * text.num_hidden_layers
-    counts: dict[str, int] = {}
-    for kind in kinds:
-        name = names.get(kind, kind.replace("_", " "))
-        counts[name] = counts.get(name, 0) + 1
-    return counts
+    return Counter(names.get(kind, kind.replace("_", " ")) for kind in kinds)
 
 
 def _idle_parameters(config: PreTrainedConfig, sizes: dict[str, int]) -> int:

@@ -1,7 +1,5 @@
 """From a name to a model: a bundled one, a folder, or a hub id."""
 
-import importlib.resources
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,12 +15,15 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import cached_file
 
 from hanol import attention
 from hanol.errors import CheckpointError
-from hanol.models._layout import differences
 from hanol.models._official import no_progress_bars
 from hanol.models._presets import preset_names
+from hanol.models._tensors import differences, weight_files
+
+_BUNDLED = Path(__file__).parent / "bundled"
 
 
 class Loaded(NamedTuple):
@@ -34,10 +35,7 @@ class Loaded(NamedTuple):
 
 def bundled_names() -> list[str]:
     """Models that are part of the package."""
-    folder = importlib.resources.files("hanol.models") / "bundled"
-    if not folder.is_dir():
-        return []
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    return sorted(entry.name for entry in _BUNDLED.iterdir() if entry.is_dir())
 
 
 def resolve(spec: str | Path) -> str:
@@ -48,10 +46,15 @@ def resolve(spec: str | Path) -> str:
     """
     text = str(spec)
     if text in bundled_names():
-        return str(importlib.resources.files("hanol.models") / "bundled" / text)
+        return str(_BUNDLED / text)
     path = Path(text).expanduser()
     if path.is_dir():
-        _check_folder(path)
+        if not (path / "config.json").exists():
+            names = sorted(entry.name for entry in path.iterdir())[:5]
+            raise CheckpointError(
+                f"{text!r} has no config.json: it is not a checkpoint. "
+                f"It holds {', '.join(names) or 'nothing'}."
+            )
         return str(path)
     if path.is_file():
         raise CheckpointError(f"{text!r} is a file, but a checkpoint is a folder with config.json.")
@@ -65,8 +68,8 @@ def resolve(spec: str | Path) -> str:
             else ""
         )
         raise CheckpointError(
-            f"{text!r} is neither a bundled model ({', '.join(bundled_names()) or 'none'}), nor a "
-            f"folder, nor a hub id of the form owner/name.{hint}"
+            f"{text!r} is neither a bundled model ({', '.join(bundled_names())}), nor a folder, "
+            f"nor a hub id of the form owner/name.{hint}"
         )
     return text
 
@@ -104,7 +107,13 @@ def load_config(spec: str | Path, *, revision: str | None = None) -> PreTrainedC
     place = resolve(spec)
     try:
         return AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError) as err:
+    except (OSError, ValueError, IndexError) as err:  # a list of layers may name too many
+        if _stored_config(spec, revision).get("model_type") == "autodeco":
+            raise CheckpointError(
+                f"{str(spec)!r} has AutoDeco heads: load it with "
+                "`hanol.autodeco.AutoDecoForCausalLM.from_pretrained`, or write with it by "
+                "`hanol.engines.open_engine`."
+            ) from err
         raise _unreadable("configuration", spec, err) from err
 
 
@@ -114,13 +123,15 @@ def model_type(spec: str | Path, *, revision: str | None = None) -> str | None:
     Raises:
         CheckpointError: The configuration is missing or cannot be read.
     """
-    place = resolve(spec)
+    return _stored_config(spec, revision).get("model_type")
+
+
+def _stored_config(spec: str | Path, revision: str | None) -> dict[str, Any]:
+    """The content of config.json; raises as `model_type` does."""
     try:
-        content, _ = PreTrainedConfig.get_config_dict(place, revision=revision)
+        return PreTrainedConfig.get_config_dict(resolve(spec), revision=revision)[0]
     except (OSError, ValueError) as err:
         raise _unreadable("configuration", spec, err) from err
-    found: str | None = content.get("model_type")
-    return found
 
 
 def load_model(
@@ -132,8 +143,8 @@ def load_model(
 ) -> PreTrainedModel:
     """Load the model alone; see `load`."""
     place = resolve(spec)
-    if Path(place).is_dir() and not any(Path(place).glob("*.safetensors")):
-        raise CheckpointError(f"{str(spec)!r} has no weights: no file there is a .safetensors.")
+    if Path(place).is_dir():
+        weight_files(Path(place))  # raises when there are none
     config = load_config(spec, revision=revision)
     if isinstance(config, KimiLinearConfig):
         attention.check_config(config)
@@ -158,18 +169,42 @@ def load_model(
     return model.to(device).eval()
 
 
-def load_tokenizer(spec: str | Path, *, revision: str | None = None) -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    spec: str | Path, *, base_model: str | Path | None = None, revision: str | None = None
+) -> PreTrainedTokenizerBase:
     """Load the tokenizer alone.
+
+    A checkpoint of AutoDeco heads without a tokenizer of its own has that of its base.
+
+    Args:
+        spec: A bundled name, a folder, or a hub id.
+        base_model: Take the tokenizer of this base, in the place of the one that heads name.
+        revision: Commit or branch of a hub id (not of the base).
 
     Raises:
         CheckpointError: There is none, or it has more tokens than the model's embedding.
     """
-    place = resolve(spec)
+    if base_model is not None:
+        return load_tokenizer(base_model)
+    place, stored = resolve(spec), _stored_config(spec, revision)
+    has_heads = stored.get("model_type") == "autodeco"
     try:
+        if has_heads and not _has_tokenizer(place, revision):
+            base = stored.get("base_model_name_or_path")
+            if not base:
+                raise CheckpointError(
+                    f"{str(spec)!r} has no tokenizer and does not name its base: pass `base_model`."
+                )
+            return load_tokenizer(base)
         tokenizer = AutoTokenizer.from_pretrained(place, revision=revision, trust_remote_code=False)
+    except CheckpointError:
+        raise
     except (OSError, ValueError, KeyError) as err:
         raise _unreadable("tokenizer", spec, err) from err
-    rows = load_config(spec, revision=revision).get_text_config().vocab_size
+    if has_heads:  # their configuration is known to `hanol.autodeco` only
+        rows = (stored.get("text_config") or stored).get("vocab_size", len(tokenizer))
+    else:
+        rows = load_config(spec, revision=revision).get_text_config().vocab_size
     if len(tokenizer) > rows:
         raise CheckpointError(
             f"The tokenizer of {str(spec)!r} has {len(tokenizer)} tokens, but the model's "
@@ -178,24 +213,12 @@ def load_tokenizer(spec: str | Path, *, revision: str | None = None) -> PreTrain
     return tokenizer
 
 
-def _check_folder(path: Path) -> None:
-    names = {entry.name for entry in path.iterdir()}
-    if "config.json" not in names:
-        raise CheckpointError(
-            f"{str(path)!r} has no config.json: it is not a checkpoint. "
-            f"It holds {', '.join(sorted(names)[:5]) or 'nothing'}."
-        )
-    try:
-        json.loads((path / "config.json").read_text("utf-8"))
-    except ValueError as err:
-        raise CheckpointError(f"{str(path / 'config.json')!r} is not JSON: {err}.") from err
-    has_safe = any(name.endswith(".safetensors") for name in names)
-    pickled = sorted(name for name in names if name.endswith((".bin", ".pt", ".pth")))
-    if pickled and not has_safe:
-        raise CheckpointError(
-            f"{str(path)!r} has only pickled weights ({pickled[0]}), which can run code when "
-            "loaded. Convert them to safetensors first."
-        )
+def _has_tokenizer(place: str, revision: str | None) -> bool:
+    names = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model")
+    return any(
+        cached_file(place, name, revision=revision, _raise_exceptions_for_missing_entries=False)
+        for name in names
+    )
 
 
 def _refuse_tensors(

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from hanol.errors import CheckpointError, ConfigError
+from hanol.models._presets import llama_config
 from hanol.models._reference_llama import reference_llama
 
 _TOP = {
@@ -48,7 +49,6 @@ def llama_from_meta(
     params: Mapping[str, Any],
     *,
     rope_factor: float = 8.0,
-    check: bool = True,
 ) -> PreTrainedModel:
     """A transformers Llama from Meta's tensors.
 
@@ -56,7 +56,6 @@ def llama_from_meta(
         tensors: By Meta's names, of one part; see `merge_meta_parts` for several.
         params: Content of `params.json`.
         rope_factor: Where `use_scaled_rope` is set: 8 for Llama 3.1 and 3.3, 32 for 3.2.
-        check: Compare the logits of eight tokens with a forward pass from the definition.
 
     Raises:
         ConfigError: `params` contradicts itself or the tensors.
@@ -83,8 +82,7 @@ def llama_from_meta(
     model.tie_weights()
     model.model.rotary_emb = type(model.model.rotary_emb)(config)
     model.eval()
-    if check:
-        _check_logits(model, tensors, params, rope_factor)
+    _check_logits(model, tensors, params, rope_factor)
     return model
 
 
@@ -105,7 +103,7 @@ def llama_to_meta(model: PreTrainedModel) -> MetaLlama:
     tensors = {}
     for meta, name in _names(config.num_hidden_layers).items():
         tensor, part = state[name], name.split(".")[-2]
-        tensors[meta] = _to_pairs(tensor, heads[part]) if part in heads else tensor
+        tensors[meta] = to_pairs(tensor, heads[part]) if part in heads else tensor
     multiple = math.gcd(config.intermediate_size, 1024)
     params = {
         "dim": config.hidden_size,
@@ -170,7 +168,8 @@ def _to_halves(weight: Tensor, heads: int) -> Tensor:
     return weight.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2)
 
 
-def _to_pairs(weight: Tensor, heads: int) -> Tensor:
+def to_pairs(weight: Tensor, heads: int) -> Tensor:
+    """The inverse of `_to_halves`."""
     return weight.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2)
 
 
@@ -194,31 +193,19 @@ def _config(
         )
     output = tensors.get("output.weight")
     tied = output is None or (embedding is not None and torch.equal(output, embedding))
-    scaled = bool(params.get("use_scaled_rope"))
-    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": params["rope_theta"]}
-    if scaled:
-        rope |= {
-            "rope_type": "llama3",
-            "factor": rope_factor,
-            "low_freq_factor": 1.0,
-            "high_freq_factor": 4.0,
-            "original_max_position_embeddings": 8192,
-        }
-    return LlamaConfig(
-        vocab_size=params["vocab_size"],
-        hidden_size=D,
-        intermediate_size=width,
-        num_hidden_layers=params["n_layers"],
-        num_attention_heads=heads,
-        num_key_value_heads=key_heads,
+    vocab = params["vocab_size"]
+    return llama_config(
+        D, params["n_layers"], heads, key_heads, width,
+        rope_factor=rope_factor if params.get("use_scaled_rope") else None,
+        rope_theta=params["rope_theta"],
+        vocab_size=vocab,
         rms_norm_eps=params["norm_eps"],
-        max_position_embeddings=131072 if scaled else 8192,
-        rope_parameters=rope,
         tie_word_embeddings=tied,
-        bos_token_id=128000 if params["vocab_size"] > 128000 else 0,
-        eos_token_id=128001 if params["vocab_size"] > 128001 else 1,
+        bos_token_id=128000 if vocab > 128000 else 0,
+        eos_token_id=128001 if vocab > 128001 else 1,
+        pad_token_id=None,
         dtype=None if embedding is None else embedding.dtype,
-    )
+    )  # fmt: skip
 
 
 def _check_logits(

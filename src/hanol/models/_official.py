@@ -11,6 +11,7 @@ from transformers.utils import logging
 
 from hanol.errors import CheckpointError
 from hanol.files import whole_folder
+from hanol.models._presets import leading_dense, official_keys
 
 
 @contextmanager
@@ -74,18 +75,8 @@ def checkpoint_folder(path: str | Path) -> Iterator[Path]:
 def _complete_config(file: Path, config: Any) -> None:
     """Add the keys that the official code needs and transformers leaves out."""
     stored = json.loads(file.read_text("utf-8"))
-    kinds = list(enumerate(config.layer_types, start=1))
-    stored["linear_attn_config"] = {
-        "kda_layers": [n for n, kind in kinds if kind == "linear_attention"],
-        "full_attn_layers": [n for n, kind in kinds if kind == "full_attention"],
-        "head_dim": config.linear_head_dim,
-        "num_heads": config.linear_num_heads,
-        "short_conv_kernel_size": config.linear_conv_kernel_dim,
-    }
-    dense = [kind == "dense" for kind in config.mlp_layer_types]
-    stored["first_k_dense_replace"] = dense.index(False) if False in dense else len(dense)
-    stored["mla_use_nope"] = True
-    stored["moe_layer_freq"] = 1
-    stored["moe_router_activation_func"] = "sigmoid"
-    stored["use_grouped_topk"] = True
+    stored |= official_keys(
+        config.layer_types, leading_dense(config), config.linear_head_dim,
+        config.linear_num_heads, config.linear_conv_kernel_dim,
+    )  # fmt: skip
     file.write_text(json.dumps(stored, indent=2, sort_keys=True) + "\n", "utf-8")

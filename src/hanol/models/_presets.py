@@ -17,9 +17,7 @@ from transformers import (
 )
 
 from hanol.attention import GdnHybridConfig
-from hanol.errors import ConfigError, UnknownNameError
-
-_Maker = Callable[[int], PreTrainedConfig]
+from hanol.errors import UnknownNameError
 
 
 def kimi_config(
@@ -34,6 +32,7 @@ def kimi_config(
     full_attention_every: int = 4,
     dense_layers: int | None = None,
     conv_kernel: int = 4,
+    config_class: type[KimiLinearConfig] = KimiLinearConfig,
     **more: Any,
 ) -> KimiLinearConfig:
     """A Kimi-Linear configuration that carries every key of the official `config.json`.
@@ -51,37 +50,26 @@ def kimi_config(
             them so, 0 none.
         dense_layers: Blocks with a dense SwiGLU before the experts begin; None is all.
         conv_kernel: Tokens that the short convolutions see.
+        config_class: `KimiLinearConfig`, or the class of a baseline with the same keys.
         more: Any other key of the configuration.
     """
-    layers = range(1, num_layers + 1)
-    full = [
-        n
-        for n in layers
-        if full_attention_every and (n % full_attention_every == 0 or n == num_layers)
+    every = full_attention_every
+    kinds = [
+        "full_attention" if every and (n % every == 0 or n == num_layers) else "linear_attention"
+        for n in range(1, num_layers + 1)
     ]
     values: dict[str, Any] = {
         "qk_nope_head_dim": head_dim,
         "qk_rope_head_dim": head_dim // 2,
         "v_head_dim": head_dim,
-        "linear_attn_config": {
-            "kda_layers": [n for n in layers if n not in full],
-            "full_attn_layers": full,
-            "head_dim": head_dim,
-            "num_heads": num_heads,
-            "short_conv_kernel_size": conv_kernel,
-        },
-        "first_k_dense_replace": num_layers if dense_layers is None else dense_layers,
-        "mla_use_nope": True,
-        "moe_layer_freq": 1,
-        "moe_router_activation_func": "sigmoid",
-        "use_grouped_topk": True,
+        **official_keys(kinds, dense_layers, head_dim, num_heads, conv_kernel),
         "num_nextn_predict_layers": 0,
         "bos_token_id": 0,
         "eos_token_id": 1,
         "pad_token_id": 2,
         "model_max_length": 8192,
     }
-    return KimiLinearConfig(
+    return config_class(
         vocab_size=vocab_size,
         hidden_size=hidden_size,
         intermediate_size=intermediate_size,
@@ -93,157 +81,161 @@ def kimi_config(
     )
 
 
-def _kimi_3m(vocab_size: int, every: int) -> PreTrainedConfig:
-    return kimi_config(
-        vocab_size=vocab_size, hidden_size=192, num_layers=6, num_heads=3, head_dim=64,
-        intermediate_size=512, kv_lora_rank=64, full_attention_every=every,
-    )  # fmt: skip
+def official_keys(
+    kinds: list[str], dense_layers: int | None, head_dim: int, num_heads: int, conv_kernel: int
+) -> dict[str, Any]:
+    """What the official code reads of a Kimi-Linear `config.json`, and transformers leaves out."""
+    layers = list(enumerate(kinds, start=1))
+    return {
+        "linear_attn_config": {
+            "kda_layers": [n for n, kind in layers if kind == "linear_attention"],
+            "full_attn_layers": [n for n, kind in layers if kind == "full_attention"],
+            "head_dim": head_dim,
+            "num_heads": num_heads,
+            "short_conv_kernel_size": conv_kernel,
+        },
+        "first_k_dense_replace": len(kinds) if dense_layers is None else dense_layers,
+        "mla_use_nope": True,
+        "moe_layer_freq": 1,
+        "moe_router_activation_func": "sigmoid",
+        "use_grouped_topk": True,
+    }
 
 
-def _kimi_30m(vocab_size: int, every: int) -> PreTrainedConfig:
-    return kimi_config(
-        vocab_size=vocab_size, hidden_size=512, num_layers=8, num_heads=8, head_dim=64,
-        intermediate_size=1408, kv_lora_rank=128, full_attention_every=every,
-    )  # fmt: skip
+def leading_dense(config: KimiLinearConfig) -> int:
+    """Layers before the first one with experts."""
+    return [*config.mlp_layer_types, "sparse"].index("sparse")
 
 
-def _gdn(config: PreTrainedConfig) -> PreTrainedConfig:
-    """The gated delta net hybrid of the same sizes."""
-    values = config.to_dict()
-    for key in ("model_type", "architectures", "transformers_version"):
-        values.pop(key, None)
-    return GdnHybridConfig(**values)
-
-
-def _kimi_350m(vocab_size: int) -> PreTrainedConfig:
-    return kimi_config(
-        vocab_size=vocab_size, hidden_size=1024, num_layers=20, num_heads=8, head_dim=128,
-        intermediate_size=2816, kv_lora_rank=256, model_max_length=32768,
-    )  # fmt: skip
-
-
-def _kimi_48b(vocab_size: int) -> PreTrainedConfig:
-    return kimi_config(
-        vocab_size=vocab_size, hidden_size=2304, num_layers=27, num_heads=32, head_dim=128,
-        intermediate_size=9216, kv_lora_rank=512, dense_layers=1, moe_intermediate_size=1024,
-        num_experts=256, num_experts_per_token=8, num_shared_experts=1, num_expert_group=1,
-        topk_group=1, routed_scaling_factor=2.446, model_max_length=1048576,
-        bos_token_id=163584, eos_token_id=163586, pad_token_id=163839, dtype="bfloat16",
-    )  # fmt: skip
-
-
-def _llama(
-    vocab_size: int,
+def llama_config(
     hidden_size: int,
     layers: int,
     heads: int,
     kv_heads: int,
     intermediate_size: int,
     *,
-    tied: bool = False,
     rope_factor: float | None = None,
-    context: int = 8192,
-    ids: tuple[int, int, int | None] = (0, 1, 2),
-    dtype: str | None = None,
-) -> PreTrainedConfig:
-    if heads % kv_heads:
-        raise ConfigError(f"{kv_heads} key heads do not divide {heads} attention heads.")
-    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": 500000.0}
+    rope_theta: float = 500000.0,
+    **more: Any,
+) -> LlamaConfig:
+    """A Llama 3 configuration; with `rope_factor`, slow rotations are slowed by it as in 3.1."""
+    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": rope_theta}
     if rope_factor is not None:
-        rope = {
+        rope |= {
             "rope_type": "llama3",
-            "rope_theta": 500000.0,
             "factor": rope_factor,
             "low_freq_factor": 1.0,
             "high_freq_factor": 4.0,
             "original_max_position_embeddings": 8192,
         }
-    bos, eos, pad = ids
+    values: dict[str, Any] = {
+        "rms_norm_eps": 1e-5,
+        "max_position_embeddings": 8192 if rope_factor is None else 131072,
+        "rope_parameters": rope,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+        "pad_token_id": 2,
+    }
     return LlamaConfig(
-        vocab_size=vocab_size,
         hidden_size=hidden_size,
         intermediate_size=intermediate_size,
         num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=kv_heads,
-        rms_norm_eps=1e-5,
-        max_position_embeddings=context,
-        rope_parameters=rope,
-        tie_word_embeddings=tied,
-        bos_token_id=bos,
-        eos_token_id=eos,
-        pad_token_id=pad,
-        dtype=dtype,
+        **{**values, **more},
     )
 
 
-_SMALL_VOCAB = 4096
+_Maker = Callable[[int], PreTrainedConfig]  # of a vocabulary size
 
 
-def _llama3(*shape: int, tied: bool = False, rope_factor: float | None = None) -> _Maker:
-    """A published Llama 3: layers and widths as `_llama` takes them; 128k context when scaled."""
-    return lambda vocab_size: _llama(
-        vocab_size,
-        *shape,
-        tied=tied,
-        rope_factor=rope_factor,
-        context=8192 if rope_factor is None else 131072,
-        ids=(128000, 128001, None),  # begin of text, end of text, no padding token
-        dtype="bfloat16",
-    )
+def _kimi(config_class: type[KimiLinearConfig] = KimiLinearConfig, **shape: Any) -> _Maker:
+    return lambda v: kimi_config(vocab_size=v, config_class=config_class, **shape)
 
 
-_QWEN3: dict[str, Any] = {
-    "num_attention_heads": 32,
-    "head_dim": 128,
-    "rms_norm_eps": 1e-6,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0},
-    "max_position_embeddings": 32768,
-    "bos_token_id": 151643,
-    "eos_token_id": 151643,  # chat models end at 151645
-    "dtype": "bfloat16",
-}
+def _llama(*shape: int, **more: Any) -> _Maker:
+    return lambda v: llama_config(*shape, vocab_size=v, **more)
 
 
-def _qwen3_4b(vocab_size: int) -> PreTrainedConfig:
-    return Qwen3Config(
-        vocab_size=vocab_size, hidden_size=2560, num_hidden_layers=36, num_key_value_heads=8,
-        intermediate_size=9728, tie_word_embeddings=True, **_QWEN3,
-    )  # fmt: skip
+def _llama3(*shape: int, **more: Any) -> _Maker:
+    """A published Llama 3: begin of text, end of text, no padding token."""
+    published = {"bos_token_id": 128000, "eos_token_id": 128001, "pad_token_id": None}
+    return _llama(*shape, dtype="bfloat16", **published, **more)
 
 
-def _qwen3_30b(vocab_size: int) -> PreTrainedConfig:
-    return Qwen3MoeConfig(
-        vocab_size=vocab_size, hidden_size=2048, num_hidden_layers=48, num_key_value_heads=4,
-        intermediate_size=6144, moe_intermediate_size=768, num_experts=128, num_experts_per_tok=8,
-        norm_topk_prob=True, **_QWEN3,
-    )  # fmt: skip
+def _qwen3(config_class: Any, **shape: Any) -> _Maker:
+    published: dict[str, Any] = {
+        "num_attention_heads": 32,
+        "head_dim": 128,
+        "rms_norm_eps": 1e-6,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0},
+        "max_position_embeddings": 32768,
+        "bos_token_id": 151643,
+        "eos_token_id": 151643,  # chat models end at 151645
+        "dtype": "bfloat16",
+    }
+    return lambda v: config_class(vocab_size=v, **shape, **published)
 
+
+_3M = {
+    "hidden_size": 192, "num_layers": 6, "num_heads": 3, "head_dim": 64,
+    "intermediate_size": 512, "kv_lora_rank": 64,
+}  # fmt: skip
+_30M = {
+    "hidden_size": 512, "num_layers": 8, "num_heads": 8, "head_dim": 64,
+    "intermediate_size": 1408, "kv_lora_rank": 128,
+}  # fmt: skip
+_KIMI_350M = _kimi(
+    hidden_size=1024, num_layers=20, num_heads=8, head_dim=128, intermediate_size=2816,
+    kv_lora_rank=256, model_max_length=32768,
+)  # fmt: skip
+_KIMI_48B = _kimi(
+    hidden_size=2304, num_layers=27, num_heads=32, head_dim=128, intermediate_size=9216,
+    kv_lora_rank=512, dense_layers=1, moe_intermediate_size=1024, num_experts=256,
+    num_experts_per_token=8, num_shared_experts=1, num_expert_group=1, topk_group=1,
+    routed_scaling_factor=2.446, model_max_length=1048576, bos_token_id=163584,
+    eos_token_id=163586, pad_token_id=163839, dtype="bfloat16",
+)  # fmt: skip
+_QWEN3_4B = _qwen3(
+    Qwen3Config, hidden_size=2560, num_hidden_layers=36, num_key_value_heads=8,
+    intermediate_size=9728, tie_word_embeddings=True,
+)  # fmt: skip
+_QWEN3_30B = _qwen3(
+    Qwen3MoeConfig, hidden_size=2048, num_hidden_layers=48, num_key_value_heads=4,
+    intermediate_size=6144, moe_intermediate_size=768, num_experts=128, num_experts_per_tok=8,
+    norm_topk_prob=True,
+)  # fmt: skip
 
 # name -> (default vocabulary, configuration of a vocabulary size)
 _PRESETS: dict[str, tuple[int, _Maker]] = {
-    "tiny": (2048, lambda v: _kimi_3m(v, 4)),
-    "kimi-linear-3m": (_SMALL_VOCAB, lambda v: _kimi_3m(v, 4)),
-    "kimi-linear-30m": (_SMALL_VOCAB, lambda v: _kimi_30m(v, 4)),
-    "kimi-linear-350m": (32768, _kimi_350m),
-    "kimi-linear-48b-a3b": (163840, _kimi_48b),
-    "gdn-hybrid-3m": (_SMALL_VOCAB, lambda v: _gdn(_kimi_3m(v, 4))),
-    "gdn-hybrid-30m": (_SMALL_VOCAB, lambda v: _gdn(_kimi_30m(v, 4))),
-    "mla-3m": (_SMALL_VOCAB, lambda v: _kimi_3m(v, 1)),
-    "mla-30m": (_SMALL_VOCAB, lambda v: _kimi_30m(v, 1)),
-    "llama-3m": (_SMALL_VOCAB, lambda v: _llama(v, 192, 6, 3, 3, 576)),
-    "llama-30m": (_SMALL_VOCAB, lambda v: _llama(v, 512, 8, 8, 8, 1536)),
-    "llama-350m": (32768, lambda v: _llama(v, 1024, 22, 16, 8, 3072)),
-    "llama-3.2-1b": (128256, _llama3(2048, 16, 32, 8, 8192, tied=True, rope_factor=32.0)),
-    "llama-3.2-3b": (128256, _llama3(3072, 28, 24, 8, 8192, tied=True, rope_factor=32.0)),
+    "tiny": (2048, _kimi(**_3M)),
+    "kimi-linear-3m": (4096, _kimi(**_3M)),
+    "kimi-linear-30m": (4096, _kimi(**_30M)),
+    "kimi-linear-350m": (32768, _KIMI_350M),
+    "kimi-linear-48b-a3b": (163840, _KIMI_48B),
+    "gdn-hybrid-3m": (4096, _kimi(GdnHybridConfig, **_3M)),
+    "gdn-hybrid-30m": (4096, _kimi(GdnHybridConfig, **_30M)),
+    "mla-3m": (4096, _kimi(**_3M, full_attention_every=1)),
+    "mla-30m": (4096, _kimi(**_30M, full_attention_every=1)),
+    "llama-3m": (4096, _llama(192, 6, 3, 3, 576)),
+    "llama-30m": (4096, _llama(512, 8, 8, 8, 1536)),
+    "llama-350m": (32768, _llama(1024, 22, 16, 8, 3072)),
+    "llama-3.2-1b": (
+        128256,
+        _llama3(2048, 16, 32, 8, 8192, tie_word_embeddings=True, rope_factor=32.0),
+    ),
+    "llama-3.2-3b": (
+        128256,
+        _llama3(3072, 28, 24, 8, 8192, tie_word_embeddings=True, rope_factor=32.0),
+    ),
     "llama-3-8b": (128256, _llama3(4096, 32, 32, 8, 14336)),
     "llama-3.1-8b": (128256, _llama3(4096, 32, 32, 8, 14336, rope_factor=8.0)),
     "llama-3-70b": (128256, _llama3(8192, 80, 64, 8, 28672)),
     "llama-3.1-70b": (128256, _llama3(8192, 80, 64, 8, 28672, rope_factor=8.0)),
     "llama-3.3-70b": (128256, _llama3(8192, 80, 64, 8, 28672, rope_factor=8.0)),
     "llama-3.1-405b": (128256, _llama3(16384, 126, 128, 8, 53248, rope_factor=8.0)),
-    "qwen3-4b": (151936, _qwen3_4b),
-    "qwen3-30b-a3b": (151936, _qwen3_30b),
+    "qwen3-4b": (151936, _QWEN3_4B),
+    "qwen3-30b-a3b": (151936, _QWEN3_30B),
 }
 
 

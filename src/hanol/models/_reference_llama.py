@@ -67,29 +67,31 @@ def reference_llama(
     return x_BTD @ w.get("output.weight", w["tok_embeddings.weight"]).T
 
 
-def frequencies(width: int, theta: float, factor: float | None) -> Tensor:
+def frequencies(
+    width: int,
+    theta: float,
+    factor: float | None,
+    low: float = 1.0,
+    high: float = 4.0,
+    context: int = 8192,
+) -> Tensor:
     """Angles per token of each pair of lanes, in float64.
 
     Args:
         width: Head width.
         theta: Base of the geometric series.
-        factor: Divisor of the slow frequencies, smooth between wavelengths of 2,048 and 8,192
-            tokens; None leaves all as they are.
+        factor: Divisor of the slow frequencies, smooth between wavelengths of `context / high` and
+            `context / low` tokens; None leaves all as they are.
+        low: See `factor`.
+        high: See `factor`.
+        context: Tokens that the model saw before its frequencies were scaled.
     """
-    plain = theta ** -(torch.arange(0, width, 2, dtype=torch.float64) / width)
+    plain_K = theta ** -(torch.arange(0, width, 2, dtype=torch.float64) / width)
     if factor is None:
-        return plain
-    scaled = []
-    for frequency in plain.tolist():
-        wavelength = 2 * math.pi / frequency
-        if wavelength < 8192 / 4:
-            scaled.append(frequency)
-        elif wavelength > 8192:
-            scaled.append(frequency / factor)
-        else:
-            smooth = (8192 / wavelength - 1) / (4 - 1)
-            scaled.append((1 - smooth) * frequency / factor + smooth * frequency)
-    return torch.tensor(scaled, dtype=torch.float64)
+        return plain_K
+    wavelength_K = 2 * math.pi / plain_K
+    smooth_K = ((context / wavelength_K - low) / (high - low)).clamp(0, 1)
+    return plain_K * ((1 - smooth_K) / factor + smooth_K)
 
 
 def _rotation(tokens: int, width: int, params: Mapping[str, Any], factor: float) -> Tensor:

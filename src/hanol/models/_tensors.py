@@ -1,16 +1,17 @@
-"""Which tensors a checkpoint folder holds, read from the headers of its safetensors files."""
+"""Which tensors a checkpoint folder holds, read from headers of files, and which it should."""
 
 import json
 import math
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from transformers.core_model_loading import revert_weight_conversion
 
 from hanol.errors import CheckpointError
+from hanol.models._build import meta_model
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -53,7 +54,10 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     for file in weight_files(folder):
         for name, stored in _tensors_of(file).items():
             if name in tensors:
-                raise _twice(folder, name, tensors[name], stored)
+                raise CheckpointError(
+                    f"`{name}` is twice in {str(folder)!r}: in {tensors[name].file.name} and in "
+                    f"{stored.file.name}. Remove the one that is not meant."
+                )
             tensors[name] = stored
     return tensors
 
@@ -70,9 +74,19 @@ def weight_files(folder: Path) -> list[Path]:
     if not index.exists():
         files = sorted(folder.glob("*.safetensors"))
         if not files:
-            raise CheckpointError(f"{str(folder)!r} has no weights: no file is a .safetensors.")
+            suffixes = (".bin", ".pt", ".pth")
+            pickled = sorted(x.name for x in folder.iterdir() if x.suffix in suffixes)
+            raise CheckpointError(
+                f"{str(folder)!r} has only pickled weights ({pickled[0]}), which can run code when "
+                "loaded. Convert them to safetensors first."
+                if pickled
+                else f"{str(folder)!r} has no weights: no file is a .safetensors."
+            )
         return files
-    names = sorted(set(_read_json(index).get("weight_map", {}).values()))
+    try:
+        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as err:
+        raise CheckpointError(f"{str(index)!r} names no files of weights: {err!r}.") from err
     missing = [name for name in names if not (folder / Path(name).name).exists()]
     if missing or not names:
         raise CheckpointError(
@@ -82,32 +96,31 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / Path(name).name for name in names]
 
 
-def _twice(folder: Path, name: str, first: StoredTensor, second: StoredTensor) -> CheckpointError:
-    """The error for a name that two files hold."""
-    return CheckpointError(
-        f"`{name}` is twice in {str(folder)!r}: in {first.file.name} and in {second.file.name}. "
-        "Remove the one that is not meant."
-    )
+def differences(config: Any, folder: Path) -> tuple[list[str], list[str]]:
+    """Official tensors that a folder lacks or has in another shape, and tensors not official.
 
-
-def _read_json(file: Path) -> dict[str, Any]:
-    """A JSON object of a checkpoint.
+    Args:
+        config: A Kimi-Linear configuration.
+        folder: Checkpoint folder.
 
     Raises:
-        CheckpointError: The file cannot be read, or holds something else.
+        CheckpointError: A file of it is not readable.
     """
-    try:
-        value = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as err:
-        raise CheckpointError(f"{str(file)!r} could not be read as JSON: {err}.") from err
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{str(file)!r} is JSON, but not an object.")
-    return value
+    expected, stored = official_shapes(config), {}
+    if any(folder.glob("*.safetensors")):
+        stored = {name: tensor.shape for name, tensor in stored_tensors(folder).items()}
+    missing = [name for name, shape in expected.items() if stored.get(name) != shape]
+    return sorted(missing), sorted(set(stored) - set(expected))
 
 
-def shapes_of(tensors: Mapping[str, StoredTensor]) -> dict[str, tuple[int, ...]]:
-    """Shapes by name."""
-    return {name: stored.shape for name, stored in tensors.items()}
+def official_shapes(config: Any) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of an official Kimi-Linear checkpoint."""
+    model = meta_model(config)
+    state = revert_weight_conversion(model, model.state_dict())
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    if config.tie_word_embeddings:
+        del shapes["lm_head.weight"]
+    return shapes
 
 
 def _tensors_of(file: Path) -> dict[str, StoredTensor]:

@@ -9,7 +9,6 @@ from transformers import PreTrainedTokenizerBase
 
 from hanol import models
 from hanol.autodeco._config import AutoDecoConfig
-from hanol.autodeco._load import load_tokenizer
 from hanol.autodeco._model import AutoDecoForCausalLM
 from hanol.autodeco.training._data import Row, read_rows
 from hanol.autodeco.training._functions import function_rows
@@ -175,7 +174,7 @@ def open_heads(
         loaded = models.load(model)
         return AutoDecoForCausalLM.from_base(loaded.model, base_name=model), loaded.tokenizer
     wrapped = AutoDecoForCausalLM.from_pretrained(model, base_model=base_model)
-    return wrapped, load_tokenizer(model, base_model=base_model)
+    return wrapped, models.load_tokenizer(model, base_model=base_model)
 
 
 def training_rows(source: str, number: int | None = None, *, held_out: bool = False) -> list[Row]:
