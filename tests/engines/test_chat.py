@@ -46,9 +46,9 @@ def test_only_the_new_part_of_a_conversation_is_tokenized(monkeypatch: pytest.Mo
     seen: list[str] = []
     call = type(made).__call__
 
-    def spied(self: object, text: str, **options: object) -> object:
-        seen.append(text)
-        return call(self, text, **options)
+    def spied(self: object, texts: list[str], **options: object) -> object:
+        seen.extend(texts)
+        return call(self, texts, **options)
 
     monkeypatch.setattr(type(made), "__call__", spied)
     said = [Message("user", "the " * 500), Message("assistant", "a"), Message("user", "more")]

@@ -7,15 +7,15 @@ library: `CheckpointEngine`, `EndpointEngine` and `RayEngine` are imported when 
 import importlib as _importlib
 import typing as _typing
 
-from hanol.engines._base import EngineBase, WrappedEngine
 from hanol.engines._cached import CachedEngine
-from hanol.engines._engine import (
+from hanol.engines._engine import Engine, WrappedEngine
+from hanol.engines._open import open_engine
+from hanol.engines._request import (
     AudioPart,
     Capability,
     Choice,
     Completion,
     Constraint,
-    Engine,
     ImagePart,
     Message,
     Piece,
@@ -27,17 +27,16 @@ from hanol.engines._engine import (
     ToolSchema,
     Usage,
 )
-from hanol.engines._open import open_engine
 from hanol.engines._scripted import Reply, ScriptedEngine
 from hanol.sampling import Sampling
 
 if _typing.TYPE_CHECKING:
     from hanol.engines._endpoint import EndpointEngine as EndpointEngine
     from hanol.engines._ray import RayEngine as RayEngine
-    from hanol.engines.checkpoint import CheckpointEngine as CheckpointEngine
+    from hanol.engines.checkpoint._checkpoint import CheckpointEngine as CheckpointEngine
 
 _HEAVY = {
-    "CheckpointEngine": "hanol.engines.checkpoint",
+    "CheckpointEngine": "hanol.engines.checkpoint._checkpoint",
     "EndpointEngine": "hanol.engines._endpoint",
     "RayEngine": "hanol.engines._ray",
 }
@@ -63,7 +62,6 @@ __all__ = [
     "Constraint",
     "EndpointEngine",
     "Engine",
-    "EngineBase",
     "ImagePart",
     "Message",
     "Piece",

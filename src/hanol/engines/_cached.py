@@ -8,9 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hanol.engines._base import WrappedEngine
 from hanol.engines._calls import described
-from hanol.engines._engine import Completion, Engine, Piece, Request, Scored
+from hanol.engines._engine import Engine, WrappedEngine
+from hanol.engines._request import Completion, Piece, Request, Scored
 from hanol.files import JsonLines
 
 
@@ -38,40 +38,38 @@ class CachedEngine(WrappedEngine):
         self._known: dict[str, Any] = {row["request"]: row["answer"] for row in rows}
 
     async def complete(self, request: Request) -> Completion:
-        """The answer of before, or the engine's."""
+        """The earlier answer, or the engine's."""
         key = self._key(request)
         if key not in self._known:
-            completion = await self.engine.complete(request)
-            self._keep(key, _form(Completion).dump_python(completion, mode="json"))
+            self._keep(key, Completion, await self.engine.complete(request))
         return _form(Completion).validate_python(self._known[key])
 
     async def stream(self, request: Request) -> AsyncIterator[Piece]:
-        """The answer of before at once, or the engine's as it comes."""
+        """The earlier answer at once, or the engine's as it comes."""
         key = self._key(request)
         pieces = super().stream(request) if key in self._known else self.engine.stream(request)
         async for piece in pieces:
             if piece.completion is not None and key not in self._known:
-                self._keep(key, _form(Completion).dump_python(piece.completion, mode="json"))
+                self._keep(key, Completion, piece.completion)
             yield piece
 
     async def score(
         self, request: Request, continuations: Sequence[str | Sequence[int]]
     ) -> list[Scored]:
-        """The scores of before, or the engine's."""
+        """The earlier scores, or the engine's."""
         key = self._key(request, continuations)
         if key not in self._known:
-            scores = await self.engine.score(request, continuations)
-            self._keep(key, _form(list[Scored]).dump_python(scores, mode="json"))
+            self._keep(key, list[Scored], await self.engine.score(request, continuations))
         return _form(list[Scored]).validate_python(self._known[key])
 
     async def aclose(self) -> None:
         """Close the engine."""
         await self.engine.aclose()
 
-    def _keep(self, key: str, answer: Any) -> None:
-        self._known[key] = answer
+    def _keep(self, key: str, kind: Any, answer: Any) -> None:
+        self._known[key] = _form(kind).dump_python(answer, mode="json")
         if self._log is not None:
-            self._log.append({"request": key, "answer": answer})
+            self._log.append({"request": key, "answer": self._known[key]})
 
     def _key(self, request: Request, continuations: Sequence[Any] | None = None) -> str:
         said = asdict(replace(request, tools=()))

@@ -7,7 +7,7 @@ import json
 import re
 from typing import Any
 
-from hanol.engines._engine import ToolCall, ToolSchema
+from hanol.engines._request import ToolCall, ToolSchema
 
 _BLOCK = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
 

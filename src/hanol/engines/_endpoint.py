@@ -10,9 +10,9 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from hanol.engines._base import EngineBase, cannot, check_request
-from hanol.engines._engine import Capability, Completion, Message, Piece, Request, Usage
-from hanol.engines._wire import Answer, body_of, estimate, is_passing, message, refused_parameter
+from hanol.engines._engine import Engine, cannot, check_request
+from hanol.engines._request import Capability, Completion, Message, Piece, Request, Usage
+from hanol.engines._wire import Answer, body_of, estimate, message, refused_parameter
 from hanol.errors import EngineError, require
 
 _log = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ _RETRIED = (408, 409, 425, 429)  # and everything from 500 on
 _TOKENS_PER_MESSAGE = 8
 
 
-class EndpointEngine(EngineBase):
+class EndpointEngine(Engine):
     """Chat completions over HTTP, asked again when a server is busy or answers nothing.
 
     Timeouts, lost connections, 408, 409, 425, 429 and 5xx are tried again by the client library,
@@ -41,8 +41,7 @@ class EndpointEngine(EngineBase):
         tries: Requests for one answer, at most.
         timeout: Seconds for one request.
         max_concurrency: Requests in flight, at most.
-        context_window: Of the model, in tokens; servers do not tell in a common way.
-        tokenizer: Hub id, folder or bundled name of the model's tokenizer, to count exactly.
+        context_window: The model's, in tokens; servers do not tell in a common way.
 
     Raises:
         EngineError: The specification names no model, or holds a password.
@@ -62,13 +61,12 @@ class EndpointEngine(EngineBase):
         timeout: float = 600.0,
         max_concurrency: int = 64,
         context_window: int | None = None,
-        tokenizer: str | None = None,
     ) -> None:
         self._openai: Any = require("openai", extra="research", feature="A model endpoint")
         parts = urlsplit(spec)
         if not (parts.scheme in ("http", "https") and parts.hostname and parts.fragment):
             raise EngineError(
-                f"{_without_password(spec)!r} does not name a model at an endpoint: write "
+                f"{re.sub('//[^/@]*@', '//', spec)!r} does not name a model at an endpoint: write "
                 "http://host:port/v1#model."
             )
         if parts.username or parts.password:
@@ -81,7 +79,6 @@ class EndpointEngine(EngineBase):
         self._loopback = _is_loopback(parts.hostname)
         self._key_env, self._tries, self._timeout = api_key_env, tries, timeout
         self._max_concurrency, self.context_window = max_concurrency, context_window
-        self._tokens = _exact_counter(tokenizer)
         self._reached = False
         self._server: str | None = None  # as its list of models says
         self._refused: frozenset[str] = frozenset()
@@ -89,9 +86,6 @@ class EndpointEngine(EngineBase):
         self._client: Any = None
         self._headers: dict[str, Any] = {}
         self._free = asyncio.Semaphore(max_concurrency)
-
-    def __repr__(self) -> str:
-        return f"EndpointEngine({self.name!r})"
 
     async def complete(self, request: Request) -> Completion:
         """Answer one request.
@@ -114,10 +108,7 @@ class EndpointEngine(EngineBase):
                 usage = self._added(usage, request, response, new)
                 if len(answers) == request.n:
                     return Completion(tuple(answer.choice() for answer in answers), usage)
-        raise EngineError(
-            f"{self._url} gave no answer in {self._tries} tries; at last, it answered with an "
-            "empty text. Is the server running at this address, and is it overloaded?"
-        )
+        raise self._silence("it answered with an empty text")
 
     async def stream(self, request: Request) -> AsyncIterator[Piece]:
         """The answers as they come; a connection that breaks in between is an error."""
@@ -149,13 +140,11 @@ class EndpointEngine(EngineBase):
         yield Piece("", completion=Completion(choices, spent))
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
-        """Tokens of the conversation: exact with a tokenizer, else an estimate that is rather high.
+        """An estimate of the conversation's tokens that is rather high.
 
-        The estimate: one token for each 4 letters of an ASCII word (begun ones included), each
+        One token for each 4 letters of an ASCII word (begun ones included), each
         digit, sign or run of line ends, and each 2 bytes of other scripts; 8 a message.
         """
-        if self._tokens is not None:
-            return int(self._tokens(messages))
         return sum(_TOKENS_PER_MESSAGE + estimate(one.text) for one in messages)
 
     async def aclose(self) -> None:
@@ -222,7 +211,7 @@ class EndpointEngine(EngineBase):
             self._reached = True
             if refused != self._refused:
                 gone = ", ".join(sorted(refused - self._refused))
-                _log.warning("%s does not take %s: left out from now on.", self, gone)
+                _log.warning("%s does not take %s: left out from now on.", self.name, gone)
                 self._refused |= refused
             return response
 
@@ -251,10 +240,9 @@ class EndpointEngine(EngineBase):
                 f"{self._url} did not answer with a chat completion. An OpenAI-compatible address "
                 "usually ends with /v1."
             )
-        answers = []
-        for choice in choices:
-            answers.append(Answer(request.sampling.stop))
-            answers[-1].add(choice, choice.message)
+        answers = [Answer(request.sampling.stop) for _ in choices]
+        for answer, choice in zip(answers, choices, strict=True):
+            answer.add(choice, choice.message)
         return answers
 
     def _added(self, usage: Usage, request: Request, response: Any, new: list[Answer]) -> Usage:
@@ -314,10 +302,10 @@ class EndpointEngine(EngineBase):
 
 async def _say_whether_to_retry(response: Any) -> None:
     """Tell the client library what it does not know of some answers."""
-    if response.status_code in (425, 429):
-        is_worth_it = is_passing(response.status_code, await response.aread())
-        if is_worth_it is not None:
-            response.headers["x-should-retry"] = str(is_worth_it).lower()
+    if response.status_code == 425:  # too early
+        response.headers["x-should-retry"] = "true"
+    elif response.status_code == 429 and b'"insufficient_quota"' in await response.aread():
+        response.headers["x-should-retry"] = "false"
 
 
 def _rest(request: Request, done: int) -> Request:
@@ -337,22 +325,8 @@ def _usage(usage: Any) -> Usage | None:
     return Usage(usage.prompt_tokens, usage.completion_tokens, cached)
 
 
-def _exact_counter(tokenizer: str | None) -> Any:
-    if tokenizer is None:
-        return None
-    from hanol.engines.checkpoint._chat import ChatTokens
-    from hanol.models import load_tokenizer
-
-    chat = ChatTokens(load_tokenizer(tokenizer), None, tokenizer)
-    return lambda messages: len(chat.encode(chat.render(messages)).ids)
-
-
 def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
-
-
-def _without_password(spec: str) -> str:
-    return re.sub(r"//[^/@]*@", "//", spec)

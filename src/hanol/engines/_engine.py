@@ -1,354 +1,174 @@
-"""What an engine is: chat messages in, completions out.
+"""What an engine is, and what engines share: refusals, and texts cut at stop strings."""
 
-Everything that talks to a model goes through this protocol.
-"""
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Iterable, Sequence
 
-import json
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, Literal, Protocol, Self, runtime_checkable
+from hanol.engines._request import (
+    AudioPart,
+    Capability,
+    Completion,
+    ImagePart,
+    Message,
+    Piece,
+    Request,
+    Scored,
+)
+from hanol.errors import EngineError
 
-from hanol.sampling import Sampling
-
-Role = Literal["system", "user", "assistant", "tool"]
-FinishReason = Literal["stop", "length"]
-Capability = Literal[
-    "score", "n", "prefill", "prompt_ids", "tools", "json_schema", "regex", "grammar",
-    "logprobs", "images", "audio",
-]  # fmt: skip
-
-
-@dataclass(frozen=True)
-class TextPart:
-    """Text of a message that has other parts too."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class ImagePart:
-    """A picture of a message."""
-
-    data: bytes
-    media_type: str = "image/png"
-
-
-@dataclass(frozen=True)
-class AudioPart:
-    """A recording of a message."""
-
-    data: bytes
-    media_type: str = "audio/wav"
+_IN_PROCESS = "a checkpoint in this process (a folder or a hub id) can"
+_WHO_CAN: dict[Capability, str] = {
+    "images": "an endpoint whose model sees (http://host:port/v1#model) can",
+    "audio": "an endpoint whose model hears (http://host:port/v1#model) can",
+}
+_WORDS: dict[Capability, str] = {
+    "score": "score continuations",
+    "n": "draw several answers to one request",
+    "prefill": "go on from a `prefill`",
+    "prompt_ids": "take a prompt as token ids",
+    "tools": "tell the model of `tools`",
+    "json_schema": "hold an answer to a JSON schema",
+    "regex": "hold an answer to a regular expression",
+    "grammar": "hold an answer to a grammar",
+    "logprobs": "tell log-probabilities",
+    "images": "read images",
+    "audio": "hear audio",
+}
 
 
-Content = str | tuple[TextPart | ImagePart | AudioPart, ...]
+class Engine(ABC):
+    """Whatever turns messages into completions: the one protocol of everything that asks a model.
 
+    Engines are used from one asyncio loop at a time and take many requests at once. Failures raise
+    `EngineError`; they are never returned as text. Unless a subclass does better, an answer streams
+    in one piece and nothing is scored.
 
-class ToolSchema(Protocol):
-    """What a model is told of a tool; every tool has it."""
-
-    @property
-    def name(self) -> str:
-        """As the model writes it, matched exactly."""
-        ...
-
-    @property
-    def description(self) -> str:
-        """One paragraph for the model."""
-        ...
-
-    @property
-    def parameters(self) -> Mapping[str, Any]:
-        """JSON schema of the arguments."""
-        ...
-
-
-@dataclass(frozen=True)
-class ToolCall:
-    """One call of a tool.
-
-    Args:
-        name: The tool's.
-        arguments: What it is called with.
-        id: What the message with the result names; engines without such ids leave it empty.
-        malformed: What the model wrote where it is no JSON object; `arguments` is empty then.
+    Attributes:
+        name: The specification that opens this engine again.
+        context_window: Tokens that prompt and answer may have together; None when the engine
+            cannot know.
+        capabilities: What it can do besides completing and streaming messages.
     """
 
     name: str
-    arguments: dict[str, Any]
-    id: str = ""
-    malformed: str | None = None
+    context_window: int | None = None
+    capabilities: frozenset[Capability] = frozenset()
 
-
-@dataclass(frozen=True)
-class Message:
-    """One message of a conversation.
-
-    Args:
-        role: Who speaks; "tool" is the result of a call.
-        content: Text, or parts of text, images and audio.
-        tool_calls: Calls that an assistant's message makes.
-        tool_call_id: The call that a tool's message answers.
-    """
-
-    role: Role
-    content: Content
-    tool_calls: tuple[ToolCall, ...] = ()
-    tool_call_id: str | None = None
-
-    @property
-    def text(self) -> str:
-        """The text of the content."""
-        if isinstance(self.content, str):
-            return self.content
-        return "".join(part.text for part in self.content if isinstance(part, TextPart))
-
-    def to_dict(self) -> dict[str, Any]:
-        """The form that chat templates read."""
-        made: dict[str, Any] = {"role": self.role, "content": self.text}
-        if self.tool_calls:
-            made["tool_calls"] = [
-                {"type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-                for call in self.tool_calls
-            ]
-        if self.tool_call_id is not None:
-            made["tool_call_id"] = self.tool_call_id
-        return made
-
-
-@dataclass(frozen=True)
-class Constraint:
-    """What an answer must follow: a JSON schema, a regular expression or a Lark grammar.
-
-    Make one by `json_schema`, `regex` or `grammar`.
-    """
-
-    kind: Literal["json_schema", "regex", "grammar"]
-    text: str
-
-    @classmethod
-    def json_schema(cls, schema: Mapping[str, Any]) -> Self:
-        """Answers are JSON that fits the schema."""
-        return cls("json_schema", json.dumps(schema))
-
-    @classmethod
-    def regex(cls, pattern: str) -> Self:
-        """Answers match the pattern as a whole."""
-        return cls("regex", pattern)
-
-    @classmethod
-    def grammar(cls, lark: str) -> Self:
-        """Answers are sentences of a Lark grammar, from its rule `start`."""
-        return cls("grammar", lark)
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to complete, and how.
-
-    Args:
-        messages: The conversation so far; the last one is usually the user's.
-        sampling: How tokens are drawn, and where the answer ends.
-        prompt_ids: The prompt as token ids, in the place of `messages`.
-        prefill: The answer goes on from this text, which is not part of the completion.
-        n: Answers to draw; with a seed, answer i has the seed plus i.
-        tools: What the model may call.
-        constraint: What each answer must follow.
-        top_logprobs: Log-probabilities of the answer's tokens, and of this many likeliest ones in
-            the place of each; None asks for none.
-    """
-
-    messages: tuple[Message, ...] = ()
-    sampling: Sampling = field(default_factory=Sampling)
-    _: KW_ONLY
-    prompt_ids: tuple[int, ...] | None = None
-    prefill: str = ""
-    n: int = 1
-    tools: tuple[ToolSchema, ...] = ()
-    constraint: Constraint | None = None
-    top_logprobs: int | None = None
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One answer.
-
-    Args:
-        text: What was written, reasoning included (in `<think>` tags where an endpoint sends it
-            apart), without the stop text.
-        finish_reason: "stop" when the model or a stop text ended it, "length" when a limit did.
-        ids: Its token ids, where the engine knows them.
-        tokens: Their texts, when log-probabilities were asked for and the engine has them.
-        logprobs: Their log-probabilities in nats, under the distribution they were drawn from.
-        top_logprobs: For each token the likeliest ones in its place, with their log-probabilities.
-        tool_calls: Calls of tools in the answer, where the request named tools.
-    """
-
-    text: str
-    finish_reason: FinishReason = "stop"
-    _: KW_ONLY
-    ids: tuple[int, ...] | None = None
-    tokens: tuple[str, ...] | None = None
-    logprobs: tuple[float, ...] | None = None
-    top_logprobs: tuple[tuple[tuple[str, float], ...], ...] | None = None
-    tool_calls: tuple[ToolCall, ...] = ()
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What a request cost.
-
-    Args:
-        prompt_tokens: Tokens of the rendered conversation.
-        generated_tokens: Tokens written, in all choices.
-        cached_tokens: Prompt tokens that did not have to be computed again.
-        prompt_seconds: Until the first token, where the engine measures it.
-        generation_seconds: From the first token to the last.
-    """
-
-    prompt_tokens: int = 0
-    generated_tokens: int = 0
-    cached_tokens: int = 0
-    prompt_seconds: float = field(default=0.0, compare=False)
-    generation_seconds: float = field(default=0.0, compare=False)
-
-
-@dataclass(frozen=True)
-class Completion:
-    """The answers to one request; `text` and its like are those of the first.
-
-    Args:
-        choices: The answers.
-        usage: What they cost.
-        prompt_ids: Ids of the rendered conversation, when log-probabilities were asked for and the
-            engine knows them.
-    """
-
-    choices: tuple[Choice, ...]
-    usage: Usage = field(default_factory=Usage)
-    prompt_ids: tuple[int, ...] | None = None
-
-    @classmethod
-    def of(
-        cls,
-        text: str,
-        finish_reason: FinishReason = "stop",
-        usage: Usage | None = None,
-        **more: Any,
-    ) -> Self:
-        """A completion of one choice; `more` are fields of the choice."""
-        prompt_ids = more.pop("prompt_ids", None)
-        return cls((Choice(text, finish_reason, **more),), usage or Usage(), prompt_ids)
-
-    @property
-    def text(self) -> str:
-        """Of the first choice."""
-        return self.choices[0].text
-
-    @property
-    def finish_reason(self) -> FinishReason:
-        """Of the first choice."""
-        return self.choices[0].finish_reason
-
-    @property
-    def ids(self) -> tuple[int, ...] | None:
-        """Of the first choice."""
-        return self.choices[0].ids
-
-    @property
-    def tokens(self) -> tuple[str, ...] | None:
-        """Of the first choice."""
-        return self.choices[0].tokens
-
-    @property
-    def logprobs(self) -> tuple[float, ...] | None:
-        """Of the first choice."""
-        return self.choices[0].logprobs
-
-    @property
-    def tool_calls(self) -> tuple[ToolCall, ...]:
-        """Of the first choice."""
-        return self.choices[0].tool_calls
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Some text of an answer, as it comes.
-
-    Args:
-        text: What is new.
-        choice: The answer that it belongs to.
-        completion: The whole result; with the last piece only.
-    """
-
-    text: str
-    choice: int = 0
-    completion: Completion | None = None
-
-
-@dataclass(frozen=True)
-class Scored:
-    """How likely a continuation is.
-
-    Args:
-        ids: Its tokens.
-        logprobs: Of each, in nats, by the model's own distribution: temperature 1, no penalties.
-    """
-
-    ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
-
-    @property
-    def logprob(self) -> float:
-        """Of the whole continuation."""
-        return sum(self.logprobs)
-
-
-@runtime_checkable
-class Engine(Protocol):
-    """Whatever turns messages into completions.
-
-    Engines are used from one asyncio loop at a time and take many requests at once. Failures raise
-    `EngineError`; they are never returned as text. `EngineBase` and `WrappedEngine` are made to be
-    inherited from.
-    """
-
-    @property
-    def name(self) -> str:
-        """The specification that opens this engine again."""
-        ...
-
-    @property
-    def context_window(self) -> int | None:
-        """Tokens that prompt and answer may have together; None when the engine cannot know."""
-        ...
-
-    @property
-    def capabilities(self) -> frozenset[Capability]:
-        """What it can do besides completing and streaming messages."""
-        ...
-
+    @abstractmethod
     async def complete(self, request: Request) -> Completion:
         """Answer one request; cancelling the task gives up."""
-        ...
 
-    def stream(self, request: Request) -> AsyncIterator[Piece]:
-        """The answer piece by piece; the last piece has the completion.
+    async def stream(self, request: Request) -> AsyncIterator[Piece]:
+        """The answer piece by piece, the completion with the last; closing the iterator gives up.
 
-        Closing the iterator gives up.
+        As defined here, there is one piece for each choice.
         """
-        ...
+        completion = await self.complete(request)
+        last = len(completion.choices) - 1
+        for i, choice in enumerate(completion.choices):
+            yield Piece(choice.text, i, completion if i == last else None)
 
     async def score(
         self, request: Request, continuations: Sequence[str | Sequence[int]]
     ) -> list[Scored]:
-        """How likely each continuation of the prompt (and its prefill) is."""
-        ...
+        """How likely each continuation of the prompt (and its prefill) is.
 
+        Raises:
+            EngineError: This engine cannot score; the message names one that can.
+        """
+        raise cannot(self.name, "score")
+
+    @abstractmethod
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Tokens of the rendered conversation; an upper estimate where there is no tokenizer."""
-        ...
 
-    async def aclose(self) -> None:
-        """Give back memory and connections."""
-        ...
+    async def aclose(self) -> None:  # noqa: B027 - most have nothing
+        """Release memory and connections."""
+
+
+class WrappedEngine(Engine):
+    """An engine that changes or watches what another one answers; the other outlives it.
+
+    Args:
+        engine: The other one.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.name, self.context_window = engine.name, engine.context_window
+        self.capabilities = engine.capabilities
+
+    async def complete(self, request: Request) -> Completion:
+        """The engine's answer."""
+        return await self.engine.complete(request)
+
+    async def score(
+        self, request: Request, continuations: Sequence[str | Sequence[int]]
+    ) -> list[Scored]:
+        """As the engine scores."""
+        return await self.engine.score(request, continuations)
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """As the engine counts."""
+        return self.engine.count_tokens(messages)
+
+
+def cut_at_stop(text: str, stop: Iterable[str]) -> tuple[str, bool]:
+    """The text before the earliest stop string, and whether there was one."""
+    places = [place for word in stop if word and (place := text.find(word)) >= 0]
+    return (text[: min(places)], True) if places else (text, False)
+
+
+def beginnings(stop: Iterable[str]) -> tuple[str, ...]:
+    """Everything that stop strings begin with, themselves included."""
+    return tuple({word[:n] for word in stop for n in range(1, len(word) + 1)})
+
+
+def sure_length(text: str, begin: tuple[str, ...]) -> int:
+    """Characters that stay whatever comes: behind them, a stop string may have begun."""
+    held = (len(word) for word in begin if text.endswith(word)) if text.endswith(begin) else ()
+    return len(text) - max(held, default=0)
+
+
+def check_request(engine: Engine, request: Request) -> None:
+    """Refuse what cannot be completed, or not by this engine.
+
+    Raises:
+        EngineError: There is no prompt, a value is out of range, or the request needs what the
+            engine cannot do: the message names one that can.
+    """
+    if not request.messages and not request.prompt_ids:
+        raise EngineError("The request has no messages: give at least one of the user.")
+    if request.messages and request.prompt_ids is not None:
+        raise EngineError("The request has `messages` and `prompt_ids`: give one of them.")
+    if request.n < 1:
+        raise EngineError(f"`n` is {request.n}, but must be at least 1.")
+    if request.top_logprobs is not None and request.top_logprobs < 0:
+        raise EngineError(f"`top_logprobs` is {request.top_logprobs}, but must be 0 or more.")
+    for needed in _needed(request):
+        if needed not in engine.capabilities:
+            raise cannot(engine.name, needed)
+
+
+def cannot(name: str, capability: Capability) -> EngineError:
+    """The error of an engine that cannot do what is asked, with one that can."""
+    who = _WHO_CAN.get(capability, _IN_PROCESS)
+    return EngineError(f"The engine {name!r} cannot {_WORDS[capability]}; {who}.")
+
+
+def _needed(request: Request) -> Iterable[Capability]:
+    if request.prompt_ids is not None:
+        yield "prompt_ids"
+    if request.prefill:
+        yield "prefill"
+    if request.n > 1:
+        yield "n"
+    if request.tools:
+        yield "tools"
+    if request.constraint is not None:
+        yield request.constraint.kind
+    for message in request.messages:
+        if not isinstance(message.content, str):
+            if any(isinstance(part, ImagePart) for part in message.content):
+                yield "images"
+            if any(isinstance(part, AudioPart) for part in message.content):
+                yield "audio"

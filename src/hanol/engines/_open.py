@@ -60,7 +60,7 @@ def open_engine(spec: str, **options: Any) -> Engine:
         raise EngineError(
             "No model is named: give a checkpoint folder, a hub id, or http://host:port/v1#model."
         )
-    from hanol.engines.checkpoint import CheckpointEngine
+    from hanol.engines.checkpoint._checkpoint import CheckpointEngine
 
     if kind == "chatml" and colon:
         return CheckpointEngine.load(rest, chat_template="chatml", **{"name": spec, **options})

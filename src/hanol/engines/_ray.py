@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import AsyncIterator, Sequence
+from functools import cached_property
+from inspect import isawaitable
 from typing import Any
 
-from hanol.engines._base import EngineBase
-from hanol.engines._engine import Capability, Completion, Engine, Message, Piece, Request, Scored
+from hanol.engines._engine import Engine
 from hanol.engines._open import open_engine
+from hanol.engines._request import Capability, Completion, Message, Piece, Request, Scored
 from hanol.errors import EngineError, HanolError, require
 
 _MANY = 10_000  # requests that an actor takes at once; its engine bounds what it does with them
@@ -18,32 +20,24 @@ class _Member:
 
     def __init__(self, spec: str, options: dict[str, Any]) -> None:
         self._spec, self._options = spec, options
-        self._engine: Engine | None = None
 
-    def _opened(self) -> Engine:
-        if self._engine is None:
-            self._engine = open_engine(self._spec, **self._options)
-        return self._engine
+    @cached_property
+    def _engine(self) -> Engine:
+        return open_engine(self._spec, **self._options)
 
     async def about(self) -> tuple[int | None, frozenset[Capability]]:
-        engine = self._opened()
-        return engine.context_window, engine.capabilities
+        return self._engine.context_window, self._engine.capabilities
 
-    async def complete(self, request: Request) -> Completion:
-        return await self._opened().complete(request)
+    async def call(self, method: str, *arguments: Any) -> Any:
+        result = getattr(self._engine, method)(*arguments)
+        return await result if isawaitable(result) else result
 
     async def stream(self, request: Request) -> AsyncIterator[Piece]:
-        async for piece in self._opened().stream(request):
+        async for piece in self._engine.stream(request):
             yield piece
 
-    async def score(self, request: Request, continuations: Sequence[Any]) -> list[Scored]:
-        return await self._opened().score(request, continuations)
 
-    async def count_tokens(self, messages: Sequence[Message]) -> int:
-        return self._opened().count_tokens(messages)
-
-
-class RayEngine(EngineBase):
+class RayEngine(Engine):
     """Many engines of one specification; each request goes to the one with the fewest.
 
     A request whose actor dies goes to another one; Ray starts the dead one again. Joins the
@@ -52,16 +46,16 @@ class RayEngine(EngineBase):
 
     Args:
         spec: What each actor opens. Checkpoints and scripts must be readable on every machine.
-        count: Actors.
-        num_cpus: That each actor reserves.
-        num_gpus: That each actor reserves.
-        start_seconds: Until all engines must be open: models are loaded, machines found.
-        options: Of the engines, as for `open_engine`.
+        count: Number of actors.
+        num_cpus: CPUs that each actor reserves.
+        num_gpus: GPUs that each actor reserves.
+        start_seconds: Seconds in which machines must be found and models loaded.
+        options: Options of the engines, as for `open_engine`.
 
     Raises:
         EngineError: `count` is below 1, the specification cannot be understood, or the cluster has
             no room.
-        CheckpointError: As the engine raises it.
+        CheckpointError: The checkpoint cannot be loaded.
         MissingExtraError: Ray is not installed.
     """
 
@@ -106,24 +100,21 @@ class RayEngine(EngineBase):
         except exceptions.RayError as err:
             self._kill()
             raise _cause(err, self.name) from err
-        about: tuple[int | None, frozenset[Capability]] = told[0]
-        return about
+        return told[0]
 
     async def complete(self, request: Request) -> Completion:
         """Answer one request by the member with the fewest.
 
         Raises:
-            EngineError: As the engine raises it, or three actors died under the request.
+            EngineError: The engine failed, or three actors died under the request.
         """
-        completion: Completion = await self._ask("complete", request)
-        return completion
+        return await self._ask("complete", request)
 
     async def score(
         self, request: Request, continuations: Sequence[str | Sequence[int]]
     ) -> list[Scored]:
         """As the engines score; raises as `complete` does."""
-        scores: list[Scored] = await self._ask("score", request, continuations)
-        return scores
+        return await self._ask("score", request, continuations)
 
     async def stream(self, request: Request) -> AsyncIterator[Piece]:
         """The answer as a member writes it; one that dies on the way is an error."""
@@ -146,15 +137,15 @@ class RayEngine(EngineBase):
 
     async def _ask(self, method: str, *arguments: Any) -> Any:
         exceptions = self._ray.exceptions
-        for death in range(_DEATHS):
+        for death in range(1, _DEATHS + 1):
             i = self._least()
             self._in_flight[i] += 1
             call = None
             try:
-                call = getattr(self._members[i], method).remote(*arguments)
+                call = self._members[i].call.remote(method, *arguments)
                 return await call
             except exceptions.RayActorError as err:
-                if death + 1 == _DEATHS:
+                if death == _DEATHS:
                     raise EngineError(
                         f"{self.name!r}: the actors died under a request {_DEATHS} times, at "
                         f"last with: {str(err).strip().splitlines()[0]} Is the model too large "
@@ -172,7 +163,7 @@ class RayEngine(EngineBase):
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """As one of the engines counts."""
-        counted = self._members[0].count_tokens.remote(tuple(messages))
+        counted = self._members[0].call.remote("count_tokens", tuple(messages))
         try:
             return int(self._ray.get(counted))
         except self._ray.exceptions.RayError as err:

@@ -1,15 +1,16 @@
 """An engine that answers from a script: tests, examples and benchmarks without a model."""
 
 import asyncio
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
-from hanol.engines._base import EngineBase, check_request, cut_at_stop
-from hanol.engines._engine import Capability, Choice, Completion, Message, Request, Usage
+from annotated_types import Ge
+
+from hanol.engines._engine import Engine, check_request, cut_at_stop
+from hanol.engines._request import Capability, Choice, Completion, Message, Request, Usage
 from hanol.errors import EngineError
 
 _BYTES_PER_TOKEN = 4
@@ -30,9 +31,11 @@ class Reply:
         EngineError: `match` is no regular expression.
     """
 
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - no field: read by pydantic
+
     text: str
     match: str | None = None
-    latency: float | None = None
+    latency: Annotated[float, Ge(0)] | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -46,7 +49,7 @@ class Reply:
 Script = Callable[[Request], str | Completion] | Sequence[str | Reply]
 
 
-class ScriptedEngine(EngineBase):
+class ScriptedEngine(Engine):
     """Answers that follow from the request alone, not from the order in which requests come.
 
     A reply with `match` goes to every request whose last message it matches, the first such reply
@@ -79,15 +82,14 @@ class ScriptedEngine(EngineBase):
         name: str = "scripted",
     ) -> None:
         self._function = script if callable(script) else None
-        replies = [] if callable(script) else [_as_reply(entry) for entry in script]
+        entries = () if callable(script) else script
+        replies = [Reply(entry) if isinstance(entry, str) else entry for entry in entries]
         self._matching = [reply for reply in replies if reply.match is not None]
         self._turns = [reply for reply in replies if reply.match is None]
-        self._latency = latency
-        self.context_window = context_window
-        self.name = name
+        self._latency, self.context_window, self.name = latency, context_window, name
 
     @classmethod
-    def from_file(cls, path: str | Path, **options: Any) -> "ScriptedEngine":
+    def from_file(cls, path: str | Path, **options: Any) -> Self:
         """Read a script of one JSON object a line: "text", and "match" or "latency" if wanted.
 
         Raises:
@@ -126,19 +128,16 @@ class ScriptedEngine(EngineBase):
         limit = request.sampling.max_tokens
         if self.context_window is not None:
             limit = min(limit or self.context_window, self.context_window - prompt_tokens)
-        cut = limit is not None and _tokens(text) > limit
-        if cut and limit is not None:
+        choice = Choice(text)
+        if limit is not None and _tokens(text) > limit:
             text = text.encode()[: limit * _BYTES_PER_TOKEN].decode(errors="ignore")
-        choice = Choice(text, "length" if cut else "stop")
+            choice = Choice(text, "length")
         usage = Usage(prompt_tokens, request.n * _tokens(text))
         return Completion((choice,) * request.n, usage)
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Tokens by the rule above."""
         return sum(_TOKENS_PER_MESSAGE + _tokens(message.text) for message in messages)
-
-    async def aclose(self) -> None:
-        """Nothing to give back."""
 
     def _answer(self, request: Request) -> tuple[str | Completion, float]:
         if self._function is not None:
@@ -159,29 +158,19 @@ class ScriptedEngine(EngineBase):
         return reply.text, self._latency if reply.latency is None else reply.latency
 
 
-def _as_reply(entry: str | Reply) -> Reply:
-    return Reply(entry) if isinstance(entry, str) else entry
-
-
 def _read_reply(line: str, where: str) -> Reply:
+    from pydantic import TypeAdapter, ValidationError  # here: it takes a while to import
+
     try:
-        entry = json.loads(line)
-    except ValueError as err:
-        raise EngineError(f"{where} is not JSON: {err}.") from err
-    if not isinstance(entry, dict) or not isinstance(entry.get("text"), str):
-        raise EngineError(f'{where} must be an object with a string "text", as {{"text": "Hi"}}.')
-    match, latency = entry.get("match"), entry.get("latency")
-    unknown = sorted(entry.keys() - {"text", "match", "latency"})
-    if (
-        unknown
-        or not isinstance(match, str | None)
-        or (latency is not None and not (isinstance(latency, int | float) and latency >= 0))
-    ):
-        raise EngineError(
-            f'{where} may have "match" (a string) and "latency" (seconds) besides "text", but has '
-            f"{ {key: value for key, value in entry.items() if key != 'text'} }."
+        return TypeAdapter(Reply).validate_json(line, strict=True)
+    except ValidationError as err:
+        wrong = "; ".join(
+            f"{'.'.join(map(str, one['loc']))}: {one['msg']}".lstrip(": ") for one in err.errors()
         )
-    return Reply(entry["text"], match, latency)
+        raise EngineError(
+            f'{where} is not an object with a string "text", as {{"text": "Hi"}}, and perhaps '
+            f'"match" (a string) and "latency" (seconds): {wrong}.'
+        ) from err
 
 
 def _tokens(text: str) -> int:

@@ -7,9 +7,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from hanol.engines._base import beginnings, cut_at_stop, sure_length
 from hanol.engines._calls import described, tool_call
-from hanol.engines._engine import AudioPart, Choice, Constraint, ImagePart, Message, Request
+from hanol.engines._engine import beginnings, cut_at_stop, sure_length
+from hanol.engines._request import AudioPart, Choice, Constraint, ImagePart, Message, Request
 
 # Parameters that a request can do without, when a server refuses them.
 _OPTIONAL = (
@@ -191,13 +191,6 @@ def _kept(entries: list[Any], kept: str | None) -> list[Any]:
     while length < len(kept):
         length, count = length + len(str(entries[count].token)), count + 1
     return entries[:count]
-
-
-def is_passing(status: int, body: bytes) -> bool | None:
-    """Whether the same request may succeed later; None leaves it to the client library."""
-    if status == 429 and b'"insufficient_quota"' in body:
-        return False
-    return True if status == 425 else None
 
 
 def message(err: Any) -> str:

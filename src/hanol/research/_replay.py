@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hanol.engines import Completion, Engine, EngineBase, Message, Request
+from hanol.engines import Completion, Engine, Message, Request
 from hanol.errors import RunError
 from hanol.research._context import merged
 from hanol.research._researcher import default_tools, describe, run_events, start_fields
@@ -257,7 +257,7 @@ class _NoTool:
         raise AssertionError("a replay runs no tool")
 
 
-class _NoEngine(EngineBase):
+class _NoEngine(Engine):
     """A model's name and window; its answers are in the log."""
 
     def __init__(self, name: str, context_window: int | None) -> None:

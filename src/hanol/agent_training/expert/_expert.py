@@ -24,7 +24,7 @@ from hanol.agent_training.expert._tokenizer import (
     THINK,
     VISIT,
 )
-from hanol.engines import Completion, EngineBase, Message, Request, Usage
+from hanol.engines import Completion, Engine, Message, Request, Usage
 from hanol.errors import DataError, EngineError
 from hanol.worlds import RELATIONS, Encyclopedia, GraphQuestion, WorldPage
 
@@ -46,7 +46,7 @@ class _Seen:
     queries: tuple[str, ...]
 
 
-class Expert(EngineBase):
+class Expert(Engine):
     """Answers questions of one world by search and visit; an `Engine`.
 
     Args:

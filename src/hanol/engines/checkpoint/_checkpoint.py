@@ -11,8 +11,8 @@ from typing import Any, Self
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hanol import autodeco, models
-from hanol.engines._base import EngineBase, check_request
-from hanol.engines._engine import (
+from hanol.engines._engine import Engine, check_request
+from hanol.engines._request import (
     Capability,
     Completion,
     Constraint,
@@ -30,7 +30,7 @@ from hanol.sampling import ConstraintCompiler, TokenConstraint
 _CHATML_END = "<|im_end|>"
 
 
-class CheckpointEngine(EngineBase):
+class CheckpointEngine(Engine):
     """A causal language model of transformers, run by one thread.
 
     Requests that come at the same time are decoded together: new ones join between two tokens,
@@ -115,7 +115,7 @@ class CheckpointEngine(EngineBase):
         heads = isinstance(config, autodeco.AutoDecoConfig)
         load: Any = autodeco.AutoDecoForCausalLM.from_pretrained if heads else models.load_model
         model = load(spec, dtype=wanted, device=device, revision=revision)
-        tokenizer = autodeco.load_tokenizer(spec, revision=revision)
+        tokenizer = models.load_tokenizer(spec, revision=revision)
         return cls(model, tokenizer, name=name or spec, **options)
 
     async def complete(self, request: Request) -> Completion:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hanol.engines._calls import read_calls
-from hanol.engines._engine import Choice, Completion, Scored, Usage
+from hanol.engines._request import Choice, Completion, Scored, Usage
 from hanol.engines.checkpoint._layers import Contents
 from hanol.engines.checkpoint._text import TextStream
 from hanol.sampling import Penalties, Sampling, TokenConstraint

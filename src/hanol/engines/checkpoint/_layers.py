@@ -28,21 +28,19 @@ class Ends(NamedTuple):
     """Where the new token of each row goes.
 
     Attributes:
-        row_B: 0, 1, ...
-        at_B: Tokens that the row has.
-        longest: The most of them.
-        is_even: Whether all rows have as many.
+        longest: The most tokens that a row has.
+        row_B: 0, 1, ...; None when all rows have as many tokens.
+        at_B: Tokens that each row has; None likewise.
     """
 
-    row_B: Tensor
-    at_B: Tensor
     longest: int
-    is_even: bool
+    row_B: Tensor | None = None
+    at_B: Tensor | None = None
 
     def write(self, buffer: Tensor, new: Tensor) -> Tensor:
         """Put one token of each row into [rows, ..., room, width]; returns what is filled."""
         filled = buffer[: len(new), ..., : self.longest + 1, :]
-        if self.is_even:
+        if self.at_B is None:
             filled[..., self.longest :, :] = new
         elif buffer.ndim == 4:
             filled[self.row_B, :, self.at_B] = new[:, :, 0]
@@ -53,7 +51,7 @@ class Ends(NamedTuple):
     @property
     def valid_BL(self) -> Tensor | None:
         """Which places are filled, the new ones included; None when all are."""
-        if self.is_even:
+        if self.at_B is None:
             return None
         at_L = torch.arange(self.longest + 1, device=self.at_B.device)
         return at_L <= self.at_B.unsqueeze(1)
@@ -89,11 +87,9 @@ class _SlotWindowed(_SlotKeys, WindowedLayer):
 class _SlotLatents(LatentLayer):
     """Latents in a buffer with room, [rows, room, R]."""
 
-    def __init__(self, rank: int, buffer: Tensor, ends: Ends, valid_BL: Tensor | None) -> None:
+    def __init__(self, rank: int, ends: Ends) -> None:
         super().__init__(rank)
-        self.buffer_BLR, self.length, self.valid_BL, self._ends = (
-            buffer, ends.longest, valid_BL, ends,
-        )  # fmt: skip
+        self._ends = ends
 
     def append(self, latent_BTR: Tensor, valid_BT: Tensor | None) -> Tensor:
         assert self.buffer_BLR is not None
@@ -148,73 +144,49 @@ def contents(cache: Any) -> Contents:
     return Contents(grown, fixed)
 
 
-def chunk_cache(like: Any, held: Contents, tokens: int, valid_BL: Tensor | None) -> DynamicCache:
-    """A cache of the same kind of layers that holds these tensors, for several tokens a row.
+def cache_over(
+    like: Any, held: Contents, tokens: int, valid_BL: Tensor | None, ends: Ends | None = None
+) -> DynamicCache:
+    """A cache over these tensors, with layers of the kinds that `like` has.
+
+    Recurrent states are changed in place, or `contents` has new ones afterwards.
 
     Args:
         like: A cache of the model.
-        held: Its contents; recurrent states will be changed in place. A convolution's comes back
-            with the new inputs behind the old ones.
-        tokens: Length of the contents, padding included.
+        held: The contents.
+        tokens: Length of the longest row.
         valid_BL: Which places hold real tokens; None when all do.
+        ends: Where one new token of each row goes in the buffers `held`. With None rows take
+            several tokens each, and a convolution's inputs come back with the new ones behind the
+            old ones.
     """
     grown, fixed = iter(held.grown), iter(held.fixed)
     cache = DynamicCache()
     cache.layers = []
     for old in like.layers:
         layer: Any
-        if isinstance(old, LinearAttentionLayer):
-            layer = _recurrent(old, fixed, tokens)
-            layer.record_past = not isinstance(old, KdaState)
+        if isinstance(old, KdaState):
+            layer = KdaState()
+            layer.write(next(fixed), next(fixed), tokens)
+        elif isinstance(old, LinearAttentionLayer):
+            layer = LinearAttentionLayer()
+            layer.conv_states[0] = state = next(fixed)
+            layer.conv_kernel_size[0] = state.shape[-1]
+            layer.is_conv_states_initialized[0] = layer.has_previous_state[0] = True
+            layer.device, layer.dtype, layer.record_past = state.device, state.dtype, ends is None
         elif isinstance(old, LatentLayer):
-            layer = LatentLayer(old.rank)
-            if tokens:
-                layer.buffer_BLR, layer.length = next(grown), tokens
-            layer.valid_BL = valid_BL
+            layer = LatentLayer(old.rank) if ends is None else _SlotLatents(old.rank, ends)
+            layer.buffer_BLR, layer.length, layer.valid_BL = next(grown), tokens, valid_BL
         else:
-            layer = type(old)()
-            if isinstance(old, WindowedLayer):
-                layer.window_BCW, layer.record_past = next(fixed), True
             keys, values = next(grown), next(grown)
-            layer.lazy_initialization(keys, values)
-            layer.keys, layer.values = keys, values
+            if ends is None:
+                layer = type(old)()
+                layer.lazy_initialization(keys, values)
+                layer.keys, layer.values = keys, values
+            else:
+                windowed = isinstance(old, WindowedLayer)
+                layer = (_SlotWindowed if windowed else _SlotKeys)(keys, values, ends)
+            if isinstance(old, WindowedLayer):
+                layer.window_BCW, layer.record_past = next(fixed), ends is None
         cache.layers.append(layer)
     return cache
-
-
-def step_cache(like: Any, held: Contents, ends: Ends, rows: int) -> DynamicCache:
-    """A cache over buffers, for one token a row, which is written into them.
-
-    Recurrent states are changed in place, or `contents` has new ones afterwards.
-    """
-    grown, fixed = iter(held.grown), iter(x[:rows] for x in held.fixed)
-    valid_BL = ends.valid_BL if has_own_mask(like) else None
-    cache = DynamicCache()
-    cache.layers = []
-    for old in like.layers:
-        layer: Any
-        if isinstance(old, LinearAttentionLayer):
-            layer = _recurrent(old, fixed, ends.longest)
-        elif isinstance(old, LatentLayer):
-            layer = _SlotLatents(old.rank, next(grown), ends, valid_BL)
-        else:
-            windowed = isinstance(old, WindowedLayer)
-            layer = (_SlotWindowed if windowed else _SlotKeys)(next(grown), next(grown), ends)
-            if windowed:
-                layer.window_BCW = next(fixed)
-        cache.layers.append(layer)
-    return cache
-
-
-def _recurrent(old: Any, fixed: Any, tokens: int) -> Any:
-    layer: Any
-    if isinstance(old, KdaState):
-        layer = KdaState()
-        layer.write(next(fixed), next(fixed), tokens)
-        return layer
-    layer = LinearAttentionLayer()
-    layer.conv_states[0] = state = next(fixed)
-    layer.conv_kernel_size[0] = state.shape[-1]
-    layer.is_conv_states_initialized[0] = layer.has_previous_state[0] = True
-    layer.device, layer.dtype = state.device, state.dtype
-    return layer

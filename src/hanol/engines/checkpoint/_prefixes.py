@@ -51,6 +51,13 @@ class Prefix:
         states = [state for point in (self.points or {}).values() for state in point]
         return sum(tensor.nbytes for tensor in (*self.grown, *states)) + 8 * len(self.ids)
 
+    def take_points(self, shorter: "Prefix") -> None:
+        """Add the points of a sequence that this one begins with; the oldest ones may go."""
+        if self.points is not None:
+            points = sorted({**(shorter.points or {}), **self.points}.items())
+            drop = max(0, len(points) - _MOST_POINTS)
+            self.points = dict(points[:1] + points[1 + drop :])
+
 
 class PrefixStore:
     """The most recently used sequences, in bounded memory.
@@ -64,15 +71,14 @@ class PrefixStore:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._entries: dict[int, tuple[Prefix, int]] = {}  # by identity, with bytes; latest last
-        self._size = 0
+        self._sizes: dict[Prefix, int] = {}  # in bytes; the latest last
         self._through: dict[int, Prefix] = {}  # the latest sequence with these first tokens
         self._points: dict[int, Prefix] = {}  # the latest that can be taken up after them
 
     @property
     def entries(self) -> list[Prefix]:
         """The sequences, the most recently used last."""
-        return [entry for entry, _ in self._entries.values()]
+        return list(self._sizes)
 
     def longest(self, ids: Sequence[int]) -> tuple[Prefix | None, int]:
         """The sequence that saves the most, and how many tokens it saves."""
@@ -83,8 +89,7 @@ class PrefixStore:
             if entry is None or (entry.points is not None and n not in entry.points):
                 continue
             if (tokens := entry.usable(ids)) >= n:
-                self._entries[id(entry)] = self._entries.pop(id(entry))
-                self._point_to(entry)  # it is the latest now
+                self._keep(entry, self._sizes.pop(entry))
                 return entry, tokens
         return None, 0
 
@@ -93,46 +98,35 @@ class PrefixStore:
         longer = self._through.get(new.sums[-1])
         if longer is not None and longer.ids[: len(new.ids)] == new.ids:
             self._remove(longer)
-            _take_points(longer, new)
+            longer.take_points(new)
             new = longer
         for n, at in enumerate(new.sums, start=1):
             shorter = self._through.get(at)
             if shorter is not None and len(shorter.ids) == n and shorter.ids == new.ids[:n]:
                 self._remove(shorter)
-                _take_points(new, shorter)
-        size = new.nbytes
-        self._entries[id(new)] = new, size
-        self._size += size
-        self._point_to(new)
-        while self._size > self._max_bytes:
-            self._remove(next(iter(self._entries.values()))[0])
+                new.take_points(shorter)
+        self._keep(new, new.nbytes)
+        while sum(self._sizes.values()) > self._max_bytes:
+            self._remove(next(iter(self._sizes)))
 
     def clear(self) -> None:
         """Forget everything."""
-        self._size = 0
-        for index in (self._entries, self._through, self._points):
+        for index in (self._sizes, self._through, self._points):
             index.clear()
 
-    def _point_to(self, entry: Prefix) -> None:
+    def _keep(self, entry: Prefix, size: int) -> None:
+        """Enter it as the latest."""
+        self._sizes[entry] = size
         self._through.update(zip(entry.sums, repeat(entry), strict=False))
         self._points.update((entry.sums[point - 1], entry) for point in entry.points or ())
 
     def _remove(self, entry: Prefix) -> None:
-        _, size = self._entries.pop(id(entry))
-        self._size -= size
-        for at in entry.sums:
-            if self._through.get(at) is entry:
-                del self._through[at]
-        for point in entry.points or ():
-            if self._points.get(entry.sums[point - 1]) is entry:
-                del self._points[entry.sums[point - 1]]
-
-
-def _take_points(longer: Prefix, shorter: Prefix) -> None:
-    if longer.points is not None:
-        points = sorted({**(shorter.points or {}), **longer.points}.items())
-        kept = points if len(points) <= _MOST_POINTS else [points[0], *points[1 - _MOST_POINTS :]]
-        longer.points = dict(kept)
+        del self._sizes[entry]
+        at_points = [entry.sums[point - 1] for point in entry.points or ()]
+        for index, sums in ((self._through, entry.sums), (self._points, at_points)):
+            for at in sums:
+                if index.get(at) is entry:
+                    del index[at]
 
 
 _factors: Any = np.zeros(0, np.uint64)

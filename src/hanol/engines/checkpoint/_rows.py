@@ -10,14 +10,7 @@ import torch
 from torch import Tensor
 
 from hanol.attention import CACHE_NAME
-from hanol.engines.checkpoint._layers import (  # fmt: skip
-    Contents,
-    Ends,
-    chunk_cache,
-    contents,
-    has_own_mask,
-    step_cache,
-)
+from hanol.engines.checkpoint._layers import Contents, Ends, cache_over, contents, has_own_mask
 
 _ROOM = 64  # tokens that a longest row may grow before buffers are laid out anew
 
@@ -40,6 +33,7 @@ class Rows:
         self._like = like
         self._own_mask = has_own_mask(like)
         self._one = contents(like)
+        self._device = (self._one.grown or self._one.fixed)[0].device
         self._held = Contents([], [])
         self._room = (0, 0)  # rows, tokens
 
@@ -94,7 +88,7 @@ class Rows:
             rows: Which.
             counts: New tokens of each, without padding.
         """
-        device = self._one[0][0].device if self._one.grown else self._one.fixed[0].device
+        device = self._device
         lengths = [self.lengths[row] for row in rows]
         longest, T = max(lengths), max(counts)
         row_B = torch.tensor(rows, device=device)
@@ -107,9 +101,8 @@ class Rows:
             [x.index_select(0, row_B) for x in self._held.fixed],
         )
         even, full = min(lengths) == longest, min(counts) == T
-        inputs: dict[str, Any] = {
-            CACHE_NAME: chunk_cache(self._like, held, longest, None if even else old_BL)
-        }
+        cache = cache_over(self._like, held, longest, None if even else old_BL)
+        inputs: dict[str, Any] = {CACHE_NAME: cache}
         if self._own_mask:
             if not full:
                 inputs["attention_mask"] = new_BT
@@ -130,21 +123,27 @@ class Rows:
                 x[row, ..., at : at + count, :] = new[i, ..., longest : longest + count, :]
             for x, new in zip(self._held.fixed, made.fixed, strict=True):
                 # A convolution's inputs: the old ones, the new ones, those of padding.
-                x[row] = new[i] if new.shape[1:] == x.shape[1:] else _window(new[i], count, x)
+                grew = new.shape[1:] != x.shape[1:]
+                x[row] = new[i, ..., count : count + x.shape[-1]] if grew else new[i]
 
     def step(self) -> dict[str, Any]:
         """What the model needs besides the next token of each row."""
-        longest = max(self.lengths)
+        rows, longest = len(self.lengths), max(self.lengths)
         self._reserve(longest + 1)
-        device = self._held[0][0].device if self._held.grown else self._held.fixed[0].device
-        at_B = torch.tensor(self.lengths, device=device)
-        row_B = torch.arange(len(at_B), device=device)
-        ends = Ends(row_B, at_B, longest, min(self.lengths) == longest)
-        cache = step_cache(self._like, self._held, ends, len(at_B))
-        inputs: dict[str, Any] = {CACHE_NAME: cache}
-        if not (ends.is_even or self._own_mask):
+        ends = Ends(longest)
+        if min(self.lengths) < longest:
+            device = self._device
+            ends = Ends(
+                longest,
+                torch.arange(rows, device=device),
+                torch.tensor(self.lengths, device=device),
+            )
+        held = Contents(self._held.grown, [x[:rows] for x in self._held.fixed])
+        valid_BL = ends.valid_BL if self._own_mask else None
+        inputs: dict[str, Any] = {CACHE_NAME: cache_over(self._like, held, longest, valid_BL, ends)}
+        if ends.at_B is not None and not self._own_mask:
             inputs["attention_mask"] = ends.valid_BL
-            inputs["position_ids"] = at_B.unsqueeze(1)
+            inputs["position_ids"] = ends.at_B.unsqueeze(1)
         return inputs
 
     def stepped(self, cache: Any) -> None:
@@ -165,8 +164,9 @@ class Rows:
             old[1] if tokens <= old[1] else tokens + _ROOM + tokens // 4,
         )
         # Zeros: what is masked must be a number.
-        grown = [x.new_zeros(room[0], *x.shape[1:-2], room[1], x.shape[-1]) for x in self._one[0]]
-        fixed = [x.new_zeros(room[0], *x.shape[1:]) for x in self._one.fixed]
+        one = self._one
+        grown = [x.new_zeros(room[0], *x.shape[1:-2], room[1], x.shape[-1]) for x in one.grown]
+        fixed = [x.new_zeros(room[0], *x.shape[1:]) for x in one.fixed]
         for new, x in zip(grown, self._held.grown, strict=False):
             new[: old[0], ..., : old[1], :] = x
         for new, x in zip(fixed, self._held.fixed, strict=False):
@@ -174,12 +174,11 @@ class Rows:
         self._held = Contents(grown, fixed)
 
 
-class OneRow:
-    """One sequence in a cache of any kind; otherwise as `Rows`."""
+class OneRow(Rows):
+    """One sequence in a cache of any kind, out of which nothing can be taken."""
 
     def __init__(self) -> None:
-        self.lengths: list[int] = []
-        self._cache: Any = None
+        self.lengths, self._cache = [], None
 
     def put(self, row: int, held: Contents | None, tokens: int) -> None:
         """Begin the sequence."""
@@ -189,17 +188,9 @@ class OneRow:
         """End it."""
         self.lengths, self._cache = [], None
 
-    def read(self, row: int) -> Contents:
-        """Nothing can be taken out of such a cache."""
-        return Contents([], [])
-
-    def states(self, row: int) -> list[Tensor]:
-        """As `read`."""
-        return []
-
     def chunk(self, rows: Sequence[int], counts: Sequence[int]) -> dict[str, Any]:
         """What the model needs besides the next tokens."""
-        return self.step()
+        return {CACHE_NAME: self._cache}
 
     def chunked(self, rows: Sequence[int], counts: Sequence[int], cache: Any) -> None:
         """Take over what the model made of them."""
@@ -230,8 +221,3 @@ def alike(tokens: dict[int, int], most: int) -> list[int]:
             break
         rows.append(row)
     return rows
-
-
-def _window(seen_CS: Tensor, count: int, like: Tensor) -> Tensor:
-    width = like.shape[-1]
-    return seen_CS[..., count : count + width]

@@ -3,7 +3,7 @@
 from functools import lru_cache
 from typing import Any
 
-from hanol.engines._base import beginnings, cut_at_stop, sure_length
+from hanol.engines._engine import beginnings, cut_at_stop, sure_length
 
 _CONTEXT = 5  # tokens of the prompt that are decoded too: some tokenizers begin texts differently
 

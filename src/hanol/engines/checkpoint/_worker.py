@@ -62,7 +62,6 @@ class Worker:
         # Wherever a request is when something raises, its caller waits for one of these.
         self._unanswered: set[Future[Any]] = set()
         self._thread: threading.Thread | None = None
-        self._closed = False
         self._end: EngineError | None = None  # why no request is taken any more
         self._lock = threading.Lock()  # of `_end` and `_thread`
         with torch.inference_mode():
@@ -75,12 +74,12 @@ class Worker:
         # Where nothing is kept, no copies of states are needed, and a prompt is read in one piece.
         self.is_recurrent = self._keeps and is_recurrent(probe)
         if not self._known:
-            kinds = sorted({type(layer).__name__ for layer in getattr(probe, "layers", [])})
+            kinds = {type(layer).__name__ for layer in getattr(probe, "layers", [])}
             _log.warning(
                 "The cache of %s (%s) can be neither batched nor reused: requests run one after "
                 "another.",
                 type(model).__name__,
-                ", ".join(kinds) or type(probe).__name__,
+                ", ".join(sorted(kinds)) or type(probe).__name__,
             )
 
     def submit(self, task: EngineTask) -> "Future[Any]":
@@ -90,14 +89,11 @@ class Worker:
             EngineError: The engine was closed, or its thread has died.
         """
         with self._lock:
-            if self._closed:
-                raise EngineError("The engine is closed: open it again.")
             if self._end is not None:
                 raise EngineError(str(self._end)) from self._end.__cause__
             if self._thread is None:
-                thread = threading.Thread(target=self._run, name="hanol-engine", daemon=True)
-                thread.start()
-                self._thread = thread
+                self._thread = threading.Thread(target=self._run, name="hanol-engine", daemon=True)
+                self._thread.start()
             self._unanswered.add(task.future)
             task.future.add_done_callback(self._unanswered.discard)
             self._waiting.put(task)
@@ -110,7 +106,7 @@ class Worker:
     def close(self) -> None:
         """Stop; whoever waits gets an EngineError."""
         with self._lock:
-            self._closed = True
+            self._end = EngineError("The engine is closed: open it again.")
         if self._thread is not None:
             self._waiting.put(None)
             self._thread.join()
@@ -122,11 +118,11 @@ class Worker:
         end = EngineError("The engine was closed before the answer was there.")
         try:
             with torch.inference_mode():
-                while not self._closed:
+                while self._end is None:
                     try:
                         self._pass()
                     except Exception as err:  # of these requests; the next ones may do better
-                        self._fail(_as_engine_error(err))
+                        self._fail(err)
         except BaseException as err:
             end = EngineError(
                 f"The engine's thread died of {type(err).__name__}: {err}. Open it again."
@@ -135,7 +131,7 @@ class Worker:
             raise
         finally:
             with self._lock:  # whoever submits later is refused
-                self._end = end
+                self._end = self._end or end
             self._tell(end)
 
     def _pass(self) -> None:
@@ -178,7 +174,7 @@ class Worker:
     def _hear(self) -> None:
         """Take what was submitted; wait for it when there is nothing else to do."""
         with suppress(queue.Empty):
-            while not self._closed:
+            while self._end is None:
                 task = self._waiting.get(block=not (self._running or self._queued))
                 if task is not None:
                     self._queued.extend(task.jobs)
@@ -238,25 +234,19 @@ class Worker:
             return
         most = max(min(_PIECE, _CHUNK), _CHUNK // len(behind))
         rows = alike({row: min(tokens, most) for row, tokens in behind.items()}, _CHUNK)
-        jobs = [self._running[row] for row in rows]
-        counts = [self._next_count(job, most) for job in jobs]
+        counts = [self._next_count(self._running[row], most) for row in rows]
+        fed = [(self._running[row], count) for row, count in zip(rows, counts, strict=True)]
         T = max(counts)
-        ids_BT = [
-            job.sequence[job.fed : job.fed + count] + [0] * (T - count)
-            for job, count in zip(jobs, counts, strict=True)
-        ]
-        scores = any(self._is_scoring(job, count) for job, count in zip(jobs, counts, strict=True))
+        ids_BT = [job.sequence[job.fed : job.fed + n] + [0] * (T - n) for job, n in fed]
+        scores = any(self._is_scoring(job, n) for job, n in fed)
         outputs = self._forward(ids_BT, all_logits=scores, **self._rows.chunk(rows, counts))
         self._rows.chunked(rows, counts, getattr(outputs, CACHE_NAME))
-        scored = []
-        for i, (row, job, count) in enumerate(zip(rows, jobs, counts, strict=True)):
-            if self._is_scoring(job, count):
-                self._score(job, self._draws.logits(outputs)[i, :count])
-            job.fed += count
+        for i, (row, (job, n)) in enumerate(zip(rows, fed, strict=True)):
+            if self._is_scoring(job, n):
+                self._score(job, self._draws.logits(outputs)[i, :n])
+            job.fed += n
             self._mark(row, job)
-            if job.is_finished:
-                scored.append(row)
-        self._finish(scored)
+        self._finish([row for row in rows if self._running[row].is_finished])
 
     def _next_count(self, job: Job, most: int) -> int:
         """Tokens that pass at once: where states are copied, there must be an end."""
@@ -303,19 +293,17 @@ class Worker:
         inputs = self._rows.step()
         outputs = self._forward([[job.sequence[job.fed]] for job in self._running], **inputs)
         self._rows.stepped(getattr(outputs, CACHE_NAME))
-        ready, scored = [], []
+        ready = []
         for row, job in enumerate(self._running):
             if self._is_scoring(job, 1):
                 self._score(job, self._draws.logits(outputs)[row, -1:])
             job.fed += 1
-            if job.is_finished:
-                scored.append(row)
-            elif job.behind == 0:
-                ready.append(row)
-            else:
+            if job.behind:
                 self._mark(row, job)
+            elif not job.is_finished:
+                ready.append(row)
         self._accept(outputs, ready)
-        self._finish([*scored, *(row for row in ready if self._running[row].is_finished)])
+        self._finish([row for row, job in enumerate(self._running) if job.is_finished])
 
     def _forward(self, ids_BT: list[list[int]], *, all_logits: bool = False, **inputs: Any) -> Any:
         inputs |= self._draws.inputs
@@ -372,26 +360,22 @@ class Worker:
             if row < len(self._running):
                 self._running[row] = last
 
-    def _no_rows(self) -> Rows | OneRow:
+    def _no_rows(self) -> Rows:
         return Rows(self._like) if self._known else OneRow()
 
-    def _fail(self, error: EngineError) -> None:
+    def _fail(self, err: Exception) -> None:
         """Tell everybody who waits, and begin anew."""
+        error = err
+        if not isinstance(err, EngineError):
+            error = EngineError(f"The model failed with {type(err).__name__}: {err}")
+            error.__cause__ = err
         self._tell(error)
         self._running = []
         self._queued.clear()
         self._rows = self._no_rows()
         self._store.clear()  # memory may be what was missing
 
-    def _tell(self, error: EngineError) -> None:
+    def _tell(self, error: Exception) -> None:
         for future in list(self._unanswered):
             with suppress(InvalidStateError):  # cancelled meanwhile
                 future.set_exception(error)
-
-
-def _as_engine_error(err: Exception) -> EngineError:
-    if isinstance(err, EngineError):
-        return err
-    made = EngineError(f"The model failed with {type(err).__name__}: {err}")
-    made.__cause__ = err
-    return made
