@@ -23,7 +23,7 @@ from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 from transformers.core_model_loading import revert_weight_conversion
 
 from hanol import attention, models
-from hanol.errors import CheckpointError, WriteError
+from hanol.errors import CheckpointError, ConfigError, WriteError
 from hanol.models._tensors import official_shapes  # the published index against the formula
 
 IDS = torch.arange(3, 40).reshape(1, -1)
@@ -276,6 +276,14 @@ def test_folder_without_config(tmp_path: Path) -> None:
 def test_broken_config(copy: Path) -> None:
     (copy / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match="configuration of .*not a valid JSON file"):
+        models.load(copy)
+
+
+def test_layers_that_are_missing_from_the_lists(copy: Path) -> None:
+    stored = json.loads((copy / "config.json").read_text())
+    stored["linear_attn_config"]["kda_layers"].remove(1)
+    (copy / "config.json").write_text(json.dumps(stored))
+    with pytest.raises(ConfigError, match=r"Layers \[1\] are neither"):
         models.load(copy)
 
 

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.models.qwen3_next.modeling_qwen3_next import Qwen3NextGatedDeltaNet
 
 from hanol import models
-from hanol.attention import CACHE_NAME
+from hanol.attention import CACHE_NAME, GdnHybridConfig
 from hanol.attention._gdn import GatedDeltaNet
 
 H, K, D = 3, 16, 48
@@ -17,11 +17,9 @@ H, K, D = 3, 16, 48
 
 @pytest.fixture(scope="module")
 def model() -> PreTrainedModel:
-    config = models._presets._gdn(
-        models.kimi_config(
-            vocab_size=64, hidden_size=D, num_layers=4, num_heads=H, head_dim=K,
-            intermediate_size=64, kv_lora_rank=16,
-        )
+    config = models.kimi_config(
+        vocab_size=64, hidden_size=D, num_layers=4, num_heads=H, head_dim=K,
+        intermediate_size=64, kv_lora_rank=16, config_class=GdnHybridConfig,
     )  # fmt: skip
     return models.build(config, seed=1).eval()
 

@@ -1,11 +1,12 @@
 """Llama in Meta's layout, against the definition and against transformers."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen3Config
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from hanol import models
@@ -113,6 +114,19 @@ def test_round_trip_is_bit_exact(dtype: torch.dtype, tied: bool, ffn: int) -> No
     back = models.llama_to_meta(again)
     assert back.params == params
     assert all(torch.equal(tensor, back.tensors[name]) for name, tensor in tensors.items())
+
+
+def test_a_tied_model_is_written_and_read_again(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    config = models.preset("llama-3m", vocab_size=288)
+    config.tie_word_embeddings = True
+    model = models.build(config)
+    models.save(model, tmp_path / "m", tokenizer)
+    models.convert(tmp_path / "m", tmp_path / "meta", to="meta")
+    models.convert(tmp_path / "meta", tmp_path / "again")
+    again = models.load_model(tmp_path / "again").state_dict()
+    assert all(torch.equal(tensor, again[name]) for name, tensor in model.state_dict().items())
 
 
 def test_order_is_metas() -> None:

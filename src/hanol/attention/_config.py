@@ -2,37 +2,54 @@
 
 from typing import Any
 
-from transformers import KimiLinearConfig
-
 from hanol.errors import ConfigError
 
 
-def check_config(config: KimiLinearConfig) -> None:
+def check_config(config: Any) -> None:
     """Refuse a configuration that cannot work, before a shape error deep inside does.
+
+    Args:
+        config: A `KimiLinearConfig`, or the dictionary of an official `config.json`.
 
     Raises:
         ConfigError: A value is impossible; the message names the key and what would be right.
     """
-    # What transformers does not know stays an attribute under its official name.
-    _check_layer_lists(getattr(config, "linear_attn_config", None), config.num_hidden_layers)
-    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
-    if kv_heads != heads:
+    get = (
+        config.get
+        if isinstance(config, dict)
+        else lambda key, default=None: getattr(config, key, default)
+    )
+    layers = get("num_hidden_layers", 27)
+    _check_layer_lists(get("linear_attn_config"), layers)
+    heads, kv_heads = get("num_attention_heads", 32), get("num_key_value_heads")
+    if kv_heads not in (None, heads):
         raise ConfigError(
             f"`num_key_value_heads` is {kv_heads}, but latent attention has one key head for each "
-            f"of its {heads} query heads. Set it to {heads} or leave it out."
+            f"of its {heads} query heads. Set it to {heads}."
         )
-    if getattr(config, "mla_use_nope", True) is False:
+    if get("mla_use_nope", True) is False:
         raise ConfigError(
             "`mla_use_nope` is false, but Kimi Linear's attention has no positions: set it to true."
         )
-    function = getattr(config, "moe_router_activation_func", "sigmoid")
+    function = get("moe_router_activation_func", "sigmoid")
     if function != "sigmoid":
         raise ConfigError(
             f"`moe_router_activation_func` is {function!r}, but only 'sigmoid' is known."
         )
-    if "sparse" not in config.mlp_layer_types:
+    _check_experts(get, layers)
+
+
+def _check_experts(get: Any, layers: int) -> None:
+    kinds = get("mlp_layer_types")
+    dense = get("first_k_dense_replace")
+    if kinds is not None and "sparse" not in kinds:
         return
-    experts, groups, kept = config.num_local_experts, config.n_group or 1, config.topk_group or 1
+    if kinds is None and dense is not None and dense >= layers:
+        return
+    experts = get("num_experts") or get("num_local_experts") or 256
+    groups = get("num_expert_group") or get("n_group") or 1
+    kept = get("topk_group") or 1
+    chosen = get("num_experts_per_token") or get("num_experts_per_tok") or 8
     if experts % groups:
         raise ConfigError(
             f"`num_expert_group` is {groups}, which does not divide the {experts} experts."
@@ -40,10 +57,10 @@ def check_config(config: KimiLinearConfig) -> None:
     if kept > groups:
         raise ConfigError(f"`topk_group` is {kept}, but there are {groups} groups.")
     allowed = experts // groups * kept
-    if config.num_experts_per_tok > allowed:
+    if chosen > allowed:
         raise ConfigError(
-            f"`num_experts_per_token` is {config.num_experts_per_tok}, but {kept} of {groups} "
-            f"groups hold only {allowed} experts."
+            f"`num_experts_per_token` is {chosen}, but {kept} of {groups} groups hold only "
+            f"{allowed} experts."
         )
 
 
@@ -59,3 +76,5 @@ def _check_layer_lists(linear: dict[str, Any] | None, layers: int) -> None:
         raise ConfigError(f"Layers {both} are in `kda_layers` and in `full_attn_layers`.")
     if missing := sorted(set(range(1, layers + 1)) - set(kda) - set(full)):
         raise ConfigError(f"Layers {missing} are neither in `kda_layers` nor `full_attn_layers`.")
+    if beyond := sorted(n for n in {*kda, *full} if n > layers):
+        raise ConfigError(f"Layers {beyond} are listed, but `num_hidden_layers` is {layers}.")

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError
 from transformers import (
+    CONFIG_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -103,17 +104,20 @@ def load_config(spec: str | Path, *, revision: str | None = None) -> PreTrainedC
 
     Raises:
         CheckpointError: It is missing or cannot be read.
+        ConfigError: A Kimi-Linear configuration contradicts itself.
     """
-    place = resolve(spec)
+    stored = _stored_config(spec, revision)
+    if stored.get("model_type") == "kimi_linear":
+        attention.check_config(stored)  # transformers' own words for such faults help nobody
+    if stored.get("model_type") == "autodeco" and "autodeco" not in CONFIG_MAPPING:
+        raise CheckpointError(
+            f"{str(spec)!r} has AutoDeco heads: load it with "
+            "`hanol.autodeco.AutoDecoForCausalLM.from_pretrained`, or write with it by "
+            "`hanol.engines.open_engine`."
+        )
     try:
-        return AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError, IndexError) as err:  # a list of layers may name too many
-        if _stored_config(spec, revision).get("model_type") == "autodeco":
-            raise CheckpointError(
-                f"{str(spec)!r} has AutoDeco heads: load it with "
-                "`hanol.autodeco.AutoDecoForCausalLM.from_pretrained`, or write with it by "
-                "`hanol.engines.open_engine`."
-            ) from err
+        return AutoConfig.from_pretrained(resolve(spec), revision=revision, trust_remote_code=False)
+    except (OSError, ValueError) as err:
         raise _unreadable("configuration", spec, err) from err
 
 

@@ -177,11 +177,11 @@ def _qwen3(config_class: Any, **shape: Any) -> _Maker:
     return lambda v: config_class(vocab_size=v, **shape, **published)
 
 
-_3M = {
+_3M: dict[str, Any] = {
     "hidden_size": 192, "num_layers": 6, "num_heads": 3, "head_dim": 64,
     "intermediate_size": 512, "kv_lora_rank": 64,
 }  # fmt: skip
-_30M = {
+_30M: dict[str, Any] = {
     "hidden_size": 512, "num_layers": 8, "num_heads": 8, "head_dim": 64,
     "intermediate_size": 1408, "kv_lora_rank": 128,
 }  # fmt: skip

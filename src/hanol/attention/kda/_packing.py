@@ -106,7 +106,7 @@ def find_packing(
         return None
     real_BT = torch.ones(B, T, dtype=torch.bool) if real_BT is None else real_BT
     position_N = real_BT.flatten().nonzero().squeeze(1)
-    ends, row = [0], []
+    ends, row = [0], list[int]()
     for b, count in enumerate(real_BT.sum(1).tolist()):
         inner: list[int] = []
         if starts_BT is not None:
