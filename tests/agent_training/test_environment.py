@@ -26,7 +26,14 @@ from hanol.agent_training import ResearchEnvironment, WorldEnvironment
 from hanol.agent_training._environment import rollout_folder
 from hanol.agent_training.expert._expert import Expert
 from hanol.engines import CheckpointEngine, Completion, Engine, Request, ScriptedEngine, Usage
-from hanol.errors import DataError, EngineError, RunError, SearchIndexError, UnknownNameError
+from hanol.errors import (
+    ConfigError,
+    DataError,
+    EngineError,
+    RunError,
+    SearchIndexError,
+    UnknownNameError,
+)
 from hanol.retrieval import Index
 from hanol.rl._rollout import Rollout
 from hanol.runs import Budget, Mode, RunEnded, RunFolder, Task, ToolReturned
@@ -634,7 +641,7 @@ def test_an_error_of_the_caller_stops_all_as_itself() -> None:
 )
 def test_batches_that_cannot_be_are_refused(options: dict[str, Any], message: str) -> None:
     options = {"seeds": [1, 2], "concurrency": 1, **options}
-    with pytest.raises(DataError, match=message):
+    with pytest.raises((ConfigError, DataError), match=message):
         asyncio.run(environment().rollouts(ScriptedEngine([ANSWER]), [TASK, TASK], **options))
 
 

@@ -115,9 +115,9 @@ def test_where_everything_breaks_there_is_a_result_all_the_same() -> None:
 
 
 def test_kinds_can_be_chosen() -> None:
-    result = examine(expert(), **SIZES, hops=(2,), described=False)
-    assert list(result.accuracy) == ["2"]
-    assert result.questions == 5
+    result = examine(expert(), **SIZES, hops=(2,))
+    assert list(result.accuracy) == ["2", "described"]
+    assert result.questions == 10
 
 
 def test_the_same_seed_asks_the_same_and_answers_come_back_in_order() -> None:

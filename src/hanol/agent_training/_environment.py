@@ -168,7 +168,7 @@ class ResearchEnvironment:
             DataError: Seeds do not fit the tasks, or two rollouts would share a folder.
             RunError: See `rollout`.
         """
-        _check_batch(tasks, seeds, concurrency, folder)
+        _check_batch(tasks, seeds, folder)
 
         async def attempt(job: tuple[Task, int]) -> Rollout:
             task, seed = job
@@ -214,13 +214,9 @@ def rollout_folder(folder: str | os.PathLike[str], task: Task, seed: int) -> Pat
     return Path(folder) / task.folder_name / str(seed)
 
 
-def _check_batch(
-    tasks: Sequence[Task], seeds: Sequence[int], concurrency: int, folder: object
-) -> None:
+def _check_batch(tasks: Sequence[Task], seeds: Sequence[int], folder: object) -> None:
     if len(seeds) != len(tasks):
         raise DataError(f"There are {len(tasks)} tasks, but {len(seeds)} seeds. Give one for each.")
-    if concurrency < 1:
-        raise DataError(f"`concurrency` is {concurrency}, but must be at least 1.")
     places = {(task.folder_name, seed) for task, seed in zip(tasks, seeds, strict=True)}
     if folder is not None and len(places) < len(tasks):
         raise DataError(

@@ -41,7 +41,6 @@ def examine(
     seed: int,
     num_questions: int,
     hops: Sequence[int] = (1, 2, 3),
-    described: bool = True,
     num_entities: int = 1000,
     num_distractors: int = 1,
     mode: Mode = "react",
@@ -56,8 +55,7 @@ def examine(
         engine: The model.
         seed: Seed of the world and its questions.
         num_questions: Number of questions of each kind.
-        hops: Kinds with a named start.
-        described: Also ask questions of 1 and 2 hops whose start is described.
+        hops: Kinds with a named start; starts that are described are one kind more.
         num_entities: Number of pages.
         num_distractors: Distractor sentences per page; 7 make pages of about 120 words.
         mode: Mode of the agent.
@@ -70,7 +68,7 @@ def examine(
         DataError: The world has fewer different questions.
     """
     world = Encyclopedia(seed, num_entities, split="test", num_distractors=num_distractors)
-    kinds = exam_questions(world, num_questions, hops, described=described, seed=seed)
+    kinds = exam_questions(world, num_questions, hops, described=True, seed=seed)
     with WorldEnvironment(
         world,
         tools=lambda index: compact_tools(index, shuffle=seed),

@@ -78,8 +78,8 @@ async def asynthesize_trajectories(
     Raises:
         ConfigError: A number is below 1.
     """
-    if attempts < 1 or concurrency < 1:
-        raise ConfigError(f"`attempts` is {attempts} and `concurrency` {concurrency}; both >= 1.")
+    if attempts < 1:
+        raise ConfigError(f"`attempts` is {attempts}, but must be at least 1.")
     options = fixed_date(folder, options)
     judge = is_right or (lambda question, text: question.is_right(text))
     jobs = [(question, number) for question in questions for number in range(attempts)]

@@ -3,19 +3,19 @@
 Questions are walks over a `hanol.worlds.KnowledgeGraph`, which says where each fact is stated.
 """
 
-from hanol.synthesis._extract import ExtractReport, abuild_graph
+from hanol.synthesis._extract import ExtractReport, abuild_graph, world_graph, world_seed
 from hanol.synthesis._folder import folder_graph
 from hanol.synthesis._questions import (
     SynthQuestion,
     check_questions,
     question_of,
     read_questions,
+    world_question,
     write_questions,
     write_webshaper,
 )
 from hanol.synthesis._replies import Replies
 from hanol.synthesis._synthesize import QuestionReport, asynthesize_questions
-from hanol.synthesis._worlds import world_graph, world_question, world_seed
 
 __all__ = [
     "ExtractReport",

@@ -1,4 +1,4 @@
-"""Facts that a model reads out of passages, each checked against its passage.
+"""The facts of indexed documents: of a world, of links, and those that a model reads.
 
 Passages are untrusted and so are the replies: a reply must have one schema, and what it names must
 occur in the passage.
@@ -7,7 +7,7 @@ occur in the passage.
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
@@ -15,10 +15,10 @@ from hanol.errors import DataError
 from hanol.retrieval import Index, Passage, split_sentences
 from hanol.synthesis._folder import document_names, folder_graph, with_spans
 from hanol.synthesis._replies import Replies
-from hanol.synthesis._worlds import world_graph
 from hanol.tools import escape_observation
 from hanol.worlds import Edge, Encyclopedia, KnowledgeGraph
 
+_WORLD = re.compile(r"encyclopedia:(\d+)")
 _TOKENS = 2_048
 _MOST = 40  # facts per passage
 _PRONOUNS = {"it", "he", "she", "they", "this", "that"}
@@ -131,6 +131,35 @@ async def abuild_graph(
     pages = {names[info.document]: info.address for info in documents}
     graph = KnowledgeGraph([*base.edges, *with_spans(edges)], pages, is_worded=True)
     return graph, ExtractReport(len(passages), unreadable, len(edges), unsupported, unusable)
+
+
+def world_seed(spec: str) -> int | None:
+    """The seed in "encyclopedia:SEED"; None for anything else."""
+    match = _WORLD.fullmatch(spec)
+    return None if match is None else int(match[1])
+
+
+def world_graph(world: Encyclopedia, index: Index) -> KnowledgeGraph:
+    """The graph of a world, with the addresses of its pages in an index.
+
+    Args:
+        world: The world.
+        index: The index of its pages, which gives the addresses.
+
+    Raises:
+        DataError: The index lacks pages of this world.
+    """
+    of_file = {info.document: info.address for info in index.documents()}
+    missing = [page.file_name for page in world.pages if page.file_name not in of_file]
+    if missing:
+        raise DataError(
+            f"The index {str(index.folder)!r} does not belong to this world: it has no "
+            f"{missing[0]!r} and {len(missing)} pages in all are missing. Write the world to a "
+            "folder of its own."
+        )
+    pages = {page.title: of_file[page.file_name] for page in world.pages}
+    edges = [replace(edge, address=pages[edge.head]) for edge in world.graph.edges]
+    return KnowledgeGraph(edges, pages)
 
 
 def _prompt(passage: Passage, title: str) -> str:

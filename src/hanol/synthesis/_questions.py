@@ -92,6 +92,22 @@ def question_of(drawn: GraphQuestion, text: str | None = None) -> SynthQuestion:
     )
 
 
+def world_question(question: SynthQuestion) -> GraphQuestion:
+    """A question about a world in the form that the world and its expert use."""
+    described = [triple for triple in question.formalization if triple[2].startswith("C@")]
+    leading = [triple for triple in question.formalization if triple not in described]
+    return GraphQuestion(
+        text=question.question,
+        answers=frozenset(question.answers),
+        triples=question.formalization,
+        hops=question.hops,
+        level=question.level,
+        entities=question.entities,
+        relations=tuple(relation for _, relation, _ in leading),
+        clauses=tuple(described),
+    )
+
+
 def _id_of(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:12]
 
