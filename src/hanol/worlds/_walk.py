@@ -101,15 +101,10 @@ class QuestionWalker:
         onward: Callable[[str, int, set[str]], list[Edge]],
         avoid: Iterable[str],
     ) -> list[Edge] | None:
-        """Facts that lead from a start to somewhere new; None for a dead end.
+        """Facts that lead from a start to somewhere new, past nothing to avoid; or None.
 
-        Args:
-            rng: Source of randomness.
-            start: Where to begin.
-            hops: Facts to follow.
-            onward: The facts that may be followed from an entity, given how many hops are left
-                after them and what is already met.
-            avoid: What must not be met.
+        `onward` names the facts that may be followed from an entity, given how many hops are left
+        after them and what was met already.
         """
         seen, path, here = set(avoid), list[Edge](), start
         for left in reversed(range(hops)):
@@ -235,15 +230,9 @@ class QuestionWalker:
         level: int,
         text: str | None = None,
     ) -> GraphQuestion:
-        """The question of a walk.
+        """The question of a walk, with clauses about the entities with these numbers on the way.
 
-        Args:
-            start: Where the walk begins.
-            path: The facts it follows.
-            clauses: Facts that describe the entity with this number on the way.
-            answers: All of them.
-            level: As `draw` takes it.
-            text: Its words; letters for what is not named, if left out.
+        Without `text`, it has letters for what is not named.
         """
         nodes = nodes_of(start, path)
         is_described = any(number == 0 for number, _ in clauses)

@@ -20,17 +20,11 @@ _LINK = re.compile(r"\]\((doc:\d\d \d\d)\)")
 
 @dataclass(frozen=True)
 class Fact:
-    """A fact as a page states it.
-
-    Args:
-        relation: Name of the relation.
-        values: One value, or up to three if the relation is a set.
-        sentence: The sentence on the page, with its links.
-    """
+    """A fact as a page states it."""
 
     relation: str
-    values: tuple[str, ...]
-    sentence: str
+    values: tuple[str, ...]  # one, or up to three if the relation is a set
+    sentence: str  # with its links
 
 
 @dataclass(frozen=True)
