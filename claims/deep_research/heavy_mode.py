@@ -176,7 +176,7 @@ def _judged(events: Sequence[Any], is_right: Callable[[str], bool]) -> list[floa
     last = events[-1]
     assert isinstance(last, RunEnded)
     chosen = float(is_right(last.answer or ""))
-    written = mean(rollout["spent"]["completion_tokens"] for rollout in rollouts)
+    written = mean(rollout["spent"]["generated_tokens"] for rollout in rollouts)
     return [mean(marks), chosen, max(marks), last.completion_tokens / max(written, 1.0)]
 
 

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hanol.engines import Completion, Message, Request, ScriptedEngine
-from hanol.research import Researcher, resume
-from hanol.research.modes._rollouts import heavy_research
+from hanol.research import Researcher, heavy_research, resume
 from hanol.runs import Budget, RunFolder
 from hanol.tools import Observation, ToolContext
 from hanol.tools._schemas import SEARCH

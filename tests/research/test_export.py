@@ -1,4 +1,4 @@
-"""Runs as lines of the official output format, and such lines as events."""
+"""Runs as lines of the official output format."""
 
 import asyncio
 import json
@@ -7,20 +7,17 @@ from typing import Any
 
 import pytest
 
-from hanol.engines import Message, ScriptedEngine
+from hanol.engines import ScriptedEngine
 from hanol.errors import RunError
 from hanol.research import (
     OfficialRun,
     Researcher,
-    RunView,
-    events_of,
     official_run,
     read_official_runs,
     write_official_runs,
 )
-from hanol.research._export import TERMINATIONS
-from hanol.research.report._report import to_html
-from hanol.runs import Budget, ToolReturned
+from hanol.research._official import TERMINATIONS
+from hanol.runs import Budget
 from hanol.tools import Observation
 
 CALL = (
@@ -100,36 +97,6 @@ def test_a_run_that_has_not_ended_is_not_exported() -> None:
         official_run(run([CALL, "<answer>Red.</answer>"])[:-1])
     with pytest.raises(RunError, match="has not ended"):
         official_run([])
-
-
-def test_an_official_line_has_a_report() -> None:
-    messages = [
-        Message("system", "You research."),
-        Message("user", "Which colour?"),
-        Message("assistant", CALL),
-        Message("user", "<tool_response>\nThe bridge is red.\n</tool_response>"),
-        Message("assistant", "I know."),
-        Message("user", "Call a tool or answer."),
-        Message("assistant", "<answer>Red.</answer>"),
-    ]
-    line = OfficialRun("Which colour?", "red", tuple(messages), "Red.", "answer")
-    events = events_of(line)
-    assert [event.type for event in events] == [
-        "run_started",
-        "model_answered",
-        "tool_returned",
-        "model_answered",
-        "turn_rejected",
-        "model_answered",
-        "run_ended",
-    ]
-    assert isinstance(events[2], ToolReturned)
-    assert (events[2].name, events[2].arguments) == ("search", {"query": ["a"]})
-    assert events[2].text == "The bridge is red."
-    assert "The bridge is red." in to_html(RunView.of(events), {})
-    failed = events_of(OfficialRun("q", "a", tuple(messages[:4]), "No answer found.", "odd"))
-    assert failed[-1].answer is None
-    assert failed[-1].termination == "no_answer"
 
 
 def test_exporting_works_inside_a_loop() -> None:

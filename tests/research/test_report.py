@@ -17,9 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lxml import html
 
-from hanol.research import RunView, write_report
+from hanol.research import AnswerSentence, RunView, write_report
 from hanol.research.report._answer import answer_html
-from hanol.research.report._checked import AnswerSentence
 from hanol.research.report._report import to_html, to_markdown
 from hanol.retrieval import Index, Source, SourceList, check_citations
 from hanol.runs import (

@@ -19,15 +19,7 @@ from pathlib import Path
 from hanol.agent_training._recorder import Recorder
 from hanol.engines import Engine, Sampling
 from hanol.errors import DataError, RunError
-from hanol.research import (
-    AGENT_SAMPLING,
-    Researcher,
-    Settings,
-    announced,
-    default_tools,
-    run_events,
-    start_fields,
-)
+from hanol.research import AGENT_SAMPLING, Researcher, default_tools
 from hanol.retrieval import Index
 from hanol.rl import Rollout
 from hanol.runs import Budget, Event, Mode, RunEnded, RunFolder, Task, gather
@@ -82,7 +74,7 @@ class ResearchEnvironment:
         self._today = today
         self.mode, self.sampling = mode, sampling or AGENT_SAMPLING
         self._budget, self._system_prompt = budget, system_prompt
-        self._prepared: dict[tuple[int | None, date], tuple[Settings, str]] = {}
+        self._prepared: dict[tuple[int | None, date], Researcher] = {}
 
     async def rollout(
         self,
@@ -114,22 +106,15 @@ class ResearchEnvironment:
         today = self._today
         if today is None and folder is not None and is_begun:
             today = date.fromisoformat(folder.started().settings["today"])
-        settings, system = self._shared(recorder, today or date.today())
-        settings = replace(settings, seed=seed)
+        researcher = self._researcher(recorder, today or date.today())
         events: list[Event] = []
         reward, problem = None, None
         try:
             async with asyncio.timeout(self._timeout_s) as limit:
-                question = announced(task.question, task.files)
-                async for event in run_events(
-                    start_fields(question, settings, system, recorder.name, self.index),
-                    settings=settings,
-                    engine=recorder,
-                    tools=self.tools,
-                    index=self.index,
-                    folder=folder,
-                    on_request=recorder.took,
-                ):
+                setup = researcher.setup(task.question, task.files)
+                settings = replace(setup.settings, seed=seed)
+                setup = replace(setup, engine=recorder, settings=settings)
+                async for event in setup.events(folder, on_request=recorder.took):
                     events.append(event)
             reward = self._reward_of(task, events[-1])
         except Exception as err:
@@ -180,11 +165,11 @@ class ResearchEnvironment:
 
         return await gather(attempt, zip(tasks, seeds, strict=True), concurrency=concurrency)
 
-    def _shared(self, engine: Engine, today: date) -> tuple[Settings, str]:
-        """Settings and system prompt of all rollouts; to check the tools takes as long as one."""
+    def _researcher(self, engine: Engine, today: date) -> Researcher:
+        """That of all rollouts: to check the tools takes as long as a rollout."""
         key = (engine.context_window, today)
         if key not in self._prepared:
-            researcher = Researcher(
+            self._prepared[key] = Researcher(
                 self.index,
                 engine,
                 mode=self.mode,
@@ -195,7 +180,6 @@ class ResearchEnvironment:
                 sampling=self.sampling,
                 logprobs=True,
             )
-            self._prepared[key] = researcher.settings, researcher.system
         return self._prepared[key]
 
     def _reward_of(self, task: Task, last: Event) -> float:

@@ -2,10 +2,16 @@
 
 In the folder of a batch: `runs/<id>/` with the log of each run; `batch.json` with the date of its
 prompts, because a batch resumed tomorrow must ask the same; `results.jsonl`, one row per question.
+
+On a Ray cluster, workers pull one question at a time. A worker that dies is started again and its
+question asked again: run folders make that harmless, because finished calls are in the log (at
+least once, with the same result).
 """
 
+import asyncio
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
@@ -13,13 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from hanol.engines import Engine
+from hanol.errors import DataError, require
 from hanol.files import replace_json, replace_rows
 from hanol.research._researcher import Researcher
-from hanol.research.modes._rollouts import aheavy_research
+from hanol.research.modes._heavy import aheavy_research
 from hanol.retrieval import Index
 from hanol.runs import Event, RunEnded, Task, gather, synchronous
 
 Row = dict[str, Any]
+Workplace = tuple[Index | None, Engine, Mapping[str, Any]]
 _REWRITE_S = 1.0  # between two versions of the results
 
 
@@ -50,12 +58,10 @@ async def arun_batch(
         The rows of `results.jsonl`, in the order of the tasks.
     """
     options = fixed_date(folder, options)
-    results = Results(folder, tasks)
+    results = _Results(folder, tasks, on_result)
 
     async def one(task: Task) -> None:
-        row = await run_task(task, index, engine, folder, options)
-        results.add(row)
-        on_result(row)
+        results.add(await run_task(task, index, engine, folder, options))
 
     try:
         await gather(one, tasks, concurrency=concurrency)
@@ -94,7 +100,8 @@ async def run_task(
             "error": {"kind": type(err).__name__, "message": str(err)},
         }
     assert isinstance(last, RunEnded)
-    ended = last.model_dump(mode="json", exclude={"number", "time", "type", "token_counts", "step"})
+    ended = last.content()
+    del ended["step"]
     return row | {"prediction": ended.pop("answer"), "error": None} | ended
 
 
@@ -110,17 +117,18 @@ def fixed_date(folder: str | os.PathLike[str], options: Mapping[str, Any]) -> di
     return {**options, "today": started}
 
 
-class Results:
-    """`results.jsonl`: rewritten whole, at most once a second, so that it is never half a file.
+class _Results:
+    """`results.jsonl`: rewritten whole, at most once a second, so that it is never half a file."""
 
-    Args:
-        folder: Folder of the batch.
-        tasks: Give the order of the rows.
-    """
-
-    def __init__(self, folder: str | os.PathLike[str], tasks: Sequence[Task]) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        tasks: Sequence[Task],
+        on_result: Callable[[Row], None],
+    ) -> None:
         self._path = Path(folder) / "results.jsonl"
         self._order = [task.id for task in tasks]
+        self._on_result = on_result
         self._rows: dict[str, Row] = {}
         self._written = -_REWRITE_S
 
@@ -134,8 +142,88 @@ class Results:
         self._rows[row["id"]] = row
         if time.monotonic() - self._written >= _REWRITE_S:
             self.write()
+        self._on_result(row)
 
     def write(self) -> None:
         """Write the file now."""
         replace_rows(self._path, self.rows)
         self._written = time.monotonic()
+
+
+class _Worker:
+    """A worker process: opens index and model once and runs questions in its own event loop."""
+
+    def __init__(
+        self, folder: str, make: Callable[[], Workplace], options: Mapping[str, Any]
+    ) -> None:
+        index, engine, own = make()
+        self._common = (index, engine, folder, {**options, **own})
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, daemon=True).start()
+
+    def run(self, task: Task) -> Row:
+        """A question to its row."""
+        return asyncio.run_coroutine_threadsafe(run_task(task, *self._common), self._loop).result()
+
+
+def run_batch_on_ray(
+    tasks: Sequence[Task],
+    make: Callable[[], Workplace],
+    folder: str | os.PathLike[str],
+    *,
+    workers: int,
+    concurrency: int = 8,
+    on_result: Callable[[Row], None] = lambda row: None,
+    **options: Any,
+) -> list[Row]:
+    """Like `run_batch`, on a Ray cluster; a local one is started if there is none.
+
+    Args:
+        tasks: See `read_tasks`.
+        make: Opens index, engine and further options (tools) in a worker.
+        folder: Folder of the batch, on a disk that all machines share.
+        workers: Processes, at least 1.
+        concurrency: Runs at once in each of them.
+        on_result: Called with each row.
+        options: See `run_batch`.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+    """
+    if workers < 1 or concurrency < 1:
+        raise DataError(
+            f"`workers` is {workers} and `concurrency` {concurrency}, but both must be at least 1."
+        )
+    ray = require("ray", extra="ray", feature="A batch over several machines")
+    folder = os.path.abspath(folder)
+    options = fixed_date(folder, options)
+    if not ray.is_initialized():
+        ray.init(include_dashboard=False, log_to_driver=False)
+    remote = ray.remote(
+        num_cpus=0,
+        scheduling_strategy="SPREAD",
+        max_restarts=-1,
+        max_task_retries=-1,
+        max_concurrency=concurrency,
+    )(_Worker)
+    actors = [remote.remote(folder, make, options) for _ in range(workers)]
+    results = _Results(folder, tasks, on_result)
+    waiting = iter(tasks)
+    running: dict[Any, Any] = {}
+
+    def submit(actor: Any) -> None:
+        if (task := next(waiting, None)) is not None:
+            running[actor.run.remote(task)] = actor
+
+    try:
+        for actor in actors * concurrency:
+            submit(actor)
+        while running:
+            (done, *_), _ = ray.wait(list(running))
+            results.add(ray.get(done))
+            submit(running.pop(done))
+    finally:
+        results.write()
+        for actor in actors:
+            ray.kill(actor)
+    return results.rows

@@ -7,9 +7,10 @@ the report block of Markov mode follows IterResearch (arXiv 2511.07327).
 import json
 from collections.abc import Iterable
 from datetime import date
-from typing import Literal
+from typing import Any, cast
 
 from hanol.engines import ToolSchema
+from hanol.runs import Mode
 from hanol.tools import Turn
 
 _ROLE = """\
@@ -68,11 +69,17 @@ numbers, what was tried in vain, what remains open. What is not in it is forgott
 3. either a tool call, or the answer."""
 
 
-def system_prompt(
-    tools: Iterable[ToolSchema],
-    today: date,
-    mode: Literal["react", "markov", "resum"] = "react",
-) -> str:
+def describe(tool: ToolSchema) -> dict[str, Any]:
+    """The tool's name, description and parameters, as plain JSON."""
+    schema = {
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": dict(tool.parameters),
+    }
+    return cast(dict[str, Any], json.loads(json.dumps(schema)))
+
+
+def system_prompt(tools: Iterable[ToolSchema], today: date, mode: Mode = "react") -> str:
     """The default system prompt.
 
     Args:
@@ -81,17 +88,7 @@ def system_prompt(
         mode: "markov" also asks for the report block; "react" and "resum" are the same.
     """
     tools = tuple(tools)
-    schemas = [
-        {
-            "type": "function",
-            "function": {
-                "name": tool.name,
-                "description": tool.description,
-                "parameters": dict(tool.parameters),
-            },
-        }
-        for tool in tools
-    ]
+    schemas = [{"type": "function", "function": describe(tool)} for tool in tools]
     lines = "\n".join(json.dumps(schema, ensure_ascii=False) for schema in schemas)
     calls = _CALLS.format(tools=lines)
     if any(tool.name == "PythonInterpreter" for tool in tools):

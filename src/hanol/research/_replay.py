@@ -1,16 +1,16 @@
-"""Resume, replay, fork and export runs from their event logs."""
+"""Resume, replay and fork runs from their event logs, and take them apart."""
 
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from hanol.engines import Completion, Engine, Message, Request
 from hanol.errors import RunError
 from hanol.research._context import merged
-from hanol.research._researcher import default_tools, describe, run_events, start_fields
+from hanol.research._researcher import RunSetup
 from hanol.research._run import Run, Settings
-from hanol.research.modes._heavy import synthesize_run
+from hanol.research.modes._heavy import heavy_events, synthesize_run
 from hanol.retrieval import Index
 from hanol.runs import (
     ContextRestarted,
@@ -25,7 +25,7 @@ from hanol.tools import Observation, Tool, ToolContext
 Path = str | os.PathLike[str]
 
 
-async def aresume(
+def aresume(
     run_folder: Path,
     engine: Engine,
     index: Index | None,
@@ -47,28 +47,8 @@ async def aresume(
             lists the changes.
     """
     folder = RunFolder(run_folder)
-    old = folder.started()
-    if old.settings.get("heavy"):
-        from hanol.research.modes._rollouts import resume_heavy  # which builds on this module
-
-        async for event in resume_heavy(folder, engine, index, tools):
-            yield event
-        return
-    tools = default_tools(index) if tools is None else tools
-    settings = replace(
-        Settings.from_dict(old.settings),
-        context_window=engine.context_window,
-        schemas=tuple(describe(tool) for tool in tools),
-    )
-    async for event in run_events(
-        start_fields(old.question, settings, old.system_prompt, engine.name, index),
-        settings=settings,
-        engine=engine,
-        tools=tools,
-        index=index,
-        folder=folder,
-    ):
-        yield event
+    setup = RunSetup.again(folder.started(), engine, index, tools)
+    return heavy_events(setup, folder) if setup.settings.heavy else setup.events(folder)
 
 
 resume = synchronous(aresume)
@@ -91,7 +71,7 @@ def areplay(run: Path | Sequence[Event]) -> AsyncIterator[Event]:
 replay = synchronous(areplay)
 
 
-async def afork(
+def afork(
     run_folder: Path,
     at_step: int,
     new_folder: Path,
@@ -108,7 +88,7 @@ async def afork(
         at_step: First round of the new run that is not copied, from 1.
         new_folder: Folder for the new run; must not have a run yet.
         engine: May be another model.
-        library: The documents.
+        index: The documents.
         seed: Seed of the new run.
         tools: See `resume`.
 
@@ -117,34 +97,25 @@ async def afork(
     """
     events = RunFolder(run_folder).events()
     old = RunFolder(run_folder).started()
-    last = max((event.step for event in events if not isinstance(event, RunStarted)), default=0)
+    last = max(map(_step, events))
     if not 1 <= at_step <= last:
         raise RunError(f"`at_step` is {at_step}, but the run has rounds 1 to {last}.")
     folder = RunFolder(new_folder)
     if folder.exists:
         raise RunError(f"There is a run in {str(folder.path)!r} already; choose another.")
-    tools = default_tools(index) if tools is None else tools
-    settings = replace(
-        Settings.from_dict(old.settings),
-        seed=seed,
-        fork_step=at_step - 1,
-        context_window=engine.context_window,
-        schemas=tuple(describe(tool) for tool in tools),
-    )
-    started = start_fields(old.question, settings, old.system_prompt, engine.name, index)
+    setup = RunSetup.again(old, engine, index, tools, seed=seed, fork_step=at_step - 1)
     first = RunStarted(
         number=0,
         time=old.time,
         token_counts=old.token_counts,
         parent=f"{old.run_id}@{at_step}",
-        **started,
+        **setup.started(),
     )
     kept = [event for event in events[1:] if _step(event) < at_step]
     with folder:
         folder.append([first, *kept])
         folder.sync()
-    async for event in aresume(folder.path, engine, index, tools=tools):
-        yield event
+    return aresume(folder.path, engine, index, tools=tools)
 
 
 fork = synchronous(afork)
@@ -177,16 +148,11 @@ def segments(events: Sequence[Event]) -> list[Segment]:
     if replayed.started.mode == "markov":
         return [Segment(request.messages, answer.text) for request, answer in replayed.turns]
     restarts = [event.step for event in events if isinstance(event, ContextRestarted)]
-    result = []
-    for begin, end in zip([0, *restarts], [*restarts, None], strict=True):
-        turns = [
-            (request, answer)
-            for request, answer in replayed.turns
-            if answer.step >= begin and (end is None or answer.step < end)
-        ]
-        if turns:
-            result.append(Segment(turns[-1][0].messages, turns[-1][1].text))
-    return result
+    last_turns: dict[int, Segment] = {}  # by the number of restarts before them
+    for request, answer in replayed.turns:
+        before = sum(restart <= answer.step for restart in restarts)
+        last_turns[before] = Segment(request.messages, answer.text)
+    return list(last_turns.values())
 
 
 def transcript(events: Sequence[Event]) -> list[Message]:
@@ -213,22 +179,24 @@ class _Replay:
         self.run: Run | None = None
         self.turns: list[tuple[Request, ModelAnswered]] = []
 
-    async def events(self) -> AsyncIterator[Event]:
+    def events(self) -> AsyncIterator[Event]:
         """The recorded events, each one compared with what the agent does."""
-        settings = Settings.from_dict(self.started.settings)
-        fields = self.started.model_dump(exclude={"number", "time", "type", "token_counts"})
-        async for event in run_events(
-            fields,
-            settings=settings,
-            engine=_NoEngine(self.started.model, settings.context_window),
-            tools=[_NoTool(**schema) for schema in settings.schemas],
+        started = self.started
+        settings = Settings.from_dict(started.settings)
+        setup = RunSetup(
+            started.question,
+            settings,
+            started.system_prompt,
+            _NoEngine(started.model, settings.context_window),
+            [_NoTool(**schema) for schema in settings.schemas],
+        )
+        return setup.events(
             recorded=self._recorded,
             live=False,
             on_request=self._note,
             on_run=self._begin,
             loop=synthesize_run if settings.heavy else None,
-        ):
-            yield event
+        )
 
     async def aplay(self) -> None:
         """Go through all events."""

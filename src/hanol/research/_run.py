@@ -40,7 +40,6 @@ from hanol.tools import (
 STOP = ("\n<tool_response>", "<tool_response>")
 MAX_FORMAT_ERRORS = 3  # in a row; then the answer is asked for
 
-
 # How Tongyi DeepResearch samples turns (arXiv 2510.24701). The paper calls the penalty one on
 # repetition; its code sends it as `presence_penalty`.
 AGENT_SAMPLING = Sampling(temperature=0.85, top_p=0.95, presence_penalty=1.1, max_tokens=10_000)
@@ -55,20 +54,21 @@ class Settings:
     """Everything about a run that is not its question, its model or its index.
 
     Args:
-        mode: Which loop.
+        mode: Which loop; see `Researcher`.
         budget: Limits.
         sampling: Sampling of the turns.
         seed: Seed for sampling; the call after n others has this seed plus n.
         today: ISO date of the system prompt.
-        strict_official: Message order and limits of the official code.
-        logprobs: Request log-probabilities and record how uncertain the calls were.
-        extract: Whether tools may ask the model to read long pages.
+        strict_official: Keep message order and limits of the official code, its losses included.
+        logprobs: Request the log-probabilities of the turns.
+        extract: Let `visit` ask the model what a page says about its goal, as the official code
+            does; otherwise it shows the best passages.
         report_tokens: Markov mode: longest report.
         summary_every: ReSum mode: also restart after this many rounds.
         fork_step: Rounds up to this one were copied from another run.
         context_window: Context window of the model, in tokens.
         schemas: Name, description and parameters of each tool.
-        heavy: Number and sampling of the rollouts, if the run is a synthesis over rollouts.
+        heavy: Number `n` of rollouts, if the run is a synthesis over rollouts.
     """
 
     mode: Mode = "react"
@@ -93,11 +93,14 @@ class Settings:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Settings":
         """The settings that a log was written with."""
-        fields = dict(values)
-        fields["budget"] = Budget(**fields["budget"])
-        fields["sampling"] = Sampling(**fields["sampling"])
-        fields["schemas"] = tuple(fields["schemas"])
-        return cls(**fields)
+        made = cls(**values)
+        # No pydantic: it would turn 0 into 0.0, and hashes of requests tell them apart.
+        return replace(
+            made,
+            budget=Budget(**values["budget"]),
+            sampling=Sampling(**values["sampling"]),
+            schemas=tuple(made.schemas),
+        )
 
 
 class BudgetSpent(Exception):  # noqa: N818 - control flow inside the loop
@@ -112,10 +115,8 @@ class Run:
     """The state of one run; it can be rebuilt from the run's events.
 
     Args:
-        question: The question, with the list of its files.
-        run_id: Id of the run; the fence around observations is derived from it.
+        started: Fields of the first event.
         settings: Limits and sampling.
-        system: The system prompt.
         tools: The tools that may be called.
         log: The log that all calls go through.
         context: What tools get, except the engine.
@@ -126,18 +127,15 @@ class Run:
 
     def __init__(
         self,
-        question: str,
-        *,
-        run_id: str,
+        started: Mapping[str, Any],
         settings: Settings,
-        system: str,
         tools: Sequence[Tool],
         log: RunLog,
         context: ToolContext,
     ) -> None:
-        self.question = question
+        self.question = question = started["question"]
+        self.system = system = started["system_prompt"]
         self.settings = settings
-        self.system = system
         self.tools = {tool.name: tool for tool in tools}
         self.log = log
         self.spent = log.spent
@@ -147,7 +145,7 @@ class Run:
         self._results: dict[str, ToolReturned] = {}
         self.dialogue = [Message("system", system), Message("user", question)]
         # Pages cannot know it, and the same run always has the same: replays ask the same.
-        self._fence = hashlib.sha256(f"fence {run_id}".encode()).hexdigest()[:12]
+        self._fence = hashlib.sha256(f"fence {started['run_id']}".encode()).hexdigest()[:12]
         self.prompt_limit = self._prompt_limit()
         base = log.count(system) + log.count(question)
         reserve = min(ANSWER_RESERVE, self.prompt_limit // 4)  # small windows have small answers
@@ -179,15 +177,6 @@ class Run:
         """Most tokens of the prompt that asks for the answer."""
         return int(min(self.prompt_limit, self.spent.prompt_room()))
 
-    def ensure_budget(self, prompt_tokens: int) -> None:
-        """Check that the budget allows another turn.
-
-        Raises:
-            BudgetSpent: It does not: ask for the answer.
-        """
-        if reason := self.spent.reached(prompt_tokens):
-            raise BudgetSpent(reason)
-
     async def ask(
         self,
         messages: Sequence[Message],
@@ -212,8 +201,8 @@ class Run:
             EngineError: The model failed.
         """
         forced = purpose == "forced_answer"
-        if not forced:
-            self.ensure_budget(prompt_tokens)
+        if not forced and (reason := self.spent.reached(prompt_tokens)):
+            raise BudgetSpent(reason)
         sampling = sampling or self.settings.sampling
         window = self.settings.context_window
         room = self.spent.room(prompt_tokens, forced=forced)
@@ -295,6 +284,7 @@ class Run:
             model_calls=total.model_calls,
             tool_calls=total.tool_calls,
             prompt_tokens=total.prompt_tokens,
+            cached_tokens=total.cached_tokens,
             completion_tokens=total.generated_tokens,
             seconds=total.seconds,
             money=total.money,

@@ -15,11 +15,10 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any, Self, cast
+from typing import Any, cast
 
 from hanol.engines import Completion, Engine, Message, Request, Usage, WrappedEngine
 from hanol.errors import EngineError, RunError
-from hanol.research._uncertainty import call_uncertainty
 from hanol.runs import (
     Budget,
     Event,
@@ -33,7 +32,7 @@ from hanol.runs import (
 from hanol.tools import Observation
 
 # Not compared between a log and a repetition of it: times, and what was only measured.
-_FREE = {"number", "time", "seconds", "token_counts", "citations", "versions"}
+_FREE = {"number", "time", "seconds", "token_counts", "cached_tokens", "citations", "versions"}
 
 
 class TimeIsUp(Exception):  # noqa: N818 - control flow between the log and the loop
@@ -76,6 +75,7 @@ class RunLog:
         folder: Folder for new events; None does not keep them.
         recorded: Events to serve first.
         on_event: Called with every event in order, whether recorded or new.
+        on_request: Called with every request and its answer.
         live: Whether calls may be made after the recorded events; False is a replay.
         unchecked_steps: Requests of rounds up to this one are not compared: a fork took them from
             another run, with another seed or engine.
@@ -89,6 +89,7 @@ class RunLog:
         folder: RunFolder | None = None,
         recorded: Sequence[Event] = (),
         on_event: Callable[[Event], None] = lambda event: None,
+        on_request: Callable[[Request, ModelAnswered], None] = lambda *_: None,
         live: bool = True,
         unchecked_steps: int = 0,
     ) -> None:
@@ -96,14 +97,13 @@ class RunLog:
         self.spent = Spent(budget)
         self._folder = folder
         self._recorded = deque(recorded)
-        self._on_event = on_event
+        self._on_event, self._on_request = on_event, on_request
         self._live = live
         self._unchecked_steps = unchecked_steps
         self._next = len(recorded)  # number of the next new event
         self._counts = {key: n for event in recorded for key, n in event.token_counts.items()}
         self._new_counts: dict[str, int] = {}
         self._syncing: list[asyncio.Future[None]] = []
-        self.on_request: Callable[[Request, ModelAnswered], None] = lambda *_: None
 
     def recorded_results(self, name: str) -> list[ToolReturned]:
         """Results of a tool that are still to be served."""
@@ -113,7 +113,7 @@ class RunLog:
         """Record an event that follows from earlier ones."""
         if not self._recorded:
             return await self._write(kind, fields)
-        expected = self._peek()
+        expected = self._recorded[0]
         made = kind(number=expected.number, time=expected.time, **fields)
         if (differences := _differences(expected, made)) or type(expected) is not kind:
             raise self._diverged(f"{made.type} ({', '.join(differences) or 'another event'})")
@@ -131,7 +131,7 @@ class RunLog:
         """
         sha256 = request_sha256(request)
         if event := self._served_answer(sha256, purpose):
-            self.on_request(request, event)
+            self._on_request(request, event)
             return event
         self._need_live(f"call of the model ({purpose})")
         began = time.monotonic()
@@ -145,7 +145,7 @@ class RunLog:
         fields = self._answer_fields(completion, time.monotonic() - began)
         fields |= {"step": step, "purpose": purpose, "request_sha256": sha256}
         event = cast(ModelAnswered, await self._write(ModelAnswered, fields))
-        self.on_request(request, event)
+        self._on_request(request, event)
         return event
 
     async def tool(
@@ -165,9 +165,9 @@ class RunLog:
         """
         fields = {"step": step, "call": call, "name": name, "arguments": dict(arguments)}
         if any(isinstance(event, ToolReturned) for event in self._recorded):
-            while isinstance(self._peek(), ModelAnswered):  # asked by this call
+            while isinstance(self._recorded[0], ModelAnswered):  # asked by this call
                 self._serve()
-            expected = self._peek()
+            expected = self._recorded[0]
             made = {key: getattr(expected, key, None) for key in fields}
             if not isinstance(expected, ToolReturned) or made != fields:
                 raise self._diverged(f"{name} of step {step}")
@@ -217,12 +217,6 @@ class RunLog:
         while self._syncing:
             await self._syncing.pop()
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
-
     def _served_answer(self, sha256: str, purpose: Purpose) -> ModelAnswered | None:
         """The recorded answer to a request; tools ask in any order, the agent in one."""
         if purpose in ("extract", "condense"):
@@ -233,7 +227,7 @@ class RunLog:
             return None
         if not self._recorded:
             return None
-        expected = self._peek()
+        expected = self._recorded[0]
         if purpose != "forced_answer" and (
             isinstance(expected, RunEnded)
             or (isinstance(expected, ModelAnswered) and expected.purpose == "forced_answer")
@@ -260,11 +254,7 @@ class RunLog:
             "cached_tokens": usage.cached_tokens,
             "seconds": seconds,
             "money": self.spent.budget.cost(usage.prompt_tokens, usage.generated_tokens),
-            "uncertainty": call_uncertainty(completion),
         }
-
-    def _peek(self) -> Event:
-        return self._recorded[0]
 
     def _serve(self) -> Event:
         return self._tell(self._recorded.popleft())

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 from hanol.errors import RunError
 from hanol.runs._events import Event, ModelAnswered, Termination, ToolReturned
@@ -77,10 +76,6 @@ class Budget:
         if self.money is not None:
             bounds.append(self.money)
         return min(bounds)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values, for the log."""
-        return asdict(self)
 
 
 @dataclass

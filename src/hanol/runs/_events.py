@@ -27,6 +27,10 @@ class _Event(BaseModel):
         "needs no tokenizer.",
     )
 
+    def content(self) -> dict[str, Any]:
+        """Its own fields, without its place in the log."""
+        return self.model_dump(exclude={"type", *_Event.model_fields})
+
 
 class RunStarted(_Event):
     """The first event: everything that decides what the run will do."""
@@ -59,11 +63,7 @@ class ModelAnswered(_Event):
     cached_tokens: int = 0
     seconds: float
     money: float = 0.0
-    uncertainty: float | None = Field(
-        default=None,
-        description="Mean surprise, in nats, of the tokens of the tool calls; where it was asked "
-        "for and the engine tells log-probabilities.",
-    )
+    uncertainty: float | None = Field(default=None, exclude=True, description="Of older logs.")
 
 
 class ToolReturned(_Event):
@@ -118,6 +118,7 @@ class RunEnded(_Event):
     model_calls: int
     tool_calls: int
     prompt_tokens: int
+    cached_tokens: int = 0
     completion_tokens: int
     seconds: float
     money: float

@@ -1,5 +1,6 @@
 """What a command has cost: one record, whatever the command."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
@@ -44,10 +45,11 @@ class Ledger:
         names = [field.name for field in fields(Ledger)]
         return Ledger(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
-    def __iadd__(self, other: "Ledger") -> Self:
-        for field in fields(Ledger):
-            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
-        return self
+    @classmethod
+    def of_run(cls, ended: Mapping[str, Any]) -> Self:
+        """What a run has cost, by the fields of its `RunEnded`."""
+        own = {field.name: ended[field.name] for field in fields(cls) if field.name in ended}
+        return cls(generated_tokens=ended["completion_tokens"], **own)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""

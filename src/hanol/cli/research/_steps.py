@@ -64,7 +64,7 @@ def follow(
         "termination": ended.termination if ended else None,
         "citations": ended.citations if ended else None,
         "sources": [source.model_dump() for source in view.sources.values()],
-        "spent": view.spent,
+        "spent": view.spent.to_dict(),
         "report": str(page),
     }
     return Result(plain, show)

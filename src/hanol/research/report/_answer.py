@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 
-from hanol.research.report._checked import SYMBOLS, AnswerSentence
+from hanol.research.report._view import SYMBOLS, AnswerSentence
 from hanol.retrieval import CITATION, citation_numbers
 
 # Markdown moves text about, so sentences are marked in it before it is rendered. Punctuation that

@@ -21,8 +21,17 @@ from typing import Any
 from hanol.errors import HanolError
 from hanol.files import replace_text
 from hanol.research.report._answer import answer_html
-from hanol.research.report._checked import MEANINGS, SYMBOLS, AnswerSentence, cited_numbers
-from hanol.research.report._view import PURPOSES, RunView, counted, duration, surroundings
+from hanol.research.report._view import (
+    MEANINGS,
+    PURPOSES,
+    SYMBOLS,
+    AnswerSentence,
+    RunView,
+    cited_numbers,
+    counted,
+    duration,
+    surroundings,
+)
 from hanol.retrieval import Index, Source
 from hanol.runs import ReportUpdated, RunFolder
 from hanol.tools import parse_turn

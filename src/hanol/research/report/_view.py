@@ -3,21 +3,23 @@
 What the HTML page, the Markdown report and the terminal all show.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from hanol.errors import HanolError, RunError
-from hanol.research.report._checked import AnswerSentence, cited_numbers, sentences_of
-from hanol.retrieval import Index, Source
+from hanol.retrieval import CITATION, Index, Source, citation_numbers
 from hanol.runs import (
+    Budget,
     Event,
+    Ledger,
     ModelAnswered,
     Purpose,
     ReportUpdated,
     RunEnded,
     RunStarted,
+    Spent,
     Termination,
     ToolReturned,
 )
@@ -41,6 +43,38 @@ PURPOSES: dict[Purpose, str] = {
     "condense": "condensing a rollout",
     "synthesis": "synthesis of the reports",
 }
+
+SYMBOLS = {"unsupported": "≠", "invented": "✗", "uncited": "○"}  # of the sentences to look at
+MEANINGS = {
+    "supported": "its words, numbers and names occur in the passages it cites",
+    "unsupported": "something in it does not occur in the passages it cites",
+    "invented": "it cites a number that stands for nothing in this run",
+    "uncited": "a statement without a source",
+}
+
+
+@dataclass(frozen=True)
+class AnswerSentence:
+    """One sentence of an answer and the verdict on its citations.
+
+    Args:
+        text: The sentence.
+        start: Where it begins in the answer, in characters.
+        end: Where it ends, exclusive.
+        verdict: "supported", "unsupported", "invented" or "uncited".
+        note: Why, for a reader.
+    """
+
+    text: str
+    start: int
+    end: int
+    verdict: str
+    note: str
+
+    @property
+    def symbol(self) -> str:
+        """Its mark, "" for a supported one."""
+        return SYMBOLS.get(self.verdict, "")
 
 
 @dataclass(frozen=True)
@@ -148,27 +182,22 @@ class RunView:
         spent = self.spent
         parts = [
             ENDINGS[self.ended.termination] if self.ended else "not finished",
-            counted(spent["model_calls"], "model call"),
-            counted(spent["tool_calls"], "tool call"),
-            f"{spent['prompt_tokens']:,} tokens read, {spent['completion_tokens']:,} written",
-            duration(spent["seconds"]),
+            counted(spent.model_calls, "model call"),
+            counted(spent.tool_calls, "tool call"),
+            f"{spent.prompt_tokens:,} tokens read, {spent.generated_tokens:,} written",
+            duration(spent.seconds),
         ]
-        return " · ".join(parts + [f"{spent['money']:,.4f} money"] * (spent["money"] > 0))
+        return " · ".join(parts + [f"{spent.money:,.4f} money"] * (spent.money > 0))
 
     @property
-    def spent(self) -> dict[str, Any]:
-        """Calls, tokens, seconds and money; so far, while the run is not finished."""
-        names = ["prompt_tokens", "completion_tokens", "money"]
+    def spent(self) -> Ledger:
+        """What it has cost; so far, while the run is not finished."""
         if self.ended:
-            names = ["model_calls", "tool_calls", "seconds", *names]
-            return {name: getattr(self.ended, name) for name in names}
-        model = [event for event in self.events if isinstance(event, ModelAnswered)]
-        return {
-            "model_calls": len(model),
-            "tool_calls": sum(event.type == "tool_returned" for event in self.events),
-            "seconds": sum(step.seconds for step in self.steps),
-            **{name: sum(getattr(event, name) for event in model) for name in names},
-        }
+            return Ledger.of_run(self.ended.content())
+        spent = Spent(Budget())
+        for event in self.events:
+            spent.add(event)
+        return spent.ledger
 
 
 def call_title(name: str, arguments: dict[str, Any]) -> str:
@@ -228,3 +257,41 @@ def _joined(pieces: Iterable[tuple[int, str]]) -> Iterator[str]:
             yield " " * (start - end)
         yield text[max(0, end - start) :]
         end = max(end, start + len(text))
+
+
+def sentences_of(ended: RunEnded | None) -> list[AnswerSentence]:
+    """The checked claims of a finished run, in order; none when nothing was checked."""
+    if ended is None or not ended.citations:
+        return []
+    return [
+        AnswerSentence(
+            text=entry["text"],
+            start=entry["start"],
+            end=entry["end"],
+            verdict=entry["status"],
+            note=_note(entry),
+        )
+        for entry in ended.citations["sentences"]
+        if entry["status"] in MEANINGS
+    ]
+
+
+def _note(entry: Mapping[str, Any]) -> str:
+    unknown = sorted({str(c["number"]) for c in entry["citations"] if not c["known"]})
+    notes = []
+    if unknown:
+        notes.append(f"This run retrieved no source {', '.join(unknown)}.")
+    if entry["missing"]:
+        quoted = ", ".join(f"“{text}”" for text in entry["missing"])
+        notes.append(f"Not in the passages it cites: {quoted}.")
+    elif entry["status"] == "unsupported":
+        share = entry["overlap"] or 0.0
+        notes.append(f"Only {share:.0%} of its words occur in the passages it cites.")
+    if entry["status"] == "uncited":
+        notes.append("No source is given.")
+    return " ".join(notes) or f"Here {MEANINGS[entry['status']]}."
+
+
+def cited_numbers(answer: str) -> list[int]:
+    """Numbers in brackets, in order of appearance, repeated ones too."""
+    return [number for found in CITATION.finditer(answer) for number in citation_numbers(found[1])]
