@@ -4,12 +4,13 @@ import base64
 import csv
 import hashlib
 import json
+import warnings
 from pathlib import Path
 
 import pytest
 
 from hanol.errors import DataError, UnknownNameError
-from hanol.evaluation import BENCHMARKS, read_benchmark, read_questions
+from hanol.evaluation import BENCHMARKS, Question, read_benchmark
 from hanol.files import read_rows
 
 
@@ -24,7 +25,13 @@ def cipher(text: str, key: bytes) -> str:
     return base64.b64encode(bytes(a ^ b for a, b in zip(data, long_key, strict=False))).decode()
 
 
-def test_questions_of_ones_own(tmp_path: Path) -> None:
+def read_questions(path: Path) -> list[Question]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the number of rows
+        return read_benchmark("frames", path)
+
+
+def test_questions_keep_ids_and_alternatives(tmp_path: Path) -> None:
     rows = [
         {"question": "수도는?", "answer": "서울", "level": 1},
         {"question": "수도는?", "answer": ["서울", "Seoul"]},
@@ -36,7 +43,6 @@ def test_questions_of_ones_own(tmp_path: Path) -> None:
         ("2", "수도는?", ("서울", "Seoul")),
         ("7", "2+2?\u2028really?", "4"),
     ]
-    assert found[0].details == {"level": 1}
 
 
 @pytest.mark.parametrize("suffix", [".json", ".csv", ".tsv", ".jsonl"])

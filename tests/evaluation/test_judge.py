@@ -69,7 +69,6 @@ def test_a_verdict_keeps_everything_needed_to_check_it() -> None:
     assert verdict.judge == "fake:judge"
     assert verdict.prompt_sha256 == hashlib.sha256(JUDGE_PROMPT.encode()).hexdigest()
     assert verdict.raw == raw
-    assert json.loads(json.dumps(verdict.to_dict())) == verdict.to_dict()
 
 
 @pytest.mark.parametrize(

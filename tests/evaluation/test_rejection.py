@@ -38,7 +38,6 @@ def test_own_answers_are_kept_with_their_tokens(base, byte_tokenizer) -> None:
     assert found.num_samples == 96
     assert found.num_prompts == 3
     assert 0 < found.num_accepted < 96 - found.num_unfinished
-    assert found.rate == found.num_accepted / 96
     assert found.num_solved == len({row.prompt for row in found.rows})
     assert max(sum(row.prompt == p.prompt for row in found.rows) for p in PROMPTS) <= 3
     assert [row.line for row in found.rows] == sorted(row.line for row in found.rows)

@@ -1,4 +1,4 @@
-"""Intervals and the paired test against scipy and the standard error."""
+"""Intervals against scipy and the standard error."""
 
 import math
 
@@ -8,8 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from hanol.errors import DataError
-from hanol.scoring import Interval, bootstrap, bootstrap_ratio, mcnemar, wilson
+from hanol.scoring import Interval, bootstrap, bootstrap_ratio, wilson
 
 
 @given(st.integers(1, 400).flatmap(lambda of: st.tuples(st.integers(0, of), st.just(of))))
@@ -43,20 +42,6 @@ def test_a_ratio_with_equal_wholes_is_the_mean() -> None:
     [mean] = bootstrap(parts[:, None] / 4, seed=3)
     ratio = bootstrap_ratio(parts, np.full(200, 4), seed=3)
     assert ratio.model_dump() == pytest.approx(mean.model_dump())
-
-
-@given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=60))
-def test_mcnemar_is_the_binomial_test_of_the_problems_that_differ(pairs) -> None:
-    a, b = [x for x, _ in pairs], [y for _, y in pairs]
-    only_a = sum(x and not y for x, y in pairs)
-    n = sum(x != y for x, y in pairs)
-    assert mcnemar(a, b) == pytest.approx(binomtest(only_a, n).pvalue if n else 1.0)
-    assert mcnemar(a, b) == mcnemar(b, a)
-
-
-def test_a_paired_test_needs_pairs() -> None:
-    with pytest.raises(DataError, match="same problems: 1, 2"):
-        mcnemar([True], [True, False])
 
 
 def test_an_interval_as_text_and_as_plain_values() -> None:

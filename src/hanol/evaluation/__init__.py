@@ -9,11 +9,10 @@ What decodes is imported when it is used: the rest needs no torch.
 import importlib as _importlib
 import typing as _typing
 
-from hanol.evaluation._batches import BatchScores, score_batches
-from hanol.evaluation._benchmarks import BENCHMARKS, Benchmark, read_benchmark, read_questions
+from hanol.evaluation._batches import BatchScores, RunSummary, score_batches, summarise_runs
+from hanol.evaluation._benchmarks import BENCHMARKS, Benchmark, read_benchmark
 from hanol.evaluation._evaluate import Evaluation, Question, aevaluate, evaluate
 from hanol.evaluation._judge import JUDGE_PROMPT, Judge, Verdict
-from hanol.evaluation._runs import RunSummary, summarise_runs
 
 if _typing.TYPE_CHECKING:
     from hanol.evaluation._compare import compare
@@ -78,7 +77,6 @@ __all__ = [
     "evaluate",
     "expert_guided_search",
     "read_benchmark",
-    "read_questions",
     "rejection_sample",
     "run_heads",
     "sample",

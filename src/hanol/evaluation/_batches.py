@@ -1,16 +1,109 @@
-"""Scores of research batches, one batch a run."""
+"""Scores of research batches, one batch a run; and what finished runs show besides right and wrong.
 
-from collections.abc import Callable, Sequence
+Citations, effort and endings are read from the runs' last events (`RunEnded` as plain values), so
+that runs of any origin can be summed up. Rates are over all citations, or claims, of all runs
+together: a long answer counts for more than a short one. Shape suffixes: N runs.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
+from pydantic import BaseModel
 
 from hanol.errors import DataError
 from hanol.evaluation._evaluate import Evaluation, Question, evaluate
 from hanol.evaluation._judge import Judge
-from hanol.evaluation._runs import RunSummary, summarise_runs
 from hanol.files import read_rows
+from hanol.scoring import Interval, bootstrap_ratio
 
+_EFFORT = (
+    "model_calls", "tool_calls", "prompt_tokens", "completion_tokens", "seconds", "money"
+)  # fmt: skip
 _Row = dict[str, Any]
+
+
+class RunSummary(BaseModel, frozen=True):
+    """Totals over runs.
+
+    Args:
+        runs: Number of runs.
+        terminations: Number of runs by how they ended.
+        citation_precision: Share of citations that support their sentence; None without citations.
+        citation_recall: Share of claims that are supported; None without claims.
+        invented_citations: Share of citations whose number the run never gave out.
+        runs_with_invented: Runs with at least one of those.
+        unchecked: Runs that ended without an answer to check.
+        effort: Mean over runs of calls, tokens, seconds and money.
+    """
+
+    runs: int
+    terminations: dict[str, int]
+    citation_precision: Interval | None
+    citation_recall: Interval | None
+    invented_citations: Interval | None
+    runs_with_invented: int
+    unchecked: int
+    effort: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON; shares with four decimals, effort with two."""
+        plain = self.model_dump()
+        for name in ("citation_precision", "citation_recall", "invented_citations"):
+            interval: Interval | None = getattr(self, name)
+            plain[name] = interval and interval.rounded()
+        plain["effort"] = {name: round(value, 2) for name, value in self.effort.items()}
+        return plain
+
+
+def summarise_runs(ended: Sequence[Mapping[str, Any]]) -> RunSummary:
+    """Sum up runs; the intervals are 95 % ones.
+
+    Args:
+        ended: `RunEnded` events as plain values; `citations` is what `CitationReport.to_dict` gave,
+            or None.
+
+    Raises:
+        DataError: There is no run, or one lacks a value.
+    """
+    if not ended:
+        raise DataError("There are no finished runs to sum up.")
+    try:
+        counted_N = [_count(run["citations"]) for run in ended]
+        terminations = dict(Counter(run["termination"] for run in ended).most_common())
+        effort = {name: float(np.mean([run[name] for run in ended])) for name in _EFFORT}
+    except (KeyError, TypeError) as err:
+        raise DataError(f"A finished run lacks {err}, or has it in another form.") from err
+
+    def rate(part: str, whole: str) -> Interval | None:
+        parts_N = [counts[part] for counts in counted_N]
+        wholes_N = [counts[whole] for counts in counted_N]
+        return bootstrap_ratio(parts_N, wholes_N) if sum(wholes_N) else None
+
+    return RunSummary(
+        runs=len(ended),
+        terminations=terminations,
+        citation_precision=rate("supporting", "citations"),
+        citation_recall=rate("supported", "claims"),
+        invented_citations=rate("invented", "citations"),
+        runs_with_invented=sum(counts["invented"] > 0 for counts in counted_N),
+        unchecked=sum(run["citations"] is None for run in ended),
+        effort=effort,
+    )
+
+
+def _count(report: Mapping[str, Any] | None) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for sentence in report["sentences"] if report else ():
+        counts["claims"] += sentence["status"] != "not_a_claim"
+        counts["supported"] += sentence["status"] == "supported"
+        for citation in sentence["citations"]:
+            counts["citations"] += 1
+            counts["supporting"] += bool(citation["supports"])
+            counts["invented"] += not citation["known"]
+    return counts
 
 
 class BatchScores(NamedTuple):

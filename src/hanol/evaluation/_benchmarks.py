@@ -10,6 +10,7 @@ import hashlib
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from hanol.errors import DataError, UnknownNameError
 from hanol.evaluation._evaluate import Question
 from hanol.files import read_rows
 
-# A question set of one's own, or a file that was brought into this form.
+# What the sets call their columns.
 _QUESTION = ("question", "Question", "problem", "prompt", "Prompt")
 _ANSWER = ("answer", "Answer", "Final answer", "final_answer", "answers")
 _ID = ("id", "task_id", "ID")
@@ -31,30 +32,25 @@ class Benchmark:
         name: How it is asked for.
         size: Questions that the paper counts; another number of rows is warned about.
         judge: Model that judged it in the paper; None where that is not stated.
-        decrypt: Of question and answer, with the row's `canary`; None when they are plain.
+        key: Key of question and answer from the row's `canary`; None when they are plain.
         text_only: Rows with an image are left out.
     """
 
     name: str
     size: int
     judge: str | None
-    decrypt: Callable[[str, str], str] | None = None
+    key: Callable[[bytes], bytes] | None = None
     text_only: bool = False
 
 
-def _digest_cipher(text: str, canary: str) -> str:
-    """XOR with the repeated SHA-256 of the canary (BrowseComp)."""
-    return _xor(text, hashlib.sha256(canary.encode()).digest())
+def _digest(canary: bytes) -> bytes:
+    """The key of BrowseComp; that of xbench is the canary itself."""
+    return hashlib.sha256(canary).digest()
 
 
-def _canary_cipher(text: str, canary: str) -> str:
-    """XOR with the repeated canary itself (xbench)."""
-    return _xor(text, canary.encode())
-
-
-def _xor(text: str, key: bytes) -> str:
+def _decrypt(text: str, key: bytes) -> str:
     data = base64.b64decode(text, validate=True)
-    return bytes(byte ^ key[i % len(key)] for i, byte in enumerate(data)).decode("utf-8")
+    return bytes(a ^ b for a, b in zip(data, cycle(key), strict=False)).decode("utf-8")
 
 
 BENCHMARKS: Mapping[str, Benchmark] = {
@@ -62,10 +58,10 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     for benchmark in (
         Benchmark("gaia", 166, "Qwen2.5-72B-Instruct"),
         Benchmark("webwalkerqa", 680, "Qwen2.5-72B-Instruct"),
-        Benchmark("xbench-deepsearch", 100, "Gemini-2.0-Flash-001", _canary_cipher),
-        Benchmark("xbench-deepsearch-2510", 100, "Gemini-2.0-Flash-001", _canary_cipher),
-        Benchmark("browsecomp", 1266, "GPT-4o-2024-08-06", _digest_cipher),
-        Benchmark("browsecomp-zh", 289, "GPT-4o-2024-08-06", _digest_cipher),
+        Benchmark("xbench-deepsearch", 100, "Gemini-2.0-Flash-001", bytes),
+        Benchmark("xbench-deepsearch-2510", 100, "Gemini-2.0-Flash-001", bytes),
+        Benchmark("browsecomp", 1266, "GPT-4o-2024-08-06", _digest),
+        Benchmark("browsecomp-zh", 289, "GPT-4o-2024-08-06", _digest),
         Benchmark("hle", 2154, "o3-mini", text_only=True),
         Benchmark("simpleqa", 4326, None),
         Benchmark("frames", 824, None),
@@ -75,6 +71,8 @@ BENCHMARKS: Mapping[str, Benchmark] = {
 
 def read_benchmark(name: str, path: str | Path) -> list[Question]:
     """Read a published question set; a number of rows other than the paper's is warned about.
+
+    Without ids the line numbers are taken, so that equal questions stay apart.
 
     Args:
         name: One of `BENCHMARKS`.
@@ -87,41 +85,25 @@ def read_benchmark(name: str, path: str | Path) -> list[Question]:
     if name not in BENCHMARKS:
         raise UnknownNameError("benchmark", name, BENCHMARKS)
     benchmark = BENCHMARKS[name]
-    questions = _read(path, benchmark)
-    if len(questions) != benchmark.size:
-        warnings.warn(
-            f"{str(path)!r} holds {len(questions)} questions, but {name} has {benchmark.size} in "
-            "arXiv 2510.24701: scores will not compare.",
-            stacklevel=2,
-        )
-    return questions
-
-
-def read_questions(path: str | Path) -> list[Question]:
-    """Read questions of one's own: `question` and `answer` (text or list), `id` if there is one.
-
-    Without ids the line numbers are taken, so that equal questions stay apart.
-
-    Raises:
-        DataError: A row lacks question or answer, or two have the same id.
-    """
-    return _read(path, None)
-
-
-def _read(path: str | Path, benchmark: Benchmark | None) -> list[Question]:
     questions: dict[str, Question] = {}
     for line, row in read_rows(path):
-        if benchmark and benchmark.text_only and row.get("image"):
+        if benchmark.text_only and row.get("image"):
             continue
         place = f"{str(path)!r}, line {line}"
         item = _question(row, line, place, benchmark)
         if item.id in questions:
             raise DataError(f"{place}: the id {item.id!r} stands there for the second time.")
         questions[item.id] = item
+    if len(questions) != benchmark.size:
+        warnings.warn(
+            f"{str(path)!r} holds {len(questions)} questions, but {name} has {benchmark.size} in "
+            "arXiv 2510.24701: scores will not compare.",
+            stacklevel=2,
+        )
     return list(questions.values())
 
 
-def _question(row: dict[str, Any], line: int, place: str, benchmark: Benchmark | None) -> Question:
+def _question(row: dict[str, Any], line: int, place: str, benchmark: Benchmark) -> Question:
     question = _column(row, _QUESTION, place)
     answer = _column(row, _ANSWER, place)
     texts = answer if isinstance(answer, list) else [answer]
@@ -129,18 +111,17 @@ def _question(row: dict[str, Any], line: int, place: str, benchmark: Benchmark |
     if not isinstance(question, str) or not texts or not all(isinstance(t, str) for t in texts):
         raise DataError(f"{place}: question and answer must be texts (the answer may be a list).")
     # Without a canary the row has been deciphered before.
-    if benchmark and benchmark.decrypt and (canary := row.get("canary")):
+    if benchmark.key and (canary := row.get("canary")):
+        key = benchmark.key(str(canary).encode())
         try:
-            question = benchmark.decrypt(question, str(canary))
-            texts = [benchmark.decrypt(text, str(canary)) for text in texts]
+            question = _decrypt(question, key)
+            texts = [_decrypt(text, key) for text in texts]
         except ValueError as err:
             raise DataError(f"{place}: could not be deciphered ({err}).") from err
-    used = {*_QUESTION, *_ANSWER, *_ID, "canary"}
     return Question(
         id=str(next((row[key] for key in _ID if row.get(key) not in (None, "")), line)),
         question=question,
         answer=tuple(texts) if isinstance(answer, list) else texts[0],
-        details={key: value for key, value in row.items() if key not in used},
     )
 
 

@@ -8,7 +8,7 @@ Shape suffixes: P problems, N completions of a problem, M figures.
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,7 @@ from hanol.evaluation._search import (
     expert_guided_search,
     search_parts,
 )
-from hanol.scoring import Summary, bootstrap, distinct_n, pass_at_k, repetition
+from hanol.scoring import CONFIDENCE, Summary, bootstrap, distinct_n, pass_at_k, repetition
 
 _NGRAMS = (1, 2, 3)  # of distinct-n
 _REPEATED = 4  # of the repetition rate
@@ -57,10 +57,8 @@ def compare(
     top_ps: Sequence[float] = TOP_PS,
     samples: int = 16,
     seeds: int = 1,
-    ks: Sequence[int] | None = None,
     seed: int = 0,
     batch_size: int = 64,
-    confidence: float = 0.95,
     rows: Sequence[Row] = (),
     on_progress: Progress | None = None,
 ) -> Comparison:
@@ -77,10 +75,8 @@ def compare(
         top_ps: Of the search.
         samples: Completions of a problem with one seed; of the search too.
         seeds: How often to draw them; 8 with 16 samples in the paper.
-        ks: Of pass@k; 1 is always among them. The powers of 2 up to samples x seeds when left out.
         seed: The same seed gives the same comparison.
         batch_size: Rows decoded together, at most.
-        confidence: Of the intervals, in (0, 1).
         rows: Prompts with completions whose bits per byte are measured under each setting.
         on_progress: Called with the prompts done and all prompts, over all settings.
 
@@ -97,14 +93,10 @@ def compare(
         raise ConfigError(
             f"`samples` is {samples} and `seeds` {seeds}, but both must be at least 1."
         )
-    if not 0 < confidence < 1:
-        raise ConfigError(f"`confidence` is {confidence}, but must be between 0 and 1.")
     if settings is not None and not settings:
         raise ConfigError("`settings` is empty: leave it out for the usual ones.")
     n = samples * seeds
-    ks = sorted({1, *ks}) if ks is not None else [2**i for i in range(n.bit_length())]
-    pass_at_k(n, [0], ks[-1])  # refuses a k that is too large before hours of sampling
-    pass_at_k(n, [0], ks[0])
+    ks = [2**i for i in range(n.bit_length())]
 
     every: dict[str, list[Setting]] = {name: [one] for name, one in (settings or {}).items()}
     second_P = np.zeros(problems, dtype=int)  # which of two settings decodes a problem
@@ -123,7 +115,7 @@ def compare(
         every[BEST], every[ORACLE] = list(search.best_of_halves), [search.best]
         second_P[search.halves[0]] = 1  # the pair of the second half decodes the first
 
-    measured: list[_Measured] = []
+    measured = []
     part = searched
     for used in every.values():
         drawn = []
@@ -136,15 +128,16 @@ def compare(
             )  # fmt: skip
             part += 1
         completions_PN = [drawn[which % len(used)][i] for i, which in enumerate(second_P)]
-        measured.append(_measure(task, completions_PN, samples, ks))
-        measured[-1].rest["bits_per_byte"] = _bits_per_byte(model, tokenizer, rows, used)
+        figures_PM, rest = _measure(task, completions_PN, samples, ks)
+        rest["bits_per_byte"] = _bits_per_byte(model, tokenizer, rows, used)
+        measured.append((figures_PM, rest))
 
     # One set of resamples for the figures of all settings and all differences between them.
     names = list(every)
     pairs = [(a, b) for a in range(len(names)) for b in range(a)]
-    figures = [one.figures_PM for one in measured]
-    figures += [measured[a].figures_PM - measured[b].figures_PM for a, b in pairs]
-    intervals = iter(bootstrap(np.hstack(figures), confidence=confidence, seed=seed))
+    figures = [figures_PM for figures_PM, _ in measured]
+    figures += [figures[a] - figures[b] for a, b in pairs]
+    intervals = iter(bootstrap(np.hstack(figures), seed=seed))
     taken = [
         ({k: next(intervals) for k in ks}, {g: next(intervals) for g in _NGRAMS}) for _ in figures
     ]
@@ -155,16 +148,16 @@ def compare(
         seeds=seeds,
         seed=seed,
         max_new_tokens=task.max_new_tokens,
-        confidence=confidence,
+        confidence=CONFIDENCE,
         results=[
             SettingResult(
                 name=name,
                 static=[setting for setting in used if isinstance(setting, StaticSetting)],
                 pass_at=pass_at,
                 distinct=diversity,
-                **one.rest,
+                **rest,
             )
-            for (name, used), one, (pass_at, diversity) in zip(
+            for (name, used), (_, rest), (pass_at, diversity) in zip(
                 every.items(), measured, taken[: len(names)], strict=True
             )
         ],
@@ -194,19 +187,13 @@ def _usual(model: PreTrainedModel) -> dict[str, list[Setting]]:
     return found
 
 
-class _Measured(NamedTuple):
-    """Figures of one setting: those with intervals by problem, and the rest."""
-
-    figures_PM: NDArray[np.float64]  # pass@k for every k, then distinct-n for every n
-    rest: dict[str, Any]
-
-
 def _measure(
     task: DecodingTask,
     completions_PN: Sequence[Sequence[DrawnCompletion]],
     samples: int,
     ks: Sequence[int],
-) -> _Measured:
+) -> tuple[NDArray[np.float64], dict[str, Any]]:
+    """Pass@k for every k and distinct-n for every n, by problem, [P, M]; and other figures."""
     right_PN = task.check(completions_PN)
     problems, n = right_PN.shape
     right_P = right_PN.sum(1)
@@ -224,7 +211,7 @@ def _measure(
     flat = [done for row in completions_PN for done in row]
     top_p = np.concatenate([done.top_p for done in flat])
     nucleus = np.concatenate([done.nucleus_size for done in flat])
-    return _Measured(
+    return (
         np.stack(figures, axis=1),
         {
             "right": right_P.tolist(),

@@ -103,10 +103,6 @@ class Comparison(BaseModel):
                 )
         raise AssertionError((a, b))
 
-    def to_json(self) -> str:
-        """One JSON object; `Comparison.model_validate_json` reads it back."""
-        return self.model_dump_json(indent=2)
-
     def table(self) -> Table:
         """The figures as a table for the terminal."""
         last, reference = max(self.results[0].pass_at), self.results[-1].name

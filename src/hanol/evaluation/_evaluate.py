@@ -1,7 +1,7 @@
 """Scoring the answers of one or more runs."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from hanol.errors import DataError
@@ -20,13 +20,11 @@ class Question:
         id: Unique in its set; the text need not be.
         question: As it is asked.
         answer: The reference; several are alternatives (for `set_match`, the members).
-        details: Other columns of its row.
     """
 
     id: str
     question: str
     answer: str | tuple[str, ...]
-    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,9 +60,9 @@ class Evaluation:
         """Plain values, for JSON; shares with four decimals."""
         verdicts = None
         if self.verdicts is not None:
+            rows = self.verdicts.items()
             verdicts = {
-                name: [None if verdict is None else verdict.to_dict() for verdict in row]
-                for name, row in self.verdicts.items()
+                name: [verdict and asdict(verdict) for verdict in row] for name, row in rows
             }
         return {
             "metric": self.metric,
@@ -88,8 +86,6 @@ async def aevaluate(
     references: Sequence[Question],
     metric: Metric | Judge,
     *,
-    confidence: float = 0.95,
-    seed: int = 0,
     concurrency: int = 16,
 ) -> Evaluation:
     """Score answers.
@@ -99,8 +95,6 @@ async def aevaluate(
             counts as wrong.
         references: The questions, each id once.
         metric: `exact_match`, `set_match`, `numeric_match` or the like, or a judge.
-        confidence: Share of the resampled scores inside the intervals, in (0, 1).
-        seed: Seed of the resampling.
         concurrency: Answers before the judge at once.
 
     Raises:
@@ -125,7 +119,7 @@ async def aevaluate(
     return Evaluation(
         metric=_name(metric),
         outcomes=outcomes,
-        scores=score_runs(outcomes, confidence=confidence, seed=seed),
+        scores=score_runs(outcomes),
         unanswered=unanswered,
         errors=_places(outcomes, lambda outcome: outcome is None),
         judge=metric.name if isinstance(metric, Judge) else None,

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
@@ -95,10 +95,6 @@ class Verdict:
     reasoning: str | None = None
     confidence: int | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return asdict(self)
-
 
 class Judge:
     """Asks a model whether answers are right.
@@ -165,25 +161,17 @@ class Judge:
 
     def _parse(self, raw: str, attempt: int) -> Verdict | None:
         text = raw.rpartition("</think>")[2].strip()
+        status: Status | None = None
+        said: dict[str, Any] = {}
         if self._form != "json":
             words = _WORDS if self._form == "word" else _LETTERS
             status = words.get(_LABEL.sub("", text, count=1).strip(" \n\t.*\"'`").casefold())
-            if status is None:
-                return None
-            return Verdict(status, self.name, self.prompt_sha256, raw, attempt)
-        reply = _parse_json(text)
-        if reply is None:
+        elif (reply := _parse_json(text)) is not None:
+            said = reply.model_dump()
+            status = "correct" if said.pop("correct") == "yes" else "incorrect"
+        if status is None:
             return None
-        return Verdict(
-            "correct" if reply.correct == "yes" else "incorrect",
-            self.name,
-            self.prompt_sha256,
-            raw,
-            attempt,
-            reply.extracted_final_answer,
-            reply.reasoning,
-            reply.confidence,
-        )
+        return Verdict(status, self.name, self.prompt_sha256, raw, attempt, **said)
 
 
 def _parse_json(text: str) -> _Reply | None:

@@ -4,6 +4,7 @@ Source: arXiv 2510.26697, section 3.1. How many samples a problem and which filt
 is not published: four at temperature 1, at most two kept, is our choice.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -34,11 +35,6 @@ class RejectionSamples:
     num_samples: int
     num_accepted: int
     num_unfinished: int
-
-    @property
-    def rate(self) -> float:
-        """Share of the completions that were verified."""
-        return self.num_accepted / max(self.num_samples, 1)
 
 
 def rejection_sample(
@@ -80,12 +76,11 @@ def rejection_sample(
         ConfigError: A number is out of range, or a prompt leaves no room for `max_new_tokens`.
         DataError: A row lacks what the verifier compares with, or a prompt is empty.
     """
-    for name, value in (("n", n), ("keep", keep), ("max_new_tokens", max_new_tokens),
-                        ("batch_size", batch_size)):  # fmt: skip
+    for name, value in (("n", n), ("keep", keep), ("batch_size", batch_size)):
         if value < 1:
             raise ConfigError(f"`{name}` is {value}, but must be at least 1.")
-    if not 0 < temperature < float("inf"):
-        raise ConfigError(f"`temperature` is {temperature}, but must be above 0.")
+    if temperature == 0:
+        raise ConfigError("`temperature` is 0, but must be above 0.")
     if not prompts:
         raise DataError("There are no prompts to sample for.")
     if needs_answer(verifier):
@@ -156,11 +151,8 @@ def _judged(
 
 def _tokens_of(part: str, ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The longest run of leading tokens whose text does not go beyond `part`."""
-    low, high = 0, len(ids)
-    while low < high:
-        middle = (low + high + 1) // 2
-        if len(tokenizer.decode(ids[:middle], skip_special_tokens=True)) <= len(part):
-            low = middle
-        else:
-            high = middle - 1
-    return ids[:low]
+
+    def length(count: int) -> int:
+        return len(tokenizer.decode(ids[:count], skip_special_tokens=True))
+
+    return ids[: bisect_right(range(1, len(ids) + 1), len(part), key=length)]

@@ -30,9 +30,8 @@ class DecodingTask:
 
     Args:
         name: What tables and plots call it.
-        prompts: Texts, or token ids for a model without a tokenizer; one a problem.
-        verify: Called with a prompt and a completion, as texts or as lists of token ids just as
-            the prompts are; tells whether the completion is right.
+        prompts: Token ids, one list per problem.
+        verify: Called with a prompt and the token ids of a completion; tells whether it is right.
         max_new_tokens: A completion that has no end token by then is cut.
 
     Raises:
@@ -41,7 +40,7 @@ class DecodingTask:
     """
 
     name: str
-    prompts: Sequence[str | Sequence[int]]
+    prompts: Sequence[Sequence[int]]
     verify: Callable[[Any, Any], bool]
     max_new_tokens: int
 
@@ -72,7 +71,7 @@ class DecodingTask:
             name: What tables and plots call it.
             rows: Prompts or conversations, with the answers that the verifier looks at.
             verify: Called with the prompt, the completion, both as texts, and the row.
-            tokenizer: Of the model.
+            tokenizer: Tokenizer of the model.
             max_new_tokens: A completion that has no end token by then is cut.
 
         Raises:
@@ -90,8 +89,11 @@ class DecodingTask:
 
         def check(prompt: tuple[int, ...], completion: list[int]) -> bool:
             row = by_prompt[prompt]
-            text = _text(tokenizer, list(prompt), completion)
-            return verify(row.prompt_text(tokenizer), text or "", row)
+            # Decoded after some of the prompt, for the spaces.
+            before = list(prompt[-5:])
+            skipped = len(tokenizer.decode(before, skip_special_tokens=True))
+            text = tokenizer.decode(before + completion, skip_special_tokens=True)[skipped:]
+            return verify(row.prompt_text(tokenizer), text, row)
 
         return cls(name, list(by_prompt), check, max_new_tokens)
 
@@ -99,12 +101,7 @@ class DecodingTask:
         """Whether each sample is right, [problems, samples of a problem]."""
         return np.array(
             [
-                [
-                    bool(
-                        self.verify(prompt, one.text if isinstance(prompt, str) else one.token_ids)
-                    )
-                    for one in row
-                ]
+                [bool(self.verify(prompt, one.token_ids)) for one in row]
                 for prompt, row in zip(self.prompts, samples, strict=True)
             ]
         )
@@ -155,7 +152,6 @@ Setting = StaticSetting | HeadsSetting
 class DrawnCompletion(NamedTuple):
     """One sample, and what was chosen for each of its tokens."""
 
-    text: str | None  # None without a tokenizer
     token_ids: list[int]  # the end token included
     stopped: bool  # at an end token; otherwise cut by `max_new_tokens`
     temperature: NDArray[np.float32]
@@ -184,7 +180,7 @@ def sample(
 
     Args:
         model: Any causal language model; with heads for a `HeadsSetting`.
-        tokenizer: Its tokenizer; None when the prompts are token ids.
+        tokenizer: Its tokenizer, whose end token ends a completion too; None for none.
         task: Prompts and the length of completions; the verifier is not called.
         setting: How to choose temperature and top-p. Greedy completions are computed once.
         n: Completions of a prompt.
@@ -198,11 +194,10 @@ def sample(
     Raises:
         ConfigError: A value is out of range, a prompt and the new tokens do not fit into the
             model's context, or the model has no head that `setting` asks for.
-        DataError: Text prompts without a tokenizer, or a text that gives no tokens.
     """
     if n < 1 or batch_size < 1:
         raise ConfigError(f"`n` is {n} and `batch_size` {batch_size}, but both must be at least 1.")
-    prompts = _token_ids(tokenizer, task)
+    prompts = [list(map(int, prompt)) for prompt in task.prompts]
     _refuse_long(model, prompts, task.max_new_tokens)
     ends = _end_tokens(model, tokenizer)
     greedy = isinstance(setting, StaticSetting) and setting.temperature == 0
@@ -215,8 +210,7 @@ def sample(
             for rows in _batches(prompts, drawn, batch_size):
                 samples = _decode(model, prompts, rows, task.max_new_tokens, setting, seed, ends)
                 for (problem, _), completion in zip(rows, samples, strict=True):
-                    text = _text(tokenizer, prompts[problem], completion.token_ids)
-                    done[problem].append(completion._replace(text=text))
+                    done[problem].append(completion)
                 if on_progress is not None:
                     on_progress(sum(len(row) == drawn for row in done), len(prompts))
     finally:
@@ -229,24 +223,6 @@ def part_of(on_progress: Progress | None, part: int, parts: int) -> Progress | N
     if on_progress is None:
         return None
     return lambda done, total: on_progress(part * total + done, parts * total)
-
-
-def _token_ids(tokenizer: Any, task: DecodingTask) -> list[list[int]]:
-    prompts = []
-    for i, prompt in enumerate(task.prompts):
-        if isinstance(prompt, str):
-            if tokenizer is None:
-                raise DataError(
-                    f"Prompt {i} of the task {task.name!r} is a text, but there is no tokenizer. "
-                    "Pass one, or prompts of token ids."
-                )
-            ids = tokenizer(prompt).input_ids
-            if not ids:
-                raise DataError(f"Prompt {i} of the task {task.name!r} gives no tokens.")
-        else:
-            ids = [int(token) for token in prompt]
-        prompts.append(ids)
-    return prompts
 
 
 def _refuse_long(model: Any, prompts: list[list[int]], new: int) -> None:
@@ -306,7 +282,7 @@ def _decode(
     seed: int,
     end_tokens: list[int],
 ) -> list[DrawnCompletion]:
-    """Complete the rows of one batch; their texts come later."""
+    """Complete the rows of one batch."""
     device = model.device
     problems = sorted({problem for problem, _ in rows})
     prompt_R = torch.tensor([problems.index(problem) for problem, _ in rows], device=device)
@@ -363,7 +339,7 @@ def _decode(
             column[row, :length].numpy().copy() for column in columns
         )
         completions.append(
-            DrawnCompletion(None, token_T.tolist(), stopped, temperature_T, top_p_T, nucleus_T)
+            DrawnCompletion(token_T.tolist(), stopped, temperature_T, top_p_T, nucleus_T)
         )
     return completions
 
@@ -410,12 +386,3 @@ def _next(
         temperature_R = torch.full(logits_RV.shape[:1], setting.temperature, device=ids_RS.device)
         top_p_R = torch.full_like(temperature_R, setting.top_p)
     return logits_RV, temperature_R, top_p_R, getattr(outputs, CACHE_NAME, None)
-
-
-def _text(tokenizer: Any, prompt: list[int], new: list[int]) -> str | None:
-    """What the new tokens add to the text; decoded after some of the prompt, for the spaces."""
-    if tokenizer is None:
-        return None
-    before = prompt[-5:]
-    skipped = len(tokenizer.decode(before, skip_special_tokens=True))
-    return tokenizer.decode(before + new, skip_special_tokens=True)[skipped:]

@@ -72,13 +72,13 @@ def expert_guided_search(
 
     Args:
         model: Any causal language model; heads are not used.
-        tokenizer: As `sample` takes it.
+        tokenizer: See `sample`.
         task: At least two problems.
         method: "coarse" is the paper's: temperature first, then top-p. "grid" tries all pairs.
         temperatures: 0 (greedy) may be among them.
         top_ps: 1 is always tried by "coarse".
         samples: Completions of a problem at each setting.
-        seed: Of the samples and of the halves.
+        seed: Seed for sampling, and of the halves.
         batch_size: Rows decoded together, at most.
         on_progress: Called with the prompts done and all prompts, over all settings.
 

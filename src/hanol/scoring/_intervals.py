@@ -1,4 +1,4 @@
-"""Estimates with confidence intervals, and the paired test.
+"""Estimates with 95 % confidence intervals.
 
 Every value is a share in [0, 1] (differences lie in [-1, 1]); only text for people is in percent.
 The formulas are our own because they are a few lines each, while `scipy.stats` takes 0.6 s to
@@ -8,17 +8,15 @@ Shape suffixes: P problems, R resamples, M figures.
 """
 
 import math
-from collections.abc import Sequence
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel
 
-from hanol.errors import DataError
-
 Floats = NDArray[np.float64]
 
+CONFIDENCE = 0.95  # of all intervals
 _RESAMPLES = 5000
 
 
@@ -45,7 +43,7 @@ class Interval(BaseModel, frozen=True):
         return {name: round(getattr(self, name), 4) for name in Interval.model_fields}
 
 
-def wilson(right: int, of: int, confidence: float = 0.95) -> Interval:
+def wilson(right: int, of: int) -> Interval:
     """A share with its interval by Wilson's score (1927).
 
     Unlike an interval from resampling, it has a width where all or none are right.
@@ -53,9 +51,8 @@ def wilson(right: int, of: int, confidence: float = 0.95) -> Interval:
     Args:
         right: Number of successes.
         of: Number of trials, at least one.
-        confidence: Confidence level, in (0, 1).
     """
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
     value = right / of
     middle = (right + z * z / 2) / (of + z * z)
     half = z / (of + z * z) * math.sqrt(right * (of - right) / of + z * z / 4)
@@ -64,28 +61,25 @@ def wilson(right: int, of: int, confidence: float = 0.95) -> Interval:
     return Interval(value=value, low=max(0.0, low), high=min(1.0, high))
 
 
-def bootstrap(figures_PM: ArrayLike, *, confidence: float = 0.95, seed: int = 0) -> list[Interval]:
+def bootstrap(figures_PM: ArrayLike, *, seed: int = 0) -> list[Interval]:
     """Means over problems, with percentile intervals from resampling the problems.
 
     All columns see the same resamples: the interval of a column of differences is a paired one.
 
     Args:
         figures_PM: One row per problem, one column per figure.
-        confidence: Share of the resampled means inside the interval, in (0, 1).
         seed: Seed of the resamples.
     """
     figures_PM = np.asarray(figures_PM, float)
     weight_RP = resample_weights(len(figures_PM), seed) / len(figures_PM)
-    low_M, high_M = quantiles(weight_RP @ figures_PM, confidence)
+    low_M, high_M = quantiles(weight_RP @ figures_PM)
     return [
         Interval(value=value, low=low, high=high)
         for value, low, high in zip(figures_PM.mean(0), low_M, high_M, strict=True)
     ]
 
 
-def bootstrap_ratio(
-    parts_P: ArrayLike, wholes_P: ArrayLike, *, confidence: float = 0.95, seed: int = 0
-) -> Interval:
+def bootstrap_ratio(parts_P: ArrayLike, wholes_P: ArrayLike, *, seed: int = 0) -> Interval:
     """The sum of parts over the sum of wholes, with an interval from resampling the pairs.
 
     Resamples whose wholes sum to zero are left out.
@@ -93,14 +87,13 @@ def bootstrap_ratio(
     Args:
         parts_P: One numerator per problem.
         wholes_P: One denominator per problem; their sum is above zero.
-        confidence: Share of the resampled ratios inside the interval, in (0, 1).
         seed: Seed of the resamples.
     """
     parts_P, wholes_P = np.asarray(parts_P, float), np.asarray(wholes_P, float)
     weight_RP = resample_weights(len(parts_P), seed)
     with np.errstate(invalid="ignore"):
         ratio_R = (weight_RP @ parts_P) / (weight_RP @ wholes_P)
-    low, high = quantiles(ratio_R, confidence)
+    low, high = quantiles(ratio_R)
     return Interval(value=parts_P.sum() / wholes_P.sum(), low=low, high=high)
 
 
@@ -110,29 +103,9 @@ def resample_weights(num_problems: int, seed: int) -> NDArray[np.int64]:
     return rng.multinomial(num_problems, np.full(num_problems, 1 / num_problems), _RESAMPLES)
 
 
-def quantiles(resampled_R: Floats, confidence: float) -> Floats:
+def quantiles(resampled_R: Floats) -> Floats:
     """The ends of the percentile interval along the first axis; NaN entries are left out."""
-    tail = (1 - confidence) / 2
+    tail = (1 - CONFIDENCE) / 2
     # `quantile` is much faster than `nanquantile` on many columns.
     quantile = np.nanquantile if np.isnan(resampled_R).any() else np.quantile
     return np.asarray(quantile(resampled_R, [tail, 1 - tail], axis=0))
-
-
-def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> float:
-    """Exact two-sided p-value of McNemar's test: are two systems equally often right?
-
-    Only problems that one system solved and the other did not say anything.
-
-    Args:
-        a: Whether the first system was right, by problem.
-        b: Whether the second system was right on the same problems.
-
-    Raises:
-        DataError: The two do not have the same length.
-    """
-    if len(a) != len(b):
-        raise DataError(f"A paired test needs outcomes on the same problems: {len(a)}, {len(b)}.")
-    only_a = sum(x and not y for x, y in zip(a, b, strict=True))
-    only_b = sum(y and not x for x, y in zip(a, b, strict=True))
-    n, fewer = only_a + only_b, min(only_a, only_b)
-    return min(1.0, sum(math.comb(n, i) for i in range(fewer + 1)) / 2 ** (n - 1)) if n else 1.0

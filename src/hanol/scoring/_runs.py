@@ -31,7 +31,7 @@ class RunScores(BaseModel, frozen=True):
     best_pass_at_1: Interval = Field(description="Accuracy of the best run.")
 
 
-def score_runs(outcomes: Outcomes, *, confidence: float = 0.95, seed: int = 0) -> RunScores:
+def score_runs(outcomes: Outcomes, *, seed: int = 0) -> RunScores:
     """Score runs, with percentile intervals from resampling the questions.
 
     All runs of a question are resampled together: the interval says how far the score would move
@@ -39,7 +39,6 @@ def score_runs(outcomes: Outcomes, *, confidence: float = 0.95, seed: int = 0) -
 
     Args:
         outcomes: By question id, one entry per run.
-        confidence: Share of the resampled scores inside the interval, in (0, 1).
         seed: Seed of the resamples.
 
     Raises:
@@ -63,7 +62,7 @@ def score_runs(outcomes: Outcomes, *, confidence: float = 0.95, seed: int = 0) -
     (means_RK, any_R) = scores(resample_weights(len(right_QK), seed))
 
     def interval(value_1: Floats, sample_R: Floats) -> Interval:
-        low, high = quantiles(sample_R, confidence)
+        low, high = quantiles(sample_R)
         return Interval(value=float(value_1[0]), low=low, high=high)
 
     return RunScores(

@@ -10,6 +10,7 @@ import io
 import re
 import tokenize
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -32,12 +33,8 @@ class Problem(Protocol):
         """Where the problem comes from, for messages."""
 
 
-class Verifier(Protocol):
-    """Says whether a completion is right. Any callable of this form is one."""
-
-    def __call__(self, prompt: str, completion: str, row: Problem) -> bool:
-        """Judge one completion."""
-        ...
+# Says whether a completion is right, given the prompt, the completion and the problem.
+Verifier = Callable[[str, str, Problem], bool]
 
 
 def parse_verifier(spec: str) -> Verifier:
