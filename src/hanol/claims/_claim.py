@@ -8,7 +8,6 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -33,38 +32,28 @@ class Measurement(BaseModel):
     )
 
 
-@dataclass(frozen=True)
-class Claim:
-    """A headline claim of a paper as an experiment.
-
-    Args:
-        id: "<system>.<claim>".
-        title: The claim in a sentence.
-        paper: The paper's figure, and where it stands.
-        scale: What is run here instead.
-        expectation: What should come out, and when the claim counts as shown; written first.
-        larger: What it would take to show it at the paper's scale.
-        experiment: Runs it with these seeds; `quick` only checks that it runs.
-    """
-
-    id: str
-    title: str
-    paper: str
-    scale: str
-    expectation: str
-    larger: str
-    experiment: Callable[[Sequence[int], bool], Measurement]
+class _Stated(BaseModel, frozen=True):
+    id: str = Field(description='"<system>.<claim>".')
+    title: str = Field(description="The claim in a sentence.")
+    paper: str = Field(description="The paper's figure, and where it stands.")
+    scale: str = Field(description="What is run here instead.")
+    expectation: str = Field(
+        description="What should come out, and when the claim counts as shown; written first."
+    )
+    larger: str = Field(description="What it would take to show it at the paper's scale.")
 
 
-class ClaimResult(BaseModel):
+class Claim(_Stated, frozen=True):
+    """A headline claim of a paper as an experiment."""
+
+    experiment: Callable[[Sequence[int], bool], Measurement] = Field(
+        description="Runs it with these seeds; `quick` only checks that it runs."
+    )
+
+
+class ClaimResult(_Stated, frozen=True):
     """A recorded run of a claim."""
 
-    id: str
-    title: str
-    paper: str
-    scale: str
-    expectation: str
-    larger: str
     measurement: Measurement
     seeds: list[int]
     seconds: float
@@ -86,12 +75,7 @@ def run_claim(
     begin = time.perf_counter()
     measurement = claim.experiment(list(seeds), quick)
     return ClaimResult(
-        id=claim.id,
-        title=claim.title,
-        paper=claim.paper,
-        scale=claim.scale,
-        expectation=claim.expectation,
-        larger=claim.larger,
+        **claim.model_dump(exclude={"experiment"}),
         measurement=measurement,
         seeds=list(seeds),
         seconds=round(time.perf_counter() - begin, 1),
