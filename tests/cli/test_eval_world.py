@@ -48,6 +48,9 @@ def test_json_has_accuracy_by_hops_and_nothing_else_is_on_stdout() -> None:
     assert found["cited"] == 1.0
     assert found["skills"] == dict.fromkeys(SKILLS, 1.0)
     assert (found["questions"], found["broken"]) == (12, 0)
+    spent = found["spent"]
+    assert spent["model_calls"] > spent["tool_calls"] >= 12
+    assert spent["generated_tokens"] > 0
     settings = found["settings"]
     assert settings.pop("seconds") > 0
     assert settings == {

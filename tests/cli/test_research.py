@@ -249,7 +249,9 @@ def test_a_batch_with_a_failure_exits_with_1_and_is_tried_again(
         "batch", notes, questions, "--model", model, "--output", tmp_path / "out", "--json"
     )
     assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout)["answered"] == 1
+    summary = json.loads(done.stdout)
+    assert summary["answered"] == 1
+    assert (summary["spent"]["model_calls"], summary["spent"]["tool_calls"]) == (2, 1)
     unscored = evaluate(tmp_path / "out")
     assert unscored.exit_code == 1
     assert "no `answer` to compare with" in unscored.stderr

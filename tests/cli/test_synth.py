@@ -87,6 +87,7 @@ def test_a_world_its_expert_and_its_training_data(tmp_path: Path) -> None:
         kind: count for kind, count in summary["rows"].items() if kind != "trajectory"
     }
     assert set(kinds) == {"planning", "reasoning", "decision"}
+    assert summary["spent"]["model_calls"] > 6
 
 
 def test_questions_of_another_world_are_refused(tmp_path: Path) -> None:
@@ -125,6 +126,9 @@ def test_a_model_extracts_words_and_knows_by_heart(notes: Path, tmp_path: Path) 
         "unusable": 0,
     }
     assert summary["dropped"]["closed_book"] > 0
+    assert summary["spent"]["model_calls"] > 5
+    report = json.loads((notes / ".hanol" / "synth" / "report.json").read_text("utf-8"))
+    assert report["spent"] == summary["spent"]
     assert summary["refused_wordings"] == summary["kept"]
     found = rows(notes / ".hanol" / "synth" / "questions.jsonl")
     assert "old" in [row["answer"] for row in found]

@@ -33,10 +33,10 @@ from hanol.evaluation import (
     DecodingTask,
     DrawnCompletion,
     HeadsSetting,
+    StaticSearch,
     StaticSetting,
     compare,
     decoding_bits_per_byte,
-    expert_guided_search,
     sample,
 )
 from hanol.models import build as build_preset
@@ -392,6 +392,13 @@ def test_what_cannot_be_sampled_is_refused(tmp_path: Path) -> None:
 
 # -- the search
 
+
+def search(model: Any, what: DecodingTask, **options: Any) -> StaticSearch:
+    found = compare(model, None, what, **options).search
+    assert found is not None
+    return found
+
+
 PROBS = [0.5, 0.3, 0.06, 0.05, 0.05, 0.04]
 
 
@@ -403,8 +410,8 @@ def second_is_right(prompt: Any, completed: list[int]) -> bool:
 def test_the_search_finds_the_known_best_pair(method: Any) -> None:
     """Right is the second most likely token: neither greedy nor the tail will do."""
     temperatures, top_ps = (0.1, 0.4, 0.9, 3.0), (0.3, 0.7, 0.95, 1.0)
-    found = expert_guided_search(
-        one_row(*PROBS), None, task(verify=second_is_right), method=method,
+    found = search(
+        one_row(*PROBS), task(verify=second_is_right), method=method,
         temperatures=temperatures, top_ps=top_ps, samples=2000, batch_size=4000,
     )  # fmt: skip
     accuracy = {(t, p): exact(PROBS, t, p)[1] for t in temperatures for p in (*top_ps, 1.0)}
@@ -425,7 +432,7 @@ def test_the_search_finds_the_known_best_pair(method: Any) -> None:
 
 
 def test_ties_go_to_the_more_diverse_setting() -> None:
-    found = expert_guided_search(one_row(0.5, 0.5), None, task(), samples=1)
+    found = search(one_row(0.5, 0.5), task(), samples=1)
     assert (found.best.temperature, found.best.top_p) == (1.5, 1.0)
     assert len(found.points) == 15 + 9
     assert [point.temperature for point in found.points[:3]] == [0.1, 0.2, 0.3]
@@ -437,9 +444,7 @@ def test_split_in_half_is_not_fooled_by_luck() -> None:
     for seed in range(40):
         rng = np.random.default_rng(seed)
         coin = task([[i % 2] for i in range(20)], verify=lambda *_, rng=rng: rng.random() < 0.5)
-        found = expert_guided_search(
-            one_row(0.5, 0.5), None, coin, samples=2, seed=seed, top_ps=(0.5, 1.0)
-        )
+        found = search(one_row(0.5, 0.5), coin, samples=2, seed=seed, top_ps=(0.5, 1.0))
         assert sorted(found.halves[0] + found.halves[1]) == list(range(20))
         oracle.append(found.oracle)
         honest.append(found.split_half)
@@ -457,7 +462,8 @@ def test_each_half_is_decoded_and_scored_with_the_pair_of_the_other() -> None:
 
     mixed = task([[0]] * 4 + [[1]] * 4, verify=verify)
     options: dict[str, Any] = {"temperatures": (0.1, 1.0, 3.0), "top_ps": (0.5, 1.0)}
-    found = expert_guided_search(model, None, mixed, samples=50, seed=4, **options)
+    compared = compare(model, None, mixed, samples=50, seed=4, **options)
+    found = compared.search
     first, second = found.best_of_halves
     assert first != second
     right = np.zeros(8, dtype=int)
@@ -466,8 +472,6 @@ def test_each_half_is_decoded_and_scored_with_the_pair_of_the_other() -> None:
         for i in half:
             right[i] = sum(verify(mixed.prompts[i], one.token_ids) for one in done[i])
     assert found.split_half == pytest.approx(right.mean() / 50, abs=1e-12)
-    compared = compare(model, None, mixed, samples=50, seed=4, **options)
-    assert compared.search == found
     assert compared.result("best static").right == right.tolist()
     assert compared.result("best static").static == [first, second]
     assert compared.result("oracle static").pass_at[1].value == pytest.approx(found.oracle)
@@ -476,13 +480,13 @@ def test_each_half_is_decoded_and_scored_with_the_pair_of_the_other() -> None:
 def test_a_search_that_cannot_be_made() -> None:
     model = one_row(0.5, 0.5)
     with pytest.raises(DataError, match="1 problem"):
-        expert_guided_search(model, None, task([[1]]))
+        search(model, task([[1]]))
     with pytest.raises(ConfigError, match="`method` is 'fine'"):
-        expert_guided_search(model, None, task(), method="fine")
+        search(model, task(), method="fine")
     with pytest.raises(ConfigError, match="must not be empty"):
-        expert_guided_search(model, None, task(), temperatures=())
+        search(model, task(), temperatures=())
     with pytest.raises(ConfigError, match=r"`temperature` is -1"):
-        expert_guided_search(model, None, task(), temperatures=(-1.0,))
+        search(model, task(), temperatures=(-1.0,))
 
 
 # -- the comparison
@@ -543,6 +547,8 @@ def test_figures_are_those_that_are_known(comparison: Comparison) -> None:
     assert own.temperature.percentiles[95] == pytest.approx(1, abs=1e-3)
     assert own.length.mean == 2
     assert own.cut == 1  # there is no end token
+    assert comparison.spent.seconds > 0
+    assert comparison.spent.generated_tokens == 2 * comparison.spent.model_calls
     gain = comparison.difference("AutoDeco", "default").pass_at[1]
     assert gain.value == pytest.approx(1 - default.pass_at[1].value)
     assert gain.low > 0
@@ -567,6 +573,8 @@ def test_std_is_that_over_seeds_and_one_token_counts_the_cut_by_top_p() -> None:
     }
     got = compare(model, None, problems, settings=settings_, samples=4, seeds=3, seed=2)
     assert got.search is None
+    cost = got.spent
+    assert (cost.model_calls, cost.prompt_tokens, cost.generated_tokens) == (360, 30, 360)
     done = sample(model, None, problems, StaticSetting(), n=12, seed=2)
     right = np.array([[c.token_ids == [0] for c in row] for row in done])
     by_seed = [right[:, i : i + 4].mean() for i in (0, 4, 8)]

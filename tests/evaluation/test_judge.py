@@ -20,6 +20,7 @@ class FakeEngine:
 
     name = "fake:judge"
     context_window = None
+    capabilities = frozenset()
 
     def __init__(self, reply: Callable[[str, int], str]) -> None:
         self._reply = reply
@@ -220,6 +221,7 @@ def test_scores_of_any_number_of_runs_by_id() -> None:
     assert plain["avg_at_k"]["value"] == 0.4167
     assert plain["metric"] == "exact_match"
     assert plain["judge"] is None
+    assert set(plain["spent"].values()) == {0}
 
 
 def test_a_tolerance_keeps_the_metrics_name() -> None:
@@ -263,9 +265,19 @@ def test_a_judge_that_never_answers_gives_no_score() -> None:
         judged(lambda *_: "?")
 
 
+def test_an_evaluation_has_the_cost_of_its_own_judgements() -> None:
+    judge = Judge(says(verdict_json()), SHORT_PROMPT)
+    for _ in range(2):
+        result = evaluate(RUNS[:1], QUESTIONS, judge)
+        assert (result.spent.model_calls, result.spent.generated_tokens) == (3, 3)
+        assert result.spent.seconds > 0
+        assert result.to_dict()["spent"]["prompt_tokens"] == 3
+
+
 def test_nothing_is_judged_where_nothing_was_answered() -> None:
     result, engine = judged(lambda *_: verdict_json(), RUNS[3:])
     assert len(engine.requests) == 1
+    assert (result.spent.model_calls, result.spent.tokens) == (1, 2)
     assert result.outcomes == {"a": (True,), "b": (False,), "c": (False,)}
     assert result.verdicts is not None
     assert result.verdicts["b"] == (None,)

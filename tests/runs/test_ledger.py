@@ -1,6 +1,6 @@
 """The record of costs adds up, and a run's is computed from its events."""
 
-from hanol.runs import Budget, Ledger, ModelAnswered, Spent, ToolReturned
+from hanol.runs import Ledger, ModelAnswered, Spent, ToolReturned
 
 ANSWER = ModelAnswered(
     number=1, time=0.0, step=1, purpose="turn", request_sha256="", text="", finish_reason="stop",
@@ -22,9 +22,7 @@ def test_ledgers_add_up() -> None:
 
 
 def test_what_a_run_spent_is_the_sum_of_its_events() -> None:
-    spent = Spent(Budget())
-    for event in (ANSWER, RESULT, ANSWER.model_copy(update={"purpose": "extract"})):
-        spent.add(event)
+    spent = Spent.of((ANSWER, RESULT, ANSWER.model_copy(update={"purpose": "extract"})))
     assert spent.turns == 1
     assert spent.ledger == Ledger(
         model_calls=2,

@@ -12,7 +12,7 @@ from hanol.agent_training._world_environment import WorldEnvironment
 from hanol.engines import Engine
 from hanol.research import GREEDY
 from hanol.rl import Rollout
-from hanol.runs import Budget, Mode
+from hanol.runs import Budget, Ledger, Mode, Spent
 from hanol.sampling import Sampling
 from hanol.scoring import wilson
 from hanol.tools import compact_tools
@@ -33,6 +33,7 @@ class Examination(BaseModel):
     skills: dict[str, float | None] = Field(description="Done, of all trials; None without any.")
     questions: int
     broken: int = Field(description="Rollouts that something around the model broke.")
+    spent: Ledger = Field(default=Ledger(), description="What all rollouts have cost.")
 
 
 def examine(
@@ -125,6 +126,7 @@ def _summed_up(
         skills={name: None if rate is None else round(rate, 4) for name, rate in rates.items()},
         questions=len(questions),
         broken=sum(rollout.reward is None for rollout in rollouts),
+        spent=Spent.of(event for rollout in rollouts for event in rollout.events).ledger,
     )
 
 

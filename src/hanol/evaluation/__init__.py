@@ -13,13 +13,13 @@ from hanol.evaluation._batches import BatchScores, RunSummary, score_batches, su
 from hanol.evaluation._benchmarks import BENCHMARKS, Benchmark, read_benchmark
 from hanol.evaluation._evaluate import Evaluation, Question, aevaluate, evaluate
 from hanol.evaluation._judge import JUDGE_PROMPT, Judge, Verdict
+from hanol.evaluation._metered import MeteredEngine
 
 if _typing.TYPE_CHECKING:
     from hanol.evaluation._compare import compare
     from hanol.evaluation._comparison import Comparison, Difference, SettingResult
-    from hanol.evaluation._heads_run import run_heads
     from hanol.evaluation._likelihood import decoding_bits_per_byte
-    from hanol.evaluation._rejection import RejectionSamples, rejection_sample
+    from hanol.evaluation._rejection import RejectionSamples, rejection_sample, run_heads
     from hanol.evaluation._sample import (
         DecodingTask,
         DrawnCompletion,
@@ -27,16 +27,15 @@ if _typing.TYPE_CHECKING:
         StaticSetting,
         sample,
     )
-    from hanol.evaluation._search import SearchPoint, StaticSearch, expert_guided_search
+    from hanol.evaluation._search import SearchPoint, StaticSearch
 
 _LAZY = {
     "_compare": ("compare",),
     "_comparison": ("Comparison", "Difference", "SettingResult"),
-    "_heads_run": ("run_heads",),
     "_likelihood": ("decoding_bits_per_byte",),
-    "_rejection": ("RejectionSamples", "rejection_sample"),
+    "_rejection": ("RejectionSamples", "rejection_sample", "run_heads"),
     "_sample": ("HeadsSetting", "DrawnCompletion", "StaticSetting", "DecodingTask", "sample"),
-    "_search": ("SearchPoint", "StaticSearch", "expert_guided_search"),
+    "_search": ("SearchPoint", "StaticSearch"),
 }
 
 
@@ -63,6 +62,7 @@ __all__ = [
     "Evaluation",
     "HeadsSetting",
     "Judge",
+    "MeteredEngine",
     "Question",
     "RejectionSamples",
     "RunSummary",
@@ -75,7 +75,6 @@ __all__ = [
     "compare",
     "decoding_bits_per_byte",
     "evaluate",
-    "expert_guided_search",
     "read_benchmark",
     "rejection_sample",
     "run_heads",

@@ -29,8 +29,6 @@ class RunSummary(BaseModel, frozen=True):
     """Totals over runs.
 
     Args:
-        runs: Number of runs.
-        terminations: Number of runs by how they ended.
         citation_precision: Share of citations that support their sentence; None without citations.
         citation_recall: Share of claims that are supported; None without claims.
         invented_citations: Share of citations whose number the run never gave out.
@@ -118,7 +116,6 @@ def score_batches(paths: Sequence[str | Path], metric: Callable[..., bool] | Jud
 
     Args:
         paths: Folders of batches, or their `results.jsonl`.
-        metric: As for `evaluate`.
 
     Raises:
         DataError: A file does not hold results of a batch, or a question has no reference answer.

@@ -29,7 +29,6 @@ class Benchmark:
     """A published question set.
 
     Args:
-        name: How it is asked for.
         size: Questions that the paper counts; another number of rows is warned about.
         judge: Model that judged it in the paper; None where that is not stated.
         key: Key of question and answer from the row's `canary`; None when they are plain.

@@ -6,6 +6,7 @@ pair, each head alone and both. Pass@1 is the mean over problems of the share of
 Shape suffixes: P problems, N completions of a problem, M figures.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
@@ -25,17 +26,17 @@ from hanol.evaluation._sample import (
     Progress,
     Setting,
     StaticSetting,
+    TaskSampler,
     active_heads,
-    part_of,
-    sample,
 )
 from hanol.evaluation._search import (
     TEMPERATURES,
     TOP_PS,
     Method,
-    expert_guided_search,
     search_parts,
+    static_search,
 )
+from hanol.runs import Ledger
 from hanol.scoring import CONFIDENCE, Summary, bootstrap, distinct_n, pass_at_k, repetition
 
 _NGRAMS = (1, 2, 3)  # of distinct-n
@@ -67,18 +68,15 @@ def compare(
     Args:
         model: With heads, greedy, default, best static, oracle static, each head alone and both
             are compared; without, the first four.
-        tokenizer: As `sample` takes it.
         task: At least two problems.
         settings: Compare these, by name, and run no search.
-        method: As `expert_guided_search` takes it, like the next two.
-        temperatures: Of the search.
-        top_ps: Of the search.
+        method: How the best static setting is found. "coarse" is the paper's: temperature first,
+            then top-p. "grid" tries all pairs.
+        temperatures: 0 (greedy) may be among them.
+        top_ps: 1 is always tried by "coarse".
         samples: Completions of a problem with one seed; of the search too.
         seeds: How often to draw them; 8 with 16 samples in the paper.
-        seed: The same seed gives the same comparison.
-        batch_size: Rows decoded together, at most.
         rows: Prompts with completions whose bits per byte are measured under each setting.
-        on_progress: Called with the prompts done and all prompts, over all settings.
 
     Raises:
         ConfigError: A value is out of range, or as `sample` raises it.
@@ -95,6 +93,7 @@ def compare(
         )
     if settings is not None and not settings:
         raise ConfigError("`settings` is empty: leave it out for the usual ones.")
+    began = time.monotonic()
     n = samples * seeds
     ks = [2**i for i in range(n.bit_length())]
 
@@ -105,28 +104,18 @@ def compare(
         searched = search_parts(method, temperatures, top_ps)
         every = _usual(model)
     parts = searched + sum(map(len, every.values()))
+    draws = TaskSampler(model, tokenizer, task, seed, batch_size, on_progress, parts)
     if settings is None:
-        report = on_progress
-        search = expert_guided_search(
-            model, tokenizer, task, method=method, temperatures=temperatures, top_ps=top_ps,
-            samples=samples, seed=seed, batch_size=batch_size,
-            on_progress=None if report is None else lambda done, _: report(done, parts * problems),
-        )  # fmt: skip
+        search = static_search(
+            draws, method=method, temperatures=temperatures, top_ps=top_ps, samples=samples
+        )
+        draws.part = searched  # it may have tried fewer
         every[BEST], every[ORACLE] = list(search.best_of_halves), [search.best]
         second_P[search.halves[0]] = 1  # the pair of the second half decodes the first
 
     measured = []
-    part = searched
     for used in every.values():
-        drawn = []
-        for setting in used:
-            drawn.append(
-                sample(
-                    model, tokenizer, task, setting, n=n, seed=seed, batch_size=batch_size,
-                    on_progress=part_of(on_progress, part, parts),
-                )
-            )  # fmt: skip
-            part += 1
+        drawn = [draws(setting, n) for setting in used]
         completions_PN = [drawn[which % len(used)][i] for i, which in enumerate(second_P)]
         figures_PM, rest = _measure(task, completions_PN, samples, ks)
         rest["bits_per_byte"] = _bits_per_byte(model, tokenizer, rows, used)
@@ -166,6 +155,7 @@ def compare(
             for (a, b), (pass_at, diversity) in zip(pairs, taken[len(names) :], strict=True)
         ],
         search=search,
+        spent=draws.spent + Ledger(seconds=time.monotonic() - began),
     )
 
 

@@ -9,6 +9,7 @@ from rich.table import Table
 from hanol.errors import ConfigError, UnknownNameError, require
 from hanol.evaluation._sample import StaticSetting
 from hanol.evaluation._search import StaticSearch
+from hanol.runs import Ledger
 from hanol.scoring import Interval, Summary
 
 _COLOURS = ("black", "tab:gray", "tab:blue", "tab:cyan", "tab:orange", "tab:green", "tab:purple")
@@ -70,6 +71,7 @@ class Comparison(BaseModel):
     results: list[SettingResult]
     differences: list[Difference] = Field(description="Of each setting to those before it.")
     search: StaticSearch | None = Field(description="None when the settings were given.")
+    spent: Ledger = Field(description="What everything has cost, the search included.")
 
     def result(self, name: str) -> SettingResult:
         """The result of a setting.

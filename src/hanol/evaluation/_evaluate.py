@@ -1,12 +1,13 @@
 """Scoring the answers of one or more runs."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, cast
 
 from hanol.errors import DataError
 from hanol.evaluation._judge import Judge, Verdict
-from hanol.runs import gather, synchronous
+from hanol.runs import Ledger, gather, synchronous
 from hanol.scoring import Metric, RunScores, score_runs
 
 Answers = Mapping[str, str | None]
@@ -18,7 +19,6 @@ class Question:
 
     Args:
         id: Unique in its set; the text need not be.
-        question: As it is asked.
         answer: The reference; several are alternatives (for `set_match`, the members).
     """
 
@@ -34,12 +34,10 @@ class Evaluation:
     Args:
         metric: Name of the metric, or "judge".
         outcomes: By question id, one entry per run: right, wrong, or None without a verdict.
-        scores: Accuracy of the runs, with intervals.
         unanswered: (id, run from 1) of answers that are missing or empty; they count as wrong.
         errors: (id, run from 1) of answers without a verdict of the judge; they do not count.
-        judge: The engine that judged.
-        prompt_sha256: Hash of the judge's prompt.
         verdicts: What the judge said, by id, one entry per run; None where there was no answer.
+        spent: What the judge has cost.
     """
 
     metric: str
@@ -50,6 +48,7 @@ class Evaluation:
     judge: str | None = None
     prompt_sha256: str | None = None
     verdicts: Mapping[str, tuple[Verdict | None, ...]] | None = None
+    spent: Ledger = field(default_factory=Ledger)
 
     @property
     def k(self) -> int:
@@ -58,27 +57,17 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; shares with four decimals."""
-        verdicts = None
-        if self.verdicts is not None:
-            rows = self.verdicts.items()
-            verdicts = {
-                name: [verdict and asdict(verdict) for verdict in row] for name, row in rows
-            }
-        return {
-            "metric": self.metric,
+        plain, scores = asdict(self), self.scores
+        del plain["scores"]
+        plain |= {
             "questions": len(self.outcomes),
             "k": self.k,
-            "avg_at_k": self.scores.avg_at_k.rounded(),
-            "any_of_k": self.scores.any_of_k.rounded(),
-            "best_pass_at_1": self.scores.best_pass_at_1.rounded(),
-            "runs": [round(score, 4) for score in self.scores.runs],
-            "unanswered": [list(place) for place in self.unanswered],
-            "errors": [list(place) for place in self.errors],
-            "judge": self.judge,
-            "prompt_sha256": self.prompt_sha256,
-            "outcomes": {name: list(row) for name, row in self.outcomes.items()},
-            "verdicts": verdicts,
+            "avg_at_k": scores.avg_at_k.rounded(),
+            "any_of_k": scores.any_of_k.rounded(),
+            "best_pass_at_1": scores.best_pass_at_1.rounded(),
+            "runs": [round(score, 4) for score in scores.runs],
         }
+        return cast(dict[str, Any], json.loads(json.dumps(plain)))
 
 
 async def aevaluate(
@@ -93,7 +82,6 @@ async def aevaluate(
     Args:
         predictions: One mapping a run, from question id to answer. A missing, None or empty answer
             counts as wrong.
-        references: The questions, each id once.
         metric: `exact_match`, `set_match`, `numeric_match` or the like, or a judge.
         concurrency: Answers before the judge at once.
 
@@ -106,11 +94,14 @@ async def aevaluate(
         item.id: [(run.get(item.id) or "").strip() for run in predictions] for item in references
     }
     unanswered = _places(answers, lambda answer: not answer)
-    verdicts: dict[str, tuple[Verdict | None, ...]] | None = None
     outcomes: dict[str, tuple[bool | None, ...]]
+    judged: dict[str, Any] = {}
     if isinstance(metric, Judge):
+        metric.engine.spent = Ledger()  # of this evaluation alone
         verdicts = await _judge_all(metric, references, answers, concurrency)
         outcomes = {name: tuple(map(_outcome, row)) for name, row in verdicts.items()}
+        judged = {"judge": metric.name, "prompt_sha256": metric.prompt_sha256}
+        judged |= {"verdicts": verdicts, "spent": metric.engine.spent}
     else:
         outcomes = {
             item.id: tuple(bool(answer) and metric(answer, item.answer) for answer in row)
@@ -122,9 +113,7 @@ async def aevaluate(
         scores=score_runs(outcomes),
         unanswered=unanswered,
         errors=_places(outcomes, lambda outcome: outcome is None),
-        judge=metric.name if isinstance(metric, Judge) else None,
-        prompt_sha256=metric.prompt_sha256 if isinstance(metric, Judge) else None,
-        verdicts=verdicts,
+        **judged,
     )
 
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from hanol.engines import Engine, Message, Request, Sampling
 from hanol.errors import ConfigError, EngineError
+from hanol.evaluation._metered import MeteredEngine
 
 Form = Literal["json", "word", "letter"]
 Status = Literal["correct", "incorrect", "not_attempted", "error"]
@@ -77,10 +78,8 @@ class Verdict:
 
     Args:
         status: "error" when no reply could be parsed or the judge did not answer.
-        judge: The engine that judged.
         prompt_sha256: Of the prompt's template.
         raw: The last reply as it came; for an engine that failed, its message.
-        attempts: How often the judge was asked.
         extracted_final_answer: The answer that the judge saw ("json" only).
         reasoning: Its reasons ("json" only).
         confidence: What the response claimed, in percent ("json" only).
@@ -118,7 +117,7 @@ class Judge:
             raise ConfigError(f"The judge's prompt has no {{{min(missing)}}} to fill in.")
         if attempts < 1:
             raise ConfigError(f"`attempts` is {attempts}, but must be at least 1.")
-        self._engine = engine
+        self.engine = MeteredEngine(engine)
         self._prompt = prompt
         self._form: Form = form
         self._attempts = attempts
@@ -127,7 +126,7 @@ class Judge:
     @property
     def name(self) -> str:
         """The engine's specification."""
-        return self._engine.name
+        return self.engine.name
 
     async def judge(
         self, question: str, prediction: str, references: str | Sequence[str]
@@ -145,7 +144,7 @@ class Judge:
         raw, attempt = "", 0
         for attempt in range(1, self._attempts + 1):
             try:
-                done = await self._engine.complete(
+                done = await self.engine.complete(
                     # Greedy first; asked again, a greedy judge would say the same.
                     Request(
                         messages, Sampling(temperature=0.0 if attempt == 1 else 0.7, seed=attempt)

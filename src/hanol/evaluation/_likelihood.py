@@ -35,11 +35,9 @@ def decoding_bits_per_byte(
 
     Args:
         model: With heads; a static setting does not use them.
-        tokenizer: The base's.
         rows: Prompts with completions; those without, and too long ones, are left out.
         setting: Any but greedy, under which other texts are impossible.
         max_length: Tokens of a row, and never more than the base's context.
-        batch: Rows that run through the base together.
 
     Raises:
         ConfigError: Greedy decoding, or heads that the model does not have.

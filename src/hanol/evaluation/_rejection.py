@@ -1,19 +1,27 @@
-"""A model's own answers, those that a verifier accepts.
+"""A model's own answers, those that a verifier accepts, and heads trained on them.
 
 Source: arXiv 2510.26697, section 3.1. How many samples a problem and which filters the authors used
 is not published: four at temperature 1, at most two kept, is our choice.
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hanol.autodeco import AutoDecoForCausalLM, Row, prompt_ids
+from hanol import autodeco
+from hanol.autodeco import AutoDecoForCausalLM, HeadsRecipe, HeadsResult, Row, prompt_ids
 from hanol.errors import ConfigError, DataError
 from hanol.evaluation._sample import DecodingTask, Progress, StaticSetting, sample
-from hanol.scoring import PythonVerifier, Verifier, answer_of, needs_answer
+from hanol.runs import ResumeGuard
+from hanol.scoring import PythonVerifier, Verifier, answer_of, needs_answer, parse_verifier
+from hanol.training import OnStep, last_checkpoint
+
+_ANSWERS = "answers.jsonl"
 
 
 @dataclass(frozen=True)
@@ -22,9 +30,7 @@ class RejectionSamples:
 
     Attributes:
         rows: Verified completions with the tokens that were sampled.
-        num_prompts: Problems.
         num_solved: Problems with a verified completion.
-        num_samples: Completions.
         num_accepted: Verified ones, those above the cap included.
         num_unfinished: Completions that reached the limit of new tokens and were rejected for it.
     """
@@ -58,14 +64,10 @@ def rejection_sample(
 
     Args:
         model: The base; of a model with heads, its base.
-        tokenizer: Its tokenizer.
         prompts: Problems; completions that they have are not looked at.
-        verifier: See `parse_verifier`.
         n: Completions a problem.
         temperature: Of the sampling, without any truncation.
         keep: At most this many completions of one problem, so that easy ones do not take over.
-        max_new_tokens: Limit of a completion.
-        batch_size: Completions that are sampled together.
         seed: The same seed gives the same completions; as in `sample`.
         on_progress: Called with the problems sampled and their number.
 
@@ -156,3 +158,74 @@ def _tokens_of(part: str, ids: list[int], tokenizer: PreTrainedTokenizerBase) ->
         return len(tokenizer.decode(ids[:count], skip_special_tokens=True))
 
     return ids[: bisect_right(range(1, len(ids) + 1), len(part), key=length)]
+
+
+def run_heads(
+    recipe: HeadsRecipe,
+    folder: Path,
+    *,
+    resume: bool = False,
+    on_step: OnStep = lambda line: None,
+    on_stage: Callable[[Any], None] = lambda result: None,
+) -> HeadsResult:
+    """Run a recipe of the kind `heads`; see `hanol.training.train`, which calls this.
+
+    Own answers that are right are kept in `answers.jsonl`; a resumed run reads them back.
+    """
+    own = folder / _ANSWERS
+    if not resume and (own.exists() or last_checkpoint(folder) is not None):
+        # Said before an hour of sampling, which would replace the answers of that run.
+        ResumeGuard(folder, {}).check(resume=False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)  # decides what new heads are
+        model, tokenizer = autodeco.open_heads(recipe.model, recipe.base_model, new=True)
+    rows = autodeco.training_rows(recipe.data.rows, recipe.data.max_rows)
+    if recipe.data.verify is not None:
+        if not own.exists():
+            autodeco.write_rows(_right_answers(recipe, model, tokenizer, rows, on_step), own)
+        rows = autodeco.read_rows(own)
+    turns = [turn for row in rows for turn in row.turns]
+    tokens = autodeco.tokenize(turns, tokenizer, recipe.data.max_length)
+    on_step(
+        {
+            "rows": len(tokens.rows),
+            "rows_without_completion": tokens.num_empty,
+            "rows_too_long": tokens.num_too_long,
+        }
+    )
+    return autodeco.train_heads(model, tokens.rows, recipe, folder, resume=resume, on_step=on_step)
+
+
+def _right_answers(
+    recipe: HeadsRecipe,
+    model: AutoDecoForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Row],
+    on_step: OnStep,
+) -> list[Row]:
+    data = recipe.data
+    sampled = rejection_sample(
+        model,
+        tokenizer,
+        rows,
+        parse_verifier(str(data.verify)),
+        data.samples,
+        keep=data.keep,
+        max_new_tokens=data.max_new_tokens,
+        seed=recipe.seed,
+        on_progress=lambda done, total: on_step({"sampled": done, "of": total}),
+    )
+    on_step(
+        {
+            "right_answers": sampled.num_accepted,
+            "answers": sampled.num_samples,
+            "solved": sampled.num_solved,
+            "prompts": sampled.num_prompts,
+        }
+    )
+    if not sampled.rows:
+        raise DataError(
+            "There is no right answer to train on. Ask for more with `data.samples` or "
+            "`data.max_new_tokens`, or train on given completions without `data.verify`."
+        )
+    return sampled.rows

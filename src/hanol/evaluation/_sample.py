@@ -5,7 +5,7 @@ Shape suffixes: R rows decoded together, V vocabulary, S prompt tokens, H hidden
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from inspect import signature
 from typing import Any, NamedTuple, Self
 
@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hanol.attention import CACHE_NAME
 from hanol.autodeco import AutoDecoForCausalLM, Row, prompt_ids
 from hanol.errors import ConfigError, DataError
+from hanol.runs import Ledger
 from hanol.sampling import draw
 from hanol.scoring import Verifier
 
@@ -68,11 +69,8 @@ class DecodingTask:
         Prompts become token ids as in training: chats by the template, one begin token.
 
         Args:
-            name: What tables and plots call it.
             rows: Prompts or conversations, with the answers that the verifier looks at.
             verify: Called with the prompt, the completion, both as texts, and the row.
-            tokenizer: Tokenizer of the model.
-            max_new_tokens: A completion that has no end token by then is cut.
 
         Raises:
             DataError: Two rows have the same prompt and different answers; or as the rows raise
@@ -96,6 +94,15 @@ class DecodingTask:
             return verify(row.prompt_text(tokenizer), text, row)
 
         return cls(name, list(by_prompt), check, max_new_tokens)
+
+    def cost(self, samples: "Sequence[Sequence[DrawnCompletion]]") -> Ledger:
+        """What samples of all problems have cost; a prompt is computed once, greedy ones too."""
+        drawn = {id(one): len(one.token_ids) for row in samples for one in row}
+        return Ledger(
+            model_calls=len(drawn),
+            prompt_tokens=sum(map(len, self.prompts)),
+            generated_tokens=sum(drawn.values()),
+        )
 
     def check(self, samples: "Sequence[Sequence[DrawnCompletion]]") -> NDArray[np.bool_]:
         """Whether each sample is right, [problems, samples of a problem]."""
@@ -218,11 +225,39 @@ def sample(
     return [row * n for row in done] if greedy else done
 
 
-def part_of(on_progress: Progress | None, part: int, parts: int) -> Progress | None:
-    """The progress of one of several equal parts, told as progress of the whole."""
-    if on_progress is None:
-        return None
-    return lambda done, total: on_progress(part * total + done, parts * total)
+@dataclass
+class TaskSampler:
+    """Samples of a task under one setting after another, with one progress and one cost.
+
+    Args:
+        parts: How many settings there will be, at most.
+        part: Settings before the next one.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase | None
+    task: DecodingTask
+    seed: int
+    batch_size: int
+    on_progress: Progress | None
+    parts: int
+    part: int = 0
+    spent: Ledger = field(default_factory=Ledger)
+
+    def __call__(self, setting: Setting, n: int) -> list[list[DrawnCompletion]]:
+        """Draw `n` completions of every prompt; see `sample`."""
+        part, self.part = self.part, self.part + 1
+
+        def report(done: int, total: int) -> None:
+            if self.on_progress is not None:
+                self.on_progress(part * total + done, self.parts * total)
+
+        drawn = sample(
+            self.model, self.tokenizer, self.task, setting, n=n, seed=self.seed,
+            batch_size=self.batch_size, on_progress=report,
+        )  # fmt: skip
+        self.spent += self.task.cost(drawn)
+        return drawn
 
 
 def _refuse_long(model: Any, prompts: list[list[int]], new: int) -> None:

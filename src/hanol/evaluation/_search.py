@@ -14,10 +14,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hanol.errors import ConfigError, DataError
-from hanol.evaluation._sample import DecodingTask, Progress, StaticSetting, part_of, sample
+from hanol.errors import ConfigError
+from hanol.evaluation._sample import StaticSetting, TaskSampler
 from hanol.scoring import distinct_n
 
 Method = Literal["coarse", "grid"]
@@ -52,66 +51,40 @@ class StaticSearch(BaseModel):
     split_half: float = Field(description="pass@1 of settings picked on other problems.")
 
 
-def expert_guided_search(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase | None,
-    task: DecodingTask,
+def static_search(
+    draws: TaskSampler,
     *,
-    method: Method = "coarse",
-    temperatures: Sequence[float] = TEMPERATURES,
-    top_ps: Sequence[float] = TOP_PS,
-    samples: int = 16,
-    seed: int = 0,
-    batch_size: int = 64,
-    on_progress: Progress | None = None,
+    method: Method,
+    temperatures: Sequence[float],
+    top_ps: Sequence[float],
+    samples: int,
 ) -> StaticSearch:
-    """Find the static setting with the highest pass@1.
+    """Find the static setting with the highest pass@1; see `compare`.
 
     Of settings that do equally well the one with the higher temperature is taken, then the one
     with the higher top-p: the more diverse.
 
-    Args:
-        model: Any causal language model; heads are not used.
-        tokenizer: See `sample`.
-        task: At least two problems.
-        method: "coarse" is the paper's: temperature first, then top-p. "grid" tries all pairs.
-        temperatures: 0 (greedy) may be among them.
-        top_ps: 1 is always tried by "coarse".
-        samples: Completions of a problem at each setting.
-        seed: Seed for sampling, and of the halves.
-        batch_size: Rows decoded together, at most.
-        on_progress: Called with the prompts done and all prompts, over all settings.
-
     Raises:
         ConfigError: A value is out of range, there are none, or `method` is another name.
-        DataError: The task has one problem only, or as `sample` raises it.
     """
-    problems = len(task.prompts)
-    if problems < 2:
-        raise DataError(
-            f"The task {task.name!r} has 1 problem, but a search split in half needs at least 2."
-        )
     if method not in ("coarse", "grid"):
         raise ConfigError(f'`method` is {method!r}, but must be "coarse" or "grid".')
     if not temperatures or not top_ps:
         raise ConfigError("`temperatures` and `top_ps` must not be empty.")
-    grid = [[StaticSetting(t, p) for p in top_ps] for t in temperatures]
-    parts = search_parts(method, temperatures, top_ps)
+    every = [StaticSetting(t, p) for t in temperatures for p in top_ps]
+    task, problems = draws.task, len(draws.task.prompts)
     points: dict[StaticSetting, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
 
     def scores_P(setting: StaticSetting) -> NDArray[np.float64]:
         if setting not in points:
-            done = sample(
-                model, tokenizer, task, setting, n=samples, seed=seed, batch_size=batch_size,
-                on_progress=part_of(on_progress, len(points), parts),
-            )  # fmt: skip
+            done = draws(setting, samples)
             points[setting] = (
                 task.check(done).mean(1),
                 np.array([distinct_n([one.token_ids for one in row], 2) for row in done]),
             )
         return points[setting][0]
 
-    half_P = np.random.default_rng(seed).permutation(problems) < problems // 2
+    half_P = np.random.default_rng(draws.seed).permutation(problems) < problems // 2
     subsets = (half_P, ~half_P, np.ones(problems, dtype=bool))
 
     def best_of(settings: Sequence[StaticSetting], among_P: NDArray[np.bool_]) -> StaticSetting:
@@ -124,13 +97,11 @@ def expert_guided_search(
     chosen = []
     for among_P in subsets:
         if method == "grid":
-            chosen.append(best_of([setting for row in grid for setting in row], among_P))
+            chosen.append(best_of(every, among_P))
             continue
         first = best_of([StaticSetting(t, 1.0) for t in temperatures], among_P)
         second = [StaticSetting(first.temperature, p) for p in top_ps]
         chosen.append(best_of([first, *second], among_P))
-    if on_progress is not None:
-        on_progress(parts * problems, parts * problems)
     of_first, of_second, best = chosen
     crossed_P = np.where(half_P, scores_P(of_second), scores_P(of_first))
     return StaticSearch(

@@ -46,10 +46,6 @@ async def arun_batch(
     A run that fails is a row with "error", and is tried again by the next call.
 
     Args:
-        tasks: See `read_tasks`.
-        index: The documents.
-        engine: The model.
-        folder: Folder of the batch.
         concurrency: Runs at once, at least 1.
         on_result: Called with each row when its run has ended or failed.
         options: Options of `Researcher`, and `heavy`: the number of rollouts.
@@ -179,13 +175,9 @@ def run_batch_on_ray(
     """Like `run_batch`, on a Ray cluster; a local one is started if there is none.
 
     Args:
-        tasks: See `read_tasks`.
         make: Opens index, engine and further options (tools) in a worker.
         folder: Folder of the batch, on a disk that all machines share.
         workers: Processes, at least 1.
-        concurrency: Runs at once in each of them.
-        on_result: Called with each row.
-        options: See `run_batch`.
 
     Raises:
         MissingExtraError: Ray is not installed.

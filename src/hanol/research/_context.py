@@ -13,9 +13,7 @@ def cut(text: str, limit: int, count: Count) -> str:
     """Keep the beginning of a text, within a number of tokens, and say that it was cut.
 
     Args:
-        text: What a tool gave.
         limit: Most tokens of the result, its note included.
-        count: Tokens of a text.
 
     Returns:
         The text itself where it fits; "" where not even the note does.
@@ -71,8 +69,6 @@ class Transcript:
         """Append a message; one of the role that spoke last joins that message.
 
         Args:
-            role: Who speaks.
-            content: What is said.
             is_format_error: Whether it only says that the model's turn could not be used.
         """
         if self.messages and self.messages[-1].role == role:
@@ -111,7 +107,6 @@ class Transcript:
         the last result.
 
         Args:
-            limit: Most tokens.
             closing: Added to the end of the user's last message; never cut.
         """
         room = limit - (self.count(closing) if closing else 0)

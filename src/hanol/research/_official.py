@@ -32,9 +32,7 @@ class OfficialRun:
     """One line of the official inference script's output files (`iter1.jsonl`).
 
     Args:
-        question: What was asked.
         answer: The reference.
-        messages: The whole dialogue.
         prediction: The answer found, or an official excuse for none.
         termination: Why the run stopped, in the official words ("answer", "answer not found", ...).
     """
@@ -60,7 +58,6 @@ def official_run(events: Sequence[Event], answer: str = "") -> OfficialRun:
     """The official line of a finished run, whatever its mode.
 
     Args:
-        events: Its log.
         answer: The reference, which the log does not know.
 
     Raises:

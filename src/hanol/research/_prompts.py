@@ -83,7 +83,6 @@ def system_prompt(tools: Iterable[ToolSchema], today: date, mode: Mode = "react"
     """The default system prompt.
 
     Args:
-        tools: What the model may call.
         today: Stands in the last line, as the released checkpoints are used to.
         mode: "markov" also asks for the report block; "react" and "resum" are the same.
     """

@@ -37,9 +37,6 @@ def aresume(
     Finished calls are not repeated; the call that was interrupted is.
 
     Args:
-        run_folder: The run.
-        engine: The same model.
-        index: The same documents.
         tools: The tools that the run was started with; None uses the local tools.
 
     Raises:
@@ -87,10 +84,6 @@ def afork(
         run_folder: Run to branch off, finished or not.
         at_step: First round of the new run that is not copied, from 1.
         new_folder: Folder for the new run; must not have a run yet.
-        engine: May be another model.
-        index: The documents.
-        seed: Seed of the new run.
-        tools: See `resume`.
 
     Raises:
         RunError: There is no such round, or `new_folder` has a run.

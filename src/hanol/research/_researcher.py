@@ -47,17 +47,14 @@ class Researcher:
 
     Args:
         index: The documents; None for tools that need none.
-        engine: The model.
         mode: "react" keeps one conversation, "markov" (IterResearch) a report between rounds of
             constant length, "resum" starts again from a summary when the context fills up.
         budget: Limits; None takes those of the mode's paper.
         tools: What may be called; None takes the local tools of the index.
         system_prompt: None takes ours, with the tools' schemas and the date.
-        seed: Seed for sampling.
         today: Date in the system prompt; None is today's.
         run_folder: Folder for the event log; a run that is in it already is resumed. None keeps
             no log.
-        sampling: Sampling of the turns; None uses the settings of the paper.
         options: Further fields of `Settings`: `extract`, `logprobs`, `report_tokens`,
             `strict_official`, `summary_every`.
 
@@ -133,7 +130,6 @@ class Researcher:
         If the folder has a run already, its recorded events come first, without any call.
 
         Args:
-            question: The user's question.
             files: Paths within the index that the question is about.
 
         Raises:
@@ -174,11 +170,6 @@ class RunSetup:
 
     Args:
         question: As the model reads it, its files announced.
-        settings: Mode, limits, sampling.
-        system: System prompt.
-        engine: The model.
-        tools: What may be called.
-        index: Documents for the tools.
     """
 
     question: str

@@ -55,8 +55,6 @@ class Settings:
 
     Args:
         mode: Which loop; see `Researcher`.
-        budget: Limits.
-        sampling: Sampling of the turns.
         seed: Seed for sampling; the call after n others has this seed plus n.
         today: ISO date of the system prompt.
         strict_official: Keep message order and limits of the official code, its losses included.
@@ -66,7 +64,6 @@ class Settings:
         report_tokens: Markov mode: longest report.
         summary_every: ReSum mode: also restart after this many rounds.
         fork_step: Rounds up to this one were copied from another run.
-        context_window: Context window of the model, in tokens.
         schemas: Name, description and parameters of each tool.
         heavy: Number `n` of rollouts, if the run is a synthesis over rollouts.
     """
@@ -116,8 +113,6 @@ class Run:
 
     Args:
         started: Fields of the first event.
-        settings: Limits and sampling.
-        tools: The tools that may be called.
         log: The log that all calls go through.
         context: What tools get, except the engine.
 
@@ -189,10 +184,7 @@ class Run:
         """One call of the model by the agent.
 
         Args:
-            messages: The prompt.
-            prompt_tokens: Its length.
             purpose: What it is for; a forced answer may use what is kept back for it.
-            sampling: Another than the run's.
             place: Added to the seed; distinguishes calls that run at once. None is the number of
                 calls so far.
 
@@ -267,8 +259,6 @@ class Run:
         """Write the last event; the answer's citations are checked first.
 
         Args:
-            termination: Why the run ends.
-            answer: None when there is none.
             also: Costs of other runs that were made for this one.
         """
         citations = None
@@ -301,9 +291,6 @@ class Run:
 
         Args:
             messages: The prompt, which ends with `order`.
-            prompt_tokens: Its length.
-            reason: The limit that was reached.
-            order: What the model is told to do.
         """
         self.heard(order)
         try:

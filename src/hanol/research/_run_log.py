@@ -72,7 +72,6 @@ class RunLog:
     Args:
         engine: Model for the calls that the log does not have.
         budget: Limits, and the prices of calls.
-        folder: Folder for new events; None does not keep them.
         recorded: Events to serve first.
         on_event: Called with every event in order, whether recorded or new.
         on_request: Called with every request and its answer.

@@ -1,7 +1,9 @@
 """The budget of a run, and what it has spent."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from typing import Self
 
 from hanol.errors import RunError
 from hanol.runs._events import Event, ModelAnswered, Termination, ToolReturned
@@ -64,11 +66,7 @@ class Budget:
         ) / 1_000_000
 
     def cost_at_most(self, max_tokens: int) -> float:
-        """Upper bound on the price of a run.
-
-        Args:
-            max_tokens: Of one answer.
-        """
+        """Upper bound on the price of a run."""
         calls = self.model_calls + 1
         bounds = [self.cost(calls * self.context_tokens, calls * max_tokens)]
         if self.tokens is not None:
@@ -83,14 +81,20 @@ class Spent:
     """What a run has spent of its budget, computed from its events only, so also when resumed.
 
     Args:
-        budget: The limits.
-        ledger: What everything has cost.
         turns: Calls of the model by the agent itself, which the budget limits.
     """
 
     budget: Budget
     ledger: Ledger = field(default_factory=Ledger)
     turns: int = 0
+
+    @classmethod
+    def of(cls, events: Iterable[Event]) -> Self:
+        """What events have spent, of no budget in particular."""
+        spent = cls(Budget())
+        for event in events:
+            spent.add(event)
+        return spent
 
     def add(self, event: Event) -> None:
         """Count an event."""

@@ -10,11 +10,7 @@ class Ledger:
     """Calls, tokens, computation, time and money of a command; ledgers add up.
 
     Args:
-        model_calls: Requests to a model.
-        tool_calls: Calls of tools.
-        prompt_tokens: Tokens of the prompts.
         cached_tokens: Prompt tokens that did not have to be computed again.
-        generated_tokens: Tokens that the model wrote.
         scored_tokens: Tokens of given continuations whose probability was computed.
         flops: Floating-point operations, where they are known.
         seconds: Time in calls of the model and of tools.

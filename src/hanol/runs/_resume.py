@@ -20,11 +20,9 @@ class ResumeGuard:
     """Keeps a run's settings in a file of its folder, and refuses to resume with others.
 
     Args:
-        folder: Folder of the run.
         settings: Everything that decides the result, as plain JSON values.
         what: What is resumed, for messages.
         free: Names of settings that may change: how often to save, how many threads.
-        file: Name of the file.
 
     Example:
         >>> guard = ResumeGuard("runs/tiny", {"recipe": {"lr": 0.1}})  # doctest: +SKIP

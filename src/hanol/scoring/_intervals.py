@@ -49,7 +49,6 @@ def wilson(right: int, of: int) -> Interval:
     Unlike an interval from resampling, it has a width where all or none are right.
 
     Args:
-        right: Number of successes.
         of: Number of trials, at least one.
     """
     z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
@@ -68,7 +67,6 @@ def bootstrap(figures_PM: ArrayLike, *, seed: int = 0) -> list[Interval]:
 
     Args:
         figures_PM: One row per problem, one column per figure.
-        seed: Seed of the resamples.
     """
     figures_PM = np.asarray(figures_PM, float)
     weight_RP = resample_weights(len(figures_PM), seed) / len(figures_PM)
@@ -87,7 +85,6 @@ def bootstrap_ratio(parts_P: ArrayLike, wholes_P: ArrayLike, *, seed: int = 0) -
     Args:
         parts_P: One numerator per problem.
         wholes_P: One denominator per problem; their sum is above zero.
-        seed: Seed of the resamples.
     """
     parts_P, wholes_P = np.asarray(parts_P, float), np.asarray(wholes_P, float)
     weight_RP = resample_weights(len(parts_P), seed)

@@ -39,7 +39,6 @@ def score_runs(outcomes: Outcomes, *, seed: int = 0) -> RunScores:
 
     Args:
         outcomes: By question id, one entry per run.
-        seed: Seed of the resamples.
 
     Raises:
         DataError: There is no question, rows differ in length, a run has no verdict at all, or no

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hanol.engines import CachedEngine, Engine, Message, Request, Sampling
+from hanol.evaluation import MeteredEngine
 from hanol.runs import gather
 
 
@@ -16,11 +17,14 @@ class Replies:
         engine: The model.
         path: The file; None stores nothing.
         concurrency: Number of requests at once.
+
+    Attributes:
+        engine: The model, with the cost of what was not answered from the file.
     """
 
     def __init__(self, engine: Engine, path: Path | None = None, *, concurrency: int = 8) -> None:
-        self.engine = engine
-        self._cached = CachedEngine(engine, path)
+        self.engine = MeteredEngine(engine)
+        self._cached = CachedEngine(self.engine, path)
         self._concurrency = concurrency
 
     async def ask(

@@ -164,7 +164,7 @@ def batch(
     Example: hanol research batch notes questions.jsonl --model Qwen/Qwen3-4B --concurrency 4
     """
     from hanol.research import run_batch, run_batch_on_ray
-    from hanol.runs import read_tasks
+    from hanol.runs import Ledger, read_tasks
 
     tasks = read_tasks(questions)
     place = output or Path(options.index or folder / ".hanol") / "batches" / questions.stem
@@ -189,11 +189,13 @@ def batch(
                 return corpus, engine, {"tools": tools}
 
             rows = run_batch_on_ray(tasks, make, place, workers=ray, **settings)
+    ended = [row for row in rows if row["error"] is None]
     plain = {
         "results": str(place / "results.jsonl"),
         "questions": len(rows),
         "answered": sum(row["prediction"] is not None for row in rows),
         "failed": sum(row["error"] is not None for row in rows),
+        "spent": sum(map(Ledger.of_run, ended), Ledger()).to_dict(),
         "rows": rows,
     }
     return Result(plain, _batch_lines(plain), exit_code=1 if plain["failed"] else 0)

@@ -62,6 +62,7 @@ def questions(
 
     from hanol import synthesis
     from hanol.engines import open_engine
+    from hanol.runs import Ledger
 
     place = output or _place(source, index)
     with opened_subject(source, index, place, world) as subject:
@@ -74,7 +75,8 @@ def questions(
             return synthesis.Replies(open_engine(spec), log, concurrency=concurrency)
 
         wording = replies(model) if subject.world is None else None
-        made = _made(subject, num_questions, wording, replies(closed_book_model), **options)
+        closed_book = replies(closed_book_model)
+        made = _made(subject, num_questions, wording, closed_book, **options)
         with interruptible():
             graph, extracted, found, report = asyncio.run(made)
         place.mkdir(parents=True, exist_ok=True)
@@ -90,6 +92,7 @@ def questions(
             "facts": len(graph.edges),
             **asdict(report),
             "extracted": None if extracted is None else asdict(extracted),
+            "spent": asdict(sum((r.engine.spent for r in (wording, closed_book) if r), Ledger())),
         }
         replace_json(place / "report.json", summary)
     return Result(summary, _lines(summary, num_questions))

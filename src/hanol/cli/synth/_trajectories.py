@@ -57,6 +57,7 @@ def trajectories(
     from hanol import synthesis
     from hanol.agent_training import Expert, write_trajectories
     from hanol.engines import Engine, open_engine
+    from hanol.evaluation import MeteredEngine
     from hanol.runs import Budget
 
     found = synthesis.read_questions(file)
@@ -75,9 +76,11 @@ def trajectories(
             engine: Engine = Expert(subject.world, known, detours=0.0)
         else:
             engine = open_engine(model.model, **model.given)
+        metered = MeteredEngine(engine)
         with interruptible():
-            tried, reasoned = asyncio.run(_tried(found, subject, engine, place, options))
+            tried, reasoned = asyncio.run(_tried(found, subject, metered, place, options))
         summary = write_trajectories(place, tried, reasoned)
+        summary["spent"] = metered.spent.to_dict()
     return Result(summary, _lines(summary), exit_code=1 if summary["failed"] else 0)
 
 

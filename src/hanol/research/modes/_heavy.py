@@ -87,12 +87,7 @@ def aheavy_research(
     sources have common numbers; the last event counts what everything together spent.
 
     Args:
-        index: The documents.
-        engine: The model.
-        question: The user's question.
-        files: See `Researcher.aask`.
         n: Rollouts, at least 1.
-        mode: Mode of the rollouts.
         run_folder: Folder for the event logs, those of the rollouts in "rollouts"; a run that is in
             it already is resumed. None keeps no logs.
         on_rollout: Called with the number of the rollout, from 1, and each of its events.
@@ -177,7 +172,6 @@ async def synthesize_run(
     The rollouts stand in the log as results of a tool, with sources that have common numbers.
 
     Args:
-        run: The run that the synthesis belongs to.
         rollouts: Makes or resumes the rollouts; not called if the log has all reports.
     """
     assert run.settings.heavy is not None

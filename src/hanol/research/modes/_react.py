@@ -27,7 +27,6 @@ async def react(run: Run, restart: Restart | None = None) -> None:
     """Run rounds until there is an answer or a limit is reached.
 
     Args:
-        run: The run.
         restart: Called before each round; may give a shorter conversation (ReSum).
     """
     transcript = opening(run, run.question)

@@ -6,7 +6,7 @@ and a link stays a link only where its address was retrieved in the run.
 
 import html
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,8 +57,8 @@ def answer_html(
     md.disable(["image", "reference", "html_block", "html_inline", "code"])
     web = {address for address in addresses if address.startswith(("http://", "https://"))}
     md.validateLink = lambda url: url in web  # type: ignore[method-assign]
-    for kind in ("text", "code_inline", "fence", "link_open"):
-        md.add_render_rule(kind, _RULES[kind])
+    for kind, render in _RULES.items():
+        md.add_render_rule(kind, _rule(render))
     return md.render(_marked(answer, sentences), {"state": _RenderState(sentences, known)})
 
 
@@ -78,12 +78,9 @@ def _marked(answer: str, sentences: Sequence[AnswerSentence]) -> str:
     return answer
 
 
-def _text(
-    self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: dict[str, Any]
-) -> str:
-    state: _RenderState = env["state"]
+def _text(token: Token, state: _RenderState) -> str:
     parts = []
-    for i, piece in enumerate(_MARK.split(tokens[index].content)):
+    for i, piece in enumerate(_MARK.split(token.content)):
         if i % 2 == 0:
             parts.append(_in_sentence(_cited(piece, state), state))
         elif piece:
@@ -137,23 +134,25 @@ def _cite(number: int, state: _RenderState) -> str:
     )
 
 
-def _code_inline(
-    self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: dict[str, Any]
-) -> str:
-    return f"<code>{html.escape(_MARK.sub('', tokens[index].content))}</code>"
+def _code(token: Token, state: _RenderState) -> str:
+    code = f"<code>{html.escape(_MARK.sub('', token.content))}</code>"
+    return f"<pre>{code}</pre>" if token.type == "fence" else code
 
 
-def _fence(
-    self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: dict[str, Any]
-) -> str:
-    return f"<pre><code>{html.escape(_MARK.sub('', tokens[index].content))}</code></pre>"
-
-
-def _link_open(
-    self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: dict[str, Any]
-) -> str:
-    href = html.escape(str(tokens[index].attrGet("href")))
+def _link(token: Token, state: _RenderState) -> str:
+    href = html.escape(str(token.attrGet("href")))
     return f'<a class="web" href="{href}" title="{href}" rel="noreferrer noopener">'
 
 
-_RULES = {"text": _text, "code_inline": _code_inline, "fence": _fence, "link_open": _link_open}
+def _rule(render: Callable[[Token, _RenderState], str]) -> Callable[..., str]:
+    """As the renderer calls its rules."""
+
+    def rule(
+        self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: dict[str, Any]
+    ) -> str:
+        return render(tokens[index], env["state"])
+
+    return rule
+
+
+_RULES = {"text": _text, "code_inline": _code, "fence": _code, "link_open": _link}

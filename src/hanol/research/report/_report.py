@@ -45,7 +45,6 @@ def write_report(run_folder: str | os.PathLike[str], *, index: Index | None = No
     The rollouts of a heavy run get pages of their own, which its page links.
 
     Args:
-        run_folder: The run.
         index: For the text around the passages; None opens the folder that the run names. Where
             that is gone or has changed, the page shows the passages alone.
 
@@ -78,7 +77,6 @@ def to_html(run: RunView, around: Mapping[int, tuple[str, str]]) -> str:
     """The page.
 
     Args:
-        run: The run.
         around: Text before and after passages, by number; see `surroundings`.
     """
     from jinja2 import Environment, StrictUndefined  # 50 ms that other commands need not wait for

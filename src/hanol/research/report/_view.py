@@ -11,7 +11,6 @@ from typing import Any
 from hanol.errors import HanolError, RunError
 from hanol.retrieval import CITATION, Index, Source, citation_numbers
 from hanol.runs import (
-    Budget,
     Event,
     Ledger,
     ModelAnswered,
@@ -58,7 +57,6 @@ class AnswerSentence:
     """One sentence of an answer and the verdict on its citations.
 
     Args:
-        text: The sentence.
         start: Where it begins in the answer, in characters.
         end: Where it ends, exclusive.
         verdict: "supported", "unsupported", "invented" or "uncited".
@@ -116,8 +114,6 @@ class RunView:
     """A whole run, finished or not.
 
     Args:
-        started: First event.
-        steps: Rounds in order.
         ended: Last event; None while the run is not finished.
         sources: Everything that was retrieved, by number.
     """
@@ -194,10 +190,7 @@ class RunView:
         """What it has cost; so far, while the run is not finished."""
         if self.ended:
             return Ledger.of_run(self.ended.content())
-        spent = Spent(Budget())
-        for event in self.events:
-            spent.add(event)
-        return spent.ledger
+        return Spent.of(self.events).ledger
 
 
 def call_title(name: str, arguments: dict[str, Any]) -> str:
@@ -225,7 +218,6 @@ def surroundings(sources: Iterable[Source], index: Index) -> dict[int, tuple[str
     """The text of the page before and after each passage.
 
     Args:
-        sources: What was retrieved.
         index: Where it came from; a document that has changed since gives nothing.
     """
     places = [source for source in sources if source.address.startswith("doc://")]
