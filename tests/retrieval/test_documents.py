@@ -92,7 +92,6 @@ def test_pdf_pages_are_numbered_from_one_and_empty_ones_keep_their_place(samples
         (2, ""),
         (3, "third"),
     ]
-    assert document.empty_pages == (2,)
 
 
 def test_columns_of_a_pdf_are_read_one_after_the_other(samples) -> None:
@@ -303,49 +302,6 @@ def test_declared_and_misdeclared_charsets_of_pages(codec, declared) -> None:
 # --- encodings ----------------------------------------------------------------
 
 KOREAN = "한올은 여러 논문의 기법을 한데 모아 둔 도구입니다. 값은 3.5 GB이다."
-JAPANESE = "これは日本語の文章です。東京は今日も晴れています。"
-CHINESE = "这是一个用中文写的句子，我们在这里说明方法的结果。"
-TAIWAN = "這是一個用中文寫的句子，我們在這裡說明方法的結果。"
-FRENCH = "Le café était fermé : à côté, une forêt de chênes. Ça coûte 5 € – déjà !"
-RUSSIAN = "Это обычный русский текст, в котором достаточно букв для распознавания языка."
-
-
-@pytest.mark.parametrize(
-    ("text", "codec"),
-    [
-        *((KOREAN, c) for c in ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "cp949", "euc-kr")),
-        *((JAPANESE, c) for c in ("utf-8", "utf-16", "utf-16-be", "shift_jis", "cp932")),
-        *((CHINESE, c) for c in ("utf-8", "utf-32", "gb18030", "gb2312")),
-        (TAIWAN, "big5"),
-        *((FRENCH, c) for c in ("utf-8", "cp1252", "utf-16-le")),
-        (FRENCH.replace("€ – ", ""), "latin-1"),
-        *((RUSSIAN, c) for c in ("utf-8", "cp1251", "koi8-r")),
-        *((JAPANESE, c) for c in ("euc_jp", "iso2022_jp")),
-        *((text, "iso2022_kr") for text in (KOREAN, "회의는 금요일입니다")),
-        ("下一句", "hz"),
-        ("Zażółć gęślą jaźń. Wszyscy ludzie rodzą się wolni.", "cp1250"),
-        ("Všichni lidé rodí se svobodní a sobě rovní co do důstojnosti a práv.", "iso8859-2"),
-        ("Árvíztűrő tükörfúrógép működik jól.", "iso8859-2"),
-        ("İstanbul'da yaşayan kişilerin sayısı geçen yıl çok değişti.", "cp1254"),
-        ("Größe und Maß: überall schöne Grüße.", "cp1252"),
-        ("El niño comió piñas en España: ¿sí? ¡Claro!", "latin-1"),
-        ("Copyright © 2024, naïve", "latin-1"),
-        ("Η γλώσσα αυτή είναι η ελληνική και έχει πολλές λέξεις.", "cp1253"),
-        ("שלום עולם, זה טקסט בעברית עם כמה מילים.", "cp1255"),
-        ("هذا نص عربي عادي فيه كلمات كثيرة.", "cp1256"),
-        ("นี่คือข้อความภาษาไทยธรรมดาที่มีหลายคำ", "tis-620"),
-        ("Zwölf Boxkämpfer", "utf-16-le"),
-        *(("plain ascii\nlines", c) for c in ("ascii", "utf-16", "utf-16-le", "utf-16-be")),
-    ],
-)
-def test_encodings_are_found_out(text, codec) -> None:
-    assert text_of(parse("x.txt", text.encode(codec))) == text
-
-
-@pytest.mark.parametrize("codec", ["cp949", "utf-8"])
-def test_one_line_and_english_with_some_korean(codec) -> None:
-    for text in ("안녕하세요", "The word 하나 is Korean for one, and 둘이다 for two it is."):
-        assert text_of(parse("x.txt", text.encode(codec))) == text
 
 
 @pytest.mark.parametrize("codec", ["utf-8", "cp949"])

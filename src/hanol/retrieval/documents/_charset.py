@@ -1,14 +1,14 @@
 """Bytes to clean text: which encoding a file is in, and what is removed from it.
 
-The commonest characters of a language tell its encodings apart even in one line, where statistics
-of bytes fail; charset-normalizer decides about all other texts.
+charset-normalizer judges statistics of bytes, which are wrong for short texts (it reads a line of
+Korean as Chinese, of Czech as French). The commonest characters of a language tell its encodings
+apart even in one line, so they decide first; charset-normalizer decides about all other texts.
 """
 
 import codecs
 import re
+import string
 import unicodedata
-from collections.abc import Iterable
-from operator import itemgetter
 
 from hanol.errors import DocumentError, require
 
@@ -22,43 +22,46 @@ _ALIASES = {  # the superset that programs really write under the narrower name
     "iso8859-1": "cp1252",
     "latin-1": "cp1252",
 }
-# Commonest characters of each script. A text makes up 40 % and more of these when it is decoded
-# rightly and hardly any when not, which separates even one line of cp949 from gb18030 and cp932.
+_ESCAPED = (("iso2022_kr", b"\x1b$)C"), ("iso2022_jp_2", b"\x1b$"), ("hz", b"~{"))  # seven-bit
+# Encodings with the commonest characters of the languages written in them. Decoded rightly, a text
+# has 40 % and more of these among its characters that are not ASCII, otherwise hardly any.
 _KANA = "のにはをたがでとしてれさいるなもくかりすだこっらまあそけどよえおめわょゃー、。"
-_EAST_ASIAN = {
-    "cp949": "이다는하을니에의한로은가고를기인지전정으합도서시제과대리사있보구문용요해자것라된"
-    "데게나들그만와안녕세습입니까",
-    "cp932": _KANA,
-    "euc_jp": _KANA,
-    "gb18030": "的一是不了在人有我他这个们中来上大为和国地到以说时要就出会可也你对生能而子那得"
-    "于着下自之年过发后作里，。",
-    "big5": "的一是不了在人有我他這個們中來上大為和國地到以說時要就出會可也你對生能而子那得於"
-    "著下自之年過發後作裡，。",
-}
-_EAST_ASIAN |= dict.fromkeys(("utf-16-le", "utf-16-be"), "".join(_EAST_ASIAN.values()))
-_CENTRAL_EUROPEAN = "ąćęłńóśźżŁŚŻ áčďéěíľňóôřšťúůýžČŘŠŽ áéíóöőúüűÁÉ ăâîşţŞŢ čćđšžČŠŽ"
-_ACCENTED = tuple(  # letters of one language each; the first of equals wins
-    (codec, letters + "«»°–—’‘“”„…€£©®±·")
-    for codec, languages in (
-        ("cp1252", "àâçéèêëîïôùûüœÀÇÉÈÊ äöüßÄÖÜ áéíóúñüÁÉÍÓÚÑ¿¡ºª ãõáéíóúâêôàçÃÕÁÉ åäöøæéÅÄÖØÆ "
-                   "àèéìíòóùÈ áéíóúýðþæöÁÍÓÞ"),
-        ("cp1250", _CENTRAL_EUROPEAN),
-        ("iso8859-2", _CENTRAL_EUROPEAN),
-        ("cp1254", "çğıöşüÇĞİÖŞÜâîû"),
-    )
-    for letters in languages.split()
-)  # fmt: skip
-_ALPHABETS = (
+_WIDE = [
+    ("cp949", "이다는하을니에의한로은가고를기인지전정으합도서시제과대리사있보구문용요해자것라된"
+              "데게나들그만와안녕세습입니까"),
+    ("cp932", _KANA),
+    ("euc_jp", _KANA),
+    ("gb18030", "的一是不了在人有我他这个们中来上大为和国地到以说时要就出会可也你对生能而子那得"
+                "于着下自之年过发后作里，。"),
+    ("big5", "的一是不了在人有我他這個們中來上大為和國地到以說時要就出會可也你對生能而子那得於"
+             "著下自之年過發後作裡，。"),
+]  # fmt: skip
+_ALPHABETS = [
     ("cp1251", "оеаинтсрвлкмдпуяыь"), ("koi8-r", "оеаинтсрвлкмдпуяыь"),
     ("cp1253", "αοιετσνηυρπκμλ"), ("cp1255", "יוהלאתרבשמנםעדח"), ("cp1256", "اليمنوتربةعد"),
-)  # fmt: skip
-_BELIEVED = 0.15  # share of common characters from which an East Asian reading is believed
+]  # fmt: skip
+_CENTRAL_EUROPE = "ąćęłńóśźż áčďéěíľňóôřšťúůýž áéíóöőúüű ăâîşţ čćđšž"
+_ACCENTED = [  # each language on its own; the first of equals wins
+    (codec, letters + letters.upper() + "«»°–—’‘“”„…€£©®·")
+    for codec, languages in (
+        ("cp1252", "àâçéèêëîïôùûüœ äöüß áéíóúñü¿¡ºª ãõáéíóúâêôàç åäöøæé àèéìíòóù"),
+        ("cp1254", "çğıöşüâîû"),
+        ("cp1252", "áéíóúýðþæö"),
+        ("iso8859-2", _CENTRAL_EUROPE),
+        ("cp1250", _CENTRAL_EUROPE),
+    )
+    for letters in languages.split()
+]  # fmt: skip
+_EVERY = string.printable + "".join(letters for _, letters in _WIDE + _ALPHABETS + _ACCENTED)
+_WIDE += [("utf-16-le", _EVERY), ("utf-16-be", _EVERY)]
+_BELIEVED = 0.15  # share of common characters from which a wide reading is believed
 _CERTAIN = 0.5  # the same for other readings, whose letters are few
-_ESCAPED = (("iso2022_kr", b"\x1b$)C"), ("iso2022_jp_2", b"\x1b$"), ("hz", b"~{"))  # seven-bit
+
 _CONTROLS = re.compile("[\x00-\x08\x0e-\x1b\x7f]")
 _STRANGE = re.compile("[\x00-\x08\x0e-\x1a\x7f-\x84\x86-\x9f\ufffd]")
-_MARKS = re.compile(r"[^\w\s\x00-\x7f]{32,}")  # combining marks are no word characters
-_MAX_MARKS = 30  # in a row: the Stream-Safe Text Format of Unicode Annex 15
+# Combining marks are no word characters. 30 in a row are kept: Unicode Annex 15, Stream-Safe Text.
+_MARKS = re.compile(r"[^\w\s\x00-\x7f]{32,}")
+_MAX_MARKS = 30
 
 
 def decode(data: bytes, declared: str | None = None) -> str:
@@ -82,11 +85,11 @@ def decode(data: bytes, declared: str | None = None) -> str:
 
 def clean(text: str) -> str:
     """NFC, line feeds at line ends, without control characters and lone surrogates."""
+    text = _CONTROLS.sub("", text.replace("\r\n", "\n").replace("\r", "\n").replace("\ufeff", ""))
     if text.isascii():
-        return _CONTROLS.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+        return text
     # through UTF-16: two surrogates that belong together become the character they stand for
     text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    text = _CONTROLS.sub("", text.replace("\r\n", "\n").replace("\r", "\n").replace("\ufeff", ""))
     # normalisation sorts each run of marks in quadratic time
     return unicodedata.normalize("NFC", _MARKS.sub(_shorten, text))
 
@@ -112,9 +115,14 @@ def _decode(data: bytes, declared: str | None) -> str:
             return data.decode(name, "replace")
     if declared and (text := _declared(data, declared)) is not None:
         return text
-    if (text := _escaped(data) or _utf8(data)) is not None:
-        return text
-    return data.decode(_guess(data), "replace")
+    for name, escape in _ESCAPED:  # they are valid UTF-8 as well
+        if escape in data[:_SAMPLE] and data.isascii():
+            try:
+                return data.decode(name)
+            except UnicodeDecodeError:
+                continue
+    text = _utf8(data)
+    return data.decode(_guess(data), "replace") if text is None else text
 
 
 def _declared(data: bytes, name: str) -> str | None:
@@ -130,67 +138,43 @@ def _declared(data: bytes, name: str) -> str | None:
 
 
 def _utf8(data: bytes) -> str | None:
+    # Zeros and controls are valid UTF-8, but many of them are the upper bytes of UTF-16.
+    sample = data[:_SAMPLE]
+    if sum(byte < 9 for byte in sample) * 3 >= len(sample) > 0:
+        return None
     try:
-        text = data.decode("utf-8")
+        return data.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
-        try:
-            return data.decode("utf-8", "surrogatepass")
-        except UnicodeDecodeError:
-            text = data.decode("utf-8", "replace")
-            broken = text.count("\ufffd")
-            good = sum(len(run) for run in re.findall("[^\x00-\x7f\ufffd]+", text))
-            return text if broken * 20 <= good else None
-    # Zeros are valid UTF-8, but many of them are UTF-16 in ASCII's range.
-    return None if data[:_SAMPLE].count(0) * 5 >= len(data[:_SAMPLE]) > 0 else text
-
-
-def _escaped(data: bytes) -> str | None:
-    """Text of the seven-bit encodings of mails, which are valid UTF-8 as well."""
-    for name, mark in _ESCAPED:
-        if mark in data[:_SAMPLE] and data.isascii():
-            try:
-                return data.decode(name)
-            except UnicodeDecodeError:
-                continue
-    return None
+        text = data.decode("utf-8", "replace")
+        foreign = sum(char > "\x7f" for char in text)
+        return text if text.count("\ufffd") * 21 <= foreign else None
 
 
 def _guess(data: bytes) -> str:
     """Name of the likeliest encoding."""
     sample = data[:_SAMPLE]
-    even, odd = sample[::2].count(0), sample[1::2].count(0)
-    if (even + odd) * 5 >= len(sample) and min(even, odd) * 10 <= max(even, odd):
-        return "utf-16-be" if even > odd else "utf-16-le"
-    share, best = _best(sample, _EAST_ASIAN.items())
-    if share > _BELIEVED:
-        return best
     # Accents are rarer than the letters between them.
     letters = sum(byte < 0x80 and chr(byte).isalpha() for byte in sample)
     is_latin = sum(byte > 0x7F for byte in sample) <= letters
-    share, best = _best(sample, _ACCENTED + _ALPHABETS if is_latin else _ALPHABETS)
-    if share < _CERTAIN:
-        # Slow to import; hardly a file needs it.
-        detect = require("charset_normalizer", extra="documents", feature="Guessing an encoding")
-        found = detect.from_bytes(sample).best()
-        return str(found.encoding) if found else "latin-1"
-    try:
-        data.decode(best)
-    except UnicodeDecodeError:
-        return "latin-1"
-    return best
-
-
-def _best(sample: bytes, commons: Iterable[tuple[str, str]]) -> tuple[float, str]:
-    """The first of the encodings with the largest share of common characters, and this share."""
-    return max(
-        ((_share(sample, name, common), name) for name, common in commons), key=itemgetter(0)
-    )
+    narrow = _ACCENTED + _ALPHABETS if is_latin else _ALPHABETS
+    for encodings, least in ((_WIDE, _BELIEVED), (narrow, _CERTAIN)):
+        shares = [_share(sample, name, common) for name, common in encodings]
+        if max(shares) >= least:
+            return encodings[shares.index(max(shares))][0]
+    # Slow to import; hardly a file needs it.
+    detect = require("charset_normalizer", extra="documents", feature="Guessing an encoding")
+    found = detect.from_bytes(sample).best()
+    return str(found.encoding) if found else "latin-1"
 
 
 def _share(sample: bytes, name: str, common: str) -> float:
-    """Share of the common characters among those that are not ASCII; 0 where many are broken."""
-    foreign = [c for c in sample.decode(name, "replace") if c > "\x7f"]
+    """Share of the common characters; 0 where many are broken.
+
+    ASCII counts only in UTF-16, where a wrong reading has none.
+    """
+    text = sample.decode(name, "replace")
+    foreign = [char for char in text if char > "\x7f" or common is _EVERY]
     # A character cut at the end of the sample is broken in the right reading, too.
     if not foreign or (foreign.count("\ufffd") - 1) * 20 > len(foreign):
         return 0.0
-    return sum(c in common for c in foreign) / len(foreign)
+    return sum(char in common for char in foreign) / len(foreign)

@@ -1,0 +1,85 @@
+"""Which encoding a text is in: short sentences of many languages, which statistics misjudge."""
+
+import pytest
+
+from hanol.retrieval.documents._charset import decode
+
+UNICODE = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32")
+CENTRAL = ("cp1250", "iso8859-2")
+JAPANESE = ("shift_jis", "cp932", "euc_jp")
+TEXTS = [
+    ("plain ascii\nlines", ("ascii", *UNICODE)),
+    ("“No,” she said – it’s a naïve idea…", ("cp1252", *UNICODE)),
+    ("Copyright © 2024, naïve", ("latin-1",)),
+    # French, German, Spanish, Portuguese, Italian, Swedish, Danish, Icelandic
+    ("Le café était fermé, mais le garçon a gardé nos clés.", ("cp1252", "latin-1", *UNICODE)),
+    ("Tous les êtres humains naissent libres et égaux en dignité et en droits.", ("cp1252",)),
+    ("Déjà vu", ("cp1252",)),
+    ("Ça coûte 5 €, c’est déjà payé : « à côté ».", ("cp1252",)),
+    ("Größe und Maß: überall schöne Grüße.", ("cp1252", "latin-1")),
+    ("Zwölf Boxkämpfer", ("cp1252", *UNICODE)),
+    ("¿Cuántos años tiene el niño? Mañana cumple ocho.", ("cp1252",)),
+    ("Não há pão, mas a razão e a consciência são deles.", ("cp1252",)),
+    ("Perché la città è più bella di così?", ("cp1252",)),
+    ("Alla människor är födda fria och lika i värde och rättigheter.", ("cp1252",)),
+    ("Alle mennesker er født frie og lige i værdighed. På gensyn!", ("cp1252",)),
+    ("Hver maður er borinn frjáls og jafn öðrum að virðingu og réttindum.", ("cp1252",)),
+    # Czech, Polish, Hungarian, Slovak, Croatian, Romanian
+    ("Příliš žluťoučký kůň úpěl ďábelské ódy.", (*CENTRAL, *UNICODE)),
+    ("Všichni lidé rodí se svobodní a sobě rovní co do důstojnosti a práv.", CENTRAL),
+    ("Dobrý den, máte prosím čas? Děkuji.", CENTRAL),
+    ("Žádná škoda.", CENTRAL),
+    ("Zażółć gęślą jaźń. Wszyscy ludzie rodzą się wolni.", CENTRAL),
+    ("Dziękuję, do widzenia. Proszę zamknąć drzwi.", CENTRAL),
+    ("Gdzie jest łazienka?", CENTRAL),
+    ("Árvíztűrő tükörfúrógép működik jól.", CENTRAL),
+    ("Jó napot! Köszönöm szépen, jövő héten jövök.", CENTRAL),
+    ("Všetci ľudia sa rodia slobodní a sebe rovní, čo sa týka ich dôstojnosti.", CENTRAL),
+    ("Sva ljudska bića rađaju se slobodna. Što ćeš?", CENTRAL),
+    ("Toate fiinţele umane se nasc libere şi egale în demnitate.", CENTRAL),
+    # Turkish
+    ("Bütün insanlar hür, haysiyet ve haklar bakımından eşit doğarlar.", ("cp1254", *UNICODE)),
+    ("İyi günler, nasılsınız? Teşekkür ederim, çok iyiyim.", ("cp1254",)),
+    ("Işık açık mı?", ("cp1254",)),
+    ("Çay içer misiniz? Şekersiz olsun.", ("cp1254",)),
+    # Hebrew, Arabic
+    ("כל בני האדם נולדו בני חורין ושווים בערכם ובזכויותיהם.", ("cp1255", "iso8859-8", *UNICODE)),
+    ("שלום, מה שלומך היום?", ("cp1255",)),
+    ("תודה רבה", ("cp1255",)),
+    ("يولد جميع الناس أحرارا متساوين في الكرامة والحقوق.", ("cp1256", *UNICODE)),
+    ("مرحبا", ("cp1256",)),
+    # Russian, Ukrainian, Bulgarian, Greek, Thai
+    ("Все люди рождаются свободными и равными в своём достоинстве.", ("cp1251", "koi8-r", "cp866")),
+    ("Привет, как дела?", ("cp1251", "koi8-r", *UNICODE)),
+    ("Спасибо", ("cp1251", "koi8-r")),
+    ("Всі люди народжуються вільними і рівними у своїй гідності.", ("cp1251",)),
+    ("Всички хора се раждат свободни и равни по достойнство и права.", ("cp1251",)),
+    ("Όλοι οι άνθρωποι γεννιούνται ελεύθεροι και ίσοι.", ("cp1253", "iso8859-7", *UNICODE)),
+    ("Καλημέρα σας", ("cp1253",)),
+    ("นี่คือข้อความภาษาไทยธรรมดาที่มีหลายคำ", ("tis-620", "utf-8", "utf-16")),
+    # Korean
+    ("모든 인간은 태어날 때부터 자유로우며 그 존엄과 권리에 있어 동등하다.", ("cp949", "euc-kr")),
+    ("한올은 기법을 한데 모아 둔 도구입니다. 값은 3.5 GB이다.", ("cp949", "iso2022_kr", *UNICODE)),
+    ("회의는 금요일입니다", ("cp949", "iso2022_kr")),
+    ("안녕하세요", ("cp949", "euc-kr", *UNICODE)),
+    ("The word 하나 is Korean for one, and 둘이다 for two it is.", ("cp949", "utf-8")),
+    # Japanese
+    ("すべての人間は、生まれながらにして自由である。", (*JAPANESE, "iso2022_jp", *UNICODE)),
+    ("こんにちは、元気ですか？", JAPANESE),
+    ("東京タワーの高さは333メートル", JAPANESE),
+    ("ありがとう", JAPANESE),
+    # Chinese
+    ("人人生而自由，在尊严和权利上一律平等。", ("gb18030", "gb2312", *UNICODE)),
+    ("你好，请问洗手间在哪里？", ("gb18030",)),
+    ("谢谢你", ("gb18030",)),
+    ("下一句", ("hz",)),
+    ("人人生而自由，在尊嚴和權利上一律平等。", ("big5", *UNICODE)),
+    ("你好，請問洗手間在哪裡？", ("big5",)),
+    ("謝謝你", ("big5",)),
+]
+
+
+@pytest.mark.parametrize(("text", "codecs"), TEXTS, ids=[text[:12] for text, _ in TEXTS])
+def test_encodings_are_found_out(text: str, codecs: tuple[str, ...]) -> None:
+    for codec in codecs:
+        assert decode(text.encode(codec)) == text, codec
