@@ -131,7 +131,7 @@ def test_settled_files_are_not_opened_again(tmp_path: Path, in_process: None) ->
         file.chmod(0)
         monkey = pytest.MonkeyPatch()
         with monkey.context() as patch:
-            patch.setattr(_reading._worker, "read", lambda *_: pytest.fail("was read"))
+            patch.setattr(_reading, "read_file", lambda *_: pytest.fail("was read"))
             assert index.add().unchanged == 1
 
 
@@ -167,21 +167,6 @@ def test_any_sequence_of_changes_gives_the_index_of_the_end_state(
                 index.add()
         index.add()
         assert_same_as_fresh(index, folder.with_name(f"{folder.name}-fresh"))
-
-
-def test_add_of_a_part_leaves_the_rest(tmp_path: Path, in_process: None) -> None:
-    write(tmp_path, "a/x.txt", "amber")
-    write(tmp_path, "ab/y.txt", "birch")
-    with Index.open(tmp_path) as index:
-        index.add()
-        (tmp_path / "a/x.txt").unlink()
-        (tmp_path / "ab/y.txt").unlink()
-        assert index.add("a").removed == 1
-        assert [info.document for info in index.documents()] == ["ab/y.txt"]
-        write(tmp_path, "z.txt", "cedar")
-        assert index.add(tmp_path / "z.txt").added == 1
-        with pytest.raises(AddressError, match="outside"):
-            index.add("..")
 
 
 def test_version_depends_on_content_only(tmp_path: Path, in_process: None) -> None:
@@ -278,10 +263,11 @@ def test_killed_at_any_time(tmp_path: Path) -> None:
 @pytest.fixture
 def indexing(tmp_path: Path) -> Iterator[Path]:
     """A folder that another thread is in the middle of indexing, one document in."""
-    for name, text in (("a.txt", "amber"), ("b.txt", "birch"), ("c.txt", "cedar")):
-        write(tmp_path, name, text)
+    write(tmp_path, "a.txt", "amber")
     with Index.open(tmp_path) as index:
-        index.add(tmp_path / "a.txt")
+        index.add()
+    for name, text in (("b.txt", "birch"), ("c.txt", "cedar")):
+        write(tmp_path, name, text)
     halfway, go_on = threading.Event(), threading.Event()
 
     def on_file(event: FileProgress) -> None:
@@ -309,8 +295,8 @@ def test_readers_go_on_and_writers_are_refused(indexing: Path) -> None:
 
 
 CRASHING = """
-import os, time, hanol.retrieval.documents._worker as worker
-real = worker.read
+import os, time, hanol.retrieval.documents._reading as reading
+real = reading.read_file
 def read(path, known):
     name = os.path.basename(path)
     if "crash" in name:
@@ -319,8 +305,8 @@ def read(path, known):
         time.sleep(600)
     print("noise of a library")
     return real(path, known)
-worker.read = read
-worker.main()
+reading.read_file = read
+reading.answer_requests()
 """
 
 
@@ -372,7 +358,7 @@ def test_an_error_nobody_foresaw_is_a_failed_file(
     tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path, "a.txt", "amber")
-    monkeypatch.setattr(_reading._worker, "read_document", lambda path: {}["pages"])
+    monkeypatch.setattr(_reading, "read_document", lambda path: {}["pages"])
     with Index.open(tmp_path) as index:
         report = index.add()
     assert report.failed[0].reason == "The reader failed: KeyError: 'pages'"
@@ -384,13 +370,13 @@ def test_documents_are_read_only_as_fast_as_they_are_stored(
     file = write(tmp_path, "a.txt", "amber " * 1000)
     taken = 0
 
-    def jobs() -> Iterator[Path]:
+    def files() -> Iterator[_reading.FoundFile]:
         nonlocal taken
         for _ in range(100):
             taken += 1
-            yield file
+            yield _reading.FoundFile(file.name)
 
-    for done, _ in enumerate(_reading.read_all(jobs(), lambda job: (str(job), None)), start=1):
+    for done, _ in enumerate(_reading.read_all(tmp_path, files()), start=1):
         assert taken - done < _reading._AHEAD
     assert taken == 100
 
@@ -513,7 +499,7 @@ def pages(index: Index) -> list[Passage]:
     return index.read(index.documents()[0].address)
 
 
-def test_read_and_neighbours(tmp_path: Path, in_process: None) -> None:
+def test_read(tmp_path: Path, in_process: None) -> None:
     write(tmp_path, "a.txt", "\n\n".join(f"Paragraph {i} " + "amber " * 150 for i in range(6)))
     write(tmp_path, "b.txt", "birch")
     with Index.open(tmp_path) as index:
@@ -522,10 +508,6 @@ def test_read_and_neighbours(tmp_path: Path, in_process: None) -> None:
         assert len(whole) >= 5
         text = (tmp_path / "a.txt").read_text()
         assert all(text[p.start : p.end] == p.text for p in whole)
-        assert index.neighbours(whole[2]) == [whole[1], whole[3]]
-        assert index.neighbours(whole[0], before=3, after=2) == whole[1:3]
-        assert index.neighbours(whole[-1]) == [whole[-2]]
-
         address = whole[0].address
         with pytest.raises(AddressError, match="has no pages"):
             index.read(f"{address}#p1")
@@ -538,8 +520,6 @@ def test_read_and_neighbours(tmp_path: Path, in_process: None) -> None:
         index.add()
         with pytest.raises(SearchIndexError, match="has changed since"):
             index.read(address)
-        with pytest.raises(SearchIndexError, match="has changed since"):
-            index.neighbours(whole[0])
 
 
 def test_documents_are_read_by_path_as_links_write_it(tmp_path: Path, in_process: None) -> None:

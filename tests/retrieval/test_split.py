@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hanol.retrieval.documents._documents import split_passages
+from hanol.retrieval import split_passages
 
 # sentences, paragraphs and scripts in random order, next to arbitrary characters
 PIECES = st.sampled_from(

@@ -22,8 +22,7 @@ from hanol.tools._show import SEPARATOR
 from hanol.tools._tool import Observation, Tool, ToolContext
 from hanol.tools._toolbox import local_tools
 from hanol.tools._turn import parse_turn
-from hanol.tools.web._scholar import Scholar
-from hanol.tools.web._search_tool import Search
+from hanol.tools.web._search_tool import Scholar, Search
 from hanol.tools.web._visit import Visit
 
 BRIDGE = (

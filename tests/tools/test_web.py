@@ -27,10 +27,9 @@ from hanol.tools.web._providers import (
     check_query,
     open_provider,
 )
-from hanol.tools.web._scholar import Scholar
-from hanol.tools.web._search_tool import Search
+from hanol.tools.web._search_tool import Scholar, Search
 from hanol.tools.web._visit import Visit
-from hanol.tools.web._web import Web, WebPolicy, addresses_in, read_page
+from hanol.tools.web._web import Web, addresses_in, read_page
 
 SECRET = (
     "The merger of the two companies will be announced on the ninth of March next year, the board "
@@ -264,7 +263,7 @@ def test_hits_in_private_places_are_dropped() -> None:
 def test_private_documents_and_web_need_consent(private: ToolContext) -> None:
     with pytest.raises(ToolError, match="consent=True"):
         web_tools(Provider(), private.index)
-    names = {tool.name for tool in web_tools(Provider(), private.index, policy=WebPolicy(True))}
+    names = {tool.name for tool in web_tools(Provider(), private.index, consent=True)}
     assert names == {"search", "visit", "google_scholar", "parse_file"}
     assert web_tools([Provider(), Provider()])  # nothing private, nothing to ask
     with pytest.raises(ToolError, match="provider"):
@@ -305,10 +304,7 @@ def test_query_that_is_long_or_encoded_is_refused() -> None:
 
 def test_copied_query_reaches_no_provider(private: ToolContext) -> None:
     provider = Provider(HIT)
-    tools = {
-        tool.name: tool
-        for tool in web_tools(provider, private.index, policy=WebPolicy(consent=True))
-    }
+    tools = {tool.name: tool for tool in web_tools(provider, private.index, consent=True)}
     assert SECRET[:40] in run(tools["search"], private, query=["merger"]).text
     asked = len(provider.asked)
     found = run(tools["search"], private, query=[SECRET[:90]])

@@ -24,13 +24,20 @@ from hanol.retrieval.documents._documents import (
     Page,
     parse_document,
     read_document,
-    split_passages,
 )
-from hanol.retrieval.index._address import find_addresses, format_address
+from hanol.retrieval.documents._split import split_passages
 from hanol.retrieval.index._dense import Embedder, SentenceEmbedder
-from hanol.retrieval.index._fusion import reciprocal_rank_fusion
 from hanol.retrieval.index._index import DocumentInfo, Index
-from hanol.retrieval.index._passage import PageText, Passage, Source, SourceList, join_pages
+from hanol.retrieval.index._passage import (
+    Passage,
+    Source,
+    SourceList,
+    document_passages,
+    find_addresses,
+    format_address,
+    join_pages,
+)
+from hanol.retrieval.index._search import rank_texts, reciprocal_rank_fusion
 from hanol.retrieval.index._update import FailedFile, FileProgress, IndexReport
 
 __all__ = [
@@ -47,7 +54,6 @@ __all__ = [
     "Index",
     "IndexReport",
     "Page",
-    "PageText",
     "Passage",
     "SentenceEmbedder",
     "SentenceSpan",
@@ -55,10 +61,12 @@ __all__ = [
     "SourceList",
     "check_citations",
     "citation_numbers",
+    "document_passages",
     "find_addresses",
     "format_address",
     "join_pages",
     "parse_document",
+    "rank_texts",
     "read_document",
     "reciprocal_rank_fusion",
     "split_passages",

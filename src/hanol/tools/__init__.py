@@ -14,10 +14,13 @@ from hanol.tools._tool import Observation, Tool, ToolContext
 from hanol.tools._toolbox import agent_tools, local_tools, web_tools
 from hanol.tools._turn import Turn, parse_turn, render_call, render_turn
 from hanol.tools.sandbox._bwrap import SandboxLimits, sandbox_problem
-from hanol.tools.sandbox._python_tool import PythonInterpreter
-from hanol.tools.sandbox._sandbox import PythonResult, arun_python, run_python
+from hanol.tools.sandbox._sandbox import (
+    PythonInterpreter,
+    PythonResult,
+    arun_python,
+    run_python,
+)
 from hanol.tools.web._providers import SearchProvider, Searxng, Serper, WebResult, open_provider
-from hanol.tools.web._web import WebPolicy
 
 __all__ = [
     "DEFAULT_TOOLS",
@@ -36,7 +39,6 @@ __all__ = [
     "ToolContext",
     "ToolSpec",
     "Turn",
-    "WebPolicy",
     "WebResult",
     "agent_tools",
     "arun_python",

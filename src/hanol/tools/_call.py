@@ -4,7 +4,8 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from hanol.engines import ToolCall, ToolSchema
 from hanol.errors import require
@@ -12,7 +13,8 @@ from hanol.tools._schemas import PYTHON_INTERPRETER
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 CODE, END_CODE = "<code>", "</code>"
-CallErrorKind = Literal["malformed_tool_call", "unknown_tool", "invalid_arguments"]
+_Unusable = Literal["malformed_tool_call", "unknown_tool", "invalid_arguments"]
+ErrorKind = _Unusable | Literal["empty_output", "no_action", "empty_answer"]
 
 # Bounds that keep a hostile turn cheap; no honest call comes near them.
 _DEPTH = 32
@@ -26,21 +28,12 @@ _NEXT_BLOCK = re.compile(r"</code>\s*(?:</tool_call>[^<]*)?(<tool_call>)\s*(?:``
 _CODE_FENCE = re.compile(r"```[\w-]*[ \t]*\n(.*?)\n?```\s*", re.DOTALL)
 
 
+@dataclass(eq=False)
 class CallError(Exception):
     """A block that cannot be run. The parser turns it into a result; it never reaches a user."""
 
-    def __init__(self, kind: CallErrorKind, detail: str) -> None:
-        super().__init__(detail)
-        self.kind = kind
-        self.detail = detail
-
-
-class Block(NamedTuple):
-    """A parsed block: its call, where it ends, and whether a missing closing tag was added."""
-
-    call: ToolCall
-    end: int
-    repaired: bool
+    kind: ErrorKind
+    detail: str
 
 
 class CallReader:
@@ -55,26 +48,28 @@ class CallReader:
         self._tools = tools
         self._json5_left = json5
 
-    def read(self, text: str, start: int) -> Block:
+    def read(self, text: str, start: int) -> tuple[ToolCall, int, bool]:
         """Read the block whose opening tag is at `start`.
+
+        Returns:
+            Its call, where it ends, and whether it lacks a closing tag.
 
         Raises:
             CallError: Not JSON, not a known tool, or arguments that its schema refuses.
         """
-        opening = _FENCE.match(text, start + len(OPEN))
-        assert opening is not None  # every part of the pattern is optional
-        value, end = self._json(text, opening.end())
-        name = _name(value)
-        ending = _END_FENCE.match(text, end)
-        assert ending is not None
+        value, end = self._json(text, _skip(_FENCE, text, start + len(OPEN)))
+        name = value.get("name")
+        if not isinstance(name, str):
+            raise CallError("malformed_tool_call", 'The call has no "name".')
         code: str | None = None
-        if text.startswith(CODE, ending.end()):
-            code, end, repaired = _code(text, ending.end() + len(CODE))
+        end = _skip(_END_FENCE, text, end)
+        if text.startswith(CODE, end):
+            code, end, repaired = _code(text, end + len(CODE))
         else:
-            end, repaired = _closing(text, ending.end())
-        return Block(self.checked(name, value.get("arguments", {}), code), end, repaired)
+            end, repaired = _closing(text, end)
+        return self.checked(name, value.get("arguments", {}), code), end, repaired
 
-    def _json(self, text: str, start: int) -> tuple[Any, int]:
+    def _json(self, text: str, start: int) -> tuple[dict[str, Any], int]:
         try:
             value, end = _DECODER.raw_decode(text, start)
         except (ValueError, RecursionError) as err:
@@ -83,6 +78,10 @@ class CallReader:
             _check(value, _DEPTH)
         except ValueError as err:
             raise CallError("malformed_tool_call", f"The JSON {err}.") from None
+        if not isinstance(value, dict):
+            raise CallError(
+                "malformed_tool_call", 'A call is an object with "name" and "arguments".'
+            )
         return value, end
 
     def _json5(self, text: str, start: int, reason: str) -> tuple[Any, int]:
@@ -102,12 +101,7 @@ class CallReader:
         return value, start + length
 
     def checked(self, name: str, arguments: Any, code: str | None = None) -> ToolCall:
-        """A call whose arguments match the tool's schema.
-
-        Args:
-            name: Name of the tool, matched exactly.
-            arguments: An object, perhaps encoded as a string.
-            code: What stood in a `<code>` block.
+        """A call whose arguments, perhaps encoded as a string, match the tool's schema.
 
         Raises:
             CallError: Not a known tool, or arguments that its schema refuses.
@@ -116,8 +110,13 @@ class CallReader:
         if tool is None:
             known = ", ".join(self._tools)
             raise CallError("unknown_tool", f"There is no tool {name[:80]!r}; there are: {known}.")
-        if isinstance(arguments, str):
-            arguments = _decoded(arguments)
+        try:
+            if isinstance(arguments, str):
+                arguments = _DECODER.decode(arguments)
+                _check(arguments, _DEPTH)
+        except (ValueError, RecursionError) as err:
+            detail = f"The arguments are a string that is not JSON: {err}."
+            raise CallError("invalid_arguments", detail) from None
         if not isinstance(arguments, dict):
             raise CallError("invalid_arguments", f"The arguments of {name} are no JSON object.")
         if name == PYTHON_INTERPRETER.name:
@@ -138,45 +137,23 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _DECODER = json.JSONDecoder(strict=False, object_pairs_hook=_unique)
 
 
-def _name(value: Any) -> str:
-    if not isinstance(value, dict):
-        raise CallError("malformed_tool_call", 'A call is an object with "name" and "arguments".')
-    name = value.get("name")
-    if not isinstance(name, str):
-        raise CallError("malformed_tool_call", 'The call has no "name".')
-    return name
-
-
 def _check(value: Any, depth: int) -> None:
     """Reject what no event log can hold: deep nesting, NaN, half of a surrogate pair."""
     if depth == 0:
         raise ValueError(f"is nested deeper than {_DEPTH} levels")
-    if isinstance(value, dict):
-        for key, item in value.items():
-            _check(key, depth - 1)
-            _check(item, depth - 1)
-    elif isinstance(value, list):
-        for item in value:
+    if isinstance(value, dict | list):
+        for item in [*value, *value.values()] if isinstance(value, dict) else value:
             _check(item, depth - 1)
     elif isinstance(value, float) and not math.isfinite(value):
         raise ValueError("holds a number that is not finite")
-    elif isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise ValueError("holds half of a surrogate pair") from None
+    elif isinstance(value, str) and value.encode("utf-8", "replace").decode() != value:
+        raise ValueError("holds half of a surrogate pair")
 
 
-def _decoded(arguments: str) -> Any:
-    """Arguments that were encoded as a string, decoded once."""
-    try:
-        value = _DECODER.decode(arguments)
-        _check(value, _DEPTH)
-    except (ValueError, RecursionError) as err:
-        raise CallError(
-            "invalid_arguments", f"The arguments are a string that is not JSON: {err}."
-        ) from None
-    return value
+def _skip(fence: re.Pattern[str], text: str, start: int) -> int:
+    found = fence.match(text, start)
+    assert found is not None  # every part of the patterns is optional
+    return found.end()
 
 
 def _closing(text: str, start: int) -> tuple[int, bool]:
@@ -241,17 +218,14 @@ def _fitted(arguments: dict[str, Any], tool: ToolSchema) -> dict[str, Any]:
         if isinstance(value, str) and isinstance(wanted, dict) and wanted.get("type") == "array":
             fitted[key] = [value]
         elif isinstance(value, list) and len(value) > _ITEMS:
-            raise CallError(
-                "invalid_arguments",
-                f"{key} of {tool.name} has {len(value)} entries, over {_ITEMS}.",
-            )
+            detail = f"{key} of {tool.name} has {len(value)} entries, over {_ITEMS}."
+            raise CallError("invalid_arguments", detail)
     jsonschema = require("jsonschema", extra="research", feature="The parser of tool calls")
     errors = jsonschema.Draft202012Validator(tool.parameters).iter_errors(fitted)
     worst = jsonschema.exceptions.best_match(errors)
     if worst is not None:
         place = ".".join(str(part) for part in worst.absolute_path)
         where = f"{place}: " if place else ""
-        raise CallError(
-            "invalid_arguments", f"{tool.name} refuses its arguments: {where}{worst.message[:300]}."
-        )
+        detail = f"{tool.name} refuses its arguments: {where}{worst.message[:300]}."
+        raise CallError("invalid_arguments", detail)
     return fitted

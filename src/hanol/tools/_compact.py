@@ -12,15 +12,14 @@ from typing import Any
 from urllib.parse import quote
 
 from hanol.errors import AddressError, HanolError
-from hanol.retrieval import Index, Passage, Source
+from hanol.retrieval import Index, Passage, Source, split_sentences
 from hanol.tools._schemas import SEARCH, VISIT
-from hanol.tools._show import SEPARATOR, failure, link, list_argument
+from hanol.tools._show import failure, joined, link, list_argument
 from hanol.tools._tool import Observation, Tool, ToolContext
 from hanol.tools.web._search_tool import queries_of
 
 _HEADING = re.compile(r"^#+[ \t]+(.*?)[ \t#]*$", re.MULTILINE)
 _LINK = re.compile(r"\[([^\[\]]*)\]\([^()\s]*\)")
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])\s*")
 _BREAKING = re.compile(r"[\s()%]")  # would end a link or its line, or not come back
 _PASSAGES = 3  # that are looked at for each hit: a document may have several
 _ADDRESSES = 4  # of one call
@@ -60,7 +59,7 @@ class CompactSearch:
             lines = [f"{n}. {_line(hit)}" for n, hit in enumerate(hits, start=1)]
             sections.append("\n".join(lines) or "No results.")
             addresses += [hit.address for hit in hits]
-        return Observation(SEPARATOR.join(sections), addresses=tuple(dict.fromkeys(addresses)))
+        return joined(sections, addresses=addresses)
 
     def _hits(self, index: Index, query: str) -> list[Passage]:
         """The best passage of each document, best first."""
@@ -97,33 +96,24 @@ class CompactVisit:
             except HanolError as err:
                 sections.append(f"No page. {err}")
                 continue
-            for before, passage in zip([None, *passages], passages, strict=False):
+            page, end = None, 0
+            for passage in passages:
                 sources.append(context.sources.cite_passage(passage))
-                text = _body(passage, _shared(before, passage))
-                sections.append(f"[{sources[-1].number}] {text}")
+                # What ends the passage before has been shown.
+                shared = max(0, end - passage.start) if passage.address == page else 0
+                sections.append(f"[{sources[-1].number}] {_body(passage, shared)}")
+                page, end = passage.address, passage.end
         return Observation("\n".join(sections), tuple(sources), failed=not sources)
 
 
 def compact_tools(index: Index, *, k: int = 5, shuffle: int | None = None) -> Sequence[Tool]:
-    """Search and visit over a folder of documents, in few words.
-
-    Args:
-        index: Must be indexed.
-        k: Hits per query.
-        shuffle: See `CompactSearch`.
+    """Search and visit over a folder of documents, in few words; see `CompactSearch`.
 
     Raises:
         SearchIndexError: Nothing is indexed.
     """
     index.search("a", 1)  # says how to index, before a run is started
     return [CompactSearch(k=k, shuffle=shuffle), CompactVisit()]
-
-
-def _shared(before: Passage | None, passage: Passage) -> int:
-    """Characters at the beginning of a passage that end the one before it, which showed them."""
-    if before is None or before.address != passage.address:
-        return 0
-    return max(0, before.end - passage.start)
 
 
 def _body(passage: Passage, start: int = 0) -> str:
@@ -137,7 +127,8 @@ def _body(passage: Passage, start: int = 0) -> str:
 
 def _line(hit: Passage) -> str:
     """What the page is, its best sentence if another fits the query better, and the link."""
-    sentences = _SENTENCE_END.split(_LINK.sub(r"\1", _body(hit)))
+    text = _LINK.sub(r"\1", _body(hit))
+    sentences = [text[span.start : span.end] for span in split_sentences(text)] or [""]
     words = {hit.text[start:end].casefold() for start, end in hit.highlights}
 
     def matches(sentence: str) -> int:

@@ -7,11 +7,10 @@ wording is ours; that evidence must occur in the page is ours too.
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
 
 from hanol.engines import Engine, Message, Request, Sampling
-from hanol.retrieval import PageText, Passage, join_pages
+from hanol.retrieval import Passage, join_pages
 from hanol.tools._escape import escape_observation
 from hanol.tools._show import tokens_of
 
@@ -40,28 +39,14 @@ Answer with one JSON object and nothing else:
 {{"rational": "why these parts", "evidence": ["copied text", ...], "summary": "..."}}"""
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """Text that the model copied, as it stands in the page."""
-
-    text: str
-    start: int
-    page: PageText
-
-
-@dataclass(frozen=True)
-class Extract:
-    """What a model found in a page."""
-
-    evidence: tuple[Evidence, ...]
-    summary: str
-
-
-async def extract(engine: Engine, passages: Sequence[Passage], goal: str) -> Extract | None:
+async def extract(
+    engine: Engine, passages: Sequence[Passage], goal: str
+) -> tuple[list[Passage], str] | None:
     """Ask a model what a document says about a goal.
 
     Returns:
-        None when it gave nothing usable, or only evidence that does not stand in the page.
+        The evidence as it stands in the pages, and a summary; None when the model gave nothing
+        usable, or only evidence that does not stand in the page.
 
     Raises:
         EngineError: The model did not answer.
@@ -73,8 +58,9 @@ async def extract(engine: Engine, passages: Sequence[Passage], goal: str) -> Ext
         request = Request((Message("user", content),), Sampling(max_tokens=_ANSWER_TOKENS))
         found = _read((await engine.complete(request)).text)
         if found is not None:
-            evidence = tuple(_verified(found["evidence"], pages))
-            return Extract(evidence, found["summary"]) if evidence else None
+            texts, summary = found
+            evidence = _verified(texts, pages)
+            return (evidence, summary) if evidence else None
     return None
 
 
@@ -94,50 +80,41 @@ def _shorter(text: str, room: int) -> list[str]:
     return [part for part in [*tries, text[:_LAST_CHARACTERS]] if part]
 
 
-def _read(text: str) -> dict[str, Any] | None:
-    """The model's JSON, its evidence as a list; None when it has not the wanted keys."""
+def _read(text: str) -> tuple[list[str], str] | None:
+    """Evidence and summary of the model's JSON; None when it has not the wanted keys."""
     text = text.rpartition("</think>")[2]
-    start = text.find("{")
-    if start == -1:
-        return None
     try:
-        value, _ = json.JSONDecoder(strict=False).raw_decode(text, start)
+        value, _ = json.JSONDecoder(strict=False).raw_decode(text, text.index("{"))
     except (ValueError, RecursionError):
         return None
     evidence, summary = value.get("evidence"), value.get("summary")
-    if isinstance(evidence, str):
-        evidence = [evidence]
+    evidence = [evidence] if isinstance(evidence, str) else evidence
     if not isinstance(evidence, list) or not isinstance(summary, str):
         return None
     texts = [item for item in evidence if isinstance(item, str) and item.strip()]
-    return {"evidence": texts, "summary": summary.strip()} if texts else None
+    return (texts, summary.strip()) if texts else None
 
 
-def _verified(texts: Sequence[str], pages: Sequence[PageText]) -> list[Evidence]:
+def _verified(texts: Sequence[str], pages: Sequence[Passage]) -> list[Passage]:
     """The texts that stand in the pages, spaces aside; of others, the lines that do."""
-    found: dict[tuple[int, int], Evidence] = {}
+    found: dict[tuple[int, int], Passage] = {}
     for text in texts:
-        whole = _located(text, pages)
-        pieces = re.split(r"\n+|\.\.\.|\u2026", text)
-        candidates = (
-            [_located(piece, pages) for piece in pieces if len(piece.strip()) >= _PIECE_CHARACTERS]
-            if whole is None
-            else [whole]
-        )
-        for evidence in candidates:
-            if evidence is not None:
-                found.setdefault((pages.index(evidence.page), evidence.start), evidence)
+        if not (located := _located(text, pages)):
+            pieces = re.split(r"\n+|\.\.\.|\u2026", text)
+            long = [piece for piece in pieces if len(piece.strip()) >= _PIECE_CHARACTERS]
+            located = [place for piece in long for place in _located(piece, pages)]
+        for page, passage in located:
+            found.setdefault((page, passage.start), passage)
     return [found[key] for key in sorted(found)]
 
 
-def _located(text: str, pages: Sequence[PageText]) -> Evidence | None:
+def _located(text: str, pages: Sequence[Passage]) -> list[tuple[int, Passage]]:
+    """The first place where a text stands, with the position of its page; empty if it does not."""
     words = text.replace("\u200b", "").split()
-    if not words:
-        return None
     # Spaces may differ; everything else must be the same, character by character.
     pattern = re.compile(r"\s+".join(re.escape(word) for word in words))
-    for page in pages:
-        place = pattern.search(page.text)
-        if place is not None:
-            return Evidence(place[0], place.start(), page)
-    return None
+    for position, page in enumerate(pages):
+        if words and (found := pattern.search(page.text)):
+            start, end = found.span()
+            return [(position, replace(page, text=found[0], start=start, end=end))]
+    return []

@@ -1,6 +1,6 @@
 """The tools for other agents, over the Model Context Protocol."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import hanol
@@ -9,6 +9,7 @@ from hanol.retrieval import Index, SourceList
 from hanol.tools._call import CallError, CallReader
 from hanol.tools._escape import escape_observation
 from hanol.tools._schemas import PYTHON_INTERPRETER
+from hanol.tools._show import failure
 from hanol.tools._tool import Tool, ToolContext
 
 if TYPE_CHECKING:
@@ -48,35 +49,31 @@ def mcp_server(tools: Sequence[Tool], index: Index | None = None) -> "Server[Any
     async def list_tools(
         _: ServerRequestContext[Any], __: mcp_types.PaginatedRequestParams | None
     ) -> mcp_types.ListToolsResult:
-        return mcp_types.ListToolsResult(
-            tools=[
+        listed = []
+        for tool in tools:
+            python = tool.name == PYTHON_INTERPRETER.name
+            hints = mcp_types.ToolAnnotations(read_only_hint=not python, open_world_hint=False)
+            listed.append(
                 mcp_types.Tool(
                     name=tool.name,
                     description=tool.description,
-                    input_schema=dict(_schema(tool)),
-                    annotations=mcp_types.ToolAnnotations(
-                        read_only_hint=tool.name != PYTHON_INTERPRETER.name,
-                        open_world_hint=False,
-                    ),
+                    input_schema=_CODE if python else dict(tool.parameters),
+                    annotations=hints,
                 )
-                for tool in tools
-            ]
-        )
+            )
+        return mcp_types.ListToolsResult(tools=listed)
 
     async def call_tool(
         _: ServerRequestContext[Any], params: mcp_types.CallToolRequestParams
     ) -> mcp_types.CallToolResult:
         try:
             call = CallReader(named).checked(params.name, params.arguments or {})
+            found = await named[call.name].run(call.arguments, context)
         except CallError as err:
-            return _result(err.detail, failed=True)
-        found = await named[call.name].run(call.arguments, context)
+            found = failure(err.detail)
         context.addresses.update(found.addresses)
-        return _result(escape_observation(found.text), failed=found.failed)
-
-    def _result(text: str, *, failed: bool) -> mcp_types.CallToolResult:
-        content = mcp_types.TextContent(type="text", text=text)
-        return mcp_types.CallToolResult(content=[content], is_error=failed)
+        content = mcp_types.TextContent(type="text", text=escape_observation(found.text))
+        return mcp_types.CallToolResult(content=[content], is_error=found.failed)
 
     return Server(
         "hanol",
@@ -85,10 +82,6 @@ def mcp_server(tools: Sequence[Tool], index: Index | None = None) -> "Server[Any
         on_list_tools=list_tools,
         on_call_tool=call_tool,
     )
-
-
-def _schema(tool: Tool) -> Mapping[str, Any]:
-    return _CODE if tool.name == PYTHON_INTERPRETER.name else tool.parameters
 
 
 async def serve_mcp(tools: Sequence[Tool], index: Index | None = None) -> None:

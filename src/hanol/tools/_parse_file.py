@@ -4,21 +4,18 @@ import asyncio
 import hashlib
 import re
 import zipfile
-from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 
 from hanol.errors import AddressError, DocumentError, HanolError, SearchIndexError
-from hanol.retrieval import Passage, Source, format_address, parse_document, split_passages
+from hanol.retrieval import Source, document_passages, parse_document
 from hanol.tools._schemas import PARSE_FILE
-from hanol.tools._show import SEPARATOR, list_argument, numbered, one_line
+from hanol.tools._show import failure, joined, list_argument, numbered, one_line
 from hanol.tools._tool import Observation, ToolContext
-from hanol.tools.web._visit import listed
-from hanol.tools.web._web import Web, read_page
+from hanol.tools.web._web import Opened, Web
 
 _FILES = 16  # of one call
 _CACHED = 32  # documents
@@ -28,15 +25,6 @@ _MAX_MEMBERS = 200
 _DOCUMENT = re.compile(r"doc://[0-9a-f]{8}/([^#]+)(?:#p\d+)?")
 _FOREIGN = re.compile(r"[A-Za-z]:|.*\0", re.DOTALL)  # another drive; a name no system takes
 _MAX_RATIO = 200  # deflate reaches 1000 on zeros; text stays under 20
-
-
-@dataclass(frozen=True)
-class _Parsed:
-    """A file as passages, with notes on what could not be read of it."""
-
-    title: str
-    passages: tuple[Passage, ...]
-    notes: tuple[str, ...] = ()
 
 
 class ParseFile:
@@ -54,13 +42,13 @@ class ParseFile:
     def __init__(self, web: Web | None = None, *, budget: int = 10_000) -> None:
         self._web = web
         self._budget = budget
-        self._cache: OrderedDict[tuple[str, str], _Parsed] = OrderedDict()
+        self._cache: dict[tuple[str, str], Opened] = {}
 
     async def run(self, arguments: Mapping[str, Any], context: ToolContext) -> Observation:
         """Read `arguments["files"]`, names relative to the index's folder."""
         names = list_argument(arguments, "files", _FILES)
         if not names:
-            return Observation("No file. Give names relative to the folder.", failed=True)
+            return failure("No file. Give names relative to the folder.")
         parsed = await asyncio.gather(*(self._parse(name, context) for name in names))
         sections: list[str] = []
         sources: list[Source] = []
@@ -78,28 +66,23 @@ class ParseFile:
                 )
             sections.append("\n".join(lines))
             sources += shown
-        addresses = tuple(dict.fromkeys(source.address for source in sources))
-        return Observation(SEPARATOR.join(sections), tuple(sources), addresses, failed=not sources)
+        addresses = (source.address for source in sources)
+        return joined(sections, sources, addresses, failed=not sources)
 
-    async def _parse(self, name: str, context: ToolContext) -> _Parsed | str:
+    async def _parse(self, name: str, context: ToolContext) -> Opened | str:
         """The file, or why it could not be read."""
         try:
             if "://" in name and not name.startswith("doc://"):
-                return await self._fetch(name, context)
+                if self._web is None:
+                    raise AddressError("the web is off; only files of the folder can be read.")
+                return await self._web.open(name, context.addresses)
             if context.index is None:
                 raise SearchIndexError("no folder is open.")
             return await asyncio.to_thread(self._read, name, context.index.folder)
         except HanolError as err:
             return str(err)
 
-    async def _fetch(self, url: str, context: ToolContext) -> _Parsed:
-        if self._web is None:
-            raise AddressError("the web is off; only files of the folder can be read.")
-        listed(url, context.addresses)
-        page = await asyncio.to_thread(read_page, await self._web.fetcher.fetch(url))
-        return _Parsed(page.title, tuple(page.passages))
-
-    def _read(self, name: str, folder: Path) -> _Parsed:
+    def _read(self, name: str, folder: Path) -> Opened:
         path = inside(folder, name)
         with path.open("rb") as file:
             data = file.read(_MAX_BYTES + 1)
@@ -109,17 +92,13 @@ class ParseFile:
         key = (relative, hashlib.sha256(data).hexdigest())
         if key not in self._cache:
             self._cache[key] = _parse(relative, data, key[1])
-            while len(self._cache) > _CACHED:
-                self._cache.popitem(last=False)
+            if len(self._cache) > _CACHED:
+                del self._cache[next(iter(self._cache))]  # the oldest
         return self._cache[key]
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The file that a name stands for, if it lies under a folder.
-
-    Args:
-        folder: The only folder that may be read.
-        name: Relative path, or the address of a document, as the model wrote it.
+    """The file of a folder that a relative path or an address stands for.
 
     Raises:
         AddressError: Absolute, outside by ".." or a link, missing, or no regular file.
@@ -138,18 +117,19 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
-def _parse(relative: str, data: bytes, sha256: str) -> _Parsed:
-    if not zipfile.is_zipfile(BytesIO(data)):
-        return _document(relative, data, sha256)
-    try:
-        with zipfile.ZipFile(BytesIO(data)) as archive:
-            members = _checked(archive)
-            if not relative.lower().endswith(".zip"):
-                return _document(relative, data, sha256)  # docx, pptx, xlsx
-            return _archive(relative, archive, members, sha256)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as err:
-        # NotImplementedError is zipfile's word for a compression that it does not know.
-        raise DocumentError(f"the archive cannot be unpacked: {err}.") from err
+def _parse(relative: str, data: bytes, sha256: str, *, packed: bool = False) -> Opened:
+    """The text of a file; of an archive, that of its files, unless it is in an archive itself."""
+    if zipfile.is_zipfile(BytesIO(data)):  # docx, pptx and xlsx, too
+        try:
+            with zipfile.ZipFile(BytesIO(data)) as archive:
+                members = _checked(archive)
+                if not packed and relative.lower().endswith(".zip"):
+                    return _archive(relative, archive, members, sha256)
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as err:
+            # NotImplementedError is zipfile's word for a compression that it does not know.
+            raise DocumentError(f"the archive cannot be unpacked: {err}.") from err
+    document = parse_document(PurePosixPath(relative).name, data)
+    return Opened(relative, document.title, document_passages(document, relative, sha256))
 
 
 def _checked(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
@@ -174,43 +154,18 @@ def _checked(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
 
 def _archive(
     relative: str, archive: zipfile.ZipFile, members: list[zipfile.ZipInfo], sha256: str
-) -> _Parsed:
+) -> Opened:
     if len(members) > _MAX_MEMBERS:
         raise DocumentError(f"the archive has {len(members)} files; {_MAX_MEMBERS} are read.")
-    passages: list[Passage] = []
-    notes: list[str] = []
+    parsed = Opened(relative, PurePosixPath(relative).name, [])
     for member in members:
         with archive.open(member) as file:
             data = file.read()  # never more than the size that was checked
         try:
-            if zipfile.is_zipfile(BytesIO(data)):  # docx, pptx, xlsx; a zip is refused as such
-                with zipfile.ZipFile(BytesIO(data)) as inner:
-                    _checked(inner)
-            parsed = _document(f"{relative}/{member.filename}", data, sha256)
+            inner = _parse(f"{relative}/{member.filename}", data, sha256, packed=True)
+            parsed.passages.extend(inner.passages)
         except DocumentError as err:
-            notes.append(f"({one_line(member.filename)} could not be read: {err})")
-            continue
-        passages += parsed.passages
-    if not passages:
-        raise DocumentError(f"nothing in the archive could be read. {' '.join(notes)}")
-    return _Parsed(PurePosixPath(relative).name, tuple(passages), tuple(notes))
-
-
-def _document(relative: str, data: bytes, sha256: str) -> _Parsed:
-    document = parse_document(PurePosixPath(relative).name, data)
-    passages = tuple(
-        Passage(
-            id=0,
-            address=format_address(relative, sha256, page.number),
-            document=relative,
-            page=page.number,
-            title=document.title,
-            text=page.text[start:end],
-            start=start,
-            end=end,
-            sha256=sha256,
-        )
-        for page in document.pages
-        for start, end in split_passages(page.text)
-    )
-    return _Parsed(document.title, passages)
+            parsed.notes.append(f"({one_line(member.filename)} could not be read: {err})")
+    if not parsed.passages:
+        raise DocumentError(f"nothing in the archive could be read. {' '.join(parsed.notes)}")
+    return parsed

@@ -52,9 +52,11 @@ GOOGLE_SCHOLAR = ToolSpec(
 )
 PYTHON_INTERPRETER = ToolSpec(
     "PythonInterpreter",
-    "Run Python code in an isolated environment and return what it prints. The JSON arguments stay "
-    "empty; the code follows the JSON, inside the tool_call block, between <code> and </code>. "
-    "Only printed output is returned, so print every result.",
+    "Runs Python code in a sandbox without network and files, and returns what it prints. "
+    "The arguments are always the empty object {}. The code follows right after them, inside "
+    "the tool call, between <code> and </code>. Only what is printed by print() is returned; "
+    "every call starts afresh.",
+    # The code is no JSON argument: the parser adds it as `code`.
     {"type": "object", "properties": {}, "required": []},
 )
 PARSE_FILE = ToolSpec(

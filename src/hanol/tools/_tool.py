@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from hanol.engines import Engine
+from hanol.engines import Engine, ToolSchema
 from hanol.retrieval import Index, Source, SourceList
 
 
@@ -45,23 +45,8 @@ class ToolContext:
     chance: str = ""
 
 
-class Tool(Protocol):
+class Tool(ToolSchema, Protocol):
     """One tool, described to the model by a JSON schema."""
-
-    @property
-    def name(self) -> str:
-        """Name as the model writes it, matched exactly."""
-        ...
-
-    @property
-    def description(self) -> str:
-        """One paragraph for the system prompt."""
-        ...
-
-    @property
-    def parameters(self) -> Mapping[str, Any]:
-        """JSON schema of the arguments."""
-        ...
 
     async def run(self, arguments: Mapping[str, Any], context: ToolContext) -> Observation:
         """Run one call whose arguments match the schema. Failures are observations, not errors."""

@@ -8,12 +8,11 @@ from hanol.tools._compact import compact_tools
 from hanol.tools._parse_file import ParseFile
 from hanol.tools._tool import Tool
 from hanol.tools.sandbox._bwrap import sandbox_problem
-from hanol.tools.sandbox._python_tool import PythonInterpreter
+from hanol.tools.sandbox._sandbox import PythonInterpreter
 from hanol.tools.web._providers import SearchProvider, WebSearch, open_provider
-from hanol.tools.web._scholar import Scholar
-from hanol.tools.web._search_tool import Search
+from hanol.tools.web._search_tool import Scholar, Search
 from hanol.tools.web._visit import Visit
-from hanol.tools.web._web import Web, WebPolicy
+from hanol.tools.web._web import Web
 
 
 def local_tools(index: Index) -> list[Tool]:
@@ -33,19 +32,24 @@ def web_tools(
     provider: SearchProvider | Sequence[SearchProvider],
     index: Index | None = None,
     *,
-    policy: WebPolicy | None = None,
+    consent: bool = False,
 ) -> list[Tool]:
     """The same tools with web access: search and visit reach both documents and web pages.
 
     Args:
         provider: Web search provider; with several, the next is used when one fails.
         index: The documents of the run, if there are any.
-        policy: Consent to use both at once.
+        consent: The user agrees that queries, which the model words after reading the documents,
+            go to a search provider.
 
     Raises:
         ToolError: There are documents and no consent, or no provider.
     """
-    (policy or WebPolicy()).check(index)
+    if index is not None and not consent:
+        raise ToolError(
+            "With the web on, words of your documents may reach the search provider inside "
+            "queries. Agree with `consent=True` (`--web-consent`), or leave the web off."
+        )
     providers = provider if isinstance(provider, Sequence) else [provider]
     return _tools(Web(WebSearch(providers)))
 
@@ -79,7 +83,7 @@ def agent_tools(
         return list(compact_tools(index))
     tools: list[Tool] = []
     if web is not None:
-        tools = web_tools(open_provider(web), index, policy=WebPolicy(consent=web_consent))
+        tools = web_tools(open_provider(web), index, consent=web_consent)
     elif index is not None:
         tools = local_tools(index)
     if python is None:

@@ -21,7 +21,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from hanol.engines import ToolCall, ToolSchema
 from hanol.tools._call import (
@@ -30,14 +30,14 @@ from hanol.tools._call import (
     END_CODE,
     OPEN,
     CallError,
-    CallErrorKind,
     CallReader,
+    ErrorKind,
     read_code,
 )
 from hanol.tools._escape import escape_observation
 from hanol.tools._schemas import DEFAULT_TOOLS, PYTHON_INTERPRETER
 
-ErrorKind = CallErrorKind | Literal["empty_output", "no_action", "empty_answer"]
+TurnKind = Literal["tool_calls", "answer", "error"]
 
 _CALLS = 16  # in one turn; more is a model that repeats itself
 _RESPONSE = "<tool_response>"
@@ -60,7 +60,7 @@ class Turn:
         detail: For the model, what is wrong with its turn; empty unless the kind is "error".
     """
 
-    kind: Literal["tool_calls", "answer", "error"]
+    kind: TurnKind
     calls: tuple[ToolCall, ...] = ()
     answer: str | None = None
     error: ErrorKind | None = None
@@ -124,7 +124,7 @@ def _leading_call(text: str, close: int, tools: Mapping[str, ToolSchema]) -> boo
     if not text.startswith(OPEN, start):
         return False
     try:
-        return CallReader(tools, json5=0).read(text, start).end > close
+        return CallReader(tools, json5=0).read(text, start)[1] > close
     except CallError:
         return False
 
@@ -147,32 +147,20 @@ class _Scan:
     def turn(self) -> Turn:
         try:
             self._read()
+            if self.calls:
+                return self._made("tool_calls", calls=tuple(self.calls))
+            if not self.answers:
+                raise CallError("no_action", "The turn holds neither a tool call nor an answer.")
+            start, end = self.answers[-1]
+            if not (answer := self.body[start:end].strip()):
+                raise CallError("empty_answer", "The answer is empty.")
+            return self._made("answer", answer=answer)
         except CallError as err:
-            return self._error(err.kind, err.detail)
-        if self.calls:
-            return Turn(
-                "tool_calls",
-                calls=tuple(self.calls),
-                think=self.think,
-                report=self.report,
-                repaired=self.repaired,
-            )
-        if not self.answers:
-            return self._error("no_action", "The turn holds neither a tool call nor an answer.")
-        start, end = self.answers[-1]
-        answer = self.body[start:end].strip()
-        if not answer:
-            return self._error("empty_answer", "The answer is empty.")
-        return Turn(
-            "answer",
-            answer=answer,
-            think=self.think,
-            report=self.report,
-            repaired=self.repaired,
-        )
+            return self._made("error", error=err.kind, detail=err.detail)
 
-    def _error(self, kind: ErrorKind, detail: str) -> Turn:
-        return Turn("error", error=kind, think=self.think, report=self.report, detail=detail)
+    def _made(self, kind: TurnKind, **found: Any) -> Turn:
+        repaired = self.repaired and kind != "error"
+        return Turn(kind, think=self.think, report=self.report, repaired=repaired, **found)
 
     def _read(self) -> None:
         tokens = [(found.start(), found[0]) for found in _TOKEN.finditer(self.body)]
@@ -198,7 +186,7 @@ class _Scan:
             return place + len(OPEN)
         self.quotes += quoted
         try:
-            block = self.reader.read(self.body, place)
+            call, end, repaired = self.reader.read(self.body, place)
         except CallError:
             if quoted:
                 return place + len(OPEN)
@@ -206,9 +194,9 @@ class _Scan:
         if len(self.calls) == _CALLS:
             raise CallError("malformed_tool_call", f"The turn holds more than {_CALLS} calls.")
         self._first_action(place)
-        self.calls.append(block.call)
-        self.repaired |= block.repaired
-        return block.end
+        self.calls.append(call)
+        self.repaired |= repaired
+        return end
 
     def _aside(self, place: int, tag: str, last: dict[str, int]) -> int:
         """Step over a later thought, or take a report; neither is searched for actions."""

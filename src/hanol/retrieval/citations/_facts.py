@@ -6,7 +6,7 @@ Everything is compared after normalisation: 1,000 = 1000, 7.0 = 7, 940만 = 9,40
 
 import re
 import unicodedata
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from hanol.retrieval.citations._words import (
@@ -24,8 +24,8 @@ _QUOTATION = re.compile(
     r'"([^"\n]{2,400})"|“([^”]{2,400})”|「([^」]{1,400})」|『([^』]{1,400})』|‘([^’]*\s[^’]*)’'
 )
 _GAP = re.compile(r"\[?(?:\.\.\.|…)\]?")
-_MONTH = "(?P<{}>" + "|".join(sorted(MONTHS, key=len, reverse=True)) + r")\.?"
-_DAY = r"(?P<{}>[0-3]?\d)(?:st|nd|rd|th)?"
+_MONTH = "(?P<m>" + "|".join(sorted(MONTHS, key=len, reverse=True)) + r")\.?"
+_DAY = r"(?P<d>[0-3]?\d)(?:st|nd|rd|th)?"
 _DATES = (
     re.compile(
         r"(?<!\d)(?P<y>\d{4})\s*[-/.년年]\s*(?P<m>[01]?\d)\s*[-/.월月]\s*(?P<d>[0-3]?\d)(?!\d)(?:\s*[일日])?"
@@ -33,14 +33,10 @@ _DATES = (
     re.compile(r"(?<!\d)(?P<y>\d{4})\s*[년年]\s*(?P<m>[01]?\d)\s*[월月]"),
     re.compile(r"(?<!\d)(?P<y>\d{4})-(?P<m>0[1-9]|1[0-2])(?![-\d])"),
     re.compile(r"(?<!\d)(?P<m>[01]?\d)\s*[월月]\s*(?P<d>[0-3]?\d)\s*[일日]"),
-    re.compile(rf"\b{_MONTH.format('m')}\s+{_DAY.format('d')},?\s+(?P<y>\d{{4}})\b", re.IGNORECASE),
-    re.compile(
-        rf"\b{_DAY.format('d')}(?:\s+of)?\s+{_MONTH.format('m')},?\s+(?P<y>\d{{4}})\b",
-        re.IGNORECASE,
-    ),
-    re.compile(rf"\b{_MONTH.format('m')},?\s+(?P<y>\d{{4}})\b", re.IGNORECASE),
-    re.compile(rf"\b{_MONTH.format('m')}\s+{_DAY.format('d')}\b(?!\d)", re.IGNORECASE),
-    re.compile(rf"\b{_DAY.format('d')}(?:\s+of)?\s+{_MONTH.format('m')}\b", re.IGNORECASE),
+    re.compile(rf"\b{_DAY}(?:\s+of)?\s+{_MONTH},?\s+(?P<y>\d{{4}})\b", re.IGNORECASE),
+    re.compile(rf"\b{_MONTH}(?:\s+{_DAY})?,?\s+(?P<y>\d{{4}})\b", re.IGNORECASE),
+    re.compile(rf"\b{_MONTH}\s+{_DAY}\b", re.IGNORECASE),
+    re.compile(rf"\b{_DAY}(?:\s+of)?\s+{_MONTH}\b", re.IGNORECASE),
 )
 _DIGITS = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?(?:[eE][-+]?\d{1,3}(?!\w))?"
 _SCALE = "|".join(sorted(map(re.escape, SCALES), key=len, reverse=True))
@@ -83,7 +79,7 @@ class Facts:
     def across_languages(self) -> "Facts":
         """The facts that are written the same in another script, unlike names and words."""
         names = {shown: name for shown, name in self.names.items() if any(map(str.isdigit, name))}
-        return Facts(self.quotes, self.dates, self.numbers, names, cjk=self.cjk)
+        return replace(self, names=names, words=frozenset())
 
 
 def clean(text: str) -> str:
@@ -211,25 +207,21 @@ class PassageFacts:
         self._packed = re.sub(r"[\s-]", "", self._text)
         rest, dates = _take_dates(normal)
         self._dates = set(dates.values())
-        self._numbers: set[Decimal] = set()
-        for _, value, bare in _numbers(rest):
-            self._numbers |= {value, bare}
-        for date in dates.values():
-            self._numbers |= {Decimal(part) for part in date if part is not None}
         tokens = {token for token, _, _ in token_spans(self._text)}
-        self._numbers |= {Decimal(NUMBER_WORDS[token]) for token in tokens & NUMBER_WORDS.keys()}
-        self.words = frozenset(token[:5] for token in tokens if ord(token[0]) < 0x1100) | {
-            token for token in tokens if ord(token[0]) >= 0x1100
+        # Equal numbers are equal in a set, whatever their type.
+        self._numbers: set[Decimal | int | None] = {
+            *(number for _, *values in _numbers(rest) for number in values),
+            *(part for date in dates.values() for part in date),
+            *(NUMBER_WORDS[token] for token in tokens & NUMBER_WORDS.keys()),
         }
+        self.words = frozenset(token[:5] if ord(token[0]) < 0x1100 else token for token in tokens)
 
     def has_quote(self, quote: str) -> bool:
         """Whether the passage contains a quotation; long ones may differ in spaces and hyphens."""
-        at = self._text.find(quote)
-        while at >= 0:
-            end = at + len(quote)
-            if not (_glued(self._text, at) or _glued(self._text, end)):
+        for found in re.finditer(f"(?={re.escape(quote)})", self._text):
+            start = found.start()
+            if not (_glued(self._text, start) or _glued(self._text, start + len(quote))):
                 return True
-            at = self._text.find(quote, at + 1)
         packed = re.sub(r"[\s-]", "", quote)
         return len(packed) >= 12 and packed in self._packed
 
@@ -240,14 +232,12 @@ class PassageFacts:
     def has_date(self, date: Date) -> bool:
         """Whether the passage has this date or a more exact one; day and year may be apart."""
         year, month, day = date
-        for other_year, other_month, other_day in self._dates:
-            if month != other_month or day not in (None, other_day):
-                continue
-            if year in (None, other_year):
-                return True
-            if other_year is None and year is not None and Decimal(year) in self._numbers:
-                return True
-        return False
+        return any(
+            month == other_month
+            and day in (None, other_day)
+            and (year in (None, other_year) or (other_year is None and year in self._numbers))
+            for other_year, other_month, other_day in self._dates
+        )
 
     def has_name(self, name: str) -> bool:
         """Whether the passage has a name as a word, in singular or plural, or as the words that

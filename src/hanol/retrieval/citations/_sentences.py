@@ -7,6 +7,7 @@ spans of their own; a citation behind the full stop belongs to the sentence befo
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from hanol.retrieval.citations._words import (
@@ -147,19 +148,11 @@ def _blocks(answer: str) -> Iterator[tuple[int, int, SpanKind]]:
 def _sentences(answer: str, start: int, end: int) -> Iterator[tuple[int, int]]:
     text = answer[start:end]
     masked = _mask(text)
-    begin = 0
-    for match in _END.finditer(masked):
-        if _ends(masked, match):
-            yield from _trimmed(text, begin, match.end(), start)
-            begin = match.end()
-    yield from _trimmed(text, begin, len(text), start)
-
-
-def _trimmed(text: str, begin: int, end: int, offset: int) -> Iterator[tuple[int, int]]:
-    piece = text[begin:end]
-    if piece.strip():
-        left = begin + len(piece) - len(piece.lstrip())
-        yield offset + left, offset + begin + len(piece.rstrip())
+    stops = [found.end() for found in _END.finditer(masked) if _ends(masked, found)]
+    for begin, stop in pairwise([0, *stops, len(text)]):
+        if piece := text[begin:stop].strip():
+            at = start + text.index(piece, begin)
+            yield at, at + len(piece)
 
 
 def _mask(text: str) -> str:

@@ -1,8 +1,8 @@
 """Bytes to clean text: which encoding a file is in, and what is removed from it.
 
-charset-normalizer judges statistics of bytes, which are wrong for short texts (it reads a line of
-Korean as Chinese, of Czech as French). The commonest characters of a language tell its encodings
-apart even in one line, so they decide first; charset-normalizer decides about all other texts.
+charset-normalizer judges by statistics, which short texts mislead: it reads a line of French as
+Central European, of Hebrew as Cyrillic, of Japanese as Korean. The commonest characters of a
+language tell its encodings apart even there, so they decide first; it decides about other texts.
 """
 
 import codecs

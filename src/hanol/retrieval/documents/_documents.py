@@ -17,7 +17,6 @@ from hanol.retrieval.documents._deadline import TooLateError, within
 from hanol.retrieval.documents._markup import read_html, read_xml
 from hanol.retrieval.documents._office import read_docx, read_pptx, read_xlsx
 from hanol.retrieval.documents._pdf import read_pdf
-from hanol.retrieval.documents._split import split_passages
 from hanol.retrieval.documents._structured import (
     heading,
     read_eml,
@@ -26,8 +25,6 @@ from hanol.retrieval.documents._structured import (
     read_notebook,
 )
 from hanol.retrieval.documents._tables import read_csv
-
-__all__ = ["KINDS", "Document", "Page", "parse_document", "read_document", "split_passages"]
 
 MAX_BYTES = 256 * 2**20  # of a file with pictures; text takes about 10 times its size in memory
 MAX_TEXT = 32 * 2**20  # bytes of a text file, or characters of any document
@@ -87,11 +84,6 @@ class Document:
     pages: tuple[Page, ...]
     kind: str
 
-    @property
-    def empty_pages(self) -> tuple[int, ...]:
-        """Numbers of the pages without text, such as pictures and scans, which need OCR."""
-        return tuple(page.number for page in self.pages if page.number and not page.text)
-
 
 def read_document(path: Path) -> Document:
     """Read a file of a kind in `KINDS`.
@@ -132,6 +124,10 @@ def parse_document(name: str, data: bytes) -> Document:
             )
         title, pages = _read(kind, data)
         pages = [clean(page).strip() for page in pages]
+        if not any(pages):
+            raise DocumentError("contains no text: remove it, or export it again with its text")
+        if sum(map(len, pages)) > MAX_TEXT:
+            raise DocumentError(f"contains more than {MAX_TEXT} characters: split it")
     except DocumentError as err:
         raise DocumentError(f"{name} {err}.") from err
     except HanolError:
@@ -150,16 +146,6 @@ def parse_document(name: str, data: bytes) -> Document:
         raise DocumentError(
             f"{name} is broken ({reason}): open it in the program that made it and save it again."
         ) from err
-    return _document(name, kind, title, pages)
-
-
-def _document(name: str, kind: str, title: str, pages: list[str]) -> Document:
-    if not any(pages):
-        raise DocumentError(
-            f"{name} contains no text: remove it, or export it again with its text."
-        )
-    if sum(map(len, pages)) > MAX_TEXT:
-        raise DocumentError(f"{name} contains more than {MAX_TEXT} characters: split it.")
     title = " ".join(clean(title).split())[:_TITLE] or Path(name).stem
     numbered = kind in ("pdf", "pptx", "xlsx")
     numbers = range(1, len(pages) + 1) if numbered else [None] * len(pages)
@@ -172,8 +158,11 @@ def _kind(name: str, data: bytes) -> str:
     # a text may speak of PDF in its first lines, a PDF may have some bytes before it begins
     if b"%PDF-" in (data[:1024] if suffix == ".pdf" else data[:8]):
         return "pdf"
-    if data.startswith(b"PK\x03\x04") and (office := _office_kind(data)):
-        return office
+    if data.startswith(b"PK\x03\x04"):
+        with zipfile.ZipFile(io.BytesIO(data)) as package:
+            folders = {part.partition("/")[0] for part in package.namelist()}
+        for folder in _FOLDERS.keys() & folders:
+            return _FOLDERS[folder]
     for start, reason in _FOREIGN.items():
         if data.startswith(start):
             raise DocumentError(reason)
@@ -192,39 +181,28 @@ def _kind(name: str, data: bytes) -> str:
     return kind
 
 
-def _office_kind(data: bytes) -> str | None:
-    with zipfile.ZipFile(io.BytesIO(data)) as package:
-        folders = {part.partition("/")[0] for part in package.namelist()}
-    return next((kind for folder, kind in _FOLDERS.items() if folder in folders), None)
-
-
 def _read(kind: str, data: bytes) -> tuple[str, list[str]]:
     """Title (empty if there is none) and pages."""
-    text_kinds: dict[str, Callable[[str], tuple[str, str]]] = {
-        "txt": lambda text: (heading(text[:_TITLE]), text),
-        "md": lambda text: (heading(text[:20_000]), text),
-        "csv": lambda text: ("", read_csv(text.replace("\0", ""))),
-        "json": lambda text: ("", read_json(text)),
-        "jsonl": lambda text: ("", read_jsonl(text)),
-        "ipynb": read_notebook,
+    parsers: dict[str, Callable[[bytes], tuple[str, str | list[str]]]] = {
+        "html": read_html,
+        "xml": read_xml,
+        "eml": read_eml,
+        "docx": read_docx,
+        "pdf": read_pdf,
+        "pptx": read_pptx,
+        "xlsx": read_xlsx,
     }
-    if kind in text_kinds:
-        title, text = text_kinds[kind](decode(data))
+    if kind in parsers:
+        with _quiet():
+            title, found = within(_SECONDS, parsers[kind], data)
+        return title, [found] if isinstance(found, str) else found
+    text = decode(data)
+    if kind == "ipynb":
+        title, text = read_notebook(text)
         return title, [text]
-    with _quiet():
-        return within(_SECONDS, _parse, kind, data)
-
-
-def _parse(kind: str, data: bytes) -> tuple[str, list[str]]:
-    if kind == "pdf":
-        return read_pdf(data)
-    if kind == "pptx":
-        return read_pptx(data)
-    if kind == "xlsx":
-        return read_xlsx(data)
-    one_page = {"html": read_html, "xml": read_xml, "eml": read_eml, "docx": read_docx}
-    title, text = one_page[kind](data)
-    return title, [text]
+    if kind in ("txt", "md"):
+        return heading(text[: _TITLE if kind == "txt" else 20_000]), [text]
+    return "", [{"csv": read_csv, "json": read_json, "jsonl": read_jsonl}[kind](text)]
 
 
 _LOUD = ("pypdf", "trafilatura", "htmldate", "charset_normalizer")
@@ -239,11 +217,11 @@ def _quiet() -> Iterator[None]:
     """
     with _parsing, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        before = {name: logging.getLogger(name).level for name in _LOUD}
-        for name in _LOUD:
-            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+        levels = {logger: logger.level for logger in map(logging.getLogger, _LOUD)}
         try:
+            for logger in levels:
+                logger.setLevel(logging.CRITICAL + 1)
             yield
         finally:
-            for name, level in before.items():
-                logging.getLogger(name).setLevel(level)
+            for logger, level in levels.items():
+                logger.setLevel(level)

@@ -22,7 +22,7 @@ _HEADING = re.compile(r"^heading ([1-6])$", re.IGNORECASE)
 
 
 def check_package(data: bytes, *, streamed: bool) -> bool:
-    """Unpack an Office file without storing it, so that no parser meets a zip or entity bomb.
+    """Look through an Office file, so that no parser meets a zip or entity bomb.
 
     Args:
         data: The zip archive.
@@ -30,41 +30,30 @@ def check_package(data: bytes, *, streamed: bool) -> bool:
 
     Returns:
         Whether a sheet has formulas.
-
-    Raises:
-        DocumentError: The file has too many parts, is too large, encrypted, or has a document type
-            declaration, which Office never writes and entity bombs need.
     """
     formulas = False
-    total = xml = 0
     with zipfile.ZipFile(io.BytesIO(data)) as package:
         parts = package.infolist()
-        if len(parts) > _PARTS or sum(part.file_size for part in parts) > _INFLATED:
-            raise _too_large()
-        for part in parts:
-            if part.flag_bits & 1:
-                raise DocumentError("is encrypted: save a copy without the password")
-            is_xml = part.filename.lower().endswith((".xml", ".rels", ".vml"))
+        texts = [p for p in parts if p.filename.lower().endswith((".xml", ".rels", ".vml"))]
+        # zipfile gives no more bytes of a part than its entry says.
+        total, xml = (sum(part.file_size for part in some) for some in (parts, texts))
+        if len(parts) > _PARTS or total > _INFLATED or (xml > _XML and not streamed):
+            raise DocumentError(
+                f"unpacks to more than {_INFLATED >> 20} MB (or {_XML >> 20} MB of text markup): "
+                "take the pictures out or split it"
+            )
+        if any(part.flag_bits & 1 for part in parts):
+            raise DocumentError("is encrypted: save a copy without the password")
+        for part in texts:
             tail = b""
             with package.open(part) as stream:
                 while block := stream.read(2**20):
-                    total += len(block)
-                    xml += len(block) * is_xml
-                    if total > _INFLATED or (xml > _XML and not streamed):
-                        raise _too_large()
                     seen = tail + block
-                    if is_xml and (b"<!DOCTYPE" in seen or b"<!ENTITY" in seen):
+                    if b"<!DOCTYPE" in seen or b"<!ENTITY" in seen:
                         raise DocumentError("declares XML entities, which Office never writes")
                     formulas = formulas or b"<f>" in seen or b"<f " in seen
                     tail = block[-16:]
     return formulas
-
-
-def _too_large() -> DocumentError:
-    return DocumentError(
-        f"unpacks to more than {_INFLATED >> 20} MB (or {_XML >> 20} MB of text markup): "
-        "take the pictures out or split it"
-    )
 
 
 def read_docx(data: bytes) -> tuple[str, str]:
@@ -86,8 +75,8 @@ def read_docx(data: bytes) -> tuple[str, str]:
         kind = relation.reltype.rpartition("/")[2]
         if kind in edges and not relation.is_external:
             tree = docx.oxml.parse_xml(relation.target_part.blob)
-            edges[kind] += _blocks(tree, headings)
-    body = list(_blocks(document.element.body, headings))
+            edges[kind] += _blocks(tree, _W, headings)
+    body = list(_blocks(document.element.body, _W, headings))
     # Each section of the file repeats the same header.
     lines = [*dict.fromkeys(edges["header"]), *body, *edges["footnotes"], *edges["endnotes"]]
     lines += dict.fromkeys(edges["footer"])
@@ -96,54 +85,45 @@ def read_docx(data: bytes) -> tuple[str, str]:
     return title or first.lstrip("# "), "\n\n".join(lines)
 
 
-def _blocks(parent: Any, headings: dict[str, int]) -> Iterator[str]:
-    """The paragraphs and tables of an element, in order."""
+def _blocks(parent: Any, ns: str, headings: dict[str, int]) -> Iterator[str]:
+    """The paragraphs and tables of an element of Word or of a drawing, in order."""
     for element in parent:
-        if element.tag == f"{_W}p":
-            if text := _paragraph(element).strip():
-                style = element.find(f"{_W}pPr/{_W}pStyle")
-                level = headings.get(style.get(f"{_W}val"), 0) if style is not None else 0
+        if element.tag == f"{ns}p":
+            if text := _paragraph(element, ns).strip():
+                style = element.find(f"{ns}pPr/{ns}pStyle")
+                level = headings.get(style.get(f"{ns}val"), 0) if style is not None else 0
                 yield f"{'#' * level} {text}" if level else text
-        elif element.tag == f"{_W}tbl":
-            if text := table_text(_word_rows(element)):
+        elif element.tag == f"{ns}tbl":
+            if text := table_text(_rows(element, ns)):
                 yield text
-        elif isinstance(element.tag, str) and element.tag != f"{_W}del":
-            yield from _blocks(element, headings)
+        elif isinstance(element.tag, str) and element.tag not in (f"{ns}del", _FALLBACK):
+            yield from _blocks(element, ns, headings)
 
 
-def _word_rows(table: Any) -> Iterator[Row]:
-    for row in _inside(table, f"{_W}tr"):
-        yield [" ".join(_blocks(cell, {})) for cell in _inside(row, f"{_W}tc")]
+def _rows(table: Any, ns: str) -> Iterator[Row]:
+    def own(parent: Any, tag: str) -> Iterator[Any]:
+        return (e for e in _descendants(parent, without=f"{ns}tbl") if e.tag == ns + tag)
+
+    for row in own(table, "tr"):
+        yield [" ".join(_blocks(cell, ns, {})) for cell in own(row, "tc")]
 
 
-def _inside(parent: Any, tag: str) -> Iterator[Any]:
-    """Descendants with a tag, except those in nested tables."""
+def _paragraph(paragraph: Any, ns: str) -> str:
+    end = "\n" if ns == _W else " "
+    signs = {f"{ns}tab": "\t", f"{ns}br": end, f"{ns}cr": end, f"{ns}p": end}  # p in a text box
+    return "".join(
+        (element.text or "") if element.tag == f"{ns}t" else signs.get(element.tag, "")
+        # Text boxes are there twice, the second time for old programs.
+        for element in _descendants(paragraph, without=_FALLBACK)
+    )
+
+
+def _descendants(parent: Any, *, without: str) -> Iterator[Any]:
+    """Descendants in order, without what is inside of the elements with a tag."""
     for element in parent:
-        if element.tag == tag:
-            yield element
-        elif element.tag != f"{_W}tbl":
-            yield from _inside(element, tag)
-
-
-def _paragraph(paragraph: Any) -> str:
-    parts = []
-    for element in paragraph.iter():
-        if element.tag == f"{_W}t" and not _is_fallback(element, paragraph):
-            parts.append(element.text or "")
-        elif element.tag in (f"{_W}tab", f"{_W}br", f"{_W}cr"):
-            parts.append("\t" if element.tag == f"{_W}tab" else "\n")
-        elif element.tag == f"{_W}p" and element is not paragraph:
-            parts.append("\n")  # a paragraph of a text box
-    return "".join(parts)
-
-
-def _is_fallback(element: Any, top: Any) -> bool:
-    """Whether an element is in the copy of a text box for old programs."""
-    while element is not None and element is not top:
-        if element.tag == _FALLBACK:
-            return True
-        element = element.getparent()
-    return False
+        yield element
+        if element.tag != without:
+            yield from _descendants(element, without=without)
 
 
 def read_pptx(data: bytes) -> tuple[str, list[str]]:
@@ -153,7 +133,7 @@ def read_pptx(data: bytes) -> tuple[str, list[str]]:
     presentation = pptx.Presentation(io.BytesIO(data))
     pages = []
     for slide in presentation.slides:
-        lines = list(_drawing_lines(slide.element))
+        lines = list(_blocks(slide.element, _A, {}))
         if slide.has_notes_slide and slide.notes_slide.notes_text_frame is not None:
             notes = slide.notes_slide.notes_text_frame.text.strip()
             lines += ["", f"Notes: {notes}"] if notes else []
@@ -162,27 +142,6 @@ def read_pptx(data: bytes) -> tuple[str, list[str]]:
     if title in ("", "PowerPoint Presentation"):
         title = next((line for page in pages for line in page.splitlines() if line.strip()), "")
     return title, pages
-
-
-def _drawing_lines(parent: Any) -> Iterator[str]:
-    for element in parent:
-        if element.tag == f"{_A}p":
-            if text := _drawing_text(element):
-                yield text
-        elif element.tag == f"{_A}tbl":
-            rows = (
-                [_drawing_text(c) for c in row.iter(f"{_A}tc")] for row in element.iter(f"{_A}tr")
-            )
-            yield table_text(rows)
-        elif element.tag != _FALLBACK:
-            yield from _drawing_lines(element)
-
-
-def _drawing_text(element: Any) -> str:
-    parts = (
-        (e.text or "") if e.tag == f"{_A}t" else " " for e in element.iter(f"{_A}t", f"{_A}br")
-    )
-    return "".join(parts).strip()
 
 
 def read_xlsx(data: bytes) -> tuple[str, list[str]]:

@@ -84,8 +84,7 @@ def _title(reader: Any, pages: list[str]) -> str:
     if title and not _JUNK_TITLE.search(title):
         return title
     lines = [line.strip() for page in pages for line in page[:2000].splitlines()]
-    first = next((i for i, s in enumerate(lines) if sum(map(str.isalpha, s)) > 7), None)
-    if first is None:
-        return ""
-    title = lines[first]
-    return f"{title} {lines[first + 1]}" if title.endswith((":", ",")) else title
+    for at, line in enumerate(lines):
+        if sum(map(str.isalpha, line)) > 7:
+            return " ".join(lines[at : at + (2 if line.endswith((":", ",")) else 1)])
+    return ""

@@ -1,5 +1,10 @@
-"""Finds the documents of a folder and reads them in two processes, a limited number ahead."""
+"""Finds the documents of a folder and reads them in two child processes, some ahead.
 
+They are plain processes, because `multiprocessing` would run the user's main script again. A
+document that crashes or stalls its reader costs one of them.
+"""
+
+import hashlib
 import json
 import os
 import stat
@@ -7,83 +12,67 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from hanol.retrieval.documents import _worker
+from hanol.errors import HanolError
+from hanol.retrieval.documents._documents import KINDS, read_document
+from hanol.retrieval.documents._split import split_passages
 
 _WORKERS = 2
 _AHEAD = 8  # documents read but not yet stored; bounds memory
 _TIMEOUT = 400.0  # seconds per document; the reader normally gives up earlier by itself
-
-_Job = TypeVar("_Job")
+_CHILD = "from hanol.retrieval.documents._reading import answer_requests; answer_requests()"
 
 
 @dataclass(frozen=True)
 class FoundFile:
-    """A file of the folder; `reason` says why it is refused, if it is."""
+    """A file of the folder, why it is refused, if it is, and the hash of what was last indexed."""
 
     path: str
     size: int = 0
     mtime_ns: int = 0
     reason: str | None = None
+    known: str | None = None
 
 
-def walk(
-    root: Path, start: Path, *, skip: Path, kinds: Iterable[str]
-) -> Iterator[FoundFile | None]:
+def walk(root: Path, *, skip: Path) -> Iterator[FoundFile | None]:
     """The documents of a folder in a fixed order; None for each file of another kind.
 
-    Hidden files and folders and the index are skipped silently; links that lead out of the folder
-    and folders that cannot be read are refused.
-
-    Args:
-        root: Paths are relative to it, and links must stay inside of it.
-        start: A folder or file in it.
-        skip: Folder of the index.
-        kinds: Lower-case suffixes of documents.
+    Hidden files and folders and `skip`, the index, are skipped silently; links that lead out of the
+    folder and folders that cannot be read are refused.
     """
-    suffixes = frozenset(kinds)
-    if start.is_file():
-        yield _look(root, start, suffixes)
-        return
     refused: list[OSError] = []
-    for folder, folders, files in os.walk(start, onerror=refused.append):
-        here = Path(folder)
-        folders[:] = sorted(
-            name for name in folders if not name.startswith(".") and here / name != skip
-        )
-        for name in folders:
-            if (here / name).is_symlink() and not _inside(here / name, root):
-                yield FoundFile(_relative(here / name, root), reason=_LEADS_OUT)
-        for name in sorted(files):
-            if not name.startswith("."):
-                yield _look(root, here / name, suffixes)
+    for place, folders, files in os.walk(root, onerror=refused.append):
+        here = Path(place)
+        folders[:] = sorted(n for n in folders if not n.startswith(".") and here / n != skip)
+        for folder in (here / name for name in folders):
+            if _leads_out(folder, root):
+                yield FoundFile(folder.relative_to(root).as_posix(), reason=_LEADS_OUT)
+        yield from (_look(root, here / name) for name in sorted(files) if not name.startswith("."))
     for err in refused:
-        yield FoundFile(
-            _relative(Path(err.filename), root), reason=f"cannot be listed: {err.strerror}"
-        )
+        name = Path(err.filename).relative_to(root).as_posix()
+        yield FoundFile(name, reason=f"cannot be listed: {err.strerror}")
 
 
 _LEADS_OUT = "is a symbolic link that leads out of the folder"
 
 
-def _look(root: Path, path: Path, suffixes: frozenset[str]) -> FoundFile | None:
-    if path.suffix.lower() not in suffixes:
+def _look(root: Path, path: Path) -> FoundFile | None:
+    if path.suffix.lower() not in KINDS:
         return None
-    name = _relative(path, root)
+    name = path.relative_to(root).as_posix()
     try:
         name.encode()
+        if _leads_out(path, root):
+            return FoundFile(name, reason=_LEADS_OUT)
+        status = path.stat()
     except UnicodeEncodeError:
         shown = name.encode("utf-8", "backslashreplace").decode()
         return FoundFile(shown, reason="has a name that is not Unicode; rename it")
-    if path.is_symlink() and not _inside(path, root):
-        return FoundFile(name, reason=_LEADS_OUT)
-    try:
-        status = path.stat()
     except OSError as err:
         return FoundFile(name, reason=f"cannot be read: {err.strerror}")
     if not stat.S_ISREG(status.st_mode):
@@ -91,12 +80,53 @@ def _look(root: Path, path: Path, suffixes: frozenset[str]) -> FoundFile | None:
     return FoundFile(name, status.st_size, status.st_mtime_ns)
 
 
-def _inside(path: Path, root: Path) -> bool:
-    return path.resolve().is_relative_to(root)
+def _leads_out(path: Path, root: Path) -> bool:
+    return path.is_symlink() and not path.resolve().is_relative_to(root)
 
 
-def _relative(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix()
+def read_file(path: str, known: str | None) -> dict[str, Any]:
+    """Read and split one file, in this process.
+
+    Args:
+        path: The file.
+        known: Hash of its content when it was last indexed.
+
+    Returns:
+        `{"sha256"}` alone if the content is known; otherwise also `title`, `kind`, `pages` and
+        `passages` ([page, start, end, text] each); or `{"error"}`.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        if sha256 == known:
+            return {"sha256": sha256}
+        document = read_document(Path(path))
+        passages = [
+            [page.number, start, end, page.text[start:end]]
+            for page in document.pages
+            for start, end in split_passages(page.text)
+        ]
+    except (HanolError, OSError) as err:
+        return {"error": " ".join(str(err).split())}
+    except MemoryError:
+        return {"error": "Reading it needs more memory than there is."}
+    except Exception as err:  # a reader's fault must not end the run; it is named in the report
+        return {"error": f"The reader failed: {type(err).__name__}: {' '.join(str(err).split())}"}
+    return {
+        "sha256": sha256,
+        "title": document.title,
+        "kind": document.kind,
+        "pages": len(document.pages),
+        "passages": passages,
+    }
+
+
+def answer_requests() -> None:
+    """What the child process does until its input ends: JSON lines in, JSON lines out."""
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # anything a library prints must not mix with the answers
+    for line in sys.stdin:
+        print(json.dumps(read_file(*json.loads(line))), file=out, flush=True)
 
 
 class _Reader:
@@ -110,7 +140,7 @@ class _Reader:
             try:
                 self._process = _start()
             except OSError:  # no processes here: read in this one
-                return _worker.read(path, known)
+                return read_file(path, known)
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
@@ -127,13 +157,10 @@ class _Reader:
         if answer:
             return dict(json.loads(answer))
         code = process.wait()
-        late = stalled.finished.is_set() and code == -9
         self.close()
-        return {
-            "error": f"Reading it crashed the reader (exit code {code})."
-            if not late
-            else f"Reading it took more than {_TIMEOUT:.0f} s, or was killed."
-        }
+        if stalled.finished.is_set() and code == -9:
+            return {"error": f"Reading it took more than {_TIMEOUT:.0f} s, or was killed."}
+        return {"error": f"Reading it crashed the reader (exit code {code})."}
 
     def close(self) -> None:
         if self._process is not None:
@@ -145,8 +172,8 @@ class _Reader:
 def _start() -> "subprocess.Popen[str]":
     if not sys.executable:
         raise OSError("this Python cannot start another")
-    return subprocess.Popen(
-        [sys.executable, "-c", "from hanol.retrieval.documents._worker import main; main()"],
+    return subprocess.Popen(  # noqa: S603
+        [sys.executable, "-c", _CHILD],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -157,45 +184,37 @@ def _start() -> "subprocess.Popen[str]":
 
 
 def read_all(
-    jobs: Iterable[_Job],
-    place: Callable[[_Job], tuple[str, str | None]],
-    *,
-    isolated: bool = True,
-) -> Iterator[tuple[_Job, dict[str, Any]]]:
-    """Read documents in order, a few ahead.
+    root: Path, files: Iterable[FoundFile], *, isolated: bool = True
+) -> Iterator[tuple[FoundFile, dict[str, Any]]]:
+    """Read documents in order, a few ahead, and yield each with what `read_file` returns.
 
     Args:
-        jobs: Documents to read, consumed only as fast as the results.
-        place: Returns the file of a job and its last hash, or None.
+        root: Folder of the files.
+        files: Consumed only as fast as the results.
         isolated: False reads in this process, one after the other.
-
-    Yields:
-        Each job with what `_worker.read` returns.
     """
     if not isolated:
-        yield from ((job, _worker.read(*place(job))) for job in jobs)
+        yield from ((file, read_file(str(root / file.path), file.known)) for file in files)
         return
-    local = threading.local()
-    readers: list[_Reader] = []
+    readers = [_Reader() for _ in range(_WORKERS)]
+    idle = deque(readers)  # one for each thread
 
-    def read(job: _Job) -> dict[str, Any]:
-        if not hasattr(local, "reader"):
-            local.reader = _Reader()
-            readers.append(local.reader)
-        answer: dict[str, Any] = local.reader.read(*place(job))
-        return answer
+    def read(file: FoundFile) -> tuple[FoundFile, dict[str, Any]]:
+        reader = idle.pop()
+        try:
+            return file, reader.read(str(root / file.path), file.known)
+        finally:
+            idle.append(reader)
 
-    pending: deque[tuple[_Job, Future[dict[str, Any]]]] = deque()
+    pending: deque[Future[tuple[FoundFile, dict[str, Any]]]] = deque()
     pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="hanol-read")
     try:
-        for job in jobs:
-            pending.append((job, pool.submit(read, job)))
+        for file in files:
+            pending.append(pool.submit(read, file))
             if len(pending) >= _AHEAD:
-                first, result = pending.popleft()
-                yield first, result.result()
+                yield pending.popleft().result()
         while pending:
-            first, result = pending.popleft()
-            yield first, result.result()
+            yield pending.popleft().result()
     finally:
         # Do not wait for a long document after an interrupt.
         pool.shutdown(wait=False, cancel_futures=True)

@@ -21,24 +21,17 @@ _ENCODED = re.compile(r"(?:=\?[^\s?]+\?[bq]\?[^?]*\?=(?:\s+(?==\?))?)+", re.IGNO
 _TEXT_ATTACHMENTS = ("application/json", "application/xml", "application/x-yaml")
 
 
-def read_json(text: str) -> str:
+def read_json(text: str, indent: int | None = 1) -> str:
     """JSON with one line per value and without escapes; other text unchanged."""
     try:
-        return json.dumps(json.loads(text), ensure_ascii=False, indent=1)
+        return json.dumps(json.loads(text), ensure_ascii=False, indent=indent)
     except (ValueError, RecursionError):
         return text  # several objects, comments, nested too deeply: still worth searching
 
 
 def read_jsonl(text: str) -> str:
     """JSON Lines without escapes; lines that are not JSON unchanged."""
-    return "\n".join(_json_line(line) for line in text.split("\n") if line.strip())
-
-
-def _json_line(line: str) -> str:
-    try:
-        return json.dumps(json.loads(line), ensure_ascii=False)
-    except (ValueError, RecursionError):
-        return line
+    return "\n".join(read_json(line, indent=None) for line in text.split("\n") if line.strip())
 
 
 def read_notebook(text: str) -> tuple[str, str]:
@@ -48,7 +41,7 @@ def read_notebook(text: str) -> tuple[str, str]:
     cells = notebook.get("cells") or [c for w in notebook.get("worksheets", []) for c in w["cells"]]
     parts, prose = [], []
     for cell in cells:
-        source = _joined(cell.get("source", cell.get("input", "")))
+        source = "".join(cell.get("source", cell.get("input", "")))
         if cell.get("cell_type") == "code":
             source = f"```\n{source}\n```" if source.strip() else ""
         else:
@@ -64,13 +57,9 @@ def _output(output: dict[str, Any]) -> str:
         text = f"{output.get('ename', '')}: {output.get('evalue', '')}"
     else:
         kinds = ("text/markdown", "text/plain", "text")
-        text = next((_joined(data[kind]) for kind in kinds if kind in data), "")
+        text = next(("".join(data[kind]) for kind in kinds if kind in data), "")
     text = _COLOURS.sub("", text)
     return text if len(text) <= _OUTPUT_CHARS else text[:_OUTPUT_CHARS] + "\n(output cut here)"
-
-
-def _joined(source: str | list[str]) -> str:
-    return source if isinstance(source, str) else "".join(source)
 
 
 def heading(text: str) -> str:

@@ -22,13 +22,8 @@ def table_text(rows: Iterable[Row]) -> str:
     If the cells of the first row are distinct words, they are column names, and each further row is
     one line "name: value; name: value" without empty cells. Other tables are lines of cells joined
     by " | ". A table of more than 20,000 cells becomes an overview: the number of rows and columns,
-    what each column contains (filled cells, numeric range, examples) and its first rows.
-
-    Args:
-        rows: Cells as text. Rows may differ in length; empty ones are left out.
-
-    Returns:
-        The text, empty if all cells are.
+    what each column contains (filled cells, numeric range, examples) and its first rows. Rows may
+    differ in length; empty ones are left out, and a table without any text gives none.
     """
     source = (row for row in (_trim(row) for row in rows) if row)
     kept: list[Row] = []
@@ -47,7 +42,8 @@ def read_csv(text: str) -> str:
     """Text of a table in comma-, semicolon-, tab- or bar-separated lines."""
     try:
         delimiter = _delimiter(text[:_SAMPLE].splitlines()[:20])
-        return table_text(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+        lines = io.StringIO(text.replace("\0", ""), newline="")
+        return table_text(csv.reader(lines, delimiter=delimiter))
     except csv.Error:
         return text  # a quote that never closes: no table, but still worth searching
 
@@ -84,7 +80,7 @@ def _names(rows: list[Row]) -> Row | None:
 
 
 def _line(row: Row, names: Row | None) -> str:
-    if names is None:
+    if not names:
         return " | ".join(row)
     return "; ".join(f"{name}: {cell}" for name, cell in zip(names, row, strict=False) if cell)
 
@@ -122,30 +118,30 @@ class _Column:
 
 
 def _overview(kept: list[Row], rest: Iterator[Row]) -> str:
-    names = _names(kept)
+    names = _names(kept) or []
     body = kept[bool(names) :]
-    columns = [_Column() for _ in names or []]
+    columns: list[_Column] = []
     count = cells = 0
-    complete = True
+    more = ""
     for row in chain(body, rest):
         count += 1
         cells += len(row)
-        columns += [_Column() for _ in range(len(row) - len(columns))]
+        columns += [_Column() for _ in range(max(len(row), len(names)) - len(columns))]
         for column, cell in zip(columns, row, strict=False):
             if cell:
                 column.add(cell)
         if cells > _COUNTED_CELLS:
-            complete = next(rest, None) is None
+            more = "" if next(rest, None) is None else "more than "
             break
-    labels = (names or []) + [f"column {i + 1}" for i in range(len(names or []), len(columns))]
-    shown = body[:_FIRST_ROWS]
+    labels = [*names, *(f"column {i + 1}" for i in range(len(names), len(columns)))]
+    shown = [[cell[:_CELL_CHARS] for cell in row] for row in body[:_FIRST_ROWS]]
     return "\n".join(
         [
-            f"Table of {'' if complete else 'more than '}{count} rows and {len(columns)} columns; "
+            f"Table of {more}{count} rows and {len(columns)} columns; "
             f"only its first {len(shown)} rows are written out.",
             "",
             *(f"{label}: {column}" for label, column in zip(labels, columns, strict=True)),
             "",
-            *(_line([cell[:_CELL_CHARS] for cell in row], names) for row in shown),
+            *(_line(row, names) for row in shown),
         ]
     )

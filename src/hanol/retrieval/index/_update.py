@@ -1,19 +1,19 @@
 """Updates an index from its folder."""
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from hanol.retrieval.documents._documents import KINDS
 from hanol.retrieval.documents._reading import FoundFile, read_all, walk
 from hanol.retrieval.index._dense import Embedder, fill_vectors
 from hanol.retrieval.index._store import Store
 
 Status = Literal["added", "changed", "unchanged", "removed", "failed"]
+_Result = tuple[str, Status, str | None]  # path and reason
 
 _COMMIT_SECONDS = 0.5  # most finished work that a kill can lose
 # A file written this recently may be written again within the same tick of the file system's clock:
@@ -23,15 +23,7 @@ _SETTLED_NS = 2_000_000_000
 
 @dataclass(frozen=True)
 class FileProgress:
-    """Progress after one file.
-
-    Args:
-        document: Path relative to the folder.
-        status: Its result.
-        reason: Why it failed.
-        done: Number of files done, including this one.
-        total: Number of files.
-    """
+    """Progress after one file: its result, the reason of a failure, files done and all files."""
 
     document: str
     status: Status
@@ -48,19 +40,14 @@ class FailedFile(BaseModel, frozen=True):
 
 
 class IndexReport(BaseModel, frozen=True):
-    """The result of `Index.add`.
+    """The result of `Index.add`: numbers of files, and what is in the index now.
 
     Args:
-        added: New files.
-        changed: Files with new content.
-        removed: Files that no longer exist and were removed from the index.
+        removed: Files that no longer exist.
         unchanged: Files that did not have to be read again.
         failed: Files that could not be read; their older text was removed from the index.
         ignored: Files whose suffix is not that of a document.
-        documents: Documents in the index now.
-        passages: Passages in the index now.
         embedded: Passages that got a vector.
-        seconds: Total time.
     """
 
     added: int
@@ -78,13 +65,12 @@ class IndexReport(BaseModel, frozen=True):
 def update(
     store: Store,
     folder: Path,
-    start: Path,
     embedder: Embedder | None,
     on_file: Callable[[FileProgress], None] | None,
     *,
-    isolated: bool = True,
+    isolated: bool,
 ) -> IndexReport:
-    """Index new and changed files under `start`, remove deleted ones; see `Index.add`."""
+    """Index new and changed files, remove deleted ones; see `Index.add`."""
     began = time.monotonic()
     with store.writer():
         with store.transaction():
@@ -93,7 +79,7 @@ def update(
             if embedder is not None:
                 store.set_meta("embedder", embedder.name)
         run = _Run(store, folder, on_file)
-        run.look(start)
+        run.look()
         run.read(isolated)
         if store.meta("tidy") != "yes":  # also after an earlier run that was killed
             store.tidy()
@@ -102,7 +88,6 @@ def update(
     return IndexReport(
         **run.counts,
         failed=tuple(run.failed),
-        ignored=run.ignored,
         documents=documents,
         passages=passages,
         embedded=embedded,
@@ -119,75 +104,53 @@ class _Run:
         self._store = store
         self._folder = folder
         self._on_file = on_file
-        self._todo: list[tuple[FoundFile, str | None]] = []  # with the hash that is indexed
+        self._todo: list[FoundFile] = []
         self._done = self._total = 0
-        self.counts = {"added": 0, "changed": 0, "removed": 0, "unchanged": 0}
+        self.counts = dict.fromkeys(("added", "changed", "removed", "unchanged", "ignored"), 0)
         self.failed: list[FailedFile] = []
-        self.ignored = 0
 
-    def look(self, start: Path) -> None:
+    def look(self) -> None:
         """Find deleted, refused, unchanged (by size and time) and other files."""
         known = self._store.known()
-        scope = "" if start == self._folder else start.relative_to(self._folder).as_posix()
-        gone = {
-            path for path in known if not scope or path == scope or path.startswith(f"{scope}/")
-        }
-        refused, unchanged = [], []
-        for found in walk(self._folder, start, skip=self._store.folder, kinds=KINDS):
+        gone = set(known)
+        seen: list[_Result] = []
+        for found in walk(self._folder, skip=self._store.folder):
             if found is None:
-                self.ignored += 1
+                self.counts["ignored"] += 1
                 continue
             size, mtime_ns, sha256 = known.get(found.path, (None, None, None))
             if found.reason is not None:
-                refused.append(found)
+                seen.append((found.path, "failed", found.reason))
                 continue
             gone.discard(found.path)
             if (size, mtime_ns) == (found.size, found.mtime_ns):
-                unchanged.append(found.path)
+                seen.append((found.path, "unchanged", None))
             else:
-                self._todo.append((found, sha256))
-        self._total = len(gone) + len(refused) + len(unchanged) + len(self._todo)
+                self._todo.append(replace(found, known=sha256))
         with self._store.transaction():
             if gone or self._todo:
                 self._store.set_meta("tidy", "no")
             for path in gone:
                 self._store.remove(path)
-        for path in sorted(gone):
-            self._report(path, "removed")
-        for found in refused:
-            self._report(found.path, "failed", found.reason)
-        for path in unchanged:
-            self._report(path, "unchanged")
+        self._total = len(gone) + len(seen) + len(self._todo)
+        self._report([(path, "removed", None) for path in sorted(gone)])
+        self._report(seen)
 
     def read(self, isolated: bool) -> None:
         """Read the remaining files; commit about twice a second."""
-        answers = read_all(self._todo, self._place, isolated=isolated)
-        ended = False
-        while not ended:
-            done: list[tuple[str, Status, str | None]] = []
+        answers = read_all(self._folder, self._todo, isolated=isolated)
+        done: list[_Result] | None = None
+        while done != []:
+            done = []
+            until = time.monotonic() + _COMMIT_SECONDS
             with self._store.transaction():
-                ended = self._store_some(answers, done)
-            for entry in done:  # only after the commit
-                self._report(*entry)
+                for found, answer in answers:
+                    done.append((found.path, *self._put(found, answer)))
+                    if time.monotonic() > until:
+                        break
+            self._report(done)  # only after the commit
 
-    def _place(self, job: tuple[FoundFile, str | None]) -> tuple[str, str | None]:
-        return str(self._folder / job[0].path), job[1]
-
-    def _store_some(
-        self,
-        answers: Iterator[tuple[tuple[FoundFile, str | None], dict[str, Any]]],
-        done: list[tuple[str, Status, str | None]],
-    ) -> bool:
-        until = time.monotonic() + _COMMIT_SECONDS
-        for (found, known), answer in answers:
-            done.append((found.path, *self._put(found, known, answer)))
-            if time.monotonic() > until:
-                return False
-        return True
-
-    def _put(
-        self, found: FoundFile, known: str | None, answer: dict[str, Any]
-    ) -> tuple[Status, str | None]:
+    def _put(self, found: FoundFile, answer: dict[str, Any]) -> tuple[Status, str | None]:
         mtime_ns = found.mtime_ns if time.time_ns() - found.mtime_ns > _SETTLED_NS else 0
         if "error" in answer:
             self._store.remove(found.path)
@@ -196,13 +159,14 @@ class _Run:
             self._store.touch(found.path, found.size, mtime_ns)
             return "unchanged", None
         self._store.put(found.path, found.size, mtime_ns, answer)
-        return ("added" if known is None else "changed"), None
+        return ("added" if found.known is None else "changed"), None
 
-    def _report(self, document: str, status: Status, reason: str | None = None) -> None:
-        if status == "failed":
-            self.failed.append(FailedFile(document=document, reason=reason or "unknown"))
-        else:
-            self.counts[status] += 1
-        self._done += 1
-        if self._on_file is not None:
-            self._on_file(FileProgress(document, status, reason, self._done, self._total))
+    def _report(self, results: list[_Result]) -> None:
+        for document, status, reason in results:
+            if status == "failed":
+                self.failed.append(FailedFile(document=document, reason=reason or "unknown"))
+            else:
+                self.counts[status] += 1
+            self._done += 1
+            if self._on_file is not None:
+                self._on_file(FileProgress(document, status, reason, self._done, self._total))

@@ -17,14 +17,18 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 from hanol.errors import SandboxError
 from hanol.runs import synchronous
+from hanol.tools._schemas import PYTHON_INTERPRETER
+from hanol.tools._show import failure
+from hanol.tools._tool import Observation, ToolContext
 from hanol.tools.sandbox._bwrap import (
     SandboxLimits,
     bwrap_command,
@@ -120,33 +124,74 @@ async def arun_python(
 run_python = synchronous(arun_python)
 
 
+class PythonInterpreter:
+    """The agent's Python interpreter (arXiv 2510.24701), in a sandbox; see `arun_python`.
+
+    Args:
+        limits: Of each run; None takes the defaults.
+        unsafe: Run without isolation where no sandbox works.
+        concurrency: Runs at once; more wait.
+    """
+
+    name = PYTHON_INTERPRETER.name
+    description = PYTHON_INTERPRETER.description
+    parameters = PYTHON_INTERPRETER.parameters
+
+    def __init__(
+        self, limits: SandboxLimits | None = None, *, unsafe: bool = False, concurrency: int = 2
+    ) -> None:
+        self._limits = limits
+        self._unsafe = unsafe
+        # A semaphore belongs to one event loop, a tool may outlive it.
+        self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore]
+        self._slots = WeakKeyDictionary()
+        self._concurrency = concurrency
+
+    async def run(self, arguments: Mapping[str, Any], context: ToolContext) -> Observation:
+        """Run `arguments["code"]`; the last line of the result names the isolation."""
+        code = arguments.get("code")
+        if not isinstance(code, str) or not code.strip():
+            return failure(
+                "No code to run: write it between <code> and </code>, after the JSON object."
+            )
+        loop = asyncio.get_running_loop()
+        try:
+            async with self._slots.setdefault(loop, asyncio.Semaphore(self._concurrency)):
+                result = await arun_python(code, limits=self._limits, unsafe=self._unsafe)
+        except SandboxError as err:
+            return failure(err)
+        text = f"{result.text}\n[sandbox: {result.level}]"
+        return Observation(text, failed=result.exit_code != 0)
+
+
 class _Kept:
-    """The beginning of an output stream, up to the limit."""
+    """The beginning or the end of an output stream, up to a size."""
 
     def __init__(self, size: int, *, end: bool) -> None:
         self._size, self._end = size, end
         self._bytes = b""
-        self.total = 0
+        self._total = 0
 
-    def add(self, chunk: bytes) -> None:
-        self.total += len(chunk)
-        joined = self._bytes + chunk
-        self._bytes = joined[-self._size :] if self._end else joined[: self._size]
+    async def read(self, stream: asyncio.StreamReader, on_flood: Callable[[], None]) -> None:
+        """Read to the end; a flood is read and thrown away once it was reported."""
+        flood = self._size * _FLOOD
+        while chunk := await stream.read(1 << 16):
+            joined = self._bytes + chunk
+            self._bytes = joined[-self._size :] if self._end else joined[: self._size]
+            if self._total <= flood < self._total + len(chunk):
+                on_flood()
+            self._total += len(chunk)
 
     @property
     def is_cut(self) -> bool:
-        return self.total > self._size
-
-    @property
-    def is_flood(self) -> bool:
-        return self.total > self._size * _FLOOD
+        return self._total > self._size
 
     @property
     def text(self) -> str:
         text = self._bytes.decode("utf-8", "replace").rstrip("\n")
         if not self.is_cut:
             return text
-        note = f"[{self.total - self._size} bytes left out]"
+        note = f"[{self._total - self._size} bytes left out]"
         return f"{note}\n{text}" if self._end else f"{text}\n{note}"
 
 
@@ -174,8 +219,8 @@ async def _supervise(
         _kill(process, level)
 
     ends = [
-        asyncio.ensure_future(_pump(process.stdout, stdout, on_flood)),
-        asyncio.ensure_future(_pump(process.stderr, stderr, on_flood)),
+        asyncio.ensure_future(stdout.read(process.stdout, on_flood)),
+        asyncio.ensure_future(stderr.read(process.stderr, on_flood)),
         asyncio.ensure_future(process.wait()),
     ]
     try:
@@ -195,21 +240,13 @@ async def _supervise(
     return PythonResult(stdout.text, stderr.text, exit_code, level, limit, seconds)
 
 
-async def _pump(stream: asyncio.StreamReader, kept: _Kept, on_flood: Callable[[], None]) -> None:
-    flooded = False
-    while chunk := await stream.read(1 << 16):
-        kept.add(chunk)
-        if kept.is_flood and not flooded:
-            flooded = True
-            on_flood()
-
-
 def _kill(process: asyncio.subprocess.Process, level: Level) -> None:
     """Kill the code and every process it started; does nothing if they have ended."""
     if level == "plain":
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-    if level == "plain" or process.returncode is not None:
+        return
+    if process.returncode is not None:
         return
     # Killing process 1 of the namespace ends all others, and bwrap lives to collect it: where the
     # machine's own process 1 collects no orphans, killing bwrap would leave a zombie.

@@ -25,21 +25,22 @@ _NAT64_LOCAL = ipaddress.ip_network("64:ff9b:1::/48")
 _IPV4_COMPATIBLE = ipaddress.ip_network("::/96")
 _NUMERIC = re.compile(r"(?:0x[0-9a-f]*|[0-9]+)", re.IGNORECASE)
 _REDIRECTS = (301, 302, 303, 307, 308)
-_KINDS = (
-    "text/html",
-    "application/xhtml+xml",
-    "text/plain",
-    "text/markdown",
-    "text/csv",
-    "text/tab-separated-values",
-    "text/xml",
-    "application/xml",
-    "application/json",
-    "application/pdf",
-    "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
-    "application/vnd.openxmlformats-officedocument.presentationml.presentation",
-    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
-)
+_OFFICE = "application/vnd.openxmlformats-officedocument"
+SUFFIXES = {  # of what is fetched, by media type
+    "text/html": ".html",
+    "application/xhtml+xml": ".html",
+    "text/xml": ".html",
+    "application/xml": ".html",
+    "text/plain": ".txt",
+    "text/markdown": ".md",
+    "text/csv": ".csv",
+    "text/tab-separated-values": ".tsv",
+    "application/json": ".json",
+    "application/pdf": ".pdf",
+    f"{_OFFICE}.wordprocessingml.document": ".docx",
+    f"{_OFFICE}.presentationml.presentation": ".pptx",
+    f"{_OFFICE}.spreadsheetml.sheet": ".xlsx",
+}
 
 
 @dataclass(frozen=True)
@@ -59,35 +60,24 @@ class Fetched:
     charset: str | None
 
 
-def unwrap(address: Address) -> list[Address]:
-    """The address and every IPv4 address that it carries inside (mapped, NAT64, Teredo)."""
-    found: list[Address] = [address]
-    if isinstance(address, ipaddress.IPv6Address):
-        if address in _NAT64 or address in _IPV4_COMPATIBLE:
-            found.append(ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF))
-        if address.ipv4_mapped is not None:
-            found.append(address.ipv4_mapped)
-        found += address.teredo or ()
-    return found
-
-
 def is_public(address: Address) -> bool:
     """Whether an address belongs to the public internet, whatever it is wrapped in."""
-    if isinstance(address, ipaddress.IPv6Address) and (
-        address in _NAT64_LOCAL or address.is_site_local or address.sixtofour is not None
-    ):
+    parts: list[Address] = [address]
+    if isinstance(address, ipaddress.IPv6Address):
         # `is_global` says yes to the first two, to the third before Python 3.13; 6to4 has no
         # relays any more (RFC 7526).
-        return False
-    return all(part.is_global and not part.is_multicast for part in unwrap(address))
+        if address in _NAT64_LOCAL or address.is_site_local or address.sixtofour is not None:
+            return False
+        if address in _NAT64 or address in _IPV4_COMPATIBLE:
+            parts.append(ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF))
+        if address.ipv4_mapped is not None:
+            parts.append(address.ipv4_mapped)
+        parts += address.teredo or ()
+    return all(part.is_global and not part.is_multicast for part in parts)
 
 
 def check_url(url: str, ports: tuple[int, ...] = (80, 443)) -> httpx.URL:
     """Check an address as far as possible without resolving its name.
-
-    Args:
-        url: The address as it was written.
-        ports: The only ports that may be contacted.
 
     Raises:
         AddressError: Not http or https, credentials inside, another port, no or a disguised host.
@@ -179,6 +169,7 @@ class _PinnedTransport(httpx.AsyncBaseTransport):
         await self._inner.aclose()
 
 
+@dataclass(kw_only=True)
 class Fetcher:
     """Fetches public addresses.
 
@@ -191,22 +182,12 @@ class Fetcher:
         permitted: Says which addresses may be contacted; another rule is for tests.
     """
 
-    def __init__(
-        self,
-        *,
-        ports: tuple[int, ...] = (80, 443),
-        max_bytes: int = 10_000_000,
-        max_seconds: float = 30.0,
-        max_redirects: int = 5,
-        resolver: Resolver = resolve,
-        permitted: Callable[[Address], bool] = is_public,
-    ) -> None:
-        self._ports = ports
-        self._max_bytes = max_bytes
-        self._max_seconds = max_seconds
-        self._max_redirects = max_redirects
-        self._resolver = resolver
-        self._permitted = permitted
+    ports: tuple[int, ...] = (80, 443)
+    max_bytes: int = 10_000_000
+    max_seconds: float = 30.0
+    max_redirects: int = 5
+    resolver: Resolver = resolve
+    permitted: Callable[[Address], bool] = is_public
 
     async def fetch(self, url: str) -> Fetched:
         """Fetch one address.
@@ -215,20 +196,20 @@ class Fetcher:
             AddressError: It must not be opened, or did not give a page: the message says why.
         """
         try:
-            async with asyncio.timeout(self._max_seconds):
+            async with asyncio.timeout(self.max_seconds):
                 return await self._follow(url)
         except TimeoutError as err:
-            raise AddressError(f"{url[:200]!r} took over {self._max_seconds:g} s.") from err
+            raise AddressError(f"{url[:200]!r} took over {self.max_seconds:g} s.") from err
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as err:
             reason = str(err) or type(err).__name__
             raise AddressError(f"{url[:200]!r} could not be fetched: {reason}.") from err
 
     async def _follow(self, url: str) -> Fetched:
-        transport = _PinnedTransport(self._resolver, self._permitted)
+        transport = _PinnedTransport(self.resolver, self.permitted)
         headers = {"Accept-Encoding": "gzip, deflate", "User-Agent": "hanol"}
         async with httpx.AsyncClient(transport=transport, headers=headers, trust_env=False) as web:
-            for _ in range(self._max_redirects + 1):
-                target = check_url(url, self._ports)
+            for _ in range(self.max_redirects + 1):
+                target = check_url(url, self.ports)
                 async with web.stream("GET", target) as response:
                     web.cookies.clear()
                     if response.status_code not in _REDIRECTS:
@@ -237,22 +218,22 @@ class Fetcher:
                 if not location:
                     raise AddressError(f"{url[:200]!r} redirects to nowhere.")
                 url = str(target.join(location))
-        raise AddressError(f"{url[:200]!r}: more than {self._max_redirects} redirects.")
+        raise AddressError(f"{url[:200]!r}: more than {self.max_redirects} redirects.")
 
     async def _body(self, response: httpx.Response) -> Fetched:
         url = str(response.url)
         if response.status_code != 200:
             raise AddressError(f"{url[:200]!r} answered with status {response.status_code}.")
         media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if media_type not in _KINDS:
+        if media_type not in SUFFIXES:
             raise AddressError(f"{url[:200]!r} is of type {media_type or 'unknown'!r}, not a page.")
         encoding = response.headers.get("content-encoding", "identity").strip().lower()
         content = bytearray()
         try:
-            async for part in _decompressed(response.aiter_raw(), encoding, self._max_bytes):
+            async for part in _decompressed(response.aiter_raw(), encoding, self.max_bytes):
                 content += part
-                if len(content) > self._max_bytes:
-                    raise AddressError(f"{url[:200]!r} is larger than {self._max_bytes:,} bytes.")
+                if len(content) > self.max_bytes:
+                    raise AddressError(f"{url[:200]!r} is larger than {self.max_bytes:,} bytes.")
         except zlib.error as err:
             raise AddressError(f"{url[:200]!r} is badly compressed: {err}.") from err
         return Fetched(url, media_type, bytes(content), response.charset_encoding)

@@ -62,16 +62,8 @@ class Searxng:
         """See `SearchProvider.search`."""
         params = {"q": query, "format": "json", "categories": "science" if scholar else "general"}
         found = await _json("GET", f"{self.address}/search", params=params)
-        return [
-            WebResult(
-                _text(hit, "title"),
-                _text(hit, "url"),
-                _text(hit, "content"),
-                _text(hit, "publishedDate"),
-                _text(hit, "journal") or _text(hit, "engine"),
-            )
-            for hit in _hits(found, "results")
-        ]
+        names = ("title", "url", "content", "publishedDate", "journal engine")
+        return _results(found, "results", names)
 
 
 class Serper:
@@ -88,22 +80,10 @@ class Serper:
 
     async def search(self, query: str, *, scholar: bool = False) -> list[WebResult]:
         """See `SearchProvider.search`."""
-        found = await _json(
-            "POST",
-            f"{self.address}/{'scholar' if scholar else 'search'}",
-            json={"q": query},
-            headers={"X-API-KEY": self._key},
-        )
-        return [
-            WebResult(
-                _text(hit, "title"),
-                _text(hit, "link"),
-                _text(hit, "snippet"),
-                _text(hit, "date") or _text(hit, "year"),
-                _text(hit, "publicationInfo") or _text(hit, "source"),
-            )
-            for hit in _hits(found, "organic")
-        ]
+        address = f"{self.address}/{'scholar' if scholar else 'search'}"
+        found = await _json("POST", address, json={"q": query}, headers={"X-API-KEY": self._key})
+        names = ("title", "link", "snippet", "date year", "publicationInfo source")
+        return _results(found, "organic", names)
 
 
 def open_provider(spec: str) -> SearchProvider:
@@ -123,12 +103,11 @@ def open_provider(spec: str) -> SearchProvider:
             f"{spec!r} is not a search provider: give the address of a SearXNG instance "
             "(http://...), or `serper` with its key in the environment variable SERPER_KEY_ID."
         )
-    key = os.environ.get("SERPER_KEY_ID", "")
-    if not key:
-        raise ToolError(
-            "The provider `serper` needs its key in the environment variable SERPER_KEY_ID."
-        )
-    return Serper(key)
+    if key := os.environ.get("SERPER_KEY_ID"):
+        return Serper(key)
+    raise ToolError(
+        "The provider `serper` needs its key in the environment variable SERPER_KEY_ID."
+    )
 
 
 async def _json(method: str, url: str, **options: Any) -> Any:
@@ -146,14 +125,19 @@ async def _json(method: str, url: str, **options: Any) -> Any:
         raise ToolError(f"{httpx.URL(url).host} did not answer in JSON.") from err
 
 
-def _hits(found: Any, key: str) -> list[dict[str, Any]]:
+def _results(found: Any, key: str, names: Sequence[str]) -> list[WebResult]:
+    """The hits of an answer; each field has the first of its names that the hit has."""
     hits = found.get(key) if isinstance(found, dict) else None
-    return [hit for hit in hits or [] if isinstance(hit, dict)]
 
+    def text(hit: dict[str, Any], name: str) -> str:
+        value = next(filter(None, map(hit.get, name.split())), "")
+        return " ".join(str(value).split()) if isinstance(value, str | int | float) else ""
 
-def _text(hit: dict[str, Any], key: str) -> str:
-    value = hit.get(key)
-    return " ".join(str(value).split()) if isinstance(value, str | int | float) else ""
+    return [
+        WebResult(*(text(hit, name) for name in names))
+        for hit in hits or []
+        if isinstance(hit, dict)
+    ]
 
 
 class WebSearch:
@@ -170,7 +154,8 @@ class WebSearch:
         if not rate > 0 or not math.isfinite(rate):
             raise ToolError(f"`rate` is {rate}, but must be above 0 (queries per second).")
         self._providers = tuple(providers)
-        self._bucket = _TokenBucket(rate)
+        self._rate = rate
+        self._next = 0.0
         self._cache: dict[tuple[str, bool], list[WebResult]] = {}
 
     async def search(self, query: str, *, scholar: bool = False) -> list[WebResult]:
@@ -181,25 +166,33 @@ class WebSearch:
         """
         key = (query, scholar)
         if key not in self._cache:
-            self._cache[key] = await self._ask(query, scholar)
+            hits = await self._ask(query, scholar)
+            self._cache[key] = [hit for hit in hits if _fetchable(hit.url)]
         return self._cache[key]
 
     async def _ask(self, query: str, scholar: bool) -> list[WebResult]:
         reasons = []
         for provider in self._providers:
             for attempt in range(_TRIES):
-                await self._bucket.take()
+                await self._wait()
                 try:
-                    hits = await provider.search(query, scholar=scholar)
+                    return await provider.search(query, scholar=scholar)
                 except ToolError as err:
                     reasons.append(str(err))
                     break
                 except httpx.HTTPError as err:
                     reasons.append(f"{type(provider).__name__}: {err or type(err).__name__}")
                     await asyncio.sleep(0.2 * 2**attempt)
-                else:
-                    return [hit for hit in hits if _fetchable(hit.url)]
         raise ToolError(f"No search provider answered: {'; '.join(reasons)}")
+
+    async def _wait(self) -> None:
+        """Let `rate` callers pass per second, in order, with bursts of one second's worth."""
+        now = time.monotonic()
+        self._next = max(self._next, now - (max(1.0, self._rate) - 1) / self._rate)
+        wait = self._next - now
+        self._next += 1 / self._rate
+        if wait > 0:
+            await asyncio.sleep(wait)
 
 
 def _fetchable(url: str) -> bool:
@@ -210,32 +203,11 @@ def _fetchable(url: str) -> bool:
     return True
 
 
-class _TokenBucket:
-    """A rate limiter: `rate` callers per second, in order, with bursts of one second's worth."""
-
-    def __init__(self, rate: float) -> None:
-        self._rate = rate
-        self._next = 0.0
-
-    async def take(self) -> None:
-        now = time.monotonic()
-        burst = max(1.0, self._rate)
-        self._next = max(self._next, now - (burst - 1) / self._rate)
-        wait = self._next - now
-        self._next += 1 / self._rate
-        if wait > 0:
-            await asyncio.sleep(wait)
-
-
 def check_query(query: str, source_list: SourceList) -> None:
     """Reject a web query that could carry private text away.
 
     A rule against copying, not against a model that paraphrases: whoever cannot accept that keeps
     the web off.
-
-    Args:
-        query: What the model wants to ask.
-        source_list: Sources of the run: texts of documents (doc://) in it are private.
 
     Raises:
         AddressError: Too long, an encoded-looking word, or 8 words running from a document.
@@ -252,15 +224,13 @@ def check_query(query: str, source_list: SourceList) -> None:
     private = [
         f" {' '.join(_words(source.text))} "
         for source in source_list
-        if source.address[:6] == "doc://"
+        if source.address.startswith("doc://")
     ]
     for start in range(len(words)):
-        length = 0
-        for end in range(start, len(words)):
-            length += len(words[end])
-            if end - start + 1 >= _SPAN_WORDS and length >= _SPAN_CHARACTERS:
-                span = " ".join(words[start : end + 1])
-                if any(f" {span} " in text for text in private):
+        for end in range(start + _SPAN_WORDS, len(words) + 1):
+            if sum(map(len, words[start:end])) >= _SPAN_CHARACTERS:
+                span = f" {' '.join(words[start:end])} "
+                if any(span in text for text in private):
                     raise AddressError(
                         "The query repeats a passage of the private documents word for word; ask "
                         "the web in your own, general words."

@@ -1,53 +1,30 @@
 """Web access of tools: search, a fetcher, and pages as passages. Off by default."""
 
+import asyncio
 import hashlib
-import re
-from dataclasses import dataclass, field
-from urllib.parse import urldefrag, urljoin
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from urllib.parse import urldefrag
 
-from hanol.errors import ToolError, require
-from hanol.retrieval import Index, Passage, parse_document, split_passages
-from hanol.tools.web._fetch import Fetched, Fetcher
+from hanol.errors import AddressError, require
+from hanol.retrieval import Passage, document_passages, find_addresses, parse_document
+from hanol.tools.web._fetch import SUFFIXES, Fetched, Fetcher
 from hanol.tools.web._providers import WebSearch
 
 _LINKS = 200  # of one page
-_URL = re.compile(r"https?://[^\s<>\"'()\[\]{}\\^`|]{1,500}")
-_SUFFIXES = {
-    "application/pdf": ".pdf",
-    "application/json": ".json",
-    "text/plain": ".txt",
-    "text/markdown": ".md",
-    "text/csv": ".csv",
-    "text/tab-separated-values": ".tsv",
-    "application/vnd.openxmlformats-officedocument.wordprocessingml.document": ".docx",
-    "application/vnd.openxmlformats-officedocument.presentationml.presentation": ".pptx",
-    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet": ".xlsx",
-}
 
 
-@dataclass(frozen=True)
-class WebPolicy:
-    """Whether the web may be used together with private documents.
+@dataclass
+class Opened:
+    """A document or web page that was opened; its passages are not yet numbered."""
 
-    Args:
-        consent: The user agrees that queries, which the model words after reading the documents,
-            go to a search provider.
-    """
-
-    consent: bool = False
-
-    def check(self, index: Index | None) -> None:
-        """Check that private documents and the web are used together only with consent.
-
-        Raises:
-            ToolError: There are documents, and no consent.
-        """
-        if index is not None and not self.consent:
-            raise ToolError(
-                "With the web on, words of your documents may reach the search provider inside "
-                "queries. Agree with `WebPolicy(consent=True)` (`--web-consent`), or leave the web "
-                "off."
-            )
+    address: str
+    title: str
+    passages: list[Passage]
+    links: Mapping[str, str] = field(default_factory=dict)  # addresses with their texts
+    notes: list[str] = field(default_factory=list)  # on what could not be read
+    order: list[int] = field(default_factory=list)  # passages that bear on a goal, best first
+    extract: tuple[list[Passage], str] | None = None  # a model's evidence and summary for a goal
 
 
 @dataclass(frozen=True)
@@ -57,48 +34,42 @@ class Web:
     search: WebSearch
     fetcher: Fetcher = field(default_factory=Fetcher)
 
+    async def open(self, url: str, addresses: Collection[str]) -> Opened:
+        """Fetch and read a page, if its address is one of those that the run knows.
 
-@dataclass(frozen=True)
-class WebPage:
-    """A fetched page as passages, with the addresses that it links."""
+        Raises:
+            AddressError: It stands in none of the places that addresses may come from, or cannot
+                be fetched.
+            DocumentError: It holds no readable text.
+        """
+        if _plain(url) not in map(_plain, addresses):
+            raise AddressError(
+                "it was neither named by the user, nor returned by a search, nor linked from a "
+                "visited page. Search for the page instead."
+            )
+        return await asyncio.to_thread(read_page, await self.fetcher.fetch(url))
 
-    url: str
-    title: str
-    passages: list[Passage]
-    links: dict[str, str]
+
+def _plain(url: str) -> str:
+    return urldefrag(url).url.rstrip("/")
 
 
-def read_page(fetched: Fetched) -> WebPage:
-    """The text of a fetched page; slow, for a thread.
-
-    Raises:
-        DocumentError: It holds no readable text.
-    """
-    suffix = _SUFFIXES.get(fetched.media_type, ".html")
+def read_page(fetched: Fetched) -> Opened:
+    """The text of a fetched page and its links; slow, for a thread."""
+    suffix = SUFFIXES[fetched.media_type]
     document = parse_document(f"page{suffix}", fetched.content)
-    title = document.title if document.title != "page" else fetched.url
-    passages = [
-        Passage(
-            id=0,
-            address=fetched.url,
-            document=fetched.url,
-            page=page.number,
-            title=title,
-            text=page.text[start:end],
-            start=start,
-            end=end,
-            sha256=hashlib.sha256(page.text.encode()).hexdigest(),
-        )
-        for page in document.pages
-        for start, end in split_passages(page.text)
-    ]
+    if document.title == "page":
+        document = replace(document, title=fetched.url)
+    sha256 = hashlib.sha256(fetched.content).hexdigest()
+    passages = document_passages(document, fetched.url, sha256, fetched.url)
     links = _links(fetched) if suffix == ".html" else {}
-    return WebPage(fetched.url, title, passages, links)
+    return Opened(fetched.url, document.title, passages, links)
 
 
 def addresses_in(text: str) -> tuple[str, ...]:
     """Web addresses that a text names: a user's question, a document."""
-    return tuple(dict.fromkeys(found.rstrip(".,;:!?") for found in _URL.findall(text)))
+    found = (address.rstrip(".,;:!?") for address in find_addresses(text))
+    return tuple(dict.fromkeys(address for address in found if address.startswith("http")))
 
 
 def _links(fetched: Fetched) -> dict[str, str]:
@@ -111,12 +82,10 @@ def _links(fetched: Fetched) -> dict[str, str]:
         )
     except (etree.LxmlError, ValueError, LookupError):
         return {}
+    tree.make_links_absolute(fetched.url, handle_failures="discard")
     found: dict[str, str] = {}
     for anchor in tree.iter("a"):
-        try:
-            address = urldefrag(urljoin(fetched.url, anchor.get("href", "").strip())).url
-        except ValueError:
-            continue
+        address = urldefrag(anchor.get("href", "").strip()).url
         if address.startswith(("http://", "https://")) and len(found) < _LINKS:
             found.setdefault(address, " ".join(anchor.text_content().split())[:80])
     found.pop(urldefrag(fetched.url).url, None)
