@@ -30,6 +30,8 @@ from hanol.attention import CACHE_NAME
 from hanol.autodeco import (
     AutoDecoForCausalLM,
     HeadsSettings,
+    LossSettings,
+    OnlineSource,
     TokenRow,
     autodeco_loss,
     dump_features,
@@ -38,7 +40,6 @@ from hanol.autodeco import (
     tokenize,
     train_heads,
 )
-from hanol.autodeco.training._features import OnlineSource
 from hanol.claims import load_experiments
 from hanol.errors import HanolError
 from hanol.sampling import top_p_keep
@@ -241,10 +242,9 @@ def training_model() -> AutoDecoForCausalLM:
 
 def own_step(model: AutoDecoForCausalLM, source: Any, batch: range) -> list[Tensor]:
     """One micro-batch as hanol trains it; gives the gradients."""
-    loss = autodeco_loss(
-        *source.micro_batch(batch), model.temp_head, model.top_p_head,
-        easy_token_drop=0.0, chunk=CHUNK,
-    ).loss  # fmt: skip
+    settings = LossSettings(easy_token_drop=0.0, chunk=CHUNK)
+    features = source.micro_batch(batch)
+    loss = autodeco_loss(*features, model.temp_head, model.top_p_head, settings).loss
     return list(torch.autograd.grad(loss, model.head_parameters()))
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from claims.figures import mean_and_spread
-from hanol.autodeco import autodeco_loss
+from hanol.autodeco import LossSettings, autodeco_loss
 from hanol.claims import Claim, Measurement
 
 _VOCAB = 20
@@ -40,11 +40,14 @@ def found(logits_V: Tensor, labels_N: Tensor, seed: int, steps: int, **options: 
     generator = torch.Generator().manual_seed(seed)
     logits_NV = logits_V.expand(len(labels_N), -1)
     hidden_NH = torch.zeros(len(labels_N), 1)
-    options |= {"generator": generator, "chunk": len(labels_N)}
+    settings = LossSettings(chunk=len(labels_N), **options)
     seen = []
     for _ in range(steps):
         optimizer.zero_grad()
-        autodeco_loss(logits_NV, hidden_NH, labels_N, as_head, None, **options).loss.backward()
+        result = autodeco_loss(
+            logits_NV, hidden_NH, labels_N, as_head, None, settings, generator=generator
+        )
+        result.loss.backward()
         optimizer.step()
         scheduler.step()
         seen.append(2 * head.logit.detach().sigmoid().item())

@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from hanol import models
-from hanol.autodeco import AutoDecoForCausalLM, TemperatureHead, TopPHead, autodeco_loss
+from hanol.autodeco import (
+    AutoDecoForCausalLM,
+    LossSettings,
+    TemperatureHead,
+    TopPHead,
+    autodeco_loss,
+)
 from hanol.sampling import top_p_keep
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -35,7 +41,7 @@ def test_loss_and_gradients(recipe: str) -> None:
         own = [copy.deepcopy(head).to(device) for head in heads]
         loss = autodeco_loss(
             logits_NV.to(device), hidden_NH.to(device), labels_N.to(device), *own,
-            recipe=recipe, easy_token_drop=0.0,
+            LossSettings(recipe=recipe, easy_token_drop=0.0),
         ).loss  # fmt: skip
         parameters = [p for head in own for p in head.parameters()]
         return [loss.cpu(), *(g.cpu() for g in torch.autograd.grad(loss, parameters))]

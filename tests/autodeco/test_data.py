@@ -68,22 +68,29 @@ def test_both_forms_are_read(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (b"{", "not JSON"),
-        (b"\xff\xfe", "not JSON in UTF-8"),
-        (b"[" * 100_000, "not JSON"),
-        (b"[1]", "not a JSON object but list"),
+        (b"{", "no JSON"),
+        (b"[" * 100_000, "no JSON"),
+        (b"[1]", "is no object"),
         (b"{}", 'needs either "prompt" or "messages"'),
-        (b'{"prompt": "a", "messages": []}', 'needs either "prompt" or "messages"'),
-        (b'{"prompt": 3, "completion": "a"}', '"prompt" is not text but int'),
-        (b'{"prompt": "a", "completion": ["b"]}', '"completion" is not text but list'),
-        (b'{"prompt": "\\ud800", "completion": "a"}', "not valid Unicode"),
-        (b'{"messages": []}', "not a list with messages"),
-        (b'{"messages": [{"role": "root", "content": "a"}]}', 'message 0 .* "role"'),
-        (b'{"messages": [{"role": "user", "content": null}]}', "content of message 0"),
+        (
+            b'{"prompt": "a", "messages": [{"role": "user", "content": "b"}]}',
+            'needs either "prompt" or "messages"',
+        ),
+        (b'{"prompt": 3, "completion": "a"}', "`prompt`: .*valid string"),
+        (b'{"prompt": "a", "completion": ["b"]}', "`completion`: .*valid string"),
+        (b'{"prompt": "\\ud800", "completion": "a"}', "`prompt`: .*surrogates not allowed"),
+        (b'{"messages": []}', "`messages`: .*at least 1 item"),
+        (b'{"messages": [{"role": "root", "content": "a"}]}', "`messages.0.role`: .*'user'"),
+        (b'{"messages": [{"role": "user", "content": null}]}', "`messages.0.content`: "),
         (b'{"messages": [{"role": "assistant", "content": "a"}]}', "no message before"),
-        (b'{"prompt": "a", "completion_ids": [1, -1]}', "completion_ids"),
-        (b'{"prompt": "a", "completion_ids": [true]}', "completion_ids"),
-        (b'{"prompt": "a", "answer": {}}', '"answer" is not text but dict'),
+        (b'{"prompt": "a", "completion_ids": [1, -1]}', "`completion_ids.1`: "),
+        (b'{"prompt": "a", "completion_ids": [true]}', "`completion_ids.0`: "),
+        (b'{"prompt": "a", "answer": {}}', "`answer`: .*valid string"),
+        (
+            b'{"messages": [{"role": "user", "content": "a"}, '
+            b'{"role": "assistant", "content": "b"}], "completion": "c"}',
+            "which one is to be learned",
+        ),
     ],
 )
 def test_a_hostile_line_is_named(line: bytes, message: str, tmp_path) -> None:
@@ -93,6 +100,8 @@ def test_a_hostile_line_is_named(line: bytes, message: str, tmp_path) -> None:
 
 
 def test_missing_and_empty_files(tmp_path) -> None:
+    with pytest.raises(DataError, match="could not be read: 'utf-8' codec"):
+        read_rows(write(tmp_path, b"\xff\xfe"))
     with pytest.raises(DataError, match="No such file"):
         read_rows(tmp_path / "none.jsonl")
     with pytest.raises(DataError, match="no rows"):

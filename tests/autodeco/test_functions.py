@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hanol.autodeco import Row, function_rows, tokenize
-from hanol.autodeco.training import _functions  # what it reads is replaced
+from hanol.autodeco.training import _data  # what it reads is replaced
 from hanol.scoring import PythonVerifier, parse_verifier
 from hanol.training import DataSection, SourceText, documents, is_held_out, read_recipe
 
@@ -33,7 +33,7 @@ def module(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[Row]]:
     """Rows of a library that is this text."""
 
     def rows(text: str) -> list[Row]:
-        monkeypatch.setattr(_functions, "documents", lambda _: iter([SourceText("m", text)]))
+        monkeypatch.setattr(_data, "documents", lambda _: iter([SourceText("m", text)]))
         return function_rows(held_out=is_held_out("m", 0.05))
 
     return rows

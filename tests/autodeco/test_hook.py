@@ -126,31 +126,31 @@ def test_removed_when_the_block_fails_and_only_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "config"),
+    "config",
     [
-        ("final_logit_softcapping", Gemma2Config(
+        Gemma2Config(
             vocab_size=VOCAB, hidden_size=WIDTH, intermediate_size=48, num_hidden_layers=1,
             num_attention_heads=2, num_key_value_heads=2, head_dim=16,
-        )),
-        ("logits_scaling", GraniteConfig(
+        ),
+        GraniteConfig(
             vocab_size=VOCAB, hidden_size=WIDTH, intermediate_size=48, num_hidden_layers=1,
             num_attention_heads=2, num_key_value_heads=2, logits_scaling=8.0,
-        )),
-        ("logit_scale", CohereConfig(
+        ),
+        CohereConfig(
             vocab_size=VOCAB, hidden_size=WIDTH, intermediate_size=48, num_hidden_layers=1,
             num_attention_heads=2, num_key_value_heads=2, pad_token_id=0, eos_token_id=1,
             bos_token_id=2,
-        )),
+        ),
     ],
-    ids=lambda value: value if isinstance(value, str) else "",
+    ids=lambda config: config.model_type,
 )  # fmt: skip
 def test_models_that_change_their_logits_afterwards_are_refused(
-    key: str, config: Any, tmp_path: Path
+    config: Any, tmp_path: Path
 ) -> None:
     model = AutoModelForCausalLM.from_config(config).eval()
     heads = heads_of(model, tmp_path)
     before = model.generation_config
-    with pytest.raises(ConfigError, match=f"`{key}` of the model is .*AutoDecoForCausalLM"):
+    with pytest.raises(ConfigError, match=r"logits of .*soft-cap.*AutoDecoForCausalLM"):
         AutoDecoHook(model, heads)
     assert model.generation_config is before
     assert not model.get_output_embeddings()._forward_hooks
@@ -209,11 +209,9 @@ def test_heads_of_another_model(tmp_path: Path) -> None:
     ):
         AutoDecoHook(build("llama", vocab_size=300), heads)
     wrapped = AutoDecoForCausalLM.from_pretrained(heads, base_model=base)
-    with pytest.raises(
-        CheckpointError, match=r"\(\.\.\., 32\), but this model gives \(\.\.\., 64\)"
-    ):
+    with pytest.raises(CheckpointError, match=r"\(32, 260\), but this model has \(64, 260\)"):
         AutoDecoHook(wide, wrapped)
-    with pytest.raises(CheckpointError, match=r"\(\.\.\., 260\), but .* \(\.\.\., 300\)"):
+    with pytest.raises(CheckpointError, match=r"\(32, 260\), but this model has \(32, 300\)"):
         AutoDecoHook(build("llama", vocab_size=300), wrapped)
     with pytest.raises(CheckpointError, match="checkpoint of 'llama' without AutoDeco heads"):
         AutoDecoHook(base, models.save(base, tmp_path / "b"))

@@ -7,15 +7,25 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from hanol.autodeco import TemperatureHead, TopPHead, autodeco_loss
+from hanol import autodeco
+from hanol.autodeco import LossSettings, TemperatureHead, TopPHead
 from hanol.errors import ConfigError, DataError, ShapeError
 from hanol.sampling import soft_top_p
 
 N, V, H = 60, 41, 10
 RECIPES = ["hf", "megatron"]
+
+
+def autodeco_loss(
+    *tensors: Any, generator: Any = None, num_items: Any = None, **options: Any
+) -> Any:
+    return autodeco.autodeco_loss(
+        *tensors, LossSettings(**options), generator=generator, num_items=num_items
+    )
 
 
 def heads(dtype: torch.dtype = torch.float64, enhanced: bool = True) -> Any:
@@ -334,8 +344,6 @@ def test_wrong_arguments_are_named() -> None:
         autodeco_loss(logits[None], hidden[None], labels[None], *pair)
     with pytest.raises(ShapeError, match="hidden width of 10"):
         autodeco_loss(logits, hidden[:, 1:], labels, *pair)
-    with pytest.raises(ShapeError, match="`chunk` is 0"):
-        autodeco_loss(logits, hidden, labels, *pair, chunk=0)
     for label in (V, -1):
         with pytest.raises(DataError, match=rf"A label is {label}, but .* in \[0, 41\), or -100"):
             autodeco_loss(logits, hidden, torch.full((N,), label), *pair)
@@ -345,10 +353,10 @@ def test_wrong_arguments_are_named() -> None:
         autodeco_loss(logits, hidden, labels, *pair, train_temperature=False, train_top_p=False)
     for option, value in (
         ("recipe", "trl"), ("top_p_loss", "mae"), ("reduction", "sum"), ("easy_token_drop", 1.1),
-        ("num_items", 0), ("steepness", -1), ("cumsum", "both"),
+        ("steepness", -1), ("cumsum", "both"), ("chunk", 0), ("recipes", "hf"),
     ):  # fmt: skip
-        with pytest.raises(ConfigError, match=f"`{option}` is "):
-            autodeco_loss(logits, hidden, labels, *pair, **{option: value})
+        with pytest.raises(ValidationError, match=option):
+            LossSettings(**{option: value})
 
 
 # -- where the losses lead
@@ -483,7 +491,7 @@ def test_nothing_as_wide_as_the_vocabulary_is_saved(recipe: Any, top_p_loss: Any
 _PEAK = """
 import resource, sys
 import torch
-from hanol.autodeco import TemperatureHead, TopPHead, autodeco_loss
+from hanol.autodeco import LossSettings, TemperatureHead, TopPHead, autodeco_loss
 
 recipe, top_p_loss, chunk, V = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 rows = chunk + 40
@@ -494,10 +502,8 @@ labels[::7] = -100
 hidden, pair = torch.randn(rows, 16), (TemperatureHead(16), TopPHead(16))
 
 def run(rows, chunk):
-    autodeco_loss(
-        logits[:rows], hidden[:rows], labels[:rows], *pair, recipe=recipe, top_p_loss=top_p_loss,
-        chunk=chunk,
-    ).loss.backward()
+    settings = LossSettings(recipe=recipe, top_p_loss=top_p_loss, chunk=chunk)
+    autodeco_loss(logits[:rows], hidden[:rows], labels[:rows], *pair, settings).loss.backward()
 
 def peak():
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -13,7 +13,7 @@ from transformers import (
 )
 
 from hanol.autodeco import TemperatureHead, TopPHead, statistics
-from hanol.autodeco._rescale import predict, rescale
+from hanol.autodeco._heads import predict, rescale
 from hanol.errors import DataError
 from hanol.sampling import soft_top_p
 

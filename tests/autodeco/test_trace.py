@@ -64,7 +64,7 @@ def printed(shown: DecodingTrace, width: int = 40, *, colour: bool = True) -> st
         file=io.StringIO(), width=width, color_system="truecolor" if colour else None,
         legacy_windows=False,
     )  # fmt: skip
-    console.print(shown.to_rich())
+    console.print(shown)
     return console.file.getvalue()
 
 
@@ -139,8 +139,8 @@ def test_json_round_trip(byte_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
     seen = written(
         wrap(build("llama"), tmp_path), byte_tokenizer, "한올", max_new_tokens=30, seed=4
     )
-    assert DecodingTrace.model_validate_json(seen.to_json()) == seen
-    plain = json.loads(seen.to_json())
+    assert DecodingTrace.model_validate_json(seen.model_dump_json()) == seen
+    plain = json.loads(seen.model_dump_json())
     assert plain["tokens"][0].keys() == {
         "id", "text", "temperature", "top_p", "nucleus_size", "base_logprob", "logprob",
     }  # fmt: skip

@@ -10,14 +10,14 @@ import sys
 import types
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.autodeco.conftest import VOCAB, build, official_config, official_tensors, write_heads
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 
 from hanol import autodeco
 from hanol.autodeco import AutoDecoConfig, AutoDecoForCausalLM
@@ -72,12 +72,6 @@ class VllmLlama(nn.Module):
         return loaded
 
 
-class Source(NamedTuple):
-    model_or_path: str
-    revision: str | None
-    prefix: str = ""
-
-
 class Registry:
     """vLLM's ModelRegistry: classes, or where to import them from."""
 
@@ -104,18 +98,9 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
     """Modules of the stand-in, and the plug-in registered twice, as it happens."""
     registry = Registry(LlamaForCausalLM=VllmLlama)
 
-    def module(name: str, **members: Any) -> None:
-        made = types.ModuleType(name)
-        made.__dict__.update(members, __path__=[])
-        monkeypatch.setitem(sys.modules, name, made)
-
-    module("vllm", ModelRegistry=registry)
-    module("vllm.model_executor")
-    module("vllm.model_executor.model_loader")
-    module(
-        "vllm.model_executor.model_loader.default_loader",
-        DefaultModelLoader=types.SimpleNamespace(Source=Source),
-    )
+    made = types.ModuleType("vllm")
+    made.ModelRegistry = registry
+    monkeypatch.setitem(sys.modules, "vllm", made)
     from hanol.autodeco import _vllm
 
     _vllm._model_class.cache_clear()
@@ -126,50 +111,28 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
     AutoConfig.register("autodeco", AutoDecoConfig, exist_ok=True)
 
 
-def weights_of(source: Source) -> Iterator[tuple[str, Tensor]]:
-    for file in sorted(Path(source.model_or_path).glob("*.safetensors")):
-        for name, tensor in load_file(file).items():
-            yield source.prefix + name, tensor
-
-
 def start(registry: Registry, folder: Path, **overrides: Any) -> Any:
     """Make and fill a model as vLLM does: by its architecture, then through its loader."""
     config = AutoConfig.from_pretrained(folder)
     config = pickle.loads(pickle.dumps(config))  # it goes to a worker process
     config.update(overrides)
     (architecture,) = config.architectures
-    cls = registry.models[architecture].load_model_cls()
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    try:
-        model = cls(vllm_config=VllmConfig(str(folder), config), prefix="")
-    finally:
-        torch.set_default_dtype(default)
-
-    def weights() -> Iterator[tuple[str, Tensor]]:
-        yield from weights_of(Source(str(folder), None))
-        for source in getattr(model, "secondary_weights", ()):
-            yield from weights_of(source)
-
-    loaded = model.load_weights(weights())
+    model = registry.models[architecture].load_model_cls()(
+        vllm_config=VllmConfig(str(folder), config), prefix=""
+    )
+    weights = [w for file in sorted(folder.glob("*.safetensors")) for w in load_file(file).items()]
+    loaded = model.load_weights(weights)
     missing = {name for name, _ in model.named_parameters()} - loaded
     assert not missing, f"Following weights were not initialized from checkpoint: {missing}"
     return model.eval()
 
 
-def heads_of(base: PreTrainedModel, path: Path, prefix: str = "", **changes: Any) -> Path:
-    tensors = official_tensors(seed=3, enhanced=changes.get("use_enhanced_features", True))
-    return write_heads(path, official_config(base, **changes), tensors, prefix=prefix)
-
-
 @pytest.fixture
-def parts(tmp_path: Path) -> tuple[Path, Path, Path]:
-    """Heads, base and merged, as folders."""
+def merged(tmp_path: Path) -> Path:
     base = build("llama")
     base.save_pretrained(tmp_path / "base")
-    heads = heads_of(base, tmp_path / "heads")
-    autodeco.merge(heads, tmp_path / "base", tmp_path / "merged")
-    return heads, tmp_path / "base", tmp_path / "merged"
+    heads = write_heads(tmp_path / "heads", official_config(base), official_tensors(seed=3))
+    return autodeco.merge(heads, tmp_path / "base", tmp_path / "merged")
 
 
 def logits_of(model: Any, ids: Tensor) -> Tensor:
@@ -183,15 +146,8 @@ def logits_of(model: Any, ids: Tensor) -> Tensor:
 # -- what it computes
 
 
-@pytest.mark.parametrize("layout", ["merged", "heads", "adapter"])
-def test_logits_are_those_of_transformers(
-    layout: str, registry: Registry, parts: tuple[Path, Path, Path], tmp_path: Path
-) -> None:
-    heads, base, merged = parts
-    if layout == "adapter":
-        heads = heads_of(build("llama"), tmp_path / "adapter", prefix="module.adapter.")
-    overrides = {} if layout == "merged" else {"base_model_name_or_path": str(base)}
-    model = start(registry, merged if layout == "merged" else heads, **overrides)
+def test_logits_are_those_of_transformers(registry: Registry, merged: Path) -> None:
+    model = start(registry, merged)
     with torch.no_grad():
         expected = AutoDecoForCausalLM.from_pretrained(merged)(IDS).logits
     found = logits_of(model, IDS)
@@ -202,9 +158,8 @@ def test_logits_are_those_of_transformers(
 
 @pytest.mark.parametrize("truncation", ["hard", "soft", "none"])
 def test_truncation_is_read_from_the_configuration(
-    truncation: str, registry: Registry, parts: tuple[Path, Path, Path]
+    truncation: str, registry: Registry, merged: Path
 ) -> None:
-    merged = parts[2]
     model = start(registry, merged, autodeco_truncation=truncation)
     reference = AutoDecoForCausalLM.from_pretrained(merged)
     with torch.no_grad():
@@ -221,18 +176,16 @@ def test_truncation_is_read_from_the_configuration(
 
 
 def test_ranks_without_logits_give_none(
-    registry: Registry, parts: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
+    registry: Registry, merged: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the logits are gathered on another tensor parallel rank."""
-    model = start(registry, parts[2])
+    model = start(registry, merged)
     monkeypatch.setattr(VllmLlama, "compute_logits", lambda self, hidden: None)
     assert model.compute_logits(torch.randn(2, 32)) is None
 
 
-def test_half_precision_base_is_cut_in_float32(
-    registry: Registry, parts: tuple[Path, Path, Path]
-) -> None:
-    model = start(registry, parts[2])
+def test_half_precision_base_is_cut_in_float32(registry: Registry, merged: Path) -> None:
+    model = start(registry, merged)
     model.model.bfloat16()
     model.lm_head.bfloat16()
     with torch.no_grad():
@@ -261,9 +214,9 @@ def test_registration_loads_no_class_and_can_be_repeated(registry: Registry) -> 
 
 
 def test_transformers_still_loads_and_saves_official_folders(
-    registry: Registry, parts: tuple[Path, Path, Path], tmp_path: Path
+    registry: Registry, merged: Path, tmp_path: Path
 ) -> None:
-    model = AutoModelForCausalLM.from_pretrained(parts[2])
+    model = AutoModelForCausalLM.from_pretrained(merged)
     assert isinstance(model, AutoDecoForCausalLM)
     model.save_pretrained(tmp_path / "again")
     saved = json.loads((tmp_path / "again" / "config.json").read_text())
@@ -282,10 +235,10 @@ def test_module_is_imported_without_vllm() -> None:
 # -- weights
 
 
-def test_weights_come_one_at_a_time(registry: Registry, parts: tuple[Path, Path, Path]) -> None:
+def test_weights_come_one_at_a_time(registry: Registry, merged: Path) -> None:
     """As a trainer in the same process sends them."""
-    model = start(registry, parts[2])
-    trained = AutoDecoForCausalLM.from_pretrained(parts[2])
+    model = start(registry, merged)
+    trained = AutoDecoForCausalLM.from_pretrained(merged)
     with torch.no_grad():
         for parameter in trained.parameters():
             parameter += 0.05 * torch.randn_like(parameter)
@@ -294,10 +247,7 @@ def test_weights_come_one_at_a_time(registry: Registry, parts: tuple[Path, Path,
         assert (logits_of(model, IDS) - trained(IDS).logits).abs().max() < 1e-4
 
 
-def test_missing_and_unexpected_weights_are_named(
-    registry: Registry, parts: tuple[Path, Path, Path]
-) -> None:
-    merged = parts[2]
+def test_missing_and_unexpected_weights_are_named(registry: Registry, merged: Path) -> None:
     model = start(registry, merged)
     with pytest.raises(CheckpointError, match=r"`model\.norm\.weight` is no weight of an AutoDeco"):
         model.load_weights([("model.norm.weight", torch.ones(32))])
@@ -318,29 +268,14 @@ def test_missing_and_unexpected_weights_are_named(
         start(registry, merged)
 
 
-def test_heads_for_another_base_are_refused(registry: Registry, tmp_path: Path) -> None:
-    base = build("llama")
-    wide = official_tensors(width=64)
-    folder = write_heads(tmp_path / "heads", official_config(base), wide)
-    with pytest.raises(CheckpointError, match=r"has shape \(256, 64\)"):
-        start(registry, folder)
+def test_heads_alone_are_refused(registry: Registry, merged: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="holds heads only. Merge them.*hanol merge"):
+        start(registry, tmp_path / "heads")
 
 
-def test_heads_without_their_base_are_refused(registry: Registry, tmp_path: Path) -> None:
-    base = build("llama")
-    private = heads_of(base, tmp_path / "private")
-    with pytest.raises(CheckpointError, match="/private/of/the/authors.*--hf-overrides"):
-        start(registry, private)
-    nameless = heads_of(base, tmp_path / "nameless", base_model_name_or_path=None)
-    with pytest.raises(CheckpointError, match="does not name their base: add --hf-overrides"):
-        start(registry, nameless)
-
-
-def test_bad_configurations_are_refused(
-    registry: Registry, parts: tuple[Path, Path, Path], tmp_path: Path
-) -> None:
+def test_bad_configurations_are_refused(registry: Registry, merged: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="`autodeco_truncation` is 'top', but must be one of"):
-        start(registry, parts[2], autodeco_truncation="top")
+        start(registry, merged, autodeco_truncation="top")
     # Heads whose file says nothing of their base.
     older = {"model_type": "autodeco", "train_temp": True, "train_top_p": True}
     folder = write_heads(tmp_path / "older", older, official_tensors())

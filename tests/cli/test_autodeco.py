@@ -355,7 +355,7 @@ def test_a_real_process_prints_one_object(place: Path, tmp_path: Path) -> None:
         ("data.verify=arithmetic", 'compares with "answer"'),
         ("data.verify=python:body data.samples=1 data.max_new_tokens=1", "no right"),
         ("data.rows={base}/no.jsonl", "could not be read"),
-        ("data.rows={base}/config.json", "not JSON"),
+        ("data.rows={base}/config.json", "holds no JSON list"),
         ("model=./nowhere", "nowhere"),
         ("kind=steering", "without AutoDeco heads"),
         ("kind=steering model={heads} held_out=8", "none is left to train on"),

@@ -12,10 +12,39 @@ from torch.autograd import gradcheck
 from torch.autograd.graph import saved_tensors_hooks
 
 from hanol.errors import ConfigError, ShapeError
-from hanol.sampling import soft_top_p, top_p_keep
-from hanol.sampling._soft_top_p import soft_top_p_nll, temperature_nll
+from hanol.sampling import (
+    soft_top_p,
+    soft_top_p_nll_of_rows,
+    temperature_nll_of_rows,
+    top_p_keep,
+)
 
 CUMSUMS = ["inclusive", "exclusive"]
+
+
+def as_parameter(value_N: Tensor, logits_NV: Tensor) -> Tensor:
+    return value_N.double() if logits_NV.dtype == torch.float64 else value_N.float()
+
+
+def soft_top_p_nll(
+    logits_NV: Tensor, T_N: Tensor, P_N: Tensor, labels_N: Tensor, **options: Any
+) -> Tensor:
+    """Of all rows."""
+    T_N, P_N = as_parameter(T_N, logits_NV), as_parameter(P_N, logits_NV)
+    rows = torch.arange(len(labels_N))
+    return soft_top_p_nll_of_rows(logits_NV, rows, T_N, P_N, labels_N, **options)
+
+
+def temperature_nll(
+    logits_NV: Tensor,
+    T_N: Tensor,
+    labels_N: Tensor,
+    min_temperature: float = 1e-2,
+    chunk: int = 256,
+) -> Tensor:
+    rows = torch.arange(len(labels_N))
+    T_N = as_parameter(T_N, logits_NV)
+    return temperature_nll_of_rows(logits_NV, rows, T_N, labels_N, min_temperature, chunk)
 
 
 def by_definition(
@@ -372,8 +401,8 @@ def test_wrong_arguments_are_named() -> None:
     logits, T, P, labels = some(N=4, V=5)
     with pytest.raises(ShapeError, match=r"`top_p_N` has shape \(3,\), but `logits_NV` \(4, 5\)"):
         soft_top_p(logits, T, P[:3])
-    with pytest.raises(ShapeError, match=r"`labels_N` has shape \(3,\)"):
-        soft_top_p_nll(logits, T, P, labels[:3])
+    with pytest.raises(ShapeError, match="Flatten the rows first"):
+        soft_top_p_nll(logits[None], T, P, labels)
     with pytest.raises(ShapeError, match="`chunk` is 0, but must be at least 1"):
         temperature_nll(logits, T, labels, chunk=0)
     with pytest.raises(ConfigError, match="`steepness` is -1"):

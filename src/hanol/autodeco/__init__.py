@@ -19,25 +19,24 @@ from transformers import AutoModelForCausalLM as _AutoModelForCausalLM
 
 from hanol.autodeco._config import AutoDecoConfig
 from hanol.autodeco._formats import HeadsReport, inspect, merge, split
-from hanol.autodeco._heads import TemperatureHead, TopPHead, statistics
+from hanol.autodeco._heads import DecodingLimits, TemperatureHead, TopPHead, statistics
 from hanol.autodeco._hook import AutoDecoHook, custom_generate
-from hanol.autodeco._model import AutoDecoForCausalLM
-from hanol.autodeco._outputs import AutoDecoOutput, Features
-from hanol.autodeco._rescale import DecodingLimits
-from hanol.autodeco._trace import DecodingTrace, TracedToken, trace
-from hanol.autodeco.training._commands import TEST_COMMANDS, TRAIN_COMMANDS, Commands
+from hanol.autodeco._model import AutoDecoForCausalLM, AutoDecoOutput
+from hanol.autodeco._render import DecodingTrace, TracedToken
+from hanol.autodeco._trace import trace
+from hanol.autodeco._wrapped import Features
 from hanol.autodeco.training._data import (
     Row,
     Tokenized,
     TokenRow,
+    function_rows,
     prompt_ids,
     read_rows,
     tokenize,
     write_rows,
 )
 from hanol.autodeco.training._features import FeatureCache, OnlineSource, dump_features
-from hanol.autodeco.training._functions import function_rows
-from hanol.autodeco.training._loss import autodeco_loss
+from hanol.autodeco.training._loss import LossSettings, autodeco_loss
 from hanol.autodeco.training._recipes import (
     HeadsRecipe,
     SteeringRecipe,
@@ -47,13 +46,16 @@ from hanol.autodeco.training._recipes import (
     training_rows,
 )
 from hanol.autodeco.training._steer import (
+    TEST_COMMANDS,
+    TRAIN_COMMANDS,
+    Commands,
     SteeringReport,
     SteeringSettings,
     steering_report,
     train_steering,
     with_command,
 )
-from hanol.autodeco.training._train import HeadsResult, HeadsSettings, plot_choices, train_heads
+from hanol.autodeco.training._train import HeadsResult, HeadsSettings, train_heads
 from hanol.errors import require as _require
 from hanol.models import load_tokenizer
 
@@ -95,6 +97,7 @@ __all__ = [
     "HeadsReport",
     "HeadsResult",
     "HeadsSettings",
+    "LossSettings",
     "OnlineSource",
     "Row",
     "SteeringRecipe",
@@ -114,7 +117,6 @@ __all__ = [
     "load_tokenizer",
     "merge",
     "open_heads",
-    "plot_choices",
     "prompt_ids",
     "read_rows",
     "run_steering",

@@ -5,6 +5,7 @@ Source: the checkpoints of arXiv 2510.26697. `config.json` holds the base's keys
 
 import copy
 import re
+import warnings
 from dataclasses import fields
 from typing import Any, ClassVar, cast
 
@@ -12,26 +13,24 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from hanol.autodeco._rescale import Apply, DecodingLimits, Mask
+from hanol.autodeco._heads import Apply, DecodingLimits, Mask
 from hanol.errors import ConfigError
 
 ARCHITECTURE = "AutoDecoModelForCausalLM"
 
-# What older heads wrote in the place of `enable_temperature_head` and `enable_top_p_head`.
+# Older heads have these keys instead of `enable_temperature_head` and `enable_top_p_head`.
 _OLDER = {"train_temp": "enable_temperature_head", "train_top_p": "enable_top_p_head"}
 _SWITCHES = ("enable_temperature_head", "enable_top_p_head", "use_enhanced_features")
 _WIDTHS = ("temperature_hidden_size", "top_p_hidden_size")
-# Ours, written only where they are set: official files have none of them.
+# Keys of hanol, written only where they are set: official files have none of them.
 _SERVING = ("autodeco_truncation", "autodeco_limits", "autodeco_mask")
-_TRUNCATIONS = ("hard", "soft", "none")
-_MASKS = ("finite", "inf")
 _FLAG = re.compile(
     r"(enable|train)_\w*(head|temp|temperature|top_p|min_p|top_k)"
     r"|use_\w*features|(temperature|top_p|min_p|top_k)_(hidden|head)\w*|autodeco_\w+"
 )
 # Sampling values of a generation config that leave logits as they are. An unset top-k is not
 # among them: transformers makes it 50.
-_NEUTRAL = {
+NEUTRAL = {
     "temperature": 1.0,
     "top_p": 1.0,
     "top_k": 0,
@@ -44,26 +43,26 @@ _NEUTRAL = {
 
 
 class AutoDecoConfig(PreTrainedConfig):
-    """Which heads there are, and the configuration of the model they sit on.
+    """The switches of the heads, and the configuration of the base model.
 
     Every key of the base can be read and set on this object too (`config.vocab_size`); files hold
     them flattened, as the official ones do.
 
     Args:
-        base_config: Configuration of the base. Read from the flattened keys when left out; stays
-            None for older heads that lack them, until the base is loaded.
-        enable_temperature_head: None (older heads) is whatever the weights have.
-        enable_top_p_head: Likewise.
-        use_enhanced_features: Whether the top-p head sees statistics of the distribution.
+        base_config: Configuration of the base. Read from the flattened keys when left out; None
+            for older heads that lack them, until the base is loaded.
+        enable_temperature_head: Whether there is a temperature head; None (older heads) takes
+            what the weights have.
+        enable_top_p_head: Whether there is a top-p head; None as above.
+        use_enhanced_features: Whether the top-p head reads statistics of the distribution.
         base_model_name_or_path: Where the base was loaded from.
         base_model_type: `model_type` of the base.
         temperature_hidden_size: Width of the hidden state that the temperature head reads.
         top_p_hidden_size: Width of the hidden state that the top-p head reads.
-        autodeco_truncation: How logits are cut where a call does not say: "hard" (None too),
-            "soft" or "none".
-        autodeco_limits: Values of `DecodingLimits` by name, for every call that gives none.
-        autodeco_mask: "finite" (None too) moves excluded tokens down by 1000, "inf" to -inf, for
-            software that looks for -inf.
+        autodeco_truncation: Default truncation: "hard" (also None), "soft" or "none".
+        autodeco_limits: Default values of `DecodingLimits`, by name.
+        autodeco_mask: "finite" (also None) lowers the logits of excluded tokens by 1000, "inf"
+            sets them to -inf, for software that looks for -inf.
 
     Raises:
         ConfigError: A key looks like a switch of AutoDeco but is not known, a switch is not true
@@ -101,8 +100,8 @@ class AutoDecoConfig(PreTrainedConfig):
             if key in kwargs
         }
         base = self.base_config or self._read_base(kwargs)
-        self._refuse_unknown_flags(kwargs, base)
-        # While transformers sets its own attributes, none may be answered or taken by the base.
+        self._check_flags(kwargs, base)
+        # While transformers sets its own attributes, the base may answer or take none of them.
         self.base_config = None
         super().__post_init__(**own)
         self.architectures = [ARCHITECTURE]
@@ -113,7 +112,7 @@ class AutoDecoConfig(PreTrainedConfig):
                     setattr(self, f"_{key}", own[key])
 
     def attach(self, base: PreTrainedConfig) -> None:
-        """Make `base` the configuration of the model below, and fill what follows from it."""
+        """Make `base` the configuration of the base model, and fill what follows from it."""
         self.base_config = base
         self.base_model_type = base.model_type
         self.dtype = base.dtype
@@ -141,7 +140,7 @@ class AutoDecoConfig(PreTrainedConfig):
                 f"could not be made from the keys beside it: {err}"
             ) from err
 
-    def _refuse_unknown_flags(self, kwargs: dict[str, Any], base: Any) -> None:
+    def _check_flags(self, kwargs: dict[str, Any], base: Any) -> None:
         of_base = set() if base is None else {field.name for field in fields(base)}
         unknown = sorted(key for key in kwargs if _FLAG.fullmatch(key) and key not in of_base)
         if unknown:
@@ -160,16 +159,16 @@ class AutoDecoConfig(PreTrainedConfig):
                 raise ConfigError(f"`{key}` is {value!r}, but must be a whole number above 0.")
 
     def serving(self) -> tuple[Apply, DecodingLimits, Mask]:
-        """How logits are cut, what the choices are held to, and where excluded tokens go.
+        """Default truncation, limits of temperature and top-p, and treatment of excluded tokens.
 
         Raises:
-            ConfigError: One of the three keys has another value than those.
+            ConfigError: One of the three keys has an unknown value.
         """
         truncation = self.autodeco_truncation or "hard"
         mask = self.autodeco_mask or "finite"
         for key, value, known in (
-            ("autodeco_truncation", truncation, _TRUNCATIONS),
-            ("autodeco_mask", mask, _MASKS),
+            ("autodeco_truncation", truncation, ("hard", "soft", "none")),
+            ("autodeco_mask", mask, ("finite", "inf")),
         ):
             if value not in known:
                 raise ConfigError(f"`{key}` is {value!r}, but must be one of {', '.join(known)}.")
@@ -213,23 +212,34 @@ class AutoDecoConfig(PreTrainedConfig):
         return {**base, **ours, "dtype": own["dtype"] or base.get("dtype")}
 
 
-def neutral(config: GenerationConfig) -> tuple[GenerationConfig, dict[str, Any]]:
-    """A copy that samples from the logits as they are, and the values that would have changed them.
+def neutral(config: GenerationConfig) -> GenerationConfig:
+    """A copy that samples from the logits as they are.
 
     Engines and `generate` divide by their own temperature and cut by their own top-p after the
-    model has applied AutoDeco's: values of a base's generation config would stack.
+    model has applied AutoDeco's: a base's values would act on top.
     """
     config = copy.deepcopy(config)
-    stacking = stacking_values(config)
-    for key, value in {**_NEUTRAL, "do_sample": True}.items():
+    for key, value in {**NEUTRAL, "do_sample": True}.items():
         if hasattr(config, key):
             setattr(config, key, value)
-    return config, stacking
+    return config
 
 
-def stacking_values(config: GenerationConfig) -> dict[str, Any]:
-    """Values of a generation config that would change AutoDeco's distribution."""
-    values = {key: getattr(config, key, None) for key in _NEUTRAL}
-    return {
-        key: value for key, value in values.items() if value is not None and value != _NEUTRAL[key]
-    }
+def warn_of_sampling(config: GenerationConfig, remedy: str, *, stacklevel: int) -> None:
+    """Warn of values of a generation config that would change AutoDeco's distribution.
+
+    `remedy` tells what happens to them, or what to do; `stacklevel` counts from the caller.
+    """
+    values = {key: getattr(config, key, None) for key in NEUTRAL}
+    acting = [
+        f"{key}={value}"
+        for key, value in values.items()
+        if value is not None and value != NEUTRAL[key]
+    ]
+    if acting:
+        warnings.warn(
+            f"{', '.join(acting)} would act on top of AutoDeco's own temperature and top-p. "
+            f"{remedy}",
+            UserWarning,
+            stacklevel=stacklevel + 1,
+        )

@@ -1,8 +1,9 @@
-"""AutoDeco's two heads: a temperature and a top-p for every token, read from the hidden state.
+"""AutoDeco's two heads, what they choose, and the logits that follow from it.
 
-Shape suffixes: N rows (one per position; the heads take any leading dimensions), V vocabulary,
-H hidden width, F features of the top-p head, 4 statistics of the tempered distribution.
-Source: arXiv 2510.26697, section 2.2 and equation 4. The paper's equation shows hidden state and
+Shape suffixes: N rows (one per position; any leading dimensions), V vocabulary, H hidden width,
+F features of the top-p head, 4 statistics of the tempered distribution; B batch and T positions
+where limits are applied.
+Source: arXiv 2510.26697, section 2 and equation 4. The paper's equation shows hidden state and
 temperature as inputs of the top-p head; the official checkpoints add four statistics ("enhanced").
 
 Everything is computed in float32 whatever the weights are stored in: a sum over 150,000
@@ -10,15 +11,25 @@ probabilities in bfloat16 is worth nothing.
 """
 
 import math
-from typing import Literal, Self
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hanol.errors import ConfigError, ShapeError
+from hanol.sampling import STEEPNESS, excess, tempered, top_p_keep
 
 Init = Literal["official", "neutral"]
+Apply = Literal["hard", "soft", "none", "off"]
+Mask = Literal["finite", "inf"]
+
+MIN_TEMPERATURE = 1e-2
+# Tokens outside of the nucleus: exp(-1000) is exactly 0 in float32, so sampling never takes them.
+# Not -inf: when a grammar bans the whole nucleus, what is left keeps its tempered order.
+EXCLUDED = 1000.0
 
 # Logits whose statistics are computed at a time: on CPU the temporaries then stay in its cache.
 _BLOCK = 1 << 18
@@ -31,12 +42,12 @@ class _Head(nn.Module):
 
     def __init__(self, num_features: int, intermediate: int) -> None:
         super().__init__()
-        self.mlp = nn.Sequential(
+        self.mlp: Any = nn.Sequential(
             nn.Linear(num_features, intermediate), nn.ReLU(), nn.Linear(intermediate, 1)
         )
 
     def init(self, kind: Init = "official") -> Self:
-        """Set the weights anew.
+        """Initialise the weights.
 
         Args:
             kind: "official" is the default of `nn.Linear`: about T = 1 and P = 0.5, so that an
@@ -47,7 +58,7 @@ class _Head(nn.Module):
         """
         if kind not in ("official", "neutral"):
             raise ConfigError(f'`init` is {kind!r}, but must be "official" or "neutral".')
-        first, last = self._layers()
+        first, _, last = self.mlp
         first.reset_parameters()
         last.reset_parameters()
         if kind == "neutral":
@@ -55,15 +66,9 @@ class _Head(nn.Module):
             nn.init.constant_(last.bias, self.neutral_bias)
         return self
 
-    def _layers(self) -> tuple[nn.Linear, nn.Linear]:
-        first, last = self.mlp[0], self.mlp[2]
-        assert isinstance(first, nn.Linear)
-        assert isinstance(last, nn.Linear)
-        return first, last
-
     def _logit(self, features_NF: Tensor) -> Tensor:
         dtype = torch.float64 if features_NF.dtype == torch.float64 else torch.float32
-        first, last = self._layers()
+        first, _, last = self.mlp
         # Autocast would turn the products back to half precision.
         with torch.autocast(features_NF.device.type, enabled=False):
             inner = F.linear(features_NF.to(dtype), first.weight.to(dtype), first.bias.to(dtype))
@@ -106,7 +111,7 @@ class TopPHead(_Head):
 
     Args:
         hidden_size: Width of the hidden state.
-        enhanced: Whether the head reads the four numbers of `statistics` too.
+        enhanced: Whether the head also reads the four numbers of `statistics`.
         intermediate: Width between the two layers; 256 in every official checkpoint.
     """
 
@@ -120,7 +125,7 @@ class TopPHead(_Head):
     def forward(
         self, hidden_NH: Tensor, temperature_N: Tensor, statistics_N4: Tensor | None = None
     ) -> Tensor:
-        """Top-p of the next tokens.
+        """Top-p values of the next tokens.
 
         Args:
             hidden_NH: Hidden states after the final norm, any float dtype.
@@ -163,7 +168,7 @@ def statistics(
     *,
     entropy: Literal["parity", "logsumexp"] = "parity",
 ) -> Tensor:
-    """What an enhanced top-p head reads of q = softmax(logits / (temperature + 1e-8)).
+    """Statistics of q = softmax(logits / (temperature + 1e-8)) for an enhanced top-p head.
 
     Columns of -inf are not part of the vocabulary: they change nothing, not even the variance.
 
@@ -240,3 +245,102 @@ def _largest(q_NV: Tensor, k: int) -> Tensor:
     best_NK1 = groups_NGS.detach().amax(-1).topk(k).indices.unsqueeze(-1)
     inside_NS = groups_NGS.gather(1, best_NK1.expand(-1, -1, size)).view(N, k * size)
     return torch.cat([inside_NS, q_NV[:, grouped:]], dim=-1).topk(k).values
+
+
+@dataclass(frozen=True)
+class DecodingLimits:
+    """Limits of the temperature and top-p that heads choose, when they are served.
+
+    Args:
+        min_temperature: Above 0.
+        max_temperature: At least `min_temperature`; the heads choose below 2.
+        min_top_p: In [0, 1].
+
+    Raises:
+        ConfigError: A value is out of its range.
+    """
+
+    min_temperature: float = MIN_TEMPERATURE
+    max_temperature: float = 2.0
+    min_top_p: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_temperature <= self.max_temperature < float("inf"):
+            raise ConfigError(
+                f"`min_temperature` is {self.min_temperature} and `max_temperature` "
+                f"{self.max_temperature}, but they must be above 0 and in this order."
+            )
+        if not 0 <= self.min_top_p <= 1:
+            raise ConfigError(f"`min_top_p` is {self.min_top_p}, but must be between 0 and 1.")
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any] | None) -> Self:
+        """Read the limits of a configuration file.
+
+        Raises:
+            ConfigError: A key is not known, or a value no number or out of its range.
+        """
+        known = {field.name for field in fields(cls)}
+        for key, value in (values or {}).items():
+            if key not in known or type(value) not in (int, float):
+                raise ConfigError(
+                    f"`autodeco_limits` has {key!r}: {value!r}, but takes numbers for "
+                    f"{', '.join(sorted(known))}."
+                )
+        return cls(**(values or {}))
+
+    def hold(self, temperature_BT: Tensor, top_p_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """Both values, moved to the nearest allowed ones."""
+        temperature_BT = temperature_BT.clamp(self.min_temperature, self.max_temperature)
+        return temperature_BT, top_p_BT.clamp_min(self.min_top_p) if self.min_top_p else top_p_BT
+
+
+def predict(
+    hidden_BTH: Tensor,
+    logits_BTV: Tensor,
+    temp_head: TemperatureHead | None,
+    top_p_head: TopPHead | None,
+) -> tuple[Tensor, Tensor]:
+    """`temperature_BT` and `top_p_BT`; 1 where there is no head."""
+    ones_BT = torch.ones(hidden_BTH.shape[:-1], device=hidden_BTH.device)
+    temperature_BT = ones_BT if temp_head is None else temp_head(hidden_BTH)
+    if top_p_head is None:
+        return temperature_BT, ones_BT
+    # What the top-p head reads is an input, not a way for its gradient into the temperature head.
+    detached_BT = temperature_BT.detach()
+    read = statistics(logits_BTV, detached_BT) if top_p_head.enhanced else None
+    return temperature_BT, top_p_head(hidden_BTH, detached_BT, read)
+
+
+def rescale(
+    logits_BTV: Tensor,
+    temperature_BT: Tensor,
+    top_p_BT: Tensor | None,
+    apply: Apply,
+    mask: Mask = "finite",
+) -> Tensor:
+    """The logits to sample from at temperature 1 and top-p 1, in float32.
+
+    Without `top_p_BT`, and with `apply` "none", nothing is cut. With "hard", `mask` says whether
+    excluded tokens are moved down by 1000 or to -inf.
+
+    Raises:
+        DataError: Logits on CPU are not numbers.
+    """
+    tempered_BTV = tempered(logits_BTV.float(), temperature_BT)
+    if top_p_BT is None or apply == "none":
+        return tempered_BTV
+    if apply == "soft":
+        # The logarithm of `soft_top_p` but for its epsilons and a constant. Finite, so that here
+        # too a grammar may ban every likely token.
+        return tempered_BTV - STEEPNESS * excess(tempered_BTV.softmax(-1), top_p_BT)
+    keep_NV = top_p_keep(
+        tempered_BTV.flatten(0, -2),
+        top_p_BT.flatten(),
+        # Looking for NaN would make an accelerator wait at every token.
+        check=tempered_BTV.device.type == "cpu",
+    )
+    keep_BTV = keep_NV.view_as(tempered_BTV)
+    if mask == "inf":
+        return tempered_BTV.masked_fill(~keep_BTV, -torch.inf)
+    return torch.where(keep_BTV, tempered_BTV, tempered_BTV - EXCLUDED)

@@ -1,32 +1,24 @@
-"""The parts that a wrapped model is put together from: its base and its heads, from files."""
+"""Loading of a model with heads: what `from_pretrained` takes, and the base."""
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import (
-    AutoModelForCausalLM,
-    KimiLinearConfig,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
+from transformers import AutoModelForCausalLM, KimiLinearConfig, PreTrainedModel
 from transformers.utils import logging
 
 from hanol import attention, models
-from hanol.autodeco import _formats as formats
 from hanol.autodeco._config import AutoDecoConfig
-from hanol.autodeco._heads import TemperatureHead, TopPHead
+from hanol.autodeco._formats import BASE_PREFIX, StoredHeads, first_line
 from hanol.errors import CheckpointError, ConfigError
-from hanol.models import StoredTensor
 
-_MERGED = rf"^{re.escape(formats.BASE_PREFIX)}"  # names of the base in the merged layout
+_MERGED = rf"^{re.escape(BASE_PREFIX)}"  # names of the base in the merged layout
 
 
 class Options:
-    """What `from_pretrained` was given, as far as it can be done; the rest is refused."""
+    """The options of `from_pretrained`; those that cannot be met are refused."""
 
     def __init__(
         self, values: dict[str, Any], dtype: torch.dtype | str | None, device: str | torch.device
@@ -45,18 +37,26 @@ class Options:
             for key in ("cache_dir", "token", "local_files_only", "force_download")
             if key in values
         }
-        if "torch_dtype" in values:
-            dtype = values.pop("torch_dtype")
+        dtype = values.pop("torch_dtype", dtype)
         # The Auto classes of transformers load a checkpoint in its own type by default.
         self._dtype = "auto" if dtype is None and from_auto else dtype
-        self.device = str(_single_device(values.pop("device_map", None), device))
+        device_map = values.pop("device_map", None)
+        if isinstance(device_map, dict) and list(device_map) == [""]:
+            device_map = device_map[""]
+        try:
+            self.device = str(torch.device(device if device_map is None else device_map))
+        except (RuntimeError, TypeError) as err:
+            raise ConfigError(
+                f"`device_map` is {device_map!r}, but only a single device can be given here. Load "
+                "the base with your map and pass it as `base_model`."
+            ) from err
         if values:
             raise ConfigError(
                 f"`from_pretrained` of an AutoDeco model does not take {sorted(values)}. Load the "
                 "base as you like and pass it as `base_model`."
             )
 
-    def dtype(self, stored: Any = None) -> torch.dtype | None:
+    def dtype(self, stored: Any) -> torch.dtype | None:
         """The type to load the base in, given the one of its checkpoint; None is hanol's rule."""
         if self._dtype == "auto":
             return stored
@@ -65,95 +65,43 @@ class Options:
         return self._dtype
 
 
-def _single_device(device_map: Any, device: str | torch.device) -> Any:
-    if device_map is None:
-        return device
-    if isinstance(device_map, dict) and list(device_map) == [""]:
-        device_map = device_map[""]
-    try:
-        return torch.device(device_map)
-    except (RuntimeError, TypeError) as err:
-        raise ConfigError(
-            f"`device_map` is {device_map!r}, but only a single device can be given here. Load "
-            "the base with your map and pass it as `base_model`."
-        ) from err
-
-
-def parts(
+def load_base(
+    heads: StoredHeads,
     folder: Path,
-    config: PreTrainedConfig | None,
-    where: str,
     base_model: str | Path | PreTrainedModel | None,
     options: Options,
-) -> tuple[AutoDecoConfig, PreTrainedModel, TemperatureHead | None, TopPHead | None]:
-    """What a model with heads is put together from, in any of the official layouts.
-
-    Args:
-        folder: The checkpoint.
-        config: Its configuration, if it has been read already.
-        where: What the user called it, for messages.
-        base_model: Base to use instead of the one that the checkpoint holds or names.
-        options: How to load the base.
-
-    Raises:
-        CheckpointError: Something is missing or does not fit.
-    """
-    config, heads = formats.read_checked(folder, where, config)
+) -> PreTrainedModel:
+    """The base of heads: the given one, that of the merged checkpoint, or the one they name."""
     if isinstance(base_model, PreTrainedModel):
         llm = base_model
     elif base_model is not None:
-        llm = named_base(base_model, options)
-    elif formats.is_merged(folder):
-        llm = merged_base(folder, config, options)
+        llm = _named_base(base_model, options)
+    elif heads.layout == "merged":
+        llm = _merged_base(folder, heads.config, options)
+    elif name := heads.config.base_model_name_or_path:
+        try:
+            llm = _named_base(name, options)
+        except CheckpointError as err:
+            raise CheckpointError(
+                f"{heads.what!r} holds heads only, and the base that it names could not be "
+                f"loaded: {err} If the base is somewhere else, pass `base_model`."
+            ) from err
     else:
-        llm = base_of_heads(where, config, options)
+        raise CheckpointError(
+            f"{heads.what!r} holds heads only and does not name their base: pass `base_model`."
+        )
     if options.attention is not None:
         llm.set_attn_implementation(options.attention)
-    formats.check_heads(
-        formats.shapes_of(heads),
-        config,
-        what=where,
-        hidden=head_width(llm),
-        vocab=llm.config.get_text_config().vocab_size,
-    )
-    config.attach(llm.config)
-    temp_head, top_p_head = load_heads(heads, config, llm.device)
-    config.enable_temperature_head = temp_head is not None
-    config.enable_top_p_head = top_p_head is not None
-    return config, llm, temp_head, top_p_head
+    heads.check(head_width(llm), vocab_size(llm))
+    return llm
 
 
-def named_base(name: str | Path, options: Options) -> PreTrainedModel:
-    """Load a base by its own name."""
+def _named_base(name: str | Path, options: Options) -> PreTrainedModel:
     stored = models.load_config(name).get_text_config().dtype
     return models.load_model(name, dtype=options.dtype(stored), device=options.device)
 
 
-def base_of_heads(where: str, config: AutoDecoConfig, options: Options) -> PreTrainedModel:
-    """Load the base that heads name as theirs.
-
-    Raises:
-        CheckpointError: They name none, or it cannot be loaded.
-    """
-    if not config.base_model_name_or_path:
-        raise CheckpointError(
-            f"{where!r} holds heads only and does not name their base: pass `base_model`."
-        )
-    try:
-        return named_base(config.base_model_name_or_path, options)
-    except CheckpointError as err:
-        raise CheckpointError(
-            f"{where!r} holds heads only, and the base that it names could not be loaded: {err} "
-            "If the base is somewhere else, pass `base_model`."
-        ) from err
-
-
-def merged_base(folder: Path, config: AutoDecoConfig, options: Options) -> PreTrainedModel:
-    """Load the base out of a merged checkpoint.
-
-    Raises:
-        CheckpointError: The configuration or tensors of the base are incomplete.
-    """
+def _merged_base(folder: Path, config: AutoDecoConfig, options: Options) -> PreTrainedModel:
     base = config.base_config
     if base is None:
         raise CheckpointError(
@@ -179,7 +127,7 @@ def merged_base(folder: Path, config: AutoDecoConfig, options: Options) -> PreTr
                 output_loading_info=True,
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as err:
-        cause = formats.first_line(err)
+        cause = first_line(err)
         raise CheckpointError(f"The base in {str(folder)!r} could not be loaded: {cause}") from err
     finally:
         logging.set_verbosity(verbosity)
@@ -194,7 +142,7 @@ def merged_base(folder: Path, config: AutoDecoConfig, options: Options) -> PreTr
         if names:
             raise CheckpointError(
                 f"The base in {str(folder)!r} does not fit its config.json: {len(names)} tensors "
-                f"are {what}, such as {formats.BASE_PREFIX}{names[0]}."
+                f"are {what}, such as {BASE_PREFIX}{names[0]}."
             )
     return llm.to(options.device).eval()
 
@@ -203,7 +151,7 @@ def head_width(model: PreTrainedModel) -> int:
     """Width of the hidden state that a model's output embedding reads.
 
     Raises:
-        ConfigError: It has none, so it is no causal language model.
+        ConfigError: The model has no output embedding, so it is no causal language model.
     """
     head = model.get_output_embeddings()
     if head is None:
@@ -214,31 +162,6 @@ def head_width(model: PreTrainedModel) -> int:
     return int(getattr(head, "in_features", None) or head.weight.shape[-1])
 
 
-def load_heads(
-    heads: Mapping[str, StoredTensor], config: AutoDecoConfig, device: torch.device
-) -> tuple[TemperatureHead | None, TopPHead | None]:
-    """Make the heads that a checkpoint holds and its configuration does not switch off."""
-    shapes = formats.shapes_of(heads)
-
-    def fill(head: Any, name: str) -> Any:
-        tensors = {
-            key.removeprefix(f"{name}."): stored.read()
-            for key, stored in heads.items()
-            if key.startswith(f"{name}.")
-        }
-        head.load_state_dict(tensors, assign=True)  # keeps their stored type
-        return head.requires_grad_(True).to(device)
-
-    temp_head = top_p_head = None
-    if formats.has_head(shapes, "temp_head") and config.enable_temperature_head is not False:
-        I, H = shapes["temp_head.mlp.0.weight"]  # noqa: E741
-        with torch.device("meta"):  # loading draws no random numbers
-            temp_head = TemperatureHead(H, I)
-        temp_head = fill(temp_head, "temp_head")
-    if formats.has_head(shapes, "top_p_head") and config.enable_top_p_head is not False:
-        I, inputs = shapes["top_p_head.mlp.0.weight"]  # noqa: E741
-        enhanced = formats.is_enhanced(shapes, config) is True
-        with torch.device("meta"):
-            top_p_head = TopPHead(inputs - (5 if enhanced else 1), enhanced, I)
-        top_p_head = fill(top_p_head, "top_p_head")
-    return temp_head, top_p_head
+def vocab_size(model: PreTrainedModel) -> int:
+    """Tokens that a model gives logits for, as its configuration says."""
+    return int(model.config.get_text_config().vocab_size)

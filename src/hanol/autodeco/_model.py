@@ -6,8 +6,8 @@ the tempered, truncated logits go out of the same forward pass.
 """
 
 import shutil
-import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,18 +15,42 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from hanol import models
 from hanol.autodeco import _formats as formats
-from hanol.autodeco import _load as loading
-from hanol.autodeco._config import AutoDecoConfig, neutral, stacking_values
-from hanol.autodeco._heads import Init, TemperatureHead, TopPHead
-from hanol.autodeco._load import head_width
-from hanol.autodeco._outputs import AutoDecoOutput
-from hanol.autodeco._rescale import Apply, DecodingLimits, predict, rescale
+from hanol.autodeco._config import AutoDecoConfig, neutral, warn_of_sampling
+from hanol.autodeco._heads import (
+    Apply,
+    DecodingLimits,
+    Init,
+    TemperatureHead,
+    TopPHead,
+    predict,
+    rescale,
+)
+from hanol.autodeco._load import Options, head_width, load_base
 from hanol.autodeco._wrapped import WrappedModel
 from hanol.autodeco.training._loss import IGNORED, autodeco_loss
 from hanol.errors import ConfigError, ShapeError
+
+
+@dataclass
+class AutoDecoOutput(CausalLMOutputWithPast):
+    """Result of a forward pass: the base's output, its cache included, and the fields below.
+
+    Attributes:
+        loss: With `labels`.
+        logits: What to sample from at temperature 1 and top-p 1, [B, T, V]; float32 unless
+            `apply="off"`.
+        temperature: Chosen temperatures, [B, T]; None with `apply="off"`.
+        top_p: Chosen top-p, [B, T]; None with `apply="off"`.
+        base_logits: Logits of the base, [B, T, V], with `output_base_logits=True`.
+    """
+
+    temperature: Tensor | None = None
+    top_p: Tensor | None = None
+    base_logits: Tensor | None = None
 
 
 class AutoDecoForCausalLM(WrappedModel):
@@ -39,7 +63,7 @@ class AutoDecoForCausalLM(WrappedModel):
         config: Configuration with that of the base in it.
         llm: The base; built with random weights when left out.
         temp_head: Made new when left out and enabled in `config`.
-        top_p_head: Likewise.
+        top_p_head: Made new when left out and enabled in `config`.
 
     Raises:
         ConfigError: The base's configuration is not known, the base has no output embedding, or it
@@ -89,11 +113,17 @@ class AutoDecoForCausalLM(WrappedModel):
         if self.top_p_head is not None:
             config.use_enhanced_features = self.top_p_head.enhanced
         config.temperature_hidden_size = config.top_p_hidden_size = width
-        self.generation_config, _ = neutral(self.llm.generation_config)
+        self.generation_config = neutral(self.llm.generation_config)
+        warn_of_sampling(
+            self.llm.generation_config,
+            "These values of the base's generation config are not taken over: this model samples "
+            "with temperature=1, top_p=1, top_k=0.",
+            stacklevel=3,
+        )
         self.post_init()
 
     def init_weights(self) -> None:
-        """Nothing: the base comes initialised, and the heads initialise themselves."""
+        """Do nothing: the base comes initialised, and the heads initialise themselves."""
 
     def freeze_heads(self, frozen: bool = True) -> Self:
         """Stop (or let) gradients reach the heads."""
@@ -102,7 +132,7 @@ class AutoDecoForCausalLM(WrappedModel):
         return self
 
     def head_parameters(self) -> list[nn.Parameter]:
-        """What an optimizer gets when the base is frozen."""
+        """Parameters of the heads: what an optimizer gets when the base is frozen."""
         heads = [head for head in (self.temp_head, self.top_p_head) if head is not None]
         return [parameter for head in heads for parameter in head.parameters()]
 
@@ -127,8 +157,8 @@ class AutoDecoForCausalLM(WrappedModel):
             enable_temperature_head: Without it T is 1.
             enable_top_p_head: Without it nothing is cut.
             use_enhanced_features: Whether the top-p head reads statistics of the distribution.
-            base_name: What heads-only checkpoints name as their base; where `model` was loaded
-                from when left out.
+            base_name: Name of the base in heads-only checkpoints; None takes where `model` was
+                loaded from.
 
         Raises:
             ConfigError: The model has no output embedding or has heads already, or `init` is
@@ -145,7 +175,7 @@ class AutoDecoForCausalLM(WrappedModel):
         for head in (made.temp_head, made.top_p_head):
             if head is not None:
                 head.init(init).to(model.device)
-        return made._warned().freeze_base().eval()
+        return made.freeze_base().eval()
 
     @classmethod
     def from_pretrained(
@@ -164,12 +194,12 @@ class AutoDecoForCausalLM(WrappedModel):
         Args:
             pretrained_model_name_or_path: Folder or hub id: heads-only, with the trainer's
                 `adapter.` prefix, or merged.
-            model_args: None are taken.
-            base_model: Base to use in the place of the one that the checkpoint names; a name or
-                a model.
+            model_args: Not supported.
+            base_model: Base to use instead of the one that the checkpoint names; a name or a
+                model.
             config: Configuration, when it was read already.
-            dtype: Type of the base's parameters; None is float32 on CPU, else what its checkpoint
-                has; "auto" is what its checkpoint has. Heads keep their stored type.
+            dtype: Data type of the base's parameters; None is float32 on CPU, else the
+                checkpoint's own; "auto" is the checkpoint's own. Heads keep their stored type.
             device: Where the model goes.
             revision: Commit or branch of a hub id (not of the base).
             kwargs: `attn_implementation`; `cache_dir`, `token`, `local_files_only` and
@@ -181,17 +211,23 @@ class AutoDecoForCausalLM(WrappedModel):
                 and the found shapes.
             ConfigError: An option that is not supported here.
         """
-        options = loading.Options(kwargs, dtype, device)
+        options = Options(kwargs, dtype, device)
         where = str(pretrained_model_name_or_path)
         if model_args:
             raise ConfigError(
                 f"`from_pretrained` takes no further positional value {model_args!r}."
             )
         folder = formats.local_folder(where, revision=revision, **options.hub)
-        config, *parts = loading.parts(folder, config, where, base_model, options)
-        model = cls(config, *parts)
-        model.name_or_path = config.name_or_path = where
-        model._warned().freeze_base().eval()
+        heads = formats.StoredHeads.read(folder, where, config)
+        llm = load_base(heads, folder, base_model, options)
+        own = heads.config
+        own.attach(llm.config)
+        temp_head, top_p_head = heads.build(llm.device)
+        own.enable_temperature_head = temp_head is not None
+        own.enable_top_p_head = top_p_head is not None
+        model = cls(own, llm, temp_head, top_p_head)
+        model.name_or_path = own.name_or_path = where
+        model.freeze_base().eval()
         if options.report:
             keys = ("missing_keys", "unexpected_keys", "mismatched_keys")
             return model, {key: set() for key in keys}
@@ -205,20 +241,17 @@ class AutoDecoForCausalLM(WrappedModel):
             logits_BTV: Logits of the base.
 
         Returns:
-            `temperature_BT` in (0, 2) and `top_p_BT` in (0, 1); a head that is off, in the
-            configuration or altogether, chooses 1.
+            `temperature_BT` in (0, 2) and `top_p_BT` in (0, 1); 1 for a head that is switched off
+            or missing.
         """
         return predict(hidden_BTH, logits_BTV, *self._active_heads())
 
     def choose(
         self, hidden_BTH: Tensor, logits_BTV: Tensor, limits: DecodingLimits | None = None
     ) -> tuple[Tensor, Tensor]:
-        """What is sampled with: as `predict`, held to the limits or to those of the configuration.
+        """Temperatures and top-p to sample with: those of `predict`, within limits.
 
-        Args:
-            hidden_BTH: Hidden states after the final norm; any leading dimensions.
-            logits_BTV: Logits of the base.
-            limits: In the place of those that the configuration sets.
+        Without `limits` those of the configuration hold.
         """
         limits = self.config.serving()[1] if limits is None else limits
         return limits.hold(*self.predict(hidden_BTH, logits_BTV))
@@ -242,23 +275,24 @@ class AutoDecoForCausalLM(WrappedModel):
 
         Args:
             input_ids: Tokens, [B, S].
-            attention_mask: As the base takes it.
-            position_ids: As the base takes them.
-            inputs_embeds: Embeddings in the place of tokens.
+            attention_mask: Mask for the base.
+            position_ids: Positions for the base.
+            inputs_embeds: Embeddings instead of tokens.
             labels: Targets, [B, S], -100 where there is none; shifted by one here. The loss is
                 the training loss of the heads (`autodeco_loss` with its defaults), with
-                `apply="off"` the base's cross-entropy. In training mode the logits are then left
-                as they are.
+                `apply="off"` the base's cross-entropy. In training mode the logits then stay the
+                base's.
             use_cache: Return a cache.
-            logits_to_keep: Compute logits of the last so many positions, or of these; 0 is all.
+            logits_to_keep: Number of last positions to compute logits for, or the positions
+                themselves; 0 is all.
             apply: "hard" divides by the temperature and moves tokens outside of the nucleus down
                 by 1000 (to -inf where the configuration's `autodeco_mask` is "inf"); "soft" weighs
                 them down as in training, differentiable in both values; "none" divides by the
-                temperature alone; "off" gives the base's logits and runs no head. What the
-                configuration says (`autodeco_truncation`), else "hard", when left out.
-            limits: What temperature and top-p are held to, for this call; the configuration's
-                (`autodeco_limits`) when left out.
-            output_base_logits: Also return the logits before.
+                temperature alone; "off" gives the base's logits and runs no head. None takes the
+                configuration's `autodeco_truncation`, else "hard".
+            limits: Limits of temperature and top-p for this call; None takes the configuration's
+                `autodeco_limits`.
+            output_base_logits: Also return the base's logits.
             return_dict: False gives a tuple.
             kwargs: Passed to the base, its cache among them; `num_items_in_batch` to the loss.
 
@@ -292,8 +326,20 @@ class AutoDecoForCausalLM(WrappedModel):
             logits_BTV = rescale(
                 base_BTV, temperature_BT, top_p_BT if truncates else None, apply, mask
             )
-        if labels is not None:
-            loss = self._loss(hidden_BTH, base_BTV, labels, items, apply)
+        if labels is not None and apply == "off":
+            loss = self.llm.loss_function(
+                base_BTV, labels, vocab_size=base_BTV.shape[-1], num_items_in_batch=items
+            )
+        elif labels is not None:
+            # Labels are shifted, not logits: a slice of logits would be copied to be flattened.
+            next_BT = F.pad(labels[:, 1:], (0, 1), value=IGNORED)
+            loss = autodeco_loss(
+                base_BTV.flatten(0, 1),
+                hidden_BTH.flatten(0, 1),
+                next_BT.flatten(),
+                *self._active_heads(),
+                num_items=items,
+            ).loss
         result = AutoDecoOutput(
             loss=loss,
             logits=logits_BTV,
@@ -306,37 +352,11 @@ class AutoDecoForCausalLM(WrappedModel):
                 result[key] = value
         return result if return_dict else result.to_tuple()
 
-    def _active_heads(self) -> tuple[TemperatureHead | None, TopPHead | None]:
+    def _active_heads(self) -> formats.HeadPair:
         return (
             self.temp_head if self.config.enable_temperature_head else None,
             self.top_p_head if self.config.enable_top_p_head else None,
         )
-
-    def _loss(
-        self,
-        hidden_BTH: Tensor,
-        base_BTV: Tensor,
-        labels_BT: Tensor,
-        items: int | Tensor | None,
-        apply: Apply,
-    ) -> Tensor:
-        if apply == "off":
-            return self.llm.loss_function(
-                base_BTV,
-                labels_BT,
-                vocab_size=base_BTV.shape[-1],
-                **({} if items is None else {"num_items_in_batch": items}),
-            )
-        # Labels are shifted, not logits: a slice of logits would be copied to be flattened.
-        next_BT = F.pad(labels_BT[:, 1:], (0, 1), value=IGNORED)
-        result = autodeco_loss(
-            base_BTV.flatten(0, 1),
-            hidden_BTH.flatten(0, 1),
-            next_BT.flatten(),
-            *self._active_heads(),
-            num_items=items,
-        )
-        return result.loss
 
     # -- saving
 
@@ -367,7 +387,7 @@ class AutoDecoForCausalLM(WrappedModel):
         Args:
             save_directory: Folder to write; an existing checkpoint there is replaced.
             is_main_process: Other processes write nothing.
-            state_dict: Tensors to write in the place of the model's own.
+            state_dict: Tensors to write instead of the model's own.
             kwargs: `max_shard_size`, as every transformers model takes it.
 
         Raises:
@@ -399,16 +419,3 @@ class AutoDecoForCausalLM(WrappedModel):
             self.generation_config.save_pretrained(part)
             shutil.rmtree(base_part)
             shutil.rmtree(heads_part)
-
-    def _warned(self) -> Self:
-        """Say which sampling values of the base were not taken over."""
-        if stacking := stacking_values(self.llm.generation_config):
-            values = ", ".join(f"{key}={value}" for key, value in stacking.items())
-            warnings.warn(
-                f"The base's generation config sets {values}, which would act on top of AutoDeco's "
-                "own temperature and top-p. They are not taken over: this model samples with "
-                "temperature=1, top_p=1, top_k=0.",
-                UserWarning,
-                stacklevel=3,
-            )
-        return self

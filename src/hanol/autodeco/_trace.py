@@ -1,74 +1,22 @@
-"""What AutoDeco chose for every token of a text, and ways to look at it.
+"""What AutoDeco chose for every token of a text.
 
 Shape suffixes: B batch (1), T new tokens, N some of them, V vocabulary, H hidden width.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, Field
-from rich.console import RenderableType
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from hanol.autodeco import _render as render
+from hanol.autodeco._heads import rescale
 from hanol.autodeco._model import AutoDecoForCausalLM
-from hanol.autodeco._rescale import rescale
-from hanol.errors import ConfigError, require
+from hanol.autodeco._render import DecodingTrace, TracedToken
+from hanol.errors import ConfigError
 from hanol.sampling import top_p_keep
 
 _ROWS = 64
-
-
-class TracedToken(BaseModel):
-    """One token and the distribution that it was drawn from."""
-
-    id: int
-    text: str = Field(description="Whole characters that it completes; empty when it is a part.")
-    temperature: float
-    top_p: float
-    nucleus_size: int = Field(description="Tokens that could have been drawn.")
-    base_logprob: float = Field(description="In nats, under the base.")
-    logprob: float = Field(description="In nats, under the distribution it was drawn from.")
-
-
-class DecodingTrace(BaseModel):
-    """A completion with what was chosen for each of its tokens."""
-
-    prompt: str
-    text: str
-    finish_reason: str = Field(description='"stop" at the end token, "length" at the limit.')
-    tokens: list[TracedToken]
-
-    def to_json(self) -> str:
-        """One JSON object; `DecodingTrace.model_validate_json` reads it back."""
-        return self.model_dump_json(indent=2)
-
-    def to_rich(self) -> RenderableType:
-        """Text on the colours of its temperatures, with bars for top-p below, and a legend.
-
-        Lines end where the terminal does; without colour the bars remain.
-        """
-        return render.TraceText(self)
-
-    def to_html(self) -> str:
-        """A page that needs nothing else: coloured text, values on hover, both curves below.
-
-        Text is escaped: a token that looks like markup is shown, not run.
-        """
-        return render.to_html(self)
-
-    def to_png(self, path: str | Path) -> Path:
-        """Draw the coloured text, and temperature, top-p and nucleus size over the tokens.
-
-        Raises:
-            MissingExtraError: matplotlib is not installed.
-        """
-        require("matplotlib", extra="train", feature="The trace as an image")
-        render.to_png(self, Path(path))
-        return Path(path)
 
 
 def trace(
@@ -79,7 +27,7 @@ def trace(
     *,
     finish_reason: str = "length",
 ) -> DecodingTrace:
-    """Say what the heads chose for every token of a completion.
+    """Find what the heads chose for every token of a completion.
 
     One teacher-forced pass gives the values: they are those of the generation, because the heads
     are functions of each hidden state alone.

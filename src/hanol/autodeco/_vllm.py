@@ -1,20 +1,15 @@
-"""AutoDeco in vLLM: a plug-in, no fork. Experimental until it has run in the real vLLM.
+"""AutoDeco in vLLM: a plug-in, no fork. Experimental: the real vLLM has not run it.
 
-The tests check it against vLLM's signatures, and run the real engine where there is one. vLLM calls
-`register` in each of its processes (entry point group `vllm.general_plugins`). From then on it
-serves AutoDeco checkpoints, merged ones and heads-only ones whose base is named:
+vLLM calls `register` in each of its processes (entry point group `vllm.general_plugins`). From then
+on it serves merged AutoDeco checkpoints (`hanol merge`):
 
     vllm serve MERGED --generation-config vllm
-    vllm serve HEADS --tokenizer BASE --hf-overrides '{"base_model_name_or_path": "BASE"}'
 
-The model is vLLM's own class of the base with two heads added, so that everything vLLM asks a
-class about (pipeline parallelism, LoRA, state space layers) has the base's answer. Temperature and
-top-p act where the logits are computed, before anything that a request asks for: sample at
-temperature 1, top-p 1 and no top-k. Log-probabilities, those of prompts too, are AutoDeco's.
-`--hf-overrides '{"autodeco_truncation": "soft"}'` (or the key in config.json) cuts as a model was
-trained with reinforcement learning, "none" applies the temperature alone; `autodeco_limits`
-({"max_temperature": 1.0, "min_top_p": 0.5}) holds what the heads choose within limits, and
-`autodeco_mask` "inf" gives excluded tokens the log-probability -inf in the place of about -1000.
+The model is vLLM's own class of the base with two heads added, so the base answers everything that
+vLLM asks a class about (pipeline parallelism, LoRA, state space layers). Temperature and top-p act
+where the logits are computed, before anything that a request asks for: sample at temperature 1,
+top-p 1 and no top-k. Log-probabilities, those of prompts too, are AutoDeco's. The keys
+`autodeco_truncation`, `autodeco_limits` and `autodeco_mask` of config.json hold here too.
 
 vLLM is imported inside functions only: this module can be imported without it.
 
@@ -30,27 +25,26 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
-from hanol import models
-from hanol.autodeco import _formats as formats
 from hanol.autodeco._config import ARCHITECTURE, AutoDecoConfig
-from hanol.autodeco._load import load_heads
+from hanol.autodeco._formats import BASE_PREFIX, HEAD_PREFIXES, StoredHeads, local_folder
+from hanol.autodeco._heads import predict, rescale
 from hanol.autodeco._model import AutoDecoForCausalLM
-from hanol.autodeco._rescale import predict, rescale
 from hanol.errors import CheckpointError, ConfigError
 
 _PREFIX = "AutoDeco"
 
 
 class VllmAutoDecoConfig(AutoDecoConfig):
-    """The configuration as vLLM reads it: `architectures` tells which base class is meant.
+    """The configuration as vLLM reads it.
 
-    vLLM decides by that name alone what a model can do, long before it makes one.
+    vLLM decides by `architectures` alone what a model can do, long before it makes one, so the
+    name tells which class of a base is meant.
     """
 
     model_type = "autodeco"
 
     def attach(self, base: PreTrainedConfig) -> None:
-        """Make `base` the configuration of the model below, and name its vLLM class."""
+        """Make `base` the configuration of the base model, and name its vLLM class."""
         super().attach(base)
         self.architectures = [f"{_PREFIX}{name}" for name in base.architectures or ()]
 
@@ -64,7 +58,7 @@ VllmAutoDecoConfig.__name__ = AutoDecoConfig.__name__
 
 
 def register() -> None:
-    """Tell vLLM of AutoDeco; it calls this once or more in every process."""
+    """Make AutoDeco known to vLLM, which calls this once or more in every process."""
     from vllm import ModelRegistry
 
     AutoConfig.register(VllmAutoDecoConfig.model_type, VllmAutoDecoConfig, exist_ok=True)
@@ -105,14 +99,9 @@ def _model_class(architecture: str) -> type:
     class AutoDecoModelForCausalLM(base):
         """The base, whose logits are tempered and truncated where it computes them.
 
-        Args:
-            vllm_config: As vLLM gives it.
-            prefix: As vLLM gives it.
-
         Raises:
-            CheckpointError: The heads do not fit the base, or a heads-only folder names no base.
-            ConfigError: `autodeco_truncation`, `autodeco_limits` or `autodeco_mask` has another
-                value than the configuration's class knows.
+            CheckpointError: The folder holds heads only, or they do not fit the base.
+            ConfigError: A key such as `autodeco_truncation` has an unknown value.
         """
 
         def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
@@ -124,80 +113,66 @@ def _model_class(architecture: str) -> type:
                 prefix=prefix,
             )
             self.autodeco_truncation, self.autodeco_limits, self.autodeco_mask = serving
-            folder = formats.local_folder(engine.model, revision=engine.revision)
-            _, heads = formats.read_checked(folder, str(engine.model), config)
+            folder = local_folder(engine.model, revision=engine.revision)
+            heads = StoredHeads.read(folder, str(engine.model), config)
+            if heads.layout != "merged":
+                raise CheckpointError(
+                    f"{heads.what!r} holds heads only. Merge them with their base: `hanol merge`."
+                )
             text = config.get_text_config()
-            formats.check_heads(
-                formats.shapes_of(heads),
-                config,
-                what=str(engine.model),
-                hidden=text.hidden_size,
-                vocab=text.vocab_size,
-            )
+            heads.check(text.hidden_size, text.vocab_size)
             # They keep their own type: vLLM's default is that of the base.
-            self.temp_head, self.top_p_head = load_heads(heads, config, torch.get_default_device())
-            if not formats.is_merged(folder):
-                self.secondary_weights = [_weights_of(config, str(engine.model))]
+            self.temp_head, self.top_p_head = heads.build(torch.get_default_device())
 
         def compute_logits(self, hidden_states: Tensor) -> Tensor | None:
-            """Logits to sample from at temperature 1 and top-p 1.
+            """Logits to sample from at temperature 1 and top-p 1, [N, V], float32.
 
-            Args:
-                hidden_states: After the final norm, [N, H].
-
-            Returns:
-                [N, V] in float32; None where the base gives none (tensor parallel ranks).
+            None where the base gives none (tensor parallel ranks).
             """
             logits_NV = super().compute_logits(hidden_states)
             if logits_NV is None:
                 return None
-            temperature_N, top_p_N = predict(
-                hidden_states, logits_NV, self.temp_head, self.top_p_head
-            )
-            temperature_N, top_p_N = self.autodeco_limits.hold(temperature_N, top_p_N)
-            truncates = self.top_p_head is not None
+            chosen = predict(hidden_states, logits_NV, self.temp_head, self.top_p_head)
+            temperature_N, top_p_N = self.autodeco_limits.hold(*chosen)
             return rescale(
                 logits_NV,
                 temperature_N,
-                top_p_N if truncates else None,
+                None if self.top_p_head is None else top_p_N,
                 self.autodeco_truncation,
                 self.autodeco_mask,
             )
 
         def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
-            """Load all weights or some: vLLM's own loader reports what stays missing.
+            """Load all weights or some, by names of the merged layout; returns those loaded.
 
-            Args:
-                weights: Names of the merged layout (`llm.*`, `temp_head.*`, `top_p_head.*`), the
-                    heads with or without the prefix of their trainer, and tensors.
-
-            Returns:
-                Names of this model that were loaded.
+            vLLM's own loader reports what stays missing.
 
             Raises:
-                CheckpointError: A name belongs to neither, or a head has another shape.
+                CheckpointError: A name belongs to neither base nor heads, or a head has another
+                    shape.
             """
-            heads = {
-                name: parameter
-                for name, parameter in self.named_parameters()
-                if name.startswith(formats._HEADS)
-            }
-            loaded = set()
+            parameters = dict(self.named_parameters())
+            loaded: set[str] = set()
 
             def of_base() -> Iterator[tuple[str, Tensor]]:
                 for name, tensor in weights:
-                    plain = formats._ADAPTER.sub("", name)
-                    if plain.startswith(formats.BASE_PREFIX):
-                        yield plain.removeprefix(formats.BASE_PREFIX), tensor
-                    elif plain in heads:
-                        _fill(heads[plain], plain, tensor)
-                        loaded.add(plain)
-                    elif not plain.startswith(formats._HEADS):  # a head may be switched off
+                    if name.startswith(BASE_PREFIX):
+                        yield name.removeprefix(BASE_PREFIX), tensor
+                    elif not name.startswith(HEAD_PREFIXES):
                         raise CheckpointError(
                             f"`{name}` is no weight of an AutoDeco model: names start with "
-                            f"{', '.join((formats.BASE_PREFIX, *formats._HEADS))}. A plain base "
-                            "is made one by `hanol merge`."
+                            f"{', '.join((BASE_PREFIX, *HEAD_PREFIXES))}. A plain base is made "
+                            "one by `hanol merge`."
                         )
+                    elif name in parameters:  # else the head is switched off
+                        if parameters[name].shape != tensor.shape:
+                            raise CheckpointError(
+                                f"`{name}` has shape {tuple(tensor.shape)}, but "
+                                f"{tuple(parameters[name].shape)} is needed: the heads belong to "
+                                "another base."
+                            )
+                        parameters[name].data.copy_(tensor)
+                        loaded.add(name)
 
             # The base reads everything first: it fills `loaded` on the way.
             of_the_base = set(super().load_weights(of_base()))
@@ -206,31 +181,3 @@ def _model_class(architecture: str) -> type:
     AutoDecoModelForCausalLM.__name__ = f"{_PREFIX}{architecture}"
     AutoDecoModelForCausalLM.__qualname__ = AutoDecoModelForCausalLM.__name__
     return AutoDecoModelForCausalLM
-
-
-def _fill(parameter: Tensor, name: str, tensor: Tensor) -> None:
-    if parameter.shape != tensor.shape:
-        raise CheckpointError(
-            f"`{name}` has shape {tuple(tensor.shape)}, but {tuple(parameter.shape)} is needed: "
-            "the heads belong to another base."
-        )
-    with torch.no_grad():
-        parameter.copy_(tensor)
-
-
-def _weights_of(config: AutoDecoConfig, what: str) -> Any:
-    """Where vLLM finds the base's weights when the folder has heads alone."""
-    from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
-
-    name = config.base_model_name_or_path
-    how = '--hf-overrides \'{"base_model_name_or_path": "..."}\''
-    if not name:
-        raise CheckpointError(f"{what!r} holds heads only and does not name their base: add {how}.")
-    try:
-        place = models.load_config(name).name_or_path
-    except CheckpointError as err:
-        raise CheckpointError(
-            f"{what!r} holds heads only, and the base that it names could not be found: {err} "
-            f"If it is somewhere else, add {how}."
-        ) from err
-    return DefaultModelLoader.Source(place, revision=None, prefix=formats.BASE_PREFIX)

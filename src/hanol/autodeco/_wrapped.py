@@ -1,4 +1,4 @@
-"""A causal language model around another one, its base: runs it, keeps it still, answers as it.
+"""A causal language model around a base model: runs it, freezes it, answers for it.
 
 Shape suffixes: B batch, T positions whose logits are computed, V vocabulary, H hidden width.
 """
@@ -8,33 +8,34 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from inspect import signature
-from typing import Any, Self, cast
+from typing import Any, NamedTuple, Self, cast
 
 from torch import Tensor, nn
-from transformers import (
-    AutoModelForCausalLM,
-    GenerationConfig,
-    GenerationMixin,
-    PreTrainedModel,
-)
+from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 
 from hanol import attention
-from hanol.autodeco._config import AutoDecoConfig, stacking_values
-from hanol.autodeco._outputs import Features
+from hanol.autodeco._config import AutoDecoConfig, warn_of_sampling
 from hanol.errors import ConfigError
+
+
+class Features(NamedTuple):
+    """What the heads read, and the output of the base.
+
+    Attributes:
+        hidden_BTH: Hidden states after the final norm.
+        logits_BTV: Logits of the base, its own soft-cap or scale included.
+        outputs: The base's output.
+    """
+
+    hidden_BTH: Tensor
+    logits_BTV: Tensor
+    outputs: Any
 
 
 class WrappedModel(PreTrainedModel, GenerationMixin):
     """A base model as `llm`, whose hidden states before the output embedding can be read.
 
-    A class under this one calls `post_init` when it has all its parts.
-
-    Args:
-        config: Configuration with that of the base in it.
-        llm: The base; built with random weights when left out.
-
-    Raises:
-        ConfigError: The base's configuration is not known, or the base wraps a model itself.
+    A subclass calls `post_init` when it has all its parts.
     """
 
     config_class = AutoDecoConfig
@@ -88,15 +89,16 @@ class WrappedModel(PreTrainedModel, GenerationMixin):
         logits_to_keep: int | Tensor = 0,
         **inputs: Any,
     ) -> Features:
-        """Run the base once and give what the heads read.
+        """Run the base once and return what the heads read.
 
         Args:
             input_ids: Tokens, [B, S].
-            logits_to_keep: Compute logits of the last so many positions, or of these; 0 is all.
+            logits_to_keep: Number of last positions to compute logits for, or the positions
+                themselves; 0 is all.
             inputs: Other inputs of the base.
 
         Raises:
-            ConfigError: The base does not call its output embedding once a forward pass.
+            ConfigError: The base does not call its output embedding exactly once.
         """
         inputs["input_ids"] = input_ids
         inputs = {key: value for key, value in inputs.items() if value is not None}
@@ -133,23 +135,23 @@ class WrappedModel(PreTrainedModel, GenerationMixin):
         return experts_implementation  # checked when the base was made
 
     def get_input_embeddings(self) -> nn.Module:
-        """The base's."""
+        """Input embeddings of the base."""
         return self.llm.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the base's."""
+        """Replace the input embeddings of the base."""
         self.llm.set_input_embeddings(value)
 
     def get_output_embeddings(self) -> nn.Module:
-        """The base's."""
+        """Output embeddings of the base."""
         return self.llm.get_output_embeddings()
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
-        """Replace the base's."""
+        """Replace the output embeddings of the base."""
         self.llm.set_output_embeddings(new_embeddings)
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
-        """As the base does it."""
+        """Inputs of the next pass, as the base prepares them."""
         return self.llm.prepare_inputs_for_generation(input_ids, **kwargs)
 
     def _update_model_kwargs_for_generation(
@@ -171,8 +173,19 @@ class WrappedModel(PreTrainedModel, GenerationMixin):
         self, generation_config: Any, **kwargs: Any
     ) -> tuple[Any, dict[str, Any]]:
         config, model_kwargs = super()._prepare_generation_config(generation_config, **kwargs)
-        if model_kwargs.get("apply") != "off":
-            _warn_of(config)
+        if model_kwargs.get("apply") == "off":
+            return config, model_kwargs
+        if (config.num_beams or 1) > 1:
+            warnings.warn(
+                f"num_beams is {config.num_beams}: beam search would compare sums of AutoDeco's "
+                'log-probabilities, which low temperatures inflate. Pass `apply="off"` to search '
+                "with the base's.",
+                UserWarning,
+                stacklevel=3,
+            )
+        if config.do_sample:
+            remedy = 'Leave them out, or pass `apply="off"` to sample from the base.'
+            warn_of_sampling(config, remedy, stacklevel=3)
         return config, model_kwargs
 
 
@@ -198,24 +211,3 @@ def _head_inputs(head: nn.Module) -> Iterator[list[Tensor]]:
         yield _seen.inputs
     finally:
         _seen.inputs = None
-
-
-def _warn_of(config: GenerationConfig) -> None:
-    """Warn of what would make `generate` sample something else than AutoDeco's distribution."""
-    if (config.num_beams or 1) > 1:
-        warnings.warn(
-            f"num_beams is {config.num_beams}: beam search would compare sums of AutoDeco's "
-            'log-probabilities, which low temperatures inflate. Pass `apply="off"` to search '
-            "with the base's.",
-            UserWarning,
-            stacklevel=4,
-        )
-    stacking = stacking_values(config) if config.do_sample else {}
-    if stacking:
-        values = ", ".join(f"{key}={value}" for key, value in stacking.items())
-        warnings.warn(
-            f"{values} would act on top of AutoDeco's own temperature and top-p. Leave them out, "
-            'or pass `apply="off"` to sample from the base.',
-            UserWarning,
-            stacklevel=4,
-        )

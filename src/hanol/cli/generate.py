@@ -106,7 +106,7 @@ def show(
             trace.to_png(part)
     from rich.console import Console
 
-    return Result(trace, lambda: Console().print(trace.to_rich()))
+    return Result(trace, lambda: Console().print(trace))
 
 
 def _completed(

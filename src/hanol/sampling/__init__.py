@@ -11,37 +11,28 @@ import typing as _typing
 from hanol.sampling._settings import Sampling
 
 if _typing.TYPE_CHECKING:
-    from hanol.sampling._constraint import ConstraintCompiler as ConstraintCompiler
-    from hanol.sampling._constraint import TokenConstraint as TokenConstraint
-    from hanol.sampling._draw import draw as draw
-    from hanol.sampling._penalties import Penalties as Penalties
-    from hanol.sampling._soft_top_p import STEEPNESS as STEEPNESS
-    from hanol.sampling._soft_top_p import Cumsum as Cumsum
-    from hanol.sampling._soft_top_p import excess as excess
-    from hanol.sampling._soft_top_p import in_work as in_work
-    from hanol.sampling._soft_top_p import soft_top_p as soft_top_p
-    from hanol.sampling._soft_top_p import soft_top_p_nll_of_rows as soft_top_p_nll_of_rows
-    from hanol.sampling._soft_top_p import temperature_nll_of_rows as temperature_nll_of_rows
-    from hanol.sampling._soft_top_p import tempered as tempered
-    from hanol.sampling._top_p import top_p_keep as top_p_keep
-
-_HOMES = {
-    "ConstraintCompiler": "_constraint",
-    "TokenConstraint": "_constraint",
-    "draw": "_draw",
-    "Penalties": "_penalties",
-    "top_p_keep": "_top_p",
-    **dict.fromkeys(
-        ("STEEPNESS", "Cumsum", "excess", "in_work", "soft_top_p", "soft_top_p_nll_of_rows",
-         "temperature_nll_of_rows", "tempered"),
-        "_soft_top_p",
-    ),
-}  # fmt: skip
+    from hanol.sampling._constraint import ConstraintCompiler, TokenConstraint
+    from hanol.sampling._draw import draw
+    from hanol.sampling._penalties import Penalties
+    from hanol.sampling._soft_top_p import (
+        STEEPNESS,
+        Cumsum,
+        excess,
+        in_work,
+        soft_top_p,
+        soft_top_p_nll_of_rows,
+        temperature_nll_of_rows,
+        tempered,
+    )
+    from hanol.sampling._top_p import top_p_keep
 
 
 def __getattr__(name: str) -> _typing.Any:
-    if name in _HOMES:
-        return getattr(_importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    if name in __all__:
+        for home in ("_constraint", "_draw", "_penalties", "_soft_top_p", "_top_p"):
+            module = _importlib.import_module(f"{__name__}.{home}")
+            if hasattr(module, name):
+                return getattr(module, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -18,11 +18,11 @@ class Drawn(NamedTuple):
 
     Attributes:
         token_B: The tokens.
-        logprob_B: Their log-probabilities in nats under the distribution they were drawn from; of
-            the plain log-softmax where drawn greedily. Never NaN.
-        keep_BV: Which tokens top-p left; None when nothing was cut in any row.
+        logprob_B: Their log-probabilities in nats under the distribution they were drawn from; the
+            plain log-softmax where drawn greedily. Never NaN.
+        keep_BV: Tokens that top-p left; None when nothing was cut in any row.
         tempered_BV: Logits of the distribution, -inf where it was cut.
-        total_B: The logarithm of their sum: the log-probability of a token is lower by it.
+        total_B: Logarithm of their sum: a token's log-probability is its logit minus this.
     """
 
     token_B: Tensor
@@ -30,16 +30,6 @@ class Drawn(NamedTuple):
     keep_BV: Tensor | None
     tempered_BV: Tensor
     total_B: Tensor
-
-    @property
-    def tokens(self) -> list[int]:
-        """The tokens as numbers."""
-        return self.token_B.tolist()
-
-    @property
-    def logprobs(self) -> list[float]:
-        """Their log-probabilities as numbers."""
-        return self.logprob_B.tolist()
 
 
 def draw(

@@ -1,9 +1,9 @@
 """Soft top-p, the differentiable truncation that AutoDeco's heads are trained through.
 
 `soft_top_p` is the definition. Training needs only the negative log-likelihood of the labels and
-its derivatives by temperature and top-p, two numbers a row: `soft_top_p_nll` and `temperature_nll`
-compute them in closed form on the way forward, some rows at a time, and save nothing as large as
-the vocabulary. Nothing flows to the logits: the base model is frozen.
+its derivatives by temperature and top-p, two numbers a row: `soft_top_p_nll_of_rows` and
+`temperature_nll_of_rows` compute them in closed form on the way forward, some rows at a time, and
+save nothing as large as the vocabulary. The logits get no gradient: the base model is frozen.
 
 With z = logits / T, p = softmax(z) in descending order and c its running sum (equations 1 to 3):
 
@@ -20,6 +20,7 @@ Source: arXiv 2510.26697, section 2.3.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -68,7 +69,13 @@ def soft_top_p(
     Source: equations 1 to 3.
     """
     _check_options(steepness, cumsum)
-    dtype = _checked(logits_NV, temperature_N=temperature_N, top_p_N=top_p_N)
+    for name, value_N in (("temperature_N", temperature_N), ("top_p_N", top_p_N)):
+        if value_N.shape != logits_NV.shape[:-1]:
+            raise ShapeError(
+                f"`{name}` has shape {tuple(value_N.shape)}, but `logits_NV` "
+                f"{tuple(logits_NV.shape)} needs one value per row: {tuple(logits_NV.shape[:-1])}."
+            )
+    dtype = torch.float64 if logits_NV.dtype == torch.float64 else torch.float32
     p_NV = tempered(logits_NV.to(dtype), temperature_N.to(dtype).clamp_min(_LEAST)).softmax(-1)
     kept_NV = p_NV * torch.exp(-steepness * excess(p_NV, top_p_N.to(dtype), cumsum))
     return kept_NV / (kept_NV.sum(-1, keepdim=True) + _EPSILON)
@@ -94,12 +101,12 @@ def excess(p_NV: Tensor, top_p_N: Tensor, cumsum: Cumsum = "inclusive") -> Tenso
     return torch.zeros_like(beyond_NV).scatter(-1, token_NV, beyond_NV)
 
 
-def soft_top_p_nll(
+def soft_top_p_nll_of_rows(
     logits_NV: Tensor,
-    temperature_N: Tensor,
-    top_p_N: Tensor,
-    labels_N: Tensor,
-    *,
+    rows_M: Tensor,
+    temperature_M: Tensor,
+    top_p_M: Tensor,
+    labels_M: Tensor,
     steepness: float = STEEPNESS,
     cumsum: Cumsum = "inclusive",
     chunk: int = 256,
@@ -108,80 +115,24 @@ def soft_top_p_nll(
 
     Args:
         logits_NV: Logits before the temperature, any float dtype.
-        temperature_N: Temperature of each row.
-        top_p_N: Top-p of each row.
-        labels_N: The token of each row, in [0, V).
-        steepness: As for `soft_top_p`.
-        cumsum: As for `soft_top_p`.
+        rows_M: Rows of the logits that are asked for; they are never gathered all at once.
+        temperature_M: Temperature of each of these rows, float32 (float64 for float64 logits).
+        top_p_M: Top-p of each, in the same type.
+        labels_M: The token of each, in [0, V).
+        steepness: How fast tokens fade beyond P.
+        cumsum: "inclusive" or "exclusive", see `soft_top_p`.
         chunk: Bounds the memory: less than 3 * chunk * V numbers beyond the arguments (from
             chunk = 2 on).
 
     Returns:
-        `nll_N` = -log(soft_top_p(...)[label] + 1e-9), float32 (float64 for float64 logits).
+        `nll_M` = -log(soft_top_p(...)[label] + 1e-9).
 
     Raises:
-        ShapeError: An argument does not have one value per row, or `chunk` is below 1.
+        ShapeError: The logits are not a matrix, or `chunk` is below 1.
         ConfigError: `steepness` is negative or `cumsum` another name.
     """
-    dtype = _checked(logits_NV, temperature_N=temperature_N, top_p_N=top_p_N, labels_N=labels_N)
-    rows = torch.arange(len(labels_N), device=labels_N.device)
-    return soft_top_p_nll_of_rows(
-        logits_NV, rows, temperature_N.to(dtype), top_p_N.to(dtype), labels_N, steepness, cumsum,
-        chunk,
-    )  # fmt: skip
-
-
-def temperature_nll(
-    logits_NV: Tensor,
-    temperature_N: Tensor,
-    labels_N: Tensor,
-    min_temperature: float = 1e-2,
-    *,
-    chunk: int = 256,
-) -> Tensor:
-    """Cross-entropy of labels under softmax(logits / T), with gradients for T only.
-
-    Args:
-        logits_NV: Logits before the temperature, any float dtype.
-        temperature_N: Temperature of each row.
-        labels_N: The token of each row, in [0, V).
-        min_temperature: Lower temperatures count as this one, and get no gradient.
-        chunk: As for `soft_top_p_nll`.
-
-    Returns:
-        `nll_N`, float32 (float64 for float64 logits).
-
-    Raises:
-        ShapeError: An argument does not have one value per row, or `chunk` is below 1.
-        ConfigError: `min_temperature` is not above 0.
-    """
-    dtype = _checked(logits_NV, temperature_N=temperature_N, labels_N=labels_N)
-    rows = torch.arange(len(labels_N), device=labels_N.device)
-    return temperature_nll_of_rows(
-        logits_NV, rows, temperature_N.to(dtype), labels_N, min_temperature, chunk
-    )
-
-
-def soft_top_p_nll_of_rows(
-    logits_NV: Tensor,
-    rows_M: Tensor,
-    temperature_M: Tensor,
-    top_p_M: Tensor,
-    labels_M: Tensor,
-    steepness: float,
-    cumsum: Cumsum,
-    chunk: int,
-) -> Tensor:
-    """`soft_top_p_nll` for some rows of the logits, which are never gathered all at once."""
     _check_options(steepness, cumsum)
-
-    def rows_nll(
-        logits_CV: Tensor, labels_C1: Tensor, needs_gradient: bool, T_C1: Tensor, P_C1: Tensor
-    ) -> tuple[Tensor, ...]:
-        return _soft_rows(
-            logits_CV, labels_C1, needs_gradient, T_C1, P_C1, steepness, cumsum == "exclusive"
-        )
-
+    rows_nll = partial(_soft_rows, steepness=steepness, exclusive=cumsum == "exclusive")
     return _closed_form(rows_nll, logits_NV, rows_M, labels_M, chunk, temperature_M, top_p_M)
 
 
@@ -190,27 +141,30 @@ def temperature_nll_of_rows(
     rows_M: Tensor,
     temperature_M: Tensor,
     labels_M: Tensor,
-    min_temperature: float,
-    chunk: int,
+    min_temperature: float = 1e-2,
+    chunk: int = 256,
 ) -> Tensor:
-    """`temperature_nll` for some rows of the logits."""
+    """Cross-entropy of labels under softmax(logits / T), with gradients for T only.
+
+    Temperatures below `min_temperature` count as this one, and get no gradient. The other
+    arguments are those of `soft_top_p_nll_of_rows`.
+
+    Raises:
+        ShapeError: The logits are not a matrix, or `chunk` is below 1.
+        ConfigError: `min_temperature` is not above 0.
+    """
     if not min_temperature > 0:
         raise ConfigError(
             f"`min_temperature` is {min_temperature}, but logits are divided by it: above 0."
         )
-
-    def rows_nll(
-        logits_CV: Tensor, labels_C1: Tensor, needs_gradient: bool, T_C1: Tensor
-    ) -> tuple[Tensor, ...]:
-        return _temperature_rows(logits_CV, labels_C1, needs_gradient, T_C1, min_temperature)
-
+    rows_nll = partial(_temperature_rows, min_temperature=min_temperature)
     return _closed_form(rows_nll, logits_NV, rows_M, labels_M, chunk, temperature_M)
 
 
 def in_work(rows_M: Tensor, chunk: int) -> Iterator[Tensor]:
-    """Rows some at a time: a quarter of a chunk, as allocators may hold twice what is in use.
+    """Some rows at a time: a quarter of a chunk, as allocators may hold twice what is in use.
 
-    Everything below needs up to six copies of them.
+    The losses need up to six copies of them.
     """
     if chunk < 1:
         raise ShapeError(f"`chunk` is {chunk}, but must be at least 1.")
@@ -355,14 +309,3 @@ def _check_options(steepness: float, cumsum: str) -> None:
         raise ConfigError(f"`steepness` is {steepness}, but must be a number of at least 0.")
     if cumsum not in ("inclusive", "exclusive"):
         raise ConfigError(f'`cumsum` is {cumsum!r}, but must be "inclusive" or "exclusive".')
-
-
-def _checked(logits_NV: Tensor, **per_row: Tensor) -> torch.dtype:
-    """The dtype to compute in, once the arguments fit."""
-    for name, value_N in per_row.items():
-        if value_N.shape != logits_NV.shape[:-1]:
-            raise ShapeError(
-                f"`{name}` has shape {tuple(value_N.shape)}, but `logits_NV` "
-                f"{tuple(logits_NV.shape)} needs one value per row: {tuple(logits_NV.shape[:-1])}."
-            )
-    return torch.float64 if logits_NV.dtype == torch.float64 else torch.float32

@@ -102,13 +102,12 @@ _Search = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def _search(method: Method, logits_NV: Tensor) -> _Search:
-    on_cpu = logits_NV.device.type == "cpu"
-    if method == "auto" and on_cpu:
-        return _sort if logits_NV.shape[1] <= _SMALL else partial(_prefilter, most=_MANY)
-    if method == "auto":
+    if method in ("auto", "prefilter") and logits_NV.device.type != "cpu":
         return _window
+    if method == "auto":
+        return _sort if logits_NV.shape[1] <= _SMALL else partial(_prefilter, most=_MANY)
     if method == "prefilter":
-        return _prefilter if on_cpu else _window
+        return _prefilter
     if method == "sort":
         return _sort
     if method == "histogram":
@@ -134,13 +133,10 @@ def _refuse_bad_rows(max_N: Tensor, top_p_N: Tensor) -> None:
 def _cut(
     candidates_NK: Tensor, max_N: Tensor, before_N: Tensor | float, needed_N: Tensor
 ) -> Tensor:
-    """The least likely candidate with less than the needed mass before it.
+    """The least likely candidate (most likely come first) with less than the needed mass before it.
 
-    Args:
-        candidates_NK: Logits, most likely first.
-        max_N: The largest logit of the whole row: a mass is exp(logit - max).
-        before_N: Mass of the tokens more likely than all candidates.
-        needed_N: P times the mass of the row.
+    A mass is exp(logit - max of the row); `before_N` is that of the tokens more likely than all
+    candidates, `needed_N` is P times that of the row.
     """
     mass_NK = (candidates_NK - max_N.unsqueeze(-1)).double().exp_()
     running_NK = mass_NK.cumsum(-1).sub_(mass_NK)

@@ -34,7 +34,7 @@ from hanol.training._run_folder import (
     read_metrics,
 )
 from hanol.training._sft import LearningSection, SftResult, SftRow, SftSettings, train_sft
-from hanol.training._trainer import StepTrainer, training_arguments
+from hanol.training._trainer import Steps, StepTrainer, training_arguments
 from hanol.training.pretraining._data import SourceText, documents, is_held_out
 from hanol.training.pretraining._evaluate import bits_per_byte
 from hanol.training.pretraining._packing import check_no_leak
@@ -60,6 +60,7 @@ __all__ = [
     "SourceText",
     "StageEstimate",
     "StepTrainer",
+    "Steps",
     "TrainingResult",
     "bits_per_byte",
     "check_no_leak",

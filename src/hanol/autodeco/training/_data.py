@@ -4,39 +4,54 @@ Only the completion is learned from: labels of the prompt are -100. The official
 first token of both texts, which is right only where the tokenizer puts a begin token before a
 prompt that has one already; here just that doubled begin token goes.
 
+Functions of the standard library are prompts too: every machine with Python has them, a parser says
+whether a completion is Python, and the modules that the bundled model never saw are held out.
+
 Source: arXiv 2510.26697, section 3.1 (the heads learn from the model's own verified answers).
 """
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+import ast
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Self
 
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictFloat,
+    StrictInt,
+    ValidationError,
+    model_validator,
+)
 from transformers import PreTrainedTokenizerBase
 
+from hanol import files
 from hanol.autodeco.training._loss import IGNORED
 from hanol.errors import DataError
-from hanol.files import replace_rows
+from hanol.training import DataSection, documents, is_held_out
 
-_ROLES = ("system", "developer", "user", "assistant", "tool")
-_OWN = ("prompt", "completion", "messages", "answer", "completion_ids")
+_IMPORTS = 5  # lines of the module that stand above a header
+_LONGEST = 600  # characters of a body, and of a prompt
 
 
 @dataclass(frozen=True)
 class Row:
-    """A prompt, what the model is to answer, and what an answer is checked against.
+    """A prompt, its completion, and the answer that it is checked against.
 
     Attributes:
         prompt: Text as the model gets it, chat markers included.
-        completion: What follows; empty where it is still to be sampled.
-        messages: A conversation in the place of `prompt`, rendered by the chat template of the
+        completion: Text that follows; empty where it is still to be sampled.
+        messages: A conversation instead of `prompt`, rendered by the chat template of the
             tokenizer; `completion` is the assistant's last turn.
         answer: The right result, for verifiers.
         completion_ids: The tokens of `completion` when the model sampled it itself: text can
             often be cut into tokens in another way than it was written. Used as they are.
         extra: All other keys of the line.
-        line: Where the row was read, from 1.
+        line: Line that the row was read from, from 1.
     """
 
     prompt: str = ""
@@ -73,9 +88,9 @@ class Row:
 
     @property
     def turns(self) -> "list[Row]":
-        """A row for each turn of the assistant, as a given conversation teaches all of them.
+        """A row for each turn of the assistant: a given conversation teaches all of them.
 
-        What was sampled, or is still to be, is one turn: what stands before it is its prompt.
+        A sampled or missing completion is one turn: everything before it is its prompt.
         """
         if self.completion_ids is not None or not self.completion.strip():
             return [self]
@@ -125,25 +140,82 @@ class Tokenized:
     num_too_long: int
 
 
+def _unicode(text: str) -> str:
+    text.encode()  # refuses half of a surrogate pair, which JSON can escape
+    return text
+
+
+_Text = Annotated[str, AfterValidator(_unicode)]
+
+
+class _Message(BaseModel):
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: _Text
+
+
+class _Line(BaseModel):
+    """A line of a file of rows; unknown keys are kept."""
+
+    model_config = ConfigDict(extra="allow")
+
+    prompt: _Text | None = None
+    messages: list[_Message] | None = Field(None, min_length=1)
+    completion: _Text | None = None
+    answer: _Text | StrictInt | StrictFloat | None = None
+    completion_ids: list[Annotated[StrictInt, Field(ge=0)]] | None = None
+
+    @model_validator(mode="after")
+    def _one_prompt(self) -> Self:
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError('a row needs either "prompt" or "messages"')
+        if self.messages and self.messages[-1].role == "assistant":
+            if self.completion:
+                raise ValueError(
+                    'the last message is the assistant\'s and there is a "completion" too: which '
+                    "one is to be learned?"
+                )
+            if len(self.messages) == 1:
+                raise ValueError("there is no message before the assistant's")
+        return self
+
+    def row(self, line: int) -> Row:
+        messages = [message.model_dump() for message in self.messages or ()]
+        completion = self.completion or ""
+        if messages and messages[-1]["role"] == "assistant":
+            completion = messages.pop()["content"]
+        return Row(
+            prompt=self.prompt or "",
+            completion=completion,
+            messages=tuple(messages),
+            answer=None if self.answer is None else str(self.answer),
+            completion_ids=None if self.completion_ids is None else tuple(self.completion_ids),
+            extra=self.model_extra or {},
+            line=line,
+        )
+
+
 def read_rows(path: str | Path) -> list[Row]:
     """Read JSON lines: {"prompt", "completion"} or {"messages"}, each with an optional "answer".
 
     A row may have no completion, or end with a message of the user: it is a prompt to sample for.
-    Keys that are not known are kept in `Row.extra`.
+    Unknown keys are kept in `Row.extra`.
 
     Raises:
         DataError: The file cannot be read or has no rows, or a line is not such an object; the
             message has its number.
     """
-    path = Path(path)
     rows = []
-    try:
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    rows.append(_row(line, number, path))
-    except OSError as err:
-        raise DataError(f"{str(path)!r} could not be read: {err.strerror or err}.") from err
+    for number, content in files.read_rows(path):
+        try:
+            rows.append(_Line.model_validate(content).row(number))
+        except ValidationError as err:
+            problem = err.errors()[0]
+            # Pydantic names the members of a union too, by their validators.
+            where = ".".join(str(part) for part in problem["loc"] if "[" not in str(part))
+            text = problem["msg"].removeprefix("Value error, ")
+            raise DataError(
+                f"{str(path)!r}, line {number}: {f'`{where}`: ' if where else ''}{text}."
+            ) from err
     if not rows:
         raise DataError(f"{str(path)!r} has no rows.")
     return rows
@@ -155,8 +227,19 @@ def write_rows(rows: Iterable[Row], path: str | Path) -> Path:
     Raises:
         WriteError: The file cannot be written.
     """
-    replace_rows(path, map(_content, rows))
+    files.replace_rows(path, map(_content, rows))
     return Path(path)
+
+
+def _content(row: Row) -> dict[str, Any]:
+    own = {
+        "messages": [dict(message) for message in row.messages] or None,
+        "prompt": None if row.messages else row.prompt,
+        "completion": row.completion or None,
+        "answer": row.answer,
+        "completion_ids": None if row.completion_ids is None else list(row.completion_ids),
+    }
+    return {**row.extra, **{key: value for key, value in own.items() if value is not None}}
 
 
 def tokenize(
@@ -168,9 +251,8 @@ def tokenize(
     token is appended unless it is there; not to `completion_ids`, which are as they were sampled.
 
     Args:
-        rows: From `read_rows` or `rejection_sample`. Those with an empty (or blank) completion
-            are left out and counted.
-        tokenizer: The base's.
+        rows: Rows; those with an empty (or blank) completion are left out and counted.
+        tokenizer: Tokenizer of the base.
         max_length: Rows of more tokens are left out and counted: the end of an answer is what
             there is to learn, so they are not cut.
 
@@ -239,87 +321,55 @@ def _ids(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool) -> lis
     return list(tokenizer(text, add_special_tokens=special, verbose=False).input_ids)
 
 
-def _row(line: bytes, number: int, path: Path) -> Row:
-    where = f"{str(path)!r}, line {number}"
-    try:
-        content = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-    except (ValueError, RecursionError) as err:  # UnicodeDecodeError is a ValueError
-        raise DataError(f"{where}: not JSON in UTF-8: {err}.") from err
-    if not isinstance(content, dict):
-        raise DataError(f"{where}: not a JSON object but {type(content).__name__}.")
-    if ("prompt" in content) == ("messages" in content):
-        raise DataError(
-            f'{where}: a row needs either "prompt" or "messages"; it has the keys '
-            f"{', '.join(sorted(content)) or 'none'}."
+def function_rows(*, held_out: bool, share: float = 0.05) -> list[Row]:
+    """Functions and methods with a docstring, in an order that does not depend on the machine.
+
+    A prompt is Python by itself: some imports of the module, the class's first line for a method,
+    the function's header and its docstring. The completion is the rest of the body.
+
+    Args:
+        held_out: Take the modules that are kept for evaluation, instead of all others.
+        share: Share of modules that are held out, by the same hash as in training.
+    """
+    rows = []
+    for document in documents(DataSection(source="stdlib", held_out=share)):
+        if is_held_out(document.group, share) != held_out:
+            continue
+        try:
+            tree = ast.parse(document.text)
+        except (SyntaxError, ValueError):
+            continue  # the language reference
+        # Not `splitlines`, which takes form feeds and other separators for ends of lines.
+        lines = StringIO(document.text).readlines()
+        imports = "".join(
+            "".join(lines[node.lineno - 1 : node.end_lineno])
+            for node in tree.body
+            if isinstance(node, ast.Import | ast.ImportFrom) and node.lineno == node.end_lineno
         )
-    completion = content.get("completion")
-    completion = "" if completion is None else _text(completion, "completion", where)
-    messages: list[Mapping[str, str]] = []
-    if "messages" in content:
-        messages = _messages(content["messages"], where)
-        if messages[-1]["role"] == "assistant":
-            if completion:
-                raise DataError(
-                    f'{where}: the last message is the assistant\'s and there is a "completion" '
-                    "too: which one is to be learned?"
+        above = "".join(imports.splitlines(keepends=True)[:_IMPORTS])
+        rows += [row for node in tree.body for row in _rows_of(node, lines, above)]
+    return rows
+
+
+def _rows_of(node: ast.stmt, lines: list[str], above: str) -> Iterator[Row]:
+    if isinstance(node, ast.ClassDef):
+        header = "".join(lines[node.lineno - 1 : node.body[0].lineno - 1]).splitlines(True)[:1]
+        if header and header[0].rstrip().endswith(":"):
+            for inner in node.body:
+                yield from _function(
+                    inner, lines, f"{above}\n\n{header[0]}" if above else header[0]
                 )
-            completion = messages.pop()["content"]
-        if not messages:
-            raise DataError(f"{where}: there is no message before the assistant's.")
-    answer = content.get("answer")
-    if isinstance(answer, int | float) and not isinstance(answer, bool):
-        answer = str(answer)
-    ids = content.get("completion_ids")
-    if ids is not None and not (
-        isinstance(ids, list) and all(type(i) is int and i >= 0 for i in ids)
-    ):
-        raise DataError(f'{where}: "completion_ids" is not a list of tokens.')
-    return Row(
-        prompt="" if messages else _text(content["prompt"], "prompt", where),
-        completion=completion,
-        messages=tuple(messages),
-        answer=None if answer is None else _text(answer, "answer", where),
-        completion_ids=None if ids is None else tuple(ids),
-        extra={key: value for key, value in content.items() if key not in _OWN},
-        line=number,
-    )
-
-
-def _messages(value: Any, where: str) -> list[Mapping[str, str]]:
-    if not isinstance(value, list) or not value:
-        raise DataError(f'{where}: "messages" is not a list with messages.')
-    messages: list[Mapping[str, str]] = []
-    for index, message in enumerate(value):
-        if not isinstance(message, dict) or message.get("role") not in _ROLES:
-            raise DataError(
-                f'{where}: message {index} is not an object with a "role" out of '
-                f"{', '.join(_ROLES)}."
-            )
-        content = _text(message.get("content"), f"content of message {index}", where)
-        messages.append({"role": message["role"], "content": content})
-    return messages
-
-
-def _text(value: Any, name: str, where: str) -> str:
-    if not isinstance(value, str):
-        raise DataError(f'{where}: "{name}" is not text but {type(value).__name__}.')
-    try:
-        value.encode()
-    except UnicodeEncodeError as err:  # half of a surrogate pair, escaped in the JSON
-        raise DataError(f'{where}: "{name}" is not valid Unicode: {err.reason}.') from err
-    return value
-
-
-def _content(row: Row) -> dict[str, Any]:
-    content: dict[str, Any] = dict(row.extra)
-    if row.messages:
-        content["messages"] = [dict(message) for message in row.messages]
     else:
-        content["prompt"] = row.prompt
-    if row.completion:
-        content["completion"] = row.completion
-    if row.answer is not None:
-        content["answer"] = row.answer
-    if row.completion_ids is not None:
-        content["completion_ids"] = list(row.completion_ids)
-    return content
+        yield from _function(node, lines, f"{above}\n\n" if above else "")
+
+
+def _function(node: ast.stmt, lines: list[str], above: str) -> Iterator[Row]:
+    if not isinstance(node, ast.FunctionDef) or ast.get_docstring(node) is None:
+        return
+    docstring, rest = node.body[0], node.body[1:]
+    if not rest or docstring.end_lineno is None or rest[0].lineno == docstring.end_lineno:
+        return
+    prompt = above + "".join(lines[node.lineno - 1 : docstring.end_lineno])
+    body = "".join(lines[docstring.end_lineno : node.end_lineno])
+    if len(prompt) <= _LONGEST and len(body) <= _LONGEST:
+        yield Row(prompt=prompt, completion=body)

@@ -4,52 +4,38 @@ The policy is AutoDeco's distribution: tokens are drawn from it, and training di
 log-probability that they were drawn with. TRL's own trainer goes from hidden states straight to the
 base's log-probabilities, past the heads; here its fused head is replaced by one that runs them.
 
-Two ways to cut:
-
-- "soft": tokens beyond top-p are weighed down, in rollout and in training. Everything is smooth,
-  and the gradient reaches temperature and top-p.
-- "hard": what is served. An update that moves a token out of the nucleus would make its
-  log-probability jump to -1000, so training keeps the nucleus of the rollout: for every token the
-  logit that divided kept from cut is stored, relative to the largest. The gradient reaches the
-  temperature alone.
+Rollouts and training use soft truncation: tokens beyond top-p are weighed down. Everything is
+smooth, and the gradient reaches temperature and top-p. Under hard truncation an update that moves a
+sampled token out of the nucleus would make its log-probability jump to -1000.
 
 Shape suffixes: B sequences, T positions that predict (one less than tokens), C positions that are
-scored, V vocabulary, H hidden width, N rows in work.
-Source: arXiv 2510.26697, section 2 for the distribution (equations 1 to 3 for "soft").
+scored, V vocabulary, H hidden width, R positions of all sequences, N rows in work.
+Source: arXiv 2510.26697, section 2, equations 1 to 3.
 """
 
 import functools
-import math
 import types
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from hanol.autodeco._config import NEUTRAL
+from hanol.autodeco._heads import EXCLUDED, rescale
 from hanol.autodeco._model import AutoDecoForCausalLM
-from hanol.autodeco._rescale import EXCLUDED, rescale
 from hanol.autodeco.training._loss import IGNORED
 from hanol.errors import ConfigError, require
-from hanol.sampling import tempered
 from hanol.training import logprob_and_entropy
 
 require("trl", extra="grpo", feature="AutoDecoGRPOTrainer")
 from trl import GRPOConfig, GRPOTrainer  # noqa: E402
 from trl.trainer.utils import FusedCausalLMOutput  # noqa: E402
 
-Truncation = Literal["soft", "hard"]
-
 _CHUNK = 128  # positions whose float32 logits are in memory at a time
 
 # What would change the distribution that is sampled, and the value that does not.
-_NEUTRAL = {
-    "temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": None, "typical_p": 1.0, "top_h": None,
-    "epsilon_cutoff": 0.0, "eta_cutoff": 0.0, "repetition_penalty": 1.0, "num_beams": 1,
-    "do_sample": True,
-}  # fmt: skip
+_NEUTRAL = {**NEUTRAL, "repetition_penalty": 1.0, "num_beams": 1, "do_sample": True}
 _UNSUPPORTED = {
     "cast_lm_head_to_fp32": "the heads and everything after them are float32 already",
     "use_transformers_continuous_batching": "it does not sample through the model's `forward`",
@@ -58,18 +44,17 @@ _UNSUPPORTED = {
 
 
 class AutoDecoGRPOTrainer(GRPOTrainer):
-    """TRL's `GRPOTrainer` for `AutoDecoForCausalLM`.
+    """TRL's `GRPOTrainer` for `AutoDecoForCausalLM`, with soft truncation.
 
-    What is trained is what requires a gradient: the heads alone after `from_base` or
-    `from_pretrained`, everything after `model.freeze_base(False)`. Weights go to vLLM under the
-    names of the merged layout; vLLM must then serve a merged checkpoint.
+    What requires a gradient is trained: the heads alone after `from_base` or `from_pretrained`,
+    everything after `model.freeze_base(False)`. Serve the result as it was trained: with
+    `apply="soft"` in `generate`, or `autodeco_truncation` "soft" in its configuration. Weights go
+    to vLLM under the names of the merged layout; vLLM must then serve a merged checkpoint.
 
     Args:
         model: The policy.
         reward_funcs: As TRL takes them.
         args: TRL's configuration; temperature 1, top-p 1, top-k 0 (its defaults).
-        truncation: "soft" or "hard"; the module's description says what each means. Serve the
-            result as it was trained: `apply="soft"` in `generate`, `autodeco_truncation` in vLLM.
         kwargs: Whatever else TRL's trainer takes.
 
     Raises:
@@ -88,208 +73,115 @@ class AutoDecoGRPOTrainer(GRPOTrainer):
         model: AutoDecoForCausalLM,
         reward_funcs: Any = None,
         args: GRPOConfig | None = None,
-        *,
-        truncation: Truncation = "soft",
         **kwargs: Any,
     ) -> None:
-        _check_model(model, truncation)
         args = GRPOConfig("autodeco-grpo") if args is None else args
-        _check_args(args, model, truncation)
+        _check_model(model)
+        _check_args(args, model)
         if args.beta and not model.config._name_or_path and kwargs.get("peft_config") is None:
             raise ConfigError(
                 f"`beta` is {args.beta}, but TRL loads the reference model from where the policy "
                 "came from, and this one was not loaded. Save it with `save_pretrained` and load "
                 "it with `from_pretrained`, or set beta=0."
             )
-        self._policy = _Policy(truncation)
         # On the class, because TRL loads the reference model by itself.
         AutoDecoForCausalLM._takes_fused_head = True
         try:
             super().__init__(model, reward_funcs, args, **kwargs)
-            self._policy.bind(model)
+            _bind(model)
             if self.ref_model is not None:
-                _Policy(truncation).bind(self.accelerator.unwrap_model(self.ref_model))
+                _bind(self.accelerator.unwrap_model(self.ref_model))
         finally:
             AutoDecoForCausalLM._takes_fused_head = False
 
-    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        batch = super()._generate_and_score_completions(inputs)
-        if self._policy.truncation == "soft":
-            return batch
-        ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
-        mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
-        scored = batch["completion_ids"].shape[1]
-        rows = self.args.per_device_train_batch_size
-        with torch.no_grad(), self._policy.recording() as cuts:
-            self._get_per_token_logps_and_entropies(self.model, ids, mask, scored, batch_size=rows)
-        # TRL shuffles and splits it with the rest of the batch.
-        return {**batch, "autodeco_cut": torch.cat(cuts)[:, -scored:]}
 
-    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        with self._policy.frozen(inputs.get("autodeco_cut")):
-            return super()._compute_loss(model, inputs)
+def _bind(model: AutoDecoForCausalLM) -> None:
+    """Replace the `forward` of a model, which is TRL's by now."""
+    own = type(model).forward
 
+    # With the signature of the class: `generate` reads it.
+    @functools.wraps(own)
+    def forward(
+        self: AutoDecoForCausalLM, *args: Any, fused_lm_head: bool = False, **kwargs: Any
+    ) -> Any:
+        if fused_lm_head:
+            return _score(self, *args, **kwargs)
+        kwargs.setdefault("apply", "soft")  # rollouts
+        return own(self, *args, **kwargs)
 
-class _Policy:
-    """What takes the place of TRL's fused head: log-probabilities from AutoDeco's logits."""
-
-    def __init__(self, truncation: Truncation) -> None:
-        self.truncation = truncation
-        self._frozen_BC: Tensor | None = None
-        self._recorded: list[Tensor] | None = None
-
-    def bind(self, model: AutoDecoForCausalLM) -> None:
-        """Replace the `forward` of a model, which is TRL's by now."""
-        own = type(model).forward
-        policy = self
-
-        # With the signature of the class: `generate` reads it.
-        @functools.wraps(own)
-        def forward(
-            self: AutoDecoForCausalLM, *args: Any, fused_lm_head: bool = False, **kwargs: Any
-        ) -> Any:
-            if fused_lm_head:
-                return policy.score(self, *args, **kwargs)
-            kwargs.setdefault("apply", policy.truncation)  # rollouts
-            return own(self, *args, **kwargs)
-
-        model.forward = types.MethodType(forward, model)  # type: ignore[method-assign]
-
-    @contextmanager
-    def frozen(self, cut_BC: Tensor | None) -> Iterator[None]:
-        """Cut where the rollout did, in passes whose last positions these are."""
-        self._frozen_BC = cut_BC
-        try:
-            yield
-        finally:
-            self._frozen_BC = None
-
-    @contextmanager
-    def recording(self) -> Iterator[list[Tensor]]:
-        """Collect where passes cut."""
-        self._recorded = []
-        try:
-            yield self._recorded
-        finally:
-            self._recorded = None
-
-    def score(
-        self,
-        model: AutoDecoForCausalLM,
-        input_ids: Tensor,
-        *,
-        labels: Tensor,
-        num_items_in_batch: int | Tensor | None = None,
-        **inputs: Any,
-    ) -> FusedCausalLMOutput:
-        """What TRL's fused head gives, of the distribution that tokens are sampled from.
-
-        The base computes logits of the scored positions once, in its own type; what follows is
-        done some positions at a time and again on the way back, so that nothing else of the size
-        of the vocabulary is kept.
-
-        Args:
-            model: The policy.
-            input_ids: Tokens, [B, T + 1].
-            labels: Tokens to score, -100 elsewhere, [B, T + 1].
-            num_items_in_batch: What the loss is divided by; the number of labels when left out.
-            inputs: Other inputs of the base.
-
-        Returns:
-            `log_probs` and `entropy`, [B, T], zero where there is no label.
-        """
-        target_BT = labels[:, 1:]
-        mask_BT = target_BT != IGNORED
-        columns_C = mask_BT.any(0).nonzero().squeeze(-1)
-        if not len(columns_C):  # one position all the same: the zeros must have a gradient
-            columns_C = columns_C.new_tensor([target_BT.shape[1] - 1])
-        hidden_BCH, logits_BCV, outputs = model.features(
-            input_ids, logits_to_keep=columns_C, **{**inputs, "use_cache": False}
-        )
-        rows_N = mask_BT[:, columns_C].flatten().nonzero().squeeze(-1)
-        if not len(rows_N):
-            rows_N = rows_N.new_zeros(1)
-        labels_N = target_BT[:, columns_C].flatten()[rows_N].clamp_min(0)
-        cut_N = None
-        if self._frozen_BC is not None:
-            first = target_BT.shape[1] - self._frozen_BC.shape[1]
-            cut_N = self._frozen_BC[:, columns_C - first].flatten()[rows_N]
-        pieces = zip(
-            rows_N.split(_CHUNK),
-            labels_N.split(_CHUNK),
-            [None] * len(rows_N) if cut_N is None else cut_N.split(_CHUNK),
-            strict=False,
-        )
-        parts = [
-            checkpoint(
-                self._score_rows, model, hidden_BCH.flatten(0, 1), logits_BCV.flatten(0, 1), *piece,
-                use_reentrant=False,
-            )
-            for piece in pieces
-        ]  # fmt: skip
-
-        def spread(values_N: Tensor) -> Tensor:
-            dense_R = values_N.new_zeros(hidden_BCH.shape[:2].numel())
-            dense_BC = dense_R.index_copy(0, rows_N, values_N).view(hidden_BCH.shape[:2])
-            empty_BT = values_N.new_zeros(mask_BT.shape)
-            return empty_BT.index_copy(1, columns_C, dense_BC).masked_fill(~mask_BT, 0)
-
-        log_probs_BT, entropy_BT, cut_BT = (
-            spread(torch.cat(part)) for part in zip(*parts, strict=True)
-        )
-        if self._recorded is not None:
-            self._recorded.append(cut_BT)
-        items = mask_BT.sum().clamp_min(1) if num_items_in_batch is None else num_items_in_batch
-        return FusedCausalLMOutput(
-            loss=-log_probs_BT.sum() / items,
-            log_probs=log_probs_BT,
-            entropy=entropy_BT,
-            label_mask=mask_BT,
-            aux_loss=outputs.get("aux_loss"),
-        )
-
-    def _score_rows(
-        self,
-        model: AutoDecoForCausalLM,
-        hidden_RH: Tensor,
-        logits_RV: Tensor,
-        rows_N: Tensor,
-        labels_N: Tensor,
-        cut_N: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Log-probability, entropy and cut of some rows."""
-        hidden_NH, logits_NV = hidden_RH[rows_N], logits_RV[rows_N].float()
-        temperature_N, top_p_N = model.choose(hidden_NH, logits_NV)
-        tempered_NV = tempered(logits_NV, temperature_N)
-        below_NV = logits_NV - logits_NV.amax(-1, keepdim=True)
-        if model._active_heads()[1] is None:
-            z_NV = tempered_NV
-        elif cut_N is None:
-            z_NV = rescale(logits_NV, temperature_N, top_p_N, self.truncation)
-        else:
-            # The token itself was kept, whatever rounding says of one at the very edge.
-            keep_NV = (below_NV >= cut_N[:, None]).scatter(1, labels_N[:, None], True)
-            z_NV = torch.where(keep_NV, tempered_NV, tempered_NV - EXCLUDED)
-        if self._recorded is not None:
-            cut_N = _cut(below_NV, z_NV > tempered_NV - EXCLUDED / 2)
-        log_prob_N, entropy_N = logprob_and_entropy(z_NV, labels_N)
-        log_prob_N = log_prob_N.clamp_min(-EXCLUDED)
-        return log_prob_N, entropy_N, torch.zeros_like(entropy_N) if cut_N is None else cut_N
+    model.forward = types.MethodType(forward, model)  # type: ignore[method-assign]
 
 
-def _cut(below_NV: Tensor, keep_NV: Tensor) -> Tensor:
-    """Half-way between the last token that is kept and the first that is not.
+def _score(
+    model: AutoDecoForCausalLM,
+    input_ids: Tensor,
+    *,
+    labels: Tensor,
+    num_items_in_batch: int | Tensor | None = None,
+    **inputs: Any,
+) -> FusedCausalLMOutput:
+    """What TRL's fused head gives, for the distribution that tokens are sampled from.
 
-    Half-way, because the same logits of another pass differ by rounding. -inf when all are kept.
+    The base computes logits of the scored positions once, in its own type; what follows is done
+    some positions at a time and again on the way back, so that nothing else of the size of the
+    vocabulary is kept.
+
+    Tokens and labels (-100 where nothing is scored) are [B, T + 1]; `log_probs` and `entropy` are
+    [B, T], zero where there is no label. The loss is divided by `num_items_in_batch`, or the
+    number of labels.
     """
-    last_N = below_NV.masked_fill(~keep_NV, math.inf).amin(-1)
-    first_N = below_NV.masked_fill(keep_NV, -math.inf).amax(-1)
-    return (last_N + first_N) / 2
+    target_BT = labels[:, 1:]
+    mask_BT = target_BT != IGNORED
+    columns_C = mask_BT.any(0).nonzero().squeeze(-1)
+    if not len(columns_C):  # one position all the same: the zeros must have a gradient
+        columns_C = columns_C.new_tensor([target_BT.shape[1] - 1])
+    hidden_BCH, logits_BCV, outputs = model.features(
+        input_ids, logits_to_keep=columns_C, **{**inputs, "use_cache": False}
+    )
+    rows_N = mask_BT[:, columns_C].flatten().nonzero().squeeze(-1)
+    if not len(rows_N):
+        rows_N = rows_N.new_zeros(1)
+    labels_N = target_BT[:, columns_C].flatten()[rows_N].clamp_min(0)
+    hidden_RH, logits_RV = hidden_BCH.flatten(0, 1), logits_BCV.flatten(0, 1)
+    parts = [
+        checkpoint(_score_rows, model, hidden_RH, logits_RV, *piece, use_reentrant=False)
+        for piece in zip(rows_N.split(_CHUNK), labels_N.split(_CHUNK), strict=True)
+    ]
+
+    def spread(values_N: Tensor) -> Tensor:
+        dense_R = values_N.new_zeros(len(hidden_RH)).index_copy(0, rows_N, values_N)
+        empty_BT = values_N.new_zeros(mask_BT.shape)
+        dense_BT = empty_BT.index_copy(1, columns_C, dense_R.view(hidden_BCH.shape[:2]))
+        return dense_BT.masked_fill(~mask_BT, 0)
+
+    log_probs_BT, entropy_BT = (spread(torch.cat(part)) for part in zip(*parts, strict=True))
+    items = mask_BT.sum().clamp_min(1) if num_items_in_batch is None else num_items_in_batch
+    return FusedCausalLMOutput(
+        loss=-log_probs_BT.sum() / items,
+        log_probs=log_probs_BT,
+        entropy=entropy_BT,
+        label_mask=mask_BT,
+        aux_loss=outputs.get("aux_loss"),
+    )
 
 
-def _check_model(model: Any, truncation: str) -> None:
-    if truncation not in ("soft", "hard"):
-        raise ConfigError(f'`truncation` is {truncation!r}, but must be "soft" or "hard".')
+def _score_rows(
+    model: AutoDecoForCausalLM,
+    hidden_RH: Tensor,
+    logits_RV: Tensor,
+    rows_N: Tensor,
+    labels_N: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Log-probability and entropy of some rows."""
+    hidden_NH, logits_NV = hidden_RH[rows_N], logits_RV[rows_N].float()
+    temperature_N, top_p_N = model.choose(hidden_NH, logits_NV)
+    truncates = model._active_heads()[1] is not None
+    z_NV = rescale(logits_NV, temperature_N, top_p_N if truncates else None, "soft")
+    log_prob_N, entropy_N = logprob_and_entropy(z_NV, labels_N)
+    return log_prob_N.clamp_min(-EXCLUDED), entropy_N
+
+
+def _check_model(model: Any) -> None:
     if not isinstance(model, AutoDecoForCausalLM):
         raise ConfigError(
             f"`model` is a {type(model).__name__}, but this trainer needs an AutoDecoForCausalLM. "
@@ -303,7 +195,7 @@ def _check_model(model: Any, truncation: str) -> None:
         )
 
 
-def _check_args(args: GRPOConfig, model: AutoDecoForCausalLM, truncation: str) -> None:
+def _check_args(args: GRPOConfig, model: AutoDecoForCausalLM) -> None:
     extra = args.generation_kwargs or {}
     for key, neutral in _NEUTRAL.items():
         value = extra.get(key, getattr(args, key, neutral))
@@ -315,16 +207,10 @@ def _check_args(args: GRPOConfig, model: AutoDecoForCausalLM, truncation: str) -
     for key, reason in _UNSUPPORTED.items():
         if getattr(args, key):
             raise ConfigError(f"`{key}` is not supported for an AutoDeco model: {reason}.")
-    if args.beta and truncation == "hard":
-        raise ConfigError(
-            f"`beta` is {args.beta}, but with hard truncation the reference model excludes tokens "
-            "that the policy samples, and the divergence is infinite. Set beta=0 or "
-            'truncation="soft".'
-        )
     served = model.config.serving()[0]
-    if args.use_vllm and served != truncation:
+    if args.use_vllm and served != "soft":
         raise ConfigError(
-            f"`truncation` is {truncation!r}, but vLLM cuts {served!r}, as config.json says. Set "
-            f"`model.config.autodeco_truncation = {truncation!r}` and save the merged checkpoint "
-            "again before vLLM loads it."
+            f"Training uses soft truncation, but vLLM cuts {served!r}, as config.json says. Set "
+            '`model.config.autodeco_truncation = "soft"` and save the merged checkpoint again '
+            "before vLLM loads it."
         )

@@ -21,9 +21,10 @@ fine-tuning") is that of arXiv 2508.05629.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -36,22 +37,59 @@ from hanol.sampling import (
     soft_top_p_nll_of_rows,
     temperature_nll_of_rows,
 )
+from hanol.training import Section
 
 IGNORED = -100
 
 
+class LossSettings(Section):
+    """Options of the loss of the heads; the defaults are the paper's."""
+
+    recipe: Literal["hf", "megatron"] = Field("hf", description="Official trainer to follow.")
+    top_p_loss: Literal["soft", "mse"] = Field(
+        "soft",
+        description='"soft" is the likelihood under soft top-p. "mse" is the older official loss: '
+        "squared distance to the mass of the label and all more likely tokens, twice as heavy "
+        "where P is too low, without easy tokens.",
+    )
+    easy_token_drop: float = Field(
+        0.6,
+        ge=0,
+        le=1,
+        description="Share of easy tokens (those that greedy decoding gets right) that are "
+        "ignored, drawn anew each time.",
+    )
+    dft: bool = Field(True, description="Weight each token by its probability.")
+    train_temperature: bool = Field(
+        True, description="Train the temperature head; its T is used in any case."
+    )
+    train_top_p: bool = Field(True, description="Train the top-p head.")
+    steepness: float = Field(STEEPNESS, ge=0, description="How fast tokens fade beyond P.")
+    cumsum: Cumsum = Field("inclusive", description='"exclusive" tends to hard top-p.')
+    reduction: Literal["token", "micro_mean"] = Field(
+        "token",
+        description='"token" weights a micro-batch by its share of the labels. "micro_mean" does '
+        'not, as the official trainer under "hf": accumulation gives a mean of means.',
+    )
+    chunk: int = Field(
+        256,
+        ge=1,
+        description="Bounds the memory: less than 3 * chunk * vocabulary numbers (from 2 on).",
+    )
+
+
 @dataclass(frozen=True)
 class AutoDecoLoss:
-    """One loss and what it was made of.
+    """One loss and its parts.
 
     Attributes:
         loss: Scalar to call `backward` on; 0 with a graph when no position has a label.
         temperature_loss: Mean over the positions that counted, detached; None when not trained.
-        top_p_loss: Likewise.
+        top_p_loss: The same for top-p.
         temperature_M: Temperature of each position with a label, detached, for logs.
-        top_p_M: Likewise; None when the top-p head is not trained.
+        top_p_M: Top-p of each; None when the top-p head is not trained.
         num_labels: Positions with a label, M.
-        num_dropped: How many of them were dropped as easy; a tensor, so that nothing waits for it.
+        num_dropped: Positions dropped as easy; a tensor, so that nothing waits for it.
     """
 
     loss: Tensor
@@ -69,23 +107,14 @@ def autodeco_loss(
     labels_N: Tensor,
     temperature_head: TemperatureHead | None,
     top_p_head: TopPHead | None,
+    settings: LossSettings | None = None,
     *,
-    recipe: Literal["hf", "megatron"] = "hf",
-    top_p_loss: Literal["soft", "mse"] = "soft",
-    easy_token_drop: float = 0.6,
-    dft: bool = True,
     generator: torch.Generator | None = None,
     num_items: int | Tensor | None = None,
-    reduction: Literal["token", "micro_mean"] = "token",
-    train_temperature: bool = True,
-    train_top_p: bool = True,
-    steepness: float = STEEPNESS,
-    cumsum: Cumsum = "inclusive",
-    chunk: int = 256,
 ) -> AutoDecoLoss:
     """Loss of a micro-batch for the heads; logits and hidden states get no gradient.
 
-    The heads run on the positions with a label only, and everything as wide as the vocabulary is
+    The heads run only on the positions with a label, and everything as wide as the vocabulary is
     made for some rows at a time.
 
     Args:
@@ -95,34 +124,23 @@ def autodeco_loss(
             where there is none.
         temperature_head: None takes T = 1.
         top_p_head: None when there is none.
-        recipe: Which official trainer to follow, see the table above.
-        top_p_loss: "soft" is the likelihood under soft top-p. "mse" is the older official loss:
-            squared distance to the mass of the label and all more likely tokens, twice as heavy
-            where P is too low, without easy tokens.
-        easy_token_drop: Share of the tokens that the base predicts right by greedy decoding which
-            do not count, drawn anew each time.
-        dft: Whether each token is weighted by its probability.
+        settings: Options; None takes the defaults.
         generator: Draws the dropped tokens, one number for each label. Save its state to resume;
             None is torch's global one.
-        num_items: Labels of the whole global batch, for "token"; None when this is all of it.
-        reduction: "token" weights this micro-batch by its share of the labels. "micro_mean" does
-            not, as the official trainer under "hf": accumulation gives a mean of means.
-        train_temperature: False freezes the temperature head: no loss, but its T is used.
-        train_top_p: False leaves the top-p loss out.
-        steepness: As for `soft_top_p`.
-        cumsum: As for `soft_top_p`.
-        chunk: Bounds the memory: less than 3 * chunk * V numbers (from chunk = 2 on).
+        num_items: Labels of the whole global batch, for the reduction "token"; None when this is
+            all of it.
 
     Raises:
-        ShapeError: Rows or widths do not fit, or `chunk` is below 1.
+        ShapeError: Rows or widths do not fit.
         DataError: A label is neither -100 nor a token that the logits can give.
-        ConfigError: An option is out of range, or there is no head to train.
+        ConfigError: There is no head to train.
 
     Source: section 2.3; the weights of the two losses are 1 and 1.
     """
-    _check_options(recipe, top_p_loss, reduction, easy_token_drop, num_items)
-    train_temperature = train_temperature and temperature_head is not None
-    train_top_p = train_top_p and top_p_head is not None
+    settings = settings or LossSettings()
+    chunk = settings.chunk
+    train_temperature = settings.train_temperature and temperature_head is not None
+    train_top_p = settings.train_top_p and top_p_head is not None
     if not train_temperature and not train_top_p:
         raise ConfigError("There is no head to train: pass one whose `train_...` switch is on.")
     if (
@@ -138,12 +156,18 @@ def autodeco_loss(
     logits_NV = logits_NV.detach()
     rows_M = (labels_N != IGNORED).nonzero().squeeze(-1)
     labels_M = labels_N[rows_M]
-    _check_labels(labels_M, logits_NV.shape[1])
+    V = logits_NV.shape[1]
+    wrong_M = (labels_M < 0) | (labels_M >= V)
+    if wrong_M.any():
+        raise DataError(
+            f"A label is {labels_M[wrong_M][0].item()}, but the logits have {V} columns: labels "
+            f"must be in [0, {V}), or {IGNORED} where nothing is to be predicted."
+        )
     hidden_MH = hidden_NH.detach()[rows_M]
     base_log_p_M, is_easy_M = _under_base(logits_NV, rows_M, labels_M, chunk)
-    counts_M = ~(is_easy_M & (_uniform(rows_M, generator) < easy_token_drop))
-    base_weight_M = base_log_p_M.exp() if dft else torch.ones_like(base_log_p_M)
-    is_megatron = recipe == "megatron"
+    counts_M = ~(is_easy_M & (_uniform(rows_M, generator) < settings.easy_token_drop))
+    base_weight_M = base_log_p_M.exp() if settings.dft else torch.ones_like(base_log_p_M)
+    is_megatron = settings.recipe == "megatron"
 
     if temperature_head is None:
         temperature_M = torch.ones_like(base_log_p_M)
@@ -154,7 +178,7 @@ def autodeco_loss(
     if train_temperature:
         least = 1e-8 if is_megatron else 1e-2
         nll_M = temperature_nll_of_rows(logits_NV, rows_M, temperature_M, labels_M, least, chunk)
-        weight_M = nll_M.detach().neg().exp() if is_megatron and dft else base_weight_M
+        weight_M = nll_M.detach().neg().exp() if is_megatron and settings.dft else base_weight_M
         means["temperature"] = _mean(weight_M * nll_M, counts_M)
     top_p_M = None
     if train_top_p:
@@ -162,10 +186,11 @@ def autodeco_loss(
         seen_M = temperature_M if is_megatron else temperature_M.detach()
         top_p_M = _top_p(top_p_head, logits_NV, rows_M, hidden_MH, seen_M, is_megatron, chunk)
         top_p_M = top_p_M.to(base_log_p_M.dtype)
-        if top_p_loss == "soft":
+        if settings.top_p_loss == "soft":
             nll_M = soft_top_p_nll_of_rows(
-                logits_NV, rows_M, temperature_M, top_p_M, labels_M, steepness, cumsum, chunk
-            )
+                logits_NV, rows_M, temperature_M, top_p_M, labels_M, settings.steepness,
+                settings.cumsum, chunk,
+            )  # fmt: skip
             everything = torch.ones_like(counts_M)
             means["top_p"] = _mean(base_weight_M * nll_M, counts_M if is_megatron else everything)
         else:
@@ -174,7 +199,7 @@ def autodeco_loss(
             means["top_p"] = _mean(heavier_M * short_M.square(), counts_M)
 
     loss = torch.stack(list(means.values())).sum()
-    if reduction == "token" and num_items is not None:
+    if settings.reduction == "token" and num_items is not None:
         loss = loss * len(rows_M) / torch.as_tensor(num_items, device=loss.device).clamp_min(1)
     return AutoDecoLoss(
         loss=loss,
@@ -237,15 +262,11 @@ def _top_p(
     def of_rows(rows_C: Tensor, temperature_C: Tensor) -> Tensor:
         return statistics(logits_NV[rows_C], temperature_C, entropy=entropy)
 
-    blocks = zip(in_work(rows_M, chunk), in_work(temperature_M, chunk), strict=True)
-    if temperature_M.requires_grad:
-        # On the way back they are computed again, instead of kept as wide as the vocabulary.
-        parts = [
-            checkpoint(of_rows, *block, use_reentrant=False, preserve_rng_state=False)
-            for block in blocks
-        ]
-    else:
-        parts = [of_rows(*block) for block in blocks]
+    # On the way back they are computed again, instead of kept as wide as the vocabulary.
+    parts = [
+        checkpoint(of_rows, *block, use_reentrant=False, preserve_rng_state=False)
+        for block in zip(in_work(rows_M, chunk), in_work(temperature_M, chunk), strict=True)
+    ]
     return head(hidden_MH, temperature_M, torch.cat(parts))
 
 
@@ -267,28 +288,3 @@ def _mass_at_label(
         p_CV.masked_fill_(torch.lt(z_CV, z_label_C1, out=later_CV), 0)
         masses.append(p_CV.sum(-1))
     return torch.cat(masses)
-
-
-def _check_labels(labels_M: Tensor, V: int) -> None:
-    wrong_M = (labels_M < 0) | (labels_M >= V)
-    if wrong_M.any():
-        raise DataError(
-            f"A label is {labels_M[wrong_M][0].item()}, but the logits have {V} columns: labels "
-            f"must be in [0, {V}), or {IGNORED} where nothing is to be predicted."
-        )
-
-
-def _check_options(
-    recipe: str, top_p_loss: str, reduction: str, easy_token_drop: float, num_items: Any
-) -> None:
-    for name, value, known in (
-        ("recipe", recipe, ("hf", "megatron")),
-        ("top_p_loss", top_p_loss, ("soft", "mse")),
-        ("reduction", reduction, ("token", "micro_mean")),
-    ):
-        if value not in known:
-            raise ConfigError(f'`{name}` is {value!r}, but must be "{known[0]}" or "{known[1]}".')
-    if not 0 <= easy_token_drop <= 1:
-        raise ConfigError(f"`easy_token_drop` is {easy_token_drop}, but must be in [0, 1].")
-    if isinstance(num_items, int) and num_items < 1:
-        raise ConfigError(f"`num_items` is {num_items}, but must be at least 1.")

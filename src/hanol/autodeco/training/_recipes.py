@@ -10,8 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from hanol import models
 from hanol.autodeco._config import AutoDecoConfig
 from hanol.autodeco._model import AutoDecoForCausalLM
-from hanol.autodeco.training._data import Row, read_rows
-from hanol.autodeco.training._functions import function_rows
+from hanol.autodeco.training._data import Row, function_rows, read_rows
 from hanol.autodeco.training._heads_trainer import HeadsLearning
 from hanol.autodeco.training._steer import (
     SteeringReport,
@@ -22,15 +21,9 @@ from hanol.autodeco.training._steer import (
 from hanol.autodeco.training._train import HeadsSettings
 from hanol.errors import DataError, HanolError
 from hanol.scoring import parse_verifier
-from hanol.training import (
-    Estimate,
-    OnStep,
-    Recipe,
-    Section,
-    TrainingResult,
-)
+from hanol.training import Estimate, OnStep, Recipe, Section, TrainingResult
 
-STDLIB = "stdlib"  # the functions of the standard library, in the place of a file
+STDLIB = "stdlib"  # the functions of the standard library, instead of a file
 
 
 class RowsSection(Section):
@@ -44,20 +37,20 @@ class RowsSection(Section):
     max_rows: int | None = Field(
         None, ge=1, description="Use this many rows, spread evenly over the data; None uses all."
     )
-    max_length: int = Field(4096, ge=2, description="Longer rows are left out, in tokens.")
+    max_length: int = Field(4096, ge=2, description="Tokens of a row; longer ones are left out.")
 
 
 class AnswersSection(RowsSection):
-    """The rows that heads learn from: as given, or the model's own answers that are right."""
+    """The rows that heads learn from: given ones, or the model's own right answers."""
 
     verify: str | None = Field(
         None,
         description="Learn from the model's own answers that pass this check: arithmetic, python, "
         "python:body, regex:PATTERN or module:function. None learns from the given completions.",
     )
-    samples: int = Field(4, ge=1, description="Own answers sampled for each prompt.")
-    keep: int = Field(2, ge=1, description="Right answers kept of each prompt.")
-    max_new_tokens: int = Field(512, ge=1, description="Tokens of an own answer at most.")
+    samples: int = Field(4, ge=1, description="Own answers sampled per prompt.")
+    keep: int = Field(2, ge=1, description="Right answers kept per prompt.")
+    max_new_tokens: int = Field(512, ge=1, description="Tokens of an own answer, at most.")
 
     @model_validator(mode="after")
     def _known(self) -> Self:
@@ -75,7 +68,7 @@ class _OfHeads(Recipe):
         "further."
     )
     base_model: str | None = Field(
-        None, description="Base to use in place of the one that the heads name."
+        None, description="Base to use instead of the one that the heads name."
     )
 
     def _estimate(self, settings: HeadsLearning, reads: int, max_length: int) -> Estimate:
@@ -98,7 +91,7 @@ class HeadsRecipe(HeadsSettings, _OfHeads):
     data: AnswersSection = AnswersSection()
 
     def estimate(self) -> Estimate:
-        """What the run will take at most: rows are taken to be as long as they may be."""
+        """An upper bound of what the run takes: rows have their greatest length."""
         return self._estimate(self, 1, self.data.max_length)
 
 
@@ -107,17 +100,17 @@ class SteeringRecipe(SteeringSettings, _OfHeads):
 
     kind: Literal["steering"]
     data: RowsSection = RowsSection()
-    held_out: int = Field(100, ge=1, description="Rows of the report, which are not trained on.")
+    held_out: int = Field(100, ge=1, description="Rows for the report, not trained on.")
 
     def estimate(self) -> Estimate:
-        """What the run will take at most: rows are taken to be as long as they may be."""
+        """An upper bound of what the run takes: rows have their greatest length."""
         return self._estimate(self, 3, self.max_length)
 
 
 class SteeringResult(TrainingResult):
-    """What steering made: its checkpoint has the heads alone."""
+    """Result of a steering run; its checkpoint has the heads alone."""
 
-    report: SteeringReport = Field(description="What held-out commands do to held-out prompts.")
+    report: SteeringReport = Field(description="Effect of held-out commands on held-out prompts.")
 
     def summary(self) -> str:
         """The result in a few lines."""
@@ -163,12 +156,12 @@ def run_steering(
 def open_heads(
     model: str, base_model: str | None = None, *, new: bool = False
 ) -> tuple[AutoDecoForCausalLM, PreTrainedTokenizerBase]:
-    """Heads with their base, and its tokenizer.
+    """Load heads with their base, and its tokenizer.
 
     Args:
         model: Bundled name, folder or hub id.
-        base_model: Base to use in place of the one that the heads name.
-        new: Whether a base without heads is taken too, and gets new ones.
+        base_model: Base to use instead of the one that the heads name.
+        new: Accept a base without heads too, and give it new ones.
     """
     if new and models.load_config(model).model_type != AutoDecoConfig.model_type:
         loaded = models.load(model)
@@ -182,8 +175,8 @@ def training_rows(source: str, number: int | None = None, *, held_out: bool = Fa
 
     Args:
         source: File, or "stdlib".
-        number: So many at equal distances; None gives all.
-        held_out: Of "stdlib", those that no training reads.
+        number: Number of rows, spread evenly over the data; None gives all.
+        held_out: Functions that no training reads ("stdlib" only).
     """
     rows = function_rows(held_out=held_out) if source == STDLIB else read_rows(source)
     if number is None or number >= len(rows):

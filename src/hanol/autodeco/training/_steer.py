@@ -14,28 +14,29 @@ Source: arXiv 2510.26697, section 3.4.
 """
 
 import copy
+import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from importlib.resources import files
 from pathlib import Path
 from statistics import fmean
 
 import numpy as np
 import torch
 from pydantic import BaseModel, Field, field_validator
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from hanol.autodeco._formats import HeadPair
+from hanol.autodeco._heads import predict
 from hanol.autodeco._model import AutoDecoForCausalLM
-from hanol.autodeco._rescale import predict
-from hanol.autodeco.training._commands import TEST_COMMANDS, TRAIN_COMMANDS, Commands
 from hanol.autodeco.training._data import Row, TokenRow, tokenize
-from hanol.autodeco.training._features import FeatureBatch, OnlineSource
+from hanol.autodeco.training._features import FeatureBatch, OnlineSource, digest
 from hanol.autodeco.training._heads_trainer import (
     HeadsLearning,
     HeadSteps,
     HeadsTrainer,
     prepare_folder,
-    sha256,
     trainable,
 )
 from hanol.autodeco.training._loss import IGNORED
@@ -43,24 +44,40 @@ from hanol.errors import DataError, RecipeError, require
 from hanol.scoring import Interval, wilson
 from hanol.training import OnStep
 
+_TEMPLATE = "{command}\n{prompt}"
+_TOGETHER = 4  # prompts of a report that run through the base together
+
+
+@dataclass(frozen=True)
+class Commands:
+    """Ways to ask for a low and for a high diversity."""
+
+    low: tuple[str, ...]
+    high: tuple[str, ...]
+
+
+_TEXTS = json.loads((files("hanol.autodeco.training") / "commands.json").read_text("utf-8"))
+TRAIN_COMMANDS, TEST_COMMANDS = (
+    Commands(tuple(_TEXTS[name]["low"]), tuple(_TEXTS[name]["high"])) for name in ("train", "test")
+)
+"""What the heads learn from (twenty in English and in Korean each), and others for the report."""
+
 
 class SteeringSettings(HeadsLearning):
     """How heads learn to follow commands."""
 
     steps: int = Field(150, ge=1, description="Optimizer steps.")
-    batch: int = Field(16, ge=1, description="Answers of a step; each is read three times.")
+    batch: int = Field(16, ge=1, description="Answers per step; each is read three times.")
     micro_batch: int = Field(4, ge=1, description="Answers that run through the base together.")
-    temperature_margin: float = Field(0.1, ge=0, description="Least distance of the means of T.")
-    top_p_margin: float = Field(0.05, ge=0, description="Least distance of the means of P.")
-    rank_weight: float = Field(1.0, ge=0, description="Weight of the order.")
-    anchor_weight: float = Field(1.0, ge=0, description="Weight of staying where the heads were.")
+    temperature_margin: float = Field(0.1, ge=0, description="Least difference of the mean T.")
+    top_p_margin: float = Field(0.05, ge=0, description="Least difference of the mean P.")
     loss_weight: float = Field(1.0, ge=0, description="Weight of the usual loss.")
     template: str = Field(
-        "{command}\n{prompt}",
-        description="Where a command goes in a prompt that is plain text; of a conversation it is "
-        "the last line of the user's last message.",
+        _TEMPLATE,
+        description="Place of a command in a plain-text prompt; in a conversation it becomes the "
+        "last line of the user's last message.",
     )
-    max_length: int = Field(4096, ge=2, description="Longer rows, with command, are left out.")
+    max_length: int = Field(4096, ge=2, description="Tokens of a row with command, at most.")
 
     @field_validator("template")
     @classmethod
@@ -89,7 +106,7 @@ class SteeringReport(BaseModel):
     top_p: Steered | None
 
 
-def with_command(row: Row, command: str, template: str = "{command}\n{prompt}") -> Row:
+def with_command(row: Row, command: str, template: str = _TEMPLATE) -> Row:
     """The row with a command in its prompt.
 
     Raises:
@@ -120,13 +137,15 @@ def train_steering(
 ) -> Path:
     """Train heads, that were trained before, to follow commands; the base stays as it is.
 
+    The folder gets `recipe.yaml`, `metrics.jsonl`, `checkpoint-*` and the heads-only checkpoint
+    `heads`.
+
     Args:
-        model: With trained heads; they are trained in place.
-        tokenizer: The base's.
+        model: Model with trained heads; they are trained in place.
+        tokenizer: Tokenizer of the base.
         rows: Prompts with completions; those without are left out.
         settings: Settings, or a whole recipe; None takes the defaults.
-        folder: Gets `recipe.yaml`, `metrics.jsonl`, `checkpoint-*` and the heads-only checkpoint
-            `heads`.
+        folder: Folder of the run.
         commands: Paraphrases, one drawn for each row and step.
         resume: Continue from the newest checkpoint in the folder, or start if there is none;
             `model` has the heads that the run started with.
@@ -145,32 +164,21 @@ def train_steering(
     require("accelerate", extra="train", feature="Training")
     settings, folder = settings or SteeringSettings(), Path(folder)
     kept = _usable(rows, tokenizer, commands, settings.template, settings.max_length)
-    trainable(model, settings.train_temperature, settings.train_top_p)
-    heads = [p.detach().float().cpu().numpy().tobytes() for p in model.head_parameters()]
+    trainable(model, settings)
+    heads = (parameter.detach().float().cpu().numpy() for parameter in model.head_parameters())
     data = {
-        "rows": sha256(repr(kept).encode()),
-        "commands": sha256(repr(commands).encode()),
-        "heads": sha256(*heads),  # the anchor is where they were when the run started
+        "rows": digest([repr(kept).encode()]),
+        "commands": digest([repr(commands).encode()]),
+        # The anchor is where the heads were when the run started.
+        "heads": digest(values.tobytes() for values in heads),
     }
     saved = prepare_folder(folder, settings, data, resume=resume)
-    labels = [tokenize([row], tokenizer, settings.max_length).rows[0].num_labels for row in kept]
-    loss = _SteeringLoss(model, tokenizer, kept, settings, commands)
-    trainer = HeadsTrainer(
-        model,
-        HeadSteps(np.array(labels), settings, by_length=False),
-        settings,
-        folder,
-        loss=loss,
-        metrics=loss.metrics,
-        on_step=on_step,
-    )
-    loss.generator = trainer.generator
-    trainer.run(saved)
+    _SteeringTrainer(model, tokenizer, kept, settings, commands, folder, on_step).run(saved)
     return model.save_heads(folder / "heads")
 
 
-class _SteeringLoss:
-    """The loss of a part of a step's answers, and what the parts of a step say together."""
+class _SteeringTrainer(HeadsTrainer):
+    """The Trainer with the ranking loss."""
 
     def __init__(
         self,
@@ -179,14 +187,19 @@ class _SteeringLoss:
         rows: Sequence[Row],
         settings: SteeringSettings,
         commands: Commands,
+        folder: Path,
+        on_step: OnStep,
     ) -> None:
-        self._model, self._tokenizer, self._rows = model, tokenizer, rows
+        self._tokenizer, self._rows = tokenizer, rows
         self._settings, self._commands = settings, commands
-        self._before = copy.deepcopy([model.temp_head, model.top_p_head])
-        self._found: dict[str, float] = {}
-        self.generator = torch.Generator()
+        self._before = copy.deepcopy((model.temp_head, model.top_p_head))
+        tokens = [tokenize([row], tokenizer, settings.max_length).rows[0] for row in rows]
+        labels_R = np.array([row.num_labels for row in tokens])
+        steps = HeadSteps(labels_R, settings, by_length=False)
+        super().__init__(model, steps, settings, folder, on_step)
 
-    def __call__(self, inputs: dict[str, Tensor]) -> Tensor:
+    def part_loss(self, inputs: dict[str, Tensor]) -> Tensor:
+        """The loss of a part of a step's answers; means over the step are logged."""
         # Drawn for the whole step, whatever its parts are.
         draw = np.random.default_rng((self._settings.seed, int(inputs["step"]) + 1))
         size, template = self._settings.batch, self._settings.template
@@ -197,61 +210,51 @@ class _SteeringLoss:
         answers = []
         for row, place in zip(inputs["rows"].tolist(), inputs["places"].tolist(), strict=True):
             plain = self._rows[row]
-            low, high = (with_command(plain, command, template) for command in drawn[place])
-            answers.append([plain, low, high])
-        loss, values = self._of(answers)
+            answers.append([plain, *(with_command(plain, text, template) for text in drawn[place])])
+        loss, values = self._mean_loss(answers)
         share = len(answers) / size
         for name, value in values.items():
-            self._found[name] = self._found.get(name, 0.0) + value * share
+            self.found[name] = self.found.get(name, 0.0) + value * share
         return loss * share
 
-    def metrics(self) -> dict[str, float]:
-        """Means over the step."""
-        found, self._found = self._found, {}
-        return found
-
-    def _of(self, answers: list[list[Row]]) -> tuple[Tensor, dict[str, float]]:
-        """Mean over the answers, with its parts."""
+    def _mean_loss(self, answers: list[list[Row]]) -> tuple[Tensor, dict[str, float]]:
+        """Mean over the answers, and its parts."""
         n = len(answers)
-        model, settings = self._model, self._settings
+        model, settings = self.wrapped, self._settings
         features, row_M, at_M = _read(model, self._tokenizer, answers)
-        heads = [model.temp_head, model.top_p_head]
+        heads, is_base_M = (model.temp_head, model.top_p_head), row_M < n
         now_TP = _row_means(heads, features, row_M, at_M, 3 * n, settings.chunk)
-        is_base_M = row_M < n
         with torch.no_grad():
             then_TP = _row_means(
                 self._before, features, row_M[is_base_M], at_M[is_base_M], n, settings.chunk
             )
         zero = torch.zeros((), device=model.device)
-        rank = anchor = zero
+        rank = anchor = usual = zero
         values: dict[str, float] = {}
-        names = ("temperature", "top_p")
-        wanted = (settings.train_temperature, settings.train_top_p)
-        margins = (settings.temperature_margin, settings.top_p_margin)
-        heads_of = zip(names, heads, wanted, margins, now_TP, then_TP, strict=True)
-        for name, head, trained, margin, now_B, then_B in heads_of:
+        for name, head, trained, margin, now_B, then_B in zip(
+            ("temperature", "top_p"),
+            heads,
+            (settings.train_temperature, settings.train_top_p),
+            (settings.temperature_margin, settings.top_p_margin),
+            now_TP,
+            then_TP,
+            strict=True,
+        ):
             if head is None or not trained:
                 continue
             base_B, low_B, high_B = now_B.view(3, n)
             rank = rank + (margin + low_B - base_B).relu().mean()
             rank = rank + (margin + base_B - high_B).relu().mean()
             anchor = anchor + (base_B - then_B).square().mean()
-            values |= {
-                f"{name}_{kind}": mean_B.mean().item()
-                for kind, mean_B in (("base", base_B), ("low", low_B), ("high", high_B))
-            }
-        usual = zero
+            for kind, mean_B in (("base", base_B), ("low", low_B), ("high", high_B)):
+                values[f"{name}_{kind}"] = mean_B.mean().item()
         if settings.loss_weight > 0:
             # The rows as they are come first.
             first = len(features.labels_N) // 3
             plain = FeatureBatch(*(tensor[:first] for tensor in features))
             items = int((plain.labels_N != IGNORED).sum())
             usual = settings.loss(model, plain, items, self.generator).loss
-        loss = (
-            settings.rank_weight * rank
-            + settings.anchor_weight * anchor
-            + settings.loss_weight * usual
-        )
+        loss = rank + anchor + settings.loss_weight * usual
         parts = {"loss": loss, "rank": rank, "anchor": anchor, "usual": usual}
         return loss, {name: part.item() for name, part in parts.items()} | values
 
@@ -262,22 +265,20 @@ def steering_report(
     tokenizer: PreTrainedTokenizerBase,
     rows: Sequence[Row],
     commands: Commands = TEST_COMMANDS,
-    template: str = "{command}\n{prompt}",
+    template: str = _TEMPLATE,
     max_length: int = 4096,
-    batch: int = 4,
 ) -> SteeringReport:
     """How often commands move T and P of held-out prompts the right way.
 
     Each prompt is read with one command of each direction, in turn.
 
     Args:
-        model: With heads.
-        tokenizer: The base's.
+        model: Model with heads.
+        tokenizer: Tokenizer of the base.
         rows: Prompts with completions that the heads were not trained on.
         commands: Paraphrases that they were not trained on.
-        template: As in the recipe.
-        max_length: Longer rows, with command, are left out.
-        batch: Prompts that run through the base together.
+        template: Place of a command in a plain-text prompt.
+        max_length: Tokens of a row with command, at most; longer rows are left out.
 
     Raises:
         DataError: Rows do not fit, or none is left.
@@ -292,12 +293,11 @@ def steering_report(
         ]
         for i, row in enumerate(kept)
     ]
-    heads = [model.temp_head, model.top_p_head]
+    heads = (model.temp_head, model.top_p_head)
     temperatures, top_ps = [], []
-    for begin in range(0, len(answers), batch):
-        part = answers[begin : begin + batch]
-        features, row_M, at_M = _read(model, tokenizer, part)
-        T_B, P_B = _row_means(heads, features, row_M, at_M, 3 * len(part), 256)
+    for begin in range(0, len(answers), _TOGETHER):
+        part = answers[begin : begin + _TOGETHER]
+        T_B, P_B = _row_means(heads, *_read(model, tokenizer, part), 3 * len(part), 256)
         temperatures += T_B.view(3, -1).T.tolist()
         top_ps += P_B.view(3, -1).T.tolist()
     return SteeringReport(
@@ -345,10 +345,9 @@ def _usable(
 def _read(
     model: AutoDecoForCausalLM, tokenizer: PreTrainedTokenizerBase, answers: list[list[Row]]
 ) -> tuple[FeatureBatch, Tensor, Tensor]:
-    """Features of all rows as they are, then of those with low, then with high; where labels are.
+    """Features of all rows as they are, then of those with low, then with high.
 
-    Returns:
-        The features, and for each position with a label its row and its place in the features.
+    With them come the row and the place in the features of each position with a label.
     """
     rows: list[TokenRow] = []
     for of_kind in zip(*answers, strict=True):
@@ -359,17 +358,11 @@ def _read(
 
 
 def _row_means(
-    heads: Sequence[nn.Module | None],
-    features: FeatureBatch,
-    row_M: Tensor,
-    at_M: Tensor,
-    num_rows: int,
-    chunk: int,
+    heads: HeadPair, features: FeatureBatch, row_M: Tensor, at_M: Tensor, num_rows: int, chunk: int
 ) -> tuple[Tensor, Tensor]:
     """Mean T and mean P of each row over its labels, [B]."""
-    temp_head, top_p_head = heads
     parts = [
-        predict(features.hidden_NH[at_C], features.logits_NV[at_C], temp_head, top_p_head)  # type: ignore[arg-type]
+        predict(features.hidden_NH[at_C], features.logits_NV[at_C], *heads)
         for at_C in at_M.split(chunk)
     ]
     T_M, P_M = (torch.cat(part) for part in zip(*parts, strict=True))

@@ -5,6 +5,7 @@ Source: arXiv 2510.26697, section 3.1; the defaults are the paper's.
 """
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,9 @@ from hanol.autodeco._heads import Init
 from hanol.autodeco._model import AutoDecoForCausalLM
 from hanol.autodeco.training._data import TokenRow
 from hanol.autodeco.training._features import (
-    CacheDtype,
     FeatureCache,
     FeatureSource,
     OnlineSource,
-    check_rows,
     dump_features,
     fingerprint,
 )
@@ -28,15 +27,14 @@ from hanol.autodeco.training._heads_trainer import (
     HeadsLearning,
     HeadSteps,
     HeadsTrainer,
-    batch_rows,
-    last_loss,
+    passes,
     prepare_folder,
     trainable,
 )
 from hanol.autodeco.training._loss import IGNORED, AutoDecoLoss
 from hanol.errors import DataError, require
 from hanol.files import replace_text
-from hanol.training import OnStep, TrainingResult, plot_loss
+from hanol.training import OnStep, TrainingResult, plot_loss, read_metrics
 
 _SHOWN = 50_000  # positions in the histogram
 
@@ -45,13 +43,12 @@ class HeadsSettings(HeadsLearning):
     """How heads are trained: by default 400 steps of 32 answers, online."""
 
     init: Init | None = Field(
-        None, description="Set the heads to new values, by `seed`; None keeps those they have."
+        None, description="Initialise the heads anew, by `seed`; None keeps their values."
     )
     cached: bool = Field(
         False, description="Run the base once over all rows, then train from files."
     )
-    top_k: int = Field(1024, ge=1, description="Tokens that a cache keeps of each position.")
-    cache_dtype: CacheDtype = Field("float32", description="float16 halves a cache.")
+    top_k: int = Field(1024, ge=1, description="Tokens that a cache keeps for each position.")
 
 
 class Quantiles(BaseModel):
@@ -71,9 +68,7 @@ class HeadsResult(TrainingResult):
     loss: float = Field(description="Loss of the last step.")
     temperature: Quantiles = Field(description="What the final heads choose on training rows.")
     top_p: Quantiles | None = Field(description="The same for top-p; None without that head.")
-    tail_mass: float | None = Field(
-        description="Mean probability that a cache kept as one token; None without a cache."
-    )
+    tail_mass: float | None = Field(description="Mean probability kept as one token in a cache.")
 
     def summary(self) -> str:
         """The result in a sentence."""
@@ -124,26 +119,27 @@ def train_heads(
     require("matplotlib", extra="train", feature="Training")
     require("accelerate", extra="train", feature="Training")
     settings, folder = settings or HeadsSettings(), Path(folder)
+    source: FeatureSource
     if not isinstance(rows, FeatureCache):
-        check_rows(model, rows)
-        if not any(row.num_labels for row in rows):
+        source = OnlineSource(model, rows)
+        if not source.num_labels_R.any():
             raise DataError("No row has a label: there is nothing to learn from.")
-    elif not rows.belongs_to(model):
+    elif rows.belongs_to(model):
+        source = FeatureCache(rows.folder, model.device)
+    else:
         raise DataError(
             f"The features in {str(rows.folder)!r} are those of a base with other weights. Make "
             "them with `dump_features` and this model."
         )
-    trainable(model, settings.train_temperature, settings.train_top_p)
+    trainable(model, settings)
     _init_heads(model, settings)
     data = {"rows": rows.data if isinstance(rows, FeatureCache) else fingerprint(rows)}
     saved = prepare_folder(folder, settings, data, resume=resume)
-    source = _source(model, rows, settings, folder)
-    loss = _HeadsLoss(model, source, settings)
-    steps = HeadSteps(source.num_labels_R, settings)
-    trainer = HeadsTrainer(
-        model, steps, settings, folder, loss=loss, metrics=loss.metrics, on_step=on_step
-    )
-    loss.generator = trainer.generator
+    if settings.cached and not isinstance(rows, FeatureCache):
+        source = dump_features(
+            model, rows, folder / "features", top_k=settings.top_k, batch=settings.micro_batch
+        )
+    trainer = _RowsTrainer(model, source, settings, folder, on_step)
     with source.reads(model.top_p_head):
         trainer.run(saved)
         temperature_M, top_p_M = _choices(model, settings, source)
@@ -152,58 +148,42 @@ def train_heads(
         folder=str(folder),
         checkpoint=str(folder / "heads"),
         steps=trainer.state.global_step,
-        labels=steps.tokens_before[-1],
-        loss=last_loss(folder),
+        labels=trainer.steps.tokens_before[-1],
+        loss=read_metrics(folder)[-1]["loss"],
         temperature=_quantiles(temperature_M),
         top_p=None if top_p_M is None else _quantiles(top_p_M),
         tail_mass=source.tail_mass if isinstance(source, FeatureCache) else None,
     )
     replace_text(folder / "result.json", result.model_dump_json(indent=2) + "\n")
     plot_loss(folder)
-    plot_choices(temperature_M, top_p_M, folder / "temperature_top_p.png")
+    _plot_choices(temperature_M, top_p_M, folder / "temperature_top_p.png")
     return result
 
 
-def _source(
-    model: AutoDecoForCausalLM,
-    rows: Sequence[TokenRow] | FeatureCache,
-    settings: HeadsSettings,
-    folder: Path,
-) -> FeatureSource:
-    """Where features come from: a cache that was given or is made now, or the base itself."""
-    if isinstance(rows, FeatureCache):
-        return rows.to(model.device)
-    if not settings.cached:
-        return OnlineSource(model, rows)
-    return dump_features(
-        model,
-        rows,
-        folder / "features",
-        top_k=settings.top_k,
-        dtype=settings.cache_dtype,
-        batch=settings.micro_batch,
-    )
-
-
-class _HeadsLoss:
-    """The loss of a micro-batch, and what the micro-batches of a step say together."""
+class _RowsTrainer(HeadsTrainer):
+    """The Trainer with the loss on labelled rows."""
 
     def __init__(
-        self, model: AutoDecoForCausalLM, source: FeatureSource, settings: HeadsSettings
+        self,
+        model: AutoDecoForCausalLM,
+        source: FeatureSource,
+        settings: HeadsSettings,
+        folder: Path,
+        on_step: OnStep,
     ) -> None:
-        self._model, self._source, self._settings = model, source, settings
-        self._parts = -(-settings.batch // settings.micro_batch)
+        self._source, self._settings = source, settings
         self._results: list[AutoDecoLoss] = []
-        self.generator = torch.Generator()
+        super().__init__(model, HeadSteps(source.num_labels_R, settings), settings, folder, on_step)
 
-    def __call__(self, inputs: dict[str, Tensor]) -> Tensor:
+    def part_loss(self, inputs: dict[str, Tensor]) -> Tensor:
+        """The loss of a micro-batch."""
         features = self._source.micro_batch(inputs["rows"].tolist())
         items = int(inputs["labels_in_batch"])
-        result = self._settings.loss(self._model, features, items, self.generator)
+        result = self._settings.loss(self.wrapped, features, items, self.generator)
         self._results.append(result)
-        return result.loss / (self._parts if self._settings.reduction == "micro_mean" else 1)
+        return result.loss / (self.steps.parts if self._settings.reduction == "micro_mean" else 1)
 
-    def metrics(self) -> dict[str, float]:
+    def after_update(self) -> dict[str, float]:
         """Means over the step, weighted by labels."""
         results, self._results = self._results, []
         return _means(results)
@@ -230,7 +210,7 @@ def _choices(
     """Temperature and top-p that the heads choose on training rows, up to a number."""
     temperatures, top_ps = [], []
     seen = 0
-    order = next(batch_rows(len(source.num_labels_R), len(source.num_labels_R), 0, 0))
+    order = list(islice(passes(len(source.num_labels_R), 0), len(source.num_labels_R)))
     for begin in range(0, len(order), settings.micro_batch):
         part = order[begin : begin + settings.micro_batch]
         logits_NV, hidden_NH, labels_N = source.micro_batch(part)
@@ -245,13 +225,8 @@ def _choices(
     return torch.cat(temperatures), None if model.top_p_head is None else torch.cat(top_ps)
 
 
-def plot_choices(temperature_M: Tensor, top_p_M: Tensor | None, path: Path) -> Path:
-    """Draw how often each temperature and top-p is chosen.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
-    require("matplotlib", extra="train", feature="A histogram")
+def _plot_choices(temperature_M: Tensor, top_p_M: Tensor | None, path: Path) -> None:
+    """Draw how often each temperature and top-p is chosen."""
     from matplotlib.figure import Figure
 
     panels = [("temperature", temperature_M, 2.0)]
@@ -265,11 +240,10 @@ def plot_choices(temperature_M: Tensor, top_p_M: Tensor | None, path: Path) -> P
         axis.set(xlabel=name, ylabel="tokens", xlim=(0, most))
         axis.legend()
     figure.savefig(path, dpi=120)
-    return path
 
 
 def _means(results: list[AutoDecoLoss]) -> dict[str, float]:
-    """What the parts of a batch say of it, weighted by their labels."""
+    """Means over the parts of a batch, weighted by their labels."""
     labels = max(sum(result.num_labels for result in results), 1)
     found: dict[str, float] = {}
     for name in ("temperature_loss", "top_p_loss"):

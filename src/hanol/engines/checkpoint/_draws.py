@@ -49,7 +49,7 @@ class Draws:
             self._alternatives(job, drawn.tempered_BV[i], drawn.total_B[i])
             for i, job in enumerate(jobs)
         ]
-        return list(zip(drawn.tokens, drawn.logprobs, others, strict=True))
+        return list(zip(drawn.token_B.tolist(), drawn.logprob_B.tolist(), others, strict=True))
 
     def _alternatives(self, job: Job, tempered_V: Tensor, total: Tensor) -> Alternatives:
         if not job.task.top_logprobs:
