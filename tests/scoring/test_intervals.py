@@ -8,6 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
+from hanol.errors import DataError
 from hanol.scoring import Interval, bootstrap, bootstrap_ratio, wilson
 
 
@@ -42,6 +43,14 @@ def test_a_ratio_with_equal_wholes_is_the_mean() -> None:
     [mean] = bootstrap(parts[:, None] / 4, seed=3)
     ratio = bootstrap_ratio(parts, np.full(200, 4), seed=3)
     assert ratio.model_dump() == pytest.approx(mean.model_dump())
+
+
+@pytest.mark.parametrize(("right", "of"), [(0, 0), (5, 3), (-1, 3)])
+def test_an_interval_of_nothing_is_refused(right: int, of: int) -> None:
+    with pytest.raises(DataError, match=f"{right} right of {of} trials"):
+        wilson(right, of)
+    with pytest.raises(DataError, match="no problems"):
+        bootstrap([])
 
 
 def test_an_interval_as_text_and_as_plain_values() -> None:

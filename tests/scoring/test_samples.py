@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hanol.errors import ConfigError
+from hanol.errors import ConfigError, DataError
 from hanol.scoring import Summary, distinct_n, pass_at_k, repetition
 
 
@@ -27,8 +27,10 @@ def test_pass_at_k_by_problem_and_its_limits() -> None:
     assert pass_at_k(4, [0, 1, 4], 1).tolist() == [0.0, 0.25, 1.0]
     assert pass_at_k(4, [[1, 3]], 2).shape == (1, 2)
     assert pass_at_k(10_000, [9_000], 10_000).tolist() == [1.0]
-    with pytest.raises(ConfigError, match="`k` is 5, but must be from 1 to the 4"):
+    with pytest.raises(ConfigError, match="`k` is 5, but must be a number from 1 to the 4"):
         pass_at_k(4, [1], 5)
+    with pytest.raises(ConfigError, match=r"`k` is 1\.5"):
+        pass_at_k(4, [1], 1.5)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="from -1 to 2"):
         pass_at_k(4, [-1, 2], 1)
 
@@ -49,9 +51,13 @@ def test_ngrams_by_hand() -> None:
     assert repetition([1, 1, 1, 1], 2) == pytest.approx(2 / 3)
     assert repetition([1, 2, 3], 2) == 0
     assert repetition([1], 4) == 0
+    with pytest.raises(ConfigError, match="`n` is 0"):
+        distinct_n([[1]], 0)
 
 
 def test_a_summary_has_the_mean_and_five_percentiles() -> None:
     found = Summary.of(range(101))
     assert found.mean == 50
     assert found.percentiles == {5: 5, 25: 25, 50: 50, 75: 75, 95: 95}
+    with pytest.raises(DataError, match="no values"):
+        Summary.of([])

@@ -12,12 +12,7 @@ from hanol.retrieval.citations._citations import (
     CitationReport,
     check_citations,
 )
-from hanol.retrieval.citations._sentences import (
-    CITATION,
-    SentenceSpan,
-    citation_numbers,
-    split_sentences,
-)
+from hanol.retrieval.citations._sentences import SentenceSpan, citation_numbers, split_sentences
 from hanol.retrieval.documents._documents import (
     KINDS,
     Document,
@@ -41,7 +36,6 @@ from hanol.retrieval.index._search import rank_texts, reciprocal_rank_fusion
 from hanol.retrieval.index._update import FailedFile, FileProgress, IndexReport
 
 __all__ = [
-    "CITATION",
     "KINDS",
     "CheckedSentence",
     "Citation",

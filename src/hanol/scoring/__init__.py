@@ -5,7 +5,14 @@ intervals; the interval of a column of differences is a paired one. Scores are s
 model is needed.
 """
 
-from hanol.scoring._answers import Metric, exact_match, normalise, numeric_match, set_match
+from hanol.scoring._answers import (
+    CITATION,
+    Metric,
+    exact_match,
+    normalise,
+    numeric_match,
+    set_match,
+)
 from hanol.scoring._formulas import AnswerCheck, check_answer
 from hanol.scoring._intervals import CONFIDENCE, Interval, bootstrap, bootstrap_ratio, wilson
 from hanol.scoring._runs import RunScores, score_runs
@@ -20,6 +27,7 @@ from hanol.scoring._verifiers import (
 )
 
 __all__ = [
+    "CITATION",
     "CONFIDENCE",
     "AnswerCheck",
     "Interval",

@@ -1,7 +1,7 @@
 """Deterministic metrics: does an answer equal a reference?
 
-All of them first drop citation marks ("[3]", "[1, 4]"), which are about the answer and not part of
-it, read Unicode in its compatibility form (NFKC: full-width digits, ligatures, half-width kana) and
+All of them first drop citation marks (`CITATION`), which are about the answer and not part of it,
+read Unicode in its compatibility form (NFKC: full-width digits, ligatures, half-width kana) and
 write English dates as ISO dates. None reads a sentence: an answer that says more than the reference
 does not match.
 """
@@ -15,7 +15,10 @@ from fractions import Fraction
 References = str | Sequence[str]
 Metric = Callable[[str | None, References], bool]
 
-_CITATION = re.compile(r"\s*\[\d+(?:\s*[,-]\s*\d+)*\]")
+CITATION = re.compile(r"[\[【［]\s*(\d{1,9}(?:\s*[-–—,;、]\s*\d{1,9})*)\s*[\]】］]")
+"""A citation such as [3], [1, 2] or [1-3]; its first group has the numbers."""
+
+_CITED = re.compile(rf"\s*{CITATION.pattern}")
 _ARTICLE = re.compile(r"\b(?:a|an|the)\b")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 # Characters of languages that set no space between words, and Hangul, whose spacing varies.
@@ -34,7 +37,7 @@ _NUMBER = re.compile(
     r"(?:about|approximately|around|roughly|circa|약|~|≈)?\s*(?P<before>[$€£¥₩]?)\s*"
     r"(?P<digits>[+-]?(?:\d{1,3}(?:[ ,]\d{3})+|\d+)?(?:\.\d+)?)"
     r"(?:e(?P<e>[+-]?\d{1,3})|\s*[x×*·]\s*10\s*\^?\s*(?P<ten>[+-]?\d{1,3}))?"
-    r"\s*(?P<after>[^\d\s][^\d]{0,40}?)?\.?"
+    r"\s*(?P<after>[^\d\s.][^\d]{0,40}?)?\.?"
 )
 
 
@@ -127,7 +130,7 @@ def _all(references: References) -> Sequence[str]:
 
 def _plain(text: str) -> str:
     """Compatibility form without citation marks, with dates as year-month-day."""
-    text = _CITATION.sub("", unicodedata.normalize("NFKC", text))
+    text = _CITED.sub("", unicodedata.normalize("NFKC", text))
     return _ISO_DATE.sub(r"\1-\2-\3", _DATE.sub(_iso_date, text))
 
 

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel
 
+from hanol.errors import DataError
+
 Floats = NDArray[np.float64]
 
 CONFIDENCE = 0.95  # of all intervals
@@ -50,7 +52,12 @@ def wilson(right: int, of: int) -> Interval:
 
     Args:
         of: Number of trials, at least one.
+
+    Raises:
+        DataError: There is no trial, or `right` is not from 0 to `of`.
     """
+    if of < 1 or not 0 <= right <= of:
+        raise DataError(f"{right} right of {of} trials is not a share: 0 <= right <= of, of >= 1.")
     z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
     value = right / of
     middle = (right + z * z / 2) / (of + z * z)
@@ -67,8 +74,13 @@ def bootstrap(figures_PM: ArrayLike, *, seed: int = 0) -> list[Interval]:
 
     Args:
         figures_PM: One row per problem, one column per figure.
+
+    Raises:
+        DataError: There is no problem.
     """
     figures_PM = np.asarray(figures_PM, float)
+    if not len(figures_PM):
+        raise DataError("There are no problems to average over.")
     weight_RP = resample_weights(len(figures_PM), seed) / len(figures_PM)
     low_M, high_M = quantiles(weight_RP @ figures_PM)
     return [

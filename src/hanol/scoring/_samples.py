@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import BaseModel, Field
 
-from hanol.errors import ConfigError
+from hanol.errors import ConfigError, DataError
 from hanol.scoring._intervals import Floats
 
 
@@ -33,9 +33,9 @@ def pass_at_k(n: ArrayLike, c: ArrayLike, k: int) -> Floats:
     """
     total, counts = np.broadcast_arrays(np.asarray(n), np.asarray(c))
     fewest = int(total.min())
-    if not 1 <= k <= fewest:
+    if k % 1 or not 1 <= k <= fewest:
         raise ConfigError(
-            f"`k` is {k}, but must be from 1 to the {fewest} completions of a problem."
+            f"`k` is {k}, but must be a number from 1 to the {fewest} completions of a problem."
         )
     if ((counts < 0) | (counts > total)).any():
         raise ConfigError(f"`c` has counts from {counts.min()} to {counts.max()} of {fewest}.")
@@ -64,12 +64,20 @@ class Summary(BaseModel):
 
     @classmethod
     def of(cls, values: ArrayLike) -> "Summary":
-        """Summarise values."""
+        """Summarise values.
+
+        Raises:
+            DataError: There are none.
+        """
         ranks = (5, 25, 50, 75, 95)
         array = np.asarray(values, float)
+        if not array.size:
+            raise DataError("There are no values to summarise.")
         found = np.percentile(array, ranks).tolist()
         return cls(mean=float(array.mean()), percentiles=dict(zip(ranks, found, strict=True)))
 
 
 def _ngrams(tokens: Sequence[Hashable], n: int) -> list[tuple[Hashable, ...]]:
+    if n < 1:
+        raise ConfigError(f"`n` is {n}, but n-grams have at least 1 token.")
     return list(zip(*(tokens[i:] for i in range(n)), strict=False))

@@ -17,7 +17,7 @@ from hanol.errors import RunError
 from hanol.research._context import cut, merged
 from hanol.research._researcher import Researcher, RunSetup
 from hanol.research._run import BudgetSpent, Run, forced_answer
-from hanol.retrieval import CITATION, Index, Source, citation_numbers
+from hanol.retrieval import Index, Source, citation_numbers
 from hanol.runs import (
     Event,
     Ledger,
@@ -29,6 +29,7 @@ from hanol.runs import (
     synchronous,
 )
 from hanol.sampling import Sampling
+from hanol.scoring import CITATION
 from hanol.tools import Observation
 
 ROLLOUT = "rollout"

@@ -15,7 +15,8 @@ from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 
 from hanol.research.report._view import SYMBOLS, AnswerSentence
-from hanol.retrieval import CITATION, citation_numbers
+from hanol.retrieval import citation_numbers
+from hanol.scoring import CITATION
 
 # Markdown moves text about, so sentences are marked in it before it is rendered. Punctuation that
 # nobody writes: Markdown's rule for emphasis treats it as it treats a bracket.

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from hanol.errors import HanolError, RunError
-from hanol.retrieval import CITATION, Index, Source, citation_numbers
+from hanol.retrieval import Index, Source, citation_numbers
 from hanol.runs import (
     Event,
     Ledger,
@@ -22,6 +22,7 @@ from hanol.runs import (
     Termination,
     ToolReturned,
 )
+from hanol.scoring import CITATION
 from hanol.tools import parse_turn
 
 _CONTEXT_CHARS = 700  # of the page, before and after a passage

@@ -13,14 +13,10 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel
 
 from hanol.retrieval.citations._facts import Facts, PassageFacts, sentence_facts
-from hanol.retrieval.citations._sentences import (
-    CITATION,
-    SentenceSpan,
-    citation_numbers,
-    split_sentences,
-)
+from hanol.retrieval.citations._sentences import SentenceSpan, citation_numbers, split_sentences
 from hanol.retrieval.citations._words import STOP_WORDS
 from hanol.retrieval.index._passage import SourceList
+from hanol.scoring import CITATION
 
 SentenceStatus = Literal["supported", "unsupported", "invented", "uncited", "not_a_claim"]
 

@@ -15,11 +15,10 @@ from hanol.retrieval.citations._words import (
     ENDING_ABBREVIATIONS,
     NUMBERED_ABBREVIATIONS,
 )
+from hanol.scoring import CITATION
 
 SpanKind = Literal["sentence", "heading", "code", "table_head", "source"]
 
-CITATION = re.compile(r"[\[【［]\s*(\d{1,9}(?:\s*[-–—,;、]\s*\d{1,9})*)\s*[\]】］]")
-"""A citation such as [3], [1, 2] or [1-3]; its first group is what `citation_numbers` reads."""
 _RANGE = 100  # [1-9999] is no list of sources
 
 _FENCE = re.compile(r"\s*(```|~~~)")
@@ -44,7 +43,7 @@ _END = re.compile(
 
 
 def citation_numbers(bracket: str) -> list[int]:
-    """The numbers within the brackets of a citation, each once; ranges are written out.
+    """The numbers within the brackets of a `CITATION`, each once; ranges are written out.
 
     Example:
         >>> citation_numbers("2, 5-7")
