@@ -219,6 +219,22 @@ def test_training_on_own_answers_is_resumed_with_them(
     # A finished run has nothing left to do.
     assert train(recipe, out, "--resume").stdout == whole.stdout
 
+    for checkpoint in out.glob("checkpoint-*"):  # as if it had been stopped after the sampling
+        shutil.rmtree(checkpoint)
+    said_in_one_line(train({**recipe, "seed": 5}, out, "--json"), "already has a run")
+    said_in_one_line(
+        train({**recipe, "seed": 5}, out, "--resume", "--json"), "`recipe.seed` (was 0, now 5)"
+    )
+
+
+def test_a_missing_package_is_said_before_the_answers_are_sampled(
+    place: Path, tmp_path: Path, judge: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    recipe = heads_recipe(place, verify=judge, max_rows=4, samples=1, max_new_tokens=40)
+    said_in_one_line(train(recipe, tmp_path, "--json"), "needs accelerate")
+    assert not (tmp_path / "answers.jsonl").exists()
+
 
 def test_rows_that_are_left_out_are_told(place: Path, tmp_path: Path) -> None:
     data = tmp_path / "rows.jsonl"

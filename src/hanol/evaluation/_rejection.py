@@ -15,11 +15,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hanol import autodeco
 from hanol.autodeco import AutoDecoForCausalLM, HeadsRecipe, HeadsResult, Row, prompt_ids
-from hanol.errors import ConfigError, DataError
+from hanol.errors import ConfigError, DataError, require
 from hanol.evaluation._sample import DecodingTask, Progress, StaticSetting, sample
 from hanol.runs import ResumeGuard
 from hanol.scoring import PythonVerifier, Verifier, answer_of, needs_answer, parse_verifier
-from hanol.training import OnStep, last_checkpoint
+from hanol.training import FREE, OnStep, last_checkpoint
 
 _ANSWERS = "answers.jsonl"
 
@@ -172,17 +172,21 @@ def run_heads(
 
     Own answers that are right are kept in `answers.jsonl`; a resumed run reads them back.
     """
+    require("matplotlib", extra="train", feature="Training")
+    require("accelerate", extra="train", feature="Training")
     own = folder / _ANSWERS
-    if not resume and (own.exists() or last_checkpoint(folder) is not None):
-        # Said before an hour of sampling, which would replace the answers of that run.
-        ResumeGuard(folder, {}).check(resume=False)
+    guard = ResumeGuard(folder, {"recipe": recipe.model_dump(mode="json")}, free=FREE)
+    if own.exists() or last_checkpoint(folder) is not None:
+        guard.check(resume=resume)  # before an hour of sampling, or training on others' answers
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)  # decides what new heads are
         model, tokenizer = autodeco.open_heads(recipe.model, recipe.base_model, new=True)
     rows = autodeco.training_rows(recipe.data.rows, recipe.data.max_rows)
     if recipe.data.verify is not None:
         if not own.exists():
-            autodeco.write_rows(_right_answers(recipe, model, tokenizer, rows, on_step), own)
+            answers = _right_answers(recipe, model, tokenizer, rows, on_step)
+            guard.write()  # says whose answers they are
+            autodeco.write_rows(answers, own)
         rows = autodeco.read_rows(own)
     turns = [turn for row in rows for turn in row.turns]
     tokens = autodeco.tokenize(turns, tokenizer, recipe.data.max_length)
