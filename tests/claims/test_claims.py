@@ -71,6 +71,8 @@ def test_result_is_kept_and_read_back(tmp_path) -> None:
     (tmp_path / "test" / "other.json").write_text("{}")
     with pytest.raises(DataError, match="is not a recorded result of a claim"):
         read_results(tmp_path)
+    with pytest.raises(DataError, match="no folder '.*none'"):
+        read_results(tmp_path / "none")
 
 
 def test_unknown_claim_names_the_nearest() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from hanol import engines
 from hanol.cli._app import app
 from hanol.research import read_official_runs
 from hanol.runs import RunFolder
@@ -157,6 +158,43 @@ def test_replay_fork_and_export(notes: Path, model: str, tmp_path: Path) -> None
     assert invoke("replay", tmp_path).exit_code == 1
 
 
+def test_a_resumed_run_loads_its_model_as_before(
+    notes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+
+    def open_one(spec: str, **options: Any) -> engines.Engine:
+        opened.append(options)
+        return engines.ScriptedEngine([SEARCH, ANSWER], name=spec)
+
+    monkeypatch.setattr(engines, "open_engine", open_one)
+    run, loading = tmp_path / "run", {"dtype": "bfloat16", "device": "cpu"}
+    words = [word for name, value in loading.items() for word in (f"--{name}", value)]
+    assert invoke(notes, "Colour?", "--model", "m", "--output", run, *words).exit_code == 0
+    assert invoke("resume", run).exit_code == 0
+    assert invoke("fork", run, "--at", 2).exit_code == 0
+    assert invoke("fork", run, "--at", 2, "--model", "n", "--seed", 2).exit_code == 0
+    assert opened == [loading, loading, loading, {}]
+
+
+def test_a_folder_that_is_a_file_or_missing_is_named(notes: Path, model: str) -> None:
+    file = notes / "bridge.md"
+    asked = invoke(notes, "Colour?", "--model", model, "--output", file)
+    questions = notes / "questions.jsonl"
+    questions.write_text('{"question": "Colour?"}\n')
+    asked_many = invoke("batch", notes, questions, "--model", model, "--output", file)
+    for done, path in [
+        (asked, file),
+        (asked_many, file),
+        (invoke("replay", file), file),
+        (invoke("replay", notes / "none"), notes / "none"),
+        (invoke("export", notes / "none"), notes / "none"),
+    ]:
+        assert done.exit_code == 1
+        assert done.stderr.splitlines()[-1].startswith("hanol: ")
+        assert f"'{path}" in done.stderr
+
+
 def test_heavy_and_markov(notes: Path, tmp_path: Path) -> None:
     model = script(
         tmp_path / "turns.jsonl",
@@ -222,12 +260,16 @@ def test_a_batch_and_its_scores(notes: Path, tmp_path: Path) -> None:
     assert "3 questions, 3 answered, 0 failed" in done.stdout
     results = notes / ".hanol" / "batches" / "questions" / "results.jsonl"
     assert len(results.read_text("utf-8").splitlines()) == 3
-    scored = evaluate(results, results, "--metric", "exact", "--json")
+    again = tmp_path / "again.jsonl"
+    again.write_bytes(results.read_bytes())
+    scored = evaluate(results, again, "--metric", "exact", "--json")
     scores = json.loads(scored.stdout)
     assert scores["avg_at_k"]["value"] == pytest.approx(0.3333)
     assert (scores["k"], scores["questions"]) == (2, 3)
     assert scores["runs_summary"]["effort"]["tool_calls"] == 1
     assert "Avg@1" in evaluate(results).stdout
+    assert "completion tokens a run " in evaluate(results).stdout
+    assert "given twice" in evaluate(results, results.parent).stderr
     judge = script(tmp_path / "judge.jsonl", {"match": "", "text": "Absolutely not"})
     assert evaluate(results, "--metric", "judge").exit_code == 1
     undecided = evaluate(results, "--metric", "judge", "--judge", judge)

@@ -518,13 +518,26 @@ def test_tokens_and_money_are_never_overspent(search_turn: Search) -> None:
     ("values", "message"),
     [
         ({"model_calls": 0}, "`model_calls` of the budget is 0"),
+        ({"model_calls": 1.5}, r"`model_calls` of the budget is 1\.5, but .* whole number"),
+        ({"model_calls": float("inf")}, "`model_calls` of the budget is inf"),
         ({"seconds": -1.0}, "`seconds` of the budget is -1.0"),
+        ({"seconds": float("nan")}, "`seconds` of the budget is nan"),
+        ({"prompt_price": float("nan")}, "`prompt_price` of the budget is nan"),
         ({"money": 1.0}, "no prices"),
     ],
 )
 def test_impossible_budgets_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(RunError, match=message):
         Budget(**values)
+
+
+def test_half_a_character_in_a_question_is_replaced(tmp_path: Path) -> None:
+    engine = ScriptedEngine(["<answer>a</answer>"])
+    researcher = Researcher(None, engine, tools=[Notes()], run_folder=tmp_path / "run")
+    assert researcher.plan("\ud83d red")["prompt_tokens"] > 0
+    first, *_, last = researcher.ask("\ud83d red")
+    assert first.question == "? red"  # type: ignore[union-attr]
+    assert last.answer == "a"  # type: ignore[union-attr]
 
 
 def test_a_window_smaller_than_the_prompt_is_an_error_before_any_call(tmp_path: Path) -> None:

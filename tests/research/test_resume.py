@@ -164,6 +164,19 @@ def test_resume_with_another_model_or_tools_lists_the_differences(
     assert "settings.schemas" in str(err.value)
 
 
+def test_how_the_model_was_loaded_is_part_of_a_run(tmp_path: Path, search_turn: Search) -> None:
+    engine = ScriptedEngine([search_turn("a"), "<answer>b</answer>", "<answer>c</answer>"])
+    options: dict[str, Any] = {"tools": [Notes()], "run_folder": tmp_path / "a"}
+    list(Researcher(None, engine, **options, loading={"dtype": "bfloat16"}).ask("q"))
+    assert RunFolder(tmp_path / "a").started().settings["loading"] == {"dtype": "bfloat16"}
+    with pytest.raises(RunError, match=r"`settings.loading` .* has changed"):
+        list(Researcher(None, engine, **options).ask("q"))
+    assert list(resume(tmp_path / "a", engine, None, tools=[Notes()]))
+    other = ScriptedEngine(["", "<answer>c</answer>"], name="other")
+    list(fork(tmp_path / "a", 2, tmp_path / "b", other, None, seed=1, tools=[Notes()]))
+    assert "loading" not in RunFolder(tmp_path / "b").started().settings
+
+
 def test_a_finished_run_is_resumed_without_any_call(tmp_path: Path, search_turn: Search) -> None:
     first = _finished(tmp_path, search_turn)
     notes = Notes()

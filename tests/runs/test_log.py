@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hanol.errors import RunError
+from hanol.errors import RunError, WriteError
 from hanol.runs import Event, ReportUpdated, RunFolder, TurnRejected
 
 
@@ -92,6 +92,12 @@ def test_a_folder_without_a_run_says_so(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no run in"):
         RunFolder(tmp_path).started()
     assert RunFolder(tmp_path).answer is None
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(RunError, match="cannot be read: .*Not a directory"):
+        RunFolder(file).events()
+    with pytest.raises(WriteError, match="events.jsonl' could not be written"), RunFolder(file):
+        pass
 
 
 def test_each_event_is_one_json_line(tmp_path: Path) -> None:

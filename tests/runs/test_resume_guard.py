@@ -46,6 +46,14 @@ def test_changed_settings_are_named_with_both_values(tmp_path: Path) -> None:
         check_unchanged("the run", {"lr": 1, "same": None}, {})
 
 
+def test_values_that_json_does_not_have_are_resumed(tmp_path: Path) -> None:
+    settings = {"pair": (1, (2, float("nan"))), "limit": float("nan"), "path": tmp_path}
+    guard(tmp_path, settings).write()
+    assert guard(tmp_path, settings).check(resume=True)
+    with pytest.raises(RunError, match=r"`limit` \(was nan, now 1\) has changed"):
+        guard(tmp_path, {**settings, "limit": 1}).check(resume=True)
+
+
 @pytest.mark.parametrize("content", [b"a: [", b"\xff", b"- 1"])
 def test_a_damaged_file_is_no_run_to_resume(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_bytes(content)

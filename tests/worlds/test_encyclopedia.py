@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hanol.errors import ConfigError, DataError, HanolError, UnknownNameError
+from hanol.errors import ConfigError, DataError, HanolError, UnknownNameError, WriteError
 from hanol.worlds import (
     RELATIONS,
     Encyclopedia,
@@ -428,6 +428,9 @@ def test_a_folder_with_other_pages_is_not_written_to(tmp_path: Path) -> None:
     Encyclopedia(1, 16).write(tmp_path)
     with pytest.raises(DataError, match="is not empty. Name a new folder"):
         Encyclopedia(2, 16).write(tmp_path)
+    file = next(tmp_path.iterdir())
+    with pytest.raises(WriteError, match="could not be written"):
+        Encyclopedia(2, 16).write(file)
 
 
 @pytest.mark.parametrize(

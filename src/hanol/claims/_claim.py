@@ -88,7 +88,6 @@ def run_claim(
 def write_result(result: ClaimResult, folder: Path) -> Path:
     """Record a result as `<folder>/<system>/<claim>.json`, beside its experiment in a clone."""
     path = folder / f"{result.id.replace('-', '_').replace('.', '/')}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     replace_text(path, result.model_dump_json(indent=2) + "\n")
     return path
 
@@ -97,8 +96,10 @@ def read_results(folder: Path) -> list[ClaimResult]:
     """All results recorded below a folder, by id.
 
     Raises:
-        DataError: A file is not a recorded result.
+        DataError: There is no such folder, or a file is not a recorded result.
     """
+    if not folder.is_dir():
+        raise DataError(f"There is no folder {str(folder)!r} of recorded results.")
     results = []
     for file in folder.glob("*/*.json"):
         try:

@@ -54,6 +54,7 @@ def answers(
     """
     from hanol import evaluation, scoring
     from hanol.engines import open_engine
+    from hanol.runs import synchronous
 
     metrics: dict[str, Any] = {
         "exact": scoring.exact_match,
@@ -64,7 +65,11 @@ def answers(
         if judge is None:
             raise DataError("`--metric judge` needs a model: `--judge MODEL`.")
         metrics["judge"] = evaluation.Judge(open_engine(judge))
-    result, summary = evaluation.score_batches(results, metrics[metric])
+    try:
+        result, summary = evaluation.score_batches(results, metrics[metric])
+    finally:
+        if metric == "judge":
+            synchronous(metrics["judge"].engine.aclose)()
     plain = {**result.to_dict(), "runs_summary": None if summary is None else summary.to_dict()}
     too_low = fail_under is not None and 100 * plain["avg_at_k"]["value"] < fail_under
     return Result(plain, _scores(plain, result.k, result.metric), exit_code=3 if too_low else 0)
@@ -77,23 +82,23 @@ def _scores(plain: dict[str, Any], k: int, metric: str) -> Iterator[str]:
     yield _line(f"Pass@{k}", plain["any_of_k"])
     yield _line("best Pass@1", plain["best_pass_at_1"])
     if plain["unanswered"]:
-        yield f"{'unanswered':20}{len(plain['unanswered'])}, counted as wrong"
+        yield f"{'unanswered':24}{len(plain['unanswered'])}, counted as wrong"
     if plain["errors"]:
-        yield f"{'no verdict':20}{len(plain['errors'])}, left out"
+        yield f"{'no verdict':24}{len(plain['errors'])}, left out"
     if (runs := plain["runs_summary"]) is None:
         return
     for name in ("citation_precision", "citation_recall", "invented_citations"):
         yield _line(name.replace("_", " "), runs[name])
     for name, value in runs["effort"].items():
-        yield f"{name.replace('_', ' ') + ' a run':20}{value:,.2f}"
-    yield f"{'ended':20}{', '.join(f'{k} {v}' for k, v in runs['terminations'].items())}"
+        yield f"{name.replace('_', ' ') + ' a run':24}{value:,.2f}"
+    yield f"{'ended':24}{', '.join(f'{k} {v}' for k, v in runs['terminations'].items())}"
 
 
 def _line(label: str, interval: dict[str, float] | None) -> str:
     if interval is None:
-        return f"{label:20}-"
+        return f"{label:24}-"
     value, low, high = (100 * interval[name] for name in ("value", "low", "high"))
-    return f"{label:20}{value:.2f} %  [{low:.2f}, {high:.2f}]"
+    return f"{label:24}{value:.2f} %  [{low:.2f}, {high:.2f}]"
 
 
 @app.command()

@@ -118,9 +118,13 @@ def score_batches(paths: Sequence[str | Path], metric: Callable[..., bool] | Jud
         paths: Folders of batches, or their `results.jsonl`.
 
     Raises:
-        DataError: A file does not hold results of a batch, or a question has no reference answer.
+        DataError: A file does not hold results of a batch, is given twice, or a question has no
+            reference answer.
     """
-    runs = [_rows(Path(path)) for path in paths]
+    files = [path / "results.jsonl" if path.is_dir() else path for path in map(Path, paths)]
+    if len({file.resolve() for file in files}) < len(files):
+        raise DataError("A batch is given twice: it would count as two runs.")
+    runs = [_rows(file) for file in files]
     references: dict[str, Question] = {}
     for path, rows in zip(paths, runs, strict=True):
         for row in rows:
@@ -141,7 +145,6 @@ def score_batches(paths: Sequence[str | Path], metric: Callable[..., bool] | Jud
 
 
 def _rows(path: Path) -> list[_Row]:
-    path = path / "results.jsonl" if path.is_dir() else path
     rows = [row for _, row in read_rows(path)]
     for row in rows:
         if not {"id", "question", "prediction"} <= row.keys():

@@ -104,7 +104,6 @@ async def run_task(
 def fixed_date(folder: str | os.PathLike[str], options: Mapping[str, Any]) -> dict[str, Any]:
     """The options with the date on which the batch was started, unless they have a date."""
     path = Path(folder) / "batch.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     if options.get("today") is not None:
         return dict(options)
     if not path.exists():

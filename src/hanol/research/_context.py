@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from hanol.engines import Message, Role
+from hanol.retrieval import split_sentences
 
 Count = Callable[[str], int]
 LEFT_OUT = "[An earlier result was left out here to fit the context.]"
@@ -36,12 +37,13 @@ def cut(text: str, limit: int, count: Count) -> str:
 
 def cut_sentences(text: str, limit: int, count: Count) -> str:
     """Keep as many whole sentences as fit; of a single long sentence, what fits."""
+    ends = [span.end for span in split_sentences(text)]
     characters = len(text)
     kept = text
     while (have := count(kept)) > limit and characters > 0:
         characters = min(characters - 1, int(characters * 0.95 * limit / have))
-        kept = _whole_sentences(text[:characters])
-        characters = len(kept)
+        characters = max((end for end in ends if end <= characters), default=characters)
+        kept = text[:characters]
     return kept
 
 
@@ -196,9 +198,3 @@ def _cut_beginning(text: str, limit: int, count: Count) -> str:
 def _whole_lines(text: str) -> str:
     end = text.rfind("\n")
     return text[:end] if end > len(text) // 2 else text
-
-
-def _whole_sentences(text: str) -> str:
-    ends = [text.rfind(mark) for mark in (". ", ".\n", "! ", "? ", "。", "\n")]
-    end = max(ends)
-    return text[: end + 1].rstrip() if end > 0 else text

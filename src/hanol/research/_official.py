@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hanol.engines import Message
 from hanol.errors import RunError
+from hanol.files import replace_text
 from hanol.research._replay import transcript
 from hanol.runs import Event, RunEnded, RunStarted, Termination
 from hanol.tools import located_rows, messages_field, text_field
@@ -98,4 +99,4 @@ def read_official_runs(path: str | Path) -> list[OfficialRun]:
 
 def write_official_runs(path: str | Path, runs: Iterable[OfficialRun]) -> None:
     """Write an official output file, one line per run."""
-    Path(path).write_text("".join(run.to_line() + "\n" for run in runs), "utf-8")
+    replace_text(path, "".join(run.to_line() + "\n" for run in runs))

@@ -166,7 +166,8 @@ class _Replay:
     def __init__(self, run: Path | Sequence[Event]) -> None:
         recorded = RunFolder(run).events() if isinstance(run, str | os.PathLike) else list(run)
         if not recorded or not isinstance(recorded[0], RunStarted):
-            raise RunError(f"There is no run to replay in {run!r}: the log is empty.")
+            where = f" in {os.fspath(run)!r}" if isinstance(run, str | os.PathLike) else ""
+            raise RunError(f"There is no run to replay{where}: the log is missing or empty.")
         self._recorded = recorded
         self.started = recorded[0]
         self.run: Run | None = None

@@ -18,7 +18,7 @@ from hanol.errors import RunError, require
 from hanol.research._prompts import describe
 from hanol.research._prompts import system_prompt as default_prompt
 from hanol.research._run import AGENT_SAMPLING, Run, Settings
-from hanol.research._run_log import RunLog
+from hanol.research._run_log import RunLog, printable
 from hanol.research.modes._markov import markov
 from hanol.research.modes._react import react
 from hanol.research.modes._resum import resum
@@ -103,7 +103,7 @@ class Researcher:
 
     def plan(self, question: str) -> dict[str, Any]:
         """What a run would use, without a call of the model."""
-        prompt = [Message("system", self.system), Message("user", question)]
+        prompt = [Message("system", self.system), Message("user", self.setup(question).question)]
         budget = self.settings.budget
         most = self.settings.sampling.max_tokens or budget.context_tokens
         return {
@@ -122,7 +122,9 @@ class Researcher:
         if files:
             count = f"{len(files)} file" + ("s" if len(files) > 1 else "")
             question = f"(Uploaded {count}: {list(files)})\n\n{question}"
-        return RunSetup(question, self.settings, self.system, self._engine, self.tools, self._index)
+        return RunSetup(
+            printable(question), self.settings, self.system, self._engine, self.tools, self._index
+        )
 
     def aask(self, question: str, files: Sequence[str] = ()) -> AsyncIterator[Event]:
         """Research a question; the events come as they happen, the last is a `RunEnded`.
@@ -190,6 +192,8 @@ class RunSetup:
     ) -> Self:
         """That of an earlier run, with the model and tools of now and changed settings."""
         tools = default_tools(index) if tools is None else tools
+        if engine.name != old.model:
+            changes["loading"] = None  # those of the other model
         settings = replace(
             Settings.from_dict(old.settings),
             context_window=engine.context_window,

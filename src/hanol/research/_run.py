@@ -66,6 +66,7 @@ class Settings:
         fork_step: Rounds up to this one were copied from another run.
         schemas: Name, description and parameters of each tool.
         heavy: Number `n` of rollouts, if the run is a synthesis over rollouts.
+        loading: Options that the model was loaded with, such as its dtype; a resumed run gets them.
     """
 
     mode: Mode = "react"
@@ -82,10 +83,14 @@ class Settings:
     context_window: int | None = None
     schemas: tuple[dict[str, Any], ...] = ()
     heavy: dict[str, Any] | None = None
+    loading: dict[str, str] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for the log."""
-        return cast(dict[str, Any], json.loads(json.dumps(asdict(self))))
+        plain = cast(dict[str, Any], json.loads(json.dumps(asdict(self))))
+        if self.loading is None:
+            del plain["loading"]  # the hash of a run without it stays what it was
+        return plain
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Settings":

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Self
 
 from hanol.errors import RunError
@@ -35,7 +35,8 @@ class Budget:
         completion_price: Price of a million completion tokens.
 
     Raises:
-        RunError: A limit is not positive, or there is a limit on money but no price.
+        RunError: A limit is not a positive number (of calls and tokens, a whole one), or there is
+            a limit on money but no price.
     """
 
     model_calls: int = 100
@@ -49,10 +50,17 @@ class Budget:
     completion_price: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            price = name.endswith("price")
-            if value is not None and (value < 0 or (value == 0 and not price)):
-                raise RunError(f"`{name}` of the budget is {value}, but must be positive.")
+        for limit in fields(self):
+            value = getattr(self, limit.name)
+            price = limit.name.endswith("price")
+            whole = limit.type in (int, int | None)
+            if value is None or (price and value == 0):
+                continue
+            if not 0 < value < math.inf or (whole and not isinstance(value, int)):
+                raise RunError(
+                    f"`{limit.name}` of the budget is {value}, but must be a positive "
+                    f"{'whole ' if whole else ''}number."
+                )
         if self.money is not None and not (self.prompt_price or self.completion_price):
             raise RunError(
                 f"The budget has `money={self.money}` but no prices, so nothing would ever be "

@@ -14,7 +14,8 @@ from typing import Self
 
 from pydantic import ValidationError
 
-from hanol.errors import RunError
+from hanol.errors import RunError, WriteError
+from hanol.files import drop_torn_line, whole_lines, write_failure
 from hanol.runs._events import Event, RunEnded, RunStarted, event_adapter
 
 _SPARE_FILES = 128  # for everything else that a process opens
@@ -56,14 +57,16 @@ class RunFolder:
         """Read every whole event.
 
         Raises:
-            RunError: A line other than a torn last one is damaged or missing.
+            RunError: The log cannot be read, or a line other than a torn last one is damaged or
+                missing.
         """
         try:
             data = self.log.read_bytes()
         except FileNotFoundError:
             return []
-        *lines, _torn = data.split(b"\n")  # what follows the last line end was not fully written
-        return [self._parse(line, index) for index, line in enumerate(lines)]
+        except OSError as err:
+            raise RunError(f"The run in {str(self.path)!r} cannot be read: {err}.") from err
+        return [self._parse(line, index) for index, line in enumerate(whole_lines(data))]
 
     def started(self) -> RunStarted:
         """The first event.
@@ -73,7 +76,9 @@ class RunFolder:
         """
         events = self.events()
         if not events or not isinstance(events[0], RunStarted):
-            raise RunError(f"There is no run in {str(self.path)!r}: `events.jsonl` is empty.")
+            raise RunError(
+                f"There is no run in {str(self.path)!r}: it has no events in `events.jsonl`."
+            )
         return events[0]
 
     def append(self, events: Sequence[Event]) -> None:
@@ -94,11 +99,14 @@ class RunFolder:
             os.fsync(descriptor)
 
     def __enter__(self) -> Self:
-        self.path.mkdir(parents=True, exist_ok=True)
-        descriptor = _open_for_append(self.log)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            descriptor = _open_for_append(self.log)
+        except OSError as err:
+            raise WriteError(self.log, str(write_failure(err))) from err
         try:
             _lock(descriptor, self.path)
-            _drop_torn_line(descriptor, self.log)
+            drop_torn_line(descriptor)
         except BaseException:
             os.close(descriptor)
             raise
@@ -117,13 +125,14 @@ class RunFolder:
             event = event_adapter.validate_json(line)
         except ValidationError as err:
             raise RunError(
-                f"{str(self.log)!r}, line {index + 1} is damaged: {err.errors()[0]['msg']}. Cut "
-                "the file before this line to go on from there."
+                f"{str(self.log)!r}, line {index + 1} is damaged: {err.errors()[0]['msg']}. To "
+                "resume from the events before it, delete this line and those after it."
             ) from err
         if event.number != index:
             raise RunError(
                 f"{str(self.log)!r}, line {index + 1} has event {event.number} instead of {index}: "
-                "lines are missing or doubled. Cut the file before this line to go on from there."
+                "lines are missing or doubled. To resume from the events before it, delete this "
+                "line and those after it."
             )
         return event
 
@@ -150,10 +159,3 @@ def _lock(descriptor: int, folder: Path) -> None:
 
 def _unlock(descriptor: int) -> None:
     fcntl.flock(descriptor, fcntl.LOCK_UN)
-
-
-def _drop_torn_line(descriptor: int, path: Path) -> None:
-    data = path.read_bytes()
-    whole = data.rfind(b"\n") + 1
-    if whole < len(data):
-        os.ftruncate(descriptor, whole)

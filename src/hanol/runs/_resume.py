@@ -1,5 +1,6 @@
 """Resuming: a run continues only with the settings that it was started with."""
 
+import json
 import os
 import platform
 import sys
@@ -20,7 +21,8 @@ class ResumeGuard:
     """Keeps a run's settings in a file of its folder, and refuses to resume with others.
 
     Args:
-        settings: Everything that decides the result, as plain JSON values.
+        settings: Everything that decides the result. What JSON does not have is kept as it has
+            it: tuples as lists, paths as text.
         what: What is resumed, for messages.
         free: Names of settings that may change: how often to save, how many threads.
 
@@ -41,7 +43,8 @@ class ResumeGuard:
     ) -> None:
         self.folder = Path(folder)
         self.file = self.folder / file
-        self._settings, self._what, self._free = dict(settings), what, free
+        self._settings: dict[str, Any] = json.loads(json.dumps(settings, default=str))
+        self._what, self._free = what, free
 
     def check(self, *, resume: bool) -> bool:
         """Whether the run was started before, with the same settings.
@@ -136,7 +139,7 @@ def _changes(
         before, now = old.get(name), new.get(name)
         if isinstance(before, Mapping) and isinstance(now, Mapping):
             yield from _changes(before, now, free, f"{at}{name}.")
-        elif before != now:
+        elif before != now and repr(before) != repr(now):  # NaN does not equal itself
             yield f"`{at}{name}` (was {_short(before)}, now {_short(now)})"
 
 

@@ -100,9 +100,10 @@ def reopened(run: Path, model: str | None, tools: ToolOptions) -> AbstractContex
             "back, or show what there is with `hanol research replay`."
         )
     descriptions = [schema["description"] for schema in started.settings["schemas"]]
+    loading = started.settings.get("loading") if model in (None, started.model) else None
     workshop = Workshop(
         None if started.index is None else Path(started.index),
-        ModelOptions(model=model or started.model),
+        ModelOptions(model=model or started.model, **(loading or {})),
         tools,
         python="PythonInterpreter" in started.tools,
         compact=CompactSearch.description in descriptions,
@@ -126,6 +127,7 @@ def researcher_options(workplace: Workplace, options: ResearchOptions) -> dict[s
         **({} if drawn == own.sampling else {"sampling": drawn}),
         "system_prompt": _text(options.system_prompt),
         "seed": options.seed,
+        "loading": options.given or None,
         "today": None if options.today is None else options.today.date(),
     }
 

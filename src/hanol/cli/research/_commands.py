@@ -133,6 +133,7 @@ def export(
     from hanol.research import official_run, write_report
     from hanol.runs import RunFolder
 
+    RunFolder(run).started()  # or an error that names the folder
     if layout == "tongyi":
         text = official_run(RunFolder(run).events(), answer or "").to_line() + "\n"
     else:

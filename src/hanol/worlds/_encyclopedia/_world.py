@@ -14,7 +14,8 @@ from pathlib import Path
 from random import Random
 from typing import get_args
 
-from hanol.errors import ConfigError, DataError, UnknownNameError
+from hanol.errors import ConfigError, DataError, UnknownNameError, WriteError
+from hanol.files import write_failure
 from hanol.scoring import normalise, set_match
 from hanol.worlds._encyclopedia._entities import Split, draw_entities, span_of
 from hanol.worlds._encyclopedia._page import WorldPage, draw_addresses, draw_page
@@ -114,9 +115,13 @@ class Encyclopedia:
 
         Raises:
             DataError: The folder is not empty.
+            WriteError: It cannot be made.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as err:
+            raise WriteError(folder, str(write_failure(err))) from err
         if any(folder.iterdir()):
             raise DataError(f"{str(folder)!r} is not empty. Name a new folder for the pages.")
         files = [folder / page.file_name for page in self.pages]
