@@ -24,7 +24,7 @@ from hanol.agent_training._recorder import Recorder, _TurnFile
 from hanol.engines import Completion, Request, ScriptedEngine, Usage
 from hanol.runs import RunFolder, Task
 from hanol.tools import Observation, ToolContext
-from hanol.tools._schemas import SEARCH
+from hanol.tools._tool import SEARCH
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2]))

@@ -40,7 +40,7 @@ from hanol.runs import Budget, Mode, RunEnded, RunFolder, Task, ToolReturned
 from hanol.sampling import Sampling
 from hanol.tools import Observation, ToolContext
 from hanol.tools._compact import compact_tools
-from hanol.tools._schemas import SEARCH
+from hanol.tools._tool import SEARCH
 from hanol.worlds import Encyclopedia
 
 TASK = Task("rain", "Where does it rain?", "Everywhere")

@@ -102,7 +102,7 @@ def test_results_are_shared_by_rollouts_and_failures_are_not_kept() -> None:
     assert notes.calls == ["a"]
     context = ToolContext(SourceList())
     ask(steady, "a", context=context)
-    assert [source.text for source in context.sources] == ["note on a"]
+    assert [source.text for source in context.sources.values()] == ["note on a"]
     shown = ask(SteadyTool(FailsOnce(), ResultCache()), "x", "x")
     assert [observation.failed for observation in shown] == [True, False]
 

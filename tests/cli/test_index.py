@@ -2,6 +2,7 @@
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,16 @@ def test_index_again_in_json(folder: Path) -> None:
     report = json.loads(done.stdout)
     assert (report["added"], report["unchanged"], report["ignored"]) == (0, 3, 1)
     assert [file["document"] for file in report["failed"]] == ["broken.pdf"]
+
+
+def test_embedder_none_goes_back_to_words(folder: Path) -> None:
+    with sqlite3.connect(folder / ".hanol" / "index.sqlite") as db:
+        db.execute("INSERT INTO meta VALUES ('embedder', 'nosuch'), ('width', '3')")
+    db.close()
+    done = hanol("index", folder, "--embedder", "none", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["embedded"] == 0
+    assert hanol("index", folder).returncode == 0, "the embedder is forgotten"
 
 
 def test_search_prints_place_and_the_matching_stretch(folder: Path) -> None:

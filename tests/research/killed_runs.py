@@ -20,7 +20,7 @@ from hanol.engines import Completion, Message, Request, ScriptedEngine
 from hanol.research import Researcher, heavy_research, resume
 from hanol.runs import Budget, RunFolder
 from hanol.tools import Observation, ToolContext
-from hanol.tools._schemas import SEARCH
+from hanol.tools._tool import SEARCH
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 

@@ -11,7 +11,7 @@ from hanol.errors import EngineError, RunError
 from hanol.research import heavy_research, replay, resume
 from hanol.runs import Budget, Event, ModelAnswered, RunEnded, RunFolder, ToolReturned
 from hanol.tools import Observation, ToolContext
-from hanol.tools._schemas import SEARCH
+from hanol.tools._tool import SEARCH
 
 SYNTHESIS = "Several assistants worked"
 

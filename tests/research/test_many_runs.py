@@ -13,7 +13,7 @@ from hanol.engines import Completion, Request, ScriptedEngine
 from hanol.research import Researcher
 from hanol.runs import Event, RunEnded, RunFolder
 from hanol.tools import Observation, ToolContext
-from hanol.tools._schemas import SEARCH
+from hanol.tools._tool import SEARCH
 
 STEPS = 5
 

@@ -17,7 +17,7 @@ from hanol.runs import (
     TurnRejected,
 )
 from hanol.tools import Observation, ToolContext
-from hanol.tools._schemas import SEARCH
+from hanol.tools._tool import SEARCH
 
 Search = Callable[..., str]
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hanol.research._prompts import FORCED_ANSWER, format_error, system_prompt
 from hanol.tools._escape import escape_observation, fence_observation
-from hanol.tools._schemas import DEFAULT_TOOLS, SEARCH
+from hanol.tools._tool import DEFAULT_TOOLS, SEARCH
 from hanol.tools._turn import parse_turn
 
 CALL = '<tool_call>\n{"name": "search", "arguments": {"query": ["x"]}}\n</tool_call>'

@@ -28,7 +28,7 @@ from hanol.runs import (
     TurnRejected,
 )
 from hanol.tools import Observation, ToolContext
-from hanol.tools._schemas import SEARCH
+from hanol.tools._tool import SEARCH
 
 Search = Callable[..., str]
 FORCED = "no room left for further tool calls"

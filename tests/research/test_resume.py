@@ -16,7 +16,7 @@ from hanol.errors import RunError
 from hanol.research import Researcher, fork, replay, resume, transcript
 from hanol.runs import Budget, Event, RunEnded, RunFolder, RunStarted, ToolReturned
 from hanol.tools import Observation, ToolContext
-from hanol.tools._schemas import SEARCH
+from hanol.tools._tool import SEARCH
 
 Search = Callable[..., str]
 

@@ -162,6 +162,19 @@ def test_an_embedder_that_is_not_there(folder: Path, monkeypatch: pytest.MonkeyP
         index.add()
     with Index.open(folder) as index:
         assert index.search("word1", mode="bm25"), "the words are indexed all the same"
+        assert index.add().unchanged == 30, "the embedder is not kept"
+
+
+def test_back_to_words_only(folder: Path) -> None:
+    with Index.open(folder, embedder=HashEmbedder()) as index:
+        index.add()
+        index.drop_vectors()
+        assert index.search("word1")
+        assert index.add().embedded == 0
+        with pytest.raises(SearchIndexError, match="no vectors"):
+            index.search("word1", mode="dense")
+    with Index.open(folder, embedder=HashEmbedder("other", width=32)) as index:
+        assert index.add().embedded == 30
 
 
 @pytest.mark.slow

@@ -264,3 +264,14 @@ def test_fusion_by_hand() -> None:
     ]
     assert reciprocal_rank_fusion([]) == []
     assert reciprocal_rank_fusion([[], [3, 1]]) == [(3, 1 / 6), (1, 1 / 7)]
+
+
+def test_excerpt_is_where_the_most_matches_are(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("amber. " + "filler " * 60 + "amber and amber again. The end.")
+    with Index.open(tmp_path) as index:
+        index.add(isolated=False)
+        (hit,) = index.search("amber")
+    start, end = hit.excerpt(100)
+    assert end - start == 100
+    assert hit.text[start:end].count("amber") == 2
+    assert hit.excerpt(10_000) == (0, len(hit.text))

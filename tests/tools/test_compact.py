@@ -16,9 +16,8 @@ from hanol.retrieval import Index, SourceList
 from hanol.runs import Budget, RunEnded
 from hanol.tools import compact_tools
 from hanol.tools._compact import CompactSearch, CompactVisit
-from hanol.tools._schemas import SEARCH, VISIT
 from hanol.tools._show import SEPARATOR
-from hanol.tools._tool import Observation, ToolContext
+from hanol.tools._tool import SEARCH, VISIT, Observation, ToolContext
 from hanol.tools.web._visit import Visit
 from hanol.worlds import Encyclopedia
 

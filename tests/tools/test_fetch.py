@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from hanol.errors import AddressError
+from hanol.tools.web import _fetch
 from hanol.tools.web._fetch import Address, Fetched, Fetcher, Resolver, check_url, is_public
 
 PUBLIC = "93.184.215.14"
@@ -283,14 +284,13 @@ def test_name_that_turns_private_at_the_redirect_is_refused() -> None:
 
 
 def fetch_from(
-    answer: Callable[[str], bytes], path: str = "/", **options: float
+    answer: Callable[[str], bytes], path: str = "/"
 ) -> tuple[Fetched | AddressError, Listener]:
     async def run(listener: Listener) -> Fetched:
         fetcher = Fetcher(
             ports=(listener.port,),
             resolver=names(site="127.0.0.1"),
             permitted=loopback_only,
-            **options,  # type: ignore[arg-type]
         )
         return await fetcher.fetch(f"http://site.test:{listener.port}{path}")
 
@@ -360,10 +360,11 @@ def test_broken_compression_is_refused(body: bytes) -> None:
     assert isinstance(found, AddressError)
 
 
-def test_large_page_is_refused() -> None:
-    found, _ = fetch_from(lambda _: response(b"x" * 20_001), max_bytes=20_000)
+def test_large_page_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_fetch, "_MAX_BYTES", 20_000)
+    found, _ = fetch_from(lambda _: response(b"x" * 20_001))
     assert "larger than 20,000 bytes" in str(found)
-    found, _ = fetch_from(lambda _: response(b"x" * 20_000), max_bytes=20_000)
+    found, _ = fetch_from(lambda _: response(b"x" * 20_000))
     assert isinstance(found, Fetched)
 
 
@@ -380,7 +381,9 @@ def test_other_states_are_reported(status: str) -> None:
     assert isinstance(found, AddressError)
 
 
-def test_server_that_does_not_end_is_left() -> None:
+def test_server_that_does_not_end_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_fetch, "_MAX_SECONDS", 0.3)
+
     async def both() -> str:
         async def stall(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n")
@@ -400,7 +403,6 @@ def test_server_that_does_not_end_is_left() -> None:
             ports=(port,),
             resolver=names(site="127.0.0.1"),
             permitted=loopback_only,
-            max_seconds=0.3,
         )
         try:
             with pytest.raises(AddressError) as caught:

@@ -1,7 +1,6 @@
 """The tools over a folder of documents: what they show, number, and refuse."""
 
 import asyncio
-import io
 import json
 import os
 import threading
@@ -17,9 +16,8 @@ from hanol.errors import SearchIndexError
 from hanol.research._prompts import system_prompt
 from hanol.retrieval import Index, SourceList
 from hanol.tools._parse_file import ParseFile
-from hanol.tools._schemas import DEFAULT_TOOLS
 from hanol.tools._show import SEPARATOR
-from hanol.tools._tool import Observation, Tool, ToolContext
+from hanol.tools._tool import DEFAULT_TOOLS, Observation, Tool, ToolContext
 from hanol.tools._toolbox import local_tools
 from hanol.tools._turn import parse_turn
 from hanol.tools.web._search_tool import Scholar, Search
@@ -89,7 +87,7 @@ def test_search_numbers_what_it_shows(context: ToolContext) -> None:
     assert f"1. [Sydney Harbour Bridge]({first.address})" in found.text
     assert f"[{first.number}] " in found.text
     assert first.address in found.addresses
-    assert list(context.sources) == list(found.sources)
+    assert list(context.sources.values()) == list(found.sources)
     assert not found.failed
 
 
@@ -230,7 +228,7 @@ def test_visit_takes_one_address_or_several(index: Index, context: ToolContext) 
         ("doc://00000000/none.md", "no document"),
         ("nowhere.md", "is not the address of a document"),
         ("../docs/bridge.md", "is not the address of a document"),
-        ("file:///etc/passwd", "no address"),
+        ("file:///etc/passwd", "not an address"),
         ("", "No address"),
     ],
 )
@@ -343,7 +341,9 @@ def test_file_is_read_with_numbers(context: ToolContext) -> None:
     assert run(ParseFile(), context, files=[address_of_context(context, "bridge.md")]).sources
     assert "plum" in found.text
     assert "5" in found.text.split("plum", 1)[1]
-    assert {source.number for source in found.sources} == {s.number for s in context.sources}
+    assert {source.number for source in found.sources} == {
+        s.number for s in context.sources.values()
+    }
 
 
 def test_same_place_has_the_same_number_in_all_tools(context: ToolContext) -> None:
@@ -410,53 +410,8 @@ def test_files_outside_of_the_folder_stay_closed(
     assert len(context.sources) == 0
 
 
-def test_archive_is_read_member_by_member(context: ToolContext, index: Index) -> None:
-    inner = io.BytesIO()
-    with zipfile.ZipFile(inner, "w") as archive:
-        archive.writestr("x.txt", "nested")
-    members = {"a.txt": b"Alpha is 1.", "sub/b.md": b"# B\n\nBeta is 2.", "c.bin": b"\x00\x01",
-               "d.zip": inner.getvalue()}  # fmt: skip
-    name = zipped(index.folder, "good.zip", members)
-    found = run(ParseFile(), context, files=[name])
-    assert "Alpha is 1." in found.text
-    assert "Beta is 2." in found.text
-    assert "c.bin could not be read" in found.text
-    assert "d.zip could not be read" in found.text
-    assert not found.failed
-    (index.folder / name).unlink()
-
-
-@pytest.mark.parametrize("member", ["../x.txt", "a/../../x.txt", "/etc/x.txt", "..\\x.txt", "C:x"])
-def test_archive_that_leads_outside_is_refused(
-    context: ToolContext, index: Index, member: str
-) -> None:
-    name = zipped(index.folder, "slip.zip", {"good.txt": b"fine", member: b"evil"})
-    found = run(ParseFile(), context, files=[name])
-    assert found.failed
-    assert "outside of itself" in found.text
-    (index.folder / name).unlink()
-
-
-def test_bombs_are_refused_before_unpacking(context: ToolContext, index: Index) -> None:
-    name = zipped(index.folder, "bomb.zip", {"zeros.txt": b"\0" * 50_000_000})
-    found = run(ParseFile(), context, files=[name])
-    assert found.failed
-    assert "unpacks to 50,000,000 bytes" in found.text
-    # One that claims 10 GB: the claim alone is enough.
-    data = bytearray((index.folder / name).read_bytes())
-    directory = data.rindex(b"PK\x01\x02")
-    data[directory + 24 : directory + 28] = (4_294_967_000).to_bytes(4, "little")
-    (index.folder / name).write_bytes(data)
-    assert "4,294,967,000" in run(ParseFile(), context, files=[name]).text
-    # One that claims less than it holds gives no more than it claims.
-    data[directory + 24 : directory + 28] = (1_000).to_bytes(4, "little")
-    (index.folder / name).write_bytes(data)
-    assert run(ParseFile(), context, files=[name]).failed
-    (index.folder / name).unlink()
-
-
 def test_office_file_that_is_a_bomb_is_refused(context: ToolContext, index: Index) -> None:
-    name = zipped(index.folder, "bomb.docx", {"word/document.xml": b" " * 50_000_000})
+    name = zipped(index.folder, "bomb.docx", {"word/document.xml": b" " * 70_000_000})
     found = run(ParseFile(), context, files=[name])
     assert found.failed
     assert "unpacks to" in found.text

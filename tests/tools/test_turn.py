@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hanol.engines import ToolCall
-from hanol.tools._schemas import DEFAULT_TOOLS, SEARCH, ToolSpec
+from hanol.tools._tool import DEFAULT_TOOLS, SEARCH, ToolSpec
 from hanol.tools._turn import Turn, parse_turn, render_call, render_turn
 
 

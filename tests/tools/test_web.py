@@ -17,13 +17,13 @@ from hanol.errors import AddressError, ToolError
 from hanol.retrieval import Index, SourceList
 from hanol.tools._parse_file import ParseFile
 from hanol.tools._tool import Observation, Tool, ToolContext
-from hanol.tools._toolbox import web_tools
+from hanol.tools._toolbox import agent_tools
+from hanol.tools.web import _web
 from hanol.tools.web._fetch import Address, Fetched, Fetcher, is_public
 from hanol.tools.web._providers import (
     Searxng,
     Serper,
     WebResult,
-    WebSearch,
     check_query,
     open_provider,
 )
@@ -89,19 +89,20 @@ class Provider:
 HIT = WebResult("Bridges", "https://example.com/b", "A bridge spans a river.", "2024", "Example")
 
 
-def web(*providers: Provider, fetcher: Fetcher | None = None) -> Web:
-    return Web(WebSearch(providers, rate=1e6), fetcher or Fetcher())
+def web(provider: Provider, fetcher: Fetcher | None = None) -> Web:
+    return Web(provider, fetcher)
 
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Waits are noted, not waited for."""
+    """Waits are noted, not waited for, and the rate is no limit."""
     waits: list[float] = []
 
     async def sleep(seconds: float) -> None:
         waits.append(seconds)
 
-    monkeypatch.setattr("hanol.tools.web._providers.asyncio.sleep", sleep)
+    monkeypatch.setattr(_web.asyncio, "sleep", sleep)
+    monkeypatch.setattr(_web, "_RATE", 1e6)
     return waits
 
 
@@ -188,40 +189,31 @@ def test_provider_is_named_explicitly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SERPER_KEY_ID")
     with pytest.raises(ToolError, match="SERPER_KEY_ID"):
         open_provider("serper")
-    with pytest.raises(ToolError, match="not a search provider"):
+    with pytest.raises(ToolError, match="cannot be searched by .google"):
         open_provider("google")
 
 
-def test_next_provider_serves_when_one_fails(no_waiting: list[float]) -> None:
-    down = Provider(error=httpx.ConnectError("refused"), fails=-1)
-    refused = Provider(error=ToolError("wrong key"), fails=-1)
-    up = Provider(HIT)
-    assert asyncio.run(WebSearch([down, refused, up], rate=1e6).search("x")) == [HIT]
-    assert (len(down.asked), len(refused.asked), len(up.asked)) == (3, 1, 1)
-    assert no_waiting == [0.2, 0.4, 0.8]
-
-
-def test_provider_is_tried_again() -> None:
+def test_provider_is_tried_again(no_waiting: list[float]) -> None:
     shaky = Provider(HIT, error=httpx.ReadTimeout("slow"), fails=2)
-    assert asyncio.run(WebSearch([shaky], rate=1e6).search("x")) == [HIT]
+    assert asyncio.run(web(shaky).search("x")) == [HIT]
     assert len(shaky.asked) == 3
+    assert no_waiting == [0.2, 0.4]
 
 
-def test_all_reasons_are_told() -> None:
-    search = WebSearch(
-        [
-            Provider(error=httpx.ConnectError("refused"), fails=-1),
-            Provider(error=ToolError("wrong key"), fails=-1),
-        ],
-        rate=1e6,
-    )
-    with pytest.raises(ToolError, match=r"refused.*wrong key"):
-        asyncio.run(search.search("x"))
+def test_provider_that_never_answers_is_named_with_the_reason() -> None:
+    down = Provider(error=httpx.ConnectError("refused"), fails=-1)
+    with pytest.raises(ToolError, match="Provider did not answer: refused"):
+        asyncio.run(web(down).search("x"))
+    assert len(down.asked) == 3
+    rejecting = Provider(error=ToolError("wrong key"), fails=-1)
+    with pytest.raises(ToolError, match="wrong key"):
+        asyncio.run(web(rejecting).search("x"))
+    assert len(rejecting.asked) == 1
 
 
 def test_answers_are_kept() -> None:
     provider = Provider(HIT)
-    search = WebSearch([provider], rate=1e6)
+    search = web(provider)
 
     async def ask() -> None:
         for scholar in (False, False, True):
@@ -232,8 +224,9 @@ def test_answers_are_kept() -> None:
 
 
 def test_rate_is_kept(no_waiting: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hanol.tools.web._providers.time.monotonic", lambda: 100.0)
-    search = WebSearch([Provider(HIT)], rate=2.0)
+    monkeypatch.setattr(_web.time, "monotonic", lambda: 100.0)
+    monkeypatch.setattr(_web, "_RATE", 2.0)
+    search = web(Provider(HIT))
 
     async def ask() -> None:
         for number in range(5):
@@ -244,16 +237,10 @@ def test_rate_is_kept(no_waiting: list[float], monkeypatch: pytest.MonkeyPatch) 
     assert no_waiting == [0.5, 1.0, 1.5]
 
 
-@pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf")])
-def test_rate_must_be_a_rate(rate: float) -> None:
-    with pytest.raises(ToolError, match="rate"):
-        WebSearch([Provider()], rate=rate)
-
-
 def test_hits_in_private_places_are_dropped() -> None:
     urls = ["file:///etc/passwd", "http://0x7f.1/", "http://u:p@a.example/", "https://ok.example/"]
     provider = Provider(*(WebResult("t", url, "s") for url in urls))
-    found = asyncio.run(WebSearch([provider], rate=1e6).search("x"))
+    found = asyncio.run(web(provider).search("x"))
     assert [hit.url for hit in found] == ["https://ok.example/"]
 
 
@@ -261,13 +248,12 @@ def test_hits_in_private_places_are_dropped() -> None:
 
 
 def test_private_documents_and_web_need_consent(private: ToolContext) -> None:
-    with pytest.raises(ToolError, match="consent=True"):
-        web_tools(Provider(), private.index)
-    names = {tool.name for tool in web_tools(Provider(), private.index, consent=True)}
+    with pytest.raises(ToolError, match="web_consent=True"):
+        agent_tools(private.index, web=Provider())
+    tools = agent_tools(private.index, web=Provider(), web_consent=True, python=False)
+    names = {tool.name for tool in tools}
     assert names == {"search", "visit", "google_scholar", "parse_file"}
-    assert web_tools([Provider(), Provider()])  # nothing private, nothing to ask
-    with pytest.raises(ToolError, match="provider"):
-        web_tools([])
+    assert agent_tools(None, web=Provider())  # nothing private, nothing to ask
 
 
 def leaks(query: str, *texts: str, address: str = "doc://00000000/a") -> bool:
@@ -304,7 +290,8 @@ def test_query_that_is_long_or_encoded_is_refused() -> None:
 
 def test_copied_query_reaches_no_provider(private: ToolContext) -> None:
     provider = Provider(HIT)
-    tools = {tool.name: tool for tool in web_tools(provider, private.index, consent=True)}
+    agent = agent_tools(private.index, web=provider, web_consent=True)
+    tools = {tool.name: tool for tool in agent}
     assert SECRET[:40] in run(tools["search"], private, query=["merger"]).text
     asked = len(provider.asked)
     found = run(tools["search"], private, query=[SECRET[:90]])

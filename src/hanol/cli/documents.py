@@ -28,7 +28,7 @@ def index(
     embedder: str | None = option(
         None,
         "Sentence-transformers model for search by meaning: hub id, folder or minilm. "
-        "Omitted: search by words only.",
+        "none: drop the vectors. Omitted: the model of the index, if it has one.",
     ),
 ) -> Result:
     """Index a folder of documents, or update its index.
@@ -40,7 +40,10 @@ def index(
     """
     from hanol.retrieval import Index
 
-    with Index.open(folder, index_folder=index_folder, embedder=embedder) as corpus, _files() as on:
+    model = None if embedder == "none" else embedder
+    with Index.open(folder, index_folder=index_folder, embedder=model) as corpus, _files() as on:
+        if embedder == "none":
+            corpus.drop_vectors()
         report = corpus.add(on_file=on)
     return Result(report, _summary(report))
 
@@ -124,21 +127,15 @@ def _show(hits: "list[Passage]") -> None:
 
 
 def _snippet(hit: "Passage") -> "Text":
-    """The stretch of the passage with the most matches, on one line."""
+    """The part of the passage with the most matches, on one line."""
     from rich.text import Text
 
-    starts = [max(0, start - 40) for start, _ in hit.highlights] or [0]
-    best = max(
-        starts,
-        key=lambda at: sum(at <= start and end <= at + _SNIPPET for start, end in hit.highlights),
-    )
-    best = max(0, min(best, len(hit.text) - _SNIPPET))
-    shown = hit.text[best : best + _SNIPPET]
+    first, last = hit.excerpt(_SNIPPET)
     # One character for one, so that the spans stay right: no line breaks, no terminal codes.
-    text = Text("   " + "".join(c if c.isprintable() else " " for c in shown))
+    text = Text("   " + "".join(c if c.isprintable() else " " for c in hit.text[first:last]))
     for start, end in hit.highlights:
-        if best <= start and end <= best + _SNIPPET:
-            text.stylize("bold yellow", start - best + 3, end - best + 3)
+        if first <= start and end <= last:
+            text.stylize("bold yellow", start - first + 3, end - first + 3)
     return text
 
 

@@ -9,9 +9,8 @@ from hanol.tools._compact import CompactSearch, CompactVisit, compact_tools
 from hanol.tools._dialogues import located_rows, messages_field, text_field
 from hanol.tools._escape import escape_observation, fence_observation
 from hanol.tools._mcp import mcp_server, serve_mcp
-from hanol.tools._schemas import DEFAULT_TOOLS, SEARCH, VISIT, ToolSpec
-from hanol.tools._tool import Observation, Tool, ToolContext
-from hanol.tools._toolbox import agent_tools, local_tools, web_tools
+from hanol.tools._tool import DEFAULT_TOOLS, SEARCH, VISIT, Observation, Tool, ToolContext, ToolSpec
+from hanol.tools._toolbox import agent_tools, local_tools
 from hanol.tools._turn import Turn, parse_turn, render_call, render_turn
 from hanol.tools.sandbox._bwrap import SandboxLimits, sandbox_problem
 from hanol.tools.sandbox._sandbox import (
@@ -57,5 +56,4 @@ __all__ = [
     "sandbox_problem",
     "serve_mcp",
     "text_field",
-    "web_tools",
 ]

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from hanol.engines import ToolCall, ToolSchema
 from hanol.errors import require
-from hanol.tools._schemas import PYTHON_INTERPRETER
+from hanol.tools._tool import PYTHON_INTERPRETER
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 CODE, END_CODE = "<code>", "</code>"
@@ -138,7 +138,7 @@ _DECODER = json.JSONDecoder(strict=False, object_pairs_hook=_unique)
 
 
 def _check(value: Any, depth: int) -> None:
-    """Reject what no event log can hold: deep nesting, NaN, half of a surrogate pair."""
+    """Reject what an event log cannot store: deep nesting, NaN, half of a surrogate pair."""
     if depth == 0:
         raise ValueError(f"is nested deeper than {_DEPTH} levels")
     if isinstance(value, dict | list):
@@ -157,7 +157,7 @@ def _skip(fence: re.Pattern[str], text: str, start: int) -> int:
 
 
 def _closing(text: str, start: int) -> tuple[int, bool]:
-    """Where a block ends whose JSON ends at `start`, and whether its closing tag was lost."""
+    """End of a block whose JSON ends at `start`, and whether its closing tag was lost."""
     if text.startswith(CLOSE, start):
         return start + len(CLOSE), False
     close = text.find(CLOSE, start)
@@ -187,7 +187,7 @@ def _code(text: str, start: int) -> tuple[str, int, bool]:
 
 
 def read_code(inner: str) -> str:
-    """Code as it stood between its tags: without the line breaks at the tags, or a fence."""
+    """The code between two tags, without the line breaks at the tags and without a fence."""
     fenced = _CODE_FENCE.fullmatch(inner.strip())
     if fenced is not None and "```" not in fenced[1]:
         return fenced[1]

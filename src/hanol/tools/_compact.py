@@ -1,21 +1,21 @@
 """Search and visit in few words: one line a result, for models with a small window.
 
-A causal model looks up what it has read the key of, so a line says what the page is and its best
-sentence first, and ends with the link. Names and arguments are those of the full tools. Only what
-was visited is numbered, and so can be cited.
+A causal model recalls best what follows a key it has read, so a line starts with what the page is
+and its best sentence, and ends with the link. Names and arguments are those of the full tools.
+Only what was visited is numbered, and so can be cited.
 """
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from random import Random
 from typing import Any
 from urllib.parse import quote
 
 from hanol.errors import AddressError, HanolError
 from hanol.retrieval import Index, Passage, Source, split_sentences
-from hanol.tools._schemas import SEARCH, VISIT
-from hanol.tools._show import failure, joined, link, list_argument
-from hanol.tools._tool import Observation, Tool, ToolContext
+from hanol.tools._show import best_of_documents, failure, joined, link, list_argument
+from hanol.tools._tool import SEARCH, VISIT, Observation, SpecifiedTool, Tool, ToolContext
 from hanol.tools.web._search_tool import queries_of
 
 _HEADING = re.compile(r"^#+[ \t]+(.*?)[ \t#]*$", re.MULTILINE)
@@ -25,7 +25,11 @@ _PASSAGES = 3  # that are looked at for each hit: a document may have several
 _ADDRESSES = 4  # of one call
 
 
-class CompactSearch:
+_SEARCH = replace(SEARCH, description=f"{SEARCH.description} Each hit is one line.")
+_VISIT = replace(VISIT, description=f"{VISIT.description} Shows the whole document.")
+
+
+class CompactSearch(SpecifiedTool, spec=_SEARCH):
     """Searches the index by words; a hit is one line, and a document one hit.
 
     Args:
@@ -33,10 +37,6 @@ class CompactSearch:
         shuffle: Seed of the order in which hits are shown, so that a policy which is trained on
             them reads them instead of taking the first; None keeps the best first.
     """
-
-    name = SEARCH.name
-    description = f"{SEARCH.description} Each hit is one line."
-    parameters = SEARCH.parameters
 
     def __init__(self, *, k: int = 5, shuffle: int | None = None) -> None:
         self._k = k
@@ -51,9 +51,10 @@ class CompactSearch:
         addresses: list[str] = []
         for query in queries:
             try:
-                hits = self._hits(context.index, query)
+                found = context.index.search(query, _PASSAGES * self._k, mode="bm25")
             except HanolError as err:
                 return failure(err)
+            hits = best_of_documents(found)[: self._k]
             if self._shuffle is not None:
                 Random(f"{self._shuffle} {query}").shuffle(hits)  # noqa: S311 - not for secrets
             lines = [f"{n}. {_line(hit)}" for n, hit in enumerate(hits, start=1)]
@@ -61,24 +62,9 @@ class CompactSearch:
             addresses += [hit.address for hit in hits]
         return joined(sections, addresses=addresses)
 
-    def _hits(self, index: Index, query: str) -> list[Passage]:
-        """The best passage of each document, best first."""
-        best: dict[str, Passage] = {}
-        for wanted in (self._k, _PASSAGES * self._k):
-            found = index.search(query, wanted, mode="bm25")
-            for passage in found:
-                best.setdefault(passage.document, passage)
-            if len(best) >= self._k or len(found) < wanted:
-                break
-        return list(best.values())[: self._k]
 
-
-class CompactVisit:
+class CompactVisit(SpecifiedTool, spec=_VISIT):
     """Opens documents of the index, by address or path, and shows them whole."""
-
-    name = VISIT.name
-    description = f"{VISIT.description} Shows the whole document."
-    parameters = VISIT.parameters
 
     async def run(self, arguments: Mapping[str, Any], context: ToolContext) -> Observation:
         """Open `arguments["url"]`, one address or several."""
@@ -117,7 +103,7 @@ def compact_tools(index: Index, *, k: int = 5, shuffle: int | None = None) -> Se
 
 
 def _body(passage: Passage, start: int = 0) -> str:
-    """The text on one line; the title stands elsewhere, other headings before what they head."""
+    """The text on one line, without the title; other headings stand before their sections."""
 
     def shown(heading: "re.Match[str]") -> str:
         return " " if heading[1] == passage.title else f" {heading[1]}: "

@@ -1,4 +1,4 @@
-"""Rows of released files that hold conversations; errors name the file and line."""
+"""Rows of released files with conversations; errors name the file and line."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -29,7 +29,7 @@ def text_field(row: Mapping[str, Any], key: str, place: str) -> str:
 def messages_field(row: Mapping[str, Any], key: str, place: str) -> tuple[Message, ...]:
     """The conversation under a key; tool results become user messages."""
     messages = row.get(key)
-    if isinstance(messages, str):  # some releases hold the dialogue as JSON in a text
+    if isinstance(messages, str):  # in some releases the dialogue is a JSON string
         try:
             messages = json.loads(messages)
         except ValueError as err:

@@ -1,7 +1,7 @@
-"""Reading a long page with a model: evidence that really stands in it, and a summary.
+"""Reading a long page with a model: evidence that occurs in it word for word, and a summary.
 
-The prompt's parts and the retries are those of the official `visit` (arXiv 2510.24701), the
-wording is ours; that evidence must occur in the page is ours too.
+The prompt's parts and the retries are those of the official `visit` (arXiv 2510.24701); the
+wording and the check of the evidence are ours.
 """
 
 import json
@@ -45,8 +45,8 @@ async def extract(
     """Ask a model what a document says about a goal.
 
     Returns:
-        The evidence as it stands in the pages, and a summary; None when the model gave nothing
-        usable, or only evidence that does not stand in the page.
+        The evidence as it is written in the pages, and a summary; None if the model gave nothing
+        usable, or only evidence that is not in the pages.
 
     Raises:
         EngineError: The model did not answer.
@@ -74,14 +74,14 @@ def _room(engine: Engine, goal: str) -> int:
 
 
 def _shorter(text: str, room: int) -> list[str]:
-    """What is tried in turn: all that fits, 70 % of it thrice in a row, the beginning."""
+    """Texts to try in turn: all that fits, three times 70 % of the one before, the beginning."""
     text = text.encode()[:room].decode("utf-8", "ignore")
     tries = [text[: int(len(text) * _SHRINK**attempt)] for attempt in range(_RETRIES + 1)]
     return [part for part in [*tries, text[:_LAST_CHARACTERS]] if part]
 
 
 def _read(text: str) -> tuple[list[str], str] | None:
-    """Evidence and summary of the model's JSON; None when it has not the wanted keys."""
+    """Evidence and summary in the model's JSON; None if a key is missing."""
     text = text.rpartition("</think>")[2]
     try:
         value, _ = json.JSONDecoder(strict=False).raw_decode(text, text.index("{"))
@@ -96,7 +96,7 @@ def _read(text: str) -> tuple[list[str], str] | None:
 
 
 def _verified(texts: Sequence[str], pages: Sequence[Passage]) -> list[Passage]:
-    """The texts that stand in the pages, spaces aside; of others, the lines that do."""
+    """The texts that occur in the pages, spaces aside; for others, those of their lines that do."""
     found: dict[tuple[int, int], Passage] = {}
     for text in texts:
         if not (located := _located(text, pages)):
@@ -109,7 +109,7 @@ def _verified(texts: Sequence[str], pages: Sequence[Passage]) -> list[Passage]:
 
 
 def _located(text: str, pages: Sequence[Passage]) -> list[tuple[int, Passage]]:
-    """The first place where a text stands, with the position of its page; empty if it does not."""
+    """The first occurrence of a text with the position of its page; empty if there is none."""
     words = text.replace("\u200b", "").split()
     # Spaces may differ; everything else must be the same, character by character.
     pattern = re.compile(r"\s+".join(re.escape(word) for word in words))

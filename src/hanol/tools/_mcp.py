@@ -8,9 +8,8 @@ from hanol.errors import require
 from hanol.retrieval import Index, SourceList
 from hanol.tools._call import CallError, CallReader
 from hanol.tools._escape import escape_observation
-from hanol.tools._schemas import PYTHON_INTERPRETER
 from hanol.tools._show import failure
-from hanol.tools._tool import Tool, ToolContext
+from hanol.tools._tool import PYTHON_INTERPRETER, Tool, ToolContext
 
 if TYPE_CHECKING:
     from mcp.server.lowlevel import Server

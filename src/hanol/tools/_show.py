@@ -1,4 +1,4 @@
-"""How tools show text: numbered sources, one line breaks nothing, cut by a token budget."""
+"""How tools show text: numbered sources, single lines, cut to a token budget."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +9,6 @@ from hanol.retrieval import Passage, Source, SourceList
 from hanol.tools._tool import Observation
 
 SEPARATOR = "\n=======\n"  # between the results of one call, as in the official tools
-_SNIPPET = 480  # characters
 
 
 def tokens_of(text: str) -> int:
@@ -27,15 +26,12 @@ def link(title: str, address: str) -> str:
     return f"[{one_line(title) or 'untitled'}]({address.replace(' ', '%20').replace(')', '%29')})"
 
 
-def snippet(passage: Passage) -> str:
-    """The part of a passage around its first match, on one line."""
-    start = 0
-    if len(passage.text) > _SNIPPET and passage.highlights:
-        start = max(0, min(passage.highlights[0][0] - 80, len(passage.text) - _SNIPPET))
-    part = passage.text[start : start + _SNIPPET]
-    before = "..." if start else ""
-    after = "..." if start + _SNIPPET < len(passage.text) else ""
-    return before + " ".join(part.split()) + after
+def best_of_documents(passages: Iterable[Passage]) -> list[Passage]:
+    """The first passage of each document, in order."""
+    best: dict[str, Passage] = {}
+    for passage in passages:
+        best.setdefault(passage.document, passage)
+    return list(best.values())
 
 
 def failure(error: HanolError | str) -> Observation:

@@ -1,7 +1,5 @@
 """The standard sets of tools."""
 
-from collections.abc import Sequence
-
 from hanol.errors import ToolError
 from hanol.retrieval import Index
 from hanol.tools._compact import compact_tools
@@ -9,7 +7,7 @@ from hanol.tools._parse_file import ParseFile
 from hanol.tools._tool import Tool
 from hanol.tools.sandbox._bwrap import sandbox_problem
 from hanol.tools.sandbox._sandbox import PythonInterpreter
-from hanol.tools.web._providers import SearchProvider, WebSearch, open_provider
+from hanol.tools.web._providers import SearchProvider, open_provider
 from hanol.tools.web._search_tool import Scholar, Search
 from hanol.tools.web._visit import Visit
 from hanol.tools.web._web import Web
@@ -28,36 +26,10 @@ def local_tools(index: Index) -> list[Tool]:
     return _tools(None)
 
 
-def web_tools(
-    provider: SearchProvider | Sequence[SearchProvider],
-    index: Index | None = None,
-    *,
-    consent: bool = False,
-) -> list[Tool]:
-    """The same tools with web access: search and visit reach both documents and web pages.
-
-    Args:
-        provider: Web search provider; with several, the next is used when one fails.
-        index: The documents of the run, if there are any.
-        consent: The user agrees that queries, which the model words after reading the documents,
-            go to a search provider.
-
-    Raises:
-        ToolError: There are documents and no consent, or no provider.
-    """
-    if index is not None and not consent:
-        raise ToolError(
-            "With the web on, words of your documents may reach the search provider inside "
-            "queries. Agree with `consent=True` (`--web-consent`), or leave the web off."
-        )
-    providers = provider if isinstance(provider, Sequence) else [provider]
-    return _tools(Web(WebSearch(providers)))
-
-
 def agent_tools(
     index: Index | None,
     *,
-    web: str | None = None,
+    web: str | SearchProvider | None = None,
     web_consent: bool = False,
     python: bool | None = None,
     unsafe_python: bool = False,
@@ -67,8 +39,10 @@ def agent_tools(
 
     Args:
         index: The documents, if there are any.
-        web: Provider of the web search, see `open_provider`; None leaves the web off.
-        web_consent: Whether the web may be used next to documents.
+        web: Provider of the web search, or what `open_provider` takes; None leaves the web off.
+            With it, search and visit reach both documents and web pages.
+        web_consent: Whether the web may be used next to documents: queries, which the model words
+            after reading them, go to the provider.
         python: Whether to offer Python; None offers it where it can be isolated.
         unsafe_python: Whether Python may run without isolation.
         compact: Only search and visit, with short results, for models with a small context.
@@ -83,7 +57,12 @@ def agent_tools(
         return list(compact_tools(index))
     tools: list[Tool] = []
     if web is not None:
-        tools = web_tools(open_provider(web), index, consent=web_consent)
+        if index is not None and not web_consent:
+            raise ToolError(
+                "With the web on, words of your documents may reach the search provider inside "
+                "queries. Agree with `web_consent=True` (`--web-consent`), or leave the web off."
+            )
+        tools = _tools(Web(open_provider(web) if isinstance(web, str) else web))
     elif index is not None:
         tools = local_tools(index)
     if python is None:

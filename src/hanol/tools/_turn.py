@@ -35,7 +35,7 @@ from hanol.tools._call import (
     read_code,
 )
 from hanol.tools._escape import escape_observation
-from hanol.tools._schemas import DEFAULT_TOOLS, PYTHON_INTERPRETER
+from hanol.tools._tool import DEFAULT_TOOLS, PYTHON_INTERPRETER
 
 TurnKind = Literal["tool_calls", "answer", "error"]
 
@@ -89,7 +89,7 @@ def parse_turn(text: str, tools: Iterable[ToolSchema] = DEFAULT_TOOLS) -> Turn:
 
 
 def _thought_end(text: str, tools: Mapping[str, ToolSchema]) -> int:
-    """Where the thought ends (rule 1); 0 without one."""
+    """End of the thought (rule 1); 0 without one."""
     tokens = [(found.start(), found[0]) for found in _TOKEN.finditer(text)]
     closes = [place for place, tag in tokens if tag == "</think>"]
     first = next((found for found in tokens if found[1].endswith("think>")), None)
@@ -239,7 +239,7 @@ def render_call(call: ToolCall) -> str:
         tail = f"{CODE}\n{code}\n{END_CODE}\n"
     text = json.dumps({"name": call.name, "arguments": arguments}, ensure_ascii=False)
     if _TAG.search(text):
-        text = text.replace("<", "\\u003c")  # stands in strings only
+        text = text.replace("<", "\\u003c")  # "<" occurs in strings only
     return f"{OPEN}\n{text}\n{tail}{CLOSE}"
 
 

@@ -199,8 +199,11 @@ def _is_claim(text: str, facts: Facts, *, cited: bool) -> bool:
 def _compare(
     facts: Facts, sources: list[PassageFacts]
 ) -> tuple[tuple[str, ...], float | None, bool]:
-    """What some sources together lack of a sentence, the share of its words that they have, and
-    whether they support it.
+    """Compare a sentence with some sources together.
+
+    Returns:
+        What none of them contains, the share of its words that they contain, and whether they
+        support it.
     """
     if not sources:
         return (), None, False

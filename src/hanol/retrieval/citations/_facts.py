@@ -16,7 +16,8 @@ from hanol.retrieval.citations._words import (
     STOP_WORDS,
     TOPIC_STOP_WORDS,
 )
-from hanol.retrieval.index._cjk import CJK, fold, token_spans
+from hanol.retrieval.documents._split import CJK
+from hanol.retrieval.index._cjk import fold, token_spans
 
 Date = tuple[int | None, int, int | None]  # year, month, day
 

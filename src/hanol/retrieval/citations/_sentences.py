@@ -19,7 +19,7 @@ from hanol.scoring import CITATION
 
 SpanKind = Literal["sentence", "heading", "code", "table_head", "source"]
 
-_RANGE = 100  # [1-9999] is no list of sources
+_RANGE = 100  # [1-9999] is not a list of sources
 
 _FENCE = re.compile(r"\s*(```|~~~)")
 _HEADING = re.compile(r"\s*#{1,6}\s")

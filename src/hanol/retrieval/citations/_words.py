@@ -1,16 +1,17 @@
 """Word lists for checking citations."""
 
+import calendar
+
 
 def _set(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
-_MONTHS = (
-    *("january jan", "february feb", "march mar", "april apr", "may", "june jun", "july jul"),
-    *("august aug", "september sept sep", "october oct", "november nov", "december dec"),
-)
-MONTHS: dict[str, int] = {
-    name: number for number, names in enumerate(_MONTHS, start=1) for name in names.split()
+MONTHS: dict[str, int] = {"sept": 9} | {
+    name.lower(): number
+    for names in (calendar.month_name, calendar.month_abbr)
+    for number, name in enumerate(names)
+    if name
 }
 
 # Multipliers of the number before them.

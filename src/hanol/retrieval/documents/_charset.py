@@ -71,7 +71,7 @@ def decode(data: bytes, declared: str | None = None) -> str:
     with a few broken bytes; the guess of `_guess`.
 
     Raises:
-        DocumentError: The bytes are no text; the message is a reason without the file's name.
+        DocumentError: The bytes are not text; the message is a reason without the file's name.
     """
     text = _decode(data, declared)
     sample = text[:_SAMPLE]

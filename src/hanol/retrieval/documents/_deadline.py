@@ -24,32 +24,32 @@ def within(seconds: float, call: Callable[P, T], *args: P.args, **kwargs: P.kwar
     thread, late = ctypes.c_ulong(threading.get_ident()), ctypes.py_object(TooLateError)
     raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
     running, raised = True, False
-    begun, stop = _thread.allocate_lock(), _thread.allocate_lock()
-    begun.acquire()
+    started, stop = _thread.allocate_lock(), _thread.allocate_lock()
+    started.acquire()
     stop.acquire()
 
     def watch() -> None:
         nonlocal raised
         wait = seconds
-        begun.release()
+        started.release()
         while not stop.acquire(timeout=wait):
             if running:  # the interpreter changes threads neither here ...
                 raised = True
                 raise_in(thread, late)
             wait = 1.0  # again, in case a bare `except` took it
 
-    # No context manager and no Event: they are Python code, and the exception could come while
-    # that runs, before it has done its work.
+    # No context manager and no Event: they are Python code, and the exception could arrive in
+    # the middle of it.
     try:
         _thread.start_new_thread(watch, ())
-        begun.acquire(timeout=1.0)  # a thread not yet begun goes by the number of its maker
+        started.acquire(timeout=1.0)  # until then it has the id of this thread
         return call(*args, **kwargs)
     finally:
         running = False  # ... nor here, so nothing is raised from now on
         if raised:
-            # It may be that it has not come yet, and taking it back would leave the interpreter
-            # looking out for it for ever: slow, and a trace function (of a debugger, of coverage)
-            # would hang in 3.11. So it comes here.
+            # The exception may not have arrived yet. Taking it back would leave the interpreter
+            # checking for it for ever: slow, and a trace function (of a debugger, of coverage)
+            # would hang in 3.11. So wait for it here.
             try:
                 raise_in(thread, late)
                 while True:

@@ -27,8 +27,14 @@ def read_pdf(data: bytes) -> tuple[str, list[str]]:
     """
     pypdf = require("pypdf", extra="documents", feature="Reading PDF")
     reader = pypdf.PdfReader(io.BytesIO(data), strict=False)
-    if reader.is_encrypted:
-        _unlock(pypdf, reader)
+    try:
+        # Many files only restrict printing and open without a password.
+        if reader.is_encrypted and not reader.decrypt(""):
+            raise DocumentError("is encrypted: save a copy without the password")
+    except pypdf.errors.DependencyError as err:
+        raise DocumentError(
+            "is encrypted with AES: pip install cryptography, or save a copy without protection"
+        ) from err
     count = len(reader.pages)
     if count == 0:
         raise DocumentError("is a PDF without pages: it is broken or unfinished, make it again")
@@ -52,17 +58,6 @@ def read_pdf(data: bytes) -> tuple[str, list[str]]:
         )
     pages = _join_words(pages)
     return _title(reader, pages), pages
-
-
-def _unlock(pypdf: Any, reader: Any) -> None:
-    try:
-        opened = reader.decrypt("")  # many files only restrict printing and open without one
-    except pypdf.errors.DependencyError as err:
-        raise DocumentError(
-            "is encrypted with AES: pip install cryptography, or save a copy without protection"
-        ) from err
-    if not opened:
-        raise DocumentError("is encrypted: save a copy without the password")
 
 
 def _join_words(pages: list[str]) -> list[str]:

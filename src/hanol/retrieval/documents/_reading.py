@@ -122,7 +122,7 @@ def read_file(path: str, known: str | None) -> dict[str, Any]:
 
 
 def answer_requests() -> None:
-    """What the child process does until its input ends: JSON lines in, JSON lines out."""
+    """Main loop of the child process: JSON lines in, JSON lines out."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # anything a library prints must not mix with the answers
     for line in sys.stdin:

@@ -7,10 +7,13 @@ _OVERLAP = 40  # tokens shared with the previous passage
 _EARLIEST = 120  # fewest tokens of a passage that ends early at a better boundary
 _LAST = 220  # a rest of up to this size is not split
 
-_CJK = (
-    "\u1100-\u11ff\u3040-\u30ff\u3130-\u318f\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua960-\ua97f"
-    "\uac00-\ud7ff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003fffd"
+# Hangul, kana and Han with their iteration marks, as they are after NFKC.
+CJK = (
+    "\u1100-\u11ff\ua960-\ua97f\uac00-\ud7ff"
+    "\u3005-\u3007\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
+_CJK = CJK + "\u3130-\u318f\uff66-\uff9f"  # also the forms that NFKC replaces
 _TOKEN = re.compile(rf"[{_CJK}]{{1,2}}|[^\W{_CJK}]{{1,12}}|[^\w\s]{{1,4}}")
 _PARAGRAPH = re.compile(r"\n[^\S\n]*\n")
 # The last characters of a token: one gap is judged in constant time, without splitting the text.
@@ -33,48 +36,35 @@ def split_passages(text: str) -> list[tuple[int, int]]:
         begin or end with a space, every other character is in one or two of them, and blank text
         has none. Time is linear in the length of the text.
     """
-    cuts = _Cuts(text)
+    tokens = [found.span() for found in _TOKEN.finditer(text)]
+
+    def quality(cut: int) -> int:
+        return _quality(text, tokens[cut - 1][1], tokens[cut][0])
+
+    def best(low: int, high: int, wanted: int) -> int:
+        """The best cut from `low` to `high`; among equals the one nearest to `wanted`."""
+        return max(sorted(range(low, high + 1), key=lambda cut: abs(cut - wanted)), key=quality)
+
     spans = []
-    first, count = 0, len(cuts.starts)
-    while count - first > _LAST:
-        stop = cuts.best(first + _EARLIEST, first + _SIZE, first + _SIZE)
-        spans.append((cuts.starts[first], cuts.ends[stop - 1]))
-        first = cuts.best(stop - 3 * _OVERLAP // 2, stop - _OVERLAP // 2, stop - _OVERLAP)
-    if count:
-        spans.append((cuts.starts[first], cuts.ends[-1]))
+    first = 0
+    while len(tokens) - first > _LAST:
+        stop = best(first + _EARLIEST, first + _SIZE, first + _SIZE)
+        spans.append((tokens[first][0], tokens[stop - 1][1]))
+        first = best(stop - 3 * _OVERLAP // 2, stop - _OVERLAP // 2, stop - _OVERLAP)
+    if tokens:
+        spans.append((tokens[first][0], tokens[-1][1]))
     return spans
 
 
-class _Cuts:
-    """The tokens of a text, and how good each gap between two is for a cut.
+def _quality(text: str, end: int, start: int) -> int:
+    """How good the gap between two tokens is for a cut.
 
-    Cut k is before token k.
+    4 between paragraphs, 3 sentences, 2 lines, 1 words, 0 inside a word.
     """
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-        spans = [found.span() for found in _TOKEN.finditer(text)]
-        self.starts = [start for start, _ in spans]
-        self.ends = [end for _, end in spans]
-
-    def best(self, low: int, high: int, wanted: int) -> int:
-        """The best cut from `low` to `high`; among equals the one nearest to `wanted`."""
-        near = sorted(range(low, high + 1), key=lambda cut: abs(cut - wanted))
-        best, quality = wanted, -1
-        for cut in near:
-            if (found := self._quality(cut)) > quality:
-                best, quality = cut, found
-                if quality == 4:
-                    break
-        return best
-
-    def _quality(self, cut: int) -> int:
-        """4 between paragraphs, 3 sentences, 2 lines, 1 words, 0 inside a word."""
-        end, start = self.ends[cut - 1], self.starts[cut]
-        gap = self._text[end:start]
-        if "\n" in gap and _PARAGRAPH.search(gap):
-            return 4
-        tail = self._text[max(0, end - 3) : end]
-        if (gap or tail[-1] in "。！？」』") and _SENTENCE.search(tail):
-            return 3
-        return (2 if "\n" in gap else 1) if gap else 0
+    gap = text[end:start]
+    if "\n" in gap and _PARAGRAPH.search(gap):
+        return 4
+    tail = text[max(0, end - 3) : end]
+    if (gap or tail[-1] in "。！？」』") and _SENTENCE.search(tail):
+        return 3
+    return (2 if "\n" in gap else 1) if gap else 0

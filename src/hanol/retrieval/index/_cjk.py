@@ -11,12 +11,8 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-# Hangul, kana and Han with their iteration marks, as they are after NFKC.
-CJK = (
-    "\u1100-\u11ff\ua960-\ua97f\uac00-\ud7ff"
-    "\u3005-\u3007\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff"
-    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-)
+from hanol.retrieval.documents._split import CJK
+
 _TOKEN = re.compile(rf"([{CJK}]+)|[^\W_{CJK}]+")
 _ASCII_WORD = re.compile("[a-z0-9]+")
 _ACCENTS = re.compile("[\u0300-\u036f]")

@@ -116,12 +116,14 @@ def fill_vectors(store: Store, embedder: Embedder) -> int:
         matrix = embedder.encode_documents([text for _, text in rows])
         with store.transaction():
             if (known := store.meta("width")) is None:
+                # Not before: an embedder that cannot be loaded must leave no trace.
+                store.set_meta("embedder", embedder.name)
                 store.set_meta("width", str(matrix.shape[1]))
             elif int(known) != matrix.shape[1]:
                 raise SearchIndexError(
                     f"The embedder gives vectors of {matrix.shape[1]} numbers, the index "
-                    f"{store.folder} holds vectors of {known}: the model behind the name has "
-                    "changed. Delete the index and run `hanol index` again."
+                    f"{store.folder} has vectors of {known}: the model behind the name has "
+                    "changed. Run `hanol index --embedder none` to drop them, then embed again."
                 )
             vectors = (vector.tobytes() for vector in matrix.astype(np.float16))
             store.db.executemany(

@@ -18,7 +18,7 @@ from hanol.retrieval.index._dense import Embedder, SentenceEmbedder, Vectors
 from hanol.retrieval.index._passage import Passage, format_address, parse_address
 from hanol.retrieval.index._search import choose_tokens, rank_bm25, reciprocal_rank_fusion
 from hanol.retrieval.index._store import Store
-from hanol.retrieval.index._update import FileProgress, IndexReport, update
+from hanol.retrieval.index._update import FileProgress, IndexReport, Update
 
 Mode = Literal["hybrid", "bm25", "dense"]
 
@@ -127,8 +127,8 @@ class Index(AbstractContextManager["Index"]):
             if self._embedder.name != made_with:
                 raise SearchIndexError(
                     f"The index {store.folder} was made with the embedder {made_with!r}, not with "
-                    f"{self._embedder.name!r}. Leave the embedder out to use the index's, or "
-                    "delete the index and run `hanol index` with the new one."
+                    f"{self._embedder.name!r}. Leave the embedder out to use the index's, or run "
+                    "`hanol index --embedder none` to drop its vectors first."
                 )
 
     def close(self) -> None:
@@ -152,7 +152,7 @@ class Index(AbstractContextManager["Index"]):
 
     @property
     def version(self) -> str:
-        """Hash of the indexed content, 64 hex digits: the same files at the same paths give it."""
+        """Hash of the indexed paths and contents, 64 hex digits."""
         digest = hashlib.sha256()
         for info in self.documents():
             digest.update(f"{len(info.document)}:{info.document}{info.sha256}".encode())
@@ -189,7 +189,16 @@ class Index(AbstractContextManager["Index"]):
         """
         with self._lock:
             self._store = self._opened() or Store.create(self._place)
-            return update(self._store, self.folder, self._embedder, on_file, isolated=isolated)
+            return Update(self._store, self.folder, self._embedder, on_file, isolated).run()
+
+    def drop_vectors(self) -> None:
+        """Go back to search by words only: forget the embedder and all vectors."""
+        with self._lock:
+            if (store := self._opened()) is not None:
+                with store.writer(), store.transaction():
+                    store.db.execute("DELETE FROM vectors")
+                    store.db.execute("DELETE FROM meta WHERE key IN ('embedder', 'width')")
+            self._embedder = None
 
     def search(self, query: str, k: int = 10, mode: Mode = "hybrid") -> list[Passage]:
         """Search for passages.

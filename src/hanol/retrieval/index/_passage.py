@@ -5,7 +5,7 @@ content; "#p" is missing for documents without pages.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from urllib.parse import quote, unquote
@@ -76,6 +76,16 @@ class Passage:
     score: float = 0.0
     highlights: tuple[tuple[int, int], ...] = ()
 
+    def excerpt(self, size: int) -> tuple[int, int]:
+        """The span of at most `size` characters of `text` with the most matches."""
+
+        def matches(at: int) -> int:
+            return sum(at <= start and end <= at + size for start, end in self.highlights)
+
+        best = max([max(0, start - 40) for start, _ in self.highlights] or [0], key=matches)
+        best = max(0, min(best, len(self.text) - size))
+        return best, min(best + size, len(self.text))
+
 
 def document_passages(
     document: Document, name: str, sha256: str, address: str | None = None
@@ -131,12 +141,8 @@ class Source(BaseModel, frozen=True):
     text: str
 
 
-class SourceList:
+class SourceList(dict[int, Source]):
     """The numbered sources of one run. The same text at the same address keeps its number."""
-
-    def __init__(self) -> None:
-        self._sources: dict[int, Source] = {}
-        self._numbers: dict[tuple[str, str], int] = {}
 
     def cite(
         self,
@@ -150,43 +156,22 @@ class SourceList:
         end: int | None = None,
     ) -> Source:
         """Return the source of a retrieved text, with a new number if it is new."""
-        number = self._numbers.get((address, text), len(self._sources) + 1)
-        if number not in self._sources:
-            place = {"address": address, "title": title, "page": page, "start": start, "end": end}
-            self.add(Source(number=number, text=text, sha256=sha256, **place))
-        return self._sources[number]
+        for source in self.values():
+            if (source.address, source.text) == (address, text):
+                return source
+        place = {"address": address, "title": title, "page": page, "start": start, "end": end}
+        return self.add(Source(number=len(self) + 1, text=text, sha256=sha256, **place))
 
     def cite_passage(self, passage: Passage) -> Source:
         """`cite` for a passage of an index."""
-        return self.cite(
-            passage.text,
-            address=passage.address,
-            title=passage.title,
-            sha256=passage.sha256,
-            page=passage.page,
-            start=passage.start,
-            end=passage.end,
-        )
+        fields = ("text", "address", "title", "sha256", "page", "start", "end")
+        return self.cite(**{name: getattr(passage, name) for name in fields})
 
-    def add(self, source: Source) -> None:
+    def add(self, source: Source) -> Source:
         """Add a source that already has a number, as when a run is resumed."""
-        self._sources[source.number] = source
-        self._numbers[(source.address, source.text)] = source.number
+        self[source.number] = source
+        return source
 
     def copy(self) -> "SourceList":
         """An independent copy."""
-        other = SourceList()
-        other._sources, other._numbers = dict(self._sources), dict(self._numbers)
-        return other
-
-    def __getitem__(self, number: int) -> Source:
-        return self._sources[number]
-
-    def __contains__(self, number: object) -> bool:
-        return number in self._sources
-
-    def __iter__(self) -> Iterator[Source]:
-        return iter(self._sources.values())
-
-    def __len__(self) -> int:
-        return len(self._sources)
+        return SourceList(self)

@@ -184,23 +184,6 @@ class Store:
         self.db.execute("DELETE FROM passages WHERE document = ?", (row,))
         self.db.execute("DELETE FROM documents WHERE id = ?", (row,))
 
-    def touch(self, path: str, size: int, mtime_ns: int) -> None:
-        """Update the time of a file whose content has not changed."""
-        self.db.execute(
-            "UPDATE documents SET size = ?, mtime_ns = ? WHERE path = ?", (size, mtime_ns, path)
-        )
-
-    def known(self) -> dict[str, tuple[int, int, str]]:
-        """Size, modification time and hash of every indexed document, by path."""
-        rows = self.db.execute("SELECT path, size, mtime_ns, sha256 FROM documents")
-        return {path: (size, mtime_ns, sha256) for path, size, mtime_ns, sha256 in rows}
-
-    def counts(self) -> tuple[int, int]:
-        """Number of documents and passages."""
-        count = "SELECT (SELECT count(*) FROM documents), (SELECT count(*) FROM passages)"
-        documents, passages = self.db.execute(count).fetchone()
-        return documents, passages
-
     def tidy(self) -> None:
         """Merge the full-text index into one segment, and store the counts of common tokens:
         counting them during a search would take longer than the search itself.

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,10 @@ _COMMIT_SECONDS = 0.5  # most finished work that a kill can lose
 # A file written this recently may be written again within the same tick of the file system's clock:
 # its time is not trusted, and it is hashed again next time.
 _SETTLED_NS = 2_000_000_000
+_COUNTED = ("added", "changed", "removed", "unchanged", "ignored")
+_TOTALS = """
+SELECT (SELECT count(*) FROM documents) AS documents, (SELECT count(*) FROM passages) AS passages
+"""
 
 
 @dataclass(frozen=True)
@@ -62,61 +66,49 @@ class IndexReport(BaseModel, frozen=True):
     seconds: float
 
 
-def update(
-    store: Store,
-    folder: Path,
-    embedder: Embedder | None,
-    on_file: Callable[[FileProgress], None] | None,
-    *,
-    isolated: bool,
-) -> IndexReport:
-    """Index new and changed files, remove deleted ones; see `Index.add`."""
-    began = time.monotonic()
-    with store.writer():
-        with store.transaction():
-            if store.folder.parent != folder:
-                store.set_meta("folder", str(folder))
-            if embedder is not None:
-                store.set_meta("embedder", embedder.name)
-        run = _Run(store, folder, on_file)
-        run.look()
-        run.read(isolated)
-        if store.meta("tidy") != "yes":  # also after an earlier run that was killed
-            store.tidy()
-        embedded = 0 if embedder is None else fill_vectors(store, embedder)
-    documents, passages = store.counts()
-    return IndexReport(
-        **run.counts,
-        failed=tuple(run.failed),
-        documents=documents,
-        passages=passages,
-        embedded=embedded,
-        seconds=time.monotonic() - began,
-    )
+@dataclass
+class Update:
+    """One update of an index from its folder; see `Index.add` for the arguments."""
 
+    store: Store
+    folder: Path
+    embedder: Embedder | None
+    on_file: Callable[[FileProgress], None] | None
+    isolated: bool
+    _todo: list[FoundFile] = field(default_factory=list)
+    _failed: list[FailedFile] = field(default_factory=list)
+    _counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_COUNTED, 0))
+    _done: int = 0
+    _total: int = 0
 
-class _Run:
-    """One update of an index from a folder."""
+    def run(self) -> IndexReport:
+        """Index new and changed files, remove deleted ones, embed what has no vector."""
+        began = time.monotonic()
+        with self.store.writer():
+            if self.store.folder.parent != self.folder:
+                self.store.set_meta("folder", str(self.folder))
+            self._look()
+            self._read()
+            if self.store.meta("tidy") != "yes":  # also after an earlier run that was killed
+                self.store.tidy()
+            embedded = 0 if self.embedder is None else fill_vectors(self.store, self.embedder)
+        return IndexReport(
+            **self._counts,
+            **self.store.db.execute(_TOTALS).fetchone(),
+            failed=tuple(self._failed),
+            embedded=embedded,
+            seconds=time.monotonic() - began,
+        )
 
-    def __init__(
-        self, store: Store, folder: Path, on_file: Callable[[FileProgress], None] | None
-    ) -> None:
-        self._store = store
-        self._folder = folder
-        self._on_file = on_file
-        self._todo: list[FoundFile] = []
-        self._done = self._total = 0
-        self.counts = dict.fromkeys(("added", "changed", "removed", "unchanged", "ignored"), 0)
-        self.failed: list[FailedFile] = []
-
-    def look(self) -> None:
+    def _look(self) -> None:
         """Find deleted, refused, unchanged (by size and time) and other files."""
-        known = self._store.known()
+        rows = self.store.db.execute("SELECT path, size, mtime_ns, sha256 FROM documents")
+        known = {path: (size, mtime_ns, sha256) for path, size, mtime_ns, sha256 in rows}
         gone = set(known)
         seen: list[_Result] = []
-        for found in walk(self._folder, skip=self._store.folder):
+        for found in walk(self.folder, skip=self.store.folder):
             if found is None:
-                self.counts["ignored"] += 1
+                self._counts["ignored"] += 1
                 continue
             size, mtime_ns, sha256 = known.get(found.path, (None, None, None))
             if found.reason is not None:
@@ -127,23 +119,23 @@ class _Run:
                 seen.append((found.path, "unchanged", None))
             else:
                 self._todo.append(replace(found, known=sha256))
-        with self._store.transaction():
+        with self.store.transaction():
             if gone or self._todo:
-                self._store.set_meta("tidy", "no")
+                self.store.set_meta("tidy", "no")
             for path in gone:
-                self._store.remove(path)
+                self.store.remove(path)
         self._total = len(gone) + len(seen) + len(self._todo)
         self._report([(path, "removed", None) for path in sorted(gone)])
         self._report(seen)
 
-    def read(self, isolated: bool) -> None:
+    def _read(self) -> None:
         """Read the remaining files; commit about twice a second."""
-        answers = read_all(self._folder, self._todo, isolated=isolated)
+        answers = read_all(self.folder, self._todo, isolated=self.isolated)
         done: list[_Result] | None = None
         while done != []:
             done = []
             until = time.monotonic() + _COMMIT_SECONDS
-            with self._store.transaction():
+            with self.store.transaction():
                 for found, answer in answers:
                     done.append((found.path, *self._put(found, answer)))
                     if time.monotonic() > until:
@@ -153,20 +145,23 @@ class _Run:
     def _put(self, found: FoundFile, answer: dict[str, Any]) -> tuple[Status, str | None]:
         mtime_ns = found.mtime_ns if time.time_ns() - found.mtime_ns > _SETTLED_NS else 0
         if "error" in answer:
-            self._store.remove(found.path)
+            self.store.remove(found.path)
             return "failed", answer["error"]
         if "passages" not in answer:
-            self._store.touch(found.path, found.size, mtime_ns)
+            self.store.db.execute(
+                "UPDATE documents SET size = ?, mtime_ns = ? WHERE path = ?",
+                (found.size, mtime_ns, found.path),
+            )
             return "unchanged", None
-        self._store.put(found.path, found.size, mtime_ns, answer)
+        self.store.put(found.path, found.size, mtime_ns, answer)
         return ("added" if found.known is None else "changed"), None
 
     def _report(self, results: list[_Result]) -> None:
         for document, status, reason in results:
             if status == "failed":
-                self.failed.append(FailedFile(document=document, reason=reason or "unknown"))
+                self._failed.append(FailedFile(document=document, reason=reason or "unknown"))
             else:
-                self.counts[status] += 1
+                self._counts[status] += 1
             self._done += 1
-            if self._on_file is not None:
-                self._on_file(FileProgress(document, status, reason, self._done, self._total))
+            if self.on_file is not None:
+                self.on_file(FileProgress(document, status, reason, self._done, self._total))

@@ -1,6 +1,6 @@
-"""Running the model's Python code in a sandbox without network, files or secrets.
+"""Runs the model's Python code in a sandbox without network, files or secrets.
 
-Levels, the first that works here is taken and named in the result:
+Levels; the first that works on this machine is used and named in the result:
 
 - "bwrap": bubblewrap with its own process, network, IPC, host-name and mount namespaces. The code
   sees /usr and this Python read-only, a small /tmp in memory, and nothing else: no network, no
@@ -26,9 +26,8 @@ from weakref import WeakKeyDictionary
 
 from hanol.errors import SandboxError
 from hanol.runs import synchronous
-from hanol.tools._schemas import PYTHON_INTERPRETER
 from hanol.tools._show import failure
-from hanol.tools._tool import Observation, ToolContext
+from hanol.tools._tool import PYTHON_INTERPRETER, Observation, SpecifiedTool, ToolContext
 from hanol.tools.sandbox._bwrap import (
     SandboxLimits,
     bwrap_command,
@@ -41,6 +40,7 @@ from hanol.tools.sandbox._bwrap import (
 Level = Literal["bwrap", "plain"]
 Limit = Literal["wall", "cpu", "memory", "processes", "open_files", "file_size", "disk", "output"]
 
+_CONCURRENT = 2  # runs of one tool at once; more wait
 # A flood is read and thrown away up to this many times the kept output; then the code is killed.
 _FLOOD = 64
 # What the last line of stderr says when a limit was in the way.
@@ -61,7 +61,7 @@ class PythonResult:
 
     Args:
         stdout: What it printed, at most `SandboxLimits.output_bytes` of the beginning.
-        stderr: The same for errors, of the end: that is where the exception stands.
+        stderr: The same for errors, but of the end, where the exception is.
         exit_code: 0 after success; 128 + n when signal n ended it.
         level: How the code was isolated.
         limit: The limit that ended it or cut its output; None if none did.
@@ -124,28 +124,20 @@ async def arun_python(
 run_python = synchronous(arun_python)
 
 
-class PythonInterpreter:
+class PythonInterpreter(SpecifiedTool, spec=PYTHON_INTERPRETER):
     """The agent's Python interpreter (arXiv 2510.24701), in a sandbox; see `arun_python`.
 
     Args:
-        limits: Of each run; None takes the defaults.
+        limits: Limits of each run; None takes the defaults.
         unsafe: Run without isolation where no sandbox works.
-        concurrency: Runs at once; more wait.
     """
 
-    name = PYTHON_INTERPRETER.name
-    description = PYTHON_INTERPRETER.description
-    parameters = PYTHON_INTERPRETER.parameters
-
-    def __init__(
-        self, limits: SandboxLimits | None = None, *, unsafe: bool = False, concurrency: int = 2
-    ) -> None:
+    def __init__(self, limits: SandboxLimits | None = None, *, unsafe: bool = False) -> None:
         self._limits = limits
         self._unsafe = unsafe
         # A semaphore belongs to one event loop, a tool may outlive it.
         self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore]
         self._slots = WeakKeyDictionary()
-        self._concurrency = concurrency
 
     async def run(self, arguments: Mapping[str, Any], context: ToolContext) -> Observation:
         """Run `arguments["code"]`; the last line of the result names the isolation."""
@@ -156,7 +148,7 @@ class PythonInterpreter:
             )
         loop = asyncio.get_running_loop()
         try:
-            async with self._slots.setdefault(loop, asyncio.Semaphore(self._concurrency)):
+            async with self._slots.setdefault(loop, asyncio.Semaphore(_CONCURRENT)):
                 result = await arun_python(code, limits=self._limits, unsafe=self._unsafe)
         except SandboxError as err:
             return failure(err)

@@ -10,7 +10,7 @@ import ipaddress
 import re
 import socket
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import httpx
@@ -25,6 +25,9 @@ _NAT64_LOCAL = ipaddress.ip_network("64:ff9b:1::/48")
 _IPV4_COMPATIBLE = ipaddress.ip_network("::/96")
 _NUMERIC = re.compile(r"(?:0x[0-9a-f]*|[0-9]+)", re.IGNORECASE)
 _REDIRECTS = (301, 302, 303, 307, 308)
+_MAX_REDIRECTS = 5
+_MAX_SECONDS = 30.0  # for one address, redirects included
+_MAX_BYTES = 10_000_000  # of the body after decompression
 _OFFICE = "application/vnd.openxmlformats-officedocument"
 SUFFIXES = {  # of what is fetched, by media type
     "text/html": ".html",
@@ -171,21 +174,15 @@ class _PinnedTransport(httpx.AsyncBaseTransport):
 
 @dataclass(kw_only=True)
 class Fetcher:
-    """Fetches public addresses.
+    """Fetches public addresses. Other values than the defaults are for tests.
 
     Args:
         ports: The only ports that may be contacted.
-        max_bytes: Size limit of the body after decompression.
-        max_seconds: For one address, redirects included.
-        max_redirects: How many are followed.
-        resolver: Gives a name's addresses; another one than the system's is for tests.
-        permitted: Says which addresses may be contacted; another rule is for tests.
+        resolver: Gives a name's addresses.
+        permitted: Says which addresses may be contacted.
     """
 
     ports: tuple[int, ...] = (80, 443)
-    max_bytes: int = 10_000_000
-    max_seconds: float = 30.0
-    max_redirects: int = 5
     resolver: Resolver = resolve
     permitted: Callable[[Address], bool] = is_public
 
@@ -196,10 +193,10 @@ class Fetcher:
             AddressError: It must not be opened, or did not give a page: the message says why.
         """
         try:
-            async with asyncio.timeout(self.max_seconds):
+            async with asyncio.timeout(_MAX_SECONDS):
                 return await self._follow(url)
         except TimeoutError as err:
-            raise AddressError(f"{url[:200]!r} took over {self.max_seconds:g} s.") from err
+            raise AddressError(f"{url[:200]!r} took over {_MAX_SECONDS:g} s.") from err
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as err:
             reason = str(err) or type(err).__name__
             raise AddressError(f"{url[:200]!r} could not be fetched: {reason}.") from err
@@ -208,7 +205,7 @@ class Fetcher:
         transport = _PinnedTransport(self.resolver, self.permitted)
         headers = {"Accept-Encoding": "gzip, deflate", "User-Agent": "hanol"}
         async with httpx.AsyncClient(transport=transport, headers=headers, trust_env=False) as web:
-            for _ in range(self.max_redirects + 1):
+            for _ in range(_MAX_REDIRECTS + 1):
                 target = check_url(url, self.ports)
                 async with web.stream("GET", target) as response:
                     web.cookies.clear()
@@ -218,7 +215,7 @@ class Fetcher:
                 if not location:
                     raise AddressError(f"{url[:200]!r} redirects to nowhere.")
                 url = str(target.join(location))
-        raise AddressError(f"{url[:200]!r}: more than {self.max_redirects} redirects.")
+        raise AddressError(f"{url[:200]!r}: more than {_MAX_REDIRECTS} redirects.")
 
     async def _body(self, response: httpx.Response) -> Fetched:
         url = str(response.url)
@@ -228,31 +225,20 @@ class Fetcher:
         if media_type not in SUFFIXES:
             raise AddressError(f"{url[:200]!r} is of type {media_type or 'unknown'!r}, not a page.")
         encoding = response.headers.get("content-encoding", "identity").strip().lower()
+        if encoding not in ("identity", "gzip", "x-gzip", "deflate"):
+            raise AddressError(
+                f"{url[:200]!r} is compressed by {encoding!r}, which was not asked for."
+            )
+        inflate = None if encoding == "identity" else zlib.decompressobj(wbits=47)  # gzip or zlib
         content = bytearray()
         try:
-            async for part in _decompressed(response.aiter_raw(), encoding, self.max_bytes):
-                content += part
-                if len(content) > self.max_bytes:
-                    raise AddressError(f"{url[:200]!r} is larger than {self.max_bytes:,} bytes.")
+            async for part in response.aiter_raw():
+                # At most one byte too many, whatever the compressed size promises.
+                content += inflate.decompress(part, _MAX_BYTES + 1) if inflate else part
+                if len(content) > _MAX_BYTES:
+                    raise AddressError(f"{url[:200]!r} is larger than {_MAX_BYTES:,} bytes.")
         except zlib.error as err:
             raise AddressError(f"{url[:200]!r} is badly compressed: {err}.") from err
+        if inflate is not None and not inflate.eof:
+            raise AddressError(f"{url[:200]!r} ends in the middle of its compressed data.")
         return Fetched(url, media_type, bytes(content), response.charset_encoding)
-
-
-async def _decompressed(
-    parts: AsyncIterator[bytes], encoding: str, max_bytes: int
-) -> AsyncIterator[bytes]:
-    """Decompress at most one byte more than allowed, whatever the compressed size promises."""
-    if encoding == "identity":
-        async for part in parts:
-            yield part
-        return
-    if encoding not in ("gzip", "x-gzip", "deflate"):
-        raise AddressError(f"The page is compressed by {encoding!r}, which was not asked for.")
-    decompressor = zlib.decompressobj(wbits=47 if encoding != "deflate" else zlib.MAX_WBITS)
-    async for part in parts:
-        yield decompressor.decompress(part, max_bytes + 1)
-        if decompressor.unconsumed_tail:
-            raise AddressError(f"The page unpacks to more than {max_bytes:,} bytes.")
-    if not decompressor.eof:
-        raise AddressError("The page ends in the middle of its compressed data.")

@@ -1,10 +1,7 @@
 """Web search, only through a provider that the user names, and what may be sent to it."""
 
-import asyncio
-import math
 import os
 import re
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,12 +10,10 @@ import httpx
 
 from hanol.errors import AddressError, ToolError
 from hanol.retrieval import SourceList
-from hanol.tools.web._fetch import check_url
 
 _QUERY_CHARACTERS = 256
 _WORD_CHARACTERS = 48
 _SPAN_WORDS, _SPAN_CHARACTERS = 8, 24
-_TRIES = 3
 # Words; each Han or Kana character on its own, as no spaces part them.
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
 
@@ -98,15 +93,11 @@ def open_provider(spec: str) -> SearchProvider:
     """
     if spec.startswith(("http://", "https://")):
         return Searxng(spec)
-    if spec != "serper":
-        raise ToolError(
-            f"{spec!r} is not a search provider: give the address of a SearXNG instance "
-            "(http://...), or `serper` with its key in the environment variable SERPER_KEY_ID."
-        )
-    if key := os.environ.get("SERPER_KEY_ID"):
+    if spec == "serper" and (key := os.environ.get("SERPER_KEY_ID")):
         return Serper(key)
     raise ToolError(
-        "The provider `serper` needs its key in the environment variable SERPER_KEY_ID."
+        f"The web cannot be searched by {spec!r}: give the address of a SearXNG instance "
+        "(http://...), or `serper` with its key in the environment variable SERPER_KEY_ID."
     )
 
 
@@ -140,69 +131,6 @@ def _results(found: Any, key: str, names: Sequence[str]) -> list[WebResult]:
     ]
 
 
-class WebSearch:
-    """Several providers as one, with a rate limit, retries, failover and a cache.
-
-    Args:
-        providers: In the order they are tried.
-        rate: Queries a second, over all of them.
-    """
-
-    def __init__(self, providers: Sequence[SearchProvider], *, rate: float = 2.0) -> None:
-        if not providers:
-            raise ToolError("Web search needs a provider.")
-        if not rate > 0 or not math.isfinite(rate):
-            raise ToolError(f"`rate` is {rate}, but must be above 0 (queries per second).")
-        self._providers = tuple(providers)
-        self._rate = rate
-        self._next = 0.0
-        self._cache: dict[tuple[str, bool], list[WebResult]] = {}
-
-    async def search(self, query: str, *, scholar: bool = False) -> list[WebResult]:
-        """Hits of the first provider that answers; private and malformed addresses are dropped.
-
-        Raises:
-            ToolError: No provider answered; the message has each one's reason.
-        """
-        key = (query, scholar)
-        if key not in self._cache:
-            hits = await self._ask(query, scholar)
-            self._cache[key] = [hit for hit in hits if _fetchable(hit.url)]
-        return self._cache[key]
-
-    async def _ask(self, query: str, scholar: bool) -> list[WebResult]:
-        reasons = []
-        for provider in self._providers:
-            for attempt in range(_TRIES):
-                await self._wait()
-                try:
-                    return await provider.search(query, scholar=scholar)
-                except ToolError as err:
-                    reasons.append(str(err))
-                    break
-                except httpx.HTTPError as err:
-                    reasons.append(f"{type(provider).__name__}: {err or type(err).__name__}")
-                    await asyncio.sleep(0.2 * 2**attempt)
-        raise ToolError(f"No search provider answered: {'; '.join(reasons)}")
-
-    async def _wait(self) -> None:
-        """Let `rate` callers pass per second, in order, with bursts of one second's worth."""
-        now = time.monotonic()
-        self._next = max(self._next, now - (max(1.0, self._rate) - 1) / self._rate)
-        wait = self._next - now
-        self._next += 1 / self._rate
-        if wait > 0:
-            await asyncio.sleep(wait)
-
-
-def _fetchable(url: str) -> bool:
-    try:
-        check_url(url)
-    except AddressError:
-        return False
-    return True
-
-
 def check_query(query: str, source_list: SourceList) -> None:
     """Reject a web query that could carry private text away.
 
@@ -218,12 +146,12 @@ def check_query(query: str, source_list: SourceList) -> None:
         )
     if any(len(word) > _WORD_CHARACTERS for word in query.split()):
         raise AddressError(
-            f"A web query may not hold a word of over {_WORD_CHARACTERS} characters: use words."
+            f"A web query may not contain words of over {_WORD_CHARACTERS} characters: use words."
         )
     words = _words(query)
     private = [
         f" {' '.join(_words(source.text))} "
-        for source in source_list
+        for source in source_list.values()
         if source.address.startswith("doc://")
     ]
     for start in range(len(words)):

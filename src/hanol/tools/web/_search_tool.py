@@ -3,23 +3,29 @@
 import asyncio
 import hashlib
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from hanol.errors import HanolError
 from hanol.retrieval import Index, Passage, Source
-from hanol.tools._schemas import GOOGLE_SCHOLAR, SEARCH
-from hanol.tools._show import failure, joined, link, list_argument, one_line, snippet
-from hanol.tools._tool import Observation, ToolContext
+from hanol.tools._show import (
+    best_of_documents,
+    failure,
+    joined,
+    link,
+    list_argument,
+    one_line,
+)
+from hanol.tools._tool import GOOGLE_SCHOLAR, SEARCH, Observation, SpecifiedTool, ToolContext
 from hanol.tools.web._providers import WebResult, check_query
 from hanol.tools.web._web import Web
 
 _QUERIES = 8  # of one call
+_EXCERPT = 480  # characters shown of a passage
 _POOL = 50  # passages looked at to find the best documents
 _OFFLINE = "The web is off: these are documents of the user's folder, not of Google Scholar.\n"
 
 
-class Search:
+class Search(SpecifiedTool, spec=SEARCH):
     """Searches the index, and the web where it is on.
 
     Args:
@@ -27,11 +33,6 @@ class Search:
         k: Hits per query and place.
     """
 
-    name = SEARCH.name
-    description = SEARCH.description
-    parameters = SEARCH.parameters
-    _blank = "The query is empty. Give words that the passages should contain."
-    _nothing = "There is nothing to search: no documents are indexed, the web is off."
     _scholar = False
 
     def __init__(self, web: Web | None = None, *, k: int = 10) -> None:
@@ -42,24 +43,27 @@ class Search:
         """Search for `arguments["query"]`, a list of queries, all at once."""
         queries = queries_of(arguments)
         if not queries:
-            return failure(self._blank)
+            return failure("The query is empty. Give words, names or a topic.")
         if context.index is None and self._web is None:
-            return failure(self._nothing)
+            return failure("Nothing can be searched: no documents are indexed, the web is off.")
         found = await asyncio.gather(*(self._find(query, context) for query in queries))
         sources: list[Source] = []
         addresses: list[str] = []
         sections = []
         # Numbers are given after everything has arrived: a repeated run gives the same.
         for query, (passages, results, problems) in zip(queries, found, strict=True):
-            lines = [self._headline(one_line(query), len(passages) + len(results))]
-            lines += [_passage(passage, context, sources) for passage in passages]
-            lines += [_result(result, context, sources) for result in results]
-            numbered = [f"{number}. {line}" for number, line in enumerate(lines[1:], start=1)]
-            problems = [f"Not searched everywhere: {problem}" for problem in problems]
-            if not numbered and not problems:
-                problems = ["Try fewer words, other words, or another language."]
-            sections.append("\n\n".join([lines[0], *numbered, *problems]))
+            hits = [_passage(passage, context, sources) for passage in passages]
+            hits += [_result(result, context, sources) for result in results]
+            count = f"{len(hits)} result{'' if len(hits) == 1 else 's'}"
+            lines = [f'A search for "{one_line(query)}" found {count}.']
+            lines += [f"{number}. {hit}" for number, hit in enumerate(hits, start=1)]
+            lines += [f"Not searched everywhere: {problem}" for problem in problems]
+            if not hits and not problems:
+                lines.append("Try fewer words, other words, or another language.")
+            sections.append("\n\n".join(lines))
             addresses += [hit.address for hit in passages] + [hit.url for hit in results]
+        if self._scholar and self._web is None:
+            sections[0] = _OFFLINE + sections[0]
         failed = not addresses and any(problems for _, _, problems in found)
         return joined(sections, sources, addresses, failed=failed)
 
@@ -78,7 +82,7 @@ class Search:
             if self._web is not None:
                 if context.index is not None:
                     check_query(query, context.sources)
-                results = await self._web.search.search(query, scholar=self._scholar)
+                results = await self._web.search(query, scholar=self._scholar)
         except HanolError as err:
             problems.append(str(err))
         return passages, results[: self._k], problems
@@ -86,46 +90,16 @@ class Search:
     def _passages(self, index: Index, query: str) -> list[Passage]:
         return index.search(query, self._k)
 
-    def _headline(self, query: str, count: int) -> str:
-        return f'A search for "{query}" found {count} result{"" if count == 1 else "s"}.'
 
-
-class Scholar(Search):
+class Scholar(Search, spec=GOOGLE_SCHOLAR):
     """Searches publications through a provider; offline, the titles and texts of the index."""
 
-    name = GOOGLE_SCHOLAR.name
-    description = GOOGLE_SCHOLAR.description
-    parameters = GOOGLE_SCHOLAR.parameters
-    _blank = "The query is empty. Give a title, an author or a topic."
-    _nothing = "Publications cannot be searched: the web is off, nothing is indexed."
     _scholar = True
 
-    async def run(self, arguments: Mapping[str, Any], context: ToolContext) -> Observation:
-        """Search for `arguments["query"]`, a list of queries, all at once."""
-        found = await super().run(arguments, context)
-        return found if self._web or found.failed else replace(found, text=_OFFLINE + found.text)
-
-    def _headline(self, query: str, count: int) -> str:
-        return f'{"Publications" if self._web else "Documents"} for "{query}": {count}.'
-
     def _passages(self, index: Index, query: str) -> list[Passage]:
-        """The best passage of each document; those with every word in their title first."""
         if self._web is not None:
             return []
-        best: dict[str, Passage] = {}
-        for passage in index.search(query, _POOL):
-            best.setdefault(passage.document, passage)
-        words = query.casefold().split()
-        titled = [
-            info
-            for info in index.documents()
-            if all(word in f"{info.title} {info.document}".casefold() for word in words)
-        ][: self._k]
-        first = [
-            best.pop(info.document) if info.document in best else index.read(info.address)[0]
-            for info in titled
-        ]
-        return [*first, *best.values()][: self._k]
+        return best_of_documents(index.search(query, _POOL))[: self._k]
 
 
 def queries_of(arguments: Mapping[str, Any]) -> list[str]:
@@ -138,9 +112,11 @@ def _passage(passage: Passage, context: ToolContext, sources: list[Source]) -> s
     """A hit of the index, without its position; its source is added to `sources`."""
     sources.append(context.sources.cite_passage(passage))
     page = f", page {passage.page}" if passage.page is not None else ""
+    start, end = passage.excerpt(_EXCERPT)
+    before, after = "..." if start else "", "..." if end < len(passage.text) else ""
     return (
         f"{link(passage.title, passage.address)}\n{one_line(passage.document)}{page}\n"
-        f"[{sources[-1].number}] {snippet(passage)}"
+        f"[{sources[-1].number}] {before}{' '.join(passage.text[start:end].split())}{after}"
     )
 
 

@@ -8,9 +8,8 @@ from typing import Any
 from hanol.errors import AddressError, EngineError, HanolError
 from hanol.retrieval import Index, Passage, Source, rank_texts
 from hanol.tools._extract import extract
-from hanol.tools._schemas import VISIT
 from hanol.tools._show import failure, joined, list_argument, numbered, one_line, tokens_of
-from hanol.tools._tool import Observation, ToolContext
+from hanol.tools._tool import VISIT, Observation, SpecifiedTool, ToolContext
 from hanol.tools.web._web import Opened, Web, addresses_in
 
 _ADDRESSES = 8  # of one call
@@ -19,7 +18,7 @@ _WITH_NEIGHBOURS = 5  # best passages that are shown with the ones around them
 _SHOWN_LINKS = 20
 
 
-class Visit:
+class Visit(SpecifiedTool, spec=VISIT):
     """Opens documents of the index, and web pages where the web is on.
 
     Web pages open only at addresses that the user typed, a search returned, or a visited page
@@ -29,10 +28,6 @@ class Visit:
         web: None keeps the web off.
         budget: Tokens of passages that one address may give, estimated.
     """
-
-    name = VISIT.name
-    description = VISIT.description
-    parameters = VISIT.parameters
 
     def __init__(self, web: Web | None = None, *, budget: int = 4_000) -> None:
         self._web = web
@@ -64,7 +59,7 @@ class Visit:
             if url.startswith("doc://") or (context.index is not None and "://" not in url):
                 opened = await asyncio.to_thread(self._read_document, url, goal, context.index)
             elif not url.startswith(("http://", "https://")):
-                raise AddressError("it is no address; take one that a search returned.")
+                raise AddressError("it is not an address; take one that a search returned.")
             elif self._web is None:
                 raise AddressError("the web is off; only documents (doc://...) can be visited.")
             else:

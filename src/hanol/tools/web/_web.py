@@ -2,16 +2,21 @@
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from urllib.parse import urldefrag
 
-from hanol.errors import AddressError, require
+import httpx
+
+from hanol.errors import AddressError, ToolError, require
 from hanol.retrieval import Passage, document_passages, find_addresses, parse_document
-from hanol.tools.web._fetch import SUFFIXES, Fetched, Fetcher
-from hanol.tools.web._providers import WebSearch
+from hanol.tools.web._fetch import SUFFIXES, Fetched, Fetcher, check_url
+from hanol.tools.web._providers import SearchProvider, WebResult
 
 _LINKS = 200  # of one page
+_RATE = 2.0  # searches per second
+_TRIES = 3
 
 
 @dataclass
@@ -22,32 +27,73 @@ class Opened:
     title: str
     passages: list[Passage]
     links: Mapping[str, str] = field(default_factory=dict)  # addresses with their texts
-    notes: list[str] = field(default_factory=list)  # on what could not be read
     order: list[int] = field(default_factory=list)  # passages that bear on a goal, best first
     extract: tuple[list[Passage], str] | None = None  # a model's evidence and summary for a goal
 
 
-@dataclass(frozen=True)
 class Web:
-    """The search and the fetcher that tools use."""
+    """A search provider with a rate limit, retries and a cache, and a fetcher of pages."""
 
-    search: WebSearch
-    fetcher: Fetcher = field(default_factory=Fetcher)
+    def __init__(self, provider: SearchProvider, fetcher: Fetcher | None = None) -> None:
+        self._provider = provider
+        self._fetcher = fetcher or Fetcher()
+        self._next = 0.0
+        self._cache: dict[tuple[str, bool], list[WebResult]] = {}
+
+    async def search(self, query: str, *, scholar: bool = False) -> list[WebResult]:
+        """Hits of the provider; private and malformed addresses are dropped.
+
+        Raises:
+            ToolError: The provider did not answer.
+        """
+        key = (query, scholar)
+        if key not in self._cache:
+            hits = await self._ask(query, scholar)
+            self._cache[key] = [hit for hit in hits if _fetchable(hit.url)]
+        return self._cache[key]
+
+    async def _ask(self, query: str, scholar: bool) -> list[WebResult]:
+        reason: object = None
+        for attempt in range(_TRIES):
+            await self._wait()
+            try:
+                return await self._provider.search(query, scholar=scholar)
+            except httpx.HTTPError as err:
+                reason = str(err) or type(err).__name__
+                await asyncio.sleep(0.2 * 2**attempt)
+        raise ToolError(f"{type(self._provider).__name__} did not answer: {reason}.")
+
+    async def _wait(self) -> None:
+        """Let `_RATE` callers pass per second, in order, with bursts of one second's worth."""
+        now = time.monotonic()
+        self._next = max(self._next, now - (_RATE - 1) / _RATE)
+        wait = self._next - now
+        self._next += 1 / _RATE
+        if wait > 0:
+            await asyncio.sleep(wait)
 
     async def open(self, url: str, addresses: Collection[str]) -> Opened:
         """Fetch and read a page, if its address is one of those that the run knows.
 
         Raises:
-            AddressError: It stands in none of the places that addresses may come from, or cannot
-                be fetched.
-            DocumentError: It holds no readable text.
+            AddressError: It was not named by the user, a search or a visited page, or it cannot be
+                fetched.
+            DocumentError: The page has no readable text.
         """
         if _plain(url) not in map(_plain, addresses):
             raise AddressError(
                 "it was neither named by the user, nor returned by a search, nor linked from a "
                 "visited page. Search for the page instead."
             )
-        return await asyncio.to_thread(read_page, await self.fetcher.fetch(url))
+        return await asyncio.to_thread(read_page, await self._fetcher.fetch(url))
+
+
+def _fetchable(url: str) -> bool:
+    try:
+        check_url(url)
+    except AddressError:
+        return False
+    return True
 
 
 def _plain(url: str) -> str:
