@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from pydantic import ValidationError
 from tests.autodeco.conftest import build
 
 from hanol.autodeco import (
@@ -20,7 +19,7 @@ from hanol.autodeco import (
     train_steering,
     with_command,
 )
-from hanol.errors import DataError, RecipeError, RunError
+from hanol.errors import ConfigError, DataError, RecipeError, RunError
 from hanol.training import read_metrics
 
 # A byte model of two random layers sees words as little more than a mix of bytes.
@@ -81,7 +80,7 @@ def test_where_a_command_goes() -> None:
     with pytest.raises(DataError, match="Line 7: .*no message of the user"):
         with_command(Row(messages=({"role": "system", "content": "a"},), line=7), "be sure")
     for template in ("{prompt}", "{command}", "{command}{command}{prompt}"):
-        with pytest.raises(ValidationError, match="once"):
+        with pytest.raises(ConfigError, match="once"):
             SteeringSettings(template=template)
 
 

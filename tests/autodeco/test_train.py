@@ -15,7 +15,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 from tests.autodeco.conftest import VOCAB, WIDTH, build
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -35,7 +34,7 @@ from hanol.autodeco import (
     train_heads,
 )
 from hanol.autodeco.training._heads_trainer import passes  # the order of rows is not public
-from hanol.errors import DataError, RecipeError, RunError, TrainingError, WriteError
+from hanol.errors import ConfigError, DataError, RecipeError, RunError, TrainingError, WriteError
 from hanol.training import DataSection, documents, read_metrics
 
 RECIPES = [
@@ -583,7 +582,7 @@ def test_folders_that_cannot_be_used(tmp_path, monkeypatch) -> None:
     [{"learning_rate": 1}, {"recipe": "tf"}, {"easy_token_drop": 2}, {"steps": 0}, {"lr": 0}],
 )
 def test_recipes_are_checked(values: dict) -> None:
-    with pytest.raises(ValidationError, match=next(iter(values))):
+    with pytest.raises(ConfigError, match=f"fit HeadsSettings: .*`{next(iter(values))}`"):
         HeadsSettings(**values)
 
 

@@ -2,7 +2,9 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from hanol.training import Section
 
 # What may change between a run and its continuation: the updates stay what they are.
 FREE = {
@@ -11,13 +13,11 @@ FREE = {
 }  # fmt: skip
 
 
-class GrpoSettings(BaseModel):
+class GrpoSettings(Section):
     """Group-relative policy optimisation as Tongyi DeepResearch has it (arXiv 2510.24701).
 
     The paper publishes neither rates nor sizes: these suit a model of about a million parameters.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     steps: int = Field(100, ge=1, description="Batches of rollouts.")
     questions: int = Field(8, ge=1, description="Questions of a step.")

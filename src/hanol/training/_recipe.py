@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from hanol.errors import RecipeError
+from hanol.errors import ConfigError, RecipeError
 
 FloatName = Literal["float32", "bfloat16"]
 _UNKNOWN = "unknown key `"
@@ -15,9 +15,23 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class Section(BaseModel):
-    """Part of a recipe: cannot be changed, and refuses keys that it does not know."""
+    """Part of a recipe: cannot be changed, and refuses keys that it does not know.
+
+    Raises:
+        ConfigError: A key is unknown or a value out of range; the message names all of them.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def __init__(self, /, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as err:
+            name = type(self).__name__
+            raise ConfigError(f"These values do not fit {name}: {_explain(err)}") from err
+
+    # Sections within a recipe are checked without `__init__`: an error tells where they stand.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
     @model_validator(mode="before")
     @classmethod
@@ -173,5 +187,8 @@ def _explain(err: ValidationError) -> str:
         elif text.startswith(_UNKNOWN):
             texts.append(text.replace(_UNKNOWN, f"{_UNKNOWN}{where}."))
         else:
-            texts.append(f"`{where}`: {text}")
+            named = problem["type"] in ("missing", "value_error")  # or there is no value
+            texts.append(
+                f"`{where}`: {text}" + ("" if named else f", not {problem['input']!r:.80}")
+            )
     return "; ".join(texts)
