@@ -107,12 +107,14 @@ def in_training(trainer: AutoDecoGRPOTrainer, batch: dict[str, Any]) -> tuple[Te
     return loss, seen[0]
 
 
+@pytest.mark.parametrize("truncation", ["soft", "hard"])
 @pytest.mark.parametrize("name", ["llama", "tied", "qwen3"])
 def test_ratio_of_training_to_rollout_is_one(
-    name: str, tmp_path: Path, byte_tokenizer: PreTrainedTokenizerFast
+    name: str, truncation: Any, tmp_path: Path, byte_tokenizer: PreTrainedTokenizerFast
 ) -> None:
     trainer = make(
         policy(tmp_path, name), byte_tokenizer, config(tmp_path, max_completion_length=24),
+        truncation=truncation,
     )  # fmt: skip
     batch, sampled_BC = rollout(trainer)
     _, trained_BC = in_training(trainer, batch)
@@ -130,14 +132,15 @@ def test_ratio_of_training_to_rollout_is_one(
     assert (base_BC - trained_BC)[mask_BC].abs().mean() > 0.1
 
 
+@pytest.mark.parametrize("truncation", ["soft", "hard"])
 def test_log_probabilities_and_entropies_are_those_of_forward(
-    tmp_path: Path, byte_tokenizer: PreTrainedTokenizerFast,
+    truncation: Any, tmp_path: Path, byte_tokenizer: PreTrainedTokenizerFast,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     # A chunk that divides nothing below.
     monkeypatch.setattr("hanol.autodeco.training._grpo._CHUNK", 5)
     model = policy(tmp_path)
-    make(model, byte_tokenizer, config(tmp_path))
+    make(model, byte_tokenizer, config(tmp_path), truncation=truncation)
     ids = torch.randint(0, 250, (3, 11), generator=torch.Generator().manual_seed(0))
     labels = ids.clone()
     labels[:, :3] = -100
@@ -145,7 +148,7 @@ def test_log_probabilities_and_entropies_are_those_of_forward(
     labels[2, :] = -100
     with torch.no_grad():
         out = model(ids, labels=labels, fused_lm_head=True)
-        log_BTV = model(ids, apply="soft").logits[:, :-1].double().log_softmax(-1)
+        log_BTV = model(ids, apply=truncation).logits[:, :-1].double().log_softmax(-1)
     mask_BT = labels[:, 1:] != -100
     expected_BT = log_BTV.gather(-1, ids[:, 1:, None]).squeeze(-1).clamp_min(-1000) * mask_BT
     entropy_BT = -(log_BTV.exp() * log_BTV).sum(-1) * mask_BT
@@ -168,11 +171,12 @@ def test_sequences_without_labels_give_zeros_with_a_gradient(
 
 
 @pytest.mark.parametrize("everything", [False, True])
+@pytest.mark.parametrize("truncation", ["soft", "hard"])
 def test_gradients_reach_what_is_trained(
-    everything: bool, tmp_path: Path, byte_tokenizer: PreTrainedTokenizerFast
+    truncation: Any, everything: bool, tmp_path: Path, byte_tokenizer: PreTrainedTokenizerFast
 ) -> None:
     model = policy(tmp_path).freeze_base(not everything)
-    trainer = make(model, byte_tokenizer, config(tmp_path))
+    trainer = make(model, byte_tokenizer, config(tmp_path), truncation=truncation)
     loss, _ = in_training(trainer, rollout(trainer)[0])
     loss.backward()
 
@@ -182,7 +186,7 @@ def test_gradients_reach_what_is_trained(
         return any(grad.any() for grad in grads)
 
     assert moved(model.temp_head)
-    assert moved(model.top_p_head)
+    assert moved(model.top_p_head) == (truncation == "soft")  # a hard cut has no derivative
     assert moved(model.llm) == everything
 
 
@@ -205,11 +209,12 @@ def test_gradient_is_that_of_the_logits(
         assert torch.allclose(one, other, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize("truncation", ["soft", "hard"])
 def test_columns_that_are_no_token_change_nothing(
-    tmp_path: Path, byte_tokenizer: PreTrainedTokenizerFast
+    truncation: Any, tmp_path: Path, byte_tokenizer: PreTrainedTokenizerFast
 ) -> None:
     model = policy(tmp_path).freeze_base(False)
-    trainer = make(model, byte_tokenizer, config(tmp_path))
+    trainer = make(model, byte_tokenizer, config(tmp_path), truncation=truncation)
     padding = torch.tensor([258, 259])
     model.llm.lm_head.register_forward_hook(
         lambda _, __, out: out.index_fill(-1, padding, -math.inf)
@@ -220,6 +225,41 @@ def test_columns_that_are_no_token_change_nothing(
     ids = batch["prompt_ids"]
     (loss + model(ids, labels=ids, fused_lm_head=True).entropy.sum()).backward()
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_hard_training_keeps_the_nucleus_of_the_rollout(
+    everything: bool, tmp_path: Path, byte_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = policy(tmp_path).freeze_base(not everything)
+    trainer = make(
+        model, byte_tokenizer, config(tmp_path, max_completion_length=16), truncation="hard"
+    )
+    batch, sampled_BC = rollout(trainer)
+    mask_BC = batch["completion_mask"].bool()
+    with torch.no_grad():
+        model.top_p_head.mlp[2].bias -= 5  # an update that makes every nucleus tiny
+        model.temp_head.mlp[2].bias += 0.1
+        if everything:
+            model.llm.lm_head.weight += 0.01 * torch.randn_like(model.llm.lm_head.weight)
+    _, frozen_BC = in_training(trainer, batch)
+    _, free_BC = in_training(trainer, {k: v for k, v in batch.items() if k != "autodeco_cut"})
+    assert (frozen_BC - sampled_BC)[mask_BC].abs().max() < 1
+    assert free_BC[mask_BC].min() == -1000
+
+
+def test_cuts_survive_shuffling_and_splitting(
+    tmp_path: Path, byte_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    # Two slices of a generation batch, each used twice.
+    args = config(tmp_path, num_iterations=2, steps_per_generation=2, max_steps=4)
+    trainer = make(policy(tmp_path), byte_tokenizer, args, truncation="hard")
+    trainer.train()
+    ratios = [log["clip_ratio/region_mean"] for log in trainer.state.log_history if "loss" in log]
+    # A token that left the nucleus, or got the cut of another, would have a ratio of 0.
+    assert len(ratios) == 4
+    assert ratios[0] == 0
+    assert all(math.isfinite(log.get("loss", 0)) for log in trainer.state.log_history)
 
 
 def greedy_tokens(base: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> Any:
@@ -238,9 +278,10 @@ def greedy_tokens(base: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> 
     return reward
 
 
+@pytest.mark.parametrize("truncation", ["soft", "hard"])
 @pytest.mark.parametrize("everything", [False, True])
 def test_reward_rises(
-    everything: bool, tmp_path: Path, byte_tokenizer: PreTrainedTokenizerFast
+    everything: bool, truncation: Any, tmp_path: Path, byte_tokenizer: PreTrainedTokenizerFast
 ) -> None:
     model = policy(tmp_path).freeze_base(not everything)
     before = copy.deepcopy(model.llm.state_dict())
@@ -249,7 +290,7 @@ def test_reward_rises(
         per_device_train_batch_size=32, num_generations=8, max_completion_length=12,
     )  # fmt: skip
     reward = low_tokens if everything else greedy_tokens(model.llm, byte_tokenizer)
-    trainer = make(model, byte_tokenizer, args, reward)
+    trainer = make(model, byte_tokenizer, args, reward, truncation=truncation)
     trainer.train()
     rewards = [log["reward"] for log in trainer.state.log_history if "reward" in log]
     assert len(rewards) == 20
@@ -288,14 +329,16 @@ def test_stock_trainer_is_refused(tmp_path: Path, byte_tokenizer: PreTrainedToke
         ({"generation_kwargs": {"do_sample": False}}, "`do_sample` is False"),
         ({"cast_lm_head_to_fp32": True}, "`cast_lm_head_to_fp32` is not supported"),
         ({"use_transformers_continuous_batching": True}, "continuous_batching` is not supported"),
-        ({"use_vllm": True}, 'config.autodeco_truncation = "soft"'),
+        ({"beta": 0.1}, "`beta` is 0.1, but with hard truncation"),
+        ({"use_vllm": True}, "config.autodeco_truncation = 'soft'"),
     ],
 )
 def test_options_that_change_the_distribution_are_refused(
     changes: dict[str, Any], message: str, tmp_path: Path, byte_tokenizer: PreTrainedTokenizerFast
 ) -> None:
+    truncation = "hard" if "beta" in changes else "soft"
     with pytest.raises(ConfigError, match=message):
-        make(policy(tmp_path), byte_tokenizer, config(tmp_path, **changes))
+        make(policy(tmp_path), byte_tokenizer, config(tmp_path, **changes), truncation=truncation)
 
 
 def test_models_that_cannot_be_trained_are_refused(
@@ -308,6 +351,8 @@ def test_models_that_cannot_be_trained_are_refused(
     new = AutoDecoForCausalLM.from_base(build("llama"))
     with pytest.raises(ConfigError, match="TRL loads the reference model"):
         make(new, byte_tokenizer, config(tmp_path, beta=0.1))
+    with pytest.raises(ConfigError, match='"soft" or "hard"'):
+        make(policy(tmp_path / "b"), byte_tokenizer, config(tmp_path), truncation="none")
 
 
 @pytest.mark.parametrize("name", ["llama", "tied"])

@@ -4,18 +4,25 @@ The policy is AutoDeco's distribution: tokens are drawn from it, and training di
 log-probability that they were drawn with. TRL's own trainer goes from hidden states straight to the
 base's log-probabilities, past the heads; here its fused head is replaced by one that runs them.
 
-Rollouts and training use soft truncation: tokens beyond top-p are weighed down. Everything is
-smooth, and the gradient reaches temperature and top-p. Under hard truncation an update that moves a
-sampled token out of the nucleus would make its log-probability jump to -1000.
+Truncation in rollouts and training:
+
+- "soft" weighs tokens beyond top-p down. Everything is smooth, and the gradient reaches temperature
+  and top-p.
+- "hard" is what is served by default. An update that moved a sampled token out of the nucleus would
+  make its log-probability jump to -1000, so training keeps the nucleus of the rollout. The gradient
+  reaches the temperature alone.
 
 Shape suffixes: B sequences, T positions that predict (one less than tokens), C positions that are
 scored, V vocabulary, H hidden width, R positions of all sequences, N rows in work.
-Source: arXiv 2510.26697, section 2, equations 1 to 3.
+Source: arXiv 2510.26697, section 2; equations 1 to 3 for "soft".
 """
 
 import functools
+import math
 import types
-from typing import Any
+from collections.abc import Iterable
+from itertools import repeat
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -26,6 +33,7 @@ from hanol.autodeco._heads import EXCLUDED, rescale
 from hanol.autodeco._model import AutoDecoForCausalLM
 from hanol.autodeco.training._loss import IGNORED
 from hanol.errors import ConfigError, require
+from hanol.sampling import tempered
 from hanol.training import logprob_and_entropy
 
 require("trl", extra="grpo", feature="AutoDecoGRPOTrainer")
@@ -44,17 +52,19 @@ _UNSUPPORTED = {
 
 
 class AutoDecoGRPOTrainer(GRPOTrainer):
-    """TRL's `GRPOTrainer` for `AutoDecoForCausalLM`, with soft truncation.
+    """TRL's `GRPOTrainer` for `AutoDecoForCausalLM`.
 
     What requires a gradient is trained: the heads alone after `from_base` or `from_pretrained`,
-    everything after `model.freeze_base(False)`. Serve the result as it was trained: with
-    `apply="soft"` in `generate`, or `autodeco_truncation` "soft" in its configuration. Weights go
-    to vLLM under the names of the merged layout; vLLM must then serve a merged checkpoint.
+    everything after `model.freeze_base(False)`. Weights go to vLLM under the names of the merged
+    layout; vLLM must then serve a merged checkpoint.
 
     Args:
         model: The policy.
         reward_funcs: As TRL takes them.
         args: TRL's configuration; temperature 1, top-p 1, top-k 0 (its defaults).
+        truncation: "soft" trains both heads; "hard" keeps the nucleus of the rollout, so it trains
+            the temperature head alone. Serve the result as it was trained: with `apply=` in
+            `generate`, or `autodeco_truncation` in its configuration.
         kwargs: Whatever else TRL's trainer takes.
 
     Raises:
@@ -73,29 +83,58 @@ class AutoDecoGRPOTrainer(GRPOTrainer):
         model: AutoDecoForCausalLM,
         reward_funcs: Any = None,
         args: GRPOConfig | None = None,
+        *,
+        truncation: Literal["soft", "hard"] = "soft",
         **kwargs: Any,
     ) -> None:
         args = GRPOConfig("autodeco-grpo") if args is None else args
         _check_model(model)
-        _check_args(args, model)
+        _check_args(args, model, truncation)
         if args.beta and not model.config._name_or_path and kwargs.get("peft_config") is None:
             raise ConfigError(
                 f"`beta` is {args.beta}, but TRL loads the reference model from where the policy "
                 "came from, and this one was not loaded. Save it with `save_pretrained` and load "
                 "it with `from_pretrained`, or set beta=0."
             )
+        self.truncation = truncation
+        self._cut_BC: Tensor | None = None  # of the tokens that are trained on now
         # On the class, because TRL loads the reference model by itself.
         AutoDecoForCausalLM._takes_fused_head = True
         try:
             super().__init__(model, reward_funcs, args, **kwargs)
-            _bind(model)
+            _bind(model, self)
             if self.ref_model is not None:
-                _bind(self.accelerator.unwrap_model(self.ref_model))
+                _bind(self.accelerator.unwrap_model(self.ref_model), self)
         finally:
             AutoDecoForCausalLM._takes_fused_head = False
 
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        batch = super()._generate_and_score_completions(inputs)
+        if self.truncation == "soft":
+            return batch
+        ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
+        mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
+        scored = batch["completion_ids"].shape[1]
+        labels = ids.masked_fill(mask == 0, IGNORED)
+        labels[:, :-scored] = IGNORED
+        rows = (part.split(self.args.per_device_train_batch_size) for part in (ids, mask, labels))
+        with torch.no_grad(), self.accelerator.autocast():
+            cuts = [
+                self.model(ids, attention_mask=mask, labels=labels, fused_lm_head=True)["cut"]
+                for ids, mask, labels in zip(*rows, strict=True)
+            ]
+        # TRL shuffles and splits it with the rest of the batch.
+        return {**batch, "autodeco_cut": torch.cat(cuts)[:, -scored:]}
 
-def _bind(model: AutoDecoForCausalLM) -> None:
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        self._cut_BC = inputs.get("autodeco_cut")
+        try:
+            return super()._compute_loss(model, inputs)
+        finally:
+            self._cut_BC = None
+
+
+def _bind(model: AutoDecoForCausalLM, trainer: AutoDecoGRPOTrainer) -> None:
     """Replace the `forward` of a model, which is TRL's by now."""
     own = type(model).forward
 
@@ -105,8 +144,8 @@ def _bind(model: AutoDecoForCausalLM) -> None:
         self: AutoDecoForCausalLM, *args: Any, fused_lm_head: bool = False, **kwargs: Any
     ) -> Any:
         if fused_lm_head:
-            return _score(self, *args, **kwargs)
-        kwargs.setdefault("apply", "soft")  # rollouts
+            return _score(self, trainer, *args, **kwargs)
+        kwargs.setdefault("apply", trainer.truncation)  # rollouts
         return own(self, *args, **kwargs)
 
     model.forward = types.MethodType(forward, model)  # type: ignore[method-assign]
@@ -114,6 +153,7 @@ def _bind(model: AutoDecoForCausalLM) -> None:
 
 def _score(
     model: AutoDecoForCausalLM,
+    trainer: AutoDecoGRPOTrainer,
     input_ids: Tensor,
     *,
     labels: Tensor,
@@ -127,8 +167,8 @@ def _score(
     vocabulary is kept.
 
     Tokens and labels (-100 where nothing is scored) are [B, T + 1]; `log_probs` and `entropy` are
-    [B, T], zero where there is no label. The loss is divided by `num_items_in_batch`, or the
-    number of labels.
+    [B, T], zero where there is no label, and under hard truncation `cut`. The loss is divided by
+    `num_items_in_batch`, or the number of labels.
     """
     target_BT = labels[:, 1:]
     mask_BT = target_BT != IGNORED
@@ -143,9 +183,14 @@ def _score(
         rows_N = rows_N.new_zeros(1)
     labels_N = target_BT[:, columns_C].flatten()[rows_N].clamp_min(0)
     hidden_RH, logits_RV = hidden_BCH.flatten(0, 1), logits_BCV.flatten(0, 1)
+    cuts: Iterable[Tensor | None] = repeat(None)
+    if trainer._cut_BC is not None:
+        first = target_BT.shape[1] - trainer._cut_BC.shape[1]
+        cuts = trainer._cut_BC[:, columns_C - first].flatten()[rows_N].split(_CHUNK)
+    score_rows = functools.partial(_score_rows, model, trainer.truncation, hidden_RH, logits_RV)
     parts = [
-        checkpoint(_score_rows, model, hidden_RH, logits_RV, *piece, use_reentrant=False)
-        for piece in zip(rows_N.split(_CHUNK), labels_N.split(_CHUNK), strict=True)
+        checkpoint(score_rows, *piece, use_reentrant=False)
+        for piece in zip(rows_N.split(_CHUNK), labels_N.split(_CHUNK), cuts, strict=False)
     ]
 
     def spread(values_N: Tensor) -> Tensor:
@@ -154,31 +199,53 @@ def _score(
         dense_BT = empty_BT.index_copy(1, columns_C, dense_R.view(hidden_BCH.shape[:2]))
         return dense_BT.masked_fill(~mask_BT, 0)
 
-    log_probs_BT, entropy_BT = (spread(torch.cat(part)) for part in zip(*parts, strict=True))
+    log_probs_BT, entropy_BT, *cut = (spread(torch.cat(part)) for part in zip(*parts, strict=True))
     items = mask_BT.sum().clamp_min(1) if num_items_in_batch is None else num_items_in_batch
-    return FusedCausalLMOutput(
+    output = FusedCausalLMOutput(
         loss=-log_probs_BT.sum() / items,
         log_probs=log_probs_BT,
         entropy=entropy_BT,
         label_mask=mask_BT,
         aux_loss=outputs.get("aux_loss"),
     )
+    if cut:
+        output["cut"] = cut[0]
+    return output
 
 
 def _score_rows(
     model: AutoDecoForCausalLM,
+    truncation: Literal["soft", "hard"],
     hidden_RH: Tensor,
     logits_RV: Tensor,
     rows_N: Tensor,
     labels_N: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Log-probability and entropy of some rows."""
+    cut_N: Tensor | None,
+) -> tuple[Tensor, ...]:
+    """Log-probability and entropy of some rows; under hard truncation their cut too."""
     hidden_NH, logits_NV = hidden_RH[rows_N], logits_RV[rows_N].float()
     temperature_N, top_p_N = model.choose(hidden_NH, logits_NV)
-    truncates = model._active_heads()[1] is not None
-    z_NV = rescale(logits_NV, temperature_N, top_p_N if truncates else None, "soft")
+    below_NV = logits_NV.detach() - logits_NV.detach().amax(-1, keepdim=True)
+    if cut_N is None:
+        truncates = model._active_heads()[1] is not None
+        z_NV = rescale(logits_NV, temperature_N, top_p_N if truncates else None, truncation)
+    else:
+        # The token itself was kept, whatever rounding says of one at the very edge.
+        keep_NV = (below_NV >= cut_N.unsqueeze(-1)).scatter(1, labels_N.unsqueeze(-1), True)
+        z_NV = tempered(logits_NV, temperature_N)
+        z_NV = torch.where(keep_NV, z_NV, z_NV - EXCLUDED)
     log_prob_N, entropy_N = logprob_and_entropy(z_NV, labels_N)
-    return log_prob_N.clamp_min(-EXCLUDED), entropy_N
+    log_prob_N = log_prob_N.clamp_min(-EXCLUDED)
+    if truncation == "soft":
+        return log_prob_N, entropy_N
+    if cut_N is None:
+        # Half-way between the last token that is kept and the first that is not, because the same
+        # logits of another pass differ by rounding. -inf when all are kept.
+        keep_NV = z_NV > tempered(logits_NV, temperature_N) - EXCLUDED / 2
+        last_N = below_NV.masked_fill(~keep_NV, math.inf).amin(-1)
+        first_N = below_NV.masked_fill(keep_NV, -math.inf).amax(-1)
+        cut_N = (last_N + first_N) / 2
+    return log_prob_N, entropy_N, cut_N
 
 
 def _check_model(model: Any) -> None:
@@ -195,7 +262,9 @@ def _check_model(model: Any) -> None:
         )
 
 
-def _check_args(args: GRPOConfig, model: AutoDecoForCausalLM) -> None:
+def _check_args(args: GRPOConfig, model: AutoDecoForCausalLM, truncation: str) -> None:
+    if truncation not in ("soft", "hard"):
+        raise ConfigError(f'`truncation` is {truncation!r}, but must be "soft" or "hard".')
     extra = args.generation_kwargs or {}
     for key, neutral in _NEUTRAL.items():
         value = extra.get(key, getattr(args, key, neutral))
@@ -207,10 +276,16 @@ def _check_args(args: GRPOConfig, model: AutoDecoForCausalLM) -> None:
     for key, reason in _UNSUPPORTED.items():
         if getattr(args, key):
             raise ConfigError(f"`{key}` is not supported for an AutoDeco model: {reason}.")
-    served = model.config.serving()[0]
-    if args.use_vllm and served != "soft":
+    if args.beta and truncation == "hard":
         raise ConfigError(
-            f"Training uses soft truncation, but vLLM cuts {served!r}, as config.json says. Set "
-            '`model.config.autodeco_truncation = "soft"` and save the merged checkpoint again '
-            "before vLLM loads it."
+            f"`beta` is {args.beta}, but with hard truncation the reference model excludes tokens "
+            "that the policy samples, and the divergence is infinite. Set beta=0 or "
+            'truncation="soft".'
+        )
+    served = model.config.serving()[0]
+    if args.use_vllm and served != truncation:
+        raise ConfigError(
+            f"`truncation` is {truncation!r}, but vLLM cuts {served!r}, as config.json says. Set "
+            f"`model.config.autodeco_truncation = {truncation!r}` and save the merged checkpoint "
+            "again before vLLM loads it."
         )
