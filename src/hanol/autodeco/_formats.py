@@ -19,8 +19,6 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from pydantic import BaseModel, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -250,7 +248,7 @@ def merge(heads: str | Path, base: str | Path, out: str | Path) -> Path:
         CheckpointError: The heads do not fit the base, a file is missing or broken, or `out` is
             one of the inputs or cannot be written.
     """
-    heads_folder, base_folder = local_folder(heads), local_folder(base)
+    heads_folder, base_folder = models.fetch(heads), models.fetch(base)
     _refuse_inputs(out, heads_folder, base_folder)
     with models.checkpoint_folder(out) as part:
         merge_folders(heads_folder, base_folder, part)
@@ -313,7 +311,7 @@ def split(merged: str | Path, out: str | Path) -> Path:
         CheckpointError: There are no heads in `merged`, a file is missing or broken, or `out` is
             the input or cannot be written.
     """
-    folder = local_folder(merged)
+    folder = models.fetch(merged)
     _refuse_inputs(out, folder)
     heads = _heads_among(models.stored_tensors(folder), folder)
     with models.checkpoint_folder(out) as part:
@@ -329,7 +327,7 @@ def inspect(path: str | Path) -> HeadsReport:
     Raises:
         CheckpointError: There are no AutoDeco heads, or they contradict their configuration.
     """
-    folder = local_folder(path)
+    folder = models.fetch(path)
     heads = StoredHeads.read(folder, str(path))
     stored = models.stored_tensors(folder)
     return HeadsReport(
@@ -348,24 +346,6 @@ def inspect(path: str | Path) -> HeadsReport:
         base_tensors=sum(name.startswith(BASE_PREFIX) for name in stored),
         num_bytes=sum(tensor.num_bytes for tensor in stored.values()),
     )
-
-
-def local_folder(spec: str | Path, *, revision: str | None = None, **hub: Any) -> Path:
-    """The folder behind a bundled name, a folder or a hub id, fetched when it has to be.
-
-    Raises:
-        CheckpointError: Nothing is there, or it cannot be fetched.
-    """
-    place = str(models.load_config(spec, revision=revision).name_or_path)
-    if Path(place).is_dir():
-        return Path(place)
-    patterns = ["*.safetensors", "*.json", *(f"{name}*" for name in _TOKENIZER_FILES)]
-    try:
-        return Path(snapshot_download(place, revision=revision, allow_patterns=patterns, **hub))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as err:
-        raise CheckpointError(
-            f"The files of {place!r} could not be fetched: {first_line(err)}"
-        ) from err
 
 
 def first_line(err: Exception) -> str:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from transformers import LogitsProcessorList, PreTrainedModel
 
+from hanol import models
 from hanol.autodeco._config import neutral, warn_of_sampling
-from hanol.autodeco._formats import StoredHeads, local_folder
+from hanol.autodeco._formats import StoredHeads
 from hanol.autodeco._heads import DecodingLimits, predict, rescale
 from hanol.autodeco._load import head_width, vocab_size
 from hanol.autodeco._model import AutoDecoForCausalLM
@@ -63,7 +64,7 @@ class AutoDecoHook:
                 )
             self._heads = heads._active_heads()
         else:
-            stored = StoredHeads.read(local_folder(heads), str(heads))
+            stored = StoredHeads.read(models.fetch(heads), str(heads))
             stored.check(head_width(model), vocab_size(model))
             self._heads = stored.build(model.device)
         self.temperature_BT: Tensor | None = None
@@ -81,9 +82,8 @@ class AutoDecoHook:
         self._handle = model.get_output_embeddings().register_forward_hook(self._rescale)
 
     def _rescale(self, module: nn.Module, inputs: tuple[Any, ...], logits_BTV: Tensor) -> Tensor:
-        self.temperature_BT, self.top_p_BT = self._limits.hold(
-            *predict(inputs[0], logits_BTV, *self._heads)
-        )
+        chosen = predict(inputs[0], logits_BTV, *self._heads)
+        self.temperature_BT, self.top_p_BT = self._limits.hold(*chosen)
         truncates = self._heads[1] is not None
         return rescale(
             logits_BTV, self.temperature_BT, self.top_p_BT if truncates else None, "hard"

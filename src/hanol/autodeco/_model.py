@@ -217,7 +217,7 @@ class AutoDecoForCausalLM(WrappedModel):
             raise ConfigError(
                 f"`from_pretrained` takes no further positional value {model_args!r}."
             )
-        folder = formats.local_folder(where, revision=revision, **options.hub)
+        folder = models.fetch(where, revision=revision, **options.hub)
         heads = formats.StoredHeads.read(folder, where, config)
         llm = load_base(heads, folder, base_model, options)
         own = heads.config
@@ -234,15 +234,10 @@ class AutoDecoForCausalLM(WrappedModel):
         return model
 
     def predict(self, hidden_BTH: Tensor, logits_BTV: Tensor) -> tuple[Tensor, Tensor]:
-        """Temperatures and top-p that the heads choose, in float32.
+        """`temperature_BT` in (0, 2) and `top_p_BT` in (0, 1) that the heads choose, in float32.
 
-        Args:
-            hidden_BTH: Hidden states after the final norm; any leading dimensions.
-            logits_BTV: Logits of the base.
-
-        Returns:
-            `temperature_BT` in (0, 2) and `top_p_BT` in (0, 1); 1 for a head that is switched off
-            or missing.
+        1 for a head that is switched off or missing. Hidden states are those after the final norm;
+        the leading dimensions may be others.
         """
         return predict(hidden_BTH, logits_BTV, *self._active_heads())
 

@@ -25,8 +25,9 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
+from hanol import models
 from hanol.autodeco._config import ARCHITECTURE, AutoDecoConfig
-from hanol.autodeco._formats import BASE_PREFIX, HEAD_PREFIXES, StoredHeads, local_folder
+from hanol.autodeco._formats import BASE_PREFIX, HEAD_PREFIXES, StoredHeads
 from hanol.autodeco._heads import predict, rescale
 from hanol.autodeco._model import AutoDecoForCausalLM
 from hanol.errors import CheckpointError, ConfigError
@@ -113,7 +114,7 @@ def _model_class(architecture: str) -> type:
                 prefix=prefix,
             )
             self.autodeco_truncation, self.autodeco_limits, self.autodeco_mask = serving
-            folder = local_folder(engine.model, revision=engine.revision)
+            folder = models.fetch(engine.model, revision=engine.revision)
             heads = StoredHeads.read(folder, str(engine.model), config)
             if heads.layout != "merged":
                 raise CheckpointError(

@@ -14,6 +14,7 @@ from hanol.models._inspect import CacheSize, ModelReport, cache_size, inspect
 from hanol.models._load import (
     Loaded,
     bundled_names,
+    fetch,
     load,
     load_config,
     load_model,
@@ -42,6 +43,7 @@ __all__ = [
     "checkpoint_folder",
     "convert",
     "dtype_named",
+    "fetch",
     "inspect",
     "kimi_config",
     "llama_from_meta",

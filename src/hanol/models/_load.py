@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from transformers import (
     CONFIG_MAPPING,
@@ -25,6 +26,7 @@ from hanol.models._presets import preset_names
 from hanol.models._tensors import differences, weight_files
 
 _BUNDLED = Path(__file__).parent / "bundled"
+_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]  # all but code and pickles
 
 
 class Loaded(NamedTuple):
@@ -73,6 +75,25 @@ def resolve(spec: str | Path) -> str:
             f"nor a hub id of the form owner/name.{hint}"
         )
     return text
+
+
+def fetch(spec: str | Path, **hub: Any) -> Path:
+    """The folder of a checkpoint; that of a hub id is fetched first.
+
+    Args:
+        spec: Bundled name, folder or hub id.
+        hub: `revision`, `token` and other options of `huggingface_hub.snapshot_download`.
+
+    Raises:
+        CheckpointError: It is neither, or cannot be fetched.
+    """
+    place = resolve(spec)
+    if Path(place).is_dir():
+        return Path(place)
+    try:
+        return Path(snapshot_download(place, allow_patterns=_FILES, **hub))
+    except (OSError, ValueError) as err:
+        raise _unreadable("files", spec, err) from err
 
 
 def load(

@@ -109,16 +109,7 @@ def _checked_weights(weights: Sequence[float] | None, count: int) -> list[float]
 
 def _open(name: str | Path) -> _Checkpoint:
     """Read the headers of a checkpoint's files; those of a hub id are fetched first."""
-    place = Path(models.resolve(name))
-    if not place.is_dir():
-        from huggingface_hub import snapshot_download
-
-        patterns = ["*.safetensors", *(f"*{suffix}" for suffix in sorted(_DESCRIPTIONS))]
-        try:
-            place = Path(snapshot_download(str(name), allow_patterns=patterns))
-        except (OSError, ValueError) as err:
-            cause = (str(err).strip() or type(err).__name__).splitlines()[0]
-            raise CheckpointError(f"{str(name)!r} could not be fetched: {cause}") from err
+    place = models.fetch(name)
     return _Checkpoint(str(name), place, models.stored_tensors(place))
 
 
