@@ -254,9 +254,13 @@ def test_what_the_configuration_says_of_serving_is_kept_and_followed(tmp_path: P
     [
         ("autodeco_truncation", "top", "`autodeco_truncation` is 'top', but must be one of hard"),
         ("autodeco_mask", "nan", "`autodeco_mask` is 'nan', but must be one of finite, inf"),
-        ("autodeco_limits", {"t_max": 1.0}, "'t_max': 1.0, but takes numbers for max_temperature"),
-        ("autodeco_limits", {"min_top_p": "0.5"}, "'min_top_p': '0.5', but takes numbers"),
-        ("autodeco_limits", {"min_top_p": 1.5}, "`min_top_p` is 1.5, but must be between"),
+        ("autodeco_limits", {"t_max": 1.0}, "limits` is not valid: unknown key `t_max`"),
+        (
+            "autodeco_limits",
+            {"min_top_p": "0.5"},
+            "`min_top_p`: Input should be a valid number, not '0.5'",
+        ),
+        ("autodeco_limits", {"min_top_p": 1.5}, "`min_top_p`: Input should be less .* 1, not 1.5"),
         ("autodeco_limits", {"max_temperature": 0.001}, "`max_temperature` 0.001, but they must"),
         ("autodeco_masks", "inf", "`autodeco_masks` is no key of an AutoDeco configuration"),
     ],

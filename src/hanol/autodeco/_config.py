@@ -15,6 +15,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from hanol.autodeco._heads import Apply, DecodingLimits, Mask
 from hanol.errors import ConfigError
+from hanol.training import with_overrides
 
 ARCHITECTURE = "AutoDecoModelForCausalLM"
 
@@ -172,7 +173,10 @@ class AutoDecoConfig(PreTrainedConfig):
         ):
             if value not in known:
                 raise ConfigError(f"`{key}` is {value!r}, but must be one of {', '.join(known)}.")
-        return cast(Apply, truncation), DecodingLimits.read(self.autodeco_limits), cast(Mask, mask)
+        limits = with_overrides(
+            DecodingLimits, dict(self.autodeco_limits or {}), None, "`autodeco_limits`"
+        )
+        return cast(Apply, truncation), limits, cast(Mask, mask)
 
     def __getattr__(self, name: str) -> Any:
         base = self.__dict__.get("base_config")

@@ -11,16 +11,16 @@ probabilities in bfloat16 is worth nothing.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from hanol.errors import ConfigError, ShapeError
 from hanol.sampling import STEEPNESS, excess, tempered, top_p_keep
+from hanol.training import Section
 
 Init = Literal["official", "neutral"]
 Apply = Literal["hard", "soft", "none", "off"]
@@ -91,13 +91,9 @@ class TemperatureHead(_Head):
         self.hidden_size = hidden_size
 
     def forward(self, hidden_NH: Tensor) -> Tensor:
-        """Temperatures of the next tokens.
+        """`temperature_N` from hidden states after the final norm, any float dtype.
 
-        Args:
-            hidden_NH: Hidden states after the final norm, any float dtype.
-
-        Returns:
-            `temperature_N`, float32 (float64 for float64 input).
+        float32 (float64 for float64 input).
 
         Raises:
             ShapeError: The width is not `hidden_size`.
@@ -125,15 +121,9 @@ class TopPHead(_Head):
     def forward(
         self, hidden_NH: Tensor, temperature_N: Tensor, statistics_N4: Tensor | None = None
     ) -> Tensor:
-        """Top-p values of the next tokens.
+        """`top_p_N` from hidden states after the final norm, any float dtype.
 
-        Args:
-            hidden_NH: Hidden states after the final norm, any float dtype.
-            temperature_N: Their temperatures.
-            statistics_N4: Result of `statistics`; a head that is not enhanced ignores it.
-
-        Returns:
-            `top_p_N`, float32 (float64 for float64 input).
+        float32 (float64 for float64 input). A head that is not enhanced ignores `statistics_N4`.
 
         Raises:
             ShapeError: A shape does not fit, or an enhanced head got no statistics.
@@ -247,47 +237,21 @@ def _largest(q_NV: Tensor, k: int) -> Tensor:
     return torch.cat([inside_NS, q_NV[:, grouped:]], dim=-1).topk(k).values
 
 
-@dataclass(frozen=True)
-class DecodingLimits:
-    """Limits of the temperature and top-p that heads choose, when they are served.
+class DecodingLimits(Section, strict=True, allow_inf_nan=False):
+    """Limits of the temperature and top-p that heads choose, when they are served."""
 
-    Args:
-        min_temperature: Above 0.
-        max_temperature: At least `min_temperature`; the heads choose below 2.
-        min_top_p: In [0, 1].
+    min_temperature: float = Field(MIN_TEMPERATURE, gt=0, description="Lowest temperature.")
+    max_temperature: float = Field(2.0, description="Highest; the heads choose below 2.")
+    min_top_p: float = Field(0.0, ge=0, le=1, description="Lowest top-p.")
 
-    Raises:
-        ConfigError: A value is out of its range.
-    """
-
-    min_temperature: float = MIN_TEMPERATURE
-    max_temperature: float = 2.0
-    min_top_p: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.min_temperature <= self.max_temperature < float("inf"):
-            raise ConfigError(
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.min_temperature > self.max_temperature:
+            raise ValueError(
                 f"`min_temperature` is {self.min_temperature} and `max_temperature` "
-                f"{self.max_temperature}, but they must be above 0 and in this order."
+                f"{self.max_temperature}, but they must be in this order"
             )
-        if not 0 <= self.min_top_p <= 1:
-            raise ConfigError(f"`min_top_p` is {self.min_top_p}, but must be between 0 and 1.")
-
-    @classmethod
-    def read(cls, values: Mapping[str, Any] | None) -> Self:
-        """Read the limits of a configuration file.
-
-        Raises:
-            ConfigError: A key is not known, or a value no number or out of its range.
-        """
-        known = {field.name for field in fields(cls)}
-        for key, value in (values or {}).items():
-            if key not in known or type(value) not in (int, float):
-                raise ConfigError(
-                    f"`autodeco_limits` has {key!r}: {value!r}, but takes numbers for "
-                    f"{', '.join(sorted(known))}."
-                )
-        return cls(**(values or {}))
+        return self
 
     def hold(self, temperature_BT: Tensor, top_p_BT: Tensor) -> tuple[Tensor, Tensor]:
         """Both values, moved to the nearest allowed ones."""

@@ -14,12 +14,15 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, Field
 from rich.cells import cell_len
+from rich.color_triplet import ColorTriplet
 from rich.console import Console, ConsoleOptions
 from rich.text import Text
 
 from hanol.errors import require
 
-_SCALE = ((96, 165, 250), (243, 244, 246), (248, 113, 113))  # at the lowest, middle, highest
+_SCALE = tuple(  # at the lowest, middle, highest
+    ColorTriplet(*colour) for colour in ((96, 165, 250), (243, 244, 246), (248, 113, 113))
+)
 _INK, _BAR, _TRACK, _FAINT = "#111827", "#1e40af", "#e0e7ff", "#6b7280"
 _BARS = "▁▂▃▄▅▆▇█"
 _NO_TEXT = "◌"
@@ -70,15 +73,15 @@ class DecodingTrace(BaseModel):
                     text.append(shown, style="dim")
                     bars.append(" " * width)
                 else:
-                    colour = _css(_rgb(token.temperature, low, high))
-                    text.append(shown, style=f"black on {colour}")
+                    colour = _colour(token.temperature, low, high)
+                    text.append(shown, style=f"black on {colour.rgb}")
                     bars.append(_bar(token.top_p) * width, style="blue")
             yield text
             if bars.plain.strip():
                 yield bars
         legend = Text("temperature ")
         for value in (low + (high - low) * i / 4 for i in range(5)):
-            legend.append(f" {value:.2f} ", style=f"black on {_css(_rgb(value, low, high))}")
+            legend.append(f" {value:.2f} ", style=f"black on {_colour(value, low, high).rgb}")
         legend.append("  top-p ")
         legend.append(_BARS, style="blue")
         legend.append(" 0 to 1")
@@ -104,7 +107,7 @@ class DecodingTrace(BaseModel):
             tokens=[
                 (
                     token,
-                    _css(_rgb(token.temperature, low, high)),
+                    _colour(token.temperature, low, high).rgb,
                     _share(token.top_p),
                     _shown(token.text),
                 )
@@ -114,7 +117,7 @@ class DecodingTrace(BaseModel):
             high=high,
             key=_KEY,
             summary=self._summary(),
-            scale=[_css(colour) for colour in _SCALE],
+            scale=[colour.rgb for colour in _SCALE],
             ink=_INK,
             bar=_BAR,
             track=_TRACK,
@@ -149,7 +152,7 @@ class DecodingTrace(BaseModel):
 
         scale = figure.add_axes((_LEFT / _WIDTH, 1 - 0.32 / height, 2.4 / _WIDTH, 0.13 / height))
         colours = LinearSegmentedColormap.from_list(
-            "temperature", [[part / 255 for part in colour] for colour in _SCALE]
+            "temperature", [colour.normalized for colour in _SCALE]
         )
         figure.colorbar(
             ScalarMappable(Normalize(low, high), colours), cax=scale, orientation="horizontal",
@@ -266,7 +269,7 @@ def _draw_text(
             write(column, number, text, _FAINT if token is None else _INK)
             if token is None:
                 continue
-            colour = [part / 255 for part in _rgb(token.temperature, *scale)]
+            colour = _colour(token.temperature, *scale).normalized
             bar = 0.26 * _share(token.top_p)
             for bottom, height, face in (
                 (number, 0.64, colour), (number + 0.66, 0.26, _TRACK),
@@ -306,13 +309,8 @@ def _bar(top_p: float) -> str:
     return _BARS[min(len(_BARS) - 1, int(_share(top_p) * len(_BARS)))]
 
 
-def _rgb(temperature: float, low: float, high: float) -> tuple[int, int, int]:
+def _colour(temperature: float, low: float, high: float) -> ColorTriplet:
     place = 2 * _share((temperature - low) / (high - low))
     first, second = _SCALE[:2] if place < 1 else _SCALE[1:]
     share = place if place < 1 else place - 1
-    red, green, blue = (round(a + (b - a) * share) for a, b in zip(first, second, strict=True))
-    return red, green, blue
-
-
-def _css(colour: tuple[int, int, int]) -> str:
-    return f"rgb({colour[0]},{colour[1]},{colour[2]})"
+    return ColorTriplet(*(round(a + (b - a) * share) for a, b in zip(first, second, strict=True)))

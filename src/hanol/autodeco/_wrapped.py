@@ -91,11 +91,8 @@ class WrappedModel(PreTrainedModel, GenerationMixin):
     ) -> Features:
         """Run the base once and return what the heads read.
 
-        Args:
-            input_ids: Tokens, [B, S].
-            logits_to_keep: Number of last positions to compute logits for, or the positions
-                themselves; 0 is all.
-            inputs: Other inputs of the base.
+        `logits_to_keep` is the number of last positions to compute logits for, or the positions
+        themselves; 0 is all.
 
         Raises:
             ConfigError: The base does not call its output embedding exactly once.

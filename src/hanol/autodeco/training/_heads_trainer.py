@@ -139,7 +139,7 @@ class HeadsTrainer(StepTrainer):
         folder: Path,
         on_step: OnStep,
     ) -> None:
-        self.wrapped = wrapped
+        self.wrapped, self.settings = wrapped, settings
         self.generator = torch.Generator().manual_seed(settings.seed)
         super().__init__(
             trainable(wrapped, settings),

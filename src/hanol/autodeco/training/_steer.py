@@ -137,29 +137,15 @@ def train_steering(
 ) -> Path:
     """Train heads, that were trained before, to follow commands; the base stays as it is.
 
-    The folder gets `recipe.yaml`, `metrics.jsonl`, `checkpoint-*` and the heads-only checkpoint
-    `heads`.
+    Arguments, folder and errors are those of `train_heads`, and:
 
     Args:
-        model: Model with trained heads; they are trained in place.
-        tokenizer: Tokenizer of the base.
         rows: Prompts with completions; those without are left out.
-        settings: Settings, or a whole recipe; None takes the defaults.
-        folder: Folder of the run.
-        commands: Paraphrases, one drawn for each row and step.
-        resume: Continue from the newest checkpoint in the folder, or start if there is none;
-            `model` has the heads that the run started with.
-        on_step: Called with each line of metrics.
+        commands: Paraphrases, one drawn for each row and step; there must be some.
+        resume: `model` has the heads that the run started with.
 
     Returns:
         The heads-only checkpoint.
-
-    Raises:
-        RecipeError: The folder holds a run that this one does not continue, there are no commands,
-            or there is no head to train.
-        DataError: Rows do not fit, or none is left.
-        TrainingError: The loss is not finite.
-        WriteError: The disk is full, or the folder cannot be written.
     """
     require("accelerate", extra="train", feature="Training")
     settings, folder = settings or SteeringSettings(), Path(folder)
@@ -180,6 +166,8 @@ def train_steering(
 class _SteeringTrainer(HeadsTrainer):
     """The Trainer with the ranking loss."""
 
+    settings: SteeringSettings
+
     def __init__(
         self,
         model: AutoDecoForCausalLM,
@@ -190,8 +178,7 @@ class _SteeringTrainer(HeadsTrainer):
         folder: Path,
         on_step: OnStep,
     ) -> None:
-        self._tokenizer, self._rows = tokenizer, rows
-        self._settings, self._commands = settings, commands
+        self._tokenizer, self._rows, self._commands = tokenizer, rows, commands
         self._before = copy.deepcopy((model.temp_head, model.top_p_head))
         tokens = [tokenize([row], tokenizer, settings.max_length).rows[0] for row in rows]
         labels_R = np.array([row.num_labels for row in tokens])
@@ -201,8 +188,8 @@ class _SteeringTrainer(HeadsTrainer):
     def part_loss(self, inputs: dict[str, Tensor]) -> Tensor:
         """The loss of a part of a step's answers; means over the step are logged."""
         # Drawn for the whole step, whatever its parts are.
-        draw = np.random.default_rng((self._settings.seed, int(inputs["step"]) + 1))
-        size, template = self._settings.batch, self._settings.template
+        draw = np.random.default_rng((self.settings.seed, int(inputs["step"]) + 1))
+        size, template = self.settings.batch, self.settings.template
         drawn = [
             (str(draw.choice(self._commands.low)), str(draw.choice(self._commands.high)))
             for _ in range(size)
@@ -220,7 +207,7 @@ class _SteeringTrainer(HeadsTrainer):
     def _mean_loss(self, answers: list[list[Row]]) -> tuple[Tensor, dict[str, float]]:
         """Mean over the answers, and its parts."""
         n = len(answers)
-        model, settings = self.wrapped, self._settings
+        model, settings = self.wrapped, self.settings
         features, row_M, at_M = _read(model, self._tokenizer, answers)
         heads, is_base_M = (model.temp_head, model.top_p_head), row_M < n
         now_TP = _row_means(heads, features, row_M, at_M, 3 * n, settings.chunk)
@@ -270,15 +257,8 @@ def steering_report(
 ) -> SteeringReport:
     """How often commands move T and P of held-out prompts the right way.
 
-    Each prompt is read with one command of each direction, in turn.
-
-    Args:
-        model: Model with heads.
-        tokenizer: Tokenizer of the base.
-        rows: Prompts with completions that the heads were not trained on.
-        commands: Paraphrases that they were not trained on.
-        template: Place of a command in a plain-text prompt.
-        max_length: Tokens of a row with command, at most; longer rows are left out.
+    Each prompt is read with one command of each direction, in turn. Rows and commands are such
+    that the heads were not trained on; the other arguments are those of `SteeringSettings`.
 
     Raises:
         DataError: Rows do not fit, or none is left.

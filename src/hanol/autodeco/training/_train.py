@@ -171,7 +171,7 @@ class _RowsTrainer(HeadsTrainer):
         folder: Path,
         on_step: OnStep,
     ) -> None:
-        self._source, self._settings = source, settings
+        self._source = source
         self._results: list[AutoDecoLoss] = []
         super().__init__(model, HeadSteps(source.num_labels_R, settings), settings, folder, on_step)
 
@@ -179,9 +179,9 @@ class _RowsTrainer(HeadsTrainer):
         """The loss of a micro-batch."""
         features = self._source.micro_batch(inputs["rows"].tolist())
         items = int(inputs["labels_in_batch"])
-        result = self._settings.loss(self.wrapped, features, items, self.generator)
+        result = self.settings.loss(self.wrapped, features, items, self.generator)
         self._results.append(result)
-        return result.loss / (self.steps.parts if self._settings.reduction == "micro_mean" else 1)
+        return result.loss / (self.steps.parts if self.settings.reduction == "micro_mean" else 1)
 
     def after_update(self) -> dict[str, float]:
         """Means over the step, weighted by labels."""
