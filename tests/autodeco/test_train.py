@@ -579,7 +579,14 @@ def test_folders_that_cannot_be_used(tmp_path, monkeypatch) -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [{"learning_rate": 1}, {"recipe": "tf"}, {"easy_token_drop": 2}, {"steps": 0}, {"lr": 0}],
+    [
+        {"learning_rate": 1},
+        {"recipe": "tf"},
+        {"easy_token_drop": 2},
+        {"steps": 0},
+        {"lr": 0},
+        {"lr": math.inf},
+    ],
 )
 def test_recipes_are_checked(values: dict) -> None:
     with pytest.raises(ConfigError, match=f"fit HeadsSettings: .*`{next(iter(values))}`"):

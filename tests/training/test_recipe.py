@@ -1,12 +1,13 @@
 """Recipes: what is accepted, what is refused and how, and that every shipped one is valid."""
 
+import math
 from pathlib import Path
 
 import pytest
 import yaml
 from pydantic import Field
 
-from hanol.errors import RecipeError
+from hanol.errors import ConfigError, RecipeError
 from hanol.training import (
     ScheduleSection,
     Section,
@@ -202,6 +203,18 @@ def test_overrides_of_any_section() -> None:
 def test_overrides_that_do_not_fit_a_section(override: str, text: str) -> None:
     with pytest.raises(RecipeError, match=text):
         with_overrides(Other, {"text": "", "many": []}, [override], "It")
+
+
+def test_sections_built_directly() -> None:
+    for values, text in (
+        ({"rate": -1}, "do not fit Inner: `rate`: Input should be greater than 0, not -1"),
+        ({"rate": math.inf}, "`rate`: Input should be a finite number, not inf"),
+        ({"rat": 1}, "unknown key `rat`, did you mean 'rate'"),
+    ):
+        with pytest.raises(ConfigError, match=text):
+            Inner(**values)
+    with pytest.raises(ConfigError, match=r"do not fit Other: `inner.rate`: .*, not 0"):
+        Other(inner={"rate": 0}, many=[])
 
 
 def test_schedule_warms_up_stays_and_decays() -> None:

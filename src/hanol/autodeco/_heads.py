@@ -237,7 +237,7 @@ def _largest(q_NV: Tensor, k: int) -> Tensor:
     return torch.cat([inside_NS, q_NV[:, grouped:]], dim=-1).topk(k).values
 
 
-class DecodingLimits(Section, strict=True, allow_inf_nan=False):
+class DecodingLimits(Section, strict=True):
     """Limits of the temperature and top-p that heads choose, when they are served."""
 
     min_temperature: float = Field(MIN_TEMPERATURE, gt=0, description="Lowest temperature.")

@@ -21,7 +21,7 @@ class Section(BaseModel):
         ConfigError: A key is unknown or a value out of range; the message names all of them.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     def __init__(self, /, **values: Any) -> None:
         try:
