@@ -132,16 +132,13 @@ def answer_requests() -> None:
 class _Reader:
     """One child process that reads documents; restarted after a crash."""
 
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[str] | None = None
+    _process: "subprocess.Popen[str] | None" = None
 
     def read(self, path: str, known: str | None) -> dict[str, Any]:
-        if self._process is None:
-            try:
-                self._process = _start()
-            except OSError:  # no processes here: read in this one
-                return read_file(path, known)
-        process = self._process
+        try:
+            process = self._process = self._process or _start()
+        except OSError:  # no processes here: read in this one
+            return read_file(path, known)
         assert process.stdin is not None
         assert process.stdout is not None
         stalled = threading.Timer(_TIMEOUT, process.kill)

@@ -64,8 +64,8 @@ class SentenceEmbedder:
             model: SentenceTransformer = library.SentenceTransformer(place)
         except (OSError, ValueError) as err:
             raise SearchIndexError(
-                f"The embedder {self.name!r} cannot be loaded: {err}. Name a model of "
-                "sentence-transformers, its folder, or `minilm`."
+                f"The embedder {self.name!r} cannot be loaded: {str(err).rstrip('.')}. Name a "
+                "model of sentence-transformers, its folder, or `minilm`."
             ) from err
         finally:
             logging.enable_progress_bar()
