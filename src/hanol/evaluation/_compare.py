@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hanol.autodeco import AutoDecoConfig, AutoDecoForCausalLM, Row
+from hanol.autodeco import AutoDecoForCausalLM, Row
 from hanol.errors import ConfigError, DataError
 from hanol.evaluation._comparison import AUTODECO, Comparison, Difference, SettingResult
 from hanol.evaluation._likelihood import decoding_bits_per_byte
@@ -76,7 +76,8 @@ def compare(
         top_ps: 1 is always tried by "coarse".
         samples: Completions of a problem with one seed; of the search too.
         seeds: How often to draw them; 8 with 16 samples in the paper.
-        rows: Prompts with completions whose bits per byte are measured under each setting.
+        rows: Prompts with completions whose bits per byte are measured under each setting, if the
+            model has heads.
 
     Raises:
         ConfigError: A value is out of range, or as `sample` raises it.
@@ -222,14 +223,10 @@ def _bits_per_byte(
     rows: Sequence[Row],
     settings: Sequence[Setting],
 ) -> float | None:
-    """Of two settings that share the problems, the mean."""
+    """Mean over the settings that share the problems; None where there is nothing to measure."""
     greedy = any(isinstance(one, StaticSetting) and one.temperature == 0 for one in settings)
     if greedy or tokenizer is None or not any(row.completion for row in rows):
         return None
     if not isinstance(model, AutoDecoForCausalLM):
-        # Not `from_base`, which would freeze the user's model.
-        without = AutoDecoConfig(
-            base_config=model.config, enable_temperature_head=False, enable_top_p_head=False
-        )
-        model = AutoDecoForCausalLM(without, llm=model).train(model.training)
+        return None
     return fmean(decoding_bits_per_byte(model, tokenizer, rows, one) for one in settings)

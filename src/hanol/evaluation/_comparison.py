@@ -27,20 +27,22 @@ class SettingResult(BaseModel):
     )
     right: list[int] = Field(description="Right completions of each problem.")
     pass_at: dict[int, Interval] = Field(description="pass@k, by k.")
-    pass_at_1_std: float = Field(description="Of pass@1 over the seeds: population.")
+    pass_at_1_std: float = Field(description="Standard deviation of pass@1 over the seeds.")
     distinct: dict[int, Interval] = Field(
         description="distinct-n, by n: different n-grams over all n-grams of the completions that "
         "a problem got with one seed. Longer outputs have lower values."
     )
-    repetition: float = Field(description="Share of 4-grams that stood in the completion before.")
+    repetition: float = Field(
+        description="Share of 4-grams that occurred in the completion before."
+    )
     temperature: Summary = Field(description="Over tokens.")
     top_p: Summary = Field(description="Over tokens.")
     one_token: float = Field(description="Share of tokens where top-p left a single choice.")
     length: Summary = Field(description="Tokens of a completion.")
     cut: float = Field(description="Share of completions cut by `max_new_tokens`.")
     bits_per_byte: float | None = Field(
-        description="Of given completions under this setting, with soft top-p; None where none "
-        "were given, and for greedy."
+        description="Bits per byte of given completions, with soft top-p; None where none were "
+        "given, for greedy, and without heads."
     )
 
 
@@ -67,9 +69,9 @@ class Comparison(BaseModel):
     seeds: int = Field(description="Times the samples were drawn; all are counted together.")
     seed: int
     max_new_tokens: int
-    confidence: float = Field(description="Of all intervals.")
+    confidence: float = Field(description="Confidence level of all intervals.")
     results: list[SettingResult]
-    differences: list[Difference] = Field(description="Of each setting to those before it.")
+    differences: list[Difference] = Field(description="Each setting minus those before it.")
     search: StaticSearch | None = Field(description="None when the settings were given.")
     spent: Ledger = Field(description="What everything has cost, the search included.")
 

@@ -34,7 +34,7 @@ class MeteredEngine(WrappedEngine):
     async def score(
         self, request: Request, continuations: Sequence[str | Sequence[int]]
     ) -> list[Scored]:
-        """As the engine scores, counted."""
+        """The engine's scores, counted."""
         began = time.monotonic()
         scores = await self.engine.score(request, continuations)
         tokens = sum(len(scored.ids) for scored in scores)

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hanol import autodeco
 from hanol.autodeco import AutoDecoForCausalLM, HeadsRecipe, HeadsResult, Row, prompt_ids
-from hanol.errors import ConfigError, DataError, require
+from hanol.errors import DataError, require
 from hanol.evaluation._sample import DecodingTask, Progress, StaticSetting, sample
 from hanol.runs import ResumeGuard
 from hanol.scoring import PythonVerifier, Verifier, answer_of, needs_answer, parse_verifier
@@ -32,15 +32,11 @@ class RejectionSamples:
         rows: Verified completions with the tokens that were sampled.
         num_solved: Problems with a verified completion.
         num_accepted: Verified ones, those above the cap included.
-        num_unfinished: Completions that reached the limit of new tokens and were rejected for it.
     """
 
     rows: list[Row]
-    num_prompts: int
     num_solved: int
-    num_samples: int
     num_accepted: int
-    num_unfinished: int
 
 
 def rejection_sample(
@@ -49,7 +45,6 @@ def rejection_sample(
     prompts: Sequence[Row],
     verifier: Verifier,
     n: int = 4,
-    temperature: float = 1.0,
     keep: int = 2,
     *,
     max_new_tokens: int = 512,
@@ -65,8 +60,7 @@ def rejection_sample(
     Args:
         model: The base; of a model with heads, its base.
         prompts: Problems; completions that they have are not looked at.
-        n: Completions a problem.
-        temperature: Of the sampling, without any truncation.
+        n: Completions a problem, at temperature 1 without any truncation.
         keep: At most this many completions of one problem, so that easy ones do not take over.
         seed: The same seed gives the same completions; as in `sample`.
         on_progress: Called with the problems sampled and their number.
@@ -78,13 +72,6 @@ def rejection_sample(
         ConfigError: A number is out of range, or a prompt leaves no room for `max_new_tokens`.
         DataError: A row lacks what the verifier compares with, or a prompt is empty.
     """
-    for name, value in (("n", n), ("keep", keep), ("batch_size", batch_size)):
-        if value < 1:
-            raise ConfigError(f"`{name}` is {value}, but must be at least 1.")
-    if temperature == 0:
-        raise ConfigError("`temperature` is 0, but must be above 0.")
-    if not prompts:
-        raise DataError("There are no prompts to sample for.")
     if needs_answer(verifier):
         for row in prompts:
             answer_of(row)  # before an hour of sampling, not after it
@@ -97,20 +84,19 @@ def rejection_sample(
             verify=lambda *_: True,  # below: it needs the row
             max_new_tokens=max_new_tokens,
         ),
-        StaticSetting(temperature),
+        StaticSetting(),
         n=n,
         seed=seed,
         batch_size=batch_size,
         on_progress=on_progress,
     )
     rows: list[Row] = []
-    accepted = unfinished = solved = 0
+    accepted = solved = 0
     for row, answers in zip(prompts, completions, strict=True):
         kept: dict[str, Row] = {}
         before = accepted
         for answer in answers:
-            right, without_end = _judged(row, tokenizer, answer.token_ids, answer.stopped, verifier)
-            unfinished += without_end
+            right = _right(row, tokenizer, answer.token_ids, answer.stopped, verifier)
             if right is None:
                 continue
             accepted += 1
@@ -118,37 +104,25 @@ def rejection_sample(
                 kept.setdefault(right.completion, right)
         solved += accepted > before
         rows += kept.values()
-    return RejectionSamples(
-        rows=rows,
-        num_prompts=len(prompts),
-        num_solved=solved,
-        num_samples=len(prompts) * n,
-        num_accepted=accepted,
-        num_unfinished=unfinished,
-    )
+    return RejectionSamples(rows=rows, num_solved=solved, num_accepted=accepted)
 
 
-def _judged(
+def _right(
     row: Row, tokenizer: PreTrainedTokenizerBase, ids: list[int], ended: bool, verifier: Verifier
-) -> tuple[Row | None, bool]:
-    """The row with its completion if it is right, and whether it is not for want of an end."""
+) -> Row | None:
+    """The row with its completion, if it has an end and is right."""
     prompt = row.prompt_text(tokenizer)
     text = tokenizer.decode(ids, skip_special_tokens=True)
     if isinstance(verifier, PythonVerifier) and verifier.body:
         part = verifier.cut(prompt, text)
-        if part is None:
-            return None, False
+        if part is None or (part == text and not ended):
+            return None
         if part != text:
-            ids = _tokens_of(part, ids, tokenizer)
-            ended = True
-            text = part
-            if not ids:
-                return None, False
-    elif ended and not verifier(prompt, text, row):
-        return None, False
-    if not ended:
-        return None, True
-    return replace(row, completion=text, completion_ids=tuple(ids)), False
+            text, ids = part, _tokens_of(part, ids, tokenizer)
+        right = bool(ids)
+    else:
+        right = ended and verifier(prompt, text, row)
+    return replace(row, completion=text, completion_ids=tuple(ids)) if right else None
 
 
 def _tokens_of(part: str, ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -222,9 +196,9 @@ def _right_answers(
     on_step(
         {
             "right_answers": sampled.num_accepted,
-            "answers": sampled.num_samples,
+            "answers": len(rows) * data.samples,
             "solved": sampled.num_solved,
-            "prompts": sampled.num_prompts,
+            "prompts": len(rows),
         }
     )
     if not sampled.rows:

@@ -380,7 +380,7 @@ def _decode(
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
-    """Those of the model and, where it was not told, that of its tokenizer."""
+    """End tokens of the model, and that of its tokenizer."""
     ends = getattr(model.generation_config, "eos_token_id", None)
     ends = [ends] if isinstance(ends, int) else list(ends or [])
     of_tokenizer = getattr(tokenizer, "eos_token_id", None)

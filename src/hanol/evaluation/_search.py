@@ -31,7 +31,7 @@ class SearchPoint(BaseModel):
     temperature: float
     top_p: float
     pass_at_1: float
-    distinct_2: float = Field(description="As in `SettingResult.distinct`, for bigrams.")
+    distinct_2: float = Field(description="distinct-2; see `SettingResult.distinct`.")
 
 
 class StaticSearch(BaseModel):

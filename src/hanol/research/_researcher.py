@@ -171,7 +171,7 @@ class RunSetup:
     """What decides a run, and what the calls that its log does not have are made with.
 
     Args:
-        question: As the model reads it, its files announced.
+        question: Question as the model reads it, with the names of its files.
     """
 
     question: str
@@ -190,7 +190,7 @@ class RunSetup:
         tools: Sequence[Tool] | None,
         **changes: Any,
     ) -> Self:
-        """That of an earlier run, with the model and tools of now and changed settings."""
+        """The setup of an earlier run with another model and tools, and changed settings."""
         tools = default_tools(index) if tools is None else tools
         if engine.name != old.model:
             changes["loading"] = None  # those of the other model

@@ -86,7 +86,7 @@ class Settings:
     loading: dict[str, str] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values, for the log."""
+        """Plain values, for the log."""
         plain = cast(dict[str, Any], json.loads(json.dumps(asdict(self))))
         if self.loading is None:
             del plain["loading"]  # the hash of a run without it stays what it was

@@ -63,7 +63,9 @@ class ModelAnswered(_Event):
     cached_tokens: int = 0
     seconds: float
     money: float = 0.0
-    uncertainty: float | None = Field(default=None, exclude=True, description="Of older logs.")
+    uncertainty: float | None = Field(
+        default=None, exclude=True, description="In older logs only; not used."
+    )
 
 
 class ToolReturned(_Event):

@@ -48,5 +48,5 @@ class Ledger:
         return cls(generated_tokens=ended["completion_tokens"], **own)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values, for JSON."""
+        """Plain values, for JSON."""
         return asdict(self)

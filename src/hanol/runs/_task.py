@@ -55,7 +55,7 @@ def read_tasks(path: str | Path) -> list[Task]:
             raise DataError(f"{str(path)!r}, line {line}: the id {name!r} occurs twice.")
         files = row.get("files") or ()
         if isinstance(files, str) or not all(isinstance(file, str) for file in files):
-            raise DataError(f"{str(path)!r}, line {line}: `files` is no list of paths.")
+            raise DataError(f"{str(path)!r}, line {line}: `files` is not a list of paths.")
         tasks[name] = Task(name, question, row.get("answer"), tuple(files))
     if not tasks:
         raise DataError(f"{str(path)!r} has no questions.")

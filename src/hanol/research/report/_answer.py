@@ -146,7 +146,7 @@ def _link(token: Token, state: _RenderState) -> str:
 
 
 def _rule(render: Callable[[Token, _RenderState], str]) -> Callable[..., str]:
-    """As the renderer calls its rules."""
+    """A rule with the signature that the renderer calls."""
 
     def rule(
         self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: dict[str, Any]
