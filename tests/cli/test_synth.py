@@ -88,6 +88,11 @@ def test_a_world_its_expert_and_its_training_data(tmp_path: Path) -> None:
     }
     assert set(kinds) == {"planning", "reasoning", "decision"}
     assert summary["spent"]["model_calls"] > 6
+    for damaged in ("{", "[]", "{}"):
+        (out / "report.json").write_text(damaged)
+        refused = invoke("trajectories", WORLD, file, "--model", "expert")
+        assert refused.exit_code == 1
+        assert "is not a report of `hanol synth questions`" in refused.stderr
 
 
 def test_questions_of_another_world_are_refused(tmp_path: Path) -> None:

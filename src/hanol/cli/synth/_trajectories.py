@@ -18,6 +18,7 @@ from hanol.cli._options import (
 )
 from hanol.cli._progress import interruptible, one_line, progress
 from hanol.cli.synth._subject import Subject, opened_subject
+from hanol.errors import DataError
 
 if TYPE_CHECKING:
     from hanol.agent_training import Attempt
@@ -123,11 +124,18 @@ async def _tried(
 def _made_of(file: Path, source: str, world: WorldOptions) -> WorldOptions:
     """The options of the world that questions were made from, where their report has them."""
     report = file.parent / "report.json"
-    if report.is_file():
+    if not report.is_file():
+        return world
+    try:
         made = json.loads(report.read_text("utf-8"))
-        if made.get("source") == source:
-            return WorldOptions(num_entities=made["entities"], split=made["split"])
-    return world
+        if made["source"] != source:
+            return world
+        return WorldOptions(num_entities=made["entities"], split=made["split"])
+    except (ValueError, KeyError, TypeError) as err:
+        raise DataError(
+            f"{str(report)!r} is not a report of `hanol synth questions` ({err!r}). Move it away, "
+            "and say how the world was made with --num-entities and --split."
+        ) from err
 
 
 def _known_graph(subject: Subject, file: Path) -> "KnowledgeGraph | None":
