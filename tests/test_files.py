@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hanol.errors import DataError, HanolError, WriteError
 from hanol.files import (
     JsonLines,
+    read_rows,
     replace_folder,
     replace_json,
     replace_rows,
@@ -156,6 +157,34 @@ def test_a_failed_replacement_puts_the_old_folder_back(tmp_path: Path) -> None:
     assert names(tmp_path) == ["old"]
 
 
+def test_a_symbolic_link_stays_and_what_it_names_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    with whole_folder(tmp_path / "link") as part:
+        replace_text(part / "new", "1")
+    replace_text(tmp_path / "file", "old")
+    (tmp_path / "other").symlink_to("file")
+    replace_text(tmp_path / "other", "new")
+    assert (tmp_path / "link").readlink() == Path("real")
+    assert (tmp_path / "other").readlink() == Path("file")
+    assert (tmp_path / "real" / "new").read_text() == "1"
+    assert (tmp_path / "file").read_text() == "new"
+    assert names(tmp_path) == ["file", "link", "other", "real"]
+
+
+def test_a_replaced_file_keeps_its_permissions(tmp_path: Path) -> None:
+    path = tmp_path / "key.txt"
+    replace_text(path, "old")
+    path.chmod(0o600)
+    replace_text(path, "new")
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_name_that_is_too_long(tmp_path: Path) -> None:
+    with pytest.raises(WriteError, match="name too long"):
+        replace_text(tmp_path / ("a" * 250), "")
+
+
 # -- JSON lines
 
 ROWS = [{"step": 1, "text": "줄\u2028\n"}, {"step": 2, "half": "\ud800"}, {"step": 3}]
@@ -214,6 +243,15 @@ def test_a_damaged_line_is_named(line: bytes, tmp_path: Path) -> None:
         JsonLines(path).read()
 
 
+# -- rows of data files
+
+
+def test_a_heading_with_a_name_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,text,id\n1,a,2\n")
+    with pytest.raises(DataError, match=r"a\.csv', line 1: the heading has 'id' twice"):
+        list(read_rows(tmp_path / "a.csv"))
+
+
 # -- names
 
 
@@ -226,3 +264,7 @@ def test_names_are_safe_and_differ(one: str, other: str) -> None:
         assert not name.startswith(".")
     assert (safe_name(one) == safe_name(other)) == (one == other)
     assert json.dumps(safe_name(one)).isascii()
+
+
+def test_the_empty_text_has_a_name() -> None:
+    assert safe_name("") not in {"", safe_name("%"), safe_name("\0")}

@@ -44,6 +44,17 @@ def test_room_exports_exactly_what_it_lists(room: str) -> None:
     assert public == set(listed)
 
 
+@pytest.mark.parametrize("name", ["errors", "files"])
+def test_module_lists_what_it_defines(name: str) -> None:
+    module = importlib.import_module(f"hanol.{name}")
+    defined = {
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
+    }
+    assert defined == set(module.__all__)
+
+
 @pytest.mark.parametrize("room", ROOMS)
 def test_every_public_name_has_a_docstring(room: str) -> None:
     module = importlib.import_module(f"hanol.{room}")

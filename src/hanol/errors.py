@@ -9,6 +9,28 @@ from difflib import get_close_matches
 from importlib import import_module
 from types import ModuleType
 
+__all__ = [
+    "AddressError",
+    "CacheError",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "DocumentError",
+    "EngineError",
+    "HanolError",
+    "MissingExtraError",
+    "RecipeError",
+    "RunError",
+    "SandboxError",
+    "SearchIndexError",
+    "ShapeError",
+    "ToolError",
+    "TrainingError",
+    "UnknownNameError",
+    "WriteError",
+    "require",
+]
+
 
 class HanolError(Exception):
     """Base of every error that a user can cause and cure."""

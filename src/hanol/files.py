@@ -20,6 +20,22 @@ from urllib.parse import quote
 
 from hanol.errors import DataError, HanolError, WriteError
 
+__all__ = [
+    "JsonLines",
+    "check_new",
+    "drop_torn_line",
+    "read_rows",
+    "replace_folder",
+    "replace_json",
+    "replace_rows",
+    "replace_text",
+    "safe_name",
+    "whole_file",
+    "whole_folder",
+    "whole_lines",
+    "write_failure",
+]
+
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 # safetensors and torch report a full disk as text of their own exceptions.
 _FULL_TEXTS = (
@@ -33,6 +49,17 @@ _HINT = "What was there is unchanged; free some space or give another path."
 
 
 # -- whole files and folders
+
+
+def check_new(path: str | Path) -> None:
+    """Refuse to write where something is already; an empty folder counts as new.
+
+    Raises:
+        WriteError: There is a file, or a folder that is not empty.
+    """
+    path = Path(path)
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise WriteError(path, "it exists already", "Give a new path.")
 
 
 def replace_text(path: str | Path, text: str) -> None:
@@ -69,7 +96,8 @@ def whole_file(path: str | Path, *, hint: str = _HINT) -> Iterator[Path]:
     """Context manager: write to the path that it gives; that file replaces `path` at the end.
 
     Args:
-        path: The file; missing parents are made.
+        path: The file; missing parents are made. An old file's permissions are kept; a symbolic
+            link stays, and what it names is replaced.
         hint: Last sentence of the error: what the user can do.
 
     Raises:
@@ -79,9 +107,14 @@ def whole_file(path: str | Path, *, hint: str = _HINT) -> Iterator[Path]:
         >>> with whole_file("prices.csv") as part:  # doctest: +SKIP
         ...     table.to_csv(part)
     """
-    with _written(Path(path), hint) as part:
+    path = _target(path)
+    with _written(path, hint) as part:
+        if path.exists():
+            part.touch(mode=0o600)  # nobody reads it before it has the old permissions
         yield part
         _sync(part)
+        if path.exists():
+            shutil.copymode(path, part)
         part.replace(path)
 
 
@@ -99,7 +132,7 @@ def whole_folder(path: str | Path, *, replace: bool = True, hint: str = _HINT) -
     Raises:
         WriteError: The disk is full, or the folder cannot be written there.
     """
-    path = Path(path)
+    path = _target(path)
     with _written(path, hint) as part:
         part.mkdir()
         yield part
@@ -119,7 +152,7 @@ def replace_folder(new: str | Path, path: str | Path) -> None:
 
     If that fails, the old folder is put back.
     """
-    new, path = Path(new), Path(path)
+    new, path = Path(new), _target(path)
     _sync(new)
     old = _aside(path)
     if not path.exists():
@@ -159,6 +192,12 @@ def _written(path: Path, hint: str) -> Iterator[Path]:
         _remove(part)
 
 
+def _target(path: str | Path) -> Path:
+    """The path itself, or what a symbolic link names: the link stays."""
+    path = Path(path)
+    return path.resolve() if path.is_symlink() else path
+
+
 def _aside(path: Path) -> Path:
     return path.with_name(f".{path.name}.old")
 
@@ -188,10 +227,10 @@ def _runs(process: int) -> bool:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
+    with suppress(OSError):  # such as a name that is too long
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
             path.unlink()
 
 
@@ -330,23 +369,29 @@ def read_rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
 # -- names
 
 
-def safe_name(text: str, max_length: int = 100) -> str:
-    """A file name for any text, different for different texts; long ones end in a hash."""
+def safe_name(text: str) -> str:
+    """A file name of 1 to 100 characters for any text, different for different texts.
+
+    Long names end in a hash.
+    """
     name = quote(text, safe=" ", errors="surrogatepass").replace(".", "%2E")
-    if len(name) <= max_length:
-        return name
+    if len(name) <= 100:
+        return name or "%"  # a quoted text is never a bare percent sign
     digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
-    return f"{name[: max_length - 20]}~{digest[:16]}"
+    return f"{name[:80]}~{digest[:16]}"
 
 
 def _table(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, dict[str, Any]]]:
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
+        heading = reader.fieldnames or []
+        if twice := sorted({name for name in heading if heading.count(name) > 1}):
+            raise DataError(f"{str(path)!r}, line 1: the heading has {twice[0]!r} twice.")
         for row in reader:
             if None in row or None in row.values():
                 raise DataError(
                     f"{str(path)!r}, line {reader.line_num}: the row has another number of cells "
-                    f"than the heading ({len(reader.fieldnames or [])})."
+                    f"than the heading ({len(heading)})."
                 )
             yield reader.line_num, row
     except csv.Error as err:
