@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from hanol import models
 from hanol.cli.checkpoints import merge
-from hanol.errors import CheckpointError, ConfigError
+from hanol.errors import CheckpointError, ConfigError, WriteError
 from hanol.training import merge_checkpoints
 
 SHAPE = {
@@ -245,7 +245,7 @@ def test_files_that_are_cut_off_or_missing(tmp_path) -> None:
 def test_a_folder_that_exists_is_not_replaced(tmp_path) -> None:
     a, b = (checkpoint(tmp_path / name, seed) for seed, name in enumerate("ab"))
     before = tensors(a)
-    with pytest.raises(CheckpointError, match="exists already"):
+    with pytest.raises(WriteError, match="exists already"):
         merge_checkpoints([a, b], None, a)
     assert all(torch.equal(value, before[name]) for name, value in tensors(a).items())
     (tmp_path / "empty").mkdir()
@@ -298,5 +298,5 @@ def test_the_command(tmp_path) -> None:
     assert again.exit_code == 1
     assert "exists already" in again.stderr
     wrong = runner.invoke(app, [a, b, "--weights", "half", "--output", str(tmp_path / "d")])
-    assert wrong.exit_code == 1
-    assert "'half', but must be numbers separated by commas" in wrong.stderr
+    assert wrong.exit_code == 2
+    assert "'half': give numbers like 0.5,0.5" in wrong.stderr

@@ -26,6 +26,7 @@ SHIPPED = [path for path in RECIPES if not {"accelerate", "researcher"} & set(pa
 
 def write(folder: Path, **changes: object) -> Path:
     content = {
+        "kind": "pretrain",
         "name": "test",
         "model": {"preset": "kimi-linear-3m"},
         "tokenizer": {"vocab_size": 300},
@@ -89,12 +90,30 @@ def test_a_new_kind_is_one_class_and_one_function(tmp_path) -> None:
     assert result.summary() == str(tmp_path / "run")
 
 
+def test_kinds_of_other_packages_are_found_by_their_entry_points(tmp_path) -> None:
+    (tmp_path / "far_kind.py").write_text(
+        "from hanol.training import register_kind\n"
+        "register_kind('far', 'hanol.training:PretrainRecipe', 'hanol.training:pretrain')\n"
+    )
+    (tmp_path / "far-1.dist-info").mkdir()
+    (tmp_path / "far-1.dist-info" / "METADATA").write_text("Name: far\nVersion: 1\n")
+    points = "[hanol.recipe_kinds]\nfar = far_kind\n"
+    (tmp_path / "far-1.dist-info" / "entry_points.txt").write_text(points)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.syspath_prepend(tmp_path)
+        with pytest.raises(RecipeError, match="`kind`: Input should be 'pretrain'"):
+            read_recipe(write(tmp_path, kind="far"))
+
+
 def test_a_kind_that_is_not_known(tmp_path) -> None:
     with pytest.raises(RecipeError, match="unknown kind 'pretain', did you mean 'pretrain'"):
         read_recipe(write(tmp_path, kind="pretain"))
-    with pytest.raises(RecipeError, match="unknown kind 7, known: .*researcher"):
+    with pytest.raises(RecipeError, match="unknown kind '7', known: .*researcher"):
         read_recipe(write(tmp_path, kind=7))
-    assert read_recipe(write(tmp_path)).kind == "pretrain"
+    with pytest.raises(RecipeError, match=r"unknown kind \"\['heads'\]\""):
+        read_recipe(write(tmp_path, kind=["heads"]))
+    with pytest.raises(RecipeError, match="has no `kind`: give one of .*heads, pretrain"):
+        read_recipe(write(tmp_path, kind=None))
 
 
 def test_overrides_replace_values(tmp_path) -> None:
@@ -110,6 +129,9 @@ def test_overrides_replace_values(tmp_path) -> None:
     ("changes", "text"),
     [
         ({"sead": 1}, "unknown key `sead`, did you mean 'seed'"),
+        ({"seed": 2**32}, "`seed`.*less than 4294967296"),
+        ({"name": "../../evil"}, "`name`.*leave out slashes"),
+        ({"name": ".."}, "`name`.*leave out slashes"),
         ({"optim": {"adam_lr": 1, "adamw_lr": 1}}, "`optim.adam_lr`, did you mean 'adamw_lr'"),
         (
             {"stages": [{"tokens": 9, "sequence_len": 3, "batch_tokens": 3}]},

@@ -20,6 +20,7 @@ from hanol.training import read_metrics, read_recipe, train
 
 ROOT = Path(__file__).parents[2]
 SMALL = {
+    "kind": "pretrain",
     "name": "small",
     "model": {"preset": "kimi-linear-3m"},
     "tokenizer": {"vocab_size": 300},
@@ -87,9 +88,17 @@ def test_a_run_leaves_everything_behind(tmp_path, texts) -> None:
     assert model.generate(ids, max_new_tokens=4).shape[1] <= ids.shape[1] + 4
     with pytest.raises(RunError, match="already has a run"):
         train(read_recipe(write(tmp_path, texts)), folder)
+    again = train(read_recipe(write(tmp_path, texts)), folder, resume=True)
+    assert again == result, "a finished run is not run again"
     changed = read_recipe(write(tmp_path, texts), ["seed=5"])
     with pytest.raises(RunError, match="`recipe.seed`"):
         train(changed, folder, resume=True)
+
+
+def test_a_file_in_the_place_of_the_folder(tmp_path, texts) -> None:
+    recipe = write(tmp_path, texts)
+    with pytest.raises(WriteError, match="it is a file"):
+        train(read_recipe(recipe), recipe)
 
 
 def test_the_same_seed_gives_the_same_run(tmp_path, texts) -> None:

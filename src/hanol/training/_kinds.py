@@ -7,13 +7,14 @@ import importlib
 import time
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import BaseModel, Field
 
-from hanol.errors import RecipeError
+from hanol.errors import RecipeError, WriteError
 from hanol.training._recipe import Estimate, Recipe, recipe_content, with_overrides
 
 OnStep = Callable[[Mapping[str, Any]], None]
@@ -45,6 +46,9 @@ _KINDS = {
 def register_kind(kind: str, recipe: str, run: str) -> None:
     """Make a kind of recipe known.
 
+    `hanol train` finds the kinds of other packages by their entry points: each of the group
+    `hanol.recipe_kinds` is a module that calls this function when it is imported.
+
     Args:
         kind: Value of `kind` in a recipe file.
         recipe: "module:Class" of a `Recipe`, with an `estimate`.
@@ -59,20 +63,26 @@ def register_kind(kind: str, recipe: str, run: str) -> None:
 
 
 def read_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
-    """Read a recipe file of any kind; one without `kind` is of the kind `pretrain`.
+    """Read a recipe file of any kind.
 
     Args:
         path: YAML file.
         overrides: "dotted.key=value" texts; values are YAML.
 
     Raises:
-        RecipeError: The file is missing or not YAML, its kind or a key is unknown (the nearest
-            right one is named), or a value is out of range.
+        RecipeError: The file is missing or not YAML, it has no kind, its kind or a key is unknown
+            (the nearest right one is named), or a value is out of range.
     """
     content = recipe_content(path)
-    kind = content.get("kind", "pretrain")
+    kind = str(content.get("kind"))
     if kind not in _KINDS:
-        near = get_close_matches(str(kind), _KINDS, n=1, cutoff=0.5)
+        for module in entry_points(group="hanol.recipe_kinds"):
+            module.load()
+    if content.get("kind") is None:
+        kinds = ", ".join(sorted(_KINDS))
+        raise RecipeError(f"The recipe {str(path)!r} has no `kind`: give one of {kinds}.")
+    if kind not in _KINDS:
+        near = get_close_matches(kind, _KINDS, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(_KINDS))}."
         raise RecipeError(f"The recipe {str(path)!r} has the unknown kind {kind!r}, {hint}")
     section = _named(_KINDS[kind][0])
@@ -112,12 +122,15 @@ def train(
 
     Raises:
         RecipeError: The folder holds another run, or the recipe cannot be run as it is.
+        WriteError: The folder is a file, or cannot be written.
         DataError: The data cannot be used.
         TrainingError: The run had to stop; what it saved is whole.
     """
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
     folder = Path("runs") / recipe.name if folder is None else Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise WriteError(folder, "it is a file", "Give a folder.")
     run = _named(_KINDS[recipe.kind][1])
     result: TrainingResult = run(recipe, folder, resume=resume, on_step=on_step, on_stage=on_stage)
     return result

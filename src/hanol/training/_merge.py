@@ -6,18 +6,18 @@ Source: arXiv 2510.24701 (Tongyi DeepResearch), eq. 6; it does not publish its w
 import json
 import math
 import shutil
-import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from pydantic import BaseModel, Field
+from safetensors import safe_open
 from torch import Tensor
 
 from hanol import models
 from hanol.errors import CheckpointError, ConfigError
-from hanol.files import whole_folder
+from hanol.files import check_new, whole_folder
 
 # Notes of the library that wrote a file: two runs from one base may differ in them.
 _NOT_COMPARED = {"_name_or_path", "transformers_version", "use_cache"}
@@ -61,16 +61,15 @@ def merge_checkpoints(
     Raises:
         ConfigError: The weights are not convex, or not one for each checkpoint.
         CheckpointError: A checkpoint is not readable, they are not of one base (the message names
-            what differs), a number is not finite, or the result cannot be written.
+            what differs), or a number is not finite.
+        WriteError: The result cannot be written, or `folder` exists and is not empty.
 
     Example:
         >>> merge_checkpoints(["runs/a/final", "runs/b/final"], [0.5, 0.5], "runs/merged")
         ... # doctest: +SKIP
     """
     weights = _checked_weights(weights, len(checkpoints))
-    folder = Path(folder)
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise CheckpointError(f"{str(folder)!r} exists already. Name a new folder for the result.")
+    check_new(folder)
     parents = [_open(name) for name in checkpoints]
     for other in parents[1:]:
         _check_one_base(parents[0], other)
@@ -162,17 +161,14 @@ def _write(
     target: Path, source: Path, parents: Sequence[_Checkpoint], weights: Sequence[float]
 ) -> None:
     """Write one file of the result, with the header of the first checkpoint's file."""
+    with safe_open(source, framework="pt") as file:
+        names = file.offset_keys()
+    data = sum(parents[0].tensors[name].num_bytes for name in names)
     with source.open("rb") as stream:
-        prefix = stream.read(8)
-        header = stream.read(struct.unpack("<Q", prefix)[0])
-    offsets = {
-        name: entry["data_offsets"]
-        for name, entry in json.loads(header).items()
-        if name != "__metadata__"
-    }
+        header = stream.read(source.stat().st_size - data)
     with target.open("wb") as stream:
-        stream.write(prefix + header)
-        for name in sorted(offsets, key=offsets.__getitem__):
+        stream.write(header)
+        for name in names:
             merged = _average(name, parents, weights)
             # numpy knows no bfloat16: write the bytes.
             stream.write(merged.contiguous().reshape(-1).view(torch.uint8).numpy().data)

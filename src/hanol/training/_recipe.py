@@ -5,7 +5,14 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from hanol.errors import ConfigError, RecipeError
 
@@ -86,13 +93,22 @@ class Recipe(Section):
 
     kind: str
     name: str = Field(description="Name of the run; its folder is runs/<name> by default.")
-    seed: int = Field(0, description="Random seed of weights, data order and sampling.")
+    seed: int = Field(
+        0, ge=0, lt=2**32, description="Random seed of weights, data order and sampling."
+    )
     threads: int | None = Field(
         None, ge=1, description="CPU threads per process; None uses torch's default."
     )
     record: dict[str, str] = Field(
         default={}, description="Results of a recorded run of this recipe, for the reader."
     )
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, name: str) -> str:
+        if name in ("", "..") or Path(name).name != name:
+            raise ValueError(f"{name!r} cannot name the run's folder: leave out slashes")
+        return name
 
     def estimate(self) -> Estimate:
         """What the run will take, computed without allocating a model."""

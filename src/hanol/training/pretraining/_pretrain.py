@@ -68,7 +68,10 @@ def pretrain(
     require("accelerate", extra="train", feature="Training")
     began = time.perf_counter()
     guard = ResumeGuard(folder, {"recipe": recipe.model_dump(mode="json")}, free=FREE)
-    guard.check(resume=resume)
+    final = folder / "final"
+    if guard.check(resume=resume) and (folder / "result.json").exists() and final.exists():
+        made = PretrainResult.model_validate_json((folder / "result.json").read_text("utf-8"))
+        return made.model_copy(update={"folder": str(folder), "checkpoint": str(final)})
     saved = last_checkpoint(folder)
     args = _arguments(recipe, folder)
     with args.main_process_first(desc="preparing text"):
@@ -84,7 +87,7 @@ def pretrain(
     trainer.use_average()
     result = PretrainResult(
         folder=str(folder),
-        checkpoint=str(folder / "final"),
+        checkpoint=str(final),
         steps=trainer.state.global_step,
         tokens=steps.tokens_before[-1],
         minutes=(time.perf_counter() - began) / 60,
