@@ -310,6 +310,14 @@ def test_gradients_through_gate_and_operator_match_float64(spread: float, bound:
         assert (a - b).norm() <= bound * b.norm()
 
 
+def test_bounded_gate_stays_above_its_bound() -> None:
+    x = torch.randn(1, 50, 2, 8, generator=torch.Generator().manual_seed(0)) * 50
+    g = kda_gate(x, torch.zeros(2), torch.zeros(2, 8), lower_bound=-5.0)
+    torch.testing.assert_close(g, -5.0 * torch.sigmoid(x))
+    with pytest.raises(ShapeError, match="`lower_bound` is 1"):
+        kda_gate(x, torch.zeros(2), torch.zeros(2, 8), lower_bound=1.0)
+
+
 @FORMS
 @pytest.mark.parametrize("grad", [False, True], ids=["inference", "training"])
 def test_mixed_precision_stays_outside(backend: str, form, grad: bool) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,42 @@ def test_streams_are_kept(tmp_path: Path) -> None:
         assert len((tmp_path / "calls.jsonl").read_text().splitlines()) == 1
 
     asyncio.run(streamed())
+
+
+def test_equal_requests_at_once_get_one_answer() -> None:
+    async def together() -> None:
+        texts = iter("abcdefgh")
+        inner = Counted(ScriptedEngine(lambda request: next(texts), latency=0.01))
+        engine = CachedEngine(inner)
+        answers = await asyncio.gather(*(engine.complete(ask("q")) for _ in range(5)))
+        assert {answer.text for answer in answers} == {"a"}
+        assert inner.calls == 1
+
+    asyncio.run(together())
+
+
+def test_a_file_that_is_no_log_of_calls(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"question": "q"}\n')
+    with pytest.raises(EngineError, match=r"rows.jsonl', line 1 has no `request` and `answer`"):
+        CachedEngine(ScriptedEngine(["a"]), tmp_path / "rows.jsonl")
+
+
+class InPieces(ScriptedEngine):
+    async def stream(self, request: Request) -> AsyncIterator[Piece]:
+        for text in "abc":
+            yield Piece(text)
+        yield Piece("", 0, await self.complete(request))
+
+
+def test_a_wrapped_engine_streams_in_the_same_pieces() -> None:
+    async def texts(engine: WrappedEngine) -> list[str]:
+        return [piece.text async for piece in engine.stream(ask("q"))]
+
+    inner = InPieces(["abc"])
+    assert asyncio.run(texts(WrappedEngine(inner))) == ["a", "b", "c", ""]
+    counted = Counted(inner)  # its own `complete` must see every answer
+    assert asyncio.run(texts(counted)) == ["abc"]
+    assert counted.calls == 1
 
 
 def test_a_specification_opens_one(tmp_path: Path) -> None:

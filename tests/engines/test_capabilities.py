@@ -24,6 +24,7 @@ from hanol.engines import (
     Sampling,
     TextPart,
     ToolCall,
+    open_engine,
 )
 from hanol.errors import EngineError
 from hanol.runs import synchronous
@@ -266,6 +267,21 @@ def test_tools_are_rendered_and_calls_read(tmp_path: Path) -> None:
     assert '"name": "add"' in text.decode(done.prompt_ids)
 
 
+@pytest.mark.parametrize("token", [999999, -1, 1.5, "a"])
+def test_a_wrong_token_fails_its_own_request_only(token: Any, engines: Any) -> None:
+    engine, _, _ = engines["llama"]
+
+    async def together() -> None:
+        good = asyncio.create_task(engine.complete(ask(max_tokens=30)))
+        with pytest.raises(EngineError, match=f"{token!r} is not a token of 'llama'"):
+            await engine.complete(ask(prompt_ids=(token,)))
+        with pytest.raises(EngineError, match=f"{token!r} is not a token of 'llama'"):
+            await engine.score(ask(), [[token]])
+        assert (await good).text
+
+    asyncio.run(together())
+
+
 def test_a_template_without_tools_says_so(engines: Any) -> None:
     engine, _, _ = engines["llama"]
     with pytest.raises(EngineError, match="does not tell the model of `tools`"):
@@ -275,7 +291,7 @@ def test_a_template_without_tools_says_so(engines: Any) -> None:
 def test_pictures_are_refused_with_who_can(engines: Any) -> None:
     engine, _, _ = engines["llama"]
     seen = Request((Message("user", (TextPart("what?"), ImagePart(b"png"))),))
-    with pytest.raises(EngineError, match=r"cannot read images; an endpoint whose model sees"):
+    with pytest.raises(EngineError, match=r"cannot read images; an endpoint whose model takes"):
         complete(engine, seen)
 
 
@@ -403,3 +419,11 @@ def test_a_wrong_constraint_fails_its_own_request_only(engines: Any) -> None:
     assert isinstance(right, Completion)
     assert all(isinstance(one, EngineError) for one in wrong), wrong
     assert "regular expression" in str(wrong[0])
+
+
+def test_a_tokenizer_of_words_takes_no_constraint() -> None:
+    engine = open_engine("tiny-researcher")
+    assert not engine.capabilities & {"json_schema", "regex", "grammar"}
+    request = Request((Message("user", "hi"),), constraint=Constraint.regex("[0-9]{2}"))
+    with pytest.raises(EngineError, match="whose tokenizer works on bytes can"):
+        asyncio.run(engine.complete(request))

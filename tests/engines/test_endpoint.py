@@ -389,6 +389,36 @@ def test_something_that_is_no_completion(serve: Callable[..., Server]) -> None:
         run(open_engine(server.spec), ask())
 
 
+def choice(**values: Any) -> Reply:
+    return said("", choices=[{"index": 0, "finish_reason": "stop", **values}])
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        (200, b"{broken"),
+        (200, {"choices": 5}),
+        choice(),
+        choice(message=None),
+        choice(message={"content": ["a"]}),
+        choice(message={"content": "a"}, logprobs={"content": [{"token": "a"}]}),
+        said("a", usage={"prompt_tokens": None, "completion_tokens": 1}),
+    ],
+)
+def test_a_malformed_answer_names_the_server(serve: Callable[..., Server], reply: Reply) -> None:
+    server = serve([reply])
+    with pytest.raises(EngineError, match=r"http://127.* sent a malformed answer \(\w+Error: "):
+        run(open_engine(server.spec), ask())
+
+
+@pytest.mark.parametrize(
+    "spec", ["http://[::1/v1#m", "http://127.0.0.1:x/v1#m", "http:///v1#m", "http://127.0.0.1/v1"]
+)
+def test_an_address_without_a_model(spec: str) -> None:
+    with pytest.raises(EngineError, match="does not name a model at an endpoint"):
+        open_engine(spec)
+
+
 def test_at_most_so_many_requests_at_once(serve: Callable[..., Server]) -> None:
     def reply(body: dict[str, Any]) -> Reply:
         time.sleep(0.02)
@@ -491,6 +521,30 @@ def test_a_broken_stream_is_an_error(serve: Callable[..., Server]) -> None:
         streamed(open_engine(server.spec), ask())
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [
+        (200, b"data: {broken\n\n"),
+        (200, b'data: {"choices": null}\n\n'),
+        (200, b'data: {"choices": [{"index": 0, "delta": null}]}\n\n'),
+        pieces({"content": "a", "index": 5}),
+        pieces({"content": "a", "index": -1}),
+    ],
+)
+def test_a_malformed_stream_names_the_server(serve: Callable[..., Server], reply: Reply) -> None:
+    server = serve([reply])
+    with pytest.raises(EngineError, match=r"http://127.* sent a malformed answer \(\w+Error: "):
+        streamed(open_engine(server.spec), ask())
+
+
+def test_an_empty_stream_is_asked_again(serve: Callable[..., Server]) -> None:
+    server = serve([pieces({"content": " "}), pieces({"content": "hi"})])
+    assert [piece.text for piece in streamed(open_engine(server.spec), ask())] == ["hi", ""]
+    server = serve([pieces({"content": ""})] * 2)
+    with pytest.raises(EngineError, match="2 tries; at last, it answered with an empty text"):
+        streamed(open_engine(server.spec, tries=2), ask())
+
+
 def test_tools_and_their_results_are_sent_as_the_interface_has_them(
     serve: Callable[..., Server],
 ) -> None:
@@ -531,7 +585,9 @@ def test_constraints_go_to_servers_that_have_them(serve: Callable[..., Server]) 
     run(open_engine(server.spec), schema)
     assert server.bodies[0]["response_format"]["json_schema"]["schema"] == {"type": "object"}
     regex = ask(constraint=Constraint.regex("a+"))
-    with pytest.raises(EngineError, match=r"cannot hold an answer to a regular .* a checkpoint in"):
+    with pytest.raises(
+        EngineError, match=r"cannot constrain an answer to a regular .* a checkpoint in"
+    ):
         run(open_engine(server.spec), regex)
     server.owner = "vllm"
     run(open_engine(server.spec), regex)
@@ -540,7 +596,7 @@ def test_constraints_go_to_servers_that_have_them(serve: Callable[..., Server]) 
 
 def test_a_prefill_goes_to_servers_that_go_on_from_it(serve: Callable[..., Server]) -> None:
     server = serve(lambda body: said("on"))
-    with pytest.raises(EngineError, match="cannot go on from a `prefill`"):
+    with pytest.raises(EngineError, match="cannot continue a `prefill`"):
         run(open_engine(server.spec), ask(prefill="so "))
     server.owner = "vllm"
     assert run(open_engine(server.spec), ask(prefill="so "))[0].text == "on"

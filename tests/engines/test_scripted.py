@@ -5,11 +5,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hanol.engines import (
     Completion,
+    Constraint,
     Engine,
     Message,
     Reply,
@@ -121,7 +123,7 @@ def test_a_file_opens_by_its_specification(tmp_path: Path) -> None:
     [
         ("{", "line 2 is not an object.*Invalid JSON"),
         ('["a"]', 'is not an object with a string "text"'),
-        ('{"text": "a", "match": "("}', "is no regular expression"),
+        ('{"text": "a", "match": "("}', "is not a regular expression"),
         ('{"text": "a", "delay": 3}', "delay: Unexpected keyword argument"),
         ('{"text": "a", "latency": -1}', "latency: Input should be greater than or equal to 0"),
         ('{"text": "a", "latency": "long"}', "latency: Input should be a valid number"),
@@ -151,6 +153,25 @@ def test_specifications_that_name_nothing(spec: str, said: str) -> None:
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("spec", ["scripted:a.jsonl", "http://127.0.0.1:1/v1#m", "tiny"])
+def test_options_of_another_engine_are_refused(spec: str) -> None:
+    with pytest.raises(ConfigError, match=f"{spec!r} has no option wheels: it takes "):
+        open_engine(spec, wheels=4)
+
+
+@pytest.mark.parametrize(
+    ("spec", "options"),
+    [
+        ("tiny", {"max_batch": 0}),
+        ("tiny", {"device": "zzz"}),
+        ("http://127.0.0.1:1/v1#m", {"max_concurrency": 0}),
+    ],
+)
+def test_options_that_cannot_work_are_refused(spec: str, options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        open_engine(spec, **options)
+
+
 @pytest.mark.parametrize(
     "values",
     [
@@ -161,6 +182,9 @@ def test_specifications_that_name_nothing(spec: str, said: str) -> None:
         {"top_k": 0},
         {"repetition_penalty": 0.0},
         {"presence_penalty": float("inf")},
+        {"seed": 2**70},
+        {"seed": 1.5},
+        {"stop": (1,)},
     ],
 )
 def test_values_out_of_range_are_refused(values: dict[str, float]) -> None:
@@ -175,6 +199,14 @@ def test_values_out_of_range_are_refused(values: dict[str, float]) -> None:
         (Request((Message("user", "q"),), prompt_ids=(1,)), "give one of them"),
         (Request((Message("user", "q"),), n=0), "`n` is 0"),
         (Request((Message("user", "q"),), top_logprobs=-1), "`top_logprobs` is -1"),
+        (Request("hello"), "`messages` is 'hello'"),  # type: ignore[arg-type]
+        (Request(({"role": "user"},)), "is not a `Message`"),  # type: ignore[arg-type]
+        (Request((Message("robot", "q"),)), "'robot' is not a role"),  # type: ignore[arg-type]
+        (Request((Message("user", None),)), "content of a message is None"),  # type: ignore[arg-type]
+        (
+            Request((Message("user", "q"),), constraint=Constraint("weird", "x")),  # type: ignore[arg-type]
+            "'weird' is not a kind of constraint",
+        ),
     ],
 )
 def test_requests_that_nobody_can_answer(request_: Request, said: str) -> None:

@@ -253,6 +253,8 @@ def test_full_disk_leaves_the_old_checkpoint(
     [
         ("./nowhere", "There is no folder './nowhere'"),
         ("no-such-model", "neither a bundled model"),
+        ("tinny", "Did you mean 'tiny'"),
+        ("", "No checkpoint is named"),
         ("kimi-linear-30m", "a preset without weights"),
     ],
 )

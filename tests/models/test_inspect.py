@@ -1,8 +1,13 @@
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from transformers import DynamicCache, PreTrainedModel, Qwen3Config
 
 from hanol.attention import CACHE_NAME
+from hanol.errors import CheckpointError
 from hanol.models import build, cache_size, inspect
 from hanol.models._inspect import parameter_sizes
 
@@ -57,6 +62,26 @@ def test_inspect_reads_no_weights(
     report = inspect(folder)
     assert report.official_layout
     assert report.layers == {"delta attention": 3, "latent attention": 1}
+
+
+@pytest.mark.parametrize(
+    ("config", "weights", "message"),
+    [
+        ({"model_type": "llama", "hidden_size": "x"}, b"", "'hidden_size'.*expected int"),
+        ({"model_type": "llama", "num_attention_heads": 0}, b"", "could not be loaded"),
+        ({"model_type": ["llama"]}, b"", "a string `model_type`"),
+        ({"model_type": "llama"}, None, "has no weights"),
+        ({"model_type": "llama"}, b"garbage", "not a readable safetensors file"),
+    ],
+)
+def test_a_broken_checkpoint_is_not_described(
+    config: dict[str, Any], weights: bytes | None, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    if weights is not None:
+        (tmp_path / "model.safetensors").write_bytes(weights)
+    with pytest.raises(CheckpointError, match=message):
+        inspect(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["kimi-linear-3m", "mla-3m"])

@@ -2,15 +2,18 @@
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Sequence
+from asyncio import Lock
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from hanol.engines._calls import described
 from hanol.engines._engine import Engine, WrappedEngine
 from hanol.engines._request import Completion, Piece, Request, Scored
+from hanol.errors import EngineError
 from hanol.files import JsonLines
 
 
@@ -35,36 +38,62 @@ class CachedEngine(WrappedEngine):
         super().__init__(engine)
         self._log = None if path is None else JsonLines(path)
         rows = self._log.read() if self._log else []
+        for number, row in enumerate(rows, start=1):
+            if not row.keys() >= {"request", "answer"}:
+                raise EngineError(
+                    f"{str(path)!r}, line {number} has no `request` and `answer`: the file is not "
+                    "a log of calls. Name another one."
+                )
         self._known: dict[str, Any] = {row["request"]: row["answer"] for row in rows}
+        self._locks: WeakValueDictionary[str, Lock] = WeakValueDictionary()  # of running calls
 
     async def complete(self, request: Request) -> Completion:
         """The earlier answer, or the engine's."""
+        self.check(request)
         key = self._key(request)
-        if key not in self._known:
-            self._keep(key, Completion, await self.engine.complete(request))
-        return _form(Completion).validate_python(self._known[key])
+        answer: Completion = await self._answer(
+            key, Completion, lambda: self.engine.complete(request)
+        )
+        return answer
 
     async def stream(self, request: Request) -> AsyncIterator[Piece]:
         """The earlier answer at once, or the engine's as it comes."""
+        self.check(request)
         key = self._key(request)
-        pieces = super().stream(request) if key in self._known else self.engine.stream(request)
-        async for piece in pieces:
-            if piece.completion is not None and key not in self._known:
-                self._keep(key, Completion, piece.completion)
+        async with self._lock(key):
+            if key not in self._known:
+                async for piece in self.engine.stream(request):
+                    if piece.completion is not None:
+                        self._keep(key, Completion, piece.completion)
+                    yield piece
+                return
+        async for piece in super().stream(request):
             yield piece
 
     async def score(
         self, request: Request, continuations: Sequence[str | Sequence[int]]
     ) -> list[Scored]:
         """The earlier scores, or the engine's."""
+        self.check(request)
         key = self._key(request, continuations)
-        if key not in self._known:
-            self._keep(key, list[Scored], await self.engine.score(request, continuations))
-        return _form(list[Scored]).validate_python(self._known[key])
+        scores: list[Scored] = await self._answer(
+            key, list[Scored], lambda: self.engine.score(request, continuations)
+        )
+        return scores
 
     async def aclose(self) -> None:
         """Close the engine."""
         await self.engine.aclose()
+
+    async def _answer(self, key: str, kind: Any, ask: Callable[[], Awaitable[Any]]) -> Any:
+        async with self._lock(key):
+            if key not in self._known:
+                self._keep(key, kind, await ask())
+        return _form(kind).validate_python(self._known[key])
+
+    def _lock(self, key: str) -> Lock:
+        """A lock for the calls with this key: the later ones wait for the first one's answer."""
+        return self._locks.setdefault(key, Lock())
 
     def _keep(self, key: str, kind: Any, answer: Any) -> None:
         self._known[key] = _form(kind).dump_python(answer, mode="json")

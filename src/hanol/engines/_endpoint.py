@@ -2,23 +2,27 @@
 
 import asyncio
 import ipaddress
+import json
 import logging
 import os
 import re
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from hanol.engines._engine import Engine, cannot, check_request
+from hanol.engines._engine import Engine, cannot
 from hanol.engines._request import Capability, Completion, Message, Piece, Request, Usage
 from hanol.engines._wire import Answer, body_of, estimate, message, refused_parameter
-from hanol.errors import EngineError, require
+from hanol.errors import ConfigError, EngineError, require
 
 _log = logging.getLogger(__name__)
 _TRIES_UNTIL_REACHED = 3  # while no request was ever answered: nobody waits minutes for a typo
 _RETRIED = (408, 409, 425, 429)  # and everything from 500 on
 _TOKENS_PER_MESSAGE = 8
+# What reading an answer of another shape raises: it comes from outside, so nothing of it is sure.
+_MALFORMED = (ValueError, TypeError, AttributeError, LookupError)
 
 
 class EndpointEngine(Engine):
@@ -44,6 +48,7 @@ class EndpointEngine(Engine):
         context_window: The model's, in tokens; servers do not tell in a common way.
 
     Raises:
+        ConfigError: `tries`, `timeout` or `max_concurrency` is too small.
         EngineError: The specification names no model, or holds a password.
         MissingExtraError: The client library is not installed.
     """
@@ -63,20 +68,28 @@ class EndpointEngine(Engine):
         context_window: int | None = None,
     ) -> None:
         self._openai: Any = require("openai", extra="research", feature="A model endpoint")
-        parts = urlsplit(spec)
-        if not (parts.scheme in ("http", "https") and parts.hostname and parts.fragment):
+        if tries < 1 or max_concurrency < 1 or not timeout > 0:
+            raise ConfigError(
+                f"`tries` is {tries}, `max_concurrency` {max_concurrency} and `timeout` {timeout}, "
+                "but they must be at least 1, 1 and more than 0."
+            )
+        host = None
+        with suppress(ValueError):  # a bracket that is not closed, a port that is not a number
+            parts = urlsplit(spec)
+            host = parts.hostname if parts.port != 0 else None
+        if not (host and parts.scheme in ("http", "https") and parts.fragment):
             raise EngineError(
                 f"{re.sub('//[^/@]*@', '//', spec)!r} does not name a model at an endpoint: write "
                 "http://host:port/v1#model."
             )
         if parts.username or parts.password:
             raise EngineError(
-                f"The address of {parts.hostname!r} holds a user name or password, which would end "
+                f"The address of {host!r} holds a user name or password, which would end "
                 f"up in logs. Put the key into the environment variable {api_key_env}."
             )
         self.name, self._model = spec, parts.fragment
         self._url = parts._replace(fragment="").geturl()
-        self._loopback = _is_loopback(parts.hostname)
+        self._loopback = _is_loopback(host)
         self._key_env, self._tries, self._timeout = api_key_env, tries, timeout
         self._max_concurrency, self.context_window = max_concurrency, context_window
         self._reached = False
@@ -94,7 +107,7 @@ class EndpointEngine(Engine):
             EngineError: The endpoint refused the request, did not answer in all tries, or cannot
                 do what is asked.
         """
-        check_request(self, request)
+        self.check(request)
         client = self._connect()
         server = await self._server_for(client, request)
         answers: list[Answer] = []
@@ -103,40 +116,56 @@ class EndpointEngine(Engine):
             for _ in range(request.n * self._tries):
                 rest = _rest(request, len(answers))
                 response = await self._send(client, rest, server)
-                new = self._answers(request, response)
-                answers += [answer for answer in new if not answer.is_empty][: rest.n]
-                usage = self._added(usage, request, response, new)
-                if len(answers) == request.n:
-                    return Completion(tuple(answer.choice() for answer in answers), usage)
+                try:
+                    new = self._answers(request, response)
+                    answers += [answer for answer in new if not answer.is_empty][: rest.n]
+                    usage = self._added(usage, request, response, new)
+                    if len(answers) == request.n:
+                        return Completion(tuple(answer.choice() for answer in answers), usage)
+                except _MALFORMED as err:
+                    raise self._malformed(err) from err
         raise self._silence("it answered with an empty text")
 
     async def stream(self, request: Request) -> AsyncIterator[Piece]:
         """The answers as they come; a connection that breaks in between is an error."""
-        check_request(self, request)
+        self.check(request)
         client = self._connect()
         server = await self._server_for(client, request)
-        answers = [Answer(request.sampling.stop) for _ in range(request.n)]
         usage: Any = None
         async with self._free:
-            chunks = await self._send(client, request, server, stream=True)
-            try:
-                async for chunk in chunks:
-                    usage = chunk.usage or usage
-                    for choice in chunk.choices:
-                        answers[choice.index].add(choice, choice.delta)
-                        if new := answers[choice.index].new_text():
-                            yield Piece(new, choice.index)
-            except self._openai.OpenAIError as err:
-                raise EngineError(
-                    f"{self._url} broke off its answer: {self._redacted(err.__cause__ or err)}."
-                ) from None
-            finally:
-                await chunks.close()
+            for _ in range(self._tries):
+                answers = [Answer(request.sampling.stop) for _ in range(request.n)]
+                chunks = await self._send(client, request, server, stream=True)
+                try:
+                    async for chunk in chunks:
+                        usage = chunk.usage or usage
+                        for choice in chunk.choices:
+                            if choice.index not in range(request.n):
+                                raise LookupError(f"choice {choice.index} of {request.n}")
+                            answer = answers[choice.index]
+                            answer.add(choice, choice.delta)
+                            if not answer.is_empty and (new := answer.new_text()):
+                                yield Piece(new, choice.index)
+                except self._openai.OpenAIError as err:
+                    raise EngineError(
+                        f"{self._url} broke off its answer: {self._redacted(err.__cause__ or err)}."
+                    ) from None
+                except _MALFORMED as err:
+                    raise self._malformed(err) from err
+                finally:
+                    await chunks.close()
+                if not all(answer.is_empty for answer in answers):
+                    break
+            else:
+                raise self._silence("it answered with an empty text")
+        try:
+            choices = tuple(answer.choice() for answer in answers)
+            spent = _usage(usage) or self._estimated(request, [choice.text for choice in choices])
+        except _MALFORMED as err:
+            raise self._malformed(err) from err
         for i, answer in enumerate(answers):
             if rest := answer.rest():
                 yield Piece(rest, i)
-        choices = tuple(answer.choice() for answer in answers)
-        spent = _usage(usage) or self._estimated(request, [choice.text for choice in choices])
         yield Piece("", completion=Completion(choices, spent))
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
@@ -208,6 +237,8 @@ class EndpointEngine(Engine):
             except openai.APIConnectionError as err:
                 problem = f"the connection failed ({self._redacted(err.__cause__ or err)})"
                 raise self._silence(problem) from None
+            except json.JSONDecodeError as err:
+                raise self._malformed(err) from err
             self._reached = True
             if refused != self._refused:
                 gone = ", ".join(sorted(refused - self._refused))
@@ -225,8 +256,7 @@ class EndpointEngine(Engine):
         if not request.prefill and kind in (None, "json_schema"):
             return ""
         if self._server is None:
-            owners = {model.id: model.owned_by for model in await self._models(client)}
-            self._server = str(owners.get(self._model, ""))
+            self._server = (await self._models(client)).get(self._model, "")
         if request.prefill and self._server not in ("vllm", "llamacpp"):
             raise cannot(self.name, "prefill")
         if (kind == "regex" or kind == "grammar") and self._server != "vllm":
@@ -267,7 +297,7 @@ class EndpointEngine(Engine):
             state = "holds a key that is refused" if os.environ.get(self._key_env) else "is not set"
             cure = f"The environment variable {self._key_env} {state}."
         elif status == 404:
-            names = [str(model.id) for model in await self._models(client)][:10]
+            names = list(await self._models(client))[:10]
             cure = (
                 f"It has {', '.join(names)}: write one of them after the #."
                 if names
@@ -286,12 +316,17 @@ class EndpointEngine(Engine):
             "running at this address, and is it overloaded?"
         )
 
-    async def _models(self, client: Any) -> list[Any]:
+    async def _models(self, client: Any) -> dict[str, str]:
+        """Who owns each model; none where the server has no list."""
         try:
             listed = await client.models.list(timeout=10, extra_headers=self._headers)
-            return list(listed.data)
-        except (self._openai.OpenAIError, AttributeError, TypeError):
-            return []
+            return {str(model.id): str(model.owned_by) for model in listed.data}
+        except (self._openai.OpenAIError, *_MALFORMED):
+            return {}
+
+    def _malformed(self, err: Exception) -> EngineError:
+        what = self._redacted(f"{type(err).__name__}: {err}")
+        return EngineError(f"{self._url} sent a malformed answer ({what}). Is it the right server?")
 
     def _redacted(self, what: object) -> str:
         """A message without the key, should a server repeat it."""
@@ -322,7 +357,7 @@ def _usage(usage: Any) -> Usage | None:
         return None
     details = getattr(usage, "prompt_tokens_details", None)
     cached = getattr(details, "cached_tokens", None) or 0
-    return Usage(usage.prompt_tokens, usage.completion_tokens, cached)
+    return Usage(int(usage.prompt_tokens), int(usage.completion_tokens), int(cached))
 
 
 def _is_loopback(host: str) -> bool:

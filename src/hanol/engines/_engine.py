@@ -1,7 +1,9 @@
-"""What an engine is, and what engines share: refusals, and texts cut at stop strings."""
+"""The engine protocol, and what engines share: checks of requests, texts cut at stop strings."""
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable, Sequence
+from numbers import Integral
+from typing import get_args
 
 from hanol.engines._request import (
     AudioPart,
@@ -11,27 +13,33 @@ from hanol.engines._request import (
     Message,
     Piece,
     Request,
+    Role,
     Scored,
+    TextPart,
 )
 from hanol.errors import EngineError
 
 _IN_PROCESS = "a checkpoint in this process (a folder or a hub id) can"
+_BY_BYTES = "a checkpoint in this process whose tokenizer works on bytes can"
 _WHO_CAN: dict[Capability, str] = {
-    "images": "an endpoint whose model sees (http://host:port/v1#model) can",
-    "audio": "an endpoint whose model hears (http://host:port/v1#model) can",
+    "json_schema": _BY_BYTES,
+    "regex": _BY_BYTES,
+    "grammar": _BY_BYTES,
+    "images": "an endpoint whose model takes images (http://host:port/v1#model) can",
+    "audio": "an endpoint whose model takes audio (http://host:port/v1#model) can",
 }
 _WORDS: dict[Capability, str] = {
     "score": "score continuations",
     "n": "draw several answers to one request",
-    "prefill": "go on from a `prefill`",
+    "prefill": "continue a `prefill`",
     "prompt_ids": "take a prompt as token ids",
-    "tools": "tell the model of `tools`",
-    "json_schema": "hold an answer to a JSON schema",
-    "regex": "hold an answer to a regular expression",
-    "grammar": "hold an answer to a grammar",
-    "logprobs": "tell log-probabilities",
+    "tools": "offer `tools` to the model",
+    "json_schema": "constrain an answer to a JSON schema",
+    "regex": "constrain an answer to a regular expression",
+    "grammar": "constrain an answer to a grammar",
+    "logprobs": "return log-probabilities",
     "images": "read images",
-    "audio": "hear audio",
+    "audio": "process audio",
 }
 
 
@@ -60,7 +68,7 @@ class Engine(ABC):
     async def stream(self, request: Request) -> AsyncIterator[Piece]:
         """The answer piece by piece, the completion with the last; closing the iterator gives up.
 
-        As defined here, there is one piece for each choice.
+        The base yields one piece per choice.
         """
         completion = await self.complete(request)
         last = len(completion.choices) - 1
@@ -84,9 +92,31 @@ class Engine(ABC):
     async def aclose(self) -> None:  # noqa: B027 - most have nothing
         """Release memory and connections."""
 
+    def check(self, request: Request) -> None:
+        """Refuse a malformed request, or one that this engine cannot answer; call it first.
+
+        Raises:
+            EngineError: There is no prompt, a value is out of range, or the request needs a
+                capability that the engine lacks: the message names an engine that has it.
+        """
+        _check_types(request)
+        if not request.messages and not request.prompt_ids:
+            raise EngineError("The request has no messages: give at least one of the user.")
+        if request.messages and request.prompt_ids is not None:
+            raise EngineError("The request has `messages` and `prompt_ids`: give one of them.")
+        for name, value, least in (("n", request.n, 1), ("top_logprobs", request.top_logprobs, 0)):
+            if value is not None and not (isinstance(value, Integral) and value >= least):
+                raise EngineError(f"`{name}` is {value!r}, but must be {least} or more.")
+        for needed in _needed(request):
+            if needed not in self.capabilities:
+                raise cannot(self.name, needed)
+
 
 class WrappedEngine(Engine):
-    """An engine that changes or watches what another one answers; the other outlives it.
+    """An engine that changes or watches what another one answers.
+
+    Answers of a subclass with its own `complete` stream in one piece each. Closing it does not
+    close the other one.
 
     Args:
         engine: The other one.
@@ -101,14 +131,20 @@ class WrappedEngine(Engine):
         """The engine's answer."""
         return await self.engine.complete(request)
 
+    async def stream(self, request: Request) -> AsyncIterator[Piece]:
+        """The pieces of the engine's answer."""
+        changed = type(self).complete is not WrappedEngine.complete
+        async for piece in super().stream(request) if changed else self.engine.stream(request):
+            yield piece
+
     async def score(
         self, request: Request, continuations: Sequence[str | Sequence[int]]
     ) -> list[Scored]:
-        """As the engine scores."""
+        """The engine's scores."""
         return await self.engine.score(request, continuations)
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
-        """As the engine counts."""
+        """The engine's count."""
         return self.engine.count_tokens(messages)
 
 
@@ -127,26 +163,6 @@ def sure_length(text: str, begin: tuple[str, ...]) -> int:
     """Characters that stay whatever comes: behind them, a stop string may have begun."""
     held = (len(word) for word in begin if text.endswith(word)) if text.endswith(begin) else ()
     return len(text) - max(held, default=0)
-
-
-def check_request(engine: Engine, request: Request) -> None:
-    """Refuse what cannot be completed, or not by this engine.
-
-    Raises:
-        EngineError: There is no prompt, a value is out of range, or the request needs what the
-            engine cannot do: the message names one that can.
-    """
-    if not request.messages and not request.prompt_ids:
-        raise EngineError("The request has no messages: give at least one of the user.")
-    if request.messages and request.prompt_ids is not None:
-        raise EngineError("The request has `messages` and `prompt_ids`: give one of them.")
-    if request.n < 1:
-        raise EngineError(f"`n` is {request.n}, but must be at least 1.")
-    if request.top_logprobs is not None and request.top_logprobs < 0:
-        raise EngineError(f"`top_logprobs` is {request.top_logprobs}, but must be 0 or more.")
-    for needed in _needed(request):
-        if needed not in engine.capabilities:
-            raise cannot(engine.name, needed)
 
 
 def cannot(name: str, capability: Capability) -> EngineError:
@@ -172,3 +188,28 @@ def _needed(request: Request) -> Iterable[Capability]:
                 yield "images"
             if any(isinstance(part, AudioPart) for part in message.content):
                 yield "audio"
+
+
+def _check_types(request: Request) -> None:
+    if not isinstance(request.messages, tuple | list):
+        raise EngineError(f"`messages` is {request.messages!r}, but must be a tuple of `Message`.")
+    for message in request.messages:
+        if not isinstance(message, Message):
+            raise EngineError(f"{message!r} is not a `Message`: write Message('user', 'Hello').")
+        if message.role not in get_args(Role):
+            raise EngineError(
+                f"{message.role!r} is not a role; the roles are {', '.join(get_args(Role))}."
+            )
+        parts = message.content
+        if not isinstance(parts, str) and not (
+            isinstance(parts, tuple | list)
+            and all(isinstance(part, TextPart | ImagePart | AudioPart) for part in parts)
+        ):
+            raise EngineError(
+                f"The content of a message is {parts!r}, but must be a string or a tuple of parts."
+            )
+    if request.constraint is not None and request.constraint.kind not in _WORDS:
+        raise EngineError(
+            f"{request.constraint.kind!r} is not a kind of constraint: use the class methods "
+            "`json_schema`, `regex` and `grammar`."
+        )

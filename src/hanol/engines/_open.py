@@ -1,11 +1,13 @@
 """From one line of text to an engine."""
 
+from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
 from hanol.engines._cached import CachedEngine
 from hanol.engines._engine import Engine
 from hanol.engines._scripted import ScriptedEngine
-from hanol.errors import EngineError
+from hanol.errors import ConfigError, EngineError
 
 
 def open_engine(spec: str, **options: Any) -> Engine:
@@ -18,10 +20,11 @@ def open_engine(spec: str, **options: Any) -> Engine:
             chatml; "scripted:FILE.jsonl", answers from a file; "cached:FILE.jsonl:SPEC", SPEC
             with a log of its finished calls; "ray:N:SPEC", N processes on a Ray cluster that each
             open SPEC.
-        options: Of the engine: see `CheckpointEngine`, `EndpointEngine`, `ScriptedEngine` and
-            `RayEngine`.
+        options: Options of the engine: see `CheckpointEngine`, `EndpointEngine`, `ScriptedEngine`
+            and `RayEngine`.
 
     Raises:
+        ConfigError: The engine does not have one of the options, or its value is out of range.
         EngineError: The specification cannot be understood.
         CheckpointError: It names a checkpoint that cannot be loaded.
         MissingExtraError: An optional dependency is not installed.
@@ -34,24 +37,26 @@ def open_engine(spec: str, **options: Any) -> Engine:
     # Heavy libraries are imported with the engine that needs them.
     kind, colon, rest = spec.partition(":")
     if kind == "scripted" and colon:
+        _check_options(spec, options, ScriptedEngine)
         return ScriptedEngine.from_file(rest, **options)
     if kind == "cached" and colon:
         path, colon, inner = rest.partition(":")
         if not (path and inner):
             raise EngineError(
-                f"{spec!r} is no cached engine: it is written cached:FILE.jsonl:SPEC, such as "
+                f"{spec!r} is not a cached engine: it is written cached:FILE.jsonl:SPEC, such as "
                 "cached:calls.jsonl:tiny."
             )
         return CachedEngine(open_engine(inner, **options), path)
     if kind in ("http", "https") and colon:
         from hanol.engines._endpoint import EndpointEngine
 
+        _check_options(spec, options, EndpointEngine)
         return EndpointEngine(spec, **options)
     if kind == "ray" and colon:
         count, colon, inner = rest.partition(":")
         if not (colon and inner and count.isascii() and count.isdecimal()):
             raise EngineError(
-                f"{spec!r} is no fleet: it is written ray:N:SPEC, such as ray:4:tiny."
+                f"{spec!r} is not a fleet: it is written ray:N:SPEC, such as ray:4:tiny."
             )
         from hanol.engines._ray import RayEngine
 
@@ -62,6 +67,16 @@ def open_engine(spec: str, **options: Any) -> Engine:
         )
     from hanol.engines.checkpoint._checkpoint import CheckpointEngine
 
+    _check_options(spec, options, CheckpointEngine, CheckpointEngine.load)
     if kind == "chatml" and colon:
         return CheckpointEngine.load(rest, chat_template="chatml", **{"name": spec, **options})
     return CheckpointEngine.load(spec, **options)
+
+
+def _check_options(spec: str, options: dict[str, Any], *makers: Callable[..., Any]) -> None:
+    parameters = [x for maker in makers for x in signature(maker).parameters.values()]
+    known = sorted({x.name for x in parameters if x.kind is x.KEYWORD_ONLY})
+    if unknown := sorted(options.keys() - known):
+        raise ConfigError(
+            f"{spec!r} has no option {', '.join(unknown)}: it takes {', '.join(known)}."
+        )

@@ -42,11 +42,11 @@ Content = str | tuple[TextPart | ImagePart | AudioPart, ...]
 
 
 class ToolSchema(Protocol):
-    """What a model is told of a tool; every tool has it."""
+    """The description of a tool for a model; every tool has it."""
 
     @property
     def name(self) -> str:
-        """As the model writes it, matched exactly."""
+        """The name that the model writes, matched exactly."""
         ...
 
     @property
@@ -146,8 +146,8 @@ class Request:
     Args:
         messages: The conversation so far; the last one is usually the user's.
         sampling: How tokens are drawn, and where the answer ends.
-        prompt_ids: The prompt as token ids, in the place of `messages`.
-        prefill: The answer goes on from this text, which is not part of the completion.
+        prompt_ids: The prompt as token ids, instead of `messages`.
+        prefill: The answer continues this text, which is not part of the completion.
         n: Answers to draw; with a seed, answer i has the seed plus i.
         tools: What the model may call.
         constraint: What each answer must follow.
@@ -239,32 +239,32 @@ class Completion:
 
     @property
     def text(self) -> str:
-        """Of the first choice."""
+        """Text of the first choice."""
         return self.choices[0].text
 
     @property
     def finish_reason(self) -> FinishReason:
-        """Of the first choice."""
+        """Why the first choice ended."""
         return self.choices[0].finish_reason
 
     @property
     def ids(self) -> tuple[int, ...] | None:
-        """Of the first choice."""
+        """Token ids of the first choice."""
         return self.choices[0].ids
 
     @property
     def tokens(self) -> tuple[str, ...] | None:
-        """Of the first choice."""
+        """Texts of the tokens of the first choice."""
         return self.choices[0].tokens
 
     @property
     def logprobs(self) -> tuple[float, ...] | None:
-        """Of the first choice."""
+        """Log-probabilities of the first choice."""
         return self.choices[0].logprobs
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
-        """Of the first choice."""
+        """Tool calls of the first choice."""
         return self.choices[0].tool_calls
 
 
@@ -289,7 +289,8 @@ class Scored:
 
     Args:
         ids: Its tokens.
-        logprobs: Of each, in nats, by the model's own distribution: temperature 1, no penalties.
+        logprobs: Log-probability of each, in nats, under the model's own distribution:
+            temperature 1, no penalties.
     """
 
     ids: tuple[int, ...]
@@ -297,5 +298,5 @@ class Scored:
 
     @property
     def logprob(self) -> float:
-        """Of the whole continuation."""
+        """Log-probability of the whole continuation, in nats."""
         return sum(self.logprobs)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 
 from annotated_types import Ge
 
-from hanol.engines._engine import Engine, check_request, cut_at_stop
+from hanol.engines._engine import Engine, cut_at_stop
 from hanol.engines._request import Capability, Choice, Completion, Message, Request, Usage
 from hanol.errors import EngineError
 
@@ -25,10 +25,10 @@ class Reply:
         text: What is answered.
         match: Regular expression; the reply is for requests in whose last message it is found.
             None makes it the reply to the turn at its place among those without one.
-        latency: Seconds until the answer; None is the engine's.
+        latency: Seconds until the answer; None is the latency of the engine.
 
     Raises:
-        EngineError: `match` is no regular expression.
+        EngineError: `match` is not a regular expression.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - no field: read by pydantic
@@ -42,7 +42,7 @@ class Reply:
             re.compile(self.match or "")
         except re.error as err:
             raise EngineError(
-                f"{self.match!r} is no regular expression to match messages with: {err}."
+                f"{self.match!r} is not a regular expression to match messages with: {err}."
             ) from err
 
 
@@ -58,15 +58,15 @@ class ScriptedEngine(Engine):
     or resumed, get the same answers. (Prompts that are written anew each round hold no assistant
     messages: give such a script `match`, or a function.)
 
-    A request may ask for a prefill, tools or a constraint: to follow them is the script's part. Of
-    `n` answers all are the same. A token is 4 bytes of UTF-8, or the rest of them; a message has 4
+    A request may ask for a prefill, tools or a constraint: the script must follow them. All
+    `n` answers are the same. A token is 4 bytes of UTF-8, or the rest of them; a message has 4
     more.
 
     Args:
         script: Replies, or a function that gives the text (or the whole completion) for a request.
         latency: Seconds that each answer takes.
         context_window: Longer prompts are refused, as a model would.
-        name: What the engine calls itself.
+        name: Name of the engine.
     """
 
     capabilities: frozenset[Capability] = frozenset(
@@ -104,7 +104,7 @@ class ScriptedEngine(Engine):
             for number, line in enumerate(lines, start=1)
             if line.strip()
         ]
-        return cls(replies, name=f"scripted:{path}", **options)
+        return cls(replies, **{"name": f"scripted:{path}", **options})
 
     async def complete(self, request: Request) -> Completion:
         """The script's answer, cut at stop strings and at `max_tokens`.
@@ -112,7 +112,7 @@ class ScriptedEngine(Engine):
         Raises:
             EngineError: The script has no answer, or the prompt is longer than the window.
         """
-        check_request(self, request)
+        self.check(request)
         prompt_tokens = self.count_tokens(request.messages)
         if self.context_window is not None and prompt_tokens >= self.context_window:
             raise EngineError(
@@ -136,7 +136,7 @@ class ScriptedEngine(Engine):
         return Completion((choice,) * request.n, usage)
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
-        """Tokens by the rule above."""
+        """Tokens by the rule of the class."""
         return sum(_TOKENS_PER_MESSAGE + _tokens(message.text) for message in messages)
 
     def _answer(self, request: Request) -> tuple[str | Completion, float]:

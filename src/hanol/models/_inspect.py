@@ -13,7 +13,7 @@ from transformers import KimiLinearConfig, PreTrainedConfig
 from hanol.models._build import meta_model
 from hanol.models._load import bundled_names, load_config, resolve
 from hanol.models._presets import preset, preset_names
-from hanol.models._tensors import differences
+from hanol.models._tensors import differences, stored_tensors
 
 
 class CacheSize(BaseModel):
@@ -52,7 +52,7 @@ def inspect(spec: str | Path) -> ModelReport:
         spec: A bundled name, a preset's name, a folder, or a hub id.
 
     Raises:
-        CheckpointError: Nothing readable is there.
+        CheckpointError: Nothing readable is there: no configuration, or no weights.
     """
     text, place = str(spec), None
     if text in set(preset_names()) - set(bundled_names()) and not Path(text).is_dir():
@@ -63,8 +63,11 @@ def inspect(spec: str | Path) -> ModelReport:
     total = sum(sizes.values())
     dtype = config.dtype or torch.float32
     found = None
-    if place is not None and Path(place).is_dir() and config.model_type == "kimi_linear":
-        found = differences(config, Path(place))
+    if place is not None and Path(place).is_dir():
+        if config.model_type == "kimi_linear":
+            found = differences(config, Path(place))
+        else:
+            stored_tensors(Path(place))  # raises when none can be read
     missing, unexpected = found or ([], [])
     return ModelReport(
         model=text,
@@ -104,7 +107,8 @@ def cache_size(config: PreTrainedConfig, itemsize: int) -> CacheSize:
     else:
         text = config.get_text_config()
         width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        token = 2 * (text.num_key_value_heads or text.num_attention_heads) * width * itemsize
+        heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+        token = 2 * heads * width * itemsize
         fixed, growing = 0, layers
     return CacheSize(
         bytes_per_token=growing * token, fixed_bytes=fixed, twin_bytes_per_token=layers * token

@@ -1,6 +1,7 @@
 """From a name to a model: a bundled one, a folder, or a hub id."""
 
 from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from transformers import (
 from transformers.utils import cached_file
 
 from hanol import attention
-from hanol.errors import CheckpointError
+from hanol.errors import CheckpointError, ConfigError
 from hanol.models._official import no_progress_bars
 from hanol.models._presets import preset_names
 from hanol.models._tensors import differences, weight_files
@@ -48,6 +49,8 @@ def resolve(spec: str | Path) -> str:
         CheckpointError: It is no bundled model, no checkpoint folder and no hub id owner/name.
     """
     text = str(spec)
+    if not text.strip():
+        raise CheckpointError("No checkpoint is named: give a bundled name, a folder or a hub id.")
     if text in bundled_names():
         return str(_BUNDLED / text)
     path = Path(text).expanduser()
@@ -65,11 +68,12 @@ def resolve(spec: str | Path) -> str:
     if looks_like_path:
         raise CheckpointError(f"There is no folder {text!r}.")
     if "/" not in text:
-        hint = (
-            " It is a preset without weights: train it, or build it with `hanol.models.build`."
-            if text in preset_names()
-            else ""
-        )
+        near = get_close_matches(text.lower(), bundled_names(), n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        if text in preset_names():
+            hint = (
+                " It is a preset without weights: train it, or build it with `hanol.models.build`."
+            )
         raise CheckpointError(
             f"{text!r} is neither a bundled model ({', '.join(bundled_names())}), nor a folder, "
             f"nor a hub id of the form owner/name.{hint}"
@@ -113,6 +117,7 @@ def load(
 
     Raises:
         CheckpointError: Nothing loadable is there; the message says what is missing.
+        ConfigError: The device cannot be used.
     """
     return Loaded(
         load_model(spec, dtype=dtype, device=device, revision=revision),
@@ -127,6 +132,7 @@ def load_config(spec: str | Path, *, revision: str | None = None) -> PreTrainedC
         CheckpointError: It is missing or cannot be read.
         ConfigError: A Kimi-Linear configuration contradicts itself.
     """
+    place = resolve(spec)
     stored = _stored_config(spec, revision)
     if stored.get("model_type") == "kimi_linear":
         attention.check_config(stored)  # transformers' own words for such faults help nobody
@@ -137,8 +143,8 @@ def load_config(spec: str | Path, *, revision: str | None = None) -> PreTrainedC
             "`hanol.engines.open_engine`."
         )
     try:
-        return AutoConfig.from_pretrained(resolve(spec), revision=revision, trust_remote_code=False)
-    except (OSError, ValueError) as err:
+        return AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
+    except Exception as err:  # the checks of transformers raise all kinds
         raise _unreadable("configuration", spec, err) from err
 
 
@@ -153,10 +159,16 @@ def model_type(spec: str | Path, *, revision: str | None = None) -> str | None:
 
 def _stored_config(spec: str | Path, revision: str | None) -> dict[str, Any]:
     """The content of config.json; raises as `model_type` does."""
+    place = resolve(spec)
     try:
-        return PreTrainedConfig.get_config_dict(resolve(spec), revision=revision)[0]
+        stored: dict[str, Any] = PreTrainedConfig.get_config_dict(place, revision=revision)[0]
     except (OSError, ValueError) as err:
         raise _unreadable("configuration", spec, err) from err
+    if not isinstance(stored, dict) or not isinstance(stored.get("model_type", ""), str):
+        raise CheckpointError(
+            f"The config.json of {str(spec)!r} is not an object with a string `model_type`."
+        )
+    return stored
 
 
 def load_model(
@@ -168,6 +180,7 @@ def load_model(
 ) -> PreTrainedModel:
     """Load the model alone; see `load`."""
     place = resolve(spec)
+    _check_device(device)
     if Path(place).is_dir():
         weight_files(Path(place))  # raises when there are none
     config = load_config(spec, revision=revision)
@@ -268,7 +281,14 @@ def _refuse_tensors(
         )
 
 
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except Exception as err:  # each backend has its own kind
+        cause = str(err).partition("\n")[0]
+        raise ConfigError(f"The device {device!r} cannot be used: {cause}") from err
+
+
 def _unreadable(what: str, spec: str | Path, err: Exception) -> CheckpointError:
-    text = str(err).strip()
-    cause = text.splitlines()[0] if text else type(err).__name__
+    cause = " ".join(str(err).split("\n")[:2]).strip() or type(err).__name__
     return CheckpointError(f"The {what} of {str(spec)!r} could not be loaded: {cause}")

@@ -1,4 +1,4 @@
-"""Answers held to a JSON schema, a regular expression or a grammar, token by token.
+"""Answers constrained to a JSON schema, a regular expression or a grammar, token by token.
 
 Shape suffixes: V vocabulary of the model.
 Source: llguidance (https://github.com/guidance-ai/llguidance), which computes the masks.
@@ -28,7 +28,7 @@ class ConstraintCompiler:
         ends: Tokens that end an answer.
 
     Raises:
-        EngineError: The tokenizer is not a fast one.
+        EngineError: The tokenizer does not fit, or no token ends an answer.
         MissingExtraError: llguidance is not installed.
     """
 
@@ -37,14 +37,21 @@ class ConstraintCompiler:
             "llguidance", extra="constraints", feature="A constrained answer"
         )
         hf: Any = import_module("llguidance.hf")
-        if not tokenizer.is_fast or not ends:
+        if not self.fits(tokenizer) or not ends:
             raise EngineError(
-                "Constrained answers need a fast tokenizer and a token that ends an answer; "
-                f"{type(tokenizer).__name__} lacks one of them."
+                "Constrained answers need a fast tokenizer that works on bytes, and a token that "
+                f"ends an answer; {type(tokenizer).__name__} lacks one of them."
             )
         self._tokens = hf.from_tokenizer(tokenizer, eos_token=sorted(ends))
         self._ends = ends
         self._compiled: dict[tuple[str, str], Any] = {}
+
+    @staticmethod
+    def fits(tokenizer: Any) -> bool:
+        """Whether the tokenizer works on bytes: with others, a text has no fixed tokens."""
+        decoder = tokenizer.backend_tokenizer.decoder if tokenizer.is_fast else None
+        state = b"" if decoder is None else decoder.__getstate__()
+        return b"ByteLevel" in state or b"ByteFallback" in state
 
     def start(self, kind: ConstraintKind, text: str) -> "TokenConstraint":
         """A constraint at the beginning of an answer.
@@ -107,7 +114,7 @@ class TokenConstraint:
         return allowed_V
 
     def accept(self, token: int) -> None:
-        """Go on by a token that was allowed."""
+        """Add a token that was allowed."""
         if token not in self._ends:
             self._matcher.consume_token(token)
 

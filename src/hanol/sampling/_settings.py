@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 
 from hanol.errors import ConfigError
 
@@ -14,13 +15,14 @@ class Sampling:
         temperature: 0 takes the likeliest token. None is the engine's own choice: 1, or what the
             AutoDeco heads of a checkpoint choose for each token.
         top_p: Draw from the smallest set of likeliest tokens that holds this share, in (0, 1];
-            None as for `temperature`.
+            None as with `temperature`.
         top_k: Draw from this many likeliest tokens; None from all.
         presence_penalty: Subtracted once from the logits of tokens that the answer has.
         frequency_penalty: Subtracted from them once for each time that they occur.
         repetition_penalty: Logits of tokens of prompt and answer are divided by it where they are
             positive, else multiplied; 1 changes nothing.
-        seed: Equal seeds give equal answers in process; servers promise less. None is random.
+        seed: Equal seeds give equal answers in process; servers promise less. A whole number of
+            64 bits; None is random.
         stop: Texts that end the answer; they are not part of it.
         max_tokens: At most this many new tokens; None leaves it to the engine's window.
 
@@ -47,10 +49,17 @@ class Sampling:
             )
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ConfigError(f"`top_p` is {self.top_p}, but must be above 0 and at most 1.")
-        for name in ("top_k", "max_tokens"):
+        for name, least in (("top_k", 1), ("max_tokens", 1), ("seed", -(2**63))):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"`{name}` is {value}, but must be at least 1.")
+            if value is not None and not (
+                isinstance(value, Integral) and least <= int(value) < 2**63
+            ):
+                raise ConfigError(
+                    f"`{name}` is {value!r}, but must be a whole number of 64 bits, "
+                    f"at least {least}."
+                )
+        if not all(isinstance(text, str) for text in self.stop):
+            raise ConfigError(f"`stop` is {self.stop!r}, but must hold texts.")
         if not 0 < self.repetition_penalty < math.inf:
             raise ConfigError(
                 f"`repetition_penalty` is {self.repetition_penalty}, but must be above 0; 1 is off."

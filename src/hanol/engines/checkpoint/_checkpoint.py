@@ -6,12 +6,13 @@ import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from numbers import Integral
 from typing import Any, Self
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hanol import autodeco, models
-from hanol.engines._engine import Engine, check_request
+from hanol.engines._engine import Engine
 from hanol.engines._request import (
     Capability,
     Completion,
@@ -24,7 +25,7 @@ from hanol.engines._request import (
 from hanol.engines.checkpoint._chat import CHATML, ChatTokens
 from hanol.engines.checkpoint._job import EngineTask
 from hanol.engines.checkpoint._worker import Worker
-from hanol.errors import EngineError
+from hanol.errors import ConfigError, EngineError
 from hanol.sampling import ConstraintCompiler, TokenConstraint
 
 _CHATML_END = "<|im_end|>"
@@ -46,12 +47,15 @@ class CheckpointEngine(Engine):
     copy was made: at the ends of the system message, of prompts and of answers.
 
     Args:
-        model: In evaluation mode.
+        model: The model, in evaluation mode.
         tokenizer: Its tokenizer.
-        name: What opens it again.
-        chat_template: In the place of the checkpoint's: "chatml", or a Jinja template.
+        name: The specification that opens it again.
+        chat_template: Used instead of the checkpoint's: "chatml", or a Jinja template.
         max_batch: Answers written at the same time.
         cache_bytes: Memory for what was computed of earlier requests.
+
+    Raises:
+        ConfigError: `max_batch` is below 1.
     """
 
     capabilities: frozenset[Capability] = frozenset(
@@ -69,8 +73,12 @@ class CheckpointEngine(Engine):
         max_batch: int = 16,
         cache_bytes: int = 1 << 30,
     ) -> None:
+        if max_batch < 1:
+            raise ConfigError(f"`max_batch` is {max_batch}, but must be at least 1.")
         self.name = name
         self.context_window = _window(model, tokenizer)
+        if not ConstraintCompiler.fits(tokenizer):
+            self.capabilities = self.capabilities - {"json_schema", "regex", "grammar"}
         self._chat = ChatTokens(tokenizer, chat_template, name)
         self._tokenizer = tokenizer
         self._model = model
@@ -104,11 +112,12 @@ class CheckpointEngine(Engine):
                 checkpoint's own.
             device: Where the model runs.
             revision: Commit or branch of a hub id.
-            name: What opens the engine again; `spec` when left out.
+            name: The specification that opens the engine again; `spec` when left out.
             options: See the class.
 
         Raises:
             CheckpointError: Nothing loadable is there.
+            ConfigError: The device cannot be used.
         """
         wanted = None if dtype is None else models.dtype_named(dtype)
         config = models.load_config(spec, revision=revision)
@@ -122,8 +131,8 @@ class CheckpointEngine(Engine):
         """Answer one request; cancelling the task frees its places.
 
         Raises:
-            EngineError: The prompt does not fit, the checkpoint has no chat template, the
-                constraint cannot be followed, or the model failed.
+            EngineError: The request is malformed, the prompt does not fit, the checkpoint has no
+                chat template, the constraint cannot be followed, or the model failed.
             MissingExtraError: A constraint needs llguidance, which is not installed.
         """
         task = await self._answers(request)
@@ -165,7 +174,7 @@ class CheckpointEngine(Engine):
         Raises:
             EngineError: A continuation is empty or does not fit, or as `complete` raises it.
         """
-        check_request(self, request)
+        self.check(request)
         if not continuations:
             return []
         text, ids, marks = self._prompt(request)
@@ -185,7 +194,7 @@ class CheckpointEngine(Engine):
         return len(self._chat.encode(self._chat.render(messages)).ids)
 
     def encode(self, text: str) -> tuple[int, ...]:
-        """The tokens of a plain text, as `prompt_ids` of a request; an empty one begins anew.
+        """The tokens of a plain text, for `prompt_ids`; of an empty one, the begin token.
 
         Raises:
             EngineError: The text is empty, and the tokenizer has no begin token.
@@ -213,9 +222,9 @@ class CheckpointEngine(Engine):
         await asyncio.to_thread(self._worker.close)
 
     def _prompt(self, request: Request) -> tuple[str | None, list[int], tuple[int, ...]]:
-        """A prompt's text, its tokens, and where others may go on from it."""
+        """A prompt's text, its tokens, and where other conversations may continue."""
         if request.prompt_ids is not None:
-            text, ids = None, list(request.prompt_ids)
+            text, ids = None, self._known(request.prompt_ids)
             if request.prefill:
                 ids += self._chat.encode(request.prefill).ids
             marks: tuple[int, ...] = ()
@@ -232,6 +241,21 @@ class CheckpointEngine(Engine):
             )
         return text, ids, marks
 
+    def _known(self, ids: Sequence[int]) -> list[int]:
+        """Token ids of a caller, checked here: in the model's thread they would fail all requests.
+
+        Raises:
+            EngineError: One is not a token of the model.
+        """
+        size = self._model.config.get_text_config().vocab_size
+        for token in ids:
+            if not (isinstance(token, Integral) and 0 <= token < size):
+                raise EngineError(
+                    f"{token!r} is not a token of {self.name!r}: ids are whole numbers from 0 to "
+                    f"{size - 1}."
+                )
+        return list(ids)
+
     def _continuation(
         self, text: str | None, ids: list[int], after: str | Sequence[int]
     ) -> list[int]:
@@ -239,7 +263,7 @@ class CheckpointEngine(Engine):
         if not after:
             raise EngineError("A continuation is empty: there is nothing to score.")
         if not isinstance(after, str):
-            return list(after)
+            return self._known(after)
         if text is not None:
             whole = self._chat.encode(text + after).ids
             if len(whole) > len(ids) and whole[: len(ids)] == ids:
@@ -247,7 +271,7 @@ class CheckpointEngine(Engine):
         return self._chat.encode(after).ids
 
     async def _answers(self, request: Request) -> EngineTask:
-        check_request(self, request)
+        self.check(request)
         _, ids, marks = self._prompt(request)
         limit, window = request.sampling.max_tokens, self.context_window
         if window is not None:
