@@ -1,6 +1,7 @@
 """The tools over a folder of documents: what they show, number, and refuse."""
 
 import asyncio
+import io
 import json
 import os
 import threading
@@ -408,6 +409,51 @@ def test_files_outside_of_the_folder_stay_closed(
     assert "1234" not in found.text
     assert "root:" not in found.text
     assert len(context.sources) == 0
+
+
+def test_archive_is_read_member_by_member(context: ToolContext, index: Index) -> None:
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w") as archive:
+        archive.writestr("x.txt", "nested")
+    members = {"a.txt": b"Alpha is 1.", "sub/b.md": b"# B\n\nBeta is 2.", "c.bin": b"\x00\x01",
+               "d.zip": inner.getvalue()}  # fmt: skip
+    name = zipped(index.folder, "good.zip", members)
+    found = run(ParseFile(), context, files=[name])
+    assert "Alpha is 1." in found.text
+    assert "Beta is 2." in found.text
+    assert "c.bin could not be read" in found.text
+    assert "d.zip could not be read" in found.text
+    assert not found.failed
+    (index.folder / name).unlink()
+
+
+@pytest.mark.parametrize("member", ["../x.txt", "a/../../x.txt", "/etc/x.txt", "..\\x.txt", "C:x"])
+def test_archive_that_leads_outside_is_refused(
+    context: ToolContext, index: Index, member: str
+) -> None:
+    name = zipped(index.folder, "slip.zip", {"good.txt": b"fine", member: b"evil"})
+    found = run(ParseFile(), context, files=[name])
+    assert found.failed
+    assert "outside of itself" in found.text
+    (index.folder / name).unlink()
+
+
+def test_bombs_are_refused_before_unpacking(context: ToolContext, index: Index) -> None:
+    name = zipped(index.folder, "bomb.zip", {"zeros.txt": b"\0" * 50_000_000})
+    found = run(ParseFile(), context, files=[name])
+    assert found.failed
+    assert "unpacks to 50,000,000 bytes" in found.text
+    # One that claims 10 GB: the claim alone is enough.
+    data = bytearray((index.folder / name).read_bytes())
+    directory = data.rindex(b"PK\x01\x02")
+    data[directory + 24 : directory + 28] = (4_294_967_000).to_bytes(4, "little")
+    (index.folder / name).write_bytes(data)
+    assert "4,294,967,000" in run(ParseFile(), context, files=[name]).text
+    # One that claims less than it holds gives no more than it claims.
+    data[directory + 24 : directory + 28] = (1_000).to_bytes(4, "little")
+    (index.folder / name).write_bytes(data)
+    assert run(ParseFile(), context, files=[name]).failed
+    (index.folder / name).unlink()
 
 
 def test_office_file_that_is_a_bomb_is_refused(context: ToolContext, index: Index) -> None:

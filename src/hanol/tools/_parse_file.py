@@ -2,7 +2,9 @@
 
 import asyncio
 import hashlib
+import io
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,7 +17,9 @@ from hanol.tools._tool import PARSE_FILE, Observation, SpecifiedTool, ToolContex
 from hanol.tools.web._web import Opened, Web
 
 _FILES = 16  # of one call
-_MAX_BYTES = 200_000_000  # of one file
+_MAX_BYTES = 200_000_000  # of one file, or of all members of an archive
+_MAX_MEMBERS = 200
+_MAX_RATIO = 200  # deflate reaches 1000 on zeros; text stays under 20
 _DOCUMENT = re.compile(r"doc://[0-9a-f]{8}/([^#]+)(?:#p\d+)?")
 _FOREIGN = re.compile(r"[A-Za-z]:|.*\0", re.DOTALL)  # another drive; a name no system takes
 
@@ -46,7 +50,7 @@ class ParseFile(SpecifiedTool, spec=PARSE_FILE):
                 continue
             share = self._budget // len(names)
             text, shown, left = numbered(result.passages, context.sources, share)
-            lines = [f"{one_line(name)}: {one_line(result.title)}", text]
+            lines = [f"{one_line(name)}: {one_line(result.title)}", text, *result.notes]
             if left:
                 lines.append(
                     f"(Cut: {left} of {len(result.passages)} passages are not shown. Search, or "
@@ -77,9 +81,11 @@ class ParseFile(SpecifiedTool, spec=PARSE_FILE):
         if len(data) > _MAX_BYTES:
             raise DocumentError(f"it is larger than {_MAX_BYTES // 1_000_000} MB.")
         relative = path.relative_to(folder.resolve()).as_posix()
+        sha256 = hashlib.sha256(data).hexdigest()
+        if path.suffix.lower() == ".zip":
+            return _archive(relative, data, sha256)
         document = parse_document(path.name, data)
-        passages = document_passages(document, relative, hashlib.sha256(data).hexdigest())
-        return Opened(relative, document.title, passages)
+        return Opened(relative, document.title, document_passages(document, relative, sha256))
 
 
 def inside(folder: Path, name: str) -> Path:
@@ -100,3 +106,44 @@ def inside(folder: Path, name: str) -> Path:
     if not path.is_file():  # neither a folder nor a device nor a pipe
         raise AddressError("there is no such file in the folder; search for its name.")
     return path
+
+
+def _archive(relative: str, data: bytes, sha256: str) -> Opened:
+    """The text of the files of a zip archive; archives in it are not read."""
+    opened = Opened(relative, PurePosixPath(relative).name, [])
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for member in _checked(archive):
+                name = f"{relative}/{member.filename}"
+                try:
+                    # zipfile gives no more bytes of a member than the size that was checked.
+                    document = parse_document(PurePosixPath(name).name, archive.read(member))
+                    opened.passages += document_passages(document, name, sha256)
+                except DocumentError as err:
+                    opened.notes.append(f"({one_line(member.filename)} could not be read: {err})")
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as err:
+        # NotImplementedError is zipfile's word for a compression that it does not know.
+        raise DocumentError(f"the archive cannot be unpacked: {err}.") from err
+    if not opened.passages:
+        raise DocumentError(f"nothing in the archive could be read. {' '.join(opened.notes)}")
+    return opened
+
+
+def _checked(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    """The files of an archive.
+
+    Raises:
+        DocumentError: A name leads out of the archive, or it unpacks to too much.
+    """
+    members = [member for member in archive.infolist() if not member.is_dir()]
+    for member in members:
+        path = PurePosixPath(member.filename.replace("\\", "/"))
+        if path.is_absolute() or ".." in path.parts or ":" in member.filename:
+            raise DocumentError(f"the archive names {member.filename!r}, outside of itself.")
+    size = sum(member.file_size for member in members)
+    packed = sum(member.compress_size for member in members)
+    if size > min(_MAX_BYTES, _MAX_RATIO * max(packed, 10_000)):
+        raise DocumentError(f"the archive unpacks to {size:,} bytes, more than is read.")
+    if len(members) > _MAX_MEMBERS:
+        raise DocumentError(f"the archive has {len(members)} files; {_MAX_MEMBERS} are read.")
+    return members

@@ -27,6 +27,7 @@ class Opened:
     title: str
     passages: list[Passage]
     links: Mapping[str, str] = field(default_factory=dict)  # addresses with their texts
+    notes: list[str] = field(default_factory=list)  # on what could not be read
     order: list[int] = field(default_factory=list)  # passages that bear on a goal, best first
     extract: tuple[list[Passage], str] | None = None  # a model's evidence and summary for a goal
 
