@@ -20,9 +20,8 @@ from hanol import models
 from hanol.engines import CheckpointEngine, Completion, Request
 from hanol.errors import EngineError, RunError, TrainingError
 from hanol.research import replay
-from hanol.rl._batch_of_rollouts import SegmentRow, rows_of
 from hanol.rl._grpo_settings import GrpoSettings
-from hanol.rl._grpo_update import Updater
+from hanol.rl._grpo_update import SegmentRow, Updater, rows_of
 from hanol.rl._rollout import Rollout, SampledTurn, TokenSegment
 from hanol.runs import Budget, RunEnded, RunFolder, Task
 from hanol.sampling import Sampling
@@ -223,7 +222,7 @@ def test_a_broken_reward_skips_its_rollout(
     told = [json.loads(text) for text in (tmp_path / "broken.jsonl").read_text().splitlines()]
     assert len(told) == 4
     assert all(("judge is away" if how == "raises" else "nan") in row["problem"] for row in told)
-    assert "4 of 12 rollouts broke" in caplog.text
+    assert "4 of 12 rollouts failed" in caplog.text
 
 
 class Failing(CheckpointEngine):
@@ -253,7 +252,7 @@ def test_a_step_without_any_whole_rollout_ends_the_run(tmp_path: Path) -> None:
         raise ValueError("no judge")
 
     trainer = tiny.make_trainer(tmp_path, environment=tiny.make_environment(reward))
-    with pytest.raises(TrainingError, match="All 8 rollouts of step 1 broke.*no judge"):
+    with pytest.raises(TrainingError, match="All 8 rollouts of step 1 failed.*no judge"):
         trainer.train()
 
 
@@ -271,7 +270,7 @@ def test_weights_that_became_no_numbers_end_the_run(tmp_path: Path) -> None:
         with torch.no_grad():
             next(trainer.model.parameters()).fill_(math.nan)
 
-    with pytest.raises(TrainingError, match="All 8 rollouts of step 2 broke.*NaN"):
+    with pytest.raises(TrainingError, match="All 8 rollouts of step 2 failed.*NaN"):
         trainer.train(spoil)
     assert trainer.step == 1
 
@@ -353,7 +352,7 @@ def test_questions_without_any_signal_are_an_error(tmp_path: Path) -> None:
     trainer = tiny.make_trainer(
         tmp_path, environment=tiny.make_environment(lambda *_: 0.0), active_questions=2
     )
-    with pytest.raises(TrainingError, match="between never and always"):
+    with pytest.raises(TrainingError, match="right in some attempts and wrong in others"):
         trainer.train()
 
 

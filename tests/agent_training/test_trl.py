@@ -12,9 +12,8 @@ import torch
 from transformers import TrainerCallback
 
 from hanol.errors import DataError, TrainingError
-from hanol.rl._batch_of_rollouts import rows_of
 from hanol.rl._grpo_settings import GrpoSettings
-from hanol.rl._grpo_update import Updater
+from hanol.rl._grpo_update import Updater, rows_of
 from hanol.rl._rollout import Rollout, SampledTurn
 from hanol.rl._trl import TrlRollouts
 from hanol.runs import RunFolder, Task
@@ -199,7 +198,7 @@ def test_nothing_but_broken_rollouts_ends_the_run(tmp_path: Path) -> None:
         raise RuntimeError("no judge")
 
     rollouts = TrlRollouts(tiny.make_environment(reward, sampling=SAMPLING), tiny.make_tasks())
-    with pytest.raises(TrainingError, match="All 8 rollouts broke.*no judge"):
+    with pytest.raises(TrainingError, match="All 8 rollouts failed.*no judge"):
         trainer_of(rollouts, tmp_path, tiny.make_model()).train()
 
 

@@ -49,11 +49,7 @@ class Curation:
     @property
     def counts(self) -> dict[str, int]:
         """How many questions are in use, wait to be probed, and are mastered."""
-        return {
-            "active": len(self._active),
-            "waiting": len(self._waiting),
-            "mastered": len(self._mastered),
-        }
+        return {part: len(getattr(self, f"_{part}")) for part in _PARTS}
 
     def draw(self, count: int) -> list[Task]:
         """The next questions, all different; fewer where fewer are in use.
@@ -119,7 +115,7 @@ class Curation:
                 self._active.append(name)
 
     def end_refresh(self) -> None:
-        """Begin to count steps and rewards anew."""
+        """Start counting steps and rewards anew."""
         self._steps, self._means = 0, []
 
     def state_dict(self) -> dict[str, Any]:
@@ -127,16 +123,16 @@ class Curation:
         return {name: getattr(self, f"_{name}") for name in _STATE}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state.
+        """Restore a saved state.
 
         Raises:
-            DataError: It is of other questions.
+            DataError: The state belongs to other questions.
         """
         known = {name for part in _PARTS for name in state[part]}
         if changed := known ^ self._tasks.keys():
             raise DataError(
-                f"The state is of other questions: {sorted(changed)[0]!r} is only in one of the "
-                "two. Use the questions that the run was begun with, or another folder."
+                f"The saved state belongs to other questions: {sorted(changed)[0]!r} is in only "
+                "one of the two. Use the questions of the first start, or another folder."
             )
         for name in _STATE:
             value = state[name]

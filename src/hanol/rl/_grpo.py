@@ -26,21 +26,20 @@ from hanol import models
 from hanol.engines import CheckpointEngine
 from hanol.errors import TrainingError, require
 from hanol.files import JsonLines, whole_folder
-from hanol.rl._batch_of_rollouts import is_lost, rows_of
 from hanol.rl._curation import Curation
 from hanol.rl._grpo_settings import FREE, GrpoSettings
-from hanol.rl._grpo_update import Metrics, Updater, gathered
+from hanol.rl._grpo_update import Metrics, Updater, gathered, rows_of
 from hanol.rl._rollout import Environment, Rollout
 from hanol.runs import Task, TurnRejected, check_unchanged
 from hanol.training import checkpoints, keep_newest, metrics_file
 
 _log = logging.getLogger(__name__)
 _STATE, _OPTIMIZER = "run.json", "optimizer.pt"  # of a checkpoint
-Groups = Sequence[Sequence[Rollout]]  # of each question its rollouts
+Groups = Sequence[Sequence[Rollout]]  # the rollouts of each question
 
 
 class GrpoTrainer:
-    """Trains a model on questions; what its folder already has is gone on with.
+    """Trains a model on questions, and resumes the run that its folder has.
 
     In the folder: `metrics.jsonl`, a line a step; `checkpoints/step-N`; `rollouts/step-N/` with a
     log of each rollout, which `hanol research replay` shows; `broken.jsonl`, a line for each
@@ -52,8 +51,8 @@ class GrpoTrainer:
         environment: Where it acts. Tokens must be drawn from the plain tempered distribution:
             `Sampling(temperature=t, top_p=1.0, presence_penalty=0.0)`.
         tasks: The questions, with different ids.
-        folder: Of the run.
-        settings: See there.
+        folder: Folder of the run.
+        settings: Sizes, rates and the objective.
         engine: Samples from `model`; None takes a `CheckpointEngine` over it.
 
     Raises:
@@ -87,7 +86,7 @@ class GrpoTrainer:
         """Train until the last step is made, from the newest checkpoint on.
 
         Args:
-            on_step: Told of each line of metrics.
+            on_step: Called with each line of metrics.
 
         Returns:
             The folder of the last checkpoint: a model that can be loaded.
@@ -165,8 +164,9 @@ class GrpoTrainer:
         _log.info("Questions after step %d: %s", self.step, self.curation.counts)
         if not self.curation.counts["active"]:
             raise TrainingError(
-                f"No question is between never and always right: {self.curation.counts}. Take "
-                "questions that are easier or harder for this model, or more of them."
+                f"No question was answered right in some attempts and wrong in others: "
+                f"{self.curation.counts}. Use questions that are easier or harder for this model, "
+                "or more of them."
             )
 
     async def _roll_out(
@@ -203,18 +203,18 @@ class GrpoTrainer:
         (common, times), *_ = Counter(problem for _, problem in broken).most_common(1)
         if len(broken) == total:
             raise TrainingError(
-                f"All {total} rollouts of {label} broke, {times} of them so: {common} Nothing can "
-                "be learned from them. Remove the cause and start the same run again."
+                f"All {total} rollouts of {label} failed, {times} of them with: {common} Nothing "
+                "can be learned from them. Remove the cause and start the same run again."
             )
         if not self.accelerator.is_main_process:
             return
-        text = "%s: %d of %d rollouts broke and are skipped, %d of them so: %s"
+        text = "%s: %d of %d rollouts failed and are skipped, %d of them with: %s"
         _log.warning(text, label, len(broken), total, times, common)
         lines = [{"when": label, "task": task, "problem": problem} for task, problem in broken]
         JsonLines(self.folder / "broken.jsonl").append(*lines)
 
     def _rewards(self, groups: Groups) -> dict[str, list[float]]:
-        """Of the rollouts of all processes that did not break, by question."""
+        """Rewards of the rollouts that did not break, of all processes, by question."""
         mine = [
             (group[0].task.id, [r.reward for r in group if r.reward is not None])
             for group in groups
@@ -269,7 +269,7 @@ class GrpoTrainer:
             self.step = state["step"]
         metrics_file(self.folder).keep(lambda line: line["step"] <= self.step)
         for rollouts in self.folder.glob("rollouts/step-*"):
-            # Those of the next step were sampled from these very weights: they are gone on with.
+            # Those of the next step were sampled from these very weights: they are read back.
             if int(rollouts.name.rpartition("-")[2]) > self.step + 1:
                 shutil.rmtree(rollouts)
 
@@ -296,7 +296,7 @@ def _facts(rollout: Rollout) -> Metrics:
         "broken": float(rollout.reward is None),
         "reward": 0.0 if rollout.reward is None else rollout.reward,
         "no_answer": float(not rollout.has_answer),
-        "lost": float(is_lost(rollout)),
+        "lost": float(rollout.is_lost),
         "error_turns": float(sum(isinstance(event, TurnRejected) for event in rollout.events)),
         "turns": float(len(rollout.turns)),
         "segments": float(len(rollout.segments)),

@@ -20,7 +20,7 @@ class GrpoSettings(Section):
     """
 
     steps: int = Field(100, ge=1, description="Batches of rollouts.")
-    questions: int = Field(8, ge=1, description="Questions of a step.")
+    questions: int = Field(8, ge=1, description="Questions per optimizer step.")
     rollouts: int = Field(8, ge=2, description="Attempts at each question.")
     updates_per_batch: int = Field(
         1, ge=1, description="Optimizer steps with the same rollouts; 1 is strictly on-policy."
@@ -50,11 +50,11 @@ class GrpoSettings(Section):
         0.28, gt=0, description="How far above 1 it counts; the value of DAPO (2503.14476)."
     )
 
-    adamw_lr: float = Field(1e-3, gt=0, description="Rate of AdamW.")
+    adamw_lr: float = Field(1e-3, gt=0, description="Learning rate of AdamW.")
     muon_lr: float | None = Field(
-        None, gt=0, description="Rate of Muon; None updates matrices by AdamW too."
+        None, gt=0, description="Learning rate of Muon; None updates matrices by AdamW too."
     )
-    weight_decay: float = Field(0.0, ge=0, description="Decoupled decay of matrices.")
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of matrices.")
     clip_norm: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
 
     active_questions: int | None = Field(

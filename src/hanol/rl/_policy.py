@@ -30,7 +30,7 @@ def group_advantages(
     """How much better each rollout of one question was than the others.
 
     Args:
-        rewards: Of each rollout; None where the environment broke, which keeps the rollout out of
+        rewards: One per rollout; None where the environment broke, which keeps the rollout out of
             the loss and out of the baseline.
         baseline: "loo" compares with the mean of the others, "mean" with the mean of all: equal
             up to the factor G / (G - 1).
@@ -39,7 +39,7 @@ def group_advantages(
         excluded_in_baseline: Their rewards count in what the others are compared with.
 
     Returns:
-        Of each rollout its advantage, or None where it has no part in the loss. Exactly 0 where
+        The advantage of each rollout, or None where it has no part in the loss. Exactly 0 where
         nothing distinguishes the rollouts, also when only one is left.
 
     Raises:
@@ -86,7 +86,7 @@ def token_weights(
     normalize: Normalize = "batch",
     drop_zero_variance: bool = False,
 ) -> Tensor:
-    """What one token of each sequence counts in the loss of a whole optimizer batch.
+    """Weight of one token of each sequence in the loss of a whole optimizer batch.
 
     Args:
         tokens_B: Tokens that the policy wrote, of all sequences of the batch: those that are in
@@ -134,9 +134,9 @@ def policy_loss(
     is the loss of the batch.
 
     Args:
-        logprob_BL: Of each token under the policy now, in nats; has the gradient.
-        old_logprob_BL: When it was drawn.
-        advantage_B: Of the rollout that a sequence is part of.
+        logprob_BL: Log-probability of each token under the policy now, in nats; has the gradient.
+        old_logprob_BL: The same when the token was drawn.
+        advantage_B: Advantage of the rollout that a sequence is part of.
         action_BL: True where the policy wrote the token and it is in the loss. All else (prompt,
             observations, padding, excluded rollouts) has no value and a gradient of exactly 0.
         weight_B: From `token_weights`.

@@ -16,7 +16,8 @@ class SampledTurn:
     Args:
         prompt_ids: What the model had read.
         token_ids: What it wrote; an end token counts.
-        logprobs: Of each written token, in nats, under the distribution it was drawn from.
+        logprobs: Log-probability of each written token, in nats, under the distribution it was
+            drawn from.
     """
 
     prompt_ids: tuple[int, ...]
@@ -31,7 +32,7 @@ class TokenSegment:
     Args:
         input_ids: Prompt, turns and observations in order.
         action_mask: True where the policy wrote the token; everything else is observation.
-        logprobs: Of the written tokens when they were drawn, in nats; 0.0 elsewhere.
+        logprobs: Log-probabilities of the written tokens when drawn, in nats; 0.0 elsewhere.
     """
 
     input_ids: tuple[int, ...]
@@ -47,8 +48,8 @@ class Rollout:
         task: The question.
         events: The log of the run; `replay` and `write_report` read it.
         turns: What the policy wrote, in order.
-        reward: Of the answer; None where the environment broke (a tool or an engine that failed
-            for good, a reward that was no number), so that nothing can be learned from it.
+        reward: Reward of the answer; None where the environment broke (a tool or an engine that
+            failed for good, a reward that was no number), so that nothing can be learned from it.
         problem: Why `reward` is None.
     """
 
@@ -63,6 +64,11 @@ class Rollout:
         """Whether the model gave an answer of its own accord, not because a limit was reached."""
         last = self.events[-1] if self.events else None
         return getattr(last, "termination", None) == "answer"
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it earned nothing because it ran into a limit, rather than by a wrong answer."""
+        return not self.has_answer and self.reward is not None and self.reward <= 0
 
     @property
     def segments(self) -> tuple[TokenSegment, ...]:

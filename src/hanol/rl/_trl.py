@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 from hanol.engines import CheckpointEngine, Engine
 from hanol.errors import DataError, TrainingError, require
-from hanol.rl._batch_of_rollouts import is_lost
 from hanol.rl._grpo import plain_temperature
 from hanol.rl._rollout import Environment, Rollout, TokenSegment
 from hanol.runs import Task
@@ -31,8 +30,8 @@ class TrlRollouts:
         concurrency: Rollouts at once.
         no_answer: "excluded" keeps rollouts that ran into a limit without a reward out of the
             loss; their reward counts in what the others are compared with.
-        folder: Of the rollouts' logs; None keeps none.
-        seed: Of the sampling.
+        folder: Folder of the rollouts' logs; None keeps none.
+        seed: Seed for sampling.
 
     Raises:
         TrainingError: The mode or the sampling cannot be expressed.
@@ -87,8 +86,8 @@ class TrlRollouts:
         """A `GRPOConfig` with the objective of Tongyi DeepResearch (arXiv 2510.24701, eq. 4).
 
         Args:
-            output_dir: Of the run.
-            options: Whatever else `GRPOConfig` takes: steps, rates, `num_generations`.
+            output_dir: Folder of the run.
+            options: Other options of `GRPOConfig`: steps, rates, `num_generations`.
         """
         trl = require("trl", extra="grpo", feature="Training with TRL")
         objective = {
@@ -103,7 +102,7 @@ class TrlRollouts:
         return trl.GRPOConfig(str(output_dir), **(objective | options))
 
     def reward(self, prompts: Sequence[str], **columns: Any) -> list[float | None]:
-        """What the environment gave: None for a rollout that broke, which TRL then leaves out."""
+        """Rewards of the environment; None for a rollout that broke, which TRL leaves out."""
         found: list[float | None] = columns["environment_reward"]
         return found
 
@@ -126,8 +125,8 @@ class TrlRollouts:
             model.train(was_training)
         if all(rollout.reward is None for rollout in made):
             raise TrainingError(
-                f"All {len(made)} rollouts broke, the first so: {made[0].problem} Nothing can be "
-                "learned from them. Remove the cause and start again."
+                f"All {len(made)} rollouts failed, the first with: {made[0].problem} Nothing can "
+                "be learned from them. Remove the cause and start again."
             )
         filler = trainer.processing_class.eos_token_id
         columns = [self._columns(rollout, filler) for rollout in made]
@@ -164,13 +163,13 @@ class TrlRollouts:
         if len(segments) != 1:
             raise TrainingError(
                 f"The rollout of {rollout.task.id!r} is {len(segments)} token sequences instead of "
-                "one: the engine tells no token ids, or the chat template writes earlier turns "
+                "one: the engine returns no token ids, or the chat template writes earlier turns "
                 "otherwise than they were sampled. Use GrpoTrainer."
             )
         (segment,) = segments
         ids, mask, logprobs = segment.input_ids, segment.action_mask, segment.logprobs
         begin = mask.index(True) if any(mask) else 1
-        in_loss = not (self._exclude and is_lost(rollout))
+        in_loss = not (self._exclude and rollout.is_lost)
         return {
             "prompt_ids": list(ids[:begin]),
             "completion_ids": list(ids[begin:]),
