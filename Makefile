@@ -23,7 +23,7 @@ quickstart: $(VENV)/.core  ## let the bundled models complete Python functions a
 		--max-tokens 48 --step 0.5
 	@echo "\nA research agent, trained here from nothing, in an encyclopedia that it has never seen:\n"
 	@rm -rf runs/quickstart
-	@$(BIN)/hanol synth pages encyclopedia:7 runs/quickstart/world
+	@$(BIN)/hanol synth pages encyclopedia:7 runs/quickstart/world --split test
 	@$(BIN)/hanol research runs/quickstart/world $(QUESTION) --model tiny-researcher --compact --greedy
 
 test: $(VENV)/.dev  ## the tests that CI runs

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from hanol.agent_training import ResearchEnvironment
-from hanol.agent_training._recorder import Recorder, _TurnFile
+from hanol.agent_training._recorder import Recorder
 from hanol.engines import Completion, Request, ScriptedEngine, Usage
 from hanol.runs import RunFolder, Task
 from hanol.tools import Observation, ToolContext
@@ -98,18 +98,19 @@ def die() -> None:
 def rollout_until(folder: Path, place: int, when: str) -> None:
     """The rollout, killed at its turn number `place`."""
     turns = 0
-    append, log, complete = _TurnFile.append, RunFolder.append, Recorder.complete
+    append, log, complete = Recorder._append, RunFolder.append, Recorder.complete
 
     async def counted(self: Recorder, request: Request) -> Completion:
         nonlocal turns
         turns += 1
         return await complete(self, request)
 
-    def keep(self: _TurnFile, key: str, turn: Any) -> None:
+    def keep(self: Recorder, key: str, turn: Any) -> None:
         if turns == place and when == "drawn":
             die()
         append(self, key, turn)
         if turns == place and when == "torn":
+            assert self._path is not None
             size = self._path.stat().st_size
             line = len(self._path.read_bytes().splitlines()[-1])
             os.truncate(self._path, size - line // 2)
@@ -122,7 +123,7 @@ def rollout_until(folder: Path, place: int, when: str) -> None:
         if turns == place and when == "logged" and events[0].type == "model_answered":
             die()
 
-    _TurnFile.append, RunFolder.append = keep, logged  # type: ignore[method-assign]
+    Recorder._append, RunFolder.append = keep, logged  # type: ignore[method-assign]
     Recorder.complete = counted  # type: ignore[method-assign]
     rollout(folder)
 

@@ -159,7 +159,7 @@ def test_tasks_are_the_questions(in_world: WorldEnvironment) -> None:
     assert [in_world.question(task) for task in tasks] == questions
     for task, question in zip(tasks, questions, strict=True):
         answers = task.answer if isinstance(task.answer, list) else [task.answer]
-        assert set(answers) == question.answers
+        assert set(answers) == set(question.answers)
         assert task.question == question.text
     with pytest.raises(UnknownNameError, match="'stranger'"):
         in_world.question(Task("stranger", "?"))
@@ -674,7 +674,7 @@ def test_an_engine_whose_tokens_do_not_add_up_is_not_learned_from() -> None:
     wrong = Completion.of(ANSWER, usage=Usage(1, 2), prompt_ids=(1,), ids=(2, 3), logprobs=(-1.0,))
     rollout = run(environment(), ScriptedEngine(lambda _: wrong))
     assert rollout.reward is None
-    assert "2 tokens, but tells 1" in (rollout.problem or "")
+    assert "2 tokens, but 1 log-prob" in (rollout.problem or "")
 
 
 def test_each_token_is_kept_once(tmp_path: Path) -> None:

@@ -131,6 +131,23 @@ def test_the_same_seed_asks_the_same_and_answers_come_back_in_order() -> None:
     assert sorted(asked(8)) == sorted(one)
 
 
+def test_the_sampling_seed_changes_the_seeds_of_the_runs_and_not_the_questions() -> None:
+    def seeds(sampling_seed: int) -> list[int | None]:
+        knows, found = Expert(*world(), detours=0.0), []
+
+        def write(request: Request) -> str:
+            found.append(request.sampling.seed)
+            return knows.turn(request.messages)
+
+        examine(ScriptedEngine(write), **SIZES, sampling_seed=sampling_seed, concurrency=1)
+        return found
+
+    first, again, other = seeds(0), seeds(0), seeds(7)
+    assert first == again
+    assert len(first) == len(other)
+    assert set(first).isdisjoint(other)
+
+
 def test_a_world_that_is_too_small_says_so() -> None:
     with pytest.raises(DataError, match="Only .* of 5000 different questions"):
         examine(expert(), seed=3, num_questions=5000, num_entities=60)

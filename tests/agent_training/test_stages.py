@@ -50,7 +50,7 @@ def model_body(run: StageRun) -> Facts:
     """Counts to STEPS as training would: a line a step, on from what is there."""
     steps = run.folder / "steps.txt"
     done = len(steps.read_text().splitlines()) if steps.exists() else 0
-    assert run.is_begun or not done
+    assert run.is_resumed or not done
     for step in range(done, STEPS):
         with steps.open("a") as file:
             file.write(f"{step}\n")

@@ -27,21 +27,19 @@ from hanol.files import replace_rows
 from hanol.research import OfficialRun, read_official_runs, write_official_runs
 from hanol.retrieval import Index
 from hanol.synthesis import (
-    SynthQuestion,
     asynthesize_questions,
     folder_graph,
     world_graph,
-    world_question,
 )
 from hanol.tools import parse_turn
-from hanol.worlds import Encyclopedia, KnowledgeGraph
+from hanol.worlds import Encyclopedia, GraphQuestion, KnowledgeGraph
 
 Make = Callable[..., Any]
-ADA = SynthQuestion(
-    "ada",
+ADA = GraphQuestion(
     "Which prizes did the one born in Port Ems on May 7, 1931 win?",
     ("Silver Oar", "Blue Lamp"),
     (("V@S", "was born in", "C@Port Ems"), ("V@S", "won", "?")),
+    id="ada",
 )
 
 
@@ -72,7 +70,7 @@ class Agent(ScriptedEngine):
 
 
 def tried(
-    questions: list[SynthQuestion], index: Index, engine: Any, folder: Path, **options: Any
+    questions: list[GraphQuestion], index: Index, engine: Any, folder: Path, **options: Any
 ) -> list[Attempt]:
     return asyncio.run(
         asynthesize_trajectories(questions, index, engine, folder, attempts=4, **options)
@@ -148,9 +146,10 @@ def test_planning_keeps_first_turns_that_speak_of_everything_named(
 
 
 def test_planning_drops_turns_that_forget_something(wiki: Index, tmp_path: Path) -> None:
-    other = SynthQuestion("x", "?", ("a",), (("C@Low Gate", "r", "V@1"), ("C@Port Ems", "r", "?")))
+    named = (("C@Low Gate", "r", "V@1"), ("C@Port Ems", "r", "?"))
+    other = GraphQuestion("?", ("a",), named)
     assert planning_rows(tried([other], wiki, Agent(), tmp_path)) == []
-    plain = SynthQuestion("y", "Which prizes?", ADA.answers)  # nobody knows what it names
+    plain = GraphQuestion("Which prizes?", ADA.answers, id="y")  # nobody knows what it names
     assert [row["id"] for row in planning_rows(tried([plain], wiki, Agent(), tmp_path))] == [
         "y.0.0",
         "y.2.0",
@@ -190,7 +189,7 @@ def test_reasoning_from_runs_has_what_was_read_and_no_search(attempts: list[Atte
     assert len(rows) == 1  # both right runs read and thought the same
     prompt, answer = (message["content"] for message in rows[0]["messages"])
     assert "She won [Silver Oar]" in prompt
-    assert prompt.endswith(f"# Question\n{ADA.question}")
+    assert prompt.endswith(f"# Question\n{ADA.text}")
     assert "Look for" not in answer
     parsed = parse_turn(answer)
     assert (parsed.think, parsed.answer) == ("There they are.", "Blue Lamp; Silver Oar [1]")
@@ -205,7 +204,7 @@ def test_reasoning_by_a_model_is_kept_when_right_in_one_of_two_passes(
     passes: dict[str, int] = {}
 
     def script(prompt: str) -> str:
-        question = next(q for q in questions if q.question in prompt)
+        question = next(q for q in questions if q.text in prompt)
         passes[question.id] = passes.get(question.id, 0) + 1
         right = " and ".join(question.answers)
         is_right = question is first or (question is second and passes[question.id] == 2)
@@ -240,14 +239,14 @@ def test_the_expert_of_a_world_solves_what_the_world_asks(
     index = environment.index
     assert index is not None
     questions, _ = asyncio.run(asynthesize_questions(graph, index, 9, world=made))
-    expert = Expert(made, map(world_question, questions), detours=0.0)
+    expert = Expert(made, questions, detours=0.0)
     attempts = asyncio.run(
         asynthesize_trajectories(
             questions,
             index,
             expert,
             tmp_path / "runs",
-            is_right=lambda question, text: made.is_right(world_question(question), text),
+            is_right=lambda question, text: made.is_right(question, text),
             tools=environment.tools,
         )
     )
@@ -257,7 +256,7 @@ def test_the_expert_of_a_world_solves_what_the_world_asks(
         prompt, answer = (message["content"] for message in row["messages"])
         [question] = [q for q in questions if row["id"].startswith(q.id)]
         assert all(f"{name} is a" in prompt for name in question.entities)
-        assert all(f"{relation} is" in answer for relation in world_question(question).relations)
+        assert all(f"{relation} is" in answer for relation in question.relations)
 
 
 def test_the_rows_of_a_world_use_only_its_words(
@@ -269,7 +268,7 @@ def test_the_rows_of_a_world_use_only_its_words(
     index = environment.index
     assert index is not None
     questions, _ = asyncio.run(asynthesize_questions(graph, index, 6, world=made))
-    expert = Expert(made, map(world_question, questions), detours=0.0)
+    expert = Expert(made, questions, detours=0.0)
     attempts = asyncio.run(
         asynthesize_trajectories(
             questions, index, expert, tmp_path / "runs", tools=environment.tools
@@ -292,7 +291,7 @@ def test_the_expert_refuses_what_it_cannot_do(
 ) -> None:
     made = world[0]
     with pytest.raises(DataError, match="expert cannot answer 'Who"):
-        Expert(made, [world_question(SynthQuestion("1", "Who?", ("x",)))])
+        Expert(made, [GraphQuestion("Who?", ("x",))])
 
 
 def test_numbers_below_one(wiki: Index, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def recipe(*overrides: str) -> ResearcherRecipe:
 
 def run_of(found: ResearcherRecipe, number: int, folder: Path) -> StageRun:
     folder.mkdir(exist_ok=True)
-    return StageRun(found, found.stages[number], folder, None, {}, is_begun=False)
+    return StageRun(found, found.stages[number], folder, None, {}, is_resumed=False)
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +145,7 @@ def test_rows_of_files(tmp_path, tokenizer) -> None:
     [row] = stage_rows(run_of(found, 1, tmp_path / "a"), tokenizer)
     wanted = chat_rows([Message(m["role"], m["content"]) for m in dialogue], tokenizer)
     assert [row] == wanted
-    with pytest.raises(RecipeError, match="wants 'tools', which nothing here makes"):
+    with pytest.raises(RecipeError, match="wants 'tools', which is not generated here"):
         stage_rows(run_of(recipe("stages.1.data={tools: 1.0}"), 1, tmp_path / "b"), tokenizer)
 
 

@@ -55,8 +55,8 @@ def test_json_has_accuracy_by_hops_and_nothing_else_is_on_stdout() -> None:
     assert settings.pop("seconds") > 0
     assert settings == {
         "world": "encyclopedia", "seed": 7, "num_questions": 3, "model": "the-expert",
-        "mode": "react", "max_calls": 16, "num_distractors": 1, "temperature": None,
-        "own_sampling": False,
+        "mode": "react", "max_calls": 16, "num_distractors": 1, "temperature": 0.0,
+        "own_sampling": False, "sampling_seed": 0, "top_p": 1.0, "top_k": None, "max_tokens": 192,
     }  # fmt: skip
 
 

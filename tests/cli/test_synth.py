@@ -58,7 +58,7 @@ def test_from_a_folder_to_questions(notes: Path) -> None:
     assert f"questions: {place / 'questions.jsonl'}" in done.stdout
     tasks = read_tasks(place / "questions.jsonl")
     assert [task.question for task in tasks] == [
-        t.question for t in read_questions(place / "webshaper.jsonl")
+        t.text for t in read_questions(place / "webshaper.jsonl")
     ]
     first = (place / "questions.jsonl").read_bytes()
     again = invoke("questions", notes, "-n", 5, "--hops", "1,2", "--json")
@@ -67,6 +67,7 @@ def test_from_a_folder_to_questions(notes: Path) -> None:
     assert summary["kept"] == len(tasks) == 5
     assert summary["drawn"] == 5 + sum(summary["dropped"].values())
     assert summary["extracted"] is None
+    assert not {"entities", "split"} & summary.keys()
 
 
 def test_a_world_its_expert_and_its_training_data(tmp_path: Path) -> None:
@@ -106,6 +107,40 @@ def test_questions_of_another_world_are_refused(tmp_path: Path) -> None:
     error = json.loads(other.stdout)["error"]
     assert error["kind"] == "DataError"
     assert "3 of 3 questions have answers that are not unique" in error["message"]
+
+
+@pytest.mark.parametrize("report", ["{", "[1]", "{}"])
+def test_a_report_that_tells_no_world(tmp_path: Path, report: str) -> None:
+    file = tmp_path / "questions.jsonl"
+    script(file, {"question": "Who?", "answer": "Ada"})
+    (tmp_path / "report.json").write_text(report)
+    common = ("trajectories", WORLD, file, "--model", "expert", "--json")
+    error = json.loads(invoke(*common).stdout)["error"]
+    assert "report.json' is not a report of `hanol synth questions`" in error["message"]
+    given = invoke(*common, "--num-entities", 60, "--split", "train")
+    assert "The expert cannot answer 'Who?'" in json.loads(given.stdout)["error"]["message"]
+
+
+def test_options_of_a_world_win_over_its_report(tmp_path: Path) -> None:
+    out = tmp_path / "synth"
+    invoke("questions", WORLD, "-n", 3, "--num-entities", 60, "--output", out)
+    report = json.loads((out / "report.json").read_text("utf-8"))
+    assert (report["entities"], report["split"]) == (60, "train")
+    file = out / "questions.jsonl"
+    other = invoke("trajectories", WORLD, file, "--model", "expert", "--split", "dev", "--json")
+    assert "not unique" in json.loads(other.stdout)["error"]["message"]
+
+
+def test_pages_and_questions_of_one_name_are_of_one_world(tmp_path: Path) -> None:
+    done = invoke("pages", WORLD, tmp_path / "pages", "--num-entities", 60)
+    assert done.exit_code == 0, done.output
+    invoke("questions", WORLD, "-n", 3, "--num-entities", 60, "--output", tmp_path / "synth")
+    written = {page.name for page in (tmp_path / "synth" / "world").glob("*.md")}
+    assert {page.name for page in (tmp_path / "pages").glob("*.md")} == written
+    (tmp_path / "file").write_text("")
+    failed = invoke("pages", WORLD, tmp_path / "file")
+    assert failed.exit_code == 1
+    assert str(tmp_path / "file") in failed.stderr
 
 
 def test_a_model_extracts_words_and_knows_by_heart(notes: Path, tmp_path: Path) -> None:
@@ -175,6 +210,13 @@ def test_failed_runs_are_counted_and_the_exit_code_tells(notes: Path, tmp_path: 
         (["questions", "{notes}", "--hops", "6"], 2, "give different numbers from 1 to 5"),
         (["questions", "{notes}/none"], 1, "There is no folder"),
         (["questions", "encyclopedia:x"], 1, "There is no folder"),
+        (["questions", "{notes}", "--split", "dev"], 1, "is a folder: --split is for"),
+        (["questions", WORLD, "--index", "{notes}"], 1, "--index is for a folder of documents"),
+        (
+            ["questions", WORLD, "--model", "m", "--output", "{notes}/a"],
+            1,
+            "--model is for a folder",
+        ),
         (["trajectories", "{notes}", "{notes}/none.jsonl", "--model", "m"], 1, "could not be read"),
     ],
     ids=lambda value: "-".join(value[:1] + value[2:]) if isinstance(value, list) else None,

@@ -68,7 +68,7 @@ def test_questions_of_three_releases(tmp_path: Path) -> None:
         {"Question": "q3", "Answer": "a3", "Root_Url": "https://x.org", "Info": info},
     ]
     found = read_questions(lines(tmp_path / "q.jsonl", *rows))
-    assert [(s.question, s.answer) for s in found] == [("q1", "a1"), ("q2", "42"), ("q3", "a3")]
+    assert [(s.text, s.answer) for s in found] == [("q1", "a1"), ("q2", "42"), ("q3", "a3")]
     assert found[0].details == {"tag": "e2hqa"}
     assert found[2].details == {"Root_Url": "https://x.org", "Info": info}
 
@@ -84,7 +84,7 @@ SHAPER = {
 
 def test_webshaper(tmp_path: Path) -> None:
     [task] = read_questions(lines(tmp_path / "w.jsonl", SHAPER))
-    assert (task.id, task.question, task.answer) == ("3", "Which club?", "FC A")
+    assert (task.id, task.text, task.answer) == ("3", "Which club?", "FC A")
     assert task.sources == ("https://x.org",)
     graph = [
         ("FC A", "plays_in", "Basel"),
@@ -92,7 +92,7 @@ def test_webshaper(tmp_path: Path) -> None:
         ("Basel", "lies_on", "Rhine"),
         ("Bern", "lies_on", "Aare"),
     ]
-    assert evaluate_formalization(task.formalization, graph) == {"FC A"}
+    assert evaluate_formalization(task.triples, graph) == {"FC A"}
 
 
 RUN = OfficialRun(

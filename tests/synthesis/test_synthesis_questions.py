@@ -18,13 +18,11 @@ from hanol.retrieval import Index
 from hanol.runs import read_tasks
 from hanol.synthesis import (
     QuestionReport,
-    SynthQuestion,
     asynthesize_questions,
     check_questions,
     folder_graph,
     read_questions,
     world_graph,
-    world_question,
     write_questions,
     write_webshaper,
 )
@@ -47,7 +45,7 @@ from hanol.worlds import (
 )
 
 Make = Callable[..., Any]
-Made = tuple[list[SynthQuestion], QuestionReport]
+Made = tuple[list[GraphQuestion], QuestionReport]
 
 
 def made(graph: KnowledgeGraph, index: Index, number: int, **options: Any) -> Made:
@@ -82,13 +80,13 @@ def test_questions_of_a_folder_are_unique_by_brute_force(
     assert report.kept == len(questions) > 0
     for question in questions:
         assert question.hops == hops
-        assert brute_force(question.formalization, graph) == set(question.answers)
-        for left_out in range(len(question.formalization)):
-            rest = tuple(t for i, t in enumerate(question.formalization) if i != left_out)
+        assert brute_force(question.triples, graph) == set(question.answers)
+        for left_out in range(len(question.triples)):
+            rest = tuple(t for i, t in enumerate(question.triples) if i != left_out)
             if any("?" in triple for triple in rest):
                 assert len(brute_force(rest, graph)) > len(question.answers)
-        assert all(name in question.question for name in question.constants)
-        assert not any(f"“{answer}”" in question.question for answer in question.answers)
+        assert all(name in question.text for name in question.constants)
+        assert not any(f"“{answer}”" in question.text for answer in question.answers)
         assert question.sources
         assert question.facts
 
@@ -113,12 +111,11 @@ def test_questions_of_a_world_are_the_worlds_and_stand_every_filter(
         assert report.drawn == 12 + sum(report.dropped.values())
         addresses = {page.title: graph.pages[page.title] for page in world.pages}
         for question in questions:
-            known = world_question(question)
-            assert world.graph.answers(known.triples) == set(question.answers)
-            assert world.is_right(known, " and ".join(question.answers))
+            assert world.graph.answers(question.triples) == set(question.answers)
+            assert world.is_right(question, " and ".join(question.answers))
             assert question.level == level
             if level:
-                hits = index.search(question.question, 10, mode="bm25")
+                hits = index.search(question.text, 10, mode="bm25")
                 [answer] = question.answers
                 assert addresses.get(answer) not in [hit.address for hit in hits]
 
@@ -142,20 +139,20 @@ def test_level_two_tells_spans_and_three_clauses(tmp_path: Path) -> None:
         index.add(isolated=False)
         questions, _ = made(graph, index, 5, hops=(1,), level=2)
     for question in questions:
-        clauses = [t for t in question.formalization if "C@" in t[0] + t[2]]
+        clauses = [t for t in question.triples if "C@" in t[0] + t[2]]
         assert len(clauses) == 3
         assert any("between" in tail for _, _, tail in clauses)
         assert not any(tail[2:].isdecimal() for _, _, tail in clauses)
-        assert " was founded in a year between 19" in question.question
+        assert " was founded in a year between 19" in question.text
         assert brute_force_size(question, graph) == 1
 
 
-def brute_force_size(question: SynthQuestion, graph: KnowledgeGraph) -> int:
+def brute_force_size(question: GraphQuestion, graph: KnowledgeGraph) -> int:
     """Answers by going through all teams: one hop from a described start."""
     facts = {edge.triple for edge in graph.edges}
-    told = [(r, tail[2:]) for head, r, tail in question.formalization if tail != "?"]
+    told = [(r, tail[2:]) for head, r, tail in question.triples if tail != "?"]
     teams = {head for head, _, _ in facts if all((head, r, v) in facts for r, v in told)}
-    [asked] = [r for _, r, tail in question.formalization if tail == "?"]
+    [asked] = [r for _, r, tail in question.triples if tail == "?"]
     return len({tail for head, r, tail in facts if head in teams and r == asked})
 
 
@@ -175,7 +172,7 @@ def draft(
     *triples: tuple[str, str, str], answers: str, hops: int = 2, **fields: Any
 ) -> GraphQuestion:
     text = template_question(triples, is_page=True)
-    return GraphQuestion(text, frozenset(answers), triples, hops, 0, path=("doc://b",), **fields)
+    return GraphQuestion(text, tuple(answers), triples, hops, 0, path=("doc://b",), **fields)
 
 
 def test_each_filter_finds_its_fault() -> None:
@@ -214,7 +211,7 @@ def test_words_that_may_mean_the_same_make_no_question(tmp_path: Path) -> None:
     assert worded.answers(born, loosely=True) == {"Al Ash", "Mo Elm"}
     assert worded.answers(lies, loosely=True) == {"Red Mill"}
     asked = draft(*born, answers="", hops=1)
-    asked = replace(asked, answers=frozenset({"Al Ash"}))
+    asked = replace(asked, answers=("Al Ash",))
     assert problem_of(asked, worded, ()) == "ambiguous_words"
     assert problem_of(asked, KnowledgeGraph(edges, {}), ()) is None
     worded.write(tmp_path / "graph.jsonl")
@@ -243,7 +240,7 @@ def test_questions_about_a_written_world_are_right_by_the_worlds_own_facts(
     generic = [edge.triple for edge in graph.edges if edge.relation not in name]
     right = 0
     for question in questions:
-        meant = [(head, name.get(r, r), tail) for head, r, tail in question.formalization]
+        meant = [(head, name.get(r, r), tail) for head, r, tail in question.triples]
         answers = evaluate_formalization(meant, [*stated, *generic])
         right += answers == set(question.answers)
     assert report.dropped["ambiguous_words"] > 0
@@ -263,9 +260,9 @@ def test_a_question_that_one_search_answers_is_seen(tmp_path: Path) -> None:
         pages = {info.title: info.address for info in index.documents()}
         graph = KnowledgeGraph([], pages)
         text = "Who eats the mice of Low Gate?"
-        found = GraphQuestion(text, frozenset({"Grey Owl"}), (), 1, 1, path=("doc://x",))
-        hidden = GraphQuestion(text, frozenset({"Thick Fog"}), (), 1, 1, path=(pages["Grey Owl"],))
-        stated = GraphQuestion(text, frozenset({"Thick Fog"}), (), 2, 1, path=(pages["Grey Owl"],))
+        found = GraphQuestion(text, ("Grey Owl",), (), 1, 1, path=("doc://x",))
+        hidden = GraphQuestion(text, ("Thick Fog",), (), 1, 1, path=(pages["Grey Owl"],))
+        stated = GraphQuestion(text, ("Thick Fog",), (), 2, 1, path=(pages["Grey Owl"],))
         assert is_searchable(found, graph, index)
         assert not is_searchable(hidden, graph, index)
         assert is_searchable(stated, graph, index)
@@ -290,11 +287,11 @@ def test_what_a_model_knows_by_heart_is_dropped_and_counted(wiki: Index, model: 
     plain, _ = made(graph, wiki, 6, hops=(1,))
     known = plain[0]
     replies, engine = model(
-        lambda prompt: f"<think>?</think> {known.answers[0]}." if known.question in prompt else "no"
+        lambda prompt: f"<think>?</think> {known.answers[0]}." if known.text in prompt else "no"
     )
     questions, report = made(graph, wiki, 6, hops=(1,), closed_book=replies)
     assert report.dropped["closed_book"] == 1
-    assert known.question not in [question.question for question in questions]
+    assert known.text not in [question.text for question in questions]
     assert len(questions) == 6
     assert len(engine.asked) == 7
 
@@ -303,18 +300,18 @@ def test_a_models_wording_is_taken_only_if_it_asks_the_same(wiki: Index, model: 
     graph = folder_graph(wiki)
     plain, _ = made(graph, wiki, 3, hops=(1,), seed=3)
     wordings = {
-        plain[0].question: f"Could you find what {' and '.join(plain[0].constants)} leads to?",
-        plain[1].question: "Which is it?",
-        plain[2].question: f"Is {plain[2].constants[0]} not {plain[2].answers[0]}?",
+        plain[0].text: f"Could you find what {' and '.join(plain[0].constants)} leads to?",
+        plain[1].text: "Which is it?",
+        plain[2].text: f"Is {plain[2].constants[0]} not {plain[2].answers[0]}?",
     }
     replies, _ = model(
         lambda prompt: next(text for puzzle, text in wordings.items() if puzzle in prompt)
     )
     questions, report = made(graph, wiki, 3, hops=(1,), seed=3, wording=replies)
-    assert questions[0].question == wordings[plain[0].question]
-    assert [q.question for q in questions[1:]] == [q.question for q in plain[1:]]
+    assert questions[0].text == wordings[plain[0].text]
+    assert [q.text for q in questions[1:]] == [q.text for q in plain[1:]]
     assert (report.reworded, report.refused_wordings) == (1, 2)
-    assert questions[0].formalization == plain[0].formalization
+    assert questions[0].triples == plain[0].triples
 
 
 @pytest.mark.parametrize(
@@ -342,13 +339,13 @@ def test_numbers_and_names_in_words() -> None:
 
 
 def test_a_set_with_answers_that_are_not_unique_is_refused() -> None:
-    good = SynthQuestion("1", "Who?", ("c",), (("C@a", "knows", "V@1"), ("V@1", "likes", "?")))
-    many = SynthQuestion("2", "Which?", ("c",), (("V@1", "likes", "?"),))
-    check_questions([good, SynthQuestion("3", "What?", tuple("EcbD"), many.formalization)], GRAPH)
+    good = GraphQuestion("Who?", ("c",), (("C@a", "knows", "V@1"), ("V@1", "likes", "?")))
+    many = GraphQuestion("Which?", ("c",), (("V@1", "likes", "?"),))
+    check_questions([good, GraphQuestion("What?", tuple("EcbD"), many.triples)], GRAPH)
     with pytest.raises(DataError, match=r"1 of 2 .* not unique.*'Which\?'.*4 fit: b, c, d, e"):
         check_questions([good, many], GRAPH)
     check_questions([good, many])  # nothing is known about what they are made from
-    twice = SynthQuestion("4", "who", ("e",))
+    twice = GraphQuestion("who", ("e",))
     with pytest.raises(DataError, match=r"1 of 2 questions .* not unique"):
         check_questions([good, twice])
 
@@ -375,11 +372,11 @@ def test_files_are_read_by_batches_and_by_the_official_reader(wiki: Index, tmp_p
     write_webshaper(tmp_path / "shaper.jsonl", questions)
     official = read_questions(tmp_path / "shaper.jsonl")
     for read, question in zip(official, questions, strict=True):
-        assert (read.id, read.question) == (question.id, question.question)
+        assert (read.id, read.text) == (question.id, question.text)
         assert read.answers == (", ".join(question.answers),)
-        assert (read.sources, read.formalization) == (question.sources, question.formalization)
+        assert (read.sources, read.triples) == (question.sources, question.triples)
     with pytest.raises(DataError, match="'7' has no `formalization`"):
-        write_webshaper(tmp_path / "no.jsonl", [SynthQuestion("7", "q", ("a",))])
+        write_webshaper(tmp_path / "no.jsonl", [GraphQuestion("q", ("a",), id="7")])
 
 
 @pytest.mark.parametrize(

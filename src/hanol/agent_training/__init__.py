@@ -11,7 +11,7 @@ from hanol.agent_training._actions import (
     write_trajectories,
 )
 from hanol.agent_training._environment import ResearchEnvironment
-from hanol.agent_training._examination import Examination, examine
+from hanol.agent_training._examination import EXAM_SAMPLING, Examination, examine
 from hanol.agent_training._skills import measure_skills, skill_rates
 from hanol.agent_training._trajectories import (
     Attempt,
@@ -28,6 +28,7 @@ from hanol.agent_training.stages._stages import ResearcherResult, StageResult, k
 from hanol.agent_training.stages._train import train_researcher
 
 __all__ = [
+    "EXAM_SAMPLING",
     "Attempt",
     "Examination",
     "Expert",

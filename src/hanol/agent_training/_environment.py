@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 class ResearchEnvironment:
     """Questions over documents, answered by a policy and rewarded.
 
-    Two limits end a rollout that would go on for ever. A limit of the budget is the policy's to
+    Two limits end a rollout that would never end. A limit of the budget is the policy's to
     respect: the run ends without an answer of its own, and the reward is that of what it has.
     `timeout_s` is for what hangs around the policy: such a rollout has no reward. It cannot stop a
     tool that blocks the thread of the loop.
@@ -90,10 +90,10 @@ class ResearchEnvironment:
         that: the same call resumes from the last event, and a run that has ended is read back.
 
         Args:
-            engine: The policy. Its turns are in the rollout if it tells token ids and
+            engine: The policy. Its turns are in the rollout if it returns token ids and
                 log-probabilities; endpoints do not, and their rollouts have none.
             task: The question.
-            seed: Seed of the sampling, and of what tools leave to chance.
+            seed: Seed for sampling, and for what tools leave to chance.
             run_folder: Gets the log and the turns; None keeps neither.
 
         Raises:
@@ -101,10 +101,10 @@ class ResearchEnvironment:
                 run, or one that is damaged or in use.
         """
         folder = None if run_folder is None else RunFolder(run_folder)
-        is_begun = folder is not None and folder.exists
+        is_resumed = folder is not None and folder.exists
         recorder = Recorder(engine, None if folder is None else folder.path)
         today = self._today
-        if today is None and folder is not None and is_begun:
+        if today is None and folder is not None and is_resumed:
             today = date.fromisoformat(folder.started().settings["today"])
         researcher = self._researcher(recorder, today or date.today())
         events: list[Event] = []
@@ -118,7 +118,7 @@ class ResearchEnvironment:
                     events.append(event)
             reward = self._reward_of(task, events[-1])
         except Exception as err:
-            if is_begun and isinstance(err, RunError):
+            if is_resumed and isinstance(err, RunError):
                 raise
             problem = f"{type(err).__name__}: {err}"
             if isinstance(err, TimeoutError) and limit.expired():
@@ -166,7 +166,7 @@ class ResearchEnvironment:
         return await gather(attempt, zip(tasks, seeds, strict=True), concurrency=concurrency)
 
     def _researcher(self, engine: Engine, today: date) -> Researcher:
-        """That of all rollouts: to check the tools takes as long as a rollout."""
+        """One for all rollouts, because checking the tools takes as long as a rollout."""
         key = (engine.context_window, today)
         if key not in self._prepared:
             self._prepared[key] = Researcher(

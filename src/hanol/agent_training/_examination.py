@@ -18,7 +18,8 @@ from hanol.scoring import wilson
 from hanol.tools import compact_tools
 from hanol.worlds import Encyclopedia, GraphQuestion
 
-_TURN_TOKENS = 192  # those of the expert have at most 125
+EXAM_SAMPLING = replace(GREEDY, max_tokens=192)  # the expert's turns have at most 125 tokens
+_SEEDS = 1_000_003  # between the first runs of two sampling seeds: each run takes the next seed
 
 
 class Examination(BaseModel):
@@ -45,7 +46,8 @@ def examine(
     num_entities: int = 1000,
     num_distractors: int = 1,
     mode: Mode = "react",
-    sampling: Sampling | None = None,
+    sampling: Sampling = EXAM_SAMPLING,
+    sampling_seed: int = 0,
     max_calls: int = 16,
     concurrency: int = 64,
     on_rollout: Callable[[Rollout], None] | None = None,
@@ -60,7 +62,8 @@ def examine(
         num_entities: Number of pages.
         num_distractors: Distractor sentences per page; 7 make pages of about 120 words.
         mode: Mode of the agent.
-        sampling: How turns are drawn; None is greedy.
+        sampling: How turns are drawn; greedy by default.
+        sampling_seed: Seed for sampling; it makes no difference to greedy turns.
         max_calls: Maximum number of turns per run.
         concurrency: Runs at once.
         on_rollout: Called with each run.
@@ -74,7 +77,7 @@ def examine(
         world,
         tools=lambda index: compact_tools(index, shuffle=seed),
         mode=mode,
-        sampling=sampling or replace(GREEDY, max_tokens=_TURN_TOKENS),
+        sampling=sampling,
         budget=Budget(model_calls=max_calls),
     ) as environment:
         questions = [question for kind in kinds.values() for question in kind]
@@ -82,7 +85,7 @@ def examine(
             environment.rollouts(
                 engine,
                 environment.tasks(questions),
-                seeds=range(len(questions)),
+                seeds=[sampling_seed * _SEEDS + i for i in range(len(questions))],
                 concurrency=concurrency,
                 on_rollout=on_rollout,
             )

@@ -22,7 +22,8 @@ class Recorder(WrappedEngine):
 
     def __init__(self, engine: Engine, folder: Path | None) -> None:
         super().__init__(engine)
-        self._file = None if folder is None else _TurnFile(folder / "turns.jsonl")
+        self._path = None if folder is None else folder / "turns.jsonl"
+        self._last: tuple[int, ...] | None = None  # prompt and tokens of the last line
         self._drawn: dict[str, SampledTurn] = {}
         self._turns: list[SampledTurn | None] = []
 
@@ -39,49 +40,24 @@ class Recorder(WrappedEngine):
         if turn is not None:
             key = request_sha256(request)
             self._drawn[key] = turn
-            if self._file is not None:
-                self._file.append(key, turn)
+            self._append(key, turn)
         return completion
 
     def took(self, request: Request, event: ModelAnswered) -> None:
-        """Note that a run went on with an answer, new or from its log."""
+        """Note that a run used an answer, new or from its log."""
         if event.purpose not in ("turn", "forced_answer"):
             return
         key = event.request_sha256
-        if key not in self._drawn and self._file is not None:
-            self._drawn = self._file.turns() | self._drawn
+        if key not in self._drawn:
+            self._drawn = self._stored() | self._drawn
         self._turns.append(self._drawn.get(key))
 
-
-def _num_common(one: Sequence[int], other: Sequence[int]) -> int:
-    """Leading tokens that both have."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
-
-
-def _turn(completion: Completion) -> SampledTurn | None:
-    prompt_ids, token_ids = completion.prompt_ids, completion.ids
-    if prompt_ids is None or token_ids is None or completion.logprobs is None:
-        return None
-    if len(token_ids) != len(completion.logprobs):
-        raise EngineError(
-            f"The engine wrote {len(token_ids)} tokens, but tells {len(completion.logprobs)} "
-            "log-probabilities, so nothing can be learned from it."
-        )
-    return SampledTurn(tuple(prompt_ids), tuple(token_ids), tuple(completion.logprobs))
-
-
-class _TurnFile:
-    """The turns of one run, in the order in which they were drawn."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._last: tuple[int, ...] | None = None  # prompt and tokens of the last line
-
-    def append(self, key: str, turn: SampledTurn) -> None:
+    def _append(self, key: str, turn: SampledTurn) -> None:
         """Write a turn. It survives the end of this process."""
+        if self._path is None:
+            return
         if self._last is None:
-            self.turns()  # says what the last line is
+            self._stored()  # says what the last line is
         assert self._last is not None
         kept = _num_common(self._last, turn.prompt_ids)
         line = {
@@ -94,13 +70,13 @@ class _TurnFile:
         JsonLines(self._path).append(line)
         self._last = turn.prompt_ids + turn.token_ids
 
-    def turns(self) -> dict[str, SampledTurn]:
+    def _stored(self) -> dict[str, SampledTurn]:
         """Every whole turn of the file, by the hash of its request.
 
         Raises:
             RunError: A line is damaged.
         """
-        data = self._path.read_bytes() if self._path.exists() else b""
+        data = self._path.read_bytes() if self._path is not None and self._path.exists() else b""
         self._last = ()
         found: dict[str, SampledTurn] = {}
         for number, line in enumerate(whole_lines(data), start=1):
@@ -116,3 +92,21 @@ class _TurnFile:
                 ) from err
             self._last = turn.prompt_ids + turn.token_ids
         return found
+
+
+def _num_common(one: Sequence[int], other: Sequence[int]) -> int:
+    """Leading tokens that both have."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def _turn(completion: Completion) -> SampledTurn | None:
+    prompt_ids, token_ids = completion.prompt_ids, completion.ids
+    if prompt_ids is None or token_ids is None or completion.logprobs is None:
+        return None
+    if len(token_ids) != len(completion.logprobs):
+        raise EngineError(
+            f"The engine returned {len(token_ids)} tokens, but {len(completion.logprobs)} "
+            "log-probabilities, so nothing can be learned from it."
+        )
+    return SampledTurn(tuple(prompt_ids), tuple(token_ids), tuple(completion.logprobs))

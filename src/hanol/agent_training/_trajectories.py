@@ -5,7 +5,7 @@ Source: rejection sampling by the answer as in arXiv 2505.22648 (WebDancer) and 
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,11 @@ from hanol.engines import Engine
 from hanol.errors import ConfigError
 from hanol.research import OfficialRun, Segment, fixed_date, official_run, run_task, segments
 from hanol.retrieval import Index
-from hanol.runs import Event, RunFolder, gather
-from hanol.synthesis import SynthQuestion
+from hanol.runs import Event, RunFolder, Task, gather
+from hanol.worlds import GraphQuestion
 
 _SEEDS = 1_000  # between two attempts: each call of a run takes the next seed
-IsRight = Callable[[SynthQuestion, str], bool]
+IsRight = Callable[[GraphQuestion, str], bool]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Attempt:
         events: Reads its log.
     """
 
-    question: SynthQuestion
+    question: GraphQuestion
     number: int
     prediction: str | None
     is_right: bool
@@ -46,7 +46,7 @@ class Attempt:
 
 
 async def asynthesize_trajectories(
-    questions: Sequence[SynthQuestion],
+    questions: Sequence[GraphQuestion],
     index: Index | None,
     engine: Engine,
     folder: str | os.PathLike[str],
@@ -84,9 +84,9 @@ async def asynthesize_trajectories(
     judge = is_right or (lambda question, text: question.is_right(text))
     jobs = [(question, number) for question in questions for number in range(attempts)]
 
-    async def attempt_of(job: tuple[SynthQuestion, int]) -> Attempt:
+    async def attempt_of(job: tuple[GraphQuestion, int]) -> Attempt:
         question, number = job
-        task = replace(question.task, id=f"{question.id}.{number}")
+        task = Task(f"{question.id}.{number}", question.text, question.answer)
         settings = {**options, "seed": seed + _SEEDS * number}
         row = await run_task(task, index, engine, folder, settings)
         text, error = row["prediction"], row["error"]

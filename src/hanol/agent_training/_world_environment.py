@@ -60,11 +60,10 @@ class WorldEnvironment(ResearchEnvironment):
         text = f"{world.split} {world.num_entities} {world.seed} {question.text} {question.triples}"
         name = hashlib.sha256(text.encode()).hexdigest()[:16]
         self._questions[name] = question
-        answers = sorted(question.answers)
-        return Task(name, question.text, answers if len(answers) > 1 else answers[0])
+        return Task(name, question.text, question.answer)
 
     def tasks(self, questions: Sequence[GraphQuestion]) -> list[Task]:
-        """As `task`, for many."""
+        """The tasks of several questions."""
         return [self.task(question) for question in questions]
 
     def question(self, task: Task) -> GraphQuestion:

@@ -216,5 +216,12 @@ class WorldOptions:
     """The generated world of a source encyclopedia:SEED."""
 
     panel: ClassVar = "World"
-    num_entities: int = option(300, "Number of pages of a generated world.")
-    split: Split = option("train", "Name set of a generated world; the sets share no name.")
+    num_entities: int | None = option(None, "Number of pages of a generated world. Omitted: 300.")
+    split: Split | None = option(
+        None, "Name set of a generated world; the sets share no name. Omitted: train."
+    )
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The options that were given, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}

@@ -125,11 +125,12 @@ def world(
 
     Example: hanol eval world --model tiny-researcher --num-questions 200
     """
-    from hanol.agent_training import examine
+    from hanol.agent_training import EXAM_SAMPLING, examine
     from hanol.engines import open_engine
     from hanol.research import GREEDY
 
     drawn = sampling.sampling(GREEDY)
+    drawn = EXAM_SAMPLING if drawn == GREEDY else drawn
     # Fleets and endpoints have limits of their own; a checkpoint in this process batches.
     elsewhere = model.model.partition(":")[0] in ("http", "https", "ray", "scripted")
     batched = {} if elsewhere else {"max_batch": concurrency}
@@ -146,6 +147,7 @@ def world(
 
         settings: dict[str, Any] = {
             "seed": world_seed,
+            "sampling_seed": sampling.seed,
             "num_questions": num_questions,
             "mode": mode,
             "max_calls": max_calls,
@@ -154,7 +156,7 @@ def world(
         result = examine(
             engine,
             hops=hops,
-            sampling=None if drawn == GREEDY else drawn,
+            sampling=drawn,
             concurrency=concurrency,
             on_rollout=on_rollout,
             **settings,
@@ -162,7 +164,7 @@ def world(
     settings |= {
         "world": name,
         "model": model.model,
-        "temperature": sampling.temperature,
+        **{name: getattr(drawn, name) for name in ("temperature", "top_p", "top_k", "max_tokens")},
         "own_sampling": sampling.own_sampling,
         "seconds": round(time.perf_counter() - started, 2),
     }

@@ -3,14 +3,18 @@
 Questions are walks over a `hanol.worlds.KnowledgeGraph`, which says where each fact is stated.
 """
 
-from hanol.synthesis._extract import ExtractReport, abuild_graph, world_graph, world_seed
+from hanol.synthesis._extract import (
+    ExtractReport,
+    abuild_graph,
+    reported_world,
+    world_graph,
+    world_report,
+    world_seed,
+)
 from hanol.synthesis._folder import folder_graph
 from hanol.synthesis._questions import (
-    SynthQuestion,
     check_questions,
-    question_of,
     read_questions,
-    world_question,
     write_questions,
     write_webshaper,
 )
@@ -21,15 +25,14 @@ __all__ = [
     "ExtractReport",
     "QuestionReport",
     "Replies",
-    "SynthQuestion",
     "abuild_graph",
     "asynthesize_questions",
     "check_questions",
     "folder_graph",
-    "question_of",
     "read_questions",
+    "reported_world",
     "world_graph",
-    "world_question",
+    "world_report",
     "world_seed",
     "write_questions",
     "write_webshaper",

@@ -8,6 +8,8 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
@@ -137,6 +139,31 @@ def world_seed(spec: str) -> int | None:
     """The seed in "encyclopedia:SEED"; None for anything else."""
     match = _WORLD.fullmatch(spec)
     return None if match is None else int(match[1])
+
+
+def world_report(world: Encyclopedia | None) -> dict[str, Any]:
+    """Entries of a report from which `reported_world` makes the same world; none without one."""
+    return {} if world is None else {"entities": world.num_entities, "split": world.split}
+
+
+def reported_world(report: Path, source: str) -> dict[str, Any]:
+    """Options of the world of a source, from the report of its questions if there is one.
+
+    Raises:
+        DataError: The report cannot be read.
+    """
+    if world_seed(source) is None or not report.is_file():
+        return {}
+    try:
+        found = json.loads(report.read_text("utf-8"))
+        if found["source"] != source:
+            return {}
+        return {"num_entities": int(found["entities"]), "split": found["split"]}
+    except (ValueError, TypeError, KeyError) as err:
+        raise DataError(
+            f"{str(report)!r} is not a report of `hanol synth questions` ({err!r}), so it cannot "
+            "tell the size of the world. Give --num-entities and --split."
+        ) from err
 
 
 def world_graph(world: Encyclopedia, index: Index) -> KnowledgeGraph:

@@ -15,7 +15,6 @@ from typing import Literal
 
 from hanol.retrieval import Index
 from hanol.scoring import normalise
-from hanol.synthesis._questions import question_of
 from hanol.synthesis._replies import Replies
 from hanol.worlds import GraphQuestion, KnowledgeGraph, Triple
 
@@ -103,7 +102,7 @@ class Sieve:
         replies = await self._model.ask(prompts, max_tokens=_ANSWER_TOKENS)
         kept = []
         for draft, reply in zip(drafts, replies, strict=True):
-            if question_of(draft).is_right(reply):
+            if draft.is_right(reply):
                 self.dropped["closed_book"] += 1
             else:
                 kept.append(draft)
@@ -112,15 +111,16 @@ class Sieve:
 
 def problem_of(draft: GraphQuestion, graph: KnowledgeGraph, seen: Collection[str]) -> Reason | None:
     """The reason to drop a question that the graph gives, or None; `seen` are shapes of others."""
+    answers = set(draft.answers)
     if shape(draft.triples) in seen:
         return "repeated"
     if wording_problem(draft.text, (), draft.answers) == "answer":
         return "answer_in_question"
     if has_shortcut(draft, graph):
         return "shortcut"
-    if graph.answers(draft.triples) != draft.answers:
+    if graph.answers(draft.triples) != answers:
         return "not_unique"
-    if graph.answers(draft.triples, loosely=True) != draft.answers:
+    if graph.answers(draft.triples, loosely=True) != answers:
         return "ambiguous_words"
     if superfluous(draft.triples, graph, len(draft.answers)) is not None:
         return "superfluous_clause"

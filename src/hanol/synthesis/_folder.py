@@ -49,7 +49,7 @@ def folder_graph(index: Index) -> KnowledgeGraph:
     if not any(edge.tail in pages for edge in edges):
         raise DataError(
             f"The {len(documents)} documents of {str(index.folder)!r} neither link to each other "
-            "nor name each other's titles, so there is nothing to walk along. Extract facts with a "
+            "nor name each other's titles, so no question can be built. Extract facts with a "
             "model: `--model SPEC`."
         )
     linked = {(edge.head, edge.tail) for edge in edges if edge.relation == LINKS}

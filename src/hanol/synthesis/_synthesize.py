@@ -7,7 +7,6 @@ from random import Random
 from hanol.errors import ConfigError, DataError
 from hanol.retrieval import Index
 from hanol.synthesis._filters import Reason, Sieve, wording_problem
-from hanol.synthesis._questions import SynthQuestion, question_of
 from hanol.synthesis._replies import Replies
 from hanol.worlds import Encyclopedia, GraphQuestion, KnowledgeGraph, QuestionWalker
 
@@ -62,7 +61,7 @@ async def asynthesize_questions(
     closed_book: Replies | None = None,
     wording: Replies | None = None,
     on_question: Callable[[int], None] = lambda kept: None,
-) -> tuple[list[SynthQuestion], QuestionReport]:
+) -> tuple[list[GraphQuestion], QuestionReport]:
     """Make questions with unique answers that cannot be answered in a simpler way.
 
     Args:
@@ -103,7 +102,7 @@ async def asynthesize_questions(
     texts, refused = [draft.text for draft in kept], 0
     if wording is not None:
         texts, refused = await _reworded(kept, wording, seed)
-    questions = [question_of(draft, text) for draft, text in zip(kept, texts, strict=True)]
+    questions = [replace(draft, text=text, id="") for draft, text in zip(kept, texts, strict=True)]
     reworded = sum(text != draft.text for draft, text in zip(kept, texts, strict=True))
     counts = QuestionReport(sieve.drawn, len(kept), dict(sieve.dropped), reworded, refused)
     return questions, counts

@@ -9,13 +9,14 @@ Source: arXiv 2510.26692, section 5.1. Vocabulary, pairs and stacks are not publ
 tasks: they are arguments here.
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from hanol.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 IGNORED = -100
 
@@ -23,8 +24,8 @@ IGNORED = -100
 class SequenceBatch(NamedTuple):
     """Tokens, and targets at some of their positions."""
 
-    input_ids: Tensor  # [B, T], int64
-    labels: Tensor  # [B, T], int64, `IGNORED` off target
+    input_ids: "Tensor"  # [B, T], int64
+    labels: "Tensor"  # [B, T], int64, `IGNORED` off target
     vocab_size: int
 
 
@@ -124,5 +125,7 @@ def _at_least(name: str, value: int, least: int) -> None:
         raise ConfigError(f"`{name}` is {value}, but must be at least {least}.")
 
 
-def _tensor(x: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Tensor:
+def _tensor(x: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> "Tensor":
+    import torch  # here, so that other worlds need no torch
+
     return torch.from_numpy(np.ascontiguousarray(x, dtype=np.int64))

@@ -9,12 +9,15 @@ Source: walks and obfuscation as in arXiv 2507.02592 (WebSailor), clauses as lea
 formalisation as in arXiv 2507.15061 (WebShaper).
 """
 
+import hashlib
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import combinations
 from random import Random
+from typing import Any
 
+from hanol.scoring import exact_match, set_match
 from hanol.worlds._graph import SLOT, Edge, KnowledgeGraph, Triple, span_of
 
 _CLAUSES = {0: 0, 1: 2, 2: 3}  # facts that describe the start, by level
@@ -26,42 +29,77 @@ _LETTERS = "ABCDEFGHIJ"
 
 @dataclass(frozen=True)
 class GraphQuestion:
-    """A question about a knowledge graph, with its answers and how to find them.
+    """A question with its answers, and how to find them in a knowledge graph.
 
     Args:
         text: The question in words.
         answers: Every right answer; all of them are asked for.
-        triples: The question as (subject, relation, object), in the order in which it tells them:
+        triples: The question as (subject, relation, object), in the order of the text:
             constants "C@text", variables "V@S" (a start that is described) and "V@1", "V@2", ...,
-            and "?", what is asked for.
+            and "?", what is asked for (arXiv 2507.15061). Empty where unknown.
         hops: Relations followed from the start; 0 asks for the described entity itself.
         level: 0 for names; 1 for a start described by two facts; 2 for three, at least one of
             them a number or date of which only a span is told.
         entities: What is met on the way, from the start on, without what is asked for.
-        relations: The relations followed, in order.
-        path: Address of the page that states each fact followed, in order.
-        clauses: The triples that describe an entity instead of leading on.
+        path: Address of the page that states each fact followed, in order; files do not keep it.
         sources: Addresses of all pages to read, in order, each once.
         facts: The sentences that state what is followed.
+        id: Unique in its file; by default a hash of the text.
+        details: Other keys of a row that was read from a file.
     """
 
     text: str
-    answers: frozenset[str]
-    triples: tuple[Triple, ...]
-    hops: int
-    level: int
+    answers: tuple[str, ...]
+    triples: tuple[Triple, ...] = ()
+    hops: int = 0
+    level: int = 0
     entities: tuple[str, ...] = ()
-    relations: tuple[str, ...] = ()
-    path: tuple[str, ...] = ()
-    clauses: tuple[Triple, ...] = ()
+    path: tuple[str, ...] = field(default=(), compare=False)
     sources: tuple[str, ...] = ()
     facts: tuple[str, ...] = ()
+    id: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        if not self.id:
+            digest = hashlib.sha256(self.text.encode("utf-8", "replace")).hexdigest()
+            object.__setattr__(self, "id", digest[:12])
+
+    @property
+    def answer(self) -> str | list[str]:
+        """The answer as text, or the list of answers."""
+        return self.answers[0] if len(self.answers) == 1 else list(self.answers)
 
     @property
     def constants(self) -> tuple[str, ...]:
-        """What the question names."""
+        """What the question names, as far as its triples tell."""
         ends = (end for head, _, tail in self.triples for end in (head, tail))
         return tuple(dict.fromkeys(end[2:] for end in ends if end.startswith("C@")))
+
+    @property
+    def clauses(self) -> tuple[Triple, ...]:
+        """The triples that describe an entity instead of leading on."""
+        start = f"C@{self.entities[0]}" if self.entities else None
+        return tuple(
+            triple
+            for triple in self.triples
+            if any(end.startswith("C@") and end != start for end in (triple[0], triple[2]))
+        )
+
+    @property
+    def relations(self) -> tuple[str, ...]:
+        """The relations followed, in order."""
+        clauses = self.clauses
+        return tuple(triple[1] for triple in self.triples if triple not in clauses)
+
+    def is_right(self, text: str | None) -> bool:
+        """Whether a text is the answer, or lists exactly the answers.
+
+        A world knows more: aliases, and other ways to write numbers (`Encyclopedia.is_right`).
+        """
+        if len(self.answers) == 1:
+            return exact_match(text, self.answers[0])
+        return set_match(text, self.answers)
 
 
 class QuestionWalker:
@@ -239,7 +277,6 @@ class QuestionWalker:
         variables = [f"V@{number}" for number in range(len(nodes))]
         variables[0] = "V@S" if is_described else f"C@{start}"
         variables[-1] = "?"
-        leading = set(path)
         told: list[tuple[Triple, Edge]] = []
         for number, variable in enumerate(variables):
             if number:
@@ -252,14 +289,12 @@ class QuestionWalker:
         triples = tuple(triple for triple, _ in told)
         return GraphQuestion(
             text=text or template_question(triples, is_page=nodes[-1] in self._graph.pages),
-            answers=frozenset(answers),
+            answers=tuple(sorted(answers)),
             triples=triples,
             hops=len(path),
             level=level,
             entities=tuple(nodes[:-1] or nodes),
-            relations=tuple(edge.relation for edge in path),
             path=tuple(edge.address for edge in path) or (self._graph.pages[start],),
-            clauses=tuple(triple for triple, edge in told if edge not in leading),
             sources=tuple(dict.fromkeys(edge.address for _, edge in told)),
             facts=tuple(edge.snippet for edge in path),
         )

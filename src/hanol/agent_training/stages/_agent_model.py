@@ -74,7 +74,6 @@ def _tokenizer(section: AgentModelSection) -> PreTrainedTokenizerBase:
 
 
 def _config(section: AgentModelSection, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
-    ids = {"bos_token_id": tokenizer.eos_token_id, "eos_token_id": tokenizer.eos_token_id}
     sizes: dict[str, Any] = {
         "vocab_size": len(tokenizer),
         "hidden_size": section.hidden_size,
@@ -83,14 +82,16 @@ def _config(section: AgentModelSection, tokenizer: PreTrainedTokenizerBase) -> P
         "tie_word_embeddings": True,
         # So that each block changes what it reads from the first step on; 0.02 is for wide models.
         "initializer_range": section.hidden_size**-0.5,
-        **ids,
+        "bos_token_id": tokenizer.eos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
     }
     layers, every = section.num_layers, section.full_attention_every
+    head_dim = section.hidden_size // section.num_heads
     if section.config == "kimi-linear":
         return models.kimi_config(
             num_layers=layers,
             num_heads=section.num_heads,
-            head_dim=section.hidden_size // section.num_heads,
+            head_dim=head_dim,
             kv_lora_rank=section.kv_lora_rank,
             full_attention_every=every,
             model_max_length=section.max_length,
@@ -103,7 +104,6 @@ def _config(section: AgentModelSection, tokenizer: PreTrainedTokenizerBase) -> P
         "num_key_value_heads": section.num_heads,
         "max_position_embeddings": section.max_length,
     }
-    head_dim = section.hidden_size // section.num_heads
     if section.config == "conv-attention":
         return ConvAttentionConfig(head_dim=head_dim, conv_kernel_size=section.conv_kernel, **sizes)
     if section.config == "qwen3":

@@ -172,7 +172,7 @@ def _held_out(
 def _limits(
     model_calls: int, max_length: int, temperature: float, turn_tokens: int | None = None
 ) -> dict[str, Any]:
-    """Of one attempt. Tokens are drawn from the whole distribution, as learning needs it."""
+    """Limits of one attempt; tokens are drawn from the whole distribution, as learning needs."""
     return {
         "budget": Budget(
             model_calls=model_calls,

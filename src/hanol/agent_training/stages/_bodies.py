@@ -40,7 +40,7 @@ def learn(run: StageRun) -> Facts:
         rows,
         SftSettings(**values, **({} if every is None else {"eval_tokens": every})),
         run.folder,
-        resume=run.is_begun,
+        resume=run.is_resumed,
         on_step=run.on_step,
         on_eval=None if every is None else lambda seen: glance(run, model, tokenizer),
     )

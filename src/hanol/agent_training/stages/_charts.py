@@ -36,7 +36,7 @@ def plot_skills(folder: Path) -> None:
 def plot_stages(result: ResearcherResult, file: Path) -> None:
     """Draw the accuracy after each stage by kind of question, with intervals.
 
-    Lines join a stage with the one, or those, whose model it went on from.
+    Lines join a stage with those whose models it started from.
     """
     require("matplotlib", extra="train", feature="The chart of the stages")
     from matplotlib.figure import Figure

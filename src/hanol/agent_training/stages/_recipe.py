@@ -300,8 +300,13 @@ class ResearcherRecipe(Recipe):
         models: list[str] = []
         rejects: list[str] = []
         for stage in self.stages:
-            for key, known, what in _references(stage, models, rejects):
-                if key not in known:
+            start, source = getattr(stage, "start", None), getattr(stage, "source", None)
+            for key, known, what in (
+                *((name, models, "the stages with a model") for name in getattr(stage, "of", ())),
+                (start, models, "the stages with a model"),
+                (source, rejects, "the `reject` stages"),
+            ):
+                if key is not None and key not in known:
                     raise ValueError(
                         f"stage {stage.name!r} refers to {key!r}, but {what} before it "
                         f"{'are ' + ', '.join(known) if known else 'there are none'}"
@@ -314,15 +319,3 @@ class ResearcherRecipe(Recipe):
         from hanol.agent_training.stages._agent_model import researcher_estimate
 
         return researcher_estimate(self)
-
-
-def _references(
-    stage: Any, models: list[str], rejects: list[str]
-) -> list[tuple[str, list[str], str]]:
-    """What a stage refers to, what it may refer to, and what that is."""
-    found = [(name, models, "the stages with a model") for name in getattr(stage, "of", ())]
-    if getattr(stage, "start", None) is not None:
-        found.append((stage.start, models, "the stages with a model"))
-    if getattr(stage, "source", None) is not None:
-        found.append((stage.source, rejects, "the `reject` stages"))
-    return found

@@ -26,7 +26,6 @@ from hanol.errors import DataError, RecipeError
 from hanol.files import replace_rows
 from hanol.rl import Rollout, SampledTurn, join_turns
 from hanol.runs import Mode
-from hanol.synthesis import question_of
 from hanol.tools import compact_tools, located_rows, messages_field, text_field
 from hanol.training import SftRow
 from hanol.worlds import Encyclopedia, GraphQuestion
@@ -69,7 +68,7 @@ def chat_rows(
     Args:
         messages: With the assistant's turns in it.
         tokenizer: With a chat template; it need not mark what the assistant writes.
-        skip: Told of what a turn answers; says whether it must not be learned.
+        skip: Given the messages before a turn, says whether the turn must not be learned.
 
     Raises:
         DataError: The tokenizer has no chat template, or no end token.
@@ -148,8 +147,8 @@ def _mixed(run: StageRun, stage: SftStage, tokenizer: PreTrainedTokenizerBase) -
     for kind in shares:
         if kind not in stored and (run.recipe.world is None or kind not in _GENERATED):
             raise RecipeError(
-                f"Stage {stage.name!r} wants {kind!r}, which nothing here makes: name a file of "
-                f"them by `files.{kind}`."
+                f"Stage {stage.name!r} wants {kind!r}, which is not generated here: name a file "
+                f"by `files.{kind}`."
             )
     mixed: list[SftRow] = []
     for kind, share in shares.items():
@@ -258,7 +257,7 @@ def _expert_attempts(expert: Expert, modes: Mapping[Mode, float], seed: int) -> 
 def _attempt(question: GraphQuestion, rollout: Rollout) -> Attempt:
     events = rollout.events
     return Attempt(
-        question=replace(question_of(question), id=rollout.task.id),
+        question=replace(question, id=rollout.task.id),
         number=0,
         prediction=getattr(events[-1], "answer", None) if events else None,
         is_right=bool(rollout.reward),

@@ -1,4 +1,4 @@
-"""What a stage is told and what it made."""
+"""What a stage is given and what it makes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ Facts = dict[str, Any]
 
 @dataclass(frozen=True)
 class StageRun:
-    """What the body of a stage is told.
+    """What the body of a stage is given.
 
     The body leaves its model in `folder / CHECKPOINT`, or that of a `reject` stage its trajectories
     in `folder / TRAJECTORIES`.
@@ -32,8 +32,8 @@ class StageRun:
     folder: Path
     start: Path | None  # checkpoint to continue from; None: what `recipe.model` says
     folders: Mapping[str, Path]  # of the stages before it, by name
-    is_begun: bool  # by an earlier process: the body continues from what it finds in `folder`
-    on_step: OnStep = field(default=lambda line: None)  # told of each line of metrics
+    is_resumed: bool  # the body continues from what an earlier process left in `folder`
+    on_step: OnStep = field(default=lambda line: None)  # called with each line of metrics
 
 
 Body = Callable[[StageRun], Facts]
@@ -56,10 +56,10 @@ class StageResult(BaseModel):
     name: str
     kind: str
     folder: str
-    start: list[str] = Field(description="Checkpoints it went on from; none: random weights.")
-    checkpoint: str | None = Field(None, description="None of a stage that trains no model.")
-    minutes: float = Field(description="Of the calls that finished it, without the evaluation.")
-    facts: dict[str, Any] = Field(default={}, description="What its body says of it.")
+    start: list[str] = Field(description="Checkpoints that it started from; none: random weights.")
+    checkpoint: str | None = Field(None, description="None where no model is trained.")
+    minutes: float = Field(description="Time to finish it, without the evaluation.")
+    facts: dict[str, Any] = Field(default={}, description="What its body reports.")
     accuracy: dict[str, Accuracy] = Field(default={}, description="By kind of question.")
 
     def accuracy_text(self) -> str:

@@ -27,7 +27,7 @@ from hanol.files import replace_json
 from hanol.runs import ResumeGuard
 from hanol.training import FREE, OnStep
 
-# What a stage may have other than when it was begun: what is learned stays what it is.
+# Settings of a stage that may change when it is resumed: what is learned stays the same.
 _FREE = FREE | {
     "save_tokens", "keep_rollouts_every", "micro_batches", "concurrency", "micro_batch_tokens",
     "gradient_checkpointing",
@@ -49,8 +49,9 @@ def train_researcher(
         folder: Folder of the run.
         resume: Continue what the folder has. A finished stage is read back; one that was
             interrupted continues from its last checkpoint.
-        on_step: Told of each line of metrics, and of how far attempts and evaluations are.
-        on_stage: Told of each stage and its accuracy as it is finished, also of those read back.
+        on_step: Called with each line of metrics, and with the progress of attempts and
+            evaluations.
+        on_stage: Called with each stage and its accuracy once finished or read back.
 
     Raises:
         RecipeError: The recipe cannot be run as it is, or the folder has other stages.
@@ -74,7 +75,7 @@ def train_researcher(
             place,
             before if start is None else folders[start] / CHECKPOINT,
             dict(folders),
-            is_begun=_begin(recipe, stage, place),
+            is_resumed=_begin(recipe, stage, place),
             on_step=on_step,
         )
         result = _finish(run)
@@ -102,7 +103,7 @@ def _prepare(recipe: ResearcherRecipe, folder: Path, resume: bool) -> None:
 
 
 def _begin(recipe: ResearcherRecipe, stage: AgentStage, place: Path) -> bool:
-    """Note what a stage depends on; whether it was started before, with the same."""
+    """Note what a stage depends on; returns whether it was started before, with the same."""
     whole = recipe.model_dump(mode="json")
     content = {key: whole[key] for key in ("model", "world", "documents", "seed")}
     content["stage"] = stage.model_dump(mode="json")

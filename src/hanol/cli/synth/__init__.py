@@ -21,7 +21,7 @@ app = typer.Typer(
 def pages(
     source: str = argument("Generated world: encyclopedia:SEED."),
     folder: Path = argument("New folder for its pages."),
-    world: WorldOptions = WorldOptions(split="test"),
+    world: WorldOptions = WorldOptions(),
 ) -> Result:
     """Write the pages of a generated world as Markdown files.
 
@@ -33,7 +33,7 @@ def pages(
 
     if (seed := world_seed(source)) is None:
         raise DataError(f"{source!r} is not a generated world. Write it as encyclopedia:SEED.")
-    files = Encyclopedia(seed, world.num_entities, split=world.split).write(folder)
+    files = Encyclopedia(seed, **world.given).write(folder)
     plain = {"folder": str(folder), "pages": len(files)}
     return Result(plain, f"{len(files)} pages in {folder}")
 

@@ -17,11 +17,12 @@ from hanol.cli._options import (
 )
 from hanol.cli._progress import interruptible, progress
 from hanol.cli.synth._subject import Subject, opened_subject
+from hanol.errors import ConfigError
 from hanol.files import replace_json
 
 if TYPE_CHECKING:
-    from hanol.synthesis import ExtractReport, QuestionReport, Replies, SynthQuestion
-    from hanol.worlds import KnowledgeGraph
+    from hanol.synthesis import ExtractReport, QuestionReport, Replies
+    from hanol.worlds import GraphQuestion, KnowledgeGraph
 
 
 @command
@@ -65,7 +66,9 @@ def questions(
     from hanol.runs import Ledger
 
     place = output or _place(source, index)
-    with opened_subject(source, index, place, world) as subject:
+    if model is not None and synthesis.world_seed(source) is not None:
+        raise ConfigError("--model is for a folder: a generated world has facts and wordings.")
+    with opened_subject(source, index, place, world.given) as subject:
         options = {"hops": tuple(hops), "level": level, "sets": sets, "seed": seed}
 
         def replies(spec: str | None) -> "Replies | None":
@@ -74,7 +77,7 @@ def questions(
                 return None
             return synthesis.Replies(open_engine(spec), log, concurrency=concurrency)
 
-        wording = replies(model) if subject.world is None else None
+        wording = replies(model)
         closed_book = replies(closed_book_model)
         made = _made(subject, num_questions, wording, closed_book, **options)
         with interruptible():
@@ -86,8 +89,7 @@ def questions(
         summary = {
             "questions": str(place / "questions.jsonl"),
             "source": source,
-            "entities": world.num_entities,
-            "split": world.split,
+            **synthesis.world_report(subject.world),
             **options,
             "facts": len(graph.edges),
             **asdict(report),
@@ -104,7 +106,7 @@ async def _made(
     model: "Replies | None",
     closed_book: "Replies | None",
     **options: Any,
-) -> "tuple[KnowledgeGraph, ExtractReport | None, list[SynthQuestion], QuestionReport]":
+) -> "tuple[KnowledgeGraph, ExtractReport | None, list[GraphQuestion], QuestionReport]":
     """The facts and the questions, and what became of the rest."""
     from hanol import synthesis
 

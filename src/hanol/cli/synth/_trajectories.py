@@ -1,6 +1,5 @@
 """`hanol synth trajectories`: an agent at each question, its right runs as training data."""
 
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,14 +17,12 @@ from hanol.cli._options import (
 )
 from hanol.cli._progress import interruptible, one_line, progress
 from hanol.cli.synth._subject import Subject, opened_subject
-from hanol.errors import DataError
 
 if TYPE_CHECKING:
     from hanol.agent_training import Attempt
     from hanol.engines import Engine
     from hanol.sampling import Sampling
-    from hanol.synthesis import SynthQuestion
-    from hanol.worlds import KnowledgeGraph
+    from hanol.worlds import GraphQuestion, KnowledgeGraph
 
 
 @command
@@ -48,8 +45,9 @@ def trajectories(
 
     Writes trajectories.jsonl (official format), sft.jsonl (conversations) and midtrain.jsonl
     (planning, reasoning and decision steps). In a generated world, `--model expert` is a scripted
-    agent that knows the answers. Run again after an interruption, it continues. Exits with 1 if a
-    run failed; the others are still completed.
+    agent that knows the answers, and its size is taken from report.json beside QUESTIONS. Run
+    again after an interruption, it continues. Exits with 1 if a run failed; the others are still
+    completed.
 
     Example: hanol synth trajectories encyclopedia:7 questions.jsonl --model expert --num-runs 1
     """
@@ -63,7 +61,9 @@ def trajectories(
 
     found = synthesis.read_questions(file)
     place = output or file.parent / "trajectories"
-    with opened_subject(source, index, place, _made_of(file, source, world)) as subject:
+    beside = file.parent / "report.json"
+    known = {} if len(world.given) == 2 else synthesis.reported_world(beside, source)
+    with opened_subject(source, index, place, known | world.given) as subject:
         synthesis.check_questions(found, _known_graph(subject, file))
         options: dict[str, Any] = {"mode": mode, "seed": sampling.seed, "attempts": num_runs}
         options |= {"concurrency": concurrency, "sampling": _sampling(subject, sampling)}
@@ -73,8 +73,7 @@ def trajectories(
             window = {"context_tokens": 32 * 1024} if mode == "resum" else {}
             options["budget"] = Budget(model_calls=max_calls, **window)
         if subject.world is not None and model.model == "expert":
-            known = map(synthesis.world_question, found)
-            engine: Engine = Expert(subject.world, known, detours=0.0)
+            engine: Engine = Expert(subject.world, found, detours=0.0)
         else:
             engine = open_engine(model.model, **model.given)
         metered = MeteredEngine(engine)
@@ -86,7 +85,7 @@ def trajectories(
 
 
 async def _tried(
-    questions: "list[SynthQuestion]",
+    questions: "list[GraphQuestion]",
     subject: Subject,
     engine: "Engine",
     place: Path,
@@ -98,11 +97,11 @@ async def _tried(
     corpus, world = subject.corpus, subject.world
     total = len(questions) * options["attempts"]
 
-    def is_right(question: "SynthQuestion", text: str) -> bool:
+    def is_right(question: "GraphQuestion", text: str) -> bool:
         """By the world where there is one: it knows other names and ways to write numbers."""
         if world is None:
             return question.is_right(text)
-        return world.is_right(synthesis.world_question(question), text)
+        return world.is_right(question, text)
 
     try:
         with progress("runs") as report:
@@ -119,23 +118,6 @@ async def _tried(
         return tried, await agent_training.areason(questions, corpus, replies, seed=seed)
     finally:
         await engine.aclose()
-
-
-def _made_of(file: Path, source: str, world: WorldOptions) -> WorldOptions:
-    """The options of the world that questions were made from, where their report has them."""
-    report = file.parent / "report.json"
-    if not report.is_file():
-        return world
-    try:
-        made = json.loads(report.read_text("utf-8"))
-        if made["source"] != source:
-            return world
-        return WorldOptions(num_entities=made["entities"], split=made["split"])
-    except (ValueError, KeyError, TypeError) as err:
-        raise DataError(
-            f"{str(report)!r} is not a report of `hanol synth questions` ({err!r}). Move it away, "
-            "and say how the world was made with --num-entities and --split."
-        ) from err
 
 
 def _known_graph(subject: Subject, file: Path) -> "KnowledgeGraph | None":
