@@ -246,7 +246,9 @@ def test_a_document_cannot_steer_the_terminal(notes: Path, tmp_path: Path) -> No
     assert "[bold]x[/bold]" in done.stdout
 
 
-def test_a_batch_and_its_scores(notes: Path, tmp_path: Path) -> None:
+def test_a_batch_and_its_scores(
+    notes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = script(tmp_path / "t.jsonl", SEARCH, "<answer>red</answer>")
     rows = [
         {"question": "Colour?", "answer": "red"},
@@ -272,9 +274,16 @@ def test_a_batch_and_its_scores(notes: Path, tmp_path: Path) -> None:
     assert "given twice" in evaluate(results, results.parent).stderr
     judge = script(tmp_path / "judge.jsonl", {"match": "", "text": "Absolutely not"})
     assert evaluate(results, "--metric", "judge").exit_code == 1
+    closed = []
+
+    async def close(engine: engines.Engine) -> None:
+        closed.append(engine.name)
+
+    monkeypatch.setattr(engines.ScriptedEngine, "aclose", close)
     undecided = evaluate(results, "--metric", "judge", "--judge", judge)
     assert undecided.exit_code == 1
     assert "verdict" in undecided.stderr
+    assert closed == [judge]
 
 
 def test_a_batch_with_a_failure_exits_with_1_and_is_tried_again(
