@@ -53,8 +53,8 @@ def verdict_json(correct: str = "yes", **more: object) -> str:
     return json.dumps(reply | {"confidence": 90} | more)
 
 
-def ask(engine: FakeEngine, attempts: int = 1) -> Verdict:
-    judge = Judge(engine, attempts=attempts)
+def ask(engine: FakeEngine, form: str = "json", attempts: int = 1) -> Verdict:
+    judge = Judge(engine, form=form, attempts=attempts)
     return asyncio.run(judge.judge("2+2?", "4", "4"))
 
 
@@ -124,6 +124,41 @@ def test_asked_again_the_judge_may_say_it_properly() -> None:
     verdict = ask(engine, attempts=3)
     assert (verdict.status, verdict.attempts) == ("correct", 2)
     assert [request.sampling.temperature for request in engine.requests] == [0.0, 0.7]
+
+
+@pytest.mark.parametrize(
+    ("reply", "status"),
+    [
+        ("Correct", "correct"),
+        (" correct", "correct"),
+        ("**Correct**.", "correct"),
+        ("Judgement: Correct", "correct"),
+        ("Incorrect", "incorrect"),
+        ("Answer: incorrect", "incorrect"),
+        ("Absolutely not", "error"),
+        ("A", "error"),
+        ("All right", "error"),
+        ("not correct", "error"),
+        ("Correct. No, incorrect", "error"),
+        ("", "error"),
+    ],
+)
+def test_verdicts_in_a_word(reply: str, status: str) -> None:
+    assert ask(says(reply), "word").status == status
+
+
+@pytest.mark.parametrize(
+    ("reply", "status"),
+    [
+        ("A", "correct"),
+        ("b.", "incorrect"),
+        ("Grade: C", "not_attempted"),
+        ("Absolutely not", "error"),
+        ("AB", "error"),
+    ],
+)
+def test_verdicts_in_a_letter(reply: str, status: str) -> None:
+    assert ask(says(reply), "letter").status == status
 
 
 def test_fields_are_filled_in_once() -> None:

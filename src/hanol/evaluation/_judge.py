@@ -18,7 +18,8 @@ from hanol.engines import Engine, Message, Request, Sampling
 from hanol.errors import ConfigError, EngineError
 from hanol.evaluation._metered import MeteredEngine
 
-Status = Literal["correct", "incorrect", "error"]
+Form = Literal["json", "word", "letter"]
+Status = Literal["correct", "incorrect", "not_attempted", "error"]
 
 JUDGE_PROMPT = """\
 Judge whether a response gives the correct answer to a question. Compare it with the reference \
@@ -42,6 +43,9 @@ spelling aside, otherwise "no";
 "confidence": how sure the response says it is, in percent from 0 to 100; 100 if it does not say."""
 
 _FIELD = re.compile(r"\{(question|response|reference)\}")
+_WORDS: dict[str, Status] = {"correct": "correct", "incorrect": "incorrect"}
+_LETTERS: dict[str, Status] = {"a": "correct", "b": "incorrect", "c": "not_attempted"}
+_LABEL = re.compile(r"(?:(?:final\s+)?(?:answer|judge?ment|verdict|grade)\s*:)?\s*", re.IGNORECASE)
 
 
 class _Reply(BaseModel):
@@ -57,10 +61,15 @@ class _Reply(BaseModel):
     def _as_text(cls, value: Any) -> Any:
         return "None" if value is None else str(value) if isinstance(value, int | float) else value
 
-    @field_validator("correct", "confidence", mode="before")
+    @field_validator("correct", mode="before")
     @classmethod
-    def _bare(cls, value: Any) -> Any:
-        return value.strip().rstrip("%").strip().casefold() if isinstance(value, str) else value
+    def _one_case(cls, value: Any) -> Any:
+        return value.strip().casefold() if isinstance(value, str) else value
+
+    @field_validator("confidence", mode="before")
+    @classmethod
+    def _without_sign(cls, value: Any) -> Any:
+        return value.strip().rstrip("%").strip() if isinstance(value, str) else value
 
 
 @dataclass(frozen=True)
@@ -71,9 +80,9 @@ class Verdict:
         status: "error" when no reply could be parsed or the judge did not answer.
         prompt_sha256: Hash of the prompt's template.
         raw: The last reply as it came; for an engine that failed, its message.
-        extracted_final_answer: The answer that the judge saw.
-        reasoning: Its reasons.
-        confidence: What the response claimed, in percent.
+        extracted_final_answer: The answer that the judge saw ("json" only).
+        reasoning: Its reasons ("json" only).
+        confidence: What the response claimed, in percent ("json" only).
     """
 
     status: Status
@@ -91,15 +100,18 @@ class Judge:
 
     Args:
         engine: The judge. Scores from different judges do not compare.
-        prompt: Template with {question}, {response} and {reference} that asks for the JSON object
-            of `JUDGE_PROMPT`.
+        prompt: Template with {question}, {response} and {reference}.
+        form: How the prompt asks for the verdict: a JSON object, the word Correct or Incorrect, or
+            the letter A (correct), B (incorrect) or C (not attempted).
         attempts: How often it is asked before the verdict counts as an error.
 
     Raises:
         ConfigError: The prompt lacks one of its three fields, or `attempts` is below 1.
     """
 
-    def __init__(self, engine: Engine, prompt: str = JUDGE_PROMPT, *, attempts: int = 3) -> None:
+    def __init__(
+        self, engine: Engine, prompt: str = JUDGE_PROMPT, *, form: Form = "json", attempts: int = 3
+    ) -> None:
         missing = {"question", "response", "reference"} - set(_FIELD.findall(prompt))
         if missing:
             raise ConfigError(f"The judge's prompt has no {{{min(missing)}}} to fill in.")
@@ -107,6 +119,7 @@ class Judge:
             raise ConfigError(f"`attempts` is {attempts}, but must be at least 1.")
         self.engine = MeteredEngine(engine)
         self._prompt = prompt
+        self._form: Form = form
         self._attempts = attempts
         self.prompt_sha256 = hashlib.sha256(prompt.encode()).hexdigest()
 
@@ -141,16 +154,27 @@ class Judge:
                 raw = str(err)
                 break
             raw = done.text
-            if (reply := _parsed(raw)) is not None:
-                status: Status = "correct" if reply.correct == "yes" else "incorrect"
-                said = reply.model_dump(exclude={"correct"})
-                return Verdict(status, self.name, self.prompt_sha256, raw, attempt, **said)
+            if (verdict := self._parse(raw, attempt)) is not None:
+                return verdict
         return Verdict("error", self.name, self.prompt_sha256, raw, attempt)
 
+    def _parse(self, raw: str, attempt: int) -> Verdict | None:
+        text = raw.rpartition("</think>")[2].strip()
+        status: Status | None = None
+        said: dict[str, Any] = {}
+        if self._form != "json":
+            words = _WORDS if self._form == "word" else _LETTERS
+            status = words.get(_LABEL.sub("", text, count=1).strip(" \n\t.*\"'`").casefold())
+        elif (reply := _parse_json(text)) is not None:
+            said = reply.model_dump()
+            status = "correct" if said.pop("correct") == "yes" else "incorrect"
+        if status is None:
+            return None
+        return Verdict(status, self.name, self.prompt_sha256, raw, attempt, **said)
 
-def _parsed(raw: str) -> _Reply | None:
-    """The one JSON object that a reply consists of, after its thoughts, in a code fence or not."""
-    text = raw.rpartition("</think>")[2].strip()
+
+def _parse_json(text: str) -> _Reply | None:
+    """The one JSON object that a reply consists of, in a code fence or not."""
     if fence := re.fullmatch(r"```(?:json)?\s*(.*?)\s*```", text, re.DOTALL):
         text = fence[1]
     try:
