@@ -82,6 +82,7 @@ class Expert(Engine):
 
     async def complete(self, request: Request) -> Completion:
         """The expert's next turn."""
+        self.check(request)
         text = self.turn(request.messages)
         usage = Usage(self.count_tokens(request.messages), len(text.split()))
         return Completion.of(text, usage=usage)
