@@ -1,5 +1,9 @@
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -67,11 +71,42 @@ def test_failure_is_one_line_and_one_object() -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "code"),
-    [(["--top-p", "0"], 1), (["--temperature", "-1"], 2), (["-n", "0"], 2)],
+    "option",
+    [["--top-p", "2"], ["--top-p", "nan"], ["--temperature", "-1"], ["-n", "0"]],
 )
-def test_impossible_values(folder: str, option: list[str], code: int) -> None:
+def test_impossible_values(folder: str, option: list[str]) -> None:
     result = runner.invoke(app, ["generate", folder, "-p", "a", *option])
-    assert result.exit_code == code
+    assert result.exit_code == 2
     assert result.stderr
     assert result.stdout == ""
+
+
+def test_every_engine_generates(tmp_path: Path) -> None:
+    (tmp_path / "turns.jsonl").write_text('{"text": "fine"}\n')
+    model = f"scripted:{tmp_path / 'turns.jsonl'}"
+    result = runner.invoke(app, ["generate", model, "-p", "How are you?", "-n", "2"])
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"fine\n{'-' * 40}\nfine\n"
+    assert "full-attention twin" not in result.stderr
+
+
+@pytest.mark.parametrize("given", [{"input": b"\xff"}, {"args": ["-p", "\udcff"]}])
+def test_a_prompt_that_is_not_utf_8(given: dict[str, Any]) -> None:
+    result = runner.invoke(app, ["generate", "tiny", *given.pop("args", [])], **given)
+    assert result.exit_code == 1
+    assert "not valid UTF-8" in result.stderr
+
+
+def test_ctrl_c_ends_the_engine_first() -> None:
+    # A test in the background of a shell would hand its deafness to Ctrl-C on.
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from hanol.cli import main; main()"
+    )
+    command = [sys.executable, "-c", code, "generate", "-p", "hi", "--max-tokens", "4000"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.read(3)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr) == (130, b"")

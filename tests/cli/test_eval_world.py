@@ -39,7 +39,9 @@ def expert(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("expert")
 def test_json_has_accuracy_by_hops_and_nothing_else_is_on_stdout() -> None:
-    done = invoke(*WORLD, "-n", 3, "--hops", "1,3,5", "--model", "the-expert", "--json")
+    done = invoke(
+        *WORLD, "--num-questions", 3, "--hops", "1,3,5", "--model", "the-expert", "--json"
+    )
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert found["accuracy"] == {"1": 1.0, "3": 1.0, "5": 1.0, "described": 1.0}
@@ -63,7 +65,9 @@ def test_json_has_accuracy_by_hops_and_nothing_else_is_on_stdout() -> None:
 @pytest.mark.usefixtures("expert")
 def test_the_table_shows_what_a_call_cap_costs() -> None:
     # A search and a visit, then the answer is asked for: enough for one hop and not for two.
-    done = invoke(*WORLD, "-n", 2, "--hops", "1,2", "--max-calls", 2, "--model", "the-expert")
+    done = invoke(
+        *WORLD, "--num-questions", 2, "--hops", "1,2", "--max-calls", 2, "--model", "the-expert"
+    )
     assert done.exit_code == 0, done.output
     lines = {line[:18].strip(): line for line in done.stdout.splitlines()}
     assert "6 questions about an unseen encyclopedia, seed 7" in done.stdout
@@ -90,7 +94,9 @@ def test_who_chooses_temperature_and_top_p(
         return await complete(self, request)
 
     monkeypatch.setattr(Expert, "complete", noted)
-    done = invoke(*WORLD, "-n", 1, "--hops", "1", "--model", "the-expert", "--json", *options)
+    done = invoke(
+        *WORLD, "--num-questions", 1, "--hops", "1", "--model", "the-expert", "--json", *options
+    )
     assert done.exit_code == 0, done.output
     assert asked == {expected}
 
@@ -104,7 +110,17 @@ def test_a_random_checkpoint_knows_nothing(tmp_path: Path) -> None:
         pad_token_id=tokenizer.pad_token_id, block_auto_adjust_ff_dim=False,
     )  # fmt: skip
     folder = models.save(models.build(config, seed=0), tmp_path / "model", tokenizer)
-    arguments = ["-n", 1, "--hops", "1", "--max-calls", 1, "--mode", "markov", "--json"]
+    arguments = [
+        "--num-questions",
+        1,
+        "--hops",
+        "1",
+        "--max-calls",
+        1,
+        "--mode",
+        "markov",
+        "--json",
+    ]
     done = invoke(*WORLD, *arguments, "--temperature", "1", "--model", folder)
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
@@ -119,7 +135,7 @@ def test_a_random_checkpoint_knows_nothing(tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         ([*WORLD], "Missing option '--model'"),
-        ([*WORLD, "--model", "x", "-n", "0"], "--num-questions"),
+        ([*WORLD, "--model", "x", "--num-questions", "0"], "--num-questions"),
         (["castle", "--model", "x"], "'castle' is not"),
         (
             [*WORLD, "--model", "x", "--own-sampling", "--temperature", "1"],

@@ -42,6 +42,7 @@ def test_help_is_complete(name: str) -> None:
     command = COMMANDS[name]
     text = command.help
     assert re.match(r"[A-Z][^\n]*\.\n", text), "the first line says what the command does"
+    assert re.search(r"[^\n]\n[^\n]", text) is None, "a paragraph has line ends of the source"
     assert len(text.splitlines()[0]) <= 80
     assert text.rstrip().splitlines()[-1].strip().startswith(f"Example: hanol {name}".rstrip()) or (
         name == "research ask"

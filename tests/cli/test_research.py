@@ -85,6 +85,12 @@ def test_the_group_takes_an_option_first_and_a_folder_named_like_a_command(
     missing = invoke("no-such-folder", "Colour?", "--model", model)
     assert missing.exit_code == 1
     assert "There is no folder" in missing.stderr
+    typo = invoke("replya", "Colour?", "--json")
+    assert typo.exit_code == 2
+    assert "Did you mean 'replay'?" in typo.stdout
+    empty = invoke("./resume", " ", "--model", model, "--dry-run", "--json")
+    assert empty.exit_code == 2
+    assert "the question is empty" in empty.stdout
 
 
 def test_one_json_object(notes: Path, model: str, tmp_path: Path) -> None:

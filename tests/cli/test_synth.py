@@ -51,7 +51,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 
 def test_from_a_folder_to_questions(notes: Path) -> None:
-    done = invoke("questions", notes, "-n", 5, "--hops", "1,2")
+    done = invoke("questions", notes, "--num-questions", 5, "--hops", "1,2")
     assert done.exit_code == 0, done.output
     assert "is not indexed yet: indexing it first" in done.stderr
     place = notes / ".hanol" / "synth"
@@ -61,7 +61,7 @@ def test_from_a_folder_to_questions(notes: Path) -> None:
         t.text for t in read_questions(place / "webshaper.jsonl")
     ]
     first = (place / "questions.jsonl").read_bytes()
-    again = invoke("questions", notes, "-n", 5, "--hops", "1,2", "--json")
+    again = invoke("questions", notes, "--num-questions", 5, "--hops", "1,2", "--json")
     summary = json.loads(again.stdout)
     assert (place / "questions.jsonl").read_bytes() == first
     assert summary["kept"] == len(tasks) == 5
@@ -72,11 +72,13 @@ def test_from_a_folder_to_questions(notes: Path) -> None:
 
 def test_a_world_its_expert_and_its_training_data(tmp_path: Path) -> None:
     out = tmp_path / "synth"
-    done = invoke("questions", WORLD, "-n", 6, "--num-entities", 60, "--output", out, "--json")
+    done = invoke(
+        "questions", WORLD, "--num-questions", 6, "--num-entities", 60, "--output", out, "--json"
+    )
     assert json.loads(done.stdout)["kept"] == 6
     file = out / "questions.jsonl"
     # The report beside the questions knows how large the world was.
-    done = invoke("trajectories", WORLD, file, "--model", "expert", "-n", 1, "--json")
+    done = invoke("trajectories", WORLD, file, "--model", "expert", "--num-runs", 1, "--json")
     assert done.exit_code == 0, done.output
     summary = json.loads(done.stdout)
     assert summary["right"] == summary["solved"] == summary["questions"] == 6
@@ -98,7 +100,7 @@ def test_a_world_its_expert_and_its_training_data(tmp_path: Path) -> None:
 
 def test_questions_of_another_world_are_refused(tmp_path: Path) -> None:
     out = tmp_path / "synth"
-    invoke("questions", WORLD, "-n", 3, "--num-entities", 60, "--output", out)
+    invoke("questions", WORLD, "--num-questions", 3, "--num-entities", 60, "--output", out)
     other = invoke(
         *("trajectories", "encyclopedia:8", out / "questions.jsonl", "--model", "expert"),
         *("--num-entities", 60, "--json"),
@@ -153,7 +155,7 @@ def test_a_model_extracts_words_and_knows_by_heart(notes: Path, tmp_path: Path) 
         {"match": "from what you know", "text": "Port Ems"},
     )
     done = invoke(
-        *("questions", notes, "-n", 50, "--hops", 1, "--model", model),
+        *("questions", notes, "--num-questions", 50, "--hops", 1, "--model", model),
         *("--closed-book-model", model, "--json"),
     )
     assert done.exit_code == 0, done.output
@@ -174,7 +176,7 @@ def test_a_model_extracts_words_and_knows_by_heart(notes: Path, tmp_path: Path) 
     assert "old" in [row["answer"] for row in found]
     assert "Port Ems" not in [row["answer"] for row in found]
     plain = invoke(
-        *("questions", notes, "-n", 50, "--hops", 1, "--model", model),
+        *("questions", notes, "--num-questions", 50, "--hops", 1, "--model", model),
         *("--closed-book-model", model),
     )
     assert f"dropped: {summary['dropped']['closed_book']} closed book" in plain.stdout
@@ -191,12 +193,12 @@ def test_failed_runs_are_counted_and_the_exit_code_tells(notes: Path, tmp_path: 
         tmp_path / "model.jsonl",
         {"match": "Say a", "text": "<think>It is a, I know.</think><answer>a</answer>"},
     )
-    done = invoke("trajectories", notes, file, "--model", model, "-n", 2, "--json")
+    done = invoke("trajectories", notes, file, "--model", model, "--num-runs", 2, "--json")
     assert done.exit_code == 1
     summary = json.loads(done.stdout)
     assert (summary["right"], summary["failed"], summary["attempts"]) == (2, 2, 4)
     assert summary["first_failure"].startswith("EngineError: ")
-    plain = invoke("trajectories", notes, file, "--model", model, "-n", 2)
+    plain = invoke("trajectories", notes, file, "--model", model, "--num-runs", 2)
     assert plain.exit_code == 1
     assert "2 of 4 runs are right, 2 failed; 1 of 2 questions are solved" in plain.stdout
     assert "failed: EngineError" in plain.stderr
@@ -262,7 +264,7 @@ def test_killed_trajectories_go_on_and_end_the_same(notes: Path, tmp_path: Path)
         {"text": f"<think>Look.</think><tool_call>{call}</tool_call>", "latency": 0.05},
         {"text": "<answer>Ada</answer>", "latency": 0.05},
     )
-    common = ("trajectories", notes, file, "--model", model, "-n", 2, "--concurrency", 2)
+    common = ("trajectories", notes, file, "--model", model, "--num-runs", 2, "--concurrency", 2)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert invoke(*common, "--output", whole).exit_code == 0
 
@@ -302,7 +304,18 @@ def test_an_interruption_says_how_to_go_on(notes: Path, tmp_path: Path) -> None:
 def test_killed_questions_ask_the_model_nothing_twice(notes: Path, tmp_path: Path) -> None:
     model = script(tmp_path / "model.jsonl", {"match": "", "text": "[]", "latency": 0.1})
     place = notes / ".hanol" / "synth"
-    common = ("questions", notes, "-n", 3, "--hops", 1, "--model", model, "--concurrency", 1)
+    common = (
+        "questions",
+        notes,
+        "--num-questions",
+        3,
+        "--hops",
+        1,
+        "--model",
+        model,
+        "--concurrency",
+        1,
+    )
     log = place / "replies.jsonl"
     kill_when(start(*common), there_is=lambda: log.exists() and log.read_bytes().count(b"\n") >= 2)
     before = log.read_bytes()

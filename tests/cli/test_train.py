@@ -9,7 +9,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from hanol.cli._app import app
-from hanol.cli.train._view import TrainingView
+from hanol.cli.train import TrainingView
 from hanol.models import load
 
 runner = CliRunner()

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from hanol.agent_training import StageResult
-from hanol.cli.train._view import TrainingView, percent, short
+from hanol.cli.train import TrainingView, short
 
 Capture = pytest.CaptureFixture[str]
 SKILLS = ["call format", "query copy", "right page", "extraction", "next hop", "right answer"]
@@ -95,6 +95,8 @@ def test_without_a_bar_lines_are_few_and_plain(capsys: Capture) -> None:
     for step in range(1, 61):
         watched.step(2, step=10 * step, tokens=10_000 * step, loss=1.0)
     watched.step(1, step=600, tokens=600_000, skills=rates(1, 1, 0.5, 0, None, 0.1))
+    watched.step(0, step=600, tokens=600_000, skills=rates(1, 1, 0.5, 0, None, 0.1))
+    watched.step(1, step=605, tokens=605_000, skills=rates(1, 0.9, 0.75, 0, 0.5, 0.1))
     watched.step(1, step=610, tokens=610_000, loss=0.5)
     for judged in range(1, 101):
         watched.step(1, judged=judged, of=100)
@@ -105,6 +107,9 @@ def test_without_a_bar_lines_are_few_and_plain(capsys: Capture) -> None:
         "  600 k of 1.0 M tokens, loss 1.000, 5,000 tokens/s",
         "  600 k of 1.0 M tokens, loss 1.000, 5,000 tokens/s: call format 100 %, "
         "query copy 100 %, right page 50 %, extraction 0 %, next hop -, right answer 10 %",
+        "  605 k of 1.0 M tokens, loss 1.000, 5,000 tokens/s: call format 100 % (+0), "
+        "query copy 90 % (-10), right page 75 % (+25), extraction 0 % (+0), next hop 50 %, "
+        "right answer 10 % (+0)",
         "  answering unseen questions: 59 of 100",
         "sft: 1.2 minutes",
         "  1 hop 92.5 % [88.0, 95.4]   described 92.5 % [88.0, 95.4]",
@@ -112,8 +117,7 @@ def test_without_a_bar_lines_are_few_and_plain(capsys: Capture) -> None:
     ]
 
 
-def test_counts_and_shares_in_few_letters() -> None:
+def test_counts_in_few_letters() -> None:
     assert [short(n) for n in (0, 9_999, 10_000, 999_499, 1_000_000, 6_049_000)] == [
         "0", "9,999", "10 k", "999 k", "1.0 M", "6.0 M"
     ]  # fmt: skip
-    assert [percent(x) for x in (None, 0.0, 0.995, 1.0)] == ["-", "0 %", "100 %", "100 %"]

@@ -83,6 +83,9 @@ def command(function: Callable[..., Result | None]) -> Callable[..., None]:
             print(f"hanol: {message}", file=sys.stderr)
             raise typer.Exit(1) from err
 
+    # A help text keeps its paragraphs; the line ends within them are those of the source.
+    paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
+    run.__doc__ = "\n\n".join(map(one_line, paragraphs))
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return run
 

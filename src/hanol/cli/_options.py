@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 import typer
 
 from hanol.cli._command import option
+from hanol.errors import ConfigError
 
 Mode = Literal["react", "markov", "resum"]
 Split = Literal["train", "dev", "test"]
@@ -112,7 +113,10 @@ class SamplingOptions:
             for field in fields(SamplingOptions)
             if field.name != "seed" and (value := getattr(self, field.name)) is not None
         }
-        return replace(base, **given)  # type: ignore[type-var]
+        try:
+            return replace(base, **given)  # type: ignore[type-var]
+        except ConfigError as err:
+            raise typer.BadParameter(str(err)) from err
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,16 +1,24 @@
 """`hanol inspect`, `merge` and `convert`: the commands about checkpoints."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import typer
 
 from hanol.cli._command import Result, argument, command, option
-from hanol.errors import ConfigError
+from hanol.files import check_new
 
 if TYPE_CHECKING:
     from hanol.autodeco import HeadsReport
     from hanol.models import ModelReport
+
+
+def _weights(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as err:
+        raise typer.BadParameter(f"{text!r}: give numbers like 0.5,0.5.") from err
 
 
 @command
@@ -52,10 +60,12 @@ def merge(
         "Two or more checkpoints of one base model, or AutoDeco heads and their base.",
         metavar="CHECKPOINT",
     ),
-    output: Path = option(..., "Folder of the merged checkpoint."),
-    weights: str | None = option(
+    output: Path = option(..., "New folder for the merged checkpoint."),
+    weights: Sequence[float] | None = option(
         None,
         "Weight of each checkpoint, separated by commas; they add up to 1. Omitted: equal weights.",
+        parser=_weights,
+        metavar="W,W,...",
     ),
 ) -> Result:
     """Average checkpoints, or put AutoDeco heads into their base.
@@ -74,12 +84,13 @@ def merge(
             raise typer.BadParameter("--weights is for averages: heads and base have none.")
         from hanol import autodeco
 
+        check_new(output)
         heads = autodeco.inspect(autodeco.merge(checkpoints[0], checkpoints[1], output))
         tensors = heads.base_tensors + len(heads.tensors)
         return Result(heads, f"{output}: {tensors:,} tensors, base and heads")
     from hanol import training
 
-    merged = training.merge_checkpoints(checkpoints, _numbers(weights), output)
+    merged = training.merge_checkpoints(checkpoints, weights, output)
     shares = ", ".join(f"{weight:g}" for weight in merged.weights)
     return Result(
         merged,
@@ -96,12 +107,12 @@ def convert(
         "Layout to write: a transformers folder (Kimi Linear with the official names), Meta's "
         "Llama files, a GGUF file, or only the AutoDeco heads of a merged checkpoint.",
     ),
-    output: Path = option(..., "Folder or GGUF file to write."),
+    output: Path = option(..., "New folder or GGUF file."),
     dtype: str | None = option(
         None, "Data type of the weights; GGUF takes float32 or float16. Omitted: float32."
     ),
-    rope_factor: float = option(
-        8.0, "RoPE scaling factor of a Meta source: 8 for Llama 3.1 and 3.3, 32 for 3.2."
+    rope_factor: float | None = option(
+        None, "RoPE scaling factor of a Meta source; 32 for Llama 3.2. Omitted: 8, for 3.1 and 3.3."
     ),
 ) -> Result:
     """Write a checkpoint in another layout.
@@ -112,14 +123,19 @@ def convert(
 
     Example: hanol convert my-model --to heads --output my-heads
     """
+    check_new(output)
     if to == "heads":
+        if dtype is not None or rope_factor is not None:
+            raise typer.BadParameter(
+                "--dtype and --rope-factor are not for heads: they are copied."
+            )
         from hanol import autodeco
 
         autodeco.split(source, output)
     else:
         from hanol import models
 
-        models.convert(source, output, to=to, dtype=dtype, rope_factor=rope_factor)
+        models.convert(source, output, to=to, dtype=dtype, rope_factor=rope_factor or 8.0)
     result = {"source": source, "layout": to, "output": str(output)}
     return Result(result, f"{output}: {source} in the layout {to}")
 
@@ -159,14 +175,3 @@ def _heads_rows(report: "HeadsReport") -> dict[str, str]:
         "size": f"{report.num_bytes:,} bytes",
     }
     return rows | {name: " x ".join(map(str, shape)) for name, shape in report.tensors.items()}
-
-
-def _numbers(text: str | None) -> list[float] | None:
-    if text is None:
-        return None
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError as err:
-        raise ConfigError(
-            f"--weights is {text!r}, but must be numbers separated by commas, like 0.5,0.5."
-        ) from err

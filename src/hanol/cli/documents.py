@@ -118,9 +118,7 @@ def _show(hits: "list[Passage]") -> None:
     for number, hit in enumerate(hits, start=1):
         place = hit.document if hit.page is None else f"{hit.document}, page {hit.page}"
         line = Text(f"{number}. ")
-        line.append(
-            "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in place), "bold"
-        )
+        line.append(escaped(place), "bold")
         line.append(f"  {hit.score:.4g}", "dim")
         console.print(line, soft_wrap=True)
         console.print(_snippet(hit), soft_wrap=not console.is_terminal)

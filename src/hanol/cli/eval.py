@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -71,7 +72,8 @@ def answers(
         if metric == "judge":
             synchronous(metrics["judge"].engine.aclose)()
     plain = {**result.to_dict(), "runs_summary": None if summary is None else summary.to_dict()}
-    too_low = fail_under is not None and 100 * plain["avg_at_k"]["value"] < fail_under
+    # Compared so that a limit of NaN is not met.
+    too_low = fail_under is not None and not 100 * plain["avg_at_k"]["value"] >= fail_under
     return Result(plain, _scores(plain, result.k, result.metric), exit_code=3 if too_low else 0)
 
 
@@ -107,9 +109,7 @@ def world(
     model: ModelOptions,
     name: Literal["encyclopedia"] = argument("Kind of world.", "encyclopedia", metavar="WORLD"),
     world_seed: int = option(12345, "Seed of the world and its questions."),
-    num_questions: int = option(
-        200, "Number of questions of each kind.", "--num-questions", "-n", min=1
-    ),
+    num_questions: int = option(200, "Number of questions of each kind.", min=1),
     hops: Sequence[int] = HOPS,
     mode: ModeOption = "react",
     max_calls: int = option(16, "Maximum number of model calls per question.", min=1),
@@ -128,6 +128,7 @@ def world(
     from hanol.agent_training import EXAM_SAMPLING, examine
     from hanol.engines import open_engine
     from hanol.research import GREEDY
+    from hanol.runs import synchronous
 
     drawn = sampling.sampling(GREEDY)
     drawn = EXAM_SAMPLING if drawn == GREEDY else drawn
@@ -136,7 +137,8 @@ def world(
     batched = {} if elsewhere else {"max_batch": concurrency}
     engine = open_engine(model.model, **model.given, **batched)
     started = time.perf_counter()
-    with interruptible("nothing was kept"), progress("questions") as report:
+    with interruptible("nothing was kept"), progress("questions") as report, ExitStack() as at_end:
+        at_end.callback(synchronous(engine.aclose))
         ended, right = 0, 0
 
         def on_rollout(rollout: "Rollout") -> None:

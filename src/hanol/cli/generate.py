@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 @command
 def generate(
-    model: str = argument("Bundled name, checkpoint folder or hub id of the model.", "tiny"),
+    model: str = argument(
+        "Bundled name, checkpoint folder, hub id, or http://host:port/v1#name.", "tiny"
+    ),
     prompt: PromptOption = None,
     num_samples: int = option(1, "Number of completions.", "--num-samples", "-n", min=1),
     sampling: SamplingOptions = SamplingOptions(max_tokens=128),
@@ -34,36 +36,44 @@ def generate(
     """Complete a prompt with a model.
 
     The text streams to standard output; the speed and the size of the cache follow on standard
-    error.
+    error. A model behind an endpoint answers the prompt as a message of the user.
 
     Example: hanol generate tiny -p "def mean(values):" --temperature 0
     """
     prompt = _read_prompt(prompt)
-    from hanol.engines import CheckpointEngine, Request, Sampling
+    from hanol.engines import Message, Request, Sampling, open_engine
     from hanol.runs import synchronous
 
-    # Nothing is kept between the samples: the time of each prompt is its own.
-    engine = CheckpointEngine.load(model, cache_bytes=0, **load.given)
-    ids = engine.encode(prompt)
     base = sampling.over(Sampling(max_tokens=128))
-    # The first pass compiles and allocates; it would be measured as a slow prompt.
-    warm = Sampling(temperature=0.0, max_tokens=2)
-    _completed(engine, Request(prompt_ids=ids[:64], sampling=warm))
+    # Only a checkpoint in this process continues a plain text; other engines answer a message.
+    kinds = ("http", "https", "ray", "scripted", "cached", "chatml")
+    is_local = model.partition(":")[0] not in kinds
+    # Nothing is kept between the samples: the time of each prompt is its own.
+    engine: Any = open_engine(model, **load.given, **({"cache_bytes": 0} if is_local else {}))
     samples: list[Completion] = []
-    for i in range(num_samples):
-        request = Request(prompt_ids=ids, sampling=replace(base, seed=sampling.seed + i))
-        # The prompt appears with the first token: a refused request prints nothing.
-        head = [prompt] if i == 0 else [f"\n{'-' * 40}\n", prompt]
+    try:
+        if is_local:
+            asked = Request(prompt_ids=engine.encode(prompt))
+            # The first pass compiles and allocates; it would be measured as a slow prompt.
+            short = Sampling(temperature=0.0, max_tokens=2)
+            _completed(engine, Request(prompt_ids=engine.encode(prompt)[:64], sampling=short))
+        else:
+            asked = Request((Message("user", prompt),))
+        for i in range(num_samples):
+            request = replace(asked, sampling=replace(base, seed=sampling.seed + i))
+            # The prompt appears with the first token: a refused request prints nothing.
+            head = [f"\n{'-' * 40}\n"] * (i > 0) + [prompt] * is_local
 
-        def show(text: str, head: list[str] = head) -> None:
-            sys.stdout.write("".join(head) + text)
-            head.clear()
-            sys.stdout.flush()
+            def show(text: str, head: list[str] = head) -> None:
+                sys.stdout.write("".join(head) + text)
+                head.clear()
+                sys.stdout.flush()
 
-        samples.append(_completed(engine, request, None if as_json else show))
-    synchronous(engine.aclose)()
+            samples.append(_completed(engine, request, None if as_json else show))
+    finally:
+        synchronous(engine.aclose)()
     plain = {"model": model, "prompt": prompt, "samples": [_entry(sample) for sample in samples]}
-    return Result(plain, lambda: _panel(plain, engine.cache_size))
+    return Result(plain, lambda: _panel(plain, engine.cache_size if is_local else None))
 
 
 @command
@@ -94,8 +104,10 @@ def show(
     tokenizer = autodeco.load_tokenizer(model, base_model=base_model)
     engine = CheckpointEngine(wrapped, tokenizer, name=model, cache_bytes=0)
     sampling = Sampling(temperature=0.0 if greedy else None, seed=seed, max_tokens=max_tokens)
-    done = _completed(engine, Request(prompt_ids=engine.encode(prompt), sampling=sampling))
-    synchronous(engine.aclose)()
+    try:
+        done = _completed(engine, Request(prompt_ids=engine.encode(prompt), sampling=sampling))
+    finally:
+        synchronous(engine.aclose)()
     trace = autodeco.trace(
         wrapped, tokenizer, prompt, done.ids or (), finish_reason=done.finish_reason
     )
@@ -123,19 +135,21 @@ def _completed(
 
 
 def _read_prompt(prompt: str | None) -> str:
-    """The prompt, or what a pipe gives.
-
-    Raises:
-        ConfigError: There is neither.
-    """
+    """The prompt, or what a pipe gives; a `ConfigError` if there is neither, or no UTF-8."""
     if prompt is None and sys.stdin.isatty():
         raise ConfigError("There is no prompt: pass one with `--prompt`, or pipe one in.")
-    return sys.stdin.read() if prompt is None else prompt
+    try:
+        text = sys.stdin.read() if prompt is None else prompt
+        text.encode()
+    except UnicodeError as err:
+        raise ConfigError(f"The prompt is not valid UTF-8: {err}.") from err
+    return text
 
 
 def _entry(sample: "Completion") -> dict[str, Any]:
-    """A sample with its speeds: of the prompt, and of the text after its first token."""
+    """A sample with the speeds of the prompt and of the text after its first token, if measured."""
     usage = sample.usage
+    prefill, decode = usage.prompt_seconds, usage.generation_seconds
     later = max(0, usage.generated_tokens - 1)
     return {
         "text": sample.text,
@@ -143,14 +157,14 @@ def _entry(sample: "Completion") -> dict[str, Any]:
         "finish_reason": sample.finish_reason,
         "prompt_tokens": usage.prompt_tokens,
         "generated_tokens": usage.generated_tokens,
-        "prefill_seconds": usage.prompt_seconds,
-        "decode_seconds": usage.generation_seconds,
-        "prefill_tokens_per_second": usage.prompt_tokens / max(usage.prompt_seconds, 1e-9),
-        "decode_tokens_per_second": later / (usage.generation_seconds or float("inf")),
+        "prefill_seconds": prefill,
+        "decode_seconds": decode,
+        "prefill_tokens_per_second": usage.prompt_tokens / prefill if prefill else 0.0,
+        "decode_tokens_per_second": later / decode if decode else 0.0,
     }
 
 
-def _panel(plain: dict[str, Any], cache: "CacheSize") -> None:
+def _panel(plain: dict[str, Any], cache: "CacheSize | None") -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -161,9 +175,11 @@ def _panel(plain: dict[str, Any], cache: "CacheSize") -> None:
         ("text", "generated_tokens", "decode_tokens_per_second"),
     ):
         first = plain["samples"][0]
-        table.add_row(name, f"{first[tokens]} tokens at {first[speed]:,.0f} tokens/s")
-    table.add_row(
-        "cache", f"{cache.bytes_per_token:,} bytes per token + {cache.fixed_bytes:,} fixed"
-    )
-    table.add_row("full-attention twin", f"{cache.twin_bytes_per_token:,} bytes per token")
+        pace = f" at {first[speed]:,.0f} tokens/s" if first[speed] else ""
+        table.add_row(name, f"{first[tokens]} tokens{pace}")
+    if cache is not None:
+        table.add_row(
+            "cache", f"{cache.bytes_per_token:,} bytes per token + {cache.fixed_bytes:,} fixed"
+        )
+        table.add_row("full-attention twin", f"{cache.twin_bytes_per_token:,} bytes per token")
     Console(stderr=True).print(table)

@@ -1,5 +1,7 @@
 """`hanol research`: questions about your own documents, answered by an agent you can check."""
 
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -14,6 +16,11 @@ class _Group(TyperGroup):
     # `Any`: which click the context comes from depends on typer's version.
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and args[0] not in self.commands and args[0] != "--help":
+            near = get_close_matches(args[0], self.commands, n=1, cutoff=0.75)
+            if near and not Path(args[0]).is_dir():
+                raise typer.BadParameter(
+                    f"{args[0]!r} is neither a command nor a folder. Did you mean {near[0]!r}?"
+                )
             args = ["ask", *args]
         return super().parse_args(ctx, args)
 

@@ -67,11 +67,14 @@ class Workshop:
 
 @contextmanager
 def opened(workshop: Workshop) -> Iterator[Workplace]:
-    """Open all three, and close the documents at the end."""
+    """Open all three, and close model and documents at the end, also after Ctrl-C."""
+    from hanol.runs import synchronous
+
     workplace = workshop.open()
     try:
         yield workplace
     finally:
+        synchronous(workplace.engine.aclose)()
         if workplace.corpus is not None:
             workplace.corpus.close()
 

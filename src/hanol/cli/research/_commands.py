@@ -44,6 +44,8 @@ def ask(
 
     Example: hanol research notes "How are keys rotated?" --model http://localhost:8000/v1#qwen3
     """
+    if not question.strip():
+        raise typer.BadParameter("the question is empty.")
     from hanol.research import Researcher, heavy_research
 
     with opened(new_workshop(folder, options)) as workplace:
@@ -54,13 +56,15 @@ def ask(
             plan = Researcher(corpus, engine, **settings).plan(question) | {"heavy": options.heavy}
             plan["cost_at_most"] *= options.heavy or 1
             return Result(plan, _plan_lines(plan))
-        from hanol.cli.research._steps import follow, show_rollout
+        from hanol.cli.research._steps import follow, show_step
 
         settings["run_folder"] = run = output or _new_run(folder, options.index, question)
         if options.heavy is None:
             events = Researcher(corpus, engine, **settings).ask(question)
         else:
-            settings |= {"n": options.heavy, "on_rollout": None if as_json else show_rollout}
+            settings["n"] = options.heavy
+            if not as_json:
+                settings["on_rollout"] = lambda n, event: show_step(event, f"{n}: ")
             events = heavy_research(corpus, engine, question, **settings)
         return follow(events, run, corpus, as_json)
 

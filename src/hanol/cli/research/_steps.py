@@ -70,11 +70,6 @@ def follow(
     return Result(plain, show)
 
 
-def show_rollout(number: int, event: "Event") -> None:
-    """Print an event of one of several rollouts."""
-    show_step(event, f"{number}: ")
-
-
 def show_step(event: "Event", prefix: str = "") -> None:
     """Print one event: the thought dim, the call in colour, the result in a few lines.
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @command
 def questions(
     source: SourceArgument,
-    num_questions: int = option(100, "Number of questions.", "--num-questions", "-n", min=1),
+    num_questions: int = option(100, "Number of questions.", min=1),
     hops: Sequence[int] = HOPS,
     level: int = option(
         0, "How the first entity is given: by name (0), or by a description (1, 2).", min=0, max=2

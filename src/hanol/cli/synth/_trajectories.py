@@ -30,7 +30,7 @@ def trajectories(
     source: SourceArgument,
     model: ModelOptions,
     file: Path = argument('JSON lines with "question" and "answer".', metavar="QUESTIONS"),
-    num_runs: int = option(4, "Number of runs per question.", "--num-runs", "-n", min=1),
+    num_runs: int = option(4, "Number of runs per question.", min=1),
     mode: ModeOption = "react",
     max_calls: int | None = option(
         None, "Maximum number of model calls per run. Omitted: the mode's own limit.", min=1
