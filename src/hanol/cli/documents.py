@@ -117,9 +117,8 @@ def _show(hits: "list[Passage]") -> None:
     console = Console(highlight=False)
     for number, hit in enumerate(hits, start=1):
         place = hit.document if hit.page is None else f"{hit.document}, page {hit.page}"
-        line = Text(f"{number}. ")
-        line.append(escaped(place), "bold")
-        line.append(f"  {hit.score:.4g}", "dim")
+        score = (f"  {hit.score:.4g}", "dim")
+        line = Text.assemble(f"{number}. ", (escaped(place), "bold"), score)
         console.print(line, soft_wrap=True)
         console.print(_snippet(hit), soft_wrap=not console.is_terminal)
 

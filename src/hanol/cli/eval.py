@@ -62,15 +62,13 @@ def answers(
         "set": scoring.set_match,
         "numeric": scoring.numeric_match,
     }
-    if metric == "judge":
-        if judge is None:
-            raise DataError("`--metric judge` needs a model: `--judge MODEL`.")
-        metrics["judge"] = evaluation.Judge(open_engine(judge))
-    try:
-        result, summary = evaluation.score_batches(results, metrics[metric])
-    finally:
+    with ExitStack() as at_end:
         if metric == "judge":
-            synchronous(metrics["judge"].engine.aclose)()
+            if judge is None:
+                raise DataError("`--metric judge` needs a model: `--judge MODEL`.")
+            metrics["judge"] = evaluation.Judge(open_engine(judge))
+            at_end.callback(synchronous(metrics["judge"].engine.aclose))
+        result, summary = evaluation.score_batches(results, metrics[metric])
     plain = {**result.to_dict(), "runs_summary": None if summary is None else summary.to_dict()}
     # Compared so that a limit of NaN is not met.
     too_low = fail_under is not None and not 100 * plain["avg_at_k"]["value"] >= fail_under
