@@ -122,7 +122,6 @@ def _parameter(
     """A parameter as typer reads it.
 
     Args:
-        name: Name of the parameter.
         kind: Its type; annotated where the declaration is shared by several commands.
         default: Its default, or what `option` and `argument` return.
         panel: Where the help shows it, if not with the command's own options.

@@ -16,12 +16,7 @@ class Report(Protocol):
 
 @contextmanager
 def progress(title: str, *, quiet: bool = False) -> Iterator[Report]:
-    """A progress bar with counts and the time left; nothing is shown where no terminal is.
-
-    Args:
-        title: What is counted.
-        quiet: Show nothing.
-    """
+    """A progress bar with counts and the time left; none where no terminal is, or if `quiet`."""
     from rich import progress as rich
     from rich.console import Console
     from rich.markup import escape

@@ -50,6 +50,7 @@ def train(
     from hanol import training
 
     parsed = training.read_recipe(recipe, settings)
+    is_first = os.environ.get("RANK", "0") == "0"  # the one of several processes that speaks
     if dry_run:
         estimate = training.estimate(parsed)
         result = Result(estimate, _estimated(parsed.name, estimate))
@@ -59,20 +60,14 @@ def train(
             again += ["--set", setting]
         again += [] if output is None else ["--output", str(output)]
         with interruptible(f"continue with: {shlex.join([*again, '--resume'])}"):
-            trained = _run(parsed, output, resume, as_json)
+            trained = _run(parsed, output, resume, quiet=as_json or not is_first)
         result = Result(trained, trained.summary())
-    return result if _is_first() else None
+    return result if is_first else None
 
 
-def _is_first() -> bool:
-    """Whether this is the one of several processes that speaks."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def _run(recipe: "Recipe", output: Path | None, resume: bool, as_json: bool) -> "TrainingResult":
+def _run(recipe: "Recipe", output: Path | None, resume: bool, quiet: bool) -> "TrainingResult":
     from hanol import training
 
-    quiet = as_json or not _is_first()
     notes: dict[str, str] = {}
     with progress("training", quiet=quiet) as report:
         if recipe.kind == "researcher" and not quiet:
@@ -151,10 +146,8 @@ class TrainingView:
     leaves a line with all of them and their changes in percentage points.
 
     Args:
-        recipe: Recipe of the run.
         report: Moves the bar.
         has_bar: Whether there is one; without, a line tells how far the stage is once a minute.
-        clock: Tells seconds.
     """
 
     def __init__(
