@@ -125,7 +125,7 @@ def test_a_report_that_tells_no_world(tmp_path: Path, report: str) -> None:
 
 def test_options_of_a_world_win_over_its_report(tmp_path: Path) -> None:
     out = tmp_path / "synth"
-    invoke("questions", WORLD, "-n", 3, "--num-entities", 60, "--output", out)
+    invoke("questions", WORLD, "--num-questions", 3, "--num-entities", 60, "--output", out)
     report = json.loads((out / "report.json").read_text("utf-8"))
     assert (report["entities"], report["split"]) == (60, "train")
     file = out / "questions.jsonl"
@@ -136,7 +136,16 @@ def test_options_of_a_world_win_over_its_report(tmp_path: Path) -> None:
 def test_pages_and_questions_of_one_name_are_of_one_world(tmp_path: Path) -> None:
     done = invoke("pages", WORLD, tmp_path / "pages", "--num-entities", 60)
     assert done.exit_code == 0, done.output
-    invoke("questions", WORLD, "-n", 3, "--num-entities", 60, "--output", tmp_path / "synth")
+    invoke(
+        "questions",
+        WORLD,
+        "--num-questions",
+        3,
+        "--num-entities",
+        60,
+        "--output",
+        tmp_path / "synth",
+    )
     written = {page.name for page in (tmp_path / "synth" / "world").glob("*.md")}
     assert {page.name for page in (tmp_path / "pages").glob("*.md")} == written
     (tmp_path / "file").write_text("")

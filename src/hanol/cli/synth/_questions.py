@@ -2,9 +2,10 @@
 
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hanol.cli._command import Result, command, option
 from hanol.cli._options import (
@@ -16,13 +17,15 @@ from hanol.cli._options import (
     WorldOptions,
 )
 from hanol.cli._progress import interruptible, progress
-from hanol.cli.synth._subject import Subject, opened_subject
+from hanol.cli.documents import open_indexed
 from hanol.errors import ConfigError
 from hanol.files import replace_json
 
 if TYPE_CHECKING:
+    from hanol.retrieval import Index
     from hanol.synthesis import ExtractReport, QuestionReport, Replies
-    from hanol.worlds import GraphQuestion, KnowledgeGraph
+    from hanol.tools import Tool
+    from hanol.worlds import Encyclopedia, GraphQuestion, KnowledgeGraph
 
 
 @command
@@ -98,6 +101,42 @@ def questions(
         }
         replace_json(place / "report.json", summary)
     return Result(summary, _lines(summary, num_questions))
+
+
+class Subject(NamedTuple):
+    """The documents, open; in a world also the world whose pages they are, and its tools."""
+
+    corpus: "Index"
+    world: "Encyclopedia | None" = None
+    tools: "list[Tool] | None" = None
+
+
+@contextmanager
+def opened_subject(
+    source: str, index: Path | None, place: Path, made: dict[str, Any]
+) -> Iterator[Subject]:
+    """Open a folder, indexing it first if nobody has, or make a world with its pages in `place`.
+
+    `made` are options of the world; a folder has none, and a world has no index of its own.
+    """
+    from hanol.agent_training import WorldEnvironment
+    from hanol.synthesis import world_seed
+    from hanol.worlds import Encyclopedia
+
+    seed = world_seed(source)
+    if seed is None:
+        if made:
+            options = ", ".join(f"--{name.replace('_', '-')}" for name in made)
+            raise ConfigError(f"{source!r} is a folder: {options} is for encyclopedia:SEED.")
+        with open_indexed(source, index) as corpus:
+            yield Subject(corpus)
+        return
+    if index is not None:
+        raise ConfigError(f"--index is for a folder of documents; {source} keeps its own index.")
+    world = Encyclopedia(seed, **made)
+    with WorldEnvironment(world, place / "world") as environment:
+        assert environment.index is not None
+        yield Subject(environment.index, world, list(environment.tools))
 
 
 async def _made(

@@ -16,7 +16,7 @@ from hanol.cli._options import (
     WorldOptions,
 )
 from hanol.cli._progress import interruptible, one_line, progress
-from hanol.cli.synth._subject import Subject, opened_subject
+from hanol.cli.synth._questions import Subject, opened_subject
 
 if TYPE_CHECKING:
     from hanol.agent_training import Attempt
