@@ -88,7 +88,7 @@ class ConvAttention(Qwen3Attention):
         past_key_values: Cache | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
-        """As Qwen3's; `valid_BT` tells real tokens from padding, None that all are real."""
+        """The attention of Qwen3; `valid_BT` marks real tokens, None means that all are real."""
         B, T, _ = hidden_states.shape
         cache = past_key_values if cache is None else cache  # the name until transformers 5.24
         layer = None if cache is None else _adopted(cache, self.layer_idx)
@@ -153,7 +153,7 @@ class ConvAttentionModel(Qwen3Model):
         attention_mask: Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
-        """As Qwen3's."""
+        """The forward pass of Qwen3."""
         tokens = input_ids if input_ids is not None else kwargs["inputs_embeds"]
         if isinstance(attention_mask, Tensor) and attention_mask.ndim == 2:
             kwargs["valid_BT"] = attention_mask[:, -tokens.shape[1] :].bool()

@@ -169,9 +169,9 @@ class EndpointEngine(Engine):
         yield Piece("", completion=Completion(choices, spent))
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
-        """An estimate of the conversation's tokens that is rather high.
+        """An upper estimate of the conversation's tokens.
 
-        One token for each 4 letters of an ASCII word (begun ones included), each
+        One token for each 4 letters of an ASCII word (rounded up), each
         digit, sign or run of line ends, and each 2 bytes of other scripts; 8 a message.
         """
         return sum(_TOKENS_PER_MESSAGE + estimate(one.text) for one in messages)

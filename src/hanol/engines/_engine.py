@@ -160,7 +160,7 @@ def beginnings(stop: Iterable[str]) -> tuple[str, ...]:
 
 
 def sure_length(text: str, begin: tuple[str, ...]) -> int:
-    """Characters that stay whatever comes: behind them, a stop string may have begun."""
+    """Number of characters before whatever may be the beginning of a stop string."""
     held = (len(word) for word in begin if text.endswith(word)) if text.endswith(begin) else ()
     return len(text) - max(held, default=0)
 

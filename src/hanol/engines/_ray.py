@@ -113,7 +113,7 @@ class RayEngine(Engine):
     async def score(
         self, request: Request, continuations: Sequence[str | Sequence[int]]
     ) -> list[Scored]:
-        """As the engines score; raises as `complete` does."""
+        """The scores of a member; raises what `complete` raises."""
         return await self._ask("score", request, continuations)
 
     async def stream(self, request: Request) -> AsyncIterator[Piece]:
@@ -162,7 +162,7 @@ class RayEngine(Engine):
         raise AssertionError
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
-        """As one of the engines counts."""
+        """The count of one of the engines."""
         counted = self._members[0].call.remote("count_tokens", tuple(messages))
         try:
             return int(self._ray.get(counted))

@@ -40,7 +40,7 @@ def convert(
         to: "transformers" is a folder that transformers and, for Kimi Linear, the official code
             read; "meta" holds Meta's tensors of a Llama; "gguf" is one file for llama.cpp.
         dtype: Data type of the weights; None is float32. GGUF takes float32 and float16.
-        rope_factor: Of a source in Meta's layout: 8 for Llama 3.1 and 3.3, 32 for 3.2.
+        rope_factor: RoPE scaling of a source in Meta's layout: 8 for Llama 3.1 and 3.3, 32 for 3.2.
 
     Returns:
         What was written.

@@ -130,7 +130,7 @@ class ChatTokens:
         return Encoded(text, ids, cuts)
 
     def marks(self, messages: Sequence[Message], encoded: Encoded) -> tuple[int, ...]:
-        """Where other conversations may go on: after the system message, and after the last one.
+        """Where other conversations may continue: after the system message and after the last one.
 
         The tokens where an answer begins may change with the answer, those before do not.
 
@@ -143,7 +143,7 @@ class ChatTokens:
         return tuple(sorted(found - {0}))
 
     def _after(self, encoded: Encoded, content: str, *, first: bool = False) -> int:
-        """Tokens up to the special token that ends a message; 0 when it cannot be told."""
+        """Tokens up to the special token that ends a message; 0 when it is unknown."""
         content = content.strip()
         find = encoded.text.find if first else encoded.text.rfind
         if not content or (at := find(content)) < 0:

@@ -108,7 +108,7 @@ class Draws:
 
 
 def _allowed(job: Job, size: int) -> Tensor | None:
-    """What the constraint allows; one that cannot go on fails its own request only."""
+    """What the constraint allows; one that allows nothing fails its own request only."""
     if job.constraint is None:
         return None
     try:

@@ -29,14 +29,14 @@ class EngineTask:
 
     Args:
         ids: Tokens of the prompt.
-        marks: Lengths of it at which another conversation may go on from this one.
+        marks: Lengths of it at which another conversation may branch off.
         sampling: How tokens are drawn; `stop` holds every stop string.
         limit: Most tokens of an answer.
-        constraints: Of each answer, at its beginning; None where it is free.
-        continuations: Tokens to score, in the place of answers.
-        top_logprobs: As in the request.
+        constraints: The constraint of each answer, at its start; None where it is free.
+        continuations: Tokens to score, instead of writing answers.
+        top_logprobs: The value in the request.
         calls_tools: Whether answers are searched for calls of tools.
-        on_text: Told of an answer's number and its new text, in the model's thread.
+        on_text: Called with the number of an answer and its new text, in the model's thread.
     """
 
     ids: list[int]
@@ -53,7 +53,7 @@ class EngineTask:
     jobs: "list[Job]" = field(init=False)
     cached: int = 0
     prompt: Contents | None = None  # computed, but for its last token; while jobs wait for it
-    waiting: int = 0  # jobs that have not begun
+    waiting: int = 0  # jobs that have not started
     times: list[float] = field(default_factory=list)  # begin, first token
 
     def __post_init__(self) -> None:
@@ -65,11 +65,11 @@ class EngineTask:
 
     def fail(self, error: Exception) -> None:
         """Tell who waits."""
-        with suppress(InvalidStateError):  # cancelled, or told before
+        with suppress(InvalidStateError):  # cancelled, or failed before
             self.future.set_exception(error)
 
     def finish(self) -> None:
-        """Tell who waits what came of it, when every job is finished."""
+        """Give the result to whoever waits, once every job is finished."""
         if not all(job.is_finished for job in self.jobs):
             return
         with suppress(InvalidStateError):
@@ -96,11 +96,11 @@ class Job:
     Attributes:
         sequence: Prompt and what follows it.
         fed: Tokens of it that the model has seen.
-        epoch: Of the weights.
-        logprobs: Of what follows the prompt.
+        epoch: Version of the weights.
+        logprobs: Log-probabilities of what follows the prompt.
         points: Recurrent states after so many tokens.
         stopping: The point before what may become a stop string.
-        text: Of the answer.
+        text: Text of the answer.
     """
 
     text: TextStream
@@ -119,7 +119,7 @@ class Job:
         self.penalties = (
             Penalties(task.sampling, task.ids) if Penalties.wanted(task.sampling) else None
         )
-        self._shown = 0  # characters that were told of
+        self._shown = 0  # characters that `on_text` has received
         self._generator: torch.Generator | None = None
         self._uniform: list[float] = []
 
@@ -173,14 +173,14 @@ class Job:
         return self.is_finished
 
     def show(self) -> None:
-        """Tell of text that is new and sure to stay."""
+        """Pass on text that is new and cannot be cut off any more."""
         sure = len(self.text.text) if self.is_finished else self.text.sure
         if self.task.on_text is not None and sure > self._shown:
             new, self._shown = self.text.text[self._shown : sure], sure
             self.task.on_text(self.index, new)
 
     def choice(self) -> Choice:
-        """What came of it, once it is finished."""
+        """The answer, once it is finished."""
         text = self.text
         counts_end = self.has_ended and not text.stopped
         kept = text.kept_tokens + counts_end

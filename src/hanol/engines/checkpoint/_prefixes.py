@@ -42,7 +42,7 @@ class Prefix:
 
     @cached_property
     def sums(self) -> list[int]:
-        """As `prefix_sums`."""
+        """The `prefix_sums` of its tokens."""
         return prefix_sums(self.ids)
 
     @property

@@ -210,8 +210,8 @@ def alike(tokens: dict[int, int], most: int) -> list[int]:
     """Rows for one pass: the first, and those nearest to it in tokens; the rest is padding.
 
     Args:
-        tokens: Of each row.
-        most: Tokens of the pass, padding included.
+        tokens: Tokens of each row.
+        most: Limit of the tokens in the pass, padding included.
     """
     first = next(iter(tokens.values()))
     longest, rows = 0, list[int]()

@@ -273,7 +273,7 @@ class Worker:
         job.is_finished = len(job.logprobs) == len(job.sequence) - len(job.task.ids)
 
     def _mark(self, row: int, job: Job) -> None:
-        """Copy recurrent states where another conversation may go on; share a long new prompt."""
+        """Copy recurrent states where other conversations may continue; share a long new prompt."""
         self._share_prompt(row, job)
         if self.is_recurrent and job.fed in job.task.marks:
             job.points[job.fed] = self._rows.states(row)
