@@ -23,8 +23,7 @@ from hanol.agent_training import ResearchEnvironment
 from hanol.agent_training._recorder import Recorder
 from hanol.engines import Completion, Request, ScriptedEngine, Usage
 from hanol.runs import RunFolder, Task
-from hanol.tools import Observation, ToolContext
-from hanol.tools._tool import SEARCH
+from hanol.tools import SEARCH, Observation, ToolContext
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2]))

@@ -22,9 +22,8 @@ from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from claims.deep_research.unreliable import UnreliableTool
 from hanol import models
-from hanol.agent_training import ResearchEnvironment, WorldEnvironment
+from hanol.agent_training import Expert, ResearchEnvironment, WorldEnvironment
 from hanol.agent_training._environment import rollout_folder
-from hanol.agent_training.expert._expert import Expert
 from hanol.engines import CheckpointEngine, Completion, Engine, Request, ScriptedEngine, Usage
 from hanol.errors import (
     ConfigError,
@@ -35,12 +34,10 @@ from hanol.errors import (
     UnknownNameError,
 )
 from hanol.retrieval import Index
-from hanol.rl._rollout import Rollout
+from hanol.rl import Rollout
 from hanol.runs import Budget, Mode, RunEnded, RunFolder, Task, ToolReturned
 from hanol.sampling import Sampling
-from hanol.tools import Observation, ToolContext
-from hanol.tools._compact import compact_tools
-from hanol.tools._tool import SEARCH
+from hanol.tools import SEARCH, Observation, ToolContext, compact_tools
 from hanol.worlds import Encyclopedia
 
 TASK = Task("rain", "Where does it rain?", "Everywhere")

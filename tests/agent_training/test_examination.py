@@ -5,11 +5,10 @@ from typing import Any
 
 import pytest
 
-from hanol.agent_training._examination import Examination, examine
-from hanol.agent_training.expert._expert import Expert
+from hanol.agent_training import Examination, Expert, examine
 from hanol.engines import Request, ScriptedEngine
 from hanol.errors import DataError, EngineError
-from hanol.rl._rollout import Rollout
+from hanol.rl import Rollout
 from hanol.runs import Mode
 from hanol.worlds import Encyclopedia, GraphQuestion
 

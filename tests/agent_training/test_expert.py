@@ -8,13 +8,13 @@ from typing import Any, get_args
 import pytest
 
 from claims.deep_research.unreliable import UnreliableTool
-from hanol.agent_training import WorldEnvironment
-from hanol.agent_training.expert._expert import SEARCH_WORDS, Expert
+from hanol.agent_training import Expert, WorldEnvironment
+from hanol.agent_training.expert._expert import SEARCH_WORDS
 from hanol.engines import Message, Request, Sampling
 from hanol.errors import DataError, EngineError
-from hanol.rl._rollout import Rollout
+from hanol.rl import Rollout
 from hanol.runs import Budget, Mode, ModelAnswered, RunEnded, ToolReturned
-from hanol.tools._compact import compact_tools
+from hanol.tools import compact_tools
 from hanol.worlds import RELATIONS, Encyclopedia, GraphQuestion
 
 MODES = get_args(Mode)

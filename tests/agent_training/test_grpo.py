@@ -20,9 +20,8 @@ from hanol import models
 from hanol.engines import CheckpointEngine, Completion, Request
 from hanol.errors import EngineError, RunError, TrainingError
 from hanol.research import replay
-from hanol.rl._grpo_settings import GrpoSettings
+from hanol.rl import GrpoSettings, Rollout, SampledTurn, TokenSegment
 from hanol.rl._grpo_update import SegmentRow, Updater, rows_of
-from hanol.rl._rollout import Rollout, SampledTurn, TokenSegment
 from hanol.runs import Budget, RunEnded, RunFolder, Task
 from hanol.sampling import Sampling
 

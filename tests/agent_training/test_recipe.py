@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hanol.agent_training import ResearcherRecipe
 from hanol.agent_training.stages._agent_model import starting_model
-from hanol.agent_training.stages._recipe import ResearcherRecipe
 from hanol.attention import CACHE_NAME
 from hanol.errors import RecipeError
 from hanol.training import SftSettings, estimate, read_recipe, with_overrides

@@ -10,9 +10,8 @@ from tokenizers.models import WordLevel
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from hanol import models
-from hanol.agent_training.expert._expert import Expert
-from hanol.agent_training.expert._tokenizer import encyclopedia_tokenizer
-from hanol.agent_training.stages._rows import chat_rows, expert_rows
+from hanol.agent_training import Expert, encyclopedia_tokenizer, expert_rows
+from hanol.agent_training.stages._rows import chat_rows
 from hanol.engines import CheckpointEngine, Completion, Message, Request, Sampling
 from hanol.errors import DataError, EngineError
 from hanol.runs import Mode

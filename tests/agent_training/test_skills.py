@@ -7,15 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 
 from claims.deep_research.unreliable import UnreliableTool
-from hanol.agent_training import WorldEnvironment
-from hanol.agent_training._skills import Skill, measure_skills, skill_rates
-from hanol.agent_training.expert._expert import Expert
+from hanol.agent_training import Expert, WorldEnvironment, measure_skills, skill_rates
+from hanol.agent_training._skills import Skill
 from hanol.engines import Engine, Request, ScriptedEngine
 from hanol.retrieval import Index
-from hanol.rl._rollout import Rollout
+from hanol.rl import Rollout
 from hanol.runs import Mode
-from hanol.tools import Tool
-from hanol.tools._compact import compact_tools
+from hanol.tools import Tool, compact_tools
 from hanol.worlds import Encyclopedia, GraphQuestion
 
 

@@ -262,7 +262,7 @@ def test_the_expert_of_a_world_solves_what_the_world_asks(
 def test_the_rows_of_a_world_use_only_its_words(
     world: tuple[Encyclopedia, WorldEnvironment, KnowledgeGraph], tmp_path: Path
 ) -> None:
-    from hanol.agent_training.expert._tokenizer import encyclopedia_tokenizer
+    from hanol.agent_training import encyclopedia_tokenizer
 
     made, environment, graph = world
     index = environment.index

@@ -13,14 +13,13 @@ from transformers import AutoTokenizer
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from claims.deep_research.unreliable import ResultCache, SteadyTool, UnreliableTool
-from hanol.agent_training import WorldEnvironment
-from hanol.agent_training.expert._expert import Expert
-from hanol.agent_training.expert._tokenizer import END, encyclopedia_tokenizer
+from hanol.agent_training import Expert, WorldEnvironment, encyclopedia_tokenizer
+from hanol.agent_training.expert._tokenizer import END
 from hanol.engines import Completion, Message, Request
 from hanol.errors import DataError
-from hanol.research._prompts import FORCED_ANSWER
+from hanol.research import FORCED_ANSWER
 from hanol.runs import Budget, Mode
-from hanol.tools._turn import parse_turn
+from hanol.tools import parse_turn
 from hanol.worlds import Encyclopedia
 
 FAILURES = (

@@ -11,8 +11,7 @@ import torch
 import yaml
 
 from hanol import models
-from hanol.agent_training.expert._tokenizer import encyclopedia_tokenizer
-from hanol.agent_training.stages._recipe import ResearcherRecipe
+from hanol.agent_training import ResearcherRecipe, encyclopedia_tokenizer
 from hanol.agent_training.stages._rows import chat_rows, stage_rows
 from hanol.agent_training.stages._stages import StageRun
 from hanol.engines import Message

@@ -12,10 +12,8 @@ import torch
 from transformers import TrainerCallback
 
 from hanol.errors import DataError, TrainingError
-from hanol.rl._grpo_settings import GrpoSettings
+from hanol.rl import GrpoSettings, Rollout, SampledTurn, TrlRollouts
 from hanol.rl._grpo_update import Updater, rows_of
-from hanol.rl._rollout import Rollout, SampledTurn
-from hanol.rl._trl import TrlRollouts
 from hanol.runs import RunFolder, Task
 from hanol.sampling import Sampling
 

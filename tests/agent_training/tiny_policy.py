@@ -23,8 +23,7 @@ from transformers import Lfm2Config, LlamaConfig, PreTrainedModel, PreTrainedTok
 from hanol import models
 from hanol.agent_training import ResearchEnvironment
 from hanol.engines import CheckpointEngine
-from hanol.rl._grpo import GrpoTrainer
-from hanol.rl._grpo_settings import GrpoSettings
+from hanol.rl import GrpoSettings, GrpoTrainer
 from hanol.runs import Budget, Task
 from hanol.sampling import Sampling
 from hanol.tools import Observation, ToolContext

@@ -19,8 +19,7 @@ from typing import Any
 from hanol.engines import Completion, Message, Request, ScriptedEngine
 from hanol.research import Researcher, heavy_research, resume
 from hanol.runs import Budget, RunFolder
-from hanol.tools import Observation, ToolContext
-from hanol.tools._tool import SEARCH
+from hanol.tools import SEARCH, Observation, ToolContext
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 

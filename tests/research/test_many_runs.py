@@ -12,8 +12,7 @@ import pytest
 from hanol.engines import Completion, Request, ScriptedEngine
 from hanol.research import Researcher
 from hanol.runs import Event, RunEnded, RunFolder
-from hanol.tools import Observation, ToolContext
-from hanol.tools._tool import SEARCH
+from hanol.tools import SEARCH, Observation, ToolContext
 
 STEPS = 5
 

@@ -16,8 +16,7 @@ from hanol.runs import (
     RunEnded,
     TurnRejected,
 )
-from hanol.tools import Observation, ToolContext
-from hanol.tools._tool import SEARCH
+from hanol.tools import SEARCH, Observation, ToolContext
 
 Search = Callable[..., str]
 

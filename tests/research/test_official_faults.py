@@ -13,10 +13,8 @@ import pytest
 
 from hanol.engines import Completion, Message, Request, Usage
 from hanol.retrieval import Index, SourceList
-from hanol.tools._escape import fence_observation
+from hanol.tools import Observation, Tool, ToolContext, fence_observation, parse_turn
 from hanol.tools._parse_file import ParseFile
-from hanol.tools._tool import Observation, Tool, ToolContext
-from hanol.tools._turn import parse_turn
 from hanol.tools.web._search_tool import Search
 from hanol.tools.web._visit import Visit
 

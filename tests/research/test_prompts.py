@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hanol.research._prompts import FORCED_ANSWER, format_error, system_prompt
-from hanol.tools._escape import escape_observation, fence_observation
-from hanol.tools._tool import DEFAULT_TOOLS, SEARCH
-from hanol.tools._turn import parse_turn
+from hanol.research import FORCED_ANSWER, system_prompt
+from hanol.research._prompts import format_error
+from hanol.tools import DEFAULT_TOOLS, SEARCH, escape_observation, fence_observation, parse_turn
 
 CALL = '<tool_call>\n{"name": "search", "arguments": {"query": ["x"]}}\n</tool_call>'
 

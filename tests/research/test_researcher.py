@@ -27,8 +27,7 @@ from hanol.runs import (
     ToolReturned,
     TurnRejected,
 )
-from hanol.tools import Observation, ToolContext
-from hanol.tools._tool import SEARCH
+from hanol.tools import SEARCH, Observation, ToolContext
 
 Search = Callable[..., str]
 FORCED = "no room left for further tool calls"

@@ -15,8 +15,7 @@ from hanol.engines import Completion, Request, ScriptedEngine
 from hanol.errors import RunError
 from hanol.research import Researcher, fork, replay, resume, transcript
 from hanol.runs import Budget, Event, RunEnded, RunFolder, RunStarted, ToolReturned
-from hanol.tools import Observation, ToolContext
-from hanol.tools._tool import SEARCH
+from hanol.tools import SEARCH, Observation, ToolContext
 
 Search = Callable[..., str]
 

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from hanol.errors import DocumentError
-from hanol.retrieval.documents._documents import Document, parse_document
+from hanol.retrieval import Document, parse_document
 
 BROKEN = 500
 SECONDS = 20.0  # far above any parser's time for a few kilobytes, far below a hang

@@ -3,9 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hanol.rl._rollout import Rollout, SampledTurn, join_turns
-from hanol.runs import Task
-from hanol.runs._events import RunEnded, Termination
+from hanol.rl import Rollout, SampledTurn, join_turns
+from hanol.runs import RunEnded, Task, Termination
 
 Tokens = tuple[int, ...]
 _tokens = st.lists(st.integers(0, 3), max_size=5).map(tuple)  # few kinds: prefixes by chance

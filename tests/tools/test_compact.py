@@ -14,10 +14,16 @@ from hanol.errors import RunError, SearchIndexError
 from hanol.research import GREEDY, Researcher
 from hanol.retrieval import Index, SourceList
 from hanol.runs import Budget, RunEnded
-from hanol.tools import compact_tools
-from hanol.tools._compact import CompactSearch, CompactVisit
+from hanol.tools import (
+    SEARCH,
+    VISIT,
+    CompactSearch,
+    CompactVisit,
+    Observation,
+    ToolContext,
+    compact_tools,
+)
 from hanol.tools._show import SEPARATOR
-from hanol.tools._tool import SEARCH, VISIT, Observation, ToolContext
 from hanol.tools.web._visit import Visit
 from hanol.worlds import Encyclopedia
 

@@ -3,10 +3,8 @@ import asyncio
 import pytest
 
 from hanol.retrieval import SourceList
-from hanol.tools._tool import Observation, ToolContext
+from hanol.tools import Observation, PythonInterpreter, SandboxLimits, ToolContext, sandbox_problem
 from hanol.tools.sandbox import _sandbox
-from hanol.tools.sandbox._bwrap import SandboxLimits, sandbox_problem
-from hanol.tools.sandbox._sandbox import PythonInterpreter
 
 needs_sandbox = pytest.mark.skipif(
     sandbox_problem() is not None,

@@ -16,9 +16,8 @@ from pathlib import Path
 import pytest
 
 from hanol.errors import SandboxError
+from hanol.tools import PythonResult, SandboxLimits, arun_python, run_python, sandbox_problem
 from hanol.tools.sandbox import _bwrap, _sandbox
-from hanol.tools.sandbox._bwrap import SandboxLimits, sandbox_problem
-from hanol.tools.sandbox._sandbox import PythonResult, arun_python, run_python
 
 PROBLEM = sandbox_problem()
 needs_bwrap = pytest.mark.skipif(

@@ -14,13 +14,11 @@ import pytest
 
 from hanol.engines import Completion, Message, Request, Usage
 from hanol.errors import SearchIndexError
-from hanol.research._prompts import system_prompt
+from hanol.research import system_prompt
 from hanol.retrieval import Index, SourceList
+from hanol.tools import DEFAULT_TOOLS, Observation, Tool, ToolContext, local_tools, parse_turn
 from hanol.tools._parse_file import ParseFile
 from hanol.tools._show import SEPARATOR
-from hanol.tools._tool import DEFAULT_TOOLS, Observation, Tool, ToolContext
-from hanol.tools._toolbox import local_tools
-from hanol.tools._turn import parse_turn
 from hanol.tools.web._search_tool import Scholar, Search
 from hanol.tools.web._visit import Visit
 
@@ -150,7 +148,7 @@ def test_without_documents_and_web_there_is_nothing() -> None:
 
 
 def test_page_text_cannot_change_the_turns(context: ToolContext) -> None:
-    from hanol.tools._escape import escape_observation
+    from hanol.tools import escape_observation
 
     for tool, arguments in (
         (Search(), {"query": ["harvest"]}),

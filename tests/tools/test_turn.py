@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hanol.engines import ToolCall
-from hanol.tools._tool import DEFAULT_TOOLS, SEARCH, ToolSpec
-from hanol.tools._turn import Turn, parse_turn, render_call, render_turn
+from hanol.tools import DEFAULT_TOOLS, SEARCH, ToolSpec, Turn, parse_turn, render_call, render_turn
 
 
 def block(name: str, arguments: object, code: str | None = None) -> str:

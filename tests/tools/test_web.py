@@ -15,18 +15,20 @@ import pytest
 
 from hanol.errors import AddressError, ToolError
 from hanol.retrieval import Index, SourceList
-from hanol.tools._parse_file import ParseFile
-from hanol.tools._tool import Observation, Tool, ToolContext
-from hanol.tools._toolbox import agent_tools
-from hanol.tools.web import _web
-from hanol.tools.web._fetch import Address, Fetched, Fetcher, is_public
-from hanol.tools.web._providers import (
+from hanol.tools import (
+    Observation,
     Searxng,
     Serper,
+    Tool,
+    ToolContext,
     WebResult,
-    check_query,
+    agent_tools,
     open_provider,
 )
+from hanol.tools._parse_file import ParseFile
+from hanol.tools.web import _web
+from hanol.tools.web._fetch import Address, Fetched, Fetcher, is_public
+from hanol.tools.web._providers import check_query
 from hanol.tools.web._search_tool import Scholar, Search
 from hanol.tools.web._visit import Visit
 from hanol.tools.web._web import Web, addresses_in, read_page
@@ -392,8 +394,7 @@ def test_listed_page_is_read_and_numbered() -> None:
     assert len(source.sha256) == 64
     assert set(found.addresses) == {url, f"{fetcher.site}/next", "https://other.example/x"}
     assert f"the next page: {fetcher.site}/next" in found.text
-    from hanol.tools._escape import escape_observation
-    from hanol.tools._turn import parse_turn
+    from hanol.tools import escape_observation, parse_turn
 
     assert parse_turn(escape_observation(found.text)).kind == "error"
 
