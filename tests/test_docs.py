@@ -36,7 +36,7 @@ def test_every_python_block_runs(page: Path, tmp_path, monkeypatch) -> None:
 def test_every_command_and_option_in_the_pages_exists() -> None:
     import typer
 
-    from hanol.cli._app import app
+    from hanol.cli import app
 
     group = typer.main.get_command(app)
     seen = 0

@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from hanol.agent_training import ResearchEnvironment
-from hanol.agent_training._recorder import Recorder
+from hanol.agent_training._recorder import (
+    Recorder,
+)  # private: the process is killed at each of its writes
 from hanol.engines import Completion, Request, ScriptedEngine, Usage
 from hanol.runs import RunFolder, Task
 from hanol.tools import SEARCH, Observation, ToolContext

@@ -23,7 +23,9 @@ from transformers import LlamaConfig, PreTrainedTokenizerFast
 from claims.deep_research.unreliable import UnreliableTool
 from hanol import models
 from hanol.agent_training import Expert, ResearchEnvironment, WorldEnvironment
-from hanol.agent_training._environment import rollout_folder
+from hanol.agent_training._environment import (
+    rollout_folder,
+)  # private: names the folder that a killed rollout leaves
 from hanol.engines import CheckpointEngine, Completion, Engine, Request, ScriptedEngine, Usage
 from hanol.errors import (
     ConfigError,

@@ -9,7 +9,9 @@ import pytest
 
 from claims.deep_research.unreliable import UnreliableTool
 from hanol.agent_training import Expert, WorldEnvironment
-from hanol.agent_training.expert._expert import SEARCH_WORDS
+from hanol.agent_training.expert._expert import (
+    SEARCH_WORDS,
+)  # private: the words that the world's schema must contain
 from hanol.engines import Message, Request, Sampling
 from hanol.errors import DataError, EngineError
 from hanol.rl import Rollout

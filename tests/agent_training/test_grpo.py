@@ -21,7 +21,11 @@ from hanol.engines import CheckpointEngine, Completion, Request
 from hanol.errors import EngineError, RunError, TrainingError
 from hanol.research import replay
 from hanol.rl import GrpoSettings, Rollout, SampledTurn, TokenSegment
-from hanol.rl._grpo_update import SegmentRow, Updater, rows_of
+from hanol.rl._grpo_update import (
+    SegmentRow,
+    Updater,
+    rows_of,
+)  # private: one update, against an independent computation
 from hanol.runs import Budget, RunEnded, RunFolder, Task
 from hanol.sampling import Sampling
 

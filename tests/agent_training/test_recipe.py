@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hanol.agent_training import ResearcherRecipe
-from hanol.agent_training.stages._agent_model import starting_model
+from hanol.agent_training.stages._agent_model import (
+    starting_model,
+)  # private: the weights before the first step
 from hanol.attention import CACHE_NAME
 from hanol.errors import RecipeError
 from hanol.training import SftSettings, estimate, read_recipe, with_overrides

@@ -11,7 +11,9 @@ from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from hanol import models
 from hanol.agent_training import Expert, encyclopedia_tokenizer, expert_rows
-from hanol.agent_training.stages._rows import chat_rows
+from hanol.agent_training.stages._rows import (
+    chat_rows,
+)  # private: the rows that a stage learns from, without training
 from hanol.engines import CheckpointEngine, Completion, Message, Request, Sampling
 from hanol.errors import DataError, EngineError
 from hanol.runs import Mode

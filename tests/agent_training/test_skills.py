@@ -8,7 +8,7 @@ import pytest
 
 from claims.deep_research.unreliable import UnreliableTool
 from hanol.agent_training import Expert, WorldEnvironment, measure_skills, skill_rates
-from hanol.agent_training._skills import Skill
+from hanol.agent_training._skills import Skill  # private: one skill alone
 from hanol.engines import Engine, Request, ScriptedEngine
 from hanol.retrieval import Index
 from hanol.rl import Rollout

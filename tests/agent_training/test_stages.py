@@ -13,7 +13,7 @@ import yaml
 
 from hanol.agent_training import ResearcherRecipe, ResearcherResult
 from hanol.agent_training.stages import _train  # private: what trains and judges is replaced
-from hanol.agent_training.stages._stages import (
+from hanol.agent_training.stages._stages import (  # private: stages without their training
     CHECKPOINT,
     TRAJECTORIES,
     Body,

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from claims.deep_research.unreliable import ResultCache, SteadyTool, UnreliableTool
 from hanol.agent_training import Expert, WorldEnvironment, encyclopedia_tokenizer
-from hanol.agent_training.expert._tokenizer import END
+from hanol.agent_training.expert._tokenizer import END  # private: the token that ends a turn
 from hanol.engines import Completion, Message, Request
 from hanol.errors import DataError
 from hanol.research import FORCED_ANSWER

@@ -12,8 +12,11 @@ import yaml
 
 from hanol import models
 from hanol.agent_training import ResearcherRecipe, encyclopedia_tokenizer
-from hanol.agent_training.stages._rows import chat_rows, stage_rows
-from hanol.agent_training.stages._stages import StageRun
+from hanol.agent_training.stages._rows import (
+    chat_rows,
+    stage_rows,
+)  # private: the rows that a stage learns from, without training
+from hanol.agent_training.stages._stages import StageRun  # private: stages without their training
 from hanol.engines import Message
 from hanol.errors import RecipeError
 from hanol.training import with_overrides

@@ -13,7 +13,10 @@ from transformers import TrainerCallback
 
 from hanol.errors import DataError, TrainingError
 from hanol.rl import GrpoSettings, Rollout, SampledTurn, TrlRollouts
-from hanol.rl._grpo_update import Updater, rows_of
+from hanol.rl._grpo_update import (
+    Updater,
+    rows_of,
+)  # private: one update, against an independent computation
 from hanol.runs import RunFolder, Task
 from hanol.sampling import Sampling
 

@@ -13,7 +13,10 @@ from transformers import (
 )
 
 from hanol.autodeco import TemperatureHead, TopPHead, statistics
-from hanol.autodeco._heads import predict, rescale
+from hanol.autodeco._heads import (
+    predict,
+    rescale,
+)  # private: matrices in float64, against an independent computation
 from hanol.errors import DataError
 from hanol.sampling import soft_top_p
 

@@ -33,7 +33,9 @@ from hanol.autodeco import (
     statistics,
     train_heads,
 )
-from hanol.autodeco.training._heads_trainer import passes  # the order of rows is not public
+from hanol.autodeco.training._heads_trainer import (
+    passes,
+)  # private: the order of rows, without training
 from hanol.errors import ConfigError, DataError, RecipeError, RunError, TrainingError, WriteError
 from hanol.training import DataSection, documents, read_metrics
 

@@ -22,7 +22,7 @@ from hanol.claims import (
     run_claim,
     write_result,
 )
-from hanol.cli._app import app
+from hanol.cli import app
 from hanol.errors import DataError, UnknownNameError
 
 ROOT = Path(__file__).parents[2]

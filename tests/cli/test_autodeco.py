@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
 from hanol.autodeco import AutoDecoForCausalLM, read_rows
-from hanol.cli._app import app
+from hanol.cli import app
 from hanol.models import build, load_model, save
 
 runner = CliRunner()

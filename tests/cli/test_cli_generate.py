@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
-from hanol.cli._app import app
+from hanol.cli import app
 from hanol.models import build, save
 
 runner = CliRunner()

@@ -2,7 +2,7 @@ import json
 
 from typer.testing import CliRunner
 
-from hanol.cli._app import app
+from hanol.cli import app
 
 runner = CliRunner()
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from hanol import engines, models
 from hanol.agent_training import Examination, Expert, encyclopedia_tokenizer
-from hanol.cli._app import app
+from hanol.cli import app
 from hanol.worlds import Encyclopedia
 
 runner = CliRunner()

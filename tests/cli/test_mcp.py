@@ -14,7 +14,7 @@ from mcp.client.session import ClientSession  # noqa: E402
 from mcp.client.stdio import StdioServerParameters, stdio_client  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
-from hanol.cli._app import app  # noqa: E402
+from hanol.cli import app  # noqa: E402
 from hanol.retrieval import Index  # noqa: E402
 
 

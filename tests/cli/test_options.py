@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import hanol
 
 # Private: the application is no part of the Python interface.
-from hanol.cli._app import app
+from hanol.cli import app
 
 FROZEN = Path(__file__).with_name("options.json")
 MOST = 12  # options of a command's own, beside the sets that several share

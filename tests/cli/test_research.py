@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from hanol import engines
-from hanol.cli._app import app
+from hanol.cli import app
 from hanol.research import read_official_runs
 from hanol.runs import RunFolder
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from hanol.cli._app import app
+from hanol.cli import app
 from hanol.research import AGENT_SAMPLING, GREEDY
 from hanol.runs import RunFolder, ToolReturned
 from hanol.sampling import Sampling

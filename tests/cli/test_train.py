@@ -8,7 +8,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from hanol.cli._app import app
+from hanol.cli import app
 from hanol.cli.train import TrainingView
 from hanol.models import load
 

@@ -5,7 +5,13 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hanol.research._context import LEFT_OUT, Transcript, cut, cut_sentences, merged
+from hanol.research._context import (
+    LEFT_OUT,
+    Transcript,
+    cut,
+    cut_sentences,
+    merged,
+)  # private: cuts of texts at every length
 
 
 def words(text: str) -> int:

@@ -16,7 +16,7 @@ from hanol.research import (
     read_official_runs,
     write_official_runs,
 )
-from hanol.research._official import TERMINATIONS
+from hanol.research._official import TERMINATIONS  # private: the official words for how runs end
 from hanol.runs import Budget
 from hanol.tools import Observation
 

@@ -14,9 +14,13 @@ import pytest
 from hanol.engines import Completion, Message, Request, Usage
 from hanol.retrieval import Index, SourceList
 from hanol.tools import Observation, Tool, ToolContext, fence_observation, parse_turn
-from hanol.tools._parse_file import ParseFile
-from hanol.tools.web._search_tool import Search
-from hanol.tools.web._visit import Visit
+from hanol.tools._parse_file import (
+    ParseFile,
+)  # private: one tool alone; users get it from agent_tools
+from hanol.tools.web._search_tool import (
+    Search,
+)  # private: one tool alone; users get it from agent_tools
+from hanol.tools.web._visit import Visit  # private: one tool alone; users get it from agent_tools
 
 
 def call(name: str, **arguments: Any) -> str:

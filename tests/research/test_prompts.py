@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hanol.research import FORCED_ANSWER, system_prompt
-from hanol.research._prompts import format_error
+from hanol.research._prompts import (
+    format_error,
+)  # private: the message to a model whose call is malformed
 from hanol.tools import DEFAULT_TOOLS, SEARCH, escape_observation, fence_observation, parse_turn
 
 CALL = '<tool_call>\n{"name": "search", "arguments": {"query": ["x"]}}\n</tool_call>'

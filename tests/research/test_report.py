@@ -18,8 +18,13 @@ from hypothesis import strategies as st
 from lxml import html
 
 from hanol.research import AnswerSentence, RunView, write_report
-from hanol.research.report._answer import answer_html
-from hanol.research.report._report import to_html, to_markdown
+from hanol.research.report._answer import (
+    answer_html,
+)  # private: hostile answers as HTML, without a run
+from hanol.research.report._report import (
+    to_html,
+    to_markdown,
+)  # private: hostile runs as HTML, without files
 from hanol.retrieval import Index, Source, SourceList, check_citations
 from hanol.runs import (
     ModelAnswered,

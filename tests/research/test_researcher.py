@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hanol.engines import Completion, Message, Request, ScriptedEngine, Usage
 from hanol.errors import EngineError, RunError, SearchIndexError
 from hanol.research import Researcher, transcript
-from hanol.research.modes._react import OFFICIAL_ORDER
+from hanol.research.modes._react import OFFICIAL_ORDER  # private: the official order of messages
 from hanol.retrieval import Index
 from hanol.runs import (
     Budget,

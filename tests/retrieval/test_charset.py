@@ -2,7 +2,7 @@
 
 import pytest
 
-from hanol.retrieval.documents._charset import decode
+from hanol.retrieval.documents._charset import decode  # private: the decision alone, on bytes
 
 UNICODE = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32")
 CENTRAL = ("cp1250", "iso8859-2")

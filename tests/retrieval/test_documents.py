@@ -18,7 +18,10 @@ import pytest
 from hanol.errors import DocumentError
 from hanol.retrieval import KINDS, Document, parse_document, read_document
 from hanol.retrieval.documents import _documents, _markup, _office, _split
-from hanol.retrieval.documents._deadline import TooLateError, within
+from hanol.retrieval.documents._deadline import (
+    TooLateError,
+    within,
+)  # private: the limit alone, without a parser
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "documents"
 real_documents = pytest.mark.skipif(not DATA.exists(), reason="the real documents are not here")

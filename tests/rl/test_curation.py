@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hanol.errors import DataError
 from hanol.rl import GrpoSettings
-from hanol.rl._curation import Curation
+from hanol.rl._curation import Curation  # private: questions are dropped without training
 from hanol.runs import Task
 
 RIGHT, WRONG, MIXED = [1.0, 1.0], [0.0, 0.0], [1.0, 0.0]

@@ -26,7 +26,7 @@ from hanol.synthesis import (
     write_questions,
     write_webshaper,
 )
-from hanol.synthesis._filters import (
+from hanol.synthesis._filters import (  # private: one filter alone
     has_shortcut,
     is_searchable,
     problem_of,

@@ -23,8 +23,8 @@ from hanol.tools import (
     ToolContext,
     compact_tools,
 )
-from hanol.tools._show import SEPARATOR
-from hanol.tools.web._visit import Visit
+from hanol.tools._show import SEPARATOR  # private: the mark between the parts of an observation
+from hanol.tools.web._visit import Visit  # private: one tool alone; users get it from agent_tools
 from hanol.worlds import Encyclopedia
 
 BRIDGE = """\

@@ -12,8 +12,15 @@ from pathlib import Path
 import pytest
 
 from hanol.errors import AddressError
-from hanol.tools.web import _fetch
-from hanol.tools.web._fetch import Address, Fetched, Fetcher, Resolver, check_url, is_public
+from hanol.tools.web import _fetch  # private: addresses and redirects, with a resolver of the test
+from hanol.tools.web._fetch import (
+    Address,
+    Fetched,
+    Fetcher,
+    Resolver,
+    check_url,
+    is_public,
+)  # private: addresses and redirects, with a resolver of the test
 
 PUBLIC = "93.184.215.14"
 

@@ -17,10 +17,15 @@ from hanol.errors import SearchIndexError
 from hanol.research import system_prompt
 from hanol.retrieval import Index, SourceList
 from hanol.tools import DEFAULT_TOOLS, Observation, Tool, ToolContext, local_tools, parse_turn
-from hanol.tools._parse_file import ParseFile
-from hanol.tools._show import SEPARATOR
-from hanol.tools.web._search_tool import Scholar, Search
-from hanol.tools.web._visit import Visit
+from hanol.tools._parse_file import (
+    ParseFile,
+)  # private: one tool alone; users get it from agent_tools
+from hanol.tools._show import SEPARATOR  # private: the mark between the parts of an observation
+from hanol.tools.web._search_tool import (
+    Scholar,
+    Search,
+)  # private: one tool alone; users get it from agent_tools
+from hanol.tools.web._visit import Visit  # private: one tool alone; users get it from agent_tools
 
 BRIDGE = (
     "# Sydney Harbour Bridge\n\nThe bridge opened on 19 March 1932 after eight years of work.\n"

@@ -25,13 +25,25 @@ from hanol.tools import (
     agent_tools,
     open_provider,
 )
-from hanol.tools._parse_file import ParseFile
-from hanol.tools.web import _web
-from hanol.tools.web._fetch import Address, Fetched, Fetcher, is_public
-from hanol.tools.web._providers import check_query
-from hanol.tools.web._search_tool import Scholar, Search
-from hanol.tools.web._visit import Visit
-from hanol.tools.web._web import Web, addresses_in, read_page
+from hanol.tools._parse_file import (
+    ParseFile,
+)  # private: one tool alone; users get it from agent_tools
+from hanol.tools.web import _web  # private: pages without a network
+from hanol.tools.web._fetch import (
+    Address,
+    Fetched,
+    Fetcher,
+    is_public,
+)  # private: addresses and redirects, with a resolver of the test
+from hanol.tools.web._providers import (
+    check_query,
+)  # private: queries that must not leave the machine
+from hanol.tools.web._search_tool import (
+    Scholar,
+    Search,
+)  # private: one tool alone; users get it from agent_tools
+from hanol.tools.web._visit import Visit  # private: one tool alone; users get it from agent_tools
+from hanol.tools.web._web import Web, addresses_in, read_page  # private: pages without a network
 
 SECRET = (
     "The merger of the two companies will be announced on the ninth of March next year, the board "

@@ -20,8 +20,15 @@ from hanol.training import (
     is_held_out,
     read_recipe,
 )
-from hanol.training.pretraining._data import Corpus, train_tokenizer, write_corpus
-from hanol.training.pretraining._packing import IGNORED, PackedSteps
+from hanol.training.pretraining._data import (
+    Corpus,
+    train_tokenizer,
+    write_corpus,
+)  # private: tokens on disk, without training
+from hanol.training.pretraining._packing import (
+    IGNORED,
+    PackedSteps,
+)  # private: packed rows, without training
 
 TEXTS = [f"def f{i}(x):\n    return x + {i}\n" * (1 + i % 5) for i in range(40)]
 

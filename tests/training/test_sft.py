@@ -25,7 +25,7 @@ from hanol.errors import DataError, TrainingError
 from hanol.training import MuonAdamW, SftResult, SftRow, SftSettings, train_sft
 
 # The plan itself is what its properties are tested on.
-from hanol.training._sft import SftSteps
+from hanol.training._sft import SftSteps  # private: the batches alone, without training
 
 DRIVER = Path(__file__).with_name("killed_sft.py")
 driver = SimpleNamespace(**runpy.run_path(str(DRIVER)))

@@ -26,7 +26,12 @@ from hanol.worlds import (
     evaluate_formalization,
     split_words,
 )
-from hanol.worlds._encyclopedia._schema import ALIASES, DISTRACTORS, INTRODUCTIONS, MONTHS
+from hanol.worlds._encyclopedia._schema import (
+    ALIASES,
+    DISTRACTORS,
+    INTRODUCTIONS,
+    MONTHS,
+)  # private: the words that pages may contain
 
 Triple = tuple[str, str, str]
 

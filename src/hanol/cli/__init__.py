@@ -5,6 +5,6 @@ progress and warnings to standard error. Exit codes: 0 done, 1 a `HanolError`, 2
 3 a threshold was not met, 130 interrupted.
 """
 
-from hanol.cli._app import main
+from hanol.cli._app import app, main
 
-__all__ = ["main"]
+__all__ = ["app", "main"]
