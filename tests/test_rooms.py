@@ -56,3 +56,20 @@ def test_rooms_have_few_public_names() -> None:
     assert len(rooms) > 15
     names = {room: len(importlib.import_module(f"hanol.{room}").__all__) for room in rooms}
     assert {room: count for room, count in names.items() if count > MOST_NAMES} == {}
+
+
+def test_tests_give_a_reason_for_each_private_import() -> None:
+    files = sorted(Path(__file__).parent.rglob("*.py"))
+    assert len(files) > 100
+    bare = []
+    for file in files:
+        text = file.read_text("utf-8")
+        lines = text.splitlines()
+        for node in ast.walk(ast.parse(text)):
+            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("hanol"):
+                continue
+            parts = [*str(node.module).split("."), *(alias.name for alias in node.names)]
+            shown = "\n".join(lines[node.lineno - 1 : node.end_lineno])
+            if any(part.startswith("_") for part in parts) and "# private: " not in shown:
+                bare.append(f"{file.name}:{node.lineno} imports {node.module}")
+    assert bare == []

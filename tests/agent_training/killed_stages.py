@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import test_stages
 
 from forked import in_child
-from hanol.agent_training.stages import _train
+from hanol.agent_training.stages import _train  # private: the points at which the process dies
 from hanol.runs import _resume  # private: the points at which the process dies
 
 

@@ -14,9 +14,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from hanol.attention import chunk_kda, kda_gate, recurrent_kda, reference_kda
-from hanol.attention.kda._backend import numba_kernels
-from hanol.attention.kda._blocks import inverse
-from hanol.attention.kda._inputs import l2norm
+from hanol.attention.kda._backend import numba_kernels  # private: which kernels run here
+from hanol.attention.kda._blocks import (
+    inverse,  # private: one step of the chunked form, against its definition
+)
+from hanol.attention.kda._inputs import (
+    l2norm,  # private: the norm of the reference, against its definition
+)
 from hanol.errors import MissingExtraError, ShapeError
 
 from .conftest import use_torch

@@ -5,8 +5,10 @@ import torch
 from torch import Tensor
 
 from hanol.attention import recurrent_kda, reference_kda
-from hanol.attention.kda._backend import numba_kernels
-from hanol.attention.kda._step import step_
+from hanol.attention.kda._backend import numba_kernels  # private: which kernels run here
+from hanol.attention.kda._step import (
+    step_,  # private: the decode kernel alone, against the reference
+)
 
 TOLERANCE = 2e-6
 

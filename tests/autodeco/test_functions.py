@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hanol.autodeco import Row, function_rows, tokenize
-from hanol.autodeco.training import _data  # what it reads is replaced
+from hanol.autodeco.training import _data  # private: the folder of the standard library is replaced
 from hanol.scoring import PythonVerifier, parse_verifier
 from hanol.training import DataSection, SourceText, documents, is_held_out, read_recipe
 

@@ -101,7 +101,7 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
     made = types.ModuleType("vllm")
     made.ModelRegistry = registry
     monkeypatch.setitem(sys.modules, "vllm", made)
-    from hanol.autodeco import _vllm
+    from hanol.autodeco import _vllm  # private: the plug-in's entry point
 
     _vllm._model_class.cache_clear()
     _vllm.register()
@@ -204,7 +204,7 @@ def test_class_has_the_capabilities_of_the_base(registry: Registry) -> None:
 
 
 def test_registration_loads_no_class_and_can_be_repeated(registry: Registry) -> None:
-    from hanol.autodeco import _vllm
+    from hanol.autodeco import _vllm  # private: the plug-in's entry point
 
     before = set(registry.models)
     _vllm.register()
@@ -226,7 +226,7 @@ def test_transformers_still_loads_and_saves_official_folders(
 def test_module_is_imported_without_vllm() -> None:
     if importlib.util.find_spec("vllm"):
         pytest.skip("vllm is installed")
-    from hanol.autodeco import _vllm
+    from hanol.autodeco import _vllm  # private: the plug-in's entry point
 
     with pytest.raises(ModuleNotFoundError, match="vllm"):
         _vllm.register()

@@ -8,9 +8,15 @@ from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerFast
 
 from hanol.engines import Message
-from hanol.engines.checkpoint._chat import ChatTokens, common_prefix
-from hanol.engines.checkpoint._prefixes import Prefix, PrefixStore
-from hanol.engines.checkpoint._text import Decoder, TextStream
+from hanol.engines.checkpoint._chat import (  # private: pieces against the whole
+    ChatTokens,
+    common_prefix,
+)
+from hanol.engines.checkpoint._prefixes import (  # private: what is kept and what is dropped
+    Prefix,
+    PrefixStore,
+)
+from hanol.engines.checkpoint._text import Decoder, TextStream  # private: text cut at every byte
 
 from .conftest import LLAMA, QWEN3, tokenizer
 

@@ -24,7 +24,7 @@ from transformers.core_model_loading import revert_weight_conversion
 
 from hanol import attention, models
 from hanol.errors import CheckpointError, ConfigError, WriteError
-from hanol.models._tensors import official_shapes  # the published index against the formula
+from hanol.models._tensors import official_shapes  # private: the shapes that transformers gives
 
 IDS = torch.arange(3, 40).reshape(1, -1)
 

@@ -10,7 +10,7 @@ from transformers.models.qwen3_next.modeling_qwen3_next import Qwen3NextGatedDel
 
 from hanol import models
 from hanol.attention import CACHE_NAME, GdnHybridConfig
-from hanol.attention._gdn import GatedDeltaNet
+from hanol.attention._gdn import GatedDeltaNet  # private: a layer that only presets build
 
 H, K, D = 3, 16, 48
 

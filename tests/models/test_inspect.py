@@ -9,7 +9,7 @@ from transformers import DynamicCache, PreTrainedModel, Qwen3Config
 from hanol.attention import CACHE_NAME
 from hanol.errors import CheckpointError
 from hanol.models import build, cache_size, inspect
-from hanol.models._inspect import parameter_sizes
+from hanol.models._inspect import parameter_sizes  # private: counts of a part of a model
 
 
 def held_bytes(cache: DynamicCache) -> int:
@@ -35,7 +35,7 @@ def test_active_parameters_count_chosen_experts(moe_model: PreTrainedModel) -> N
     sizes = parameter_sizes(moe_model.config)
     assert sum(sizes.values()) == sum(p.numel() for p in moe_model.parameters())
     expert = 3 * 32 * 24
-    from hanol.models._inspect import _idle_parameters
+    from hanol.models._inspect import _idle_parameters  # private: counts of a part of a model
 
     # three sparse layers, of whose eight experts two are used
     assert _idle_parameters(moe_model.config, sizes) == 3 * (8 - 2) * expert

@@ -12,8 +12,11 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from hanol import models
 from hanol.attention import CACHE_NAME
 from hanol.errors import CheckpointError, ConfigError
-from hanol.models import _meta
-from hanol.models._reference_llama import frequencies, reference_llama
+from hanol.models import _meta  # private: the table of names
+from hanol.models._reference_llama import (  # private: the independent reference of the layout
+    frequencies,
+    reference_llama,
+)
 
 IDS = torch.arange(40).reshape(2, 20) % 60
 

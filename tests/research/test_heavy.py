@@ -10,8 +10,7 @@ from hanol.engines import Completion, Request, ScriptedEngine
 from hanol.errors import EngineError, RunError
 from hanol.research import heavy_research, replay, resume
 from hanol.runs import Budget, Event, ModelAnswered, RunEnded, RunFolder, ToolReturned
-from hanol.tools import Observation, ToolContext
-from hanol.tools._tool import SEARCH
+from hanol.tools import SEARCH, Observation, ToolContext
 
 SYNTHESIS = "Several assistants worked"
 

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from hanol.errors import MissingExtraError, SearchIndexError
 from hanol.retrieval import Index, reciprocal_rank_fusion
-from hanol.retrieval.index import _dense
+from hanol.retrieval.index import (
+    _dense,  # private: an embedder of the test takes the place of the real one
+)
 
 
 class HashEmbedder:

@@ -17,7 +17,12 @@ import pytest
 
 from hanol.errors import DocumentError
 from hanol.retrieval import KINDS, Document, parse_document, read_document
-from hanol.retrieval.documents import _documents, _markup, _office, _split
+from hanol.retrieval.documents import (  # private: limits are lowered
+    _documents,
+    _markup,
+    _office,
+    _split,
+)
 from hanol.retrieval.documents._deadline import (
     TooLateError,
     within,

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from hanol.errors import AddressError, SearchIndexError
 from hanol.retrieval import FileProgress, Index, Passage
-from hanol.retrieval.documents import _reading
-from hanol.retrieval.index import _update
+from hanol.retrieval.documents import _reading  # private: limits are lowered
+from hanol.retrieval.index import _update  # private: the points at which the process dies
 
 WORDS = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "harbor"]
 WORDS += ["서울특별시의", "인구는", "東京都", "1,234"]

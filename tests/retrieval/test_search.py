@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from hanol.errors import SearchIndexError
 from hanol.retrieval import Index, Passage, reciprocal_rank_fusion
-from hanol.retrieval.index import _cjk, _search
+from hanol.retrieval.index import _cjk, _search  # private: the index's own words and ranking
 
 TITLE_WEIGHT = 2.0
 

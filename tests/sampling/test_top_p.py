@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import TopPLogitsWarper
 
 from hanol.errors import ConfigError, DataError, ShapeError
-from hanol.sampling import _top_p, top_p_keep
+from hanol.sampling import _top_p, top_p_keep  # private: the threshold alone, at every size
 
 METHODS = ["auto", "sort", "prefilter", "histogram"]
 V_LARGE = 151_936

@@ -4,7 +4,7 @@ import pytest
 
 from hanol.retrieval import SourceList
 from hanol.tools import Observation, PythonInterpreter, SandboxLimits, ToolContext, sandbox_problem
-from hanol.tools.sandbox import _sandbox
+from hanol.tools.sandbox import _sandbox  # private: where programs are looked for
 
 needs_sandbox = pytest.mark.skipif(
     sandbox_problem() is not None,

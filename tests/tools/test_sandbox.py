@@ -17,7 +17,7 @@ import pytest
 
 from hanol.errors import SandboxError
 from hanol.tools import PythonResult, SandboxLimits, arun_python, run_python, sandbox_problem
-from hanol.tools.sandbox import _bwrap, _sandbox
+from hanol.tools.sandbox import _bwrap, _sandbox  # private: where programs are looked for
 
 PROBLEM = sandbox_problem()
 needs_bwrap = pytest.mark.skipif(

@@ -196,7 +196,7 @@ def test_sharded_by_fsdp2_it_follows_the_curve_of_one_process(tmp_path, texts) -
 
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path, texts, monkeypatch) -> None:
     recipe = read_recipe(write(tmp_path, texts))
-    from hanol.training.pretraining import (
+    from hanol.training.pretraining import (  # private: the points at which writing fails
         _pretrain,  # the class between the steps of which it goes wrong
     )
 
