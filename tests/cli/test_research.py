@@ -209,12 +209,14 @@ def test_heavy_and_markov(notes: Path, tmp_path: Path) -> None:
         {"match": "", "text": f"<report>Nothing yet.</report>{SEARCH}"},
     )
     run = tmp_path / "run"
-    done = invoke(notes, "Colour?", "--model", model, "--heavy", 2, "--output", run)
+    options = ["--model", model, "--heavy", 2, "--temperature", 0.5, "--output", run]
+    done = invoke(notes, "Colour?", *options)
     assert done.exit_code == 0, done.output
     assert "The bridge is red [1]." in done.stdout
     assert "2: → search: bridge colour" in done.stderr
     assert (run / "rollouts" / "02" / "report.html").exists()
-    assert RunFolder(run).started().mode == "markov"
+    started = RunFolder(run).started()
+    assert (started.mode, started.settings["sampling"]["temperature"]) == ("markov", 0.5)
     assert invoke("replay", run).stdout == done.stdout
 
 

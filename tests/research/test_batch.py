@@ -56,7 +56,7 @@ def test_equal_questions_are_different_tasks(tmp_path: Path) -> None:
     [
         ([{"id": 1, "question": "a"}, {"id": "1", "question": "b"}], "line 2: the id '1' occurs"),
         ([{"question": " "}], "line 1: `question` is missing or empty"),
-        ([{"question": "a", "files": "b.md"}], "`files` is no list"),
+        ([{"question": "a", "files": "b.md"}], "`files` is not a list of paths"),
         ([], "has no questions"),
     ],
 )

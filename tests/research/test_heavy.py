@@ -1,17 +1,20 @@
 """Heavy mode: rollouts, their reports with common source numbers, one answer."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hanol.engines import Completion, Request, ScriptedEngine
+from hanol.engines import Completion, Request, ScriptedEngine, Usage
 from hanol.errors import EngineError, RunError
-from hanol.research import heavy_research, replay, resume
-from hanol.runs import Budget, Event, ModelAnswered, RunEnded, RunFolder, ToolReturned
+from hanol.research import Researcher, heavy_research, replay, resume, synthesize
+from hanol.research._run_log import call_uncertainty  # private: a formula, checked by hand
+from hanol.research.modes._heavy import uncertain_steps  # private: its order, ties included
+from hanol.runs import Budget, Event, ModelAnswered, RunEnded, RunFolder, RunStarted, ToolReturned
 from hanol.tools import SEARCH, Observation, ToolContext
 
+Search = Callable[..., str]
 SYNTHESIS = "Several assistants worked"
 
 
@@ -128,10 +131,12 @@ def test_a_synthesis_that_does_not_choose_takes_what_most_found() -> None:
     assert (end_of(events).answer, end_of(events).termination) == ("Busan", "answer")
 
 
-def test_no_rollouts_are_refused() -> None:
+def test_no_rollouts_or_an_unknown_sampling_are_refused() -> None:
     for n in (0, -1):
         with pytest.raises(RunError, match=rf"`n` is {n}"):
             heavy(Model(), n=n)
+    with pytest.raises(RunError, match="`sampling` is 'best'"):
+        heavy(Model(), sampling="best")
 
 
 def test_rollouts_report_their_events_as_they_happen() -> None:
@@ -161,6 +166,108 @@ def test_a_failed_engine_leaves_finished_rollouts_finished(tmp_path: Path) -> No
     events = list(resume(tmp_path, again.engine, None, tools=[Notes()]))
     assert end_of(events).answer == "two [2]"
     assert {(request.sampling.seed or 0) // 10_000 for request in again.requests[:-1]} == {2}
+
+
+def test_partial_rollouts_branch_where_the_model_was_unsure(tmp_path: Path) -> None:
+    class Unsure(ScriptedEngine):
+        async def complete(self, request: Request) -> Completion:
+            answer = await super().complete(request)
+            if request.top_logprobs is None:
+                return answer
+            surprise = [1.0, 3.0, 2.0][min((request.sampling.seed or 0) % 10_000, 2)]
+            return Completion.of(
+                answer.text, usage=Usage(1, 1), tokens=(answer.text,), logprobs=(-surprise,)
+            )
+
+    def run(model: Model) -> list[Event]:
+        model.engine = Unsure(model._write)
+        return heavy(model, n=8, sampling="partial", run_folder=tmp_path)
+
+    events = run(Model())
+    starts = [RunFolder(path).started() for path in sorted((tmp_path / "rollouts").iterdir())]
+    parents = [start.parent and start.parent.partition("@")[2] for start in starts]
+    # 1 + 2 * 3 * 1, and the rest from the start (ParallelMuse). The answer calls no tool.
+    assert parents == [None, "2", "2", "2", "1", "1", "1", None]
+    assert len({start.settings["seed"] for start in starts}) == 8
+    assert len(rollouts(events)) == 8
+    assert list(replay(tmp_path)) == events
+    RunFolder(tmp_path).log.unlink()
+    again = Model()  # finished rollouts, also those that branched off, are not made again
+    assert end_of(run(again)).answer == end_of(events).answer
+    assert len(again.requests) == 1
+
+
+def test_without_logprobs_the_first_rounds_are_branched_from() -> None:
+    events = heavy(Model(), n=4, sampling="partial")
+    assert len(rollouts(events)) == 4
+
+
+def test_the_uncertainty_of_a_turn_is_that_of_its_calls() -> None:
+    def completion(tokens: list[str], logprobs: list[float]) -> Completion:
+        return Completion.of("", usage=Usage(1, 1), tokens=tuple(tokens), logprobs=tuple(logprobs))
+
+    call = ["<tool_call>", "{}", "</tool_call>"]
+    assert call_uncertainty(completion(["<think>", "x", *call], [-9, -9, -1, -2, -3])) == 2
+    assert call_uncertainty(completion(["<tool_call>?</think>", *call], [-9, -1, -2, -3])) == 2
+    assert call_uncertainty(completion(["hm"], [-1])) is None
+    assert call_uncertainty(Completion.of("<tool_call>", usage=Usage(1, 1))) is None
+
+
+def test_the_least_sure_rounds_come_first() -> None:
+    def turn(step: int, unsure: float | None) -> ModelAnswered:
+        return ModelAnswered(
+            number=step,
+            time=0,
+            step=step,
+            purpose="turn",
+            request_sha256="",
+            text="",
+            finish_reason="stop",
+            prompt_tokens=1,
+            completion_tokens=1,
+            seconds=0,
+            uncertainty=unsure,
+        )
+
+    assert uncertain_steps([turn(1, 0.5), turn(2, None), turn(3, 2.0), turn(4, 2.0)], 3) == [
+        3,
+        4,
+        1,
+    ]
+
+
+def test_saved_runs_are_synthesised_without_their_documents(
+    tmp_path: Path, cities: Any, search_turn: Search
+) -> None:
+    for number, query in enumerate(["capital", "port"]):
+        engine = ScriptedEngine([search_turn(query), f"<answer>answer {number} [1]</answer>"])
+        list(Researcher(cities, engine, run_folder=tmp_path / str(number)).ask("Which city?"))
+    model = Model()
+    events = list(synthesize([tmp_path / "0", tmp_path / "1"], model.engine))
+    assert end_of(events).answer == "two [2]"
+    assert [event.arguments["answer"] for event in rollouts(events)] == [
+        "answer 0 [1]",
+        "answer 1 [2]",
+    ]
+    assert isinstance(events[0], RunStarted)
+    assert events[0].index is None
+    assert list(replay(events)) == events
+
+
+def test_a_synthesis_wants_ended_runs_of_one_question(
+    tmp_path: Path, cities: Any, search_turn: Search
+) -> None:
+    engine = ScriptedEngine([search_turn("capital"), "<answer>a</answer>"])
+    for question in ("One?", "Two?"):
+        list(Researcher(cities, engine, run_folder=tmp_path / question).ask(question))
+    with pytest.raises(RunError, match="2 runs of 2 questions"):
+        list(synthesize([tmp_path / "One?", tmp_path / "Two?"], Model().engine))
+    with pytest.raises(RunError, match="`runs` is empty"):
+        list(synthesize([], Model().engine))
+    log = RunFolder(tmp_path / "One?").log
+    log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:-1]))
+    with pytest.raises(RunError, match="a replay makes no calls"):
+        list(synthesize([tmp_path / "One?"], Model().engine))
 
 
 def test_the_budget_is_each_rollouts() -> None:

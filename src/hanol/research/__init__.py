@@ -18,10 +18,12 @@ from hanol.research._replay import (
     afork,
     areplay,
     aresume,
+    asynthesize,
     fork,
     replay,
     resume,
     segments,
+    synthesize,
     transcript,
 )
 from hanol.research._researcher import Researcher, RunSetup, default_tools
@@ -50,6 +52,7 @@ __all__ = [
     "areplay",
     "aresume",
     "arun_batch",
+    "asynthesize",
     "call_title",
     "default_tools",
     "fixed_date",
@@ -64,6 +67,7 @@ __all__ = [
     "run_batch_on_ray",
     "run_task",
     "segments",
+    "synthesize",
     "system_prompt",
     "transcript",
     "write_official_runs",

@@ -86,6 +86,7 @@ async def run_task(
         if heavy is None:
             events = Researcher(index, engine, **settings).aask(task.question, task.files)
         else:
+            settings["turn_sampling"] = settings.pop("sampling", None)
             events = aheavy_research(index, engine, task.question, task.files, n=heavy, **settings)
         async for event in events:
             last = event

@@ -10,7 +10,7 @@ from hanol.errors import RunError
 from hanol.research._context import merged
 from hanol.research._researcher import RunSetup
 from hanol.research._run import Run, Settings
-from hanol.research.modes._heavy import heavy_events, synthesize_run
+from hanol.research.modes._heavy import HeavyRollout, heavy_events, synthesize_run
 from hanol.retrieval import Index
 from hanol.runs import (
     ContextRestarted,
@@ -90,28 +90,57 @@ def afork(
     """
     events = RunFolder(run_folder).events()
     old = RunFolder(run_folder).started()
-    last = max(map(_step, events))
+    last = max(0 if isinstance(event, RunStarted) else event.step for event in events)
     if not 1 <= at_step <= last:
         raise RunError(f"`at_step` is {at_step}, but the run has rounds 1 to {last}.")
     folder = RunFolder(new_folder)
     if folder.exists:
         raise RunError(f"There is a run in {str(folder.path)!r} already; choose another.")
     setup = RunSetup.again(old, engine, index, tools, seed=seed, fork_step=at_step - 1)
-    first = RunStarted(
-        number=0,
-        time=old.time,
-        token_counts=old.token_counts,
-        parent=f"{old.run_id}@{at_step}",
-        **setup.started(),
-    )
-    kept = [event for event in events[1:] if _step(event) < at_step]
     with folder:
-        folder.append([first, *kept])
+        folder.append(setup.forked(events))
         folder.sync()
     return aresume(folder.path, engine, index, tools=tools)
 
 
 fork = synchronous(afork)
+
+
+async def asynthesize(
+    runs: Sequence[Path], engine: Engine, *, run_folder: Path | None = None
+) -> AsyncIterator[Event]:
+    """Choose one answer from saved runs of one question, as heavy mode does; calls no tool.
+
+    Args:
+        runs: Folders of ended runs, of any mode.
+        engine: Writes the missing reports and the synthesis.
+        run_folder: Folder for the event log; a synthesis that is in it already is resumed. None
+            keeps no log.
+
+    Raises:
+        RunError: No runs, runs of several questions, or one that has not ended.
+    """
+    if not runs:
+        raise RunError("`runs` is empty: a synthesis needs at least 1 saved run.")
+    replays = [_Replay(run) for run in runs]
+    questions = {replayed.started.question for replayed in replays}
+    if len(questions) > 1:
+        raise RunError(
+            "A synthesis needs runs of one question, but these are "
+            f"{len(replays)} runs of {len(questions)} questions."
+        )
+    heavy = {"n": len(runs), "sampling": "saved"}
+    setup = RunSetup.again(replays[0].started, engine, None, (), heavy=heavy, fork_step=0)
+
+    async def rollouts() -> list[HeavyRollout]:
+        return [await replayed.rollout() for replayed in replays]
+
+    folder = None if run_folder is None else RunFolder(run_folder)
+    async for event in setup.events(folder, loop=lambda run: synthesize_run(run, rollouts)):
+        yield event
+
+
+synthesize = synchronous(asynthesize)
 
 
 @dataclass(frozen=True)
@@ -154,10 +183,7 @@ def transcript(events: Sequence[Event]) -> list[Message]:
     Raises:
         RunError: The run has not ended, or cannot be replayed.
     """
-    replayed = _Replay(events)
-    replayed.play()
-    assert replayed.run is not None
-    return merged(replayed.run.dialogue)
+    return list(synchronous(_Replay(events).rollout)().conversation)
 
 
 class _Replay:
@@ -199,6 +225,12 @@ class _Replay:
 
     play = synchronous(aplay)
 
+    async def rollout(self) -> HeavyRollout:
+        """The run as the synthesis of heavy mode reads it."""
+        await self.aplay()
+        assert self.run is not None
+        return HeavyRollout(self._recorded, merged(self.run.dialogue))
+
     def _note(self, request: Request, answer: ModelAnswered) -> None:
         if answer.purpose in ("turn", "forced_answer"):
             self.turns.append((request, answer))
@@ -230,7 +262,3 @@ class _NoEngine(Engine):
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         raise AssertionError("a replay counts no tokens")
-
-
-def _step(event: Event) -> int:
-    return 0 if isinstance(event, RunStarted) else event.step

@@ -221,6 +221,19 @@ class RunSetup:
             "versions": {"hanol": _version(), "python": platform.python_version()},
         }
 
+    def forked(self, events: Sequence[Event]) -> list[Event]:
+        """The log that this run begins with: rounds of another run up to its `fork_step`."""
+        old, last = events[0], self.settings.fork_step
+        assert isinstance(old, RunStarted), "a run begins with its start"
+        first = RunStarted(
+            number=0,
+            time=old.time,
+            token_counts=old.token_counts,
+            parent=f"{old.run_id}@{last + 1}",
+            **self.started(),
+        )
+        return [first, *(e for e in events if not isinstance(e, RunStarted) and e.step <= last)]
+
     async def events(
         self,
         folder: RunFolder | None = None,
@@ -235,7 +248,7 @@ class RunSetup:
 
         Args:
             folder: Folder of the run: locked, read and appended to. None keeps no log.
-            recorded: Events to replay when there is no folder.
+            recorded: Events to replay first. A folder that has none yet gets them.
             live: Whether calls may be made; False only replays.
             on_request: Called with every request and its answer.
             on_run: Called with the run's state when it starts.
@@ -246,7 +259,12 @@ class RunSetup:
 
         async def work() -> None:
             with folder or nullcontext():
-                known = folder.events() if folder is not None else list(recorded)
+                known = folder.events() if folder is not None else []
+                if recorded and not known:
+                    known = list(recorded)
+                    if folder is not None:
+                        folder.append(known)
+                        folder.sync()
                 first = self._first(known, folder, live)
                 log = RunLog(
                     self.engine,

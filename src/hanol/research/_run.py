@@ -58,14 +58,15 @@ class Settings:
         seed: Seed for sampling; the call after n others has this seed plus n.
         today: ISO date of the system prompt.
         strict_official: Keep message order and limits of the official code, its losses included.
-        logprobs: Request the log-probabilities of the turns.
+        logprobs: Record how uncertain the model was about its calls, for partial rollouts.
         extract: Let `visit` ask the model what a page says about its goal, as the official code
             does; otherwise it shows the best passages.
         report_tokens: Markov mode: longest report.
         summary_every: ReSum mode: also restart after this many rounds.
         fork_step: Rounds up to this one were copied from another run.
         schemas: Name, description and parameters of each tool.
-        heavy: Number `n` of rollouts, if the run is a synthesis over rollouts.
+        heavy: Number `n` of rollouts and how they are made (`sampling`), if the run is a
+            synthesis over rollouts.
         loading: Options that the model was loaded with, such as its dtype; a resumed run gets them.
     """
 

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import accumulate
 from typing import Any, cast
 
 from hanol.engines import Completion, Engine, Message, Request, Usage, WrappedEngine
@@ -64,6 +65,25 @@ def request_sha256(request: Request) -> str:
     }
     digest.update(json.dumps(options).encode())
     return digest.hexdigest()
+
+
+def call_uncertainty(completion: Completion) -> float | None:
+    """Mean surprise of the tokens of a turn's tool calls, in nats: where ParallelMuse branches.
+
+    The paper (arXiv 2510.24698) takes the entropy of the 16 likeliest tokens at each position. The
+    surprise of the drawn token, which every engine tells, has the full entropy as its expectation.
+
+    Returns:
+        None when the engine told no log-probabilities, or the turn calls no tool.
+    """
+    if completion.tokens is None or not completion.logprobs:
+        return None
+    text = "".join(completion.tokens)
+    # Calls that are only thought about do not count.
+    begin = text.find("<tool_call>", text.rfind("</think>") + 1)
+    ends = accumulate(map(len, completion.tokens))
+    called = [-p for p, end in zip(completion.logprobs, ends, strict=True) if end > begin >= 0]
+    return sum(called) / len(called) if called else None
 
 
 class RunLog:
@@ -253,6 +273,7 @@ class RunLog:
             "cached_tokens": usage.cached_tokens,
             "seconds": seconds,
             "money": self.spent.budget.cost(usage.prompt_tokens, usage.generated_tokens),
+            "uncertainty": call_uncertainty(completion),
         }
 
     def _serve(self) -> Event:

@@ -64,7 +64,9 @@ class ModelAnswered(_Event):
     seconds: float
     money: float = 0.0
     uncertainty: float | None = Field(
-        default=None, exclude=True, description="In older logs only; not used."
+        default=None,
+        description="Mean surprise of the tool calls' tokens, in nats; None without tool calls or "
+        "log-probabilities.",
     )
 
 

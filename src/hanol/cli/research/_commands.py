@@ -63,6 +63,7 @@ def ask(
             events = Researcher(corpus, engine, **settings).ask(question)
         else:
             settings["n"] = options.heavy
+            settings["turn_sampling"] = settings.pop("sampling", None)
             if not as_json:
                 settings["on_rollout"] = lambda n, event: show_step(event, f"{n}: ")
             events = heavy_research(corpus, engine, question, **settings)

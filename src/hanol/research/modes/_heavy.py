@@ -1,7 +1,8 @@
 """Heavy mode: several rollouts, each condensed to a report, and one synthesis over the reports.
 
-Rollouts in parallel and the synthesis follow Tongyi DeepResearch (arXiv 2510.24701, eq. 7-8); what
-the condensation and the synthesis are told follows ParallelMuse (arXiv 2510.24698).
+Rollouts in parallel and the synthesis follow Tongyi DeepResearch (arXiv 2510.24701, eq. 7-8);
+partial rollouts and what the condensation and the synthesis are told follow ParallelMuse
+(arXiv 2510.24698).
 """
 
 import asyncio
@@ -10,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from hanol.engines import Engine, Message
 from hanol.errors import RunError
@@ -22,6 +23,7 @@ from hanol.runs import (
     Event,
     Ledger,
     Mode,
+    ModelAnswered,
     ReportUpdated,
     RunEnded,
     RunFolder,
@@ -34,6 +36,8 @@ from hanol.tools import Observation
 
 ROLLOUT = "rollout"
 _SAMPLING = Sampling(temperature=0.6, top_p=0.95, presence_penalty=0.0, max_tokens=32_768)
+# ParallelMuse: the two most uncertain rounds of a full rollout, three continuations of each.
+_BRANCH_STEPS, _BRANCHES = 2, 3
 _SEEDS = 10_000  # apart, so that no calls of two rollouts share a seed
 
 OnRollout = Callable[[int, Event], None]
@@ -77,7 +81,9 @@ def aheavy_research(
     files: Sequence[str] = (),
     *,
     n: int = 4,
+    sampling: Literal["parallel", "partial"] = "parallel",
     mode: Mode = "markov",
+    turn_sampling: Sampling | None = None,
     run_folder: str | os.PathLike[str] | None = None,
     on_rollout: OnRollout | None = None,
     **options: Any,
@@ -89,19 +95,32 @@ def aheavy_research(
 
     Args:
         n: Rollouts, at least 1.
+        sampling: "parallel" makes all rollouts from the start, with seeds of their own. "partial"
+            makes one, branches three times from each of the two rounds whose calls the model was
+            least sure of, and makes the rest from the start. Without log-probabilities the first
+            rounds are taken.
+        turn_sampling: `sampling` of `Researcher`.
         run_folder: Folder for the event logs, those of the rollouts in "rollouts"; a run that is in
             it already is resumed. None keeps no logs.
         on_rollout: Called with the number of the rollout, from 1, and each of its events.
         options: Options of `Researcher`; the budget is that of one rollout.
 
     Raises:
-        RunError: `n` is below 1, or the folder has another run.
+        RunError: `n` is below 1, `sampling` is unknown, or the folder has another run.
         EngineError: The model failed; call again to resume.
     """
     if n < 1:
         raise RunError(f"`n` is {n}, but heavy mode needs at least 1 rollout (4 by default).")
-    setup = Researcher(index, engine, mode=mode, **options).setup(question, files)
-    setup = replace(setup, settings=replace(setup.settings, heavy={"n": n}))
+    if sampling not in ("parallel", "partial"):
+        raise RunError(f"`sampling` is {sampling!r}. Known: 'parallel', 'partial'.")
+    researcher = Researcher(index, engine, mode=mode, sampling=turn_sampling, **options)
+    setup = researcher.setup(question, files)
+    settings = replace(
+        setup.settings,
+        heavy={"n": n, "sampling": sampling},
+        logprobs=setup.settings.logprobs or sampling == "partial",
+    )
+    setup = replace(setup, settings=settings)
     folder = None if run_folder is None else RunFolder(run_folder)
     return heavy_events(setup, folder, on_rollout)
 
@@ -114,32 +133,53 @@ def heavy_events(
 ) -> AsyncIterator[Event]:
     """A heavy run, new or resumed."""
 
-    async def one(number: int) -> _Rollout:
-        own = replace(setup.settings, seed=setup.settings.seed + _SEEDS * number, heavy=None)
+    async def one(number: int, branch: tuple[HeavyRollout, int] | None = None) -> HeavyRollout:
+        parent, step = branch or (None, 1)
+        settings = replace(
+            setup.settings,
+            seed=setup.settings.seed + _SEEDS * number,
+            fork_step=step - 1,
+            heavy=None,
+        )
+        own = replace(setup, settings=settings)
+        copied = own.forked(parent.events) if parent else []
         place = None if folder is None else RunFolder(folder.path / "rollouts" / f"{number:02d}")
         runs: list[Run] = []
         events = []
-        async for event in replace(setup, settings=own).events(place, on_run=runs.append):
+        async for event in own.events(place, recorded=copied, on_run=runs.append):
             events.append(event)
             if on_rollout is not None:
                 on_rollout(number, event)
-        return _Rollout(events, merged(runs[0].dialogue))
+        return HeavyRollout(events, merged(runs[0].dialogue))
 
-    async def rollouts() -> list[_Rollout]:
+    async def rollouts() -> list[HeavyRollout]:
         heavy = setup.settings.heavy or {}
-        numbers = range(1, heavy["n"] + 1)
+        done: list[HeavyRollout] = []
+        branches: list[tuple[HeavyRollout, int] | None] = [None] * heavy["n"]
+        if heavy.get("sampling") == "partial":
+            done = [first := await one(1)]
+            steps = uncertain_steps(first.events, _BRANCH_STEPS)
+            branches[1:1] = [(first, step) for step in steps for _ in range(_BRANCHES)]
+        rest = [one(number + 1, branches[number]) for number in range(len(done), heavy["n"])]
         # All of them get as far as they can: what has finished is not made again.
-        results = await asyncio.gather(*map(one, numbers), return_exceptions=True)
-        for result in results:
+        for result in await asyncio.gather(*rest, return_exceptions=True):
             if isinstance(result, BaseException):
                 raise result
-        return [result for result in results if isinstance(result, _Rollout)]
+            done.append(result)
+        return done
 
     return setup.events(folder, loop=lambda run: synthesize_run(run, rollouts))
 
 
+def uncertain_steps(events: Sequence[Event], count: int) -> list[int]:
+    """The rounds with the most uncertain calls, the most uncertain first."""
+    turns = [e for e in events if isinstance(e, ModelAnswered) and e.purpose == "turn"]
+    unsure = {turn.step: turn.uncertainty or 0.0 for turn in turns}
+    return sorted(unsure, key=lambda step: (-unsure[step], step))[:count]
+
+
 @dataclass(frozen=True)
-class _Rollout:
+class HeavyRollout:
     """A finished run: all of its events, and the same as messages."""
 
     events: Sequence[Event]
@@ -166,7 +206,7 @@ class _Rollout:
 
 
 async def synthesize_run(
-    run: Run, rollouts: Callable[[], Awaitable[list[_Rollout]]] | None = None
+    run: Run, rollouts: Callable[[], Awaitable[list[HeavyRollout]]] | None = None
 ) -> None:
     """The loop of a heavy run: reports of rollouts, one synthesis, the end.
 
@@ -205,7 +245,7 @@ async def synthesize_run(
     await run.end("no_answer" if answer is None else "answer", answer, also=also)
 
 
-async def _report(run: Run, index: int, rollout: _Rollout) -> str:
+async def _report(run: Run, index: int, rollout: HeavyRollout) -> str:
     if rollout.report:
         return rollout.report
     limit = run.prompt_limit - run.log.count(_CONDENSE) - run.log.count(run.question)
@@ -227,7 +267,7 @@ async def _report(run: Run, index: int, rollout: _Rollout) -> str:
     return report or answered.text.rpartition("</think>")[2].strip()
 
 
-async def _keep(run: Run, index: int, rollout: _Rollout, text: str) -> ToolReturned:
+async def _keep(run: Run, index: int, rollout: HeavyRollout, text: str) -> ToolReturned:
     """Write a report to the log, its sources with the numbers of this run."""
     run.step = index + 1
     sources: dict[int, Source] = {}
