@@ -126,31 +126,32 @@ def test_removed_when_the_block_fails_and_only_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "config",
+    ("key", "config"),
     [
-        Gemma2Config(
+        ("final_logit_softcapping", Gemma2Config(
             vocab_size=VOCAB, hidden_size=WIDTH, intermediate_size=48, num_hidden_layers=1,
             num_attention_heads=2, num_key_value_heads=2, head_dim=16,
-        ),
-        GraniteConfig(
+        )),
+        ("logits_scaling", GraniteConfig(
             vocab_size=VOCAB, hidden_size=WIDTH, intermediate_size=48, num_hidden_layers=1,
             num_attention_heads=2, num_key_value_heads=2, logits_scaling=8.0,
-        ),
-        CohereConfig(
+        )),
+        ("logit_scale", CohereConfig(
             vocab_size=VOCAB, hidden_size=WIDTH, intermediate_size=48, num_hidden_layers=1,
             num_attention_heads=2, num_key_value_heads=2, pad_token_id=0, eos_token_id=1,
             bos_token_id=2,
-        ),
+        )),
     ],
-    ids=lambda config: config.model_type,
+    ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
 def test_models_that_change_their_logits_afterwards_are_refused(
-    config: Any, tmp_path: Path
+    key: str, config: Any, tmp_path: Path
 ) -> None:
     model = AutoModelForCausalLM.from_config(config).eval()
     heads = heads_of(model, tmp_path)
     before = model.generation_config
-    with pytest.raises(ConfigError, match=r"logits of .*soft-cap.*AutoDecoForCausalLM"):
+    value = getattr(config, key)
+    with pytest.raises(ConfigError, match=f"`{key}` of the model is {value}: .*AutoDecoForCausal"):
         AutoDecoHook(model, heads)
     assert model.generation_config is before
     assert not model.get_output_embeddings()._forward_hooks
@@ -169,6 +170,19 @@ def test_granite_that_scales_by_one_is_allowed(tmp_path: Path) -> None:
     with AutoDecoHook(model, heads_of(model, tmp_path)) as hook:
         model(IDS)
     assert hook.temperature_BT.shape == (2, 9)
+
+
+@pytest.mark.parametrize("key", ["output_multiplier", "lm_head_multiplier", "logit_scale"])
+def test_keys_are_refused_where_the_tokens_that_are_run_show_nothing(
+    key: str, tmp_path: Path
+) -> None:
+    base = build("llama")
+    heads = heads_of(base, tmp_path)
+    setattr(base.config, key, 0.5)
+    with pytest.raises(ConfigError, match=f"`{key}` of the model is 0.5: it changes the logits"):
+        AutoDecoHook(base, heads)
+    setattr(base.config, key, 1.0)
+    AutoDecoHook(base, heads).remove()
 
 
 class ShiftedLlama(LlamaForCausalLM):

@@ -20,6 +20,15 @@ from hanol.autodeco._load import head_width, vocab_size
 from hanol.autodeco._model import AutoDecoForCausalLM
 from hanol.errors import CheckpointError, ConfigError
 
+# Keys of models that change their logits after the output embedding, with the value that does not.
+_AFTER_THE_HEAD = {
+    "final_logit_softcapping": None,
+    "logit_scale": 1.0,
+    "logits_scaling": 1.0,
+    "output_multiplier": 1.0,
+    "lm_head_multiplier": 1.0,
+}
+
 
 class AutoDecoHook:
     """Tempers and truncates the logits of a model where it computes them, until it is removed.
@@ -141,7 +150,7 @@ def custom_generate(
 
 @torch.no_grad()
 def _check_model(model: PreTrainedModel) -> None:
-    """Refuse a model that a hook would make wrong, by running some tokens.
+    """Refuse a model that a hook would make wrong, by its configuration and by running some tokens.
 
     Raises:
         ConfigError: The model has heads or a hook, or its logits are not what its output
@@ -150,6 +159,14 @@ def _check_model(model: PreTrainedModel) -> None:
     if isinstance(model, AutoDecoForCausalLM):
         raise ConfigError("The model has heads of its own: put the hook on its base, `model.llm`.")
     head_width(model)
+    for config in (model.config, model.config.get_text_config()):
+        for key, harmless in _AFTER_THE_HEAD.items():
+            if (value := getattr(config, key, None)) not in (None, harmless):
+                raise ConfigError(
+                    f"`{key}` of the model is {value}: it changes the logits after the output "
+                    "embedding, where a hook cannot see them. Use `AutoDecoForCausalLM`, which "
+                    "reads the final logits."
+                )
     head = model.get_output_embeddings()
     hooks = head._forward_hooks.values()
     if any(isinstance(getattr(hook, "__self__", None), AutoDecoHook) for hook in hooks):
