@@ -1,4 +1,4 @@
-"""Intervals against scipy and the standard error."""
+"""Intervals and the paired test against scipy and the standard error."""
 
 import math
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from hanol.errors import DataError
-from hanol.scoring import Interval, bootstrap, bootstrap_ratio, wilson
+from hanol.scoring import Interval, bootstrap, bootstrap_ratio, mcnemar, wilson
 
 
 @given(st.integers(1, 400).flatmap(lambda of: st.tuples(st.integers(0, of), st.just(of))))
@@ -51,6 +51,20 @@ def test_an_interval_of_nothing_is_refused(right: int, of: int) -> None:
         wilson(right, of)
     with pytest.raises(DataError, match="no problems"):
         bootstrap([])
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=60))
+def test_mcnemar_is_the_binomial_test_of_the_problems_that_differ(pairs) -> None:
+    a, b = [x for x, _ in pairs], [y for _, y in pairs]
+    only_a = sum(x and not y for x, y in pairs)
+    n = sum(x != y for x, y in pairs)
+    assert mcnemar(a, b) == pytest.approx(binomtest(only_a, n).pvalue if n else 1.0)
+    assert mcnemar(a, b) == mcnemar(b, a)
+
+
+def test_a_paired_test_needs_pairs() -> None:
+    with pytest.raises(DataError, match="same problems: 1, 2"):
+        mcnemar([True], [True, False])
 
 
 def test_an_interval_as_text_and_as_plain_values() -> None:

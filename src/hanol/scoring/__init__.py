@@ -1,8 +1,8 @@
 """Scoring: whether answers are right, and how sure a score is.
 
-Equality of answers (texts, sets, numbers, formulas), verifiers by name, pass@k, diversity and
-intervals; the interval of a column of differences is a paired one. Scores are shares in [0, 1]. No
-model is needed.
+Equality of answers (texts, sets, numbers, formulas), verifiers by name, pass@k, diversity,
+intervals (that of a column of differences is a paired one) and McNemar's paired test. Scores are
+shares in [0, 1]. No model is needed.
 """
 
 from hanol.scoring._answers import (
@@ -14,7 +14,14 @@ from hanol.scoring._answers import (
     set_match,
 )
 from hanol.scoring._formulas import AnswerCheck, check_answer
-from hanol.scoring._intervals import CONFIDENCE, Interval, bootstrap, bootstrap_ratio, wilson
+from hanol.scoring._intervals import (
+    CONFIDENCE,
+    Interval,
+    bootstrap,
+    bootstrap_ratio,
+    mcnemar,
+    wilson,
+)
 from hanol.scoring._runs import RunScores, score_runs
 from hanol.scoring._samples import Summary, distinct_n, pass_at_k, repetition
 from hanol.scoring._verifiers import (
@@ -43,6 +50,7 @@ __all__ = [
     "check_answer",
     "distinct_n",
     "exact_match",
+    "mcnemar",
     "needs_answer",
     "normalise",
     "numeric_match",
