@@ -182,6 +182,20 @@ def test_scholar_offline_lists_documents_and_says_so(context: ToolContext) -> No
     assert len([s for s in long.sources if "long.txt" in s.address]) == 1  # once a document
 
 
+def test_scholar_offline_puts_documents_of_that_title_or_name_first(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("# Notes\n\n" + "Attention, attention is a need. " * 9, "utf-8")
+    (tmp_path / "b.md").write_text("# Attention Is All You Need\n\nSequences.\n", "utf-8")
+    (tmp_path / "attention-need.md").write_text("# Draft\n\nUnrelated words.\n", "utf-8")
+    with Index.open(tmp_path) as index:
+        index.add()
+        context = ToolContext(sources=SourceList(), index=index)
+        found = run(Scholar(), context, query=["need attention"])
+        one = run(Scholar(k=1), context, query=["attention you"])
+    names = [source.address.rpartition("/")[2] for source in found.sources]
+    assert names == ["attention-need.md", "b.md", "a.md"]
+    assert [source.title for source in one.sources] == ["Attention Is All You Need"]
+
+
 # --- visit
 
 

@@ -92,14 +92,28 @@ class Search(SpecifiedTool, spec=SEARCH):
 
 
 class Scholar(Search, spec=GOOGLE_SCHOLAR):
-    """Searches publications through a provider; offline, the titles and texts of the index."""
+    """Searches publications through a provider; offline, the titles and texts of the index.
+
+    Offline, documents whose title or file name has every word of the query come first.
+    """
 
     _scholar = True
 
     def _passages(self, index: Index, query: str) -> list[Passage]:
         if self._web is not None:
             return []
-        return best_of_documents(index.search(query, _POOL))[: self._k]
+        best = {one.document: one for one in best_of_documents(index.search(query, _POOL))}
+        words = query.casefold().split()
+        named = [
+            info
+            for info in index.documents()
+            if all(word in f"{info.title} {info.document}".casefold() for word in words)
+        ][: self._k]
+        first = [
+            best.pop(info.document) if info.document in best else index.read(info.address)[0]
+            for info in named
+        ]
+        return [*first, *best.values()][: self._k]
 
 
 def queries_of(arguments: Mapping[str, Any]) -> list[str]:
