@@ -456,6 +456,15 @@ def test_the_estimate_of_tokens_is_rather_high() -> None:
     assert open_engine("http://127.0.0.1:1/v1#m", context_window=99).context_window == 99
 
 
+def test_tokens_are_counted_exactly_with_a_tokenizer() -> None:
+    messages = [Message("system", "Answer in words."), Message("user", "서울의 인구 1234567?")]
+    exact = open_engine("http://127.0.0.1:1/v1#m", tokenizer="tiny-researcher")
+    assert exact.count_tokens(messages) == open_engine("tiny-researcher").count_tokens(messages)
+    without = open_engine("http://127.0.0.1:1/v1#m", tokenizer="tiny")
+    with pytest.raises(EngineError, match="no chat template"):
+        without.count_tokens(messages)
+
+
 def pieces(*deltas: dict[str, Any], **last: Any) -> Reply:
     """An answer that comes as server-sent events."""
     chunk = {"id": "1", "object": "chat.completion.chunk", "created": 0, "model": "m"}

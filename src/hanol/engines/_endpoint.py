@@ -46,9 +46,11 @@ class EndpointEngine(Engine):
         timeout: Seconds for one request.
         max_concurrency: Requests in flight, at most.
         context_window: The model's, in tokens; servers do not tell in a common way.
+        tokenizer: Hub id, folder or bundled name of the model's tokenizer, to count exactly.
 
     Raises:
         ConfigError: `tries`, `timeout` or `max_concurrency` is too small.
+        CheckpointError: The tokenizer cannot be loaded.
         EngineError: The specification names no model, or holds a password.
         MissingExtraError: The client library is not installed.
     """
@@ -66,6 +68,7 @@ class EndpointEngine(Engine):
         timeout: float = 600.0,
         max_concurrency: int = 64,
         context_window: int | None = None,
+        tokenizer: str | None = None,
     ) -> None:
         self._openai: Any = require("openai", extra="research", feature="A model endpoint")
         if tries < 1 or max_concurrency < 1 or not timeout > 0:
@@ -92,6 +95,12 @@ class EndpointEngine(Engine):
         self._loopback = _is_loopback(host)
         self._key_env, self._tries, self._timeout = api_key_env, tries, timeout
         self._max_concurrency, self.context_window = max_concurrency, context_window
+        self._chat: Any = None
+        if tokenizer is not None:
+            from hanol.engines.checkpoint._chat import ChatTokens  # heavy, and rarely needed
+            from hanol.models import load_tokenizer
+
+            self._chat = ChatTokens(load_tokenizer(tokenizer), None, tokenizer)
         self._reached = False
         self._server: str | None = None  # as its list of models says
         self._refused: frozenset[str] = frozenset()
@@ -169,11 +178,13 @@ class EndpointEngine(Engine):
         yield Piece("", completion=Completion(choices, spent))
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
-        """An upper estimate of the conversation's tokens.
+        """Tokens of the conversation: exact with a tokenizer, else an upper estimate.
 
-        One token for each 4 letters of an ASCII word (rounded up), each
+        The estimate: one token for each 4 letters of an ASCII word (rounded up), each
         digit, sign or run of line ends, and each 2 bytes of other scripts; 8 a message.
         """
+        if self._chat is not None:
+            return len(self._chat.encode(self._chat.render(messages)).ids)
         return sum(_TOKENS_PER_MESSAGE + estimate(one.text) for one in messages)
 
     async def aclose(self) -> None:
