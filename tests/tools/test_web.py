@@ -103,20 +103,19 @@ class Provider:
 HIT = WebResult("Bridges", "https://example.com/b", "A bridge spans a river.", "2024", "Example")
 
 
-def web(provider: Provider, fetcher: Fetcher | None = None) -> Web:
-    return Web(provider, fetcher)
+def web(*providers: Provider, fetcher: Fetcher | None = None) -> Web:
+    return Web(providers, fetcher, rate=1e6)
 
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Waits are noted, not waited for, and the rate is no limit."""
+    """Waits are noted, not waited for."""
     waits: list[float] = []
 
     async def sleep(seconds: float) -> None:
         waits.append(seconds)
 
     monkeypatch.setattr(_web.asyncio, "sleep", sleep)
-    monkeypatch.setattr(_web, "_RATE", 1e6)
     return waits
 
 
@@ -225,6 +224,32 @@ def test_provider_that_never_answers_is_named_with_the_reason() -> None:
     assert len(rejecting.asked) == 1
 
 
+def test_next_provider_serves_when_one_fails(no_waiting: list[float]) -> None:
+    down = Provider(error=httpx.ConnectError("refused"), fails=-1)
+    refused = Provider(error=ToolError("wrong key"), fails=-1)
+    up = Provider(HIT)
+    assert asyncio.run(web(down, refused, up).search("x")) == [HIT]
+    assert (len(down.asked), len(refused.asked), len(up.asked)) == (3, 1, 1)
+    assert no_waiting == [0.2, 0.4, 0.8]
+    with pytest.raises(ToolError, match=r"Provider did not answer: refused\. wrong key"):
+        asyncio.run(web(down, refused).search("x"))
+
+
+def test_agents_take_several_providers() -> None:
+    down, up = Provider(error=ToolError("wrong key"), fails=-1), Provider(HIT)
+    search = agent_tools(None, web=[down, up], web_rate=0.5, python=False)[0]
+    found = run(search, ToolContext(sources=SourceList()), query=["bridges"])
+    assert "A bridge spans a river." in found.text
+    with pytest.raises(ToolError, match="needs a provider"):
+        agent_tools(None, web=[], python=False)
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf")])
+def test_rate_must_be_a_rate(rate: float) -> None:
+    with pytest.raises(ToolError, match="rate"):
+        agent_tools(None, web=Provider(), web_rate=rate)
+
+
 def test_answers_are_kept() -> None:
     provider = Provider(HIT)
     search = web(provider)
@@ -239,8 +264,7 @@ def test_answers_are_kept() -> None:
 
 def test_rate_is_kept(no_waiting: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_web.time, "monotonic", lambda: 100.0)
-    monkeypatch.setattr(_web, "_RATE", 2.0)
-    search = web(Provider(HIT))
+    search = Web([Provider(HIT)], rate=2.0)
 
     async def ask() -> None:
         for number in range(5):

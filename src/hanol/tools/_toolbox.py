@@ -1,5 +1,7 @@
 """The standard sets of tools."""
 
+from collections.abc import Sequence
+
 from hanol.errors import ToolError
 from hanol.retrieval import Index
 from hanol.tools._compact import compact_tools
@@ -10,7 +12,7 @@ from hanol.tools.sandbox._sandbox import PythonInterpreter
 from hanol.tools.web._providers import SearchProvider, open_provider
 from hanol.tools.web._search_tool import Scholar, Search
 from hanol.tools.web._visit import Visit
-from hanol.tools.web._web import Web
+from hanol.tools.web._web import RATE, Web
 
 
 def local_tools(index: Index) -> list[Tool]:
@@ -29,7 +31,8 @@ def local_tools(index: Index) -> list[Tool]:
 def agent_tools(
     index: Index | None,
     *,
-    web: str | SearchProvider | None = None,
+    web: str | SearchProvider | Sequence[str | SearchProvider] | None = None,
+    web_rate: float = RATE,
     web_consent: bool = False,
     python: bool | None = None,
     unsafe_python: bool = False,
@@ -40,7 +43,9 @@ def agent_tools(
     Args:
         index: The documents, if there are any.
         web: Provider of the web search, or what `open_provider` takes; None leaves the web off.
-            With it, search and visit reach both documents and web pages.
+            With it, search and visit reach both documents and web pages. With several providers,
+            the next is asked when one fails.
+        web_rate: Web searches per second, at most.
         web_consent: Whether the web may be used next to documents: queries, which the model words
             after reading them, go to the provider.
         python: Whether to offer Python; None offers it where it can be isolated.
@@ -62,7 +67,9 @@ def agent_tools(
                 "With the web on, words of your documents may reach the search provider inside "
                 "queries. Agree with `web_consent=True` (`--web-consent`), or leave the web off."
             )
-        tools = _tools(Web(open_provider(web) if isinstance(web, str) else web))
+        named = web if isinstance(web, Sequence) and not isinstance(web, str) else [web]
+        providers = [open_provider(one) if isinstance(one, str) else one for one in named]
+        tools = _tools(Web(providers, rate=web_rate))
     elif index is not None:
         tools = local_tools(index)
     if python is None:

@@ -2,8 +2,9 @@
 
 import asyncio
 import hashlib
+import math
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from urllib.parse import urldefrag
 
@@ -15,7 +16,7 @@ from hanol.tools.web._fetch import SUFFIXES, Fetched, Fetcher, check_url
 from hanol.tools.web._providers import SearchProvider, WebResult
 
 _LINKS = 200  # of one page
-_RATE = 2.0  # searches per second
+RATE = 2.0  # searches per second
 _TRIES = 3
 
 
@@ -33,19 +34,37 @@ class Opened:
 
 
 class Web:
-    """A search provider with a rate limit, retries and a cache, and a fetcher of pages."""
+    """Search providers with a rate limit, retries, failover and a cache, and a fetcher of pages.
 
-    def __init__(self, provider: SearchProvider, fetcher: Fetcher | None = None) -> None:
-        self._provider = provider
+    Args:
+        providers: In the order they are tried.
+        rate: Searches per second, over all providers.
+
+    Raises:
+        ToolError: There is no provider, or `rate` is not above 0.
+    """
+
+    def __init__(
+        self,
+        providers: Sequence[SearchProvider],
+        fetcher: Fetcher | None = None,
+        *,
+        rate: float = RATE,
+    ) -> None:
+        if not providers:
+            raise ToolError("Web search needs a provider.")
+        if not 0 < rate < math.inf:
+            raise ToolError(f"The search rate is {rate}, but must be above 0 (per second).")
+        self._providers, self._rate = tuple(providers), rate
         self._fetcher = fetcher or Fetcher()
         self._next = 0.0
         self._cache: dict[tuple[str, bool], list[WebResult]] = {}
 
     async def search(self, query: str, *, scholar: bool = False) -> list[WebResult]:
-        """Hits of the provider; private and malformed addresses are dropped.
+        """Hits of the first provider that answers; private and malformed addresses are dropped.
 
         Raises:
-            ToolError: The provider did not answer.
+            ToolError: No provider answered; the message has each one's reason.
         """
         key = (query, scholar)
         if key not in self._cache:
@@ -54,22 +73,29 @@ class Web:
         return self._cache[key]
 
     async def _ask(self, query: str, scholar: bool) -> list[WebResult]:
-        reason: object = None
-        for attempt in range(_TRIES):
-            await self._wait()
-            try:
-                return await self._provider.search(query, scholar=scholar)
-            except httpx.HTTPError as err:
-                reason = str(err) or type(err).__name__
-                await asyncio.sleep(0.2 * 2**attempt)
-        raise ToolError(f"{type(self._provider).__name__} did not answer: {reason}.")
+        reasons: list[str] = []
+        for provider in self._providers:
+            reason = ""
+            for attempt in range(_TRIES):
+                await self._wait()
+                try:
+                    return await provider.search(query, scholar=scholar)
+                except ToolError as err:  # it would refuse again
+                    reason = str(err)
+                    break
+                except httpx.HTTPError as err:
+                    told = str(err) or type(err).__name__
+                    reason = f"{type(provider).__name__} did not answer: {told}."
+                    await asyncio.sleep(0.2 * 2**attempt)
+            reasons.append(reason)
+        raise ToolError(" ".join(reasons))
 
     async def _wait(self) -> None:
-        """Let `_RATE` callers pass per second, in order, with bursts of one second's worth."""
+        """Let `rate` callers pass per second, in order, with bursts of one second's worth."""
         now = time.monotonic()
-        self._next = max(self._next, now - (_RATE - 1) / _RATE)
+        self._next = max(self._next, now - max(0.0, self._rate - 1) / self._rate)
         wait = self._next - now
-        self._next += 1 / _RATE
+        self._next += 1 / self._rate
         if wait > 0:
             await asyncio.sleep(wait)
 
