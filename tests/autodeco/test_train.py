@@ -204,6 +204,36 @@ def test_the_top_p_head_reads_the_variance_over_the_whole_vocabulary(tmp_path) -
     assert not model.top_p_head._forward_pre_hooks
 
 
+def test_float16_halves_a_cache_and_moves_the_loss_little(tmp_path) -> None:
+    model, rows = wrapped(), random_rows()
+    caches = [dump_features(model, rows, tmp_path / d, dtype=d) for d in ("float32", "float16")]
+    for name in ("log_p", "hidden"):
+        whole, half = ((cache.folder / f"{name}.npy").stat().st_size for cache in caches)
+        assert half < 0.51 * whole
+    pair = [
+        recipe().loss(model, cache.micro_batch(range(8)), 100, torch.Generator().manual_seed(0))
+        for cache in caches
+    ]
+    assert 0 < abs(pair[0].loss - pair[1].loss) < 1e-3 * pair[0].loss
+    # A recipe writes the same file; other types replace it.
+    train_heads(model, rows, recipe(cached=True, cache_dtype="float16"), tmp_path / "run")
+    written = (tmp_path / "run" / "features" / "log_p.npy").read_bytes()
+    assert written == (tmp_path / "float16" / "log_p.npy").read_bytes()
+    whole = dump_features(model, rows, tmp_path / "float16")
+    assert whole.micro_batch([0]).hidden_NH.equal(caches[0].micro_batch([0]).hidden_NH)
+    with pytest.raises(ConfigError, match="`dtype` is 'int8', but must be float32 or float16"):
+        dump_features(model, rows, tmp_path / "int8", dtype="int8")
+
+
+def test_hidden_states_beyond_float16_are_refused(tmp_path) -> None:
+    model = wrapped()
+    with torch.no_grad():
+        model.llm.model.norm.weight *= 1e6
+    with pytest.raises(DataError, match="overflow float16"):
+        dump_features(model, random_rows(4), tmp_path / "cache", dtype="float16")
+    assert not any(tmp_path.iterdir())
+
+
 def test_tokens_that_the_base_excludes_stay_excluded(tmp_path) -> None:
     """Padding columns of -inf must not enter statistics that a served model leaves them out of."""
     model, rows = wrapped(), random_rows(6)
@@ -211,9 +241,11 @@ def test_tokens_that_the_base_excludes_stay_excluded(tmp_path) -> None:
     head.register_forward_hook(
         lambda _, __, out: out.index_fill(-1, torch.arange(251, VOCAB), -torch.inf)
     )
-    features = dump_features(model, rows, tmp_path / "cache").micro_batch(range(6))
-    assert features.logits_NV[:, 251:].isneginf().all()
-    assert features.logits_NV[:, :251].isfinite().all()
+    for dtype in ("float32", "float16"):
+        cache = dump_features(model, rows, tmp_path / dtype, dtype=dtype)
+        features = cache.micro_batch(range(6))
+        assert features.logits_NV[:, 251:].isneginf().all()
+        assert features.logits_NV[:, :251].isfinite().all()
 
 
 def test_a_cache_is_made_once(tmp_path) -> None:

@@ -19,7 +19,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -34,6 +34,8 @@ from hanol.autodeco.training._data import TokenRow
 from hanol.autodeco.training._loss import IGNORED
 from hanol.errors import ConfigError, DataError
 from hanol.files import whole_folder
+
+CacheDtype = Literal["float32", "float16"]
 
 _META = "features.json"
 _LOWEST = -6e4  # the least log-probability that is kept; all that is less is as unlikely
@@ -190,11 +192,12 @@ def dump_features(
     folder: str | Path,
     *,
     top_k: int = 1024,
+    dtype: CacheDtype = "float32",
     batch: int = 8,
 ) -> FeatureCache:
     """Run the base once over all rows and keep what the heads need.
 
-    A position takes (H + min(V, top_k + 2)) * 4 bytes.
+    A position takes (H + min(V, top_k + 2)) * 4 bytes, half of that in float16.
 
     Args:
         model: Model whose base is run; its heads do not matter.
@@ -202,19 +205,22 @@ def dump_features(
         folder: Folder to write. A cache of the same rows, base and options there is used again;
             other features are replaced.
         top_k: Most likely tokens to keep. The whole vocabulary is kept when it has no more.
+        dtype: Data type of hidden states and log-probabilities on disk.
         batch: Rows that run through the base together.
 
     Raises:
         DataError: Rows do not fit the base (see `OnlineSource`), the folder holds something else,
-            or the disk is too small.
-        ConfigError: `top_k` or `batch` is below 1.
+            the disk is too small, or hidden states overflow float16.
+        ConfigError: `top_k` or `batch` is below 1, or `dtype` is unknown.
     """
     folder = Path(folder)
     for name, value in (("top_k", top_k), ("batch", batch)):
         if value < 1:
             raise ConfigError(f"`{name}` is {value}, but must be at least 1.")
+    if dtype not in get_args(CacheDtype):
+        raise ConfigError(f"`dtype` is {dtype!r}, but must be float32 or float16.")
     source = OnlineSource(model, rows)
-    data, base = fingerprint(rows, top_k), _base_fingerprint(model)
+    data, base = fingerprint(rows, top_k, dtype), _base_fingerprint(model)
     if (folder / _META).exists():
         found = FeatureCache(folder, model.device)
         if found.data == data and found.belongs_to(model):
@@ -222,19 +228,22 @@ def dump_features(
     elif folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise DataError(f"{str(folder)!r} exists and holds no features: give another folder.")
     with whole_folder(folder) as part:
-        meta = _write(source, part, top_k, batch) | {"data": data, "base": base}
+        meta = _write(source, part, top_k, dtype, batch) | {"data": data, "base": base}
         text = _Meta.model_validate(meta).model_dump_json(indent=2)
         (part / _META).write_text(text + "\n", "utf-8")
     return FeatureCache(folder, model.device)
 
 
-def _write(source: OnlineSource, folder: Path, top_k: int, batch: int) -> dict[str, Any]:
+def _write(
+    source: OnlineSource, folder: Path, top_k: int, dtype: CacheDtype, batch: int
+) -> dict[str, Any]:
     """Write the arrays of a cache; returns what is known of them."""
     R, M = len(source.rows), int(source.num_labels_R.sum())
     if M == 0:
         raise DataError("No row has a label: there is nothing to learn from.")
     tail = 0.0
     vocab = columns = 0
+    stored: torch.dtype = getattr(torch, dtype)
     with ExitStack() as stack:
         files: dict[str, Any] = {}
         for begin in range(0, R, batch):
@@ -243,16 +252,16 @@ def _write(source: OnlineSource, folder: Path, top_k: int, batch: int) -> dict[s
             if not files:
                 H, V = features.hidden_NH.shape[1], features.logits_NV.shape[1]
                 columns = top_k + 2 if top_k < V else V
-                _check_space(folder, M * (H + columns) * 4)
-                for name, dtype, shape in (
-                    ("hidden", "<f4", (M, H)),
-                    ("log_p", "<f4", (M, columns)),
-                    ("label", "<i4", (M,)),
+                _check_space(folder, M * (H + columns) * stored.itemsize)
+                for name, kind, shape in (
+                    ("hidden", dtype, (M, H)),
+                    ("log_p", dtype, (M, columns)),
+                    ("label", "int32", (M,)),
                 ):
                     files[name] = stack.enter_context((folder / f"{name}.npy").open("wb"))
                     # Written front to back: a full disk is an error here, but a crash in a
                     # memory-mapped file.
-                    header = {"descr": dtype, "fortran_order": False, "shape": shape}
+                    header = {"descr": np.dtype(kind).str, "fortran_order": False, "shape": shape}
                     np.lib.format.write_array_header_2_0(files[name], header)
             for at_C in at_M.split(_CHUNK):
                 log_p_CC, label_C, seen, mass = _columns(
@@ -260,9 +269,15 @@ def _write(source: OnlineSource, folder: Path, top_k: int, batch: int) -> dict[s
                 )
                 vocab = max(vocab, seen)
                 tail += mass
-                files["log_p"].write(log_p_CC.cpu().numpy().tobytes())
+                files["log_p"].write(log_p_CC.to(stored).cpu().numpy().tobytes())
                 files["label"].write(label_C.int().cpu().numpy().tobytes())
-            files["hidden"].write(features.hidden_NH[at_M].float().cpu().numpy().tobytes())
+            hidden_MH = features.hidden_NH[at_M].to(stored)
+            if dtype == "float16" and not hidden_MH.isfinite().all():
+                raise DataError(
+                    "The base's hidden states overflow float16. Keep features in float32 "
+                    '(`cache_dtype="float32"`).'
+                )
+            files["hidden"].write(hidden_MH.cpu().numpy().tobytes())
     np.save(folder / "num_labels.npy", source.num_labels_R)
     return {
         "num_labels": M, "columns": columns, "vocab_size": vocab, "exact": columns <= top_k,
@@ -275,7 +290,7 @@ def _columns(logits_MV: Tensor, label_M: Tensor, top_k: int) -> tuple[Tensor, Te
     log_p_MV = logits_MV.float().log_softmax(-1)
     excluded_MV = log_p_MV.isneginf()
     vocab = int((~excluded_MV).sum(-1).max())
-    # Only what is not part of the vocabulary is -inf.
+    # Only what is not part of the vocabulary is -inf, in float16 too.
     log_p_MV = log_p_MV.clamp_min(_LOWEST).masked_fill(excluded_MV, -torch.inf)
     if log_p_MV.shape[1] <= top_k:
         return log_p_MV, label_M, vocab, 0.0
@@ -363,5 +378,5 @@ def _check_space(folder: Path, num_bytes: int) -> None:
     if num_bytes > free:
         raise DataError(
             f"The features need {num_bytes / 2**30:.1f} GiB, but {free / 2**30:.1f} GiB are free. "
-            "Keep fewer tokens (`top_k`), or train without a cache."
+            'Keep fewer tokens (`top_k`), use `cache_dtype="float16"`, or train without a cache.'
         )

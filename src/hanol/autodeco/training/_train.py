@@ -17,6 +17,7 @@ from hanol.autodeco._heads import Init
 from hanol.autodeco._model import AutoDecoForCausalLM
 from hanol.autodeco.training._data import TokenRow
 from hanol.autodeco.training._features import (
+    CacheDtype,
     FeatureCache,
     FeatureSource,
     OnlineSource,
@@ -49,6 +50,7 @@ class HeadsSettings(HeadsLearning):
         False, description="Run the base once over all rows, then train from files."
     )
     top_k: int = Field(1024, ge=1, description="Tokens that a cache keeps for each position.")
+    cache_dtype: CacheDtype = Field("float32", description="float16 halves a cache.")
 
 
 class Quantiles(BaseModel):
@@ -137,7 +139,12 @@ def train_heads(
     saved = prepare_folder(folder, settings, data, resume=resume)
     if settings.cached and not isinstance(rows, FeatureCache):
         source = dump_features(
-            model, rows, folder / "features", top_k=settings.top_k, batch=settings.micro_batch
+            model,
+            rows,
+            folder / "features",
+            top_k=settings.top_k,
+            dtype=settings.cache_dtype,
+            batch=settings.micro_batch,
         )
     trainer = _RowsTrainer(model, source, settings, folder, on_step)
     with source.reads(model.top_p_head):
