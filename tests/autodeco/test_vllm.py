@@ -10,7 +10,7 @@ import sys
 import types
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -72,6 +72,14 @@ class VllmLlama(nn.Module):
         return loaded
 
 
+class Source(NamedTuple):
+    """vLLM's DefaultModelLoader.Source."""
+
+    model_or_path: str
+    revision: str | None
+    prefix: str = ""
+
+
 class Registry:
     """vLLM's ModelRegistry: classes, or where to import them from."""
 
@@ -98,9 +106,16 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
     """Modules of the stand-in, and the plug-in registered twice, as it happens."""
     registry = Registry(LlamaForCausalLM=VllmLlama)
 
-    made = types.ModuleType("vllm")
-    made.ModelRegistry = registry
-    monkeypatch.setitem(sys.modules, "vllm", made)
+    def module(name: str, **members: Any) -> None:
+        made = types.ModuleType(name)
+        made.__dict__.update(members, __path__=[])
+        monkeypatch.setitem(sys.modules, name, made)
+
+    loader = "vllm.model_executor.model_loader"
+    for package in ("vllm.model_executor", loader):
+        module(package)
+    module("vllm", ModelRegistry=registry)
+    module(f"{loader}.default_loader", DefaultModelLoader=types.SimpleNamespace(Source=Source))
     from hanol.autodeco import _vllm  # private: the plug-in's entry point
 
     _vllm._model_class.cache_clear()
@@ -120,8 +135,13 @@ def start(registry: Registry, folder: Path, **overrides: Any) -> Any:
     model = registry.models[architecture].load_model_cls()(
         vllm_config=VllmConfig(str(folder), config), prefix=""
     )
-    weights = [w for file in sorted(folder.glob("*.safetensors")) for w in load_file(file).items()]
-    loaded = model.load_weights(weights)
+    sources = [Source(str(folder), None), *getattr(model, "secondary_weights", ())]
+    loaded = model.load_weights(
+        (source.prefix + name, tensor)
+        for source in sources
+        for file in sorted(Path(source.model_or_path).glob("*.safetensors"))
+        for name, tensor in load_file(file).items()
+    )
     missing = {name for name, _ in model.named_parameters()} - loaded
     assert not missing, f"Following weights were not initialized from checkpoint: {missing}"
     return model.eval()
@@ -146,8 +166,18 @@ def logits_of(model: Any, ids: Tensor) -> Tensor:
 # -- what it computes
 
 
-def test_logits_are_those_of_transformers(registry: Registry, merged: Path) -> None:
-    model = start(registry, merged)
+@pytest.mark.parametrize("layout", ["merged", "heads", "adapter", "module.adapter"])
+def test_logits_are_those_of_transformers(
+    layout: str, registry: Registry, merged: Path, tmp_path: Path
+) -> None:
+    if layout == "merged":
+        model = start(registry, merged)
+    else:
+        folder = tmp_path / layout
+        if layout != "heads":
+            config, tensors = official_config(build("llama")), official_tensors(seed=3)
+            write_heads(folder, config, tensors, prefix=f"{layout}.")
+        model = start(registry, folder, base_model_name_or_path=str(tmp_path / "base"))
     with torch.no_grad():
         expected = AutoDecoForCausalLM.from_pretrained(merged)(IDS).logits
     found = logits_of(model, IDS)
@@ -268,9 +298,20 @@ def test_missing_and_unexpected_weights_are_named(registry: Registry, merged: Pa
         start(registry, merged)
 
 
-def test_heads_alone_are_refused(registry: Registry, merged: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="holds heads only. Merge them.*hanol merge"):
+def test_heads_without_their_base_are_refused(
+    registry: Registry, merged: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(CheckpointError, match="/private/of/the/authors.*add --hf-overrides"):
         start(registry, tmp_path / "heads")
+    with pytest.raises(CheckpointError, match="does not name their base: add --hf-overrides"):
+        start(registry, tmp_path / "heads", base_model_name_or_path=None)
+
+
+def test_heads_for_another_base_are_refused(registry: Registry, tmp_path: Path) -> None:
+    wide = official_tensors(width=64)
+    folder = write_heads(tmp_path / "wide", official_config(build("llama")), wide)
+    with pytest.raises(CheckpointError, match=r"has shape \(256, 64\)"):
+        start(registry, folder)
 
 
 def test_bad_configurations_are_refused(registry: Registry, merged: Path, tmp_path: Path) -> None:

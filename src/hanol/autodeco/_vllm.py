@@ -1,9 +1,10 @@
 """AutoDeco in vLLM: a plug-in, no fork. Experimental: the real vLLM has not run it.
 
 vLLM calls `register` in each of its processes (entry point group `vllm.general_plugins`). From then
-on it serves merged AutoDeco checkpoints (`hanol merge`):
+on it serves AutoDeco checkpoints, merged ones and heads-only ones whose base is named:
 
     vllm serve MERGED --generation-config vllm
+    vllm serve HEADS --tokenizer BASE --hf-overrides '{"base_model_name_or_path": "BASE"}'
 
 The model is vLLM's own class of the base with two heads added, so the base answers everything that
 vLLM asks a class about (pipeline parallelism, LoRA, state space layers). Temperature and top-p act
@@ -27,7 +28,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from hanol import models
 from hanol.autodeco._config import ARCHITECTURE, AutoDecoConfig
-from hanol.autodeco._formats import BASE_PREFIX, HEAD_PREFIXES, StoredHeads
+from hanol.autodeco._formats import ADAPTER, BASE_PREFIX, HEAD_PREFIXES, StoredHeads
 from hanol.autodeco._heads import predict, rescale
 from hanol.autodeco._model import AutoDecoForCausalLM
 from hanol.errors import CheckpointError, ConfigError
@@ -101,7 +102,7 @@ def _model_class(architecture: str) -> type:
         """The base, whose logits are tempered and truncated where it computes them.
 
         Raises:
-            CheckpointError: The folder holds heads only, or they do not fit the base.
+            CheckpointError: The heads do not fit the base, or a heads-only folder names no base.
             ConfigError: A key such as `autodeco_truncation` has an unknown value.
         """
 
@@ -116,14 +117,12 @@ def _model_class(architecture: str) -> type:
             self.autodeco_truncation, self.autodeco_limits, self.autodeco_mask = serving
             folder = models.fetch(engine.model, revision=engine.revision)
             heads = StoredHeads.read(folder, str(engine.model), config)
-            if heads.layout != "merged":
-                raise CheckpointError(
-                    f"{heads.what!r} holds heads only. Merge them with their base: `hanol merge`."
-                )
             text = config.get_text_config()
             heads.check(text.hidden_size, text.vocab_size)
             # They keep their own type: vLLM's default is that of the base.
             self.temp_head, self.top_p_head = heads.build(torch.get_default_device())
+            if heads.layout != "merged":
+                self.secondary_weights = [_base_weights(heads)]
 
         def compute_logits(self, hidden_states: Tensor) -> Tensor | None:
             """Logits to sample from at temperature 1 and top-p 1, [N, V], float32.
@@ -146,7 +145,8 @@ def _model_class(architecture: str) -> type:
         def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
             """Load all weights or some, by names of the merged layout; returns those loaded.
 
-            vLLM's own loader reports what stays missing.
+            Names of heads may have the prefix of their trainer. vLLM's own loader reports what
+            stays missing.
 
             Raises:
                 CheckpointError: A name belongs to neither base nor heads, or a head has another
@@ -156,7 +156,8 @@ def _model_class(architecture: str) -> type:
             loaded: set[str] = set()
 
             def of_base() -> Iterator[tuple[str, Tensor]]:
-                for name, tensor in weights:
+                for stored, tensor in weights:
+                    name = ADAPTER.sub("", stored)
                     if name.startswith(BASE_PREFIX):
                         yield name.removeprefix(BASE_PREFIX), tensor
                     elif not name.startswith(HEAD_PREFIXES):
@@ -182,3 +183,23 @@ def _model_class(architecture: str) -> type:
     AutoDecoModelForCausalLM.__name__ = f"{_PREFIX}{architecture}"
     AutoDecoModelForCausalLM.__qualname__ = AutoDecoModelForCausalLM.__name__
     return AutoDecoModelForCausalLM
+
+
+def _base_weights(heads: StoredHeads) -> Any:
+    """Where vLLM finds the base's weights when the folder holds heads only."""
+    from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
+
+    name = heads.config.base_model_name_or_path
+    how = '--hf-overrides \'{"base_model_name_or_path": "..."}\''
+    if not name:
+        raise CheckpointError(
+            f"{heads.what!r} holds heads only and does not name their base: add {how}."
+        )
+    try:
+        place = models.load_config(name).name_or_path
+    except CheckpointError as err:
+        raise CheckpointError(
+            f"{heads.what!r} holds heads only, and the base that it names could not be found: "
+            f"{err} If it is somewhere else, add {how}."
+        ) from err
+    return DefaultModelLoader.Source(place, revision=None, prefix=BASE_PREFIX)
