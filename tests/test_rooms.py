@@ -7,8 +7,8 @@ from pathlib import Path
 import hanol
 
 SOURCE = Path(hanol.__file__).parent
-# Bounds that may only come down: the plan of the house has 40,000 lines in all, 2,800 in cli.
-MOST_LINES = {"": 46_200, "research": 3_350, "autodeco": 5_055, "cli": 2_620}
+# Bounds that may only come down: the plan of the house has 40,000 lines in all.
+MOST_LINES = {"": 41_450, "research": 3_350, "autodeco": 5_055, "cli": 2_620}
 MOST_MODULES = 15
 MOST_NAMES = 60
 

@@ -132,6 +132,7 @@ def recipe(tmp_path, stages: list[dict], seed: int = 0):
     path.write_text(
         yaml.safe_dump(
             {
+                "kind": "pretrain",
                 "name": "x",
                 "model": {"preset": "tiny"},
                 "data": {"source": "stdlib"},
