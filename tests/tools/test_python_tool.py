@@ -57,8 +57,9 @@ def test_its_schema_is_the_official_one() -> None:
 
 
 @needs_sandbox
-def test_runs_are_concurrent_within_the_limit_and_over_several_loops(tmp_path) -> None:
-    tool = PythonInterpreter(concurrency=2)
+def test_runs_are_concurrent_within_the_limit_and_over_several_loops(monkeypatch) -> None:
+    monkeypatch.setattr(_sandbox, "_CONCURRENT", 2)
+    tool = PythonInterpreter()
     most = 0
 
     async def many() -> list[Observation]:

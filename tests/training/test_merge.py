@@ -4,6 +4,8 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -45,15 +47,22 @@ def change(folder: Path, **changed: torch.Tensor | None) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def parent(tmp_path_factory) -> Callable[[int, torch.dtype], Path]:
+    """A checkpoint of a seed and a type, written once."""
+    root = tmp_path_factory.mktemp("parents")
+    return cache(lambda seed, dtype: checkpoint(root / f"{seed}-{dtype}", seed, dtype))
+
+
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     raw=st.lists(st.integers(0, 9), min_size=2, max_size=4).filter(any),
     dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16, torch.float64]),
 )
-def test_equals_the_average_in_float64(tmp_path_factory, raw, dtype) -> None:
+def test_equals_the_average_in_float64(tmp_path_factory, parent, raw, dtype) -> None:
     root = tmp_path_factory.mktemp("merge")
     weights = [value / sum(raw) for value in raw]
-    parents = [checkpoint(root / str(i), i, dtype) for i in range(len(raw))]
+    parents = [parent(i, dtype) for i in range(len(raw))]
     merge_checkpoints(parents, weights, root / "merged")
     stored = [tensors(parent) for parent in parents]
     found = tensors(root / "merged")

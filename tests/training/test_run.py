@@ -102,7 +102,9 @@ def test_a_file_in_the_place_of_the_folder(tmp_path, texts) -> None:
 
 
 def test_the_same_seed_gives_the_same_run(tmp_path, texts) -> None:
-    recipe = read_recipe(write(tmp_path, texts))
+    stages = [{"tokens": 512, "sequence_length": 32, "batch_tokens": 128}]
+    schedule = {"warmup_tokens": 128, "decay_tokens": 256}
+    recipe = read_recipe(write(tmp_path, texts, stages=stages, schedule=schedule))
     for name in ("a", "b"):
         train(recipe, tmp_path / name)
     assert losses(tmp_path / "a") == losses(tmp_path / "b")
