@@ -23,7 +23,7 @@ import torch
 from _bench import Report, Table, arguments, finish, progress
 from hanol import models
 from hanol.agent_training import WorldEnvironment
-from hanol.engines import CheckpointEngine, Completion, Message, Request, Usage
+from hanol.engines import CheckpointEngine, Completion, Engine, Message, Request, Usage
 from hanol.rl import Rollout
 from hanol.runs import Budget
 from hanol.sampling import Sampling
@@ -45,8 +45,10 @@ class Way:
     generates: bool = False  # by transformers
 
 
-class GenerateEngine:
+class GenerateEngine(Engine):
     """`generate` of transformers, one request after another."""
+
+    capabilities = frozenset({"logprobs"})
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -92,9 +94,6 @@ class GenerateEngine:
 
     def forget(self) -> None:
         """There is nothing to forget."""
-
-    async def aclose(self) -> None:
-        """There is nothing to close."""
 
 
 def engine_of(name: str, way: Way) -> Any:
