@@ -36,16 +36,21 @@ _WIDE = [
     ("big5", "的一是不了在人有我他這個們中來上大為和國地到以說時要就出會可也你對生能而子那得於"
              "著下自之年過發後作裡，。"),
 ]  # fmt: skip
+_RUSSIAN, _CYRILLIC = "оеаинтсрвлкмдпуяыь", ("cp1251", "koi8-r")
 _ALPHABETS = [
-    ("cp1251", "оеаинтсрвлкмдпуяыь"), ("koi8-r", "оеаинтсрвлкмдпуяыь"),
-    ("cp1253", "αοιετσνηυρπκμλ"), ("cp1255", "יוהלאתרבשמנםעדח"), ("cp1256", "اليمنوتربةعد"),
+    *((codec, _RUSSIAN) for codec in _CYRILLIC), ("cp1253", "αοιετσνηυρπκμλςάέήίόύώ"),
+    ("cp1255", "יוהלאתרבשמנםעדח"), ("cp1256", "اليمنوتربةعد"),
+    *((codec, _RUSSIAN.upper()) for codec in _CYRILLIC),
 ]  # fmt: skip
+_VOWELS, _CONSONANTS = "[аеёиоуыэюяіїє]", "[бвгґджзйклмнпрстфхцчшщ]"
+_ALTERNATION = re.compile(f"(?={_VOWELS}{_CONSONANTS}|{_CONSONANTS}{_VOWELS})", re.IGNORECASE)
+_CAPITAL_INSIDE = re.compile("[а-яё][А-ЯЁ]")
 _CENTRAL_EUROPE = "ąćęłńóśźż áčďéěíľňóôřšťúůýž áéíóöőúüű ăâîşţ čćđšž"
 _ACCENTED = [  # each language on its own; the first of equals wins
     (codec, letters + letters.upper() + "«»°–—’‘“”„…€£©®·")
     for codec, languages in (
         ("cp1252", "àâçéèêëîïôùûüœ äöüß áéíóúñü¿¡ºª ãõáéíóúâêôàç åäöøæé àèéìíòóù"),
-        ("cp1254", "çğıöşüâîû"),
+        ("cp1254", "çğıİöşüâîû"),
         ("cp1252", "áéíóúýðþæö"),
         ("iso8859-2", _CENTRAL_EUROPE),
         ("cp1250", _CENTRAL_EUROPE),
@@ -160,11 +165,21 @@ def _guess(data: bytes) -> str:
     for encodings, least in ((_WIDE, _BELIEVED), (narrow, _CERTAIN)):
         shares = [_share(sample, name, common) for name, common in encodings]
         if max(shares) >= least:
-            return encodings[shares.index(max(shares))][0]
+            name = encodings[shares.index(max(shares))][0]
+            # Either of these reads the other's small letters as capitals of other letters.
+            return max(_CYRILLIC, key=lambda c: _cyrillic(sample, c)) if name in _CYRILLIC else name
     # Slow to import; hardly a file needs it.
     detect = require("charset_normalizer", extra="documents", feature="Guessing an encoding")
     found = detect.from_bytes(sample).best()
     return str(found.encoding) if found else "latin-1"
+
+
+def _cyrillic(sample: bytes, codec: str) -> float:
+    """How much a reading looks like a Slavic language; capitals count less, as they are rarer."""
+    text = sample.decode(codec, "replace")
+    common = sum(char.lower() in _RUSSIAN for char in text)
+    wrong = len(_CAPITAL_INSIDE.findall(text)) + sum(map(str.isupper, text)) / 10
+    return common + len(_ALTERNATION.findall(text)) / 2 - wrong
 
 
 def _share(sample: bytes, name: str, common: str) -> float:
