@@ -8,10 +8,11 @@ questions that nobody can answer.
 import re
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 
-from hanol.errors import DataError, require
-from hanol.retrieval import DocumentInfo, Index, join_pages
+from hanol.errors import DataError, DocumentError
+from hanol.retrieval import DocumentInfo, Index, join_pages, read_document
 from hanol.synthesis._sentences import LinkedSentence, Titles, headings, sentences
 from hanol.worlds import LINKS, MENTIONS, SECTION, SLOT, Edge, KnowledgeGraph, span_of
 
@@ -92,16 +93,8 @@ def with_spans(edges: list[Edge]) -> list[Edge]:
 def document_text(index: Index, info: DocumentInfo) -> str:
     """A document as Markdown; of web pages the article with its links."""
     if info.kind == "html":
-        trafilatura = require("trafilatura", extra="documents", feature="Reading HTML")
-        try:
-            html = (index.folder / info.document).read_bytes()
-        except OSError:
-            html = b""  # gone since it was indexed: the index has its text
-        text = trafilatura.extract(
-            html, output_format="markdown", include_links=True, favor_recall=True
-        )
-        if text:
-            return str(text)
+        with suppress(DocumentError):  # gone since it was indexed: the index has its text
+            return read_document(index.folder / info.document, links=True).pages[0].text
     return "\n\n".join(page.text for page in join_pages(index.read(info.address)))
 
 

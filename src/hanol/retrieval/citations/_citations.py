@@ -8,6 +8,7 @@ without any of these the sentence counts as unsupported.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel
@@ -146,19 +147,16 @@ def _check(
     answer: str, span: SentenceSpan, evidence: Mapping[int, PassageFacts]
 ) -> CheckedSentence:
     text = answer[span.start : span.end]
-    checked = CheckedSentence(start=span.start, end=span.end, text=text, status="not_a_claim")
+    checked = partial(CheckedSentence, start=span.start, end=span.end, text=text)
     if span.kind == "code":
-        return checked
+        return checked(status="not_a_claim")
     cited = [(n, match) for match in CITATION.finditer(text) for n in citation_numbers(match[1])]
     facts = sentence_facts(CITATION.sub(" ", text))
     used = {number: evidence[number] for number, _ in cited if number in evidence}
     missing, overlap, holds = _compare(facts, list(used.values()))
 
     def supports(number: int) -> bool:
-        """Whether a source supports the sentence alone, or the others do not without it.
-
-        Source: citation precision of arXiv 2305.14627 (ALCE).
-        """
+        """Whether it does alone, or the others do not without it: arXiv 2305.14627 (ALCE)."""
         others = [source for other, source in used.items() if other != number]
         return _compare(facts, [used[number]])[2] or not _compare(facts, others)[2]
 
@@ -179,8 +177,7 @@ def _check(
         )
         for number, match in cited
     )
-    found = {"status": status, "citations": citations, "missing": missing, "overlap": overlap}
-    return checked.model_copy(update=found)
+    return checked(status=status, citations=citations, missing=missing, overlap=overlap)
 
 
 def _is_claim(text: str, facts: Facts, *, cited: bool) -> bool:
@@ -199,12 +196,7 @@ def _is_claim(text: str, facts: Facts, *, cited: bool) -> bool:
 def _compare(
     facts: Facts, sources: list[PassageFacts]
 ) -> tuple[tuple[str, ...], float | None, bool]:
-    """Compare a sentence with some sources together.
-
-    Returns:
-        What none of them contains, the share of its words that they contain, and whether they
-        support it.
-    """
+    """What no source contains, the share of words that some contain, whether all support it."""
     if not sources:
         return (), None, False
     if not any(source.cjk == facts.cjk for source in sources):

@@ -241,9 +241,7 @@ class PassageFacts:
         )
 
     def has_name(self, name: str) -> bool:
-        """Whether the passage has a name as a word, in singular or plural, or as the words that
-        it abbreviates.
-        """
+        """Whether the passage has a name as a word, also in plural, or the words it abbreviates."""
         if self.has_quote(name) or (ord(name[0]) > 0x1100 and name in self._text):
             return True
         single = fold(name).removesuffix("s")

@@ -70,14 +70,7 @@ _MAX_MARKS = 30
 
 
 def decode(data: bytes, declared: str | None = None) -> str:
-    """Text of a file whose encoding is declared, marked or guessed.
-
-    In this order: byte order mark; the declared name; encodings with escape sequences; UTF-8, even
-    with a few broken bytes; the guess of `_guess`.
-
-    Raises:
-        DocumentError: The bytes are not text; the message is a reason without the file's name.
-    """
+    """Text by its byte order mark, declared name, escapes, UTF-8 with few faults, or a guess."""
     text = _decode(data, declared)
     sample = text[:_SAMPLE]
     if (strange := len(_STRANGE.findall(sample))) > 5 and strange * 25 > len(sample):
@@ -183,11 +176,9 @@ def _cyrillic(sample: bytes, codec: str) -> float:
 
 
 def _share(sample: bytes, name: str, common: str) -> float:
-    """Share of the common characters; 0 where many are broken.
-
-    ASCII counts only in UTF-16, where a wrong reading has none.
-    """
+    """Share of the common characters; 0 where many are broken."""
     text = sample.decode(name, "replace")
+    # ASCII counts only in UTF-16, where a wrong reading has none.
     foreign = [char for char in text if char > "\x7f" or common is _EVERY]
     # A character cut at the end of the sample is broken in the right reading, too.
     if not foreign or (foreign.count("\ufffd") - 1) * 20 > len(foreign):

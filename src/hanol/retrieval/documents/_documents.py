@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -85,8 +86,12 @@ class Document:
     kind: str
 
 
-def read_document(path: Path) -> Document:
+def read_document(path: Path, *, links: bool = False) -> Document:
     """Read a file of a kind in `KINDS`.
+
+    Args:
+        path: The file.
+        links: Give the article of a web page as Markdown with its links.
 
     Raises:
         DocumentError: The file cannot be read; the message says why and what to do.
@@ -101,10 +106,10 @@ def read_document(path: Path) -> Document:
         raise DocumentError(f"{path.name} cannot be opened: {err.strerror or err}.") from err
     except ValueError as err:  # a zero in the name
         raise DocumentError(f"{path.name!r} is not a valid file name.") from err
-    return parse_document(path.name, data)
+    return parse_document(path.name, data, links=links)
 
 
-def parse_document(name: str, data: bytes) -> Document:
+def parse_document(name: str, data: bytes, *, links: bool = False) -> Document:
     """Read a document from bytes.
 
     The first bytes take precedence over the suffix: a PDF named .txt is read as a PDF, a web page
@@ -113,6 +118,7 @@ def parse_document(name: str, data: bytes) -> Document:
     Args:
         name: File name, for its suffix and for messages.
         data: Content of the file.
+        links: As in `read_document`.
     """
     try:
         if not data.strip(b"\0\t\n\r "):
@@ -122,7 +128,7 @@ def parse_document(name: str, data: bytes) -> Document:
             raise DocumentError(
                 f"is larger than {MAX_BYTES >> 20} MB ({MAX_TEXT >> 20} MB for text): split it"
             )
-        title, pages = _read(kind, data)
+        title, pages = _read(kind, data, links)
         pages = [clean(page).strip() for page in pages]
         if not any(pages):
             raise DocumentError("contains no text: remove it, or export it again with its text")
@@ -181,10 +187,10 @@ def _kind(name: str, data: bytes) -> str:
     return kind
 
 
-def _read(kind: str, data: bytes) -> tuple[str, list[str]]:
+def _read(kind: str, data: bytes, links: bool) -> tuple[str, list[str]]:
     """Title (empty if there is none) and pages."""
     parsers: dict[str, Callable[[bytes], tuple[str, str | list[str]]]] = {
-        "html": read_html,
+        "html": partial(read_html, links=links),
         "xml": read_xml,
         "eml": read_eml,
         "docx": read_docx,
@@ -211,10 +217,8 @@ _parsing = threading.RLock()
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep parsers' messages about broken files out of the user's log and warnings.
-
-    Log levels and filters are global, so one document is parsed at a time.
-    """
+    """Keep parsers' messages about broken files out of the user's log and warnings."""
+    # Log levels and filters are global, so one document is parsed at a time.
     with _parsing, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         levels = {logger: logger.level for logger in map(logging.getLogger, _LOUD)}

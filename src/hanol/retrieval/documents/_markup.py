@@ -3,6 +3,7 @@
 import html
 import re
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from hanol.errors import DocumentError, require
@@ -24,16 +25,8 @@ _BLOCKS = frozenset(
 )
 
 
-def read_html(data: bytes, declared: str | None = None) -> tuple[str, str]:
-    """Title and text of a web page.
-
-    trafilatura finds the article and leaves out menus and footers. Where it finds (almost) nothing,
-    the text of the whole page is returned.
-
-    Args:
-        data: The page.
-        declared: Encoding that the sender named; by default the one the page names, or a guess.
-    """
+def read_html(data: bytes, declared: str | None = None, *, links: bool = False) -> tuple[str, str]:
+    """Title and text of a web page: its article, with links as Markdown, or else all of it."""
     lxml = require("lxml.html", extra="documents", feature="Reading HTML")
     found = _CHARSET.search(data[:4096]) or _XML_ENCODING.match(data)
     text = decode(data, declared or (found.group(1).decode() if found else None))
@@ -49,8 +42,10 @@ def read_html(data: bytes, declared: str | None = None) -> tuple[str, str]:
     whole, article = _all_text(tree), ""
     if len(encoded) <= _ARTICLE_BYTES:
         trafilatura = require("trafilatura", extra="documents", feature="Reading HTML")
+        form = {"output_format": "markdown", "include_links": True} if links else {}
+        find = partial(trafilatura.extract, tree, favor_recall=True, **form)
         with suppress(TooLateError):
-            article = within(_ARTICLE_SECONDS, trafilatura.extract, tree, favor_recall=True) or ""
+            article = within(_ARTICLE_SECONDS, find) or ""
     return title, article if len(article) > _ARTICLE_SHARE * len(whole) else whole
 
 

@@ -22,15 +22,7 @@ _HEADING = re.compile(r"^heading ([1-6])$", re.IGNORECASE)
 
 
 def check_package(data: bytes, *, streamed: bool) -> bool:
-    """Look through an Office file, so that no parser meets a zip or entity bomb.
-
-    Args:
-        data: The zip archive.
-        streamed: Whether the parser reads the XML in pieces, so that only the total size matters.
-
-    Returns:
-        Whether a sheet has formulas.
-    """
+    """Refuse zip and entity bombs before a parser meets them; whether the file has formulas."""
     formulas = False
     with zipfile.ZipFile(io.BytesIO(data)) as package:
         parts = package.infolist()
@@ -57,11 +49,7 @@ def check_package(data: bytes, *, streamed: bool) -> bool:
 
 
 def read_docx(data: bytes) -> tuple[str, str]:
-    """Title and text of a Word file: headers, body in its order, notes, footers.
-
-    Headings are marked as in Markdown. Content controls and text boxes are read; text deleted by
-    tracked changes is not.
-    """
+    """Title and text of a Word file: headers, body with headings as in Markdown, notes, footers."""
     check_package(data, streamed=False)
     docx = require("docx", extra="documents", feature="Reading Word files")
     document = docx.Document(io.BytesIO(data))
@@ -86,7 +74,7 @@ def read_docx(data: bytes) -> tuple[str, str]:
 
 
 def _blocks(parent: Any, ns: str, headings: dict[str, int]) -> Iterator[str]:
-    """The paragraphs and tables of an element of Word or of a drawing, in order."""
+    """The paragraphs and tables of an element of Word or of a drawing, in order, none deleted."""
     for element in parent:
         if element.tag == f"{ns}p":
             if text := _paragraph(element, ns).strip():
@@ -145,11 +133,7 @@ def read_pptx(data: bytes) -> tuple[str, list[str]]:
 
 
 def read_xlsx(data: bytes) -> tuple[str, list[str]]:
-    """Title and text of each sheet, under the sheet's name.
-
-    Formula cells show their stored value, or the formula where there is none, as in files written
-    by scripts.
-    """
+    """Title and text of each sheet under its name; formulas show where no value is stored."""
     formulas = check_package(data, streamed=True)
     openpyxl = require("openpyxl", extra="documents", feature="Reading Excel files")
 

@@ -17,14 +17,7 @@ _JUNK_TITLE = re.compile(
 
 
 def read_pdf(data: bytes) -> tuple[str, list[str]]:
-    """Title and text of each page; broken pages and pages without text are empty.
-
-    Text is in file order, in which typesetting programs write columns one after the other. Words
-    hyphenated at a line end are joined.
-
-    Raises:
-        DocumentError: The file is encrypted or has no pages or no text.
-    """
+    """Title and text of each page in file order, in which columns stand one after the other."""
     pypdf = require("pypdf", extra="documents", feature="Reading PDF")
     reader = pypdf.PdfReader(io.BytesIO(data), strict=False)
     try:

@@ -40,11 +40,7 @@ class FoundFile:
 
 
 def walk(root: Path, *, skip: Path) -> Iterator[FoundFile | None]:
-    """The documents of a folder in a fixed order; None for each file of another kind.
-
-    Hidden files and folders and `skip`, the index, are skipped silently; links that lead out of the
-    folder and folders that cannot be read are refused.
-    """
+    """The documents of a folder in a fixed order, without hidden ones; None for other files."""
     refused: list[OSError] = []
     for place, folders, files in os.walk(root, onerror=refused.append):
         here = Path(place)
@@ -85,16 +81,7 @@ def _leads_out(path: Path, root: Path) -> bool:
 
 
 def read_file(path: str, known: str | None) -> dict[str, Any]:
-    """Read and split one file, in this process.
-
-    Args:
-        path: The file.
-        known: Hash of its content when it was last indexed.
-
-    Returns:
-        `{"sha256"}` alone if the content is known; otherwise also `title`, `kind`, `pages` and
-        `passages` ([page, start, end, text] each); or `{"error"}`.
-    """
+    """Read and split a file: hash (alone if `known`), title, kind, pages, passages; or "error"."""
     try:
         with Path(path).open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -183,13 +170,7 @@ def _start() -> "subprocess.Popen[str]":
 def read_all(
     root: Path, files: Iterable[FoundFile], *, isolated: bool = True
 ) -> Iterator[tuple[FoundFile, dict[str, Any]]]:
-    """Read documents in order, a few ahead, and yield each with what `read_file` returns.
-
-    Args:
-        root: Folder of the files.
-        files: Consumed only as fast as the results.
-        isolated: False reads in this process, one after the other.
-    """
+    """Read documents in order, a few ahead, and yield each with what `read_file` returns."""
     if not isolated:
         yield from ((file, read_file(str(root / file.path), file.known)) for file in files)
         return

@@ -57,10 +57,7 @@ def split_passages(text: str) -> list[tuple[int, int]]:
 
 
 def _quality(text: str, end: int, start: int) -> int:
-    """How good the gap between two tokens is for a cut.
-
-    4 between paragraphs, 3 sentences, 2 lines, 1 words, 0 inside a word.
-    """
+    """How good a gap is for a cut: 4 between paragraphs, 3 sentences, 2 lines, 1 words, 0 none."""
     gap = text[end:start]
     if "\n" in gap and _PARAGRAPH.search(gap):
         return 4

@@ -17,13 +17,10 @@ Row = list[str]
 
 
 def table_text(rows: Iterable[Row]) -> str:
-    """Write a table so that every line makes sense alone.
+    """Write a table so that every line makes sense alone: "name: value; name: value".
 
-    If the cells of the first row are distinct words, they are column names, and each further row is
-    one line "name: value; name: value" without empty cells. Other tables are lines of cells joined
-    by " | ". A table of more than 20,000 cells becomes an overview: the number of rows and columns,
-    what each column contains (filled cells, numeric range, examples) and its first rows. Rows may
-    differ in length; empty ones are left out, and a table without any text gives none.
+    Without distinct words in the first row, cells are joined by " | ". Of a large table only an
+    overview of its columns and the first rows are written. Empty rows are left out.
     """
     source = (row for row in (_trim(row) for row in rows) if row)
     kept: list[Row] = []
@@ -49,11 +46,9 @@ def read_csv(text: str) -> str:
 
 
 def _delimiter(lines: list[str]) -> str:
-    """The delimiter that splits most of the first lines into the same number of cells.
+    """The delimiter that splits most of the first lines into the same number of cells."""
 
-    `csv.Sniffer` may choose letters, and needs quadratic time on quotes.
-    """
-
+    # `csv.Sniffer` may choose letters, and needs quadratic time on quotes.
     def score(delimiter: str) -> tuple[int, int]:
         widths = [len(row) for row in csv.reader(lines, delimiter=delimiter) if row]
         common = max(set(widths), key=lambda width: (widths.count(width), width), default=1)

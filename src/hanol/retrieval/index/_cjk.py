@@ -54,10 +54,8 @@ def index_text(text: str) -> str:
 
 
 def query_tokens(query: str) -> list[tuple[str, bool]]:
-    """The distinct tokens of a query, in order, and whether each is a prefix.
-
-    The last character of a longer run is left out: it would match every word that starts with it.
-    """
+    """The distinct tokens of a query, in order, and whether each is a prefix."""
+    # The last character of a longer run would match every word that starts with it.
     tokens: dict[tuple[str, bool], None] = {}
     for match in _TOKEN.finditer(normalize(query)):
         if match[1] is None:

@@ -109,7 +109,7 @@ class Index(AbstractContextManager["Index"]):
             try:
                 self._check_belongs(store)
             except Exception:
-                store.close()
+                store.db.close()
                 raise
             self._store = store
         return self._store
@@ -135,7 +135,7 @@ class Index(AbstractContextManager["Index"]):
         """Close the index; the index can be opened again."""
         with self._lock:
             if self._store is not None:
-                self._store.close()
+                self._store.db.close()
                 self._store = None
 
     def __exit__(self, *error: object) -> None:
@@ -169,10 +169,7 @@ class Index(AbstractContextManager["Index"]):
         ]
 
     def add(
-        self,
-        *,
-        on_file: Callable[[FileProgress], None] | None = None,
-        isolated: bool = True,
+        self, *, on_file: Callable[[FileProgress], None] | None = None, isolated: bool = True
     ) -> IndexReport:
         """Update the index from the folder.
 

@@ -27,11 +27,7 @@ def format_address(document: str, sha256: str, page: int | None) -> str:
 
 
 def parse_address(address: str) -> tuple[str, str, int | None]:
-    """Hash, path and page of an address; its path need not be percent-encoded.
-
-    Raises:
-        AddressError: The text is not the address of a document.
-    """
+    """Hash, path and page of an address; its path need not be percent-encoded."""
     match = _ADDRESS.fullmatch(address.strip())
     if match is None:
         raise AddressError(

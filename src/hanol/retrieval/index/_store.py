@@ -49,11 +49,7 @@ class Store:
 
     @classmethod
     def open(cls, folder: Path) -> "Store | None":
-        """Open the index in a folder; None if there is none yet.
-
-        Raises:
-            SearchIndexError: It was made by another version, or cannot be read.
-        """
+        """Open the index in a folder; None if there is none yet."""
         file = folder / _FILE
         if not file.is_file():
             return None
@@ -76,11 +72,7 @@ class Store:
 
     @classmethod
     def create(cls, folder: Path) -> "Store":
-        """Create the index in a folder that has none.
-
-        Raises:
-            SearchIndexError: The folder cannot be written.
-        """
+        """Create the index in a folder that has none."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with _connected(folder / _FILE, "rwc") as db:
@@ -93,10 +85,6 @@ class Store:
                 return store
         except (OSError, sqlite3.OperationalError) as err:
             raise _not_writable(folder, err) from err
-
-    def close(self) -> None:
-        """Close the file."""
-        self.db.close()
 
     def has(self, table: str) -> bool:
         """Whether a table has any row."""
@@ -121,12 +109,7 @@ class Store:
 
     @contextmanager
     def writer(self) -> Iterator[None]:
-        """Be the only writer within the block.
-
-        Raises:
-            SearchIndexError: Another process (or object) is writing, the index is not writable, or
-                the disk is full.
-        """
+        """Be the only writer within the block."""
         if not _writable(self.folder):
             raise _not_writable(self.folder, "no permission")
         pid_file = self.folder / "writer.pid"
@@ -147,10 +130,7 @@ class Store:
             lock.close()
 
     def put(self, path: str, size: int, mtime_ns: int, document: Mapping[str, Any]) -> None:
-        """Add a document as `documents._reading.read_file` returns it, replacing that of its path.
-
-        Size and time are those of the file.
-        """
+        """Add a document as `read_file` returns it, in place of the one at its path."""
         self.remove(path)
         row = self.db.execute(
             "INSERT INTO documents (path, size, mtime_ns, sha256, title, kind, pages) "
@@ -185,9 +165,8 @@ class Store:
         self.db.execute("DELETE FROM documents WHERE id = ?", (row,))
 
     def tidy(self) -> None:
-        """Merge the full-text index into one segment, and store the counts of common tokens:
-        counting them during a search would take longer than the search itself.
-        """
+        """Merge the full-text index into one segment, and store the counts of common tokens."""
+        # Counting these during a search would take longer than the search itself.
         with self.transaction():
             self.db.execute("INSERT INTO words (words) VALUES ('optimize')")
             self.db.execute("DELETE FROM common")
@@ -214,10 +193,8 @@ def _not_writable(folder: Path, reason: object) -> SearchIndexError:
 
 @contextmanager
 def _connected(file: Path, mode: str) -> Iterator[sqlite3.Connection]:
-    """A connection that is closed when the block fails, and stays open otherwise.
-
-    Transactions are explicit; threads share the connection under a lock.
-    """
+    """A connection that is closed when the block fails, and stays open otherwise."""
+    # Transactions are explicit; threads share the connection under a lock.
     db = sqlite3.connect(
         f"file:{quote(str(file))}?mode={mode}",
         uri=True,
