@@ -6,7 +6,7 @@ occur in the passage.
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -167,11 +167,7 @@ def reported_world(report: Path, source: str) -> dict[str, Any]:
 
 
 def world_graph(world: Encyclopedia, index: Index) -> KnowledgeGraph:
-    """The graph of a world, with the addresses of its pages in an index.
-
-    Args:
-        world: The world.
-        index: The index of its pages, which gives the addresses.
+    """The graph of a world, with the addresses of its pages in the index of these pages.
 
     Raises:
         DataError: The index lacks pages of this world.
@@ -234,15 +230,11 @@ def _edge(fact: _Fact, passage: Passage, by_name: Mapping[str, str]) -> Edge:
         by_name.get(_folded(name), " ".join(name.split())) for name in (fact.subject, fact.object)
     )
     address = passage.address.partition("#")[0]
-    snippet = next(_sentences_with(passage.text, fact.object), passage.text[:200])
+    spans = split_sentences(passage.text)
+    sentences = (" ".join(passage.text[span.start : span.end].split()) for span in spans)
+    stating = (each for each in sentences if _occurs(_folded(fact.object), _folded(each)))
+    snippet = next(stating, passage.text[:200])
     return Edge(subject, " ".join(fact.relation.split()), thing, address, snippet)
-
-
-def _sentences_with(text: str, name: str) -> Iterator[str]:
-    for span in split_sentences(text):
-        sentence = text[span.start : span.end]
-        if _occurs(_folded(name), _folded(sentence)):
-            yield " ".join(sentence.split())
 
 
 def _folded(text: str) -> str:

@@ -142,10 +142,8 @@ def wording_problem(text: str, constants: Sequence[str], answers: Iterable[str])
 def superfluous(
     formalization: Sequence[Triple], graph: KnowledgeGraph, num_answers: int
 ) -> Triple | None:
-    """A clause whose removal adds no answer, if there is one.
-
-    Fewer clauses never remove answers, so subsets that lack two need not be checked.
-    """
+    """A clause whose removal adds no answer, if there is one."""
+    # Fewer clauses never remove answers, so subsets that lack two need not be checked.
     for left_out in formalization:
         rest = [triple for triple in formalization if triple is not left_out]
         connected = _component(rest)
@@ -156,10 +154,8 @@ def superfluous(
 
 
 def has_shortcut(draft: GraphQuestion, graph: KnowledgeGraph) -> bool:
-    """Whether something that the question names is next to an answer in the graph.
-
-    A single hop from a named start always is, and has no shorter way.
-    """
+    """Whether something that the question names is next to an answer in the graph."""
+    # A single hop from a named start always is, and has no shorter way.
     if len(draft.triples) == 1:
         return False
     ends = ({head, tail} for head, _, tail in draft.triples)
@@ -175,11 +171,8 @@ def has_shortcut(draft: GraphQuestion, graph: KnowledgeGraph) -> bool:
 
 
 def is_searchable(draft: GraphQuestion, graph: KnowledgeGraph, index: Index) -> bool:
-    """Whether the ten best passages for the question include the answer's page.
-
-    That is the answer's own page; also the page that states it, unless that is the only page to
-    read and the answer has one of its own.
-    """
+    """Whether the ten best passages for the question include the answer's page."""
+    # Also the page that states it, unless that is the only one to read and the answer has its own.
     own = {graph.pages[answer] for answer in draft.answers if answer in graph.pages}
     wanted = own | ({draft.path[-1]} if draft.hops > 1 or not own else set())
     hits = index.search(draft.text, _HITS, mode="bm25")
@@ -187,10 +180,8 @@ def is_searchable(draft: GraphQuestion, graph: KnowledgeGraph, index: Index) -> 
 
 
 def shape(formalization: Sequence[Triple]) -> str:
-    """A hash that is equal for questions that differ only in variable names and order.
-
-    Weisfeiler-Leman labels of the question's graph: constants and relations keep their names.
-    """
+    """A hash that is equal for questions that differ only in variable names and order."""
+    # Weisfeiler-Leman labels of the question's graph: constants and relations keep their names.
     labels = {
         end: end if _is_constant(end) or end == "?" else "V"
         for triple in formalization

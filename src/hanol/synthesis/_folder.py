@@ -64,11 +64,8 @@ def folder_graph(index: Index) -> KnowledgeGraph:
 
 
 def document_names(documents: list[DocumentInfo]) -> dict[str, str]:
-    """Names of documents in questions, by path: titles, or paths where titles are equal.
-
-    A bar separates alternatives in a formalisation, so no name contains one; in the title of a
-    web page it is followed by the name of the site.
-    """
+    """Names of documents in questions, by path: titles, or paths where titles are equal."""
+    # A bar separates alternatives in a formalisation; in web pages' titles the site follows it.
     titles = {
         info.document: " ".join(re.sub("[`*|]", " ", info.title.split(" | ")[0]).split())
         for info in documents

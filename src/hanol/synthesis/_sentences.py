@@ -62,11 +62,9 @@ class Titles:
         return self._by_name.get(" ".join(text.split()).casefold())
 
     def in_text(self, text: str) -> Iterator[Place]:
-        """Titles in a text, the longest where several match.
-
-        The words of a title may be ordinary words: it counts if it is capitalised within a
-        sentence, has two capitals at the beginning of one, or contains punctuation.
-        """
+        """Titles in a text, the longest where several match."""
+        # The words of a title may be ordinary words: it counts if it is capitalised within a
+        # sentence, has two capitals at the beginning of one, or contains punctuation.
         words = list(_WORD.finditer(text))
         past = 0
         for number, word in enumerate(words):

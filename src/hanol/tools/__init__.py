@@ -13,12 +13,7 @@ from hanol.tools._tool import DEFAULT_TOOLS, SEARCH, VISIT, Observation, Tool, T
 from hanol.tools._toolbox import agent_tools, local_tools
 from hanol.tools._turn import Turn, parse_turn, render_call, render_turn
 from hanol.tools.sandbox._bwrap import SandboxLimits, sandbox_problem
-from hanol.tools.sandbox._sandbox import (
-    PythonInterpreter,
-    PythonResult,
-    arun_python,
-    run_python,
-)
+from hanol.tools.sandbox._sandbox import PythonInterpreter, PythonResult, arun_python, run_python
 from hanol.tools.web._providers import SearchProvider, Searxng, Serper, WebResult, open_provider
 
 __all__ = [

@@ -37,26 +37,14 @@ class CallError(Exception):
 
 
 class CallReader:
-    """Reads the blocks of one turn.
-
-    Args:
-        tools: By their names.
-        json5: Characters of JSON5 that are read at most; 0 reads plain JSON only.
-    """
+    """Reads the blocks of one turn, and of JSON5 so many characters at most."""
 
     def __init__(self, tools: Mapping[str, ToolSchema], json5: int = _JSON5_CHARACTERS) -> None:
         self._tools = tools
         self._json5_left = json5
 
     def read(self, text: str, start: int) -> tuple[ToolCall, int, bool]:
-        """Read the block whose opening tag is at `start`.
-
-        Returns:
-            Its call, where it ends, and whether it lacks a closing tag.
-
-        Raises:
-            CallError: Not JSON, not a known tool, or arguments that its schema refuses.
-        """
+        """The call of the block at `start`, where it ends, and whether it lacks a closing tag."""
         value, end = self._json(text, _skip(_FENCE, text, start + len(OPEN)))
         name = value.get("name")
         if not isinstance(name, str):
@@ -101,11 +89,7 @@ class CallReader:
         return value, start + length
 
     def checked(self, name: str, arguments: Any, code: str | None = None) -> ToolCall:
-        """A call whose arguments, perhaps encoded as a string, match the tool's schema.
-
-        Raises:
-            CallError: Not a known tool, or arguments that its schema refuses.
-        """
+        """A call whose arguments, perhaps encoded as a string, match the tool's schema."""
         tool = self._tools.get(name)
         if tool is None:
             known = ", ".join(self._tools)
@@ -169,10 +153,8 @@ def _closing(text: str, start: int) -> tuple[int, bool]:
 
 
 def _code(text: str, start: int) -> tuple[str, int, bool]:
-    """Code from `start`, where its block ends, and whether a closing tag was lost.
-
-    The block ends at the `</tool_call>` after the last `</code>`, so that code may speak of both.
-    """
+    """Code from `start`, where its block ends, and whether a closing tag was lost."""
+    # The block ends at the `</tool_call>` after the last `</code>`, so that code may speak of both.
     following = _NEXT_BLOCK.search(text, start)
     limit = len(text) if following is None else following.start(1)
     last_close = text.rfind(CLOSE, start, limit)

@@ -42,15 +42,7 @@ Answer with one JSON object and nothing else:
 async def extract(
     engine: Engine, passages: Sequence[Passage], goal: str
 ) -> tuple[list[Passage], str] | None:
-    """Ask a model what a document says about a goal.
-
-    Returns:
-        The evidence as it is written in the pages, and a summary; None if the model gave nothing
-        usable, or only evidence that is not in the pages.
-
-    Raises:
-        EngineError: The model did not answer.
-    """
+    """A model's evidence for a goal, as the pages have it, and summary; None without evidence."""
     pages = join_pages(passages)
     whole = escape_observation("\n\n".join(page.text.strip() for page in pages))
     for text in _shorter(whole, _room(engine, goal)):

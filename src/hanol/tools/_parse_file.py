@@ -25,12 +25,7 @@ _FOREIGN = re.compile(r"[A-Za-z]:|.*\0", re.DOTALL)  # another drive; a name no 
 
 
 class ParseFile(SpecifiedTool, spec=PARSE_FILE):
-    """Reads files under the index's folder, and addresses where the web is on.
-
-    Args:
-        web: None keeps the web off.
-        budget: Tokens that one call may give, estimated, shared by its files.
-    """
+    """Reads files under the index's folder, and addresses where the web is on."""
 
     def __init__(self, web: Web | None = None, *, budget: int = 10_000) -> None:
         self._web = web
@@ -89,11 +84,7 @@ class ParseFile(SpecifiedTool, spec=PARSE_FILE):
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The file of a folder that a relative path or an address names.
-
-    Raises:
-        AddressError: Absolute, outside by ".." or a link, missing, or no regular file.
-    """
+    """The file of a folder that a relative path or an address names, but none outside of it."""
     if address := _DOCUMENT.fullmatch(name):
         name = unquote(address[1])
     relative = PurePosixPath(name.replace("\\", "/"))
@@ -130,11 +121,7 @@ def _archive(relative: str, data: bytes, sha256: str) -> Opened:
 
 
 def _checked(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
-    """The files of an archive.
-
-    Raises:
-        DocumentError: A name leads out of the archive, or it unpacks to too much.
-    """
+    """The files of an archive, unless a name leads out of it or it unpacks to too much."""
     members = [member for member in archive.infolist() if not member.is_dir()]
     for member in members:
         path = PurePosixPath(member.filename.replace("\\", "/"))

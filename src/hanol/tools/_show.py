@@ -61,13 +61,7 @@ def list_argument(arguments: Mapping[str, Any], name: str, most: int) -> list[st
 def numbered(
     passages: Sequence[Passage], source_list: SourceList, budget: int
 ) -> tuple[str, list[Source], int]:
-    """Passages, each under its number, as far as a budget of tokens goes.
-
-    Text that a passage shares with the one before is shown once.
-
-    Returns:
-        The text, the sources, and how many passages did not fit.
-    """
+    """Passages under their numbers as far as a budget of tokens goes, and how many did not fit."""
     lines: list[str] = []
     sources: list[Source] = []
     last: Passage | None = None

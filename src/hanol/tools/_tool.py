@@ -77,12 +77,7 @@ class SpecifiedTool:
 
 
 def _texts(description: str) -> dict[str, Any]:
-    return {
-        "type": "array",
-        "items": {"type": "string"},
-        "minItems": 1,
-        "description": description,
-    }
+    return {"type": "array", "items": {"type": "string"}, "minItems": 1, "description": description}
 
 
 def _object(**properties: dict[str, Any]) -> dict[str, Any]:
@@ -123,10 +118,4 @@ PARSE_FILE = ToolSpec(
     _object(files=_texts("File names, relative to the folder.")),
 )
 
-DEFAULT_TOOLS: tuple[ToolSpec, ...] = (
-    SEARCH,
-    VISIT,
-    PYTHON_INTERPRETER,
-    GOOGLE_SCHOLAR,
-    PARSE_FILE,
-)
+DEFAULT_TOOLS = (SEARCH, VISIT, PYTHON_INTERPRETER, GOOGLE_SCHOLAR, PARSE_FILE)

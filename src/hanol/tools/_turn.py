@@ -112,11 +112,7 @@ def _thought_end(text: str, tools: Mapping[str, ToolSchema]) -> int:
 
 
 def _leading_call(text: str, close: int, tools: Mapping[str, ToolSchema]) -> bool:
-    """Whether the `</think>` at `close`, which nothing opens, follows a call instead of a thought.
-
-    So it is where a call that starts the text mentions the tag, or where the model went on to
-    invent its result.
-    """
+    """Whether the `</think>` at `close`, which nothing opens, follows a call, not a thought."""
     response = text.find(_RESPONSE, 0, close)
     if response != -1 and OPEN in text[:response]:
         return True

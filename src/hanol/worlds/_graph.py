@@ -81,11 +81,8 @@ class KnowledgeGraph:
         """The facts about each entity or value, at either end, without implied ones."""
         found: dict[str, list[Edge]] = {}
         for edge in self.edges:
-            if edge.is_implied:
-                continue
-            found.setdefault(edge.head, []).append(edge)
-            if edge.tail != edge.head:
-                found.setdefault(edge.tail, []).append(edge)
+            for end in () if edge.is_implied else dict.fromkeys((edge.head, edge.tail)):
+                found.setdefault(end, []).append(edge)
         return {name: tuple(edges) for name, edges in found.items()}
 
     @cached_property
@@ -142,11 +139,9 @@ class KnowledgeGraph:
         return stated
 
     def _may_mean_the_same(self, one: str, other: str) -> bool:
-        """Whether two relations may be the same in different words.
-
-        They have no head in common, because nobody states a fact twice. And they join the same
-        kinds of things: they share a tail, or their heads or tails share a third relation.
-        """
+        """Whether two relations may be the same in different words."""
+        # They have no head in common, because nobody states a fact twice. And they join the same
+        # kinds of things: they share a tail, or their heads or tails share a third relation.
         (heads, tails), (other_heads, other_tails) = self._ends[one], self._ends[other]
         if one == other or not heads.isdisjoint(other_heads):
             return False
@@ -311,12 +306,9 @@ def span_of(text: str) -> str | None:
         >>> span_of("May 7, 1931"), span_of("1931"), span_of("3,411")
         ('a day between 1925 and 1949', 'a year between 1925 and 1949', 'between 1000 and 3999')
     """
-    if (date := _DATE.fullmatch(text)) is not None:
+    if (date := _DATE.fullmatch(text) or _YEAR.fullmatch(text)) is not None:
         first = int(next(filter(None, date.groups()))) // 25 * 25
-        return f"a day between {first} and {first + 24}"
-    if _YEAR.fullmatch(text):
-        first = int(text) // 25 * 25
-        return f"a year between {first} and {first + 24}"
+        return f"a {'year' if date.re is _YEAR else 'day'} between {first} and {first + 24}"
     if _NUMBER.fullmatch(text):
         digits = re.sub(r"\D", "", text).lstrip("0") or "0"
         power = 10 ** (len(digits) - 1)

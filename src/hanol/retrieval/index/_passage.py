@@ -38,8 +38,8 @@ def parse_address(address: str) -> tuple[str, str, int | None]:
 
 
 def find_addresses(text: str) -> list[str]:
-    """The addresses of documents and web pages in a text."""
-    return _IN_TEXT.findall(text)
+    """The addresses of documents and web pages in a text, each once."""
+    return list(dict.fromkeys(found.rstrip(".,;:!?") for found in _IN_TEXT.findall(text)))
 
 
 @dataclass(frozen=True)

@@ -68,10 +68,8 @@ def sandbox_problem() -> str | None:
 
 
 def run_folder() -> tempfile.TemporaryDirectory[str]:
-    """A new folder for the script, removed at the end.
-
-    Root runs the code as somebody else, who may not reach root's own temporary folder.
-    """
+    """A new folder for the script, removed at the end."""
+    # Root runs the code as somebody else, who may not reach root's own temporary folder.
     where = "/tmp" if _is_real_root() else None  # noqa: S108
     return tempfile.TemporaryDirectory(prefix="hanol-python-", dir=where)
 

@@ -48,19 +48,12 @@ SUFFIXES = {  # of what is fetched, by media type
 
 @dataclass(frozen=True)
 class Fetched:
-    """A fetched response.
+    """A fetched response."""
 
-    Args:
-        url: Where the content came from, after redirects.
-        media_type: As "text/html", without parameters.
-        content: The body, decompressed.
-        charset: As the server named it; None when it did not.
-    """
-
-    url: str
-    media_type: str
-    content: bytes
-    charset: str | None
+    url: str  # after redirects
+    media_type: str  # without parameters
+    content: bytes  # decompressed
+    charset: str | None  # as the server named it
 
 
 def is_public(address: Address) -> bool:
@@ -80,11 +73,7 @@ def is_public(address: Address) -> bool:
 
 
 def check_url(url: str, ports: tuple[int, ...] = (80, 443)) -> httpx.URL:
-    """Check an address as far as possible without resolving its name.
-
-    Raises:
-        AddressError: Not http or https, credentials inside, another port, no or a disguised host.
-    """
+    """Check an address as far as possible without resolving its name."""
     try:
         parsed = httpx.URL(url)
         host = parsed.raw_host.decode("ascii").rstrip(".").lower()
@@ -174,24 +163,14 @@ class _PinnedTransport(httpx.AsyncBaseTransport):
 
 @dataclass(kw_only=True)
 class Fetcher:
-    """Fetches public addresses. Other values than the defaults are for tests.
-
-    Args:
-        ports: The only ports that may be contacted.
-        resolver: Gives a name's addresses.
-        permitted: Says which addresses may be contacted.
-    """
+    """Fetches public addresses. Other values than the defaults are for tests."""
 
     ports: tuple[int, ...] = (80, 443)
     resolver: Resolver = resolve
     permitted: Callable[[Address], bool] = is_public
 
     async def fetch(self, url: str) -> Fetched:
-        """Fetch one address.
-
-        Raises:
-            AddressError: It must not be opened, or did not give a page: the message says why.
-        """
+        """Fetch one address."""
         try:
             async with asyncio.timeout(_MAX_SECONDS):
                 return await self._follow(url)

@@ -7,14 +7,7 @@ from typing import Any
 
 from hanol.errors import HanolError
 from hanol.retrieval import Index, Passage, Source
-from hanol.tools._show import (
-    best_of_documents,
-    failure,
-    joined,
-    link,
-    list_argument,
-    one_line,
-)
+from hanol.tools._show import best_of_documents, failure, joined, link, list_argument, one_line
 from hanol.tools._tool import GOOGLE_SCHOLAR, SEARCH, Observation, SpecifiedTool, ToolContext
 from hanol.tools.web._providers import WebResult, check_query
 from hanol.tools.web._web import Web
@@ -26,12 +19,7 @@ _OFFLINE = "The web is off: these are documents of the user's folder, not of Goo
 
 
 class Search(SpecifiedTool, spec=SEARCH):
-    """Searches the index, and the web where it is on.
-
-    Args:
-        web: What to search besides the index; None keeps the web off.
-        k: Hits per query and place.
-    """
+    """Searches the index, and the web where it is on, with `k` hits per query and place."""
 
     _scholar = False
 

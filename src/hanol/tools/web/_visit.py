@@ -6,11 +6,11 @@ from contextlib import suppress
 from typing import Any
 
 from hanol.errors import AddressError, EngineError, HanolError
-from hanol.retrieval import Index, Passage, Source, rank_texts
+from hanol.retrieval import Index, Passage, Source, find_addresses, rank_texts
 from hanol.tools._extract import extract
 from hanol.tools._show import failure, joined, list_argument, numbered, one_line, tokens_of
 from hanol.tools._tool import VISIT, Observation, SpecifiedTool, ToolContext
-from hanol.tools.web._web import Opened, Web, addresses_in
+from hanol.tools.web._web import Opened, Web
 
 _ADDRESSES = 8  # of one call
 _POOL = 100  # hits of the index that are looked through for the document's
@@ -23,10 +23,6 @@ class Visit(SpecifiedTool, spec=VISIT):
 
     Web pages open only at addresses that the user typed, a search returned, or a visited page
     links: a model cannot be talked into sending what it read to an address made for that.
-
-    Args:
-        web: None keeps the web off.
-        budget: Tokens of passages that one address may give, estimated.
     """
 
     def __init__(self, web: Web | None = None, *, budget: int = 4_000) -> None:
@@ -83,8 +79,8 @@ class Visit(SpecifiedTool, spec=VISIT):
         hits = index.search(goal, _POOL) if goal else []
         opened.order = [places[hit.id] for hit in hits if hit.id in places]
         if self._web is not None:
-            text = "\n".join(passage.text for passage in passages)
-            opened.links = dict.fromkeys(addresses_in(text), "")
+            found = find_addresses("\n".join(passage.text for passage in passages))
+            opened.links = {url: "" for url in found if url.startswith("http")}
         return opened
 
     def _show(self, opened: Opened, goal: str, context: ToolContext, sources: list[Source]) -> str:

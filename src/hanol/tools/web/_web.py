@@ -11,7 +11,7 @@ from urllib.parse import urldefrag
 import httpx
 
 from hanol.errors import AddressError, ToolError, require
-from hanol.retrieval import Passage, document_passages, find_addresses, parse_document
+from hanol.retrieval import Passage, document_passages, parse_document
 from hanol.tools.web._fetch import SUFFIXES, Fetched, Fetcher, check_url
 from hanol.tools.web._providers import SearchProvider, WebResult
 
@@ -34,15 +34,7 @@ class Opened:
 
 
 class Web:
-    """Search providers with a rate limit, retries, failover and a cache, and a fetcher of pages.
-
-    Args:
-        providers: In the order they are tried.
-        rate: Searches per second, over all providers.
-
-    Raises:
-        ToolError: There is no provider, or `rate` is not above 0.
-    """
+    """Search providers in the order they are tried, at most `rate` a second; a fetcher of pages."""
 
     def __init__(
         self,
@@ -61,11 +53,7 @@ class Web:
         self._cache: dict[tuple[str, bool], list[WebResult]] = {}
 
     async def search(self, query: str, *, scholar: bool = False) -> list[WebResult]:
-        """Hits of the first provider that answers; private and malformed addresses are dropped.
-
-        Raises:
-            ToolError: No provider answered; the message has each one's reason.
-        """
+        """Hits of the first provider that answers; private and malformed addresses are dropped."""
         key = (query, scholar)
         if key not in self._cache:
             hits = await self._ask(query, scholar)
@@ -100,13 +88,7 @@ class Web:
             await asyncio.sleep(wait)
 
     async def open(self, url: str, addresses: Collection[str]) -> Opened:
-        """Fetch and read a page, if its address is one of those that the run knows.
-
-        Raises:
-            AddressError: It was not named by the user, a search or a visited page, or it cannot be
-                fetched.
-            DocumentError: The page has no readable text.
-        """
+        """Fetch and read a page, if its address is one of those that the run knows."""
         if _plain(url) not in map(_plain, addresses):
             raise AddressError(
                 "it was neither named by the user, nor returned by a search, nor linked from a "
@@ -137,12 +119,6 @@ def read_page(fetched: Fetched) -> Opened:
     passages = document_passages(document, fetched.url, sha256, fetched.url)
     links = _links(fetched) if suffix == ".html" else {}
     return Opened(fetched.url, document.title, passages, links)
-
-
-def addresses_in(text: str) -> tuple[str, ...]:
-    """Web addresses that a text names: a user's question, a document."""
-    found = (address.rstrip(".,;:!?") for address in find_addresses(text))
-    return tuple(dict.fromkeys(address for address in found if address.startswith("http")))
 
 
 def _links(fetched: Fetched) -> dict[str, str]:

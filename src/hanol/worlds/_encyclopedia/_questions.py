@@ -46,10 +46,7 @@ class EncyclopediaWalker(QuestionWalker):
     def draw_question(
         self, rng: Random, *, hops: int, is_described: bool, level: Level, sets: bool
     ) -> GraphQuestion | None:
-        """Try to draw a question; None where a random choice led nowhere.
-
-        `is_described` must be true for 0 hops, and at levels 1 and 2.
-        """
+        """Try to draw a question, described for 0 hops and from level 1; None where it failed."""
         clauses: tuple[Edge, ...] = ()
         if is_described:
             described = self._descriptions(level)

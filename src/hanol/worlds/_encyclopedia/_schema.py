@@ -225,20 +225,14 @@ def range_of(number: str) -> str:
 
 def vocabulary() -> tuple[str, ...]:
     """Every word of every page and question, for all seeds and settings, sorted."""
-    texts = [
-        *INTRODUCTIONS.values(),
-        *ALIASES,
-        *DISTRACTORS,
-        *ASK_ONE,
-        *ASK_SET,
-        *ASK_ENTITY,
-        _JOINTS,
-    ]
+    texts = [*INTRODUCTIONS.values(), *ALIASES, *DISTRACTORS, *ASK_ONE, *ASK_SET, *ASK_ENTITY]
     texts += [_JOINTS, CLAUSE_IS, CLAUSE_INCLUDES, CLAUSE_BETWEEN, *SHARES, *MONTHS, *PIECES]
     for relation in RELATIONS:
         texts += [relation.name, *relation.words, *relation.sentences]
-    texts += TWO_DIGITS
-    texts += [str(day) for day in range(1, DAYS + 1)]
-    texts += [str(year) for year in range(FIRST_YEAR, LAST_YEAR + 1)]
+    texts += [
+        *TWO_DIGITS,
+        *map(str, range(1, DAYS + 1)),
+        *map(str, range(FIRST_YEAR, LAST_YEAR + 1)),
+    ]
     plain = (re.sub(r"\{\w\}", " ", text) for text in texts)
     return tuple(sorted({word for text in plain for word in split_words(text)}))
