@@ -110,7 +110,15 @@ async def abuild_graph(
     documents = index.documents()
     names = document_names(documents)
     passages = [passage for info in documents for passage in index.read(info.address)]
-    prompts = [_prompt(passage, names[passage.document]) for passage in passages]
+    schema = json.dumps(_FACTS.json_schema())
+    prompts = [
+        _PROMPT.format(
+            title=escape_observation(names[passage.document]),
+            passage=escape_observation(passage.text),
+            schema=schema,
+        )
+        for passage in passages
+    ]
     replies = await model.ask(
         prompts, max_tokens=_TOKENS, on_reply=lambda: on_passage(len(prompts))
     )
@@ -183,14 +191,6 @@ def world_graph(world: Encyclopedia, index: Index) -> KnowledgeGraph:
     pages = {page.title: of_file[page.file_name] for page in world.pages}
     edges = [replace(edge, address=pages[edge.head]) for edge in world.graph.edges]
     return KnowledgeGraph(edges, pages)
-
-
-def _prompt(passage: Passage, title: str) -> str:
-    return _PROMPT.format(
-        title=escape_observation(title),
-        passage=escape_observation(passage.text),
-        schema=json.dumps(_FACTS.json_schema()),
-    )
 
 
 def _parsed(reply: str) -> list[_Fact] | None:

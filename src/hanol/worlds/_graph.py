@@ -256,15 +256,14 @@ def _evaluate(triples: Sequence[Triple], neighbours: Neighbours) -> set[str]:
     waiting = list(triples)
     while waiting and rows:
         # The triple with the most ends known keeps the join small.
-        chosen = max(waiting, key=lambda triple: _num_known(triple, rows[0]))
-        waiting.remove(chosen)
+        known = [
+            sum(_values(end, rows[0]) is not None for end in triple[::2]) for triple in waiting
+        ]
+        chosen = waiting.pop(known.index(max(known)))
         facts = neighbours.get(chosen[1], {})
-        rows = _distinct(new for row in rows for new in _extended(row, chosen, facts))
+        extended = (new for row in rows for new in _extended(row, chosen, facts))
+        rows = list({tuple(sorted(row.items())): row for row in extended}.values())
     return {row["?"] for row in rows}
-
-
-def _num_known(triple: Triple, row: Mapping[str, str]) -> int:
-    return sum(_values(end, row) is not None for end in (triple[0], triple[2]))
 
 
 def _values(end: str, row: Mapping[str, str]) -> list[str] | None:
@@ -290,10 +289,6 @@ def _extended(
                 yield {**with_start, second: entity}
             elif entity in allowed:
                 yield with_start
-
-
-def _distinct(rows: Iterable[dict[str, str]]) -> list[dict[str, str]]:
-    return list({tuple(sorted(row.items())): row for row in rows}.values())
 
 
 def span_of(text: str) -> str | None:

@@ -20,8 +20,6 @@ from hanol.worlds._encyclopedia._schema import (
     TWO_DIGITS,
     EntityType,
     Relation,
-    period_of,
-    range_of,
 )
 
 Split = Literal["train", "dev", "test"]
@@ -61,13 +59,6 @@ def draw_entities(rng: Random, num_entities: int, split: Split) -> list[Entity]:
         _add_facts(rng, entity, of_type)
     _connect(rng, entities)
     return entities
-
-
-def span_of(relation: Relation, value: str) -> str | None:
-    """A range that contains a number, date or year; None for other values."""
-    if relation.kind == "number":
-        return range_of(value)
-    return period_of(value) if relation.kind in ("date", "year") else None
 
 
 def _numbers(num_entities: int) -> dict[EntityType, int]:

@@ -79,6 +79,19 @@ class Relation:
         """Name of the relation to a range that contains the number, date or year."""
         return f"{self.name} {'range' if self.kind == 'number' else 'period'}"
 
+    def span_of(self, value: str) -> str | None:
+        """A third of all numbers or a quarter of a century that contains a value, if it is one.
+
+        "10 00 and 39 99" for "12 34", "1925 and 1949" for "1931".
+        """
+        if self.kind == "number":
+            first = 1 + (int(value[0]) - 1) // 3 * 3
+            return f"{first}0 00 and {first + 2}9 99"
+        if self.kind in ("date", "year"):
+            first = FIRST_YEAR + (int(value[-4:]) - FIRST_YEAR) // 25 * 25
+            return f"{first} and {first + 24}"
+        return None
+
 
 def _link(
     name: str,
@@ -209,18 +222,6 @@ _JOINTS = "the of and , to ? . # [ ] ( ) : wiki doc"
 def split_words(text: str) -> list[str]:
     """Split a page or question into words, numbers and marks, the entries of the vocabulary."""
     return re.findall(r"[A-Za-z]+|\d+|[^\sA-Za-z\d]", text)
-
-
-def period_of(date: str) -> str:
-    """The quarter of the century of a date or year: "1925 and 1949" for "1931"."""
-    first = FIRST_YEAR + (int(date[-4:]) - FIRST_YEAR) // 25 * 25
-    return f"{first} and {first + 24}"
-
-
-def range_of(number: str) -> str:
-    """The third of all numbers that contains a number: "10 00 and 39 99" for "12 34"."""
-    first = 1 + (int(number[0]) - 1) // 3 * 3
-    return f"{first}0 00 and {first + 2}9 99"
 
 
 def vocabulary() -> tuple[str, ...]:

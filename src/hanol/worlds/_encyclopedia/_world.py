@@ -17,7 +17,7 @@ from typing import get_args
 from hanol.errors import ConfigError, DataError, UnknownNameError, WriteError
 from hanol.files import write_failure
 from hanol.scoring import normalise, set_match
-from hanol.worlds._encyclopedia._entities import Split, draw_entities, span_of
+from hanol.worlds._encyclopedia._entities import Split, draw_entities
 from hanol.worlds._encyclopedia._page import WorldPage, draw_addresses, draw_page
 from hanol.worlds._encyclopedia._questions import EncyclopediaWalker, Level
 from hanol.worlds._encyclopedia._schema import BY_NAME, DISTRACTORS, vocabulary
@@ -88,7 +88,7 @@ class Encyclopedia:
                 for value in fact.values:
                     where = page.address, fact.sentence
                     edges.append(Edge(page.title, relation.name, value, *where))
-                    if (span := span_of(relation, value)) is not None:
+                    if (span := relation.span_of(value)) is not None:
                         edge = Edge(page.title, relation.fuzzy_name, span, *where, is_span=True)
                         edges.append(edge)
         return KnowledgeGraph(edges, {page.title: page.address for page in self.pages})
