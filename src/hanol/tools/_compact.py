@@ -47,8 +47,7 @@ class CompactSearch(SpecifiedTool, spec=_SEARCH):
         queries = queries_of(arguments)
         if not queries or context.index is None:
             return failure("The query is empty." if context.index else "Nothing is indexed.")
-        sections: list[str] = []
-        addresses: list[str] = []
+        parts: list[Observation] = []
         for query in queries:
             try:
                 found = context.index.search(query, _PASSAGES * self._k, mode="bm25")
@@ -58,9 +57,9 @@ class CompactSearch(SpecifiedTool, spec=_SEARCH):
             if self._shuffle is not None:
                 Random(f"{self._shuffle} {query}").shuffle(hits)  # noqa: S311 - not for secrets
             lines = [f"{n}. {_line(hit)}" for n, hit in enumerate(hits, start=1)]
-            sections.append("\n".join(lines) or "No results.")
-            addresses += [hit.address for hit in hits]
-        return joined(sections, addresses=addresses)
+            addresses = tuple(hit.address for hit in hits)
+            parts.append(Observation("\n".join(lines) or "No results.", addresses=addresses))
+        return joined(parts)
 
 
 class CompactVisit(SpecifiedTool, spec=_VISIT):

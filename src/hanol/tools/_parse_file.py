@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from hanol.errors import AddressError, DocumentError, HanolError, SearchIndexError
-from hanol.retrieval import Source, document_passages, parse_document
+from hanol.retrieval import document_passages, parse_document
 from hanol.tools._show import failure, joined, list_argument, numbered, one_line
 from hanol.tools._tool import PARSE_FILE, Observation, SpecifiedTool, ToolContext
 from hanol.tools.web._web import Opened, Web
@@ -37,11 +37,10 @@ class ParseFile(SpecifiedTool, spec=PARSE_FILE):
         if not names:
             return failure("No file. Give names relative to the folder.")
         parsed = await asyncio.gather(*(self._parse(name, context) for name in names))
-        sections: list[str] = []
-        sources: list[Source] = []
+        parts: list[Observation] = []
         for name, result in zip(names, parsed, strict=True):
             if isinstance(result, str):
-                sections.append(f"{one_line(name)} could not be read: {result}")
+                parts.append(failure(f"{one_line(name)} could not be read: {result}"))
                 continue
             share = self._budget // len(names)
             text, shown, left = numbered(result.passages, context.sources, share)
@@ -51,10 +50,9 @@ class ParseFile(SpecifiedTool, spec=PARSE_FILE):
                     f"(Cut: {left} of {len(result.passages)} passages are not shown. Search, or "
                     "visit the document with a goal, to see the rest.)"
                 )
-            sections.append("\n".join(lines))
-            sources += shown
-        addresses = (source.address for source in sources)
-        return joined(sections, sources, addresses, failed=not sources)
+            addresses = tuple(source.address for source in shown)
+            parts.append(Observation("\n".join(lines), tuple(shown), addresses))
+        return joined(parts)
 
     async def _parse(self, name: str, context: ToolContext) -> Opened | str:
         """The file, or why it could not be read."""

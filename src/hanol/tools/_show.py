@@ -39,16 +39,13 @@ def failure(error: HanolError | str) -> Observation:
     return Observation(str(error), failed=True)
 
 
-def joined(
-    sections: Iterable[str],
-    sources: Iterable[Source] = (),
-    addresses: Iterable[str] = (),
-    *,
-    failed: bool = False,
-) -> Observation:
-    """The results of one call as one observation."""
-    distinct = tuple(dict.fromkeys(addresses))
-    return Observation(SEPARATOR.join(sections), tuple(sources), distinct, failed)
+def joined(parts: Sequence[Observation]) -> Observation:
+    """The results of one call; it failed if one of them did and none found anything."""
+    text = SEPARATOR.join(part.text for part in parts)
+    sources = tuple(source for part in parts for source in part.sources)
+    addresses = tuple(dict.fromkeys(address for part in parts for address in part.addresses))
+    failed = not addresses and any(part.failed for part in parts)
+    return Observation(text, sources, addresses, failed)
 
 
 def list_argument(arguments: Mapping[str, Any], name: str, most: int) -> list[str]:

@@ -35,25 +35,23 @@ class Search(SpecifiedTool, spec=SEARCH):
         if context.index is None and self._web is None:
             return failure("Nothing can be searched: no documents are indexed, the web is off.")
         found = await asyncio.gather(*(self._find(query, context) for query in queries))
-        sources: list[Source] = []
-        addresses: list[str] = []
-        sections = []
+        parts: list[Observation] = []
         # Numbers are given after everything has arrived: a repeated run gives the same.
         for query, (passages, results, problems) in zip(queries, found, strict=True):
+            sources: list[Source] = []
             hits = [_passage(passage, context, sources) for passage in passages]
             hits += [_result(result, context, sources) for result in results]
             count = f"{len(hits)} result{'' if len(hits) == 1 else 's'}"
-            lines = [f'A search for "{one_line(query)}" found {count}.']
+            note = _OFFLINE if self._scholar and self._web is None and not parts else ""
+            lines = [f'{note}A search for "{one_line(query)}" found {count}.']
             lines += [f"{number}. {hit}" for number, hit in enumerate(hits, start=1)]
             lines += [f"Not searched everywhere: {problem}" for problem in problems]
             if not hits and not problems:
                 lines.append("Try fewer words, other words, or another language.")
-            sections.append("\n\n".join(lines))
-            addresses += [hit.address for hit in passages] + [hit.url for hit in results]
-        if self._scholar and self._web is None:
-            sections[0] = _OFFLINE + sections[0]
-        failed = not addresses and any(problems for _, _, problems in found)
-        return joined(sections, sources, addresses, failed=failed)
+            addresses = (*(hit.address for hit in passages), *(hit.url for hit in results))
+            text = "\n\n".join(lines)
+            parts.append(Observation(text, tuple(sources), addresses, failed=bool(problems)))
+        return joined(parts)
 
     async def _find(
         self, query: str, context: ToolContext

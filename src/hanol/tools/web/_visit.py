@@ -36,18 +36,15 @@ class Visit(SpecifiedTool, spec=VISIT):
         if not urls:
             return failure("No address. Give one that a search returned.")
         opened = await asyncio.gather(*(self._open(url, goal, context) for url in urls))
-        # Numbers are given after everything has arrived, in the order of the call: a repeated run
-        # gives the same.
-        sections: list[str] = []
-        sources: list[Source] = []
-        addresses: list[str] = []
-        for url, result in zip(urls, opened, strict=True):
-            if isinstance(result, str):
-                sections.append(f"{one_line(url, 500)} could not be opened: {result}")
-                continue
-            sections.append(self._show(result, goal, context, sources))
-            addresses += [result.address, *result.links]
-        return joined(sections, sources, addresses, failed=not sources)
+        # Numbers are given after everything has arrived: a repeated run gives the same.
+        return joined(
+            [
+                failure(f"{one_line(url, 500)} could not be opened: {result}")
+                if isinstance(result, str)
+                else self._show(result, goal, context)
+                for url, result in zip(urls, opened, strict=True)
+            ]
+        )
 
     async def _open(self, url: str, goal: str, context: ToolContext) -> Opened | str:
         """The document, or why it could not be opened."""
@@ -83,8 +80,8 @@ class Visit(SpecifiedTool, spec=VISIT):
             opened.links = {url: "" for url in found if url.startswith("http")}
         return opened
 
-    def _show(self, opened: Opened, goal: str, context: ToolContext, sources: list[Source]) -> str:
-        """The text of one opened document; its sources are added to `sources`."""
+    def _show(self, opened: Opened, goal: str, context: ToolContext) -> Observation:
+        sources: list[Source] = []
         lines = [f"{one_line(opened.title)} ({opened.address})"]
         lines.append(f"What it says about the goal: {one_line(goal, 500)}" if goal else "")
         if opened.extract is not None:
@@ -111,7 +108,7 @@ class Visit(SpecifiedTool, spec=VISIT):
         named = [(url, label) for url, label in opened.links.items() if label][:_SHOWN_LINKS]
         if named:
             lines += ["", "Links:", *(f"- {one_line(label)}: {url}" for url, label in named)]
-        return "\n".join(lines)
+        return Observation("\n".join(lines), tuple(sources), (opened.address, *opened.links))
 
 
 def _choose(passages: Sequence[Passage], order: Sequence[int], budget: int) -> list[Passage]:
