@@ -1,8 +1,7 @@
 """A knowledge graph from a user's own documents: links, titles, sections, plain statements.
 
-A relation is the text between a sentence's subject and what it names, if that is a few plain words
-("was born in"); anything else is only "links to" or "mentions", because guessed relations make
-questions that nobody can answer.
+A relation is the text between a sentence's subject and what it names, if that is a few plain words;
+anything else is "links to" or "mentions": guessed relations make questions nobody can answer.
 """
 
 import re

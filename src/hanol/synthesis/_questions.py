@@ -1,7 +1,4 @@
-"""Questions with exact answers, and the files that hold them: written, read, checked.
-
-A file of questions has one JSON object per line. `hanol research batch` reads it.
-"""
+"""Files of questions with exact answers, one JSON object per line: written, read, checked."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,8 +1,7 @@
 """Search and visit in few words: one line a result, for models with a small window.
 
 A causal model recalls best what follows a key it has read, so a line starts with what the page is
-and its best sentence, and ends with the link. Names and arguments are those of the full tools.
-Only what was visited is numbered, and so can be cited.
+and its best sentence, and ends with the link. Only what was visited is numbered for citations.
 """
 
 import re

@@ -1,8 +1,7 @@
 """Bytes to clean text: which encoding a file is in, and what is removed from it.
 
-charset-normalizer judges by statistics, which short texts mislead: it reads a line of French as
-Central European, of Hebrew as Cyrillic, of Japanese as Korean. The commonest characters of a
-language tell its encodings apart even there, so they decide first; it decides about other texts.
+charset-normalizer judges by statistics, which mislead in short texts (French as Central European,
+Hebrew as Cyrillic). There the commonest characters of a language decide; elsewhere it does.
 """
 
 import codecs

@@ -1,7 +1,6 @@
 """Finds the documents of a folder and reads them in two child processes, some ahead.
 
-They are plain processes, because `multiprocessing` would run the user's main script again. A
-document that crashes or stalls its reader costs one of them.
+Plain processes, because `multiprocessing` would run the user's main script again.
 """
 
 import hashlib

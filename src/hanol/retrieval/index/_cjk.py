@@ -1,10 +1,8 @@
 """The tokenizer of the index: words for scripts with spaces, bigrams for Korean, Chinese, Japanese.
 
-Korean words carry particles ("서울특별시의"), Chinese and Japanese have no spaces, so whole words
-miss where pairs of characters match. A run of such characters becomes its overlapping pairs and,
-alone, its last character: every character then starts a token, and a query of one character is a
-prefix query. Everything else becomes lower-case words without accents. Index, queries and
-highlights use the same function, so exactly what matched is highlighted.
+Korean words carry particles ("서울특별시의"), Chinese and Japanese have no spaces: pairs of
+characters match where whole words miss. Such a run becomes its overlapping pairs and its last
+character, so that a query of one character is a prefix; all else is lower case without accents.
 """
 
 import re

@@ -1,8 +1,7 @@
 """Dense search: exact nearest neighbours among the vectors of an embedding model.
 
-Vectors are stored in the index as float16, in the same transactions as their passages; a search
-loads them once. The exact dot product takes milliseconds for 50,000 passages; memory is 4 bytes per
-number (80 MB for 50,000 vectors of 384).
+Vectors are stored in the index as float16; a search loads them once. The exact dot product takes
+milliseconds for 50,000 passages, and 80 MB for vectors of 384 numbers.
 """
 
 from collections.abc import Sequence

@@ -1,10 +1,8 @@
 """Ranking: BM25 over the full-text index, and the fusion of rankings.
 
-A query is an OR of its tokens; user text is never query syntax. FTS5 scores every passage that
-contains any of them, so a question made of common words would score half of the index. Tokens are
-therefore added from the rarest on until together they occur in `_POSTINGS` passages; the rarest is
-always used. Up to that size scores are exact. The other tokens matter little: FTS5 gives a token in
-more than half of the passages a weight of almost zero.
+A query is an OR of its tokens; user text is never query syntax. FTS5 scores every passage with any
+of them, half of the index for common words. So tokens are added from the rarest on until together
+they occur in `_POSTINGS` passages; the others would weigh almost nothing.
 """
 
 import sqlite3

@@ -1,15 +1,9 @@
 """Runs the model's Python code in a sandbox without network, files or secrets.
 
-Levels; the first that works on this machine is used and named in the result:
-
-- "bwrap": bubblewrap with its own process, network, IPC, host-name and mount namespaces. The code
-  sees /usr and this Python read-only, a small /tmp in memory, and nothing else: no network, no
-  home, no /etc, no environment, no process of the host. It has no capabilities and is never root.
-- "plain": a subprocess with limits and no isolation, only when the caller insists (`unsafe`).
-
-The sandbox counts as working only after this Python ran in it. Memory and processor time are
-limited for each process, so all together may use `SandboxLimits.processes` times as much
-until the wall time is over.
+Bubblewrap with namespaces of its own: the code sees /usr and this Python read-only, a small /tmp in
+memory, and nothing else of the host; it has no capabilities and is never root. Only when the caller
+insists (`unsafe`), a "plain" subprocess has limits and no isolation. Memory and processor time are
+limited for each process, so all together may use `SandboxLimits.processes` times as much.
 """
 
 import asyncio

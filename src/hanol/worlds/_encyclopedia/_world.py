@@ -2,9 +2,6 @@
 
 A world depends only on its seed and sizes, in every process. Names are composed of pieces, so that
 they can be read and copied but not known beforehand; each split has its own names.
-
-Source: arXiv 2510.24701 (Tongyi DeepResearch), 2507.02592 (WebSailor), 2507.15061 (WebShaper); what
-is drawn, and how often, is our choice.
 """
 
 import re
