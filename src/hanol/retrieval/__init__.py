@@ -29,7 +29,6 @@ from hanol.retrieval.index._passage import (
     SourceList,
     document_passages,
     find_addresses,
-    format_address,
     join_pages,
 )
 from hanol.retrieval.index._search import rank_texts, reciprocal_rank_fusion
@@ -57,7 +56,6 @@ __all__ = [
     "citation_numbers",
     "document_passages",
     "find_addresses",
-    "format_address",
     "join_pages",
     "parse_document",
     "rank_texts",

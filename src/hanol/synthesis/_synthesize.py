@@ -4,13 +4,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
-from hanol.errors import ConfigError, DataError
+from hanol.errors import DataError
 from hanol.retrieval import Index
 from hanol.synthesis._filters import Reason, Sieve, wording_problem
 from hanol.synthesis._replies import Replies
 from hanol.worlds import Encyclopedia, GraphQuestion, KnowledgeGraph, QuestionWalker
 
-_MOST_HOPS = 5
 _WORLD_ROUNDS = (100, 10, 1)  # questions requested from a world at once
 _FAILURES = 3  # failed requests for a single question after which a world has no more
 _WORDING_TOKENS = 512
@@ -84,7 +83,7 @@ async def asynthesize_questions(
         DataError: Not one question was found.
         EngineError: A model did not answer.
     """
-    _check(num_questions, hops, level)
+    QuestionWalker.check(num_questions, hops, level)
     # Text seeds are hashed by SHA-512: the same in every process, unlike `hash`.
     rng = Random(f"questions {seed} {tuple(hops)} {level} {sets}")  # noqa: S311
     drafts: Iterator[GraphQuestion | None]
@@ -106,15 +105,6 @@ async def asynthesize_questions(
     reworded = sum(text != draft.text for draft, text in zip(kept, texts, strict=True))
     counts = QuestionReport(sieve.drawn, len(kept), dict(sieve.dropped), reworded, refused)
     return questions, counts
-
-
-def _check(num_questions: int, hops: Sequence[int], level: int) -> None:
-    if num_questions < 1:
-        raise ConfigError(f"`num_questions` is {num_questions}, but must be at least 1.")
-    if not hops or not all(1 <= number <= _MOST_HOPS for number in hops):
-        raise ConfigError(f"`hops` is {tuple(hops)}, but must be from 1 to {_MOST_HOPS}.")
-    if not 0 <= level <= 2:
-        raise ConfigError(f"`level` is {level}, but must be 0, 1 or 2.")
 
 
 def _walks(

@@ -8,7 +8,7 @@ same tools over the Model Context Protocol.
 from hanol.tools._compact import CompactSearch, CompactVisit, compact_tools
 from hanol.tools._dialogues import located_rows, messages_field, text_field
 from hanol.tools._escape import escape_observation, fence_observation
-from hanol.tools._mcp import mcp_server, serve_mcp
+from hanol.tools._mcp import serve_mcp
 from hanol.tools._tool import DEFAULT_TOOLS, SEARCH, VISIT, Observation, Tool, ToolContext, ToolSpec
 from hanol.tools._toolbox import agent_tools, local_tools
 from hanol.tools._turn import Turn, parse_turn, render_call, render_turn
@@ -41,7 +41,6 @@ __all__ = [
     "fence_observation",
     "local_tools",
     "located_rows",
-    "mcp_server",
     "messages_field",
     "open_provider",
     "parse_turn",

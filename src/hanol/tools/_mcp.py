@@ -1,7 +1,7 @@
 """The tools for other agents, over the Model Context Protocol."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import hanol
 from hanol.errors import require
@@ -10,9 +10,6 @@ from hanol.tools._call import CallError, CallReader
 from hanol.tools._escape import escape_observation
 from hanol.tools._show import failure
 from hanol.tools._tool import PYTHON_INTERPRETER, Tool, ToolContext
-
-if TYPE_CHECKING:
-    from mcp.server.lowlevel import Server
 
 _INSTRUCTIONS = """\
 Searches and reads a folder of documents. Passages are numbered [k]; a number stands for the same \
@@ -27,8 +24,8 @@ _CODE = {
 }
 
 
-def mcp_server(tools: Sequence[Tool], index: Index | None = None) -> "Server[Any]":
-    """A server of the `mcp` library with these tools, for one client.
+async def serve_mcp(tools: Sequence[Tool], index: Index | None = None) -> None:
+    """Serve tools on standard input and output until the client closes them.
 
     Args:
         tools: What to serve, under the same names, descriptions and schemas.
@@ -41,6 +38,7 @@ def mcp_server(tools: Sequence[Tool], index: Index | None = None) -> "Server[Any
     import mcp_types
     from mcp.server import ServerRequestContext
     from mcp.server.lowlevel import Server
+    from mcp.server.stdio import stdio_server
 
     context = ToolContext(sources=SourceList(), index=index)
     named = {tool.name: tool for tool in tools}
@@ -74,23 +72,12 @@ def mcp_server(tools: Sequence[Tool], index: Index | None = None) -> "Server[Any
         content = mcp_types.TextContent(type="text", text=escape_observation(found.text))
         return mcp_types.CallToolResult(content=[content], is_error=found.failed)
 
-    return Server(
+    server: Server[Any] = Server(
         "hanol",
         version=hanol.__version__,
         instructions=_INSTRUCTIONS,
         on_list_tools=list_tools,
         on_call_tool=call_tool,
     )
-
-
-async def serve_mcp(tools: Sequence[Tool], index: Index | None = None) -> None:
-    """Serve on standard input and output until the client closes them.
-
-    Raises:
-        MissingExtraError: The extra "mcp" is not installed.
-    """
-    server = mcp_server(tools, index)
-    from mcp.server.stdio import stdio_server
-
     async with stdio_server() as (read, write):
         await server.run(read, write, server.create_initialization_options())

@@ -17,10 +17,12 @@ from itertools import combinations
 from random import Random
 from typing import Any
 
+from hanol.errors import ConfigError
 from hanol.scoring import exact_match, set_match
 from hanol.worlds._graph import SLOT, Edge, KnowledgeGraph, Triple, span_of
 
 _CLAUSES = {0: 0, 1: 2, 2: 3}  # facts that describe the start, by level
+_MOST_HOPS = 5
 _EXTRA = 2  # clauses at most about entities on the way
 _TRIES = 30  # for clauses that help
 _MOST_ANSWERS = 3  # of a question that asks for several
@@ -107,6 +109,21 @@ class QuestionWalker:
 
     def __init__(self, graph: KnowledgeGraph) -> None:
         self._graph = graph
+
+    @staticmethod
+    def check(num_questions: int, hops: Sequence[int], level: int, *, fewest_hops: int = 1) -> None:
+        """Refuse to draw no question, by no or more than 5 hops, or of a level that is not 0 to 2.
+
+        Raises:
+            ConfigError: A number is out of its range.
+        """
+        if num_questions < 1:
+            raise ConfigError(f"`num_questions` is {num_questions}, but must be at least 1.")
+        if not hops:
+            raise ConfigError("`hops` is empty. Name at least one number of hops, such as 1.")
+        check_range("level", level, 0, 2)
+        for number in hops:
+            check_range("hops", number, fewest_hops, _MOST_HOPS)
 
     def draw(self, rng: Random, *, hops: int, level: int, sets: bool) -> GraphQuestion | None:
         """Try to draw a question of 1 to 5 hops; None where a random choice led nowhere.
@@ -298,6 +315,12 @@ class QuestionWalker:
             sources=tuple(dict.fromkeys(edge.address for _, edge in told)),
             facts=tuple(edge.snippet for edge in path),
         )
+
+
+def check_range(name: str, value: int, least: int, most: int) -> None:
+    """Refuse a value out of its range."""
+    if not least <= value <= most:
+        raise ConfigError(f"`{name}` is {value}, but must be from {least} to {most}.")
 
 
 def nodes_of(start: str, path: Iterable[Edge]) -> list[str]:

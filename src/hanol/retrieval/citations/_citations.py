@@ -110,13 +110,8 @@ class CitationReport(BaseModel, frozen=True):
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON data, totals first."""
-        return {
-            "counts": self.counts,
-            "precision": self.precision,
-            "recall": self.recall,
-            "invented": list(self.invented),
-            "sentences": [sentence.model_dump(mode="json") for sentence in self.sentences],
-        }
+        totals = {name: getattr(self, name) for name in ("counts", "precision", "recall")}
+        return {**totals, "invented": list(self.invented), **self.model_dump(mode="json")}
 
 
 def check_citations(answer: str, source_list: SourceList) -> CitationReport:

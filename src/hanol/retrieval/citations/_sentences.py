@@ -88,12 +88,9 @@ def split_sentences(text: str) -> list[SentenceSpan]:
     for start, end, kind in _blocks(text):
         if kind == "heading":
             sources = _SOURCES.match(text[start:end]) is not None
-        if kind != "sentence":
-            spans.append(SentenceSpan(start, end, kind))
-        elif _TABLE_ROW.match(text[start:end]):
-            spans.append(SentenceSpan(start, end, "sentence"))
-        elif sources:
-            spans.append(SentenceSpan(start, end, "source"))
+        is_prose = kind == "sentence" and not _TABLE_ROW.match(text[start:end])
+        if not is_prose or sources:
+            spans.append(SentenceSpan(start, end, "source" if is_prose else kind))
         else:
             spans += [
                 SentenceSpan(*span, "sentence", starts_block=i == 0)

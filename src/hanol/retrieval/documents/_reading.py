@@ -122,7 +122,15 @@ class _Reader:
 
     def read(self, path: str, known: str | None) -> dict[str, Any]:
         try:
-            process = self._process = self._process or _start()
+            process = self._process = self._process or subprocess.Popen(  # noqa: S603
+                [sys.executable or "", "-c", _CHILD],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                encoding="utf-8",
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            )
         except OSError:  # no processes here: read in this one
             return read_file(path, known)
         assert process.stdin is not None
@@ -150,20 +158,6 @@ class _Reader:
             self._process.kill()
             self._process.communicate()
             self._process = None
-
-
-def _start() -> "subprocess.Popen[str]":
-    if not sys.executable:
-        raise OSError("this Python cannot start another")
-    return subprocess.Popen(  # noqa: S603
-        [sys.executable, "-c", _CHILD],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        encoding="utf-8",
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-    )
 
 
 def read_all(

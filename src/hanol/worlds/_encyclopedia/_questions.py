@@ -60,12 +60,12 @@ class EncyclopediaWalker(QuestionWalker):
         used = {_BASE[clause.relation].name for clause in clauses}
 
         def onward(here: str, left: int, seen: set[str]) -> list[Edge]:
-            first = here == start
             return [
                 edge
-                for edge in self._facts(here).values()
-                if self._leads_on(edge.relation, left > 0, sets)
-                and not (first and edge.relation in used)  # the question would hold its answer
+                for name, edge in self._facts(here).items()
+                if not (here == start and name in used)  # the question would hold its answer
+                and (left == 0 or BY_NAME[name].kind == "entity")
+                and ((left == 0 and sets) or not BY_NAME[name].is_set)
             ]
 
         path = self.walk(rng, start, hops, onward, {start, *told})
@@ -88,13 +88,6 @@ class EncyclopediaWalker(QuestionWalker):
             if not edge.is_span:
                 facts.setdefault(edge.relation, edge)
         return facts
-
-    @staticmethod
-    def _leads_on(name: str, to_page: bool, sets: bool) -> bool:
-        relation = BY_NAME[name]
-        if to_page:
-            return relation.kind == "entity" and not relation.is_set
-        return sets or not relation.is_set
 
     def _is_told(self, answers: set[str], read: set[str], last: str) -> bool:
         """Whether the question or a page read before the last names an answer: a shortcut."""

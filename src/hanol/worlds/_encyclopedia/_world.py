@@ -19,10 +19,9 @@ from hanol.worlds._encyclopedia._page import WorldPage, draw_addresses, draw_pag
 from hanol.worlds._encyclopedia._questions import EncyclopediaWalker, Level
 from hanol.worlds._encyclopedia._schema import BY_NAME, DISTRACTORS, vocabulary
 from hanol.worlds._graph import Edge, KnowledgeGraph, Triple
-from hanol.worlds._walk import GraphQuestion
+from hanol.worlds._walk import GraphQuestion, check_range
 
 _FEWEST, _MOST = 16, 5_000  # two of each type; half of the opaque addresses
-_MOST_HOPS = 5
 _LONGEST_ANSWER = 2_000  # characters; no answer of a world comes near
 _LINK = re.compile(r"\[([^\]\[]*)\]\([^()]*\)")
 _GAP, _ZEROS = re.compile(r"(?<=\d) (?=\d)"), re.compile(r"(?<=\d)\.0+\b")
@@ -58,8 +57,8 @@ class Encyclopedia:
         split: Split = "train",
         num_distractors: int = 1,
     ) -> None:
-        _check_range("num_entities", num_entities, _FEWEST, _MOST)
-        _check_range("num_distractors", num_distractors, 0, len(DISTRACTORS))
+        check_range("num_entities", num_entities, _FEWEST, _MOST)
+        check_range("num_distractors", num_distractors, 0, len(DISTRACTORS))
         if split not in get_args(Split):
             raise UnknownNameError("split", split, get_args(Split))
         self.seed, self.num_entities, self.split = seed, num_entities, split
@@ -154,7 +153,12 @@ class Encyclopedia:
         """
         choices = (hops,) if isinstance(hops, int) else tuple(hops)
         described = described or level > 0
-        _check_asked(num_questions, choices, described, level)
+        self._walker.check(num_questions, choices, level, fewest_hops=0)
+        if 0 in choices and not described:
+            raise ConfigError(
+                "`hops` is 0 and the start is named: nothing is asked for. Set `described`, or ask "
+                "for at least 1 hop."
+            )
         rng = self._rng(f"questions {seed} {choices} {described} {level} {sets}")
         found: dict[tuple[Triple, ...], GraphQuestion] = {}
         failures = 0
@@ -206,23 +210,3 @@ class Encyclopedia:
 def _plain(text: str) -> str:
     """The text without Markdown links, with the digits of a number together: "12 34" is 1234."""
     return _GAP.sub("", _ZEROS.sub("", _LINK.sub(r"\1", text)))
-
-
-def _check_range(name: str, value: int, least: int, most: int) -> None:
-    if not least <= value <= most:
-        raise ConfigError(f"`{name}` is {value}, but must be from {least} to {most}.")
-
-
-def _check_asked(num_questions: int, hops: Sequence[int], described: bool, level: int) -> None:
-    if num_questions < 1:
-        raise ConfigError(f"`num_questions` is {num_questions}, but must be at least 1.")
-    _check_range("level", level, 0, 2)
-    if not hops:
-        raise ConfigError("`hops` is empty. Name at least one number of hops, such as 1.")
-    for number in hops:
-        _check_range("hops", number, 0, _MOST_HOPS)
-    if 0 in hops and not described:
-        raise ConfigError(
-            "`hops` is 0 and the start is named: nothing is asked for. Set `described`, or ask "
-            "for at least 1 hop."
-        )
