@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from hanol.errors import AddressError, ToolError
-from hanol.retrieval import Index, SourceList
+from hanol.retrieval import Index, SourceList, find_addresses
 from hanol.tools import (
     Observation,
     Searxng,
@@ -43,7 +43,7 @@ from hanol.tools.web._search_tool import (
     Search,
 )  # private: one tool alone; users get it from agent_tools
 from hanol.tools.web._visit import Visit  # private: one tool alone; users get it from agent_tools
-from hanol.tools.web._web import Web, addresses_in, read_page  # private: pages without a network
+from hanol.tools.web._web import Web, read_page  # private: pages without a network
 
 SECRET = (
     "The merger of the two companies will be announced on the ninth of March next year, the board "
@@ -495,9 +495,9 @@ def test_listed_private_address_is_refused_all_the_same() -> None:
 
 def test_addresses_are_found_in_text() -> None:
     text = "Compare https://a.example/x?y=1, (http://b.example/) and <https://c.example/z>."
-    assert addresses_in(text) == (
+    assert find_addresses(text) == [
         "https://a.example/x?y=1", "http://b.example/", "https://c.example/z"
-    )  # fmt: skip
+    ]  # fmt: skip
 
 
 def test_links_of_broken_pages_are_no_error() -> None:

@@ -5,6 +5,7 @@ neighbours, so that only a whole question decides; here popular values are drawn
 many entities share facts.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from random import Random
 from typing import Literal
@@ -44,12 +45,12 @@ class Entity:
 
 def draw_entities(rng: Random, num_entities: int, split: Split) -> list[Entity]:
     """Entities by type, with facts that connect them all; `rng` decides everything."""
-    names = _Names(rng, split)
+    names = _names(rng, split)
     entities = []
     for head, number in _numbers(num_entities).items():
         for _ in range(number):
-            alias = names.draw() if rng.random() < _WITH_ALIAS else None
-            entities.append(Entity(names.draw(), head, alias))
+            alias = next(names) if rng.random() < _WITH_ALIAS else None
+            entities.append(Entity(next(names), head, alias))
     of_type: dict[EntityType, list[Entity]] = {head: [] for head in SHARES}
     for entity in entities:
         of_type[entity.type].append(entity)
@@ -68,38 +69,23 @@ def _numbers(num_entities: int) -> dict[EntityType, int]:
     return numbers
 
 
-class _Names:
-    """Names of one split, none of which occurs inside another."""
-
-    def __init__(self, rng: Random, split: Split) -> None:
-        self._rng = rng
-        self._classes = CLASSES[split]
-        self._names: set[tuple[int, ...]] = set()
-        self._pairs: set[tuple[int, ...]] = set()  # neighbours in names of three pieces
-
-    def draw(self) -> str:
-        while not self._add(pieces := self._draw_pieces()):
-            pass
-        return " ".join(PIECES[piece] for piece in pieces)
-
-    def _draw_pieces(self) -> tuple[int, ...]:
-        random = self._rng.random
+def _names(rng: Random, split: Split) -> Iterator[str]:
+    """New names of one split, none of which occurs inside another."""
+    classes, random = CLASSES[split], rng.random
+    names: set[tuple[int, ...]] = set()
+    pairs: set[tuple[int, ...]] = set()  # neighbours in names of three pieces
+    while True:
         first = int(random() * len(PIECES))
         middle = () if random() < _TWO_PIECES else (int(random() * len(PIECES)),)
-        residue = self._classes[int(random() * len(self._classes))]
+        residue = classes[int(random() * len(classes))]
         last = 4 * int(random() * len(PIECES) / 4)
-        return (first, *middle, last + (residue - first - sum(middle)) % 4)
-
-    def _add(self, pieces: tuple[int, ...]) -> bool:
-        """Whether the name is new, in which case it is kept."""
-        pairs = {pieces[:2], pieces[1:]} if len(pieces) == 3 else set()
-        if pieces in self._names or pieces in self._pairs or pairs & self._names:
-            return False
-        if len(set(pieces)) < len(pieces):
-            return False
-        self._names.add(pieces)
-        self._pairs |= pairs
-        return True
+        pieces: tuple[int, ...] = (first, *middle, last + (residue - first - sum(middle)) % 4)
+        inner = {pieces[:2], pieces[1:]} if middle else set()
+        is_taken = pieces in names or pieces in pairs or inner & names
+        if not is_taken and len(set(pieces)) == len(pieces):
+            names.add(pieces)
+            pairs |= inner
+            yield " ".join(PIECES[piece] for piece in pieces)
 
 
 def _pair(rng: Random, head: EntityType, members: list[Entity]) -> None:
