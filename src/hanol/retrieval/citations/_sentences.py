@@ -10,11 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from hanol.retrieval.citations._words import (
-    ABBREVIATIONS,
-    ENDING_ABBREVIATIONS,
-    NUMBERED_ABBREVIATIONS,
-)
+from hanol.retrieval.citations import _words
 from hanol.scoring import CITATION
 
 SpanKind = Literal["sentence", "heading", "code", "table_head", "source"]
@@ -174,8 +170,8 @@ def _ends(text: str, match: "re.Match[str]") -> bool:
     word = re.search(r"[\w.]*$", text[: match.start()])
     assert word is not None
     last = word[0].lower().lstrip("(")
-    if last in ABBREVIATIONS or (len(word[0]) == 1 and word[0].isupper()):
+    if last in _words.ABBREVIATIONS or (len(word[0]) == 1 and word[0].isupper()):
         return not after  # an initial, "Dr."
-    if last in NUMBERED_ABBREVIATIONS and after.isdigit():
+    if last in _words.NUMBERED_ABBREVIATIONS and after.isdigit():
         return False
-    return last not in ENDING_ABBREVIATIONS or not after or after.isupper()
+    return last not in _words.ENDING_ABBREVIATIONS or not after or after.isupper()

@@ -10,18 +10,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Literal
 
-from hanol.worlds._encyclopedia._schema import (
-    DAYS,
-    FIRST_YEAR,
-    LAST_YEAR,
-    MONTHS,
-    OF_TYPE,
-    PIECES,
-    SHARES,
-    TWO_DIGITS,
-    EntityType,
-    Relation,
-)
+from hanol.worlds._encyclopedia import _schema as schema
+from hanol.worlds._encyclopedia._schema import EntityType, Relation
 
 Split = Literal["train", "dev", "test"]
 
@@ -51,7 +41,7 @@ def draw_entities(rng: Random, num_entities: int, split: Split) -> list[Entity]:
         for _ in range(number):
             alias = next(names) if rng.random() < _WITH_ALIAS else None
             entities.append(Entity(next(names), head, alias))
-    of_type: dict[EntityType, list[Entity]] = {head: [] for head in SHARES}
+    of_type: dict[EntityType, list[Entity]] = {head: [] for head in schema.SHARES}
     for entity in entities:
         of_type[entity.type].append(entity)
     for head, members in of_type.items():
@@ -64,7 +54,7 @@ def draw_entities(rng: Random, num_entities: int, split: Split) -> list[Entity]:
 
 def _numbers(num_entities: int) -> dict[EntityType, int]:
     """Number of entities of each type, at least two."""
-    numbers = {head: max(2, int(num_entities * share)) for head, share in SHARES.items()}
+    numbers = {head: max(2, int(num_entities * share)) for head, share in schema.SHARES.items()}
     numbers["person"] += num_entities - sum(numbers.values())
     return numbers
 
@@ -75,22 +65,22 @@ def _names(rng: Random, split: Split) -> Iterator[str]:
     names: set[tuple[int, ...]] = set()
     pairs: set[tuple[int, ...]] = set()  # neighbours in names of three pieces
     while True:
-        first = int(random() * len(PIECES))
-        middle = () if random() < _TWO_PIECES else (int(random() * len(PIECES)),)
+        first = int(random() * len(schema.PIECES))
+        middle = () if random() < _TWO_PIECES else (int(random() * len(schema.PIECES)),)
         residue = classes[int(random() * len(classes))]
-        last = 4 * int(random() * len(PIECES) / 4)
+        last = 4 * int(random() * len(schema.PIECES) / 4)
         pieces: tuple[int, ...] = (first, *middle, last + (residue - first - sum(middle)) % 4)
         inner = {pieces[:2], pieces[1:]} if middle else set()
         is_taken = pieces in names or pieces in pairs or inner & names
         if not is_taken and len(set(pieces)) == len(pieces):
             names.add(pieces)
             pairs |= inner
-            yield " ".join(PIECES[piece] for piece in pieces)
+            yield " ".join(schema.PIECES[piece] for piece in pieces)
 
 
 def _pair(rng: Random, head: EntityType, members: list[Entity]) -> None:
     """Give most of the entities partners in the symmetric relation of their type, if it has one."""
-    for relation in OF_TYPE[head]:
+    for relation in schema.OF_TYPE[head]:
         if relation.is_symmetric:
             shuffled = rng.sample(members, len(members))
             for i in range(0, int(len(members) * _PAIRED) - 1, 2):
@@ -100,7 +90,7 @@ def _pair(rng: Random, head: EntityType, members: list[Entity]) -> None:
 
 
 def _add_facts(rng: Random, entity: Entity, of_type: dict[EntityType, list[Entity]]) -> None:
-    relations = [relation for relation in OF_TYPE[entity.type] if not relation.is_symmetric]
+    relations = [relation for relation in schema.OF_TYPE[entity.type] if not relation.is_symmetric]
     chosen = [relation for relation in relations if relation.is_anchor]
     others = [relation for relation in relations if not relation.is_anchor]
     number = rng.randint(*_NUM_FACTS) - len(entity.facts) - len(chosen)
@@ -121,11 +111,11 @@ def _values(
     if relation.words:
         return (rng.choice(relation.words),)
     if relation.kind == "number":
-        return (f"{rng.randint(10, 99)} {rng.choice(TWO_DIGITS)}",)
-    year = str(rng.randint(FIRST_YEAR, LAST_YEAR))
+        return (f"{rng.randint(10, 99)} {rng.choice(schema.TWO_DIGITS)}",)
+    year = str(rng.randint(schema.FIRST_YEAR, schema.LAST_YEAR))
     if relation.kind == "year":
         return (year,)
-    return (f"{rng.randint(1, DAYS)} {rng.choice(MONTHS)} {year}",)
+    return (f"{rng.randint(1, schema.DAYS)} {rng.choice(schema.MONTHS)} {year}",)
 
 
 def _connect(rng: Random, entities: list[Entity]) -> None:

@@ -5,15 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
 
+from hanol.worlds._encyclopedia import _schema as schema
 from hanol.worlds._encyclopedia._entities import Entity
-from hanol.worlds._encyclopedia._schema import (
-    ALIASES,
-    BY_NAME,
-    DISTRACTORS,
-    INTRODUCTIONS,
-    TWO_DIGITS,
-    EntityType,
-)
+from hanol.worlds._encyclopedia._schema import EntityType
 
 _LINK = re.compile(r"\]\((doc:\d\d \d\d)\)")
 
@@ -66,9 +60,9 @@ def _file_name(address: str) -> str:
 
 def draw_addresses(rng: Random, entities: list[Entity]) -> dict[str, str]:
     """Address of each title."""
-    numbers = rng.sample(range(len(TWO_DIGITS) ** 2), len(entities))
+    numbers = rng.sample(range(len(schema.TWO_DIGITS) ** 2), len(entities))
     return {
-        entity.title: f"doc:{TWO_DIGITS[number // 100]} {TWO_DIGITS[number % 100]}"
+        entity.title: f"doc:{schema.TWO_DIGITS[number // 100]} {schema.TWO_DIGITS[number % 100]}"
         for entity, number in zip(entities, numbers, strict=True)
     }
 
@@ -79,7 +73,7 @@ def draw_page(
     """Write the page of an entity, which has all of its facts; `rng` decides wording and order."""
     facts = []
     for name, values in entity.facts.items():
-        template = rng.choice(BY_NAME[name].sentences)
+        template = rng.choice(schema.BY_NAME[name].sentences)
         shown = [
             f"[{value}]({addresses[value]})" if value in addresses else value for value in values
         ]
@@ -87,9 +81,10 @@ def draw_page(
         facts.append(Fact(name, values, sentence))
     sentences = [fact.sentence for fact in facts]
     if entity.alias is not None:
-        sentences.append(rng.choice(ALIASES).format(s=entity.title, o=entity.alias))
+        sentences.append(rng.choice(schema.ALIASES).format(s=entity.title, o=entity.alias))
     sentences += [
-        sentence.format(s=entity.title) for sentence in rng.sample(DISTRACTORS, num_distractors)
+        sentence.format(s=entity.title)
+        for sentence in rng.sample(schema.DISTRACTORS, num_distractors)
     ]
     rng.shuffle(sentences)
     return WorldPage(
@@ -98,7 +93,7 @@ def draw_page(
         address=addresses[entity.title],
         alias=entity.alias,
         facts=tuple(facts),
-        text=" ".join([INTRODUCTIONS[entity.type].format(s=entity.title), *sentences]),
+        text=" ".join([schema.INTRODUCTIONS[entity.type].format(s=entity.title), *sentences]),
     )
 
 

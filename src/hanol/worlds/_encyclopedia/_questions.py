@@ -14,22 +14,13 @@ from itertools import combinations
 from random import Random
 from typing import Literal
 
-from hanol.worlds._encyclopedia._schema import (
-    ASK_ENTITY,
-    ASK_ONE,
-    ASK_SET,
-    BY_FUZZY_NAME,
-    BY_NAME,
-    CLAUSE_BETWEEN,
-    CLAUSE_INCLUDES,
-    CLAUSE_IS,
-    EntityType,
-)
+from hanol.worlds._encyclopedia import _schema as schema
+from hanol.worlds._encyclopedia._schema import EntityType
 from hanol.worlds._graph import Edge, KnowledgeGraph
 from hanol.worlds._walk import GraphQuestion, QuestionWalker, nodes_of
 
 Level = Literal[0, 1, 2]
-_BASE = BY_NAME | BY_FUZZY_NAME  # relations, also by the name of their spans
+_BASE = schema.BY_NAME | schema.BY_FUZZY_NAME  # relations, also by the name of their spans
 
 
 class EncyclopediaWalker(QuestionWalker):
@@ -64,8 +55,8 @@ class EncyclopediaWalker(QuestionWalker):
                 edge
                 for name, edge in self._facts(here).items()
                 if not (here == start and name in used)  # the question would hold its answer
-                and (left == 0 or BY_NAME[name].kind == "entity")
-                and ((left == 0 and sets) or not BY_NAME[name].is_set)
+                and (left == 0 or schema.BY_NAME[name].kind == "entity")
+                and ((left == 0 and sets) or not schema.BY_NAME[name].is_set)
             ]
 
         path = self.walk(rng, start, hops, onward, {start, *told})
@@ -132,9 +123,9 @@ class EncyclopediaWalker(QuestionWalker):
 def _words(clause: Edge) -> str:
     """The clause in a question: "whose mayor is Babin Bacalo"."""
     relation = _BASE[clause.relation]
-    form = CLAUSE_INCLUDES if relation.is_set else CLAUSE_IS
+    form = schema.CLAUSE_INCLUDES if relation.is_set else schema.CLAUSE_IS
     if clause.is_span:
-        form = CLAUSE_BETWEEN
+        form = schema.CLAUSE_BETWEEN
     return form.format(r=relation.name, o=clause.tail)
 
 
@@ -148,5 +139,6 @@ def _text(
     for name in relations:
         asked = f"the {name} of {asked}"
     if not relations:
-        return rng.choice(ASK_ENTITY).format(x=asked)
-    return rng.choice(ASK_SET if BY_NAME[relations[-1]].is_set else ASK_ONE).format(x=asked)
+        return rng.choice(schema.ASK_ENTITY).format(x=asked)
+    is_set = schema.BY_NAME[relations[-1]].is_set
+    return rng.choice(schema.ASK_SET if is_set else schema.ASK_ONE).format(x=asked)
