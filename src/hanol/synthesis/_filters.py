@@ -44,15 +44,12 @@ class Sieve:
         self._texts: set[str] = set()
 
     async def take(
-        self,
-        drafts: Iterator[GraphQuestion | None],
-        number: int,
-        on_question: Callable[[int], None],
+        self, drafts: Iterator[GraphQuestion | None], most: int, on_question: Callable[[int], None]
     ) -> list[GraphQuestion]:
-        """Up to `number` questions that pass; fewer when no new one is found for a long time."""
+        """Up to `most` questions that pass; fewer when no new one is found for a long time."""
         kept: list[GraphQuestion] = []
-        while len(kept) < number:
-            found = self._next(drafts, number - len(kept))
+        while len(kept) < most:
+            found = self._next(drafts, most - len(kept))
             if not found:
                 break
             kept += await self._unknown(found)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from random import Random
+from typing import Any
 
 from hanol.errors import DataError
 from hanol.retrieval import Index
@@ -90,7 +91,7 @@ async def asynthesize_questions(
     if world is None:
         drafts = _walks(graph, rng, hops, level, sets)
     else:
-        drafts = _of_world(world, graph, hops, level, sets, seed)
+        drafts = _of_world(world, graph, seed, hops=hops, level=level, sets=sets)
     sieve = Sieve(graph, index, closed_book)
     kept = await sieve.take(drafts, num_questions, on_question)
     if not kept:
@@ -116,12 +117,7 @@ def _walks(
 
 
 def _of_world(
-    world: Encyclopedia,
-    graph: KnowledgeGraph,
-    hops: Sequence[int],
-    level: int,
-    sets: bool,
-    seed: int,
+    world: Encyclopedia, graph: KnowledgeGraph, seed: int, **asked: Any
 ) -> Iterator[GraphQuestion]:
     """Questions of a world, in rounds."""
     number = failures = 0
@@ -130,13 +126,7 @@ def _of_world(
         # Only a failure shows that a world has no more questions.
         for count in _WORLD_ROUNDS:
             try:
-                drawn = world.questions(
-                    count,
-                    hops=tuple(hops),
-                    level=level,  # type: ignore[arg-type]  # checked by the caller
-                    sets=sets,
-                    seed=seed * 1_000_003 + number,
-                )
+                drawn = world.questions(count, seed=seed * 1_000_003 + number, **asked)
             except DataError:
                 continue
             for question in drawn:

@@ -45,7 +45,7 @@ async def extract(
     """A model's evidence for a goal, as the pages have it, and summary; None without evidence."""
     pages = join_pages(passages)
     whole = escape_observation("\n\n".join(page.text.strip() for page in pages))
-    for text in _shorter(whole, _room(engine, goal)):
+    for text in _tries(whole, engine, goal):
         content = _PROMPT.format(goal=escape_observation(goal), page=text)
         request = Request((Message("user", content),), Sampling(max_tokens=_ANSWER_TOKENS))
         found = _read((await engine.complete(request)).text)
@@ -56,18 +56,13 @@ async def extract(
     return None
 
 
-def _room(engine: Engine, goal: str) -> int:
-    """Bytes of page text that fit into the engine's window."""
-    window = engine.context_window
-    if window is None:
-        return _PAGE_TOKENS * 3
-    free = window - min(_ANSWER_TOKENS, window // 2) - tokens_of(_PROMPT + goal)
-    return max(0, min(_PAGE_TOKENS, free)) * 3
-
-
-def _shorter(text: str, room: int) -> list[str]:
+def _tries(text: str, engine: Engine, goal: str) -> list[str]:
     """Texts to try in turn: all that fits, three times 70 % of the one before, the beginning."""
-    text = text.encode()[:room].decode("utf-8", "ignore")
+    room = _PAGE_TOKENS
+    if (window := engine.context_window) is not None:
+        free = window - min(_ANSWER_TOKENS, window // 2) - tokens_of(_PROMPT + goal)
+        room = max(0, min(room, free))
+    text = text.encode()[: room * 3].decode("utf-8", "ignore")
     tries = [text[: int(len(text) * _SHRINK**attempt)] for attempt in range(_RETRIES + 1)]
     return [part for part in [*tries, text[:_LAST_CHARACTERS]] if part]
 

@@ -18,7 +18,6 @@ the agent, training data and exports. Its rules:
 
 import json
 import re
-from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -91,23 +90,16 @@ def parse_turn(text: str, tools: Iterable[ToolSchema] = DEFAULT_TOOLS) -> Turn:
 def _thought_end(text: str, tools: Mapping[str, ToolSchema]) -> int:
     """End of the thought (rule 1); 0 without one."""
     tokens = [(found.start(), found[0]) for found in _TOKEN.finditer(text)]
-    closes = [place for place, tag in tokens if tag == "</think>"]
-    first = next((found for found in tokens if found[1].endswith("think>")), None)
-    end = 0
-    if first is not None and first[1] == "</think>" and not _leading_call(text, first[0], tools):
-        end = first[0] + len("</think>")
+    first, tag = next((token for token in tokens if token[1].endswith("think>")), (0, ""))
+    unopened = tag == "</think>" and not _leading_call(text, first, tools)
+    end = first + len(tag) if unopened else 0
     for place, tag in tokens:
-        if place < end:
-            continue
-        if tag in (OPEN, "<answer>", _RESPONSE):
+        if place >= end and tag in (OPEN, "<answer>", _RESPONSE):
             break
-        if tag == "</think>":
-            end = place + len(tag)
-        elif tag == "<think>":
-            after = bisect_left(closes, place)
-            if after == len(closes):
+        if place >= end and tag.endswith("think>"):
+            if (close := text.find("</think>", place)) == -1:
                 break
-            end = closes[after] + len("</think>")
+            end = close + len("</think>")
     return end
 
 

@@ -11,7 +11,7 @@ formalisation as in arXiv 2507.15061 (WebShaper).
 
 import hashlib
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from random import Random
@@ -258,12 +258,7 @@ class QuestionWalker:
         return clauses, reached
 
     def _narrower(
-        self,
-        rng: Random,
-        name: str,
-        among: set[str],
-        path: Collection[Edge],
-        nodes: Collection[str],
+        self, rng: Random, name: str, among: set[str], path: Sequence[Edge], nodes: Sequence[str]
     ) -> Edge | None:
         """The fact about an entity on the way that fits the fewest others the walk may lead to."""
         told = [

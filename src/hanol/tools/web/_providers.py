@@ -132,14 +132,7 @@ def _results(found: Any, key: str, names: Sequence[str]) -> list[WebResult]:
 
 
 def check_query(query: str, source_list: SourceList) -> None:
-    """Reject a web query that could carry private text away.
-
-    A rule against copying, not against a model that paraphrases: whoever cannot accept that keeps
-    the web off.
-
-    Raises:
-        AddressError: Too long, an encoded-looking word, or 8 words running from a document.
-    """
+    """Reject a web query that could carry private text away by copying, not by paraphrase."""
     if len(query) > _QUERY_CHARACTERS:
         raise AddressError(
             f"A web query may have {_QUERY_CHARACTERS} characters, not {len(query)}: shorten it."

@@ -230,10 +230,7 @@ def vocabulary() -> tuple[str, ...]:
     texts += [_JOINTS, CLAUSE_IS, CLAUSE_INCLUDES, CLAUSE_BETWEEN, *SHARES, *MONTHS, *PIECES]
     for relation in RELATIONS:
         texts += [relation.name, *relation.words, *relation.sentences]
-    texts += [
-        *TWO_DIGITS,
-        *map(str, range(1, DAYS + 1)),
-        *map(str, range(FIRST_YEAR, LAST_YEAR + 1)),
-    ]
+    texts += [*TWO_DIGITS, *map(str, range(1, DAYS + 1))]
+    texts += map(str, range(FIRST_YEAR, LAST_YEAR + 1))
     plain = (re.sub(r"\{\w\}", " ", text) for text in texts)
     return tuple(sorted({word for text in plain for word in split_words(text)}))
