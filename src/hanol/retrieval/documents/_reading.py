@@ -122,15 +122,7 @@ class _Reader:
 
     def read(self, path: str, known: str | None) -> dict[str, Any]:
         try:
-            process = self._process = self._process or subprocess.Popen(  # noqa: S603
-                [sys.executable or "", "-c", _CHILD],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-                encoding="utf-8",
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            )
+            process = self._process = self._process or _start()
         except OSError:  # no processes here: read in this one
             return read_file(path, known)
         assert process.stdin is not None
@@ -158,6 +150,18 @@ class _Reader:
             self._process.kill()
             self._process.communicate()
             self._process = None
+
+
+def _start() -> "subprocess.Popen[str]":
+    return subprocess.Popen(  # noqa: S603
+        [sys.executable or "", "-c", _CHILD],  # an empty name is an OSError
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
 
 
 def read_all(
