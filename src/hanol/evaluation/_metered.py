@@ -1,9 +1,9 @@
 """An engine that adds up what its calls cost."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
-from hanol.engines import Completion, Engine, Request, Scored, WrappedEngine
+from hanol.engines import Completion, Engine, Piece, Request, Scored, Usage, WrappedEngine
 from hanol.runs import Ledger
 
 
@@ -22,14 +22,16 @@ class MeteredEngine(WrappedEngine):
         """The engine's answer, counted."""
         began = time.monotonic()
         completion = await self.engine.complete(request)
-        self.spent += Ledger(
-            model_calls=1,
-            prompt_tokens=completion.usage.prompt_tokens,
-            cached_tokens=completion.usage.cached_tokens,
-            generated_tokens=completion.usage.generated_tokens,
-            seconds=time.monotonic() - began,
-        )
+        self._count(completion.usage, began)
         return completion
+
+    async def stream(self, request: Request) -> AsyncIterator[Piece]:
+        """The pieces of the engine's answer as they come, counted with the last one."""
+        began = time.monotonic()
+        async for piece in self.engine.stream(request):
+            if piece.completion is not None:
+                self._count(piece.completion.usage, began)
+            yield piece
 
     async def score(
         self, request: Request, continuations: Sequence[str | Sequence[int]]
@@ -45,3 +47,12 @@ class MeteredEngine(WrappedEngine):
     async def aclose(self) -> None:
         """Close the engine."""
         await self.engine.aclose()
+
+    def _count(self, usage: Usage, began: float) -> None:
+        self.spent += Ledger(
+            model_calls=1,
+            prompt_tokens=usage.prompt_tokens,
+            cached_tokens=usage.cached_tokens,
+            generated_tokens=usage.generated_tokens,
+            seconds=time.monotonic() - began,
+        )
