@@ -16,7 +16,7 @@ from hanol.engines.checkpoint._prefixes import (  # private: what is kept and wh
     Prefix,
     PrefixStore,
 )
-from hanol.engines.checkpoint._text import Decoder, TextStream  # private: text cut at every byte
+from hanol.sampling import TextStream, token_texts
 
 from .conftest import LLAMA, QWEN3, tokenizer
 
@@ -85,7 +85,7 @@ def test_the_common_prefix_is_the_longest(a: list[int], b: list[int]) -> None:
 def test_text_appears_in_whole_characters() -> None:
     made = tokenizer(None, ascii_only=False)
     ids = fresh(made, "a 서울 b")
-    stream = TextStream(Decoder(made), fresh(made, "prompt"), ())
+    stream = TextStream(token_texts(made), fresh(made, "prompt"), ())
     shown = []
     for token in ids:
         stream.push(token)
@@ -96,7 +96,7 @@ def test_text_appears_in_whole_characters() -> None:
     assert not any("\ufffd" in text for text in shown)
     assert "".join(stream.pieces()) == stream.text
     assert stream.kept_tokens == len(ids)
-    half = TextStream(Decoder(made), [], ())
+    half = TextStream(token_texts(made), [], ())
     for token in ids[:3]:
         half.push(token)
     half.end()
@@ -107,7 +107,7 @@ def test_text_appears_in_whole_characters() -> None:
 def test_a_text_is_cut_at_the_first_stop_that_is_complete(text: str, stop: list[str]) -> None:
     made = tokenizer(None)
     ids = fresh(made, text)
-    stream = TextStream(Decoder(made), [], tuple(stop))
+    stream = TextStream(token_texts(made), [], tuple(stop))
     for token in ids:
         stream.push(token)
         if stream.stopped:

@@ -14,7 +14,7 @@ from hanol.autodeco._heads import rescale
 from hanol.autodeco._model import AutoDecoForCausalLM
 from hanol.autodeco._render import DecodingTrace, TracedToken
 from hanol.errors import ConfigError
-from hanol.sampling import top_p_keep
+from hanol.sampling import TextStream, token_texts, top_p_keep
 
 _ROWS = 64
 
@@ -48,14 +48,17 @@ def trace(
             "`AutoDecoForCausalLM.from_base` or load heads with `from_pretrained`."
         )
     before = tokenizer(prompt).input_ids or [tokenizer.bos_token_id]
-    pieces = _pieces(tokenizer, before, list(completion))
+    stream = TextStream(token_texts(tokenizer, skip_special_tokens=True), before)
+    for token in completion:
+        stream.push(token)
+    stream.end()
     values = _score(model, before, list(completion))
     tokens = [
         TracedToken(id=token, text=piece, **{key: column[i] for key, column in values.items()})
-        for i, (token, piece) in enumerate(zip(completion, pieces, strict=True))
+        for i, (token, piece) in enumerate(zip(completion, stream.pieces(), strict=True))
     ]
     return DecodingTrace(
-        prompt=prompt, text="".join(pieces), finish_reason=finish_reason, tokens=tokens
+        prompt=prompt, text=stream.text, finish_reason=finish_reason, tokens=tokens
     )
 
 
@@ -84,24 +87,3 @@ def _score(model: AutoDecoForCausalLM, before: list[int], new: list[int]) -> dic
         for key, value_N in values.items():
             columns.setdefault(key, []).extend(value_N.tolist())
     return columns
-
-
-def _pieces(tokenizer: Any, before: list[int], new: list[int]) -> list[str]:
-    """The text that each token adds; put together they are the text of all.
-
-    A letter can take several tokens: the one that completes it has it, those before have nothing.
-    """
-    ids = before[-5:]
-    begin, shown = 0, len(ids)
-    pieces = []
-    for i, token in enumerate(new):
-        ids.append(token)
-        had = tokenizer.decode(ids[begin:shown], skip_special_tokens=True)
-        has = tokenizer.decode(ids[begin:], skip_special_tokens=True)
-        hold = i < len(new) - 1  # what the end cuts off is shown as far as it is there
-        if len(has) <= len(had) or (hold and has.endswith("\ufffd")):
-            pieces.append("")
-            continue
-        pieces.append(has[len(had) :])
-        begin, shown = shown, len(ids)
-    return pieces

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from hanol.engines._calls import described
@@ -15,6 +15,8 @@ from hanol.engines._engine import Engine, WrappedEngine
 from hanol.engines._request import Completion, Piece, Request, Scored
 from hanol.errors import EngineError
 from hanol.files import JsonLines
+
+T = TypeVar("T")
 
 
 @cache
@@ -51,10 +53,7 @@ class CachedEngine(WrappedEngine):
         """The earlier answer, or the engine's."""
         self.check(request)
         key = self._key(request)
-        answer: Completion = await self._answer(
-            key, Completion, lambda: self.engine.complete(request)
-        )
-        return answer
+        return await self._answer(key, Completion, lambda: self.engine.complete(request))
 
     async def stream(self, request: Request) -> AsyncIterator[Piece]:
         """The earlier answer at once, or the engine's as it comes."""
@@ -76,16 +75,15 @@ class CachedEngine(WrappedEngine):
         """The earlier scores, or the engine's."""
         self.check(request)
         key = self._key(request, continuations)
-        scores: list[Scored] = await self._answer(
+        return await self._answer(
             key, list[Scored], lambda: self.engine.score(request, continuations)
         )
-        return scores
 
     async def aclose(self) -> None:
         """Close the engine."""
         await self.engine.aclose()
 
-    async def _answer(self, key: str, kind: Any, ask: Callable[[], Awaitable[Any]]) -> Any:
+    async def _answer(self, key: str, kind: type[T], ask: Callable[[], Awaitable[T]]) -> T:
         async with self._lock(key):
             if key not in self._known:
                 self._keep(key, kind, await ask())

@@ -13,13 +13,10 @@ _BLOCK = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
 
 
 def read_calls(text: str) -> tuple[ToolCall, ...]:
-    """The calls in blocks such as `<tool_call>{"name": ..., "arguments": {...}}</tool_call>`.
-
-    Args:
-        text: The whole answer; what stands before a last `</think>` is thought, not said.
-    """
+    """The calls in blocks such as `<tool_call>{"name": ..., "arguments": {...}}</tool_call>`."""
     calls = []
-    for number, match in enumerate(_BLOCK.finditer(text.rpartition("</think>")[2])):
+    said = text.rpartition("</think>")[2]  # what stands before is thought
+    for number, match in enumerate(_BLOCK.finditer(said)):
         try:
             block = json.loads(match[1])
         except ValueError:
@@ -47,9 +44,5 @@ def tool_call(name: str, arguments: Any, id: str) -> ToolCall:
 
 def described(tool: ToolSchema) -> dict[str, Any]:
     """A tool in the form that chat templates and endpoints read."""
-    about = {
-        "name": tool.name,
-        "description": tool.description,
-        "parameters": dict(tool.parameters),
-    }
-    return {"type": "function", "function": about}
+    about = {"name": tool.name, "description": tool.description}
+    return {"type": "function", "function": {**about, "parameters": dict(tool.parameters)}}

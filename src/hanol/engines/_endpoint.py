@@ -258,11 +258,7 @@ class EndpointEngine(Engine):
             return response
 
     async def _server_for(self, client: Any, request: Request) -> str:
-        """Who serves the model, where the request needs what only some servers have.
-
-        Raises:
-            EngineError: This one has it not.
-        """
+        """Who serves the model, where the request needs what only some servers have."""
         kind = request.constraint.kind if request.constraint is not None else None
         if not request.prefill and kind in (None, "json_schema"):
             return ""

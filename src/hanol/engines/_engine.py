@@ -1,7 +1,7 @@
-"""The engine protocol, and what engines share: checks of requests, texts cut at stop strings."""
+"""The engine protocol, and the checks of requests that engines share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from numbers import Integral
 from typing import get_args
 
@@ -21,25 +21,20 @@ from hanol.errors import EngineError
 
 _IN_PROCESS = "a checkpoint in this process (a folder or a hub id) can"
 _BY_BYTES = "a checkpoint in this process whose tokenizer works on bytes can"
-_WHO_CAN: dict[Capability, str] = {
-    "json_schema": _BY_BYTES,
-    "regex": _BY_BYTES,
-    "grammar": _BY_BYTES,
-    "images": "an endpoint whose model takes images (http://host:port/v1#model) can",
-    "audio": "an endpoint whose model takes audio (http://host:port/v1#model) can",
-}
-_WORDS: dict[Capability, str] = {
-    "score": "score continuations",
-    "n": "draw several answers to one request",
-    "prefill": "continue a `prefill`",
-    "prompt_ids": "take a prompt as token ids",
-    "tools": "offer `tools` to the model",
-    "json_schema": "constrain an answer to a JSON schema",
-    "regex": "constrain an answer to a regular expression",
-    "grammar": "constrain an answer to a grammar",
-    "logprobs": "return log-probabilities",
-    "images": "read images",
-    "audio": "process audio",
+_ENDPOINT = "an endpoint whose model takes {} (http://host:port/v1#model) can"
+# What it is that some engines cannot do, and who can.
+_CAPABILITIES: dict[Capability, tuple[str, str]] = {
+    "score": ("score continuations", _IN_PROCESS),
+    "n": ("draw several answers to one request", _IN_PROCESS),
+    "prefill": ("continue a `prefill`", _IN_PROCESS),
+    "prompt_ids": ("take a prompt as token ids", _IN_PROCESS),
+    "tools": ("offer `tools` to the model", _IN_PROCESS),
+    "json_schema": ("constrain an answer to a JSON schema", _BY_BYTES),
+    "regex": ("constrain an answer to a regular expression", _BY_BYTES),
+    "grammar": ("constrain an answer to a grammar", _BY_BYTES),
+    "logprobs": ("return log-probabilities", _IN_PROCESS),
+    "images": ("read images", _ENDPOINT.format("images")),
+    "audio": ("process audio", _ENDPOINT.format("audio")),
 }
 
 
@@ -148,46 +143,25 @@ class WrappedEngine(Engine):
         return self.engine.count_tokens(messages)
 
 
-def cut_at_stop(text: str, stop: Iterable[str]) -> tuple[str, bool]:
-    """The text before the earliest stop string, and whether there was one."""
-    places = [place for word in stop if word and (place := text.find(word)) >= 0]
-    return (text[: min(places)], True) if places else (text, False)
-
-
-def beginnings(stop: Iterable[str]) -> tuple[str, ...]:
-    """Everything that stop strings begin with, themselves included."""
-    return tuple({word[:n] for word in stop for n in range(1, len(word) + 1)})
-
-
-def sure_length(text: str, begin: tuple[str, ...]) -> int:
-    """Number of characters before whatever may be the beginning of a stop string."""
-    held = (len(word) for word in begin if text.endswith(word)) if text.endswith(begin) else ()
-    return len(text) - max(held, default=0)
-
-
 def cannot(name: str, capability: Capability) -> EngineError:
     """The error of an engine that cannot do what is asked, with one that can."""
-    who = _WHO_CAN.get(capability, _IN_PROCESS)
-    return EngineError(f"The engine {name!r} cannot {_WORDS[capability]}; {who}.")
+    what, who = _CAPABILITIES[capability]
+    return EngineError(f"The engine {name!r} cannot {what}; {who}.")
 
 
-def _needed(request: Request) -> Iterable[Capability]:
-    if request.prompt_ids is not None:
-        yield "prompt_ids"
-    if request.prefill:
-        yield "prefill"
-    if request.n > 1:
-        yield "n"
-    if request.tools:
-        yield "tools"
+def _needed(request: Request) -> list[Capability]:
+    contents = [one.content for one in request.messages if not isinstance(one.content, str)]
+    asked: dict[Capability, bool] = {
+        "prompt_ids": request.prompt_ids is not None,
+        "prefill": bool(request.prefill),
+        "n": request.n > 1,
+        "tools": bool(request.tools),
+        "images": any(isinstance(part, ImagePart) for parts in contents for part in parts),
+        "audio": any(isinstance(part, AudioPart) for parts in contents for part in parts),
+    }
     if request.constraint is not None:
-        yield request.constraint.kind
-    for message in request.messages:
-        if not isinstance(message.content, str):
-            if any(isinstance(part, ImagePart) for part in message.content):
-                yield "images"
-            if any(isinstance(part, AudioPart) for part in message.content):
-                yield "audio"
+        asked[request.constraint.kind] = True
+    return [capability for capability, is_asked in asked.items() if is_asked]
 
 
 def _check_types(request: Request) -> None:
@@ -208,7 +182,7 @@ def _check_types(request: Request) -> None:
             raise EngineError(
                 f"The content of a message is {parts!r}, but must be a string or a tuple of parts."
             )
-    if request.constraint is not None and request.constraint.kind not in _WORDS:
+    if request.constraint is not None and request.constraint.kind not in _CAPABILITIES:
         raise EngineError(
             f"{request.constraint.kind!r} is not a kind of constraint: use the class methods "
             "`json_schema`, `regex` and `grammar`."

@@ -1,7 +1,8 @@
 """Engines on the machines of a Ray cluster, behind one."""
 
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from inspect import isawaitable
 from typing import Any
@@ -118,56 +119,49 @@ class RayEngine(Engine):
 
     async def stream(self, request: Request) -> AsyncIterator[Piece]:
         """The answer as a member writes it; one that dies on the way is an error."""
-        i = self._least()
+        with self._least_busy() as member:
+            pieces = member.stream.options(num_returns="streaming").remote(request)
+            try:
+                async for piece in pieces:
+                    yield await piece
+            except BaseException:
+                self._ray.cancel(pieces)
+                raise
+
+    @contextmanager
+    def _least_busy(self) -> Iterator[Any]:
+        """The member with the fewest requests, for one more; its failures are the engine's own."""
+        i = min(range(len(self._members)), key=self._in_flight.__getitem__)
         self._in_flight[i] += 1
-        pieces = self._members[i].stream.options(num_returns="streaming").remote(request)
         try:
-            async for piece in pieces:
-                yield await piece
+            yield self._members[i]
         except self._ray.exceptions.RayError as err:
             raise _cause(err, self.name) from err
-        except BaseException:
-            self._ray.cancel(pieces)
-            raise
         finally:
             self._in_flight[i] -= 1
 
-    def _least(self) -> int:
-        return min(range(len(self._members)), key=self._in_flight.__getitem__)
-
     async def _ask(self, method: str, *arguments: Any) -> Any:
-        exceptions = self._ray.exceptions
         for death in range(1, _DEATHS + 1):
-            i = self._least()
-            self._in_flight[i] += 1
-            call = None
-            try:
-                call = self._members[i].call.remote(method, *arguments)
-                return await call
-            except exceptions.RayActorError as err:
-                if death == _DEATHS:
-                    raise EngineError(
-                        f"{self.name!r}: the actors died under a request {_DEATHS} times, at "
-                        f"last with: {str(err).strip().splitlines()[0]} Is the model too large "
-                        "for the memory of the machines?"
-                    ) from err
-            except exceptions.RayError as err:
-                raise _cause(err, self.name) from err
-            except BaseException:
-                if call is not None:
+            with self._least_busy() as member:
+                call = member.call.remote(method, *arguments)
+                try:
+                    return await call
+                except self._ray.exceptions.RayActorError as err:
+                    if death == _DEATHS:
+                        raise EngineError(
+                            f"{self.name!r}: the actors died under a request {_DEATHS} times, at "
+                            f"last with: {str(err).strip().splitlines()[0]} Is the model too large "
+                            "for the memory of the machines?"
+                        ) from err
+                except BaseException:
                     self._ray.cancel(call)  # the engine frees its place
-                raise
-            finally:
-                self._in_flight[i] -= 1
+                    raise
         raise AssertionError
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """The count of one of the engines."""
-        counted = self._members[0].call.remote("count_tokens", tuple(messages))
-        try:
-            return int(self._ray.get(counted))
-        except self._ray.exceptions.RayError as err:
-            raise _cause(err, self.name) from err
+        with self._least_busy() as member:
+            return int(self._ray.get(member.call.remote("count_tokens", tuple(messages))))
 
     async def aclose(self) -> None:
         """Stop the actors; the connection to the cluster stays."""

@@ -47,17 +47,14 @@ class ToolSchema(Protocol):
     @property
     def name(self) -> str:
         """The name that the model writes, matched exactly."""
-        ...
 
     @property
     def description(self) -> str:
         """One paragraph for the model."""
-        ...
 
     @property
     def parameters(self) -> Mapping[str, Any]:
         """JSON schema of the arguments."""
-        ...
 
 
 @dataclass(frozen=True)

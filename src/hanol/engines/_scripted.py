@@ -9,9 +9,10 @@ from typing import Annotated, Any, Self
 
 from annotated_types import Ge
 
-from hanol.engines._engine import Engine, cut_at_stop
+from hanol.engines._engine import Engine
 from hanol.engines._request import Capability, Choice, Completion, Message, Request, Usage
 from hanol.errors import EngineError
+from hanol.sampling import StopStrings
 
 _BYTES_PER_TOKEN = 4
 _TOKENS_PER_MESSAGE = 4
@@ -124,7 +125,7 @@ class ScriptedEngine(Engine):
             await asyncio.sleep(latency)
         if isinstance(answer, Completion):
             return answer
-        text, _ = cut_at_stop(answer, request.sampling.stop)
+        text, _ = StopStrings(request.sampling.stop).cut(answer)
         limit = request.sampling.max_tokens
         if self.context_window is not None:
             limit = min(limit or self.context_window, self.context_window - prompt_tokens)

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from hanol.engines._calls import described, tool_call
-from hanol.engines._engine import beginnings, cut_at_stop, sure_length
 from hanol.engines._request import AudioPart, Choice, Constraint, ImagePart, Message, Request
+from hanol.sampling import StopStrings
 
 # Parameters that a request can do without, when a server refuses them.
 _OPTIONAL = (
@@ -22,13 +22,9 @@ _WORDS = re.compile(r"[A-Za-z]+|[^\x00-\x7f]+|\n+|[^A-Za-z\x80-\U0010ffff\s]")
 
 
 def body_of(request: Request, model: str, refused: frozenset[str], server: str) -> dict[str, Any]:
-    """The arguments of a chat completion.
+    """The arguments of a chat completion, without parameters that the server refused before.
 
-    Args:
-        request: What is asked.
-        model: At the endpoint.
-        refused: Parameters that the server does not take.
-        server: Who serves the model, such as "vllm", where that matters.
+    `server` says who serves the model, such as "vllm", where that matters.
     """
     sampling = request.sampling
     messages = [_message(message) for message in request.messages]
@@ -75,18 +71,9 @@ def _message(message: Message) -> dict[str, Any]:
     made = message.to_dict()
     if not isinstance(message.content, str):
         made["content"] = [_part(part) for part in message.content]
-    if message.tool_calls:
-        made["tool_calls"] = [
-            {
-                "id": call.id,
-                "type": "function",
-                "function": {
-                    "name": call.name,
-                    "arguments": call.malformed or json.dumps(call.arguments),
-                },
-            }
-            for call in message.tool_calls
-        ]
+    for call, written in zip(message.tool_calls, made.get("tool_calls", ()), strict=True):
+        written["id"] = call.id
+        written["function"]["arguments"] = call.malformed or json.dumps(call.arguments)
     return made
 
 
@@ -94,24 +81,18 @@ def _part(part: Any) -> dict[str, Any]:
     if isinstance(part, ImagePart | AudioPart):
         data = base64.b64encode(part.data).decode()
         if isinstance(part, ImagePart):
-            return {
-                "type": "image_url",
-                "image_url": {"url": f"data:{part.media_type};base64,{data}"},
-            }
+            url = f"data:{part.media_type};base64,{data}"
+            return {"type": "image_url", "image_url": {"url": url}}
         form = part.media_type.rpartition("/")[2]
         return {"type": "input_audio", "input_audio": {"data": data, "format": form}}
     return {"type": "text", "text": part.text}
 
 
 class Answer:
-    """One choice of a chat completion, whole or in pieces.
-
-    Args:
-        stop: Stop strings: not every server honours them.
-    """
+    """One choice of a chat completion, whole or in pieces, cut where servers may not: at stops."""
 
     def __init__(self, stop: Sequence[str]) -> None:
-        self._stop, self._beginnings = stop, beginnings(stop)
+        self._stop = StopStrings(stop)
         self._reasoning = self._content = ""
         self._reason: str | None = None
         self._entries: list[Any] = []
@@ -145,7 +126,7 @@ class Answer:
         text, was_cut = self._text()
         if not self._content:
             text = text.removesuffix("\n</think>\n\n")  # it may go on thinking
-        sure = text if was_cut else text[: sure_length(text, self._beginnings)]
+        sure = text if was_cut else text[: self._stop.sure(text)]
         new, self._shown = sure[self._shown :], max(self._shown, len(sure))
         return new
 
@@ -156,31 +137,30 @@ class Answer:
     def choice(self) -> Choice:
         """What came of it."""
         text, was_cut = self._text()
-        content = cut_at_stop(self._content, self._stop)[0]
+        content = self._stop.cut(self._content)[0]
         entries = _kept(self._entries, content if was_cut else None)
-        calls = tuple(
-            tool_call(call["name"], call["arguments"], call["id"]) for call in self._calls.values()
+        tops = tuple(
+            tuple(map(_likely, getattr(entry, "top_logprobs", None) or ())) for entry in entries
         )
-        tops = [getattr(entry, "top_logprobs", None) or () for entry in entries]
         return Choice(
             text,
             "length" if self._reason == "length" and not was_cut else "stop",
-            tokens=tuple(str(entry.token) for entry in entries) if entries else None,
-            logprobs=tuple(float(entry.logprob) for entry in entries) if entries else None,
-            top_logprobs=tuple(
-                tuple((str(one.token), float(one.logprob)) for one in top) for top in tops
-            )
-            if any(tops)
-            else None,
-            tool_calls=calls,
+            tokens=tuple(_likely(entry)[0] for entry in entries) or None,
+            logprobs=tuple(_likely(entry)[1] for entry in entries) or None,
+            top_logprobs=tops if any(tops) else None,
+            tool_calls=tuple(tool_call(**call) for call in self._calls.values()),
         )
 
     def _text(self) -> tuple[str, bool]:
         """Reasoning and answer as one text, cut at a stop string of the answer."""
-        content, was_cut = cut_at_stop(self._content, self._stop)
+        content, was_cut = self._stop.cut(self._content)
         if self._reasoning and "</think>" not in content:
             content = f"<think>\n{self._reasoning.strip()}\n</think>\n\n{content.lstrip()}"
         return content, was_cut
+
+
+def _likely(entry: Any) -> tuple[str, float]:
+    return str(entry.token), float(entry.logprob)
 
 
 def _kept(entries: list[Any], kept: str | None) -> list[Any]:

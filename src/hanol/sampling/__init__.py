@@ -1,14 +1,14 @@
 """Sampling: which token comes next, given logits.
 
-Temperature, exact and soft top-p, penalties, and the draw itself. Every engine and every trainer
-that samples uses these. Importing this room loads no torch: what works on tensors is imported when
-it is used.
+Temperature, exact and soft top-p, penalties, the draw itself, and the text that tokens make as they
+come. Importing this room loads no torch: what works on tensors is imported when it is used.
 """
 
 import importlib as _importlib
 import typing as _typing
 
 from hanol.sampling._settings import Sampling
+from hanol.sampling._text import StopStrings, TextStream, token_texts
 
 if _typing.TYPE_CHECKING:
     from hanol.sampling._constraint import ConstraintCompiler, TokenConstraint
@@ -46,6 +46,8 @@ __all__ = [
     "Cumsum",
     "Penalties",
     "Sampling",
+    "StopStrings",
+    "TextStream",
     "TokenConstraint",
     "draw",
     "excess",
@@ -54,5 +56,6 @@ __all__ = [
     "soft_top_p_nll_of_rows",
     "temperature_nll_of_rows",
     "tempered",
+    "token_texts",
     "top_p_keep",
 ]

@@ -31,23 +31,19 @@ def common_prefix(a: Sequence[Any], b: Sequence[Any]) -> int:
 
 
 class Encoded(NamedTuple):
-    """The tokens of a text, and the ends of its special tokens as (characters, tokens)."""
+    """The tokens of a text."""
 
     text: str
     ids: list[int]
-    cuts: list[tuple[int, int]]
+    cuts: list[tuple[int, int]]  # ends of its special tokens, in characters and in tokens
 
 
 class ChatTokens:
     """Renders and tokenizes conversations.
 
     A text is tokenized piece by piece, cut behind the special tokens across which the tokenizer
-    provably does not look; pieces that came before are not tokenized again.
-
-    Args:
-        tokenizer: The checkpoint's.
-        template: Used instead of the checkpoint's own: "chatml", or a Jinja template.
-        name: The engine's, for messages.
+    provably does not look; pieces that came before are not tokenized again. The template "chatml",
+    or any other one, takes the place of the checkpoint's own.
     """
 
     def __init__(self, tokenizer: Any, template: str | None, name: str) -> None:
@@ -69,12 +65,7 @@ class ChatTokens:
     def render(
         self, messages: Sequence[Message], *, answer: bool = True, tools: Sequence[ToolSchema] = ()
     ) -> str:
-        """The conversation as text, up to where the answer begins (or, without, its own end).
-
-        Raises:
-            EngineError: The checkpoint has no chat template, it refuses the conversation, or does
-                not tell the model of tools.
-        """
+        """The conversation as text, up to where the answer begins (or, without, its own end)."""
         if self._template is None and not self._tokenizer.chat_template:
             raise EngineError(
                 f"The checkpoint {self._name!r} has no chat template, so it does not know how a "
@@ -93,7 +84,7 @@ class ChatTokens:
         self, messages: Sequence[Message], answer: bool, tools: Sequence[ToolSchema]
     ) -> str:
         try:
-            text: str = self._tokenizer.apply_chat_template(
+            return self._tokenizer.apply_chat_template(
                 [message.to_dict() for message in messages],
                 chat_template=self._template,
                 tools=[described(tool) for tool in tools] or None,
@@ -105,7 +96,6 @@ class ChatTokens:
             raise EngineError(
                 f"The chat template of {self._name!r} refuses a conversation of {roles}: {err}."
             ) from err
-        return text
 
     def encode(self, text: str) -> Encoded:
         """The tokens of a rendered text, the same as the tokenizer gives for it as a whole."""
@@ -130,12 +120,9 @@ class ChatTokens:
         return Encoded(text, ids, cuts)
 
     def marks(self, messages: Sequence[Message], encoded: Encoded) -> tuple[int, ...]:
-        """Where other conversations may continue: after the system message and after the last one.
+        """Numbers of tokens after which others may continue: system message and last message.
 
         The tokens where an answer begins may change with the answer, those before do not.
-
-        Returns:
-            Numbers of tokens.
         """
         found = {self._after(encoded, messages[-1].text)}
         if messages[0].role == "system" and len(messages) > 1:
@@ -152,8 +139,7 @@ class ChatTokens:
         return encoded.cuts[after][1] if after < len(encoded.cuts) else 0
 
     def _tokenized(self, texts: list[str]) -> list[list[int]]:
-        ids: list[list[int]] = self._tokenizer(texts, add_special_tokens=False).input_ids
-        return ids
+        return self._tokenizer(texts, add_special_tokens=False).input_ids
 
     def _is_split_at(self, special: str) -> bool:
         """Whether text after this token is tokenized as if it stood alone."""

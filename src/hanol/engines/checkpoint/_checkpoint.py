@@ -135,9 +135,7 @@ class CheckpointEngine(Engine):
                 chat template, the constraint cannot be followed, or the model failed.
             MissingExtraError: A constraint needs llguidance, which is not installed.
         """
-        task = await self._answers(request)
-        completion: Completion = await asyncio.wrap_future(self._worker.submit(task))
-        return completion
+        return await asyncio.wrap_future(self._worker.submit(await self._answers(request)))
 
     async def stream(self, request: Request) -> AsyncIterator[Piece]:
         """The answers piece by piece; closing the iterator frees their places."""
@@ -186,8 +184,7 @@ class CheckpointEngine(Engine):
                 f"{self.name!r} is {self.context_window}. Shorten them."
             )
         task = EngineTask(ids, marks, continuations=after)
-        scores: list[Scored] = await asyncio.wrap_future(self._worker.submit(task))
-        return scores
+        return await asyncio.wrap_future(self._worker.submit(task))
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Tokens of the rendered conversation, up to where the answer begins; exact."""
@@ -242,11 +239,7 @@ class CheckpointEngine(Engine):
         return text, ids, marks
 
     def _known(self, ids: Sequence[int]) -> list[int]:
-        """Token ids of a caller, checked here: in the model's thread they would fail all requests.
-
-        Raises:
-            EngineError: One is not a token of the model.
-        """
+        """Token ids of a caller, checked here: in the model's thread they would fail all."""
         size = self._model.config.get_text_config().vocab_size
         for token in ids:
             if not (isinstance(token, Integral) and 0 <= token < size):

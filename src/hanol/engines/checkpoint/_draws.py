@@ -3,6 +3,7 @@
 Shape suffixes: B rows, T tokens, V vocabulary.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,32 +11,23 @@ from torch import Tensor
 
 from hanol.autodeco import AutoDecoForCausalLM
 from hanol.engines.checkpoint._job import Alternatives, Job
-from hanol.engines.checkpoint._text import Decoder
 from hanol.errors import EngineError
 from hanol.sampling import draw, soft_top_p
 
 
 class Draws:
-    """Draws tokens for many answers at once, each by its own sampling, heads and constraint.
+    """Draws tokens for many answers at once, each by its own sampling, heads and constraint."""
 
-    Args:
-        model: Perhaps with AutoDeco heads.
-        decoder: Texts of tokens.
-
-    Attributes:
-        inputs: What the model needs to be called with.
-    """
-
-    def __init__(self, model: Any, decoder: Decoder) -> None:
-        self._decoder = decoder
+    def __init__(self, model: Any, text_of: Callable[[tuple[int, ...]], str]) -> None:
+        self._text_of = text_of
         self._heads = isinstance(model, AutoDecoForCausalLM)
         self._truncation = model.config.serving()[0] if self._heads else "hard"
+        # What the model needs to be called with:
         self.inputs: dict[str, Any] = {"output_base_logits": True} if self._heads else {}
 
     def logits(self, outputs: Any) -> Tensor:
         """The model's own, [B, T, V], whatever its heads choose."""
-        logits_BTV: Tensor = outputs.base_logits if self._heads else outputs.logits
-        return logits_BTV
+        return outputs.base_logits if self._heads else outputs.logits
 
     def __call__(
         self, outputs: Any, rows: list[int], jobs: list[Job]
@@ -57,7 +49,7 @@ class Draws:
         best = tempered_V.topk(min(job.task.top_logprobs, len(tempered_V)))
         logprobs = (best.values.double() - total).tolist()
         return tuple(
-            (self._decoder.text_of((token,)), logprob)
+            (self._text_of((token,)), logprob)
             for token, logprob in zip(best.indices.tolist(), logprobs, strict=True)
             if logprob > -torch.inf
         )

@@ -16,8 +16,7 @@ from torch import Tensor
 from hanol.engines._calls import read_calls
 from hanol.engines._request import Choice, Completion, Scored, Usage
 from hanol.engines.checkpoint._layers import Contents
-from hanol.engines.checkpoint._text import TextStream
-from hanol.sampling import Penalties, Sampling, TokenConstraint
+from hanol.sampling import Penalties, Sampling, TextStream, TokenConstraint
 
 _DRAWN_AT_ONCE = 64
 Alternatives = tuple[tuple[str, float], ...]
@@ -25,28 +24,17 @@ Alternatives = tuple[tuple[str, float], ...]
 
 @dataclass(eq=False)
 class EngineTask:
-    """One request: a prompt that goes through the model once, and what follows it.
+    """One request: a prompt that goes through the model once, and what follows it."""
 
-    Args:
-        ids: Tokens of the prompt.
-        marks: Lengths of it at which another conversation may branch off.
-        sampling: How tokens are drawn; `stop` holds every stop string.
-        limit: Most tokens of an answer.
-        constraints: The constraint of each answer, at its start; None where it is free.
-        continuations: Tokens to score, instead of writing answers.
-        top_logprobs: The value in the request.
-        calls_tools: Whether answers are searched for calls of tools.
-        on_text: Called with the number of an answer and its new text, in the model's thread.
-    """
-
-    ids: list[int]
-    marks: tuple[int, ...]
-    sampling: Sampling = field(default_factory=Sampling)
-    limit: int = 0
-    constraints: Sequence[TokenConstraint | None] = ()
-    continuations: Sequence[list[int]] = ()
+    ids: list[int]  # of the prompt
+    marks: tuple[int, ...]  # lengths of it at which another conversation may branch off
+    sampling: Sampling = field(default_factory=Sampling)  # `stop` holds every stop string
+    limit: int = 0  # tokens of an answer
+    constraints: Sequence[TokenConstraint | None] = ()  # one for each answer, at its start
+    continuations: Sequence[list[int]] = ()  # to score, instead of writing answers
     top_logprobs: int | None = None
-    calls_tools: bool = False
+    calls_tools: bool = False  # answers are searched for calls of tools
+    # Called with the number of an answer and its new text, in the model's thread:
     on_text: Callable[[int, str], None] | None = None
     future: "Future[Any]" = field(default_factory=Future)
     # While it runs:
@@ -72,11 +60,9 @@ class EngineTask:
         """Give the result to whoever waits, once every job is finished."""
         if not all(job.is_finished for job in self.jobs):
             return
+        scores = [Scored(tuple(job.new), tuple(job.logprobs)) for job in self.jobs]
         with suppress(InvalidStateError):
-            self.future.set_result(self._scores() if self.continuations else self._completion())
-
-    def _scores(self) -> list[Scored]:
-        return [Scored(tuple(job.new), tuple(job.logprobs)) for job in self.jobs]
+            self.future.set_result(scores if self.continuations else self._completion())
 
     def _completion(self) -> Completion:
         choices = tuple(job.choice() for job in self.jobs)
@@ -91,30 +77,21 @@ class EngineTask:
 
 
 class Job:
-    """One answer to a request, or one continuation to score, in a row of its own.
+    """One answer to a request, or one continuation to score, in a row of its own."""
 
-    Attributes:
-        sequence: Prompt and what follows it.
-        fed: Tokens of it that the model has seen.
-        epoch: Version of the weights.
-        logprobs: Log-probabilities of what follows the prompt.
-        points: Recurrent states after so many tokens.
-        stopping: The point before what may become a stop string.
-        text: Text of the answer.
-    """
-
-    text: TextStream
+    text: TextStream  # of the answer
 
     def __init__(self, task: EngineTask, index: int, continuation: list[int] | None = None) -> None:
         self.task, self.index = task, index
         self.is_scored = continuation is not None
         self.constraint = None if self.is_scored else task.constraints[index]
         self.sequence = [*task.ids, *(continuation or ())]
-        self.fed = self.epoch = 0
-        self.logprobs: list[float] = []
+        self.fed = 0  # tokens of the sequence that the model has seen
+        self.epoch = 0  # version of the weights
+        self.logprobs: list[float] = []  # of what follows the prompt
         self.alternatives: list[Alternatives] = []
-        self.points: dict[int, list[Tensor]] = {}
-        self.stopping = -1
+        self.points: dict[int, list[Tensor]] = {}  # recurrent states after so many tokens
+        self.stopping = -1  # the point before what may become a stop string
         self.is_finished = self.has_ended = False
         self.penalties = (
             Penalties(task.sampling, task.ids) if Penalties.wanted(task.sampling) else None
@@ -166,7 +143,7 @@ class Job:
         self.has_ended = token in ends
         if not self.has_ended:
             self.text.push(token)
-        length = len(self.sequence) - len(self.task.ids)
+        length = len(self.logprobs)
         self.is_finished = self.has_ended or self.text.stopped or length >= self.task.limit
         if self.is_finished:
             self.text.end()

@@ -25,17 +25,11 @@ class Contents(NamedTuple):
 
 
 class Ends(NamedTuple):
-    """Where the new token of each row goes.
+    """Where the new token of each row goes."""
 
-    Attributes:
-        longest: The most tokens that a row has.
-        row_B: 0, 1, ...; None when all rows have as many tokens.
-        at_B: Tokens that each row has; None likewise.
-    """
-
-    longest: int
-    row_B: Tensor | None = None
-    at_B: Tensor | None = None
+    longest: int  # the most tokens that a row has
+    row_B: Tensor | None = None  # 0, 1, ...; None when all rows have as many tokens
+    at_B: Tensor | None = None  # tokens that each row has; None likewise
 
     def write(self, buffer: Tensor, new: Tensor) -> Tensor:
         """Put one token of each row into [rows, ..., room, width]; returns what is filled."""
@@ -73,9 +67,6 @@ class _SlotKeys(DynamicLayer):
 
     def get_seq_length(self) -> int:
         return self._ends.longest
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self._ends.longest + query_length, 0
 
 
 class _SlotWindowed(_SlotKeys, WindowedLayer):
@@ -147,18 +138,11 @@ def contents(cache: Any) -> Contents:
 def cache_over(
     like: Any, held: Contents, tokens: int, valid_BL: Tensor | None, ends: Ends | None = None
 ) -> DynamicCache:
-    """A cache over these tensors, with layers of the kinds that `like` has.
+    """A cache over these tensors of `tokens` tokens, with layers of the kinds that `like` has.
 
-    Recurrent states are changed in place, or `contents` has new ones afterwards.
-
-    Args:
-        like: A cache of the model.
-        held: The contents.
-        tokens: Length of the longest row.
-        valid_BL: Which places hold real tokens; None when all do.
-        ends: Where one new token of each row goes in the buffers `held`. With None rows take
-            several tokens each, and a convolution's inputs come back with the new ones behind the
-            old ones.
+    Recurrent states are changed in place, or `contents` has new ones afterwards. Without `ends`,
+    rows take several tokens each, and a convolution's inputs come back with the new ones behind
+    the old ones.
     """
     grown, fixed = iter(held.grown), iter(held.fixed)
     cache = DynamicCache()

@@ -1,15 +1,10 @@
-"""What a model has computed of earlier sequences, for the next one that begins alike.
-
-Shape suffixes: L tokens of the sequence, T tokens.
-"""
+"""What a model has computed of earlier sequences, for the next one that begins alike."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import repeat
-from typing import Any
+from itertools import accumulate, repeat
 
-import numpy as np
 from torch import Tensor
 
 from hanol.engines.checkpoint._chat import common_prefix
@@ -19,18 +14,12 @@ _MOST_POINTS = 8  # of a sequence: its first, which others share, and its last
 
 @dataclass(eq=False)
 class Prefix:
-    """A sequence that went through the model.
-
-    Attributes:
-        ids: Its tokens.
-        grown: Keys, values or latents of its layers, [1, ..., L, width]: every prefix of them is
-            that of a prefix of the sequence.
-        points: States of recurrent layers after so many tokens; None for a model without. Such a
-            sequence can be taken up at these points only.
-    """
+    """A sequence that went through the model."""
 
     ids: list[int]
-    grown: list[Tensor]
+    grown: list[Tensor]  # keys, values or latents of its layers, [1, ..., tokens, width]
+    # States of recurrent layers after so many tokens, where alone it can be taken up; None for a
+    # model without such layers.
     points: dict[int, list[Tensor]] | None
 
     def usable(self, ids: Sequence[int]) -> int:
@@ -42,7 +31,6 @@ class Prefix:
 
     @cached_property
     def sums(self) -> list[int]:
-        """The `prefix_sums` of its tokens."""
         return prefix_sums(self.ids)
 
     @property
@@ -64,9 +52,6 @@ class PrefixStore:
 
     A sequence is found by sums over its first n tokens, for each n: looking one up costs its own
     length, however many are kept.
-
-    Args:
-        max_bytes: The oldest are forgotten beyond it.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -129,19 +114,6 @@ class PrefixStore:
                     del index[at]
 
 
-_factors: Any = np.zeros(0, np.uint64)
-
-
 def prefix_sums(ids: Sequence[int]) -> list[int]:
-    """A number for the first 1, 2, ... tokens: different ones for different tokens, but for chance.
-
-    The sum of each token times a random factor of its place, modulo 2^64.
-    """
-    global _factors
-    if len(_factors) < len(ids):
-        # Drawn anew from the same seed: the factors that are there already stay as they are.
-        count = 2 * len(ids) + 1024
-        _factors = np.random.default_rng(0).integers(0, 1 << 64, size=count, dtype=np.uint64)
-    tokens_T = np.asarray(ids, np.uint64) + np.uint64(1)
-    sums: list[int] = np.cumsum(tokens_T * _factors[: len(ids)]).tolist()
-    return sums
+    """A number for the first 1, 2, ... tokens: other tokens have other ones, but for chance."""
+    return list(accumulate(ids, lambda before, token: hash((before, token)), initial=0))[1:]

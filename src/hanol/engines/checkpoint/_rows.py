@@ -19,17 +19,11 @@ class Rows:
     """The sequences that a model is working on, by row.
 
     A sequence begins in its row at place 0. A new token is written where it stays: nothing is
-    copied when others come, go or grow.
-
-    Args:
-        like: A cache of the model after one token.
-
-    Attributes:
-        lengths: Tokens of each row that the model has seen.
+    copied when others come, go or grow. `like` is a cache of the model after one token.
     """
 
     def __init__(self, like: Any) -> None:
-        self.lengths: list[int] = []
+        self.lengths: list[int] = []  # tokens of each row that the model has seen
         self._like = like
         self._own_mask = has_own_mask(like)
         self._one = contents(like)
@@ -38,13 +32,7 @@ class Rows:
         self._room = (0, 0)  # rows, tokens
 
     def put(self, row: int, held: Contents | None, tokens: int) -> None:
-        """Begin a sequence in a row that is free, or the next one.
-
-        Args:
-            row: At most the number of rows.
-            held: What was computed of it, [1, ...]; None when nothing was.
-            tokens: How many tokens of `held` to take.
-        """
+        """Begin a sequence in a free row or the next one, with so many of the tokens held of it."""
         if row == len(self.lengths):
             self.lengths.append(0)
         self.lengths[row] = tokens
@@ -82,12 +70,7 @@ class Rows:
         return [x[row : row + 1].clone() for x in self._held.fixed]
 
     def chunk(self, rows: Sequence[int], counts: Sequence[int]) -> dict[str, Any]:
-        """What the model needs besides the next tokens of some rows, padded on the right.
-
-        Args:
-            rows: Which.
-            counts: New tokens of each, without padding.
-        """
+        """What the model needs besides the next `counts` tokens of rows, padded on the right."""
         device = self._device
         lengths = [self.lengths[row] for row in rows]
         longest, T = max(lengths), max(counts)
@@ -132,12 +115,8 @@ class Rows:
         self._reserve(longest + 1)
         ends = Ends(longest)
         if min(self.lengths) < longest:
-            device = self._device
-            ends = Ends(
-                longest,
-                torch.arange(rows, device=device),
-                torch.tensor(self.lengths, device=device),
-            )
+            at_B = torch.tensor(self.lengths, device=self._device)
+            ends = Ends(longest, torch.arange(rows, device=self._device), at_B)
         held = Contents(self._held.grown, [x[:rows] for x in self._held.fixed])
         valid_BL = ends.valid_BL if self._own_mask else None
         inputs: dict[str, Any] = {CACHE_NAME: cache_over(self._like, held, longest, valid_BL, ends)}
@@ -178,15 +157,15 @@ class OneRow(Rows):
     """One sequence in a cache of any kind, out of which nothing can be taken."""
 
     def __init__(self) -> None:
-        self.lengths, self._cache = [], None
+        self._cache: Any = None
 
     def put(self, row: int, held: Contents | None, tokens: int) -> None:
         """Begin the sequence."""
-        self.lengths, self._cache = [0], None
+        self._cache = None
 
     def drop(self, row: int) -> None:
         """End it."""
-        self.lengths, self._cache = [], None
+        self._cache = None
 
     def chunk(self, rows: Sequence[int], counts: Sequence[int]) -> dict[str, Any]:
         """What the model needs besides the next tokens."""
@@ -195,7 +174,6 @@ class OneRow(Rows):
     def chunked(self, rows: Sequence[int], counts: Sequence[int], cache: Any) -> None:
         """Take over what the model made of them."""
         self._cache = cache
-        self.lengths[0] += counts[0]
 
     def step(self) -> dict[str, Any]:
         """What the model needs besides the next token."""
@@ -203,16 +181,11 @@ class OneRow(Rows):
 
     def stepped(self, cache: Any) -> None:
         """Take over what the model made of it."""
-        self.chunked([0], [1], cache)
+        self._cache = cache
 
 
 def alike(tokens: dict[int, int], most: int) -> list[int]:
-    """Rows for one pass: the first, and those nearest to it in tokens; the rest is padding.
-
-    Args:
-        tokens: Tokens of each row.
-        most: Limit of the tokens in the pass, padding included.
-    """
+    """Rows for one pass: the first, and those nearest to it in tokens, as many as `most` holds."""
     first = next(iter(tokens.values()))
     longest, rows = 0, list[int]()
     for row in sorted(tokens, key=lambda row: abs(tokens[row] - first)):

@@ -23,8 +23,8 @@ from hanol.engines.checkpoint._job import EngineTask, Job
 from hanol.engines.checkpoint._layers import Contents, is_known, is_recurrent
 from hanol.engines.checkpoint._prefixes import Prefix, PrefixStore
 from hanol.engines.checkpoint._rows import OneRow, Rows, alike
-from hanol.engines.checkpoint._text import Decoder, TextStream
 from hanol.errors import EngineError
+from hanol.sampling import TextStream, token_texts
 
 _log = logging.getLogger(__name__)
 _CHUNK = 512  # prompt tokens that pass at once
@@ -39,20 +39,15 @@ class Worker:
     Each pass takes one token of every row: the one drawn last, or the next one of a prompt. What
     prompts are behind by more than that passes before, several prompts at once.
 
-    Args:
-        model: In evaluation mode; used by this thread alone.
-        tokenizer: Used by this thread alone.
-        ends: Tokens that end an answer.
-        max_batch: Answers written at the same time.
-        cache_bytes: Memory for what was computed of earlier prompts and answers.
+    Model and tokenizer are used by this thread alone; `ends` are the tokens that end an answer.
     """
 
     def __init__(
         self, model: Any, tokenizer: Any, ends: frozenset[int], max_batch: int, cache_bytes: int
     ) -> None:
         self._model, self._ends = model, ends
-        self._decoder = Decoder(tokenizer)
-        self._draws = Draws(model, self._decoder)
+        self._text_of = token_texts(tokenizer)
+        self._draws = Draws(model, self._text_of)
         self._slices = "logits_to_keep" in signature(model.forward).parameters
         self._store = PrefixStore(cache_bytes)
         self._epoch = self._stored = 0  # of the weights, now and in the store
@@ -83,11 +78,7 @@ class Worker:
             )
 
     def submit(self, task: EngineTask) -> "Future[Any]":
-        """Queue a request; cancelling the future frees its places.
-
-        Raises:
-            EngineError: The engine was closed, or its thread has died.
-        """
+        """Queue a request; cancelling the future frees its places."""
         with self._lock:
             if self._end is not None:
                 raise EngineError(str(self._end)) from self._end.__cause__
@@ -197,7 +188,7 @@ class Worker:
         """Take up what was computed of the prompt, or of a conversation that begins alike."""
         task, row = job.task, len(self._running)
         if not job.is_scored:
-            job.text = TextStream(self._decoder, task.ids, task.sampling.stop)
+            job.text = TextStream(self._text_of, task.ids, task.sampling.stop)
         job.epoch = self._epoch
         contents = task.prompt
         if contents is not None:
@@ -335,7 +326,7 @@ class Worker:
         while job.constraint is not None and not job.is_finished:
             forced = job.constraint.forced()
             for token in forced:
-                certain = ((self._decoder.text_of((token,)), 0.0),) if job.task.top_logprobs else ()
+                certain = ((self._text_of((token,)), 0.0),) if job.task.top_logprobs else ()
                 if job.append(token, 0.0, certain, self._ends):
                     break
             if not forced:
