@@ -31,13 +31,9 @@ CACHE_NAME = next(
 
 
 class MappedLayer:
-    """A layer of a cache whose tensors are chosen, repeated and moved row by row, all alike.
+    """A layer of a cache whose tensors are chosen, repeated and moved row by row, all alike."""
 
-    Attributes:
-        parts: Names of the attributes that hold them.
-    """
-
-    parts: tuple[str, ...]
+    parts: tuple[str, ...]  # names of the attributes that hold them
     device: torch.device
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> None:
@@ -87,6 +83,7 @@ class KdaState(MappedLayer, LinearAttentionLayer, CacheLayerMixin):
     parts = ("state_BHKV", "window_BWC")
     # transformers would prepare masks of its own for a cache that can be compiled.
     is_compileable = False
+    is_croppable = True  # by the tokens that came after `activate_past_recording`
 
     def __init__(self) -> None:
         super().__init__()
@@ -117,11 +114,6 @@ class KdaState(MappedLayer, LinearAttentionLayer, CacheLayerMixin):
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Length and offset of the keys, as an attention layer would give them."""
         return self.length + query_length, 0
-
-    @property
-    def is_croppable(self) -> bool:
-        """True; `activate_past_recording` must be called before the tokens that will be removed."""
-        return True
 
     def crop(self, tokens_to_remove: int) -> None:
         """Remove the last tokens: start from the recorded state and rerun the tokens that are kept.
@@ -206,12 +198,9 @@ class LatentLayer(MappedLayer, DynamicLayer):
         """Add tokens and return all latents, [B, L, R]."""
         B, T, R = latent_BTR.shape
         if valid_BT is not None or self.valid_BL is not None:
-            before = (
-                torch.ones(B, self.length, dtype=torch.bool)
-                if self.valid_BL is None
-                else self.valid_BL
-            )
-            new = torch.ones(B, T, dtype=torch.bool) if valid_BT is None else valid_BT
+            before, new = self.valid_BL, valid_BT
+            before = torch.ones(B, self.length, dtype=torch.bool) if before is None else before
+            new = torch.ones(B, T, dtype=torch.bool) if new is None else new
             self.valid_BL = torch.cat([before, new], dim=1)
         if self.buffer_BLR is None or self.buffer_BLR.shape[1] < self.length + T:
             # A prompt gets a little room, a growing text twice what it has: appends stay cheap.
@@ -265,11 +254,7 @@ class LatentLayer(MappedLayer, DynamicLayer):
 
 
 def adopt(cache: Cache, config: KimiLinearConfig) -> None:
-    """Put our layers into an empty cache; a cache that has them stays unchanged.
-
-    Raises:
-        CacheError: The cache belongs to another model or was filled by other layers.
-    """
+    """Put our layers into an empty cache; a cache that has them stays unchanged."""
     kinds = config.layer_types
     if len(cache.layers) not in (0, len(kinds)):
         raise CacheError(
@@ -374,8 +359,7 @@ def snapshot(cache: Cache) -> CacheSnapshot:
                 "an accelerated Kimi-Linear model filled."
             )
         for name in layer.parts:
-            tensor = getattr(layer, name)
-            if tensor is not None:
+            if (tensor := getattr(layer, name)) is not None:
                 part = tensor[:, : layer.length] if name == "buffer_BLR" else tensor
                 tensors[f"{i}.{name}"] = part.clone(memory_format=torch.contiguous_format)
     return CacheSnapshot(tensors | {"lengths": torch.tensor([x.length for x in cache.layers])})

@@ -40,11 +40,9 @@ def check_config(config: Any) -> None:
 
 
 def _check_experts(get: Any, layers: int) -> None:
-    kinds = get("mlp_layer_types")
-    dense = get("first_k_dense_replace")
-    if kinds is not None and "sparse" not in kinds:
-        return
-    if kinds is None and dense is not None and dense >= layers:
+    kinds, dense = get("mlp_layer_types"), get("first_k_dense_replace")
+    is_dense = (dense or 0) >= layers if kinds is None else "sparse" not in kinds
+    if is_dense:
         return
     experts = get("num_experts") or get("num_local_experts") or 256
     groups = get("num_expert_group") or get("n_group") or 1

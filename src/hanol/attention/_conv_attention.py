@@ -108,25 +108,18 @@ class ConvAttention(Qwen3Attention):
             layer.window_BCW = new_BWC.transpose(1, 2)
         parts = (projections_BTC + mixed_BTC).split(self.widths, dim=-1)
         query, key, value = (x.view(B, T, -1, self.head_dim).transpose(1, 2) for x in parts)
-        query, key = apply_rotary_pos_emb(
-            self.q_norm(query), self.k_norm(key), *position_embeddings
-        )
+        query, key = self.q_norm(query), self.k_norm(key)
+        query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
         if cache is not None:
             key, value = cache.update(key, value, self.layer_idx)
         attend: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
         output, weights = attend(
-            self,
-            query,
-            key,
-            value,
-            attention_mask,
+            self, query, key, value, attention_mask, scaling=self.scaling,
             dropout=self.attention_dropout if self.training else 0.0,
-            scaling=self.scaling,
-            sliding_window=self.sliding_window,
-            **kwargs,
-        )
+            sliding_window=self.sliding_window, **kwargs,
+        )  # fmt: skip
         return self.o_proj(output.reshape(B, T, -1)), weights
 
 
@@ -148,10 +141,7 @@ class ConvAttentionModel(Qwen3Model):
         super()._init_weights(module)
 
     def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        **kwargs: Any,
+        self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None, **kwargs: Any
     ) -> Any:
         """The forward pass of Qwen3."""
         tokens = input_ids if input_ids is not None else kwargs["inputs_embeds"]
@@ -181,11 +171,7 @@ class ConvAttentionForCausalLM(Qwen3ForCausalLM):
 
 
 def _adopted(cache: Cache, index: int) -> WindowedLayer:
-    """Layer `index` of a cache, with a window.
-
-    Raises:
-        CacheError: Another model has filled it.
-    """
+    """Layer `index` of a cache, with a window."""
     while len(cache.layers) <= index:
         cache.layers.append(WindowedLayer())
     layer = cache.layers[index]

@@ -54,14 +54,10 @@ class KimiLinearDeltaAttention(upstream.KimiLinearDeltaAttention):
         cache_params: Cache | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """Mix tokens.
+        """Mix tokens, [B, T, D] or [1, N, D] of packed documents.
 
-        Args:
-            hidden_states: [B, T, D], or [1, N, D] of packed documents.
-            cache: Cache whose layer is a `KdaState`.
-            attention_mask: Not used; padding has been taken out by the model.
-            packing: Documents of the packed row.
-            cache_params: The cache, as transformers 5.23 passes it.
+        The mask is not used: padding has been taken out by the model. transformers 5.23 passes the
+        cache as `cache_params`.
         """
         cache = cache_params if cache is None else cache
         state = None if cache is None else cache.layers[self.layer_idx]
@@ -70,13 +66,9 @@ class KimiLinearDeltaAttention(upstream.KimiLinearDeltaAttention):
         if packing is not None or not inference or hidden_states.shape[1] <= _PIECE:
             return self._mix(hidden_states, state, packing, tokens)
         carried = state if state is not None else KdaState()
-        return torch.cat(
-            [
-                self._mix(piece, carried, None, piece.shape[1])
-                for piece in hidden_states.split(_PIECE, dim=1)
-            ],
-            dim=1,
-        )
+        pieces = hidden_states.split(_PIECE, dim=1)
+        mixed = [self._mix(piece, carried, None, piece.shape[1]) for piece in pieces]
+        return torch.cat(mixed, dim=1)
 
     def _mix(
         self, x_BTD: Tensor, state: KdaState | None, packing: Packing | None, tokens: int

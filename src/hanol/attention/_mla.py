@@ -28,14 +28,9 @@ _CACHE_BLOCK = 1 << 21
 
 
 class KimiLinearAttention(upstream.KimiLinearAttention):
-    """Multi-head latent attention with a latent cache; parameters are those of transformers.
+    """Multi-head latent attention with a latent cache; parameters are those of transformers."""
 
-    Attributes:
-        record_max_logit: Keep the largest attention logit of each head in training passes in
-            `max_logit_H`, for `qk_clip`.
-    """
-
-    record_max_logit = False
+    record_max_logit = False  # in training passes, for `qk_clip`
     max_logit_H: Tensor | None = None
 
     def forward(
@@ -48,18 +43,11 @@ class KimiLinearAttention(upstream.KimiLinearAttention):
         past_key_values: Cache | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
-        """Mix tokens.
+        """Mix tokens, [B, T, D] or [1, N, D] of packed documents.
 
-        Args:
-            hidden_states: [B, T, D], or [1, N, D] of packed documents.
-            attention_mask: Not used; padding has been taken out by the model.
-            cache: Cache whose layer is a `LatentLayer`.
-            packing: Documents of the packed row.
-            past_key_values: The cache, as transformers 5.23 passes it.
-
-        Returns:
-            [B, T, D], and the attention weights when the model runs with the eager implementation
-            on unpacked rows without a cache, else None.
+        The mask is not used: padding has been taken out by the model. transformers 5.23 passes the
+        cache as `past_key_values`. The attention weights are returned by the eager implementation
+        on unpacked rows without a cache.
         """
         cache = past_key_values if cache is None else cache
         layer = None if cache is None else cache.layers[self.layer_idx]

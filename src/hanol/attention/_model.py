@@ -55,21 +55,12 @@ class KimiLinearModel(upstream.KimiLinearModel):
         past_key_values: Cache | None = None,
         **kwargs: Any,
     ) -> MoeModelOutputWithPast:
-        """Run the decoder.
+        """Run the decoder, with the arguments of transformers' own.
 
-        Args:
-            input_ids: Tokens, [B, T].
-            attention_mask: [B, cached + T], 1 for tokens and 0 for padding on either side.
-            position_ids: [B, T]; positions that start again mark packed documents.
-            cache: An empty `DynamicCache`, or one that this model filled.
-            inputs_embeds: Embeddings instead of tokens, [B, T, D].
-            use_cache: Return a cache.
-            past_key_values: The cache, as transformers 5.23 passes it.
-            kwargs: `cu_seqlens` or `cu_seq_lens_q` give packed documents directly.
-
-        Raises:
-            ShapeError: Neither or both kinds of input, or a mask that is not two-dimensional.
-            CacheError: The cache belongs to another model.
+        The mask, [B, cached + T], may have padding on either side. Positions that start again mark
+        packed documents; `cu_seqlens` or `cu_seq_lens_q` give them directly. The cache is an empty
+        `DynamicCache` or one that this model filled; transformers 5.23 passes it as
+        `past_key_values`.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ShapeError("Pass either `input_ids` or `inputs_embeds`, and not both.")
@@ -79,25 +70,16 @@ class KimiLinearModel(upstream.KimiLinearModel):
             cache = DynamicCache(config=self.config)
         if cache is not None:
             adopt(cache, self.config)
-        cu_seqlens = kwargs.pop("cu_seqlens", None)
-        cu_seq_lens_q = kwargs.pop("cu_seq_lens_q", None)
+        cu_seqlens, cu_seq_lens_q = (kwargs.pop(x, None) for x in ("cu_seqlens", "cu_seq_lens_q"))
+        cu_seqlens = cu_seq_lens_q if cu_seqlens is None else cu_seqlens
         for key in ("cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx"):
             kwargs.pop(key, None)
-        packing = find_packing(
-            (hidden.shape[0], hidden.shape[1]),
-            attention_mask,
-            position_ids,
-            cu_seqlens if cu_seqlens is not None else cu_seq_lens_q,
-        )
+        packing = find_packing(hidden.shape[:2], attention_mask, position_ids, cu_seqlens)
         if packing is not None:
             hidden = packing.pack(hidden)
         for layer in self.layers[: self.config.num_hidden_layers]:
             hidden = layer(
-                hidden,
-                use_cache=use_cache,
-                packing=packing,
-                **{CACHE_NAME: cache},
-                **kwargs,
+                hidden, use_cache=use_cache, packing=packing, **{CACHE_NAME: cache}, **kwargs
             )
         hidden = self.norm(hidden)
         if packing is not None:

@@ -20,13 +20,9 @@ class KimiLinearMLP(upstream.KimiLinearMLP):
 
 
 class KimiLinearTopkRouter(upstream.KimiLinearTopkRouter):
-    """The router, which counts the tokens of each expert while training.
+    """The router, which counts the tokens of each expert while training."""
 
-    Attributes:
-        load_E: Tokens that chose each expert since the last `update_router_bias`.
-    """
-
-    load_E: Tensor | None = None
+    load_E: Tensor | None = None  # tokens that chose each since the last `update_router_bias`
 
     def forward(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits, weights and indices of the chosen experts."""

@@ -35,13 +35,9 @@ _SEGMENT_ELEMENTS = 1 << 18
 
 
 class Layout(NamedTuple):
-    """Which chunk belongs to which document; documents start at chunk borders.
+    """Which chunk belongs to which document; documents start at chunk borders."""
 
-    Args:
-        document: Document of each chunk, ascending; all 0 without packing.
-    """
-
-    document: list[int]
+    document: list[int]  # of each chunk, ascending; all 0 without packing
 
     def starts(self, chunk: int) -> bool:
         """Whether this chunk is the first of its document."""

@@ -17,14 +17,8 @@ def short_convolution(
 ) -> tuple[Tensor, Tensor]:
     """Causal depthwise convolution: y_t = sum_j w_j x_(t - W + j), without activation.
 
-    Args:
-        x_BTC: New projections; one row of packed documents when `packing` is given.
-        weight_C1J: Kernel of each channel, as `torch.nn.Conv1d` stores it.
-        window_BWC: The last W projections of each row, or None before the first token.
-        packing: Documents of the packed row.
-
-    Returns:
-        `y` of the shape of `x_BTC`, and the new window of each row.
+    The window is the last W projections of each row, None before the first token; returned are
+    `y` and the new one. The kernels are as `torch.nn.Conv1d` stores them.
     """
     weight_JC = weight_C1J.squeeze(1).T
     W = len(weight_JC) - 1

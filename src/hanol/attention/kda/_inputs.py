@@ -51,8 +51,7 @@ class _UnitLength(torch.autograd.Function):
 
 def l2norm(x: Tensor) -> Tensor:
     """Scale the last dimension to unit length: x / sqrt(sum(x^2) + 1e-6)."""
-    unit: Tensor = _UnitLength.apply(x)
-    return unit
+    return _UnitLength.apply(x)
 
 
 class Inputs(NamedTuple):
@@ -78,15 +77,14 @@ class Inputs(NamedTuple):
         state: Tensor | None,
         use_qk_l2norm: bool,
         cu_seqlens: Tensor | None,
-        *,
-        dtype: torch.dtype,
+        dtype: torch.dtype | None = None,
     ) -> Self:
         """Check shapes and values, then cast, normalise, scale and repeat.
 
-        Raises:
-            ShapeError: Shapes, dtypes or `cu_seqlens` do not fit; the message names the argument.
+        `dtype` is that of the computation; None is float64 for float64 inputs, else float32.
         """
         _check(q, k, v, g, beta)
+        dtype = dtype or (torch.float64 if q.dtype == torch.float64 else torch.float32)
         B, T, _, K = q.shape
         H, V = v.shape[2:]
         documents = documents_of(cu_seqlens, B, T)
@@ -151,11 +149,7 @@ def _check(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor) -> None:
 
 
 def documents_of(cu_seqlens: Tensor | None, B: int, T: int) -> list[tuple[int, int]]:
-    """First token and end of each packed sequence; the whole row without `cu_seqlens`.
-
-    Raises:
-        ShapeError: There are several rows, or `cu_seqlens` does not rise from 0 to T.
-    """
+    """First token and end of each packed sequence; the whole row without `cu_seqlens`."""
     if cu_seqlens is None:
         return [(0, T)]
     if B != 1:

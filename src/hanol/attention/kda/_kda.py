@@ -63,10 +63,7 @@ def chunk_kda(
             output_final_state=output_final_state, use_qk_l2norm_in_kernel=use_qk_l2norm,
             cu_seqlens=cu_seqlens,
         )  # fmt: skip
-    inputs = Inputs.checked(
-        *arguments, scale, initial_state_BHKV, use_qk_l2norm, cu_seqlens,
-        dtype=_compute_dtype(q_BTHK),
-    )  # fmt: skip
+    inputs = Inputs.checked(*arguments, scale, initial_state_BHKV, use_qk_l2norm, cu_seqlens)
     if not any(last > first for first, last in inputs.documents):
         return v_BTHV, inputs.state if output_final_state else None
     layout, token_of_slot = _chunk_layout(inputs.documents)
@@ -85,11 +82,10 @@ def chunk_kda(
     o_BTHV = o_BTHV[:, :T].to(q_BTHK.dtype)
     if not output_final_state:
         return o_BTHV, None
-    if len(inputs.documents) > 1:
-        # A packed sequence without tokens has no chunk; its state stays what it was.
-        empty = [last == first for first, last in inputs.documents]
-        if any(empty):
-            final = torch.where(torch.tensor(empty).view(-1, 1, 1, 1), inputs.state, final)
+    # A packed sequence without tokens has no chunk; its state stays what it was.
+    empty = [last == first for first, last in inputs.documents]
+    if any(empty):
+        final = torch.where(torch.tensor(empty).view(-1, 1, 1, 1), inputs.state, final)
     return o_BTHV, final
 
 
@@ -120,13 +116,9 @@ def recurrent_kda(
             output_final_state=output_final_state, use_qk_l2norm_in_kernel=use_qk_l2norm,
             cu_seqlens=cu_seqlens,
         )  # fmt: skip
-    inputs = Inputs.checked(
-        *arguments, scale, initial_state_BHKV, use_qk_l2norm, cu_seqlens,
-        dtype=_compute_dtype(q_BTHK),
-    )  # fmt: skip
-    keep_graph = torch.is_grad_enabled() and any(
-        x.requires_grad for x in (*arguments, inputs.state)
-    )
+    inputs = Inputs.checked(*arguments, scale, initial_state_BHKV, use_qk_l2norm, cu_seqlens)
+    tensors = (*arguments, inputs.state)
+    keep_graph = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
     step = _step if keep_graph else step_
     packed = cu_seqlens is not None
     outputs, finals = [], []
@@ -151,10 +143,6 @@ def _step(
     error_BHV = (v_BHV - (k_BHK.unsqueeze(-2) @ state_BHKV).squeeze(-2)) * beta_BH.unsqueeze(-1)
     state_BHKV = state_BHKV + k_BHK.unsqueeze(-1) * error_BHV.unsqueeze(-2)
     return (q_BHK.unsqueeze(-2) @ state_BHKV).squeeze(-2), state_BHKV
-
-
-def _compute_dtype(q: Tensor) -> torch.dtype:
-    return torch.float64 if q.dtype == torch.float64 else torch.float32
 
 
 def _chunk_layout(documents: list[tuple[int, int]]) -> tuple[Layout, Tensor | None]:

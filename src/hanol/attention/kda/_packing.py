@@ -7,6 +7,7 @@ padding token is ever computed.
 Shape suffixes: B batch, T tokens, N real tokens, D documents.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -20,19 +21,12 @@ from hanol.errors import ShapeError
 
 @dataclass(frozen=True)
 class Packing:
-    """The real tokens of a [B, T] batch, row after row, cut into documents.
+    """The real tokens of a [B, T] batch, row after row, cut into documents."""
 
-    Args:
-        position_N: Index of each real token in the flattened batch.
-        ends: 0 and the end of each document among the real tokens.
-        row: Row of each document, ascending; every row has at least one document.
-        shape: (B, T) of the batch.
-    """
-
-    position_N: Tensor
-    ends: list[int]
-    row: list[int]
-    shape: tuple[int, int]
+    position_N: Tensor  # index of each real token in the flattened batch
+    ends: list[int]  # 0, and the end of each document among the real tokens
+    row: list[int]  # of each document, ascending; every row has at least one document
+    shape: tuple[int, int]  # (B, T)
 
     @cached_property
     def cu_seqlens(self) -> Tensor:
@@ -73,25 +67,16 @@ class Packing:
 
 
 def find_packing(
-    shape: tuple[int, int],
+    shape: Sequence[int],
     attention_mask_BT: Tensor | None,
     position_ids: Tensor | None,
     cu_seqlens: Tensor | None,
 ) -> Packing | None:
     """Read padding and document borders from the arguments of a transformers model.
 
-    Args:
-        shape: (B, T) of the new tokens.
-        attention_mask_BT: 1 for real tokens, 0 for padding; may be longer than T (the cache).
-        position_ids: [B or 1, T]; a real token that does not follow on its predecessor's position
-            starts a document.
-        cu_seqlens: Ends of documents in a batch of one row, [D + 1].
-
-    Returns:
-        None for the plain case: every token real, one document a row.
-
-    Raises:
-        ShapeError: The mask is not two-dimensional, or `cu_seqlens` comes with several rows.
+    The mask may be longer than T (the cache); of `position_ids`, [B or 1, T], a real token that
+    does not follow on its predecessor's position starts a document. None is the plain case: every
+    token real, one document a row.
     """
     B, T = shape
     real_BT = _real_tokens(attention_mask_BT, T)

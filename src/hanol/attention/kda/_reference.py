@@ -33,7 +33,7 @@ def reference_kda(
     """
     inputs = Inputs.checked(
         q_BTHK, k_BTHK, v_BTHV, g_BTHK, beta_BTH, scale, initial_state_BHKV, use_qk_l2norm,
-        cu_seqlens, dtype=torch.float64,
+        cu_seqlens, torch.float64,
     )  # fmt: skip
     outputs, finals = [], []
     for document, (first, last) in enumerate(inputs.documents):

@@ -21,28 +21,13 @@ def step_(
     scale: float = 1.0,
     use_qk_l2norm: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """One token, without autograd; writes the new state over the old one.
+    """`o_BHV` of one token, without autograd, and the state: the same tensor, changed in place.
 
-    Args:
-        q_BHK: Query; q and k may have fewer heads than v (each is shared by consecutive ones).
-        k_BHK: Key, of unit length unless `use_qk_l2norm`.
-        v_BHV: Value.
-        g_BHK: Log decay, at most 0.
-        beta_BH: Strength of the update, in [0, 1].
-        state_BHKV: Contiguous state; changed in place. All tensors have its dtype.
-        scale: Factor of the query.
-        use_qk_l2norm: First bring q and k to unit length, x / sqrt(sum(x^2) + 1e-6).
-
-    Returns:
-        `o_BHV` and the same state tensor.
+    The arguments are those of `chunk_kda`. The state is contiguous; all tensors have its dtype.
     """
     out = torch.empty(v_BHV.shape, dtype=v_BHV.dtype, device=v_BHV.device)
     kernels = numba_kernels()
-    if (
-        kernels is not None
-        and state_BHKV.dtype == torch.float32
-        and state_BHKV.device.type == "cpu"
-    ):
+    if kernels is not None and state_BHKV.dtype == torch.float32 and state_BHKV.is_cpu:
         arrays = (x.numpy() for x in (q_BHK, k_BHK, v_BHV, g_BHK, beta_BH, state_BHKV, out))
         kernels.step(*arrays, scale, use_qk_l2norm)
         return out, state_BHKV
