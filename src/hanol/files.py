@@ -92,13 +92,12 @@ def replace_rows(path: str | Path, rows: Iterable[Any]) -> None:
 
 
 @contextmanager
-def whole_file(path: str | Path, *, hint: str = _HINT) -> Iterator[Path]:
+def whole_file(path: str | Path) -> Iterator[Path]:
     """Context manager: write to the path that it gives; that file replaces `path` at the end.
 
     Args:
         path: The file; missing parents are made. An old file's permissions are kept; a symbolic
             link stays, and what it names is replaced.
-        hint: Last sentence of the error: what the user can do.
 
     Raises:
         WriteError: The disk is full, or the file cannot be written there.
@@ -108,7 +107,7 @@ def whole_file(path: str | Path, *, hint: str = _HINT) -> Iterator[Path]:
         ...     table.to_csv(part)
     """
     path = _target(path)
-    with _written(path, hint) as part:
+    with _written(path) as part:
         if path.exists():
             part.touch(mode=0o600)  # nobody reads it before it has the old permissions
         yield part
@@ -177,7 +176,7 @@ def write_failure(err: BaseException) -> str | None:
 
 
 @contextmanager
-def _written(path: Path, hint: str) -> Iterator[Path]:
+def _written(path: Path, hint: str = _HINT) -> Iterator[Path]:
     """A path beside `path` that is gone afterwards, and errors that name `path`."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

@@ -125,19 +125,22 @@ class Spent:
 
         What a forced answer after this call needs is kept back, unless this is the forced answer.
         """
+        return min(self._rooms(prompt_tokens, forced=forced))
+
+    def _rooms(self, prompt_tokens: int, *, forced: bool) -> tuple[float, float]:
+        """The room that the tokens leave, and the room that the money leaves."""
         prompts = prompt_tokens if forced else 2 * prompt_tokens
         reserve = 0 if forced else ANSWER_RESERVE
-        room = math.inf
+        by_tokens = by_money = math.inf
         if self.budget.tokens is not None:
-            left = self.budget.tokens - self.ledger.tokens
-            room = left - prompts - reserve
+            by_tokens = self.budget.tokens - self.ledger.tokens - prompts - reserve
         if self.budget.money is not None:
-            left_money = self.budget.money - self.ledger.money - self.budget.cost(prompts, reserve)
+            left = self.budget.money - self.ledger.money - self.budget.cost(prompts, reserve)
             if self.budget.completion_price:
-                room = min(room, left_money * 1_000_000 / self.budget.completion_price)
-            elif left_money < 0:
-                room = -1
-        return room
+                by_money = left * 1_000_000 / self.budget.completion_price
+            elif left < 0:
+                by_money = -1
+        return by_tokens, by_money
 
     def prompt_room(self) -> float:
         """Longest prompt that a forced answer can be paid for with."""
@@ -158,8 +161,9 @@ class Spent:
             return "max_calls"
         if self.seconds_left(forced=False) <= 0:
             return "max_seconds"
-        if self.room(prompt_tokens) < 1:
-            return "max_money" if self._money_is_short(prompt_tokens) else "max_tokens"
+        by_tokens, by_money = self._rooms(prompt_tokens, forced=False)
+        if min(by_tokens, by_money) < 1:
+            return "max_tokens" if by_tokens < 1 else "max_money"
         return None
 
     def seconds_left(self, *, forced: bool) -> float:
@@ -174,10 +178,3 @@ class Spent:
         """A call was cut off for its time: it left no event, but used up what turns may use."""
         if self.budget.seconds is not None:
             self.ledger.seconds = max(self.ledger.seconds, SOFT_SHARE * self.budget.seconds)
-
-    def _money_is_short(self, prompt_tokens: int) -> bool:
-        left = self.budget.tokens
-        if left is None:
-            return True
-        left -= self.ledger.tokens
-        return left - 2 * prompt_tokens - ANSWER_RESERVE >= 1

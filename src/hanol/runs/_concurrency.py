@@ -5,7 +5,7 @@ import functools
 import inspect
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar, overload
@@ -87,41 +87,30 @@ def _iterate(events: AsyncIterator[T]) -> Iterator[T]:
 
     A caller that stops reading cancels what produces the items, and waits until it has ended.
     """
-    queue: SimpleQueue[tuple[str, T | BaseException | None]] = SimpleQueue()
-    started = threading.Event()
-    control: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[None]]] = []
+    queue: SimpleQueue[T | Future[None]] = SimpleQueue()
+    started: Future[tuple[asyncio.AbstractEventLoop, Any]] = Future()
+    ended: Future[None] = Future()
 
     async def pump() -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        control.append((asyncio.get_running_loop(), task))
-        started.set()
+        started.set_result((asyncio.get_running_loop(), asyncio.current_task()))
         async for event in events:
-            queue.put(("event", event))
+            queue.put(event)
 
     def work() -> None:
         try:
-            asyncio.run(pump())
+            ended.set_result(asyncio.run(pump()))
         except BaseException as err:
-            queue.put(("error", err))
-        else:
-            queue.put(("end", None))
+            ended.set_exception(err)
+        queue.put(ended)
 
     thread = threading.Thread(target=work, name="hanol-run", daemon=True)
     thread.start()
     try:
-        while True:
-            kind, value = queue.get()
-            if kind == "end":
-                return
-            if isinstance(value, BaseException) and kind == "error":
-                raise value
-            yield value  # type: ignore[misc]
+        while not isinstance(event := queue.get(), Future):
+            yield event
+        event.result()
     finally:
-        started.wait()
-        loop, task = control[0]
-        if thread.is_alive() and not loop.is_closed():
-            # It may close in between; then there is nothing left to cancel.
-            with suppress(RuntimeError):
-                loop.call_soon_threadsafe(task.cancel)
+        loop, task = started.result()
+        with suppress(RuntimeError):  # the loop was closed: there is nothing left to cancel
+            loop.call_soon_threadsafe(task.cancel)
         thread.join()

@@ -117,24 +117,24 @@ class RunFolder:
         if self._descriptor is not None:
             descriptor, self._descriptor = self._descriptor, None
             # Closing alone keeps the lock until a `sync` that still runs has ended.
-            _unlock(descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
 
     def _parse(self, line: bytes, index: int) -> Event:
         try:
             event = event_adapter.validate_json(line)
         except ValidationError as err:
-            raise RunError(
-                f"{str(self.log)!r}, line {index + 1} is damaged: {err.errors()[0]['msg']}. To "
-                "resume from the events before it, delete this line and those after it."
-            ) from err
+            raise self._damaged(index, f"is damaged: {err.errors()[0]['msg']}") from err
         if event.number != index:
-            raise RunError(
-                f"{str(self.log)!r}, line {index + 1} has event {event.number} instead of {index}: "
-                "lines are missing or doubled. To resume from the events before it, delete this "
-                "line and those after it."
-            )
+            found = f"has event {event.number} instead of {index}"
+            raise self._damaged(index, f"{found}: lines are missing or doubled")
         return event
+
+    def _damaged(self, index: int, problem: str) -> RunError:
+        return RunError(
+            f"{str(self.log)!r}, line {index + 1} {problem}. To resume from the events before it, "
+            "delete this line and those after it."
+        )
 
 
 def _open_for_append(path: Path) -> int:
@@ -155,7 +155,3 @@ def _lock(descriptor: int, folder: Path) -> None:
             f"Another process is writing the run in {str(folder)!r}. Wait for it, end it, or "
             "choose another folder."
         ) from None
-
-
-def _unlock(descriptor: int) -> None:
-    fcntl.flock(descriptor, fcntl.LOCK_UN)

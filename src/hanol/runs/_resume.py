@@ -113,7 +113,7 @@ def check_unchanged(
 
 def environment() -> dict[str, Any]:
     """Versions, hardware and command line, for the reader of a result."""
-    packages = ("hanol", "torch", "transformers", "tokenizers")
+    versions = {name: version(name) for name in ("hanol", "torch", "transformers", "tokenizers")}
     torch = sys.modules.get("torch")  # whoever did not need it, does not pay for its import
     hardware: dict[str, Any] = {"machine": platform.machine(), "cpus": os.cpu_count()}
     if torch is not None:
@@ -121,10 +121,7 @@ def environment() -> dict[str, Any]:
         cuda = torch.cuda.is_available()
         hardware["gpu"] = torch.cuda.get_device_name(0) if cuda else None
     return {
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in packages},
-        },
+        "versions": {"python": platform.python_version(), **versions},
         "hardware": hardware,
         "command": " ".join(["hanol", *sys.argv[1:]]),
     }

@@ -14,22 +14,15 @@ from hanol.sampling._top_p import top_p_keep
 
 
 class Drawn(NamedTuple):
-    """One token for each row.
-
-    Attributes:
-        token_B: The tokens.
-        logprob_B: Their log-probabilities in nats under the distribution they were drawn from; the
-            plain log-softmax where drawn greedily. Never NaN.
-        keep_BV: Tokens that top-p left; None when nothing was cut in any row.
-        tempered_BV: Logits of the distribution, -inf where it was cut.
-        total_B: Logarithm of their sum: a token's log-probability is its logit minus this.
-    """
+    """One token for each row."""
 
     token_B: Tensor
+    # In nats under the distribution that was drawn from; the plain log-softmax where drawn
+    # greedily. Never NaN.
     logprob_B: Tensor
-    keep_BV: Tensor | None
-    tempered_BV: Tensor
-    total_B: Tensor
+    keep_BV: Tensor | None  # tokens that top-p left; None when nothing was cut in any row
+    tempered_BV: Tensor  # logits of the distribution, -inf where it was cut
+    total_B: Tensor  # logarithm of their sum: a log-probability is the logit minus this
 
 
 def draw(

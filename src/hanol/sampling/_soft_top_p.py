@@ -263,10 +263,9 @@ def _soft_rows(
     pg_CV = p_CV.mul_(g_CV)
     label_log_dT_C1 = g_CV.gather(1, rank_C1)
     total_dT_C1 = g_CV.mul_(kept_CV).sum(-1, keepdim=True)
+    G_CV = torch.cumsum(pg_CV, -1, out=g_CV)
     if exclusive:
-        G_CV = torch.cumsum(pg_CV, -1, out=g_CV).sub_(pg_CV)
-    else:
-        G_CV = torch.cumsum(pg_CV, -1, out=g_CV)
+        G_CV.sub_(pg_CV)
     label_log_dT_C1 -= steepness * label_beyond_C1 * G_CV.gather(1, rank_C1)
     inside_CV = torch.mul(kept_CV, beyond_CV.logical_not_(), out=pg_CV)
     inside_C1 = inside_CV.sum(-1, keepdim=True)

@@ -106,12 +106,9 @@ def _search(method: Method, logits_NV: Tensor) -> _Search:
         return _window
     if method == "auto":
         return _sort if logits_NV.shape[1] <= _SMALL else partial(_prefilter, most=_MANY)
-    if method == "prefilter":
-        return _prefilter
-    if method == "sort":
-        return _sort
-    if method == "histogram":
-        return _histogram
+    named: dict[str, _Search] = {"prefilter": _prefilter, "sort": _sort, "histogram": _histogram}
+    if method in named:
+        return named[method]
     raise ConfigError(
         f'`method` is {method!r}, but must be "auto", "sort", "prefilter" or "histogram".'
     )

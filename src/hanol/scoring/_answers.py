@@ -115,13 +115,11 @@ def numeric_match(prediction: str | None, references: References, *, tol: float 
     found = _number(prediction or "")
     if found is None:
         return False
-    for reference in _all(references):
-        wanted = _number(reference)
-        if wanted is None or wanted[1] != found[1]:
-            continue
-        if abs(found[0] - wanted[0]) <= Fraction(tol) * abs(wanted[0]):
-            return True
-    return False
+    value, unit = found
+    return any(
+        of == unit and abs(value - wanted) <= Fraction(tol) * abs(wanted)
+        for wanted, of in filter(None, map(_number, _all(references)))
+    )
 
 
 def _all(references: References) -> Sequence[str]:

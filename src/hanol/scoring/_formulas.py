@@ -148,36 +148,38 @@ def _walk(node: ast.expr) -> Any:
     """Build a value from a closed list of nodes; anything else is refused."""
     import sympy
 
-    if isinstance(node, ast.Tuple):
-        return tuple(_walk(element) for element in node.elts)
-    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
-        # A decimal is the fraction that it says, not the nearest binary number.
-        return sympy.Rational(repr(node.value))
-    if isinstance(node, ast.Name):
-        if node.id == "pi":
+    match node:
+        case ast.Tuple(elts=elements):
+            return tuple(map(_walk, elements))
+        case ast.Constant(value=value) if type(value) in (int, float):
+            # A decimal is the fraction that it says, not the nearest binary number.
+            return sympy.Rational(repr(value))
+        case ast.Name(id="pi"):
             return sympy.pi
-        if len(node.id) == 1:
-            return sympy.Symbol(node.id)
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
-        value = _walk(node.operand)
-        return -value if isinstance(node.op, ast.USub) else value
-    if (
-        isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Name)
-        and node.func.id == "sqrt"
-        and len(node.args) == 1
-        and not node.keywords
-    ):
-        return sympy.sqrt(_walk(node.args[0]))
-    if isinstance(node, ast.BinOp):
-        left, right = _walk(node.left), _walk(node.right)
-        if isinstance(left, tuple) or isinstance(right, tuple):
-            raise ValueError("arithmetic on sequences")
-        if isinstance(node.op, ast.Div) and right == 0:
-            raise ZeroDivisionError
-        if type(node.op) in _OPERATORS:
-            return _OPERATORS[type(node.op)](left, right)
+        case ast.Name(id=name) if len(name) == 1:
+            return sympy.Symbol(name)
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return -_walk(operand)
+        case ast.UnaryOp(op=ast.UAdd(), operand=operand):
+            return _walk(operand)
+        case ast.Call(func=ast.Name(id="sqrt"), args=[argument], keywords=[]):
+            return sympy.sqrt(_walk(argument))
+        case ast.BinOp(left, op, right) if type(op) in _OPERATORS:
+            return _OPERATORS[type(op)](_operand(left), _operand(right))
     raise ValueError(f"{type(node).__name__} is no part of a formula")
+
+
+def _operand(node: ast.expr) -> Any:
+    value = _walk(node)
+    if isinstance(value, tuple):
+        raise ValueError("arithmetic on sequences")
+    return value
+
+
+def _quotient(dividend: Any, divisor: Any) -> Any:
+    if divisor == 0:
+        raise ZeroDivisionError
+    return dividend / divisor
 
 
 def _power(base: Any, exponent: Any) -> Any:
@@ -201,7 +203,7 @@ _OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
+    ast.Div: _quotient,
     ast.Pow: _power,
 }
 
@@ -209,13 +211,10 @@ _OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
 def _equal(a: Any, b: Any) -> bool:
     import sympy
 
+    if isinstance(a, tuple) and isinstance(b, tuple):
+        return len(a) == len(b) and all(map(_equal, a, b))
     if isinstance(a, tuple) or isinstance(b, tuple):
-        return (
-            isinstance(a, tuple)
-            and isinstance(b, tuple)
-            and len(a) == len(b)
-            and all(_equal(*pair) for pair in zip(a, b, strict=True))
-        )
+        return False
     if a.free_symbols != b.free_symbols:
         return False
     if a == b:

@@ -63,11 +63,7 @@ def parse_verifier(spec: str) -> Verifier:
 
 
 def verify_arithmetic(prompt: str, completion: str, row: Problem) -> bool:
-    r"""Whether the last \boxed expression, or else the last number, is the row's answer.
-
-    Raises:
-        DataError: The row has no answer.
-    """
+    r"""Whether the last \boxed expression, or else the last number, is the row's answer."""
     return check_answer(completion, answer_of(row)).right
 
 
@@ -137,14 +133,7 @@ def _parses(source: str) -> bool:
 
 
 class RegexVerifier:
-    """Whether the last match of a pattern is the row's answer.
-
-    Args:
-        pattern: A regular expression; its first group is compared when it has one.
-
-    Raises:
-        ConfigError: The pattern is empty or not valid.
-    """
+    """Whether the last match of a pattern, or its first group, is the row's answer."""
 
     def __init__(self, pattern: str) -> None:
         if not pattern:
@@ -155,11 +144,7 @@ class RegexVerifier:
             raise ConfigError(f"The pattern {pattern!r} is not valid: {err}.") from err
 
     def __call__(self, prompt: str, completion: str, row: Problem) -> bool:
-        """Judge one completion.
-
-        Raises:
-            DataError: The row has no answer.
-        """
+        """Judge one completion."""
         answer = answer_of(row)
         matches = list(self.pattern.finditer(completion[-_LONGEST:]))
         if not matches:
