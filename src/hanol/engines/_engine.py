@@ -1,22 +1,9 @@
-"""The engine protocol, and the checks of requests that engines share."""
+"""The engine protocol."""
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
-from numbers import Integral
-from typing import get_args
 
-from hanol.engines._request import (
-    AudioPart,
-    Capability,
-    Completion,
-    ImagePart,
-    Message,
-    Piece,
-    Request,
-    Role,
-    Scored,
-    TextPart,
-)
+from hanol.engines._request import Capability, Completion, Message, Piece, Request, Scored
 from hanol.errors import EngineError
 
 _IN_PROCESS = "a checkpoint in this process (a folder or a hub id) can"
@@ -94,15 +81,8 @@ class Engine(ABC):
             EngineError: There is no prompt, a value is out of range, or the request needs a
                 capability that the engine lacks: the message names an engine that has it.
         """
-        _check_types(request)
-        if not request.messages and not request.prompt_ids:
-            raise EngineError("The request has no messages: give at least one of the user.")
-        if request.messages and request.prompt_ids is not None:
-            raise EngineError("The request has `messages` and `prompt_ids`: give one of them.")
-        for name, value, least in (("n", request.n, 1), ("top_logprobs", request.top_logprobs, 0)):
-            if value is not None and not (isinstance(value, Integral) and value >= least):
-                raise EngineError(f"`{name}` is {value!r}, but must be {least} or more.")
-        for needed in _needed(request):
+        request.check()
+        for needed in request.needs:
             if needed not in self.capabilities:
                 raise cannot(self.name, needed)
 
@@ -147,43 +127,3 @@ def cannot(name: str, capability: Capability) -> EngineError:
     """The error of an engine that cannot do what is asked, with one that can."""
     what, who = _CAPABILITIES[capability]
     return EngineError(f"The engine {name!r} cannot {what}; {who}.")
-
-
-def _needed(request: Request) -> list[Capability]:
-    contents = [one.content for one in request.messages if not isinstance(one.content, str)]
-    asked: dict[Capability, bool] = {
-        "prompt_ids": request.prompt_ids is not None,
-        "prefill": bool(request.prefill),
-        "n": request.n > 1,
-        "tools": bool(request.tools),
-        "images": any(isinstance(part, ImagePart) for parts in contents for part in parts),
-        "audio": any(isinstance(part, AudioPart) for parts in contents for part in parts),
-    }
-    if request.constraint is not None:
-        asked[request.constraint.kind] = True
-    return [capability for capability, is_asked in asked.items() if is_asked]
-
-
-def _check_types(request: Request) -> None:
-    if not isinstance(request.messages, tuple | list):
-        raise EngineError(f"`messages` is {request.messages!r}, but must be a tuple of `Message`.")
-    for message in request.messages:
-        if not isinstance(message, Message):
-            raise EngineError(f"{message!r} is not a `Message`: write Message('user', 'Hello').")
-        if message.role not in get_args(Role):
-            raise EngineError(
-                f"{message.role!r} is not a role; the roles are {', '.join(get_args(Role))}."
-            )
-        parts = message.content
-        if not isinstance(parts, str) and not (
-            isinstance(parts, tuple | list)
-            and all(isinstance(part, TextPart | ImagePart | AudioPart) for part in parts)
-        ):
-            raise EngineError(
-                f"The content of a message is {parts!r}, but must be a string or a tuple of parts."
-            )
-    if request.constraint is not None and request.constraint.kind not in _CAPABILITIES:
-        raise EngineError(
-            f"{request.constraint.kind!r} is not a kind of constraint: use the class methods "
-            "`json_schema`, `regex` and `grammar`."
-        )

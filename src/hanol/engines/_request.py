@@ -3,12 +3,15 @@
 import json
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, Literal, Protocol, Self
+from numbers import Integral
+from typing import Any, Literal, Protocol, Self, get_args
 
+from hanol.errors import EngineError
 from hanol.sampling import Sampling
 
 Role = Literal["system", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length"]
+ConstraintKind = Literal["json_schema", "regex", "grammar"]
 Capability = Literal[
     "score", "n", "prefill", "prompt_ids", "tools", "json_schema", "regex", "grammar",
     "logprobs", "images", "audio",
@@ -117,7 +120,7 @@ class Constraint:
     Make one by `json_schema`, `regex` or `grammar`.
     """
 
-    kind: Literal["json_schema", "regex", "grammar"]
+    kind: ConstraintKind
     text: str
 
     @classmethod
@@ -161,6 +164,60 @@ class Request:
     tools: tuple[ToolSchema, ...] = ()
     constraint: Constraint | None = None
     top_logprobs: int | None = None
+
+    @property
+    def needs(self) -> list[Capability]:
+        """What an engine must be capable of to answer it."""
+        contents = [one.content for one in self.messages if not isinstance(one.content, str)]
+        asked: dict[Capability, bool] = {
+            "prompt_ids": self.prompt_ids is not None,
+            "prefill": bool(self.prefill),
+            "n": self.n > 1,
+            "tools": bool(self.tools),
+            "images": any(isinstance(part, ImagePart) for parts in contents for part in parts),
+            "audio": any(isinstance(part, AudioPart) for parts in contents for part in parts),
+        }
+        if self.constraint is not None:
+            asked[self.constraint.kind] = True
+        return [capability for capability, is_asked in asked.items() if is_asked]
+
+    def check(self) -> None:
+        """Refuse a request that no engine could answer.
+
+        Raises:
+            EngineError: There is no prompt, or a value is out of range or of another type.
+        """
+        if not isinstance(self.messages, tuple | list):
+            raise EngineError(f"`messages` is {self.messages!r}, but must be a tuple of `Message`.")
+        for message in self.messages:
+            if not isinstance(message, Message):
+                raise EngineError(
+                    f"{message!r} is not a `Message`: write Message('user', 'Hello')."
+                )
+            if message.role not in get_args(Role):
+                roles = ", ".join(get_args(Role))
+                raise EngineError(f"{message.role!r} is not a role; the roles are {roles}.")
+            parts = message.content
+            if not isinstance(parts, str) and not (
+                isinstance(parts, tuple | list)
+                and all(isinstance(part, TextPart | ImagePart | AudioPart) for part in parts)
+            ):
+                raise EngineError(
+                    f"The content of a message is {parts!r}, but must be a string or a tuple of "
+                    "parts."
+                )
+        if self.constraint is not None and self.constraint.kind not in get_args(ConstraintKind):
+            raise EngineError(
+                f"{self.constraint.kind!r} is not a kind of constraint: use the class methods "
+                "`json_schema`, `regex` and `grammar`."
+            )
+        if not self.messages and not self.prompt_ids:
+            raise EngineError("The request has no messages: give at least one of the user.")
+        if self.messages and self.prompt_ids is not None:
+            raise EngineError("The request has `messages` and `prompt_ids`: give one of them.")
+        for name, value, least in (("n", self.n, 1), ("top_logprobs", self.top_logprobs, 0)):
+            if value is not None and not (isinstance(value, Integral) and value >= least):
+                raise EngineError(f"`{name}` is {value!r}, but must be {least} or more.")
 
 
 @dataclass(frozen=True)

@@ -92,22 +92,12 @@ class _Segment:
             from_start.unsqueeze(1),
             out=self.read_XDK.view(X, 2, M, -1, K),
         )
-        to_end_X41K = self.decay.between_XMMK[:, -1].unsqueeze(2)
-        self.key_XCK = (self.products.to_block_end_XMSK * to_end_X41K).view(X, CHUNK, K)
+        # exp(G_C - the last G of each block).
+        self.to_end_XM1K = self.decay.between_XMMK[:, -1].unsqueeze(2)
+        self.key_XCK = (self.products.to_block_end_XMSK * self.to_end_XM1K).view(X, CHUNK, K)
         # exp(G_C): the last reference and the last row of the last block.
         self.end_XK1 = (from_start[:, -1, 0] * self.decay.row_XMSK[:, -1, -1]).unsqueeze(-1)
         self.inverse_XCC = inverse(self.products.key_XCC * self.beta_XC1)
-
-    @property
-    def from_start_XCK(self) -> Tensor:
-        """exp(G_i)."""
-        return (self.decay.row_XMSK * self.decay.from_start_XM1K).flatten(1, 2)
-
-    @property
-    def to_end_XCK(self) -> Tensor:
-        """exp(G_C - G_i)."""
-        to_end_X41K = self.decay.between_XMMK[:, -1].unsqueeze(2)
-        return (self.decay.to_block_end_XMSK * to_end_X41K).flatten(1, 2)
 
 
 class ChunkKda(torch.autograd.Function):
@@ -224,13 +214,14 @@ class ChunkKda(torch.autograd.Function):
             # exp(G_i) feels every gate up to i, exp(G_C - G_i) every gate after i.
             both_XDK = seg.read_XDK * dread_XDK
             dg_XCK += from_here(both_XDK[:, :CHUNK] + both_XDK[:, CHUNK:])
-            to_end_XCK = seg.key_XCK * dkey_XCK
-            dg_XCK += to_end_XCK.cumsum(1) - to_end_XCK
+            felt_XCK = seg.key_XCK * dkey_XCK
+            dg_XCK += felt_XCK.cumsum(1) - felt_XCK
             dg_XCK += (start_XKV * dend_XKV).sum(-1, keepdim=True).mul_(seg.end_XK1).transpose(1, 2)
-            from_start_XCK = seg.from_start_XCK
+            from_start_XCK = (seg.decay.row_XMSK * seg.decay.from_start_XM1K).flatten(1, 2)
+            to_end_XCK = (seg.decay.to_block_end_XMSK * seg.to_end_XM1K).flatten(1, 2)
             dq_XCK.addcmul_(dread_XDK[:, :CHUNK], from_start_XCK)
             dk_XCK.addcmul_(dread_XDK[:, CHUNK:], from_start_XCK)
-            dk_XCK.addcmul_(dkey_XCK, seg.to_end_XCK)
+            dk_XCK.addcmul_(dkey_XCK, to_end_XCK)
             dbeta_XC1 = (dlower_XCC * seg.products.key_XCC).sum(-1, keepdim=True)
             dbeta_XC1 += (error_XCV * z_XCV).sum(-1, keepdim=True)
             for out, x in (

@@ -13,15 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hanol import autodeco, models
 from hanol.engines._engine import Engine
-from hanol.engines._request import (
-    Capability,
-    Completion,
-    Constraint,
-    Message,
-    Piece,
-    Request,
-    Scored,
-)
+from hanol.engines._request import Capability, Completion, Message, Piece, Request, Scored
 from hanol.engines.checkpoint._chat import CHATML, ChatTokens
 from hanol.engines.checkpoint._job import EngineTask
 from hanol.engines.checkpoint._worker import Worker
@@ -277,17 +269,19 @@ class CheckpointEngine(Engine):
         constraints: list[TokenConstraint | None] = [None] * request.n
         if request.constraint is not None:
             # Reading a grammar takes up to a second, in which others must not wait.
-            constraints = await asyncio.to_thread(self._constraints, request.constraint, request.n)
+            constraints = await asyncio.to_thread(self._constraints, request)
         return EngineTask(
             ids, marks, replace(request.sampling, stop=stop), limit, constraints,
             top_logprobs=request.top_logprobs, calls_tools=bool(request.tools),
         )  # fmt: skip
 
-    def _constraints(self, constraint: Constraint, count: int) -> list[TokenConstraint | None]:
+    def _constraints(self, request: Request) -> list[TokenConstraint | None]:
+        one = request.constraint
+        assert one is not None
         with self._compiling:
             if self._compiler is None:
                 self._compiler = ConstraintCompiler(self._tokenizer, self._ends)
-            return [self._compiler.start(constraint.kind, constraint.text) for _ in range(count)]
+            return [self._compiler.start(one.kind, one.text) for _ in range(request.n)]
 
 
 def _window(model: Any, tokenizer: Any) -> int | None:
