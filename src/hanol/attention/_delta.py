@@ -75,11 +75,8 @@ class KimiLinearDeltaAttention(upstream.KimiLinearDeltaAttention):
     ) -> Tensor:
         B, T, _ = x_BTD.shape
         gate = self.forget_gate
-        inputs = [self.q_proj, self.k_proj, self.v_proj, gate.f_a_proj, self.g_a_proj, self.b_proj]
-        projections = project(inputs, x_BTD)
-        *qkv, f_BTR, gate_BTR, beta_BTH = projections
-        g_BTHK = gate.gate(f_BTR)
-        beta_BTH = torch.sigmoid(beta_BTH.float())
+        layers = [self.q_proj, self.k_proj, self.v_proj, gate.f_a_proj, self.g_a_proj, self.b_proj]
+        *qkv, f_BTR, gate_BTR, beta_BTH = project(layers, x_BTD)
         qkv_BTC = _joined(qkv)
         window = None if state is None else state.window_BWC
         mixed_BTC, new_window = short_convolution(qkv_BTC, self.conv1d.weight, window, packing)
@@ -87,9 +84,10 @@ class KimiLinearDeltaAttention(upstream.KimiLinearDeltaAttention):
             x.unflatten(-1, (-1, self.head_dim))
             for x in F.silu(mixed_BTC).split(self.qkv_dim, dim=-1)
         )
+        inputs = (q, k, v, gate.gate(f_BTR), torch.sigmoid(beta_BTH.float()))
         if state is not None and state.record_past and packing is None:
-            self._record(state, (q, k, v, g_BTHK, beta_BTH), qkv_BTC)
-        o_BTHK, final = self._recurrence(q, k, v, g_BTHK, beta_BTH, state, packing)
+            self._record(state, inputs, qkv_BTC)
+        o_BTHK, final = self._recurrence(inputs, state, packing)
         if state is not None and final is not None:
             state.write(final, new_window, tokens)
         gate_BTHK = self.g_b_proj(gate_BTR).unflatten(-1, (-1, self.head_dim))
@@ -109,21 +107,15 @@ class KimiLinearDeltaAttention(upstream.KimiLinearDeltaAttention):
         )
 
     def _recurrence(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        g: Tensor,
-        beta: Tensor,
-        state: KdaState | None,
-        packing: Packing | None,
+        self, inputs: tuple[Tensor, ...], state: KdaState | None, packing: Packing | None
     ) -> tuple[Tensor, Tensor | None]:
         """The operator's output, and the state after the last token where there is a cache."""
+        q, k, v, g, beta = inputs
         initial = None if state is None else state.state_BHKV
         inference = not torch.is_grad_enabled()
         if inference and q.shape[1] == 1 and packing is None and initial is not None and q.is_cpu:
             o_BHK, final = step_(
-                q[:, 0].float(), k[:, 0].float(), v[:, 0].float(), g[:, 0], beta[:, 0], initial,
+                *(x[:, 0].float() for x in inputs), initial,
                 scale=self.head_dim**-0.5, use_qk_l2norm=True,
             )  # fmt: skip
             return o_BHK.unsqueeze(1).to(q.dtype), final

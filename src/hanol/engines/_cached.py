@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from hanol.engines._calls import described
-from hanol.engines._engine import Engine, WrappedEngine
+from hanol.engines._engine import Continuations, Engine, WrappedEngine
 from hanol.engines._request import Completion, Piece, Request, Scored
 from hanol.errors import EngineError
 from hanol.files import JsonLines
@@ -69,9 +69,7 @@ class CachedEngine(WrappedEngine):
         async for piece in super().stream(request):
             yield piece
 
-    async def score(
-        self, request: Request, continuations: Sequence[str | Sequence[int]]
-    ) -> list[Scored]:
+    async def score(self, request: Request, continuations: Continuations) -> list[Scored]:
         """The earlier scores, or the engine's."""
         self.check(request)
         key = self._key(request, continuations)

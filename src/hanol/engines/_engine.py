@@ -24,6 +24,8 @@ _CAPABILITIES: dict[Capability, tuple[str, str]] = {
     "audio": ("process audio", _ENDPOINT.format("audio")),
 }
 
+Continuations = Sequence[str | Sequence[int]]  # of a prompt, as texts or as tokens
+
 
 class Engine(ABC):
     """Whatever turns messages into completions: the one protocol of everything that asks a model.
@@ -57,9 +59,7 @@ class Engine(ABC):
         for i, choice in enumerate(completion.choices):
             yield Piece(choice.text, i, completion if i == last else None)
 
-    async def score(
-        self, request: Request, continuations: Sequence[str | Sequence[int]]
-    ) -> list[Scored]:
+    async def score(self, request: Request, continuations: Continuations) -> list[Scored]:
         """How likely each continuation of the prompt (and its prefill) is.
 
         Raises:
@@ -112,9 +112,7 @@ class WrappedEngine(Engine):
         async for piece in super().stream(request) if changed else self.engine.stream(request):
             yield piece
 
-    async def score(
-        self, request: Request, continuations: Sequence[str | Sequence[int]]
-    ) -> list[Scored]:
+    async def score(self, request: Request, continuations: Continuations) -> list[Scored]:
         """The engine's scores."""
         return await self.engine.score(request, continuations)
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from inspect import isawaitable
 from typing import Any
 
-from hanol.engines._engine import Engine
+from hanol.engines._engine import Continuations, Engine
 from hanol.engines._open import open_engine
 from hanol.engines._request import Capability, Completion, Message, Piece, Request, Scored
 from hanol.errors import EngineError, HanolError, require
@@ -111,9 +111,7 @@ class RayEngine(Engine):
         """
         return await self._ask("complete", request)
 
-    async def score(
-        self, request: Request, continuations: Sequence[str | Sequence[int]]
-    ) -> list[Scored]:
+    async def score(self, request: Request, continuations: Continuations) -> list[Scored]:
         """The scores of a member; raises what `complete` raises."""
         return await self._ask("score", request, continuations)
 

@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ class ResumeGuard:
         settings: Mapping[str, Any],
         *,
         what: str = "run",
-        free: frozenset[str] | set[str] = frozenset(),
+        free: Set[str] = frozenset(),
         file: str = "recipe.yaml",
     ) -> None:
         self.folder = Path(folder)
@@ -86,10 +86,7 @@ class ResumeGuard:
 
 
 def check_unchanged(
-    what: str,
-    old: Mapping[str, Any],
-    new: Mapping[str, Any],
-    free: frozenset[str] | set[str] = frozenset(),
+    what: str, old: Mapping[str, Any], new: Mapping[str, Any], free: Set[str] = frozenset()
 ) -> None:
     """Check that settings have not changed since a run was started.
 
@@ -128,7 +125,7 @@ def environment() -> dict[str, Any]:
 
 
 def _changes(
-    old: Mapping[str, Any], new: Mapping[str, Any], free: frozenset[str] | set[str], at: str = ""
+    old: Mapping[str, Any], new: Mapping[str, Any], free: Set[str], at: str = ""
 ) -> Iterator[str]:
     for name in sorted(old.keys() | new.keys()):
         if name in free:

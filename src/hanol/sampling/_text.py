@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
+TextOf = Callable[[tuple[int, ...]], str]
 _CONTEXT = 5  # tokens of the prompt that are decoded too: some tokenizers begin texts differently
 
 
@@ -31,9 +32,7 @@ class StopStrings:
         return len(text) - max(len(one) for one in self._beginnings if text.endswith(one))
 
 
-def token_texts(
-    tokenizer: Any, *, skip_special_tokens: bool = False
-) -> Callable[[tuple[int, ...]], str]:
+def token_texts(tokenizer: Any, *, skip_special_tokens: bool = False) -> TextOf:
     """A tokenizer's texts of short runs of tokens; the same runs come again and again."""
 
     @lru_cache(maxsize=1 << 16)
@@ -60,12 +59,7 @@ class TextStream:
         stopped: Whether a stop string ended the text, which is cut there.
     """
 
-    def __init__(
-        self,
-        text_of: Callable[[tuple[int, ...]], str],
-        prompt: Sequence[int],
-        stop: Iterable[str] = (),
-    ) -> None:
+    def __init__(self, text_of: TextOf, prompt: Sequence[int], stop: Iterable[str] = ()) -> None:
         self._text_of, self._stop = text_of, StopStrings(stop)
         self._ids = list(prompt[-_CONTEXT:])
         self._begin, self._end = 0, len(self._ids)

@@ -12,7 +12,7 @@ from typing import Any, Self
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hanol import autodeco, models
-from hanol.engines._engine import Engine
+from hanol.engines._engine import Continuations, Engine
 from hanol.engines._request import Capability, Completion, Message, Piece, Request, Scored
 from hanol.engines.checkpoint._chat import CHATML, ChatTokens
 from hanol.engines.checkpoint._job import EngineTask
@@ -149,9 +149,7 @@ class CheckpointEngine(Engine):
         finally:
             future.cancel()
 
-    async def score(
-        self, request: Request, continuations: Sequence[str | Sequence[int]]
-    ) -> list[Scored]:
+    async def score(self, request: Request, continuations: Continuations) -> list[Scored]:
         """Log-probabilities of continuations, whose prompt goes through the model once.
 
         Temperature, penalties, heads and constraints play no part: they are those of the model's
