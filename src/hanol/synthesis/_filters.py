@@ -71,25 +71,23 @@ class Sieve:
             if draft is None:
                 continue
             self.drawn += 1
-            if (reason := self._reason(draft)) is not None:
+            walks = 0
+            reason: Reason | None = "repeated"
+            if normalise(draft.text) not in self._texts:
+                reason = problem_of(draft, self._graph, self._shapes)
+            if reason is None and draft.level and is_searchable(draft, self._graph, self._index):
+                reason = "searchable"
+            if reason is not None:
                 self.dropped[reason] += 1
-                walks, failures = 0, failures + 1
+                failures += 1
                 continue
-            walks = failures = 0
+            failures = 0
             self._shapes.add(shape(draft.triples))
             self._texts.add(normalise(draft.text))
             found.append(draft)
             if len(found) == number:
                 break
         return found
-
-    def _reason(self, draft: GraphQuestion) -> Reason | None:
-        if normalise(draft.text) in self._texts:
-            return "repeated"
-        reason = problem_of(draft, self._graph, self._shapes)
-        if reason is None and draft.level and is_searchable(draft, self._graph, self._index):
-            return "searchable"
-        return reason
 
     async def _unknown(self, drafts: list[GraphQuestion]) -> list[GraphQuestion]:
         """The questions that the model cannot answer without documents."""

@@ -37,7 +37,9 @@ def draw_entities(rng: Random, num_entities: int, split: Split) -> list[Entity]:
     """Entities by type, with facts that connect them all; `rng` decides everything."""
     names = _names(rng, split)
     entities = []
-    for head, number in _numbers(num_entities).items():
+    numbers = {head: max(2, int(num_entities * share)) for head, share in schema.SHARES.items()}
+    numbers["person"] += num_entities - sum(numbers.values())
+    for head, number in numbers.items():
         for _ in range(number):
             alias = next(names) if rng.random() < _WITH_ALIAS else None
             entities.append(Entity(next(names), head, alias))
@@ -50,13 +52,6 @@ def draw_entities(rng: Random, num_entities: int, split: Split) -> list[Entity]:
         _add_facts(rng, entity, of_type)
     _connect(rng, entities)
     return entities
-
-
-def _numbers(num_entities: int) -> dict[EntityType, int]:
-    """Number of entities of each type, at least two."""
-    numbers = {head: max(2, int(num_entities * share)) for head, share in schema.SHARES.items()}
-    numbers["person"] += num_entities - sum(numbers.values())
-    return numbers
 
 
 def _names(rng: Random, split: Split) -> Iterator[str]:
