@@ -11,6 +11,7 @@ Source: the shape of the world follows arXiv 2510.24701 (Tongyi DeepResearch) an
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 EntityType = Literal["person", "city", "river", "company", "work", "award", "school", "event"]
@@ -106,6 +107,9 @@ def _link(
     return Relation(name, head, "entity", sentences, tail, (), is_set, symmetric, is_anchor)
 
 
+_anchor = partial(_link, is_anchor=True)
+
+
 def _word(name: str, head: EntityType, words: str, *predicates: str) -> Relation:
     sentences = tuple(f"{{s}} {predicate} {{o}}." for predicate in predicates)
     return Relation(name, head, "word", sentences, words=tuple(words.split()))
@@ -119,10 +123,9 @@ def _amount(name: str, head: EntityType, kind: ValueKind, *predicates: str) -> R
 # An anchor leads from every page to a city and from there to a person, or the other way round: each
 # connected part of a world holds both, so parts can be joined by a new birthplace.
 RELATIONS: tuple[Relation, ...] = (
-    _link(
+    _anchor(
         *("birthplace", "person", "city"),
         *("was born in", "first saw the light in", "came into the world in"),
-        is_anchor=True,
     ),
     _link("spouse", "person", "person", "is married to", "shares a home with", "took the hand of"),
     _link("employer", "person", "company", "works for", "earns a living at", "is paid by"),
@@ -135,21 +138,15 @@ RELATIONS: tuple[Relation, ...] = (
         *("is active as a", "is known as a", "earns money as a"),
     ),
     _link("waterway", "city", "river", "lies on", "stands on the banks of", "is crossed by"),
-    _link("mayor", "city", "person", "is governed by", "elected", "is led by", is_anchor=True),
+    _anchor("mayor", "city", "person", "is governed by", "elected", "is led by"),
     _link("twin", "city", "city", "is paired with", "exchanges guests with"),
     _amount("population", "city", "number", "counts {o} inhabitants", "is home to {o} people"),
-    _link(
-        *("mouth", "river", "city"),
-        *("ends at", "meets the sea near", "flows out at"),
-        is_anchor=True,
-    ),
+    _anchor("mouth", "river", "city", "ends at", "meets the sea near", "flows out at"),
     _link("discoverer", "river", "person", "was first mapped by", "was found by"),
     _amount("length", "river", "number", "runs for {o} miles", "extends over {o} miles"),
     _link("founder", "company", "person", "was started by", "was set up by", "goes back to"),
-    _link(
-        *("headquarters", "company", "city"),
-        *("is based in", "has its main office in", "is run from"),
-        is_anchor=True,
+    _anchor(
+        "headquarters", "company", "city", "is based in", "has its main office in", "is run from"
     ),
     _word(
         *("industry", "company"),
@@ -157,11 +154,7 @@ RELATIONS: tuple[Relation, ...] = (
         *("makes its money in", "does business in"),
     ),
     _link("rival", "company", "company", "competes with", "shares its market with"),
-    _link(
-        *("author", "work", "person"),
-        *("was written by", "is from the pen of", "was composed by"),
-        is_anchor=True,
-    ),
+    _anchor("author", "work", "person", "was written by", "is from the pen of", "was composed by"),
     _link("publisher", "work", "company", "was brought out by", "was printed by"),
     _word(
         *("genre", "work"),
@@ -169,7 +162,7 @@ RELATIONS: tuple[Relation, ...] = (
         *("is read as a", "counts as a"),
     ),
     _amount("release", "work", "year", "appeared in {o}", "came out in {o}"),
-    _link("donor", "award", "company", "is paid for by", "is funded by", is_anchor=True),
+    _anchor("donor", "award", "company", "is paid for by", "is funded by"),
     _word(
         *("field", "award"),
         "physics medicine music botany history logic drama geology sports law",
@@ -177,9 +170,9 @@ RELATIONS: tuple[Relation, ...] = (
     ),
     _amount("value", "award", "number", "comes with {o} crowns", "brings its winner {o} crowns"),
     _link("rector", "school", "person", "is headed by", "is directed by"),
-    _link("campus", "school", "city", "gives its courses in", "is located in", is_anchor=True),
+    _anchor("campus", "school", "city", "gives its courses in", "is located in"),
     _amount("enrolment", "school", "number", "has {o} students", "teaches {o} students"),
-    _link("host", "event", "city", "took place in", "was held in", is_anchor=True),
+    _anchor("host", "event", "city", "took place in", "was held in"),
     _link("organizer", "event", "company", "was planned by", "was arranged by"),
     _link("guests", "event", "person", "welcomed", "was attended by", is_set=True),
     _amount("opening", "event", "date", "began on {o}", "was opened on {o}"),
