@@ -39,14 +39,12 @@ class Visit(SpecifiedTool, spec=VISIT):
         # Numbers are given after everything has arrived: a repeated run gives the same.
         return joined(
             [
-                failure(f"{one_line(url, 500)} could not be opened: {result}")
-                if isinstance(result, str)
-                else self._show(result, goal, context)
-                for url, result in zip(urls, opened, strict=True)
+                one if isinstance(one, Observation) else self._show(one, goal, context)
+                for one in opened
             ]
         )
 
-    async def _open(self, url: str, goal: str, context: ToolContext) -> Opened | str:
+    async def _open(self, url: str, goal: str, context: ToolContext) -> Opened | Observation:
         """The document, or why it could not be opened."""
         try:
             if url.startswith("doc://") or (context.index is not None and "://" not in url):
@@ -58,7 +56,7 @@ class Visit(SpecifiedTool, spec=VISIT):
             else:
                 opened = await self._web.open(url, context.addresses)
         except HanolError as err:
-            return str(err)
+            return failure(f"{one_line(url, 500)} could not be opened: {err}")
         texts = [passage.text for passage in opened.passages]
         ranked = await asyncio.to_thread(rank_texts, texts, goal)
         opened.order = list(dict.fromkeys([*opened.order, *ranked]))
