@@ -17,13 +17,12 @@ from hanol.claims import (
     claims_folder,
     find_claim,
     read_results,
-    recorded_results,
     render,
     run_claim,
     write_result,
 )
 from hanol.cli import app
-from hanol.errors import DataError, UnknownNameError
+from hanol.errors import ConfigError, DataError, UnknownNameError
 
 ROOT = Path(__file__).parents[2]
 FAKE = Claim(
@@ -75,13 +74,24 @@ def test_result_is_kept_and_read_back(tmp_path) -> None:
         read_results(tmp_path / "none")
 
 
+def test_values_that_fit_no_claim_are_named() -> None:
+    with pytest.raises(ConfigError, match="fit Measurement: `verdict`: .*, not 'maybe'"):
+        Measurement(verdict="maybe", summary="S.", figures={})
+    with pytest.raises(ConfigError, match="`figures.a`: .*, not 'many'"):
+        Measurement(verdict="shown", summary="S.", figures={"a": "many"})
+    with pytest.raises(ConfigError, match="fit Claim: unknown key `titel`, did you mean 'title'"):
+        Claim(**{**dict(FAKE), "titel": "T."})
+    with pytest.raises(ConfigError, match="`title`: Field required"):
+        Claim(**{name: value for name, value in FAKE if name != "title"})
+
+
 def test_unknown_claim_names_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'kimi-linear.kv-cache'"):
         find_claim("kimi-linear.kvcache")
 
 
 def test_recorded_results_belong_to_claims_as_they_stand() -> None:
-    recorded = recorded_results()
+    recorded = read_results()
     assert len(recorded) == len(all_claims()) == 23
     for result in recorded:
         claim = find_claim(result.id)
@@ -91,7 +101,7 @@ def test_recorded_results_belong_to_claims_as_they_stand() -> None:
 
 def test_page_of_claims_is_fresh() -> None:
     page = (ROOT / "docs" / "claims.md").read_text("utf-8")
-    assert page == render(recorded_results(), all_claims()), "hanol claims render"
+    assert page == render(read_results(), all_claims()), "hanol claims render"
 
 
 def test_experiments_lie_beside_their_results() -> None:
@@ -152,6 +162,15 @@ def test_commands(tmp_path) -> None:
     assert not list(tmp_path.iterdir()), "quick runs are not recorded"
     show = ["claims", "show", "kimi-linear.kv-cache", "--results", str(tmp_path)]
     assert "Not recorded yet" in runner.invoke(app, show).stdout
+    page = tmp_path / "page.md"
+    rendered = runner.invoke(app, ["claims", "render", "--output", str(page)])
+    assert (rendered.exit_code, rendered.stdout) == (0, f"wrote {page}\n")
+    nowhere = runner.invoke(app, ["claims", "render", "--output", str(page / "below" / "it.md")])
+    assert nowhere.exit_code == 1
+    assert nowhere.stderr.startswith(
+        f"hanol: {str(page / 'below' / 'it.md')!r} could not be written"
+    )
+    assert (nowhere.stdout, nowhere.stderr.count("\n")) == ("", 1)
     wrong = runner.invoke(app, ["claims", "run", "kimi-linear.nothing", "--json"])
     assert wrong.exit_code == 1
     assert json.loads(wrong.stdout)["error"]["kind"] == "UnknownNameError"

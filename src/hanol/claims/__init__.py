@@ -10,7 +10,6 @@ from hanol.claims._claim import (
     Measurement,
     Verdict,
     clone_commit,
-    read_results,
     render,
     run_claim,
     write_result,
@@ -21,7 +20,7 @@ from hanol.claims._clone import (
     find_claim,
     find_claims,
     load_experiments,
-    recorded_results,
+    read_results,
 )
 
 __all__ = [
@@ -36,7 +35,6 @@ __all__ = [
     "find_claims",
     "load_experiments",
     "read_results",
-    "recorded_results",
     "render",
     "run_claim",
     "write_result",

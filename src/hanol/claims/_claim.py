@@ -13,16 +13,20 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from hanol.errors import DataError
 from hanol.files import replace_text
+from hanol.training import Section
 
 Verdict = Literal["shown", "not shown", "cannot be shown at this scale"]
 
 
-class Measurement(BaseModel):
-    """Result of an experiment."""
+class Measurement(Section):
+    """Result of an experiment.
+
+    Raises:
+        ConfigError: A value is missing or out of range; the message names it.
+    """
 
     verdict: Verdict
     summary: str = Field(description="One sentence with the figures that decide.")
@@ -32,7 +36,7 @@ class Measurement(BaseModel):
     )
 
 
-class _Stated(BaseModel, frozen=True):
+class _Stated(Section):
     id: str = Field(description='"<system>.<claim>".')
     title: str = Field(description="The claim in a sentence.")
     paper: str = Field(description="The paper's figure, and where it stands.")
@@ -43,15 +47,19 @@ class _Stated(BaseModel, frozen=True):
     larger: str = Field(description="What it would take to show it at the paper's scale.")
 
 
-class Claim(_Stated, frozen=True):
-    """A headline claim of a paper as an experiment."""
+class Claim(_Stated):
+    """A headline claim of a paper as an experiment.
+
+    Raises:
+        ConfigError: A value is missing or out of range; the message names it.
+    """
 
     experiment: Callable[[Sequence[int], bool], Measurement] = Field(
         description="Runs it with these seeds; `quick` only checks that it runs."
     )
 
 
-class ClaimResult(_Stated, frozen=True):
+class ClaimResult(_Stated):
     """A recorded run of a claim."""
 
     measurement: Measurement
@@ -92,23 +100,6 @@ def write_result(result: ClaimResult, folder: Path) -> Path:
     return path
 
 
-def read_results(folder: Path) -> list[ClaimResult]:
-    """All results recorded below a folder, by id.
-
-    Raises:
-        DataError: There is no such folder, or a file is not a recorded result.
-    """
-    if not folder.is_dir():
-        raise DataError(f"There is no folder {str(folder)!r} of recorded results.")
-    results = []
-    for file in folder.glob("*/*.json"):
-        try:
-            results.append(ClaimResult.model_validate_json(file.read_text("utf-8")))
-        except ValueError as err:
-            raise DataError(f"{str(file)!r} is not a recorded result of a claim: {err}") from err
-    return sorted(results, key=lambda result: result.id)
-
-
 def render(results: Sequence[ClaimResult], claims: Sequence[Claim]) -> str:
     """The documentation page of all claims, recorded or not, as Markdown."""
     by_id = {result.id: result for result in results}
@@ -127,10 +118,10 @@ def render(results: Sequence[ClaimResult], claims: Sequence[Claim]) -> str:
     for claim in claims:
         result = by_id.get(claim.id)
         verdict = result.measurement.verdict if result else "not recorded yet"
-        lines.append(f"| [{claim.id}](#{_anchor(claim.id)}) | {verdict} |")
+        lines.append(f"| [{claim.id}](#{claim.id.replace('.', '')}) | {verdict} |")
     for claim in claims:
-        lines += ["", f"## {claim.id}", "", f"**{claim.title}**", ""]
         lines += [
+            *("", f"## {claim.id}", "", f"**{claim.title}**", ""),
             f"- Paper: {claim.paper}",
             f"- Here: {claim.scale}",
             f"- Expected before the run: {claim.expectation}",
@@ -156,10 +147,6 @@ def render(results: Sequence[ClaimResult], claims: Sequence[Claim]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _anchor(claim_id: str) -> str:
-    return claim_id.replace(".", "")
-
-
 def _machine() -> str:
     gpu = f", {torch.cuda.get_device_name(0)}" if torch.cuda.is_available() else ""
     return f"{os.cpu_count()} CPUs ({platform.machine()}), {torch.get_num_threads()} threads{gpu}"
@@ -168,13 +155,11 @@ def _machine() -> str:
 def clone_commit() -> str:
     """Commit of the clone that hanol runs from, shortened; "unknown" outside of one."""
     try:
-        done = subprocess.run(
+        return subprocess.check_output(
             ["git", "rev-parse", "--short=12", "HEAD"],  # noqa: S607
-            capture_output=True,
             text=True,
-            check=True,
+            stderr=subprocess.DEVNULL,
             cwd=Path(__file__).parent,
-        )
-        return done.stdout.strip()
+        ).strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -1,4 +1,4 @@
-"""Where the experiments lie: `claims/<system>/<claim>.py` of the repository, outside the wheel."""
+"""Where experiments and results lie: `claims/<system>/` of the repository, outside the wheel."""
 
 import sys
 import tomllib
@@ -8,8 +8,8 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
-from hanol.claims._claim import Claim, ClaimResult, read_results
-from hanol.errors import ConfigError, UnknownNameError
+from hanol.claims._claim import Claim, ClaimResult
+from hanol.errors import ConfigError, DataError, UnknownNameError
 
 _PACKAGE = "claims"
 
@@ -63,12 +63,10 @@ def all_claims() -> tuple[Claim, ...]:
         ConfigError: There is no clone.
     """
     load_experiments()
-    found: dict[str, Claim] = {}
-    for file in sorted(claims_folder().glob("*/*.py")):
-        module = import_module(f"{_PACKAGE}.{file.parent.name}.{file.stem}")
-        for value in vars(module).values():
-            if isinstance(value, Claim):
-                found[value.id] = value
+    files = sorted(claims_folder().glob("*/*.py"))
+    modules = [import_module(f"{_PACKAGE}.{file.parent.name}.{file.stem}") for file in files]
+    values = (value for module in modules for value in vars(module).values())
+    found = {value.id: value for value in values if isinstance(value, Claim)}
     return tuple(found[claim_id] for claim_id in sorted(found))
 
 
@@ -94,14 +92,26 @@ def find_claims(name: str) -> list[Claim]:
     return of_system or [find_claim(name)]
 
 
-def recorded_results() -> list[ClaimResult]:
-    """The results that are recorded in the clone, by id.
+def read_results(folder: Path | None = None) -> list[ClaimResult]:
+    """All results recorded below a folder, by id.
+
+    Args:
+        folder: Folder of the results; None is the clone's.
 
     Raises:
         ConfigError: There is no clone.
-        DataError: A file is not a recorded result.
+        DataError: There is no such folder, or a file is not a recorded result.
     """
-    return read_results(claims_folder())
+    folder = folder or claims_folder()
+    if not folder.is_dir():
+        raise DataError(f"There is no folder {str(folder)!r} of recorded results.")
+    results = []
+    for file in folder.glob("*/*.json"):
+        try:
+            results.append(ClaimResult.model_validate_json(file.read_text("utf-8")))
+        except ValueError as err:
+            raise DataError(f"{str(file)!r} is not a recorded result of a claim: {err}") from err
+    return sorted(results, key=lambda result: result.id)
 
 
 def _is_clone(folder: Path) -> bool:

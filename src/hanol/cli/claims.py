@@ -32,7 +32,7 @@ def list_claims(results: _Results = None) -> Result:
     """
     from hanol import claims
 
-    recorded = claims.read_results(results or claims.claims_folder())
+    recorded = claims.read_results(results)
     verdicts = {result.id: result.measurement.verdict for result in recorded}
     rows = [
         {"id": c.id, "title": c.title, "verdict": verdicts.get(c.id, "not recorded")}
@@ -46,8 +46,7 @@ def list_claims(results: _Results = None) -> Result:
 @command
 def run(
     names: list[str] = argument(
-        "Claim ids as printed by `hanol claims list`, or systems such as autodeco.",
-        metavar="CLAIM",
+        "Claim ids as printed by `hanol claims list`, or systems such as autodeco.", metavar="CLAIM"
     ),
     num_seeds: int = option(3, "Number of repetitions, with seeds 0, 1, ...", min=1),
     quick: bool = option(False, "Use the smallest sizes and record nothing."),
@@ -95,8 +94,7 @@ def show(
     from hanol import claims
 
     found = claims.find_claim(claim)
-    every = claims.read_results(results or claims.claims_folder())
-    recorded = [result for result in every if result.id == claim]
+    recorded = [result for result in claims.read_results(results) if result.id == claim]
     page = claims.render(recorded, [found])
     shown = page[page.index("\n## ") + 1 :].rstrip()
     return Result(recorded[0] if recorded else {"id": claim}, shown)
@@ -114,6 +112,5 @@ def render(
     """
     from hanol import claims
 
-    recorded = claims.read_results(results or claims.claims_folder())
-    replace_text(output, claims.render(recorded, claims.all_claims()))
+    replace_text(output, claims.render(claims.read_results(results), claims.all_claims()))
     typer.echo(f"wrote {output}")
