@@ -188,6 +188,14 @@ def test_a_stage_made_with_other_settings_is_not_gone_on_with(tmp_path, override
         run_stages(recipe(override), tmp_path, BODIES, evaluate, resume=True)
 
 
+@pytest.mark.parametrize("name", ["rows.jsonl", "made.json", CHECKPOINT])
+def test_what_a_stage_did_not_make_is_refused(tmp_path, name: str) -> None:
+    (tmp_path / "1-mid").mkdir()
+    (tmp_path / "1-mid" / name).write_text("{}")
+    with pytest.raises(RunError, match=f"1-mid/{name}' has no 'stage.yaml' beside it"):
+        run_stages(recipe(), tmp_path, BODIES, evaluate, resume=True)
+
+
 def test_what_does_not_change_the_model_may_change(tmp_path) -> None:
     first = run_stages(recipe(), tmp_path, BODIES, evaluate)
     other = recipe("stages.2.save_tokens=7", "threads=2", "name=other")

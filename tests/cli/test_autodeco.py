@@ -228,6 +228,16 @@ def test_training_on_own_answers_is_resumed_with_them(
     )
 
 
+@pytest.mark.parametrize("options", [[], ["--resume"]], ids=["new", "resumed"])
+def test_answers_of_nobody_knows_which_recipe_are_refused(
+    place: Path, tmp_path: Path, judge: str, options: list[str]
+) -> None:
+    (tmp_path / "answers.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    recipe = heads_recipe(place, verify=judge, max_rows=4)
+    done = train(recipe, tmp_path, *options, "--json")
+    said_in_one_line(done, f"{str(tmp_path / 'answers.jsonl')!r} has no 'recipe.yaml' beside it")
+
+
 def test_a_missing_package_is_said_before_the_answers_are_sampled(
     place: Path, tmp_path: Path, judge: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -149,7 +149,8 @@ def run_heads(
     require("matplotlib", extra="train", feature="Training")
     require("accelerate", extra="train", feature="Training")
     own = folder / _ANSWERS
-    guard = ResumeGuard(folder, {"recipe": recipe.model_dump(mode="json")}, free=FREE)
+    content = {"recipe": recipe.model_dump(mode="json")}
+    guard = ResumeGuard(folder, content, free=FREE, made=[_ANSWERS])
     if own.exists() or last_checkpoint(folder) is not None:
         guard.check(resume=resume)  # before an hour of sampling, or training on others' answers
     with torch.random.fork_rng(devices=[]):

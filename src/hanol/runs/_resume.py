@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ class ResumeGuard:
             it: tuples as lists, paths as text.
         what: What is resumed, for messages.
         free: Names of settings that may change: how often to save, how many threads.
+        file: Where the settings are kept.
+        made: Files that a resumed run reads back; without the settings they are refused.
 
     Example:
         >>> guard = ResumeGuard("runs/tiny", {"recipe": {"lr": 0.1}})  # doctest: +SKIP
@@ -40,11 +42,12 @@ class ResumeGuard:
         what: str = "run",
         free: Set[str] = frozenset(),
         file: str = "recipe.yaml",
+        made: Iterable[str] = (),
     ) -> None:
         self.folder = Path(folder)
         self.file = self.folder / file
         self._settings: dict[str, Any] = json.loads(json.dumps(settings, default=str))
-        self._what, self._free = what, free
+        self._what, self._free, self._made = what, free, made
 
     def check(self, *, resume: bool) -> bool:
         """Whether the run was started before, with the same settings.
@@ -53,9 +56,16 @@ class ResumeGuard:
             resume: Whether the user asked to resume.
 
         Raises:
-            RunError: The folder has a run and `resume` is not set, or settings have changed.
+            RunError: The folder has a run and `resume` is not set, settings have changed, or what
+                was made with them is there without them.
         """
         if not self.file.exists():
+            for name in self._made:
+                if (self.folder / name).exists():
+                    raise RunError(
+                        f"{str(self.folder / name)!r} has no {self.file.name!r} beside it, which "
+                        "would say what made it. Delete it, or use another --output."
+                    )
             return False
         if not resume:
             raise RunError(

@@ -17,6 +17,7 @@ from hanol.agent_training.stages._charts import plot_stages
 from hanol.agent_training.stages._recipe import AgentStage, ResearcherRecipe
 from hanol.agent_training.stages._stages import (
     CHECKPOINT,
+    TRAJECTORIES,
     Accuracy,
     ResearcherResult,
     StageResult,
@@ -32,6 +33,7 @@ _FREE = FREE | {
     "save_tokens", "keep_rollouts_every", "micro_batches", "concurrency", "micro_batch_tokens",
     "gradient_checkpointing",
 }  # fmt: skip
+_MADE = ("rows.jsonl", TRAJECTORIES, CHECKPOINT, "made.json", "accuracy.json")  # of a stage
 
 
 def train_researcher(
@@ -107,7 +109,7 @@ def _begin(recipe: ResearcherRecipe, stage: AgentStage, place: Path) -> bool:
     whole = recipe.model_dump(mode="json")
     content = {key: whole[key] for key in ("model", "world", "documents", "seed")}
     content["stage"] = stage.model_dump(mode="json")
-    guard = ResumeGuard(place, content, what="stage", free=_FREE, file="stage.yaml")
+    guard = ResumeGuard(place, content, what="stage", free=_FREE, file="stage.yaml", made=_MADE)
     if guard.check(resume=True):
         return True
     guard.write()
@@ -124,10 +126,13 @@ def _finish(run: StageRun) -> StageResult:
         replace_json(made, {"minutes": minutes, "facts": facts})
     checkpoint = run.folder / CHECKPOINT
     has_model = checkpoint.exists()
+    start = [run.start] if run.start is not None else []
+    if run.stage.kind == "merge":
+        start = [run.folders[name] / CHECKPOINT for name in run.stage.of]
     return StageResult(
         name=run.stage.name,
         kind=run.stage.kind,
-        start=[str(start) for start in _starts(run)],
+        start=list(map(str, start)),
         folder=str(run.folder),
         checkpoint=str(checkpoint) if has_model else None,
         accuracy=_judged(run) if has_model else {},
@@ -148,21 +153,12 @@ def _judged(run: StageRun) -> dict[str, Any]:
     return accuracy
 
 
-def _starts(run: StageRun) -> list[Path]:
-    if run.stage.kind == "merge":
-        return [run.folders[name] / CHECKPOINT for name in run.stage.of]
-    return [] if run.start is None else [run.start]
-
-
 def _summarise(
     recipe: ResearcherRecipe, folder: Path, results: Sequence[StageResult]
 ) -> ResearcherResult:
-    trained = [result.checkpoint for result in results if result.checkpoint is not None]
+    checkpoint = next((done.checkpoint for done in reversed(results) if done.checkpoint), None)
     summary = ResearcherResult(
-        name=recipe.name,
-        folder=str(folder),
-        checkpoint=trained[-1] if trained else None,
-        stages=list(results),
+        name=recipe.name, folder=str(folder), checkpoint=checkpoint, stages=list(results)
     )
     replace_json(folder / "summary.json", summary.model_dump())
     if any(result.accuracy for result in results):
