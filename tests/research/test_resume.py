@@ -13,7 +13,7 @@ import pytest
 
 from hanol.engines import Completion, Request, ScriptedEngine
 from hanol.errors import RunError
-from hanol.research import Researcher, fork, replay, resume, transcript
+from hanol.research import Researcher, fork, heavy_research, replay, resume, transcript
 from hanol.runs import Budget, Event, RunEnded, RunFolder, RunStarted, ToolReturned
 from hanol.tools import SEARCH, Observation, ToolContext
 
@@ -229,6 +229,24 @@ def test_a_fork_from_no_round_or_into_a_run_is_refused(
         list(fork(tmp_path / "old", at_step, tmp_path / "new", engine, None, seed=1, tools=[]))
     with pytest.raises(RunError, match="a run in .* already"):
         list(fork(tmp_path / "old", 1, tmp_path / "old", engine, None, seed=1, tools=[]))
+
+
+def test_a_heavy_run_is_forked_at_its_synthesis_only(tmp_path: Path) -> None:
+    engine = ScriptedEngine(["<answer>done</answer>"])
+    options: dict[str, Any] = {"n": 2, "tools": [Notes()], "run_folder": tmp_path / "old"}
+    old = list(heavy_research(None, engine, "q", mode="react", **options))
+    other = ScriptedEngine(["<answer>other</answer>"], name="another model")
+    for at_step in (1, 2):
+        with pytest.raises(
+            RunError, match=rf"`at_step` is {at_step}, .* only at 3, .*old/rollouts"
+        ):
+            fork(tmp_path / "old", at_step, tmp_path / "new", other, None, seed=9, tools=[Notes()])
+    assert not (tmp_path / "new").exists()
+    new = list(fork(tmp_path / "old", 3, tmp_path / "new", other, None, seed=9, tools=[Notes()]))
+    results = [event for event in old if isinstance(event, ToolReturned)]
+    assert [event for event in new if isinstance(event, ToolReturned)] == results
+    assert isinstance(new[-1], RunEnded)
+    assert new[-1].answer == "other"
 
 
 def test_the_time_spent_before_a_kill_counts_after_it(tmp_path: Path, search_turn: Search) -> None:

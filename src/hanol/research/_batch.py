@@ -14,6 +14,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from hanol.retrieval import Index
 from hanol.runs import Event, RunEnded, Task, gather, synchronous
 
 Row = dict[str, Any]
+StrPath = str | os.PathLike[str]
 Workplace = tuple[Index | None, Engine, Mapping[str, Any]]
 _REWRITE_S = 1.0  # between two versions of the results
 
@@ -35,7 +37,7 @@ async def arun_batch(
     tasks: Sequence[Task],
     index: Index | None,
     engine: Engine,
-    folder: str | os.PathLike[str],
+    folder: StrPath,
     *,
     concurrency: int = 8,
     on_result: Callable[[Row], None] = lambda row: None,
@@ -70,11 +72,7 @@ run_batch = synchronous(arun_batch)
 
 
 async def run_task(
-    task: Task,
-    index: Index | None,
-    engine: Engine,
-    folder: str | os.PathLike[str],
-    options: Mapping[str, Any],
+    task: Task, index: Index | None, engine: Engine, folder: StrPath, options: Mapping[str, Any]
 ) -> Row:
     """One question to its row; failures are rows too."""
     place = f"runs/{task.folder_name}"
@@ -92,17 +90,15 @@ async def run_task(
             last = event
     except Exception as err:
         # Whatever it was, the other questions go on; the row says what happened.
-        return row | {
-            "prediction": None,
-            "error": {"kind": type(err).__name__, "message": str(err)},
-        }
+        error = {"kind": type(err).__name__, "message": str(err)}
+        return row | {"prediction": None, "error": error}
     assert isinstance(last, RunEnded)
     ended = last.content()
     del ended["step"]
     return row | {"prediction": ended.pop("answer"), "error": None} | ended
 
 
-def fixed_date(folder: str | os.PathLike[str], options: Mapping[str, Any]) -> dict[str, Any]:
+def fixed_date(folder: StrPath, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options with the date on which the batch was started, unless they have a date."""
     path = Path(folder) / "batch.json"
     if options.get("today") is not None:
@@ -113,36 +109,31 @@ def fixed_date(folder: str | os.PathLike[str], options: Mapping[str, Any]) -> di
     return {**options, "today": started}
 
 
+@dataclass
 class _Results:
     """`results.jsonl`: rewritten whole, at most once a second, so that it is never half a file."""
 
-    def __init__(
-        self,
-        folder: str | os.PathLike[str],
-        tasks: Sequence[Task],
-        on_result: Callable[[Row], None],
-    ) -> None:
-        self._path = Path(folder) / "results.jsonl"
-        self._order = [task.id for task in tasks]
-        self._on_result = on_result
-        self._rows: dict[str, Row] = {}
-        self._written = -_REWRITE_S
+    folder: StrPath
+    tasks: Sequence[Task]
+    on_result: Callable[[Row], None]
+    _rows: dict[str, Row] = field(default_factory=dict)
+    _written: float = -_REWRITE_S
 
     @property
     def rows(self) -> list[Row]:
         """The rows so far, in the order of the tasks."""
-        return [self._rows[name] for name in self._order if name in self._rows]
+        return [self._rows[task.id] for task in self.tasks if task.id in self._rows]
 
     def add(self, row: Row) -> None:
         """Add a row; write the file if the last time was a second ago."""
         self._rows[row["id"]] = row
         if time.monotonic() - self._written >= _REWRITE_S:
             self.write()
-        self._on_result(row)
+        self.on_result(row)
 
     def write(self) -> None:
         """Write the file now."""
-        replace_rows(self._path, self.rows)
+        replace_rows(Path(self.folder) / "results.jsonl", self.rows)
         self._written = time.monotonic()
 
 
@@ -165,7 +156,7 @@ class _Worker:
 def run_batch_on_ray(
     tasks: Sequence[Task],
     make: Callable[[], Workplace],
-    folder: str | os.PathLike[str],
+    folder: StrPath,
     *,
     workers: int,
     concurrency: int = 8,

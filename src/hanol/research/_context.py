@@ -11,14 +11,7 @@ LEFT_OUT = "[An earlier result was left out here to fit the context.]"
 
 
 def cut(text: str, limit: int, count: Count) -> str:
-    """Keep the beginning of a text, within a number of tokens, and say that it was cut.
-
-    Args:
-        limit: Most tokens of the result, its note included.
-
-    Returns:
-        The text itself where it fits; "" where not even the note does.
-    """
+    """The beginning of a text, with a note if it was cut; "" where not even the note fits."""
     if len(text.encode("utf-8", "replace")) <= limit:  # a token has a byte or more
         return text
     have = count(text)
@@ -57,22 +50,13 @@ class Transcript:
 
     count: Count
     messages: list[Message] = field(default_factory=list)
+    tokens: int = 0  # upper estimate of the rendered conversation
     _weights: list[int] = field(default_factory=list)
-    _known: tuple[int, int] = (0, 0)  # so many messages have so many tokens
+    _measured: int = 0  # messages whose tokens an engine has told
     _newest: int = 0  # index of what the user said last, refusals apart
 
-    @property
-    def tokens(self) -> int:
-        """Upper estimate of the rendered conversation."""
-        messages, tokens = self._known
-        return tokens + sum(self._weights[messages:])
-
     def add(self, role: Role, content: str, *, is_format_error: bool = False) -> None:
-        """Append a message; one of the role that spoke last joins that message.
-
-        Args:
-            is_format_error: Whether it only says that the model's turn could not be used.
-        """
+        """Append a message; one of the role that spoke last joins that message."""
         if self.messages and self.messages[-1].role == role:
             content = f"{self.messages[-1].text}\n\n{content}"
             self.replace_last(content)
@@ -85,20 +69,20 @@ class Transcript:
         """Append a message, even after one of the same role, as the official loop does."""
         self.messages.append(Message(role, content))
         self._weights.append(self.count(content))
+        self.tokens += self._weights[-1]
 
     def replace_last(self, content: str) -> None:
         """Overwrite the last message."""
         if self.messages[-1].role == "user":
             self._newest = len(self.messages) - 1
-        self.messages[-1] = Message(self.messages[-1].role, content)
-        self._weights[-1] = self.count(content)
-        if self._known[0] >= len(self.messages):
-            self._known = (0, 0)
+        self._replace(-1, content)
+        if self._measured >= len(self.messages):
+            self.tokens, self._measured = sum(self._weights), 0
 
     def measured(self, tokens: int) -> None:
         """Set the length to what the engine has counted for the whole conversation."""
         if tokens:  # some endpoints do not tell
-            self._known = (len(self.messages), tokens)
+            self.tokens, self._measured = tokens, len(self.messages)
 
     def fitted(self, limit: int, closing: str = "") -> tuple[tuple[Message, ...], int]:
         """The conversation within a limit, and its tokens.
@@ -106,69 +90,46 @@ class Transcript:
         What the user asked and what was found last are kept. Turns that were refused after that
         give way first; then what lies between, the oldest first: results are replaced by a note,
         whole rounds are dropped, then the beginning of the model's last turn, at last the end of
-        the last result.
-
-        Args:
-            closing: Added to the end of the user's last message; never cut.
+        the last result. `closing` ends the user's last message, and is never cut.
         """
         room = limit - (self.count(closing) if closing else 0)
-        kept = _Fitting(self.count, list(self.messages), list(self._weights), self.tokens)
+        kept = Transcript(self.count, list(self.messages), self.tokens, list(self._weights))
         if kept.tokens > room:
-            kept.tokens = sum(kept.weights)
+            kept.tokens = sum(kept._weights)
             while kept.tokens > room and len(kept.messages) - 1 > self._newest:
-                kept.drop(-1)
-            kept.shorten(room)
+                kept._drop(-1)
+            kept._shorten(room)
         if closing:
-            kept.close(closing)
+            kept.add("user", closing)
         return tuple(kept.messages), kept.tokens
 
-
-@dataclass
-class _Fitting:
-    """A copy of a transcript that gets shorter."""
-
-    count: Count
-    messages: list[Message]
-    weights: list[int]
-    tokens: int
-
-    def shorten(self, room: int) -> None:
-        """Bring the copy to at most `room` tokens, as far as the question allows."""
+    def _shorten(self, room: int) -> None:
+        """Come down to at most `room` tokens, as far as the question allows."""
         note = self.count(LEFT_OUT)
         for index in range(2, len(self.messages) - 1):
             if self.tokens <= room:
                 return
-            if self.messages[index].role == "user" and self.weights[index] > note:
+            if self.messages[index].role == "user" and self._weights[index] > note:
                 self._replace(index, LEFT_OUT)
         while self.tokens > room and len(self.messages) > 4:
-            self.drop(2)
+            self._drop(2)
             while len(self.messages) > 4 and self.messages[2].role == "user":
-                self.drop(2)
+                self._drop(2)
         for index in range(2, len(self.messages)):
             if self.tokens > room:
-                left = max(room - self.tokens + self.weights[index], 0)
+                left = max(room - self.tokens + self._weights[index], 0)
                 shorten = _cut_beginning if self.messages[index].role == "assistant" else cut
                 self._replace(index, shorten(self.messages[index].text, left, self.count))
-
-    def close(self, closing: str) -> None:
-        """Append the closing user message."""
-        if self.messages[-1].role == "user":
-            closing = f"{self.messages.pop().text}\n\n{closing}"
-            self.tokens -= self.weights.pop()
-        self.messages.append(Message("user", closing))
-        self.weights.append(self.count(closing))
-        self.tokens += self.weights[-1]
 
     def _replace(self, index: int, content: str) -> None:
         self.messages[index] = Message(self.messages[index].role, content)
         new = self.count(content)
-        self.tokens += new - self.weights[index]
-        self.weights[index] = new
+        self.tokens += new - self._weights[index]
+        self._weights[index] = new
 
-    def drop(self, index: int) -> None:
-        """Leave a message out."""
+    def _drop(self, index: int) -> None:
         del self.messages[index]
-        self.tokens -= self.weights.pop(index)
+        self.tokens -= self._weights.pop(index)
 
 
 def merged(messages: Iterable[Message]) -> list[Message]:

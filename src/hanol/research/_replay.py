@@ -1,36 +1,25 @@
 """Resume, replay and fork runs from their event logs, and take them apart."""
 
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hanol.engines import Completion, Engine, Message, Request
+from hanol.engines import Engine, Message, Request, ScriptedEngine
 from hanol.errors import RunError
 from hanol.research._context import merged
 from hanol.research._researcher import RunSetup
 from hanol.research._run import Run, Settings
 from hanol.research.modes._heavy import HeavyRollout, heavy_events, synthesize_run
 from hanol.retrieval import Index
-from hanol.runs import (
-    ContextRestarted,
-    Event,
-    ModelAnswered,
-    RunFolder,
-    RunStarted,
-    synchronous,
-)
-from hanol.tools import Observation, Tool, ToolContext
+from hanol.runs import ContextRestarted, Event, ModelAnswered, RunFolder, RunStarted, synchronous
+from hanol.tools import Tool, ToolSpec
 
 Path = str | os.PathLike[str]
 
 
 def aresume(
-    run_folder: Path,
-    engine: Engine,
-    index: Index | None,
-    *,
-    tools: Sequence[Tool] | None = None,
+    run_folder: Path, engine: Engine, index: Index | None, *, tools: Sequence[Tool] | None = None
 ) -> AsyncIterator[Event]:
     """Resume an interrupted run: its events so far, then new ones.
 
@@ -86,13 +75,21 @@ def afork(
         new_folder: Folder for the new run; must not have a run yet.
 
     Raises:
-        RunError: There is no such round, or `new_folder` has a run.
+        RunError: There is no such round, a heavy run has no synthesis from there on, or
+            `new_folder` has a run.
     """
     events = RunFolder(run_folder).events()
     old = RunFolder(run_folder).started()
     last = max(0 if isinstance(event, RunStarted) else event.step for event in events)
     if not 1 <= at_step <= last:
         raise RunError(f"`at_step` is {at_step}, but the run has rounds 1 to {last}.")
+    heavy = old.settings.get("heavy")
+    if heavy is not None and at_step <= heavy["n"]:
+        raise RunError(
+            f"`at_step` is {at_step}, but a heavy run can be forked only at {heavy['n'] + 1}, its "
+            "synthesis: the rounds before are whole rollouts. Fork one of those, in "
+            f"{str(RunFolder(run_folder).path / 'rollouts')!r}, or start another run."
+        )
     folder = RunFolder(new_folder)
     if folder.exists:
         raise RunError(f"There is a run in {str(folder.path)!r} already; choose another.")
@@ -166,7 +163,7 @@ def segments(events: Sequence[Event]) -> list[Segment]:
         RunError: The run has not ended, or cannot be replayed.
     """
     replayed = _Replay(events)
-    replayed.play()
+    synchronous(replayed.rollout)()
     if replayed.started.mode == "markov":
         return [Segment(request.messages, answer.text) for request, answer in replayed.turns]
     restarts = [event.step for event in events if isinstance(event, ContextRestarted)]
@@ -196,69 +193,31 @@ class _Replay:
             raise RunError(f"There is no run to replay{where}: the log is missing or empty.")
         self._recorded = recorded
         self.started = recorded[0]
-        self.run: Run | None = None
+        self._runs: list[Run] = []
         self.turns: list[tuple[Request, ModelAnswered]] = []
 
     def events(self) -> AsyncIterator[Event]:
         """The recorded events, each one compared with what the agent does."""
         started = self.started
         settings = Settings.from_dict(started.settings)
-        setup = RunSetup(
-            started.question,
-            settings,
-            started.system_prompt,
-            _NoEngine(started.model, settings.context_window),
-            [_NoTool(**schema) for schema in settings.schemas],
-        )
+        # Answers of the model and results of tools are in the log: their names are enough.
+        engine = ScriptedEngine([], name=started.model, context_window=settings.context_window)
+        tools: list[Any] = [ToolSpec(**schema) for schema in settings.schemas]
+        setup = RunSetup(started.question, settings, started.system_prompt, engine, tools)
         return setup.events(
             recorded=self._recorded,
             live=False,
             on_request=self._note,
-            on_run=self._begin,
+            on_run=self._runs.append,
             loop=synthesize_run if settings.heavy else None,
         )
 
-    async def aplay(self) -> None:
-        """Go through all events."""
+    async def rollout(self) -> HeavyRollout:
+        """Go through all events; the run as the synthesis of heavy mode reads it."""
         async for _ in self.events():
             pass
-
-    play = synchronous(aplay)
-
-    async def rollout(self) -> HeavyRollout:
-        """The run as the synthesis of heavy mode reads it."""
-        await self.aplay()
-        assert self.run is not None
-        return HeavyRollout(self._recorded, merged(self.run.dialogue))
+        return HeavyRollout(self._recorded, merged(self._runs[-1].dialogue))
 
     def _note(self, request: Request, answer: ModelAnswered) -> None:
         if answer.purpose in ("turn", "forced_answer"):
             self.turns.append((request, answer))
-
-    def _begin(self, run: Run) -> None:
-        self.run = run
-
-
-@dataclass(frozen=True)
-class _NoTool:
-    """A tool's description; its results are in the log."""
-
-    name: str
-    description: str
-    parameters: Mapping[str, Any]
-
-    async def run(self, arguments: Mapping[str, Any], context: ToolContext) -> Observation:
-        raise AssertionError("a replay runs no tool")
-
-
-class _NoEngine(Engine):
-    """A model's name and window; its answers are in the log."""
-
-    def __init__(self, name: str, context_window: int | None) -> None:
-        self.name, self.context_window = name, context_window
-
-    async def complete(self, request: Request) -> Completion:
-        raise AssertionError("a replay asks no model")
-
-    def count_tokens(self, messages: Sequence[Message]) -> int:
-        raise AssertionError("a replay counts no tokens")

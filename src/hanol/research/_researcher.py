@@ -37,6 +37,7 @@ from hanol.sampling import Sampling
 from hanol.tools import Tool, ToolContext, local_tools
 
 LOOPS = {"react": react, "markov": markov, "resum": resum}
+_version = cache(version)  # looked up once, because that takes as long as a search
 _FREE = {"run_id", "versions", "parent", "index"}  # the folder of documents may have moved
 # ReSum's own (arXiv 2509.13313); other modes have the defaults of `Budget`.
 _RESUM_BUDGET = Budget(model_calls=60, context_tokens=32 * 1024)
@@ -160,12 +161,6 @@ def _check_tools(tools: Sequence[Tool]) -> None:
             ) from err
 
 
-@cache
-def _version() -> str:
-    """Version of this package; looked up once, because that takes as long as a search."""
-    return version("hanol")
-
-
 @dataclass(frozen=True)
 class RunSetup:
     """What decides a run, and what the calls that its log does not have are made with.
@@ -218,7 +213,7 @@ class RunSetup:
         return fields | {
             "run_id": hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16],
             "index": None if index is None else str(index.folder),
-            "versions": {"hanol": _version(), "python": platform.python_version()},
+            "versions": {"hanol": _version("hanol"), "python": platform.python_version()},
         }
 
     def forked(self, events: Sequence[Event]) -> list[Event]:
@@ -298,11 +293,7 @@ class RunSetup:
     def _first(
         self, known: Sequence[Event], folder: RunFolder | None, live: bool
     ) -> dict[str, Any]:
-        """The first event's fields; those of the log where there is one.
-
-        Raises:
-            RunError: The log is of a run with other settings.
-        """
+        """The first event's fields; those of the log where there is one with the same settings."""
         if not known:
             return self.started()
         first = known[0]

@@ -326,13 +326,9 @@ class Run:
                 )
             return await self._run_tool(call.name, arguments)
 
+        seconds = self._tool_seconds()
         event = await self.log.tool(
-            run,
-            step=self.step,
-            call=index,
-            name=call.name,
-            arguments=arguments,
-            seconds=self._tool_seconds(),
+            run, step=self.step, call=index, name=call.name, arguments=arguments, seconds=seconds
         )
         for source in event.sources:
             self.sources.add(source)
@@ -363,8 +359,7 @@ class Run:
             return Observation(f"{name} failed: {err}", failed=True)
 
     def _tool_seconds(self) -> float:
-        left = self.spent.seconds_left(forced=False)
-        return left if math.isinf(left) else max(left, 0.0)
+        return max(self.spent.seconds_left(forced=False), 0.0)
 
 
 def forced_answer(turn: Turn, text: str) -> str | None:

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import accumulate
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from hanol.engines import Completion, Engine, Message, Request, Usage, WrappedEngine
 from hanol.errors import EngineError, RunError
@@ -32,6 +32,7 @@ from hanol.runs import (
 )
 from hanol.tools import Observation
 
+T = TypeVar("T")
 # Not compared between a log and a repetition of it: times, and what was only measured.
 _FREE = {"number", "time", "seconds", "token_counts", "cached_tokens", "citations", "versions"}
 
@@ -72,9 +73,6 @@ def call_uncertainty(completion: Completion) -> float | None:
 
     The paper (arXiv 2510.24698) takes the entropy of the 16 likeliest tokens at each position. The
     surprise of the drawn token, which every engine tells, has the full entropy as its expectation.
-
-    Returns:
-        None when the engine told no log-probabilities, or the turn calls no tool.
     """
     if completion.tokens is None or not completion.logprobs:
         return None
@@ -87,17 +85,10 @@ def call_uncertainty(completion: Completion) -> float | None:
 
 
 class RunLog:
-    """One run's events: first those of the log, then new ones.
+    """One run's events: first the recorded ones, then, where it is `live`, new ones.
 
-    Args:
-        engine: Model for the calls that the log does not have.
-        budget: Limits, and the prices of calls.
-        recorded: Events to serve first.
-        on_event: Called with every event in order, whether recorded or new.
-        on_request: Called with every request and its answer.
-        live: Whether calls may be made after the recorded events; False is a replay.
-        unchecked_steps: Requests of rounds up to this one are not compared: a fork took them from
-            another run, with another seed or engine.
+    Requests of rounds up to `unchecked_steps` are not compared: a fork took them from another run,
+    with another seed or engine.
     """
 
     def __init__(
@@ -141,26 +132,14 @@ class RunLog:
     async def model(
         self, request: Request, *, step: int, purpose: Purpose, seconds: float = math.inf
     ) -> ModelAnswered:
-        """The answer to a request: from the log, or from the engine.
-
-        Raises:
-            TimeIsUp: It took longer than `seconds`, now or when the log was written.
-            RunError: The log has the answer to another request.
-            EngineError: The engine failed; the log is whole, and the run can be resumed.
-        """
+        """The answer to a request, from the log or the engine; `TimeIsUp` if it took too long."""
         sha256 = request_sha256(request)
         if event := self._served_answer(sha256, purpose):
             self._on_request(request, event)
             return event
         self._need_live(f"call of the model ({purpose})")
         began = time.monotonic()
-        try:
-            async with asyncio.timeout(None if math.isinf(seconds) else seconds) as limit:
-                completion = await self.engine.complete(request)
-        except TimeoutError:
-            if not limit.expired():
-                raise  # the engine's own
-            raise TimeIsUp from None
+        completion = await _within(seconds, self.engine.complete(request))
         fields = self._answer_fields(completion, time.monotonic() - began)
         fields |= {"step": step, "purpose": purpose, "request_sha256": sha256}
         event = cast(ModelAnswered, await self._write(ModelAnswered, fields))
@@ -194,11 +173,8 @@ class RunLog:
         self._need_live(f"call of the tool {name}")
         began = time.monotonic()
         try:
-            async with asyncio.timeout(None if math.isinf(seconds) else seconds) as limit:
-                result = await run()
-        except TimeoutError:
-            if not limit.expired():
-                raise
+            result = await _within(seconds, run())
+        except TimeIsUp:
             result = Observation("The run's time was used up before this call ended.", failed=True)
         while self._recorded:  # questions of the killed call that were not asked again
             self._serve()
@@ -330,6 +306,16 @@ class _Extractor(WrappedEngine):
         event = await self._run_log.model(request, step=self._step, purpose="extract")
         usage = Usage(event.prompt_tokens, event.completion_tokens, event.cached_tokens)
         return Completion.of(event.text, event.finish_reason, usage)
+
+
+async def _within(seconds: float, work: Awaitable[T]) -> T:
+    try:
+        async with asyncio.timeout(None if math.isinf(seconds) else seconds) as limit:
+            return await work
+    except TimeoutError:
+        if not limit.expired():
+            raise  # its own
+        raise TimeIsUp from None
 
 
 @cache

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 from hanol.engines import Engine, Message
@@ -18,14 +19,14 @@ from hanol.errors import RunError
 from hanol.research._context import cut, merged
 from hanol.research._researcher import Researcher, RunSetup
 from hanol.research._run import BudgetSpent, Run, forced_answer
+from hanol.research.report._view import RunView
 from hanol.retrieval import Index, Source, citation_numbers
 from hanol.runs import (
     Event,
     Ledger,
     Mode,
     ModelAnswered,
-    ReportUpdated,
-    RunEnded,
+    Purpose,
     RunFolder,
     ToolReturned,
     synchronous,
@@ -135,12 +136,8 @@ def heavy_events(
 
     async def one(number: int, branch: tuple[HeavyRollout, int] | None = None) -> HeavyRollout:
         parent, step = branch or (None, 1)
-        settings = replace(
-            setup.settings,
-            seed=setup.settings.seed + _SEEDS * number,
-            fork_step=step - 1,
-            heavy=None,
-        )
+        seed = setup.settings.seed + _SEEDS * number
+        settings = replace(setup.settings, seed=seed, fork_step=step - 1, heavy=None)
         own = replace(setup, settings=settings)
         copied = own.forked(parent.events) if parent else []
         place = None if folder is None else RunFolder(folder.path / "rollouts" / f"{number:02d}")
@@ -185,24 +182,10 @@ class HeavyRollout:
     events: Sequence[Event]
     conversation: Sequence[Message]
 
-    @property
-    def ended(self) -> RunEnded:
-        """Its last event."""
-        last = self.events[-1]
-        assert isinstance(last, RunEnded), "a rollout has ended"
-        return last
-
-    @property
-    def report(self) -> str:
-        """Markov mode: the last report; "" in other modes."""
-        reports = [event.report for event in self.events if isinstance(event, ReportUpdated)]
-        return reports[-1] if reports else ""
-
-    @property
-    def sources(self) -> dict[int, Source]:
-        """Numbered sources of the run."""
-        results = [event for event in self.events if isinstance(event, ToolReturned)]
-        return {source.number: source for event in results for source in event.sources}
+    @cached_property
+    def view(self) -> RunView:
+        """Its reports, its sources and its end."""
+        return RunView.of(self.events)
 
 
 async def synthesize_run(
@@ -210,10 +193,8 @@ async def synthesize_run(
 ) -> None:
     """The loop of a heavy run: reports of rollouts, one synthesis, the end.
 
-    The rollouts stand in the log as results of a tool, with sources that have common numbers.
-
-    Args:
-        rollouts: Makes or resumes the rollouts; not called if the log has all reports.
+    The rollouts stand in the log as results of a tool, with sources that have common numbers;
+    `rollouts`, which makes or resumes them, is not called if the log has all.
     """
     assert run.settings.heavy is not None
     count = run.settings.heavy["n"]
@@ -246,36 +227,26 @@ async def synthesize_run(
 
 
 async def _report(run: Run, index: int, rollout: HeavyRollout) -> str:
-    if rollout.report:
-        return rollout.report
+    if reports := rollout.view.reports:
+        return reports[-1].report
     limit = run.prompt_limit - run.log.count(_CONDENSE) - run.log.count(run.question)
     conversation = "\n\n".join(f"{m.role}:\n{m.text}" for m in rollout.conversation[2:])
     prompt = _CONDENSE.format(
         question=run.question, conversation=cut(conversation, limit, run.log.count)
     )
-    try:
-        answered = await run.ask(
-            [Message("user", prompt)],
-            run.log.count(prompt),
-            purpose="condense",
-            sampling=_SAMPLING,
-            place=index,
-        )
-    except BudgetSpent:
+    if (text := await _asked(run, prompt, "condense", index)) is None:
         return ""
-    report = run.parse(answered.text).report
-    return report or answered.text.rpartition("</think>")[2].strip()
+    return run.parse(text).report or text.rpartition("</think>")[2].strip()
 
 
 async def _keep(run: Run, index: int, rollout: HeavyRollout, text: str) -> ToolReturned:
     """Write a report to the log, its sources with the numbers of this run."""
     run.step = index + 1
     sources: dict[int, Source] = {}
-    report = _renumbered(run, text, rollout.sources, sources)
-    answer = rollout.ended.answer
-    if answer is not None:
-        answer = _renumbered(run, answer, rollout.sources, sources)
-    ended = rollout.ended
+    known, ended = rollout.view.sources, rollout.view.ended
+    assert ended is not None, "a rollout has ended"
+    report = _renumbered(run, text, known, sources)
+    answer = None if ended.answer is None else _renumbered(run, ended.answer, known, sources)
     arguments = {
         "rollout": index + 1,
         "termination": ended.termination,
@@ -296,27 +267,27 @@ async def _choose(run: Run, reports: Sequence[ToolReturned]) -> str | None:
     parts = []
     for report in reports:
         number, answer = report.arguments["rollout"], report.arguments["answer"]
-        body = f"{report.text}\n\nAnswer: {answer or 'none was found'}"
-        if not report.text and not answer:
-            continue
-        parts.append(f"# Report {number}\n{cut(body, share, run.log.count)}")
+        if report.text or answer:
+            body = f"{report.text}\n\nAnswer: {answer or 'none was found'}"
+            parts.append(f"# Report {number}\n{cut(body, share, run.log.count)}")
     if not parts:
         return None
     prompt = _SYNTHESIS.format(question=run.question, reports="\n\n".join(parts))
-    try:
-        answered = await run.ask(
-            [Message("user", prompt)],
-            run.log.count(prompt),
-            purpose="synthesis",
-            sampling=_SAMPLING,
-        )
-    except BudgetSpent:
-        chosen = None
-    else:
-        chosen = forced_answer(run.parse(answered.text), answered.text)
+    text = await _asked(run, prompt, "synthesis")
+    chosen = None if text is None else forced_answer(run.parse(text), text)
     if chosen is None and answers:  # the model did not choose: what most found
         chosen = Counter(answers).most_common(1)[0][0]
     return chosen
+
+
+async def _asked(run: Run, prompt: str, purpose: Purpose, place: int | None = None) -> str | None:
+    """What the model writes to a prompt; None where the budget does not allow it."""
+    messages, tokens = [Message("user", prompt)], run.log.count(prompt)
+    try:
+        event = await run.ask(messages, tokens, purpose=purpose, sampling=_SAMPLING, place=place)
+    except BudgetSpent:
+        return None
+    return event.text
 
 
 def _renumbered(run: Run, text: str, known: dict[int, Source], sources: dict[int, Source]) -> str:

@@ -24,11 +24,7 @@ Restart = Callable[[Transcript], Awaitable[Transcript]]
 
 
 async def react(run: Run, restart: Restart | None = None) -> None:
-    """Run rounds until there is an answer or a limit is reached.
-
-    Args:
-        restart: Called before each round; may give a shorter conversation (ReSum).
-    """
+    """Run rounds to an answer or a limit; before each, `restart` may shorten the conversation."""
     transcript = opening(run, run.question)
     while True:
         run.step += 1
@@ -41,7 +37,10 @@ async def react(run: Run, restart: Restart | None = None) -> None:
         except BudgetSpent as spent:
             return await _end_forced(run, transcript, spent.reason)
         transcript.measured(answered.prompt_tokens)
-        _say(run, transcript, answered.text)
+        if run.settings.strict_official:
+            transcript.add_apart("assistant", answered.text.strip())
+        else:
+            transcript.add("assistant", answered.text)
         turn = run.parse(answered.text)
         if turn.kind == "answer":
             return await run.end("answer", turn.answer)
@@ -65,21 +64,11 @@ def opening(run: Run, question: str) -> Transcript:
     return transcript
 
 
-def _say(run: Run, transcript: Transcript, text: str) -> None:
-    if run.settings.strict_official:
-        transcript.add_apart("assistant", text.strip())
-    else:
-        transcript.add("assistant", text)
-
-
 async def _end_forced(run: Run, transcript: Transcript, reason: Termination) -> None:
     if not run.settings.strict_official:
-        messages, tokens = transcript.fitted(run.forced_limit, FORCED_ANSWER)
-    elif reason == "max_tokens":
-        transcript.replace_last(OFFICIAL_ORDER)
-        run.dialogue.pop()
-        messages, tokens = transcript.fitted(run.forced_limit)
-        return await run.end_forced(messages, tokens, reason, OFFICIAL_ORDER)
-    else:
+        return await run.end_forced(*transcript.fitted(run.forced_limit, FORCED_ANSWER), reason)
+    if reason != "max_tokens":
         return await run.end(reason, None)
-    return await run.end_forced(messages, tokens, reason)
+    transcript.replace_last(OFFICIAL_ORDER)
+    run.dialogue.pop()
+    return await run.end_forced(*transcript.fitted(run.forced_limit), reason, OFFICIAL_ORDER)

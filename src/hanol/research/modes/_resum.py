@@ -43,19 +43,13 @@ class _Summariser:
         self._run = run
         self._summary = ""
         self._start = 0  # round in which the present conversation started
-        room = run.prompt_limit // 4
+        most = min(SUMMARY_TOKENS, run.prompt_limit // 4)
         self._sampling = Sampling(
-            temperature=0.6,
-            top_p=0.95,
-            presence_penalty=0.0,
-            max_tokens=min(SUMMARY_TOKENS, room),
+            temperature=0.6, top_p=0.95, presence_penalty=0.0, max_tokens=most
         )
 
     async def restart(self, transcript: Transcript) -> Transcript:
-        """The same conversation, or one that begins with a summary of it.
-
-        A summary that does not come (empty, or without its tags) changes nothing.
-        """
+        """The same conversation, or one that begins with a summary of it, if there is one."""
         run = self._run
         rounds = run.step - 1 - self._start
         every = run.settings.summary_every

@@ -37,22 +37,12 @@ class _RenderState:
 
 
 def answer_html(
-    answer: str,
-    sentences: Sequence[AnswerSentence],
-    known: Collection[int],
-    addresses: Collection[str],
+    answer: str, sentences: list[AnswerSentence], known: Collection[int], addresses: Collection[str]
 ) -> str:
-    """Render an answer.
+    """An answer, untrusted Markdown, as HTML that is safe to put into a page.
 
-    Args:
-        answer: Markdown, untrusted.
-        sentences: What the check of its citations said, spans in `answer`.
-        known: Numbers of sources that exist; others are shown as invented.
-        addresses: Web addresses that may become links.
-
-    Returns:
-        HTML that is safe to put into a page. Citations link to "#source-N" and have the ids
-        "cite-1", "cite-2" and so on, in order.
+    Citations link to "#source-N" and have the ids "cite-1", "cite-2" and so on, in order; those
+    that are not `known` are shown as invented. Only `addresses` become links.
     """
     md = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable("table")
     md.disable(["image", "reference", "html_block", "html_inline", "code"])

@@ -60,13 +60,9 @@ def write_report(run_folder: str | os.PathLike[str], *, index: Index | None = No
         if index is None and run.started.index is not None:
             with suppress(HanolError):  # it is gone: the log has the passages
                 index = stack.enter_context(Index.open(run.started.index))
-        return _write(folder, run, index)
-
-
-def _write(folder: Path, run: RunView, index: Index | None) -> Path:
-    around = {} if index is None else surroundings(run.sources.values(), index)
-    for log in sorted(folder.glob("rollouts/*/events.jsonl")):
-        write_report(log.parent, index=index)
+        around = {} if index is None else surroundings(run.sources.values(), index)
+        for log in sorted(folder.glob("rollouts/*/events.jsonl")):
+            write_report(log.parent, index=index)
     replace_text(folder / "report.md", to_markdown(run))
     page = folder / "report.html"
     replace_text(page, to_html(run, around))
@@ -74,11 +70,7 @@ def _write(folder: Path, run: RunView, index: Index | None) -> Path:
 
 
 def to_html(run: RunView, around: Mapping[int, tuple[str, str]]) -> str:
-    """The page.
-
-    Args:
-        around: Text before and after passages, by number; see `surroundings`.
-    """
+    """The page; `around` is the text before and after passages, see `surroundings`."""
     from jinja2 import Environment, StrictUndefined  # 50 ms that other commands need not wait for
     from markupsafe import Markup
 
@@ -89,7 +81,8 @@ def to_html(run: RunView, around: Mapping[int, tuple[str, str]]) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     template = environment.from_string((here / "report.html.jinja").read_text("utf-8"))
-    answer = answer_html(run.answer, run.sentences, run.sources, _web(run)) if run.answer else None
+    web = {source.address for source in run.sources.values()}
+    answer = answer_html(run.answer, run.sentences, run.sources, web) if run.answer else None
     order = cited_numbers(run.answer or "")
     return template.render(
         run=run,
@@ -124,13 +117,10 @@ def to_markdown(run: RunView) -> str:
     parts.append(f"*{_inline(run.summary)}*")
     doubts = [sentence for sentence in run.sentences if sentence.symbol]
     if doubts:
-        parts.append("## Sentences to check")
-        parts.append(
-            "\n".join(
-                f'- {s.symbol} **{s.verdict}**: "{_inline(s.text)}" {_inline(s.note)}'
-                for s in doubts
-            )
+        lines = (
+            f'- {s.symbol} **{s.verdict}**: "{_inline(s.text)}" {_inline(s.note)}' for s in doubts
         )
+        parts += ["## Sentences to check", "\n".join(lines)]
     if run.sources:
         parts.append("## Sources")
         parts += [_source_markdown(source) for source in run.cited]
@@ -170,10 +160,6 @@ def _source_markdown(source: Source) -> str:
     place = " ".join(source.address.replace("`", "'").split())  # nothing ends the code span
     head = f"**[{source.number}]** {_inline(source.title)}{page}, `{place}`"
     return f"{head}\n\n{_quoted(_no_html(source.text))}"
-
-
-def _web(run: RunView) -> set[str]:
-    return {source.address for source in run.sources.values()}
 
 
 def _verdicts(sentences: Sequence[AnswerSentence]) -> list[tuple[str, int]]:

@@ -159,8 +159,8 @@ class RunView:
 
     @cached_property
     def sentences(self) -> list[AnswerSentence]:
-        """The sentences of the answer with the verdicts of the citation check."""
-        return sentences_of(self.ended)
+        """The sentences of the answer with the verdicts of the citation check, if there was one."""
+        return _checked(self.ended.citations if self.ended else None)
 
     @cached_property
     def cited(self) -> list[Source]:
@@ -216,11 +216,7 @@ def duration(seconds: float) -> str:
 
 
 def surroundings(sources: Iterable[Source], index: Index) -> dict[int, tuple[str, str]]:
-    """The text of the page before and after each passage.
-
-    Args:
-        index: Where it came from; a document that has changed since gives nothing.
-    """
+    """The text of the page before and after each passage, of documents that have not changed."""
     places = [source for source in sources if source.address.startswith("doc://")]
     found = {source.number: _around(source, index) for source in places}
     return {number: around for number, around in found.items() if any(around)}
@@ -252,19 +248,12 @@ def _joined(pieces: Iterable[tuple[int, str]]) -> Iterator[str]:
         end = max(end, start + len(text))
 
 
-def sentences_of(ended: RunEnded | None) -> list[AnswerSentence]:
-    """The checked claims of a finished run, in order; none when nothing was checked."""
-    if ended is None or not ended.citations:
+def _checked(citations: Mapping[str, Any] | None) -> list[AnswerSentence]:
+    if not citations:
         return []
     return [
-        AnswerSentence(
-            text=entry["text"],
-            start=entry["start"],
-            end=entry["end"],
-            verdict=entry["status"],
-            note=_note(entry),
-        )
-        for entry in ended.citations["sentences"]
+        AnswerSentence(entry["text"], entry["start"], entry["end"], entry["status"], _note(entry))
+        for entry in citations["sentences"]
         if entry["status"] in MEANINGS
     ]
 
