@@ -119,6 +119,27 @@ def test_wrong_usage_is_one_object_too(arguments: list[str]) -> None:
     assert done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["merge", "a", "b", "--output", "c", "--weights", "1;0"],
+            "'1;0': give numbers like 0.5,0.5.",
+        ),
+        (["merge", "a", "b", "--output", "c", "--weights", ""], "'': give numbers like 0.5,0.5."),
+        (
+            ["synth", "questions", "notes", "--hops", "2,2"],
+            "'2,2': give different numbers from 1 to 5, like 1,2,3.",
+        ),
+    ],
+    ids=["no number", "nothing", "twice"],
+)
+def test_lists_of_numbers_say_what_they_take(arguments: list[str], said: str) -> None:
+    done = CliRunner().invoke(app, [*arguments, "--json"])
+    assert done.exit_code == 2
+    assert json.loads(done.stdout)["error"]["message"].endswith(said)
+
+
 def test_version() -> None:
     done = CliRunner().invoke(app, ["--version"])
     assert (done.exit_code, done.stdout) == (0, f"hanol {hanol.__version__}\n")

@@ -20,17 +20,11 @@ JsonOption = Annotated[
 
 
 class Result(NamedTuple):
-    """What a command prints on standard output.
+    """What a command prints on standard output."""
 
-    Attributes:
-        plain: A pydantic model or a JSON object: the output with --json.
-        shown: The output without: a text, lines, or a function that prints.
-        exit_code: 3 where a threshold was not met.
-    """
-
-    plain: Any
-    shown: str | Iterable[str] | Callable[[], None]
-    exit_code: int = 0
+    plain: Any  # a pydantic model or a JSON object: the output with --json
+    shown: str | Iterable[str] | Callable[[], None]  # the output without; a function prints it
+    exit_code: int = 0  # 3 where a threshold was not met
 
 
 def option(default: Any, help: str, *names: str, **settings: Any) -> Any:
@@ -119,13 +113,9 @@ def _panel(options: Any, one: Field[Any]) -> str:
 def _parameter(
     name: str, kind: Any, default: Any, panel: str | None = None, own_default: Any = MISSING
 ) -> inspect.Parameter:
-    """A parameter as typer reads it.
+    """A parameter as typer reads it; the default may be what `option` and `argument` return.
 
-    Args:
-        kind: Its type; annotated where the declaration is shared by several commands.
-        default: Its default, or what `option` and `argument` return.
-        panel: Where the help shows it, if not with the command's own options.
-        own_default: The command's own default in place of that of the set.
+    Of a set of options, `panel` is where the help shows it, and `own_default` the command's own.
     """
     if isinstance(default, Field):
         info = copy(default.metadata["typer"])

@@ -3,6 +3,7 @@
 A command takes a set of options, such as `SamplingOptions`, as one parameter.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
@@ -15,17 +16,26 @@ from hanol.errors import ConfigError
 
 Mode = Literal["react", "markov", "resum"]
 Split = Literal["train", "dev", "test"]
+N = TypeVar("N", int, float)
 _Settings = TypeVar("_Settings")
 _OWN = "Omitted: the default of the model or the agent."
 _MODE = "Context of the agent: react keeps it whole, markov as a report, resum as summaries."
 _INDEX = "Folder of the index. Omitted: FOLDER/.hanol."
 
 
-def _hops(text: str) -> tuple[int, ...]:
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part in ("1", "2", "3", "4", "5") for part in parts) or len(set(parts)) < len(parts):
-        raise typer.BadParameter(f"{text!r}: give different numbers from 1 to 5, like 1,2,3.")
-    return tuple(map(int, parts))
+def numbers(kind: type[N], wanted: str, known: Sequence[N] = ()) -> Callable[[str], tuple[N, ...]]:
+    """A parser of numbers separated by commas; where there are known ones, each at most once."""
+
+    def parse(text: str) -> tuple[N, ...]:
+        try:
+            found = tuple(kind(part) for part in text.split(","))
+            if not known or (set(found) <= set(known) and len(set(found)) == len(found)):
+                return found
+        except ValueError:
+            pass
+        raise typer.BadParameter(f"{text!r}: give {wanted}.")
+
+    return parse
 
 
 DryRunOption = Annotated[
@@ -37,7 +47,7 @@ ModeOption = Annotated[Mode, typer.Option(help=_MODE)]
 HOPS = option(
     "1,2,3",
     "Numbers of facts that a question chains, 1 to 5, separated by commas.",
-    parser=_hops,
+    parser=numbers(int, "different numbers from 1 to 5, like 1,2,3", range(1, 6)),
     metavar="N,N,...",
 )
 PromptOption = Annotated[
@@ -96,8 +106,7 @@ class SamplingOptions:
     panel: ClassVar = "Sampling"
     temperature: float | None = option(None, f"Sampling temperature; 0 is greedy. {_OWN}", min=0)
     top_p: float | None = option(
-        None,
-        "Sample from the most likely tokens whose probabilities add up to this share. " + _OWN,
+        None, "Sample from the most likely tokens whose probabilities add up to this share. " + _OWN
     )
     top_k: int | None = option(
         None, "Sample from this many most likely tokens. Omitted: all.", min=1
@@ -183,8 +192,7 @@ class ToolOptions:
         None, "Web search provider: address of a SearXNG server, or serper. Omitted: no web."
     )
     web_consent: bool = option(
-        False,
-        "Allow queries written after reading the documents to reach the web search provider.",
+        False, "Allow queries written after reading the documents to reach the web search provider."
     )
     unsafe_python: bool = option(False, "Run Python code even where it cannot be isolated.")
 

@@ -1,17 +1,12 @@
 """Progress on standard error, and what an interrupted command says."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 import typer
 
-
-class Report(Protocol):
-    """Says how far a command is: how many are done (None: one more) of all, and a note."""
-
-    def __call__(self, done: int | None, total: int | None, note: str = "", /) -> None: ...
+Report = Callable[..., None]  # takes how many are done (None: one more), of all, and a note
 
 
 @contextmanager

@@ -7,18 +7,12 @@ from typing import TYPE_CHECKING, Literal
 import typer
 
 from hanol.cli._command import Result, argument, command, option
+from hanol.cli._options import numbers
 from hanol.files import check_new
 
 if TYPE_CHECKING:
     from hanol.autodeco import HeadsReport
     from hanol.models import ModelReport
-
-
-def _weights(text: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError as err:
-        raise typer.BadParameter(f"{text!r}: give numbers like 0.5,0.5.") from err
 
 
 @command
@@ -64,7 +58,7 @@ def merge(
     weights: Sequence[float] | None = option(
         None,
         "Weight of each checkpoint, separated by commas; they add up to 1. Omitted: equal weights.",
-        parser=_weights,
+        parser=numbers(float, "numbers like 0.5,0.5"),
         metavar="W,W,...",
     ),
 ) -> Result:

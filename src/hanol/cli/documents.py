@@ -91,8 +91,7 @@ def search(
     query: str = argument("Search text. Taken literally: there are no operators."),
     num_results: int = option(10, "Maximum number of passages.", "--num-results", "-k", min=1),
     mode: Literal["hybrid", "bm25", "dense"] = option(
-        "hybrid",
-        "Search by words (bm25), by meaning (dense), or by both if there are vectors.",
+        "hybrid", "Search by words (bm25), by meaning (dense), or by both if there are vectors."
     ),
     index_folder: IndexOption = None,
 ) -> Result:

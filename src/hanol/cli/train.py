@@ -143,11 +143,8 @@ class TrainingView:
     """Follows the training of an agent with a bar, and a line for each stage and each evaluation.
 
     Skills of an agent come one after another and some of them in a jump, so every evaluation
-    leaves a line with all of them and their changes in percentage points.
-
-    Args:
-        report: Moves the bar.
-        has_bar: Whether there is one; without, a line tells how far the stage is once a minute.
+    leaves a line with all of them and their changes in percentage points. Where there is no bar, a
+    line tells how far the stage is once a minute.
     """
 
     def __init__(

@@ -1,8 +1,9 @@
 """Documents, model and tools of a research run, as its options name them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,53 +25,40 @@ class Workplace(NamedTuple):
     tools: "Sequence[Tool]"
 
 
-@dataclass(frozen=True)
-class Workshop:
-    """How to open documents, model and tools; plain values, so that other processes can too.
+def _open(
+    folder: Path | None,
+    model: ModelOptions,
+    allowed: ToolOptions,
+    python: bool | None = None,
+    compact: bool = False,
+) -> Workplace:
+    """Open documents and tools, then the model: errors of the tools come at once."""
+    from hanol.engines import open_engine
+    from hanol.tools import agent_tools
 
-    Args:
-        folder: The documents; None for a run without.
-        model: What `open_engine` opens.
-        allowed: What the agent may use.
-        python: Whether to offer Python; None offers it where it can be isolated.
-        compact: Only search and visit, with short results.
-    """
-
-    folder: Path | None
-    model: ModelOptions
-    allowed: ToolOptions
-    python: bool | None = None
-    compact: bool = False
-
-    def open(self) -> Workplace:
-        """Open all three: the tools before the model, so that their errors come at once."""
-        from hanol.engines import open_engine
-        from hanol.tools import agent_tools
-
-        allowed = self.allowed
-        corpus = None if self.folder is None else open_indexed(self.folder, allowed.index)
-        try:
-            tools = agent_tools(
-                corpus,
-                web=allowed.web,
-                web_consent=allowed.web_consent,
-                python=self.python,
-                unsafe_python=allowed.unsafe_python,
-                compact=self.compact,
-            )
-            return Workplace(corpus, open_engine(self.model.model, **self.model.given), tools)
-        except BaseException:
-            if corpus is not None:
-                corpus.close()
-            raise
+    corpus = None if folder is None else open_indexed(folder, allowed.index)
+    try:
+        tools = agent_tools(
+            corpus,
+            web=allowed.web,
+            web_consent=allowed.web_consent,
+            python=python,
+            unsafe_python=allowed.unsafe_python,
+            compact=compact,
+        )
+        return Workplace(corpus, open_engine(model.model, **model.given), tools)
+    except BaseException:
+        if corpus is not None:
+            corpus.close()
+        raise
 
 
 @contextmanager
-def opened(workshop: Workshop) -> Iterator[Workplace]:
-    """Open all three, and close model and documents at the end, also after Ctrl-C."""
+def opened(make: Callable[[], Workplace]) -> Iterator[Workplace]:
+    """Open a workplace, and close model and documents at the end, also after Ctrl-C."""
     from hanol.runs import synchronous
 
-    workplace = workshop.open()
+    workplace = make()
     try:
         yield workplace
     finally:
@@ -79,20 +67,15 @@ def opened(workshop: Workshop) -> Iterator[Workplace]:
             workplace.corpus.close()
 
 
-def new_workshop(folder: Path, options: ResearchOptions) -> Workshop:
-    """What a new run gets."""
-    # Absolute, because workers of Ray stand elsewhere.
+def new_workplace(folder: Path, options: ResearchOptions) -> Callable[[], Workplace]:
+    """Opens what a new run gets, in any process: workers of Ray stand elsewhere."""
     if options.index is not None:
         options = replace(options, index=options.index.absolute())
-    return Workshop(folder.absolute(), options, options, compact=options.compact)
+    return partial(_open, folder.absolute(), options, options, compact=options.compact)
 
 
 def reopened(run: Path, model: str | None, tools: ToolOptions) -> AbstractContextManager[Workplace]:
-    """Open what a run was started with, as its log says.
-
-    Raises:
-        RunError: There is no run, or its folder of documents is gone.
-    """
+    """Open what a run was started with, as its log says."""
     from hanol.runs import RunFolder
     from hanol.tools import CompactSearch
 
@@ -104,14 +87,15 @@ def reopened(run: Path, model: str | None, tools: ToolOptions) -> AbstractContex
         )
     descriptions = [schema["description"] for schema in started.settings["schemas"]]
     loading = started.settings.get("loading") if model in (None, started.model) else None
-    workshop = Workshop(
+    make = partial(
+        _open,
         None if started.index is None else Path(started.index),
         ModelOptions(model=model or started.model, **(loading or {})),
         tools,
         python="PythonInterpreter" in started.tools,
         compact=CompactSearch.description in descriptions,
     )
-    return opened(workshop)
+    return opened(make)
 
 
 def researcher_options(workplace: Workplace, options: ResearchOptions) -> dict[str, Any]:

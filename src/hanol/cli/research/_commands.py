@@ -19,7 +19,7 @@ from hanol.cli._options import (
     ToolOptions,
 )
 from hanol.cli._progress import interruptible, one_line, progress
-from hanol.cli.research._agent import new_workshop, opened, reopened, researcher_options
+from hanol.cli.research._agent import new_workplace, opened, reopened, researcher_options
 
 _Run = Annotated[Path, typer.Argument(help="Folder of a run.")]
 _OtherModel = Annotated[
@@ -48,7 +48,7 @@ def ask(
         raise typer.BadParameter("the question is empty.")
     from hanol.research import Researcher, heavy_research
 
-    with opened(new_workshop(folder, options)) as workplace:
+    with opened(new_workplace(folder, options)) as workplace:
         corpus, engine, _ = workplace
         settings = researcher_options(workplace, options)
         settings["today"] = settings["today"] or date.today()
@@ -174,8 +174,8 @@ def batch(
 
     tasks = read_tasks(questions)
     place = output or Path(options.index or folder / ".hanol") / "batches" / questions.stem
-    workshop = new_workshop(folder, options)
-    with opened(workshop) as workplace, interruptible(), progress("questions") as report:
+    fresh = new_workplace(folder, options)
+    with opened(fresh) as workplace, interruptible(), progress("questions") as report:
         failed = 0
 
         def on_result(row: dict[str, Any]) -> None:
@@ -191,7 +191,7 @@ def batch(
             del settings["tools"]  # each worker makes its own
 
             def make() -> tuple[Any, Any, dict[str, Any]]:
-                corpus, engine, tools = workshop.open()
+                corpus, engine, tools = fresh()
                 return corpus, engine, {"tools": tools}
 
             rows = run_batch_on_ray(tasks, make, place, workers=ray, **settings)

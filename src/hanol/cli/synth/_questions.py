@@ -115,10 +115,7 @@ class Subject(NamedTuple):
 def opened_subject(
     source: str, index: Path | None, place: Path, made: dict[str, Any]
 ) -> Iterator[Subject]:
-    """Open a folder, indexing it first if nobody has, or make a world with its pages in `place`.
-
-    `made` are options of the world; a folder has none, and a world has no index of its own.
-    """
+    """Open a folder, indexing it first if nobody has, or make a world with its pages in `place`."""
     from hanol.agent_training import WorldEnvironment
     from hanol.synthesis import world_seed
     from hanol.worlds import Encyclopedia
