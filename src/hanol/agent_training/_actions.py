@@ -10,12 +10,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from hanol.agent_training._trajectories import (
-    Attempt,
-    chat_row,
-    official_lines,
-    trajectory_rows,
-)
+from hanol.agent_training._trajectories import Attempt, chat_row, official_lines, trajectory_rows
 from hanol.engines import Message, ToolCall
 from hanol.files import replace_rows
 from hanol.research import Segment, segments, write_official_runs
@@ -154,11 +149,7 @@ def reasoning_rows(attempts: Sequence[Attempt]) -> list[Row]:
 
 
 async def areason(
-    questions: Sequence[GraphQuestion],
-    index: Index,
-    model: Replies,
-    *,
-    seed: int = 0,
+    questions: Sequence[GraphQuestion], index: Index, model: Replies, *, seed: int = 0
 ) -> list[Row]:
     """Ask a model to derive the answers from the documents that hold them, in up to two passes.
 

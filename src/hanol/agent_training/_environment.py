@@ -26,6 +26,7 @@ from hanol.runs import Budget, Event, Mode, RunEnded, RunFolder, Task, gather
 from hanol.tools import Tool
 
 Reward = Callable[[Task, str | None], float]
+StrPath = str | os.PathLike[str]
 
 _log = logging.getLogger(__name__)
 
@@ -77,12 +78,7 @@ class ResearchEnvironment:
         self._prepared: dict[tuple[int | None, date], Researcher] = {}
 
     async def rollout(
-        self,
-        engine: Engine,
-        task: Task,
-        *,
-        seed: int = 0,
-        run_folder: str | os.PathLike[str] | None = None,
+        self, engine: Engine, task: Task, *, seed: int = 0, run_folder: StrPath | None = None
     ) -> Rollout:
         """One attempt at a question.
 
@@ -133,7 +129,7 @@ class ResearchEnvironment:
         *,
         seeds: Sequence[int],
         concurrency: int,
-        folder: str | os.PathLike[str] | None = None,
+        folder: StrPath | None = None,
         on_rollout: Callable[[Rollout], None] | None = None,
     ) -> list[Rollout]:
         """One attempt at each of many questions; a question may occur with several seeds.
@@ -193,7 +189,7 @@ class ResearchEnvironment:
         return float(reward)
 
 
-def rollout_folder(folder: str | os.PathLike[str], task: Task, seed: int) -> Path:
+def rollout_folder(folder: StrPath, task: Task, seed: int) -> Path:
     """Where `rollouts` keeps one of its rollouts."""
     return Path(folder) / task.folder_name / str(seed)
 

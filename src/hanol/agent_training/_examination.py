@@ -105,10 +105,7 @@ def exam_questions(
 
 
 def _summed_up(
-    names: Sequence[str],
-    questions: Sequence[GraphQuestion],
-    rollouts: Sequence[Rollout],
-    world: Encyclopedia,
+    names: list[str], questions: list[GraphQuestion], rollouts: list[Rollout], world: Encyclopedia
 ) -> Examination:
     right: dict[str, list[bool]] = defaultdict(list)
     measured: list[Skills] = []

@@ -71,11 +71,7 @@ class Recorder(WrappedEngine):
         self._last = turn.prompt_ids + turn.token_ids
 
     def _stored(self) -> dict[str, SampledTurn]:
-        """Every whole turn of the file, by the hash of its request.
-
-        Raises:
-            RunError: A line is damaged.
-        """
+        """Every whole turn of the file, by the hash of its request."""
         data = self._path.read_bytes() if self._path is not None and self._path.exists() else b""
         self._last = ()
         found: dict[str, SampledTurn] = {}

@@ -16,8 +16,6 @@ from hanol.tools import SEARCH, VISIT
 from hanol.worlds import Encyclopedia, GraphQuestion
 
 Skill = Literal["call format", "query copy", "right page", "extraction", "next hop", "right answer"]
-
-
 Skills = dict[Skill, Sequence[bool]]  # every trial of each skill
 
 

@@ -91,11 +91,7 @@ class WorldEnvironment(ResearchEnvironment):
 
 
 def _indexed_pages(world: Encyclopedia, folder: Path) -> Index:
-    """The index of a world's pages, which are written where the folder is missing or empty.
-
-    Raises:
-        SearchIndexError: The folder holds something else.
-    """
+    """The index of a world's pages, which are written where the folder is missing or empty."""
     if folder.exists() and not folder.is_dir():
         raise SearchIndexError(f"{str(folder)!r} is a file. Name a folder for the pages.")
     if not folder.exists() or not any(folder.iterdir()):

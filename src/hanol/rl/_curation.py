@@ -20,16 +20,9 @@ _STATE = (*_PARTS, "order", "passes", "steps", "means")
 
 
 class Curation:
-    """The questions in use, and those that wait to be probed.
+    """The questions in use, and those that wait to be probed, in the order of the tasks.
 
     Without `active_questions` nothing is probed or dropped: all are in use all the time.
-
-    Args:
-        tasks: All questions; they are probed in this order.
-        settings: How many are in use, and when and how they are replaced.
-
-    Raises:
-        DataError: No questions, or two with one id.
     """
 
     def __init__(self, tasks: Sequence[Task], settings: GrpoSettings) -> None:
@@ -52,10 +45,7 @@ class Curation:
         return {part: len(getattr(self, f"_{part}")) for part in _PARTS}
 
     def draw(self, count: int) -> list[Task]:
-        """The next questions, all different; fewer where fewer are in use.
-
-        Every question comes once before any comes again.
-        """
+        """The next questions, all different; every question comes once before any comes again."""
         drawn: list[str] = []
         while len(drawn) < min(count, len(self._active)):
             fresh = [name for name in self._order if name not in drawn]
@@ -100,14 +90,11 @@ class Curation:
         return [self._tasks[name] for name in self._waiting[: self._settings.max_probes]]
 
     def probe(self, rewards: Rewards) -> None:
-        """Take in what candidates got: those between never and always are now in use.
-
-        What always failed waits at the end of the queue for a better model.
-        """
+        """Take in what candidates got: those between never and always are now in use."""
         for name, group in rewards.items():
             self._waiting.remove(name)
             success = _success(group)
-            if success is None or success <= 0:
+            if success is None or success <= 0:  # for a better model, at the end of the queue
                 self._waiting.append(name)
             elif success == 1:
                 self._mastered.append(name)
@@ -123,11 +110,7 @@ class Curation:
         return {name: getattr(self, f"_{name}") for name in _STATE}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore a saved state.
-
-        Raises:
-            DataError: The state belongs to other questions.
-        """
+        """Restore a saved state of the same questions."""
         known = {name for part in _PARTS for name in state[part]}
         if changed := known ^ self._tasks.keys():
             raise DataError(

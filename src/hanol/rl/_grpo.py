@@ -2,8 +2,7 @@
 
 Every step draws questions, lets the model being trained attempt each of them several times in the
 real environment, and makes one update with these rollouts: strictly on-policy, as Tongyi
-DeepResearch (arXiv 2510.24701). A rollout may be several token sequences: rounds of Markov mode
-(arXiv 2511.07327), or ReSum's conversations between restarts (arXiv 2509.13313).
+DeepResearch (arXiv 2510.24701).
 
 With several processes (`accelerate launch`) each makes its share of the rollouts with its own copy
 of the model, and gradients are added up.
@@ -124,12 +123,8 @@ class GrpoTrainer:
         keep = self.settings.keep_rollouts_every
         kept = keep is not None and number % keep == 0
         tasks = self.curation.draw(self.settings.questions)
-        groups = await self._roll_out(
-            engine,
-            tasks,
-            f"step {number}",
-            self.folder / "rollouts" / f"step-{number}" if kept else None,
-        )
+        folder = self.folder / "rollouts" / f"step-{number}" if kept else None
+        groups = await self._roll_out(engine, tasks, f"step {number}", folder)
         rolled_out = time.perf_counter()
         share = range(self.accelerator.process_index, len(tasks), self.accelerator.num_processes)
         rows = [
@@ -172,11 +167,7 @@ class GrpoTrainer:
     async def _roll_out(
         self, engine: CheckpointEngine, tasks: Sequence[Task], label: str, folder: Path | None
     ) -> Groups:
-        """This process's share of the questions, each attempted several times at once.
-
-        Raises:
-            TrainingError: Every rollout of all processes broke.
-        """
+        """This process's share of the questions, each attempted several times at once."""
         count, main = self.settings.rollouts, self.accelerator
         mine = tasks[main.process_index :: main.num_processes]
         # Calls of one rollout count on from its seed: far apart, and the same after a resume.
@@ -215,10 +206,7 @@ class GrpoTrainer:
 
     def _rewards(self, groups: Groups) -> dict[str, list[float]]:
         """Rewards of the rollouts that did not break, of all processes, by question."""
-        mine = [
-            (group[0].task.id, [r.reward for r in group if r.reward is not None])
-            for group in groups
-        ]
+        mine = [(g[0].task.id, [r.reward for r in g if r.reward is not None]) for g in groups]
         return dict(gathered(self.accelerator, mine))
 
     def _note(self, line: Metrics) -> None:
@@ -226,11 +214,9 @@ class GrpoTrainer:
             metrics_file(self.folder).append(line)
 
     def _save(self) -> None:
-        """Write a checkpoint, whole or not at all, and drop old ones.
-
-        Seeds are functions of the run's seed and the step, so there are no random states to keep.
-        """
+        """Write a checkpoint, whole or not at all, and drop old ones."""
         if self.accelerator.is_main_process:
+            # No random states: seeds are functions of the run's seed and the step.
             state = {
                 "step": self.step,
                 "settings": self.settings.model_dump(mode="json"),
@@ -251,11 +237,7 @@ class GrpoTrainer:
         return checkpoints(self.folder, "checkpoints/step-*", _STATE)
 
     def _load_latest(self) -> None:
-        """Put everything back as it was at the newest checkpoint, and forget what came after it.
-
-        Raises:
-            RunError: The settings have changed since the run was started.
-        """
+        """Put everything back as it was at the newest checkpoint, and forget what came after it."""
         self.step = 0
         if saved := self._saved:
             state = json.loads((saved[-1] / _STATE).read_text("utf-8"))
@@ -275,12 +257,9 @@ class GrpoTrainer:
 
 
 def plain_temperature(environment: Environment) -> float:
-    """The temperature of an environment whose tokens come from an uncut distribution.
-
-    Raises:
-        TrainingError: They do not, so that their log-probabilities cannot be computed again.
-    """
+    """The temperature of an environment whose tokens come from an uncut distribution."""
     sampling = environment.sampling
+    # Else their log-probabilities could not be computed again.
     if not sampling.temperature or sampling.top_p != 1 or sampling.presence_penalty:
         raise TrainingError(
             f"The environment samples with {sampling}. Reinforcement learning needs the whole "

@@ -30,9 +30,7 @@ class GrpoSettings(Section):
         "loo", description="What a reward is compared with: the mean of the others, or of all."
     )
     no_answer: Literal["excluded", "kept"] = Field(
-        "excluded",
-        description="Rollouts without a reward that ran into a limit before they answered: out "
-        "of the loss, or as any other.",
+        "excluded", description="Whether rollouts that a limit cut, unrewarded, are in the loss."
     )
     excluded_in_baseline: bool = Field(
         True, description="The reward of excluded rollouts counts in what others compare with."

@@ -7,10 +7,11 @@ the policy wrote, V vocabulary.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from hanol.errors import TrainingError
@@ -37,8 +38,7 @@ class SegmentRow:
         return sum(self.segment.action_mask)
 
 
-@dataclass(frozen=True)
-class MicroBatch:
+class MicroBatch(NamedTuple):
     """Rows of similar length, padded on the right: what is padded is seen by no real token."""
 
     ids_BT: Tensor  # one column more than the others
@@ -68,10 +68,8 @@ def rows_of(group: Sequence[Rollout], question: int, settings: GrpoSettings) -> 
 def micro_batches(
     rows: Sequence[SegmentRow], weight_B: Tensor, *, max_tokens: int, device: Any
 ) -> Iterator[MicroBatch]:
-    """Rows in batches of at most so many padded tokens, or of one row that is longer.
-
-    Rows with an advantage of 0, which have no gradient, have batches of their own.
-    """
+    """Rows in batches of at most so many padded tokens, or of one row that is longer."""
+    # Those with an advantage of 0, which have no gradient, have batches of their own.
     order = sorted(
         range(len(rows)), key=lambda i: (rows[i].advantage == 0, len(rows[i].segment.input_ids))
     )
@@ -87,29 +85,23 @@ def micro_batches(
 
 
 def _padded(rows: Sequence[SegmentRow], weight_B: Tensor, device: Any) -> MicroBatch:
-    longest = max(len(row.segment.input_ids) for row in rows)
-
-    def pad(values: Sequence[Sequence[Any]], dtype: torch.dtype) -> Tensor:
-        made = torch.zeros(len(rows), longest, dtype=dtype)
-        for i, row in enumerate(values):
-            made[i, : len(row)] = torch.tensor(row, dtype=dtype)
-        return made.to(device)
+    def pad(name: str, dtype: torch.dtype) -> Tensor:
+        values = [torch.tensor(getattr(row.segment, name), dtype=dtype) for row in rows]
+        return pad_sequence(values, batch_first=True).to(device)
 
     return MicroBatch(
-        pad([row.segment.input_ids for row in rows], torch.long),
-        pad([row.segment.action_mask for row in rows], torch.bool)[:, 1:],
-        pad([row.segment.logprobs for row in rows], torch.float64)[:, 1:],
+        pad("input_ids", torch.long),
+        pad("action_mask", torch.bool)[:, 1:],
+        pad("logprobs", torch.float64)[:, 1:],
         torch.tensor([row.advantage for row in rows], dtype=torch.float64, device=device),
         weight_B.to(device),
     )
 
 
 def token_logprobs(model: Any, batch: MicroBatch, temperature: float) -> tuple[Tensor, Tensor]:
-    """What the policy gives to each token that was written, as it was drawn: tempered, uncut.
+    """Log-probabilities of the written tokens, as they were drawn: tempered, uncut; 0 elsewhere.
 
-    Returns:
-        logprob_BL in nats, 0 elsewhere, and the entropies of the distributions of the written
-        tokens, without a gradient, in a row.
+    And the entropies of their distributions, without a gradient, in a row.
     """
     logits_NV = logits_at(model, model.get_output_embeddings(), batch.ids_BT, batch.action_BL)
     logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
@@ -149,14 +141,8 @@ class Updater:
     def update(self, rows: Sequence[SegmentRow]) -> Metrics:
         """Make the optimizer steps of one batch; none where no advantage differs from 0.
 
-        Returns:
-            Loss and gradient norm of the last step, share of tokens whose ratio was outside the
-            clip range in it; entropy, in nats, and largest deviation of log-probabilities of the
-            policy that wrote the rollouts.
-
-        Raises:
-            TrainingError: Loss or gradient are not finite, log-probabilities deviate, or memory
-                is full.
+        Loss, gradient norm and share of clipped tokens are those of the last step; entropy and
+        largest deviation of log-probabilities, in nats, those of the policy that drew the tokens.
         """
         weight_B, signal = self._weights(rows)
         metrics: Metrics = {}
@@ -188,18 +174,14 @@ class Updater:
     def _gradient(self, rows: Sequence[SegmentRow], weight_B: Tensor) -> Metrics:
         """Accumulate the gradient of all processes in the parameters."""
         found = dict.fromkeys(("loss", "entropy", "clipped", "deviation", "actions"), 0.0)
+        most, device = self._settings.micro_batch_tokens, self._model.device
         try:
-            for batch in micro_batches(
-                rows,
-                weight_B,
-                max_tokens=self._settings.micro_batch_tokens,
-                device=self._model.device,
-            ):
+            for batch in micro_batches(rows, weight_B, max_tokens=most, device=device):
                 self._add(batch, found)
         except torch.OutOfMemoryError as err:
             raise TrainingError(
-                f"The memory of {self._model.device} is full. Lower `micro_batch_tokens` (now "
-                f"{self._settings.micro_batch_tokens}) and start again from the last checkpoint."
+                f"The memory of {device} is full. Lower `micro_batch_tokens` (now {most}) and "
+                "start again from the last checkpoint."
             ) from err
         every = gathered(self._accelerator, [found])
         if len(every) > 1:
@@ -215,20 +197,15 @@ class Updater:
 
     def _add(self, batch: MicroBatch, found: Metrics) -> None:
         low, high = self._settings.clip_low, self._settings.clip_high
-        with torch.set_grad_enabled(bool(batch.advantage_B.any())):
+        _, action_BL, old_BL, advantage_B, weight_B = batch
+        with torch.set_grad_enabled(bool(advantage_B.any())):
             logprob_BL, entropy_N = token_logprobs(self._model, batch, self._temperature)
         loss = policy_loss(
-            logprob_BL,
-            batch.old_logprob_BL,
-            batch.advantage_B,
-            batch.action_BL,
-            batch.weight_B,
-            clip_low=low,
-            clip_high=high,
+            logprob_BL, old_BL, advantage_B, action_BL, weight_B, clip_low=low, clip_high=high
         )
         if loss.requires_grad:
             loss.backward()
-        difference = (logprob_BL.detach() - batch.old_logprob_BL)[batch.action_BL]
+        difference = (logprob_BL.detach() - old_BL)[action_BL]
         ratio = difference.exp()
         found["loss"] += float(loss.detach())
         found["entropy"] += float(entropy_N.sum())

@@ -11,19 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
-from hanol.agent_training.expert._tokenizer import (
-    ANSWER,
-    END_ANSWER,
-    END_REPORT,
-    END_SEARCH,
-    END_THINK,
-    END_VISIT,
-    GOAL,
-    REPORT,
-    SEARCH,
-    THINK,
-    VISIT,
-)
+from hanol.agent_training.expert import _tokenizer as pieces
 from hanol.engines import Completion, Engine, Message, Request, Usage
 from hanol.errors import DataError, EngineError
 from hanol.worlds import RELATIONS, Encyclopedia, GraphQuestion, WorldPage
@@ -107,8 +95,8 @@ class Expert(Engine):
         told = ""
         if in_rounds:
             parts = [part for part in (report, found if seen.is_new else "") if part]
-            told = f"{REPORT}{' ; '.join(parts) or 'none'}{END_REPORT}"
-        return f"{THINK}{thought}{END_THINK}{told}{action}"
+            told = f"{pieces.REPORT}{' ; '.join(parts) or 'none'}{pieces.END_REPORT}"
+        return f"{pieces.THINK}{thought}{pieces.END_THINK}{told}{action}"
 
     def _read(self, messages: Sequence[Message]) -> tuple[bool, GraphQuestion, _Seen, str]:
         talk = [message.text for message in messages if message.role != "system"]
@@ -170,7 +158,7 @@ class Expert(Engine):
         if not seen.queries and self._strays(question):
             query = f"{page.type} {question.relations[0]}"
         thought = f"need {need} of {name}" if judged is None else f"{judged} search again {name}"
-        return thought, f"{SEARCH}{query}{END_SEARCH}"
+        return thought, f"{pieces.SEARCH}{query}{pieces.END_SEARCH}"
 
     def _judge(self, question: GraphQuestion, page: WorldPage, result: str) -> str | None:
         """What the hits are, up to the right one; None where there are none."""
@@ -202,7 +190,7 @@ class Expert(Engine):
         if visited == question.hops:
             value = ", ".join(values)
             number = next(n for n, text in passages.items() if all(v in text for v in values))
-            action = f"{ANSWER}{value} [{number}]{END_ANSWER}"
+            action = f"{pieces.ANSWER}{value} [{number}]{pieces.END_ANSWER}"
             return f"{relation} is {value}", action, f"{relation} is {value} [{number}]"
         following = self._pages[values[0]]
         rest = question.relations[visited:]
@@ -223,7 +211,7 @@ def _link(page: WorldPage) -> str:
 
 
 def _visit(page: WorldPage, goal: str) -> str:
-    return f"{VISIT}{page.file_name[4:-3]}{GOAL}{goal}{END_VISIT}"
+    return f"{pieces.VISIT}{page.file_name[4:-3]}{pieces.GOAL}{goal}{pieces.END_VISIT}"
 
 
 _SENTENCES = {relation.name: relation.sentences for relation in RELATIONS}

@@ -24,11 +24,7 @@ _CONV_STD = 0.3
 
 
 def starting_model(recipe: ResearcherRecipe, start: Path | None = None) -> models.Loaded:
-    """The checkpoint of an earlier stage or of the recipe, else random weights.
-
-    Raises:
-        CheckpointError: The checkpoint cannot be loaded.
-    """
+    """The checkpoint of an earlier stage or of the recipe, else random weights."""
     if (checkpoint := start or recipe.model.checkpoint) is not None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         return models.load(checkpoint, dtype=torch.float32, device=device)
@@ -39,12 +35,7 @@ def starting_model(recipe: ResearcherRecipe, start: Path | None = None) -> model
 
 
 def researcher_estimate(recipe: ResearcherRecipe) -> Estimate:
-    """What a run will take, computed on the meta device.
-
-    Raises:
-        CheckpointError: The recipe names a checkpoint without its shape (`preset`), and the
-            checkpoint's configuration cannot be read.
-    """
+    """What a run will take, computed on the meta device."""
     section = recipe.model
     if section.checkpoint is not None:
         report = models.inspect(section.preset or section.checkpoint)

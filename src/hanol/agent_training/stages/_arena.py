@@ -35,24 +35,16 @@ _TOOLS = partial(compact_tools, shuffle=0)
 def attempts_of(
     run: StageRun, stage: RejectStage | GrpoStage, mode: Mode
 ) -> Iterator[tuple[ResearchEnvironment, list[Task]]]:
-    """Where a stage attempts its questions, and these.
-
-    Raises:
-        DataError: The world has too few of them, or one's own have no answers.
-    """
+    """Where a stage attempts its questions, and these."""
     options = {"mode": mode, **_limits(stage.model_calls, stage.max_length, stage.temperature)}
     section = run.recipe.world
     if section is None:
-        with _documents(run.recipe) as (index, tasks):
-            asked = [task for task in tasks if not _is_held_out(task)][: stage.pool]
-            yield ResearchEnvironment(index, _reward, **options), asked
+        with _documents(run.recipe, options, held_out=False) as (environment, tasks):
+            yield environment, tasks[: stage.pool]
         return
     # After the worlds that the expert shows: no question was seen with its answer.
-    world = Encyclopedia(
-        section.seed + section.worlds + stage.seed,
-        stage.entities,
-        num_distractors=section.num_distractors[0],
-    )
+    seed = section.seed + section.worlds + stage.seed
+    world = Encyclopedia(seed, stage.entities, num_distractors=section.num_distractors[0])
     questions = draw_questions(
         world,
         stage.pool,
@@ -99,11 +91,7 @@ def glance(run: StageRun, model: Any, tokenizer: Any) -> Facts:
 
 
 def engine_of(spec: str, checkpoint: Path | str | None) -> Engine:
-    """The engine of a recipe, with the model so far in the place of "{checkpoint}".
-
-    Raises:
-        DataError: There is no model yet.
-    """
+    """The engine of a recipe, with the model so far in the place of "{checkpoint}"."""
     if "{checkpoint}" in spec and checkpoint is None:
         raise DataError(
             "There is no model yet to attempt questions with: put a stage that trains one before, "
@@ -119,11 +107,7 @@ def _answered(
     engine: Engine,
     on_rollout: Callable[[Rollout], None] | None = None,
 ) -> dict[str, Rollout]:
-    """The rollouts that did not break, by the ids of their questions; the engine is closed.
-
-    Raises:
-        TrainingError: All of them broke: an accuracy of 0 would be a lie.
-    """
+    """The rollouts that did not break, by the ids of their questions; the engine is closed."""
     tasks = [task for group in groups.values() for task in group]
     seeds = [recipe.eval.seed] * len(tasks)
 
@@ -137,7 +121,7 @@ def _answered(
 
     rollouts = asyncio.run(answer())
     whole = {rollout.task.id: rollout for rollout in rollouts if rollout.reward is not None}
-    if not whole:
+    if not whole:  # an accuracy of 0 would be a lie
         raise TrainingError(
             f"None of {len(rollouts)} questions could be asked: {rollouts[0].problem}"
             if rollouts
@@ -154,9 +138,8 @@ def _held_out(
     section, learned = run.recipe.eval, run.recipe.world
     options = _limits(section.model_calls, section.max_length, 0.0, section.turn_tokens)
     if learned is None:
-        with _documents(run.recipe) as (index, tasks):
-            held_out = [task for task in tasks if _is_held_out(task)][:count]
-            yield ResearchEnvironment(index, _reward, **options), {"all": held_out}
+        with _documents(run.recipe, options, held_out=True) as (environment, tasks):
+            yield environment, {"all": tasks[:count]}
         return
     world = Encyclopedia(
         section.seed, section.entities, split="test", num_distractors=learned.num_distractors[0]
@@ -175,22 +158,19 @@ def _limits(
     """Limits of one attempt; tokens are drawn from the whole distribution, as learning needs."""
     return {
         "budget": Budget(
-            model_calls=model_calls,
-            context_tokens=max_length,
-            observation_tokens=max_length // 2,
-            seconds=None,
+            model_calls, context_tokens=max_length, observation_tokens=max_length // 2, seconds=None
         ),
         "sampling": Sampling(
-            temperature=temperature,
-            top_p=1.0,
-            presence_penalty=0.0,
-            max_tokens=turn_tokens or max_length // 8,
+            temperature, top_p=1.0, presence_penalty=0.0, max_tokens=turn_tokens or max_length // 8
         ),
     }
 
 
 @contextmanager
-def _documents(recipe: ResearcherRecipe) -> Iterator[tuple[Index, list[Task]]]:
+def _documents(
+    recipe: ResearcherRecipe, options: Mapping[str, Any], *, held_out: bool
+) -> Iterator[tuple[ResearchEnvironment, list[Task]]]:
+    """One's own documents, and those of the questions that are held out, or the others."""
     section = recipe.documents
     assert section is not None
     tasks = read_tasks(section.questions)
@@ -201,11 +181,9 @@ def _documents(recipe: ResearcherRecipe) -> Iterator[tuple[Index, list[Task]]]:
         )
     with Index.open(section.folder) as index:
         index.add()
-        yield index, tasks
-
-
-def _is_held_out(task: Task) -> bool:
-    return random.Random(f"held out {task.id}").randrange(_HELD_OUT) == 0  # noqa: S311
+        draws = (random.Random(f"held out {task.id}").randrange(_HELD_OUT) for task in tasks)  # noqa: S311
+        chosen = [task for task, n in zip(tasks, draws, strict=True) if (n == 0) == held_out]
+        yield ResearchEnvironment(index, _reward, **options), chosen
 
 
 def _reward(task: Task, answer: str | None) -> float:

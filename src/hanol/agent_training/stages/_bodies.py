@@ -46,20 +46,11 @@ def learn(run: StageRun) -> Facts:
     )
     plot_skills(run.folder)
     models.save(model, run.folder / CHECKPOINT, tokenizer)
-    return {
-        "steps": result.steps,
-        "tokens": result.tokens,
-        "rows": result.rows,
-        "left_out": result.left_out,
-    }
+    return result._asdict()
 
 
 def reject(run: StageRun) -> Facts:
-    """Keep the trajectories that ended in the right answer.
-
-    Raises:
-        DataError: There are none.
-    """
+    """Keep the trajectories that ended in the right answer."""
     stage = run.stage
     assert isinstance(stage, RejectStage)
     seed = run.recipe.seed + stage.seed
@@ -147,12 +138,12 @@ async def _attempted(run: StageRun, stage: RejectStage, engine: Engine, seed: in
 
 def _right_ones(rollouts: Iterable[Rollout]) -> Iterable[list[dict[str, Any]]]:
     """The first right attempt at each question, as conversations to learn from."""
-    solved: set[str] = set()
+    first: dict[str, Rollout] = {}
     for rollout in rollouts:
-        name = rollout.task.id
-        if rollout.reward and rollout.has_answer and name not in solved:
-            solved.add(name)
-            yield [
-                chat_row(segment, "trajectory", f"{name}.0.{number}")
-                for number, segment in enumerate(segments(rollout.events))
-            ]
+        if rollout.reward and rollout.has_answer:
+            first.setdefault(rollout.task.id, rollout)
+    for name, rollout in first.items():
+        yield [
+            chat_row(segment, "trajectory", f"{name}.0.{number}")
+            for number, segment in enumerate(segments(rollout.events))
+        ]

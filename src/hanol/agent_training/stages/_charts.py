@@ -34,10 +34,7 @@ def plot_skills(folder: Path) -> None:
 
 
 def plot_stages(result: ResearcherResult, file: Path) -> None:
-    """Draw the accuracy after each stage by kind of question, with intervals.
-
-    Lines join a stage with those whose models it started from.
-    """
+    """Draw the accuracy after each stage by kind of question; lines join it with its starts."""
     require("matplotlib", extra="train", feature="The chart of the stages")
     from matplotlib.figure import Figure
 

@@ -31,10 +31,7 @@ class AgentModelSection(Section):
     )
     kv_lora_rank: int = Field(64, ge=8, description="Latent width of kimi-linear's cache.")
     full_attention_every: int = Field(
-        2,
-        ge=0,
-        description="With kimi-linear and lfm2: every n-th layer, and the last, looks at "
-        "everything; 0 none.",
+        2, ge=0, description="kimi-linear, lfm2: full attention in each n-th and the last; 0 none."
     )
     max_length: int = Field(4096, ge=64, description="Tokens that the model reads at most.")
     verbatim_calls: bool = Field(
@@ -44,9 +41,7 @@ class AgentModelSection(Section):
         None, description="Bundled name, folder or hub id to start from, instead of `config`."
     )
     preset: str | None = Field(
-        None,
-        description="Shape of the checkpoint by name: a dry run then needs neither it nor the "
-        "network.",
+        None, description="Name of the checkpoint's shape: a dry run then needs no checkpoint."
     )
 
     @model_validator(mode="after")
@@ -160,18 +155,13 @@ class SftStage(LearningSection, _Starting):
         description="Share of its tokens by kind (arXiv 2509.13310 for the first five).",
     )
     different_tokens: int | None = Field(
-        None,
-        ge=1,
-        description="Of the data that are generated; None makes as many as `tokens`, so that each "
-        "row is read about once.",
+        None, ge=1, description="Tokens to generate; None is `tokens`: each row is read about once."
     )
     loss: Literal["agent", "all"] = Field(
         "agent", description="Learn what the agent wrote, or every token."
     )
     files: dict[DataKind, Path] = Field(
-        {},
-        description="Files of samples by kind, as `hanol synth` writes them; what is not named is "
-        "generated.",
+        {}, description="Samples by kind, as `hanol synth` writes them; other kinds are generated."
     )
     source: str | None = Field(
         None, description="`reject` stage whose trajectories are read; None takes the expert's."

@@ -44,12 +44,7 @@ _GENERATED = (*_FROM_ATTEMPTS, "text")
 
 
 def stage_rows(run: StageRun, tokenizer: PreTrainedTokenizerBase) -> list[SftRow]:
-    """The rows of a stage, made once: a resumed stage reads what was kept in its folder.
-
-    Raises:
-        RecipeError: Nothing can give a kind of data that the recipe wants.
-        DataError: A file cannot be used.
-    """
+    """The rows of a stage, made once: a resumed stage reads what was kept in its folder."""
     file = run.folder / "rows.jsonl"
     if not file.exists():
         assert isinstance(run.stage, SftStage)
@@ -65,13 +60,8 @@ def chat_rows(
 ) -> list[SftRow]:
     """The turns of a conversation as rows, each turn in exactly one of them.
 
-    Args:
-        messages: With the assistant's turns in it.
-        tokenizer: With a chat template; it need not mark what the assistant writes.
-        skip: Given the messages before a turn, says whether the turn must not be learned.
-
-    Raises:
-        DataError: The tokenizer has no chat template, or no end token.
+    The chat template need not mark what the assistant writes. `skip` is given the messages before
+    a turn, and says whether the turn must not be learned.
     """
     if tokenizer.chat_template is None or tokenizer.eos_token_id is None:
         raise DataError(
@@ -94,11 +84,7 @@ def chat_rows(
 
 
 def expert_rows(
-    expert: Expert,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    mode: Mode = "react",
-    seed: int = 0,
+    expert: Expert, tokenizer: PreTrainedTokenizerBase, *, mode: Mode = "react", seed: int = 0
 ) -> list[SftRow]:
     """What an expert does at its questions in the real environment, as rows.
 
@@ -192,8 +178,9 @@ def _generated(
     assert section is not None
     seed = run.recipe.seed * 1_000 + stage.seed
     for number in itertools.count():
-        world = Encyclopedia(  # after the last one they begin again
-            section.seed + number % section.worlds,
+        turn, place = divmod(number, section.worlds)  # after the last one they begin again
+        world = Encyclopedia(
+            section.seed + place,
             section.entities,
             num_distractors=section.num_distractors[number % len(section.num_distractors)],
         )
@@ -201,11 +188,7 @@ def _generated(
             yield from (_text_row(page.markdown, tokenizer) for page in world.pages)
             continue
         questions = draw_questions(
-            world,
-            _AT_ONCE,
-            hops=section.hops,
-            described=section.described,
-            seed=seed + number // section.worlds,
+            world, _AT_ONCE, hops=section.hops, described=section.described, seed=seed + turn
         )
         expert = Expert(world, questions, detours=section.detours)
         attempts = _expert_attempts(expert, stage.modes, seed + number)
@@ -216,11 +199,7 @@ def _generated(
 def draw_questions(
     world: Encyclopedia, count: int, *, hops: Sequence[int], described: float, seed: int
 ) -> list[GraphQuestion]:
-    """Questions of a world, a share of them with a start that is described.
-
-    Raises:
-        DataError: The world does not have so many.
-    """
+    """Questions of a world, a share of them with a start that is described."""
     num_described = round(count * described)
     found: list[GraphQuestion] = []
     for number, is_described in ((count - num_described, False), (num_described, True)):
@@ -241,15 +220,9 @@ def _expert_attempts(expert: Expert, modes: Mapping[Mode, float], seed: int) -> 
         with WorldEnvironment(
             expert.world, tools=lambda index: compact_tools(index, shuffle=seed), mode=mode
         ) as environment:
-            rollouts = asyncio.run(
-                environment.rollouts(
-                    expert,
-                    environment.tasks(asked),
-                    seeds=[seed + i for i in range(len(asked))],
-                    concurrency=1,
-                )
-            )
-        attempts += map(_attempt, asked, rollouts)
+            tasks, seeds = environment.tasks(asked), range(seed, seed + len(asked))
+            running = environment.rollouts(expert, tasks, seeds=seeds, concurrency=1)
+            attempts += map(_attempt, asked, asyncio.run(running))
     Random(f"attempts {seed}").shuffle(attempts)  # noqa: S311 - modes mixed, whatever is cut
     return attempts
 
