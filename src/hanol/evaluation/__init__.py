@@ -29,20 +29,14 @@ if _typing.TYPE_CHECKING:
     )
     from hanol.evaluation._search import SearchPoint, StaticSearch
 
-_LAZY = {
-    "_compare": ("compare",),
-    "_comparison": ("Comparison", "Difference", "SettingResult"),
-    "_likelihood": ("decoding_bits_per_byte",),
-    "_rejection": ("RejectionSamples", "rejection_sample", "run_heads"),
-    "_sample": ("HeadsSetting", "DrawnCompletion", "StaticSetting", "DecodingTask", "sample"),
-    "_search": ("SearchPoint", "StaticSearch"),
-}
+_LAZY = ("_sample", "_likelihood", "_search", "_comparison", "_compare", "_rejection")
 
 
 def __getattr__(name: str) -> _typing.Any:
-    for module, names in _LAZY.items():
-        if name in names:
-            return getattr(_importlib.import_module(f"{__name__}.{module}"), name)
+    for module in _LAZY if name in __all__ else ():
+        found = vars(_importlib.import_module(f"{__name__}.{module}"))
+        if name in found:
+            return found[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -1,8 +1,7 @@
 """Scores of research batches, one batch a run; and what finished runs show besides right and wrong.
 
-Citations, effort and endings are read from the runs' last events (`RunEnded` as plain values), so
-that runs of any origin can be summed up. Rates are over all citations, or claims, of all runs
-together: a long answer counts for more than a short one. Shape suffixes: N runs.
+Rates are over all citations, or claims, of all runs together: a long answer counts for more than a
+short one. Shape suffixes: N runs.
 """
 
 from collections import Counter

@@ -21,7 +21,7 @@ from hanol.evaluation._comparison import AUTODECO, Comparison, Difference, Setti
 from hanol.evaluation._likelihood import decoding_bits_per_byte
 from hanol.evaluation._sample import (
     DecodingTask,
-    DrawnCompletion,
+    Drawn,
     HeadsSetting,
     Progress,
     Setting,
@@ -29,13 +29,7 @@ from hanol.evaluation._sample import (
     TaskSampler,
     active_heads,
 )
-from hanol.evaluation._search import (
-    TEMPERATURES,
-    TOP_PS,
-    Method,
-    search_parts,
-    static_search,
-)
+from hanol.evaluation._search import TEMPERATURES, TOP_PS, Method, search_parts, static_search
 from hanol.runs import Ledger
 from hanol.scoring import CONFIDENCE, Summary, bootstrap, distinct_n, pass_at_k, repetition
 
@@ -179,26 +173,21 @@ def _usual(model: PreTrainedModel) -> dict[str, list[Setting]]:
 
 
 def _measure(
-    task: DecodingTask,
-    completions_PN: Sequence[Sequence[DrawnCompletion]],
-    samples: int,
-    ks: Sequence[int],
+    task: DecodingTask, completions_PN: Drawn, samples: int, ks: Sequence[int]
 ) -> tuple[NDArray[np.float64], dict[str, Any]]:
     """Pass@k for every k and distinct-n for every n, by problem, [P, M]; and other figures."""
     right_PN = task.check(completions_PN)
     problems, n = right_PN.shape
     right_P = right_PN.sum(1)
     tokens_PN = [[done.token_ids for done in row] for row in completions_PN]
-    figures = [pass_at_k(n, right_P, k) for k in ks]
-    figures += [
-        np.array(
-            [
-                np.mean([distinct_n(row[i : i + samples], g) for i in range(0, n, samples)])
-                for row in tokens_PN
-            ]
+
+    def distinct_P(g: int) -> NDArray[np.float64]:
+        starts = range(0, n, samples)
+        return np.array(
+            [np.mean([distinct_n(row[i : i + samples], g) for i in starts]) for row in tokens_PN]
         )
-        for g in _NGRAMS
-    ]
+
+    figures = [pass_at_k(n, right_P, k) for k in ks] + [distinct_P(g) for g in _NGRAMS]
     flat = [done for row in completions_PN for done in row]
     top_p = np.concatenate([done.top_p for done in flat])
     nucleus = np.concatenate([done.nucleus_size for done in flat])

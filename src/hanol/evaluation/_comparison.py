@@ -81,10 +81,10 @@ class Comparison(BaseModel):
         Raises:
             UnknownNameError: There is none of that name.
         """
-        for result in self.results:
-            if result.name == name:
-                return result
-        raise UnknownNameError("setting", name, [result.name for result in self.results])
+        named = {result.name: result for result in self.results}
+        if name not in named:
+            raise UnknownNameError("setting", name, named)
+        return named[name]
 
     def difference(self, a: str, b: str) -> Difference:
         """Setting `a` minus setting `b`.
@@ -95,17 +95,12 @@ class Comparison(BaseModel):
         self.result(a), self.result(b)
         if a == b:
             raise ConfigError(f"A difference needs two settings, but both are {a!r}.")
-        for found in self.differences:
-            if (found.a, found.b) == (a, b):
-                return found
-            if (found.a, found.b) == (b, a):
-                return Difference(
-                    a=a,
-                    b=b,
-                    pass_at={k: -x for k, x in found.pass_at.items()},
-                    distinct={n: -x for n, x in found.distinct.items()},
-                )
-        raise AssertionError((a, b))
+        [found] = [found for found in self.differences if {found.a, found.b} == {a, b}]
+        if found.a == a:
+            return found
+        pass_at = {k: -x for k, x in found.pass_at.items()}
+        distinct = {n: -x for n, x in found.distinct.items()}
+        return Difference(a=a, b=b, pass_at=pass_at, distinct=distinct)
 
     def table(self) -> Table:
         """The figures as a table for the terminal."""

@@ -1,6 +1,7 @@
 """Scoring the answers of one or more runs."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
@@ -121,10 +122,7 @@ evaluate = synchronous(aevaluate)
 
 
 async def _judge_all(
-    judge: Judge,
-    references: Sequence[Question],
-    answers: Mapping[str, Sequence[str]],
-    concurrency: int,
+    judge: Judge, references: Sequence[Question], answers: Mapping[str, list[str]], concurrency: int
 ) -> dict[str, tuple[Verdict | None, ...]]:
     async def one(pair: tuple[Question, str]) -> Verdict | None:
         item, answer = pair
@@ -160,13 +158,11 @@ def _places(
 
 
 def _check_ids(predictions: Sequence[Answers], references: Sequence[Question]) -> None:
-    known: set[str] = set()
-    for item in references:
-        if item.id in known:
-            raise DataError(f"Two questions have the id {item.id!r}; ids must be unique.")
-        known.add(item.id)
+    known = Counter(item.id for item in references)
+    if twice := [name for name, count in known.items() if count > 1]:
+        raise DataError(f"Two questions have the id {twice[0]!r}; ids must be unique.")
     for number, run in enumerate(predictions, start=1):
-        if strangers := set(run) - known:
+        if strangers := set(run) - known.keys():
             raise DataError(
                 f"Run {number} answers {len(strangers)} questions that are not in the set, for "
                 f"example {min(strangers)!r}. Were the runs made from another file?"

@@ -132,24 +132,17 @@ class Judge:
         self, question: str, prediction: str, references: str | Sequence[str]
     ) -> Verdict:
         """Judge one answer; several references are alternatives."""
-        alternatives = [references] if isinstance(references, str) else references
-        fields = {
-            "question": question,
-            "response": prediction,
-            "reference": " OR ".join(alternatives),
-        }
+        reference = references if isinstance(references, str) else " OR ".join(references)
+        fields = {"question": question, "response": prediction, "reference": reference}
         # One pass: a response that contains "{reference}" stays as it is.
         text = _FIELD.sub(lambda match: fields[match[1]], self._prompt)
         messages = (Message("user", text),)
         raw, attempt = "", 0
         for attempt in range(1, self._attempts + 1):
+            # Greedy first; asked again, a greedy judge would say the same.
+            sampling = Sampling(temperature=0.0 if attempt == 1 else 0.7, seed=attempt)
             try:
-                done = await self.engine.complete(
-                    # Greedy first; asked again, a greedy judge would say the same.
-                    Request(
-                        messages, Sampling(temperature=0.0 if attempt == 1 else 0.7, seed=attempt)
-                    )
-                )
+                done = await self.engine.complete(Request(messages, sampling))
             except EngineError as err:
                 raw = str(err)
                 break

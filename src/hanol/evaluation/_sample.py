@@ -19,7 +19,7 @@ from hanol.attention import CACHE_NAME
 from hanol.autodeco import AutoDecoForCausalLM, Row, prompt_ids
 from hanol.errors import ConfigError, DataError
 from hanol.runs import Ledger
-from hanol.sampling import draw
+from hanol.sampling import Sampling, draw
 from hanol.scoring import Verifier
 
 Progress = Callable[[int, int], None]
@@ -48,9 +48,8 @@ class DecodingTask:
     def __post_init__(self) -> None:
         if not self.prompts:
             raise DataError(f"The task {self.name!r} has no prompts.")
-        for i, prompt in enumerate(self.prompts):
-            if len(prompt) == 0:
-                raise DataError(f"Prompt {i} of the task {self.name!r} is empty.")
+        if empty := [i for i, prompt in enumerate(self.prompts) if len(prompt) == 0]:
+            raise DataError(f"Prompt {empty[0]} of the task {self.name!r} is empty.")
         if self.max_new_tokens < 1:
             raise ConfigError(f"`max_new_tokens` is {self.max_new_tokens}, but must be at least 1.")
 
@@ -95,7 +94,7 @@ class DecodingTask:
 
         return cls(name, list(by_prompt), check, max_new_tokens)
 
-    def cost(self, samples: "Sequence[Sequence[DrawnCompletion]]") -> Ledger:
+    def cost(self, samples: "Drawn") -> Ledger:
         """What samples of all problems have cost; a prompt is computed once, greedy ones too."""
         drawn = {id(one): len(one.token_ids) for row in samples for one in row}
         return Ledger(
@@ -104,7 +103,7 @@ class DecodingTask:
             generated_tokens=sum(drawn.values()),
         )
 
-    def check(self, samples: "Sequence[Sequence[DrawnCompletion]]") -> NDArray[np.bool_]:
+    def check(self, samples: "Drawn") -> NDArray[np.bool_]:
         """Whether each sample is right, [problems, samples of a problem]."""
         return np.array(
             [
@@ -130,12 +129,7 @@ class StaticSetting:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < float("inf"):
-            raise ConfigError(
-                f"`temperature` is {self.temperature}, but must be 0 (greedy) or more."
-            )
-        if not 0 < self.top_p <= 1:
-            raise ConfigError(f"`top_p` is {self.top_p}, but must be above 0 and at most 1.")
+        Sampling(temperature=self.temperature, top_p=self.top_p)  # refuses them out of range
 
 
 @dataclass(frozen=True)
@@ -164,6 +158,9 @@ class DrawnCompletion(NamedTuple):
     temperature: NDArray[np.float32]
     top_p: NDArray[np.float32]
     nucleus_size: NDArray[np.int64]  # tokens that top-p left
+
+
+Drawn = Sequence[Sequence[DrawnCompletion]]  # of each problem
 
 
 def sample(
@@ -227,12 +224,7 @@ def sample(
 
 @dataclass
 class TaskSampler:
-    """Samples of a task under one setting after another, with one progress and one cost.
-
-    Args:
-        parts: How many settings there will be, at most.
-        part: Settings before the next one.
-    """
+    """Samples of a task under one setting after another, with one progress and one cost."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase | None
@@ -240,8 +232,8 @@ class TaskSampler:
     seed: int
     batch_size: int
     on_progress: Progress | None
-    parts: int
-    part: int = 0
+    parts: int  # settings that there will be, at most
+    part: int = 0  # settings before the next one
     spent: Ledger = field(default_factory=Ledger)
 
     def __call__(self, setting: Setting, n: int) -> list[list[DrawnCompletion]]:
@@ -348,7 +340,8 @@ def _decode(
         if t == 0:  # from one row a prompt to one a sample
             logits_RV, ids_RS, mask_RS = logits_RV[prompt_R], ids_RS[prompt_R], mask_RS[prompt_R]
             temperature_R, top_p_R = temperature_R[prompt_R], top_p_R[prompt_R]
-            _select(cache, prompt_R)
+            if cache is not None:
+                cache.reorder_cache(prompt_R)
         drawn = draw(logits_RV, temperature_R, top_p_R, uniform_RT[live_R, t])
         token_R, keep_RV = drawn.token_B, drawn.keep_BV
         token_RT[live_R, t] = token_R
@@ -363,19 +356,14 @@ def _decode(
             if len(going_R) == 0:
                 break
             live_R, ids_RS, mask_RS = live_R[going_R], ids_RS[going_R], mask_RS[going_R]
-            _select(cache, going_R)
+            if cache is not None:
+                cache.reorder_cache(going_R)
     columns = [x.cpu() for x in (token_RT, temperature_RT, top_p_RT, nucleus_RT)]
     completions = []
-    for row, (length, stopped) in enumerate(
-        zip(length_R.tolist(), stopped_R.tolist(), strict=True)
-    ):
+    for i, (length, stopped) in enumerate(zip(length_R.tolist(), stopped_R.tolist(), strict=True)):
         # Copies: a view would keep the whole batch, to its longest row.
-        token_T, temperature_T, top_p_T, nucleus_T = (
-            column[row, :length].numpy().copy() for column in columns
-        )
-        completions.append(
-            DrawnCompletion(token_T.tolist(), stopped, temperature_T, top_p_T, nucleus_T)
-        )
+        token_T, *chosen = (column[i, :length].numpy().copy() for column in columns)
+        completions.append(DrawnCompletion(token_T.tolist(), stopped, *chosen))
     return completions
 
 
@@ -385,12 +373,6 @@ def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
     ends = [ends] if isinstance(ends, int) else list(ends or [])
     of_tokenizer = getattr(tokenizer, "eos_token_id", None)
     return ends if of_tokenizer is None or of_tokenizer in ends else [*ends, of_tokenizer]
-
-
-def _select(cache: Any, rows_R: Tensor) -> None:
-    """Keep these rows of a cache, some of them more than once."""
-    if cache is not None:
-        cache.reorder_cache(rows_R)
 
 
 def _next(

@@ -9,6 +9,7 @@ Shape suffixes: P problems.
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Literal
 
 import numpy as np
@@ -61,11 +62,8 @@ def static_search(
 ) -> StaticSearch:
     """Find the static setting with the highest pass@1; see `compare`.
 
-    Of settings that do equally well the one with the higher temperature is taken, then the one
-    with the higher top-p: the more diverse.
-
-    Raises:
-        ConfigError: A value is out of range, there are none, or `method` is another name.
+    Of settings that do equally well the more diverse one is taken: the one with the higher
+    temperature, then the one with the higher top-p.
     """
     if method not in ("coarse", "grid"):
         raise ConfigError(f'`method` is {method!r}, but must be "coarse" or "grid".')
@@ -108,12 +106,7 @@ def static_search(
         method=method,
         samples=samples,
         points=[
-            SearchPoint(
-                temperature=setting.temperature,
-                top_p=setting.top_p,
-                pass_at_1=right_P.mean(),
-                distinct_2=distinct_P.mean(),
-            )
+            SearchPoint(**asdict(setting), pass_at_1=right_P.mean(), distinct_2=distinct_P.mean())
             for setting, (right_P, distinct_P) in points.items()
         ],
         best=best,
