@@ -95,6 +95,15 @@ def test_command_line_reference_is_fresh() -> None:
     assert stored.split() == made.split(), "run `make reference`"
 
 
+def test_both_readmes_begin_with_the_same_lines() -> None:
+    pages = {"README.md", "README.ko.md"}
+    found = [(page.name, code) for page, code in blocks("python") if page.name in pages]
+    texts = {name: [line for line in code.splitlines() if line[:1] != "#"] for name, code in found}
+    assert len(found) == len(texts) == 2
+    assert texts["README.md"] == texts["README.ko.md"]
+    assert {page.name for page, code in blocks("bash") if code == "pip install .\n"} >= pages
+
+
 @pytest.mark.parametrize("page", ["README.md", "README.ko.md"])
 def test_links_in_the_readme_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text("utf-8")
