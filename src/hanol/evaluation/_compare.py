@@ -83,9 +83,7 @@ def compare(
             f"The task {task.name!r} has 1 problem, but intervals over problems need at least 2."
         )
     if samples < 1 or seeds < 1:
-        raise ConfigError(
-            f"`samples` is {samples} and `seeds` {seeds}, but both must be at least 1."
-        )
+        raise ConfigError(f"`samples` is {samples} and `seeds` {seeds}: both must be at least 1.")
     if settings is not None and not settings:
         raise ConfigError("`settings` is empty: leave it out for the usual ones.")
     began = time.monotonic()

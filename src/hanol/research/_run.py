@@ -96,14 +96,9 @@ class Settings:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Settings":
         """The settings that a log was written with."""
-        made = cls(**values)
         # No pydantic: it would turn 0 into 0.0, and hashes of requests tell them apart.
-        return replace(
-            made,
-            budget=Budget(**values["budget"]),
-            sampling=Sampling(**values["sampling"]),
-            schemas=tuple(made.schemas),
-        )
+        parts = {"budget": Budget(**values["budget"]), "sampling": Sampling(**values["sampling"])}
+        return cls(**{**values, **parts, "schemas": tuple(values.get("schemas", ()))})
 
 
 class BudgetSpent(Exception):  # noqa: N818 - control flow inside the loop

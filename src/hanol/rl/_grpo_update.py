@@ -119,8 +119,7 @@ def gathered(accelerator: Any, items: list[Item]) -> list[Item]:
         return items
     from accelerate.utils import gather_object
 
-    every: list[Item] = gather_object(items)
-    return every
+    return gather_object(items)
 
 
 class Updater:

@@ -103,8 +103,7 @@ class TrlRollouts:
 
     def reward(self, prompts: Sequence[str], **columns: Any) -> list[float | None]:
         """Rewards of the environment; None for a rollout that broke, which TRL leaves out."""
-        found: list[float | None] = columns["environment_reward"]
-        return found
+        return columns["environment_reward"]
 
     def __call__(self, prompts: Sequence[str], trainer: Any) -> dict[str, list[Any]]:
         """TRL's `rollout_func`: a rollout for each prompt, a prompt coming once a rollout.

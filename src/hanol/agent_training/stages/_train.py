@@ -149,8 +149,7 @@ def _judged(run: StageRun) -> dict[str, Any]:
         kinds = {kind: Accuracy.of(right).model_dump() for kind, right in outcomes.items() if right}
         found = {"eval": asked, "accuracy": kinds}
         replace_json(file, found)
-    accuracy: dict[str, Any] = found["accuracy"]
-    return accuracy
+    return found["accuracy"]
 
 
 def _summarise(

@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -25,7 +25,6 @@ from hanol.research.report._view import (
     MEANINGS,
     PURPOSES,
     SYMBOLS,
-    AnswerSentence,
     RunView,
     cited_numbers,
     counted,
@@ -83,7 +82,8 @@ def to_html(run: RunView, around: Mapping[int, tuple[str, str]]) -> str:
     template = environment.from_string((here / "report.html.jinja").read_text("utf-8"))
     web = {source.address for source in run.sources.values()}
     answer = answer_html(run.answer, run.sentences, run.sources, web) if run.answer else None
-    order = cited_numbers(run.answer or "")
+    verdicts = Counter(sentence.verdict for sentence in run.sentences)
+    links = [number for number in cited_numbers(run.answer or "") if number in run.sources]
     return template.render(
         run=run,
         lang="ko" if _HANGUL.search(run.started.question) else "en",
@@ -91,13 +91,14 @@ def to_html(run: RunView, around: Mapping[int, tuple[str, str]]) -> str:
         style=Markup(style),  # noqa: S704 - our own file
         style_hash=f"sha256-{digest}",
         answer=None if answer is None else Markup(answer),  # noqa: S704 - escaped by its renderer
-        verdicts=_verdicts(run.sentences),
+        verdicts=[(name, verdicts[name]) for name in MEANINGS if verdicts[name]],
         doubts=[(i, s) for i, s in enumerate(run.sentences) if s.symbol],
         symbols=SYMBOLS,
         meanings=MEANINGS,
         cited=run.cited,
         uncited=[source for source in run.sources.values() if source not in run.cited],
-        back=_back(order, run.sources),
+        # Where a passage's closing link leads: to the first citation of it.
+        back={number: f"cite-{links.index(number) + 1}" for number in set(links)},
         around=around,
         parse_turn=parse_turn,
         purposes=PURPOSES,
@@ -160,17 +161,6 @@ def _source_markdown(source: Source) -> str:
     place = " ".join(source.address.replace("`", "'").split())  # nothing ends the code span
     head = f"**[{source.number}]** {_inline(source.title)}{page}, `{place}`"
     return f"{head}\n\n{_quoted(_no_html(source.text))}"
-
-
-def _verdicts(sentences: Sequence[AnswerSentence]) -> list[tuple[str, int]]:
-    counts = Counter(sentence.verdict for sentence in sentences)
-    return [(verdict, counts[verdict]) for verdict in MEANINGS if counts[verdict]]
-
-
-def _back(order: Sequence[int], known: Mapping[int, Source]) -> dict[int, str]:
-    """Where a passage's closing link leads: to the first citation of it."""
-    links = [number for number in order if number in known]
-    return {number: f"cite-{links.index(number) + 1}" for number in set(links)}
 
 
 def _day(run: RunView) -> str:
