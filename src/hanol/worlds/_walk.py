@@ -213,10 +213,7 @@ class QuestionWalker:
     def _describe(
         self, rng: Random, path: Sequence[Edge], nodes: Sequence[str], level: int, most: int
     ) -> list[Edge] | None:
-        """Facts about the start which together, and only together, make the answer unique.
-
-        At level 2 spans replace numbers and dates, and are preferred.
-        """
+        """Facts about the start that only together decide; at level 2 spans replace the numbers."""
         start, needed = nodes[0], _CLAUSES[level]
         told = [
             edge

@@ -17,11 +17,7 @@ Row = list[str]
 
 
 def table_text(rows: Iterable[Row]) -> str:
-    """Write a table so that every line makes sense alone: "name: value; name: value".
-
-    Without distinct words in the first row, cells are joined by " | ". Of a large table only an
-    overview of its columns and the first rows are written. Empty rows are left out.
-    """
+    """Write a table, "name: value; ..." a line; of a large one, its columns and its first rows."""
     source = (row for row in (_trim(row) for row in rows) if row)
     kept: list[Row] = []
     cells = chars = 0

@@ -124,10 +124,8 @@ def fill_vectors(store: Store, embedder: Embedder) -> int:
                     f"{store.folder} has vectors of {known}: the model behind the name has "
                     "changed. Run `hanol index --embedder none` to drop them, then embed again."
                 )
-            vectors = (vector.tobytes() for vector in matrix.astype(np.float16))
-            store.db.executemany(
-                "INSERT INTO vectors VALUES (?, ?)",
-                zip((number for number, _ in rows), vectors, strict=True),
-            )
+            halves = matrix.astype(np.float16)
+            new = ((number, half.tobytes()) for (number, _), half in zip(rows, halves, strict=True))
+            store.db.executemany("INSERT INTO vectors VALUES (?, ?)", new)
         filled += len(rows)
         last = rows[-1][0]

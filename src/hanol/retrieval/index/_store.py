@@ -148,12 +148,10 @@ class Store:
 
     def remove(self, path: str) -> None:
         """Remove a document, if it is indexed."""
-        found = self.db.execute(
-            "SELECT id, title FROM documents WHERE path = ?", (path,)
-        ).fetchone()
-        if found is None:
+        old = self.db.execute("SELECT id, title FROM documents WHERE path = ?", (path,)).fetchone()
+        if old is None:
             return
-        row, title = found[0], index_text(found[1])
+        row, title = old[0], index_text(old[1])
         texts = self.db.execute("SELECT id, text FROM passages WHERE document = ?", (row,))
         for number, text in texts.fetchall():
             self.db.execute(

@@ -78,10 +78,7 @@ class Search(SpecifiedTool, spec=SEARCH):
 
 
 class Scholar(Search, spec=GOOGLE_SCHOLAR):
-    """Searches publications through a provider; offline, the titles and texts of the index.
-
-    Offline, documents whose title or file name has every word of the query come first.
-    """
+    """Searches publications through a provider; offline, the index, with titles and names first."""
 
     _scholar = True
 
