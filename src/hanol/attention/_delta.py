@@ -115,7 +115,7 @@ class KimiLinearDeltaAttention(upstream.KimiLinearDeltaAttention):
         inference = not torch.is_grad_enabled()
         if inference and q.shape[1] == 1 and packing is None and initial is not None and q.is_cpu:
             o_BHK, final = step_(
-                *(x[:, 0].float() for x in inputs), initial,
+                q[:, 0].float(), k[:, 0].float(), v[:, 0].float(), g[:, 0], beta[:, 0], initial,
                 scale=self.head_dim**-0.5, use_qk_l2norm=True,
             )  # fmt: skip
             return o_BHK.unsqueeze(1).to(q.dtype), final

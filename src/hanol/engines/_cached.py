@@ -81,7 +81,7 @@ class CachedEngine(WrappedEngine):
         """Close the engine."""
         await self.engine.aclose()
 
-    async def _answer(self, key: str, kind: type[T], ask: Callable[[], Awaitable[T]]) -> T:
+    async def _answer(self, key: str, kind: Any, ask: Callable[[], Awaitable[T]]) -> T:
         async with self._lock(key):
             if key not in self._known:
                 self._keep(key, kind, await ask())
