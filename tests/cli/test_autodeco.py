@@ -226,6 +226,9 @@ def test_training_on_own_answers_is_resumed_with_them(
     said_in_one_line(
         train({**recipe, "seed": 5}, out, "--resume", "--json"), "`recipe.seed` (was 0, now 5)"
     )
+    more = {**recipe, "data": {**recipe["data"], "keep": 2}, "keep": 5}
+    said = train(more, out, "--resume", "--json")
+    said_in_one_line(said, "`recipe.data.keep` (was 1, now 2) has changed")
 
 
 @pytest.mark.parametrize("options", [[], ["--resume"]], ids=["new", "resumed"])

@@ -1,10 +1,12 @@
 """Llama in Meta's layout, against the definition and against transformers."""
 
+import json
 import math
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen3Config
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
@@ -213,3 +215,19 @@ def test_refusals() -> None:
     with pytest.raises(ConfigError, match="'qwen3', but must be a 'llama'"):
         models.llama_to_meta(models.build(other))
     assert math.isclose(params["ffn_dim_multiplier"] * int(8 * 64 / 3), 96)
+
+
+def test_a_rope_factor_without_effect_is_refused(tmp_path: Path) -> None:
+    for name in ("plain", "scaled"):
+        tensors, params = models.llama_to_meta(small_llama(scaled=name == "scaled"))
+        (tmp_path / name).mkdir()
+        save_file(tensors, tmp_path / name / "consolidated.00.safetensors")
+        (tmp_path / name / "params.json").write_text(json.dumps(params))
+    for source in ("tiny", tmp_path / "plain"):
+        with pytest.raises(ConfigError, match="`rope_factor` is 32.0, but has no effect on"):
+            models.convert(source, tmp_path / "out", rope_factor=32.0)
+    assert not (tmp_path / "out").exists()
+    for factor in (None, 32.0):
+        models.convert(tmp_path / "scaled", tmp_path / "out", rope_factor=factor)
+        found = models.load_config(tmp_path / "out").rope_parameters["factor"]
+        assert found == (factor or 8.0)

@@ -46,6 +46,14 @@ def test_changed_settings_are_named_with_both_values(tmp_path: Path) -> None:
         check_unchanged("the run", {"lr": 1, "same": None}, {})
 
 
+def test_a_dotted_name_is_free_there_alone() -> None:
+    old = {"recipe": {"keep": 2, "data": {"keep": 2}}}
+    check_unchanged("the run", old, {"recipe": {"keep": 3, "data": {"keep": 2}}}, {"recipe.keep"})
+    new = {"recipe": {"keep": 3, "data": {"keep": 3}}}
+    with pytest.raises(RunError, match=r"run: `recipe.data.keep` \(was 2, now 3\) has changed"):
+        check_unchanged("the run", old, new, {"recipe.keep"})
+
+
 def test_values_that_json_does_not_have_are_resumed(tmp_path: Path) -> None:
     settings = {"pair": (1, (2, float("nan"))), "limit": float("nan"), "path": tmp_path}
     guard(tmp_path, settings).write()

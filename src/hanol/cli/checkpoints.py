@@ -129,7 +129,7 @@ def convert(
     else:
         from hanol import models
 
-        models.convert(source, output, to=to, dtype=dtype, rope_factor=rope_factor or 8.0)
+        models.convert(source, output, to=to, dtype=dtype, rope_factor=rope_factor)
     result = {"source": source, "layout": to, "output": str(output)}
     return Result(result, f"{output}: {source} in the layout {to}")
 

@@ -16,11 +16,6 @@ from hanol.models._meta import llama_from_meta, llama_to_meta, merge_meta_parts
 from hanol.models._official import save
 
 Layout = Literal["transformers", "meta", "gguf"]
-_GGUF_TYPES: dict[str | None, Literal["f32", "f16"]] = {
-    None: "f32",
-    "float32": "f32",
-    "float16": "f16",
-}
 
 
 def convert(
@@ -29,7 +24,7 @@ def convert(
     *,
     to: Layout = "transformers",
     dtype: str | None = None,
-    rope_factor: float = 8.0,
+    rope_factor: float | None = None,
 ) -> Path:
     """Write a checkpoint in another layout.
 
@@ -40,18 +35,20 @@ def convert(
         to: "transformers" is a folder that transformers and, for Kimi Linear, the official code
             read; "meta" holds Meta's tensors of a Llama; "gguf" is one file for llama.cpp.
         dtype: Data type of the weights; None is float32. GGUF takes float32 and float16.
-        rope_factor: RoPE scaling of a source in Meta's layout: 8 for Llama 3.1 and 3.3, 32 for 3.2.
+        rope_factor: RoPE scaling of a source in Meta's layout whose `params.json` asks for it: 32
+            for Llama 3.2; None is 8, for 3.1 and 3.3.
 
     Returns:
         What was written.
 
     Raises:
         CheckpointError: The source cannot be read, or the result cannot be written.
-        ConfigError: The layout cannot express the model, or a value is unknown.
+        ConfigError: The layout cannot express the model, a value is unknown, or `rope_factor` has
+            no effect on this source.
     """
     if to not in get_args(Layout):
         raise ConfigError(f"`to` is {to!r}, but must be one of {', '.join(get_args(Layout))}.")
-    if to == "gguf" and dtype not in _GGUF_TYPES:
+    if to == "gguf" and dtype not in (None, "float32", "float16"):
         raise ConfigError(f"`dtype` is {dtype!r}, but GGUF files take float32 or float16.")
     wanted = None if dtype is None else dtype_named(dtype)
     output = Path(output)
@@ -59,7 +56,7 @@ def convert(
     if to == "gguf":
         if tokenizer is None:
             raise CheckpointError(f"{str(source)!r} has no tokenizer, which a GGUF file needs.")
-        return to_gguf(model, tokenizer, output, _GGUF_TYPES[dtype])
+        return to_gguf(model, tokenizer, output, "f16" if dtype == "float16" else "f32")
     if wanted is not None:
         cast(model, wanted)
     if to == "transformers":
@@ -76,11 +73,17 @@ def convert(
 
 
 def _read(
-    source: str | Path, rope_factor: float
+    source: str | Path, rope_factor: float | None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
     folder = Path(source).expanduser()
     file = folder / "params.json"
+    useless = ConfigError(
+        f"`rope_factor` is {rope_factor}, but has no effect on {str(source)!r}: only a source in "
+        "Meta's layout with `use_scaled_rope` is scaled by it. Leave it out."
+    )
     if not file.is_file() or (folder / "config.json").exists():
+        if rope_factor is not None:
+            raise useless
         return load_model(source), load_tokenizer(source)
     parts = sorted(folder.glob("consolidated.*.safetensors"))
     if not parts:
@@ -93,7 +96,11 @@ def _read(
         tensors = merge_meta_parts([load_file(part) for part in parts], params)
     except (OSError, ValueError, KeyError) as err:
         raise CheckpointError(f"{str(source)!r} cannot be read: {err}") from err
-    model = llama_from_meta(tensors, params, rope_factor=rope_factor)
+    if rope_factor is not None and not params.get("use_scaled_rope"):
+        raise useless
+    model = llama_from_meta(
+        tensors, params, rope_factor=8.0 if rope_factor is None else rope_factor
+    )
     if not (folder / "tokenizer.json").is_file():
         return model, None
     return model, AutoTokenizer.from_pretrained(folder, trust_remote_code=False)

@@ -24,7 +24,7 @@ class ResumeGuard:
         settings: Everything that decides the result. What JSON does not have is kept as it has
             it: tuples as lists, paths as text.
         what: What is resumed, for messages.
-        free: Names of settings that may change: how often to save, how many threads.
+        free: Settings that may change: how often to save, how many threads; see `check_unchanged`.
         file: Where the settings are kept.
         made: Files that a resumed run reads back; without the settings they are refused.
 
@@ -104,7 +104,7 @@ def check_unchanged(
         what: What is resumed and where it is: "the run in 'runs/tiny'".
         old: Settings that it was started with; may be nested.
         new: Settings now.
-        free: Names, at any depth, that may change.
+        free: Names, at any depth, or dotted names, from the top, that may change.
 
     Raises:
         RunError: Settings have changed; the message names each, with both values.
@@ -138,7 +138,7 @@ def _changes(
     old: Mapping[str, Any], new: Mapping[str, Any], free: Set[str], at: str = ""
 ) -> Iterator[str]:
     for name in sorted(old.keys() | new.keys()):
-        if name in free:
+        if name in free or f"{at}{name}" in free:
             continue
         before, now = old.get(name), new.get(name)
         if isinstance(before, Mapping) and isinstance(now, Mapping):

@@ -8,9 +8,9 @@ from typing import Any
 from hanol.errors import require
 from hanol.files import JsonLines, whole_file
 
-# Settings that never change what a run computes.
+# Settings that never change what a run computes. `data.keep` of heads is no number of checkpoints.
 FREE = frozenset(
-    {"record", "threads", "tensorboard", "log_every", "eval_every", "save_every", "keep"}
+    {"record", "threads", "tensorboard", "log_every", "eval_every", "save_every", "recipe.keep"}
 )
 
 
