@@ -217,11 +217,7 @@ class AutoDecoConfig(PreTrainedConfig):
 
 
 def neutral(config: GenerationConfig) -> GenerationConfig:
-    """A copy that samples from the logits as they are.
-
-    Engines and `generate` divide by their own temperature and cut by their own top-p after the
-    model has applied AutoDeco's: a base's values would act on top.
-    """
+    """A copy that samples from logits as they are: a base's values would act on AutoDeco's."""
     config = copy.deepcopy(config)
     for key, value in {**NEUTRAL, "do_sample": True}.items():
         if hasattr(config, key):
@@ -230,15 +226,11 @@ def neutral(config: GenerationConfig) -> GenerationConfig:
 
 
 def warn_of_sampling(config: GenerationConfig, remedy: str, *, stacklevel: int) -> None:
-    """Warn of values of a generation config that would change AutoDeco's distribution.
-
-    `remedy` tells what happens to them, or what to do; `stacklevel` counts from the caller.
-    """
-    values = {key: getattr(config, key, None) for key in NEUTRAL}
+    """Warn of values that would change AutoDeco's distribution; `remedy` tells what to do."""
     acting = [
         f"{key}={value}"
-        for key, value in values.items()
-        if value is not None and value != NEUTRAL[key]
+        for key, neutral_value in NEUTRAL.items()
+        if (value := getattr(config, key, None)) not in (None, neutral_value)
     ]
     if acting:
         warnings.warn(

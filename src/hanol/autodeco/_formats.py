@@ -2,9 +2,7 @@
 
 heads: a folder with the head tensors alone. adapter: the same, with the prefix of the Megatron
 trainer. merged: the base's tensors under `llm.` with the heads beside them in one of the shards.
-
-Tensors keep their types and bits: a round trip is exact. Files are mapped into memory one after
-another, so that a base of any size needs little.
+Tensors keep their types and bits, and one file is in memory at a time.
 
 Source: the checkpoints of arXiv 2510.26697.
 """
@@ -20,7 +18,6 @@ from typing import Any, Literal, Self
 
 import torch
 from pydantic import BaseModel, Field
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedConfig
@@ -66,27 +63,16 @@ class HeadsReport(BaseModel):
 
 @dataclass(frozen=True)
 class StoredHeads:
-    """The heads of a checkpoint, which fit their configuration.
+    """The heads of a checkpoint, which fit their configuration."""
 
-    Attributes:
-        what: The checkpoint as the user called it, for messages.
-        config: Its configuration.
-        layout: How the tensors are stored.
-        tensors: The heads' tensors by name, without the trainer's prefix.
-    """
-
-    what: str
+    what: str  # the checkpoint as the user called it, for messages
     config: AutoDecoConfig
     layout: Layout
-    tensors: Mapping[str, StoredTensor]
+    tensors: Mapping[str, StoredTensor]  # by name, without the trainer's prefix
 
     @classmethod
     def read(cls, folder: Path, what: str, config: PreTrainedConfig | None = None) -> Self:
-        """Read the headers of a checkpoint's files, and its configuration unless it is given.
-
-        Raises:
-            CheckpointError: There are no heads, or they contradict the configuration.
-        """
+        """Read the headers of a checkpoint's files, and its configuration unless it is given."""
         config = models.load_config(folder) if config is None else config
         if not isinstance(config, AutoDecoConfig):
             raise CheckpointError(
@@ -94,9 +80,9 @@ class StoredHeads:
                 "it with `hanol.models.load_model` and give it heads with `from_base`."
             )
         stored = models.stored_tensors(folder)
-        adapter = any(ADAPTER.match(name) for name in stored)
-        merged = any(name.startswith(BASE_PREFIX) for name in stored)
-        layout: Layout = "merged" if merged else "adapter" if adapter else "heads"
+        layout: Layout = "adapter" if any(map(ADAPTER.match, stored)) else "heads"
+        if any(name.startswith(BASE_PREFIX) for name in stored):
+            layout = "merged"
         heads = cls(what, config, layout, _heads_among(stored, folder))
         heads.check()
         return heads
@@ -104,7 +90,7 @@ class StoredHeads:
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes by name."""
-        return {name: tuple(stored.shape) for name, stored in self.tensors.items()}
+        return {name: stored.shape for name, stored in self.tensors.items()}
 
     def has(self, head: str) -> bool:
         """Whether any tensor of `temp_head` or `top_p_head` is there."""
@@ -140,13 +126,7 @@ class StoredHeads:
         return self.config.get_text_config().vocab_size if known else None
 
     def check(self, hidden: int | None = None, vocab: int | None = None) -> None:
-        """Compare the heads with their configuration, and with a base's width and vocabulary.
-
-        Raises:
-            CheckpointError: A tensor is missing, not expected, or has another shape; or the heads
-                were trained on another vocabulary. The message has the expected and the found
-                shape.
-        """
+        """Compare the heads with their configuration, and with a base's width and vocabulary."""
         H = self.hidden if hidden is None else hidden
         shapes = self.shapes
         expected = {
@@ -191,9 +171,8 @@ class StoredHeads:
         return heads.get("temp_head"), heads.get("top_p_head")
 
     def _enabled(self, head: str) -> bool | None:
-        temperature = head == "temp_head"
         config = self.config
-        return config.enable_temperature_head if temperature else config.enable_top_p_head
+        return config.enable_temperature_head if head == "temp_head" else config.enable_top_p_head
 
     def _empty(self, hidden: int) -> dict[str, Any]:
         """Heads without data, as a base of this width needs them."""
@@ -216,15 +195,13 @@ def _heads_among(stored: Mapping[str, StoredTensor], folder: Path) -> dict[str, 
     heads: dict[str, StoredTensor] = {}
     for name, tensor in stored.items():
         plain = ADAPTER.sub("", name)
-        if not plain.startswith(HEAD_PREFIXES):
-            continue
-        if plain in heads:
+        if other := heads.get(plain):
             raise CheckpointError(
-                f"`{plain}` is twice in {str(folder)!r}: as `{heads[plain].key}` in "
-                f"{heads[plain].file.name} and as `{tensor.key}` in {tensor.file.name}. Remove the "
-                "one that is not meant."
+                f"`{plain}` is twice in {str(folder)!r}: as `{other.key}` in {other.file.name} and "
+                f"as `{tensor.key}` in {tensor.file.name}. Remove the one that is not meant."
             )
-        heads[plain] = tensor
+        if plain.startswith(HEAD_PREFIXES):
+            heads[plain] = tensor
     if not heads:
         names = ", ".join(sorted(stored)[:3]) or "none"
         raise CheckpointError(
@@ -266,14 +243,11 @@ def merge_folders(heads: Path, base: Path, part: Path) -> None:
         )
     text = base_config.get_text_config()
     found.check(text.hidden_size, text.vocab_size)
-    files = models.weight_files(base)
+    files = sorted({tensor.file for tensor in models.stored_tensors(base).values()})
     weight_map: dict[str, str] = {}
     total = 0
     for file in files:
-        try:
-            tensors = {f"{BASE_PREFIX}{name}": value for name, value in load_file(file).items()}
-        except (OSError, SafetensorError) as err:
-            raise CheckpointError(f"{str(file)!r} could not be read: {first_line(err)}") from err
+        tensors = {f"{BASE_PREFIX}{name}": value for name, value in load_file(file).items()}
         if file == files[-1]:
             tensors |= {name: stored.read() for name, stored in found.tensors.items()}
         save_file(tensors, part / file.name, metadata={"format": "pt"})
@@ -346,12 +320,6 @@ def inspect(path: str | Path) -> HeadsReport:
         base_tensors=sum(name.startswith(BASE_PREFIX) for name in stored),
         num_bytes=sum(tensor.num_bytes for tensor in stored.values()),
     )
-
-
-def first_line(err: Exception) -> str:
-    """The part of a library's error that is worth repeating."""
-    text = str(err).strip()
-    return text.splitlines()[0] if text else type(err).__name__
 
 
 def _refuse_inputs(out: str | Path, *inputs: Path) -> None:

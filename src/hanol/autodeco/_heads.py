@@ -40,22 +40,15 @@ class _Head(nn.Module):
 
     neutral_bias: float
 
-    def __init__(self, num_features: int, intermediate: int) -> None:
+    def __init__(self, hidden_size: int, more: int, intermediate: int) -> None:
         super().__init__()
+        self.hidden_size = hidden_size
         self.mlp: Any = nn.Sequential(
-            nn.Linear(num_features, intermediate), nn.ReLU(), nn.Linear(intermediate, 1)
+            nn.Linear(hidden_size + more, intermediate), nn.ReLU(), nn.Linear(intermediate, 1)
         )
 
     def init(self, kind: Init = "official") -> Self:
-        """Initialise the weights.
-
-        Args:
-            kind: "official" is the default of `nn.Linear`: about T = 1 and P = 0.5, so that an
-                untrained top-p head cuts hard. "neutral" gives exactly T = 1 and P = 0.95.
-
-        Raises:
-            ConfigError: Another name.
-        """
+        """Initialise the weights, "official" or "neutral" as `from_base` has them."""
         if kind not in ("official", "neutral"):
             raise ConfigError(f'`init` is {kind!r}, but must be "official" or "neutral".')
         first, _, last = self.mlp
@@ -65,6 +58,14 @@ class _Head(nn.Module):
             nn.init.zeros_(last.weight)
             nn.init.constant_(last.bias, self.neutral_bias)
         return self
+
+    def _check_width(self, hidden_NH: Tensor) -> None:
+        if hidden_NH.shape[-1] != self.hidden_size:
+            raise ShapeError(
+                f"`hidden_NH` has shape {tuple(hidden_NH.shape)}, but this head was made for a "
+                f"hidden width of {self.hidden_size}. Heads fit only the base model that they were "
+                "trained on."
+            )
 
     def _logit(self, features_NF: Tensor) -> Tensor:
         dtype = torch.float64 if features_NF.dtype == torch.float64 else torch.float32
@@ -87,8 +88,7 @@ class TemperatureHead(_Head):
     neutral_bias = 0.0  # 2 * sigmoid(0) = 1
 
     def __init__(self, hidden_size: int, intermediate: int = 256) -> None:
-        super().__init__(hidden_size, intermediate)
-        self.hidden_size = hidden_size
+        super().__init__(hidden_size, 0, intermediate)
 
     def forward(self, hidden_NH: Tensor) -> Tensor:
         """`temperature_N` from hidden states after the final norm, any float dtype.
@@ -98,7 +98,7 @@ class TemperatureHead(_Head):
         Raises:
             ShapeError: The width is not `hidden_size`.
         """
-        _check_width(hidden_NH, self.hidden_size)
+        self._check_width(hidden_NH)
         return 2 * self._logit(hidden_NH).sigmoid()
 
 
@@ -114,8 +114,7 @@ class TopPHead(_Head):
     neutral_bias = math.log(0.95 / 0.05)
 
     def __init__(self, hidden_size: int, enhanced: bool = True, intermediate: int = 256) -> None:
-        super().__init__(hidden_size + (5 if enhanced else 1), intermediate)
-        self.hidden_size = hidden_size
+        super().__init__(hidden_size, 5 if enhanced else 1, intermediate)
         self.enhanced = enhanced
 
     def forward(
@@ -128,7 +127,7 @@ class TopPHead(_Head):
         Raises:
             ShapeError: A shape does not fit, or an enhanced head got no statistics.
         """
-        _check_width(hidden_NH, self.hidden_size)
+        self._check_width(hidden_NH)
         rows = hidden_NH.shape[:-1]
         if temperature_N.shape != rows:
             raise ShapeError(
@@ -193,14 +192,6 @@ def statistics(
     )
     parts = [_statistics(*pair, entropy == "parity") for pair in blocks]
     return torch.cat(parts).view(*temperature_N.shape, 4)
-
-
-def _check_width(hidden_NH: Tensor, hidden_size: int) -> None:
-    if hidden_NH.shape[-1] != hidden_size:
-        raise ShapeError(
-            f"`hidden_NH` has shape {tuple(hidden_NH.shape)}, but this head was made for a hidden "
-            f"width of {hidden_size}. Heads fit only the base model that they were trained on."
-        )
 
 
 def _statistics(logits_NV: Tensor, temperature_N1: Tensor, parity: bool) -> Tensor:
@@ -283,14 +274,7 @@ def rescale(
     apply: Apply,
     mask: Mask = "finite",
 ) -> Tensor:
-    """The logits to sample from at temperature 1 and top-p 1, in float32.
-
-    Without `top_p_BT`, and with `apply` "none", nothing is cut. With "hard", `mask` says whether
-    excluded tokens are moved down by 1000 or to -inf.
-
-    Raises:
-        DataError: Logits on CPU are not numbers.
-    """
+    """The logits to sample from at temperature 1 and top-p 1, in float32; see `forward`."""
     tempered_BTV = tempered(logits_BTV.float(), temperature_BT)
     if top_p_BT is None or apply == "none":
         return tempered_BTV

@@ -150,12 +150,7 @@ def custom_generate(
 
 @torch.no_grad()
 def _check_model(model: PreTrainedModel) -> None:
-    """Refuse a model that a hook would make wrong, by its configuration and by running some tokens.
-
-    Raises:
-        ConfigError: The model has heads or a hook, or its logits are not what its output
-            embedding gives.
-    """
+    """Refuse a model that a hook would make wrong, by its configuration and a pass over tokens."""
     if isinstance(model, AutoDecoForCausalLM):
         raise ConfigError("The model has heads of its own: put the hook on its base, `model.llm`.")
     head_width(model)

@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, KimiLinearConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from hanol import attention, models
+from hanol import models
 from hanol.autodeco._config import AutoDecoConfig
-from hanol.autodeco._formats import BASE_PREFIX, StoredHeads, first_line
+from hanol.autodeco._formats import BASE_PREFIX, StoredHeads
 from hanol.errors import CheckpointError, ConfigError
 
 _MERGED = rf"^{re.escape(BASE_PREFIX)}"  # names of the base in the merged layout
@@ -108,27 +107,12 @@ def _merged_base(folder: Path, config: AutoDecoConfig, options: Options) -> PreT
             f"{str(folder / 'config.json')!r} has no keys of the base (`base_model_type`, "
             "`vocab_size`, ...), so the merged weights cannot be loaded. Pass `base_model`."
         )
-    if isinstance(base, KimiLinearConfig):
-        attention.check_config(base)
-    attention.register()
-    cpu = torch.float32 if options.device == "cpu" else None
-    dtype: Any = options.dtype(base.dtype) or cpu or "auto"
+    dtype = options.dtype(base.dtype)
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # the heads are reported as unexpected
     try:
-        with models.no_progress_bars():
-            llm, report = AutoModelForCausalLM.from_pretrained(
-                folder,
-                config=base,
-                dtype=dtype,
-                key_mapping={_MERGED: ""},
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as err:
-        cause = first_line(err)
-        raise CheckpointError(f"The base in {str(folder)!r} could not be loaded: {cause}") from err
+        renamed = {_MERGED: ""}
+        llm, report = models.load_weights(folder, base, dtype, options.device, key_mapping=renamed)
     finally:
         logging.set_verbosity(verbosity)
     # transformers would put the prefix back when the base is saved, and `merge` a second one.
@@ -144,15 +128,11 @@ def _merged_base(folder: Path, config: AutoDecoConfig, options: Options) -> PreT
                 f"The base in {str(folder)!r} does not fit its config.json: {len(names)} tensors "
                 f"are {what}, such as {BASE_PREFIX}{names[0]}."
             )
-    return llm.to(options.device).eval()
+    return llm
 
 
 def head_width(model: PreTrainedModel) -> int:
-    """Width of the hidden state that a model's output embedding reads.
-
-    Raises:
-        ConfigError: The model has no output embedding, so it is no causal language model.
-    """
+    """Width of the hidden state that a model's output embedding reads."""
     head = model.get_output_embeddings()
     if head is None:
         raise ConfigError(

@@ -20,9 +20,8 @@ from rich.text import Text
 
 from hanol.errors import require
 
-_SCALE = tuple(  # at the lowest, middle, highest
-    ColorTriplet(*colour) for colour in ((96, 165, 250), (243, 244, 246), (248, 113, 113))
-)
+# At the lowest, middle, highest.
+_SCALE = ColorTriplet(96, 165, 250), ColorTriplet(243, 244, 246), ColorTriplet(248, 113, 113)
 _INK, _BAR, _TRACK, _FAINT = "#111827", "#1e40af", "#e0e7ff", "#6b7280"
 _BARS = "▁▂▃▄▅▆▇█"
 _NO_TEXT = "◌"
@@ -75,7 +74,8 @@ class DecodingTrace(BaseModel):
                 else:
                     colour = _colour(token.temperature, low, high)
                     text.append(shown, style=f"black on {colour.rgb}")
-                    bars.append(_bar(token.top_p) * width, style="blue")
+                    height = min(len(_BARS) - 1, int(_share(token.top_p) * len(_BARS)))
+                    bars.append(_BARS[height] * width, style="blue")
             yield text
             if bars.plain.strip():
                 yield bars
@@ -105,24 +105,12 @@ class DecodingTrace(BaseModel):
         return environment.from_string(page).render(
             prompt=_shown(self.prompt) if self.prompt else "",
             tokens=[
-                (
-                    token,
-                    _colour(token.temperature, low, high).rgb,
-                    _share(token.top_p),
-                    _shown(token.text),
-                )
-                for token in self.tokens
+                (t, _colour(t.temperature, low, high).rgb, _share(t.top_p), _shown(t.text))
+                for t in self.tokens
             ],
-            low=low,
-            high=high,
-            key=_KEY,
-            summary=self._summary(),
-            scale=[colour.rgb for colour in _SCALE],
-            ink=_INK,
-            bar=_BAR,
-            track=_TRACK,
-            faint=_FAINT,
-        )
+            summary=self._summary(), scale=[colour.rgb for colour in _SCALE], low=low, high=high,
+            key=_KEY, ink=_INK, bar=_BAR, track=_TRACK, faint=_FAINT,
+        )  # fmt: skip
 
     def to_png(self, path: str | Path) -> Path:
         """Draw the coloured text, and temperature, top-p and nucleus size over the tokens.
@@ -303,10 +291,6 @@ def _printable(text: str) -> str:
 
 def _share(value: float) -> float:
     return min(max(value, 0.0), 1.0)
-
-
-def _bar(top_p: float) -> str:
-    return _BARS[min(len(_BARS) - 1, int(_share(top_p) * len(_BARS)))]
 
 
 def _colour(temperature: float, low: float, high: float) -> ColorTriplet:

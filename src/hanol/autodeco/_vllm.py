@@ -37,11 +37,7 @@ _PREFIX = "AutoDeco"
 
 
 class VllmAutoDecoConfig(AutoDecoConfig):
-    """The configuration as vLLM reads it.
-
-    vLLM decides by `architectures` alone what a model can do, long before it makes one, so the
-    name tells which class of a base is meant.
-    """
+    """The configuration as vLLM reads it: `architectures` alone tells it what a model can do."""
 
     model_type = "autodeco"
 
@@ -74,12 +70,8 @@ def register() -> None:
 
 
 def __getattr__(name: str) -> type:
-    """The class that `register` named: `AutoDecoLlamaForCausalLM` and so on.
-
-    Raises:
-        ConfigError: The name without a base, which the configuration of older heads leaves.
-    """
-    if name == ARCHITECTURE:
+    """The class that `register` named: `AutoDecoLlamaForCausalLM` and so on."""
+    if name == ARCHITECTURE:  # which the configuration of older heads leaves
         raise ConfigError(
             "The heads' config.json has no keys of their base (`base_model_type`, `vocab_size`, "
             "...), which vLLM needs. Merge heads and base: `hanol merge`."
@@ -99,12 +91,7 @@ def _model_class(architecture: str) -> type:
     base: Any = ModelRegistry.models[architecture].load_model_cls()
 
     class AutoDecoModelForCausalLM(base):
-        """The base, whose logits are tempered and truncated where it computes them.
-
-        Raises:
-            CheckpointError: The heads do not fit the base, or a heads-only folder names no base.
-            ConfigError: A key such as `autodeco_truncation` has an unknown value.
-        """
+        """The base, whose logits are tempered and truncated where it computes them."""
 
         def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
             engine = vllm_config.model_config
@@ -125,32 +112,20 @@ def _model_class(architecture: str) -> type:
                 self.secondary_weights = [_base_weights(heads)]
 
         def compute_logits(self, hidden_states: Tensor) -> Tensor | None:
-            """Logits to sample from at temperature 1 and top-p 1, [N, V], float32.
-
-            None where the base gives none (tensor parallel ranks).
-            """
+            """Logits to sample from at temperature 1 and top-p 1, [N, V], float32."""
             logits_NV = super().compute_logits(hidden_states)
-            if logits_NV is None:
+            if logits_NV is None:  # tensor parallel ranks
                 return None
             chosen = predict(hidden_states, logits_NV, self.temp_head, self.top_p_head)
             temperature_N, top_p_N = self.autodeco_limits.hold(*chosen)
-            return rescale(
-                logits_NV,
-                temperature_N,
-                None if self.top_p_head is None else top_p_N,
-                self.autodeco_truncation,
-                self.autodeco_mask,
-            )
+            cut = None if self.top_p_head is None else top_p_N
+            how = self.autodeco_truncation, self.autodeco_mask
+            return rescale(logits_NV, temperature_N, cut, *how)
 
         def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
             """Load all weights or some, by names of the merged layout; returns those loaded.
 
-            Names of heads may have the prefix of their trainer. vLLM's own loader reports what
-            stays missing.
-
-            Raises:
-                CheckpointError: A name belongs to neither base nor heads, or a head has another
-                    shape.
+            vLLM's own loader reports what stays missing.
             """
             parameters = dict(self.named_parameters())
             loaded: set[str] = set()

@@ -33,10 +33,7 @@ class Features(NamedTuple):
 
 
 class WrappedModel(PreTrainedModel, GenerationMixin):
-    """A base model as `llm`, whose hidden states before the output embedding can be read.
-
-    A subclass calls `post_init` when it has all its parts.
-    """
+    """A base model as `llm`, whose hidden states before the output embedding can be read."""
 
     config_class = AutoDecoConfig
     base_model_prefix = "llm"
@@ -89,14 +86,7 @@ class WrappedModel(PreTrainedModel, GenerationMixin):
         logits_to_keep: int | Tensor = 0,
         **inputs: Any,
     ) -> Features:
-        """Run the base once and return what the heads read.
-
-        `logits_to_keep` is the number of last positions to compute logits for, or the positions
-        themselves; 0 is all.
-
-        Raises:
-            ConfigError: The base does not call its output embedding exactly once.
-        """
+        """Run the base once and return what the heads read; `logits_to_keep` as in `forward`."""
         inputs["input_ids"] = input_ids
         inputs = {key: value for key, value in inputs.items() if value is not None}
         if "position_ids" not in self._base_inputs:  # generate passes what our signature has
@@ -115,10 +105,9 @@ class WrappedModel(PreTrainedModel, GenerationMixin):
                 "one hidden state for each row of logits."
             )
         hidden_BTH = seen[0]
-        if not slices and not (isinstance(logits_to_keep, int) and logits_to_keep == 0):
-            kept = (
-                slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-            )
+        if not slices:
+            last = isinstance(logits_to_keep, int)  # 0 is all
+            kept = slice(-logits_to_keep or None, None) if last else logits_to_keep
             hidden_BTH, logits_BTV = hidden_BTH[:, kept], logits_BTV[:, kept]
         return Features(hidden_BTH, logits_BTV, outputs)
 
@@ -130,14 +119,6 @@ class WrappedModel(PreTrainedModel, GenerationMixin):
 
     def _check_and_adjust_experts_implementation(self, experts_implementation: Any) -> Any:
         return experts_implementation  # checked when the base was made
-
-    def get_input_embeddings(self) -> nn.Module:
-        """Input embeddings of the base."""
-        return self.llm.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the input embeddings of the base."""
-        self.llm.set_input_embeddings(value)
 
     def get_output_embeddings(self) -> nn.Module:
         """Output embeddings of the base."""
@@ -197,11 +178,9 @@ def _record(module: nn.Module, inputs: tuple[Any, ...]) -> None:
 
 @contextmanager
 def _head_inputs(head: nn.Module) -> Iterator[list[Tensor]]:
-    """What an output embedding is given inside, in this thread.
-
-    The hook stays on the module: adding and removing it would disturb passes in other threads.
-    """
+    """What an output embedding is given inside, in this thread."""
     if _record not in head._forward_pre_hooks.values():
+        # The hook stays: adding and removing it would disturb passes in other threads.
         head.register_forward_pre_hook(_record)
     _seen.inputs = []
     try:

@@ -19,6 +19,7 @@ from hanol.models._load import (
     load_config,
     load_model,
     load_tokenizer,
+    load_weights,
     model_type,
     resolve,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "load_config",
     "load_model",
     "load_tokenizer",
+    "load_weights",
     "merge_meta_parts",
     "model_type",
     "no_progress_bars",

@@ -62,7 +62,11 @@ def to_gguf(
         if is_kimi:
             _add_kimi_shape(writer, config, gguf)
         else:
-            _add_llama_shape(writer, config)
+            writer.add_head_count_kv(config.num_key_value_heads)
+            writer.add_rope_dimension_count(config.head_dim)
+            writer.add_key_length(config.head_dim)
+            writer.add_value_length(config.head_dim)
+            writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
         _add_tokenizer(writer, tokenizer, config.vocab_size, gguf)
         for official, tensor in _kimi_tensors(model) if is_kimi else _llama_tensors(model):
             name = names.get_name(official, try_suffixes=(".weight", ".bias"))
@@ -91,14 +95,6 @@ def _add_shape(writer: Any, config: Any, gguf: Any, dtype: str) -> None:
     writer.add_vocab_size(config.vocab_size)
     kind = gguf.LlamaFileType
     writer.add_file_type(kind.ALL_F32 if dtype == "f32" else kind.MOSTLY_F16)
-
-
-def _add_llama_shape(writer: Any, config: Any) -> None:
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_rope_dimension_count(config.head_dim)
-    writer.add_key_length(config.head_dim)
-    writer.add_value_length(config.head_dim)
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
 
 
 def _add_kimi_shape(writer: Any, config: Any, gguf: Any) -> None:

@@ -21,9 +21,7 @@ class CacheSize(BaseModel):
 
     bytes_per_token: int = Field(description="Grows with every token.")
     fixed_bytes: int = Field(description="Does not grow: recurrent states and conv windows.")
-    twin_bytes_per_token: int = Field(
-        description="The same model with full attention in every layer."
-    )
+    twin_bytes_per_token: int = Field(description="The same with full attention in every layer.")
 
 
 class ModelReport(BaseModel):

@@ -184,6 +184,32 @@ def load_model(
     if Path(place).is_dir():
         weight_files(Path(place))  # raises when there are none
     config = load_config(spec, revision=revision)
+    try:
+        model, report = load_weights(place, config, dtype, device, revision=revision)
+    except CheckpointError:
+        _refuse_tensors(spec, place, config)
+        raise
+    if report["missing_keys"] or report["unexpected_keys"]:
+        _refuse_tensors(spec, place, config, report["missing_keys"], report["unexpected_keys"])
+    return model
+
+
+def load_weights(
+    place: str | Path,
+    config: PreTrainedConfig,
+    dtype: torch.dtype | None = None,
+    device: str = "cpu",
+    **options: Any,
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Load the tensors of a checkpoint into the model of a configuration.
+
+    Returns:
+        The model, and what transformers reports of tensors that do not fit it.
+
+    Raises:
+        CheckpointError: The tensors cannot be read.
+        ConfigError: A Kimi-Linear configuration contradicts itself.
+    """
     if isinstance(config, KimiLinearConfig):
         attention.check_config(config)
     attention.register()
@@ -191,20 +217,12 @@ def load_model(
     try:
         with no_progress_bars():
             model, report = AutoModelForCausalLM.from_pretrained(
-                place,
-                config=config,
-                dtype=wanted,
-                revision=revision,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
+                place, config=config, dtype=wanted, use_safetensors=True, trust_remote_code=False,
+                output_loading_info=True, **options,
+            )  # fmt: skip
     except (OSError, ValueError, RuntimeError, SafetensorError) as err:
-        _refuse_tensors(spec, place, config)
-        raise _unreadable("weights", spec, err) from err
-    if report["missing_keys"] or report["unexpected_keys"]:
-        _refuse_tensors(spec, place, config, report["missing_keys"], report["unexpected_keys"])
-    return model.to(device).eval()
+        raise _unreadable("weights", place, err) from err
+    return model.to(device).eval(), report
 
 
 def load_tokenizer(

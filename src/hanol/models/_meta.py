@@ -112,9 +112,8 @@ def llama_to_meta(model: PreTrainedModel) -> MetaLlama:
         "n_kv_heads": config.num_key_value_heads,
         "vocab_size": config.vocab_size,
         # Half a unit more keeps the product from falling below the width by rounding.
-        "ffn_dim_multiplier": (config.intermediate_size + 0.5) / int(8 * config.hidden_size / 3)
-        if multiple == 1
-        else config.intermediate_size / int(8 * config.hidden_size / 3),
+        "ffn_dim_multiplier": (config.intermediate_size + 0.5 * (multiple == 1))
+        / int(8 * config.hidden_size / 3),
         "multiple_of": multiple,
         "norm_eps": config.rms_norm_eps,
         "rope_theta": rope["rope_theta"],

@@ -6,6 +6,7 @@ The sizes below 1 B are hanol's own, except the 30 M shape, which is the one of 
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from transformers import (
@@ -59,16 +60,11 @@ def kimi_config(
         for n in range(1, num_layers + 1)
     ]
     values: dict[str, Any] = {
-        "qk_nope_head_dim": head_dim,
-        "qk_rope_head_dim": head_dim // 2,
-        "v_head_dim": head_dim,
+        "qk_nope_head_dim": head_dim, "qk_rope_head_dim": head_dim // 2, "v_head_dim": head_dim,
         **official_keys(kinds, dense_layers, head_dim, num_heads, conv_kernel),
-        "num_nextn_predict_layers": 0,
-        "bos_token_id": 0,
-        "eos_token_id": 1,
-        "pad_token_id": 2,
-        "model_max_length": 8192,
-    }
+        "num_nextn_predict_layers": 0, "model_max_length": 8192,
+        "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2,
+    }  # fmt: skip
     return config_class(
         vocab_size=vocab_size,
         hidden_size=hidden_size,
@@ -122,20 +118,14 @@ def llama_config(
     rope: dict[str, Any] = {"rope_type": "default", "rope_theta": rope_theta}
     if rope_factor is not None:
         rope |= {
-            "rope_type": "llama3",
-            "factor": rope_factor,
-            "low_freq_factor": 1.0,
-            "high_freq_factor": 4.0,
-            "original_max_position_embeddings": 8192,
-        }
+            "rope_type": "llama3", "factor": rope_factor, "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0, "original_max_position_embeddings": 8192,
+        }  # fmt: skip
     values: dict[str, Any] = {
-        "rms_norm_eps": 1e-5,
         "max_position_embeddings": 8192 if rope_factor is None else 131072,
-        "rope_parameters": rope,
-        "bos_token_id": 0,
-        "eos_token_id": 1,
-        "pad_token_id": 2,
-    }
+        "rope_parameters": rope, "rms_norm_eps": 1e-5,
+        "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2,
+    }  # fmt: skip
     return LlamaConfig(
         hidden_size=hidden_size,
         intermediate_size=intermediate_size,
@@ -146,37 +136,6 @@ def llama_config(
     )
 
 
-_Maker = Callable[[int], PreTrainedConfig]  # of a vocabulary size
-
-
-def _kimi(config_class: type[KimiLinearConfig] = KimiLinearConfig, **shape: Any) -> _Maker:
-    return lambda v: kimi_config(vocab_size=v, config_class=config_class, **shape)
-
-
-def _llama(*shape: int, **more: Any) -> _Maker:
-    return lambda v: llama_config(*shape, vocab_size=v, **more)
-
-
-def _llama3(*shape: int, **more: Any) -> _Maker:
-    """A published Llama 3: begin of text, end of text, no padding token."""
-    published = {"bos_token_id": 128000, "eos_token_id": 128001, "pad_token_id": None}
-    return _llama(*shape, dtype="bfloat16", **published, **more)
-
-
-def _qwen3(config_class: Any, **shape: Any) -> _Maker:
-    published: dict[str, Any] = {
-        "num_attention_heads": 32,
-        "head_dim": 128,
-        "rms_norm_eps": 1e-6,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0},
-        "max_position_embeddings": 32768,
-        "bos_token_id": 151643,
-        "eos_token_id": 151643,  # chat models end at 151645
-        "dtype": "bfloat16",
-    }
-    return lambda v: config_class(vocab_size=v, **shape, **published)
-
-
 _3M: dict[str, Any] = {
     "hidden_size": 192, "num_layers": 6, "num_heads": 3, "head_dim": 64,
     "intermediate_size": 512, "kv_lora_rank": 64,
@@ -185,55 +144,61 @@ _30M: dict[str, Any] = {
     "hidden_size": 512, "num_layers": 8, "num_heads": 8, "head_dim": 64,
     "intermediate_size": 1408, "kv_lora_rank": 128,
 }  # fmt: skip
-_KIMI_350M = _kimi(
-    hidden_size=1024, num_layers=20, num_heads=8, head_dim=128, intermediate_size=2816,
-    kv_lora_rank=256, model_max_length=32768,
+_KIMI_350M = partial(
+    kimi_config, hidden_size=1024, num_layers=20, num_heads=8, head_dim=128,
+    intermediate_size=2816, kv_lora_rank=256, model_max_length=32768,
 )  # fmt: skip
-_KIMI_48B = _kimi(
-    hidden_size=2304, num_layers=27, num_heads=32, head_dim=128, intermediate_size=9216,
-    kv_lora_rank=512, dense_layers=1, moe_intermediate_size=1024, num_experts=256,
-    num_experts_per_token=8, num_shared_experts=1, num_expert_group=1, topk_group=1,
-    routed_scaling_factor=2.446, model_max_length=1048576, bos_token_id=163584,
+_KIMI_48B = partial(
+    kimi_config, hidden_size=2304, num_layers=27, num_heads=32, head_dim=128,
+    intermediate_size=9216, kv_lora_rank=512, dense_layers=1, moe_intermediate_size=1024,
+    num_experts=256, num_experts_per_token=8, num_shared_experts=1, num_expert_group=1,
+    topk_group=1, routed_scaling_factor=2.446, model_max_length=1048576, bos_token_id=163584,
     eos_token_id=163586, pad_token_id=163839, dtype="bfloat16",
 )  # fmt: skip
-_QWEN3_4B = _qwen3(
+# Begin of text, end of text, no padding token.
+_LLAMA3: dict[str, Any] = {
+    "bos_token_id": 128000, "eos_token_id": 128001, "pad_token_id": None, "dtype": "bfloat16",
+}  # fmt: skip
+_LLAMA31 = {**_LLAMA3, "rope_factor": 8.0}
+_LLAMA32 = {**_LLAMA3, "rope_factor": 32.0, "tie_word_embeddings": True}
+_QWEN3: dict[str, Any] = {
+    "num_attention_heads": 32, "head_dim": 128, "rms_norm_eps": 1e-6, "dtype": "bfloat16",
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0},
+    "max_position_embeddings": 32768,
+    "bos_token_id": 151643, "eos_token_id": 151643,  # chat models end at 151645
+}  # fmt: skip
+_QWEN3_4B = partial(
     Qwen3Config, hidden_size=2560, num_hidden_layers=36, num_key_value_heads=8,
-    intermediate_size=9728, tie_word_embeddings=True,
+    intermediate_size=9728, tie_word_embeddings=True, **_QWEN3,
 )  # fmt: skip
-_QWEN3_30B = _qwen3(
+_QWEN3_30B = partial(
     Qwen3MoeConfig, hidden_size=2048, num_hidden_layers=48, num_key_value_heads=4,
     intermediate_size=6144, moe_intermediate_size=768, num_experts=128, num_experts_per_tok=8,
-    norm_topk_prob=True,
+    norm_topk_prob=True, **_QWEN3,
 )  # fmt: skip
 
 # name -> (default vocabulary, configuration of a vocabulary size)
-_PRESETS: dict[str, tuple[int, _Maker]] = {
-    "tiny": (2048, _kimi(**_3M)),
-    "kimi-linear-3m": (4096, _kimi(**_3M)),
-    "kimi-linear-30m": (4096, _kimi(**_30M)),
+_PRESETS: dict[str, tuple[int, Callable[..., PreTrainedConfig]]] = {
+    "tiny": (2048, partial(kimi_config, **_3M)),
+    "kimi-linear-3m": (4096, partial(kimi_config, **_3M)),
+    "kimi-linear-30m": (4096, partial(kimi_config, **_30M)),
     "kimi-linear-350m": (32768, _KIMI_350M),
     "kimi-linear-48b-a3b": (163840, _KIMI_48B),
-    "gdn-hybrid-3m": (4096, _kimi(GdnHybridConfig, **_3M)),
-    "gdn-hybrid-30m": (4096, _kimi(GdnHybridConfig, **_30M)),
-    "mla-3m": (4096, _kimi(**_3M, full_attention_every=1)),
-    "mla-30m": (4096, _kimi(**_30M, full_attention_every=1)),
-    "llama-3m": (4096, _llama(192, 6, 3, 3, 576)),
-    "llama-30m": (4096, _llama(512, 8, 8, 8, 1536)),
-    "llama-350m": (32768, _llama(1024, 22, 16, 8, 3072)),
-    "llama-3.2-1b": (
-        128256,
-        _llama3(2048, 16, 32, 8, 8192, tie_word_embeddings=True, rope_factor=32.0),
-    ),
-    "llama-3.2-3b": (
-        128256,
-        _llama3(3072, 28, 24, 8, 8192, tie_word_embeddings=True, rope_factor=32.0),
-    ),
-    "llama-3-8b": (128256, _llama3(4096, 32, 32, 8, 14336)),
-    "llama-3.1-8b": (128256, _llama3(4096, 32, 32, 8, 14336, rope_factor=8.0)),
-    "llama-3-70b": (128256, _llama3(8192, 80, 64, 8, 28672)),
-    "llama-3.1-70b": (128256, _llama3(8192, 80, 64, 8, 28672, rope_factor=8.0)),
-    "llama-3.3-70b": (128256, _llama3(8192, 80, 64, 8, 28672, rope_factor=8.0)),
-    "llama-3.1-405b": (128256, _llama3(16384, 126, 128, 8, 53248, rope_factor=8.0)),
+    "gdn-hybrid-3m": (4096, partial(kimi_config, config_class=GdnHybridConfig, **_3M)),
+    "gdn-hybrid-30m": (4096, partial(kimi_config, config_class=GdnHybridConfig, **_30M)),
+    "mla-3m": (4096, partial(kimi_config, full_attention_every=1, **_3M)),
+    "mla-30m": (4096, partial(kimi_config, full_attention_every=1, **_30M)),
+    "llama-3m": (4096, partial(llama_config, 192, 6, 3, 3, 576)),
+    "llama-30m": (4096, partial(llama_config, 512, 8, 8, 8, 1536)),
+    "llama-350m": (32768, partial(llama_config, 1024, 22, 16, 8, 3072)),
+    "llama-3.2-1b": (128256, partial(llama_config, 2048, 16, 32, 8, 8192, **_LLAMA32)),
+    "llama-3.2-3b": (128256, partial(llama_config, 3072, 28, 24, 8, 8192, **_LLAMA32)),
+    "llama-3-8b": (128256, partial(llama_config, 4096, 32, 32, 8, 14336, **_LLAMA3)),
+    "llama-3.1-8b": (128256, partial(llama_config, 4096, 32, 32, 8, 14336, **_LLAMA31)),
+    "llama-3-70b": (128256, partial(llama_config, 8192, 80, 64, 8, 28672, **_LLAMA3)),
+    "llama-3.1-70b": (128256, partial(llama_config, 8192, 80, 64, 8, 28672, **_LLAMA31)),
+    "llama-3.3-70b": (128256, partial(llama_config, 8192, 80, 64, 8, 28672, **_LLAMA31)),
+    "llama-3.1-405b": (128256, partial(llama_config, 16384, 126, 128, 8, 53248, **_LLAMA31)),
     "qwen3-4b": (151936, _QWEN3_4B),
     "qwen3-30b-a3b": (151936, _QWEN3_30B),
 }
@@ -257,4 +222,4 @@ def preset(name: str, *, vocab_size: int | None = None) -> PreTrainedConfig:
     if name not in _PRESETS:
         raise UnknownNameError("preset", name, _PRESETS)
     default, make = _PRESETS[name]
-    return make(default if vocab_size is None else vocab_size)
+    return make(vocab_size=default if vocab_size is None else vocab_size)

@@ -23,27 +23,16 @@ def reference_llama(
     rope_factor: float = 8.0,
     dtype: torch.dtype = torch.float64,
 ) -> Tensor:
-    """Logits of a Llama 3 in Meta's layout.
-
-    Args:
-        tensors: Parameters by Meta's names; without `output.weight` the embedding is used.
-        params: `dim`, `n_layers`, `n_heads`, `n_kv_heads`, `norm_eps`, `rope_theta` and, where
-            frequencies are scaled, `use_scaled_rope`.
-        ids_BT: Tokens.
-        rope_factor: Divisor of slow frequencies when `use_scaled_rope` is set.
-        dtype: Type of all arithmetic.
-
-    Returns:
-        `logits_BTV` in `dtype`.
-    """
+    """`logits_BTV` of a Llama 3 in Meta's layout, all arithmetic in `dtype`."""
     w = {name: tensor.to(dtype) for name, tensor in tensors.items()}
     heads = params["n_heads"]
     key_heads = params.get("n_kv_heads") or heads
     width = params["dim"] // heads
     T = ids_BT.shape[1]
-    rotation_TK = _rotation(T, width, params, rope_factor).to(
-        torch.complex128 if dtype == torch.float64 else torch.complex64
-    )
+    factor = rope_factor if params.get("use_scaled_rope") else None
+    frequency_K = frequencies(width, params["rope_theta"], factor)
+    angle_TK = torch.outer(torch.arange(T, dtype=torch.float64), frequency_K)
+    rotation_TK = torch.polar(torch.ones_like(angle_TK), angle_TK).to(dtype.to_complex())
     future_TS = torch.ones(T, T, dtype=torch.bool).triu(1)
     x_BTD = w["tok_embeddings.weight"][ids_BT]
     for i in range(params["n_layers"]):
@@ -77,14 +66,8 @@ def frequencies(
 ) -> Tensor:
     """Angles per token of each pair of lanes, in float64.
 
-    Args:
-        width: Head width.
-        theta: Base of the geometric series.
-        factor: Divisor of the slow frequencies, smooth between wavelengths of `context / high` and
-            `context / low` tokens; None leaves all as they are.
-        low: See `factor`.
-        high: See `factor`.
-        context: Tokens that the model saw before its frequencies were scaled.
+    `factor` divides slow frequencies, smoothly between wavelengths of `context / high` and
+    `context / low` tokens; None leaves all as they are.
     """
     plain_K = theta ** -(torch.arange(0, width, 2, dtype=torch.float64) / width)
     if factor is None:
@@ -92,14 +75,6 @@ def frequencies(
     wavelength_K = 2 * math.pi / plain_K
     smooth_K = ((context / wavelength_K - low) / (high - low)).clamp(0, 1)
     return plain_K * ((1 - smooth_K) / factor + smooth_K)
-
-
-def _rotation(tokens: int, width: int, params: Mapping[str, Any], factor: float) -> Tensor:
-    angles_K = frequencies(
-        width, params["rope_theta"], factor if params.get("use_scaled_rope") else None
-    )
-    angles_TK = torch.outer(torch.arange(tokens, dtype=torch.float64), angles_K)
-    return torch.polar(torch.ones_like(angles_TK), angles_TK)
 
 
 def _rotate(x_BTHK: Tensor, rotation_TK: Tensor) -> Tensor:

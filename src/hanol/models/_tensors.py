@@ -97,15 +97,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def differences(config: Any, folder: Path) -> tuple[list[str], list[str]]:
-    """Official tensors that a folder lacks or has in another shape, and tensors not official.
-
-    Args:
-        config: A Kimi-Linear configuration.
-        folder: Checkpoint folder.
-
-    Raises:
-        CheckpointError: A file of it is not readable.
-    """
+    """Kimi-Linear's official tensors that a folder lacks or misshapes, and those not official."""
     expected, stored = official_shapes(config), {}
     if any(folder.glob("*.safetensors")):
         stored = {name: tensor.shape for name, tensor in stored_tensors(folder).items()}

@@ -70,9 +70,19 @@ def merge_checkpoints(
     """
     weights = _checked_weights(weights, len(checkpoints))
     check_new(folder)
-    parents = [_open(name) for name in checkpoints]
+    places = [models.fetch(name) for name in checkpoints]
+    parents = [
+        _Checkpoint(str(name), place, models.stored_tensors(place))
+        for name, place in zip(checkpoints, places, strict=True)
+    ]
     for other in parents[1:]:
-        _check_one_base(parents[0], other)
+        if found := sorted(_differences(parents[0], other)):
+            more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+            raise CheckpointError(
+                f"{parents[0].name!r} and {other.name!r} are not of one base: "
+                f"{'; '.join(found[:_SHOWN])}{more}. Merge checkpoints that were trained from the "
+                "same one."
+            )
     merged = Merged(
         folder=str(folder),
         checkpoints=[parent.name for parent in parents],
@@ -83,7 +93,9 @@ def merge_checkpoints(
     with whole_folder(folder) as part:
         for file in sorted({stored.file for stored in parents[0].tensors.values()}):
             _write(part / file.name, file, parents, weights)
-        _copy_descriptions(parents[0].folder, part)
+        for file in parents[0].folder.iterdir():
+            if file.is_file() and file.suffix in _DESCRIPTIONS and file.name not in _OF_THE_RUN:
+                shutil.copyfile(file, part / file.name)
         (part / "merge.json").write_text(merged.model_dump_json(indent=2) + "\n", "utf-8")
     return merged
 
@@ -104,24 +116,6 @@ def _checked_weights(weights: Sequence[float] | None, count: int) -> list[float]
             "for equal ones."
         )
     return [float(weight) for weight in weights]
-
-
-def _open(name: str | Path) -> _Checkpoint:
-    """Read the headers of a checkpoint's files; those of a hub id are fetched first."""
-    place = models.fetch(name)
-    return _Checkpoint(str(name), place, models.stored_tensors(place))
-
-
-def _check_one_base(first: _Checkpoint, other: _Checkpoint) -> None:
-    """Refuse two checkpoints that differ in anything but the values of their weights."""
-    found = sorted(_differences(first, other))
-    if found:
-        more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-        raise CheckpointError(
-            f"{first.name!r} and {other.name!r} are not of one base: "
-            f"{'; '.join(found[:_SHOWN])}{more}. Merge checkpoints that were trained from the same "
-            "one."
-        )
 
 
 def _differences(first: _Checkpoint, other: _Checkpoint) -> Iterator[str]:
@@ -196,9 +190,3 @@ def _average(name: str, parents: Sequence[_Checkpoint], weights: Sequence[float]
             )
         total.add_(tensor.to(wide), alpha=weight)
     return total.to(first.dtype)
-
-
-def _copy_descriptions(source: Path, target: Path) -> None:
-    for file in sorted(source.iterdir()):
-        if file.is_file() and file.suffix in _DESCRIPTIONS and file.name not in _OF_THE_RUN:
-            shutil.copyfile(file, target / file.name)

@@ -8,9 +8,10 @@ Source: Muon by K. Jordan (2024); the scale of the update is that of arXiv 2502.
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor, nn
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -70,19 +71,15 @@ class MuonAdamW(torch.optim.AdamW):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Update every parameter that has a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
         every_group = self.param_groups
+        try:
+            self.param_groups = [group for group in every_group if not group["muon"]]
+            loss: float | None = super().step(closure)
+        finally:
+            self.param_groups = every_group
         for group in every_group:
             if group["muon"]:
                 self._muon(group)
-        try:
-            self.param_groups = [group for group in every_group if not group["muon"]]
-            super().step()
-        finally:
-            self.param_groups = every_group
         return loss
 
     def _muon(self, group: dict[str, Any]) -> None:
@@ -121,18 +118,7 @@ class MuonAdamW(torch.optim.AdamW):
             parameter.add_(sharded_like(update, parameter), alpha=-group["lr"])
 
 
-class _PeakRates(Protocol):
-    @property
-    def muon_lr(self) -> float | None: ...
-
-    @property
-    def adamw_lr(self) -> float: ...
-
-    @property
-    def weight_decay(self) -> float: ...
-
-
-def muon_adamw(model: nn.Module, rates: _PeakRates, **options: Any) -> MuonAdamW:
+def muon_adamw(model: nn.Module, rates: BaseModel, **options: Any) -> MuonAdamW:
     """The optimizer of a model as settings or a section of a recipe describe it.
 
     Args:
@@ -140,10 +126,8 @@ def muon_adamw(model: nn.Module, rates: _PeakRates, **options: Any) -> MuonAdamW
         rates: Settings with `muon_lr`, `adamw_lr` and `weight_decay`, as for `parameter_groups`.
         options: As for `MuonAdamW`.
     """
-    groups = parameter_groups(
-        model, muon_lr=rates.muon_lr, adamw_lr=rates.adamw_lr, weight_decay=rates.weight_decay
-    )
-    return MuonAdamW(groups, **options)
+    values = rates.model_dump(include={"muon_lr", "adamw_lr", "weight_decay"})
+    return MuonAdamW(parameter_groups(model, **values), **options)
 
 
 def whole(x: Tensor) -> Tensor:

@@ -93,15 +93,11 @@ class Recipe(Section):
 
     kind: str
     name: str = Field(description="Name of the run; its folder is runs/<name> by default.")
-    seed: int = Field(
-        0, ge=0, lt=2**32, description="Random seed of weights, data order and sampling."
-    )
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of weights, data order and sampling.")
     threads: int | None = Field(
         None, ge=1, description="CPU threads per process; None uses torch's default."
     )
-    record: dict[str, str] = Field(
-        default={}, description="Results of a recorded run of this recipe, for the reader."
-    )
+    record: dict[str, str] = Field(default={}, description="Results of a recorded run, to read.")
 
     @field_validator("name")
     @classmethod
@@ -121,18 +117,12 @@ def state_gib(parameters: int, *, with_muon: bool) -> float:
 
 
 def recipe_content(path: str | Path) -> dict[str, Any]:
-    """The keys of a recipe file, unchecked.
-
-    Raises:
-        RecipeError: The file is missing, not YAML, or holds no keys.
-    """
+    """The keys of a recipe file, unchecked."""
     path = Path(path)
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
     except FileNotFoundError as err:
-        near = (
-            sorted(str(p) for p in path.parent.glob("[!.]*.yaml")) if path.parent.is_dir() else []
-        )
+        near = sorted(map(str, path.parent.glob("[!.]*.yaml")))
         hint = f" Beside it: {', '.join(near)}." if near else ""
         raise RecipeError(f"There is no recipe {str(path)!r}.{hint}") from err
     except (OSError, ValueError, yaml.YAMLError) as err:  # a date that does not exist, no UTF-8

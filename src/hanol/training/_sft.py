@@ -11,6 +11,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 
 from hanol.errors import DataError, require
 from hanol.training._kinds import OnStep
@@ -30,22 +31,16 @@ class LearningSection(Section):
     max_length: int = Field(1024, gt=1, description="Tokens per row; longer rows are left out.")
     batch_size: int = Field(8, ge=1, description="Rows per optimizer step.")
     micro_batches: int = Field(1, ge=1, description="Parts of a batch; more save memory.")
-    muon_lr: float | None = Field(
-        0.01, gt=0, description="Peak learning rate of Muon; None uses AdamW for everything."
-    )
+    muon_lr: float | None = Field(0.01, gt=0, description="Peak rate of Muon; None: AdamW only.")
     adamw_lr: float = Field(0.002, gt=0, description="Peak learning rate of AdamW.")
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of matrices.")
     betas: tuple[float, float] = Field((0.9, 0.98), description="Betas of AdamW.")
     clip_norm: float = Field(1.0, gt=0, description="Maximum norm of the gradient.")
     warmup_steps: int = Field(100, ge=0, description="Optimizer steps of linear warm-up.")
-    decay: float = Field(
-        0.5, ge=0, le=1, description="Final share of the stage in which rates decay linearly."
-    )
+    decay: float = Field(0.5, ge=0, le=1, description="Final share in which rates decay linearly.")
     final: float = Field(0.03, ge=0, le=1, description="Final rate, as a share of the peak.")
     save_tokens: int = Field(500_000, ge=1, description="Tokens between checkpoints.")
-    gradient_checkpointing: bool = Field(
-        False, description="Recompute blocks in the backward pass, to save memory."
-    )
+    gradient_checkpointing: bool = Field(False, description="Recompute blocks, to save memory.")
     dtype: FloatName = Field("float32", description="Data type used for computation.")
     seed: int = Field(0, description="Seed of the row order; that of the recipe is added.")
 
@@ -191,13 +186,7 @@ def train_sft(
 
 
 class SftSteps(Steps):
-    """Which rows each step trains on, decided beforehand.
-
-    Attributes:
-        batches: Indices of rows, one list a step.
-        tokens_before: Tokens seen before each step, and after the last.
-        parts: Parts of each batch: processes times micro-batches.
-    """
+    """Which rows each step trains on, decided beforehand."""
 
     def __init__(self, rows: Sequence[SftRow], settings: SftSettings) -> None:
         self.settings, self._rows = settings, rows
@@ -207,7 +196,7 @@ class SftSteps(Steps):
                 f"`batch_size` is {settings.batch_size}: {self.parts} processes times "
                 "micro-batches cannot share it equally."
             )
-        self.batches: list[list[int]] = []
+        self.batches: list[list[int]] = []  # rows of each step
         self.tokens_before = [0]
         lengths = [len(row.input_ids) for row in rows]
         for batch in _epochs(lengths, settings):
@@ -216,20 +205,15 @@ class SftSteps(Steps):
             if self.tokens_before[-1] >= settings.tokens:
                 break
 
-    def __len__(self) -> int:
-        return len(self.batches) * self.parts
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        step, part = divmod(index, self.parts)
+    def part(self, step: int, part: int) -> dict[str, Tensor]:
+        """A part of the batch of a step."""
         size = self.settings.batch_size // self.parts
         rows = [self._rows[i] for i in self.batches[step][part * size : (part + 1) * size]]
+        ids = [torch.tensor(row.input_ids) for row in rows]
+        masks = [torch.tensor(row.action_mask) for row in rows]
         # Padded at the end: nothing before it sees it, so any token will do.
-        ids_BT = torch.zeros(len(rows), max(len(row.input_ids) for row in rows), dtype=torch.long)
-        labels_BT = torch.full_like(ids_BT, IGNORED)
-        for row, ids_T, labels_T in zip(rows, ids_BT, labels_BT, strict=True):
-            ids = torch.tensor(row.input_ids)
-            ids_T[: len(ids)] = ids
-            labels_T[: len(ids)] = ids.where(torch.tensor(row.action_mask), IGNORED)
+        ids_BT = pad_sequence(ids, batch_first=True)
+        labels_BT = ids_BT.where(pad_sequence(masks, batch_first=True), IGNORED)
         labels_BT[:, 0] = IGNORED  # nothing predicts the first token: it is not counted
         return {"input_ids": ids_BT, "labels": labels_BT}
 

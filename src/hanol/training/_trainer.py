@@ -29,12 +29,20 @@ Rates = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
 
 
 class Steps(Dataset[dict[str, Tensor]]):
-    """A data source: item i is one part of the batch of an optimizer step.
-
-    Each step has as many parts as there are processes times micro-batches.
-    """
+    """A data source: item i is one part of the batch of an optimizer step."""
 
     tokens_before: Sequence[int]  # tokens seen before each step, and after the last
+    parts: int  # of the batch of a step: processes times micro-batches
+
+    def __len__(self) -> int:
+        return (len(self.tokens_before) - 1) * self.parts
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return self.part(*divmod(index, self.parts))
+
+    def part(self, step: int, part: int) -> dict[str, Tensor]:
+        """A part of the batch of a step, both from 0."""
+        raise NotImplementedError
 
 
 def training_arguments(
@@ -157,7 +165,7 @@ class StepTrainer(Trainer):
     # -- data, loss, optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        return SequentialSampler(self.steps)  # type: ignore[arg-type]  # torch leaves out `__len__`
+        return SequentialSampler(self.steps)
 
     def compute_loss(
         self,
@@ -247,14 +255,10 @@ class StepTrainer(Trainer):
                 shutil.rmtree(folder / _WRITING, ignore_errors=True)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Load weights by their names on disk, which are the official ones.
-
-        transformers' own method compares them with the names in the model and skips what it does
-        not find.
-        """
         if self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
+        # transformers' own method skips official names that differ from those in the model.
         loaded = models.load_model(resume_from_checkpoint, dtype=torch.float32)
         (model if model is not None else self.model).load_state_dict(loaded.state_dict())
 
@@ -269,23 +273,19 @@ class _Log(TrainerCallback):
         self._more: dict[str, float] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Drop metrics of steps that a resumed run makes again."""
-        if state.is_world_process_zero:
+        if state.is_world_process_zero:  # steps that a resumed run makes again
             self._metrics.keep(lambda line: line["step"] <= state.global_step)
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Let the trainer do its work between steps."""
         self._more |= self._trainer.after_update()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Say whether it is time to evaluate and to save."""
         if self._trainer.due is not None:
             control.should_evaluate, control.should_save = self._trainer.due(state.global_step)
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any], **kwargs: Any
     ) -> None:
-        """Write one line of metrics."""
         if not state.is_world_process_zero or "train_runtime" in logs:  # the last is a summary
             return
         before = self._trainer.steps.tokens_before

@@ -1,9 +1,7 @@
 """Training rows for the heads: read from JSON lines, turned into tokens.
 
-Only the completion is learned from: labels of the prompt are -100. The official code drops the
-first token of both texts, which is right only where the tokenizer puts a begin token before a
-prompt that has one already; here just that doubled begin token goes.
-
+The official code drops the first token of prompt and completion, which is right only where the
+tokenizer puts a begin token before a prompt that has one already; here just that one goes.
 Functions of the standard library are prompts too: every machine with Python has them, a parser says
 whether a completion is Python, and the modules that the bundled model never saw are held out.
 
@@ -347,6 +345,7 @@ def function_rows(*, held_out: bool, share: float = 0.05) -> list[Row]:
             if isinstance(node, ast.Import | ast.ImportFrom) and node.lineno == node.end_lineno
         )
         above = "".join(imports.splitlines(keepends=True)[:_IMPORTS])
+        above = f"{above}\n\n" if above else ""
         rows += [row for node in tree.body for row in _rows_of(node, lines, above)]
     return rows
 
@@ -356,11 +355,9 @@ def _rows_of(node: ast.stmt, lines: list[str], above: str) -> Iterator[Row]:
         header = "".join(lines[node.lineno - 1 : node.body[0].lineno - 1]).splitlines(True)[:1]
         if header and header[0].rstrip().endswith(":"):
             for inner in node.body:
-                yield from _function(
-                    inner, lines, f"{above}\n\n{header[0]}" if above else header[0]
-                )
+                yield from _function(inner, lines, above + header[0])
     else:
-        yield from _function(node, lines, f"{above}\n\n" if above else "")
+        yield from _function(node, lines, above)
 
 
 def _function(node: ast.stmt, lines: list[str], above: str) -> Iterator[Row]:

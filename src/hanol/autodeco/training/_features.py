@@ -1,8 +1,5 @@
 """What the heads are trained on: hidden states, log-probabilities and labels of the base.
 
-Two sources give the same micro-batches. `OnlineSource` runs the base each time. `FeatureCache` has
-run it once and reads files; then a step costs no forward pass of the base.
-
 A cache keeps log-probabilities instead of logits: the losses do not see the difference. It keeps
 all of a vocabulary of up to `top_k` tokens. For a larger one it keeps the label, the `top_k` most
 likely others, and the mass of all the rest as one token: exact at T = 1, but not at another
@@ -228,8 +225,8 @@ def dump_features(
     elif folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise DataError(f"{str(folder)!r} exists and holds no features: give another folder.")
     with whole_folder(folder) as part:
-        meta = _write(source, part, top_k, dtype, batch) | {"data": data, "base": base}
-        text = _Meta.model_validate(meta).model_dump_json(indent=2)
+        known = _write(source, part, top_k, dtype, batch)
+        text = _Meta(data=data, base=base, **known).model_dump_json(indent=2)
         (part / _META).write_text(text + "\n", "utf-8")
     return FeatureCache(folder, model.device)
 
@@ -252,7 +249,13 @@ def _write(
             if not files:
                 H, V = features.hidden_NH.shape[1], features.logits_NV.shape[1]
                 columns = top_k + 2 if top_k < V else V
-                _check_space(folder, M * (H + columns) * stored.itemsize)
+                needed, free = M * (H + columns) * stored.itemsize, shutil.disk_usage(folder).free
+                if needed > free:
+                    raise DataError(
+                        f"The features need {needed / 2**30:.1f} GiB, but {free / 2**30:.1f} GiB "
+                        "are free. Keep fewer tokens (`top_k`), use "
+                        '`cache_dtype="float16"`, or train without a cache.'
+                    )
                 for name, kind, shape in (
                     ("hidden", dtype, (M, H)),
                     ("log_p", dtype, (M, columns)),
@@ -352,10 +355,7 @@ def _check_rows(model: AutoDecoForCausalLM, rows: Sequence[TokenRow]) -> None:
 
 def digest(parts: Iterable[bytes]) -> str:
     """SHA-256 of some bytes, one after another."""
-    found = hashlib.sha256()
-    for part in parts:
-        found.update(part)
-    return found.hexdigest()
+    return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 def fingerprint(rows: Sequence[TokenRow], *options: Any) -> str:
@@ -371,12 +371,3 @@ def _base_fingerprint(model: AutoDecoForCausalLM) -> str:
         + parameter.detach().flatten()[:32].double().cpu().numpy().tobytes()
         for name, parameter in model.llm.named_parameters()
     )
-
-
-def _check_space(folder: Path, num_bytes: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if num_bytes > free:
-        raise DataError(
-            f"The features need {num_bytes / 2**30:.1f} GiB, but {free / 2**30:.1f} GiB are free. "
-            'Keep fewer tokens (`top_k`), use `cache_dtype="float16"`, or train without a cache.'
-        )

@@ -1,16 +1,9 @@
 """GRPO for a model that chooses its own temperature and top-p, with TRL.
 
-The policy is AutoDeco's distribution: tokens are drawn from it, and training differentiates the
-log-probability that they were drawn with. TRL's own trainer goes from hidden states straight to the
-base's log-probabilities, past the heads; here its fused head is replaced by one that runs them.
-
-Truncation in rollouts and training:
-
-- "soft" weighs tokens beyond top-p down. Everything is smooth, and the gradient reaches temperature
-  and top-p.
-- "hard" is what is served by default. An update that moved a sampled token out of the nucleus would
-  make its log-probability jump to -1000, so training keeps the nucleus of the rollout. The gradient
-  reaches the temperature alone.
+TRL's own trainer goes from hidden states straight to the base's log-probabilities, past the heads;
+here its fused head is replaced by one that runs them. "soft" truncation is smooth, and the gradient
+reaches temperature and top-p. Under "hard", an update that moved a sampled token out of the nucleus
+would make its log-probability jump to -1000, so training keeps the nucleus of the rollout.
 
 Shape suffixes: B sequences, T positions that predict (one less than tokens), C positions that are
 scored, V vocabulary, H hidden width, R positions of all sequences, N rows in work.
@@ -88,8 +81,7 @@ class AutoDecoGRPOTrainer(GRPOTrainer):
         **kwargs: Any,
     ) -> None:
         args = GRPOConfig("autodeco-grpo") if args is None else args
-        _check_model(model)
-        _check_args(args, model, truncation)
+        _check(model, args, truncation)
         if args.beta and not model.config._name_or_path and kwargs.get("peft_config") is None:
             raise ConfigError(
                 f"`beta` is {args.beta}, but TRL loads the reference model from where the policy "
@@ -162,13 +154,9 @@ def _score(
 ) -> FusedCausalLMOutput:
     """What TRL's fused head gives, for the distribution that tokens are sampled from.
 
-    The base computes logits of the scored positions once, in its own type; what follows is done
-    some positions at a time and again on the way back, so that nothing else of the size of the
-    vocabulary is kept.
-
-    Tokens and labels (-100 where nothing is scored) are [B, T + 1]; `log_probs` and `entropy` are
-    [B, T], zero where there is no label, and under hard truncation `cut`. The loss is divided by
-    `num_items_in_batch`, or the number of labels.
+    Tokens and labels are [B, T + 1]; `log_probs`, `entropy` and, under hard truncation, `cut` are
+    [B, T]. Positions are worked on in chunks, and again on the way back: only the base's logits
+    are kept as wide as the vocabulary.
     """
     target_BT = labels[:, 1:]
     mask_BT = target_BT != IGNORED
@@ -248,7 +236,7 @@ def _score_rows(
     return log_prob_N, entropy_N, cut_N
 
 
-def _check_model(model: Any) -> None:
+def _check(model: Any, args: GRPOConfig, truncation: str) -> None:
     if not isinstance(model, AutoDecoForCausalLM):
         raise ConfigError(
             f"`model` is a {type(model).__name__}, but this trainer needs an AutoDecoForCausalLM. "
@@ -260,9 +248,6 @@ def _check_model(model: Any) -> None:
             "No parameter requires a gradient: call `model.freeze_heads(False)` to train the "
             "heads, `model.freeze_base(False)` to train the base too."
         )
-
-
-def _check_args(args: GRPOConfig, model: AutoDecoForCausalLM, truncation: str) -> None:
     if truncation not in ("soft", "hard"):
         raise ConfigError(f'`truncation` is {truncation!r}, but must be "soft" or "hard".')
     extra = args.generation_kwargs or {}

@@ -3,7 +3,7 @@
 Source: arXiv 2510.26697, section 3.1; the defaults are the paper's.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import count, islice
 from pathlib import Path
 from typing import Any, Literal
@@ -53,17 +53,13 @@ class HeadsLearning(LossSettings):
     steps: int = Field(400, ge=1, description="Optimizer steps.")
     batch: int = Field(32, ge=1, description="Rows per step.")
     micro_batch: int = Field(8, ge=1, description="Rows that run through the base together.")
-    seed: int = Field(
-        0, ge=0, description="Seed of new heads, the order of rows and the dropped tokens."
-    )
+    seed: int = Field(0, ge=0, description="Seed of new heads, row order and dropped tokens.")
     save_every: int = Field(100, ge=1, description="Steps between checkpoints.")
     keep: int = Field(2, ge=1, description="Checkpoints kept.")
 
     def rate(self, hidden_size: int) -> float:
         """Peak learning rate for a base of this width."""
-        if self.lr is not None:
-            return self.lr
-        return 5e-6 if hidden_size >= _WIDE else 1e-3
+        return self.lr or (5e-6 if hidden_size >= _WIDE else 1e-3)
 
     def loss(
         self,
@@ -90,17 +86,14 @@ def passes(num_rows: int, seed: int) -> Iterator[int]:
 
 
 class HeadSteps(Steps):
-    """Rows of each step, in passes over all rows, each of which has `labels_R` labels.
-
-    `by_length` puts rows of similar length into one micro-batch, to save padding.
-    """
+    """Rows of each step, in passes over all rows, each of which has `labels_R` labels."""
 
     def __init__(
         self, labels_R: NDArray[np.int64], settings: HeadsLearning, *, by_length: bool = True
     ) -> None:
         rows = passes(len(labels_R), settings.seed)
         self._rows = [list(islice(rows, settings.batch)) for _ in range(settings.steps)]
-        if by_length:
+        if by_length:  # micro-batches of rows of similar length, to save padding
             for step in self._rows:
                 step.sort(key=lambda row: int(labels_R[row]))
         self._size = settings.micro_batch
@@ -108,11 +101,8 @@ class HeadSteps(Steps):
         self._labels = [int(labels_R[step].sum()) for step in self._rows]
         self.tokens_before = [0, *np.cumsum(self._labels).tolist()]
 
-    def __len__(self) -> int:
-        return len(self._rows) * self.parts
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        step, part = divmod(index, self.parts)
+    def part(self, step: int, part: int) -> dict[str, Tensor]:
+        """A part of the batch of a step."""
         rows = self._rows[step]
         places = range(len(rows))[part * self._size : (part + 1) * self._size]
         return {
@@ -126,10 +116,8 @@ class HeadSteps(Steps):
 class HeadsTrainer(StepTrainer):
     """The Trainer of the heads alone: the base is neither trained nor saved.
 
-    A subclass gives the loss of a part of a step. `generator` draws the easy tokens.
+    The losses of a step's parts, which `part_loss` computes, are added up.
     """
-
-    steps: HeadSteps
 
     def __init__(
         self,
@@ -138,9 +126,10 @@ class HeadsTrainer(StepTrainer):
         settings: HeadsLearning,
         folder: Path,
         on_step: OnStep,
+        part_loss: Callable[["HeadsTrainer", dict[str, Tensor]], Tensor],
     ) -> None:
-        self.wrapped, self.settings = wrapped, settings
-        self.generator = torch.Generator().manual_seed(settings.seed)
+        self.wrapped = wrapped
+        self.generator = torch.Generator().manual_seed(settings.seed)  # draws the easy tokens
         super().__init__(
             trainable(wrapped, settings),
             steps,
@@ -161,21 +150,17 @@ class HeadsTrainer(StepTrainer):
             rates=lambda optimizer: get_scheduler(
                 settings.schedule, optimizer, settings.warmup, settings.steps
             ),
-            loss=lambda _, inputs, items: self.part_loss(inputs),
+            loss=lambda _, inputs, items: part_loss(self, inputs),
             keep=settings.keep,
             on_step=on_step,
         )
 
-    def part_loss(self, inputs: dict[str, Tensor]) -> Tensor:
-        """The loss of an item of the steps: those of a step are added."""
-        raise NotImplementedError
-
     def write_more(self, checkpoint: Path) -> None:
-        """Write the state of the generator of the easy tokens."""
+        """The state of the generator."""
         torch.save(self.generator.get_state(), checkpoint / _GENERATOR)
 
     def read_more(self, checkpoint: Path) -> None:
-        """Read the state of the generator of the easy tokens."""
+        """The state of the generator."""
         self.generator.set_state(torch.load(checkpoint / _GENERATOR, weights_only=True))
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
@@ -189,10 +174,7 @@ class HeadsTrainer(StepTrainer):
 def prepare_folder(
     folder: Path, settings: HeadsLearning, data: Mapping[str, str], *, resume: bool
 ) -> Path | None:
-    """Make a run's folder; returns the checkpoint to continue from, if there is one.
-
-    `data` has fingerprints of what a resumed run must find unchanged.
-    """
+    """The checkpoint to continue from; `data` has fingerprints of what must be unchanged."""
     content = {"recipe": settings.model_dump(mode="json"), "data": dict(data)}
     guard = ResumeGuard(folder, content, free=FREE)
     saved = last_checkpoint(folder)
@@ -203,13 +185,7 @@ def prepare_folder(
 
 
 def trainable(model: AutoDecoForCausalLM, settings: HeadsLearning) -> nn.ModuleList:
-    """Freeze all but the heads to train, and return these in float32.
-
-    Steps of 5e-6 are lost in the rounding of a bfloat16 weight.
-
-    Raises:
-        RecipeError: The model has none of the wanted heads.
-    """
+    """Freeze all but the heads to train, and return these in float32."""
     model.freeze_base().eval()
     found = nn.ModuleList()
     for head, wanted in (
@@ -217,6 +193,7 @@ def trainable(model: AutoDecoForCausalLM, settings: HeadsLearning) -> nn.ModuleL
         (model.top_p_head, settings.train_top_p),
     ):
         if head is not None:
+            # Steps of 5e-6 are lost in the rounding of a bfloat16 weight.
             head.float().requires_grad_(wanted)
             if wanted:
                 found.append(head)

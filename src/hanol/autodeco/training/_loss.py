@@ -60,9 +60,7 @@ class LossSettings(Section):
         "ignored, drawn anew each time.",
     )
     dft: bool = Field(True, description="Weight each token by its probability.")
-    train_temperature: bool = Field(
-        True, description="Train the temperature head; its T is used in any case."
-    )
+    train_temperature: bool = Field(True, description="Train the temperature head; T acts anyway.")
     train_top_p: bool = Field(True, description="Train the top-p head.")
     steepness: float = Field(STEEPNESS, ge=0, description="How fast tokens fade beyond P.")
     cumsum: Cumsum = Field("inclusive", description='"exclusive" tends to hard top-p.')
@@ -72,33 +70,21 @@ class LossSettings(Section):
         'not, as the official trainer under "hf": accumulation gives a mean of means.',
     )
     chunk: int = Field(
-        256,
-        ge=1,
-        description="Bounds the memory: less than 3 * chunk * vocabulary numbers (from 2 on).",
+        256, ge=1, description="Bounds memory: under 3 * chunk * vocabulary numbers (from 2 on)."
     )
 
 
 @dataclass(frozen=True)
 class AutoDecoLoss:
-    """One loss and its parts.
+    """One loss and its parts, all but `loss` detached; None for a head that is not trained."""
 
-    Attributes:
-        loss: Scalar to call `backward` on; 0 with a graph when no position has a label.
-        temperature_loss: Mean over the positions that counted, detached; None when not trained.
-        top_p_loss: The same for top-p.
-        temperature_M: Temperature of each position with a label, detached, for logs.
-        top_p_M: Top-p of each; None when the top-p head is not trained.
-        num_labels: Positions with a label, M.
-        num_dropped: Positions dropped as easy; a tensor, so that nothing waits for it.
-    """
-
-    loss: Tensor
-    temperature_loss: Tensor | None
+    loss: Tensor  # 0 with a graph when no position has a label
+    temperature_loss: Tensor | None  # mean over the positions that counted
     top_p_loss: Tensor | None
-    temperature_M: Tensor
+    temperature_M: Tensor  # of each position with a label
     top_p_M: Tensor | None
     num_labels: int
-    num_dropped: Tensor
+    num_dropped: Tensor  # positions dropped as easy; a tensor, so that nothing waits for it
 
 
 def autodeco_loss(

@@ -34,9 +34,7 @@ class RowsSection(Section):
         description='JSON lines with "prompt" and "completion" or "messages", or "stdlib": the '
         "functions of the standard library.",
     )
-    max_rows: int | None = Field(
-        None, ge=1, description="Use this many rows, spread evenly over the data; None uses all."
-    )
+    max_rows: int | None = Field(None, ge=1, description="Rows to use, spread evenly; None: all.")
     max_length: int = Field(4096, ge=2, description="Tokens of a row; longer ones are left out.")
 
 
@@ -67,9 +65,7 @@ class _OfHeads(Recipe):
         description="Bundled name, folder or hub id: a base that gets new heads, or heads to train "
         "further."
     )
-    base_model: str | None = Field(
-        None, description="Base to use instead of the one that the heads name."
-    )
+    base_model: str | None = Field(None, description="Base to use in place of the heads' own.")
 
     def _estimate(self, settings: HeadsLearning, reads: int, max_length: int) -> Estimate:
         report = models.inspect(self.base_model or self.model)

@@ -30,7 +30,7 @@ from transformers import PreTrainedTokenizerBase
 from hanol.autodeco._formats import HeadPair
 from hanol.autodeco._heads import predict
 from hanol.autodeco._model import AutoDecoForCausalLM
-from hanol.autodeco.training._data import Row, TokenRow, tokenize
+from hanol.autodeco.training._data import Row, tokenize
 from hanol.autodeco.training._features import FeatureBatch, OnlineSource, digest
 from hanol.autodeco.training._heads_trainer import (
     HeadsLearning,
@@ -159,91 +159,75 @@ def train_steering(
         "heads": digest(values.tobytes() for values in heads),
     }
     saved = prepare_folder(folder, settings, data, resume=resume)
-    _SteeringTrainer(model, tokenizer, kept, settings, commands, folder, on_step).run(saved)
-    return model.save_heads(folder / "heads")
+    before = copy.deepcopy((model.temp_head, model.top_p_head))
+    tokens = [tokenize([row], tokenizer, settings.max_length).rows[0] for row in kept]
+    labels_R = np.array([row.num_labels for row in tokens])
 
-
-class _SteeringTrainer(HeadsTrainer):
-    """The Trainer with the ranking loss."""
-
-    settings: SteeringSettings
-
-    def __init__(
-        self,
-        model: AutoDecoForCausalLM,
-        tokenizer: PreTrainedTokenizerBase,
-        rows: Sequence[Row],
-        settings: SteeringSettings,
-        commands: Commands,
-        folder: Path,
-        on_step: OnStep,
-    ) -> None:
-        self._tokenizer, self._rows, self._commands = tokenizer, rows, commands
-        self._before = copy.deepcopy((model.temp_head, model.top_p_head))
-        tokens = [tokenize([row], tokenizer, settings.max_length).rows[0] for row in rows]
-        labels_R = np.array([row.num_labels for row in tokens])
-        steps = HeadSteps(labels_R, settings, by_length=False)
-        super().__init__(model, steps, settings, folder, on_step)
-
-    def part_loss(self, inputs: dict[str, Tensor]) -> Tensor:
-        """The loss of a part of a step's answers; means over the step are logged."""
+    def part_loss(trainer: HeadsTrainer, inputs: dict[str, Tensor]) -> Tensor:
         # Drawn for the whole step, whatever its parts are.
-        draw = np.random.default_rng((self.settings.seed, int(inputs["step"]) + 1))
-        size, template = self.settings.batch, self.settings.template
+        draw = np.random.default_rng((settings.seed, int(inputs["step"]) + 1))
         drawn = [
-            (str(draw.choice(self._commands.low)), str(draw.choice(self._commands.high)))
-            for _ in range(size)
+            (str(draw.choice(commands.low)), str(draw.choice(commands.high)))
+            for _ in range(settings.batch)
         ]
         answers = []
         for row, place in zip(inputs["rows"].tolist(), inputs["places"].tolist(), strict=True):
-            plain = self._rows[row]
-            answers.append([plain, *(with_command(plain, text, template) for text in drawn[place])])
-        loss, values = self._mean_loss(answers)
-        share = len(answers) / size
+            texts = (with_command(kept[row], text, settings.template) for text in drawn[place])
+            answers.append([kept[row], *texts])
+        loss, values = _ranking_loss(model, tokenizer, answers, before, settings, trainer.generator)
+        share = len(answers) / settings.batch
         for name, value in values.items():
-            self.found[name] = self.found.get(name, 0.0) + value * share
+            trainer.found[name] = trainer.found.get(name, 0.0) + value * share
         return loss * share
 
-    def _mean_loss(self, answers: list[list[Row]]) -> tuple[Tensor, dict[str, float]]:
-        """Mean over the answers, and its parts."""
-        n = len(answers)
-        model, settings = self.wrapped, self.settings
-        features, row_M, at_M = _read(model, self._tokenizer, answers)
-        heads, is_base_M = (model.temp_head, model.top_p_head), row_M < n
-        now_TP = _row_means(heads, features, row_M, at_M, 3 * n, settings.chunk)
-        with torch.no_grad():
-            then_TP = _row_means(
-                self._before, features, row_M[is_base_M], at_M[is_base_M], n, settings.chunk
-            )
-        zero = torch.zeros((), device=model.device)
-        rank = anchor = usual = zero
-        values: dict[str, float] = {}
-        for name, head, trained, margin, now_B, then_B in zip(
-            ("temperature", "top_p"),
-            heads,
-            (settings.train_temperature, settings.train_top_p),
-            (settings.temperature_margin, settings.top_p_margin),
-            now_TP,
-            then_TP,
-            strict=True,
-        ):
-            if head is None or not trained:
-                continue
-            base_B, low_B, high_B = now_B.view(3, n)
-            rank = rank + (margin + low_B - base_B).relu().mean()
-            rank = rank + (margin + base_B - high_B).relu().mean()
-            anchor = anchor + (base_B - then_B).square().mean()
-            for kind, mean_B in (("base", base_B), ("low", low_B), ("high", high_B)):
-                values[f"{name}_{kind}"] = mean_B.mean().item()
-        if settings.loss_weight > 0:
-            # The rows as they are come first.
-            first = len(features.labels_N) // 3
-            plain = FeatureBatch(*(tensor[:first] for tensor in features))
-            items = int((plain.labels_N != IGNORED).sum())
-            usual = settings.loss(model, plain, items, self.generator).loss
-        loss = rank + anchor + settings.loss_weight * usual
-        parts = {"loss": loss, "rank": rank, "anchor": anchor, "usual": usual}
-        return loss, {name: part.item() for name, part in parts.items()} | values
+    steps = HeadSteps(labels_R, settings, by_length=False)
+    HeadsTrainer(model, steps, settings, folder, on_step, part_loss).run(saved)
+    return model.save_heads(folder / "heads")
+
+
+def _ranking_loss(
+    model: AutoDecoForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    answers: list[list[Row]],
+    before: HeadPair,
+    settings: SteeringSettings,
+    generator: torch.Generator,
+) -> tuple[Tensor, dict[str, float]]:
+    """Mean over the answers, and its parts; `before` are the heads that the run started with."""
+    n, chunk = len(answers), settings.chunk
+    features, row_M, at_M = _read(model, tokenizer, answers)
+    heads, is_base_M = (model.temp_head, model.top_p_head), row_M < n
+    now_TP = _row_means(heads, features, row_M, at_M, 3 * n, chunk)
+    with torch.no_grad():
+        then_TP = _row_means(before, features, row_M[is_base_M], at_M[is_base_M], n, chunk)
+    rank = anchor = usual = torch.zeros((), device=model.device)
+    values: dict[str, float] = {}
+    for name, head, trained, margin, now_B, then_B in zip(
+        ("temperature", "top_p"),
+        heads,
+        (settings.train_temperature, settings.train_top_p),
+        (settings.temperature_margin, settings.top_p_margin),
+        now_TP,
+        then_TP,
+        strict=True,
+    ):
+        if head is None or not trained:
+            continue
+        base_B, low_B, high_B = now_B.view(3, n)
+        rank = rank + (margin + low_B - base_B).relu().mean()
+        rank = rank + (margin + base_B - high_B).relu().mean()
+        anchor = anchor + (base_B - then_B).square().mean()
+        for kind, mean_B in (("base", base_B), ("low", low_B), ("high", high_B)):
+            values[f"{name}_{kind}"] = mean_B.mean().item()
+    if settings.loss_weight > 0:
+        # The rows as they are come first.
+        first = len(features.labels_N) // 3
+        plain = FeatureBatch(*(tensor[:first] for tensor in features))
+        items = int((plain.labels_N != IGNORED).sum())
+        usual = settings.loss(model, plain, items, generator).loss
+    loss = rank + anchor + settings.loss_weight * usual
+    parts = {"loss": loss, "rank": rank, "anchor": anchor, "usual": usual}
+    return loss, {name: part.item() for name, part in parts.items()} | values
 
 
 @torch.no_grad()
@@ -325,13 +309,9 @@ def _usable(
 def _read(
     model: AutoDecoForCausalLM, tokenizer: PreTrainedTokenizerBase, answers: list[list[Row]]
 ) -> tuple[FeatureBatch, Tensor, Tensor]:
-    """Features of all rows as they are, then of those with low, then with high.
-
-    With them come the row and the place in the features of each position with a label.
-    """
-    rows: list[TokenRow] = []
-    for of_kind in zip(*answers, strict=True):
-        rows += tokenize(of_kind, tokenizer, max_length=1 << 60).rows
+    """Features of the rows as they are, with low, with high; row and place of each label."""
+    by_kind = [row for of_kind in zip(*answers, strict=True) for row in of_kind]
+    rows = tokenize(by_kind, tokenizer, max_length=1 << 60).rows
     features = OnlineSource(model, rows).micro_batch(range(len(rows)))
     at_M = (features.labels_N != IGNORED).nonzero().squeeze(-1)
     return features, at_M // (len(features.labels_N) // len(rows)), at_M

@@ -43,12 +43,8 @@ _SHOWN = 50_000  # positions in the histogram
 class HeadsSettings(HeadsLearning):
     """How heads are trained: by default 400 steps of 32 answers, online."""
 
-    init: Init | None = Field(
-        None, description="Initialise the heads anew, by `seed`; None keeps their values."
-    )
-    cached: bool = Field(
-        False, description="Run the base once over all rows, then train from files."
-    )
+    init: Init | None = Field(None, description="Initialise new heads by `seed`; None keeps them.")
+    cached: bool = Field(False, description="Run the base once over all rows; train from files.")
     top_k: int = Field(1024, ge=1, description="Tokens that a cache keeps for each position.")
     cache_dtype: CacheDtype = Field("float32", description="float16 halves a cache.")
 
@@ -133,20 +129,33 @@ def train_heads(
             f"The features in {str(rows.folder)!r} are those of a base with other weights. Make "
             "them with `dump_features` and this model."
         )
-    trainable(model, settings)
-    _init_heads(model, settings)
+    heads = trainable(model, settings)
+    if settings.init is not None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            for head in heads:
+                head.cpu().init(settings.init).to(model.device)  # type: ignore[operator]
     data = {"rows": rows.data if isinstance(rows, FeatureCache) else fingerprint(rows)}
     saved = prepare_folder(folder, settings, data, resume=resume)
     if settings.cached and not isinstance(rows, FeatureCache):
         source = dump_features(
-            model,
-            rows,
-            folder / "features",
-            top_k=settings.top_k,
-            dtype=settings.cache_dtype,
+            model, rows, folder / "features", top_k=settings.top_k, dtype=settings.cache_dtype,
             batch=settings.micro_batch,
-        )
-    trainer = _RowsTrainer(model, source, settings, folder, on_step)
+        )  # fmt: skip
+    steps = HeadSteps(source.num_labels_R, settings)
+    results: list[AutoDecoLoss] = []
+
+    def part_loss(trainer: HeadsTrainer, inputs: dict[str, Tensor]) -> Tensor:
+        features = source.micro_batch(inputs["rows"].tolist())
+        items = int(inputs["labels_in_batch"])
+        results.append(settings.loss(model, features, items, trainer.generator))
+        loss = results[-1].loss
+        if len(results) == steps.parts:
+            trainer.found = _means(results)
+            results.clear()
+        return loss / (steps.parts if settings.reduction == "micro_mean" else 1)
+
+    trainer = HeadsTrainer(model, steps, settings, folder, on_step, part_loss)
     with source.reads(model.top_p_head):
         trainer.run(saved)
         temperature_M, top_p_M = _choices(model, settings, source)
@@ -155,7 +164,7 @@ def train_heads(
         folder=str(folder),
         checkpoint=str(folder / "heads"),
         steps=trainer.state.global_step,
-        labels=trainer.steps.tokens_before[-1],
+        labels=steps.tokens_before[-1],
         loss=read_metrics(folder)[-1]["loss"],
         temperature=_quantiles(temperature_M),
         top_p=None if top_p_M is None else _quantiles(top_p_M),
@@ -167,49 +176,6 @@ def train_heads(
     return result
 
 
-class _RowsTrainer(HeadsTrainer):
-    """The Trainer with the loss on labelled rows."""
-
-    def __init__(
-        self,
-        model: AutoDecoForCausalLM,
-        source: FeatureSource,
-        settings: HeadsSettings,
-        folder: Path,
-        on_step: OnStep,
-    ) -> None:
-        self._source = source
-        self._results: list[AutoDecoLoss] = []
-        super().__init__(model, HeadSteps(source.num_labels_R, settings), settings, folder, on_step)
-
-    def part_loss(self, inputs: dict[str, Tensor]) -> Tensor:
-        """The loss of a micro-batch."""
-        features = self._source.micro_batch(inputs["rows"].tolist())
-        items = int(inputs["labels_in_batch"])
-        result = self.settings.loss(self.wrapped, features, items, self.generator)
-        self._results.append(result)
-        return result.loss / (self.steps.parts if self.settings.reduction == "micro_mean" else 1)
-
-    def after_update(self) -> dict[str, float]:
-        """Means over the step, weighted by labels."""
-        results, self._results = self._results, []
-        return _means(results)
-
-
-def _init_heads(model: AutoDecoForCausalLM, settings: HeadsSettings) -> None:
-    """Set the heads that are trained anew, by the seed of the settings."""
-    if settings.init is None:
-        return
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        for head, wanted in (
-            (model.temp_head, settings.train_temperature),
-            (model.top_p_head, settings.train_top_p),
-        ):
-            if head is not None and wanted:
-                head.float().cpu().init(settings.init).to(model.device)
-
-
 @torch.no_grad()
 def _choices(
     model: AutoDecoForCausalLM, settings: HeadsSettings, source: FeatureSource
@@ -217,7 +183,7 @@ def _choices(
     """Temperature and top-p that the heads choose on training rows, up to a number."""
     temperatures, top_ps = [], []
     seen = 0
-    order = list(islice(passes(len(source.num_labels_R), 0), len(source.num_labels_R)))
+    order = list(islice(passes(len(source.num_labels_R), seed=0), len(source.num_labels_R)))
     for begin in range(0, len(order), settings.micro_batch):
         part = order[begin : begin + settings.micro_batch]
         logits_NV, hidden_NH, labels_N = source.micro_batch(part)

@@ -64,8 +64,7 @@ def _stdlib() -> Iterator[SourceText]:
         parts = file.relative_to(root).parts
         if _SKIPPED & set(parts) or parts[0] in {"lib2to3", "pydoc_data"}:
             continue
-        text = _text(file)
-        if text:
+        if text := _text(file):
             yield SourceText(parts[0].removesuffix(".py"), text)
     from pydoc_data.topics import topics
 
@@ -77,8 +76,7 @@ def _folder(root: Path) -> Iterator[SourceText]:
     if not root.is_dir():
         raise DataError(f"`data.path` is {str(root)!r}, but there is no such folder.")
     for file in sorted(path for path in root.rglob("*") if path.is_file()):
-        text = _text(file)
-        if text:
+        if text := _text(file):
             yield SourceText(file.relative_to(root).as_posix(), text)
 
 
@@ -130,20 +128,12 @@ def _rows(data: DataSection) -> Iterator[SourceText]:
 
 
 def train_tokenizer(texts: Iterator[str], vocab_size: int) -> PreTrainedTokenizerBase:
-    """Train a tokenizer whose ids 0, 1, 2 are begin, end and padding.
-
-    Args:
-        texts: Training text.
-        vocab_size: Tokens, the 256 bytes and 3 special ones included.
-    """
+    """Train a tokenizer whose ids 0, 1, 2 are begin, end and padding, which `vocab_size` counts."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            # Indentation is one token, words keep the space before them, digits stand alone.
-            pre_tokenizers.Split(_PATTERN, behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    # Indentation is one token, words keep the space before them, digits stand alone.
+    split = pre_tokenizers.Split(_PATTERN, behavior="isolated")
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
@@ -152,23 +142,14 @@ def train_tokenizer(texts: Iterator[str], vocab_size: int) -> PreTrainedTokenize
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    special = {"bos_token": BOS, "eos_token": EOS, "pad_token": PAD}
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token=BOS,
-        eos_token=EOS,
-        pad_token=PAD,
-        clean_up_tokenization_spaces=False,
+        tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **special
     )
 
 
 class Corpus:
-    """Tokens of many documents on disk.
-
-    Attributes:
-        tokens: All documents one after another.
-        ends: End of each document in `tokens`.
-        bytes_of: UTF-8 bytes of each text.
-    """
+    """Tokens of many documents on disk, their ends among them, and the bytes of each text."""
 
     def __init__(self, folder: Path) -> None:
         self.tokens: NDArray[Any] = np.load(folder / "tokens.npy", mmap_mode="r")
@@ -187,26 +168,16 @@ class Corpus:
 
 
 def write_corpus(folder: Path, texts: Iterator[str], tokenizer: Any) -> None:
-    """Tokenise texts into a folder that `Corpus` reads.
-
-    Raises:
-        DataError: There is no text.
-    """
+    """Tokenise texts into a folder that `Corpus` reads."""
     dtype = np.uint16 if len(tokenizer) <= 2**16 else np.uint32
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
     pieces: list[NDArray[Any]] = []
-    ends: list[int] = []
     sizes: list[int] = []
-    total = 0
     texts = filter(None, texts)
     while batch := list(islice(texts, 256)):
         tokens = tokenizer(batch, add_special_tokens=False).input_ids
-        for text, ids in zip(batch, tokens, strict=True):
-            whole = np.asarray([bos, *ids, eos], dtype=dtype)
-            pieces.append(whole)
-            total += len(whole)
-            ends.append(total)
-            sizes.append(len(text.encode()))
+        pieces += [np.asarray([bos, *ids, eos], dtype=dtype) for ids in tokens]
+        sizes += [len(text.encode()) for text in batch]
     if not pieces:
         raise DataError(
             "The data has no documents on one side of the split: give more text, or change "
@@ -214,5 +185,5 @@ def write_corpus(folder: Path, texts: Iterator[str], tokenizer: Any) -> None:
         )
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "tokens.npy", np.concatenate(pieces))
-    np.save(folder / "ends.npy", np.asarray(ends, dtype=np.int64))
+    np.save(folder / "ends.npy", np.cumsum([len(piece) for piece in pieces], dtype=np.int64))
     np.save(folder / "bytes.npy", np.asarray(sizes, dtype=np.int64))

@@ -16,7 +16,6 @@ from hanol.training._logits import IGNORED
 _BATCH = 16  # windows that are scored together
 
 
-@torch.no_grad()
 def bits_per_byte(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -50,13 +49,7 @@ def bits_per_byte(
 
 @torch.no_grad()
 def nats(model: nn.Module, documents: Iterable[NDArray[Any]], context: int) -> float:
-    """Summed negative log likelihood of each document's tokens after its first.
-
-    Args:
-        model: Causal language model, in evaluation mode while this runs.
-        documents: Tokens of each.
-        context: Tokens of a window.
-    """
+    """Summed negative log likelihood of documents' tokens after their first, in evaluation mode."""
     was_training = model.training
     model.eval()
     total = 0.0

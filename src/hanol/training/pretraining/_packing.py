@@ -43,18 +43,10 @@ class _Step(NamedTuple):
 
 
 class PackedSteps(Steps):
-    """Item i is one part of the batch of an optimizer step: a dictionary of [rows, T] tensors.
-
-    Args:
-        corpus: Training documents.
-        recipe: Stages and seed.
-        parts: Parts a batch is cut into: processes times micro-batches.
-    """
+    """Item i is one of `parts` of the batch of an optimizer step: [rows, T] tensors by name."""
 
     def __init__(self, corpus: Corpus, recipe: PretrainRecipe, parts: int) -> None:
-        self._corpus = corpus
-        self._seed = recipe.seed
-        self._parts = parts
+        self._corpus, self._seed, self.parts = corpus, recipe.seed, parts
         self._lengths = np.diff(corpus.ends, prepend=0)
         self._epoch_tokens = int(self._lengths.sum())
         self._order: tuple[int, NDArray[Any], NDArray[Any]] | None = None
@@ -77,19 +69,16 @@ class PackedSteps(Steps):
             step.stage_start + step.first_row * step.length for step in self._steps
         ] + [position]
 
-    def __len__(self) -> int:
-        return len(self._steps) * self._parts
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        number, part = divmod(index, self._parts)
-        step = self._steps[number]
-        mine = step.rows // self._parts
-        first = step.first_row + part * mine
+    def part(self, step: int, part: int) -> dict[str, Tensor]:
+        """A part of the batch of a step."""
+        plan = self._steps[step]
+        mine = plan.rows // self.parts
+        first = plan.first_row + part * mine
         stretches = [
-            self._stretch(step.row_start(row), step.length) for row in range(first, first + mine)
+            self._stretch(plan.row_start(row), plan.length) for row in range(first, first + mine)
         ]
-        input_ids = torch.from_numpy(np.stack([tokens for tokens, _ in stretches])).long()
-        position_ids = torch.from_numpy(np.stack([positions for _, positions in stretches]))
+        tokens, position_ids = (torch.from_numpy(np.stack(x)) for x in zip(*stretches, strict=True))
+        input_ids = tokens.long()
         # The first token of a document cannot be known from the document before it.
         labels = input_ids.masked_fill(position_ids == 0, IGNORED)
         return {"input_ids": input_ids, "position_ids": position_ids, "labels": labels}

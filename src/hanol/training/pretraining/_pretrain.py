@@ -155,9 +155,7 @@ class PretrainTrainer(StepTrainer):
 
     @torch.no_grad()
     def _average(self, model: nn.Module) -> None:
-        seen = self.steps.tokens_before[
-            min(self.state.global_step + 1, len(self.steps.tokens_before) - 1)
-        ]
+        seen = self.steps.tokens_before[self.state.global_step + 1]
         if self.steps.tokens_before[-1] - seen > self.recipe.schedule.decay_tokens:
             return
         self._mean_count += 1

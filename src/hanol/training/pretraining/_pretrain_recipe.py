@@ -16,9 +16,7 @@ class ModelSection(Section):
     """What is trained."""
 
     preset: str | None = Field(None, description="Preset to build with random weights.")
-    checkpoint: str | None = Field(
-        None, description="Bundled name, folder or hub id of the weights to start from."
-    )
+    checkpoint: str | None = Field(None, description="Bundled name, folder or hub id of weights.")
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
@@ -30,9 +28,7 @@ class ModelSection(Section):
 class TokenizerSection(Section):
     """How text becomes tokens."""
 
-    vocab_size: int | None = Field(
-        None, ge=260, description="Train a byte-level BPE of this size on the training text."
-    )
+    vocab_size: int | None = Field(None, ge=260, description="Train a byte-level BPE of this size.")
     checkpoint: str | None = Field(None, description="Checkpoint whose tokenizer is used.")
 
     @model_validator(mode="after")
@@ -87,9 +83,7 @@ class Stage(Section):
 class OptimSection(Section):
     """Muon for matrices inside the blocks, AdamW for everything else."""
 
-    muon_lr: float | None = Field(
-        None, gt=0, description="Peak learning rate of Muon; None uses AdamW for everything."
-    )
+    muon_lr: float | None = Field(None, gt=0, description="Peak rate of Muon; None: AdamW only.")
     adamw_lr: float = Field(gt=0, description="Peak learning rate of AdamW.")
     weight_decay: float = Field(0.1, ge=0, description="Decoupled weight decay of matrices.")
     momentum: float = Field(0.95, ge=0, lt=1, description="Muon's Nesterov momentum.")
@@ -109,9 +103,7 @@ class ScheduleSection(Section):
     decay_tokens: int = Field(ge=0, description="Tokens of decay at the end.")
     decay: Literal["linear", "cosine"] = Field("linear", description="Shape of the decay.")
     final: float = Field(0.0, ge=0, le=1, description="Final rate, as a share of the peak.")
-    polyak: bool = Field(
-        False, description="End with the mean of the weights of the decay phase (Llama 3, 3.4.3)."
-    )
+    polyak: bool = Field(False, description="End with mean weights of the decay (Llama 3, 3.4.3).")
 
     def rate(self, tokens: int, total: int) -> float:
         """Share of the peak rate after `tokens` of `total` tokens: warm-up, stable, decay.
@@ -143,17 +135,13 @@ class PretrainRecipe(Recipe):
     optim: OptimSection
     schedule: ScheduleSection
     micro_batches: int = Field(1, ge=1, description="Parts of a batch; more save memory.")
-    gradient_checkpointing: bool = Field(
-        False, description="Recompute blocks in the backward pass, to save memory."
-    )
+    gradient_checkpointing: bool = Field(False, description="Recompute blocks, to save memory.")
     qk_clip: float | None = Field(
         None, gt=0, description="Maximum attention logit (MuonClip); None does not clip."
     )
     router_bias_rate: float = Field(0.001, ge=0, description="Step size of expert balancing.")
     eval_every: int = Field(100, ge=1, description="Optimizer steps between evaluations.")
-    eval_bytes: int = Field(
-        200_000, ge=1, description="Held-out bytes scored at each evaluation during training."
-    )
+    eval_bytes: int = Field(200_000, ge=1, description="Held-out bytes scored at each evaluation.")
     save_every: int = Field(100, ge=1, description="Optimizer steps between checkpoints.")
     keep: int = Field(2, ge=1, description="Number of checkpoints kept.")
     log_every: int = Field(10, ge=1, description="Optimizer steps between log lines.")
