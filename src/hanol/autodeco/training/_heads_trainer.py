@@ -1,7 +1,4 @@
-"""What training of the heads and of steering share: options, data, the Trainer, the folder.
-
-Source: arXiv 2510.26697, section 3.1; the defaults are the paper's.
-"""
+"""What training of the heads and of steering share: options, data, the Trainer, the folder."""
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import count, islice
