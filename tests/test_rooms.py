@@ -9,7 +9,7 @@ import hanol
 SOURCE = Path(hanol.__file__).parent
 # Bounds that may only come down: the plan of the house has 40,000 lines in all.
 MOST_LINES = {
-    "": 40_100, "research": 3_135, "autodeco": 5_055, "cli": 2_575, "agent_training": 2_905,
+    "": 40_100, "research": 3_135, "autodeco": 4_765, "cli": 2_575, "agent_training": 2_905,
     "evaluation": 2_020, "retrieval": 3_315, "tools": 2_580, "synthesis": 1_175, "worlds": 1_700,
 }  # fmt: skip
 MOST_MODULES = 15

@@ -132,15 +132,11 @@ class WrappedModel(PreTrainedModel, GenerationMixin):
         """Inputs of the next pass, as the base prepares them."""
         return self.llm.prepare_inputs_for_generation(input_ids, **kwargs)
 
-    def _update_model_kwargs_for_generation(
-        self, outputs: Any, model_kwargs: dict[str, Any], **kwargs: Any
-    ) -> dict[str, Any]:
-        return self.llm._update_model_kwargs_for_generation(outputs, model_kwargs, **kwargs)
+    def _update_model_kwargs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return self.llm._update_model_kwargs_for_generation(*args, **kwargs)
 
-    def _prepare_cache_for_generation(
-        self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any
-    ) -> None:
-        self.llm._prepare_cache_for_generation(generation_config, model_kwargs, *args)
+    def _prepare_cache_for_generation(self, *args: Any) -> None:
+        self.llm._prepare_cache_for_generation(*args)
 
     def _validate_model_kwargs(self, model_kwargs: dict[str, Any]) -> None:
         ours = ("apply", "limits", "output_base_logits")
