@@ -19,7 +19,6 @@ from hanol.runs._events import (
     Termination,
     ToolReturned,
     TurnRejected,
-    event_adapter,
 )
 from hanol.runs._ledger import Ledger
 from hanol.runs._log import RunFolder
@@ -47,7 +46,6 @@ __all__ = [
     "TurnRejected",
     "check_unchanged",
     "environment",
-    "event_adapter",
     "gather",
     "read_tasks",
     "synchronous",

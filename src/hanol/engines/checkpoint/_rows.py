@@ -160,27 +160,21 @@ class OneRow(Rows):
         self._cache: Any = None
 
     def put(self, row: int, held: Contents | None, tokens: int) -> None:
-        """Begin the sequence."""
         self._cache = None
 
     def drop(self, row: int) -> None:
-        """End it."""
         self._cache = None
 
     def chunk(self, rows: Sequence[int], counts: Sequence[int]) -> dict[str, Any]:
-        """What the model needs besides the next tokens."""
         return {CACHE_NAME: self._cache}
 
     def chunked(self, rows: Sequence[int], counts: Sequence[int], cache: Any) -> None:
-        """Take over what the model made of them."""
         self._cache = cache
 
     def step(self) -> dict[str, Any]:
-        """What the model needs besides the next token."""
         return {CACHE_NAME: self._cache}
 
     def stepped(self, cache: Any) -> None:
-        """Take over what the model made of it."""
         self._cache = cache
 
 

@@ -60,21 +60,20 @@ class Worker:
         self._end: EngineError | None = None  # why no request is taken any more
         self._lock = threading.Lock()  # of `_end` and `_thread`
         with torch.inference_mode():
-            probe = getattr(self._forward([[0]]), CACHE_NAME)
-        self._known = is_known(probe)
-        self._like = probe
+            like = getattr(self._forward([[0]]), CACHE_NAME)
+        self._like, self._known = like, is_known(like)
         self._rows = self._no_rows()
         self._max_batch = max_batch if self._known else 1
         self._keeps = self._known and cache_bytes > 0
         # Where nothing is kept, no copies of states are needed, and a prompt is read in one piece.
-        self.is_recurrent = self._keeps and is_recurrent(probe)
+        self.is_recurrent = self._keeps and is_recurrent(like)
         if not self._known:
-            kinds = {type(layer).__name__ for layer in getattr(probe, "layers", [])}
+            kinds = {type(layer).__name__ for layer in getattr(like, "layers", [])}
             _log.warning(
                 "The cache of %s (%s) can be neither batched nor reused: requests run one after "
                 "another.",
                 type(model).__name__,
-                ", ".join(sorted(kinds)) or type(probe).__name__,
+                ", ".join(sorted(kinds)) or type(like).__name__,
             )
 
     def submit(self, task: EngineTask) -> "Future[Any]":
