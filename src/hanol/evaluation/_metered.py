@@ -22,7 +22,7 @@ class MeteredEngine(WrappedEngine):
         """The engine's answer, counted."""
         began = time.monotonic()
         completion = await self.engine.complete(request)
-        self._count(completion.usage, began)
+        self._count(began, completion.usage)
         return completion
 
     async def stream(self, request: Request) -> AsyncIterator[Piece]:
@@ -30,7 +30,7 @@ class MeteredEngine(WrappedEngine):
         began = time.monotonic()
         async for piece in self.engine.stream(request):
             if piece.completion is not None:
-                self._count(piece.completion.usage, began)
+                self._count(began, piece.completion.usage)
             yield piece
 
     async def score(
@@ -39,20 +39,14 @@ class MeteredEngine(WrappedEngine):
         """The engine's scores, counted."""
         began = time.monotonic()
         scores = await self.engine.score(request, continuations)
-        tokens = sum(len(scored.ids) for scored in scores)
-        seconds = time.monotonic() - began
-        self.spent += Ledger(model_calls=1, scored_tokens=tokens, seconds=seconds)
+        self._count(began, Usage(), scored=sum(len(one.ids) for one in scores))
         return scores
 
     async def aclose(self) -> None:
         """Close the engine."""
         await self.engine.aclose()
 
-    def _count(self, usage: Usage, began: float) -> None:
-        self.spent += Ledger(
-            model_calls=1,
-            prompt_tokens=usage.prompt_tokens,
-            cached_tokens=usage.cached_tokens,
-            generated_tokens=usage.generated_tokens,
-            seconds=time.monotonic() - began,
-        )
+    def _count(self, began: float, usage: Usage, scored: int = 0) -> None:
+        names = ("prompt_tokens", "cached_tokens", "generated_tokens")
+        tokens = {name: getattr(usage, name) for name in names} | {"scored_tokens": scored}
+        self.spent += Ledger(model_calls=1, seconds=time.monotonic() - began, **tokens)

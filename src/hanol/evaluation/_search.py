@@ -60,11 +60,7 @@ def static_search(
     top_ps: Sequence[float],
     samples: int,
 ) -> StaticSearch:
-    """Find the static setting with the highest pass@1; see `compare`.
-
-    Of settings that do equally well the more diverse one is taken: the one with the higher
-    temperature, then the one with the higher top-p.
-    """
+    """The setting with the highest pass@1; of equal ones higher temperature, then higher top-p."""
     if method not in ("coarse", "grid"):
         raise ConfigError(f'`method` is {method!r}, but must be "coarse" or "grid".')
     if not temperatures or not top_ps:
