@@ -90,14 +90,10 @@ async def asynthesize_trajectories(
         settings = {**options, "seed": seed + _SEEDS * number}
         row = await run_task(task, index, engine, folder, settings)
         text, error = row["prediction"], row["error"]
-        attempt = Attempt(
-            question=question,
-            number=number,
-            prediction=text,
-            is_right=text is not None and judge(question, text),
-            error=None if error is None else f"{error['kind']}: {error['message']}",
-            events=RunFolder(Path(folder) / row["run"]).events,
-        )
+        problem = None if error is None else f"{error['kind']}: {error['message']}"
+        right = text is not None and judge(question, text)
+        events = RunFolder(Path(folder) / row["run"]).events
+        attempt = Attempt(question, number, text, right, problem, events)
         on_attempt(attempt)
         return attempt
 

@@ -165,13 +165,8 @@ def run_heads(
         rows = autodeco.read_rows(own)
     turns = [turn for row in rows for turn in row.turns]
     tokens = autodeco.tokenize(turns, tokenizer, recipe.data.max_length)
-    on_step(
-        {
-            "rows": len(tokens.rows),
-            "rows_without_completion": tokens.num_empty,
-            "rows_too_long": tokens.num_too_long,
-        }
-    )
+    left_out = {"rows_without_completion": tokens.num_empty, "rows_too_long": tokens.num_too_long}
+    on_step({"rows": len(tokens.rows), **left_out})
     return autodeco.train_heads(model, tokens.rows, recipe, folder, resume=resume, on_step=on_step)
 
 
@@ -194,14 +189,8 @@ def _right_answers(
         seed=recipe.seed,
         on_progress=lambda done, total: on_step({"sampled": done, "of": total}),
     )
-    on_step(
-        {
-            "right_answers": sampled.num_accepted,
-            "answers": len(rows) * data.samples,
-            "solved": sampled.num_solved,
-            "prompts": len(rows),
-        }
-    )
+    answers = {"right_answers": sampled.num_accepted, "answers": len(rows) * data.samples}
+    on_step({**answers, "solved": sampled.num_solved, "prompts": len(rows)})
     if not sampled.rows:
         raise DataError(
             "There is no right answer to train on. Ask for more with `data.samples` or "

@@ -229,11 +229,6 @@ def _expert_attempts(expert: Expert, modes: Mapping[Mode, float], seed: int) -> 
 
 def _attempt(question: GraphQuestion, rollout: Rollout) -> Attempt:
     events = rollout.events
-    return Attempt(
-        question=replace(question, id=rollout.task.id),
-        number=0,
-        prediction=getattr(events[-1], "answer", None) if events else None,
-        is_right=bool(rollout.reward),
-        error=rollout.problem,
-        events=lambda: events,
-    )
+    answer = getattr(events[-1], "answer", None) if events else None
+    asked = replace(question, id=rollout.task.id)
+    return Attempt(asked, 0, answer, bool(rollout.reward), rollout.problem, lambda: events)

@@ -71,15 +71,9 @@ def train_researcher(
     for number, stage in enumerate(recipe.stages, start=1):
         place = folder / f"{number}-{stage.name}"
         start = getattr(stage, "start", None)
-        run = StageRun(
-            recipe,
-            stage,
-            place,
-            before if start is None else folders[start] / CHECKPOINT,
-            dict(folders),
-            is_resumed=_begin(recipe, stage, place),
-            on_step=on_step,
-        )
+        origin = before if start is None else folders[start] / CHECKPOINT
+        is_resumed = _begin(recipe, stage, place)
+        run = StageRun(recipe, stage, place, origin, dict(folders), is_resumed, on_step)
         result = _finish(run)
         folders[stage.name] = place
         before = place / CHECKPOINT if result.checkpoint is not None else before

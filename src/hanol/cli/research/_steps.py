@@ -71,10 +71,7 @@ def follow(
 
 
 def show_step(event: "Event", prefix: str = "") -> None:
-    """Print one event: the thought dim, the call in colour, the result in a few lines.
-
-    A pipe gets plain text, a terminal colours. `prefix` says which of several rollouts it is.
-    """
+    """Print one event: the thought dim, the call in colour, the result in a few lines."""
     from hanol.research import call_title
     from hanol.tools import parse_turn
 
