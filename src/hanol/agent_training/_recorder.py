@@ -60,14 +60,9 @@ class Recorder(WrappedEngine):
             self._stored()  # says what the last line is
         assert self._last is not None
         kept = _num_common(self._last, turn.prompt_ids)
-        line = {
-            "request": key,
-            "kept": kept,
-            "prompt": turn.prompt_ids[kept:],
-            "tokens": turn.token_ids,
-            "logprobs": turn.logprobs,
-        }
-        JsonLines(self._path).append(line)
+        read = {"request": key, "kept": kept, "prompt": turn.prompt_ids[kept:]}
+        written = {"tokens": turn.token_ids, "logprobs": turn.logprobs}
+        JsonLines(self._path).append(read | written)
         self._last = turn.prompt_ids + turn.token_ids
 
     def _stored(self) -> dict[str, SampledTurn]:

@@ -97,11 +97,8 @@ class DecodingTask:
     def cost(self, samples: "Drawn") -> Ledger:
         """What samples of all problems have cost; a prompt is computed once, greedy ones too."""
         drawn = {id(one): len(one.token_ids) for row in samples for one in row}
-        return Ledger(
-            model_calls=len(drawn),
-            prompt_tokens=sum(map(len, self.prompts)),
-            generated_tokens=sum(drawn.values()),
-        )
+        read, written = sum(map(len, self.prompts)), sum(drawn.values())
+        return Ledger(model_calls=len(drawn), prompt_tokens=read, generated_tokens=written)
 
     def check(self, samples: "Drawn") -> NDArray[np.bool_]:
         """Whether each sample is right, [problems, samples of a problem]."""

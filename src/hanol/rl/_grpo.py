@@ -75,9 +75,8 @@ class GrpoTrainer:
         self.model = model.to(self.accelerator.device).eval()
         self.tokenizer, self.environment, self.folder = tokenizer, environment, Path(folder)
         self.curation = Curation(tasks, settings)
-        self.updater = Updater(
-            self.model, plain_temperature(environment), settings, self.accelerator
-        )
+        temperature = plain_temperature(environment)
+        self.updater = Updater(self.model, temperature, settings, self.accelerator)
         self.step = 0
         self._engine = engine
 
