@@ -9,8 +9,8 @@ import hanol
 SOURCE = Path(hanol.__file__).parent
 # Bounds that may only come down: the plan of the house has 40,000 lines in all.
 MOST_LINES = {
-    "": 40_100, "research": 3_135, "autodeco": 4_765, "cli": 2_575, "agent_training": 2_905,
-    "evaluation": 2_020, "retrieval": 3_315, "tools": 2_580, "synthesis": 1_175, "worlds": 1_700,
+    "": 40_100, "research": 3_125, "autodeco": 4_765, "cli": 2_570, "agent_training": 2_885,
+    "evaluation": 2_005, "retrieval": 3_315, "tools": 2_580, "synthesis": 1_175, "worlds": 1_700,
     "engines": 3_345, "attention": 2_885, "sampling": 1_040, "scoring": 965, "runs": 920,
 }  # fmt: skip
 MOST_MODULES = 15
