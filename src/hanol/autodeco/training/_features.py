@@ -355,7 +355,10 @@ def _check_rows(model: AutoDecoForCausalLM, rows: Sequence[TokenRow]) -> None:
 
 def digest(parts: Iterable[bytes]) -> str:
     """SHA-256 of some bytes, one after another."""
-    return hashlib.sha256(b"".join(parts)).hexdigest()
+    found = hashlib.sha256()
+    for part in parts:  # never all at once: rows may be many
+        found.update(part)
+    return found.hexdigest()
 
 
 def fingerprint(rows: Sequence[TokenRow], *options: Any) -> str:

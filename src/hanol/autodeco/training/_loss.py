@@ -60,7 +60,9 @@ class LossSettings(Section):
         "ignored, drawn anew each time.",
     )
     dft: bool = Field(True, description="Weight each token by its probability.")
-    train_temperature: bool = Field(True, description="Train the temperature head; T acts anyway.")
+    train_temperature: bool = Field(
+        True, description="Train the temperature head; its T is always used."
+    )
     train_top_p: bool = Field(True, description="Train the top-p head.")
     steepness: float = Field(STEEPNESS, ge=0, description="How fast tokens fade beyond P.")
     cumsum: Cumsum = Field("inclusive", description='"exclusive" tends to hard top-p.')
