@@ -160,3 +160,11 @@ def test_hops_that_no_world_has(hops: str) -> None:
         message
         == f"Invalid value for '--hops': {hops!r}: give different numbers from 1 to 5, like 1,2,3."
     )
+
+
+def test_a_model_that_cannot_be_asked_gets_no_accuracy() -> None:
+    done = invoke("--model", "tiny", "--num-questions", 1, "--hops", "1")
+    assert done.exit_code == 1
+    assert "None of 2 questions could be asked" in done.stderr
+    assert "no chat template" in done.stderr
+    assert done.stdout == ""

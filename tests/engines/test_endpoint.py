@@ -530,6 +530,16 @@ def test_a_broken_stream_is_an_error(serve: Callable[..., Server]) -> None:
         streamed(open_engine(server.spec), ask())
 
 
+def test_a_stream_that_ends_without_a_reason_is_an_error(serve: Callable[..., Server]) -> None:
+    chunk = {
+        "object": "chat.completion.chunk",
+        "choices": [{"index": 0, "delta": {"content": "a"}}],
+    }
+    server = serve([(200, b"data: " + json.dumps(chunk).encode() + b"\n\n")])
+    with pytest.raises(EngineError, match="broke off its answer: the stream ended"):
+        streamed(open_engine(server.spec), ask())
+
+
 @pytest.mark.parametrize(
     "reply",
     [

@@ -199,6 +199,7 @@ def test_values_out_of_range_are_refused(values: dict[str, float]) -> None:
         (Request((Message("user", "q"),), prompt_ids=(1,)), "give one of them"),
         (Request((Message("user", "q"),), n=0), "`n` is 0"),
         (Request((Message("user", "q"),), top_logprobs=-1), "`top_logprobs` is -1"),
+        (Request((Message("user", "q"),), top_logprobs=2), "cannot return log-probabilities"),
         (Request("hello"), "`messages` is 'hello'"),  # type: ignore[arg-type]
         (Request(({"role": "user"},)), "is not a `Message`"),  # type: ignore[arg-type]
         (Request((Message("robot", "q"),)), "'robot' is not a role"),  # type: ignore[arg-type]

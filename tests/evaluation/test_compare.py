@@ -27,7 +27,7 @@ from transformers import (
 from transformers.modeling_outputs import CausalLMOutput
 
 from hanol.autodeco import AutoDecoForCausalLM, Row
-from hanol.errors import ConfigError, DataError, EngineError, UnknownNameError
+from hanol.errors import ConfigError, DataError, EngineError, UnknownNameError, WriteError
 from hanol.evaluation import (
     Comparison,
     DecodingTask,
@@ -664,6 +664,8 @@ def shown(comparison: Comparison) -> list[str]:
 def test_the_plot_is_an_image_with_every_setting(comparison: Comparison, tmp_path: Path) -> None:
     path = comparison.plot(tmp_path / "a folder.png")
     assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    with pytest.raises(WriteError, match="could not be written"):
+        comparison.plot(tmp_path)
 
 
 def test_progress_goes_up_to_the_end() -> None:
@@ -699,3 +701,8 @@ def test_a_comparison_that_cannot_be_made() -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             compare(model, None, task(), **wrong)
+
+
+def test_a_static_setting_has_both_values() -> None:
+    with pytest.raises(ConfigError, match="needs a `temperature` and a `top_p`"):
+        StaticSetting(None)  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ Facts are read back from the text of the pages and questions evaluated on those,
 another, so that neither the generator's graph nor its evaluator has a say.
 """
 
+import errno
 import hashlib
 import os
 import re
@@ -436,6 +437,21 @@ def test_a_folder_with_other_pages_is_not_written_to(tmp_path: Path) -> None:
     file = next(tmp_path.iterdir())
     with pytest.raises(WriteError, match="could not be written"):
         Encyclopedia(2, 16).write(file)
+
+
+def test_a_full_disk_leaves_no_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, written = Path.write_text, []
+
+    def write_three(self: Path, *args: str) -> int:
+        if len(written) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(self)
+        return write(self, *args)
+
+    monkeypatch.setattr(Path, "write_text", write_three)
+    with pytest.raises(WriteError, match="disk is full"):
+        Encyclopedia(1, 16).write(tmp_path / "world")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

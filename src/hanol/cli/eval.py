@@ -19,7 +19,7 @@ from hanol.cli._options import (
     SeedOption,
 )
 from hanol.cli._progress import interruptible, progress
-from hanol.errors import ConfigError, DataError
+from hanol.errors import ConfigError, DataError, EngineError
 
 if TYPE_CHECKING:
     from hanol.agent_training import Examination
@@ -137,11 +137,12 @@ def world(
     started = time.perf_counter()
     with interruptible("nothing was kept"), progress("questions") as report, ExitStack() as at_end:
         at_end.callback(synchronous(engine.aclose))
-        ended, right = 0, 0
+        ended, right, problem = 0, 0, ""
 
         def on_rollout(rollout: "Rollout") -> None:
-            nonlocal ended, right
+            nonlocal ended, right, problem
             ended, right = ended + 1, right + (rollout.reward == 1.0)
+            problem = rollout.problem or problem
             share = f"{100 * right / ended:.0f} % right"
             report(ended, num_questions * (len(hops) + 1), share)
 
@@ -161,6 +162,8 @@ def world(
             on_rollout=on_rollout,
             **settings,
         )
+    if result.broken == result.questions:  # an accuracy of 0 would be a lie
+        raise EngineError(f"None of {result.questions} questions could be asked: {problem}")
     settings |= {
         "world": name,
         "model": model.model,

@@ -164,6 +164,10 @@ class EndpointEngine(Engine):
                 finally:
                     await chunks.close()
                 if not all(answer.is_empty for answer in answers):
+                    if not any(answer.is_finished for answer in answers):
+                        raise EngineError(
+                            f"{self._url} broke off its answer: the stream ended without a reason."
+                        )
                     break
             else:
                 raise self._silence("it answered with an empty text")

@@ -152,7 +152,8 @@ class Request:
         tools: What the model may call.
         constraint: What each answer must follow.
         top_logprobs: Log-probabilities of the answer's tokens, and of this many likeliest ones in
-            the place of each; None asks for none.
+            the place of each; None asks for none. An engine without "logprobs" among its
+            capabilities refuses 1 and more, and leaves them out where it is 0.
     """
 
     messages: tuple[Message, ...] = ()
@@ -174,6 +175,7 @@ class Request:
             "prefill": bool(self.prefill),
             "n": self.n > 1,
             "tools": bool(self.tools),
+            "logprobs": bool(self.top_logprobs),
             "images": any(isinstance(part, ImagePart) for parts in contents for part in parts),
             "audio": any(isinstance(part, AudioPart) for parts in contents for part in parts),
         }

@@ -121,6 +121,11 @@ class Answer:
         """Whether nothing was said."""
         return not (self._text()[0].strip() or self._calls)
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether the server said why it ended."""
+        return self._reason is not None
+
     def new_text(self) -> str:
         """What is new of the text, and sure to stay."""
         text, was_cut = self._text()

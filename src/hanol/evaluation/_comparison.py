@@ -9,6 +9,7 @@ from rich.table import Table
 from hanol.errors import ConfigError, UnknownNameError, require
 from hanol.evaluation._sample import StaticSetting
 from hanol.evaluation._search import StaticSearch
+from hanol.files import whole_file
 from hanol.runs import Ledger
 from hanol.scoring import Interval, Summary
 
@@ -189,7 +190,8 @@ class Comparison(BaseModel):
             axes.grid(alpha=0.3)
         handles, labels = left.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
-        figure.savefig(path, dpi=120)
+        with whole_file(path) as part:
+            figure.savefig(part, dpi=120, format=Path(path).suffix[1:] or "png")
         return Path(path)
 
 

@@ -126,6 +126,8 @@ class StaticSetting:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
+        if None in (self.temperature, self.top_p):
+            raise ConfigError("A static setting needs a `temperature` and a `top_p`, not None.")
         Sampling(temperature=self.temperature, top_p=self.top_p)  # refuses them out of range
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from random import Random
 from typing import get_args
 
-from hanol.errors import ConfigError, DataError, UnknownNameError, WriteError
-from hanol.files import write_failure
+from hanol.errors import ConfigError, DataError, UnknownNameError
+from hanol.files import whole_folder
 from hanol.scoring import normalise, set_match
 from hanol.worlds._encyclopedia._entities import Split, draw_entities
 from hanol.worlds._encyclopedia._page import WorldPage, draw_addresses, draw_page
@@ -111,19 +111,15 @@ class Encyclopedia:
 
         Raises:
             DataError: The folder is not empty.
-            WriteError: It cannot be made.
+            WriteError: It cannot be made, or the disk is full; then no page is left.
         """
         folder = Path(folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as err:
-            raise WriteError(folder, str(write_failure(err))) from err
-        if any(folder.iterdir()):
+        if folder.is_dir() and any(folder.iterdir()):
             raise DataError(f"{str(folder)!r} is not empty. Name a new folder for the pages.")
-        files = [folder / page.file_name for page in self.pages]
-        for file, page in zip(files, self.pages, strict=True):
-            file.write_text(page.markdown, "utf-8")
-        return files
+        with whole_folder(folder) as part:
+            for page in self.pages:
+                (part / page.file_name).write_text(page.markdown, "utf-8")
+        return [folder / page.file_name for page in self.pages]
 
     def questions(
         self,
