@@ -9,7 +9,7 @@ PINS ?= -c constraints.txt
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 QUESTION := "Which is the birthplace of the discoverer of the waterway of the city whose twin is Jofen Zoquess?"
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=25
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations=25
 
 .PHONY: quickstart test test-slow test-matrix lint format wheel reference docs clean \
         bench bench-attention bench-compression bench-optimizer bench-autodeco bench-research bench-rollouts
