@@ -254,6 +254,20 @@ def test_saved_runs_are_synthesised_without_their_documents(
     assert list(replay(events)) == events
 
 
+def test_a_synthesis_that_broke_off_goes_on_with_the_same_runs(
+    tmp_path: Path, cities: Any, search_turn: Search
+) -> None:
+    engine = ScriptedEngine([search_turn("capital"), "<answer>a [1]</answer>"])
+    saved, place = [tmp_path / "saved"], tmp_path / "chosen"
+    list(Researcher(cities, engine, run_folder=saved[0]).ask("Which city?"))
+    with pytest.raises(EngineError):
+        list(synthesize(saved, ScriptedEngine([]), run_folder=place))
+    model = Model()
+    with pytest.raises(RunError, match="call `synthesize` with these runs"):
+        list(resume(place, model.engine, None))
+    assert end_of(list(synthesize(saved, model.engine, run_folder=place))).answer is not None
+
+
 def test_a_synthesis_wants_ended_runs_of_one_question(
     tmp_path: Path, cities: Any, search_turn: Search
 ) -> None:

@@ -16,6 +16,7 @@ from hanol.runs import ContextRestarted, Event, ModelAnswered, RunFolder, RunSta
 from hanol.tools import Tool, ToolSpec
 
 Path = str | os.PathLike[str]
+_SAVED = "saved"  # where the rollouts of a synthesis come from
 
 
 def aresume(
@@ -33,7 +34,13 @@ def aresume(
             lists the changes.
     """
     folder = RunFolder(run_folder)
-    setup = RunSetup.again(folder.started(), engine, index, tools)
+    started = folder.started()
+    if (started.settings.get("heavy") or {}).get("sampling") == _SAVED:
+        raise RunError(
+            f"{str(folder.path)!r} is a synthesis of saved runs, which it does not name: call "
+            "`synthesize` with these runs and this `run_folder` again."
+        )
+    setup = RunSetup.again(started, engine, index, tools)
     return heavy_events(setup, folder) if setup.settings.heavy else setup.events(folder)
 
 
@@ -126,7 +133,7 @@ async def asynthesize(
             "A synthesis needs runs of one question, but these are "
             f"{len(replays)} runs of {len(questions)} questions."
         )
-    heavy = {"n": len(runs), "sampling": "saved"}
+    heavy = {"n": len(runs), "sampling": _SAVED}
     setup = RunSetup.again(replays[0].started, engine, None, (), heavy=heavy, fork_step=0)
 
     async def rollouts() -> list[HeavyRollout]:
