@@ -82,7 +82,7 @@ def test_an_interrupted_run_says_how_it_goes_on_and_does(
 
     done = invoke(recipe, "--output", output, "--set", "seed=3", "--resume", "--json")
     assert done.exit_code == 0, done.output
-    assert done.stderr == ""
+    assert not done.stderr.strip()  # rich 14.0 ends a bar that nobody sees with a line end
     result = json.loads(done.stdout)
     assert result["checkpoint"] == str(output / "1-sft" / "checkpoint")
     [stage] = result["stages"]
