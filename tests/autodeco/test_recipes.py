@@ -34,6 +34,7 @@ def test_what_a_recipe_refuses() -> None:
             with_overrides(HeadsRecipe, copy.deepcopy(HEADS), [override], "It")
 
 
+@pytest.mark.slow
 def test_a_small_run_of_heads_follows_from_its_seed(tmp_path: Path) -> None:
     recipe = HeadsRecipe.model_validate(HEADS)
     lines: list[dict[str, Any]] = []

@@ -135,6 +135,7 @@ def installed(folder: Path, code: str, cwd: Path) -> subprocess.CompletedProcess
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
 
 
+@pytest.mark.slow
 def test_installed_package_finds_a_clone_around_it_and_only_a_clone(tmp_path: Path) -> None:
     command = ["hanol", "claims", "show", "kimi-linear.kv-cache"]
     code = f"from hanol.cli import main; sys.argv = {command}; main()"

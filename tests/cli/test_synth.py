@@ -264,6 +264,7 @@ def kill_when(process: "subprocess.Popen[bytes]", *, there_is: Any) -> None:
     process.communicate()
 
 
+@pytest.mark.slow
 def test_killed_trajectories_go_on_and_end_the_same(notes: Path, tmp_path: Path) -> None:
     file = tmp_path / "q.jsonl"
     script(file, *({"id": str(n), "question": f"Who is {n}?", "answer": "Ada"} for n in range(6)))
