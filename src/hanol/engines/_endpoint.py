@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from hanol.engines._engine import Engine, cannot
 from hanol.engines._request import Capability, Completion, Message, Piece, Request, Usage
-from hanol.engines._wire import Answer, body_of, estimate, message, refused_parameter
+from hanol.engines._wire import ReceivedAnswer, body_of, estimate, message, refused_parameter
 from hanol.errors import ConfigError, EngineError, require
 
 _log = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ class EndpointEngine(Engine):
         self.check(request)
         client = self._connect()
         server = await self._server_for(client, request)
-        answers: list[Answer] = []
+        answers: list[ReceivedAnswer] = []
         usage = Usage()
         async with self._free:
             for _ in range(request.n * self._tries):
@@ -143,7 +143,7 @@ class EndpointEngine(Engine):
         usage: Any = None
         async with self._free:
             for _ in range(self._tries):
-                answers = [Answer(request.sampling.stop) for _ in range(request.n)]
+                answers = [ReceivedAnswer(request.sampling.stop) for _ in range(request.n)]
                 chunks = await self._send(client, request, server, stream=True)
                 try:
                     async for chunk in chunks:
@@ -274,19 +274,21 @@ class EndpointEngine(Engine):
             raise cannot(self.name, kind)
         return self._server
 
-    def _answers(self, request: Request, response: Any) -> list[Answer]:
+    def _answers(self, request: Request, response: Any) -> list[ReceivedAnswer]:
         choices = getattr(response, "choices", None)
         if choices is None:
             raise EngineError(
                 f"{self._url} did not answer with a chat completion. An OpenAI-compatible address "
                 "usually ends with /v1."
             )
-        answers = [Answer(request.sampling.stop) for _ in choices]
+        answers = [ReceivedAnswer(request.sampling.stop) for _ in choices]
         for answer, choice in zip(answers, choices, strict=True):
             answer.add(choice, choice.message)
         return answers
 
-    def _added(self, usage: Usage, request: Request, response: Any, new: list[Answer]) -> Usage:
+    def _added(
+        self, usage: Usage, request: Request, response: Any, new: list[ReceivedAnswer]
+    ) -> Usage:
         texts = [answer.choice().text for answer in new]
         spent = _usage(response.usage) or self._estimated(request, texts)
         return Usage(

@@ -88,7 +88,7 @@ def _part(part: Any) -> dict[str, Any]:
     return {"type": "text", "text": part.text}
 
 
-class Answer:
+class ReceivedAnswer:
     """One choice of a chat completion, whole or in pieces, cut where servers may not: at stops."""
 
     def __init__(self, stop: Sequence[str]) -> None:

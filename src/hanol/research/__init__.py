@@ -29,6 +29,7 @@ from hanol.research._replay import (
 from hanol.research._researcher import Researcher, RunSetup, default_tools
 from hanol.research._run import AGENT_SAMPLING, GREEDY, OWN_SAMPLING, Run, Settings
 from hanol.research._run_log import request_sha256
+from hanol.research.asking._prompt import REFUSAL, TitledText, reader_messages, reader_text
 from hanol.research.modes._heavy import aheavy_research, heavy_research
 from hanol.research.report._report import write_report
 from hanol.research.report._view import AnswerSentence, RunStep, RunView, call_title
@@ -38,6 +39,7 @@ __all__ = [
     "FORCED_ANSWER",
     "GREEDY",
     "OWN_SAMPLING",
+    "REFUSAL",
     "AnswerSentence",
     "OfficialRun",
     "Researcher",
@@ -47,6 +49,7 @@ __all__ = [
     "RunView",
     "Segment",
     "Settings",
+    "TitledText",
     "afork",
     "aheavy_research",
     "areplay",
@@ -60,6 +63,8 @@ __all__ = [
     "heavy_research",
     "official_run",
     "read_official_runs",
+    "reader_messages",
+    "reader_text",
     "replay",
     "request_sha256",
     "resume",
