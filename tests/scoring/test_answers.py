@@ -187,7 +187,8 @@ def test_tolerance_is_a_share_of_the_reference() -> None:
 @given(st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**12), max_value=10**12))
 def test_every_way_to_write_a_number(value) -> None:
     assert numeric_match(f"{value:,f}", f"{value:f}")
-    assert numeric_match(f"{value:.30e}", f"{value:f}") == (len(value.as_tuple().digits) <= 31)
+    digits = "".join(map(str, value.as_tuple().digits)).rstrip("0")
+    assert numeric_match(f"{value:.30e}", f"{value:f}") == (len(digits) <= 31)
 
 
 @settings(deadline=None)
