@@ -728,6 +728,7 @@ def test_the_folder_of_another_run_is_refused(
         run(environment(), engine, run_folder=tmp_path)
 
 
+@pytest.mark.slow
 def test_killed_at_every_turn_a_rollout_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
     driver = Path(__file__).with_name("killed_rollouts.py")
     done = subprocess.run(

@@ -99,7 +99,9 @@ def test_it_fails_on_fewer_than_one_question_in_a_hundred_of_a_large_world(mode:
     assert_whole([rollout for rollout in rollouts if rollout.reward == 1.0])
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "mode", [pytest.param(mode, marks=[pytest.mark.slow] * (mode != "react")) for mode in MODES]
+)
 def test_a_detour_is_noticed_and_costs_one_turn(mode: Mode) -> None:
     world = Encyclopedia(3, 400)  # of few pages a bad query finds the right one, too
     questions = both_kinds(world, 10)

@@ -224,6 +224,7 @@ def test_a_stage_that_fails_is_tried_again_and_the_others_are_kept(tmp_path) -> 
     assert (tmp_path / "1-mid/steps.txt").read_text().count("\n") == STEPS
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_it_ends_as_if_nothing_had_been(tmp_path) -> None:
     whole = run_stages(recipe(), tmp_path / "whole", BODIES, evaluate)
     folder = tmp_path / "killed"

@@ -278,8 +278,15 @@ def greedy_tokens(base: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> 
     return reward
 
 
-@pytest.mark.parametrize("truncation", ["soft", "hard"])
-@pytest.mark.parametrize("everything", [False, True])
+@pytest.mark.parametrize(
+    ("everything", "truncation"),
+    [
+        (False, "hard"),
+        (True, "soft"),
+        pytest.param(False, "soft", marks=pytest.mark.slow),
+        pytest.param(True, "hard", marks=pytest.mark.slow),
+    ],
+)
 def test_reward_rises(
     everything: bool, truncation: Any, tmp_path: Path, byte_tokenizer: PreTrainedTokenizerFast
 ) -> None:

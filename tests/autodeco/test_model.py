@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import os
 import subprocess
 import sys
 import threading
@@ -636,7 +637,7 @@ def test_hub_id(tmp_path: Path) -> None:
     )  # fmt: skip
     (repo / "refs").mkdir()
     (repo / "refs" / "main").write_text(commit)
-    environment = {"HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1", "PATH": ""}
+    environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [sys.executable, "-c", _HUB, str(folder)], env=environment, capture_output=True, text=True
     )

@@ -16,7 +16,7 @@ import yaml
 
 from hanol import models
 from hanol.errors import RecipeError, RunError, TrainingError, WriteError
-from hanol.training import read_metrics, read_recipe, train
+from hanol.training import TrainingResult, read_metrics, read_recipe, train
 
 ROOT = Path(__file__).parents[2]
 SMALL = {
@@ -39,10 +39,9 @@ SMALL = {
 }
 
 
-@pytest.fixture
-def texts(tmp_path: Path) -> Path:
-    folder = tmp_path / "texts"
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("texts")
     for i in range(30):
         (folder / f"{i}.py").write_text(f"def f{i}(x):\n    return [x, {i}] * {i % 7}\n" * 3)
     return folder
@@ -66,9 +65,15 @@ def losses(folder: Path) -> dict[int, float]:
     return {int(line["step"]): line["loss"] for line in read_metrics(folder) if "loss" in line}
 
 
-def test_a_run_leaves_everything_behind(tmp_path, texts) -> None:
-    result = train(read_recipe(write(tmp_path, texts)), tmp_path / "run")
-    folder = tmp_path / "run"
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, texts: Path) -> tuple[Path, TrainingResult]:
+    """A whole run, which nothing disturbed, and its result."""
+    place = tmp_path_factory.mktemp("whole")
+    return place / "run", train(read_recipe(write(place, texts)), place / "run")
+
+
+def test_a_run_leaves_everything_behind(tmp_path, texts, whole) -> None:
+    folder, result = whole
     assert result.steps == 8
     assert result.tokens == 1536
     found = losses(folder)
@@ -112,9 +117,8 @@ def test_the_same_seed_gives_the_same_run(tmp_path, texts) -> None:
     assert losses(tmp_path / "c") != losses(tmp_path / "a")
 
 
-def test_killed_in_the_middle_of_a_step_and_resumed_it_is_the_same_run(tmp_path, texts) -> None:
+def test_killed_in_the_middle_of_a_step_it_goes_on_as_the_same_run(tmp_path, texts, whole) -> None:
     recipe = write(tmp_path, texts)
-    train(read_recipe(recipe), tmp_path / "whole")
     killed = tmp_path / "killed"
     process = start(recipe, killed)
     deadline = time.monotonic() + 120
@@ -127,9 +131,8 @@ def test_killed_in_the_middle_of_a_step_and_resumed_it_is_the_same_run(tmp_path,
     resumed = start(recipe, killed, "--resume")
     out, err = resumed.communicate(timeout=240)
     assert resumed.returncode == 0, err.decode()[-2000:]
-    assert losses(killed) == losses(tmp_path / "whole")
-    whole = json.loads((tmp_path / "whole" / "result.json").read_text())
-    assert json.loads(out)["bits_per_byte"] == whole["bits_per_byte"]
+    assert losses(killed) == losses(whole[0])
+    assert json.loads(out)["bits_per_byte"] == whole[1].bits_per_byte
     assert not (killed / ".writing").exists() or not any((killed / ".writing").iterdir())
 
 
