@@ -100,6 +100,21 @@ def test_without_a_signal_nothing_changes(tmp_path: Path) -> None:
     assert all(torch.equal(before[n], p) for n, p in trainer.model.named_parameters())
 
 
+def test_a_run_that_learns_nothing_says_so_and_stops(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = {"environment": tiny.make_environment(lambda *_: 0.0), "steps": 9}
+    trainer = tiny.make_trainer(tmp_path, **options, max_flat_steps=3)
+    lines: list[Any] = []
+    with pytest.raises(TrainingError, match=r"Nothing was learned in 3 steps in a row: .* 0.000"):
+        trainer.train(lines.append)
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    assert caplog.text.count("Nothing was learned: the rewards of each question") == 2
+    # With more patience it goes on from where it is.
+    more = tiny.make_trainer(tmp_path, **options, max_flat_steps=None)
+    assert train(more)[-1]["step"] == 9
+
+
 # -- from rollouts to the gradient
 
 

@@ -100,6 +100,24 @@ def test_a_run_leaves_everything_behind(tmp_path, texts, whole) -> None:
         train(changed, folder, resume=True)
 
 
+def test_evaluations_are_bounded_and_show_how_far_they_are(tmp_path, texts) -> None:
+    for name in "abcdefgh":  # some of them are held out
+        (texts / f"large-{name}.txt").write_text("many words " * 9_000)
+    stages = [{"tokens": 512, "sequence_length": 32, "batch_tokens": 128}]
+    schedule = {"warmup_tokens": 128, "decay_tokens": 256}
+    options = {"stages": stages, "schedule": schedule, "final_eval_bytes": 300, "eval_every": 2}
+    lines: list = []
+    recipe = read_recipe(write(tmp_path, texts, **options))
+    result = train(recipe, tmp_path / "run", on_step=lines.append)
+    assert 0 < result.held_out_bytes <= 300
+    told = [(line["evaluated"], line["of"]) for line in lines if "evaluated" in line]
+    assert told[0][0] == 0
+    assert all(done < of for done, of in told)
+    # Where each document is larger, the smallest is scored.
+    least = read_recipe(write(tmp_path, texts, **{**options, "final_eval_bytes": 1}))
+    assert 1 < train(least, tmp_path / "least").held_out_bytes < 500
+
+
 def test_a_file_in_the_place_of_the_folder(tmp_path, texts) -> None:
     recipe = write(tmp_path, texts)
     with pytest.raises(WriteError, match="it is a file"):

@@ -22,7 +22,7 @@ def inspect(
     """Describe a checkpoint without loading its weights.
 
     Prints parameters, layers, cache sizes and the check of the official layout; for a checkpoint
-    with AutoDeco heads, the heads and their base.
+    with AutoDeco heads or a LoRA adapter, these and their base.
 
     Example: hanol inspect kimi-linear-48b-a3b --json
     """
@@ -111,7 +111,8 @@ def convert(
 ) -> Result:
     """Write a checkpoint in another layout.
 
-    The heads of a merged checkpoint, and tensors whose data type stays, are copied bit for bit.
+    The heads of a merged checkpoint, and tensors whose data type stays, are copied bit for bit. A
+    LoRA adapter is merged into its base.
 
     Example: hanol convert tiny --to gguf --output tiny.gguf
 
@@ -152,6 +153,11 @@ def _model_rows(report: "ModelReport") -> dict[str, str]:
     if report.official_layout is not None:
         wrong = ", ".join((report.missing + report.unexpected)[:3])
         rows["official layout"] = "yes" if report.official_layout else f"no: {wrong} ..."
+    if (adapter := report.adapter) is not None:
+        rank = "of different ranks" if adapter.rank is None else f"of rank {adapter.rank}"
+        rows["adapter"] = f"{adapter.kind} {rank} on {adapter.layers} layers"
+        rows["parameters of the adapter"] = f"{adapter.parameters:,} ({adapter.num_bytes:,} bytes)"
+        rows["base"] = adapter.base
     return rows
 
 

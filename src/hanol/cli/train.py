@@ -43,7 +43,8 @@ def train(
     """Train a model from a recipe.
 
     Writes checkpoints, metrics and curves to one folder. The kind of the recipe decides what is
-    trained: a language model, AutoDeco heads, heads that follow commands, or a research agent.
+    trained: a language model on text or on conversations, whole or by LoRA adapters, AutoDeco
+    heads, heads that follow commands, or a research agent.
 
     Example: hanol train recipes/tiny/pretrain.yaml --set seed=1 --output runs/second
     """
@@ -69,6 +70,7 @@ def _run(recipe: "Recipe", output: Path | None, resume: bool, quiet: bool) -> "T
     from hanol import training
 
     notes: dict[str, str] = {}
+    pace = _Pace(quiet=quiet or sys.stderr.isatty())
     with progress("training", quiet=quiet) as report:
         if recipe.kind == "researcher" and not quiet:
             view = TrainingView(recipe, report, has_bar=sys.stderr.isatty())  # type: ignore[arg-type]
@@ -79,27 +81,52 @@ def _run(recipe: "Recipe", output: Path | None, resume: bool, quiet: bool) -> "T
         def on_step(line: Mapping[str, Any]) -> None:
             if "sampled" in line:
                 report(line["sampled"], line["of"], "sampling answers")
+            if "evaluated" in line:
+                report(line["evaluated"], line["of"], "evaluating")
             if text := _counts(line):
                 typer.echo(text, err=True)
             for key, form in _SHOWN.items():
                 if key in line:
                     notes[key] = form.format(line[key])
             if "step" in line and "steps" in line:
-                shown = (notes[key] for key in _SHOWN if key in notes)
-                report(line["step"], line["steps"], "  ".join(shown))
+                shown = "  ".join(notes[key] for key in _SHOWN if key in notes)
+                report(line["step"], line["steps"], shown)
+                pace.tell(line["step"], line["steps"], shown)
 
         return training.train(recipe, output, resume=resume, on_step=on_step)
 
 
 _SHOWN = {
     "loss": "loss {:,.3f}",
+    "eval_loss": "held-out {:,.3f}",
     "eval_bits_per_byte": "bits/byte {:,.3f}",
     "tokens_per_second": "tokens/s {:,.0f}",
 }
 
 
+class _Pace:
+    """Where there is no bar: how far a run is and the time left, once a minute."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet, self._first, self._told = quiet, (0.0, 0), time.monotonic()
+
+    def tell(self, step: int, steps: int, note: str) -> None:
+        now = time.monotonic()
+        if not self._first[0]:
+            self._first = now, step
+        if self._quiet or now - self._told < _SECONDS:
+            return
+        self._told = now
+        began, before = self._first
+        left = (now - began) / max(step - before, 1) * (steps - step) / 60
+        typer.echo(f"  step {step:,} of {steps:,}  {note}  {left:,.0f} min left", err=True)
+
+
 def _counts(line: Mapping[str, Any]) -> str | None:
     """What a run says once about its data."""
+    if "held_out" in line:
+        left_out = f"\nleft out: {line['left_out']}" if line.get("left_out") else ""
+        return "{rows:,} rows to learn from, {held_out:,} held out".format_map(line) + left_out
     if "right_answers" in line:
         return (
             "{right_answers:,} of {answers:,} answers are right, {solved:,} of {prompts:,} prompts "
@@ -114,8 +141,14 @@ def _counts(line: Mapping[str, Any]) -> str | None:
 
 
 def _estimated(name: str, size: "Estimate") -> Iterator[str]:
+    trained = "" if size.trained_parameters is None else f", {size.trained_parameters:,} trained"
+    if size.rows is not None:
+        left_out = "".join(
+            f", {n:,} left out ({why.replace('_', ' ')})" for why, n in size.left_out.items()
+        )
+        yield f"{name}: {size.rows:,} rows{left_out}"
     yield (
-        f"{name}: {size.parameters:,} parameters ({size.active_parameters:,} active), "
+        f"{name}: {size.parameters:,} parameters ({size.active_parameters:,} active{trained}), "
         f"{size.steps:,} steps, {size.tokens:,} tokens, {size.train_flops:.2e} FLOP "
         f"({size.hours or 0:,.2f} hours of matrix products here), "
         f"{size.state_gib:,.1f} GiB of weights, gradients and optimizer state"

@@ -6,13 +6,15 @@ baseline that transformers does not have, known to its Auto classes.
 """
 
 from hanol.attention import correct_names as _correct_names
+from hanol.models._adapter import Adapter
 from hanol.models._build import add_baselines as _add_baselines
 from hanol.models._build import build, cast, dtype_named
 from hanol.models._convert import convert
 from hanol.models._gguf import to_gguf
-from hanol.models._inspect import CacheSize, ModelReport, cache_size, inspect
+from hanol.models._inspect import AdapterReport, CacheSize, ModelReport, cache_size, inspect
 from hanol.models._load import (
     Loaded,
+    adapter_of,
     bundled_names,
     fetch,
     load,
@@ -32,11 +34,14 @@ _correct_names()
 _add_baselines()
 
 __all__ = [
+    "Adapter",
+    "AdapterReport",
     "CacheSize",
     "Loaded",
     "MetaLlama",
     "ModelReport",
     "StoredTensor",
+    "adapter_of",
     "build",
     "bundled_names",
     "cache_size",

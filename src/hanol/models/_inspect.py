@@ -3,6 +3,7 @@
 Symbols: H heads, K key width, R latent width, P shared key width.
 """
 
+import math
 from collections import Counter
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import torch
 from pydantic import BaseModel, Field
 from transformers import KimiLinearConfig, PreTrainedConfig
 
+from hanol.models._adapter import Adapter
 from hanol.models._build import meta_model
-from hanol.models._load import bundled_names, load_config, resolve
+from hanol.models._load import adapter_of, bundled_names, load_config, resolve
 from hanol.models._presets import preset, preset_names
 from hanol.models._tensors import differences, stored_tensors
 
@@ -22,6 +24,17 @@ class CacheSize(BaseModel):
     bytes_per_token: int = Field(description="Grows with every token.")
     fixed_bytes: int = Field(description="Does not grow: recurrent states and conv windows.")
     twin_bytes_per_token: int = Field(description="The same with full attention in every layer.")
+
+
+class AdapterReport(BaseModel):
+    """A LoRA adapter over the model that is described."""
+
+    base: str = Field(description="Name, folder or hub id of the base.")
+    kind: str = Field(description="LORA, or another of PEFT's methods.")
+    parameters: int
+    rank: int | None = Field(description="None where layers have different ones.")
+    layers: int = Field(description="Linear layers that are adapted.")
+    num_bytes: int = Field(description="Size of the adapter's tensors.")
 
 
 class ModelReport(BaseModel):
@@ -41,6 +54,9 @@ class ModelReport(BaseModel):
     )
     missing: list[str] = Field(default=[], description="Official tensors that no file holds.")
     unexpected: list[str] = Field(default=[], description="Tensors that are not official.")
+    adapter: AdapterReport | None = Field(
+        None, description="The adapter, if it is one; everything else is then its base's."
+    )
 
 
 def inspect(spec: str | Path) -> ModelReport:
@@ -52,11 +68,12 @@ def inspect(spec: str | Path) -> ModelReport:
     Raises:
         CheckpointError: Nothing readable is there: no configuration, or no weights.
     """
-    text, place = str(spec), None
+    text, place, adapter = str(spec), None, None
     if text in set(preset_names()) - set(bundled_names()) and not Path(text).is_dir():
         config = preset(text)
     else:
-        place, config = resolve(text), load_config(text)
+        adapter = adapter_of(text)
+        place, config = resolve(adapter.base if adapter else text), load_config(text)
     sizes = parameter_sizes(config)
     total = sum(sizes.values())
     dtype = config.dtype or torch.float32
@@ -79,6 +96,20 @@ def inspect(spec: str | Path) -> ModelReport:
         official_layout=None if found is None else found == ([], []),
         missing=missing,
         unexpected=unexpected,
+        adapter=None if adapter is None else _adapter_report(adapter),
+    )
+
+
+def _adapter_report(adapter: Adapter) -> AdapterReport:
+    tensors = stored_tensors(adapter.folder)
+    ranks = {x.shape[0] for name, x in tensors.items() if ".lora_A." in name}
+    return AdapterReport(
+        base=adapter.base,
+        kind=str(adapter.config.get("peft_type")),
+        parameters=sum(math.prod(x.shape) for x in tensors.values()),
+        rank=ranks.pop() if len(ranks) == 1 else None,
+        layers=sum(".lora_A." in name for name in tensors),
+        num_bytes=sum(x.num_bytes for x in tensors.values()),
     )
 
 

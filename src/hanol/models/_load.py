@@ -22,6 +22,8 @@ from transformers.utils import cached_file
 
 from hanol import attention
 from hanol.errors import CheckpointError, ConfigError
+from hanol.models._adapter import CONFIG as ADAPTER_CONFIG
+from hanol.models._adapter import Adapter, merge_into, read_adapter
 from hanol.models._official import no_progress_bars
 from hanol.models._presets import preset_names
 from hanol.models._tensors import differences, weight_files
@@ -55,7 +57,7 @@ def resolve(spec: str | Path) -> str:
         return str(_BUNDLED / text)
     path = Path(text).expanduser()
     if path.is_dir():
-        if not (path / "config.json").exists():
+        if not any((path / name).exists() for name in ("config.json", ADAPTER_CONFIG)):
             names = sorted(entry.name for entry in path.iterdir())[:5]
             raise CheckpointError(
                 f"{text!r} has no config.json: it is not a checkpoint. "
@@ -89,8 +91,19 @@ def fetch(spec: str | Path, **hub: Any) -> Path:
         hub: `revision`, `token` and other options of `huggingface_hub.snapshot_download`.
 
     Raises:
-        CheckpointError: It is neither, or cannot be fetched.
+        CheckpointError: It is neither, or cannot be fetched; or it is an adapter, which has no
+            weights of its own.
     """
+    folder = _fetched(spec, **hub)
+    if (folder / ADAPTER_CONFIG).exists():
+        raise CheckpointError(
+            f"{str(spec)!r} is a LoRA adapter, and a whole checkpoint is needed here: write one "
+            f"with `hanol convert {spec} --output FOLDER`."
+        )
+    return folder
+
+
+def _fetched(spec: str | Path, **hub: Any) -> Path:
     place = resolve(spec)
     if Path(place).is_dir():
         return Path(place)
@@ -98,6 +111,43 @@ def fetch(spec: str | Path, **hub: Any) -> Path:
         return Path(snapshot_download(place, allow_patterns=_FILES, **hub))
     except (OSError, ValueError) as err:
         raise _unreadable("files", spec, err) from err
+
+
+def adapter_of(spec: str | Path, *, revision: str | None = None) -> Adapter | None:
+    """The LoRA adapter behind a name, or None where it is a whole checkpoint.
+
+    Args:
+        spec: A bundled name, a folder, or a hub id.
+        revision: Commit or branch of a hub id.
+
+    Raises:
+        CheckpointError: The adapter cannot be read, or its base is not there or an adapter too.
+    """
+    place = resolve(spec)
+    if not Path(place).is_dir():
+        try:
+            if not _has_file(place, ADAPTER_CONFIG, revision):
+                return None
+        except (OSError, ValueError):  # whoever loads the configuration says what is wrong
+            return None
+    adapter = read_adapter(_fetched(spec, revision=revision))
+    if adapter is None:
+        return None
+    try:
+        base = resolve(adapter.base)
+    except CheckpointError as err:
+        pull = (
+            "" if "/" in adapter.base else f" If it can be pulled: hanol models pull {adapter.base}"
+        )
+        raise CheckpointError(
+            f"{str(spec)!r} is an adapter of {adapter.base!r}, which is not here: {err}{pull}"
+        ) from err
+    if (Path(base) / ADAPTER_CONFIG).exists():
+        raise CheckpointError(
+            f"{str(spec)!r} is an adapter of {adapter.base!r}, which is an adapter too. Write that "
+            f"as a whole checkpoint first: hanol convert {adapter.base} --output FOLDER"
+        )
+    return adapter
 
 
 def load(
@@ -132,6 +182,8 @@ def load_config(spec: str | Path, *, revision: str | None = None) -> PreTrainedC
         CheckpointError: It is missing or cannot be read.
         ConfigError: A Kimi-Linear configuration contradicts itself.
     """
+    if (adapter := adapter_of(spec, revision=revision)) is not None:
+        return load_config(adapter.base, revision=adapter.revision)
     place = resolve(spec)
     stored = _stored_config(spec, revision)
     if stored.get("model_type") == "kimi_linear":
@@ -149,7 +201,7 @@ def load_config(spec: str | Path, *, revision: str | None = None) -> PreTrainedC
 
 
 def model_type(spec: str | Path, *, revision: str | None = None) -> str | None:
-    """The `model_type` of a checkpoint's configuration, known to transformers or not.
+    """The `model_type` of a checkpoint's configuration (an adapter's base's), known or not.
 
     Raises:
         CheckpointError: The configuration is missing or cannot be read.
@@ -158,7 +210,9 @@ def model_type(spec: str | Path, *, revision: str | None = None) -> str | None:
 
 
 def _stored_config(spec: str | Path, revision: str | None) -> dict[str, Any]:
-    """The content of config.json; raises as `model_type` does."""
+    """The content of config.json, of an adapter its base's; raises as `model_type` does."""
+    if (adapter := adapter_of(spec, revision=revision)) is not None:
+        spec, revision = adapter.base, adapter.revision
     place = resolve(spec)
     try:
         stored: dict[str, Any] = PreTrainedConfig.get_config_dict(place, revision=revision)[0]
@@ -178,7 +232,10 @@ def load_model(
     device: str = "cpu",
     revision: str | None = None,
 ) -> PreTrainedModel:
-    """Load the model alone; see `load`."""
+    """Load the model alone; see `load`. A LoRA adapter is merged into its base."""
+    if (adapter := adapter_of(spec, revision=revision)) is not None:
+        base = load_model(adapter.base, dtype=dtype, device=device, revision=adapter.revision)
+        return merge_into(base, adapter)
     place = resolve(spec)
     _check_device(device)
     if Path(place).is_dir():
@@ -230,7 +287,7 @@ def load_tokenizer(
 ) -> PreTrainedTokenizerBase:
     """Load the tokenizer alone.
 
-    A checkpoint of AutoDeco heads without a tokenizer of its own has that of its base.
+    A checkpoint of AutoDeco heads, or a LoRA adapter, without a tokenizer has that of its base.
 
     Args:
         spec: A bundled name, a folder, or a hub id.
@@ -243,8 +300,11 @@ def load_tokenizer(
     if base_model is not None:
         return load_tokenizer(base_model)
     place, stored = resolve(spec), _stored_config(spec, revision)
+    adapter = adapter_of(spec, revision=revision)
     has_heads = stored.get("model_type") == "autodeco"
     try:
+        if adapter is not None and not _has_tokenizer(place, revision):
+            return load_tokenizer(adapter.base, revision=adapter.revision)
         if has_heads and not _has_tokenizer(place, revision):
             base = stored.get("base_model_name_or_path")
             if not base:
@@ -271,10 +331,16 @@ def load_tokenizer(
 
 def _has_tokenizer(place: str, revision: str | None) -> bool:
     names = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model")
-    return any(
-        cached_file(place, name, revision=revision, _raise_exceptions_for_missing_entries=False)
-        for name in names
-    )
+    return any(_has_file(place, name, revision) for name in names)
+
+
+def _has_file(place: str, name: str, revision: str | None) -> bool:
+    """Whether a folder or a hub repository has a file."""
+    options: Any = {
+        "_raise_exceptions_for_missing_entries": False,
+        "_raise_exceptions_for_connection_errors": False,
+    }
+    return bool(cached_file(place, name, revision=revision, **options))
 
 
 def _refuse_tensors(

@@ -78,6 +78,7 @@ class GrpoTrainer:
         temperature = plain_temperature(environment)
         self.updater = Updater(self.model, temperature, settings, self.accelerator)
         self.step = 0
+        self._flat_steps = 0  # in a row
         self._engine = engine
 
     def train(self, on_step: Callable[[Metrics], None] = lambda line: None) -> Path:
@@ -91,7 +92,8 @@ class GrpoTrainer:
 
         Raises:
             TrainingError: The folder's run has other settings, all rollouts of a step broke, no
-                question is between too easy and too hard, or a loss is not finite.
+                question is between too easy and too hard, some steps in a row had no signal, or a
+                loss is not finite.
         """
         self._load_latest()
         asyncio.run(self._train(on_step))
@@ -111,6 +113,7 @@ class GrpoTrainer:
                 line = await self._one_step(engine)
                 self._note(line)
                 on_step(line)
+                self._check_signal(line)
                 if self.step % settings.save_every == 0 or self.step == settings.steps:
                     self._save()
         finally:
@@ -146,6 +149,25 @@ class GrpoTrainer:
             "rollout_seconds": rolled_out - began,
             "update_seconds": time.perf_counter() - rolled_out,
         }
+
+    def _check_signal(self, line: Metrics) -> None:
+        """Say when no question of a step had a signal, and stop after some such steps."""
+        self._flat_steps = self._flat_steps + 1 if line["zero_variance"] == 1 else 0
+        if not self._flat_steps:
+            return
+        flat, most = self._flat_steps, self.settings.max_flat_steps
+        why = (
+            f"the rewards of each question were all the same in step {self.step} (mean "
+            f"{line['reward']:.3f}, {line['no_answer']:.0%} of rollouts without an answer)"
+        )
+        if most is not None and flat >= most and self.step < self.settings.steps:
+            raise TrainingError(
+                f"Nothing was learned in {flat} steps in a row: {why}. Use questions that are "
+                "easier or harder for this model, or train it longer before; `max_flat_steps` "
+                "sets how many such steps are allowed."
+            )
+        if self.accelerator.is_main_process:
+            _log.warning("Nothing was learned: %s", why)
 
     async def _refresh(self, engine: CheckpointEngine) -> None:
         """Probe waiting questions with the present model until enough are in use."""

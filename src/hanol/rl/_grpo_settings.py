@@ -9,7 +9,7 @@ from hanol.training import Section
 # What may change between a run and its continuation: the updates stay what they are.
 FREE = {
     "steps", "concurrency", "micro_batch_tokens", "save_every", "keep", "keep_rollouts_every",
-    "max_deviation",
+    "max_deviation", "max_flat_steps",
 }  # fmt: skip
 
 
@@ -71,6 +71,12 @@ class GrpoSettings(Section):
         gt=0,
         description="Largest difference, in nats, of a token's log-probability when it was drawn "
         "and computed again; more ends the run. None for engines with other rounding.",
+    )
+    max_flat_steps: int | None = Field(
+        5,
+        ge=1,
+        description="End the run after so many steps in a row in which each question's rewards "
+        "were all the same, so that nothing was learned; None goes on.",
     )
     save_every: int = Field(10, ge=1, description="Steps between two checkpoints.")
     keep: int = Field(2, ge=1, description="Checkpoints kept.")

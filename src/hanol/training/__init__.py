@@ -1,8 +1,8 @@
 """Training: recipes of all kinds, one Trainer for them, and what they share.
 
 A recipe's `kind` says what runs it (`read_recipe`, `train`, `estimate`, `register_kind`). Here are
-pre-training on packed text and supervised fine-tuning on token sequences; Muon and AdamW, rates,
-checkpoints that continue to the last bit, metrics, and merging.
+pre-training on packed text and supervised fine-tuning on conversations, whole or by LoRA; Muon and
+AdamW, rates, checkpoints that continue to the last bit, metrics, and merging.
 """
 
 from hanol.training._kinds import (
@@ -33,8 +33,11 @@ from hanol.training._run_folder import (
     plot_loss,
     read_metrics,
 )
-from hanol.training._sft import LearningSection, SftResult, SftRow, SftSettings, train_sft
+from hanol.training._sft import LearningSection, SftResult, SftRow, SftSettings, sft_loss, train_sft
 from hanol.training._trainer import Steps, StepTrainer, training_arguments
+from hanol.training.finetuning._finetune import FinetuneResult, finetune
+from hanol.training.finetuning._messages import ChatData, prompt_ids, read_chats
+from hanol.training.finetuning._sft_recipe import LoraSection, MessagesSection, SftRecipe
 from hanol.training.pretraining._data import SourceText, documents, is_held_out
 from hanol.training.pretraining._evaluate import bits_per_byte
 from hanol.training.pretraining._packing import check_no_leak
@@ -43,10 +46,14 @@ from hanol.training.pretraining._pretrain_recipe import DataSection, PretrainRec
 
 __all__ = [
     "FREE",
+    "ChatData",
     "DataSection",
     "Estimate",
+    "FinetuneResult",
     "LearningSection",
+    "LoraSection",
     "Merged",
+    "MessagesSection",
     "MuonAdamW",
     "OnStep",
     "PretrainRecipe",
@@ -54,6 +61,7 @@ __all__ = [
     "Recipe",
     "ScheduleSection",
     "Section",
+    "SftRecipe",
     "SftResult",
     "SftRow",
     "SftSettings",
@@ -67,6 +75,7 @@ __all__ = [
     "checkpoints",
     "documents",
     "estimate",
+    "finetune",
     "is_held_out",
     "keep_newest",
     "last_checkpoint",
@@ -79,9 +88,12 @@ __all__ = [
     "parameter_groups",
     "plot_loss",
     "pretrain",
+    "prompt_ids",
+    "read_chats",
     "read_metrics",
     "read_recipe",
     "register_kind",
+    "sft_loss",
     "state_gib",
     "train",
     "train_sft",

@@ -34,6 +34,7 @@ class TrainingResult(BaseModel):
 # The class and the function of each kind.
 _KINDS = {
     "pretrain": ("hanol.training:PretrainRecipe", "hanol.training:pretrain"),
+    "sft": ("hanol.training:SftRecipe", "hanol.training:finetune"),
     "heads": ("hanol.autodeco:HeadsRecipe", "hanol.evaluation:run_heads"),
     "steering": ("hanol.autodeco:SteeringRecipe", "hanol.autodeco:run_steering"),
     "researcher": (

@@ -73,6 +73,9 @@ class Estimate(BaseModel):
 
     parameters: int
     active_parameters: int
+    trained_parameters: int | None = Field(None, description="None: all of them.")
+    rows: int | None = Field(None, description="Rows to learn from, where they were counted.")
+    left_out: dict[str, int] = Field(default={}, description="Rows that are unusable, by reason.")
     steps: int
     tokens: int
     rollouts: int = 0

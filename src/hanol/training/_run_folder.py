@@ -10,7 +10,16 @@ from hanol.files import JsonLines, whole_file
 
 # Settings that never change what a run computes. `data.keep` of heads is no number of checkpoints.
 FREE = frozenset(
-    {"record", "threads", "tensorboard", "log_every", "eval_every", "save_every", "recipe.keep"}
+    {
+        "record",
+        "threads",
+        "tensorboard",
+        "log_every",
+        "eval_every",
+        "final_eval_bytes",
+        "save_every",
+        "recipe.keep",
+    }
 )
 
 
@@ -51,7 +60,7 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 def plot_loss(folder: Path) -> Path:
-    """Draw training loss and held-out bits per byte against tokens into `loss.png`."""
+    """Draw training loss and what evaluations found against tokens into `loss.png`."""
     require("matplotlib", extra="train", feature="The loss curve")
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
@@ -65,13 +74,15 @@ def plot_loss(folder: Path) -> Path:
     handles: list[Any] = []
     for key, label, style in (
         ("loss", "training loss (nats per token)", {"color": "tab:blue", "linewidth": 1}),
+        ("eval_loss", "held-out loss (nats per token)", {"color": "tab:orange", "marker": "."}),
         ("eval_bits_per_byte", "held-out bits per byte", {"color": "tab:orange", "marker": "."}),
     ):
         points = [(line["tokens"], line[key]) for line in lines if key in line]
         if points:
-            side = axes.twinx() if handles else axes
+            side = axes.twinx() if handles and key != "eval_loss" else axes  # one unit, one axis
             handles += side.plot(*zip(*points, strict=True), label=label, **style)
-            side.set_ylabel(label)
+            if not side.get_ylabel():
+                side.set_ylabel(label)
     axes.legend(handles=handles, loc="upper right")
     path = folder / "loss.png"
     with whole_file(path) as part:

@@ -108,6 +108,7 @@ def train_sft(
     resume: bool = False,
     on_step: OnStep = lambda line: None,
     on_eval: Callable[[int], Mapping[str, Any]] | None = None,
+    log_every: int = _LOG_STEPS,
 ) -> SftResult:
     """Train a causal language model in place.
 
@@ -119,6 +120,7 @@ def train_sft(
         resume: Continue from the folder's newest checkpoint, if there is one.
         on_step: Called with every line of metrics.
         on_eval: Called with the tokens seen; what it returns becomes a line of metrics.
+        log_every: Optimizer steps between lines of metrics.
 
     Raises:
         DataError: No row fits, none has a token to learn from, or the folder's checkpoints are
@@ -143,7 +145,7 @@ def train_sft(
         seed=settings.seed,
         use_cpu=not torch.cuda.is_available(),
         gradient_accumulation_steps=settings.micro_batches,
-        logging_steps=_LOG_STEPS,
+        logging_steps=log_every,
         save_strategy="no",  # by tokens
         bf16=settings.dtype == "bfloat16",
         activation_checkpointing=settings.gradient_checkpointing,
@@ -152,10 +154,7 @@ def train_sft(
 
     def policy_loss(model: nn.Module, inputs: dict[str, Any], count: Any) -> Tensor:
         """Mean cross-entropy of the labels of the whole batch; only these go through the head."""
-        labels_BL = inputs["labels"][:, 1:]
-        learned_BL = labels_BL != IGNORED
-        logits_NV = logits_at(model, head, inputs["input_ids"], learned_BL)
-        total = functional.cross_entropy(logits_NV.float(), labels_BL[learned_BL], reduction="sum")
+        total = _summed_loss(model, head, inputs)
         # `count` is that of all processes, and gradients are averaged over processes.
         return total * args.world_size / torch.as_tensor(count).clamp(min=1)
 
@@ -208,19 +207,64 @@ class SftSteps(Steps):
     def part(self, step: int, part: int) -> dict[str, Tensor]:
         """A part of the batch of a step."""
         size = self.settings.batch_size // self.parts
-        rows = [self._rows[i] for i in self.batches[step][part * size : (part + 1) * size]]
-        ids = [torch.tensor(row.input_ids) for row in rows]
-        masks = [torch.tensor(row.action_mask) for row in rows]
-        # Padded at the end: nothing before it sees it, so any token will do.
-        ids_BT = pad_sequence(ids, batch_first=True)
-        labels_BT = ids_BT.where(pad_sequence(masks, batch_first=True), IGNORED)
-        labels_BT[:, 0] = IGNORED  # nothing predicts the first token: it is not counted
-        return {"input_ids": ids_BT, "labels": labels_BT}
+        return _padded([self._rows[i] for i in self.batches[step][part * size : (part + 1) * size]])
 
     def passes(self, every: int, step: int) -> bool:
         """Whether step `step`, from 1, reaches a multiple of `every` tokens, or is the last."""
         before, after = self.tokens_before[step - 1], self.tokens_before[step]
         return before // every < after // every or step == len(self.batches)
+
+
+@torch.no_grad()
+def sft_loss(
+    model: nn.Module,
+    rows: Sequence[SftRow],
+    *,
+    batch_size: int = 8,
+    on_batch: Callable[[int], None] = lambda done: None,
+) -> float:
+    """Mean cross-entropy of what the policy should write, in nats per token.
+
+    Args:
+        model: A causal language model of transformers, in evaluation mode.
+        rows: What to score.
+        batch_size: Rows that go through the model together.
+        on_batch: Called with the rows that are done.
+
+    Raises:
+        DataError: Nothing in the rows is to be written.
+    """
+    head: Any = model.get_output_embeddings()  # type: ignore[operator]
+    device = next(model.parameters()).device
+    order = sorted(rows, key=lambda row: len(row.input_ids))
+    total, count = 0.0, 0
+    for start in range(0, len(order), batch_size):
+        inputs = _padded(order[start : start + batch_size])
+        inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
+        total += _summed_loss(model, head, inputs).item()
+        count += int((inputs["labels"] != IGNORED).sum())
+        on_batch(min(start + batch_size, len(order)))
+    if not count:
+        raise DataError("The rows have nothing that the policy should write.")
+    return total / count
+
+
+def _summed_loss(model: nn.Module, head: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Cross-entropy of all labels, added up; only their positions go through the head."""
+    labels_BL = inputs["labels"][:, 1:]
+    learned_BL = labels_BL != IGNORED
+    logits_NV = logits_at(model, head, inputs["input_ids"], learned_BL)
+    return functional.cross_entropy(logits_NV.float(), labels_BL[learned_BL], reduction="sum")
+
+
+def _padded(rows: Sequence[SftRow]) -> dict[str, Tensor]:
+    ids = [torch.tensor(row.input_ids) for row in rows]
+    masks = [torch.tensor(row.action_mask) for row in rows]
+    # Padded at the end: nothing before it sees it, so any token will do.
+    ids_BT = pad_sequence(ids, batch_first=True)
+    labels_BT = ids_BT.where(pad_sequence(masks, batch_first=True), IGNORED)
+    labels_BT[:, 0] = IGNORED  # nothing predicts the first token: it is not counted
+    return {"input_ids": ids_BT, "labels": labels_BT}
 
 
 def _epochs(lengths: Sequence[int], settings: SftSettings) -> Iterator[list[int]]:

@@ -21,6 +21,7 @@ from hanol import models
 from hanol.errors import TrainingError, WriteError
 from hanol.files import replace_folder, write_failure
 from hanol.training._run_folder import checkpoints, keep_newest, last_checkpoint, metrics_file
+from hanol.training.finetuning._lora import is_adapted, read_adapter_into, write_adapter
 
 _WRITING = ".writing"
 _HINT = "Earlier checkpoints are whole: free some space and run again with --resume."
@@ -254,7 +255,17 @@ class StepTrainer(Trainer):
             if self.args.should_save:
                 shutil.rmtree(folder / _WRITING, ignore_errors=True)
 
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        model = self.accelerator.unwrap_model(self.model)
+        if is_adapted(model):
+            write_adapter(model, Path(str(output_dir)))
+        else:
+            super()._save(output_dir, state_dict)
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if is_adapted(self.model):
+            read_adapter_into(self.model, Path(resume_from_checkpoint))
+            return
         if self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return

@@ -31,6 +31,7 @@ from hanol import files
 from hanol.autodeco.training._loss import IGNORED
 from hanol.errors import DataError
 from hanol.training import DataSection, documents, is_held_out
+from hanol.training import prompt_ids as text_ids
 
 _IMPORTS = 5  # lines of the module that stand above a header
 _LONGEST = 600  # characters of a body, and of a prompt
@@ -275,7 +276,7 @@ def tokenize(
         if row.completion_ids is not None:
             completion = list(row.completion_ids)
         elif row.completion.strip():
-            completion = _ids(tokenizer, row.completion, special=False)
+            completion = _ids(tokenizer, row.completion)
             if completion[-1] != end:
                 completion.append(end)
         else:
@@ -299,24 +300,15 @@ def prompt_ids(row: Row, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     Raises:
         DataError: The prompt is empty and there is no begin token.
     """
-    text = row.prompt_text(tokenizer)
-    ids = _ids(tokenizer, text, special=True)
-    begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
-    if begin is not None and ids[:2] == [begin, begin]:
-        ids = ids[1:]
-    # Some tokenizers close every text: an answer does not follow an end.
-    if len(ids) > 1 and ids[-1] == end and not text.endswith(str(tokenizer.eos_token)):
-        ids = ids[:-1]
-    if ids:
-        return ids
-    if begin is None:
+    ids = text_ids(row.prompt_text(tokenizer), tokenizer)
+    if not ids:
         raise DataError(f"{row.where}: the prompt is empty and the tokenizer has no begin token.")
-    return [begin]
+    return ids
 
 
-def _ids(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool) -> list[int]:
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     # verbose=False: long rows are counted here, there is no need to warn of them.
-    return list(tokenizer(text, add_special_tokens=special, verbose=False).input_ids)
+    return list(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
 
 def function_rows(*, held_out: bool, share: float = 0.05) -> list[Row]:

@@ -104,24 +104,40 @@ def _jsonl(path: Path, column: str) -> Iterator[SourceText]:
 
 
 def _rows(data: DataSection) -> Iterator[SourceText]:
-    datasets = require("datasets", extra="train", feature="Reading parquet files and datasets")
     path = str(data.path)
+    rows = dataset_rows(str(data.source), path, data.split, data.revision)
+    for number, row in enumerate(rows):
+        if data.text_column not in row:
+            known = ", ".join(row)
+            raise DataError(
+                f"{path!r} has no column {data.text_column!r}; it has {known}. "
+                "Set `data.text_column`."
+            )
+        yield SourceText(f"{path}:{number}", str(row[data.text_column]))
+
+
+def dataset_rows(
+    source: str, path: str, split: str = "train", revision: str | None = None
+) -> Iterator[dict[str, Any]]:
+    """Rows of a parquet file, of a folder of them, or of a dataset by name.
+
+    Args:
+        source: "parquet" or "datasets".
+        path: File, folder or name.
+        split: Split of a dataset.
+        revision: Commit of a dataset.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    datasets = require("datasets", extra="train", feature="Reading parquet files and datasets")
     try:
-        if data.source == "parquet":
+        if source == "parquet":
             files = sorted(map(str, Path(path).glob("*.parquet"))) if Path(path).is_dir() else path
             rows = datasets.load_dataset("parquet", data_files=files, split="train", streaming=True)
         else:
-            rows = datasets.load_dataset(
-                path, split=data.split, revision=data.revision, streaming=True
-            )
-        for number, row in enumerate(rows):
-            if data.text_column not in row:
-                known = ", ".join(row)
-                raise DataError(
-                    f"{path!r} has no column {data.text_column!r}; it has {known}. "
-                    "Set `data.text_column`."
-                )
-            yield SourceText(f"{path}:{number}", str(row[data.text_column]))
+            rows = datasets.load_dataset(path, split=split, revision=revision, streaming=True)
+        yield from rows
     except (OSError, ValueError) as err:
         cause = str(err).splitlines()[0] if str(err) else type(err).__name__
         raise DataError(f"{path!r} could not be read: {cause}") from err

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 from transformers import (
@@ -44,8 +45,8 @@ class PretrainResult(TrainingResult):
     steps: int
     tokens: int
     minutes: float = Field(description="Minutes of this call; a resumed run counts its last part.")
-    bits_per_byte: float = Field(description="Bits per byte of all held-out documents.")
-    held_out_bytes: int
+    bits_per_byte: float = Field(description="Bits per byte of held-out documents.")
+    held_out_bytes: int = Field(description="Size of the documents that were scored.")
 
     def summary(self) -> str:
         """The result in a sentence."""
@@ -91,8 +92,8 @@ def pretrain(
         steps=trainer.state.global_step,
         tokens=steps.tokens_before[-1],
         minutes=(time.perf_counter() - began) / 60,
-        bits_per_byte=trainer.bits_per_byte(),
-        held_out_bytes=held_out.num_bytes,
+        bits_per_byte=trainer.bits_per_byte(recipe.final_eval_bytes),
+        held_out_bytes=int(held_out.bytes_of[_spread(held_out, recipe.final_eval_bytes)].sum()),
     )
     _write_result(trainer, tokenizer, result, folder)
     trainer.accelerator.wait_for_everyone()  # a process that left early would take others along
@@ -112,7 +113,7 @@ class PretrainTrainer(StepTrainer):
         held_out: Corpus,
         on_step: OnStep,
     ) -> None:
-        self.recipe, self.held_out = recipe, held_out
+        self.recipe, self.held_out, self._on_step = recipe, held_out, on_step
         self._mean: dict[str, Tensor] | None = None
         self._mean_count = 0
         before = steps.tokens_before
@@ -177,11 +178,17 @@ class PretrainTrainer(StepTrainer):
 
     @torch.no_grad()
     def bits_per_byte(self, max_bytes: int | None = None) -> float:
-        """Bits per byte of the held-out documents, or of about `max_bytes` spread over them."""
+        """Bits per byte of the held-out documents, or of at most `max_bytes` spread over them."""
         T = max(stage.sequence_length for stage in self.recipe.stages)
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         mine = _spread(self.held_out, max_bytes)[rank::world]
-        summed = nats(self.model, (self.held_out.document(i) for i in mine), T)
+
+        def told() -> Iterator[NDArray[Any]]:
+            for done, i in enumerate(mine):
+                self._on_step({"evaluated": done, "of": len(mine)})
+                yield self.held_out.document(i)
+
+        summed = nats(self.model, told(), T)
         num_bytes = float(self.held_out.bytes_of[mine].sum())
         total = torch.tensor([summed, num_bytes], dtype=torch.float64)
         total = self.accelerator.reduce(total.to(self.args.device), reduction="sum")
@@ -304,8 +311,16 @@ def _write_result(
 
 
 def _spread(corpus: Corpus, max_bytes: int | None) -> list[int]:
-    """Documents of about `max_bytes` in all, evenly spread over the corpus."""
+    """Documents of at most `max_bytes` in all, spread over the corpus; if each has more, the least.
+
+    A document of a folder can be of any size, so one that does not fit is passed over.
+    """
     order = np.random.default_rng(0).permutation(len(corpus.ends))
-    if max_bytes is not None:
-        order = order[: int(np.searchsorted(corpus.bytes_of[order].cumsum(), max_bytes)) + 1]
-    return sorted(order.tolist())
+    if max_bytes is None:
+        return sorted(order.tolist())
+    chosen, left = [], max_bytes
+    for index in order.tolist():
+        if (size := int(corpus.bytes_of[index])) <= left:
+            chosen.append(index)
+            left -= size
+    return sorted(chosen) or [int(corpus.bytes_of.argmin())]

@@ -4,7 +4,7 @@ Every field says its unit; where a value comes from a paper, the recipe file say
 """
 
 import math
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -128,7 +128,10 @@ class PretrainRecipe(Recipe):
     """A complete training run on text."""
 
     kind: Literal["pretrain"] = "pretrain"
-    model: ModelSection
+    model: ModelSection = Field(
+        description="What is trained; a plain name, folder or hub id is a checkpoint with its own "
+        "tokenizer, to train further."
+    )
     tokenizer: TokenizerSection = TokenizerSection()
     data: DataSection
     stages: list[Stage] = Field(min_length=1)
@@ -141,13 +144,30 @@ class PretrainRecipe(Recipe):
     )
     router_bias_rate: float = Field(0.001, ge=0, description="Step size of expert balancing.")
     eval_every: int = Field(100, ge=1, description="Optimizer steps between evaluations.")
-    eval_bytes: int = Field(200_000, ge=1, description="Held-out bytes scored at each evaluation.")
+    eval_bytes: int = Field(
+        200_000, ge=1, description="Held-out bytes scored at each evaluation, at most."
+    )
+    final_eval_bytes: int | None = Field(
+        1_000_000, ge=1, description="Held-out bytes scored at the end, at most; None scores all."
+    )
     save_every: int = Field(100, ge=1, description="Optimizer steps between checkpoints.")
     keep: int = Field(2, ge=1, description="Number of checkpoints kept.")
     log_every: int = Field(10, ge=1, description="Optimizer steps between log lines.")
     dtype: FloatName = Field("float32", description="Data type used for computation.")
     save_dtype: FloatName = Field("float32", description="Data type of the saved checkpoint.")
     tensorboard: bool = Field(False, description="Also write TensorBoard files.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _checkpoint(cls, values: Any) -> Any:
+        """`--set model=NAME` continues the training of a checkpoint, tokenizer included."""
+        if not isinstance(values, dict) or not isinstance(values.get("model"), str):
+            return values
+        tokenizer = values.get("tokenizer")
+        if isinstance(tokenizer, dict):  # one that would be trained does not fit its weights
+            tokenizer = {key: x for key, x in tokenizer.items() if key != "vocab_size"}
+            values = {**values, "tokenizer": tokenizer}
+        return {**values, "model": {"checkpoint": values["model"]}}
 
     @model_validator(mode="after")
     def _schedule_fits(self) -> Self:

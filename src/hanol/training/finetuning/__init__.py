@@ -1,0 +1,1 @@
+"""Fine-tuning on conversations: from rows to labels, whole or by LoRA adapters."""
