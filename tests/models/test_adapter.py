@@ -92,7 +92,7 @@ def test_what_peft_writes_is_read(base: Path, tmp_path: Path) -> None:
     assert (report.adapter.rank, report.adapter.layers) == (None, 4)
 
 
-@pytest.mark.parametrize("config", [{"use_dora": True}, {"lora_bias": True}])
+@pytest.mark.parametrize("config", [{"use_dora": True}, {"alpha_pattern": {"q_proj": 3}}])
 def test_what_is_more_than_plain_is_merged_by_peft(
     base: Path, tmp_path: Path, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,7 +29,7 @@ def recipe(root: Path, kind: str) -> SftRecipe:
         "kind": "sft", "name": "killed", "model": str(root / "model"),
         "data": {"path": str(root / "rows.jsonl"), "held_out": 0.2}, "epochs": 3,
         "batch_size": 4, "adamw_lr": 0.01, "save_tokens": 600, "eval_tokens": 500, "threads": 1,
-        "seed": 3,
+        "seed": 3, "max_length": 200,
     }  # fmt: skip
     if kind == "lora":
         # Dropout: the state of the generator is part of a checkpoint.

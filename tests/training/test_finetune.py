@@ -68,7 +68,7 @@ def test_all_weights(folder: Path, tmp_path: Path) -> None:
     assert result.trained_parameters == result.parameters
     losses = [line["loss"] for line in lines if "loss" in line]
     assert len(losses) == result.steps, "a line for each step"
-    assert losses[-1] < 0.3 < 3 < losses[0]
+    assert losses[-1] < 0.5 < 3 < losses[0]
     assert result.eval_loss == [line["eval_loss"] for line in lines if "eval_loss" in line][-1]
     assert any(line.get("evaluated") == result.held_out_rows for line in lines)
     assert sum(line.get("tokens_per_second", 0) > 0 for line in lines) > 3
@@ -116,7 +116,8 @@ def test_the_gradient_is_that_of_plain_peft(folder: Path, tmp_path: Path) -> Non
     """One step of training changes the adapter as a loop by hand does."""
     peft = pytest.importorskip("peft")
     made = recipe(
-        folder, lora={**LORA, "targets": ["q_proj", "down_proj"]}, batch_size=12, tokens=1,
+        folder, lora={**LORA, "targets": ["q_proj", "down_proj"]}, batch_size=12,
+        tokens=1, epochs=None,
         clip_norm=1e9, adamw_lr=0.02, decay=0.0,
         data={"path": str(folder / "rows.jsonl"), "held_out": 0},
     )  # fmt: skip
