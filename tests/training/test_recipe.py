@@ -20,8 +20,8 @@ from hanol.training import (
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
-# Recipes of agents are of another kind, and have tests of their own.
-SHIPPED = [path for path in RECIPES if not {"accelerate", "researcher"} & set(path.parts)]
+# Recipes of agents and of fine-tuning are of other kinds, and have tests of their own.
+SHIPPED = [path for path in RECIPES if not {"accelerate", "researcher", "sft"} & set(path.parts)]
 
 
 def write(folder: Path, **changes: object) -> Path:

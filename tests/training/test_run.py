@@ -101,6 +101,7 @@ def test_a_run_leaves_everything_behind(tmp_path, texts, whole) -> None:
 
 
 def test_evaluations_are_bounded_and_show_how_far_they_are(tmp_path, texts) -> None:
+    texts = shutil.copytree(texts, tmp_path / "more")
     for name in "abcdefgh":  # some of them are held out
         (texts / f"large-{name}.txt").write_text("many words " * 9_000)
     stages = [{"tokens": 512, "sequence_length": 32, "batch_tokens": 128}]
