@@ -31,6 +31,9 @@ MIN_TEMPERATURE = 1e-2
 # Not -inf: when a grammar bans the whole nucleus, what is left keeps its tempered order.
 EXCLUDED = 1000.0
 
+# Its searches read values and branch on them: a compiled graph is cut around it once.
+_top_p_keep = torch.compiler.disable(top_p_keep)
+
 # Logits whose statistics are computed at a time: on CPU the temporaries then stay in its cache.
 _BLOCK = 1 << 18
 
@@ -184,12 +187,13 @@ def statistics(
     if entropy not in ("parity", "logsumexp"):
         raise ConfigError(f'`entropy` is {entropy!r}, but must be "parity" or "logsumexp".')
     V = logits_NV.shape[-1]
-    # An accelerator has no such cache, but a launch for every operation.
-    block = _BLOCK * (torch.get_num_threads() if logits_NV.device.type == "cpu" else 64)
-    rows = max(1, block // V)
-    blocks = zip(
-        logits_NV.reshape(-1, V).split(rows), temperature_N.reshape(-1, 1).split(rows), strict=True
-    )
+    flat_NV, flat_N1 = logits_NV.reshape(-1, V), temperature_N.reshape(-1, 1)
+    rows = max(1, len(flat_NV))
+    if not torch.compiler.is_compiling():  # a compiled graph makes few temporaries
+        # An accelerator has no such cache, but a launch for every operation.
+        block = _BLOCK * (torch.get_num_threads() if logits_NV.device.type == "cpu" else 64)
+        rows = max(1, block // V)
+    blocks = zip(flat_NV.split(rows), flat_N1.split(rows), strict=True)
     parts = [_statistics(*pair, entropy == "parity") for pair in blocks]
     return torch.cat(parts).view(*temperature_N.shape, 4)
 
@@ -282,7 +286,7 @@ def rescale(
         # The logarithm of `soft_top_p` but for its epsilons and a constant. Finite, so that here
         # too a grammar may ban every likely token.
         return tempered_BTV - STEEPNESS * excess(tempered_BTV.softmax(-1), top_p_BT)
-    keep_NV = top_p_keep(
+    keep_NV = _top_p_keep(
         tempered_BTV.flatten(0, -2),
         top_p_BT.flatten(),
         # Looking for NaN would make an accelerator wait at every token.

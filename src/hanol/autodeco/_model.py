@@ -5,11 +5,12 @@ Source: arXiv 2510.26697, section 2: the heads read the last hidden state after 
 the tempered, truncated logits go out of the same forward pass.
 """
 
+import copy
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,7 @@ from hanol.autodeco._heads import (
     Apply,
     DecodingLimits,
     Init,
+    Mask,
     TemperatureHead,
     TopPHead,
     predict,
@@ -33,6 +35,9 @@ from hanol.autodeco._load import Options, head_width, load_base
 from hanol.autodeco._wrapped import WrappedModel
 from hanol.autodeco.training._loss import IGNORED, autodeco_loss
 from hanol.errors import ConfigError, ShapeError
+
+# It checks labels and works in chunks, each computed once more for its gradient.
+_heads_loss = torch.compiler.disable(autodeco_loss)
 
 
 @dataclass
@@ -113,6 +118,8 @@ class AutoDecoForCausalLM(WrappedModel):
         if self.top_p_head is not None:
             config.use_enhanced_features = self.top_p_head.enhanced
         config.temperature_hidden_size = config.top_p_hidden_size = width
+        self._served: tuple[Any, Any] = (None, None)
+        self._serving()  # a compiled forward finds it read
         self.generation_config = neutral(self.llm.generation_config)
         warn_of_sampling(
             self.llm.generation_config,
@@ -248,7 +255,7 @@ class AutoDecoForCausalLM(WrappedModel):
 
         Without `limits` those of the configuration hold.
         """
-        limits = self.config.serving()[1] if limits is None else limits
+        limits = self._serving()[1] if limits is None else limits
         return limits.hold(*self.predict(hidden_BTH, logits_BTV))
 
     def forward(
@@ -263,7 +270,7 @@ class AutoDecoForCausalLM(WrappedModel):
         apply: Apply | None = None,
         limits: DecodingLimits | None = None,
         output_base_logits: bool = False,
-        return_dict: bool = True,
+        return_dict: bool | None = None,
         **kwargs: Any,
     ) -> AutoDecoOutput | tuple[Any, ...]:
         """One pass of the base, with its logits tempered and truncated.
@@ -274,9 +281,10 @@ class AutoDecoForCausalLM(WrappedModel):
             position_ids: Positions for the base.
             inputs_embeds: Embeddings instead of tokens.
             labels: Targets, [B, S], -100 where there is none; shifted by one here. The loss is
-                the training loss of the heads (`autodeco_loss` with its defaults), with
-                `apply="off"` the base's cross-entropy. In training mode the logits then stay the
-                base's.
+                that of what is trained: of the heads (`autodeco_loss` with its defaults), and the
+                base's cross-entropy where parameters of the base take gradients, such as adapters.
+                With frozen heads, or `apply="off"`, it is the cross-entropy alone; when everything
+                is frozen, the heads'. In training mode the logits then stay the base's.
             use_cache: Return a cache.
             logits_to_keep: Number of last positions to compute logits for, or the positions
                 themselves; 0 is all.
@@ -288,14 +296,14 @@ class AutoDecoForCausalLM(WrappedModel):
             limits: Limits of temperature and top-p for this call; None takes the configuration's
                 `autodeco_limits`.
             output_base_logits: Also return the base's logits.
-            return_dict: False gives a tuple.
+            return_dict: False gives a tuple; None is what the configuration says.
             kwargs: Passed to the base, its cache among them; `num_items_in_batch` to the loss.
 
         Raises:
             ConfigError: `apply` is another name.
             ShapeError: `labels` together with `logits_to_keep`.
         """
-        truncation, _, mask = self.config.serving()
+        truncation, _, mask = self._serving()
         apply = truncation if apply is None else apply
         if apply not in ("hard", "soft", "none", "off"):
             raise ConfigError(f'`apply` is {apply!r}, but must be "hard", "soft", "none" or "off".')
@@ -321,20 +329,8 @@ class AutoDecoForCausalLM(WrappedModel):
             logits_BTV = rescale(
                 base_BTV, temperature_BT, top_p_BT if truncates else None, apply, mask
             )
-        if labels is not None and apply == "off":
-            loss = self.llm.loss_function(
-                base_BTV, labels, vocab_size=base_BTV.shape[-1], num_items_in_batch=items
-            )
-        elif labels is not None:
-            # Labels are shifted, not logits: a slice of logits would be copied to be flattened.
-            next_BT = F.pad(labels[:, 1:], (0, 1), value=IGNORED)
-            loss = autodeco_loss(
-                base_BTV.flatten(0, 1),
-                hidden_BTH.flatten(0, 1),
-                next_BT.flatten(),
-                *self._active_heads(),
-                num_items=items,
-            ).loss
+        if labels is not None:
+            loss = self._loss(hidden_BTH, base_BTV, labels, items, apply)
         result = AutoDecoOutput(
             loss=loss,
             logits=logits_BTV,
@@ -345,7 +341,42 @@ class AutoDecoForCausalLM(WrappedModel):
         for key, value in outputs.items():  # the cache, under the name the base has for it
             if key not in ("loss", "logits"):
                 result[key] = value
-        return result if return_dict else result.to_tuple()
+        as_dict = self.config.return_dict if return_dict is None else return_dict
+        return result if as_dict else result.to_tuple()
+
+    def _loss(
+        self, hidden_BTH: Tensor, base_BTV: Tensor, labels: Tensor, items: Any, apply: Apply
+    ) -> Tensor:
+        """Loss of what is trained; the heads' gives the base no gradient, nor the base's them."""
+        of_base = any(parameter.requires_grad for parameter in self.llm.parameters())
+        of_heads = any(parameter.requires_grad for parameter in self.head_parameters())
+        parts = []
+        if apply == "off" or of_base:
+            parts.append(
+                self.llm.loss_function(
+                    base_BTV, labels, vocab_size=base_BTV.shape[-1], num_items_in_batch=items
+                )
+            )
+        if apply != "off" and (of_heads or not of_base):
+            # Labels are shifted, not logits: a slice of logits would be copied to be flattened.
+            next_BT = F.pad(labels[:, 1:], (0, 1), value=IGNORED)
+            found = _heads_loss(
+                base_BTV.flatten(0, 1),
+                hidden_BTH.flatten(0, 1),
+                next_BT.flatten(),
+                *self._active_heads(),
+                num_items=items,
+            )
+            parts.append(found.loss)
+        return sum(parts[1:], start=parts[0])
+
+    def _serving(self) -> tuple[Apply, DecodingLimits, Mask]:
+        """What the configuration says of serving, read anew only when it was changed."""
+        config = self.config
+        said = (config.autodeco_truncation, config.autodeco_limits, config.autodeco_mask)
+        if self._served[0] != said:
+            self._served = (copy.deepcopy(said), config.serving())
+        return cast("tuple[Apply, DecodingLimits, Mask]", self._served[1])
 
     def _active_heads(self) -> formats.HeadPair:
         return (

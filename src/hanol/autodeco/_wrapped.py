@@ -60,6 +60,7 @@ class WrappedModel(PreTrainedModel, GenerationMixin):
                 "under it, `model.llm`."
             )
         self.llm = llm
+        _watch(llm.get_output_embeddings())
         self.main_input_name = llm.main_input_name
         self._base_inputs = frozenset(signature(llm.forward).parameters)
         self._base_is_frozen = False
@@ -127,10 +128,26 @@ class WrappedModel(PreTrainedModel, GenerationMixin):
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         """Replace the output embeddings of the base."""
         self.llm.set_output_embeddings(new_embeddings)
+        _watch(new_embeddings)
 
-    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
-        """Inputs of the next pass, as the base prepares them."""
-        return self.llm.prepare_inputs_for_generation(input_ids, **kwargs)
+    # transformers looks for `inputs_embeds` in this signature before it generates from them.
+    def prepare_inputs_for_generation(
+        self, input_ids: Tensor, inputs_embeds: Tensor | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Inputs of the next pass, as the base prepares them.
+
+        Raises:
+            ConfigError: There are `inputs_embeds`, and the base does not take any.
+        """
+        prepare = self.llm.prepare_inputs_for_generation
+        if inputs_embeds is None:
+            return prepare(input_ids, **kwargs)
+        if "inputs_embeds" not in signature(prepare).parameters:
+            raise ConfigError(
+                f"{type(self.llm).__name__} does not generate from `inputs_embeds`. Pass "
+                "`input_ids`."
+            )
+        return prepare(input_ids, inputs_embeds=inputs_embeds, **kwargs)
 
     def _update_model_kwargs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         return self.llm._update_model_kwargs_for_generation(*args, **kwargs)
@@ -163,23 +180,37 @@ class WrappedModel(PreTrainedModel, GenerationMixin):
         return config, model_kwargs
 
 
-_seen = threading.local()
+class _Passing(threading.local):
+    """What the output embedding of the base that this thread runs was given."""
+
+    head: nn.Module | None = None
+    inputs: list[Tensor] | None = None
+
+
+_seen = _Passing()
 
 
 def _record(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-    seen = getattr(_seen, "inputs", None)
-    if seen is not None:
-        seen.append(inputs[0])
+    # A layer of PEFT around the head runs the head itself, which is watched too.
+    if module is _seen.head and _seen.inputs is not None:
+        _seen.inputs.append(inputs[0])
+
+
+def _watch(head: nn.Module | None) -> None:
+    """Let a module be recorded; for good, since taking it back would disturb other threads."""
+    if head is not None and _record not in head._forward_pre_hooks.values():
+        head.register_forward_pre_hook(_record)
 
 
 @contextmanager
 def _head_inputs(head: nn.Module) -> Iterator[list[Tensor]]:
     """What an output embedding is given inside, in this thread."""
-    if _record not in head._forward_pre_hooks.values():
-        # The hook stays: adding and removing it would disturb passes in other threads.
-        head.register_forward_pre_hook(_record)
-    _seen.inputs = []
+    # Usually watched since the base was wrapped: a graph that was compiled with another number
+    # of hooks does not hold.
+    _watch(head)
+    seen: list[Tensor] = []
+    _seen.head, _seen.inputs = head, seen
     try:
-        yield _seen.inputs
+        yield seen
     finally:
-        _seen.inputs = None
+        _seen.head = _seen.inputs = None
