@@ -124,6 +124,75 @@ def test_integers_are_found_however_they_are_written(number: int) -> None:
         assert judge("arithmetic", text, answer=str(number))
 
 
+MARKED = [
+    "The answer is {}.",
+    "The answer is: **{}**.",
+    "So the answer to the question of 7 and 3 is {}",
+    "Answer: {} apples",
+    "**Answer:** {}",
+    "The final answer is $\\boxed{{{}}}$.",
+    "\\[ \\boxed{{{}}} \\]",
+    "He counts.\n#### {}\nDone.",
+    "There are **{} coins** left.",
+    "So **3 + 4 = {}** holds.",
+    "The answer would be 3 + 4 = {}.",
+    "정답은 {}입니다.",
+    "答案是{}。",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", MARKED)
+@given(number=st.integers(-(10**6), 10**6), later=st.integers(0, 10**4))
+def test_a_marked_answer_wins_over_the_last_number(form: str, number: int, later: int) -> None:
+    text = f"First 12 and 7. {form.format(number)} That was in {later}."
+    assert judge("arithmetic", text, answer=str(number))
+    assert judge("arithmetic", text, answer=str(later)) == (number == later)
+
+
+@pytest.mark.parametrize("sign", ["+", "-", "*", "x", "/", "\\times"])
+@given(a=st.integers(0, 99), b=st.integers(0, 99))
+def test_a_calculation_that_is_not_carried_out_is_no_answer(sign: str, a: int, b: int) -> None:
+    for text in (f"The answer is {a} {sign} {b}.", f"The answer is {a} pens {sign} {b} pens"):
+        assert check_answer(text, str(a)).found is None
+    assert check_answer(f"The answer is {a} {sign} {b} = 1234.", "1234").right
+    assert check_answer(f"The answer is {a} pens {sign} {b} pens = 1234 pens.", "1234").right
+
+
+@pytest.mark.parametrize(
+    ("completion", "found"),
+    [
+        ("2 coins * 2 coins = 4 coins", "4"),
+        ("The answer is 5. So he has 5 pens in 2024.", "5"),
+        ("The answer is 7, which is the sum of 3 and 4.", "7"),
+        ("The answer is 5 because 2 + 2 = 4.", "5"),
+        ("The answer is 1. No, the answer is 2. I saw 3.", "2"),
+        (r"The answer is 1, or \boxed{2}", "2"),
+        ("The answer is 4.\n#### 5", "5"),
+        ("The answer is not 4. I count 5", "5"),
+        ("The answer is 4, 5 or 6.", None),
+        ("The answer is Seoul. It has 25 districts", "25"),
+        ("**Step 1** Add 2 and 3.\n**Step 2** That is 5", "5"),
+        ("1 way:\n**1.** Add.\n**2.** Have 7", "7"),
+        ("#### 1. First, add\nThat gives 9", "9"),
+        (r"The answer is $\frac{3}{4}$ of 100.", r"\frac{3}{4}"),
+        ("The price is **$1,200.50** in 2024", "1,200.50"),
+        ("10-3 is 7, so 8-5", "5"),
+        ("it is \u22125", "\u22125"),
+    ],
+)
+def test_what_counts_as_the_answer(completion: str, found: str | None) -> None:
+    assert check_answer(completion, "1").found == found
+
+
+@pytest.mark.parametrize(
+    "piece", ["answer to ", "the answer is ", "**1", "#### ", "**1 a** ", "answer to 1.1,1 "]
+)
+def test_many_marks_take_no_time(piece: str) -> None:
+    begin = time.process_time()
+    check_answer(piece * (100_000 // len(piece)), "1")
+    assert time.process_time() - begin < 2
+
+
 def test_without_sympy_the_string_check_is_left(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "sympy", None)
     assert check_answer("7", "7").string

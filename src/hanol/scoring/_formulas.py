@@ -1,8 +1,18 @@
 r"""Answers to mathematical problems: as LaTeX text, and as numbers or formulas.
 
-An answer in \boxed{} is compared as the official evaluation does (normalised LaTeX, string
-equality) and as a number or formula, which also takes 1,000 for 1000 and 7.0 for 7. Answers are
-text of a model: they are parsed, never run.
+What counts as the answer of a completion is the last of the first kind of these that occurs:
+
+1. `\boxed{X}` or `\fbox{X}`;
+2. `#### X` on a line of its own, X being a value with at most a unit;
+3. what follows "the answer is", "the answer to ... is" or "answer:" (also "정답은", "답:",
+   "答案是") in that sentence: its first number, or behind the last "=" of a calculation;
+4. `**X**`, where the bold text is a value with at most a unit, or ends in "= X";
+5. the last number.
+
+A calculation that is not carried out ("the answer is 3 + 4") is no answer. What is found is
+compared as the official evaluation does (normalised LaTeX, string equality) and as a number or
+formula, which also takes 1,000 for 1000 and 7.0 for 7. Answers are text of a model: they are
+parsed, never run.
 
 Source: arXiv 2510.26697, section 3.1.
 """
@@ -42,7 +52,15 @@ class AnswerCheck:
 
 
 def check_answer(completion: str, answer: str) -> AnswerCheck:
-    r"""Compare the last \boxed (or \fbox) expression, or else the last number, with an answer."""
+    r"""Compare the answer of a completion with the right one.
+
+    The answer is what the completion marks as such (\boxed, "####", "the answer is", bold), else
+    its last number.
+
+    Example:
+        >>> check_answer("The answer is 5. So he has 5 pens in 2024.", "5").right
+        True
+    """
     found = last_answer(completion)
     if found is None:
         return AnswerCheck(None, False, None)
@@ -50,15 +68,65 @@ def check_answer(completion: str, answer: str) -> AnswerCheck:
     return AnswerCheck(found, string, _same_value(found, answer))
 
 
+_NUMBER = (
+    r"(?:(?<![\w)}])[-\u2212])?"  # no minus of a difference
+    r"(?:\\[dtc]?frac\{\d+\}\{\d+\}|(?:\d{1,3}(?:,\d{3}){1,9}(?!\d)|\d+)(?:\.\d+)?(?:/\d+)?)"
+)
+_FOUND = re.compile(_NUMBER)
+# A number with a sign of an operation and another number behind it, or a choice of two.
+_CALCULATION = re.compile(
+    rf"{_NUMBER}(?:(?:\s+[^\W\d]{{2,20}}){{0,2}}[\s$*_`)]*(?:[-+×÷^/x*\u2212]|\\times|\\cdot|\\div)"
+    rf"|\s*(?:,|or\b|and\b))[\s$(]*{_NUMBER}"
+)
+_VALUE = re.compile(
+    rf"\s*\\?[$€£¥₩]?\s*({_NUMBER})(?:\s*\\?[%$°]|\s*[^\W\d][^\d=:;,.!?\n]{{0,30}})?\s*\.?\s*"
+)
+_HASHES = re.compile(r"^####[ \t]*(.{1,80})$", re.MULTILINE)
+_BOLD = re.compile(r"\*\*([^*\n]{1,80})\*\*")
+_LIST_MARK = re.compile(r"\d+[.):]\s*")
+_SAID = re.compile(
+    r"\banswers?[*_\s]*(?:\b(?:is|are|was|equals|(?:will|would|should|must) be)\b|[:=])"
+    r"|\banswer\s+(?:to|of|for)\b(?:[^.;,\n]|[.,](?=\d)){1,200}\b(?:is|equals)\b"
+    r"|(?:정답|답)[*_\s]*(?:은|:|=)|答案[*_\s]*(?:是|为|:|:|=)",
+    re.IGNORECASE,
+)
+_SENTENCE = re.compile(r"[:*_\s]*((?:[^.!?。\n]|\.(?=\d)){1,300})")
+_MOST_MARKS = 20  # of a kind that are looked at, from the end
+
+
 def last_answer(text: str) -> str | None:
-    r"""Content of the last closed \boxed or \fbox, else the last number, else None."""
+    """The answer that a text gives, by the rule at the top of this module; None without one."""
     text = text[-_LONGEST:]
-    for match in reversed(list(re.finditer(r"\\f?box(?:ed)?\s*\{", text))[-20:]):
+    for match in reversed(list(re.finditer(r"\\f?box(?:ed)?\s*\{", text))[-_MOST_MARKS:]):
         inside = _inside_braces(text, match.end())
         if inside is not None:
             return inside.strip()
-    numbers = re.findall(r"-?(?:\d{1,3}(?:,\d{3}){1,9}(?!\d)|\d+)(?:\.\d+)?(?:/\d+)?", text)
+    for match in reversed(list(_HASHES.finditer(text))[-_MOST_MARKS:]):
+        if value := _VALUE.fullmatch(match[1]):
+            return value[1]
+    for match in reversed(list(_SAID.finditer(text))[-_MOST_MARKS:]):
+        sentence = _SENTENCE.match(text, match.end())
+        said = sentence and _said(sentence[1])
+        if said is not None:
+            return said or None
+    for match in reversed(list(_BOLD.finditer(text))[-_MOST_MARKS:]):
+        of_list = _LIST_MARK.fullmatch(match[1]) and text[: match.start()].endswith(("\n", "- "))
+        value = _VALUE.fullmatch(match[1].rpartition("=")[2])
+        if value and not of_list:
+            return value[1]
+    numbers = _FOUND.findall(text)
     return numbers[-1] if numbers else None
+
+
+def _said(sentence: str) -> str | None:
+    """The value in what follows "the answer is"; "" where it is a calculation, None without one."""
+    if sentence.startswith("not ") or not _FOUND.search(sentence):
+        return None
+    for part in (sentence, sentence.rpartition("=")[2]):
+        number = _FOUND.search(part)
+        if number and not _CALCULATION.match(part, number.start()):
+            return number[0]
+    return ""
 
 
 def _inside_braces(text: str, begin: int) -> str | None:
