@@ -208,7 +208,7 @@ def training(report: Report, quick: bool, threads: int) -> None:
         begin = time.perf_counter()
         cache = dump_features(tiny, tokens, Path(folder) / "features", top_k=512)
         dumped = time.perf_counter()
-        recipe = HeadsSettings(steps=2 if quick else 400)
+        recipe = HeadsSettings(steps=2 if quick else 400, min_rows=40)
         train_heads(tiny, cache, recipe, Path(folder) / "run")
         done = time.perf_counter()
     report.figures["tiny features seconds"] = dumped - begin

@@ -56,8 +56,9 @@ def world_run(seed: int, quick: bool) -> World:
     rows = right_rows(base, world, 64 if quick else 4096, seed)
     model = autodeco.AutoDecoForCausalLM.from_base(base)
     recipe = autodeco.HeadsSettings(
-        cached=True, steps=2 if quick else 400, seed=seed, init="official", micro_batch=32
-    )
+        cached=True, steps=2 if quick else 400, seed=seed, init="official", micro_batch=32,
+        min_tokens=1 if quick else 2000,
+    )  # fmt: skip
     losses: list[float] = []
     with TemporaryDirectory() as folder:
         autodeco.train_heads(

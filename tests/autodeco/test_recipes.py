@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from hanol.autodeco import HeadsRecipe
+from hanol.autodeco import HeadsRecipe, training_rows
 from hanol.errors import RecipeError, RunError
 from hanol.training import estimate, read_metrics, read_recipe, train, with_overrides
 
 RECIPES = Path(__file__).parents[2] / "recipes" / "autodeco"
 HEADS: dict[str, Any] = {
     "kind": "heads", "name": "small", "model": "tiny", "steps": 2, "batch": 2, "micro_batch": 1,
-    "data": {"max_rows": 8, "max_length": 256}, "threads": 1,
+    "data": {"max_rows": 8, "max_length": 256}, "threads": 1, "min_rows": 1, "min_tokens": 1,
 }  # fmt: skip
 
 
@@ -22,6 +22,13 @@ def test_a_committed_recipe_is_valid_and_can_be_estimated(name: str) -> None:
     size = estimate(read_recipe(RECIPES / f"{name}.yaml"))
     assert size.parameters > 3_000_000
     assert size.steps > 0
+
+
+def test_the_recipe_of_a_pulled_model_is_valid() -> None:
+    """It cannot be sized up here: the model is not in the repository."""
+    recipe: Any = read_recipe(RECIPES / "smollm2.yaml")
+    assert recipe.model == "smollm2"
+    assert len(training_rows(recipe.data.rows, recipe.data.max_rows)) == recipe.data.max_rows
 
 
 def test_what_a_recipe_refuses() -> None:

@@ -89,7 +89,8 @@ def untimed(folder: Path) -> list[dict[str, Any]]:
 
 
 def recipe(**values: Any) -> HeadsSettings:
-    return HeadsSettings(**{"steps": 6, "batch": 8, "micro_batch": 3, "lr": 1e-2, **values})
+    few = {"min_rows": 1, "min_tokens": 1}
+    return HeadsSettings(**{"steps": 6, "batch": 8, "micro_batch": 3, "lr": 1e-2, **few, **values})
 
 
 def gradients(model: AutoDecoForCausalLM, source: Any, options: HeadsSettings) -> list[Tensor]:
@@ -558,6 +559,32 @@ def test_an_all_masked_batch_has_zero_loss_and_finite_gradients(tmp_path) -> Non
         train_heads(model, [masked], recipe(), tmp_path / "none")
 
 
+def test_too_few_rows_are_refused_with_the_number_that_would_do(tmp_path) -> None:
+    rows = random_rows(12)
+    tokens = sum(row.num_labels for row in rows)
+    model, folder = wrapped(), tmp_path / "run"
+    said = (
+        f"12 rows with {tokens} labelled tokens, too few to learn from: at least 64 rows and 2,000 "
+        "tokens are needed"
+    )
+    with pytest.raises(DataError, match=f"There are {said}. Give more rows"):
+        train_heads(model, rows, HeadsSettings(), folder)
+    cache = dump_features(model, rows, tmp_path / "cache")
+    with pytest.raises(DataError, match=said):
+        train_heads(model, cache, HeadsSettings(), folder)
+    questions = math.ceil(1.1 * 50 * max(64 / 12, 2000 / tokens))
+    with pytest.raises(DataError, match=f"to 50 questions are {said}. Ask for about {questions} "):
+        train_heads(model, rows, HeadsSettings(), folder, questions=50)
+    assert not folder.exists()
+    for name, value in (("min_rows", 13), ("min_tokens", tokens + 1)):
+        with pytest.raises(DataError, match="too few"):
+            train_heads(model, rows, recipe(**{name: value}), folder)
+    enough = recipe(min_rows=12, min_tokens=tokens, steps=2, save_every=1)
+    train_heads(model, rows, enough, folder)
+    less = enough.model_copy(update={"min_rows": 1})
+    assert train_heads(model, rows, less, folder, resume=True).steps == 2
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
@@ -642,7 +669,7 @@ def test_heads_of_the_bundled_model(tmp_path) -> None:
         ids = tokenizer(document.text[:1000]).input_ids
         if len(ids) > 160:
             rows.append(TokenRow(ids[:160], [-100] * 60 + ids[60:160]))
-        if len(rows) == 60:
+        if len(rows) == 64:
             break
     model = AutoDecoForCausalLM.from_base(base)
     options = HeadsSettings(cached=True, top_k=512, steps=50, easy_token_drop=0, init="official")

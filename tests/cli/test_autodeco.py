@@ -151,7 +151,7 @@ def train(recipe: dict[str, Any], out: Path, *more: Any, **kwargs: Any) -> Resul
 
 def heads_recipe(place: Path, **data: Any) -> dict[str, Any]:
     rows = {"rows": str(place / "rows.jsonl"), **data}
-    short = {"steps": 4, "batch": 2, "save_every": 2}
+    short = {"steps": 4, "batch": 2, "save_every": 2, "min_rows": 1, "min_tokens": 1}
     return {"kind": "heads", "model": str(place / "base"), "data": rows, **short}
 
 
@@ -229,6 +229,22 @@ def test_training_on_own_answers_is_resumed_with_them(
     more = {**recipe, "data": {**recipe["data"], "keep": 2}, "keep": 5}
     said = train(more, out, "--resume", "--json")
     said_in_one_line(said, "`recipe.data.keep` (was 1, now 2) has changed")
+
+
+def test_too_few_right_answers_are_kept_until_that_is_wanted(
+    place: Path, tmp_path: Path, judge: str
+) -> None:
+    out = tmp_path / "run"
+    recipe = heads_recipe(
+        place, verify=judge, max_rows=4, samples=3, keep=1, max_new_tokens=40
+    )  # fmt: skip
+    said = train({**recipe, "min_rows": 64}, out, "--json")
+    said_in_one_line(said, "The right answers to 4 questions are 4 rows")
+    said_in_one_line(said, "at least 64 rows and 1 tokens are needed. Ask for about 71 questions")
+    kept = (out / "answers.jsonl").read_bytes()
+    done = train({**recipe, "min_rows": 4}, out, "--resume", "--json")
+    assert done.exit_code == 0, done.output
+    assert (out / "answers.jsonl").read_bytes() == kept
 
 
 @pytest.mark.parametrize("options", [[], ["--resume"]], ids=["new", "resumed"])

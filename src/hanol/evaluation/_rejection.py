@@ -157,7 +157,9 @@ def run_heads(
         torch.manual_seed(recipe.seed)  # decides what new heads are
         model, tokenizer = autodeco.open_heads(recipe.model, recipe.base_model, new=True)
     rows = autodeco.training_rows(recipe.data.rows, recipe.data.max_rows)
+    questions = None
     if recipe.data.verify is not None:
+        questions = len(rows)
         if not own.exists():
             answers = _right_answers(recipe, model, tokenizer, rows, on_step)
             guard.write()  # says whose answers they are
@@ -167,7 +169,9 @@ def run_heads(
     tokens = autodeco.tokenize(turns, tokenizer, recipe.data.max_length)
     left_out = {"rows_without_completion": tokens.num_empty, "rows_too_long": tokens.num_too_long}
     on_step({"rows": len(tokens.rows), **left_out})
-    return autodeco.train_heads(model, tokens.rows, recipe, folder, resume=resume, on_step=on_step)
+    return autodeco.train_heads(
+        model, tokens.rows, recipe, folder, resume=resume, questions=questions, on_step=on_step
+    )
 
 
 def _right_answers(

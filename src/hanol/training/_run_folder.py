@@ -10,16 +10,8 @@ from hanol.files import JsonLines, whole_file
 
 # Settings that never change what a run computes. `data.keep` of heads is no number of checkpoints.
 FREE = frozenset(
-    {
-        "record",
-        "threads",
-        "tensorboard",
-        "log_every",
-        "eval_every",
-        "final_eval_bytes",
-        "save_every",
-        "recipe.keep",
-    }
+    {"record", "threads", "tensorboard", "log_every", "eval_every", "final_eval_bytes"}
+    | {"save_every", "recipe.keep", "recipe.min_rows", "recipe.min_tokens"}
 )
 
 

@@ -6,10 +6,12 @@ Source: arXiv 2510.26697, section 3.1; the defaults are the paper's.
 
 from collections.abc import Sequence
 from itertools import islice
+from math import ceil
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 from torch import Tensor
 
@@ -43,6 +45,12 @@ _SHOWN = 50_000  # positions in the histogram
 class HeadsSettings(HeadsLearning):
     """How heads are trained: by default 400 steps of 32 answers, online."""
 
+    min_rows: int = Field(
+        64, ge=1, description="Fewer rows are refused: heads learn them by heart."
+    )
+    min_tokens: int = Field(
+        2000, ge=1, description="Fewer tokens with a label, in all rows, are refused."
+    )
     init: Init | None = Field(None, description="Initialise new heads by `seed`; None keeps them.")
     cached: bool = Field(False, description="Run the base once over all rows; train from files.")
     top_k: int = Field(1024, ge=1, description="Tokens that a cache keeps for each position.")
@@ -88,6 +96,7 @@ def train_heads(
     folder: str | Path = "runs/heads",
     *,
     resume: bool = False,
+    questions: int | None = None,
     on_step: OnStep = lambda line: None,
 ) -> HeadsResult:
     """Train the heads of a model; its base stays as it is.
@@ -102,6 +111,8 @@ def train_heads(
         settings: Settings, or a whole recipe; None takes the defaults.
         folder: Folder of the run.
         resume: Continue from the newest checkpoint in the folder, or start if there is none.
+        questions: How many questions the rows are the right answers to; where they are too few,
+            the error says how many would do.
         on_step: Called with each line of metrics.
 
     Returns:
@@ -110,7 +121,7 @@ def train_heads(
     Raises:
         RecipeError: The folder holds a run that this one does not continue, or there is no head to
             train.
-        DataError: Rows or features do not fit the base.
+        DataError: Rows or features do not fit the base, or there are too few to learn from.
         TrainingError: The loss is not finite.
         WriteError: The disk is full, or the folder cannot be written.
     """
@@ -120,8 +131,6 @@ def train_heads(
     source: FeatureSource
     if not isinstance(rows, FeatureCache):
         source = OnlineSource(model, rows)
-        if not source.num_labels_R.any():
-            raise DataError("No row has a label: there is nothing to learn from.")
     elif rows.belongs_to(model):
         source = FeatureCache(rows.folder, model.device)
     else:
@@ -129,6 +138,7 @@ def train_heads(
             f"The features in {str(rows.folder)!r} are those of a base with other weights. Make "
             "them with `dump_features` and this model."
         )
+    _refuse_few(source.num_labels_R, settings, questions)
     heads = trainable(model, settings)
     if settings.init is not None:
         with torch.random.fork_rng(devices=[]):
@@ -174,6 +184,27 @@ def train_heads(
     plot_loss(folder)
     _plot_choices(temperature_M, top_p_M, folder / "temperature_top_p.png")
     return result
+
+
+def _refuse_few(
+    labels_R: NDArray[np.int64], settings: HeadsSettings, questions: int | None
+) -> None:
+    """Refuse rows, each with its number of labels, that are too few to learn from."""
+    rows, tokens = int((labels_R > 0).sum()), int(labels_R.sum())
+    if not rows:
+        raise DataError("No row has a label: there is nothing to learn from.")
+    if rows >= settings.min_rows and tokens >= settings.min_tokens:
+        return
+    begin, more = "There are", "Give more rows"
+    if questions:
+        lacking = max(settings.min_rows / rows, settings.min_tokens / tokens)
+        begin = f"The right answers to {questions:,} questions are"
+        more = f"Ask for about {ceil(1.1 * questions * lacking):,} questions of this kind"
+    raise DataError(
+        f"{begin} {rows:,} rows with {tokens:,} labelled tokens, too few to learn from: at least "
+        f"{settings.min_rows:,} rows and {settings.min_tokens:,} tokens are needed. {more}, or set "
+        "`min_rows` and `min_tokens` lower to train on them all the same."
+    )
 
 
 @torch.no_grad()
