@@ -201,13 +201,13 @@ def sampling(
     model: str = argument("Checkpoint with AutoDeco heads: bundled name, folder or hub id."),
     task: str = option(
         ...,
-        'JSON lines with "prompt" or "messages" (and "answer"), or "stdlib": functions of the '
-        "standard library.",
+        'JSON lines with "prompt" or "messages" (and "answer"); or "stdlib": functions of the '
+        'standard library; or "tasks": small tasks for chat models.',
     ),
     verify: str = option(
         "python:body",
         "How an answer is checked: arithmetic, python, python:body, regex:PATTERN or "
-        "module:function.",
+        "module:function (of tasks: hanol.worlds:check_task).",
     ),
     base_model: BaseModelOption = None,
     max_prompts: int | None = option(

@@ -3,6 +3,7 @@
 `Encyclopedia`: pages about invented entities and multi-hop questions across them, for research
 agents. `KnowledgeGraph` and `QuestionWalker`: facts of any source, and questions drawn from them.
 Sequence tasks for comparing token mixers: palindrome, multi-query associative recall and stacks.
+`small_tasks`: sums, word problems, capitals and instructions for small chat models.
 
 Importing this room does not import torch; the sequence tasks do when they are called.
 """
@@ -22,6 +23,7 @@ from hanol.worlds._graph import (
     span_of,
 )
 from hanol.worlds._sequences import IGNORED, SequenceBatch, mqar, palindrome, stack
+from hanol.worlds._tasks import SmallTask, check_task, small_tasks
 from hanol.worlds._walk import GraphQuestion, QuestionWalker, template_question
 
 __all__ = [
@@ -39,11 +41,14 @@ __all__ = [
     "QuestionWalker",
     "Relation",
     "SequenceBatch",
+    "SmallTask",
     "Triple",
     "WorldPage",
+    "check_task",
     "evaluate_formalization",
     "mqar",
     "palindrome",
+    "small_tasks",
     "span_of",
     "split_words",
     "stack",

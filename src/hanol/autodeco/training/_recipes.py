@@ -22,8 +22,10 @@ from hanol.autodeco.training._train import HeadsSettings
 from hanol.errors import DataError, HanolError
 from hanol.scoring import parse_verifier
 from hanol.training import Estimate, OnStep, Recipe, Section, TrainingResult
+from hanol.worlds import small_tasks
 
-STDLIB = "stdlib"  # the functions of the standard library, instead of a file
+# Rows that need no file: functions of the standard library, and small tasks for a chat model.
+STDLIB, TASKS = "stdlib", "tasks"
 
 
 class RowsSection(Section):
@@ -31,8 +33,8 @@ class RowsSection(Section):
 
     rows: str = Field(
         STDLIB,
-        description='JSON lines with "prompt" and "completion" or "messages", or "stdlib": the '
-        "functions of the standard library.",
+        description='JSON lines with "prompt" and "completion" or "messages"; or "stdlib": the '
+        'functions of the standard library, or "tasks": `hanol.worlds.small_tasks`.',
     )
     max_rows: int | None = Field(None, ge=1, description="Rows to use, spread evenly; None: all.")
     max_length: int = Field(4096, ge=2, description="Tokens of a row; longer ones are left out.")
@@ -132,7 +134,7 @@ def run_steering(
     """Run a recipe of the kind `steering`; see `hanol.training.train`, which calls this."""
     source, count = recipe.data.rows, recipe.held_out
     rows = training_rows(source, recipe.data.max_rows)
-    if source == STDLIB:
+    if source in (STDLIB, TASKS):
         test = training_rows(source, count, held_out=True)
     elif len(rows) <= count:
         raise DataError(
@@ -166,14 +168,29 @@ def open_heads(
     return wrapped, models.load_tokenizer(model, base_model=base_model)
 
 
-def training_rows(source: str, number: int | None = None, *, held_out: bool = False) -> list[Row]:
-    """Rows of a JSON lines file, or of "stdlib": functions of the standard library.
+def training_rows(
+    source: str, number: int | None = None, *, held_out: bool = False, seed: int = 0
+) -> list[Row]:
+    """Rows of a JSON lines file, of "stdlib" or of "tasks".
 
     Args:
-        source: File, or "stdlib".
-        number: Number of rows, spread evenly over the data; None gives all.
-        held_out: Functions that no training reads ("stdlib" only).
+        source: File; or "stdlib", functions of the standard library; or "tasks", small tasks for a
+            chat model, whose verifier is `hanol.worlds:check_task`.
+        number: Number of rows, spread evenly over the data; None gives all (of the tasks, 400).
+        held_out: Functions or tasks that no training reads.
+        seed: Which tasks; files and functions have no choice.
     """
+    if source == TASKS:
+        tasks = small_tasks(number or 400, seed=seed, held_out=held_out)
+        return [
+            Row(
+                messages=({"role": "user", "content": task.question},),
+                answer=task.answer,
+                extra={"kind": task.kind, "check": task.check},
+                line=line,
+            )
+            for line, task in enumerate(tasks, start=1)
+        ]
     rows = function_rows(held_out=held_out) if source == STDLIB else read_rows(source)
     if number is None or number >= len(rows):
         return rows
