@@ -12,6 +12,7 @@ from types import ModuleType
 __all__ = [
     "AddressError",
     "CacheError",
+    "CapabilityError",
     "CheckpointError",
     "ConfigError",
     "DataError",
@@ -96,6 +97,10 @@ class TrainingError(HanolError, RuntimeError):
 
 class EngineError(HanolError, RuntimeError):
     """A model that did not answer: endpoint down, key refused, prompt longer than the window."""
+
+
+class CapabilityError(EngineError):
+    """A request that needs what its engine lacks, or a constraint that it cannot follow."""
 
 
 class DocumentError(HanolError, ValueError):

@@ -27,7 +27,7 @@ from hanol.engines import (
     Usage,
     open_engine,
 )
-from hanol.errors import EngineError
+from hanol.errors import CapabilityError, EngineError
 from hanol.runs import gather
 from hanol.tools import ToolSpec
 
@@ -611,6 +611,30 @@ def test_constraints_go_to_servers_that_have_them(serve: Callable[..., Server]) 
     server.owner = "vllm"
     run(open_engine(server.spec), regex)
     assert server.bodies[-1]["structured_outputs"] == {"regex": "a+"}
+
+
+def test_a_grammar_goes_to_llama_cpp_in_its_own_spelling(serve: Callable[..., Server]) -> None:
+    server = serve(lambda body: said("yes"))
+    server.models, server.owner = ["gguf-of-another-name"], "llamacpp"
+    both = ask(constraint=Constraint.grammar('start: "yes"', 'root ::= "yes"'))
+    run(open_engine(server.spec), both)
+    assert server.bodies[-1]["grammar"] == 'root ::= "yes"'
+    assert "structured_outputs" not in server.bodies[-1]
+    with pytest.raises(CapabilityError, match="to a grammar"):
+        run(open_engine(server.spec), ask(constraint=Constraint.grammar('start: "yes"')))
+    server.owner = "vllm"
+    run(open_engine(server.spec), both)
+    assert server.bodies[-1]["structured_outputs"] == {"grammar": 'start: "yes"'}
+
+
+def test_a_refused_constraint_is_told_from_a_refused_request(serve: Callable[..., Server]) -> None:
+    server = serve(lambda body: refused(400, "failed to parse grammar"))
+    server.owner = "vllm"
+    with pytest.raises(CapabilityError, match="failed to parse grammar"):
+        run(open_engine(server.spec), ask(constraint=Constraint.grammar('start: "yes"')))
+    with pytest.raises(EngineError) as other:
+        run(open_engine(server.spec), ask())
+    assert not isinstance(other.value, CapabilityError)
 
 
 def test_a_prefill_goes_to_servers_that_go_on_from_it(serve: Callable[..., Server]) -> None:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from hanol.engines._engine import Engine, cannot
 from hanol.engines._request import Capability, Completion, Message, Piece, Request, Usage
 from hanol.engines._wire import ReceivedAnswer, body_of, estimate, message, refused_parameter
-from hanol.errors import ConfigError, EngineError, require
+from hanol.errors import CapabilityError, ConfigError, EngineError, require
 
 _log = logging.getLogger(__name__)
 _TRIES_UNTIL_REACHED = 3  # while no request was ever answered: nobody waits minutes for a typo
@@ -35,7 +35,8 @@ class EndpointEngine(Engine):
     comes apart stands in `<think>` tags before the answer.
 
     Tools, JSON schemas, images and audio are sent as OpenAI's API has them. Regular expressions
-    and grammars need vLLM, a `prefill` vLLM or llama.cpp, which the list of models tells.
+    need vLLM, a grammar vLLM or, with its `gbnf`, llama.cpp, a `prefill` one of the two; the list
+    of models tells which it is.
 
     The key goes to the host of the specification only: redirects are not followed.
 
@@ -113,8 +114,8 @@ class EndpointEngine(Engine):
         """Answer one request.
 
         Raises:
-            EngineError: The endpoint refused the request, did not answer in all tries, or cannot
-                do what is asked.
+            EngineError: The endpoint refused the request, or did not answer in all tries.
+            CapabilityError: It cannot do what is asked, or refused a request with a constraint.
         """
         self.check(request)
         client = self._connect()
@@ -242,7 +243,7 @@ class EndpointEngine(Engine):
                 self._reached = True
                 named = refused_parameter(err, body)
                 if named is None:
-                    raise await self._refusal(client, err) from None
+                    raise await self._refusal(client, request, err) from None
                 refused |= {named}
                 continue
             except openai.APITimeoutError:
@@ -267,10 +268,14 @@ class EndpointEngine(Engine):
         if not request.prefill and kind in (None, "json_schema"):
             return ""
         if self._server is None:
-            self._server = (await self._models(client)).get(self._model, "")
+            owners = await self._models(client)
+            # llama.cpp answers to any name, and lists the one that it loaded.
+            only = next(iter(owners.values())) if len(owners) == 1 else ""
+            self._server = owners.get(self._model, only)
         if request.prefill and self._server not in ("vllm", "llamacpp"):
             raise cannot(self.name, "prefill")
-        if (kind == "regex" or kind == "grammar") and self._server != "vllm":
+        by_gbnf = self._server == "llamacpp" and request.constraint and request.constraint.gbnf
+        if (kind == "regex" or kind == "grammar") and self._server != "vllm" and not by_gbnf:
             raise cannot(self.name, kind)
         return self._server
 
@@ -302,7 +307,7 @@ class EndpointEngine(Engine):
 
     # -- refusals
 
-    async def _refusal(self, client: Any, err: Any) -> EngineError:
+    async def _refusal(self, client: Any, request: Request, err: Any) -> EngineError:
         said, status = self._redacted(message(err)), err.status_code
         if status in _RETRIED or status >= 500:
             return self._silence(f"it answered {status}: {said}")
@@ -320,7 +325,9 @@ class EndpointEngine(Engine):
             cure = "Redirects are not followed: give the address that it leads to."
         else:
             cure = "The request itself was refused, so it was not tried again."
-        return EngineError(f"{self._url} answered {status} for {self._model!r}: {said}. {cure}")
+        constrained = request.constraint is not None and status in (400, 422)
+        kind = CapabilityError if constrained else EngineError
+        return kind(f"{self._url} answered {status} for {self._model!r}: {said}. {cure}")
 
     def _silence(self, problem: str) -> EngineError:
         tries = self._tries if self._reached else min(self._tries, _TRIES_UNTIL_REACHED)

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 
 from hanol.engines._request import Capability, Completion, Message, Piece, Request, Scored
-from hanol.errors import EngineError
+from hanol.errors import CapabilityError
 
 _IN_PROCESS = "a checkpoint in this process (a folder or a hub id) can"
 _BY_BYTES = "a checkpoint in this process whose tokenizer works on bytes can"
@@ -63,7 +63,7 @@ class Engine(ABC):
         """How likely each continuation of the prompt (and its prefill) is.
 
         Raises:
-            EngineError: This engine cannot score; the message names one that can.
+            CapabilityError: This engine cannot score; the message names one that can.
         """
         raise cannot(self.name, "score")
 
@@ -78,8 +78,9 @@ class Engine(ABC):
         """Refuse a malformed request, or one that this engine cannot answer; call it first.
 
         Raises:
-            EngineError: There is no prompt, a value is out of range, or the request needs a
-                capability that the engine lacks: the message names an engine that has it.
+            EngineError: There is no prompt, or a value is out of range.
+            CapabilityError: The request needs what the engine lacks; the message names an engine
+                that has it.
         """
         request.check()
         for needed in request.needs:
@@ -121,7 +122,7 @@ class WrappedEngine(Engine):
         return self.engine.count_tokens(messages)
 
 
-def cannot(name: str, capability: Capability) -> EngineError:
+def cannot(name: str, capability: Capability) -> CapabilityError:
     """The error of an engine that cannot do what is asked, with one that can."""
     what, who = _CAPABILITIES[capability]
-    return EngineError(f"The engine {name!r} cannot {what}; {who}.")
+    return CapabilityError(f"The engine {name!r} cannot {what}; {who}.")

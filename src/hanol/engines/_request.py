@@ -118,10 +118,16 @@ class Constraint:
     """What an answer must follow: a JSON schema, a regular expression or a Lark grammar.
 
     Make one by `json_schema`, `regex` or `grammar`.
+
+    Args:
+        kind: What `text` is.
+        text: As the engines in this process and vLLM read it.
+        gbnf: The same grammar as a llama.cpp server reads it; None where there is none.
     """
 
     kind: ConstraintKind
     text: str
+    gbnf: str | None = None
 
     @classmethod
     def json_schema(cls, schema: Mapping[str, Any]) -> Self:
@@ -134,9 +140,9 @@ class Constraint:
         return cls("regex", pattern)
 
     @classmethod
-    def grammar(cls, lark: str) -> Self:
-        """Answers are sentences of a Lark grammar, from its rule `start`."""
-        return cls("grammar", lark)
+    def grammar(cls, lark: str, gbnf: str | None = None) -> Self:
+        """Answers are sentences of a Lark grammar, from its rule `start`; in GBNF from `root`."""
+        return cls("grammar", lark, gbnf)
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ _OPTIONAL = (
     "presence_penalty", "frequency_penalty", "repetition_penalty", "stop", "top_logprobs",
     "logprobs", "seed", "temperature", "top_p", "top_k", "stream_options",
 )  # fmt: skip
-_NOT_OPENAI = ("top_k", "repetition_penalty", "structured_outputs", "continue_final_message",
-               "add_generation_prompt")  # fmt: skip
+_NOT_OPENAI = ("top_k", "repetition_penalty", "structured_outputs", "grammar",
+               "continue_final_message", "add_generation_prompt")  # fmt: skip
 _WORDS = re.compile(r"[A-Za-z]+|[^\x00-\x7f]+|\n+|[^A-Za-z\x80-\U0010ffff\s]")
 
 
@@ -45,7 +45,7 @@ def body_of(request: Request, model: str, refused: frozenset[str], server: str) 
         "top_logprobs": wanted or None,
         "n": None if request.n == 1 else request.n,
         "tools": [described(tool) for tool in request.tools] or None,
-        **_constrained(request.constraint),
+        **_constrained(request.constraint, server),
     }
     if request.prefill:
         messages.append({"role": "assistant", "content": request.prefill})
@@ -58,12 +58,14 @@ def body_of(request: Request, model: str, refused: frozenset[str], server: str) 
     return body | ({"extra_body": extra} if extra else {})
 
 
-def _constrained(constraint: Constraint | None) -> dict[str, Any]:
+def _constrained(constraint: Constraint | None, server: str) -> dict[str, Any]:
     if constraint is None:
         return {}
     if constraint.kind == "json_schema":
         schema = {"name": "answer", "schema": json.loads(constraint.text), "strict": True}
         return {"response_format": {"type": "json_schema", "json_schema": schema}}
+    if server == "llamacpp":
+        return {"grammar": constraint.gbnf}
     return {"structured_outputs": {constraint.kind: constraint.text}}  # vLLM's
 
 

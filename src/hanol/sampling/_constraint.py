@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hanol.errors import EngineError, require
+from hanol.errors import CapabilityError, EngineError, require
 
 ConstraintKind = Literal["json_schema", "regex", "grammar"]
 # Without free white space a call takes a third fewer tokens, and a small model cannot lose itself
@@ -61,14 +61,14 @@ class ConstraintCompiler:
             text: A JSON schema, a pattern, or a Lark grammar with the rule `start`.
 
         Raises:
-            EngineError: It cannot be understood.
+            CapabilityError: It cannot be understood.
         """
         if (kind, text) not in self._compiled:
             grammar = self._grammar(kind, text)
             matcher = self._library.LLMatcher(self._tokens, grammar, log_level=0)
             error = matcher.get_error()
             if error:
-                raise EngineError(
+                raise CapabilityError(
                     f"The {_NAMES[kind]} of the request cannot be followed: {error.strip()}"
                 )
             self._compiled = {(kind, text): matcher}  # that of the last requests is enough
@@ -99,18 +99,20 @@ class TokenConstraint:
         """The mask of the next token, boolean [V].
 
         Raises:
-            EngineError: Nothing may come: the constraint has no token for it.
+            CapabilityError: Nothing may come: the constraint has no token for it.
         """
         if self._matcher.is_stopped() and not self._matcher.is_error():
             return torch.isin(torch.arange(size), torch.tensor(sorted(self._ends)))
         self._numpy.fill_next_token_bitmask(self._matcher, self._mask, 0)
         if error := self._matcher.get_error():
-            raise EngineError(f"The constraint of the request cannot be followed: {error.strip()}")
+            raise CapabilityError(
+                f"The constraint of the request cannot be followed: {error.strip()}"
+            )
         bits = np.unpackbits(self._mask.view(np.uint8), bitorder="little")[:size]
         allowed_V = torch.zeros(size, dtype=torch.bool)
         allowed_V[: len(bits)] = torch.from_numpy(bits.astype(bool))
         if not bool(allowed_V.any()):
-            raise EngineError("The constraint of the request allows no token of this model.")
+            raise CapabilityError("The constraint of the request allows no token of this model.")
         return allowed_V
 
     def accept(self, token: int) -> None:
