@@ -108,7 +108,7 @@ CALLS: list[tuple[str, str, list[ToolCall]]] = [
     ("call quoted in a report", f"<report>I ran {search('no')}</report>{X}", searches(("x",))),
 ]  # fmt: skip
 
-# name, text, calls: a closing tag is missing behind complete JSON
+# name, text, calls: a closing tag is missing behind complete JSON, or the block has another form
 REPAIRED: list[tuple[str, str, list[ToolCall]]] = [
     ("end of text", f"<tool_call>\n{JSON}", searches(("x",))),
     ("prose follows", f"<tool_call>{JSON}\nLet me see.", searches(("x",))),
@@ -121,7 +121,21 @@ REPAIRED: list[tuple[str, str, list[ToolCall]]] = [
      '<tool_call>{"name": "PythonInterpreter", "arguments": {}}<code>\nprint(1)\n</tool_call>',
      codes("print(1)")),
     ("thought's end", f"<think>plan {X}", searches(("x",))),
+    ("a list around it", f"<tool_call>[{JSON}]</tool_call>", searches(("x",))),
+    ("a list in a fence", f"<tool_call>\n```json\n[{JSON}]\n```\n</tool_call>", searches(("x",))),
+    ("a list in JSON5", "<tool_call>[{'name': 'search', 'arguments': {'query': 'x'}},]</tool_call>",
+     searches(("x",))),
+    ("a fence instead of tags", f"I will look.\n```json\n{JSON}\n```\n", searches(("x",))),
+    ("a fence without a language", f"</think>```\n{JSON}\n```", searches(("x",))),
 ]  # fmt: skip
+
+REPAIRED_ANSWERS: list[tuple[str, str, str]] = [
+    ("no end", "<think>a</think><answer>42 [1].", "42 [1]."),
+    ("no end, twice", "<answer>41? <answer>42", "42"),
+    ("no end, in a thought without one", "<think>hm <answer>42", "42"),
+    ("cut by an invented result", "<answer>42\n<tool_response>41</tool_response>", "42"),
+    ("a fence instead of tags", "So:\n```answer\n42\n```", "42"),
+]
 
 ANSWERS: list[tuple[str, str, str]] = [
     ("plain", "<answer>42</answer>", "42"),
@@ -146,7 +160,7 @@ ERRORS: list[tuple[str, str, str]] = [
     ("only a thought", f"<think>{X}</think>", "no_action"),
     ("only a thought, template's tag", f"{X}</think>", "no_action"),
     ("answer only in the thought", "<think>is it <answer>42</answer>?</think>", "no_action"),
-    ("answer without an end", "<answer>42", "no_action"),
+    ("answer that is opened only", "<answer> \n", "empty_answer"),
     ("answer without a start", "42</answer>", "no_action"),
     ("answer invented by a result", "<tool_response><answer>42</answer></tool_response>",
      "no_action"),
@@ -163,7 +177,16 @@ ERRORS: list[tuple[str, str, str]] = [
      "malformed_tool_call"),
     ("one brace too many", f"<tool_call>{JSON}}}</tool_call>", "malformed_tool_call"),
     ("two objects", f"<tool_call>{JSON} {JSON}</tool_call>", "malformed_tool_call"),
-    ("a list", f"<tool_call>[{JSON}]</tool_call>", "malformed_tool_call"),
+    ("a list of two", f"<tool_call>[{JSON}, {JSON}]</tool_call>", "malformed_tool_call"),
+    ("a list in a list", f"<tool_call>[[{JSON}]]</tool_call>", "malformed_tool_call"),
+    ("a fence, then prose", f"```json\n{JSON}\n```\nThat would be a call.", "no_action"),
+    ("two fences", f"```json\n{JSON}\n```\n```json\n{JSON}\n```", "no_action"),
+    ("a fence in the thought", f"<think>```json\n{JSON}\n```</think>", "no_action"),
+    ("a fence of code", "```python\nprint(1)\n```", "no_action"),
+    ("a fence that a result invents", f"<tool_response>\n```json\n{JSON}\n```", "no_action"),
+    ("a fence with more than a call", f'```json\n{JSON[:-1]}, "x": 1}}\n```', "no_action"),
+    ("a fence with an unknown tool", '```json\n{"name": "rm", "arguments": {}}\n```',
+     "unknown_tool"),
     ("a number", "<tool_call>1</tool_call>", "malformed_tool_call"),
     ("a number in JSON5", "<tool_call>+1</tool_call>", "malformed_tool_call"),
     ("no name", '<tool_call>{"arguments": {"query": ["x"]}}</tool_call>', "malformed_tool_call"),
@@ -233,11 +256,21 @@ def test_lost_closing_tag_is_put_back_and_marked(text: str, calls: list[ToolCall
 
 
 @pytest.mark.parametrize(
+    ("text", "answer"), [r[1:] for r in REPAIRED_ANSWERS], ids=[r[0] for r in REPAIRED_ANSWERS]
+)
+def test_answer_in_another_form_is_read_and_marked(text: str, answer: str) -> None:
+    turn = parse_turn(text)
+    assert (turn.kind, turn.answer, turn.repaired) == ("answer", answer, True)
+    assert parse_turn(render_turn(turn)).repaired is False
+
+
+@pytest.mark.parametrize(
     ("text", "answer"), [row[1:] for row in ANSWERS], ids=[row[0] for row in ANSWERS]
 )
 def test_text_answers(text: str, answer: str) -> None:
     turn = parse_turn(text)
     assert (turn.kind, turn.answer, turn.calls, turn.error) == ("answer", answer, (), None)
+    assert not turn.repaired
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ same tools over the Model Context Protocol.
 from hanol.tools._compact import CompactSearch, CompactVisit, compact_tools
 from hanol.tools._dialogues import located_rows, messages_field, text_field
 from hanol.tools._escape import escape_observation, fence_observation
+from hanol.tools._grammar import block_constraint, turn_constraint
 from hanol.tools._mcp import serve_mcp
 from hanol.tools._tool import DEFAULT_TOOLS, SEARCH, VISIT, Observation, Tool, ToolContext, ToolSpec
 from hanol.tools._toolbox import agent_tools, local_tools
@@ -36,6 +37,7 @@ __all__ = [
     "WebResult",
     "agent_tools",
     "arun_python",
+    "block_constraint",
     "compact_tools",
     "escape_observation",
     "fence_observation",
@@ -50,4 +52,5 @@ __all__ = [
     "sandbox_problem",
     "serve_mcp",
     "text_field",
+    "turn_constraint",
 ]

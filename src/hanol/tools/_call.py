@@ -44,8 +44,8 @@ class CallReader:
         self._json5_left = json5
 
     def read(self, text: str, start: int) -> tuple[ToolCall, int, bool]:
-        """The call of the block at `start`, where it ends, and whether it lacks a closing tag."""
-        value, end = self._json(text, _skip(_FENCE, text, start + len(OPEN)))
+        """The call of the block at `start`, where it ends, and whether it had to be repaired."""
+        value, end, listed = self._json(text, _skip(_FENCE, text, start + len(OPEN)))
         name = value.get("name")
         if not isinstance(name, str):
             raise CallError("malformed_tool_call", 'The call has no "name".')
@@ -55,9 +55,21 @@ class CallReader:
             code, end, repaired = _code(text, end + len(CODE))
         else:
             end, repaired = _closing(text, end)
-        return self.checked(name, value.get("arguments", {}), code), end, repaired
+        return self.checked(name, value.get("arguments", {}), code), end, repaired or listed
 
-    def _json(self, text: str, start: int) -> tuple[dict[str, Any], int]:
+    def bare(self, text: str) -> ToolCall | None:
+        """The call that a text is, without tags; None where it is something else."""
+        try:
+            value = _DECODER.decode(text)
+            _check(value, _DEPTH)
+        except (ValueError, RecursionError):
+            return None
+        if not (isinstance(value, dict) and value.keys() == {"name", "arguments"}):
+            return None
+        return self.checked(str(value["name"]), value["arguments"])
+
+    def _json(self, text: str, start: int) -> tuple[dict[str, Any], int, bool]:
+        """The object at `start`, where it ends, and whether a list stood around it."""
         try:
             value, end = _DECODER.raw_decode(text, start)
         except (ValueError, RecursionError) as err:
@@ -66,11 +78,13 @@ class CallReader:
             _check(value, _DEPTH)
         except ValueError as err:
             raise CallError("malformed_tool_call", f"The JSON {err}.") from None
+        if listed := isinstance(value, list) and len(value) == 1:
+            value = value[0]
         if not isinstance(value, dict):
             raise CallError(
                 "malformed_tool_call", 'A call is an object with "name" and "arguments".'
             )
-        return value, end
+        return value, end, listed
 
     def _json5(self, text: str, start: int, reason: str) -> tuple[Any, int]:
         """Single quotes, comments, trailing commas: what models write when they slip."""
@@ -82,7 +96,7 @@ class CallReader:
             )
         except (ValueError, RecursionError) as err:
             value, problem, length = None, str(err), 0
-        failed = problem is not None or not isinstance(value, dict)
+        failed = problem is not None or not isinstance(value, dict | list)
         self._json5_left -= len(window) if failed else length
         if failed:
             raise CallError("malformed_tool_call", f"The block holds no JSON object: {reason}.")

@@ -12,8 +12,12 @@ the agent, training data and exports. Its rules:
    string are decoded once; a bare string becomes a list where the tool wants one.
 5. Arguments must fit the tool's schema. 6. The tool's name must match exactly.
 7. The answer is the outermost last pair of `<answer>` tags; next to a call it is ignored.
-8. A lost closing tag is put back only behind complete JSON, and `Turn.repaired` says so.
-9. Whatever cannot be used is a result of a named kind; nothing raises, and time is linear.
+8. A lost closing tag is put back only behind complete JSON; a list around one call is taken off.
+9. Where there is neither call nor answer, an `<answer>` that nothing closes goes to the end of the
+   turn, or else a Markdown fence that ends the turn, the only one, is read as the block it stands
+   for: a call in JSON, or an answer where its language is `answer`.
+10. `Turn.repaired` says that 8 or 9 was needed.
+11. Whatever cannot be used is a result of a named kind; nothing raises, and time is linear.
 """
 
 import json
@@ -55,7 +59,7 @@ class Turn:
         error: Why the turn cannot be used; None unless the kind is "error".
         think: The thought, without its tags.
         report: Text of the `<report>` block that Markov mode asks for.
-        repaired: A lost closing tag was put back.
+        repaired: The turn was read leniently: see rules 8 and 9.
         detail: For the model, what is wrong with its turn; empty unless the kind is "error".
     """
 
@@ -137,6 +141,8 @@ class _Scan:
             self._read()
             if self.calls:
                 return self._made("tool_calls", calls=tuple(self.calls))
+            if not self.answers and (turn := self._lenient()):
+                return turn
             if not self.answers:
                 raise CallError("no_action", "The turn holds neither a tool call nor an answer.")
             start, end = self.answers[-1]
@@ -149,6 +155,22 @@ class _Scan:
     def _made(self, kind: TurnKind, **found: Any) -> Turn:
         repaired = self.repaired and kind != "error"
         return Turn(kind, think=self.think, report=self.report, repaired=repaired, **found)
+
+    def _lenient(self) -> Turn | None:
+        """What a turn without a whole call or answer most likely means (rule 9)."""
+        self.repaired = True
+        if self.open_answers:
+            if not (answer := self.body[self.open_answers[-1] :].strip()):
+                raise CallError("empty_answer", "The answer is empty.")
+            return self._made("answer", answer=answer)
+        text = self.body.rstrip()
+        if text.count("```") != 2 or not text.endswith("```"):
+            return None
+        language, _, inside = text[text.index("```") + 3 : -3].partition("\n")
+        if language.strip() == "answer" and inside.strip():
+            return self._made("answer", answer=inside.strip())
+        call = self.reader.bare(inside)
+        return None if call is None else self._made("tool_calls", calls=(call,))
 
     def _read(self) -> None:
         tokens = [(found.start(), found[0]) for found in _TOKEN.finditer(self.body)]
