@@ -93,6 +93,42 @@ def test_the_group_takes_an_option_first_and_a_folder_named_like_a_command(
     assert "the question is empty" in empty.stdout
 
 
+def test_what_no_source_supports_is_followed_by_the_best_passages(
+    notes: Path, model: str, tmp_path: Path
+) -> None:
+    best = "Passages that fit the question best:\n- The bridge  doc://"
+    nothing = script(tmp_path / "nothing.jsonl", *["<think>hm</think>"] * 4)
+    uncited = script(tmp_path / "uncited.jsonl", "<answer>The bridge is blue.")
+
+    def ask(with_model: str, run: str, *more: str) -> Result:
+        arguments = (notes, "Which colour is the bridge?", "--model", with_model, *more)
+        return invoke(*arguments, "--output", tmp_path / run)
+
+    found = ask(nothing, "nothing")
+    assert found.exit_code == 0, found.output
+    assert "No answer was found." in found.stdout
+    assert best in found.stdout
+    assert "The old bridge is red." in found.stdout
+    found = ask(uncited, "uncited")
+    assert "The bridge is blue." in found.stdout
+    assert best in found.stdout
+    assert "(repaired)" in found.stderr
+    assert "1 turn repaired" in found.stderr
+    assert best not in ask(model, "supported").stdout
+    [passage] = json.loads(ask(nothing, "json", "--json").stdout)["passages"]
+    assert "The old bridge is red." in passage["text"]
+    assert json.loads(ask(model, "both", "--json").stdout)["passages"] == []
+
+
+def test_turns_can_be_left_free(notes: Path, model: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = invoke(notes, "Colour?", "--model", model, "--turns", "free", "--output", run)
+    assert done.exit_code == 0, done.output
+    assert RunFolder(run).started().settings["turns"] == "free"
+    assert invoke("resume", run).exit_code == 0
+    assert invoke(notes, "Colour?", "--model", model, "--turns", "loose").exit_code == 2
+
+
 def test_one_json_object(notes: Path, model: str, tmp_path: Path) -> None:
     done = invoke(notes, "Colour?", "--model", model, "--output", tmp_path / "run", "--json")
     result = json.loads(done.stdout)

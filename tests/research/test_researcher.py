@@ -540,7 +540,7 @@ def test_half_a_character_in_a_question_is_replaced(tmp_path: Path) -> None:
 
 
 def test_a_window_smaller_than_the_prompt_is_an_error_before_any_call(tmp_path: Path) -> None:
-    script = Recorder([], context_window=400)
+    script = Recorder([], context_window=200)
     with pytest.raises(RunError, match="System prompt and question have .* tokens"):
         research(script.engine, [Notes()], run_folder=tmp_path)
     assert script.requests == []

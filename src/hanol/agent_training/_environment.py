@@ -50,6 +50,8 @@ class ResearchEnvironment:
         timeout_s: Seconds of the clock for one rollout; None for no limit.
         system_prompt: None takes ours, with the tools' schemas and the date.
         today: Date in the system prompt; None is today's, or that of a run that is resumed.
+        constrained: Hold turns to the agent's grammar where the engine can. Not for training: the
+            probabilities of what was drawn are then those under the grammar.
 
     Raises:
         RunError: There are neither tools nor documents.
@@ -67,8 +69,10 @@ class ResearchEnvironment:
         timeout_s: float | None = None,
         system_prompt: str | None = None,
         today: date | None = None,
+        constrained: bool = False,
     ) -> None:
         self.index = index
+        self._constrained = constrained
         self.tools = default_tools(index) if tools is None else tools
         self._reward = reward
         self._timeout_s = timeout_s
@@ -99,6 +103,8 @@ class ResearchEnvironment:
         folder = None if run_folder is None else RunFolder(run_folder)
         is_resumed = folder is not None and folder.exists
         recorder = Recorder(engine, None if folder is None else folder.path)
+        if not self._constrained:
+            recorder.capabilities -= {"grammar"}
         today = self._today
         if today is None and folder is not None and is_resumed:
             today = date.fromisoformat(folder.started().settings["today"])

@@ -15,6 +15,7 @@ from hanol.cli._command import option
 from hanol.errors import ConfigError
 
 Mode = Literal["react", "markov", "resum"]
+Turns = Literal["auto", "constrained", "free"]
 Split = Literal["train", "dev", "test"]
 N = TypeVar("N", int, float)
 _Settings = TypeVar("_Settings")
@@ -210,6 +211,11 @@ class AgentOptions:
         min=1,
     )
     compact: bool = option(False, "Short tool results, for models with a small context.")
+    turns: Turns = option(
+        "auto",
+        "Hold each turn to a grammar of the agent's tools: constrained always, free never, auto "
+        "where the model can. Turns are read leniently in any case.",
+    )
     system_prompt: Path | None = option(
         None, "File with the system prompt. Omitted: the built-in prompt."
     )

@@ -6,6 +6,7 @@ is all there is: reports, exports, resumed runs, replays and forks are computed 
 """
 
 from hanol.research._batch import arun_batch, fixed_date, run_batch, run_batch_on_ray, run_task
+from hanol.research._form import Turns
 from hanol.research._official import (
     OfficialRun,
     official_run,
@@ -50,6 +51,7 @@ __all__ = [
     "Segment",
     "Settings",
     "TitledText",
+    "Turns",
     "afork",
     "aheavy_research",
     "areplay",

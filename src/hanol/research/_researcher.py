@@ -15,9 +15,9 @@ from typing import Any, Self
 
 from hanol.engines import Engine, Message, Request
 from hanol.errors import RunError, require
-from hanol.research._prompts import describe
+from hanol.research._prompts import describe, is_small
 from hanol.research._prompts import system_prompt as default_prompt
-from hanol.research._run import AGENT_SAMPLING, Run, Settings
+from hanol.research._run import AGENT_SAMPLING, SMALL_SAMPLING, Run, Settings
 from hanol.research._run_log import RunLog, printable
 from hanol.research.modes._markov import markov
 from hanol.research.modes._react import react
@@ -56,8 +56,10 @@ class Researcher:
         today: Date in the system prompt; None is today's.
         run_folder: Folder for the event log; a run that is in it already is resumed. None keeps
             no log.
+        sampling: How turns are drawn; None as the paper does, cooler in windows of up to 8,192
+            tokens.
         options: Further fields of `Settings`: `extract`, `logprobs`, `report_tokens`,
-            `strict_official`, `summary_every`.
+            `strict_official`, `summary_every`, `turns`.
 
     Raises:
         RunError: An unknown mode, or tools that cannot be told apart or described.
@@ -89,12 +91,15 @@ class Researcher:
         _check_tools(self.tools)
         self._index = index
         self._engine = engine
-        self.system = system_prompt or default_prompt(self.tools, today, mode)
+        self.system = system_prompt or default_prompt(
+            self.tools, today, mode, window=engine.context_window
+        )
+        own_sampling = SMALL_SAMPLING if is_small(engine.context_window) else AGENT_SAMPLING
         self._folder = None if run_folder is None else RunFolder(run_folder)
         self.settings = Settings(
             mode=mode,
             budget=budget or (_RESUM_BUDGET if mode == "resum" else Budget()),
-            sampling=sampling or AGENT_SAMPLING,
+            sampling=sampling or own_sampling,
             seed=seed,
             today=today.isoformat(),
             context_window=engine.context_window,

@@ -6,12 +6,14 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any, cast
 
 from hanol.engines import Message, Request, Sampling, ToolCall
-from hanol.errors import EngineError, HanolError, RunError
+from hanol.errors import CapabilityError, EngineError, HanolError, MissingExtraError, RunError
 from hanol.research._context import cut
-from hanol.research._prompts import FORCED_ANSWER, format_error
+from hanol.research._form import TurnForm, Turns, is_echo
+from hanol.research._prompts import FORCED_ANSWER, format_error, without_descriptions
 from hanol.research._run_log import RunLog, TimeIsUp, printable
 from hanol.retrieval import SourceList, check_citations
 from hanol.runs import (
@@ -43,6 +45,8 @@ MAX_FORMAT_ERRORS = 3  # in a row; then the answer is asked for
 # How Tongyi DeepResearch samples turns (arXiv 2510.24701). The paper calls the penalty one on
 # repetition; its code sends it as `presence_penalty`.
 AGENT_SAMPLING = Sampling(temperature=0.85, top_p=0.95, presence_penalty=1.1, max_tokens=10_000)
+# Of models with a small window, which are small models: above it, their turns lose the question.
+SMALL_SAMPLING = Sampling(temperature=0.3, top_p=0.95, max_tokens=10_000)
 # The likeliest token each time; a penalty would keep a model from copying what it has read.
 GREEDY = Sampling(temperature=0.0, top_p=1.0, max_tokens=10_000)
 # What the model or its server chooses: a checkpoint's AutoDeco heads do so for each token.
@@ -67,6 +71,8 @@ class Settings:
         schemas: Name, description and parameters of each tool.
         heavy: Number `n` of rollouts and how they are made (`sampling`), if the run is a
             synthesis over rollouts.
+        turns: "constrained" holds every turn to a grammar, "auto" does where the engine can follow
+            one, "free" does not. What comes is read leniently in any case.
         loading: Options that the model was loaded with, such as its dtype; a resumed run gets them.
     """
 
@@ -85,12 +91,15 @@ class Settings:
     schemas: tuple[dict[str, Any], ...] = ()
     heavy: dict[str, Any] | None = None
     loading: dict[str, str] | None = None
+    turns: Turns = "auto"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for the log."""
         plain = cast(dict[str, Any], json.loads(json.dumps(asdict(self))))
-        if self.loading is None:
-            del plain["loading"]  # the hash of a run without it stays what it was
+        # The hash of a run without these stays what it was before there were any.
+        for name, default in {"loading": None, "turns": "auto"}.items():
+            if plain[name] == default:
+                del plain[name]
         return plain
 
     @classmethod
@@ -135,7 +144,12 @@ class Run:
         self.tools = {tool.name: tool for tool in tools}
         self.log = log
         self.spent = log.spent
+        turns = "free" if settings.strict_official else settings.turns
+        self.form = TurnForm(log.engine, tools, turns)
         self.step = 0
+        self.repaired = 0  # turns that were read leniently
+        self._told = [FORCED_ANSWER, without_descriptions(system, tools)]
+        self._plain: list[str] = []  # what the model said outside of any form, echoes apart
         self._context = context
         self._format_errors = 0
         self._results: dict[str, ToolReturned] = {}
@@ -193,7 +207,7 @@ class Run:
             BudgetSpent: A limit is reached, or was while the call ran.
             EngineError: The model failed.
         """
-        forced = purpose == "forced_answer"
+        forced = purpose in ("forced_answer", "synthesis")
         if not forced and (reason := self.spent.reached(prompt_tokens)):
             raise BudgetSpent(reason)
         sampling = sampling or self.settings.sampling
@@ -203,19 +217,27 @@ class Run:
             room = min(room, window - prompt_tokens)
         if room < 1:
             raise BudgetSpent("max_tokens")
+        max_tokens = int(min(sampling.max_tokens or room, room))
         request = Request(
             tuple(messages),
             replace(
                 sampling,
-                max_tokens=int(min(sampling.max_tokens or room, room)),
+                max_tokens=max_tokens,
                 stop=STOP if purpose in ("turn", "forced_answer") else (),
                 seed=self.settings.seed + (self.spent.turns if place is None else place),
             ),
+            constraint=self.form.constraint(purpose, max_tokens),
             top_logprobs=0 if self.settings.logprobs else None,
         )
+        seconds = self.spent.seconds_left(forced=forced)
+        asked = partial(self.log.model, step=self.step, purpose=purpose, seconds=seconds)
         try:
-            seconds = self.spent.seconds_left(forced=forced)
-            event = await self.log.model(request, step=self.step, purpose=purpose, seconds=seconds)
+            try:
+                event = await asked(request)
+            except (CapabilityError, MissingExtraError) as err:
+                if request.constraint is None or not self.form.is_given_up(err):
+                    raise
+                event = await asked(replace(request, constraint=None))
         except TimeIsUp:
             self.spent.cut_off()
             raise BudgetSpent("max_seconds") from None
@@ -226,6 +248,30 @@ class Run:
     def parse(self, text: str) -> Turn:
         """Parse what the model wrote."""
         return parse_turn(text, tuple(self.tools.values()))
+
+    def read(self, event: ModelAnswered) -> Turn:
+        """Parse a turn of the agent; an echo of the instructions is no answer."""
+        turn = self.parse(event.text)
+        if turn.answer is not None and self.is_echo(turn.answer):
+            detail = "The answer only repeats the instructions."
+            return Turn("error", error="empty_answer", detail=detail, think=turn.think)
+        if turn.error == "no_action":
+            plain = _untagged(event.text)
+            self._plain += [plain] * (plain != "" and not self.is_echo(plain))
+        self.repaired += turn.repaired or (event.native_calls and turn.error is None)
+        return turn
+
+    def last_answer(self, event: ModelAnswered | None) -> str | None:
+        """The answer of a turn that had to be one; else what was last said in no form at all."""
+        answer = None if event is None else self.read(event).answer
+        if answer is None and self._plain:
+            self.repaired += 1
+            answer = self._plain[-1]
+        return answer
+
+    def is_echo(self, answer: str) -> bool:
+        """Whether an answer only repeats what the model was told."""
+        return is_echo(answer, self._told, self.question)
 
     async def act(self, calls: Sequence[ToolCall]) -> str:
         """Run the calls of a turn in order; returns what the model reads next."""
@@ -246,6 +292,7 @@ class Run:
         """Tell the model why its turn cannot be used; returns what the model reads next."""
         self._format_errors += 1
         text = format_error(turn)
+        self._told.append(text)
         await self.log.emit(TurnRejected, step=self.step, error=turn.error, text=text)
         return self.heard(response(text))
 
@@ -279,6 +326,7 @@ class Run:
             completion_tokens=total.generated_tokens,
             seconds=total.seconds,
             money=total.money,
+            repaired=self.repaired,
         )
 
     async def end_forced(
@@ -295,11 +343,12 @@ class Run:
         """
         self.heard(order)
         try:
-            event = await self.ask(messages, prompt_tokens, purpose="forced_answer")
+            event: ModelAnswered | None = await self.ask(
+                messages, prompt_tokens, purpose="forced_answer"
+            )
         except BudgetSpent:
-            await self.end(reason, None)
-        else:
-            await self.end(reason, forced_answer(self.parse(event.text), event.text))
+            event = None
+        await self.end(reason, self.last_answer(event))
 
     def heard(self, text: str) -> str:
         """Record what the model was told, for the transcript."""
@@ -357,12 +406,10 @@ class Run:
         return max(self.spent.seconds_left(forced=False), 0.0)
 
 
-def forced_answer(turn: Turn, text: str) -> str | None:
-    """The answer of a turn that had to be one: without tags, what is not thought."""
-    if turn.error != "no_action":
-        return turn.answer
-    plain = re.sub(r"</?(?:think|answer)>", "", text.rpartition("</think>")[2]).strip()
-    return plain or None
+def _untagged(text: str) -> str:
+    """What is neither thought nor report, without tags."""
+    text = re.sub(r"<report>.*?</report>", "", text.rpartition("</think>")[2], flags=re.DOTALL)
+    return re.sub(r"</?(?:think|answer)>", "", text).strip()
 
 
 def response(text: str) -> str:

@@ -18,7 +18,15 @@ from functools import cache
 from itertools import accumulate
 from typing import Any, TypeVar, cast
 
-from hanol.engines import Completion, Engine, Message, Request, Usage, WrappedEngine
+from hanol.engines import (
+    Completion,
+    Engine,
+    Message,
+    Request,
+    ToolCall,
+    Usage,
+    WrappedEngine,
+)
 from hanol.errors import EngineError, RunError
 from hanol.runs import (
     Budget,
@@ -30,11 +38,12 @@ from hanol.runs import (
     Spent,
     ToolReturned,
 )
-from hanol.tools import Observation
+from hanol.tools import Observation, render_call
 
 T = TypeVar("T")
 # Not compared between a log and a repetition of it: times, and what was only measured.
-_FREE = {"number", "time", "seconds", "token_counts", "cached_tokens", "citations", "versions"}
+_FREE = {"number", "time", "seconds", "token_counts", "cached_tokens", "citations", "versions",
+         "repaired"}  # fmt: skip
 
 
 class TimeIsUp(Exception):  # noqa: N818 - control flow between the log and the loop
@@ -47,7 +56,10 @@ def printable(text: str) -> str:
 
 
 def request_sha256(request: Request) -> str:
-    """Hash of everything that a request says, as the log keeps it."""
+    """Hash of what a request says, as the log keeps it.
+
+    Its constraint follows from the settings and tools of the run, and from what the server can do.
+    """
     digest = hashlib.sha256()
     for message in request.messages:
         content = message.text.encode()
@@ -240,9 +252,13 @@ class RunLog:
 
     def _answer_fields(self, completion: Completion, seconds: float) -> dict[str, Any]:
         usage = completion.usage
+        # Cut on our side too: not every server honours stop texts.
+        text = completion.text.partition("<tool_response>")[0]
+        if native := bool(completion.tool_calls) and "<tool_call>" not in text:
+            text = "\n".join([text.strip(), *map(_block, completion.tool_calls)]).strip()
         return {
-            # Cut on our side too: not every server honours stop texts.
-            "text": printable(completion.text.partition("<tool_response>")[0]),
+            "text": printable(text),
+            "native_calls": native,
             "finish_reason": completion.finish_reason,
             "prompt_tokens": usage.prompt_tokens,
             "completion_tokens": usage.generated_tokens,
@@ -316,6 +332,14 @@ async def _within(seconds: float, work: Awaitable[T]) -> T:
         if not limit.expired():
             raise  # its own
         raise TimeIsUp from None
+
+
+def _block(call: ToolCall) -> str:
+    """A call that a server took out of the text, where the parser finds it."""
+    if call.malformed is None:
+        return render_call(call)
+    text = json.dumps({"name": call.name, "arguments": call.malformed})
+    return f"<tool_call>\n{text}\n</tool_call>"
 
 
 @cache

@@ -12,7 +12,8 @@ from hanol.runs._ledger import Ledger
 # Kept back from the tokens and the money for the forced answer, in tokens: enough for a paragraph.
 ANSWER_RESERVE = 1024
 # The share of the seconds after which a run is asked for its answer; the rest is for writing it.
-SOFT_SHARE = 0.9
+# Where calls are slow, more is kept: as long as the longest call so far, at most half of the time.
+SOFT_SHARE, _KEPT_SHARE = 0.9, 0.5
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,9 @@ class Budget:
         tokens: Prompt and completion tokens of all calls together; None for no limit.
         context_tokens: Longest prompt; the engine's window lowers it where it is smaller.
         observation_tokens: Longest text that the tool calls of one turn may add to a prompt.
-        seconds: Time in calls of the model and of tools. At 90 % the answer is asked for, at
-            100 % a call is cut off. None for no limit.
+        seconds: Time in calls of the model and of tools. At 90 %, earlier where calls are slow, the
+            answer is asked for, at 100 % a call is cut off. The runs of heavy mode share one
+            clock. None for no limit.
         money: Spending limit, in the same currency as the prices; None for no limit.
         prompt_price: Price of a million prompt tokens.
         completion_price: Price of a million completion tokens.
@@ -90,11 +92,13 @@ class Spent:
 
     Args:
         turns: Calls of the model by the agent itself, which the budget limits.
+        longest: Seconds of the longest of them.
     """
 
     budget: Budget
     ledger: Ledger = field(default_factory=Ledger)
     turns: int = 0
+    longest: float = 0.0
 
     @classmethod
     def of(cls, events: Iterable[Event]) -> Self:
@@ -117,6 +121,7 @@ class Spent:
             if event.purpose != "extract":  # a tool's call: its seconds are the tool's
                 self.turns += 1
                 self.ledger.seconds += event.seconds
+                self.longest = max(self.longest, event.seconds)
         elif isinstance(event, ToolReturned):
             self.ledger += Ledger(tool_calls=1, seconds=event.seconds)
 
@@ -159,7 +164,7 @@ class Spent:
             return "max_calls"
         if budget.tool_calls is not None and self.ledger.tool_calls >= budget.tool_calls:
             return "max_calls"
-        if self.seconds_left(forced=False) <= 0:
+        if self.seconds_left(forced=False) <= self.longest / 2:  # it would be cut off
             return "max_seconds"
         by_tokens, by_money = self._rooms(prompt_tokens, forced=False)
         if min(by_tokens, by_money) < 1:
@@ -172,9 +177,14 @@ class Spent:
             return math.inf
         if forced:
             return max(0.0, self.budget.seconds - self.ledger.seconds)
-        return SOFT_SHARE * self.budget.seconds - self.ledger.seconds
+        return self._soft_limit() - self.ledger.seconds
 
     def cut_off(self) -> None:
         """A call was cut off for its time: it left no event, but used up what turns may use."""
         if self.budget.seconds is not None:
-            self.ledger.seconds = max(self.ledger.seconds, SOFT_SHARE * self.budget.seconds)
+            self.ledger.seconds = max(self.ledger.seconds, self._soft_limit())
+
+    def _soft_limit(self) -> float:
+        """Seconds after which the answer is asked for."""
+        most = self.budget.seconds or 0.0
+        return min(SOFT_SHARE * most, max(most - self.longest, _KEPT_SHARE * most))

@@ -63,6 +63,9 @@ class ModelAnswered(_Event):
     cached_tokens: int = 0
     seconds: float
     money: float = 0.0
+    native_calls: bool = Field(
+        default=False, description="The server sent the calls of `text` apart from its text."
+    )
     uncertainty: float | None = Field(
         default=None,
         description="Mean surprise of the tool calls' tokens, in nats; None without tool calls or "
@@ -126,6 +129,7 @@ class RunEnded(_Event):
     completion_tokens: int
     seconds: float
     money: float
+    repaired: int = Field(default=0, description="Turns that were read leniently.")
 
 
 Event = Annotated[

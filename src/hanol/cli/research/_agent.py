@@ -114,6 +114,7 @@ def researcher_options(workplace: Workplace, options: ResearchOptions) -> dict[s
         **({} if drawn == own.sampling else {"sampling": drawn}),
         "system_prompt": _text(options.system_prompt),
         "seed": options.seed,
+        "turns": options.turns,
         "loading": options.given or None,
         "today": None if options.today is None else options.today.date(),
     }

@@ -1,7 +1,7 @@
 """A run as it happens, on standard error; its answer with sources, on standard output."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,10 +16,11 @@ from hanol.cli._progress import interruptible, one_line, printable
 
 if TYPE_CHECKING:
     from hanol.research import RunView
-    from hanol.retrieval import Index
+    from hanol.retrieval import Index, Source
     from hanol.runs import Event
 
 _LINES = 3  # of a result
+_PASSAGE = 480  # characters shown of a passage
 
 
 def follow(
@@ -51,11 +52,13 @@ def follow(
 
     def show() -> None:
         _print_answer(view)
+        _print_passages(passages)
         print(view.summary, file=sys.stderr)
         if write:
             print(f"report: {page}", file=sys.stderr)
 
     ended = view.ended
+    passages = view.best_passages(corpus)
     plain = {
         "run": str(run),
         "run_id": view.started.run_id,
@@ -64,6 +67,7 @@ def follow(
         "termination": ended.termination if ended else None,
         "citations": ended.citations if ended else None,
         "sources": [source.model_dump() for source in view.sources.values()],
+        "passages": [source.model_dump() for source in passages],
         "spent": view.spent.to_dict(),
         "report": str(page),
     }
@@ -85,8 +89,12 @@ def show_step(event: "Event", prefix: str = "") -> None:
     if event.type == "model_answered":
         if event.purpose not in ("turn", "forced_answer"):
             show(f"({event.purpose})", "dim")
-        elif thought := parse_turn(event.text).think:
-            show(_folded(thought, 6), "dim italic")
+        else:
+            turn = parse_turn(event.text)
+            if turn.think:
+                show(_folded(turn.think, 6), "dim italic")
+            if turn.repaired or event.native_calls:
+                show("(repaired)", "yellow")
     elif event.type == "tool_returned":
         show(f"→ {call_title(event.name, event.arguments)}", "bold cyan")
         if code := event.arguments.get("code"):
@@ -126,6 +134,20 @@ def _print_answer(view: "RunView") -> None:
     for source in view.cited:
         page = f", page {source.page}" if source.page else ""
         show(f"[{source.number}] {one_line(source.title)}{page}  {source.address}")
+
+
+def _print_passages(passages: "Sequence[Source]") -> None:
+    """The passages that fit the question best, for a run that found no answer in any."""
+    if passages:
+        print("Passages that fit the question best:")
+    for source in passages:
+        page = f", page {source.page}" if source.page else ""
+        print(f"- {printable(one_line(source.title))}{page}  {source.address}")
+        print(f"  {printable(_shortened(one_line(source.text)))}")
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _PASSAGE else text[: _PASSAGE - 3] + "..."
 
 
 def _folded(text: str, lines: int) -> str:

@@ -18,7 +18,7 @@ from hanol.engines import Engine, Message
 from hanol.errors import RunError
 from hanol.research._context import cut, merged
 from hanol.research._researcher import Researcher, RunSetup
-from hanol.research._run import BudgetSpent, Run, forced_answer
+from hanol.research._run import BudgetSpent, Run
 from hanol.research.report._view import RunView
 from hanol.retrieval import Index, Source, citation_numbers
 from hanol.runs import (
@@ -28,6 +28,7 @@ from hanol.runs import (
     ModelAnswered,
     Purpose,
     RunFolder,
+    Spent,
     ToolReturned,
     synchronous,
 )
@@ -39,6 +40,8 @@ ROLLOUT = "rollout"
 _SAMPLING = Sampling(temperature=0.6, top_p=0.95, presence_penalty=0.0, max_tokens=32_768)
 # ParallelMuse: the two most uncertain rounds of a full rollout, three continuations of each.
 _BRANCH_STEPS, _BRANCHES = 2, 3
+# Of the seconds of a heavy run, what rollouts may take; the rest is for the synthesis.
+_ROLLOUT_SHARE = 0.75
 _SEEDS = 10_000  # apart, so that no calls of two rollouts share a seed
 
 OnRollout = Callable[[int, Event], None]
@@ -104,7 +107,8 @@ def aheavy_research(
         run_folder: Folder for the event logs, those of the rollouts in "rollouts"; a run that is in
             it already is resumed. None keeps no logs.
         on_rollout: Called with the number of the rollout, from 1, and each of its events.
-        options: Options of `Researcher`; the budget is that of one rollout.
+        options: Options of `Researcher`; the budget is that of one rollout, but for its seconds,
+            which all runs share.
 
     Raises:
         RunError: `n` is below 1, `sampling` is unknown, or the folder has another run.
@@ -133,11 +137,24 @@ def heavy_events(
     setup: RunSetup, folder: RunFolder | None, on_rollout: OnRollout | None = None
 ) -> AsyncIterator[Event]:
     """A heavy run, new or resumed."""
+    is_partial = (setup.settings.heavy or {}).get("sampling") == "partial"
+    budget = setup.settings.budget
 
     async def one(number: int, branch: tuple[HeavyRollout, int] | None = None) -> HeavyRollout:
         parent, step = branch or (None, 1)
-        seed = setup.settings.seed + _SEEDS * number
-        settings = replace(setup.settings, seed=seed, fork_step=step - 1, heavy=None)
+        own_budget = budget
+        if budget.seconds is not None:
+            # One after the other, or all at once; a branch also counts what it copies.
+            seconds = _ROLLOUT_SHARE * budget.seconds / (2 if is_partial else 1)
+            seconds += parent.seconds_before(step) if parent else 0.0
+            own_budget = replace(budget, seconds=seconds)
+        settings = replace(
+            setup.settings,
+            seed=setup.settings.seed + _SEEDS * number,
+            budget=own_budget,
+            fork_step=step - 1,
+            heavy=None,
+        )
         own = replace(setup, settings=settings)
         copied = own.forked(parent.events) if parent else []
         place = None if folder is None else RunFolder(folder.path / "rollouts" / f"{number:02d}")
@@ -153,7 +170,7 @@ def heavy_events(
         heavy = setup.settings.heavy or {}
         done: list[HeavyRollout] = []
         branches: list[tuple[HeavyRollout, int] | None] = [None] * heavy["n"]
-        if heavy.get("sampling") == "partial":
+        if is_partial:
             done = [first := await one(1)]
             steps = uncertain_steps(first.events, _BRANCH_STEPS)
             branches[1:1] = [(first, step) for step in steps for _ in range(_BRANCHES)]
@@ -187,6 +204,11 @@ class HeavyRollout:
         """Its reports, its sources and its end."""
         return RunView.of(self.events)
 
+    def seconds_before(self, step: int) -> float:
+        """What its rounds before this one have taken."""
+        rounds = (before for before in self.view.steps if before.number < step)
+        return Spent.of(event for each in rounds for event in each.events).ledger.seconds
+
 
 async def synthesize_run(
     run: Run, rollouts: Callable[[], Awaitable[list[HeavyRollout]]] | None = None
@@ -199,13 +221,18 @@ async def synthesize_run(
     assert run.settings.heavy is not None
     count = run.settings.heavy["n"]
     # The limits are each rollout's; the synthesis has its own calls, and results are no tool calls.
-    run.spent.budget = replace(run.settings.budget, model_calls=count + 1, tool_calls=None)
+    budget = replace(run.settings.budget, model_calls=count + 1, tool_calls=None)
+    run.spent.budget = budget
     recorded = run.log.recorded_results(ROLLOUT)
     if len(recorded) < count and rollouts is not None:
         finished = await rollouts()
+        # All runs have one clock: half of what is left is for reports, the rest for the synthesis.
+        left = _left(run, [rollout.view.ended for rollout in finished])
+        run.spent.budget = replace(budget, seconds=left and left / 2)
         texts = await asyncio.gather(
             *(_report(run, index, rollout) for index, rollout in enumerate(finished))
         )
+        run.spent.ledger.seconds = run.spent.longest  # they were written at once
         reports = [
             await _keep(run, index, rollout, text)
             for index, (rollout, text) in enumerate(zip(finished, texts, strict=True))
@@ -222,8 +249,27 @@ async def synthesize_run(
             run.sources.add(source)
     run.step = count + 1
     also = [Ledger(**report.arguments["spent"]) for report in reports]
+    run.spent.budget = replace(budget, seconds=_left(run, also))
+    also = [Ledger(seconds=_elapsed(run, also)), *(replace(each, seconds=0.0) for each in also)]
     answer = await _choose(run, reports)
     await run.end("no_answer" if answer is None else "answer", answer, also=also)
+
+
+def _elapsed(run: Run, rollouts: Sequence[Any]) -> float:
+    """Seconds of the clock that rollouts have taken; each has `seconds`."""
+    heavy, limit = run.settings.heavy or {}, run.settings.budget.seconds
+    seconds = [rollout.seconds for rollout in rollouts]
+    if heavy.get("sampling") == "partial":
+        both = sum(sorted(seconds)[-2:])  # at most: branches count what they copied
+        return both if limit is None else min(both, _ROLLOUT_SHARE * limit)
+    return max(seconds, default=0.0)
+
+
+def _left(run: Run, rollouts: Sequence[Any]) -> float | None:
+    limit = run.settings.budget.seconds
+    if limit is None or (run.settings.heavy or {}).get("sampling") not in ("parallel", "partial"):
+        return limit  # saved runs had clocks of their own
+    return max(limit - _elapsed(run, rollouts), 0.05 * limit)
 
 
 async def _report(run: Run, index: int, rollout: HeavyRollout) -> str:
@@ -234,9 +280,9 @@ async def _report(run: Run, index: int, rollout: HeavyRollout) -> str:
     prompt = _CONDENSE.format(
         question=run.question, conversation=cut(conversation, limit, run.log.count)
     )
-    if (text := await _asked(run, prompt, "condense", index)) is None:
+    if (event := await _asked(run, prompt, "condense", index)) is None:
         return ""
-    return run.parse(text).report or text.rpartition("</think>")[2].strip()
+    return run.parse(event.text).report or event.text.rpartition("</think>")[2].strip()
 
 
 async def _keep(run: Run, index: int, rollout: HeavyRollout, text: str) -> ToolReturned:
@@ -273,21 +319,21 @@ async def _choose(run: Run, reports: Sequence[ToolReturned]) -> str | None:
     if not parts:
         return None
     prompt = _SYNTHESIS.format(question=run.question, reports="\n\n".join(parts))
-    text = await _asked(run, prompt, "synthesis")
-    chosen = None if text is None else forced_answer(run.parse(text), text)
+    chosen = run.last_answer(await _asked(run, prompt, "synthesis"))
     if chosen is None and answers:  # the model did not choose: what most found
         chosen = Counter(answers).most_common(1)[0][0]
     return chosen
 
 
-async def _asked(run: Run, prompt: str, purpose: Purpose, place: int | None = None) -> str | None:
+async def _asked(
+    run: Run, prompt: str, purpose: Purpose, place: int | None = None
+) -> ModelAnswered | None:
     """What the model writes to a prompt; None where the budget does not allow it."""
     messages, tokens = [Message("user", prompt)], run.log.count(prompt)
     try:
-        event = await run.ask(messages, tokens, purpose=purpose, sampling=_SAMPLING, place=place)
+        return await run.ask(messages, tokens, purpose=purpose, sampling=_SAMPLING, place=place)
     except BudgetSpent:
         return None
-    return event.text
 
 
 def _renumbered(run: Run, text: str, known: dict[int, Source], sources: dict[int, Source]) -> str:

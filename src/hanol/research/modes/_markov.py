@@ -54,13 +54,14 @@ class _Rounds:
         # Half of the room is the observation's (see `Run`), a quarter the report's; what is left
         # is for the last action and the note.
         self._report_limit = min(run.settings.report_tokens, room // 4)
+        run.form.report_tokens = self._report_limit
         self._small_limit = min(2048, room // 8)
 
     async def turn(self) -> Turn:
         """One round: ask the model, take its new report, return the parsed turn."""
         run = self._run
         answered = await run.ask(*self.prompt(self.note))
-        turn = run.parse(answered.text)
+        turn = run.read(answered)
         report = turn.report or ""
         if (length := self._count(report)) > self._report_limit:
             turn = await self._ask_shorter(length)
@@ -99,4 +100,4 @@ class _Rounds:
         await run.log.emit(TurnRejected, step=run.step, error="report_too_long", text=text)
         run.heard(text)
         answered = await run.ask(*self.prompt(text))
-        return run.parse(answered.text)
+        return run.read(answered)

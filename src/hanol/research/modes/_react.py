@@ -41,7 +41,7 @@ async def react(run: Run, restart: Restart | None = None) -> None:
             transcript.add_apart("assistant", answered.text.strip())
         else:
             transcript.add("assistant", answered.text)
-        turn = run.parse(answered.text)
+        turn = run.read(answered)
         if turn.kind == "answer":
             return await run.end("answer", turn.answer)
         if turn.kind == "error":

@@ -141,6 +141,9 @@ def _event_markdown(event: Any) -> list[str]:
         if event.purpose != "turn":
             return [f"**{PURPOSES[event.purpose].capitalize()}**", _fenced(event.text)]
         thought = [_quoted(_no_html(turn.think))] if turn.think else []
+        thought += ["*Repaired: the turn was read leniently.*"] * (
+            turn.repaired or event.native_calls
+        )
         return thought + ([_fenced(event.text)] if turn.error else [])
     if event.type == "tool_returned":
         code = event.arguments.get("code")

@@ -4,12 +4,13 @@ What the HTML page, the Markdown report and the terminal all show.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from hanol.errors import HanolError, RunError
-from hanol.retrieval import Index, Source, citation_numbers
+from hanol.retrieval import Index, Source, SourceList, citation_numbers
 from hanol.runs import (
     Event,
     Ledger,
@@ -168,6 +169,24 @@ class RunView:
         numbers = dict.fromkeys(cited_numbers(self.answer or ""))
         return [self.sources[number] for number in numbers if number in self.sources]
 
+    def best_passages(self, index: Index | None = None, k: int = 3) -> list[Source]:
+        """Where no statement of the answer is supported: the passages to read instead.
+
+        Args:
+            index: Is searched for the question; None takes the first that the run retrieved.
+            k: Passages at most.
+        """
+        counts = ((self.ended and self.ended.citations) or {}).get("counts", {})
+        if self.ended is None or counts.get("supported"):
+            return []
+        if index is None:
+            return list(self.sources.values())[:k]
+        found = SourceList()
+        with suppress(HanolError):  # as where nothing is indexed
+            for passage in index.search(self.started.question, k):
+                found.cite_passage(passage)
+        return list(found.values())
+
     @property
     def reports(self) -> list[ReportUpdated]:
         """Markov mode: the report after each round that wrote a new one."""
@@ -184,6 +203,8 @@ class RunView:
             f"{spent.prompt_tokens:,} tokens read, {spent.generated_tokens:,} written",
             duration(spent.seconds),
         ]
+        repaired = self.ended.repaired if self.ended else 0
+        parts += [f"{counted(repaired, 'turn')} repaired"] * (repaired > 0)
         return " · ".join(parts + [f"{spent.money:,.4f} money"] * (spent.money > 0))
 
     @property
