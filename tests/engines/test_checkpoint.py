@@ -6,7 +6,7 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -553,6 +553,43 @@ def test_a_cancelled_request_gives_its_place_free(folders: dict[str, Path]) -> N
         return answer
 
     assert asyncio.run(both()).usage.generated_tokens == 3
+
+
+@pytest.mark.parametrize("kind", ["llama", "kimi"])
+def test_a_cancelled_prompt_ends_between_two_layers(kind: str, folders: dict[str, Path]) -> None:
+    long, short = ask("tell me of the sea " * 20), ask("tell me of the sea", max_tokens=9)
+
+    async def both(engine: Any) -> tuple[list[int], Completion]:
+        entered, cancelled, passed = threading.Event(), threading.Event(), list[int]()
+
+        def enter(module: Any, inputs: Any) -> None:
+            passed.append(inputs[0].shape[1] if inputs else 0)
+            entered.set()
+            assert cancelled.wait(60)
+
+        first = engine._worker._layers[0]  # private: where it is in its pass
+        hooks = [first.register_forward_pre_hook(enter)]
+        hooks += [
+            layer.register_forward_pre_hook(lambda *_: passed.append(-1))
+            for layer in engine._worker._layers[1:]
+        ]
+        task = asyncio.create_task(engine.complete(long))
+        await asyncio.to_thread(entered.wait)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        cancelled.set()
+        while engine._worker._running:
+            await asyncio.sleep(0.01)
+        for hook in hooks:
+            hook.remove()
+        return passed, await engine.complete(short)
+
+    with opened(folders[kind]) as engine:
+        passed, answer = asyncio.run(both(engine))
+    assert len(passed) == 1
+    model = models.load_model(folders[kind])
+    assert_same(answer, greedy(model, rendered(folders[kind], short.messages), 9))
 
 
 def test_a_failing_model_is_told_to_everyone_who_waits(folders: dict[str, Path]) -> None:

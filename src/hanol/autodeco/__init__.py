@@ -22,7 +22,7 @@ from hanol.autodeco._formats import HeadsReport, inspect, merge, split
 from hanol.autodeco._heads import DecodingLimits, TemperatureHead, TopPHead, statistics
 from hanol.autodeco._hook import AutoDecoHook, custom_generate
 from hanol.autodeco._model import AutoDecoForCausalLM, AutoDecoOutput
-from hanol.autodeco._render import DecodingTrace, TracedToken
+from hanol.autodeco._render import DecodingTrace, TemperatureScale, TracedToken
 from hanol.autodeco._trace import trace
 from hanol.autodeco._wrapped import Features
 from hanol.autodeco.training._data import (
@@ -105,6 +105,7 @@ __all__ = [
     "SteeringResult",
     "SteeringSettings",
     "TemperatureHead",
+    "TemperatureScale",
     "TokenRow",
     "Tokenized",
     "TopPHead",

@@ -39,6 +39,25 @@ _FONTS = (
 )  # fmt: skip
 
 
+class TemperatureScale(NamedTuple):
+    """Colours of temperatures: blue at the lowest, white between, red at the highest."""
+
+    low: float = 0.0
+    high: float = 1.2
+
+    def style(self, temperature: float) -> str:
+        """A rich style for a token that was drawn at this temperature."""
+        return f"black on {_colour(temperature, *self).rgb}"
+
+    def legend(self) -> Text:
+        """One line that says which colour is which temperature."""
+        legend = Text("temperature ")
+        for i in range(5):
+            value = self.low + (self.high - self.low) * i / 4
+            legend.append(f" {value:.2f} ", style=self.style(value))
+        return legend
+
+
 class TracedToken(BaseModel):
     """One token and the distribution that it was drawn from."""
 
@@ -64,7 +83,7 @@ class DecodingTrace(BaseModel):
     tokens: list[TracedToken]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
-        low, high = self._range()
+        scale = TemperatureScale(*self._range())
         for row in self._rows(options.max_width):
             text, bars = Text(no_wrap=True), Text(no_wrap=True)
             for token, shown, _, width in row:
@@ -72,16 +91,13 @@ class DecodingTrace(BaseModel):
                     text.append(shown, style="dim")
                     bars.append(" " * width)
                 else:
-                    colour = _colour(token.temperature, low, high)
-                    text.append(shown, style=f"black on {colour.rgb}")
+                    text.append(shown, style=scale.style(token.temperature))
                     height = min(len(_BARS) - 1, int(_share(token.top_p) * len(_BARS)))
                     bars.append(_BARS[height] * width, style="blue")
             yield text
             if bars.plain.strip():
                 yield bars
-        legend = Text("temperature ")
-        for value in (low + (high - low) * i / 4 for i in range(5)):
-            legend.append(f" {value:.2f} ", style=f"black on {_colour(value, low, high).rgb}")
+        legend = scale.legend()
         legend.append("  top-p ")
         legend.append(_BARS, style="blue")
         legend.append(" 0 to 1")

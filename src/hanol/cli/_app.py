@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 import hanol
+from hanol.cli.chat import chat
 from hanol.cli.checkpoints import convert, inspect, merge
 from hanol.cli.claims import app as claims
 from hanol.cli.documents import index, mcp, search
@@ -49,7 +50,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 _MODELS, _DOCUMENTS, _MORE = "Models", "Documents and agents", "More"
-for function in (generate, show, inspect, train, merge, convert):
+for function in (chat, generate, show, inspect, train, merge, convert):
     app.command(rich_help_panel=_MODELS)(function)
 app.add_typer(evaluate, name="eval", rich_help_panel=_MODELS)
 for function in (index, search, mcp):

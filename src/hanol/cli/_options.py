@@ -51,6 +51,9 @@ HOPS = option(
     parser=numbers(int, "different numbers from 1 to 5, like 1,2,3", range(1, 6)),
     metavar="N,N,...",
 )
+SystemOption = Annotated[
+    str | None, typer.Option("--system", help="System prompt. Omitted: the chat template's own.")
+]
 PromptOption = Annotated[
     str | None,
     typer.Option("--prompt", "-p", help="Text to continue. Omitted: read from standard input."),
@@ -109,9 +112,7 @@ class SamplingOptions:
     top_p: float | None = option(
         None, "Sample from the most likely tokens whose probabilities add up to this share. " + _OWN
     )
-    top_k: int | None = option(
-        None, "Sample from this many most likely tokens. Omitted: all.", min=1
-    )
+    top_k: int | None = option(None, f"Sample from this many most likely tokens. {_OWN}", min=1)
     max_tokens: int | None = option(None, f"Maximum number of new tokens per answer. {_OWN}", min=1)
     seed: int = option(0, "Seed for sampling; equal seeds give equal texts.")
     stop: list[str] | None = option(None, "Text that ends an answer; repeatable. Omitted: none.")

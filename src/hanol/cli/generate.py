@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from hanol.cli._command import JsonOption, Result, argument, command, option
 from hanol.cli._options import (
     BaseModelOption,
@@ -13,6 +15,7 @@ from hanol.cli._options import (
     PromptOption,
     SamplingOptions,
     SeedOption,
+    SystemOption,
 )
 from hanol.errors import ConfigError
 from hanol.files import replace_text, whole_file
@@ -28,41 +31,65 @@ def generate(
         "Bundled name, checkpoint folder, hub id, or http://host:port/v1#name.", "tiny"
     ),
     prompt: PromptOption = None,
+    system: SystemOption = None,
+    raw: bool = option(False, "Complete the prompt as plain text, without a chat template."),
     num_samples: int = option(1, "Number of completions.", "--num-samples", "-n", min=1),
     sampling: SamplingOptions = SamplingOptions(max_tokens=128),
     load: LoadOptions = LoadOptions(),
     as_json: JsonOption = False,
 ) -> Result:
-    """Complete a prompt with a model.
+    """Answer or complete a prompt with a model.
 
-    The text streams to standard output; the speed and the size of the cache follow on standard
-    error. A model behind an endpoint answers the prompt as a message of the user.
+    A model with a chat template answers the prompt as a message of the user, one without completes
+    it, and so does any checkpoint with --raw. Models behind an endpoint answer. The text streams to
+    standard output; the speed and the size of the cache follow on standard error.
 
     Example: hanol generate tiny -p "def mean(values):" --temperature 0
     """
+    if raw and system is not None:
+        raise typer.BadParameter(
+            "give one of --system and --raw: a plain text has no system prompt."
+        )
     prompt = _read_prompt(prompt)
     from hanol.engines import Message, Request, Sampling, open_engine
     from hanol.runs import synchronous
 
-    base = sampling.over(Sampling(max_tokens=128))
+    sampling.over(Sampling())  # wrong usage is told before a model is loaded
     # Only a checkpoint in this process continues a plain text; other engines answer a message.
-    kinds = ("http", "https", "ray", "scripted", "cached", "chatml")
+    kinds = ("http", "https", "ray", "scripted", "cached")
     is_local = model.partition(":")[0] not in kinds
+    if raw and not is_local:
+        raise ConfigError(
+            f"{model!r} answers messages only: --raw is for a checkpoint in this process."
+        )
     # Nothing is kept between the samples: the time of each prompt is its own.
     engine: Any = open_engine(model, **load.given, **({"cache_bytes": 0} if is_local else {}))
     samples: list[Completion] = []
     try:
-        if is_local:
+        # With a system prompt a missing template is an error, which the engine words.
+        completes = is_local and (raw or not (engine.has_chat_template or system is not None))
+        if completes:
             asked = Request(prompt_ids=engine.encode(prompt))
+        else:
+            said = [] if system is None else [Message("system", system)]
+            asked = Request((*said, Message("user", prompt.removesuffix("\n"))))
+        if is_local:
+            if not completes:
+                engine.count_tokens(asked.messages)  # renders them, or raises
+                print(
+                    f"chat template of {model} applied; --raw completes the text instead",
+                    file=sys.stderr,
+                )
             # The first pass compiles and allocates; it would be measured as a slow prompt.
             short = Sampling(temperature=0.0, max_tokens=2)
-            _completed(engine, Request(prompt_ids=engine.encode(prompt)[:64], sampling=short))
-        else:
-            asked = Request((Message("user", prompt),))
+            _completed(
+                engine, Request(prompt_ids=engine.encode(prompt or "a")[:64], sampling=short)
+            )
+        base = sampling.over(engine.default_sampling)
         for i in range(num_samples):
             request = replace(asked, sampling=replace(base, seed=sampling.seed + i))
             # The prompt appears with the first token: a refused request prints nothing.
-            head = [f"\n{'-' * 40}\n"] * (i > 0) + [prompt] * is_local
+            head = [f"\n{'-' * 40}\n"] * (i > 0) + [prompt] * completes
 
             def show(text: str, head: list[str] = head) -> None:
                 sys.stdout.write("".join(head) + text)
@@ -176,7 +203,9 @@ def _panel(plain: dict[str, Any], cache: "CacheSize | None") -> None:
     ):
         first = plain["samples"][0]
         pace = f" at {first[speed]:,.0f} tokens/s" if first[speed] else ""
-        table.add_row(name, f"{first[tokens]} tokens{pace}")
+        cut = name == "text" and first["finish_reason"] == "length"
+        limit = ", cut at --max-tokens" if cut else ""
+        table.add_row(name, f"{first[tokens]} tokens{pace}{limit}")
     if cache is not None:
         table.add_row(
             "cache", f"{cache.bytes_per_token:,} bytes per token + {cache.fixed_bytes:,} fixed"

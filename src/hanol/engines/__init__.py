@@ -8,6 +8,7 @@ import importlib as _importlib
 import typing as _typing
 
 from hanol.engines._cached import CachedEngine
+from hanol.engines._conversation import Conversation
 from hanol.engines._engine import Engine, WrappedEngine
 from hanol.engines._open import open_engine
 from hanol.engines._request import (
@@ -60,6 +61,7 @@ __all__ = [
     "Choice",
     "Completion",
     "Constraint",
+    "Conversation",
     "EndpointEngine",
     "Engine",
     "ImagePart",

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from hanol.engines._request import Capability, Completion, Message, Piece, Request, Scored
 from hanol.errors import CapabilityError
+from hanol.sampling import Sampling
 
 _IN_PROCESS = "a checkpoint in this process (a folder or a hub id) can"
 _BY_BYTES = "a checkpoint in this process whose tokenizer works on bytes can"
@@ -39,11 +40,14 @@ class Engine(ABC):
         context_window: Tokens that prompt and answer may have together; None when the engine
             cannot know.
         capabilities: What it can do besides completing and streaming messages.
+        default_sampling: What fits the model where a user says nothing. Requests do not take it by
+            themselves: it is for commands that talk to people.
     """
 
     name: str
     context_window: int | None = None
     capabilities: frozenset[Capability] = frozenset()
+    default_sampling: Sampling = Sampling()
 
     @abstractmethod
     async def complete(self, request: Request) -> Completion:
@@ -101,7 +105,7 @@ class WrappedEngine(Engine):
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.name, self.context_window = engine.name, engine.context_window
-        self.capabilities = engine.capabilities
+        self.capabilities, self.default_sampling = engine.capabilities, engine.default_sampling
 
     async def complete(self, request: Request) -> Completion:
         """The engine's answer."""

@@ -11,6 +11,7 @@ from hanol.engines._engine import Continuations, Engine
 from hanol.engines._open import open_engine
 from hanol.engines._request import Capability, Completion, Message, Piece, Request, Scored
 from hanol.errors import EngineError, HanolError, require
+from hanol.sampling import Sampling
 
 _MANY = 10_000  # requests that an actor takes at once; its engine bounds what it does with them
 _DEATHS = 3  # of actors under one request
@@ -26,8 +27,9 @@ class _Member:
     def _engine(self) -> Engine:
         return open_engine(self._spec, **self._options)
 
-    async def about(self) -> tuple[int | None, frozenset[Capability]]:
-        return self._engine.context_window, self._engine.capabilities
+    async def about(self) -> tuple[int | None, frozenset[Capability], Sampling]:
+        engine = self._engine
+        return engine.context_window, engine.capabilities, engine.default_sampling
 
     async def call(self, method: str, *arguments: Any) -> Any:
         result = getattr(self._engine, method)(*arguments)
@@ -84,9 +86,10 @@ class RayEngine(Engine):
         )
         self._members = [member.remote(spec, options) for _ in range(count)]
         self._in_flight = [0] * count
-        self.context_window, self.capabilities = self._opened(start_seconds)
+        about = self._opened(start_seconds)
+        self.context_window, self.capabilities, self.default_sampling = about
 
-    def _opened(self, seconds: float) -> tuple[int | None, frozenset[Capability]]:
+    def _opened(self, seconds: float) -> tuple[int | None, frozenset[Capability], Sampling]:
         exceptions = self._ray.exceptions
         try:
             told = self._ray.get([m.about.remote() for m in self._members], timeout=seconds)

@@ -338,11 +338,13 @@ class Piece:
         text: What is new.
         choice: The answer that it belongs to.
         completion: The whole result; with the last piece only.
+        temperature: What AutoDeco heads chose for its last token, where they did.
     """
 
     text: str
     choice: int = 0
     completion: Completion | None = None
+    temperature: float | None = None
 
 
 @dataclass(frozen=True)

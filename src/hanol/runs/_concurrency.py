@@ -1,6 +1,7 @@
 """Asynchronous work: a bounded gather, and synchronous versions for scripts and notebooks."""
 
 import asyncio
+import atexit
 import functools
 import inspect
 import threading
@@ -103,14 +104,19 @@ def _iterate(events: AsyncIterator[T]) -> Iterator[T]:
             ended.set_exception(err)
         queue.put(ended)
 
+    def stop() -> None:
+        loop, task = started.result()
+        with suppress(RuntimeError):  # the loop was closed: there is nothing left to cancel
+            loop.call_soon_threadsafe(task.cancel)
+        thread.join()
+
     thread = threading.Thread(target=work, name="hanol-run", daemon=True)
     thread.start()
+    atexit.register(stop)  # for a script that ends without having read all items
     try:
         while not isinstance(event := queue.get(), Future):
             yield event
         event.result()
     finally:
-        loop, task = started.result()
-        with suppress(RuntimeError):  # the loop was closed: there is nothing left to cancel
-            loop.call_soon_threadsafe(task.cancel)
-        thread.join()
+        atexit.unregister(stop)
+        stop()

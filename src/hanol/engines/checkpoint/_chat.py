@@ -6,8 +6,6 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from jinja2 import TemplateError
-
 from hanol.engines._calls import described
 from hanol.engines._request import Message, ToolSchema
 from hanol.errors import EngineError
@@ -62,11 +60,16 @@ class ChatTokens:
         self._borders = re.compile("|".join(borders) or "(?!)")
         self._splits: dict[str, bool] = {}
 
+    @property
+    def has_template(self) -> bool:
+        """Whether it is known how a conversation is written."""
+        return bool(self._template or self._tokenizer.chat_template)
+
     def render(
         self, messages: Sequence[Message], *, answer: bool = True, tools: Sequence[ToolSchema] = ()
     ) -> str:
         """The conversation as text, up to where the answer begins (or, without, its own end)."""
-        if self._template is None and not self._tokenizer.chat_template:
+        if not self.has_template:
             raise EngineError(
                 f"The checkpoint {self._name!r} has no chat template, so it does not know how a "
                 f"conversation is written. Name it as 'chatml:{self._name}' to speak chatml, or "
@@ -91,7 +94,8 @@ class ChatTokens:
                 tokenize=False,
                 add_generation_prompt=answer,
             )
-        except (TemplateError, ValueError) as err:
+        # A template is a program of the checkpoint: it may raise anything, on any conversation.
+        except Exception as err:
             roles = ", ".join(message.role for message in messages)
             raise EngineError(
                 f"The chat template of {self._name!r} refuses a conversation of {roles}: {err}."

@@ -18,9 +18,11 @@ from hanol.engines.checkpoint._chat import CHATML, ChatTokens
 from hanol.engines.checkpoint._job import EngineTask
 from hanol.engines.checkpoint._worker import Worker
 from hanol.errors import ConfigError, EngineError
-from hanol.sampling import ConstraintCompiler, TokenConstraint
+from hanol.sampling import ConstraintCompiler, Sampling, TokenConstraint
 
 _CHATML_END = "<|im_end|>"
+# Of a conversation whose model's makers advise nothing: less than 1, at which small models ramble.
+_CONVERSATION = Sampling(temperature=0.7, top_p=0.95)
 
 
 class CheckpointEngine(Engine):
@@ -75,6 +77,7 @@ class CheckpointEngine(Engine):
         self._tokenizer = tokenizer
         self._model = model
         self._ends = ends = _end_tokens(model, tokenizer)
+        self.default_sampling = _default_sampling(model, is_chat=self._chat.has_template)
         self._compiler: ConstraintCompiler | None = None
         self._compiling = threading.Lock()
         # A model that never learned chatml's end as one token may still write it as text.
@@ -139,7 +142,7 @@ class CheckpointEngine(Engine):
                 loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
         task = await self._answers(request)
-        task.on_text = lambda choice, text: put(Piece(text, choice))
+        task.on_text = lambda choice, text, temperature: put(Piece(text, choice, None, temperature))
         future = self._worker.submit(task)
         future.add_done_callback(lambda _: put(None))
         try:
@@ -190,6 +193,11 @@ class CheckpointEngine(Engine):
         if ids == [None]:
             raise EngineError("The prompt is empty and the tokenizer has no begin token.")
         return tuple(ids)
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether it answers messages; without a template it only continues `prompt_ids`."""
+        return self._chat.has_template
 
     @property
     def cache_size(self) -> models.CacheSize:
@@ -290,6 +298,23 @@ def _window(model: Any, tokenizer: Any) -> int | None:
     # Tokenizers without a limit of their own say a very large number.
     known = [int(limit) for limit in limits if limit is not None and 0 < limit < 10**9]
     return min(known, default=None)
+
+
+def _default_sampling(model: Any, *, is_chat: bool) -> Sampling:
+    """What generation_config.json asks for, if it asks for sampling; heads choose by themselves."""
+    if isinstance(model, autodeco.AutoDecoForCausalLM):
+        return Sampling()
+    config = model.generation_config
+    if not getattr(config, "do_sample", False):
+        return _CONVERSATION if is_chat else Sampling()
+    names = ("temperature", "top_p", "top_k", "repetition_penalty")
+    found = {name: value for name in names if (value := getattr(config, name, None)) is not None}
+    if not found.get("top_k"):  # 0 is none in transformers
+        found.pop("top_k", None)
+    try:
+        return Sampling(**found)
+    except ConfigError:  # written by hand, and out of range
+        return Sampling()
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -75,6 +75,8 @@ class Draws:
                 logits_BV[i].masked_fill_(~allowed_V, -torch.inf)
             if sampling.temperature is not None:
                 temperatures[i] = sampling.temperature
+            elif self._heads:
+                job.temperature = temperatures[i]
             if sampling.top_p is not None:
                 top_ps[i] = sampling.top_p
             elif self._truncation == "none":

@@ -34,8 +34,9 @@ class EngineTask:
     continuations: Sequence[list[int]] = ()  # to score, instead of writing answers
     top_logprobs: int | None = None
     calls_tools: bool = False  # answers are searched for calls of tools
-    # Called with the number of an answer and its new text, in the model's thread:
-    on_text: Callable[[int, str], None] | None = None
+    # Called with the number of an answer, its new text, and the temperature that heads chose for
+    # it, in the model's thread:
+    on_text: Callable[[int, str, float | None], None] | None = None
     future: "Future[Any]" = field(default_factory=Future)
     # While it runs:
     jobs: "list[Job]" = field(init=False)
@@ -88,6 +89,7 @@ class Job:
         self.sequence = [*task.ids, *(continuation or ())]
         self.fed = 0  # tokens of the sequence that the model has seen
         self.epoch = 0  # version of the weights
+        self.temperature: float | None = None  # that heads chose for the last token
         self.logprobs: list[float] = []  # of what follows the prompt
         self.alternatives: list[Alternatives] = []
         self.points: dict[int, list[Tensor]] = {}  # recurrent states after so many tokens
@@ -154,7 +156,7 @@ class Job:
         sure = len(self.text.text) if self.is_finished else self.text.sure
         if self.task.on_text is not None and sure > self._shown:
             new, self._shown = self.text.text[self._shown : sure], sure
-            self.task.on_text(self.index, new)
+            self.task.on_text(self.index, new, self.temperature)
 
     def choice(self) -> Choice:
         """The answer, once it is finished."""

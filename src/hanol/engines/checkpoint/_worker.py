@@ -3,13 +3,17 @@
 Shape suffixes: B rows, T tokens, V vocabulary.
 """
 
+import atexit
 import logging
 import queue
 import threading
 import time
+import weakref
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from functools import partial
 from inspect import signature
 from typing import Any
 
@@ -33,6 +37,10 @@ _PIECE = 64  # of them, the fewest that a prompt gets
 _SCORED = 128  # tokens of a continuation that pass at once: the logits of each are needed
 
 
+class _AbandonedError(Exception):
+    """Nobody waits any more for what the model is computing."""
+
+
 class Worker:
     """Runs a model in a thread of its own, for many requests at once.
 
@@ -49,6 +57,7 @@ class Worker:
         self._text_of = token_texts(tokenizer)
         self._draws = Draws(model, self._text_of)
         self._slices = "logits_to_keep" in signature(model.forward).parameters
+        self._layers = _layers(model)
         self._store = PrefixStore(cache_bytes)
         self._epoch = self._stored = 0  # of the weights, now and in the store
         self._running: list[Job] = []  # by row
@@ -59,6 +68,10 @@ class Worker:
         self._thread: threading.Thread | None = None
         self._end: EngineError | None = None  # why no request is taken any more
         self._lock = threading.Lock()  # of `_end` and `_thread`
+        # A thread that is inside the model when the interpreter ends aborts the process. What asks
+        # the engine comes after it, and so is stopped before it.
+        self._at_exit = partial(_close, weakref.ref(self))
+        atexit.register(self._at_exit)
         with torch.inference_mode():
             like = getattr(self._forward([[0]]), CACHE_NAME)
         self._like, self._known = like, is_known(like)
@@ -94,7 +107,8 @@ class Worker:
         self._epoch += 1
 
     def close(self) -> None:
-        """Stop; whoever waits gets an EngineError."""
+        """Stop before the next layer of a prompt or token of an answer; who waits gets an error."""
+        atexit.unregister(self._at_exit)
         with self._lock:
             self._end = EngineError("The engine is closed: open it again.")
         if self._thread is not None:
@@ -111,6 +125,8 @@ class Worker:
                 while self._end is None:
                     try:
                         self._pass()
+                    except _AbandonedError:
+                        continue  # rows are as before the pass, and all of them will leave
                     except Exception as err:  # of these requests; the next ones may do better
                         self._fail(err)
         except BaseException as err:
@@ -125,7 +141,12 @@ class Worker:
             self._tell(end)
 
     def _pass(self) -> None:
-        self._leave([row for row, job in enumerate(self._running) if job.is_gone])
+        gone = [row for row, job in enumerate(self._running) if job.is_gone]
+        for row in gone:  # the next prompt of a conversation goes on from a stopped answer
+            job = self._running[row]
+            if not job.is_scored and job.fed > job.task.cached:
+                self._remember(row, job)
+        self._leave(gone)
         self._admit()
         for _ in range(1 + len(self._running) // _ROWS_A_CHUNK):
             self._feed_prompts()
@@ -229,7 +250,8 @@ class Worker:
         T = max(counts)
         ids_BT = [job.sequence[job.fed : job.fed + n] + [0] * (T - n) for job, n in fed]
         scores = any(self._is_scoring(job, n) for job, n in fed)
-        outputs = self._forward(ids_BT, all_logits=scores, **self._rows.chunk(rows, counts))
+        with self._stoppable():
+            outputs = self._forward(ids_BT, all_logits=scores, **self._rows.chunk(rows, counts))
         self._rows.chunked(rows, counts, getattr(outputs, CACHE_NAME))
         for i, (row, (job, n)) in enumerate(zip(rows, fed, strict=True)):
             if self._is_scoring(job, n):
@@ -237,6 +259,23 @@ class Worker:
             job.fed += n
             self._mark(row, job)
         self._finish([row for row in rows if self._running[row].is_finished])
+
+    @contextmanager
+    def _stoppable(self) -> Iterator[None]:
+        """Let a pass of many tokens, which may take seconds, end before any of its layers."""
+
+        def check(*_: Any) -> None:
+            if threading.current_thread() is self._thread and (
+                self._end is not None or all(job.is_gone for job in self._running)
+            ):
+                raise _AbandonedError
+
+        hooks = [layer.register_forward_pre_hook(check) for layer in self._layers]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def _next_count(self, job: Job, most: int) -> int:
         """Tokens that pass at once: where states are copied, there must be an end."""
@@ -369,3 +408,15 @@ class Worker:
         for future in list(self._unanswered):
             with suppress(InvalidStateError):  # cancelled meanwhile
                 future.set_exception(error)
+
+
+def _close(worker: "weakref.ref[Worker]") -> None:
+    if (alive := worker()) is not None:
+        alive.close()
+
+
+def _layers(model: Any) -> list[torch.nn.Module]:
+    """The decoder's layers, in whatever the model is wrapped."""
+    count = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+    lists = (part for part in model.modules() if isinstance(part, torch.nn.ModuleList))
+    return [layer for layers in lists if len(layers) == count for layer in layers]
