@@ -22,6 +22,7 @@ from hanol.errors import DataError, HanolError, WriteError
 
 __all__ = [
     "JsonLines",
+    "cache_folder",
     "check_new",
     "drop_torn_line",
     "read_rows",
@@ -366,6 +367,17 @@ def read_rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 # -- names
+
+
+def cache_folder() -> Path:
+    """Where pulled models lie, each in a folder of its name.
+
+    `$HANOL_CACHE`, else `$XDG_CACHE_HOME/hanol/models`, else `~/.cache/hanol/models`.
+    """
+    if own := os.environ.get("HANOL_CACHE"):
+        return Path(own).expanduser().absolute()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser().absolute() / "hanol" / "models"
 
 
 def safe_name(text: str) -> str:

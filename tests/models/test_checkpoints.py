@@ -251,7 +251,7 @@ def test_full_disk_leaves_the_old_checkpoint(
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("./nowhere", "There is no folder './nowhere'"),
+        ("./nowhere", "There is no folder or GGUF file './nowhere'"),
         ("no-such-model", "neither a bundled model"),
         ("tinny", "Did you mean 'tiny'"),
         ("", "No checkpoint is named"),
@@ -290,7 +290,7 @@ def test_layers_that_are_missing_from_the_lists(copy: Path) -> None:
 
 
 def test_file_in_place_of_folder(folder: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"is a file, but a checkpoint is a folder"):
+    with pytest.raises(CheckpointError, match=r"is a file, but no GGUF file: a checkpoint is one, or a folder"):
         models.load(folder / "model.safetensors")
 
 

@@ -11,7 +11,7 @@ from transformers import (
     LlamaConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
-    Qwen3Config,
+    Qwen3MoeConfig,
 )
 
 from hanol import models
@@ -162,11 +162,20 @@ def test_half_precision_keeps_small_tensors(
 
 def _other_model(moe: PreTrainedModel) -> PreTrainedModel:
     return models.build(
-        Qwen3Config(
+        Qwen3MoeConfig(
             vocab_size=288, hidden_size=32, intermediate_size=32, num_hidden_layers=1,
-            num_attention_heads=2, num_key_value_heads=2, head_dim=16,
+            num_attention_heads=2, num_key_value_heads=2, head_dim=16, num_experts=2,
+            num_experts_per_tok=1, moe_intermediate_size=16,
         )
     )  # fmt: skip
+
+
+def _llama_with(**more: object) -> Callable[[PreTrainedModel], PreTrainedModel]:
+    config = LlamaConfig(
+        vocab_size=288, hidden_size=32, intermediate_size=32, num_hidden_layers=1,
+        num_attention_heads=2, **more,
+    )  # fmt: skip
+    return lambda moe: models.build(config)
 
 
 def _other_heads(moe: PreTrainedModel) -> PreTrainedModel:
@@ -181,7 +190,14 @@ def _other_heads(moe: PreTrainedModel) -> PreTrainedModel:
 @pytest.mark.parametrize(
     ("make", "dtype", "message"),
     [
-        (_other_model, "f32", "The model is a 'qwen3'"),
+        (_other_model, "f32", "The model is a 'qwen3_moe'"),
+        (_llama_with(attention_bias=True), "f32", "q_proj.bias' has no place"),
+        (_llama_with(hidden_act="gelu"), "f32", "`hidden_act` is 'gelu'"),
+        (
+            _llama_with(rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}),
+            "f32",
+            "`rope_type` is 'dynamic'",
+        ),
         (_other_heads, "f32", "4 delta heads and 2 attention heads"),
         (lambda moe: moe, "q4", "`dtype` is 'q4'"),
     ],

@@ -14,6 +14,7 @@ from hanol.cli.claims import app as claims
 from hanol.cli.documents import index, mcp, search
 from hanol.cli.eval import app as evaluate
 from hanol.cli.generate import generate, show
+from hanol.cli.models import app as models
 from hanol.cli.research import app as research
 from hanol.cli.synth import app as synth
 from hanol.cli.train import train
@@ -52,6 +53,7 @@ app = typer.Typer(
 _MODELS, _DOCUMENTS, _MORE = "Models", "Documents and agents", "More"
 for function in (chat, generate, show, inspect, train, merge, convert):
     app.command(rich_help_panel=_MODELS)(function)
+app.add_typer(models, name="models", rich_help_panel=_MODELS)
 app.add_typer(evaluate, name="eval", rich_help_panel=_MODELS)
 for function in (index, search, mcp):
     app.command(rich_help_panel=_DOCUMENTS)(function)

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 @command
 def inspect(
-    checkpoint: str = argument("Bundled name, preset, checkpoint folder or hub id.", "tiny"),
+    checkpoint: str = argument(
+        "Bundled or pulled name, preset, checkpoint folder, GGUF file or hub id.", "tiny"
+    ),
 ) -> Result:
     """Describe a checkpoint without loading its weights.
 
@@ -95,13 +97,16 @@ def merge(
 
 @command
 def convert(
-    source: str = argument("Bundled name, folder or hub id; a folder in Meta's layout too."),
+    source: str = argument(
+        "Bundled or pulled name, folder, GGUF file or hub id; a folder in Meta's layout too."
+    ),
+    target: Path | None = argument("New folder or GGUF file; or give --output.", None),
     to: Literal["transformers", "meta", "gguf", "heads"] = option(
         "transformers",
         "Layout to write: a transformers folder (Kimi Linear with the official names), Meta's "
         "Llama files, a GGUF file, or only the AutoDeco heads of a merged checkpoint.",
     ),
-    output: Path = option(..., "New folder or GGUF file."),
+    output: Path | None = option(None, "New folder or GGUF file. Omitted: the second argument."),
     dtype: str | None = option(
         None, "Data type of the weights; GGUF takes float32 or float16. Omitted: float32."
     ),
@@ -109,15 +114,21 @@ def convert(
         None, "RoPE scaling factor of a Meta source; 32 for Llama 3.2. Omitted: 8, for 3.1 and 3.3."
     ),
 ) -> Result:
-    """Write a checkpoint in another layout.
+    """Write a checkpoint or GGUF file in another layout.
 
     The heads of a merged checkpoint, and tensors whose data type stays, are copied bit for bit. A
     LoRA adapter is merged into its base.
 
     Example: hanol convert tiny --to gguf --output tiny.gguf
 
+    Example: hanol convert model.gguf my-model
+
     Example: hanol convert my-model --to heads --output my-heads
     """
+    if (target is None) == (output is None):
+        raise typer.BadParameter("Name the new folder or file once: as second word or --output.")
+    output = output or target
+    assert output is not None
     check_new(output)
     if to == "heads":
         if dtype is not None or rope_factor is not None:

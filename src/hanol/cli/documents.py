@@ -27,8 +27,11 @@ def index(
     index_folder: IndexOption = None,
     embedder: str | None = option(
         None,
-        "Sentence-transformers model for search by meaning: hub id, folder or minilm. "
-        "none: drop the vectors. Omitted: the model of the index, if it has one.",
+        "Model for search by meaning: a pulled one such as e5-small or minilm, or the hub id or "
+        "folder of a sentence-transformers model. none: drop the vectors. Omitted: the model of "
+        "the index, if it has one.",
+        "--embedder",
+        "--dense",
     ),
 ) -> Result:
     """Index a folder of documents, or update its index.

@@ -1,4 +1,4 @@
-"""Models: presets, building, loading, saving in the official layout, inspection, generation.
+"""Models: presets, building, pulling, loading, saving in the official layout, inspection.
 
 A model is always a plain transformers model. Importing this room also corrects the names under
 which transformers saves Kimi-Linear's dense layers, and makes the gated delta net hybrid, a
@@ -10,7 +10,6 @@ from hanol.models._adapter import Adapter
 from hanol.models._build import add_baselines as _add_baselines
 from hanol.models._build import build, cast, dtype_named
 from hanol.models._convert import convert
-from hanol.models._gguf import to_gguf
 from hanol.models._inspect import AdapterReport, CacheSize, ModelReport, cache_size, inspect
 from hanol.models._load import (
     Loaded,
@@ -29,6 +28,9 @@ from hanol.models._meta import MetaLlama, llama_from_meta, llama_to_meta, merge_
 from hanol.models._official import checkpoint_folder, no_progress_bars, save
 from hanol.models._presets import kimi_config, preset, preset_names
 from hanol.models._tensors import StoredTensor, stored_tensors, weight_files
+from hanol.models.gguf._write import to_gguf
+from hanol.models.pulled._list import ModelEntry, list_models
+from hanol.models.pulled._pull import pull
 
 _correct_names()
 _add_baselines()
@@ -39,6 +41,7 @@ __all__ = [
     "CacheSize",
     "Loaded",
     "MetaLlama",
+    "ModelEntry",
     "ModelReport",
     "StoredTensor",
     "adapter_of",
@@ -52,6 +55,7 @@ __all__ = [
     "fetch",
     "inspect",
     "kimi_config",
+    "list_models",
     "llama_from_meta",
     "llama_to_meta",
     "load",
@@ -64,6 +68,7 @@ __all__ = [
     "no_progress_bars",
     "preset",
     "preset_names",
+    "pull",
     "resolve",
     "save",
     "stored_tensors",

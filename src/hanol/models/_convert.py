@@ -10,10 +10,10 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from hanol.errors import CheckpointError, ConfigError
 from hanol.files import whole_folder
 from hanol.models._build import cast, dtype_named
-from hanol.models._gguf import to_gguf
 from hanol.models._load import load_model, load_tokenizer
 from hanol.models._meta import llama_from_meta, llama_to_meta, merge_meta_parts
 from hanol.models._official import save
+from hanol.models.gguf._write import to_gguf
 
 Layout = Literal["transformers", "meta", "gguf"]
 
@@ -29,8 +29,9 @@ def convert(
     """Write a checkpoint in another layout.
 
     Args:
-        source: Bundled name, folder or hub id; or a folder in Meta's layout: `params.json` and
-            `consolidated.*.safetensors`, with a tokenizer of transformers or without.
+        source: Bundled or pulled name, folder, GGUF file or hub id; or a folder in Meta's layout:
+            `params.json` and `consolidated.*.safetensors`, with a tokenizer of transformers or
+            without.
         output: Folder, or for "gguf" file, to write; an existing checkpoint there is replaced.
         to: "transformers" is a folder that transformers and, for Kimi Linear, the official code
             read; "meta" holds Meta's tensors of a Llama; "gguf" is one file for llama.cpp.

@@ -16,6 +16,7 @@ from hanol.models._build import meta_model
 from hanol.models._load import adapter_of, bundled_names, load_config, resolve
 from hanol.models._presets import preset, preset_names
 from hanol.models._tensors import differences, stored_tensors
+from hanol.models.gguf._header import read_header
 
 
 class CacheSize(BaseModel):
@@ -63,7 +64,7 @@ def inspect(spec: str | Path) -> ModelReport:
     """Describe a model without loading its weights.
 
     Args:
-        spec: A bundled name, a preset's name, a folder, or a hub id.
+        spec: A bundled or pulled name, a preset's name, a folder, a GGUF file, or a hub id.
 
     Raises:
         CheckpointError: Nothing readable is there: no configuration, or no weights.
@@ -77,7 +78,9 @@ def inspect(spec: str | Path) -> ModelReport:
     sizes = parameter_sizes(config)
     total = sum(sizes.values())
     dtype = config.dtype or torch.float32
-    found = None
+    stored_as, found = str(dtype).removeprefix("torch."), None
+    if place is not None and Path(place).is_file():
+        stored_as = read_header(place).stored_as
     if place is not None and Path(place).is_dir():
         if config.model_type == "kimi_linear":
             found = differences(config, Path(place))
@@ -91,7 +94,7 @@ def inspect(spec: str | Path) -> ModelReport:
         active_parameters=total - _idle_parameters(config, sizes),
         layers=_layers(config),
         vocab_size=config.vocab_size,
-        dtype=str(dtype).removeprefix("torch."),
+        dtype=stored_as,
         cache=cache_size(config, dtype.itemsize),
         official_layout=None if found is None else found == ([], []),
         missing=missing,

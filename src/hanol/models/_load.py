@@ -1,4 +1,4 @@
-"""From a name to a model: a bundled one, a folder, or a hub id."""
+"""From a name to a model: a bundled or pulled one, a folder, a GGUF file, or a hub id."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -27,6 +27,9 @@ from hanol.models._adapter import Adapter, merge_into, read_adapter
 from hanol.models._official import no_progress_bars
 from hanol.models._presets import preset_names
 from hanol.models._tensors import differences, weight_files
+from hanol.models.gguf._header import is_gguf
+from hanol.models.gguf._read import gguf_config, gguf_tokenizer, load_gguf
+from hanol.models.pulled._catalogue import CATALOGUE, pulled_folder
 
 _BUNDLED = Path(__file__).parent / "bundled"
 _FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]  # all but code and pickles
@@ -45,16 +48,21 @@ def bundled_names() -> list[str]:
 
 
 def resolve(spec: str | Path) -> str:
-    """The folder or hub id behind a name.
+    """The folder, GGUF file or hub id behind a name.
 
     Raises:
-        CheckpointError: It is no bundled model, no checkpoint folder and no hub id owner/name.
+        CheckpointError: It is no bundled or pulled model, no checkpoint folder, no GGUF file and no
+            hub id owner/name.
     """
     text = str(spec)
     if not text.strip():
-        raise CheckpointError("No checkpoint is named: give a bundled name, a folder or a hub id.")
+        raise CheckpointError(
+            "No checkpoint is named: give a bundled name, a folder, a GGUF file or a hub id."
+        )
     if text in bundled_names():
         return str(_BUNDLED / text)
+    if (pulled := pulled_folder(text)) is not None:
+        return str(pulled)
     path = Path(text).expanduser()
     if path.is_dir():
         if not any((path / name).exists() for name in ("config.json", ADAPTER_CONFIG)):
@@ -65,20 +73,30 @@ def resolve(spec: str | Path) -> str:
             )
         return str(path)
     if path.is_file():
-        raise CheckpointError(f"{text!r} is a file, but a checkpoint is a folder with config.json.")
+        if is_gguf(path):
+            return str(path)
+        raise CheckpointError(
+            f"{text!r} is a file, but no GGUF file: a checkpoint is one, or a folder with "
+            "config.json."
+        )
     looks_like_path = path.is_absolute() or text.startswith((".", "~")) or text.count("/") > 1
-    if looks_like_path:
-        raise CheckpointError(f"There is no folder {text!r}.")
+    if looks_like_path or path.suffix == ".gguf":
+        raise CheckpointError(f"There is no folder or GGUF file {text!r}.")
+    if text in CATALOGUE:
+        raise CheckpointError(
+            f"{text!r} is not on this machine yet: run `hanol models pull {text}`."
+        )
     if "/" not in text:
-        near = get_close_matches(text.lower(), bundled_names(), n=1)
+        near = get_close_matches(text.lower(), [*bundled_names(), *CATALOGUE], n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         if text in preset_names():
             hint = (
                 " It is a preset without weights: train it, or build it with `hanol.models.build`."
             )
         raise CheckpointError(
-            f"{text!r} is neither a bundled model ({', '.join(bundled_names())}), nor a folder, "
-            f"nor a hub id of the form owner/name.{hint}"
+            f"{text!r} is neither a bundled model ({', '.join(bundled_names())}), nor a pulled one "
+            f"({', '.join(CATALOGUE)}), nor a folder or GGUF file, nor a hub id of the form "
+            f"owner/name.{hint}"
         )
     return text
 
@@ -87,7 +105,7 @@ def fetch(spec: str | Path, **hub: Any) -> Path:
     """The folder of a checkpoint; that of a hub id is fetched first.
 
     Args:
-        spec: Bundled name, folder or hub id.
+        spec: Bundled or pulled name, folder or hub id.
         hub: `revision`, `token` and other options of `huggingface_hub.snapshot_download`.
 
     Raises:
@@ -107,6 +125,11 @@ def _fetched(spec: str | Path, **hub: Any) -> Path:
     place = resolve(spec)
     if Path(place).is_dir():
         return Path(place)
+    if Path(place).is_file():
+        raise CheckpointError(
+            f"{str(spec)!r} is a GGUF file, but a folder is needed here: write one with "
+            f"`hanol convert {spec} --output FOLDER`."
+        )
     try:
         return Path(snapshot_download(place, allow_patterns=_FILES, **hub))
     except (OSError, ValueError) as err:
@@ -124,6 +147,8 @@ def adapter_of(spec: str | Path, *, revision: str | None = None) -> Adapter | No
         CheckpointError: The adapter cannot be read, or its base is not there or an adapter too.
     """
     place = resolve(spec)
+    if Path(place).is_file():
+        return None
     if not Path(place).is_dir():
         try:
             if not _has_file(place, ADAPTER_CONFIG, revision):
@@ -136,11 +161,8 @@ def adapter_of(spec: str | Path, *, revision: str | None = None) -> Adapter | No
     try:
         base = resolve(adapter.base)
     except CheckpointError as err:
-        pull = (
-            "" if "/" in adapter.base else f" If it can be pulled: hanol models pull {adapter.base}"
-        )
         raise CheckpointError(
-            f"{str(spec)!r} is an adapter of {adapter.base!r}, which is not here: {err}{pull}"
+            f"{str(spec)!r} is an adapter of {adapter.base!r}, which is not here: {err}"
         ) from err
     if (Path(base) / ADAPTER_CONFIG).exists():
         raise CheckpointError(
@@ -160,7 +182,7 @@ def load(
     """Load a model and its tokenizer; Kimi-Linear models get hanol's layers.
 
     Args:
-        spec: A bundled name ("tiny"), a folder, or a hub id.
+        spec: A bundled or pulled name ("tiny"), a folder, a GGUF file, or a hub id.
         dtype: Type of the parameters; None is float32 on CPU, else what the checkpoint has.
         device: Where the model goes.
         revision: Commit or branch of a hub id.
@@ -195,6 +217,8 @@ def load_config(spec: str | Path, *, revision: str | None = None) -> PreTrainedC
             "`hanol.engines.open_engine`."
         )
     try:
+        if Path(place).is_file():
+            return AutoConfig.for_model(**stored)
         return AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
     except Exception as err:  # the checks of transformers raise all kinds
         raise _unreadable("configuration", spec, err) from err
@@ -214,6 +238,8 @@ def _stored_config(spec: str | Path, revision: str | None) -> dict[str, Any]:
     if (adapter := adapter_of(spec, revision=revision)) is not None:
         spec, revision = adapter.base, adapter.revision
     place = resolve(spec)
+    if Path(place).is_file():
+        return gguf_config(place)
     try:
         stored: dict[str, Any] = PreTrainedConfig.get_config_dict(place, revision=revision)[0]
     except (OSError, ValueError) as err:
@@ -273,10 +299,15 @@ def load_weights(
     wanted: Any = dtype or (torch.float32 if device == "cpu" else "auto")
     try:
         with no_progress_bars():
+            if Path(place).is_file():
+                model, report = load_gguf(place, config, None if wanted == "auto" else wanted)
+                return model.to(device).eval(), report
             model, report = AutoModelForCausalLM.from_pretrained(
                 place, config=config, dtype=wanted, use_safetensors=True, trust_remote_code=False,
                 output_loading_info=True, **options,
             )  # fmt: skip
+    except CheckpointError:
+        raise
     except (OSError, ValueError, RuntimeError, SafetensorError) as err:
         raise _unreadable("weights", place, err) from err
     return model.to(device).eval(), report
@@ -290,7 +321,7 @@ def load_tokenizer(
     A checkpoint of AutoDeco heads, or a LoRA adapter, without a tokenizer has that of its base.
 
     Args:
-        spec: A bundled name, a folder, or a hub id.
+        spec: A bundled or pulled name, a folder, a GGUF file, or a hub id.
         base_model: Take the tokenizer of this base, in the place of the one that heads name.
         revision: Commit or branch of a hub id (not of the base).
 
@@ -312,7 +343,12 @@ def load_tokenizer(
                     f"{str(spec)!r} has no tokenizer and does not name its base: pass `base_model`."
                 )
             return load_tokenizer(base)
-        tokenizer = AutoTokenizer.from_pretrained(place, revision=revision, trust_remote_code=False)
+        if Path(place).is_file():
+            tokenizer = gguf_tokenizer(place)
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(
+                place, revision=revision, trust_remote_code=False
+            )
     except CheckpointError:
         raise
     except (OSError, ValueError, KeyError) as err:
@@ -358,9 +394,14 @@ def _refuse_tensors(
         if names:
             more = ", ..." if len(names) > 5 else ""
             parts.append(f"{len(names)} {what} ({', '.join(names[:5])}{more})")
+    if parts and (Path(place) / "modules.json").is_file():
+        raise CheckpointError(
+            f"{str(spec)!r} is an embedding model, which writes no text: use it with "
+            f"`hanol index FOLDER --dense {spec}`."
+        )
     if parts:
         raise CheckpointError(
-            f"The tensors of {str(spec)!r} do not fit its config.json: {' and '.join(parts)}. "
+            f"The tensors of {str(spec)!r} do not fit its configuration: {' and '.join(parts)}. "
             "The files are incomplete, or belong to another configuration."
         )
 

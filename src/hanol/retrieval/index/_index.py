@@ -81,9 +81,9 @@ class Index(AbstractContextManager["Index"]):
             path: Folder of the documents.
             index_folder: Where the index is stored, for documents in a folder that cannot be
                 written to; `.hanol` in `path` by default.
-            embedder: For search by meaning: name or folder of a sentence-transformers model,
-                "minilm" for the packaged one, or your own object. By default the embedder that
-                the index was made with, if any.
+            embedder: For search by meaning: a pulled model such as "e5-small" or "minilm", name or
+                folder of a sentence-transformers model, or your own object. By default the
+                embedder that the index was made with, if any.
 
         Raises:
             SearchIndexError: There is no such folder, or its index was made by another version of

@@ -1,4 +1,4 @@
-"""Writing GGUF files, the format of llama.cpp, for Kimi-Linear and Llama models.
+"""Writing GGUF files for Kimi-Linear, Llama, Qwen2 and Qwen3 models.
 
 The tensors, their names and shapes are those that llama.cpp's own converter writes.
 Source: gguf 0.19 constants; ggml-org/llama.cpp, `src/models/kimi-linear.cpp`.
@@ -19,6 +19,11 @@ from hanol.models._meta import to_pairs
 from hanol.models._presets import leading_dense
 from hanol.models._reference_llama import frequencies
 
+# The architectures by transformers' `model_type`, as gguf names them.
+_ARCHITECTURES = {
+    "kimi_linear": "KIMI_LINEAR", "llama": "LLAMA", "qwen2": "QWEN2", "qwen3": "QWEN3",
+}  # fmt: skip
+
 
 def to_gguf(
     model: PreTrainedModel,
@@ -26,10 +31,11 @@ def to_gguf(
     path: str | Path,
     dtype: Literal["f32", "f16"] = "f32",
 ) -> Path:
-    """Write a Kimi-Linear or Llama model as one GGUF file.
+    """Write a Kimi-Linear, Llama, Qwen2 or Qwen3 model as one GGUF file.
 
-    llama.cpp splits text with one of the rules that it knows: Llama 3's where the tokenizer has
-    them, else GPT-2's. Where a tokenizer has rules of its own, give llama.cpp token ids.
+    llama.cpp splits text with one of the rules that it knows: those of Llama 3, Qwen2 or SmolLM2
+    where the tokenizer has them, else GPT-2's. Where a tokenizer has rules of its own, give
+    llama.cpp token ids.
 
     Args:
         model: Model in memory.
@@ -46,15 +52,15 @@ def to_gguf(
     gguf = require("gguf", extra="gguf", feature="Writing GGUF")
     config: Any = model.config
     path = Path(path)
-    if config.model_type not in ("kimi_linear", "llama"):
+    if config.model_type not in _ARCHITECTURES:
         raise ConfigError(
-            f"The model is a {config.model_type!r}, but GGUF files are written for 'kimi_linear' "
-            "and 'llama' only."
+            f"The model is a {config.model_type!r}, but GGUF files are written for "
+            f"{', '.join(map(repr, _ARCHITECTURES))} only."
         )
     if dtype not in ("f32", "f16"):
         raise ConfigError(f"`dtype` is {dtype!r}, but must be 'f32' or 'f16'.")
     is_kimi = config.model_type == "kimi_linear"
-    arch = gguf.MODEL_ARCH.KIMI_LINEAR if is_kimi else gguf.MODEL_ARCH.LLAMA
+    arch = gguf.MODEL_ARCH[_ARCHITECTURES[config.model_type]]
     names = gguf.get_tensor_name_map(arch, config.num_hidden_layers)
     with whole_file(path) as part:
         writer = gguf.GGUFWriter(part, gguf.MODEL_ARCH_NAMES[arch])
@@ -62,13 +68,9 @@ def to_gguf(
         if is_kimi:
             _add_kimi_shape(writer, config, gguf)
         else:
-            writer.add_head_count_kv(config.num_key_value_heads)
-            writer.add_rope_dimension_count(config.head_dim)
-            writer.add_key_length(config.head_dim)
-            writer.add_value_length(config.head_dim)
-            writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+            _add_dense_shape(writer, config, gguf)
         _add_tokenizer(writer, tokenizer, config.vocab_size, gguf)
-        for official, tensor in _kimi_tensors(model) if is_kimi else _llama_tensors(model):
+        for official, tensor in _kimi_tensors(model) if is_kimi else _dense_tensors(model):
             name = names.get_name(official, try_suffixes=(".weight", ".bias"))
             if name is None:
                 raise ConfigError(f"The tensor {official!r} has no place in a GGUF file.")
@@ -95,6 +97,33 @@ def _add_shape(writer: Any, config: Any, gguf: Any, dtype: str) -> None:
     writer.add_vocab_size(config.vocab_size)
     kind = gguf.LlamaFileType
     writer.add_file_type(kind.ALL_F32 if dtype == "f32" else kind.MOSTLY_F16)
+
+
+def _add_dense_shape(writer: Any, config: Any, gguf: Any) -> None:
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_rope_dimension_count(width)
+    writer.add_key_length(width)
+    writer.add_value_length(width)
+    rope = config.rope_parameters
+    kind = rope.get("rope_type", "default")
+    writer.add_rope_freq_base(rope["rope_theta"])
+    if kind in ("linear", "yarn"):
+        writer.add_rope_scaling_type(gguf.RopeScalingType(kind))
+        writer.add_rope_scaling_factor(rope["factor"])
+    if kind == "yarn":
+        writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
+    windows = getattr(config, "layer_types", None) or []
+    plain = {"rope_type", "rope_theta", "factor", "original_max_position_embeddings"}
+    for key, value, is_known in (
+        ("hidden_act", config.hidden_act, config.hidden_act == "silu"),
+        ("layer_types", windows, set(windows) <= {"full_attention"}),
+        ("rope_type", kind, kind in ("default", "linear", "yarn")
+         or (kind == "llama3" and config.model_type == "llama")),
+        ("rope_parameters", rope, kind == "llama3" or {k for k in rope if rope[k]} <= plain),
+    ):  # fmt: skip
+        if not is_known:
+            raise ConfigError(f"`{key}` is {value!r}, which llama.cpp does not know.")
 
 
 def _add_kimi_shape(writer: Any, config: Any, gguf: Any) -> None:
@@ -156,16 +185,21 @@ def _kimi_tensors(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
             yield name + ".weight" * (part == "experts.down_proj"), tensor
 
 
-def _llama_tensors(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
+def _dense_tensors(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
     config: Any = model.config
-    rotated = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+    rotated, biased = {}, set()
+    if config.model_type == "llama":
+        # llama.cpp rotates neighbours, transformers rotates halves.
+        rotated = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+    elif config.model_type == "qwen2":
+        biased = {"q_proj", "k_proj", "v_proj"}
     for name, tensor in model.state_dict().items():
         if name == "lm_head.weight" and config.tie_word_embeddings:
             continue
-        if name.endswith(".bias"):
+        layer = name.split(".")[-2]
+        if name.endswith(".bias") and layer not in biased:
             raise ConfigError(f"The tensor {name!r} has no place in a GGUF file.")
-        heads = rotated.get(name.split(".")[-2])
-        # llama.cpp rotates neighbours, transformers rotates halves.
+        heads = rotated.get(layer)
         yield name, tensor if heads is None else to_pairs(tensor, heads)
     rope = config.rope_parameters
     if rope.get("rope_type") == "llama3":
@@ -182,18 +216,18 @@ def _add_tokenizer(writer: Any, tokenizer: Any, rows: int, gguf: Any) -> None:
     if backend["model"]["type"] != "BPE" or "ByteLevel" not in json.dumps(backend["pre_tokenizer"]):
         raise CheckpointError("Only byte-level BPE tokenizers are written to GGUF files.")
     ids = tokenizer.get_vocab()
-    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    added = {token.content: token.special for token in tokenizer.added_tokens_decoder.values()}
     names = {index: token for token, index in ids.items()}
     kinds = gguf.TokenType
     writer.add_tokenizer_model("gpt2")
-    is_llama3 = r"\p{N}{1,3}" in json.dumps(backend["pre_tokenizer"]).replace("\\\\", "\\")
-    writer.add_tokenizer_pre("llama-bpe" if is_llama3 else "gpt-2")
+    writer.add_tokenizer_pre(_rule(backend["pre_tokenizer"]))
     writer.add_token_list([names.get(i, f"[PAD{i}]") for i in range(rows)])
     writer.add_token_types(
         [
             kinds.UNUSED if i not in names
-            else kinds.CONTROL if names[i] in special
-            else kinds.NORMAL
+            else kinds.NORMAL if names[i] not in added
+            else kinds.CONTROL if added[names[i]]
+            else kinds.USER_DEFINED
             for i in range(rows)
         ]
     )  # fmt: skip
@@ -206,3 +240,15 @@ def _add_tokenizer(writer: Any, tokenizer: Any, rows: int, gguf: Any) -> None:
     writer.add_add_bos_token(tokenizer.bos_token_id in tokenizer("a").input_ids)
     if tokenizer.chat_template:
         writer.add_chat_template(tokenizer.chat_template)
+
+
+def _rule(pre_tokenizer: dict[str, Any]) -> str:
+    """The name that llama.cpp has for the rule by which text is split."""
+    steps = pre_tokenizer.get("pretokenizers", [pre_tokenizer])
+    patterns = "".join(step.get("pattern", {}).get("Regex", "") for step in steps)
+    if r"\p{N}{1,3}" in patterns:
+        return "llama-bpe"
+    if r"|\p{N}|" in patterns:
+        return "qwen35" if r"\p{M}" in patterns else "qwen2"
+    digits = steps[0]["type"] == "Digits" and steps[0]["individual_digits"]
+    return "smollm" if digits else "gpt-2"
