@@ -167,9 +167,7 @@ def test_a_tokenizer_of_its_own_wins(base: Path, tmp_path: Path, tokenizer: Any)
 
 def test_a_base_that_is_not_here(base: Path, tmp_path: Path) -> None:
     adapter = write_adapter(tmp_path / "a", "no-such-model")
-    with pytest.raises(
-        CheckpointError, match="adapter of 'no-such-model', which is not here.*models pull"
-    ):
+    with pytest.raises(CheckpointError, match="adapter of 'no-such-model', which is not here"):
         models.load(adapter)
     stacked = write_adapter(tmp_path / "b", write_adapter(tmp_path / "c", base))
     with pytest.raises(CheckpointError, match="which is an adapter too"):

@@ -290,7 +290,7 @@ def test_layers_that_are_missing_from_the_lists(copy: Path) -> None:
 
 
 def test_file_in_place_of_folder(folder: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"is a file, but no GGUF file: a checkpoint is one, or a folder"):
+    with pytest.raises(CheckpointError, match=r"is a file, but no GGUF file: a checkpoint"):
         models.load(folder / "model.safetensors")
 
 

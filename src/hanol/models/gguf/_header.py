@@ -18,12 +18,9 @@ from numpy.typing import NDArray
 
 from hanol.errors import CheckpointError, require
 
-_MAGIC = b"GGUF"
-_VERSIONS = (2, 3)
-# Types of values: those of a fixed size as `struct` spells them; the others are named below.
+# Types of values: those of a fixed size as `struct` spells them, and the other two.
 _FIXED = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
-_MOST_DIMENSIONS = 4
 
 
 class GgufTensor(NamedTuple):
@@ -46,8 +43,7 @@ class GgufHeader(NamedTuple):
     @property
     def architecture(self) -> str:
         """Such as "llama"; the prefix of the keys of its values."""
-        name: str = self.values["general.architecture"]
-        return name
+        return str(self.values["general.architecture"])
 
     def own(self, key: str, default: Any = None) -> Any:
         """A value of the architecture: `own("context_length")`."""
@@ -59,20 +55,20 @@ class GgufHeader(NamedTuple):
         sizes: Counter[str] = Counter()
         for tensor in self.tensors.values():
             sizes[tensor.kind] += prod(tensor.shape)
-        return max(sizes, key=lambda kind: sizes[kind])
+        return sizes.most_common(1)[0][0]
 
     def packed(self, name: str) -> NDArray[np.uint8]:
         """The bytes of a tensor, a row for a row; they are read when they are looked at."""
         _, shape, start, size = self.tensors[name]
         data = np.memmap(self.path, np.uint8, "r")[start : start + size]
-        return data.reshape(*shape[:-1], size // prod(shape[:-1]))
+        return data.reshape(*shape[:-1], size // max(prod(shape[:-1]), 1))
 
 
 def is_gguf(path: Path) -> bool:
     """Whether a file begins as GGUF files do."""
     try:
         with path.open("rb") as file:
-            return file.read(len(_MAGIC)) == _MAGIC
+            return file.read(4) == b"GGUF"
     except OSError:
         return False
 
@@ -85,35 +81,24 @@ def read_header(path: str | Path) -> GgufHeader:
         MissingExtraError: The `gguf` package is not installed.
     """
     path = Path(path).absolute()
-    try:
-        stat = path.stat()
-        return _read(path, stat.st_size, stat.st_mtime_ns)
-    except OSError as err:
-        raise CheckpointError(f"{str(path)!r} cannot be read: {err.strerror or err}.") from err
+    if not is_gguf(path):
+        raise CheckpointError(f"{str(path)!r} is no GGUF file: it does not begin with 'GGUF'.")
+    stat = path.stat()
+    return _read(path, stat.st_size, stat.st_mtime_ns)
 
 
 @lru_cache(maxsize=4)  # a model is loaded in several steps, each of which asks
-def _read(path: Path, size: int, _changed: int) -> GgufHeader:
-    _package()
-    if not is_gguf(path):
-        raise CheckpointError(f"{str(path)!r} is no GGUF file: it does not begin with 'GGUF'.")
-    if size < 24:
-        raise _cut_off(path)
+def _read(path: Path, _size: int, _changed: int) -> GgufHeader:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        scan = _Scan(data)
         try:
-            return _parse(path, scan)
-        except (struct.error, EOFError) as err:
-            raise _cut_off(path) from err
-        except UnicodeDecodeError as err:
-            raise CheckpointError(f"{str(path)!r} is damaged: a name in it is no text.") from err
+            return _parse(path, _HeaderBytes(data))
+        except (struct.error, EOFError, UnicodeDecodeError) as err:
+            raise CheckpointError(
+                f"{str(path)!r} is cut off or damaged: download it again."
+            ) from err
 
 
-def _cut_off(path: Path) -> CheckpointError:
-    return CheckpointError(f"{str(path)!r} is cut off or damaged: download it again.")
-
-
-class _Scan:
+class _HeaderBytes:
     """Reads on from where it stands, never past the end."""
 
     def __init__(self, data: mmap.mmap) -> None:
@@ -124,27 +109,23 @@ class _Scan:
         self.place += struct.calcsize(f"<{form}")
         return values
 
-    def text(self) -> str:
-        return self.bytes_of_string().decode()
-
-    def bytes_of_string(self) -> bytes:
-        (length,) = self.numbers("Q")
-        self.room(length, 1)
-        self.place += length
-        return self.data[self.place - length : self.place]
-
-    def room(self, count: int, width: int) -> None:
+    def room(self, count: int, width: int) -> int:
         if count * width > len(self.data) - self.place:
             raise EOFError
+        return count
+
+    def text(self) -> bytes:
+        (length,) = self.numbers("Q")
+        self.place += self.room(length, 1)
+        return self.data[self.place - length : self.place]
 
     def value(self) -> tuple[Any, list[int]]:
         """A value and its type."""
         (kind,) = self.numbers("I")
         if kind in _FIXED:
             return self.numbers(_FIXED[kind])[0], [kind]
-        if kind == STRING:
-            # Only names are looked at; a text of another encoding must not stop the reading.
-            return self.bytes_of_string().decode(errors="replace"), [kind]
+        if kind == STRING:  # whose encoding matters only where it is used
+            return self.text().decode(errors="replace"), [kind]
         if kind != ARRAY:
             raise EOFError
         inner, count = self.numbers("IQ")
@@ -153,64 +134,51 @@ class _Scan:
             return self.numbers(f"{count}{_FIXED[inner]}"), [kind, inner]
         if inner != STRING:
             raise EOFError
-        self.room(count, 8)
-        for _ in range(count):
-            self.bytes_of_string()
+        for _ in range(self.room(count, 8)):
+            self.text()
         return count, [kind, inner]
 
 
-def _parse(path: Path, scan: _Scan) -> GgufHeader:
+def _parse(path: Path, scan: _HeaderBytes) -> GgufHeader:
     version, num_tensors, num_values = scan.numbers("IQQ")
-    if version not in _VERSIONS:
+    if version not in (2, 3):
         raise CheckpointError(
             f"{str(path)!r} is of version {version} of the GGUF format; versions 2 and 3 are read."
         )
-    scan.room(num_values, 13)
-    found = {scan.text(): scan.value() for _ in range(num_values)}
+    found = {scan.text().decode(): scan.value() for _ in range(scan.room(num_values, 13))}
     values = {key: value for key, (value, _) in found.items()}
     if not isinstance(values.get("general.architecture"), str):
         raise CheckpointError(f"{str(path)!r} does not say which architecture it holds.")
-    scan.room(num_tensors, 32)
     entries = {}
-    for _ in range(num_tensors):
-        name, (num_dimensions,) = scan.text(), scan.numbers("I")
-        if num_dimensions > _MOST_DIMENSIONS:
-            raise EOFError
-        shape = tuple(reversed(scan.numbers(f"{num_dimensions}Q")))
-        entries[name] = (shape, *scan.numbers("IQ"))
+    for _ in range(scan.room(num_tensors, 24)):
+        name, (num_dimensions,) = scan.text().decode(), scan.numbers("I")
+        shape = scan.numbers(f"{scan.room(num_dimensions, 8)}Q")
+        entries[name] = (shape[::-1], *scan.numbers("IQ"))
+    if not entries:
+        raise CheckpointError(f"{str(path)!r} holds no tensors: it is a vocabulary alone.")
     alignment = values.get("general.alignment", 32)
-    if not isinstance(alignment, int) or not 0 < alignment <= 1 << 20:
+    if not isinstance(alignment, int) or alignment < 1:
         raise EOFError
     first = -(-scan.place // alignment) * alignment
     tensors = {}
     for name, (shape, number, offset) in entries.items():
-        kind, block, width = _type_of(path, name, number)
-        if shape and shape[-1] % block:
+        if number not in _types():
+            raise CheckpointError(
+                f"{str(path)!r}: the tensor {name!r} is of type {number}, which the installed gguf "
+                "package cannot unpack. Take another quantisation, such as Q8_0 or Q4_K_M."
+            )
+        kind, block, width = _types()[number]
+        size = prod(shape) // block * width
+        if (shape[-1:] != () and shape[-1] % block) or first + offset + size > len(scan.data):
             raise EOFError
-        tensor = GgufTensor(kind, shape, first + offset, prod(shape) // block * width)
-        if tensor.start + tensor.num_bytes > len(scan.data):
-            raise EOFError
-        tensors[name] = tensor
-    if not tensors:
-        raise CheckpointError(f"{str(path)!r} holds no tensors: it is a vocabulary alone.")
+        tensors[name] = GgufTensor(kind, shape, first + offset, size)
     return GgufHeader(path, values, {key: kind for key, (_, kind) in found.items()}, tensors)
-
-
-def _type_of(path: Path, name: str, number: int) -> tuple[str, int, int]:
-    """Name of a type of tensors, elements of a block and bytes of a block."""
-    try:
-        return _types()[number]
-    except KeyError:
-        raise CheckpointError(
-            f"{str(path)!r}: the tensor {name!r} is of type {number}, which the installed gguf "
-            "package cannot unpack. Take a file with another quantisation, such as Q8_0 or Q4_K_M."
-        ) from None
 
 
 @lru_cache(maxsize=1)
 def _types() -> dict[int, tuple[str, int, int]]:
-    """The types that can be unpacked."""
-    gguf = _package()
+    """The types that can be unpacked: name, numbers in a block, bytes of a block."""
+    gguf = require("gguf", extra="gguf", feature="Reading GGUF files")
     known = {}
     for kind, (block, width) in gguf.GGML_QUANT_SIZES.items():
         try:
@@ -219,7 +187,3 @@ def _types() -> dict[int, tuple[str, int, int]]:
             continue
         known[int(kind)] = (kind.name, block, width)
     return known
-
-
-def _package() -> Any:
-    return require("gguf", extra="gguf", feature="Reading GGUF files")

@@ -11,6 +11,7 @@ from functools import partial
 from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import RLock
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -34,7 +35,9 @@ from hanol.models._reference_llama import frequencies
 from hanol.models.gguf._header import ARRAY, STRING, GgufHeader, read_header
 
 _NAME = "model.gguf"
+_LOCK = RLock()  # what is patched is patched for the whole process
 _FLOATS = {"F32": torch.float32, "F16": torch.float16}
+_COUNTED = ("llama", "mistral", "qwen2", "qwen3")
 _FREQUENCIES = "rope_freqs.weight"
 # llama.cpp's names of tokenizers that set digits apart before they split as GPT-2 does.
 _DIGITS_APART = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"}
@@ -59,6 +62,8 @@ def gguf_config(path: str | Path) -> dict[str, Any]:
         with _folder(header) as folder:
             stored: dict[str, Any] = PreTrainedConfig.get_config_dict(folder, gguf_file=_NAME)[0]
     except (OSError, ValueError, LookupError, TypeError) as err:
+        if "not supported" not in str(err):
+            raise CheckpointError(f"{str(path)!r} describes no model: {err!r}.") from err
         hint = ""
         if header.architecture == "kimi-linear":
             hint = " Load the checkpoint that it was made from."
@@ -86,10 +91,10 @@ def load_gguf(
             quantization_config=GgufConfig(dequantize=True),
         )  # fmt: skip
     model.config._name_or_path = model.name_or_path = str(path)
-    here = {name: prod(tensor.shape) for name, tensor in header.tensors.items()}
-    here.pop(_FREQUENCIES, None)
+    tensors = header.tensors.items()
+    count = sum(prod(one.shape) for name, one in tensors if not name.startswith("rope_"))
     # transformers passes over what it has no place for, such as biases.
-    if (count := sum(here.values())) > model.num_parameters():
+    if config.model_type in _COUNTED and count > model.num_parameters():
         raise CheckpointError(
             f"{str(path)!r} holds {count:,} weights, but transformers has place for "
             f"{model.num_parameters():,} only in a {config.model_type!r}: it would not be the same "
@@ -143,7 +148,7 @@ def _folder(header: GgufHeader) -> Iterator[str]:
     def reader(_path: str) -> SimpleNamespace:
         return SimpleNamespace(fields=fields, tensors=tensors)
 
-    with TemporaryDirectory() as folder:
+    with _LOCK, TemporaryDirectory() as folder:
         (Path(folder) / _NAME).symlink_to(header.path)
         quiet = partial(tqdm, disable=True)
         with (

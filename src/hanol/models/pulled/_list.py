@@ -1,12 +1,11 @@
 """Which models there are: bundled, pulled, in the hub's cache, or to be pulled."""
 
-import json
 import re
-from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from huggingface_hub import CacheNotFound, scan_cache_dir
+from huggingface_hub import CacheNotFound, constants, scan_cache_dir
 from pydantic import BaseModel, Field
 
 from hanol.models._load import bundled_names, resolve
@@ -20,10 +19,7 @@ class ModelEntry(BaseModel):
 
     name: str
     place: Place = Field(description="Where it is.")
-    kind: str = Field(
-        description='"chat model", "language model", "heads" of AutoDeco, "adapter", "embeddings", '
-        'or "other".'
-    )
+    kind: str = Field(description="Such as chat model, language model, heads, embeddings.")
     licence: str | None = Field(description="SPDX identifier; None where nothing states it.")
     num_bytes: int = Field(description="Size on disk; of one to be pulled, as it will be.")
     path: str | None = Field(description="Its folder.")
@@ -31,49 +27,32 @@ class ModelEntry(BaseModel):
 
 def list_models() -> list[ModelEntry]:
     """The models that are on this machine, and those that `pull` knows."""
-    return [*_bundled(), *_pulled(), *_in_hub_cache()]
-
-
-def _bundled() -> Iterator[ModelEntry]:
-    for name in bundled_names():
-        folder = Path(resolve(name))
-        yield _entry(name, "bundled", folder, "Apache-2.0")
-
-
-def _pulled() -> Iterator[ModelEntry]:
+    found = [_entry(name, "bundled", Path(resolve(name)), "Apache-2.0") for name in bundled_names()]
     missing = []
     for name, model in CATALOGUE.items():
         if (folder := pulled_folder(name)) is not None:
-            yield _entry(name, "pulled", folder, model.licence)
-            continue
-        missing.append(
-            ModelEntry(
-                name=name, place="to be pulled", kind=model.kind, licence=model.licence,
-                num_bytes=model.num_bytes, path=None,
-            )
-        )  # fmt: skip
-    yield from missing
-
-
-def _in_hub_cache() -> Iterator[ModelEntry]:
-    try:
-        repos = scan_cache_dir().repos
-    except (CacheNotFound, OSError, ValueError):
-        return
-    for repo in sorted(repos, key=lambda one: one.repo_id):
-        if repo.repo_type != "model" or not repo.revisions:
-            continue
-        newest = max(repo.revisions, key=lambda one: one.last_modified)
-        entry = _entry(repo.repo_id, "hub cache", newest.snapshot_path, None)
-        yield entry.model_copy(update={"num_bytes": repo.size_on_disk})
+            found.append(_entry(name, "pulled", folder, model.licence))
+        else:
+            known = {"kind": model.kind, "licence": model.licence, "num_bytes": model.num_bytes}
+            missing.append(ModelEntry(name=name, place="to be pulled", path=None, **known))
+    with suppress(CacheNotFound, OSError, ValueError):
+        for repo in sorted(scan_cache_dir(constants.HF_HUB_CACHE).repos, key=lambda r: r.repo_id):
+            if repo.repo_type == "model" and repo.revisions:
+                newest = max(repo.revisions, key=lambda revision: revision.last_modified)
+                found.append(_entry(repo.repo_id, "hub cache", newest.snapshot_path, None))
+    return found + missing
 
 
 def _entry(name: str, place: Place, folder: Path, licence: str | None) -> ModelEntry:
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    stated = re.search(r"^license:[ \t]*(\S+)", _text(folder / "README.md"), re.MULTILINE)
     return ModelEntry(
-        name=name, place=place, kind=_kind(folder), licence=licence or _card_licence(folder),
-        num_bytes=size, path=str(folder),
-    )  # fmt: skip
+        name=name,
+        place=place,
+        kind=_kind(folder),
+        licence=licence or (stated[1] if stated else None),
+        num_bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
+        path=str(folder),
+    )
 
 
 def _kind(folder: Path) -> str:
@@ -81,30 +60,18 @@ def _kind(folder: Path) -> str:
         return "embeddings"
     if (folder / "adapter_config.json").is_file():
         return "adapter"
-    config = _object(folder / "config.json")
-    if config.get("model_type") == "autodeco":
+    config = _text(folder / "config.json")
+    if re.search(r'"model_type":\s*"autodeco"', config):
         return "heads"
-    architectures = str(config.get("architectures"))
-    if "CausalLM" not in architectures and "ConditionalGeneration" not in architectures:
+    if not re.search("CausalLM|ConditionalGeneration", config):
         return "other"
-    template = (folder / "chat_template.jinja").is_file()
-    settings = _object(folder / "tokenizer_config.json")
-    return "chat model" if template or "chat_template" in settings else "language model"
+    has_template = "chat_template" in _text(folder / "tokenizer_config.json")
+    has_template = has_template or (folder / "chat_template.jinja").is_file()
+    return "chat model" if has_template else "language model"
 
 
-def _card_licence(folder: Path) -> str | None:
-    """The licence that the model card states."""
+def _text(file: Path) -> str:
     try:
-        head = (folder / "README.md").read_text("utf-8", errors="replace")[:4000]
+        return file.read_text("utf-8", errors="replace")
     except OSError:
-        return None
-    found = re.search(r"^license:[ \t]*(\S+)", head, re.MULTILINE)
-    return found[1] if found else None
-
-
-def _object(file: Path) -> dict[str, object]:
-    try:
-        content = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+        return ""

