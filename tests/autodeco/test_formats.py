@@ -493,3 +493,13 @@ def test_merging_again_replaces(tmp_path: Path) -> None:
     merge(heads, tmp_path / "one", tmp_path / "m")
     assert [f.name for f in (tmp_path / "m").glob("*.safetensors")] == ["model.safetensors"]
     AutoDecoForCausalLM.from_pretrained(tmp_path / "m")
+
+
+def test_bundled_heads_of_a_pulled_model_are_small_and_name_it() -> None:
+    """The base is not in the repository; the heads alone are."""
+    report = inspect("smollm2-autodeco")
+    assert (report.layout, report.base_model, report.dtype) == ("heads", "smollm2", "F32")
+    assert (report.hidden_size, report.vocab_size) == (576, 49_152)
+    assert report.temperature_head
+    assert report.top_p_head
+    assert report.num_bytes < 2_000_000

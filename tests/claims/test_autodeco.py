@@ -22,7 +22,8 @@ from hanol.attention import CACHE_NAME
 from hanol.claims import find_claim, find_claims, run_claim
 
 NAMES = [
-    "beats-default", "matches-oracle", "overhead", "pass-at-k", "single-heads", "steering",
+    "beats-default", "matches-oracle", "overhead", "pass-at-k", "single-heads",
+    "smollm2-beats-default", "smollm2-matches-oracle", "smollm2-overhead", "steering",
     "token-adaptive", "training-fixed-points",
 ]  # fmt: skip
 

@@ -346,7 +346,8 @@ def test_missing_tokenizer(copy: Path) -> None:
 
 
 def test_bundled_names_all_have_a_tokenizer() -> None:
-    names = models.bundled_names()
+    # Heads and adapters of SmolLM2 have that of their base, which has to be pulled.
+    names = [name for name in models.bundled_names() if not name.startswith("smollm2-")]
     assert len(names) >= 3
     assert all(len(models.load_tokenizer(name)) > 1000 for name in names)
     code = (  # without `hanol.autodeco`, which makes the heads' configuration known
