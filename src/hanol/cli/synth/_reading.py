@@ -1,0 +1,127 @@
+"""`hanol synth reading`: questions about passages with cited answers, for readers."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hanol.cli._command import Result, command, option
+from hanol.cli._options import ConcurrencyOption, SeedOption
+from hanol.cli._progress import interruptible, progress
+from hanol.cli.documents import open_indexed
+from hanol.files import replace_json, replace_rows
+
+FoldersArgument = Annotated[
+    list[Path],
+    typer.Argument(help="Folders of documents. One that is given twice gets twice its share."),
+]
+
+
+@command
+def reading(
+    folders: FoldersArgument,
+    output: Path = option(Path("reading.jsonl"), "File of the rows.", "--output"),
+    num_rows: int = option(1_000, "Number of rows, held-out ones included.", min=1),
+    k: int = option(5, "Most passages of a row.", min=1),
+    max_tokens: int = option(
+        900, "Most tokens of a row, estimated; passages that do not fit are left out."
+    ),
+    refusals: float = option(
+        0.25, "Share of rows whose passages do not hold the answer.", min=0, max=0.9
+    ),
+    held_out: float = option(
+        0.1, "Share of the documents whose rows go to a file of their own.", min=0, max=1
+    ),
+    questions: Path | None = option(
+        None,
+        'Questions that people wrote: JSON lines with "question", "document", "answer".'
+        " Omitted: none.",
+    ),
+    wordnet: Path | None = option(
+        None, "Folder of WordNet's files, for synonyms. Omitted: a short list of synonyms."
+    ),
+    model: str | None = option(
+        None,
+        "Model that writes a part of the questions. Omitted: all are made by rule.",
+        "--model",
+        "-m",
+    ),
+    model_share: float = option(
+        0.2, "Share of the answered rows with a question by the model.", min=0, max=1
+    ),
+    seed: SeedOption = 0,
+    concurrency: ConcurrencyOption = 8,
+) -> Result:
+    """Generate training data of a reader: questions, passages that a search finds, cited answers.
+
+    Writes OUTPUT, the rows about held-out documents beside it as NAME.held-out.jsonl, and
+    NAME.report.json. Recipes of the kind sft read the rows. Run again after an interruption, it
+    repeats no model call.
+
+    Example: hanol synth reading manuals papers --output rows.jsonl --num-rows 2000
+    """  # fmt: skip
+    import asyncio
+
+    from hanol import synthesis
+    from hanol.engines import open_engine
+    from hanol.research import REFUSAL, reader_messages
+
+    reader = synthesis.Reader(reader_messages, REFUSAL, k=k, max_tokens=max_tokens)
+    lexicon = synthesis.Lexicon(wordnet)
+    with ExitStack() as stack:
+        corpora = []
+        for folder in dict.fromkeys(folders):
+            index = stack.enter_context(open_indexed(folder, None))
+            corpora.append(synthesis.Corpus(folder.resolve().name, index, held_out, seed))
+        by_folder = dict(zip(dict.fromkeys(folders), corpora, strict=True))
+        written = list(synthesis.written_questions(questions, corpora)) if questions else []
+        replies = None
+        if model is not None:
+            log = output.with_suffix(".replies.jsonl")
+            replies = synthesis.Replies(open_engine(model), log, concurrency=concurrency)
+
+        async def made() -> "tuple[list[dict[str, Any]], synthesis.ReadingReport]":
+            try:
+                with progress("rows") as on_row:
+                    return await synthesis.asynthesize_reading(
+                        [by_folder[folder] for folder in folders], num_rows, reader,
+                        refusals=refusals, lexicon=lexicon, written=written, model=replies,
+                        model_share=model_share, seed=seed,
+                        on_row=lambda total: on_row(total, num_rows),
+                    )  # fmt: skip
+            finally:
+                if replies is not None:
+                    await replies.engine.aclose()
+
+        with interruptible():
+            rows, report = asyncio.run(made())
+    for name, held in ((".jsonl", False), (".held-out.jsonl", True)):
+        replace_rows(
+            output.with_suffix(name), (row for row in rows if row["meta"]["held_out"] is held)
+        )
+    summary = {
+        "output": str(output),
+        "folders": [str(folder) for folder in folders],
+        **asdict(report),
+        "spent": None if replies is None else asdict(replies.engine.spent),
+    }
+    replace_json(output.with_suffix(".report.json"), summary)
+    return Result(summary, _lines(summary, num_rows))
+
+
+def _lines(summary: dict[str, Any], wanted: int) -> Iterator[str]:
+    total = 0
+    for name, place in (("rows", "to train on"), ("held_out", "about held-out documents")):
+        kinds = summary[name]
+        total += sum(kinds.values())
+        parts = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
+        yield f"{sum(kinds.values()):,} rows {place}: {parts or 'none'}"
+    for reason, number in summary["dropped"].items():
+        yield f"dropped: {number:,} {reason.replace('_', ' ')}"
+    if total < wanted:
+        print(f"{wanted} were wanted, but no more were found.", file=sys.stderr)
+    yield f"rows: {summary['output']}"

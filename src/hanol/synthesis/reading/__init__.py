@@ -1,0 +1,1 @@
+"""Training data of a reader: questions about passages, cited answers, refusals."""

@@ -1,0 +1,177 @@
+"""Other words for the words of a question, and base forms of verbs, from WordNet's own files."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+from hanol.errors import DataError
+
+_POS = {"1": "noun", "2": "verb", "3": "adj", "4": "adv", "5": "adj"}
+_USUAL = 0.7  # share of a word's uses that have its most frequent sense
+_PERSON = 18  # number of the file of nouns for people
+# Words that manuals and papers use for the same thing, beyond what WordNet knows.
+_SAME = """
+delete remove erase|create make build|choose pick select|show display|start begin launch|change
+modify alter adjust|need require|permit allow let|use employ utilize|stop halt end|fix repair|get
+obtain retrieve|give provide supply|keep retain preserve|help assist|size dimensions|speed
+velocity|error mistake fault|answer reply response|option setting switch|amount quantity|largest
+biggest maximum|smallest lowest minimum|method approach technique|result outcome|goal aim
+purpose|part portion|kind type sort|test check verify|enable activate|disable deactivate|write
+record|search look|find locate|set specify define|faster quicker|improve enhance better|reduce
+decrease lower|increase raise|compute calculate|combine merge join|split divide separate|copy
+duplicate|insert add|picture image|folder directory|command instruction|function
+routine|parameter argument|default standard|often frequently|big large|build construct|buy
+purchase|compare contrast|connect link|contain hold include|convert transform|estimate
+approximate|evaluate assess|examine inspect|explain describe|fail break|happen occur|important
+significant|main primary chief|print output|prevent avoid|problem issue|quick fast|run
+execute|save store|send transmit|share fraction|step stage phase|value number|whole entire
+"""
+
+
+class Lexicon:
+    """Synonyms, base forms and nouns for people.
+
+    A word's synonyms are those that have the same most frequent sense, so that few are wrong.
+
+    Args:
+        folder: Folder with WordNet's files, such as /usr/share/wordnet. None: a short list of
+            synonyms, and the regular verbs of English.
+
+    Raises:
+        DataError: The folder does not hold WordNet.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._same: dict[str, list[str]] = {}
+        self._bases: dict[str, str] = {"has": "have", "does": "do", "is": "be"}
+        self._verbs: set[str] | None = None
+        self._irregular = {
+            "make",
+            "build",
+            "choose",
+            "let",
+            "give",
+            "find",
+            "keep",
+            "write",
+            "send",
+        }
+        self._people: set[str] = set()
+        if folder is not None:
+            try:
+                self._read(folder)
+            except (OSError, ValueError, IndexError) as err:
+                raise DataError(
+                    f"{str(folder)!r} does not hold the files of WordNet ({err}). Name the folder "
+                    "with data.noun, such as /usr/share/wordnet of the package wordnet-base."
+                ) from err
+        for group in " ".join(_SAME.split()).split("|"):
+            words = group.split()
+            for word in words:
+                self._same[word] = [other for other in words if other != word]
+
+    def _read(self, folder: Path) -> None:
+        offsets: dict[tuple[str, str], list[str]] = {}
+        for pos in ("noun", "verb", "adj", "adv"):
+            for parts in _lines(folder / f"index.{pos}"):
+                offsets[parts[0], pos] = parts[-int(parts[2]) :]
+        self._verbs = {lemma for lemma, pos in offsets if pos == "verb"}
+        for form, base, *_ in _lines(folder / "verb.exc"):
+            self._bases.setdefault(form, base)
+            self._irregular.add(base)
+        usual: dict[str, tuple[int, str, str]] = {}
+        total: Counter[str] = Counter()
+        for key, number, times in _lines(folder / "cntlist.rev"):
+            lemma, _, code = key.partition("%")
+            pos = _POS[code[0]]
+            senses = offsets.get((lemma, pos), [])
+            if int(number) <= len(senses):
+                found = (int(times), pos, senses[int(number) - 1])
+                total[lemma] += found[0]
+                usual[lemma] = max(usual.get(lemma, found), found)
+        groups: dict[tuple[str, str], list[str]] = {}
+        for lemma, (count, pos, offset) in usual.items():
+            if lemma.isalpha() and len(lemma) > 2 and count >= _USUAL * total[lemma]:
+                groups.setdefault((pos, offset), []).append(lemma)
+        for words in groups.values():
+            for word in words:
+                self._same[word] = [other for other in words if other != word]
+        people = {
+            parts[0]
+            for parts in _lines(folder / "data.noun")
+            if parts[1].isdigit() and int(parts[1]) == _PERSON
+        }
+        self._people = {
+            lemma
+            for (lemma, pos), senses in offsets.items()
+            if pos == "noun" and senses[0] in people
+        }
+
+    def base(self, verb: str) -> str | None:
+        """The base form of an inflected verb, such as "take" of "took"; None if it is no verb."""
+        verb = verb.lower()
+        if verb in self._bases:
+            return self._bases[verb]
+        tries = [verb]
+        for ending, others in _ENDINGS:
+            if verb.endswith(ending):
+                tries += [verb[: -len(ending)] + other for other in others]
+        if len(verb) > 4 and verb.endswith(("ed", "ing")):
+            stem = re.sub("(?:ed|ing)$", "", verb)
+            if stem[-1:] == stem[-2:-1] and stem[-1] not in "aeiousl":
+                tries.insert(1, stem[:-1])
+        if self._verbs is None:
+            return tries[1] if len(tries) > 1 and verb.endswith("s") else None
+        return next((each for each in tries if each in self._verbs), None)
+
+    def is_person(self, noun: str) -> bool:
+        """Whether a noun usually names people, such as "composer"."""
+        return noun.lower() in self._people
+
+    def other_word(self, word: str, rng: Random) -> str | None:
+        """A synonym in the same form, or None."""
+        for lemma, ending in _lemmas(word):
+            others = self._same.get(lemma, [])
+            if ending in ("ed", "ng"):  # "builded", "stoping"
+                others = [other for other in others if other not in self._irregular]
+            if others:
+                return _inflected(rng.choice(others), ending)
+        return None
+
+
+_ENDINGS = (
+    ("ies", ("y",)), ("sses", ("ss",)), ("ches", ("ch",)), ("shes", ("sh",)), ("xes", ("x",)),
+    ("zes", ("z", "ze")), ("oes", ("o",)), ("s", ("",)), ("ied", ("y",)), ("ed", ("e", "")),
+    ("ing", ("e", "")),
+)  # fmt: skip
+
+
+def _lines(path: Path) -> Iterator[list[str]]:
+    """The fields of a file of WordNet; its licence stands in lines that begin with a space."""
+    with path.open(encoding="latin-1") as file:
+        yield from (line.split() for line in file if line.strip() and not line.startswith(" "))
+
+
+def _lemmas(word: str) -> Iterator[tuple[str, str]]:
+    yield word, ""
+    for ending, others in _ENDINGS:
+        if word.endswith(ending) and len(word) - len(ending) > 2:
+            for other in others:
+                yield (
+                    word[: -len(ending)] + other,
+                    ending[-1:] if ending[-1] == "s" else ending[-2:],
+                )
+
+
+def _inflected(lemma: str, ending: str) -> str:
+    if ending == "s":
+        if re.search("(?:s|x|ch|sh)$", lemma):
+            return lemma + "es"
+        return re.sub("(?<![aeiou])y$", "ie", lemma) + "s"
+    if ending == "ed":
+        return re.sub("(?<![aeiou])y$", "i", lemma.removesuffix("e")) + "ed"
+    if ending == "ng":
+        return lemma.removesuffix("e") + "ing"
+    return lemma

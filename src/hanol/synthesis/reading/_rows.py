@@ -1,0 +1,246 @@
+"""Rows of training data: a question, the passages that a search finds, the cited answer."""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Literal
+
+from hanol.engines import Message
+from hanol.retrieval import Index, Passage, SourceList, check_citations, split_sentences
+from hanol.scoring import CITATION
+from hanol.synthesis.reading._rules import Draft
+from hanol.synthesis.reading._statements import plain
+from hanol.synthesis.reading._wording import content
+
+Layout = Callable[[str, Sequence[Passage]], Sequence[Message]]
+Drop = Literal["not_found", "ambiguous", "answered", "unsupported", "too_long", "repeated"]
+
+_POOL = 4  # times the passages that are shown are searched for, because some are left out
+_TOKEN = re.compile(r"\d|[A-Za-z]{1,7}|[^\w\s]|_|\n|[^\W\d_A-Za-z]|(?<=[^\x00-\x7f])")
+_NEAR = 0.6  # share of a question's words in one sentence from which it may hold the answer
+
+
+@dataclass(eq=False)
+class Corpus:
+    """The passages of an index, apart by whether their document is held out.
+
+    Args:
+        name: Name of its folder.
+        index: Its documents.
+        held_out: Share of the documents that are held out, chosen by their paths.
+        seed: Chooses other documents.
+    """
+
+    name: str
+    index: Index
+    held_out: float
+    seed: int = 0
+    passages: dict[bool, list[Passage]] = field(init=False)
+    of_document: dict[str, list[Passage]] = field(init=False)
+    topics: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.passages = {False: [], True: []}
+        self.topics, self.of_document = {}, {}
+        for info in self.index.documents():
+            found = self.index.read(info.address)
+            self.passages[self.is_held_out(info.document)] += found
+            self.of_document[info.document] = found
+            self.topics[info.document] = _topic(info.title, found[0].text if found else "")
+
+    def is_held_out(self, document: str) -> bool:
+        """Whether a document belongs to the held-out rows."""
+        digest = hashlib.sha256(f"{self.seed} {self.name} {document}".encode()).digest()
+        return int.from_bytes(digest[:4], "big") < self.held_out * 2**32
+
+    def search(self, query: str, k: int, held_out: bool) -> list[Passage]:
+        """The best passages among the documents of one side."""
+        hits = self.index.search(query, _POOL * k)
+        return [hit for hit in hits if self.is_held_out(hit.document) == held_out]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How rows are laid out.
+
+    Args:
+        layout: Makes the prompt of a question and its passages.
+        refusal: What the reader answers where no passage holds the answer.
+        k: Most passages.
+        max_tokens: Most tokens of a row, estimated without a tokenizer.
+    """
+
+    layout: Layout
+    refusal: str
+    k: int = 5
+    max_tokens: int = 900
+
+    def fitting(
+        self, question: str, passages: Sequence[Passage], answer: str, rng: Random
+    ) -> list[Passage]:
+        """The best passages, two to `k` of them, that fit; in the order of the index."""
+        found: list[Passage] = []
+        for passage in passages[: rng.randint(min(2, self.k), self.k)]:
+            more = sorted([*found, passage], key=lambda passage: passage.id)
+            prompt = (estimated_tokens(m.text) + 6 for m in self.layout(question, more))
+            if sum(prompt) + estimated_tokens(answer) <= self.max_tokens:
+                found = more
+        return found
+
+    def row(
+        self,
+        draft: Draft,
+        corpus: Corpus,
+        passages: Sequence[Passage],
+        answer: str,
+        held_out: bool,
+        **meta: Any,
+    ) -> dict[str, Any]:
+        """A row as recipes of the kind "sft" read it; `meta` says where it comes from."""
+        messages = [{"role": m.role, "content": m.text} for m in self.layout(draft.text, passages)]
+        messages.append({"role": "assistant", "content": answer})
+        meta |= {"question": draft.text, "exact": draft.exact, "corpus": corpus.name}
+        meta |= {"document": draft.statement.passage.document, "held_out": held_out}
+        return {"messages": messages, "meta": meta}
+
+
+def estimated_tokens(text: str) -> int:
+    """About the number of tokens in a vocabulary of 50,000 pieces whose digits are single."""
+    return len(_TOKEN.findall(text))
+
+
+def answered(draft: Draft, corpus: Corpus, reader: Reader, rng: Random) -> "dict[str, Any] | Drop":
+    """A row whose passages hold the answer, or why there is none."""
+    held_out = corpus.is_held_out(draft.statement.passage.document)
+    hits = corpus.search(draft.text, reader.k, held_out)
+    shown = reader.fitting(draft.text, hits, draft.answer, rng)
+    texts = [plain(passage.text) for passage in shown]
+    gold = next((i for i, text in enumerate(texts) if draft.statement.text in text), None)
+    if gold is None:
+        return "not_found"
+    if draft.kind != "written" and _is_rivalled(draft, shown):
+        return "ambiguous"
+    first, *others = draft.answer.split("\n")
+    sentences = [
+        part[span.start : span.end]
+        for part in (first, *(other for other in others if other in texts[gold]))
+        for span in split_sentences(part)
+    ]
+    answer = " ".join(f"{sentence} [{gold + 1}]" for sentence in sentences)
+    sources = SourceList()
+    for passage in shown:
+        sources.cite_passage(passage)
+    report = check_citations(answer, sources)
+    if report.counts["supported"] < 1 or report.precision != 1.0:
+        return "unsupported"
+    return reader.row(draft, corpus, shown, answer, held_out, kind=draft.kind, cited=gold + 1)
+
+
+def refused(
+    draft: Draft, corpus: Corpus, home: Corpus, reader: Reader, rng: Random
+) -> "dict[str, Any] | Drop":
+    """A row whose passages do not hold the answer: those that did are left out.
+
+    Args:
+        draft: A question.
+        corpus: Where it is asked.
+        home: The documents that answer it; another corpus or the same.
+        reader: How the row is laid out.
+        rng: Chooses how many passages are shown.
+    """
+    held_out = home.is_held_out(draft.statement.passage.document)
+    hits = corpus.search(draft.text, reader.k, held_out)
+    hits = [hit for hit in hits if draft.statement.text not in plain(hit.text)]
+    shown = reader.fitting(draft.text, hits, reader.refusal, rng)
+    if not shown:
+        return "not_found"
+    if _may_answer(draft, shown):
+        return "answered"
+    return reader.row(draft, corpus, shown, reader.refusal, held_out, kind="refusal", cited=0)
+
+
+def _is_rivalled(draft: Draft, shown: Sequence[Passage]) -> bool:
+    """Whether another sentence answers the question as well as the statement."""
+    asked = set(content(draft.asked))
+    own = _covered(asked, draft.statement.text, draft.statement.passage, draft.statement)
+    for text, passage in _sentences(shown):
+        if text in draft.statement.text or draft.statement.text in text:
+            continue
+        other = _covered(asked, text, passage)
+        if other > own or (other == own and (not draft.exact or re.search(r"\d", text))):
+            return True
+    return False
+
+
+def _may_answer(draft: Draft, shown: Sequence[Passage]) -> bool:
+    """Whether a sentence of the passages may answer the question."""
+    asked = set(content(draft.asked))
+    stated = set(content(draft.statement.text))
+    for text, passage in _sentences(shown):
+        words = set(content(text))
+        if (
+            len(asked & (words | set(content(passage.title)))) > _NEAR * len(asked)
+            and asked & words
+        ):
+            return True
+        if len(stated & words) > _NEAR * len(stated):
+            return True
+    return False
+
+
+def _covered(asked: set[str], text: str, passage: Passage, statement: Any = None) -> float:
+    """How many of the words of a question a sentence has; words of its title count less."""
+    words = set(content(text))
+    around = set(content(passage.title))
+    if statement is not None:
+        around |= set(content(f"{statement.heading} {statement.item}"))
+    return len(asked & words) + 0.5 * len(asked & (around - words))
+
+
+def _sentences(passages: Sequence[Passage]) -> Iterator[tuple[str, Passage]]:
+    for passage in passages:
+        for span in split_sentences(passage.text):
+            for line in passage.text[span.start : span.end].split("\n- "):
+                yield plain(line), passage
+
+
+def _topic(title: str, text: str) -> str:
+    """What a document is about, if its first sentence begins with it: "it" means that then."""
+    name = re.sub(r"\s*\(.*\)$", "", plain(title))
+    begin = plain(text)[: 4 * len(name) + 40]
+    is_named = len(name.split()) <= 6 and begin.count(name) >= 1
+    return name if is_named and name else ""
+
+
+def row_problem(row: dict[str, Any], refusal: str) -> str | None:
+    """What is wrong with a row, judged by its text alone; None for a good one.
+
+    An answer must cite a passage that is there and holds it; a refusal's passages must not hold
+    what was to be found.
+    """
+    *prompt, answer = (message["content"] for message in row["messages"])
+    passages = re.split(r"(?:^|\n\n)\[\d+\] ", prompt[-1].rpartition("\n\nQuestion: ")[0])[1:]
+    exact = row["meta"].get("exact", "")
+    if answer == refusal:
+        return None if row["meta"]["kind"] == "refusal" else "refuses an answered question"
+    cited = [int(match[1]) for match in CITATION.finditer(answer)]
+    if not cited or not all(1 <= number <= len(passages) for number in cited):
+        return "cites no passage"
+    source_list = SourceList()
+    for text in passages:
+        title, _, body = text.partition("\n")
+        source_list.cite(body, address=title, title=title, sha256="")
+    report = check_citations(answer, source_list)
+    if report.precision != 1.0:
+        return "cites a passage that does not hold the answer"
+    if exact and exact not in answer:
+        return "lacks what was to be found"
+    return None
+
+
+def counted(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """Number of rows of each kind."""
+    return dict(sorted(Counter(row["meta"]["kind"] for row in rows).items()))
