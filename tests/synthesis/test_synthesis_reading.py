@@ -15,9 +15,9 @@ from hanol.errors import ConfigError, DataError
 from hanol.research import REFUSAL, reader_messages
 from hanol.retrieval import Index, Passage
 from hanol.synthesis import (
-    Corpus,
     Lexicon,
     Reader,
+    ReadingDocuments,
     Replies,
     asynthesize_reading,
     row_problem,
@@ -76,7 +76,7 @@ READER = Reader(reader_messages, REFUSAL)
 
 def made(folder: Path, number: int = 40, **options: Any) -> list[dict[str, Any]]:
     with indexed(folder) as index:
-        corpus = Corpus("towns", index, options.pop("held_out", 0.0))
+        corpus = ReadingDocuments("towns", index, options.pop("held_out", 0.0))
         rows, _ = asyncio.run(asynthesize_reading([corpus], number, READER, **options))
     return rows
 
@@ -228,7 +228,7 @@ def test_written_questions_come_first(towns: Path, tmp_path: Path) -> None:
     file = tmp_path / "questions.jsonl"
     file.write_text(json.dumps(line) + "\n", "utf-8")
     with indexed(towns) as index:
-        corpus = Corpus("towns", index, 0.0)
+        corpus = ReadingDocuments("towns", index, 0.0)
         written = list(written_questions(file, [corpus]))
         assert [(draft.text, draft.answer) for draft, _ in written] == [
             (line["question"], line["answer"])
@@ -304,7 +304,7 @@ def test_rows_are_no_longer_than_asked(towns: Path) -> None:
     with indexed(towns) as index:
         reader = Reader(reader_messages, REFUSAL, max_tokens=180)
         rows, _ = asyncio.run(
-            asynthesize_reading([Corpus("towns", index, 0.0)], 10, reader, refusals=0)
+            asynthesize_reading([ReadingDocuments("towns", index, 0.0)], 10, reader, refusals=0)
         )
     assert rows
     for one in rows:

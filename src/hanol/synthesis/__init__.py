@@ -22,15 +22,15 @@ from hanol.synthesis._replies import Replies
 from hanol.synthesis._synthesize import QuestionReport, asynthesize_questions
 from hanol.synthesis.reading._asking import written_questions
 from hanol.synthesis.reading._lexicon import Lexicon
-from hanol.synthesis.reading._rows import Corpus, Reader, row_problem
+from hanol.synthesis.reading._rows import Reader, ReadingDocuments, row_problem
 from hanol.synthesis.reading._synthesize import ReadingReport, asynthesize_reading
 
 __all__ = [
-    "Corpus",
     "ExtractReport",
     "Lexicon",
     "QuestionReport",
     "Reader",
+    "ReadingDocuments",
     "ReadingReport",
     "Replies",
     "abuild_graph",

@@ -76,7 +76,7 @@ def reading(
         corpora = []
         for folder in dict.fromkeys(folders):
             index = stack.enter_context(open_indexed(folder, None))
-            corpora.append(synthesis.Corpus(folder.resolve().name, index, held_out, seed))
+            corpora.append(synthesis.ReadingDocuments(folder.resolve().name, index, held_out, seed))
         by_folder = dict(zip(dict.fromkeys(folders), corpora, strict=True))
         written = list(synthesis.written_questions(questions, corpora)) if questions else []
         replies = None

@@ -7,7 +7,7 @@ from pathlib import Path
 from hanol.errors import DataError
 from hanol.files import read_rows
 from hanol.synthesis._replies import Replies
-from hanol.synthesis.reading._rows import Corpus
+from hanol.synthesis.reading._rows import ReadingDocuments
 from hanol.synthesis.reading._rules import Draft
 from hanol.synthesis.reading._statements import Statement, plain
 from hanol.synthesis.reading._wording import content
@@ -76,7 +76,9 @@ def _shown(statement: Statement, topic: str) -> str:
     return statement.text if not about or about in statement.text else f"{about}: {statement.text}"
 
 
-def written_questions(path: Path, corpora: Sequence[Corpus]) -> Iterator[tuple[Draft, Corpus]]:
+def written_questions(
+    path: Path, corpora: Sequence[ReadingDocuments]
+) -> Iterator[tuple[Draft, ReadingDocuments]]:
     """Questions that people wrote, as drafts.
 
     Args:
@@ -99,7 +101,7 @@ def written_questions(path: Path, corpora: Sequence[Corpus]) -> Iterator[tuple[D
             ) from err
         answer = plain(answer)
         for corpus in corpora:
-            for passage in corpus.of_document.get(document, ()):
+            for passage in corpus.passages.get(document, ()):
                 if answer in plain(passage.text):
                     statement = Statement(answer, answer, passage)
                     yield (

@@ -7,27 +7,11 @@ from pathlib import Path
 from random import Random
 
 from hanol.errors import DataError
+from hanol.synthesis.reading._patterns import SYNONYMS
 
 _POS = {"1": "noun", "2": "verb", "3": "adj", "4": "adv", "5": "adj"}
 _USUAL = 0.7  # share of a word's uses that have its most frequent sense
 _PERSON = 18  # number of the file of nouns for people
-# Words that manuals and papers use for the same thing, beyond what WordNet knows.
-_SAME = """
-delete remove erase|create make build|choose pick select|show display|start begin launch|change
-modify alter adjust|need require|permit allow let|use employ utilize|stop halt end|fix repair|get
-obtain retrieve|give provide supply|keep retain preserve|help assist|size dimensions|speed
-velocity|error mistake fault|answer reply response|option setting switch|amount quantity|largest
-biggest maximum|smallest lowest minimum|method approach technique|result outcome|goal aim
-purpose|part portion|kind type sort|test check verify|enable activate|disable deactivate|write
-record|search look|find locate|set specify define|faster quicker|improve enhance better|reduce
-decrease lower|increase raise|compute calculate|combine merge join|split divide separate|copy
-duplicate|insert add|picture image|folder directory|command instruction|function
-routine|parameter argument|default standard|often frequently|big large|build construct|buy
-purchase|compare contrast|connect link|contain hold include|convert transform|estimate
-approximate|evaluate assess|examine inspect|explain describe|fail break|happen occur|important
-significant|main primary chief|print output|prevent avoid|problem issue|quick fast|run
-execute|save store|send transmit|share fraction|step stage phase|value number|whole entire
-"""
 
 
 class Lexicon:
@@ -67,8 +51,7 @@ class Lexicon:
                     f"{str(folder)!r} does not hold the files of WordNet ({err}). Name the folder "
                     "with data.noun, such as /usr/share/wordnet of the package wordnet-base."
                 ) from err
-        for group in " ".join(_SAME.split()).split("|"):
-            words = group.split()
+        for words in SYNONYMS:
             for word in words:
                 self._same[word] = [other for other in words if other != word]
 

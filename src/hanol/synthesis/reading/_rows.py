@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, Literal
+from typing import Any
 
 from hanol.engines import Message
 from hanol.retrieval import Index, Passage, SourceList, check_citations, split_sentences
@@ -16,7 +16,6 @@ from hanol.synthesis.reading._statements import plain
 from hanol.synthesis.reading._wording import content
 
 Layout = Callable[[str, Sequence[Passage]], Sequence[Message]]
-Drop = Literal["not_found", "ambiguous", "answered", "unsupported", "too_long", "repeated"]
 
 _POOL = 4  # times the passages that are shown are searched for, because some are left out
 _TOKEN = re.compile(r"\d|[A-Za-z]{1,7}|[^\w\s]|_|\n|[^\W\d_A-Za-z]|(?<=[^\x00-\x7f])")
@@ -24,7 +23,7 @@ _NEAR = 0.6  # share of a question's words in one sentence from which it may hol
 
 
 @dataclass(eq=False)
-class Corpus:
+class ReadingDocuments:
     """The passages of an index, apart by whether their document is held out.
 
     Args:
@@ -38,18 +37,13 @@ class Corpus:
     index: Index
     held_out: float
     seed: int = 0
-    passages: dict[bool, list[Passage]] = field(init=False)
-    of_document: dict[str, list[Passage]] = field(init=False)
+    passages: dict[str, list[Passage]] = field(init=False)
     topics: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.passages = {False: [], True: []}
-        self.topics, self.of_document = {}, {}
-        for info in self.index.documents():
-            found = self.index.read(info.address)
-            self.passages[self.is_held_out(info.document)] += found
-            self.of_document[info.document] = found
-            self.topics[info.document] = _topic(info.title, found[0].text if found else "")
+        found = self.index.documents()
+        self.passages = {info.document: self.index.read(info.address) for info in found}
+        self.topics = {name: _topic(of_one) for name, of_one in self.passages.items()}
 
     def is_held_out(self, document: str) -> bool:
         """Whether a document belongs to the held-out rows."""
@@ -93,7 +87,7 @@ class Reader:
     def row(
         self,
         draft: Draft,
-        corpus: Corpus,
+        corpus: ReadingDocuments,
         passages: Sequence[Passage],
         answer: str,
         held_out: bool,
@@ -112,7 +106,9 @@ def estimated_tokens(text: str) -> int:
     return len(_TOKEN.findall(text))
 
 
-def answered(draft: Draft, corpus: Corpus, reader: Reader, rng: Random) -> "dict[str, Any] | Drop":
+def answered(
+    draft: Draft, corpus: ReadingDocuments, reader: Reader, rng: Random
+) -> dict[str, Any] | str:
     """A row whose passages hold the answer, or why there is none."""
     held_out = corpus.is_held_out(draft.statement.passage.document)
     hits = corpus.search(draft.text, reader.k, held_out)
@@ -130,18 +126,12 @@ def answered(draft: Draft, corpus: Corpus, reader: Reader, rng: Random) -> "dict
         for span in split_sentences(part)
     ]
     answer = " ".join(f"{sentence} [{gold + 1}]" for sentence in sentences)
-    sources = SourceList()
-    for passage in shown:
-        sources.cite_passage(passage)
-    report = check_citations(answer, sources)
-    if report.counts["supported"] < 1 or report.precision != 1.0:
-        return "unsupported"
     return reader.row(draft, corpus, shown, answer, held_out, kind=draft.kind, cited=gold + 1)
 
 
 def refused(
-    draft: Draft, corpus: Corpus, home: Corpus, reader: Reader, rng: Random
-) -> "dict[str, Any] | Drop":
+    draft: Draft, corpus: ReadingDocuments, home: ReadingDocuments, reader: Reader, rng: Random
+) -> dict[str, Any] | str:
     """A row whose passages do not hold the answer: those that did are left out.
 
     Args:
@@ -165,11 +155,15 @@ def refused(
 def _is_rivalled(draft: Draft, shown: Sequence[Passage]) -> bool:
     """Whether another sentence answers the question as well as the statement."""
     asked = set(content(draft.asked))
-    own = _covered(asked, draft.statement.text, draft.statement.passage, draft.statement)
+    own = _covered(
+        asked,
+        draft.statement.text,
+        f"{draft.statement.passage.title} {draft.statement.heading} {draft.statement.item}",
+    )
     for text, passage in _sentences(shown):
         if text in draft.statement.text or draft.statement.text in text:
             continue
-        other = _covered(asked, text, passage)
+        other = _covered(asked, text, passage.title)
         if other > own or (other == own and (not draft.exact or re.search(r"\d", text))):
             return True
     return False
@@ -191,13 +185,10 @@ def _may_answer(draft: Draft, shown: Sequence[Passage]) -> bool:
     return False
 
 
-def _covered(asked: set[str], text: str, passage: Passage, statement: Any = None) -> float:
-    """How many of the words of a question a sentence has; words of its title count less."""
+def _covered(asked: set[str], text: str, title: str) -> float:
+    """How many words of a question a sentence has; words of its title count half."""
     words = set(content(text))
-    around = set(content(passage.title))
-    if statement is not None:
-        around |= set(content(f"{statement.heading} {statement.item}"))
-    return len(asked & words) + 0.5 * len(asked & (around - words))
+    return len(asked & words) + 0.5 * len(asked & (set(content(title)) - words))
 
 
 def _sentences(passages: Sequence[Passage]) -> Iterator[tuple[str, Passage]]:
@@ -207,12 +198,12 @@ def _sentences(passages: Sequence[Passage]) -> Iterator[tuple[str, Passage]]:
                 yield plain(line), passage
 
 
-def _topic(title: str, text: str) -> str:
-    """What a document is about, if its first sentence begins with it: "it" means that then."""
-    name = re.sub(r"\s*\(.*\)$", "", plain(title))
-    begin = plain(text)[: 4 * len(name) + 40]
-    is_named = len(name.split()) <= 6 and begin.count(name) >= 1
-    return name if is_named and name else ""
+def _topic(passages: Sequence[Passage]) -> str:
+    """What a document is about, if it begins with it: "it" means that then."""
+    name = re.sub(r"\s*\(.*\)$", "", plain(passages[0].title)) if passages else ""
+    if len(name.split()) > 6 or re.match(r"[A-Z\d][\d.]* ", name) or " — " in name:
+        return ""  # a chapter
+    return name if name in plain(passages[0].text)[: 4 * len(name) + 40] else ""
 
 
 def row_problem(row: dict[str, Any], refusal: str) -> str | None:

@@ -5,6 +5,7 @@ are told apart by how they begin and end.
 """
 
 import re
+from calendar import month_abbr, month_name
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -23,11 +24,12 @@ _HEADING_NUMBER = re.compile(
     r"^(?:(?:Chapter|Section|Appendix) )?(?:\d+(?:\.\d+)*[.:]?|[A-Z](?:\.\d+)+\.?)\s+(?=\S)"
 )
 _FORMULA = re.compile(r"[=≈∑∫≤≥∈∞^\\{}<>|~]|[\u0370-\u03ff]")
+_DATE = re.compile(rf"\b(?:{'|'.join([*month_name[1:], *month_abbr[1:]])})\b .*\d{{4}}")
 _INITIALS = re.compile(r"[A-Z][\w¨´’-]+,? (?:[A-Z]\.? ?){1,2}(?:,| \(|;| and )")
 # References, addresses, times of a log, sessions of an interpreter, pointers to other places.
 _NOISE = re.compile(
     r"(?:19|20)\d\d[.,] .*\d+[-–]\d+|doi:|https?:|\d\d:\d\d:|et al\.$|>>>|[Ss]ee |^Keywords|"
-    r"^\d+ [A-Za-z]+:|\b(?:Section|Figure|Chapter) \d"
+    r"^\d+ [A-Za-z]+:| [,.;](?: |$)|[,;]\.$|\b(?:Section|Figure|Chapter) \d"
 )
 _REFERS = re.compile(
     r"(?:It|He|She|This|These|That|Those|They|Such|Here|There|See|As|Both|Another|Other|Others|Many|"
@@ -51,7 +53,8 @@ class Statement:
         core: The sentence for questions: without "However,", with the name of what "it" is.
         passage: Where it stands.
         heading: Heading above it, or "".
-        item: What the paragraph describes, such as a function, or "".
+        item: What the paragraph describes, such as a function; of a row, the names of the
+            columns; or "".
         kind: "entry" is a name and a text, "row" a row of a table.
         after: The sentence that follows in its paragraph, or "".
         is_first: Whether it is the first sentence below its heading or item.
@@ -88,6 +91,7 @@ def statements(passage: Passage, topic: str) -> Iterator[Statement]:
     """
     title = _HEADING_NUMBER.sub("", passage.title.partition(" — ")[0])
     heading, item = (title if passage.start == 0 else ""), ""
+    columns = ""
     is_first = bool(heading)
     is_cut = passage.start > 0  # the first sentence may be the end of one
     for kind, text in _blocks(passage.text):
@@ -95,14 +99,16 @@ def statements(passage: Passage, topic: str) -> Iterator[Statement]:
             heading, item, is_first = _HEADING_NUMBER.sub("", text), "", True
         elif kind == "item":
             item, is_first = _name(text), True
+        elif kind == "columns":
+            columns = text
         elif kind == "row":
-            yield Statement(text, text, passage, heading, kind="row")
+            yield Statement(text, text, passage, heading, columns, kind="row")
         elif (entry := _ENTRY.fullmatch(text)) and _is_entry(entry[1], entry[2]):
             yield Statement(text, text, passage, heading, kind="entry")
         else:
             found = [plain(text[span.start : span.end]) for span in split_sentences(text)]
             for number, sentence in enumerate(found):
-                core = _core(sentence, item or topic)
+                core = _core(sentence, item or (topic if passage.start == 0 else ""))
                 if core and _stands_alone(sentence) and not (is_cut and number == 0):
                     after = found[number + 1] if number + 1 < len(found) else ""
                     yield Statement(
@@ -131,13 +137,20 @@ def _blocks(text: str) -> Iterator[tuple[str, str]]:
             kind = "item"
         elif bare and begins and _is_heading(content, after):
             kind = "heading"
+        is_table = kind == "row"
+        if is_table and block and len(block[-1].split()) < 15 and block[-1][-1] not in ".:":
+            yield "columns", plain(block.pop())
+        elif is_table and row and not _TABLE.match(before):
+            kind = "columns"
         if block and (kind or mark or not bare):
             yield "text", "\n".join(block)
             block = []
-        if kind == "row":
+        if is_table:
             cells = row[1].split("|") if row else [bare]
-            if len(joined := " | ".join(c.strip() for c in cells if c.strip(" -:"))) > 3:
-                yield "row", plain(joined)
+            joined = " | ".join(c.strip() for c in cells if c.strip(" -:"))
+            is_noise = _DATE.search(joined) or _FORMULA.search("".join(cells))
+            if len(joined) > 3 and not is_noise:
+                yield kind, plain(joined)
         elif kind:
             yield kind, plain(content)
         elif content and not (mark is None and bare in "-*"):
@@ -204,7 +217,9 @@ def _stands_alone(sentence: str) -> bool:
 _PRONOUN = re.compile(
     r"(?:It|He|She|This (?:function|method|option|parameter|setting|command|module|class|article|"
     r"exception|attribute|variable|type|program|package|view|operator|property))(?= )"
-    r"(?! seems| follows)"
+    r"(?! seems| follows| turns out| (?:is|was|may be|can be|would be) (?:\w+ )?(?:necessary|"
+    r"possible|important|recommended|easy|clear|common|useful|likely|known|best|worth|true|hard|"
+    r"difficult|assumed|good|better|impossible|sufficient|convenient|up to|because|not)\b)"
 )
 _OWN = re.compile(r"(?:Its|His|Her)(?= )")
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from random import Random
 from typing import Any
 
@@ -10,7 +11,14 @@ from hanol.errors import ConfigError, DataError
 from hanol.synthesis._replies import Replies
 from hanol.synthesis.reading._asking import asked_by_model
 from hanol.synthesis.reading._lexicon import Lexicon
-from hanol.synthesis.reading._rows import Corpus, Reader, answered, counted, refused, row_problem
+from hanol.synthesis.reading._rows import (
+    Reader,
+    ReadingDocuments,
+    answered,
+    counted,
+    refused,
+    row_problem,
+)
 from hanol.synthesis.reading._rules import Draft, drafts
 from hanol.synthesis.reading._statements import Statement, statements
 from hanol.synthesis.reading._wording import content, keywords, reworded
@@ -50,13 +58,13 @@ class ReadingReport:
 
 
 async def asynthesize_reading(
-    corpora: Sequence[Corpus],
+    corpora: Sequence[ReadingDocuments],
     num_rows: int,
     reader: Reader,
     *,
     refusals: float = 0.25,
     lexicon: Lexicon | None = None,
-    written: Sequence[tuple[Draft, Corpus]] = (),
+    written: Sequence[tuple[Draft, ReadingDocuments]] = (),
     model: Replies | None = None,
     model_share: float = 0.2,
     seed: int = 0,
@@ -142,10 +150,10 @@ class _Rows:
         self.dropped: Counter[str] = Counter()
         self.kinds: Counter[str] = Counter()
         self.answered = 0
-        self._asked: list[tuple[Draft, Corpus]] = []
+        self._asked: list[tuple[Draft, ReadingDocuments]] = []
         self._texts: set[str] = set()
 
-    def answer(self, draft: Draft, corpus: Corpus) -> None:
+    def answer(self, draft: Draft, corpus: ReadingDocuments) -> None:
         if draft.text.casefold() in self._texts:
             self.dropped["repeated"] += 1
             return
@@ -156,7 +164,7 @@ class _Rows:
             self.kinds[draft.kind] += 1
             self._texts.add(draft.text.casefold())
 
-    def refuse(self, corpora: Sequence[Corpus], wanted: int) -> None:
+    def refuse(self, corpora: Sequence[ReadingDocuments], wanted: int) -> None:
         """Ask again where the answer is not: in the other passages, or in other documents."""
         rng = self._rng
         drafts = rng.sample(self._asked, len(self._asked))
@@ -179,7 +187,7 @@ class _Rows:
         return True
 
 
-def _ruled(corpus: Corpus, lexicon: Lexicon, rng: Random) -> Iterator[Draft]:
+def _ruled(corpus: ReadingDocuments, lexicon: Lexicon, rng: Random) -> Iterator[Draft]:
     """Questions by rule, one for each statement, in other words for the most part."""
     for _ in range(_ROUNDS):
         for statement in _some(corpus, rng):
@@ -189,9 +197,9 @@ def _ruled(corpus: Corpus, lexicon: Lexicon, rng: Random) -> Iterator[Draft]:
                 yield _worded(rng.choice(found), lexicon, rng)
 
 
-def _some(corpus: Corpus, rng: Random, most: int | None = None) -> Iterator[Statement]:
+def _some(corpus: ReadingDocuments, rng: Random, most: int | None = None) -> Iterator[Statement]:
     """Statements of passages in random order, at most two of each; only sentences if counted."""
-    passages = corpus.passages[False] + corpus.passages[True]
+    passages = list(chain.from_iterable(corpus.passages.values()))
     rng.shuffle(passages)
     for passage in passages:
         found = list(statements(passage, corpus.topics[passage.document]))

@@ -6,19 +6,28 @@ from random import Random
 from hanol.synthesis.reading._lexicon import Lexicon
 
 
-def word_set(words: str) -> frozenset[str]:
-    """The words of a text."""
+def _word_set(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
-_STOP = word_set(
+_STOP = _word_set(
     """a about after all also am an and any are as at be because been before being between both but
     by can could did do does done during each for from had happens has have having he her him
     his how i if in into is it its just may me might more most much must my no nor not of off on
     once only or other our out over own same she should so some such than that the their them
     then there these they this those through to too under until up us very was way we were what
     when where whether which while who whom whose why will with within without would you your
-    use used using please tell mean meaning explain define"""
+    use used using please tell mean meaning explain define definition
+    word called call"""
+)
+
+WEAK = _word_set(
+    """the a an of to in on at by for with from and or but as is are was were be been that which
+    who it its their this these can may will not has have had if when than into such also"""
+)
+_SMALL = _word_set(
+    """The A An Any Each Every All Some Most Many No If When This You Your Users People In On For
+    One There Most Both Two Three Four Five Such Several Other"""
 )
 
 
@@ -40,6 +49,22 @@ def _stem(word: str) -> str:
     return word[:7]
 
 
+def window(words: list[str], rng: Random, size: int) -> str:
+    """Some words in a row that begin and end with a word of their own."""
+    start = rng.randrange(max(1, len(words) - size + 1))
+    found = [word.strip(",;:()") for word in words[start : start + size]]
+    while len(found) > 3 and found[-1].lower() in WEAK:
+        found.pop()
+    while len(found) > 3 and found[0].lower() in WEAK:
+        found.pop(0)
+    return uncapital(" ".join(found))
+
+
+def uncapital(text: str) -> str:
+    """Small first letter, unless the word may be a name."""
+    return text[0].lower() + text[1:] if text.split(" ", 1)[0] in _SMALL else text
+
+
 def reworded(text: str, lexicon: Lexicon, rng: Random, share: float) -> str:
     """Replace a share of the plain words of a question by synonyms."""
     words = re.split(r"(\W+)", text)
@@ -51,6 +76,7 @@ def reworded(text: str, lexicon: Lexicon, rng: Random, share: float) -> str:
 
 def keywords(text: str, rng: Random) -> str:
     """A question as it is typed into a search field: few words, not always in their order."""
+    text = re.sub(r"\b[Hh]ow many\b", "number of", text)
     kept = [
         word
         for word in re.sub(r"[(),;:?\"“”]|\.$", " ", text).split()
