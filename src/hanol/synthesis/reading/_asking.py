@@ -33,29 +33,22 @@ Question:"""
 async def asked_by_model(
     statements: Sequence[tuple[Statement, str]], model: Replies
 ) -> list[Draft | None]:
-    """A model's question about each statement; None where it is of no use.
-
-    Args:
-        statements: Statements with the topic of their document, or "".
-        model: Asked once per statement.
+    """A model's question about each statement and its topic; None where it is of no use.
 
     Raises:
         EngineError: The model did not answer; earlier answers are stored.
     """
     texts = [_shown(statement, topic) for statement, topic in statements]
     replies = await model.ask([_PROMPT.format(text=text) for text in texts], max_tokens=_TOKENS)
-    found: list[Draft | None] = []
-    for (statement, _), text, reply in zip(statements, texts, replies, strict=True):
-        lines = reply.strip().splitlines() or [""]
-        question = plain(lines[0].removeprefix("Question:"))
-        is_good = is_usable(question, text)
-        found.append(
-            Draft(question, "model", statement, statement.answer, question) if is_good else None
-        )
-    return found
+    lines = [(reply.strip().splitlines() or [""])[0] for reply in replies]
+    questions = [plain(line.removeprefix("Question:")) for line in lines]
+    return [
+        Draft(asked, "model", one, one.answer, asked) if _is_usable(asked, text) else None
+        for (one, _), text, asked in zip(statements, texts, questions, strict=True)
+    ]
 
 
-def is_usable(question: str, text: str) -> bool:
+def _is_usable(question: str, text: str) -> bool:
     """Whether a model's question asks about a text without repeating it."""
     words, stated = content(question), set(content(text))
     shared = sum(word in stated for word in words)
@@ -65,9 +58,7 @@ def is_usable(question: str, text: str) -> bool:
         and 4 <= len(question.split()) <= 24
         and len(words) >= 2
         and 0 < shared <= max(1, _OVERLAP * len(words))
-        and not re.search(
-            r"\b(?:text|passage|sentence|author|statement)\b", question, re.IGNORECASE
-        )
+        and not re.search(r"\b(?:[Tt]ext|[Pp]assage|[Ss]entence|[Ss]tatement)\b", question)
     )
 
 
@@ -91,21 +82,15 @@ def written_questions(
     """
     for number, row in read_rows(path):
         try:
-            question, document, answer = (
-                str(row[key]) for key in ("question", "document", "answer")
-            )
+            question, document, answer = row["question"], row["document"], plain(row["answer"])
         except (KeyError, TypeError) as err:
             raise DataError(
                 f"{str(path)!r}, line {number} lacks {err}: every line needs question, document "
                 "and answer."
             ) from err
-        answer = plain(answer)
         for corpus in corpora:
-            for passage in corpus.passages.get(document, ()):
-                if answer in plain(passage.text):
-                    statement = Statement(answer, answer, passage)
-                    yield (
-                        Draft(plain(question), "written", statement, answer, plain(question)),
-                        corpus,
-                    )
-                    break
+            passages = corpus.passages.get(document, ())
+            passage = next((each for each in passages if answer in plain(each.text)), None)
+            if passage is not None:
+                stated = Statement(answer, answer, passage)
+                yield Draft(question, "written", stated, answer, question), corpus

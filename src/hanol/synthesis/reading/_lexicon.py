@@ -11,7 +11,12 @@ from hanol.synthesis.reading._patterns import SYNONYMS
 
 _POS = {"1": "noun", "2": "verb", "3": "adj", "4": "adv", "5": "adj"}
 _USUAL = 0.7  # share of a word's uses that have its most frequent sense
-_PERSON = 18  # number of the file of nouns for people
+_PERSON = "18"  # number of the file of nouns for people
+# Endings of verbs, the most special first, and what may take their place in the base form.
+_ENDINGS = (
+    ("ies", ("y",)), ("sses", ("ss",)), ("ches", ("ch",)), ("shes", ("sh",)), ("xes", ("x",)),
+    ("oes", ("o",)), ("s", ("",)), ("ied", ("y",)), ("ed", ("e", "")), ("ing", ("e", "")),
+)  # fmt: skip
 
 
 class Lexicon:
@@ -31,17 +36,6 @@ class Lexicon:
         self._same: dict[str, list[str]] = {}
         self._bases: dict[str, str] = {"has": "have", "does": "do", "is": "be"}
         self._verbs: set[str] | None = None
-        self._irregular = {
-            "make",
-            "build",
-            "choose",
-            "let",
-            "give",
-            "find",
-            "keep",
-            "write",
-            "send",
-        }
         self._people: set[str] = set()
         if folder is not None:
             try:
@@ -51,9 +45,11 @@ class Lexicon:
                     f"{str(folder)!r} does not hold the files of WordNet ({err}). Name the folder "
                     "with data.noun, such as /usr/share/wordnet of the package wordnet-base."
                 ) from err
-        for words in SYNONYMS:
-            for word in words:
-                self._same[word] = [other for other in words if other != word]
+        self._add(SYNONYMS)
+
+    def _add(self, groups: list[list[str]]) -> None:
+        for words in groups:
+            self._same |= {word: [each for each in words if each != word] for word in words}
 
     def _read(self, folder: Path) -> None:
         offsets: dict[tuple[str, str], list[str]] = {}
@@ -63,33 +59,23 @@ class Lexicon:
         self._verbs = {lemma for lemma, pos in offsets if pos == "verb"}
         for form, base, *_ in _lines(folder / "verb.exc"):
             self._bases.setdefault(form, base)
-            self._irregular.add(base)
         usual: dict[str, tuple[int, str, str]] = {}
         total: Counter[str] = Counter()
         for key, number, times in _lines(folder / "cntlist.rev"):
             lemma, _, code = key.partition("%")
-            pos = _POS[code[0]]
-            senses = offsets.get((lemma, pos), [])
+            senses = offsets.get((lemma, _POS[code[0]]), [])
             if int(number) <= len(senses):
-                found = (int(times), pos, senses[int(number) - 1])
+                found = (int(times), _POS[code[0]], senses[int(number) - 1])
                 total[lemma] += found[0]
                 usual[lemma] = max(usual.get(lemma, found), found)
         groups: dict[tuple[str, str], list[str]] = {}
         for lemma, (count, pos, offset) in usual.items():
             if lemma.isalpha() and len(lemma) > 2 and count >= _USUAL * total[lemma]:
                 groups.setdefault((pos, offset), []).append(lemma)
-        for words in groups.values():
-            for word in words:
-                self._same[word] = [other for other in words if other != word]
-        people = {
-            parts[0]
-            for parts in _lines(folder / "data.noun")
-            if parts[1].isdigit() and int(parts[1]) == _PERSON
-        }
+        self._add(list(groups.values()))
+        people = {parts[0] for parts in _lines(folder / "data.noun") if parts[1] == _PERSON}
         self._people = {
-            lemma
-            for (lemma, pos), senses in offsets.items()
-            if pos == "noun" and senses[0] in people
+            lemma for (lemma, pos), found in offsets.items() if pos == "noun" and found[0] in people
         }
 
     def base(self, verb: str) -> str | None:
@@ -101,10 +87,8 @@ class Lexicon:
         for ending, others in _ENDINGS:
             if verb.endswith(ending):
                 tries += [verb[: -len(ending)] + other for other in others]
-        if len(verb) > 4 and verb.endswith(("ed", "ing")):
-            stem = re.sub("(?:ed|ing)$", "", verb)
-            if stem[-1:] == stem[-2:-1] and stem[-1] not in "aeiousl":
-                tries.insert(1, stem[:-1])
+        if doubled := re.fullmatch(r"(.+([^aeiousl]))\2(?:ed|ing)", verb):
+            tries.insert(1, doubled[1])
         if self._verbs is None:
             return tries[1] if len(tries) > 1 and verb.endswith("s") else None
         return next((each for each in tries if each in self._verbs), None)
@@ -114,47 +98,17 @@ class Lexicon:
         return noun.lower() in self._people
 
     def other_word(self, word: str, rng: Random) -> str | None:
-        """A synonym in the same form, or None."""
-        for lemma, ending in _lemmas(word):
-            others = self._same.get(lemma, [])
-            if ending in ("ed", "ng"):  # "builded", "stoping"
-                others = [other for other in others if other not in self._irregular]
-            if others:
-                return _inflected(rng.choice(others), ending)
-        return None
-
-
-_ENDINGS = (
-    ("ies", ("y",)), ("sses", ("ss",)), ("ches", ("ch",)), ("shes", ("sh",)), ("xes", ("x",)),
-    ("zes", ("z", "ze")), ("oes", ("o",)), ("s", ("",)), ("ied", ("y",)), ("ed", ("e", "")),
-    ("ing", ("e", "")),
-)  # fmt: skip
+        """A synonym of a word in its base form or with an s, or None."""
+        if word in self._same:
+            return rng.choice(self._same[word] or [word])
+        if not word.endswith("s") or not (others := self._same.get(word[:-1])):
+            return None
+        other = rng.choice(others)
+        ending = "es" if re.search("(?:s|x|ch|sh)$", other) else "s"
+        return re.sub("(?<![aeiou])y$", "ie", other) + ending
 
 
 def _lines(path: Path) -> Iterator[list[str]]:
     """The fields of a file of WordNet; its licence stands in lines that begin with a space."""
     with path.open(encoding="latin-1") as file:
         yield from (line.split() for line in file if line.strip() and not line.startswith(" "))
-
-
-def _lemmas(word: str) -> Iterator[tuple[str, str]]:
-    yield word, ""
-    for ending, others in _ENDINGS:
-        if word.endswith(ending) and len(word) - len(ending) > 2:
-            for other in others:
-                yield (
-                    word[: -len(ending)] + other,
-                    ending[-1:] if ending[-1] == "s" else ending[-2:],
-                )
-
-
-def _inflected(lemma: str, ending: str) -> str:
-    if ending == "s":
-        if re.search("(?:s|x|ch|sh)$", lemma):
-            return lemma + "es"
-        return re.sub("(?<![aeiou])y$", "ie", lemma) + "s"
-    if ending == "ed":
-        return re.sub("(?<![aeiou])y$", "i", lemma.removesuffix("e")) + "ed"
-    if ending == "ng":
-        return lemma.removesuffix("e") + "ing"
-    return lemma

@@ -19,6 +19,7 @@ Layout = Callable[[str, Sequence[Passage]], Sequence[Message]]
 
 _POOL = 4  # times the passages that are shown are searched for, because some are left out
 _TOKEN = re.compile(r"\d|[A-Za-z]{1,7}|[^\w\s]|_|\n|[^\W\d_A-Za-z]|(?<=[^\x00-\x7f])")
+_LENGTHS = (0.55, 0.7, 0.85, 1.0)  # of rows, as shares of the longest
 _NEAR = 0.6  # share of a question's words in one sentence from which it may hold the answer
 
 
@@ -75,29 +76,28 @@ class Reader:
     def fitting(
         self, question: str, passages: Sequence[Passage], answer: str, rng: Random
     ) -> list[Passage]:
-        """The best passages, two to `k` of them, that fit; in the order of the index."""
+        """The best passages, two to `k` of them, that fit; in the order of the index.
+
+        Most rows get less than `max_tokens`: short ones teach the same in less time.
+        """
         found: list[Passage] = []
+        most = rng.choice(_LENGTHS) * self.max_tokens
         for passage in passages[: rng.randint(min(2, self.k), self.k)]:
             more = sorted([*found, passage], key=lambda passage: passage.id)
             prompt = (estimated_tokens(m.text) + 6 for m in self.layout(question, more))
-            if sum(prompt) + estimated_tokens(answer) <= self.max_tokens:
+            limit = most if len(found) > 1 else self.max_tokens
+            if sum(prompt) + estimated_tokens(answer) <= limit:
                 found = more
         return found
 
     def row(
-        self,
-        draft: Draft,
-        corpus: ReadingDocuments,
-        passages: Sequence[Passage],
-        answer: str,
-        held_out: bool,
-        **meta: Any,
+        self, draft: Draft, passages: Sequence[Passage], answer: str, **meta: Any
     ) -> dict[str, Any]:
         """A row as recipes of the kind "sft" read it; `meta` says where it comes from."""
         messages = [{"role": m.role, "content": m.text} for m in self.layout(draft.text, passages)]
         messages.append({"role": "assistant", "content": answer})
-        meta |= {"question": draft.text, "exact": draft.exact, "corpus": corpus.name}
-        meta |= {"document": draft.statement.passage.document, "held_out": held_out}
+        meta |= {"question": draft.text, "exact": draft.exact}
+        meta |= {"document": draft.statement.passage.document}
         return {"messages": messages, "meta": meta}
 
 
@@ -126,21 +126,14 @@ def answered(
         for span in split_sentences(part)
     ]
     answer = " ".join(f"{sentence} [{gold + 1}]" for sentence in sentences)
-    return reader.row(draft, corpus, shown, answer, held_out, kind=draft.kind, cited=gold + 1)
+    place = {"corpus": corpus.name, "held_out": held_out, "cited": gold + 1}
+    return reader.row(draft, shown, answer, kind=draft.kind, **place)
 
 
 def refused(
     draft: Draft, corpus: ReadingDocuments, home: ReadingDocuments, reader: Reader, rng: Random
 ) -> dict[str, Any] | str:
-    """A row whose passages do not hold the answer: those that did are left out.
-
-    Args:
-        draft: A question.
-        corpus: Where it is asked.
-        home: The documents that answer it; another corpus or the same.
-        reader: How the row is laid out.
-        rng: Chooses how many passages are shown.
-    """
+    """A question of `home`, asked in `corpus`, without the passages that hold its answer."""
     held_out = home.is_held_out(draft.statement.passage.document)
     hits = corpus.search(draft.text, reader.k, held_out)
     hits = [hit for hit in hits if draft.statement.text not in plain(hit.text)]
@@ -149,19 +142,17 @@ def refused(
         return "not_found"
     if _may_answer(draft, shown):
         return "answered"
-    return reader.row(draft, corpus, shown, reader.refusal, held_out, kind="refusal", cited=0)
+    place = {"corpus": corpus.name, "held_out": held_out, "cited": 0}
+    return reader.row(draft, shown, reader.refusal, kind="refusal", **place)
 
 
 def _is_rivalled(draft: Draft, shown: Sequence[Passage]) -> bool:
     """Whether another sentence answers the question as well as the statement."""
     asked = set(content(draft.asked))
-    own = _covered(
-        asked,
-        draft.statement.text,
-        f"{draft.statement.passage.title} {draft.statement.heading} {draft.statement.item}",
-    )
+    stated = draft.statement
+    own = _covered(asked, stated.text, f"{stated.passage.title} {stated.heading} {stated.item}")
     for text, passage in _sentences(shown):
-        if text in draft.statement.text or draft.statement.text in text:
+        if text in stated.text or stated.text in text:
             continue
         other = _covered(asked, text, passage.title)
         if other > own or (other == own and (not draft.exact or re.search(r"\d", text))):
@@ -175,12 +166,9 @@ def _may_answer(draft: Draft, shown: Sequence[Passage]) -> bool:
     stated = set(content(draft.statement.text))
     for text, passage in _sentences(shown):
         words = set(content(text))
-        if (
-            len(asked & (words | set(content(passage.title)))) > _NEAR * len(asked)
-            and asked & words
-        ):
-            return True
-        if len(stated & words) > _NEAR * len(stated):
+        around = words | set(content(passage.title))
+        is_near = asked & words and len(asked & around) > _NEAR * len(asked)
+        if is_near or len(stated & words) > _NEAR * len(stated):
             return True
     return False
 

@@ -24,16 +24,8 @@ from hanol.synthesis.reading._statements import Statement, statements
 from hanol.synthesis.reading._wording import content, keywords, reworded
 
 # Most rows of a kind, as a share: patterns that fit everywhere leave room for the others.
-_MOST = {
-    "field": 0.06,
-    "word": 0.02,
-    "which word": 0.03,
-    "row": 0.06,
-    "entry": 0.01,
-    "condition": 0.07,
-    "whether": 0.06,
-    "heading": 0.06,
-}
+_MOST = dict.fromkeys(("field", "row", "whether", "heading", "condition"), 0.06)
+_MOST |= {"word": 0.02, "which word": 0.03, "entry": 0.01}
 _MOST_OTHERS = 0.12
 _WRITTEN = 0.12  # most rows with a written question
 _ROUNDS = 4  # through all passages, for small folders
@@ -100,20 +92,7 @@ async def asynthesize_reading(
             break
         made.answer(draft, corpus)
     if model is not None:
-        chosen = [
-            (statement, corpus)
-            for corpus in corpora
-            for statement in _some(
-                corpus, rng, _ASKED * round(wanted * model_share) // len(corpora)
-            )
-        ]
-        topics = [(one, corpus.topics[one.passage.document]) for one, corpus in chosen]
-        found = await asked_by_model(topics, model)
-        for question, (_, corpus) in zip(found, chosen, strict=True):
-            if question is None:
-                made.dropped["unusable_question"] += 1
-            elif made.answered < wanted:
-                made.answer(question, corpus)
+        await made.ask(corpora, model, _ASKED * round(wanted * model_share))
     part = (wanted - made.answered) / max(1, len(corpora))
     for number, corpus in enumerate(corpora, start=1):
         goal = wanted - round(part * (len(corpora) - number))
@@ -152,6 +131,22 @@ class _Rows:
         self.answered = 0
         self._asked: list[tuple[Draft, ReadingDocuments]] = []
         self._texts: set[str] = set()
+
+    async def ask(self, corpora: Sequence[ReadingDocuments], model: Replies, number: int) -> None:
+        """Answer a model's questions about some statements of each corpus."""
+        chosen = [
+            (statement, corpus)
+            for corpus in corpora
+            for statement in _some(corpus, self._rng, number // len(corpora))
+        ]
+        topics = [(one, corpus.topics[one.passage.document]) for one, corpus in chosen]
+        found = await asked_by_model(topics, model)
+        most = self.answered + number // _ASKED
+        for draft, (_, corpus) in zip(found, chosen, strict=True):
+            if draft is None:
+                self.dropped["unusable_question"] += 1
+            elif self.answered < most:
+                self.answer(draft, corpus)
 
     def answer(self, draft: Draft, corpus: ReadingDocuments) -> None:
         if draft.text.casefold() in self._texts:
