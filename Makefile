@@ -12,7 +12,7 @@ QUESTION := "Which is the birthplace of the discoverer of the waterway of the ci
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations=25
 
 .PHONY: quickstart reader-documents reader-rows test test-slow test-matrix lint format wheel reference docs clean \
-        bench bench-attention bench-compression bench-optimizer bench-autodeco bench-research bench-rollouts
+        bench bench-attention bench-compression bench-optimizer bench-autodeco bench-research bench-rollouts bench-ask
 
 quickstart: $(VENV)/.core  ## let the bundled models complete Python functions and do research
 	@$(BIN)/hanol generate tiny --max-tokens 64 --temperature 0 < recipes/tiny/prompt.py
@@ -70,7 +70,7 @@ wheel: $(VENV)/.dev  ## build the wheel and import every room from it, without e
 	build/wheel/venv/bin/python -m pip --disable-pip-version-check -q install $(PINS) build/wheel/*.whl
 	cd build/wheel && venv/bin/python -P ../../dev/import_rooms.py && venv/bin/hanol --help > help.txt
 
-bench: bench-attention bench-compression bench-optimizer bench-autodeco bench-research bench-rollouts  ## every benchmark, on an idle machine
+bench: bench-attention bench-compression bench-optimizer bench-autodeco bench-research bench-rollouts bench-ask  ## every benchmark, on an idle machine
 
 bench-attention: $(VENV)/.dev  ## against transformers, a Llama of the same size, llama.cpp (10 min)
 	$(BIN)/python benchmarks/attention.py $(BENCH)
@@ -90,6 +90,9 @@ bench-research: $(VENV)/.dev  ## retrieval beside LanceDB and tantivy, the agent
 
 bench-rollouts: $(VENV)/.dev  ## rollouts side by side against one after another (5 min)
 	$(BIN)/python benchmarks/rollouts.py $(BENCH)
+
+bench-ask: $(VENV)/.dev  ## answers from documents: evidence, refusals, citations, seconds (10 min)
+	$(BIN)/python benchmarks/ask.py $(BENCH)
 
 DOCUMENTS ?= documents
 CORPORA := papers papers papers papers learning learning handbook python postgresql libreoffice installation wikipedia factbook wordnet

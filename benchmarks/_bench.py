@@ -60,11 +60,15 @@ class Report:
 
 
 def arguments(
-    description: str, threads: int = 2, sections: tuple[str, ...] = ()
+    description: str,
+    threads: int = 2,
+    sections: tuple[str, ...] = (),
+    more: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
 ) -> argparse.Namespace:
     """The options of every benchmark; `threads` unless told otherwise.
 
-    A benchmark with `sections` also gets `--only`, and finds what to run in `options.only`.
+    A benchmark with `sections` also gets `--only`, and finds what to run in `options.only`; `more`
+    adds options of its own.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="smallest sizes: only that it runs")
@@ -76,6 +80,7 @@ def arguments(
     if sections:
         listed = ",".join(sections)
         parser.add_argument("--only", default=listed, help=f"sections to run, of {listed}")
+    more(parser)
     options = parser.parse_args()
     if sections:
         options.only = options.only.split(",")

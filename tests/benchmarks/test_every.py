@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-BENCHMARKS = ["attention", "autodeco", "compression", "optimizer", "research", "rollouts"]
+BENCHMARKS = ["ask", "attention", "autodeco", "compression", "optimizer", "research", "rollouts"]
 
 
 @pytest.mark.slow

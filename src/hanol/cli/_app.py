@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 import hanol
+from hanol.cli.ask import ask
 from hanol.cli.chat import chat
 from hanol.cli.checkpoints import convert, inspect, merge
 from hanol.cli.claims import app as claims
@@ -55,7 +56,7 @@ for function in (chat, generate, show, inspect, train, merge, convert):
     app.command(rich_help_panel=_MODELS)(function)
 app.add_typer(models, name="models", rich_help_panel=_MODELS)
 app.add_typer(evaluate, name="eval", rich_help_panel=_MODELS)
-for function in (index, search, mcp):
+for function in (index, search, ask, mcp):
     app.command(rich_help_panel=_DOCUMENTS)(function)
 app.add_typer(research, name="research", rich_help_panel=_DOCUMENTS)
 app.add_typer(synth, name="synth", rich_help_panel=_DOCUMENTS)

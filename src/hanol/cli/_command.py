@@ -69,7 +69,7 @@ def command(function: Callable[..., Result | None]) -> Callable[..., None]:
         try:
             result = function(**values)
             if result is not None:
-                _print(result, as_json)
+                print_result(result, as_json)
         except HanolError as err:
             message = one_line(str(err))
             if as_json:
@@ -84,7 +84,8 @@ def command(function: Callable[..., Result | None]) -> Callable[..., None]:
     return run
 
 
-def _print(result: Result, as_json: bool) -> None:
+def print_result(result: Result, as_json: bool) -> None:
+    """Print what a command returned; it may also do so itself, once for each of many."""
     plain, shown, exit_code = result
     if as_json:
         model = hasattr(plain, "model_dump_json")

@@ -51,13 +51,20 @@ def index(
     return Result(report, _summary(report))
 
 
-def open_indexed(folder: str | Path, index_folder: Path | None) -> "Index":
-    """Open a folder of documents; one that was never indexed is indexed first."""
+def open_indexed(
+    folder: str | Path, index_folder: Path | None, embedder: str | None = None
+) -> "Index":
+    """Open a folder of documents; one that was never indexed is indexed first.
+
+    With an embedder, passages that have no vector get one.
+    """
     from hanol.retrieval import Index
 
-    corpus = Index.open(folder, index_folder=index_folder)
-    if not corpus.documents():
-        typer.echo(f"{corpus.folder} is not indexed yet: indexing it first.", err=True)
+    corpus = Index.open(folder, index_folder=index_folder, embedder=embedder)
+    is_new = not corpus.documents()
+    if is_new or embedder is not None:
+        what = "is not indexed yet: indexing it first" if is_new else "is brought up to date"
+        typer.echo(f"{corpus.folder} {what}.", err=True)
         with _files() as on_file:
             report = corpus.add(on_file=on_file)
         unread = f", {len(report.failed)} could not be read" if report.failed else ""

@@ -30,6 +30,8 @@ from hanol.research._replay import (
 from hanol.research._researcher import Researcher, RunSetup, default_tools
 from hanol.research._run import AGENT_SAMPLING, GREEDY, OWN_SAMPLING, Run, Settings
 from hanol.research._run_log import request_sha256
+from hanol.research.asking._answer import Answer, CitedSentence, Evidence
+from hanol.research.asking._ask import aask, ask
 from hanol.research.asking._prompt import REFUSAL, TitledText, reader_messages, reader_text
 from hanol.research.modes._heavy import aheavy_research, heavy_research
 from hanol.research.report._report import write_report
@@ -41,7 +43,10 @@ __all__ = [
     "GREEDY",
     "OWN_SAMPLING",
     "REFUSAL",
+    "Answer",
     "AnswerSentence",
+    "CitedSentence",
+    "Evidence",
     "OfficialRun",
     "Researcher",
     "Run",
@@ -52,11 +57,13 @@ __all__ = [
     "Settings",
     "TitledText",
     "Turns",
+    "aask",
     "afork",
     "aheavy_research",
     "areplay",
     "aresume",
     "arun_batch",
+    "ask",
     "asynthesize",
     "call_title",
     "default_tools",

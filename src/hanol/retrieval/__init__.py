@@ -13,6 +13,7 @@ from hanol.retrieval.citations._citations import (
     check_citations,
 )
 from hanol.retrieval.citations._sentences import SentenceSpan, citation_numbers, split_sentences
+from hanol.retrieval.citations._stems import word_stems
 from hanol.retrieval.documents._documents import (
     KINDS,
     Document,
@@ -63,4 +64,5 @@ __all__ = [
     "reciprocal_rank_fusion",
     "split_passages",
     "split_sentences",
+    "word_stems",
 ]

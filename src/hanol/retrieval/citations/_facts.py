@@ -177,7 +177,7 @@ def _names(text: str) -> dict[str, str]:
 
 def _words(text: str) -> frozenset[str]:
     """Content words as their first five letters; in CJK text, pairs of characters."""
-    without = _HANGUL.sub(lambda match: _strip_particle(match[0]) + " ", text)
+    without = _HANGUL.sub(lambda match: strip_particle(match[0]) + " ", text)
     found = set()
     for token, _, _ in token_spans(without):
         if ord(token[0]) > 0x1100:
@@ -188,7 +188,8 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(found)
 
 
-def _strip_particle(eojeol: str) -> str:
+def strip_particle(eojeol: str) -> str:
+    """A Korean word without its particle, unless that would leave one syllable."""
     stem = _PARTICLES.sub("", eojeol)
     return stem if len(stem) >= 2 else eojeol
 

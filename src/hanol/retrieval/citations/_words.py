@@ -52,6 +52,13 @@ STOP_WORDS: frozenset[str] = _set(
     같다 같습니다 예를 들어 먼저 마지막으로 반면 즉 한편"""
 )
 
+# Korean words that ask, or say only that something is.
+ASKING_WORDS: frozenset[str] = _set(
+    """무엇 뭔가 누구 누가 언제 어디 어디서 어느 어떤 어떻게 얼마 얼마나 왜 몇 무슨 것 때 수 까닭
+    이유 있는 있나 있는가 있습니까 하는 하나 하나요 하는가 되나 되는가 됩니까 인가 위해 위한 대해
+    대한 각각 쓴 된 한 할"""
+)
+
 # Korean topics that refer back instead of naming something.
 TOPIC_STOP_WORDS: frozenset[str] = _set(
     """이것 그것 저것 여기 거기 우리 저자 저자들 연구 연구진 연구팀 논문 보고서 문서 자료 결과

@@ -4,7 +4,7 @@ import hashlib
 import json
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
@@ -13,10 +13,15 @@ from urllib.parse import unquote
 from pydantic import BaseModel
 
 from hanol.errors import AddressError, SearchIndexError
-from hanol.retrieval.index._cjk import highlight_spans
+from hanol.retrieval.index._cjk import highlight_spans, query_tokens
 from hanol.retrieval.index._dense import Embedder, SentenceEmbedder, Vectors
 from hanol.retrieval.index._passage import Passage, format_address, parse_address
-from hanol.retrieval.index._search import choose_tokens, rank_bm25, reciprocal_rank_fusion
+from hanol.retrieval.index._search import (
+    choose_tokens,
+    count_passages,
+    rank_bm25,
+    reciprocal_rank_fusion,
+)
 from hanol.retrieval.index._store import Store
 from hanol.retrieval.index._update import FileProgress, IndexReport, Update
 
@@ -235,6 +240,24 @@ class Index(AbstractContextManager["Index"]):
             for number, score in scores.items()
             if (row := rows.get(number)) is not None
         ]
+
+    def passage_counts(self, words: Sequence[str]) -> list[int]:
+        """How many passages have each word; of one that the index splits, its rarest part."""
+        with self._lock:
+            db = self._db
+            return [
+                min((count_passages(db, token) for token in query_tokens(word)), default=0)
+                for word in words
+            ]
+
+    def similarities(self, query: str, texts: Sequence[str]) -> list[float] | None:
+        """Similarity in meaning of a query and some texts; None for an index without vectors."""
+        with self._lock:
+            store = self._opened()
+            if self._embedder is None or store is None or not store.has("vectors") or not texts:
+                return None
+            matrix = self._embedder.encode_documents(texts)
+            return [float(x) for x in matrix @ self._embedder.encode_query(query)]
 
     def _rows(self, where: str, *values: object) -> list[sqlite3.Row]:
         return self._db.execute(_PASSAGES + where, values).fetchall()

@@ -23,7 +23,7 @@ Token = tuple[str, bool]  # and whether it is a prefix
 
 def choose_tokens(db: sqlite3.Connection, query: str) -> list[Token]:
     """The tokens of a query that occur in the index, rarest first, up to the limit."""
-    counted = [(_document_count(db, token), token) for token in query_tokens(query)[:_TOKENS]]
+    counted = [(count_passages(db, token), token) for token in query_tokens(query)[:_TOKENS]]
     chosen: list[Token] = []
     total = 0
     for count, token in sorted(counted):
@@ -35,7 +35,8 @@ def choose_tokens(db: sqlite3.Connection, query: str) -> list[Token]:
     return chosen
 
 
-def _document_count(db: sqlite3.Connection, token: Token) -> int:
+def count_passages(db: sqlite3.Connection, token: Token) -> int:
+    """How many passages have a token."""
     text, prefix = token
     if not prefix:
         noted = db.execute("SELECT passages FROM common WHERE term = ?", (text,)).fetchone()

@@ -1,0 +1,187 @@
+"""One question to some documents: search, read, check."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from hanol.engines import Completion, Engine, Message, Request, Sampling
+from hanol.errors import EngineError, RunError, SearchIndexError
+from hanol.research.asking._answer import Answer, CitedSentence, Evidence
+from hanol.research.asking._check import checked, refuses
+from hanol.research.asking._extract import Unit, extract
+from hanol.research.asking._prompt import reader_messages
+from hanol.retrieval import Index, Passage
+from hanol.runs import Ledger, synchronous
+
+# Coverage from which quoted sentences are an answer, and below which a model is not asked; chosen
+# on the tune half of the benchmark's questions.
+_ENOUGH, _HOPELESS = 0.5, 0.4
+_ROOM = 128  # most tokens of an answer
+# A vocabulary that has a script needs at most a token for two or three bytes of it.
+_TOKENS_PER_BYTE = 0.45
+
+
+async def aask(
+    library: Index | str | Path,
+    question: str,
+    engine: Engine | None = None,
+    *,
+    k: int = 5,
+    prompt_tokens: int = 800,
+    on_text: Callable[[str], None] | None = None,
+) -> Answer:
+    """Answer a question from documents in one or two sentences, each with its source.
+
+    Without an engine, the answer is the sentences of the documents that fit the question best.
+    With one, the model reads the best passages, and each of its sentences is compared with them:
+    one without a citation, or with a wrong one, gets the passage that holds it, and one that no
+    passage holds is marked. If none is held, or the model's vocabulary lacks the question's
+    script, the documents are quoted after all.
+
+    Args:
+        library: Index, or folder of documents; one that was never indexed is indexed first.
+        question: Question, in plain words.
+        engine: Model that reads; None quotes.
+        k: Number of passages to search for.
+        prompt_tokens: Maximum length of a prompt in tokens. Passages beyond it are left out, but
+            never the first one.
+        on_text: Called with each piece of the model's text as it comes, before it is checked.
+
+    Raises:
+        RunError: The question is empty.
+        SearchIndexError: There is no such folder, or no document in it.
+        EngineError: The model failed, or its context window is smaller than one passage.
+
+    Example:
+        >>> answer = ask("notes", "How are keys rotated?")  # doctest: +SKIP
+        >>> answer.text, answer.sources[0].document  # doctest: +SKIP
+        ('Keys are rotated every 90 days. [1]', 'keys.md')
+    """
+    if not question.strip():
+        raise RunError("The question is empty. Ask something in plain words.")
+    with _opened(library) as index:
+        began = time.perf_counter()
+        # Of the same text twice on a page one is enough, and has one number.
+        found = {(p.address, p.text): p for p in reversed(index.search(question, k))}
+        passages = list(reversed(found.values()))
+        quotes = extract(question, passages, index)
+        ledger = Ledger(tool_calls=1, seconds=time.perf_counter() - began)
+    quoted = Answer(question, ledger=ledger)
+    if quotes.coverage >= _ENOUGH:
+        quoted = replace(quoted, sentences=tuple(map(_quote, quotes.units)), quoted=True)
+    if engine is None or quotes.coverage < _HOPELESS:
+        return quoted
+    if note := _speechless(question, engine):
+        return replace(quoted, note=note)
+    read = _fitting(question, passages, engine, prompt_tokens)
+    began = time.perf_counter()
+    done = await _read(engine, reader_messages(question, read), on_text)
+    usage = done.usage
+    ledger += Ledger(
+        model_calls=1,
+        prompt_tokens=usage.prompt_tokens,
+        cached_tokens=usage.cached_tokens,
+        generated_tokens=usage.generated_tokens,
+        seconds=time.perf_counter() - began,
+    )
+    if refuses(done.text):
+        return Answer(question, ledger=ledger)
+    sentences = checked(done.text, question, read)
+    if any(sentence.supported for sentence in sentences):
+        return Answer(question, tuple(sentences), ledger=ledger)
+    note = f"Nothing that {engine.name!r} wrote is held by a passage"
+    return replace(quoted, note=f"{note}; the documents are quoted instead.", ledger=ledger)
+
+
+ask = synchronous(aask)
+
+
+@contextmanager
+def _opened(library: Index | str | Path) -> Iterator[Index]:
+    """The index with at least one document; one that was opened here is closed."""
+    if isinstance(library, Index):
+        _need_documents(library)
+        yield library
+        return
+    with Index.open(library) as index:
+        if not index.documents():
+            index.add()
+        _need_documents(index)
+        yield index
+
+
+def _need_documents(index: Index) -> None:
+    if not index.documents():
+        raise SearchIndexError(
+            f"There is no document to ask in {str(index.folder)!r}: put some there that "
+            "`hanol index` reads, such as pdf, docx, html, md or txt files."
+        )
+
+
+def _quote(unit: Unit) -> CitedSentence:
+    place = Evidence(unit.passage.document, unit.passage.page, unit.quote)
+    return CitedSentence(unit.quote, (place,))
+
+
+def _speechless(question: str, engine: Engine) -> str:
+    """Why a model cannot be asked in the question's script; empty if it can."""
+    letters = "".join(c for c in question if c.isalpha() and not c.isascii())
+    # Others than engines with a tokenizer of their own only estimate what a text takes.
+    if "prompt_ids" not in engine.capabilities or 2 * len(letters) < _letters(question):
+        return ""
+    alone, without = (engine.count_tokens([Message("user", text)]) for text in (letters, ""))
+    if alone - without < _TOKENS_PER_BYTE * len(letters.encode()):
+        return ""
+    return (
+        f"{engine.name!r} has no vocabulary for the language of the question, so that it cannot "
+        "speak it; the documents are quoted instead."
+    )
+
+
+def _letters(text: str) -> int:
+    return sum(map(str.isalpha, text))
+
+
+def _fitting(
+    question: str, passages: Sequence[Passage], engine: Engine, prompt_tokens: int
+) -> list[Passage]:
+    """The best passages that fit into a prompt, in the order of the index.
+
+    The order does not depend on the question: one that finds the same passages shares the prompt
+    up to itself, which the engine need not read again.
+    """
+    window = engine.context_window
+    most = prompt_tokens if window is None else min(prompt_tokens, window - _ROOM)
+    chosen: list[Passage] = []
+    for passage in passages:
+        more = sorted([*chosen, passage], key=lambda passage: passage.id)
+        tokens = engine.count_tokens(reader_messages(question, more))
+        if tokens <= most:
+            chosen = more
+        elif not chosen:
+            if window is not None and tokens + _ROOM > window:
+                raise EngineError(
+                    f"The context window of {engine.name!r} is {window} tokens, but one passage "
+                    f"with the question has {tokens} and the answer needs {_ROOM}. Take a model "
+                    "with a longer window, or none: the documents are quoted then."
+                )
+            return more
+    return chosen
+
+
+async def _read(
+    engine: Engine, messages: Sequence[Message], on_text: Callable[[str], None] | None
+) -> Completion:
+    sampling = Sampling(temperature=0.0, top_p=1.0, max_tokens=_ROOM)
+    request = Request(tuple(messages), sampling)
+    if on_text is None:
+        return await engine.complete(request)
+    done: Completion | None = None
+    async with aclosing(engine.stream(request)) as pieces:  # type: ignore[type-var]
+        async for piece in pieces:
+            on_text(piece.text)
+            done = piece.completion or done
+    assert done is not None, "the last piece brings the completion"
+    return done

@@ -1,0 +1,240 @@
+"""The sentences of passages that answer a question best, without a model.
+
+A sentence scores by the question's words that it holds, rare ones for more, compared as stems. Its
+heading, its neighbours and the title of its document count for less: they say what it is about. A
+row of a table is a sentence whose neighbour is the table's head.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+from hanol.retrieval import Index, Passage, split_sentences, word_stems
+
+_ROW_NUMBERS = 3  # numbers in a line that make it a row
+_LONG = 320  # characters of two sentences that are read at ease
+_REFERS = re.compile(
+    r"(?:It|Its|They|Their|He|His|She|Her|This|That|These|Those|Such)\b|이(?:는|를|것|들|로써)|"
+    "그(?:는|들|것|녀)|이러한|그러한"
+)
+
+_ASKS_NUMBER = re.compile(
+    r"\bhow (?:many|much|long|old|far|often|large|big|high|fast)\b|\bwhat (?:year|percent\w*|share|"
+    r"number|size|score)\b|\bwhen\b|\b(?:number|share|percentage|score|accuracy|price|cost|rate|"
+    r"size|width|ratio|amount|date|year|perplexity)\b|몇|얼마|언제|비용|점수|비율|개수|연도",
+    re.IGNORECASE,
+)
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A sentence, or a row of a table, with the words around it."""
+
+    passage: Passage
+    rank: int  # of its passage, from 0
+    order: int  # in its passage
+    opens: bool  # a paragraph or item
+    lead: str  # the sentence before, if this one refers to it
+    text: str
+    stems: frozenset[str]  # of both
+    around: frozenset[str]  # of its heading, its neighbours and the title
+
+    @property
+    def quote(self) -> str:
+        """The sentence, with the one that it refers to."""
+        return f"{self.lead} {self.text}".lstrip()
+
+    def follows(self, other: "Unit") -> bool:
+        """Whether it goes on from another one."""
+        return self.passage is other.passage and self.order == other.order + 1 and not self.opens
+
+    def repeats(self, other: "Unit") -> bool:
+        """Whether it says nothing more than another one."""
+        return self.text in f"{other.lead} {other.text}" or other.text in self.text
+
+
+class _Part(NamedTuple):
+    kind: Literal["heading", "head", "row", "sentence"]  # head: of a table
+    text: str
+    opens: bool = True  # a paragraph or item
+
+
+def units_of(passages: Sequence[Passage]) -> list[Unit]:
+    """The sentences and rows of passages, those that overlap once.
+
+    A sentence that begins with "it" and the like comes with the one before it.
+    """
+    found: dict[tuple[str, int | None, str], Unit] = {}
+    for rank, passage in enumerate(passages):
+        heading = head = before = ""
+        pieces = list(_pieces(passage.text))
+        for i, (kind, text, opens) in enumerate(pieces):
+            if kind == "heading":
+                heading, head, before = text, "", ""
+                continue
+            if kind == "head":
+                head = text
+                continue
+            after = pieces[i + 1].text if i + 1 < len(pieces) else ""
+            around = (head,) if kind == "row" else (before, after)
+            refers = _REFERS.match(text) and len(before) + len(text) < _LONG
+            lead = before if refers and kind == "sentence" else ""
+            own = _stems(f"{lead} {text}")
+            near = _stems(" ".join((passage.title, heading, *around)))
+            unit = Unit(passage, rank, i, opens, lead, text, own, near - own)
+            found.setdefault((passage.document, passage.page, text), unit)
+            before = text
+            if kind == "sentence":
+                head = text  # of a table without rules, in plain text
+    return list(found.values())
+
+
+def _pieces(text: str) -> Iterator[_Part]:
+    for span in split_sentences(text):
+        piece = text[span.start : span.end]
+        if span.kind in ("heading", "table_head"):
+            yield _Part("heading" if span.kind == "heading" else "head", " ".join(piece.split()))
+            continue
+        if piece.lstrip().startswith("|"):
+            yield _Part("row", " ".join(piece.strip(" |").split()))
+            continue
+        opens, prose = span.starts_block, ""
+        for line in [*piece.splitlines(), ""]:
+            is_row = _is_row(line) and "\n" in piece
+            if prose and (is_row or not line.strip()):
+                for part in _parts(prose):
+                    yield _Part("sentence", part, opens)
+                    opens = False
+                prose = ""
+            if is_row:
+                yield _Part("row", " ".join(line.split()))
+            else:
+                prose = f"{prose}\n{line}"
+
+
+def _parts(text: str) -> Iterator[str]:
+    """A sentence; one that is too long, because it has no full stops, in groups of its lines."""
+    part = ""
+    for line in text.splitlines():
+        if len(text) > 2 * _LONG and part and len(part) + len(line) > _LONG:
+            yield part
+            part = ""
+        part = f"{part} {' '.join(line.split())}".strip()
+    if part:
+        yield part
+
+
+def _is_row(line: str) -> bool:
+    words = line.split()
+    numbers = sum(any(map(str.isdigit, word)) and not word[0].isalpha() for word in words)
+    return numbers >= _ROW_NUMBERS and 2 * numbers >= len(words)
+
+
+def _stems(text: str) -> frozenset[str]:
+    return frozenset(part for _, stem in word_stems(text) for part in stem)
+
+
+class Weights:
+    """The words of a question, and how much each counts: its idf in the index."""
+
+    def __init__(self, question: str, index: Index) -> None:
+        words = dict(word_stems(question))
+        total = max(1, sum(info.passages for info in index.documents()))
+        self._words: list[tuple[tuple[str, ...], float]] = []
+        for word, stem in words.items():
+            # Pairs of characters that no passage has are endings, unless the first one is.
+            counts = index.passage_counts(stem if len(stem) > 1 else [word])
+            count = min(filter(None, counts), default=0) if counts[0] else 0
+            self._words.append((stem, math.log(1 + total / (count + 1))))
+        self.total = sum(weight for _, weight in self._words)
+        self.asks_number = _ASKS_NUMBER.search(question) is not None
+        self._numbers = set(_NUMBER.findall(question))
+
+    def of(self, stems: frozenset[str]) -> float:
+        """Weight of the question's words among some stems; of a part of a word, its share."""
+        return sum(
+            weight * sum(part in stems for part in stem) / len(stem) for stem, weight in self._words
+        )
+
+    def new_number(self, text: str) -> bool:
+        """Whether a text has a number that the question does not have."""
+        return not self._numbers.issuperset(_NUMBER.findall(text))
+
+
+# How much of a sentence's score a word is worth that stands in the title, the heading or a
+# neighbour; what a text of twice the usual length loses; what a number is worth where one is asked
+# for; what each place of its passage in the search loses; what similarity in meaning adds. Chosen,
+# as the shares below, on the tune half of the benchmark's questions.
+_AROUND, _LENGTH, _NUMERIC, _RANK, _MEANING = 0.4, 0.05, 0.1, 0.15, 1.0
+# A further sentence needs this share of the best score: one that holds words of the question that
+# those before lack, and one that follows one of them.
+_ALSO, _NEXT = 0.6, 0.25
+_NEW = 0.1  # share of the question's words that is new
+
+
+@dataclass(frozen=True)
+class Extract:
+    """The best sentences for a question.
+
+    Args:
+        units: They, best first.
+        coverage: Share of the question's words, rare ones for more, that the passages hold
+            together: what is left of a question about something else.
+    """
+
+    units: tuple[Unit, ...]
+    coverage: float
+
+
+def extract(question: str, passages: Sequence[Passage], index: Index, *, most: int = 3) -> Extract:
+    """Take the sentences that answer a question best from what a search found.
+
+    A further sentence comes along where it is nearly as good as the first and holds words of the
+    question that those before it lack, or where it goes on from one of them.
+    """
+    weights = Weights(question, index)
+    units = units_of(passages)
+    if not units or not weights.total:
+        return Extract((), 0.0)
+    scores = _scores(units, weights, index.similarities(question, [unit.text for unit in units]))
+    ranked = sorted(zip(scores, units, strict=True), key=lambda entry: -entry[0])
+    top, best = ranked.pop(0)
+    chosen, held = [best], best.stems
+    while ranked and len(chosen) < most:
+        for score, unit in ranked:
+            is_new = weights.of(unit.stems - held) > _NEW * weights.total
+            if (is_new and score >= _ALSO * top) or (
+                score >= _NEXT * top and any(map(unit.follows, chosen))
+            ):
+                chosen.append(unit)
+                held |= unit.stems
+                break
+        else:
+            break
+        ranked = [(s, one) for s, one in ranked if not any(map(one.repeats, chosen))]
+    read = frozenset[str]().union(*(unit.stems | unit.around for unit in units))
+    coverage = weights.of(read) / weights.total
+    said = [unit.text for unit in chosen]
+    leads = (unit if unit.lead not in said else replace(unit, lead="") for unit in chosen)
+    return Extract(tuple(leads), coverage)
+
+
+def _scores(
+    units: Sequence[Unit], weights: Weights, similarities: Sequence[float] | None
+) -> list[float]:
+    usual = sum(len(unit.stems) for unit in units) / len(units)
+    near = similarities or [0.0] * len(units)
+    low, high = min(near), max(near)
+    found = []
+    for unit, similar in zip(units, near, strict=True):
+        words = weights.of(unit.stems) + _AROUND * weights.of(unit.around)
+        words /= weights.total
+        words /= 1 + _LENGTH * max(0.0, len(unit.stems) / usual - 1)
+        if weights.asks_number and weights.new_number(unit.text):
+            words *= 1 + _NUMERIC
+        meaning = (similar - low) / (high - low) if high > low else 0.0
+        found.append(words * (1 - _RANK * unit.rank) + _MEANING * meaning)
+    return found

@@ -1,0 +1,57 @@
+"""The words that carry a text, as stems: a sentence that answers is not worded as its question."""
+
+import re
+from collections.abc import Iterator
+
+from hanol.retrieval.citations._facts import strip_particle
+from hanol.retrieval.citations._words import ASKING_WORDS, STOP_WORDS
+from hanol.retrieval.documents._split import CJK
+from hanol.retrieval.index._cjk import fold, normalize
+
+_WORD = re.compile(rf"([{CJK}]+)|[^\W_{CJK}]+(?:[.,]\d+)*")
+_HANGUL = re.compile("[\uac00-\ud7a3]+")
+_ASKS = re.compile(
+    "(?:무엇|누구|언제|어디|얼마|몇|뭐|것|개|명|편|살|배|년|번|곳|가지|원|시간|점)?"
+    "(?:인가요?|이?였나요?|이었나요?|일까요?|인지|입니까|이?었습니까)"
+)
+_SUFFIX = re.compile(
+    "(?:ations?|ments?|ings?|i?ers?|iest|ied|ies|ily|ions?|eds?|es|ly|[ey]|(?<!s)s)$"
+)
+_ENDINGS = frozenset((*"은는이가을를의에와과도로만", "로는", "에서", "으로"))
+_SHORTEST = 3  # letters that a suffix leaves
+
+
+def word_stems(text: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The words of a text that say something, in order, each with its stem.
+
+    Stop words and question words are left out. The stem of a Korean, Chinese or Japanese word is
+    its pairs of characters, without a particle; numbers are kept whole.
+
+    Example:
+        >>> list(word_stems("Which models were trained on 1,000 pages?"))
+        [('models', ('model',)), ('trained', ('train',)), ('1000', ('1000',)), ('pages', ('pag',))]
+        >>> list(word_stems("서울특별시의 인구는 얼마인가?"))
+        [('서울특별시', ('서울', '울특', '특별', '별시')), ('인구', ('인구',))]
+    """
+    normal = normalize(text)
+    for match in _WORD.finditer(normal):
+        if match[1] is None:
+            word = fold(match[0]).replace(",", "")
+            if word not in STOP_WORDS:
+                yield word, (_stem(word),)
+            continue
+        run = match[1]
+        if run in _ENDINGS and match.start() and normal[match.start() - 1].isalnum():
+            continue  # the particle of a Latin word or a number
+        if _HANGUL.fullmatch(run):
+            run = run if run in ASKING_WORDS else strip_particle(run)
+            if run in ASKING_WORDS or _ASKS.fullmatch(match[0]):
+                continue
+        yield run, tuple(run[i : i + 2] for i in range(max(1, len(run) - 1)))
+
+
+def _stem(word: str) -> str:
+    if not word.isalpha():
+        return word
+    stem = _SUFFIX.sub("", word)
+    return stem if len(stem) >= _SHORTEST else word
