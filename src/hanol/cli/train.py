@@ -87,7 +87,7 @@ def _run(recipe: "Recipe", output: Path | None, resume: bool, quiet: bool) -> "T
                 report(line["sampled"], line["of"], "sampling answers")
             if "evaluated" in line:
                 report(line["evaluated"], line["of"], "evaluating")
-            if not quiet and (text := _counts(line)):
+            if text := _counts(line):
                 typer.echo(text, err=True)
             for key, form in _SHOWN.items():
                 if key in line:
