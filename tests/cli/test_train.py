@@ -47,7 +47,9 @@ def test_a_recipe_becomes_a_model_a_chart_and_lines_that_say_so(
     done = invoke(recipe, "--output", tmp_path / "run", "--set", "seed=3")
     assert done.exit_code == 0, done.output
     said = done.stderr.splitlines()
-    assert said[0] == "small: stage 1 of 1, sft"
+    assert said[0].startswith("small: ")
+    assert "hours of matrix products here" in said[0], "what it takes stands before the start"
+    assert said[1:3] == ["  1 sft: 9,000 tokens, 5 steps", "small: stage 1 of 1, sft"]
     looks = [line for line in said if "call format" in line]
     assert len(looks) == 3, "at 4,000 and 8,000 tokens, and at the end"
     assert "of 9,000 tokens" in looks[0]

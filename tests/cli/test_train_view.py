@@ -103,8 +103,8 @@ def test_without_a_bar_lines_are_few_and_plain(capsys: Capture) -> None:
     watched.view.on_stage(stage_result("sft"))
     assert capsys.readouterr().err.splitlines() == [
         "agent: stage 1 of 4, sft",
-        "  300 k of 1.0 M tokens, loss 1.000, 5,000 tokens/s",
-        "  600 k of 1.0 M tokens, loss 1.000, 5,000 tokens/s",
+        "  300 k of 1.0 M tokens, loss 1.000, 5,000 tokens/s, 2 min left",
+        "  600 k of 1.0 M tokens, loss 1.000, 5,000 tokens/s, 1 min left",
         "  600 k of 1.0 M tokens, loss 1.000, 5,000 tokens/s: call format 100 %, "
         "query copy 100 %, right page 50 %, extraction 0 %, next hop -, right answer 10 %",
         "  605 k of 1.0 M tokens, loss 1.000, 5,000 tokens/s: call format 100 % (+0), "

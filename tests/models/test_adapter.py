@@ -230,3 +230,24 @@ def test_a_damaged_adapter(
     with pytest.raises(CheckpointError, match=text) as raised:
         models.load_model(adapter)
     assert "\n" not in str(raised.value)
+
+
+def test_an_adapter_in_the_cache_of_the_hub(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a download leaves it; without a network, and with a base that is a folder."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    repository, commit = tmp_path / "models--someone--reader", "0" * 40
+    adapter = write_adapter(repository / "snapshots" / commit, base)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    found = models.load_model("someone/reader").state_dict()
+    assert all(
+        torch.equal(x, found[name]) for name, x in models.load_model(adapter).state_dict().items()
+    )
+    assert models.load_tokenizer("someone/reader").eos_token == "<eos>"
+    with pytest.raises(
+        CheckpointError, match="configuration of 'someone/else' could not be loaded"
+    ):
+        models.load_model("someone/else")

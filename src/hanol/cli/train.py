@@ -60,8 +60,12 @@ def train(
         for setting in settings or []:
             again += ["--set", setting]
         again += [] if output is None else ["--output", str(output)]
+        quiet = as_json or not is_first
+        if not quiet and parsed.kind in ("pretrain", "researcher"):
+            for text in _estimated(parsed.name, training.estimate(parsed)):
+                typer.echo(text, err=True)
         with interruptible(f"continue with: {shlex.join([*again, '--resume'])}"):
-            trained = _run(parsed, output, resume, quiet=as_json or not is_first)
+            trained = _run(parsed, output, resume, quiet)
         result = Result(trained, trained.summary())
     return result if is_first else None
 
@@ -118,8 +122,8 @@ class _Pace:
             return
         self._told = now
         began, before = self._first
-        left = (now - began) / max(step - before, 1) * (steps - step) / 60
-        typer.echo(f"  step {step:,} of {steps:,}  {note}  {left:,.0f} min left", err=True)
+        left = _minutes((now - began) / max(step - before, 1) * (steps - step))
+        typer.echo(f"  step {step:,} of {steps:,}  {note}  {left} left", err=True)
 
 
 def _counts(line: Mapping[str, Any]) -> str | None:
@@ -228,6 +232,8 @@ class TrainingView:
             text = ", ".join(filter(None, (f"{short(done)}{of} {self._unit}", note)))
             # The last evaluation of a stage comes once more with its last line.
             is_news = "skills" in line and done != self._evaluated
+            if not is_news and self._rate and total is not None:
+                text += f", {_minutes((total - done) / self._rate)} left"
         if is_news:
             text = f"{text}: {', '.join(self._rates(line['skills']))}"
             self._evaluated, self._skills = done, line["skills"]
@@ -272,6 +278,11 @@ class TrainingView:
         if self._rate is not None:
             slow = f"{1 / self._rate:.1f} s a {self._key}"
             yield slow if self._rate < 1 else f"{self._rate:,.0f} {self._unit}/s"
+
+
+def _minutes(seconds: float) -> str:
+    """A span of time in words: 12 min, 3.5 h."""
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def short(number: int) -> str:
