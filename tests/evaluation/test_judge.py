@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from hanol.engines import Completion, Message, Request, Usage
+from hanol.engines import Completion, Message, Request, Sampling, Usage
 from hanol.errors import ConfigError, DataError, EngineError
 from hanol.evaluation import JUDGE_PROMPT, Evaluation, Judge, Question, Verdict, evaluate
 from hanol.scoring import exact_match, numeric_match
@@ -21,6 +21,7 @@ class FakeEngine:
     name = "fake:judge"
     context_window = None
     capabilities = frozenset()
+    default_sampling = Sampling()
 
     def __init__(self, reply: Callable[[str, int], str]) -> None:
         self._reply = reply

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from hanol.cli._command import Result, command, option
-from hanol.cli._options import ConcurrencyOption, SeedOption
+from hanol.cli._options import SeedOption
 from hanol.cli._progress import interruptible, progress
 from hanol.cli.documents import open_indexed
 from hanol.files import replace_json, replace_rows
@@ -54,9 +54,8 @@ def reading(
         0.2, "Share of the answered rows with a question by the model.", min=0, max=1
     ),
     seed: SeedOption = 0,
-    concurrency: ConcurrencyOption = 8,
 ) -> Result:
-    """Generate training data of a reader: questions, passages that a search finds, cited answers.
+    """Generate training data of a reader: questions, passages, cited answers.
 
     Writes OUTPUT, the rows about held-out documents beside it as NAME.held-out.jsonl, and
     NAME.report.json. Recipes of the kind sft read the rows. Run again after an interruption, it
@@ -82,7 +81,7 @@ def reading(
         replies = None
         if model is not None:
             log = output.with_suffix(".replies.jsonl")
-            replies = synthesis.Replies(open_engine(model), log, concurrency=concurrency)
+            replies = synthesis.Replies(open_engine(model), log)
 
         async def made() -> "tuple[list[dict[str, Any]], synthesis.ReadingReport]":
             try:

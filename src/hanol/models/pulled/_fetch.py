@@ -14,7 +14,7 @@ from shutil import rmtree
 from threading import Event, Thread
 
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.utils import (
+from huggingface_hub.utils.tqdm import (
     are_progress_bars_disabled,
     disable_progress_bars,
     enable_progress_bars,
