@@ -460,7 +460,7 @@ def test_commands(serve: Serve, chat_gguf: bytes, offline: Path) -> None:
     assert "smollm2: chat model" in done.stdout
     assert "licence Apache-2.0" in done.stdout
     shown = run.invoke(app, ["models"]).stdout
-    (line,) = (line for line in shown.splitlines() if line.startswith("smollm2"))
+    (line,) = (line for line in shown.splitlines() if line.split()[:1] == ["smollm2"])
     assert line.split()[-1] == "pulled"
     failed = run.invoke(app, ["models", "pull", "e5-small", "--json"])
     assert failed.exit_code == 1
