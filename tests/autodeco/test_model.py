@@ -651,7 +651,9 @@ def test_hub_id(tmp_path: Path) -> None:
 def test_base_that_the_heads_name_is_somewhere_else(tmp_path: Path) -> None:
     base = build("llama")
     heads = write_heads(tmp_path / "h", official_config(base), official_tensors())
-    with pytest.raises(CheckpointError, match="no folder or GGUF file '/private.*pass `base_model`"):
+    with pytest.raises(
+        CheckpointError, match="no folder or GGUF file '/private.*pass `base_model`"
+    ):
         AutoDecoForCausalLM.from_pretrained(heads)
     nameless = official_config(base, base_model_name_or_path=None)
     heads = write_heads(tmp_path / "n", nameless, official_tensors())
