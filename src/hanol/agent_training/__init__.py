@@ -19,8 +19,9 @@ from hanol.agent_training._trajectories import (
     official_lines,
     trajectory_rows,
 )
-from hanol.agent_training._world_environment import WorldEnvironment
+from hanol.agent_training._world_environment import WorldEnvironment, world_tools
 from hanol.agent_training.expert._expert import Expert
+from hanol.agent_training.expert._reading import ReadingExpert, expert_of
 from hanol.agent_training.expert._tokenizer import encyclopedia_tokenizer
 from hanol.agent_training.stages._recipe import ResearcherRecipe
 from hanol.agent_training.stages._rows import expert_rows
@@ -32,6 +33,7 @@ __all__ = [
     "Attempt",
     "Examination",
     "Expert",
+    "ReadingExpert",
     "ResearchEnvironment",
     "ResearcherRecipe",
     "ResearcherResult",
@@ -42,6 +44,7 @@ __all__ = [
     "decision_rows",
     "encyclopedia_tokenizer",
     "examine",
+    "expert_of",
     "expert_rows",
     "kind_label",
     "measure_skills",
@@ -51,5 +54,6 @@ __all__ = [
     "skill_rates",
     "train_researcher",
     "trajectory_rows",
+    "world_tools",
     "write_trajectories",
 ]

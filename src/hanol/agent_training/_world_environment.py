@@ -5,6 +5,7 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,17 +15,19 @@ from hanol.files import whole_folder
 from hanol.retrieval import Index
 from hanol.runs import Task
 from hanol.tools import Tool, compact_tools
-from hanol.worlds import Encyclopedia, GraphQuestion
+from hanol.worlds import AnyPage, Encyclopedia, GraphQuestion, World
+
+_SHOWN = 900  # tokens of a long page that a visit shows
 
 
 class WorldEnvironment(ResearchEnvironment):
-    """The questions of an encyclopedia: its pages in a real index, 1.0 for the right answer.
+    """The questions of a world: its pages in a real index, 1.0 for the right answer.
 
     Args:
         world: The world.
         folder: Gets its pages and their index, or has them already; None makes a temporary one,
             which `close` deletes.
-        tools: Makes the tools for the index.
+        tools: Makes the tools for the index; None takes `world_tools`.
         options: Options of `ResearchEnvironment`.
 
     Raises:
@@ -38,10 +41,10 @@ class WorldEnvironment(ResearchEnvironment):
 
     def __init__(
         self,
-        world: Encyclopedia,
+        world: World[AnyPage],
         folder: str | os.PathLike[str] | None = None,
         *,
-        tools: Callable[[Index], Sequence[Tool]] = compact_tools,
+        tools: Callable[[Index], Sequence[Tool]] | None = None,
         **options: Any,
     ) -> None:
         self.world = world
@@ -51,13 +54,13 @@ class WorldEnvironment(ResearchEnvironment):
                 root = stack.enter_context(tempfile.TemporaryDirectory(prefix="hanol-world-"))
                 folder = Path(root) / "pages"
             index = stack.enter_context(_indexed_pages(world, Path(folder)))
-            super().__init__(index, self._is_right, tools=tools(index), **options)
+            made = (tools or world_tools(world))(index)
+            super().__init__(index, self._is_right, tools=made, **options)
             self._open = stack.pop_all()
 
     def task(self, question: GraphQuestion) -> Task:
         """A question of the world as a task; the same question has the same id in any process."""
-        world = self.world
-        text = f"{world.split} {world.num_entities} {world.seed} {question.text} {question.triples}"
+        text = f"{self.world.name} {question.text} {question.triples}"
         name = hashlib.sha256(text.encode()).hexdigest()[:16]
         self._questions[name] = question
         return Task(name, question.text, question.answer)
@@ -90,7 +93,20 @@ class WorldEnvironment(ResearchEnvironment):
         return float(answer is not None and self.world.is_right(self.question(task), answer))
 
 
-def _indexed_pages(world: Encyclopedia, folder: Path) -> Index:
+def world_tools(
+    world: World[AnyPage], *, shuffle: int | None = None
+) -> Callable[[Index], Sequence[Tool]]:
+    """Makes the tools for a world's index: compact ones; of long pages they show what fits.
+
+    Args:
+        world: The world.
+        shuffle: See `CompactSearch`.
+    """
+    budget = None if isinstance(world, Encyclopedia) else _SHOWN
+    return partial(compact_tools, shuffle=shuffle, budget=budget)
+
+
+def _indexed_pages(world: World[AnyPage], folder: Path) -> Index:
     """The index of a world's pages, which are written where the folder is missing or empty."""
     if folder.exists() and not folder.is_dir():
         raise SearchIndexError(f"{str(folder)!r} is a file. Name a folder for the pages.")
@@ -109,8 +125,8 @@ def _indexed_pages(world: Encyclopedia, folder: Path) -> Index:
     if found != wanted:
         foreign = sorted(name for name in found if found[name] != wanted.get(name))
         raise SearchIndexError(
-            f"{str(folder)!r} does not hold the pages of this world (seed {world.seed}, "
-            f"{world.num_entities} entities, {world.split!r}): {len(foreign)} of its {len(found)} "
+            f"{str(folder)!r} does not hold the pages of this world ({world.label}): "
+            f"{len(foreign)} of its {len(found)} "
             f"documents are others (such as {foreign[:3]}), {len(wanted.keys() - found.keys())} "
             "pages are missing. Name another folder, or make the world that it is of."
         )

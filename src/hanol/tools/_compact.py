@@ -16,6 +16,7 @@ from hanol.retrieval import Index, Passage, Source, split_sentences
 from hanol.tools._show import best_of_documents, failure, joined, link, list_argument
 from hanol.tools._tool import SEARCH, VISIT, Observation, SpecifiedTool, Tool, ToolContext
 from hanol.tools.web._search_tool import queries_of
+from hanol.tools.web._visit import Visit
 
 _HEADING = re.compile(r"^#+[ \t]+(.*?)[ \t#]*$", re.MULTILINE)
 _LINK = re.compile(r"\[([^\[\]]*)\]\([^()\s]*\)")
@@ -90,14 +91,24 @@ class CompactVisit(SpecifiedTool, spec=_VISIT):
         return Observation("\n".join(sections), tuple(sources), failed=not sources)
 
 
-def compact_tools(index: Index, *, k: int = 5, shuffle: int | None = None) -> Sequence[Tool]:
-    """Search and visit over a folder of documents, in few words; see `CompactSearch`.
+def compact_tools(
+    index: Index, *, k: int = 5, shuffle: int | None = None, budget: int | None = None
+) -> Sequence[Tool]:
+    """Search and visit over a folder of documents, in few words.
+
+    Args:
+        index: The documents.
+        k: See `CompactSearch`.
+        shuffle: See `CompactSearch`.
+        budget: Tokens that a visit shows of each document, by what fits its goal; None shows short
+            documents whole.
 
     Raises:
         SearchIndexError: Nothing is indexed.
     """
     index.search("a", 1)  # says how to index, before a run is started
-    return [CompactSearch(k=k, shuffle=shuffle), CompactVisit()]
+    visit = CompactVisit() if budget is None else Visit(budget=budget)
+    return [CompactSearch(k=k, shuffle=shuffle), visit]
 
 
 def _body(passage: Passage, start: int = 0) -> str:

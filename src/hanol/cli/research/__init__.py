@@ -7,6 +7,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from hanol.cli._command import option
+from hanol.cli.eval import examination
 from hanol.cli.research._commands import ask, batch, export, fork, replay, resume
 
 
@@ -35,3 +37,4 @@ app = typer.Typer(
 )
 for function in (ask, resume, replay, fork, export, batch):
     app.command()(function)
+app.command("eval")(examination(option("factbook", "The world.", "--world")))
