@@ -25,7 +25,7 @@ RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
 SHIPPED = [
     path
     for path in RECIPES
-    if not {"accelerate", "researcher", "sft"} & set(path.parts) and path.stem != "smollm2"
+    if path.parent.name not in ("accelerate", "researcher", "sft") and path.stem != "smollm2"
 ]
 
 

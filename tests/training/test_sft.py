@@ -175,6 +175,17 @@ def test_rows_of_a_batch_are_of_similar_length_but_not_always_the_same() -> None
     assert other.batches != plan.batches
 
 
+def test_batches_have_few_different_lengths() -> None:
+    """Each new one would cost a CPU memory that it does not give back."""
+    lengths = [2 + place for place in range(98)]
+    plan = plan_for(lengths, plan_of(tokens=5 * sum(lengths), batch_size=2, max_length=100))
+    parts = [plan.part(step, 0) for step in range(len(plan.batches))]
+    assert {part["input_ids"].shape[1] for part in parts} == {32, 64, 96, 100}
+    for batch, part in zip(plan.batches, parts, strict=True):
+        learned = (part["labels"] != -100).sum(1).tolist()
+        assert learned == [lengths[row] - 1 for row in batch]
+
+
 def test_the_rates_are_those_of_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[tuple[float, ...]] = []
     step = MuonAdamW.step

@@ -83,7 +83,7 @@ def with_adapters(model: Any, lora: "LoraSection", *, base: str, seed: int) -> A
     with _quiet():
         wrapped = peft.get_peft_model(model, config)
     config.base_model_name_or_path = base  # PEFT puts the folder there
-    return wrapped
+    return _without_copies(wrapped)
 
 
 def with_stored_adapter(model: Any, adapter: models.Adapter, lora: "LoraSection") -> Any:
@@ -110,7 +110,16 @@ def with_stored_adapter(model: Any, adapter: models.Adapter, lora: "LoraSection"
     with _quiet():
         wrapped = _peft().PeftModel.from_pretrained(model, adapter.folder, is_trainable=True)
     wrapped.peft_config["default"].base_model_name_or_path = adapter.base
-    return wrapped
+    return _without_copies(wrapped)
+
+
+def _without_copies(model: Any) -> Any:
+    """Over bfloat16 weights PEFT keeps a float32 copy of each input, which autocast undoes."""
+    if model.dtype == torch.bfloat16:
+        for layer in model.modules():
+            if hasattr(layer, "cast_input_dtype_enabled"):
+                layer.cast_input_dtype_enabled = False
+    return model
 
 
 def is_adapted(model: Any) -> bool:
