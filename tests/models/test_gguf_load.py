@@ -1,6 +1,7 @@
 """A GGUF file is a model: loaded, described, converted; and what is wrong with a file is said."""
 
 import asyncio
+import json
 import struct
 import sys
 from collections.abc import Callable
@@ -22,8 +23,10 @@ from transformers import (
     Qwen2Config,
     Qwen3Config,
 )
+from typer.testing import CliRunner
 
 from hanol import models
+from hanol.cli import app  # private: the application is no part of the Python interface
 from hanol.engines import Completion, Message, Request, open_engine
 from hanol.errors import CheckpointError, MissingExtraError
 
@@ -204,6 +207,18 @@ def test_quantised_weights_are_unpacked(chat_file: Path, tmp_path: Path) -> None
     model.save_pretrained(tmp_path / "saved")  # refuses models that count as quantised
 
 
+def test_the_command_takes_the_new_folder_as_second_word(chat_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = CliRunner().invoke(app, ["convert", str(chat_file), str(out), "--json"])
+    assert json.loads(done.stdout)["output"] == str(out)
+    assert AutoTokenizer.from_pretrained(out).chat_template == TEMPLATE
+    back = CliRunner().invoke(app, ["convert", str(out), str(tmp_path / "b.gguf"), "--to", "gguf"])
+    assert back.exit_code == 0
+    assert models.inspect(tmp_path / "b.gguf").dtype == "F32"
+    for words in ([], [str(tmp_path / "a"), "--output", str(tmp_path / "b")]):
+        assert CliRunner().invoke(app, ["convert", str(chat_file), *words]).exit_code == 2
+
+
 def written(path: Path, change: Callable[[Any], None]) -> Path:
     """A GGUF file with one tensor, and what a test changes of it."""
     writer = gguf.GGUFWriter(path, "llama")
@@ -291,8 +306,9 @@ def test_damage_anywhere_in_the_header_is_no_crash(chat_file: Path, tmp_path: Pa
             spoilt[place] = random.integers(256)
         path = tmp_path / f"{n}.gguf"
         path.write_bytes(spoilt)
-        with suppress(CheckpointError):
-            models.load_config(path)
+        for read in (models.load_config, models.load_tokenizer):
+            with suppress(CheckpointError):
+                read(path)
 
 
 def test_what_a_file_holds_beyond_the_model_is_not_passed_over(tmp_path: Path) -> None:

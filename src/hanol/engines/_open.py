@@ -14,12 +14,12 @@ def open_engine(spec: str, **options: Any) -> Engine:
     """Open what a specification names.
 
     Args:
-        spec: A checkpoint (a bundled name such as "tiny", a folder, or a hub id owner/name), run in
-            this process; "http://host:port/v1#model", a model behind an OpenAI-compatible
-            endpoint; "chatml:CHECKPOINT", a base model that has no chat template, spoken to in
-            chatml; "scripted:FILE.jsonl", answers from a file; "cached:FILE.jsonl:SPEC", SPEC
-            with a log of its finished calls; "ray:N:SPEC", N processes on a Ray cluster that each
-            open SPEC.
+        spec: A checkpoint (a bundled or pulled name such as "tiny", a folder, a GGUF file, or a hub
+            id owner/name), run in this process; "http://host:port/v1#model", a model behind an
+            OpenAI-compatible endpoint; "chatml:CHECKPOINT", a base model that has no chat template,
+            spoken to in chatml; "scripted:FILE.jsonl", answers from a file;
+            "cached:FILE.jsonl:SPEC", SPEC with a log of its finished calls; "ray:N:SPEC", N
+            processes on a Ray cluster that each open SPEC.
         options: Options of the engine: see `CheckpointEngine`, `EndpointEngine`, `ScriptedEngine`
             and `RayEngine`.
 

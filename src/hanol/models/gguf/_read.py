@@ -53,7 +53,7 @@ def gguf_config(path: str | Path) -> dict[str, Any]:
     """
     header = read_header(path)
     require("accelerate", extra="gguf", feature="Loading GGUF files")
-    if (parts := header.values.get("split.count", 1)) > 1:
+    if (parts := header.values.get("split.count", 1)) not in (0, 1):
         raise CheckpointError(
             f"{str(path)!r} is one of {parts} parts. Join them with llama.cpp's "
             "`llama-gguf-split --merge` first."
@@ -109,8 +109,11 @@ def load_gguf(
 def gguf_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer, with the chat template of the file."""
     header = read_header(path)
-    with _folder(header) as folder:
-        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=_NAME)
+    try:
+        with _folder(header) as folder:
+            tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=_NAME)
+    except Exception as err:  # the tokenizers library raises all kinds
+        raise CheckpointError(f"{str(path)!r} holds no tokenizer that is known: {err!r}.") from err
     tokenizer.name_or_path = str(path)
     tokenizer.model_max_length = header.own("context_length", tokenizer.model_max_length)
     rule, backend = header.values.get("tokenizer.ggml.pre"), tokenizer.backend_tokenizer

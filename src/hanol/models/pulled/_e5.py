@@ -52,9 +52,13 @@ def write_e5(data: bytes, folder: Path) -> None:
         num_attention_heads=heads, intermediate_size=inner, max_position_embeddings=positions,
         type_vocab_size=types, layer_norm_eps=eps, pad_token_id=pad,
     )  # fmt: skip
-    model = BertModel(config, add_pooling_layer=False)
-    state = model.state_dict()
-    model.load_state_dict({n: stored[_name_there(n)].view(x.shape) for n, x in state.items()})
+    model = BertModel(config)
+    for name, tensor in model.state_dict().items():
+        # The mean is taken of the states: the pooler, which the file lacks, is never looked at.
+        if "pooler" in name:
+            tensor.zero_()
+        else:
+            tensor.copy_(stored[_name_there(name)].view(tensor.shape))
     with no_progress_bars():
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
