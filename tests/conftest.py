@@ -1,10 +1,15 @@
 """Small real indexes and scripted models, shared by the tests of the agent loop and synthesis."""
 
+import gc
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from signal import SIGKILL
+from socket import socket
+from typing import Any
 
 import pytest
+from tests.forked import Forked, start_server
 
 from hanol.engines import Request, ScriptedEngine
 from hanol.retrieval import Index
@@ -18,6 +23,35 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT))
+
+
+def pytest_collection_finish() -> None:
+    """Keep what was imported out of garbage collections; transformers' trainer makes many."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def _server() -> Iterator[socket]:
+    process, asking = start_server()
+    with asking:
+        yield asking
+    process.wait()
+
+
+@pytest.fixture
+def forked(_server: socket, tmp_path: Path) -> Iterator[Callable[..., Forked]]:
+    """Starts processes that have imported hanol (see `Forked`); none outlives the test."""
+    started: list[Forked] = []
+
+    def start(code: str, *arguments: object, **options: Any) -> Forked:
+        started.append(Forked(_server, tmp_path, code, *arguments, **options))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.send_signal(SIGKILL)
+        one.wait()
 
 
 PAGES = {

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import DynamicCache, KimiLinearConfig, KimiLinearForCausalLM
+from transformers.monkey_patching import get_patch_mapping
 
 from hanol import attention, models
 from hanol.attention import CACHE_NAME
@@ -328,6 +329,22 @@ def test_registering_changes_models_loaded_afterwards_and_unregistering_takes_it
     assert kinds[1].startswith("transformers")
     ids = tokens(1, 30)
     assert apart(fast(ids).logits, slow(ids).logits) < 1e-4
+
+
+def test_registered_changes_what_is_made_within_the_block_and_searches_nothing() -> None:
+    def made() -> str:
+        return type(KimiLinearForCausalLM(config()).model.layers[0].self_attn).__module__
+
+    attention.unregister()
+    with attention.registered():
+        with attention.registered():
+            pass
+        assert made().startswith("hanol"), "the inner block took back what the outer one needs"
+        assert not get_patch_mapping(), "transformers would look through all of its modules"
+    assert made().startswith("transformers")
+    with pytest.raises(KeyError), attention.registered():
+        raise KeyError
+    assert made().startswith("transformers")
 
 
 @torch.no_grad()

@@ -311,6 +311,7 @@ def fresh(base: PreTrainedModel, folder: Path) -> tuple[AutoDecoForCausalLM, Any
 
 
 # torch looks at `.grad` of tensors where a graph is cut, and hides its own warning of that.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @pytest.mark.parametrize("limits", [None, {"max_temperature": 0.7, "min_top_p": 0.5}])
 def test_compiled_forward(limits: dict[str, float] | None, tmp_path: Path) -> None:

@@ -473,8 +473,7 @@ def stop_at(step: int) -> Callable[[Mapping[str, Any]], None]:
     return on_step
 
 
-@pytest.mark.parametrize("cached", [False, True])
-@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize(("cached", "schedule"), [(False, "linear"), (True, "cosine")])
 def test_a_resumed_run_is_the_same_to_the_bit(cached: bool, schedule: str, tmp_path) -> None:
     """A run that was stopped in the middle, between two checkpoints."""
     rows = random_rows()

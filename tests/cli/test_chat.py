@@ -1,21 +1,19 @@
 """`hanol chat` from pipes and in a terminal, and `hanol generate` with a chat template."""
 
-import fcntl
 import json
 import os
 import pty
 import re
 import select
-import subprocess
-import sys
-import termios
+import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.forked import Forked
 from typer.testing import CliRunner
 
 from hanol import models
@@ -23,6 +21,7 @@ from hanol.cli import app
 from hanol.engines import ScriptedEngine
 
 runner = CliRunner()
+Start = Callable[..., Forked]
 
 
 def chat(*arguments: str, input: str = "", code: int = 0) -> Any:
@@ -221,19 +220,12 @@ def test_a_checkpoint_says_how_it_is_sampled(talker: str, tmp_path: Path) -> Non
 class Terminal:
     """A process whose input and output are a terminal."""
 
-    def __init__(self, *arguments: str, **environment: str) -> None:
+    def __init__(self, start: Start, arguments: tuple[str, ...], environment: dict[str, str]):
         own, other = pty.openpty()
         self.fd, self.seen = own, ""
-        # A test in the background of a shell would hand its deafness to Ctrl-C on.
-        code = (
-            "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-            "from hanol.cli import main; main()"
-        )
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", code, "chat", *arguments],
-            stdin=other, stdout=other, stderr=other, start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-            env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "80", **environment},
+        self.process = start(
+            "from hanol.cli import main; main()", "chat", *arguments, tty=os.ttyname(other),
+            **{"TERM": "xterm-256color", "COLUMNS": "80", **environment},
         )  # fmt: skip
         os.close(other)
 
@@ -253,28 +245,37 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self.fd, text.encode())
 
+    def press_ctrl_c(self) -> None:
+        time.sleep(0.2)  # at once after its prompt readline misses it
+        self.type("\x03")
+
     def interrupt(self, pattern: str) -> str:
-        """Press Ctrl-C until the pattern is shown: at once after a prompt readline misses it."""
+        """Press Ctrl-C until the pattern is shown."""
         for _ in range(6):
-            self.type("\x03")
+            self.press_ctrl_c()
             with suppress(AssertionError):
                 return self.until(pattern, 10)
         raise AssertionError(f"no {pattern!r} in {self.seen!r}")
 
 
-@contextmanager
-def terminal(*arguments: str, **environment: str) -> Iterator[Terminal]:
-    made = Terminal(*arguments, **environment)
-    try:
-        yield made
-    finally:
-        if made.process.poll() is None:
-            made.process.kill()
-        made.process.wait()
-        os.close(made.fd)
+@pytest.fixture
+def terminal(forked: Start) -> Callable[..., AbstractContextManager[Terminal]]:
+    """Starts `hanol chat` in a terminal."""
+
+    @contextmanager
+    def start(*arguments: str, **environment: str) -> Iterator[Terminal]:
+        made = Terminal(forked, arguments, environment)
+        try:
+            yield made
+        finally:
+            made.process.send_signal(signal.SIGKILL)
+            made.process.wait()
+            os.close(made.fd)
+
+    return start
 
 
-def test_ctrl_c_stops_the_answer_and_not_the_conversation() -> None:
+def test_ctrl_c_stops_the_answer_and_not_the_conversation(terminal) -> None:
     with terminal("chatml:tiny", "--max-tokens", "100000") as shell:
         shell.until("> ")
         shell.type("def mean(values):\n")
@@ -291,15 +292,15 @@ def test_ctrl_c_stops_the_answer_and_not_the_conversation() -> None:
         shell.type("again\n")
         shell.until("cut at the limit.*> ")
         shell.interrupt("Ctrl-C again.*> ")
-        shell.type("\x03")
-        with suppress(subprocess.TimeoutExpired):
+        shell.press_ctrl_c()
+        with suppress(TimeoutError):
             shell.process.wait(10)
         if shell.process.poll() is None:
             shell.type("\x03")
         assert shell.process.wait(30) == 0
 
 
-def test_answers_are_coloured_by_temperature_in_a_terminal() -> None:
+def test_answers_are_coloured_by_temperature_in_a_terminal(terminal) -> None:
     arguments = ("chatml:tiny-autodeco", "--max-tokens", "12", "-p", "def mean(values):")
     with terminal(*arguments, COLORTERM="truecolor", NO_COLOR="") as shell:
         shown = shell.until(r"temperature .*\n.*> ")
@@ -312,7 +313,7 @@ def test_answers_are_coloured_by_temperature_in_a_terminal() -> None:
         assert "temperature" not in shown
 
 
-def test_a_model_cannot_steer_the_terminal(tmp_path: Path) -> None:
+def test_a_model_cannot_steer_the_terminal(terminal, tmp_path: Path) -> None:
     file = tmp_path / "turns.jsonl"
     file.write_text(json.dumps({"text": "a\x1b]0;owned\x07b\x9b31m"}) + "\n")
     with terminal(f"scripted:{file}", "-p", "hi") as shell:

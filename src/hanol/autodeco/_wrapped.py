@@ -52,8 +52,8 @@ class WrappedModel(PreTrainedModel, GenerationMixin):
             )
         super().__init__(config)
         if llm is None:
-            attention.register()
-            llm = AutoModelForCausalLM.from_config(config.base_config)
+            with attention.registered():
+                llm = AutoModelForCausalLM.from_config(config.base_config)
         if isinstance(llm, WrappedModel):
             raise ConfigError(
                 "The base has heads itself, so its logits would be tempered twice. Give the model "

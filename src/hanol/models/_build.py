@@ -31,8 +31,7 @@ def build(
     """
     if isinstance(config, str):
         config = preset(config, vocab_size=vocab_size)
-    attention.register()
-    with torch.random.fork_rng(devices=[]), torch.device(device):
+    with attention.registered(), torch.random.fork_rng(devices=[]), torch.device(device):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     return cast(model, dtype)
@@ -40,8 +39,7 @@ def build(
 
 def meta_model(config: PreTrainedConfig) -> PreTrainedModel:
     """The model without memory for its weights: names and shapes alone."""
-    attention.register()
-    with torch.device("meta"):
+    with attention.registered(), torch.device("meta"):
         return AutoModelForCausalLM.from_config(config)
 
 

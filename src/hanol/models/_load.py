@@ -295,10 +295,9 @@ def load_weights(
     """
     if isinstance(config, KimiLinearConfig):
         attention.check_config(config)
-    attention.register()
     wanted: Any = dtype or (torch.float32 if device == "cpu" else "auto")
     try:
-        with no_progress_bars():
+        with attention.registered(), no_progress_bars():
             if Path(place).is_file():
                 model, report = load_gguf(place, config, None if wanted == "auto" else wanted)
                 return model.to(device).eval(), report
