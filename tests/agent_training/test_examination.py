@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
-from hanol.agent_training import Examination, Expert, examine
-from hanol.engines import Request, ScriptedEngine
+from hanol.agent_training import Examination, Expert, ReadingExpert, examine
+from hanol.engines import Message, Request, ScriptedEngine
 from hanol.errors import DataError, EngineError
 from hanol.rl import Rollout
-from hanol.runs import Mode
-from hanol.worlds import Encyclopedia, GraphQuestion
+from hanol.runs import Mode, ModelAnswered
+from hanol.tools import SEARCH, VISIT, parse_turn, turn_constraint
+from hanol.worlds import Encyclopedia, Factbook, GraphQuestion
 
 SIZES: dict[str, Any] = {"seed": 3, "num_questions": 5, "num_entities": 60}
 
@@ -38,6 +39,46 @@ def test_the_expert_gets_full_marks(mode: Mode) -> None:
     assert set(result.skills.values()) == {1.0}
     assert (result.questions, result.broken) == (20, 0)
     assert len(told) == 20
+
+
+def test_the_expert_reads_the_factbook() -> None:
+    world = Factbook("test", leads=False)
+    told: list[Rollout] = []
+    result = examine(
+        None, world=world, seed=3, num_questions=8, hops=(1, 2, 3), max_calls=8,
+        on_rollout=told.append,
+    )  # fmt: skip
+    assert result.accuracy == {"1": 1.0, "2": 1.0, "3": 1.0}
+    assert result.format_errors == 0.0
+    assert result.skills["right page"] == result.skills["next hop"] == 1.0
+    assert result.cited > 0.8  # a number of neighbours stands in no page
+    assert all("[" in rollout.events[-1].answer for rollout in told)  # type: ignore[union-attr]
+
+
+def test_calls_of_the_reading_expert_are_those_that_the_grammar_allows() -> None:
+    llguidance = pytest.importorskip("llguidance")
+    world = Factbook("train", leads=False)
+    told: list[Rollout] = []
+    examine(None, world=world, seed=1, num_questions=6, hops=(2, 4), on_rollout=told.append)
+    turns = [e.text for rollout in told for e in rollout.events if isinstance(e, ModelAnswered)]
+    assert len(turns) > 30
+    grammar = turn_constraint([SEARCH, VISIT], 8_192).text
+    tokenizer = llguidance.LLTokenizer("byte")
+    for turn in turns:
+        assert len(parse_turn(turn).think) < 512  # thoughts of small models have 128 tokens
+        call = turn[turn.find("<tool_call>") :].encode()
+        if "<tool_call>" in turn:
+            matcher = llguidance.LLMatcher(tokenizer, grammar)
+            assert matcher.validate_tokens([*call]) == len(call), turn
+
+
+def test_a_reading_expert_is_asked_its_own_questions_only() -> None:
+    world = Factbook("test", leads=False)
+    with pytest.raises(DataError, match="cannot answer 'Who\\?': it knows questions that"):
+        ReadingExpert([GraphQuestion("Who?", ("Ada",))])
+    knows = ReadingExpert(world.questions(1))
+    with pytest.raises(EngineError, match="does not know the question 'Why\\?'"):
+        knows.turn([Message("user", "Why?")])
 
 
 def test_a_kind_that_is_wrong_is_wrong_alone() -> None:

@@ -56,10 +56,28 @@ def test_json_has_accuracy_by_hops_and_nothing_else_is_on_stdout() -> None:
     settings = found["settings"]
     assert settings.pop("seconds") > 0
     assert settings == {
-        "world": "encyclopedia", "seed": 7, "num_questions": 3, "model": "the-expert",
-        "mode": "react", "max_calls": 16, "num_distractors": 1, "temperature": 0.0,
-        "own_sampling": False, "sampling_seed": 0, "top_p": 1.0, "top_k": None, "max_tokens": 192,
+        "world": "encyclopedia", "split": "test", "seed": 7, "num_questions": 3,
+        "model": "the-expert", "mode": "react", "max_calls": 16, "num_distractors": 1,
+        "temperature": 0.0, "own_sampling": False, "sampling_seed": 0, "top_p": 1.0,
+        "top_k": None, "max_tokens": 192,
     }  # fmt: skip
+
+
+def test_the_expert_on_the_factbook_by_either_command() -> None:
+    options = [*("--num-questions", 2), *("--hops", "1,4"), *("--max-calls", 8), "--json"]
+    arguments = ["--model", "expert", *options]
+    done = invoke("factbook:bare", *arguments)
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["accuracy"] == {"1": 1.0, "4": 1.0}  # no described starts of their own
+    assert (found["questions"], found["broken"], found["format_errors"]) == (4, 0, 0.0)
+    assert found["settings"]["leads"] == 0
+    assert "num_distractors" not in found["settings"]
+    same = ["research", "eval", "--world", "factbook:bare", *map(str, arguments)]
+    again = json.loads(runner.invoke(app, same, catch_exceptions=False).stdout)
+    assert {**again, "settings": 0, "spent": 0} == {**found, "settings": 0, "spent": 0}
+    shown = invoke("factbook:bare", "--model", "expert", "--num-questions", 1, "--hops", 1)
+    assert "1 questions about the factbook and 0 leads of Wikipedia, seed 12345" in shown.stdout
 
 
 @pytest.mark.usefixtures("expert")

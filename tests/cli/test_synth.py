@@ -98,6 +98,31 @@ def test_a_world_its_expert_and_its_training_data(tmp_path: Path) -> None:
         assert "is not a report of `hanol synth questions`" in refused.stderr
 
 
+def test_the_factbook_its_expert_and_its_training_data(tmp_path: Path) -> None:
+    out = tmp_path / "synth"
+    command = ("questions", "factbook:bare", "--num-questions", 8, "--hops", "1,2,3,4")
+    done = invoke(*command, "--output", out, "--json")
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    assert (report["kept"], report["leads"], report["split"]) == (8, 0, "train")
+    file = out / "questions.jsonl"
+    questions = read_questions(file)
+    assert {question.hops for question in questions} <= {1, 2, 3, 4}
+    assert all(question.details["steps"] for question in questions)
+    done = invoke("trajectories", "factbook:bare", file, "--model", "expert", "--num-runs", 1)
+    assert done.exit_code == 0, done.output
+    assert "8 of 8 runs are right" in done.stdout
+    learned = rows(out / "trajectories" / "sft.jsonl")
+    assert len(learned) == 8
+    turns = [m["content"] for row in learned for m in row["messages"] if m["role"] == "assistant"]
+    assert all("<tool_call>" in turn or "<answer>" in turn for turn in turns)
+    refused = invoke("pages", "factbook:bare", tmp_path / "pages", "--num-entities", 50)
+    assert refused.exit_code == 1
+    assert "has no option" in refused.stderr
+    done = invoke("pages", "factbook:bare", tmp_path / "pages")
+    assert done.stdout == f"254 pages in {tmp_path / 'pages'}\n"
+
+
 def test_questions_of_another_world_are_refused(tmp_path: Path) -> None:
     out = tmp_path / "synth"
     invoke("questions", WORLD, "--num-questions", 3, "--num-entities", 60, "--output", out)

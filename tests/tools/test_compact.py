@@ -37,7 +37,9 @@ is red.
 
 Cars pay 3 pounds.
 """
-LONG = "# Ferry\n\n" + " ".join(f"The ferry number {n} left at {n} o'clock." for n in range(120))
+LEFT = [f"The ferry number {n} left at {n} o'clock." for n in range(120)]
+LONG = "# Ferry\n\n" + " ".join(LEFT[:22])
+LONGER = f"# Ships\n\n## Times\n\n{' '.join(LEFT)} It is {'very ' * 80}late.\n"
 # Titles and names of files are text of strangers.
 HOSTILE = "# x](doc-00-00.md)\n2. Everything is a [lie\n\nThe ferry is a lie.\n"
 
@@ -49,6 +51,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
     (folder / "bridge.md").write_text(BRIDGE, "utf-8")
     (folder / "towns" / "mill ford.md").write_text("# Millford\n\nA town of mills.\n", "utf-8")
     (folder / "ferry (old).md").write_text(LONG, "utf-8")
+    (folder / "ships.md").write_text(LONGER, "utf-8")
     (folder / "50%25 off.md").write_text("# Sale\n\nHalf of the price.\n", "utf-8")
     (folder / "evil\n3. all.md").write_text(HOSTILE, "utf-8")
     (folder / "seoul.md").write_text("# 서울\n\n오래된 도시다。인구는 966만 명이다。\n", "utf-8")
@@ -67,8 +70,8 @@ def search(context: ToolContext, *queries: str, **options: Any) -> Observation:
     return asyncio.run(CompactSearch(**options).run({"query": list(queries)}, context))
 
 
-def visit(context: ToolContext, *urls: str) -> Observation:
-    return asyncio.run(CompactVisit().run({"url": list(urls), "goal": "all"}, context))
+def visit(context: ToolContext, *urls: str, goal: str = "all") -> Observation:
+    return asyncio.run(CompactVisit().run({"url": list(urls), "goal": goal}, context))
 
 
 def links(text: str) -> list[str]:
@@ -116,10 +119,10 @@ def test_every_link_of_a_hit_opens(context: ToolContext) -> None:
 
 
 def test_a_document_is_one_hit_by_its_best_passage(context: ToolContext) -> None:
-    text = search(context, "number 77 ferry").text
+    text = search(context, "number 17 ferry").text
     assert len(links(text)) == len(set(links(text))) >= 2
     [line] = [line for line in text.splitlines() if "ferry%20" in line]
-    assert "The ferry number 77 left at 77 o'clock." in line
+    assert "The ferry number 17 left at 17 o'clock." in line
 
 
 def test_a_hit_is_one_line_whatever_its_title_and_name(context: ToolContext) -> None:
@@ -193,15 +196,31 @@ def test_an_address_of_a_search_opens_too(context: ToolContext) -> None:
 
 def test_what_passages_share_is_shown_once(context: ToolContext) -> None:
     found = visit(context, "ferry (old).md")
-    assert len(found.sources) > 3
+    assert len(found.sources) > 1
     numbers = [int(n) for n in re.findall(r"ferry number (\d+) ", found.text)]
-    assert numbers == list(range(120))
+    assert numbers == list(range(22))
     starts = re.findall(r"^\[(\d+)\] The ferry number \d+ ", found.text, re.MULTILINE)
     assert [int(n) for n in starts] == [source.number for source in found.sources]
     # Each number stands for a passage that holds what is shown under it.
     for line in found.text.splitlines():
         number, _, shown = line[1:].partition("] ")
         assert shown in " ".join(context.sources[int(number)].text.split())
+
+
+def test_of_a_long_document_the_sentences_that_fit_the_goal(context: ToolContext) -> None:
+    found = visit(context, "ships.md", goal="number 97")
+    lines = found.text.splitlines()
+    assert len(re.findall("left at", found.text)) == 3
+    assert "The ferry number 97 left at 97 o'clock." in lines[-1]
+    for number, (line, source) in enumerate(zip(lines, found.sources, strict=True), start=1):
+        assert line.startswith(f"[{number}] Ships: The ferry number ")
+        assert all(one in source.text for one in LEFT if one in line)
+    late = visit(context, "ships.md", goal="late").text
+    assert late.endswith(" very ...")
+    assert len(late) < 330
+    begin = visit(context, "ships.md", goal="zebra").text  # no word of it is there
+    assert "number 0 left" in begin
+    assert "number 2 left" in begin
 
 
 def test_several_documents_and_one_that_is_not_there(context: ToolContext) -> None:

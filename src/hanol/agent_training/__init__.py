@@ -21,6 +21,7 @@ from hanol.agent_training._trajectories import (
 )
 from hanol.agent_training._world_environment import WorldEnvironment
 from hanol.agent_training.expert._expert import Expert
+from hanol.agent_training.expert._reading import ReadingExpert, expert_of
 from hanol.agent_training.expert._tokenizer import encyclopedia_tokenizer
 from hanol.agent_training.stages._recipe import ResearcherRecipe
 from hanol.agent_training.stages._rows import expert_rows
@@ -32,6 +33,7 @@ __all__ = [
     "Attempt",
     "Examination",
     "Expert",
+    "ReadingExpert",
     "ResearchEnvironment",
     "ResearcherRecipe",
     "ResearcherResult",
@@ -42,6 +44,7 @@ __all__ = [
     "decision_rows",
     "encyclopedia_tokenizer",
     "examine",
+    "expert_of",
     "expert_rows",
     "kind_label",
     "measure_skills",

@@ -1,4 +1,4 @@
-"""How well a model answers questions about an encyclopedia that it has never seen."""
+"""How well a model answers questions about a world that it has not been trained on."""
 
 import asyncio
 from collections import defaultdict
@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from hanol.agent_training._skills import Skills, measure_skills, skill_rates
 from hanol.agent_training._world_environment import WorldEnvironment
+from hanol.agent_training.expert._reading import expert_of
 from hanol.engines import Engine
 from hanol.research import GREEDY
 from hanol.rl import Rollout
@@ -16,7 +17,7 @@ from hanol.runs import Budget, Ledger, Mode, Spent
 from hanol.sampling import Sampling
 from hanol.scoring import wilson
 from hanol.tools import compact_tools
-from hanol.worlds import Encyclopedia, GraphQuestion
+from hanol.worlds import AnyPage, Encyclopedia, GraphQuestion, Split, World
 
 EXAM_SAMPLING = replace(GREEDY, max_tokens=192)  # the expert's turns have at most 125 tokens
 _SEEDS = 1_000_003  # between the first runs of two sampling seeds: each run takes the next seed
@@ -38,32 +39,39 @@ class Examination(BaseModel):
 
 
 def examine(
-    engine: Engine,
+    engine: Engine | None,
     *,
     seed: int,
     num_questions: int,
+    world: World[AnyPage] | None = None,
+    split: Split = "test",
     hops: Sequence[int] = (1, 2, 3),
     num_entities: int = 1000,
     num_distractors: int = 1,
     mode: Mode = "react",
     sampling: Sampling = EXAM_SAMPLING,
     sampling_seed: int = 0,
+    constrained: bool = False,
     max_calls: int = 16,
     concurrency: int = 64,
     on_rollout: Callable[[Rollout], None] | None = None,
 ) -> Examination:
-    """Ask questions about a world of names that no training world has.
+    """Ask questions about a world that no training data are from.
 
     Args:
-        engine: The model.
-        seed: Seed of the world and its questions.
+        engine: The model; None asks the expert, whose accuracy is the most that can be reached.
+        seed: Seed of the questions, and of the world where it is generated.
         num_questions: Number of questions of each kind.
-        hops: Kinds with a named start; starts that are described are one kind more.
-        num_entities: Number of pages.
-        num_distractors: Distractor sentences per page; 7 make pages of about 120 words.
+        world: The world; None generates an encyclopedia of names that no training world has.
+        hops: Kinds of questions; in an encyclopedia those with a named start, and starts that are
+            described are one kind more.
+        split: Split of the names of a generated encyclopedia.
+        num_entities: Number of pages of an encyclopedia.
+        num_distractors: Distractor sentences per page of an encyclopedia; 7 make about 120 words.
         mode: Mode of the agent.
         sampling: How turns are drawn; greedy by default.
         sampling_seed: Seed for sampling; it makes no difference to greedy turns.
+        constrained: Hold turns to the agent's grammar where the engine can.
         max_calls: Maximum number of turns per run.
         concurrency: Runs at once.
         on_rollout: Called with each run.
@@ -71,16 +79,21 @@ def examine(
     Raises:
         DataError: The world has fewer different questions.
     """
-    world = Encyclopedia(seed, num_entities, split="test", num_distractors=num_distractors)
-    kinds = exam_questions(world, num_questions, hops, described=True, seed=seed)
+    is_generated = world is None
+    if world is None:
+        world = Encyclopedia(seed, num_entities, split=split, num_distractors=num_distractors)
+    kinds = exam_questions(world, num_questions, hops, described=is_generated, seed=seed)
+    shuffle = seed if is_generated else None  # tiny policies are trained on shuffled results
     with WorldEnvironment(
         world,
-        tools=lambda index: compact_tools(index, shuffle=seed),
+        tools=lambda index: compact_tools(index, shuffle=shuffle),
         mode=mode,
         sampling=sampling,
+        constrained=constrained,
         budget=Budget(model_calls=max_calls),
     ) as environment:
         questions = [question for kind in kinds.values() for question in kind]
+        engine = engine or expert_of(world, questions)
         rollouts = asyncio.run(
             environment.rollouts(
                 engine,
@@ -95,7 +108,7 @@ def examine(
 
 
 def exam_questions(
-    world: Encyclopedia, count: int, hops: Sequence[int], *, described: bool, seed: int
+    world: World[AnyPage], count: int, hops: Sequence[int], *, described: bool, seed: int
 ) -> dict[str, list[GraphQuestion]]:
     """Questions of each kind: by number of hops, and of 1 and 2 hops from described starts."""
     kinds = {str(number): world.questions(count, hops=number, seed=seed) for number in hops}
@@ -105,7 +118,7 @@ def exam_questions(
 
 
 def _summed_up(
-    names: list[str], questions: list[GraphQuestion], rollouts: list[Rollout], world: Encyclopedia
+    names: list[str], questions: list[GraphQuestion], rollouts: list[Rollout], world: World[AnyPage]
 ) -> Examination:
     right: dict[str, list[bool]] = defaultdict(list)
     measured: list[Skills] = []

@@ -13,13 +13,13 @@ from urllib.parse import unquote
 from hanol.rl import Rollout
 from hanol.runs import Event, ModelAnswered, ToolReturned, TurnRejected
 from hanol.tools import SEARCH, VISIT
-from hanol.worlds import Encyclopedia, GraphQuestion
+from hanol.worlds import AnyPage, GraphQuestion, World
 
 Skill = Literal["call format", "query copy", "right page", "extraction", "next hop", "right answer"]
 Skills = dict[Skill, Sequence[bool]]  # every trial of each skill
 
 
-def measure_skills(rollout: Rollout, question: GraphQuestion, world: Encyclopedia) -> Skills:
+def measure_skills(rollout: Rollout, question: GraphQuestion, world: World[AnyPage]) -> Skills:
     """Compare a rollout with the way to the answer of its question.
 
     Args:
@@ -78,7 +78,7 @@ def _copies(events: Sequence[Event], question: GraphQuestion) -> bool:
 
 
 def _follow(
-    events: Sequence[Event], question: GraphQuestion, world: Encyclopedia
+    events: Sequence[Event], question: GraphQuestion, world: World[AnyPage]
 ) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
     """Visits and extractions along the path."""
     visits: list[bool] = []

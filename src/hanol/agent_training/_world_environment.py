@@ -14,11 +14,11 @@ from hanol.files import whole_folder
 from hanol.retrieval import Index
 from hanol.runs import Task
 from hanol.tools import Tool, compact_tools
-from hanol.worlds import Encyclopedia, GraphQuestion
+from hanol.worlds import AnyPage, GraphQuestion, World
 
 
 class WorldEnvironment(ResearchEnvironment):
-    """The questions of an encyclopedia: its pages in a real index, 1.0 for the right answer.
+    """The questions of a world: its pages in a real index, 1.0 for the right answer.
 
     Args:
         world: The world.
@@ -38,7 +38,7 @@ class WorldEnvironment(ResearchEnvironment):
 
     def __init__(
         self,
-        world: Encyclopedia,
+        world: World[AnyPage],
         folder: str | os.PathLike[str] | None = None,
         *,
         tools: Callable[[Index], Sequence[Tool]] = compact_tools,
@@ -56,8 +56,7 @@ class WorldEnvironment(ResearchEnvironment):
 
     def task(self, question: GraphQuestion) -> Task:
         """A question of the world as a task; the same question has the same id in any process."""
-        world = self.world
-        text = f"{world.split} {world.num_entities} {world.seed} {question.text} {question.triples}"
+        text = f"{self.world.name} {question.text} {question.triples}"
         name = hashlib.sha256(text.encode()).hexdigest()[:16]
         self._questions[name] = question
         return Task(name, question.text, question.answer)
@@ -90,7 +89,7 @@ class WorldEnvironment(ResearchEnvironment):
         return float(answer is not None and self.world.is_right(self.question(task), answer))
 
 
-def _indexed_pages(world: Encyclopedia, folder: Path) -> Index:
+def _indexed_pages(world: World[AnyPage], folder: Path) -> Index:
     """The index of a world's pages, which are written where the folder is missing or empty."""
     if folder.exists() and not folder.is_dir():
         raise SearchIndexError(f"{str(folder)!r} is a file. Name a folder for the pages.")
@@ -109,8 +108,8 @@ def _indexed_pages(world: Encyclopedia, folder: Path) -> Index:
     if found != wanted:
         foreign = sorted(name for name in found if found[name] != wanted.get(name))
         raise SearchIndexError(
-            f"{str(folder)!r} does not hold the pages of this world (seed {world.seed}, "
-            f"{world.num_entities} entities, {world.split!r}): {len(foreign)} of its {len(found)} "
+            f"{str(folder)!r} does not hold the pages of this world ({world.label}): "
+            f"{len(foreign)} of its {len(found)} "
             f"documents are others (such as {foreign[:3]}), {len(wanted.keys() - found.keys())} "
             "pages are missing. Name another folder, or make the world that it is of."
         )

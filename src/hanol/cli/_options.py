@@ -67,7 +67,7 @@ BaseModelOption = Annotated[
 ]
 IndexOption = Annotated[Path | None, typer.Option("--index", help=_INDEX)]
 SourceArgument = Annotated[
-    str, typer.Argument(help="Folder of documents, or a generated world: encyclopedia:SEED.")
+    str, typer.Argument(help="Folder of documents, or a world: encyclopedia:SEED or factbook.")
 ]
 FolderArgument = Annotated[Path, typer.Argument(help="Folder with the documents.")]
 
@@ -232,12 +232,14 @@ class ResearchOptions(AgentSamplingOptions, BudgetOptions, ToolOptions, AgentOpt
 
 @dataclass(frozen=True, kw_only=True)
 class WorldOptions:
-    """The generated world of a source encyclopedia:SEED."""
+    """The world of a source such as encyclopedia:SEED."""
 
     panel: ClassVar = "World"
-    num_entities: int | None = option(None, "Number of pages of a generated world. Omitted: 300.")
+    num_entities: int | None = option(None, "Number of pages of an encyclopedia. Omitted: 300.")
     split: Split | None = option(
-        None, "Name set of a generated world; the sets share no name. Omitted: train."
+        None,
+        "Names of an encyclopedia, or pages that questions of the factbook start at; no two splits "
+        "share any. Omitted: train.",
     )
 
     @property

@@ -1,8 +1,10 @@
 """`hanol eval`: scores of answers, of a model on a generated world, of sampling settings."""
 
+import inspect
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +19,7 @@ from hanol.cli._options import (
     ModelOptions,
     ModeOption,
     SeedOption,
+    Split,
 )
 from hanol.cli._progress import interruptible, progress
 from hanol.errors import ConfigError, DataError, EngineError
@@ -24,6 +27,8 @@ from hanol.errors import ConfigError, DataError, EngineError
 if TYPE_CHECKING:
     from hanol.agent_training import Examination
     from hanol.rl import Rollout
+
+_TURN = 512  # tokens of a turn about real pages; those about the encyclopedia are shorter
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -101,85 +106,118 @@ def _line(label: str, interval: dict[str, float] | None) -> str:
     return f"{label:24}{value:.2f} %  [{low:.2f}, {high:.2f}]"
 
 
-@app.command()
-@command
-def world(
-    model: ModelOptions,
-    name: Literal["encyclopedia"] = argument("Kind of world.", "encyclopedia", metavar="WORLD"),
-    world_seed: int = option(12345, "Seed of the world and its questions."),
-    num_questions: int = option(200, "Number of questions of each kind.", min=1),
-    hops: Sequence[int] = HOPS,
-    mode: ModeOption = "react",
-    max_calls: int = option(16, "Maximum number of model calls per question.", min=1),
-    concurrency: ConcurrencyOption = 64,
-    num_distractors: int = option(
-        1, "Sentences per page that state no fact; 7 make about 120 words.", min=0
-    ),
-    sampling: AgentSamplingOptions = AgentSamplingOptions(),
-) -> Result:
-    """Score a research agent on a generated world.
+def examination(name: Any, example: str) -> Callable[..., None]:
+    """The command that asks a model about a world, with the world as an argument or an option."""
 
-    Prints the accuracy by number of hops, format errors and skills.
+    def world(
+        model: ModelOptions,
+        name: Literal["encyclopedia", "factbook", "factbook:leads", "factbook:bare"] = name,
+        world_seed: int = option(12345, "Seed of the questions, and of a generated world."),
+        num_questions: int = option(200, "Number of questions of each kind.", min=1),
+        hops: Sequence[int] = HOPS,
+        split: Split = option(
+            "test", "Split of names or pages that the questions are about; no two share any."
+        ),
+        mode: ModeOption = "react",
+        max_calls: int = option(16, "Maximum number of model calls per question.", min=1),
+        concurrency: ConcurrencyOption = 64,
+        num_distractors: int = option(
+            1,
+            "Sentences per page of the encyclopedia that state no fact; 7 make about 120 words.",
+            min=0,
+        ),
+        sampling: AgentSamplingOptions = AgentSamplingOptions(),
+    ) -> Result:
+        """Score a research agent on a generated encyclopedia or the World Factbook.
 
-    Example: hanol eval world --model tiny-researcher --num-questions 200
-    """
-    from hanol.agent_training import EXAM_SAMPLING, examine
-    from hanol.engines import open_engine
-    from hanol.research import GREEDY
-    from hanol.runs import synchronous
+        Prints the accuracy by number of hops, format errors and skills. The factbook has leads of
+        Wikipedia where their package is installed; factbook:leads needs them, factbook:bare leaves
+        them out. `--model expert` is a scripted agent that knows the answers.
+        """
+        from hanol.agent_training import EXAM_SAMPLING, examine
+        from hanol.engines import open_engine
+        from hanol.research import GREEDY
+        from hanol.runs import synchronous
+        from hanol.worlds import Factbook, open_world
 
-    drawn = sampling.sampling(GREEDY)
-    drawn = EXAM_SAMPLING if drawn == GREEDY else drawn
-    # Fleets and endpoints have limits of their own; a checkpoint in this process batches.
-    elsewhere = model.model.partition(":")[0] in ("http", "https", "ray", "scripted")
-    batched = {} if elsewhere else {"max_batch": concurrency}
-    engine = open_engine(model.model, **model.given, **batched)
-    started = time.perf_counter()
-    with interruptible("nothing was kept"), progress("questions") as report, ExitStack() as at_end:
-        at_end.callback(synchronous(engine.aclose))
-        ended, right, problem = 0, 0, ""
+        drawn = sampling.sampling(GREEDY)
+        drawn = EXAM_SAMPLING if drawn == GREEDY else drawn
+        is_real = name != "encyclopedia"
+        if is_real and sampling.max_tokens is None:
+            drawn = replace(drawn, max_tokens=_TURN)
+        # Fleets and endpoints have limits of their own; a checkpoint in this process batches.
+        elsewhere = model.model.partition(":")[0] in ("http", "https", "ray", "scripted")
+        batched = {} if elsewhere else {"max_batch": concurrency}
+        made = open_world(name, split=split) if is_real else None
+        is_expert = model.model == "expert"
+        engine = None if is_expert else open_engine(model.model, **model.given, **batched)
+        started = time.perf_counter()
+        with interruptible("nothing was kept"), progress("questions") as report, ExitStack() as end:
+            if engine is not None:
+                end.callback(synchronous(engine.aclose))
+            ended, right, problem = 0, 0, ""
 
-        def on_rollout(rollout: "Rollout") -> None:
-            nonlocal ended, right, problem
-            ended, right = ended + 1, right + (rollout.reward == 1.0)
-            problem = rollout.problem or problem
-            share = f"{100 * right / ended:.0f} % right"
-            report(ended, num_questions * (len(hops) + 1), share)
+            def on_rollout(rollout: "Rollout") -> None:
+                nonlocal ended, right, problem
+                ended, right = ended + 1, right + (rollout.reward == 1.0)
+                problem = rollout.problem or problem
+                share = f"{100 * right / ended:.0f} % right"
+                report(ended, num_questions * (len(hops) + (made is None)), share)
 
-        settings: dict[str, Any] = {
-            "seed": world_seed,
-            "sampling_seed": sampling.seed,
-            "num_questions": num_questions,
-            "mode": mode,
-            "max_calls": max_calls,
-            "num_distractors": num_distractors,
+            settings: dict[str, Any] = {
+                "seed": world_seed,
+                "split": split,
+                "sampling_seed": sampling.seed,
+                "num_questions": num_questions,
+                "mode": mode,
+                "max_calls": max_calls,
+                "num_distractors": num_distractors,
+            }
+            result = examine(
+                engine,
+                world=made,
+                hops=hops,
+                sampling=drawn,
+                concurrency=concurrency,
+                constrained=is_real,
+                on_rollout=on_rollout,
+                **settings,
+            )
+        if result.broken == result.questions:  # an accuracy of 0 would be a lie
+            raise EngineError(f"None of {result.questions} questions could be asked: {problem}")
+        settings |= {
+            "world": name,
+            "model": model.model,
+            **{key: getattr(drawn, key) for key in ("temperature", "top_p", "top_k", "max_tokens")},
+            "own_sampling": sampling.own_sampling,
+            "seconds": round(time.perf_counter() - started, 2),
         }
-        result = examine(
-            engine,
-            hops=hops,
-            sampling=drawn,
-            concurrency=concurrency,
-            on_rollout=on_rollout,
-            **settings,
-        )
-    if result.broken == result.questions:  # an accuracy of 0 would be a lie
-        raise EngineError(f"None of {result.questions} questions could be asked: {problem}")
-    settings |= {
-        "world": name,
-        "model": model.model,
-        **{name: getattr(drawn, name) for name in ("temperature", "top_p", "top_k", "max_tokens")},
-        "own_sampling": sampling.own_sampling,
-        "seconds": round(time.perf_counter() - started, 2),
-    }
-    return Result({**result.model_dump(), "settings": settings}, _examined(result, settings))
+        about = "an unseen encyclopedia"
+        if isinstance(made, Factbook):
+            del settings["num_distractors"]
+            settings |= {"leads": made.num_leads}
+            about = f"the factbook and {made.num_leads:,} leads of Wikipedia"
+        shown = _examined(result, settings, about)
+        return Result({**result.model_dump(), "settings": settings}, shown)
+
+    world.__doc__ = f"{inspect.cleandoc(world.__doc__ or '')}\n\nExample: hanol {example}"
+    return command(world)
 
 
-def _examined(result: "Examination", settings: dict[str, Any]) -> Iterator[str]:
+app.command()(
+    examination(
+        argument("The world.", "encyclopedia", metavar="WORLD"),
+        "eval world --model tiny-researcher --num-questions 200",
+    )
+)
+
+
+def _examined(result: "Examination", settings: dict[str, Any], about: str) -> Iterator[str]:
     """The accuracy with its intervals, then the skills."""
     from hanol.agent_training import kind_label
 
     yield (
-        f"{settings['model']}: {result.questions} questions about an unseen encyclopedia, seed "
+        f"{settings['model']}: {result.questions} questions about {about}, seed "
         f"{settings['seed']}, {settings['seconds']:.1f} s"
     )
     yield "\nright answers, with 95 % intervals"

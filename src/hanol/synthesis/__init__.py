@@ -9,7 +9,6 @@ from hanol.synthesis._extract import (
     reported_world,
     world_graph,
     world_report,
-    world_seed,
 )
 from hanol.synthesis._folder import folder_graph
 from hanol.synthesis._questions import (
@@ -43,7 +42,6 @@ __all__ = [
     "row_problem",
     "world_graph",
     "world_report",
-    "world_seed",
     "write_questions",
     "write_webshaper",
     "written_questions",

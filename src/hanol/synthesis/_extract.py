@@ -18,9 +18,8 @@ from hanol.retrieval import Index, Passage, split_sentences
 from hanol.synthesis._folder import document_names, folder_graph, with_spans
 from hanol.synthesis._replies import Replies
 from hanol.tools import escape_observation
-from hanol.worlds import Edge, Encyclopedia, KnowledgeGraph
+from hanol.worlds import AnyPage, Edge, Encyclopedia, Factbook, KnowledgeGraph, World, is_world
 
-_WORLD = re.compile(r"encyclopedia:(\d+)")
 _TOKENS = 2_048
 _MOST = 40  # facts per passage
 _PRONOUNS = {"it", "he", "she", "they", "this", "that"}
@@ -78,7 +77,7 @@ class ExtractReport:
 async def abuild_graph(
     index: Index,
     *,
-    world: Encyclopedia | None = None,
+    world: World[AnyPage] | None = None,
     model: Replies | None = None,
     on_passage: Callable[[int], None] = lambda total: None,
 ) -> tuple[KnowledgeGraph, ExtractReport | None]:
@@ -143,15 +142,14 @@ async def abuild_graph(
     return graph, ExtractReport(len(passages), unreadable, len(edges), unsupported, unusable)
 
 
-def world_seed(spec: str) -> int | None:
-    """The seed in "encyclopedia:SEED"; None for anything else."""
-    match = _WORLD.fullmatch(spec)
-    return None if match is None else int(match[1])
-
-
-def world_report(world: Encyclopedia | None) -> dict[str, Any]:
+def world_report(world: World[AnyPage] | None) -> dict[str, Any]:
     """Entries of a report from which `reported_world` makes the same world; none without one."""
-    return {} if world is None else {"entities": world.num_entities, "split": world.split}
+    sizes: dict[str, Any] = {}
+    if isinstance(world, Encyclopedia):
+        sizes = {"entities": world.num_entities}
+    elif isinstance(world, Factbook):
+        sizes = {"leads": world.num_leads}
+    return {} if world is None else {**sizes, "split": world.split}
 
 
 def reported_world(report: Path, source: str) -> dict[str, Any]:
@@ -160,13 +158,14 @@ def reported_world(report: Path, source: str) -> dict[str, Any]:
     Raises:
         DataError: The report cannot be read.
     """
-    if world_seed(source) is None or not report.is_file():
+    if not is_world(source) or not report.is_file():
         return {}
     try:
         found = json.loads(report.read_text("utf-8"))
         if found["source"] != source:
             return {}
-        return {"num_entities": int(found["entities"]), "split": found["split"]}
+        sizes = {"num_entities": int(found["entities"])} if "leads" not in found else {}
+        return {**sizes, "split": found["split"]}
     except (ValueError, TypeError, KeyError) as err:
         raise DataError(
             f"{str(report)!r} is not a report of `hanol synth questions` ({err!r}), so it cannot "
@@ -174,7 +173,7 @@ def reported_world(report: Path, source: str) -> dict[str, Any]:
         ) from err
 
 
-def world_graph(world: Encyclopedia, index: Index) -> KnowledgeGraph:
+def world_graph(world: World[AnyPage], index: Index) -> KnowledgeGraph:
     """The graph of a world, with the addresses of its pages in the index of these pages.
 
     Raises:
@@ -189,7 +188,8 @@ def world_graph(world: Encyclopedia, index: Index) -> KnowledgeGraph:
             "folder of its own."
         )
     pages = {page.title: of_file[page.file_name] for page in world.pages}
-    edges = [replace(edge, address=pages[edge.head]) for edge in world.graph.edges]
+    where = {page.address: of_file[page.file_name] for page in world.pages}
+    edges = [replace(edge, address=where[edge.address]) for edge in world.graph.edges]
     return KnowledgeGraph(edges, pages)
 
 

@@ -9,7 +9,7 @@ from hanol.errors import DataError
 from hanol.retrieval import Index
 from hanol.synthesis._filters import Reason, Sieve, wording_problem
 from hanol.synthesis._replies import Replies
-from hanol.worlds import Encyclopedia, GraphQuestion, KnowledgeGraph, QuestionWalker
+from hanol.worlds import AnyPage, GraphQuestion, KnowledgeGraph, QuestionWalker, World
 
 _WORLD_ROUNDS = (100, 10, 1)  # questions requested from a world at once
 _FAILURES = 3  # failed requests for a single question after which a world has no more
@@ -53,7 +53,7 @@ async def asynthesize_questions(
     index: Index,
     num_questions: int,
     *,
-    world: Encyclopedia | None = None,
+    world: World[AnyPage] | None = None,
     hops: Sequence[int] = (1, 2, 3),
     level: int = 0,
     sets: bool = False,
@@ -117,9 +117,10 @@ def _walks(
 
 
 def _of_world(
-    world: Encyclopedia, graph: KnowledgeGraph, seed: int, **asked: Any
+    world: World[AnyPage], graph: KnowledgeGraph, seed: int, **asked: Any
 ) -> Iterator[GraphQuestion]:
     """Questions of a world, in rounds."""
+    where = {page.address: graph.pages[page.title] for page in world.pages}
     number = failures = 0
     while failures < _FAILURES:
         number += 1
@@ -130,8 +131,9 @@ def _of_world(
             except DataError:
                 continue
             for question in drawn:
-                pages = tuple(graph.pages[title] for title in question.entities)
-                yield replace(question, path=pages, sources=pages)
+                path = tuple(where[address] for address in question.path)
+                sources = tuple(where[address] for address in question.sources)
+                yield replace(question, path=path, sources=sources)
             break
         else:
             failures += 1

@@ -1,8 +1,9 @@
-"""Worlds: seeded generators of problems with exact answers, and the graph behind questions.
+"""Worlds: problems with exact answers, and the graph behind questions.
 
-`Encyclopedia`: pages about invented entities and multi-hop questions across them, for research
-agents. `KnowledgeGraph` and `QuestionWalker`: facts of any source, and questions drawn from them.
-Sequence tasks for comparing token mixers: palindrome, multi-query associative recall and stacks.
+Pages with multi-hop questions across them, for research agents: of the `Encyclopedia`, about
+invented entities, made from a seed; of the `Factbook`, real ones about countries. `KnowledgeGraph`
+and `QuestionWalker`: facts of any source, and questions drawn from them. Sequence tasks for
+comparing token mixers: palindrome, multi-query associative recall and stacks.
 `small_tasks`: sums, word problems, capitals and instructions for small chat models.
 
 Importing this room does not import torch; the sequence tasks do when they are called.
@@ -11,6 +12,7 @@ Importing this room does not import torch; the sequence tasks do when they are c
 from hanol.worlds._encyclopedia._page import Fact, WorldPage
 from hanol.worlds._encyclopedia._schema import RELATIONS, Relation, split_words
 from hanol.worlds._encyclopedia._world import Encyclopedia
+from hanol.worlds._factbook._world import Factbook
 from hanol.worlds._graph import (
     LINKS,
     MENTIONS,
@@ -22,9 +24,11 @@ from hanol.worlds._graph import (
     evaluate_formalization,
     span_of,
 )
+from hanol.worlds._open import is_world, open_world
 from hanol.worlds._sequences import IGNORED, SequenceBatch, mqar, palindrome, stack
 from hanol.worlds._tasks import SmallTask, check_task, small_tasks
 from hanol.worlds._walk import GraphQuestion, QuestionWalker, template_question
+from hanol.worlds._world import AnyPage, Split, World
 
 __all__ = [
     "IGNORED",
@@ -33,20 +37,26 @@ __all__ = [
     "RELATIONS",
     "SECTION",
     "SLOT",
+    "AnyPage",
     "Edge",
     "Encyclopedia",
     "Fact",
+    "Factbook",
     "GraphQuestion",
     "KnowledgeGraph",
     "QuestionWalker",
     "Relation",
     "SequenceBatch",
     "SmallTask",
+    "Split",
     "Triple",
+    "World",
     "WorldPage",
     "check_task",
     "evaluate_formalization",
+    "is_world",
     "mqar",
+    "open_world",
     "palindrome",
     "small_tasks",
     "span_of",

@@ -7,6 +7,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from hanol.cli._command import option
+from hanol.cli.eval import examination
 from hanol.cli.research._commands import ask, batch, export, fork, replay, resume
 
 
@@ -35,3 +37,9 @@ app = typer.Typer(
 )
 for function in (ask, resume, replay, fork, export, batch):
     app.command()(function)
+app.command("eval")(
+    examination(
+        option("factbook", "The world.", "--world"),
+        "research eval --world factbook --model smollm2 --max-calls 8 --num-questions 50",
+    )
+)

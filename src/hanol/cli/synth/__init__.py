@@ -20,21 +20,17 @@ app = typer.Typer(
 @app.command()
 @command
 def pages(
-    source: str = argument("Generated world: encyclopedia:SEED."),
+    source: str = argument("World: encyclopedia:SEED, or factbook."),
     folder: Path = argument("New folder for its pages."),
     world: WorldOptions = WorldOptions(),
 ) -> Result:
-    """Write the pages of a generated world as Markdown files.
+    """Write the pages of a world as Markdown files.
 
     Example: hanol synth pages encyclopedia:7 world
     """
-    from hanol.errors import DataError
-    from hanol.synthesis import world_seed
-    from hanol.worlds import Encyclopedia
+    from hanol.worlds import open_world
 
-    if (seed := world_seed(source)) is None:
-        raise DataError(f"{source!r} is not a generated world. Write it as encyclopedia:SEED.")
-    files = Encyclopedia(seed, **world.given).write(folder)
+    files = open_world(source, **world.given).write(folder)
     plain = {"folder": str(folder), "pages": len(files)}
     return Result(plain, f"{len(files)} pages in {folder}")
 

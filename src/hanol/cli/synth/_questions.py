@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hanol.retrieval import Index
     from hanol.synthesis import ExtractReport, QuestionReport, Replies
     from hanol.tools import Tool
-    from hanol.worlds import Encyclopedia, GraphQuestion, KnowledgeGraph
+    from hanol.worlds import AnyPage, GraphQuestion, KnowledgeGraph, World
 
 
 @command
@@ -67,10 +67,11 @@ def questions(
     from hanol import synthesis
     from hanol.engines import open_engine
     from hanol.runs import Ledger
+    from hanol.worlds import is_world
 
     place = output or _place(source, index)
-    if model is not None and synthesis.world_seed(source) is not None:
-        raise ConfigError("--model is for a folder: a generated world has facts and wordings.")
+    if model is not None and is_world(source):
+        raise ConfigError("--model is for a folder: a world has facts and wordings.")
     with opened_subject(source, index, place, world.given) as subject:
         options = {"hops": tuple(hops), "level": level, "sets": sets, "seed": seed}
 
@@ -107,7 +108,7 @@ class Subject(NamedTuple):
     """The documents, open; in a world also the world whose pages they are, and its tools."""
 
     corpus: "Index"
-    world: "Encyclopedia | None" = None
+    world: "World[AnyPage] | None" = None
     tools: "list[Tool] | None" = None
 
 
@@ -117,20 +118,18 @@ def opened_subject(
 ) -> Iterator[Subject]:
     """Open a folder, indexing it first if nobody has, or make a world with its pages in `place`."""
     from hanol.agent_training import WorldEnvironment
-    from hanol.synthesis import world_seed
-    from hanol.worlds import Encyclopedia
+    from hanol.worlds import is_world, open_world
 
-    seed = world_seed(source)
-    if seed is None:
+    if not is_world(source):
         if made:
             options = ", ".join(f"--{name.replace('_', '-')}" for name in made)
-            raise ConfigError(f"{source!r} is a folder: {options} is for encyclopedia:SEED.")
+            raise ConfigError(f"{source!r} is a folder: {options} is for worlds.")
         with open_indexed(source, index) as corpus:
             yield Subject(corpus)
         return
     if index is not None:
         raise ConfigError(f"--index is for a folder of documents; {source} keeps its own index.")
-    world = Encyclopedia(seed, **made)
+    world = open_world(source, **made)
     with WorldEnvironment(world, place / "world") as environment:
         assert environment.index is not None
         yield Subject(environment.index, world, list(environment.tools))
@@ -164,9 +163,9 @@ async def _made(
 
 
 def _place(source: str, index: Path | None) -> Path:
-    from hanol.synthesis import world_seed
+    from hanol.worlds import is_world
 
-    if world_seed(source) is not None:
+    if is_world(source):
         return Path("runs/synth") / source.replace(":", "-")
     return (index or Path(source) / ".hanol") / "synth"
 

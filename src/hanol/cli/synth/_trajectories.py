@@ -44,8 +44,8 @@ def trajectories(
     """Run an agent on each question and keep the right runs as training data.
 
     Writes trajectories.jsonl (official format), sft.jsonl (conversations) and midtrain.jsonl
-    (planning, reasoning and decision steps). In a generated world, `--model expert` is a scripted
-    agent that knows the answers, and its size is taken from report.json beside QUESTIONS. Run
+    (planning, reasoning and decision steps). In a world, `--model expert` is a scripted agent that
+    knows the answers, and its size and split are taken from report.json beside QUESTIONS. Run
     again after an interruption, it continues. Exits with 1 if a run failed; the others are still
     completed.
 
@@ -54,7 +54,7 @@ def trajectories(
     import asyncio
 
     from hanol import synthesis
-    from hanol.agent_training import Expert, write_trajectories
+    from hanol.agent_training import expert_of, write_trajectories
     from hanol.engines import Engine, open_engine
     from hanol.evaluation import MeteredEngine
     from hanol.runs import Budget
@@ -73,7 +73,7 @@ def trajectories(
             window = {"context_tokens": 32 * 1024} if mode == "resum" else {}
             options["budget"] = Budget(model_calls=max_calls, **window)
         if subject.world is not None and model.model == "expert":
-            engine: Engine = Expert(subject.world, found, detours=0.0)
+            engine: Engine = expert_of(subject.world, found)
         else:
             engine = open_engine(model.model, **model.given)
         metered = MeteredEngine(engine)

@@ -8,12 +8,10 @@ many entities share facts.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from random import Random
-from typing import Literal
 
 from hanol.worlds._encyclopedia import _schema as schema
 from hanol.worlds._encyclopedia._schema import EntityType, Relation
-
-Split = Literal["train", "dev", "test"]
+from hanol.worlds._world import Split
 
 # A name belongs to one split, by the sum of its pieces modulo 4: no two splits share a name.
 CLASSES: dict[Split, tuple[int, ...]] = {"train": (0, 1), "dev": (2,), "test": (3,)}

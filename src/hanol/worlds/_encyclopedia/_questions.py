@@ -12,14 +12,13 @@ arXiv 2510.24701, which raises the uncertainty by atomic steps.
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from random import Random
-from typing import Literal
 
 from hanol.worlds._encyclopedia import _schema as schema
 from hanol.worlds._encyclopedia._schema import EntityType
 from hanol.worlds._graph import Edge, KnowledgeGraph
 from hanol.worlds._walk import GraphQuestion, QuestionWalker, nodes_of
+from hanol.worlds._world import Level
 
-Level = Literal[0, 1, 2]
 _BASE = schema.BY_NAME | schema.BY_FUZZY_NAME  # relations, also by the name of their spans
 
 

@@ -7,19 +7,18 @@ they can be read and copied but not known beforehand; each split has its own nam
 import re
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from random import Random
 from typing import get_args
 
-from hanol.errors import ConfigError, DataError, UnknownNameError
-from hanol.files import whole_folder
+from hanol.errors import ConfigError, UnknownNameError
 from hanol.scoring import normalise, set_match
-from hanol.worlds._encyclopedia._entities import Split, draw_entities
+from hanol.worlds._encyclopedia._entities import draw_entities
 from hanol.worlds._encyclopedia._page import WorldPage, draw_addresses, draw_page
-from hanol.worlds._encyclopedia._questions import EncyclopediaWalker, Level
+from hanol.worlds._encyclopedia._questions import EncyclopediaWalker
 from hanol.worlds._encyclopedia._schema import BY_NAME, DISTRACTORS, vocabulary
-from hanol.worlds._graph import Edge, KnowledgeGraph, Triple
+from hanol.worlds._graph import Edge, KnowledgeGraph
 from hanol.worlds._walk import GraphQuestion, check_range
+from hanol.worlds._world import Level, Split, World, distinct_questions
 
 _FEWEST, _MOST = 16, 5_000  # two of each type; half of the opaque addresses
 _LONGEST_ANSWER = 2_000  # characters; no answer of a world comes near
@@ -28,7 +27,7 @@ _GAP, _ZEROS = re.compile(r"(?<=\d) (?=\d)"), re.compile(r"(?<=\d)\.0+\b")
 _TRIES = 500  # draws in a row without a new question
 
 
-class Encyclopedia:
+class Encyclopedia(World[WorldPage]):
     """A world of pages.
 
     Args:
@@ -62,6 +61,8 @@ class Encyclopedia:
         if split not in get_args(Split):
             raise UnknownNameError("split", split, get_args(Split))
         self.seed, self.num_entities, self.split = seed, num_entities, split
+        self.name = f"{split} {num_entities} {seed}"
+        self.label = f"seed {seed}, {num_entities} entities, {split!r}"
         entities = draw_entities(self._rng("entities"), num_entities, split)
         addresses = draw_addresses(self._rng("addresses"), entities)
         rng = self._rng("pages")
@@ -88,38 +89,6 @@ class Encyclopedia:
                         edge = Edge(page.title, relation.fuzzy_name, span, *where, is_span=True)
                         edges.append(edge)
         return KnowledgeGraph(edges, {page.title: page.address for page in self.pages})
-
-    def page(self, address: str) -> WorldPage:
-        """The page at an address, or with a title.
-
-        Raises:
-            UnknownNameError: There is no such page; the message names some that exist.
-        """
-        if (page := self._by_name.get(address)) is None:
-            raise UnknownNameError("page", address, [page.address for page in self.pages[:8]])
-        return page
-
-    def write(self, folder: str | Path) -> list[Path]:
-        """Write every page as a Markdown file, its title as the heading.
-
-        Args:
-            folder: Created if missing. It must be empty, because an index of two worlds' pages
-                would answer the questions of neither.
-
-        Returns:
-            The files, in the order of the pages.
-
-        Raises:
-            DataError: The folder is not empty.
-            WriteError: It cannot be made, or the disk is full; then no page is left.
-        """
-        folder = Path(folder)
-        if folder.is_dir() and any(folder.iterdir()):
-            raise DataError(f"{str(folder)!r} is not empty. Name a new folder for the pages.")
-        with whole_folder(folder) as part:
-            for page in self.pages:
-                (part / page.file_name).write_text(page.markdown, "utf-8")
-        return [folder / page.file_name for page in self.pages]
 
     def questions(
         self,
@@ -156,22 +125,17 @@ class Encyclopedia:
                 "for at least 1 hop."
             )
         rng = self._rng(f"questions {seed} {choices} {described} {level} {sets}")
-        found: dict[tuple[Triple, ...], GraphQuestion] = {}
-        failures = 0
-        while len(found) < num_questions:
-            question = self._walker.draw_question(
+
+        def draw() -> GraphQuestion | None:
+            return self._walker.draw_question(
                 rng, hops=rng.choice(choices), is_described=described, level=level, sets=sets
             )
-            if question is not None and question.triples not in found:
-                found[question.triples] = question
-                failures = 0
-            elif (failures := failures + 1) == _TRIES:
-                raise DataError(
-                    f"Only {len(found)} of {num_questions} different questions were found in this "
-                    f"world of {self.num_entities} entities (hops {choices}, level {level}). Ask "
-                    "for fewer, or make a world of more entities."
-                )
-        return list(found.values())
+
+        where = (
+            f"this world of {self.num_entities} entities (hops {choices}, level {level}). Ask for "
+            "fewer, or make a world of more entities."
+        )
+        return distinct_questions(num_questions, draw, where, tries=_TRIES)
 
     def is_right(self, question: GraphQuestion, text: str) -> bool:
         """Whether a text names all answers to a question and nothing else.
@@ -193,10 +157,6 @@ class Encyclopedia:
     @cached_property
     def _aliases(self) -> dict[str, str]:
         return {normalise(page.alias): page.title for page in self.pages if page.alias}
-
-    @cached_property
-    def _by_name(self) -> dict[str, WorldPage]:
-        return {name: page for page in self.pages for name in (page.title, page.address)}
 
     def _rng(self, stream: str) -> Random:
         # Text seeds are hashed by SHA-512: the same in every process, unlike `hash`.
