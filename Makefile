@@ -8,23 +8,13 @@ VENV ?= .venv
 PINS ?= -c constraints.txt
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
-QUESTION := "Which is the birthplace of the discoverer of the waterway of the city whose twin is Jofen Zoquess?"
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations=25
 
 .PHONY: quickstart reader-documents reader-rows researcher-rows test test-slow test-matrix lint format wheel reference docs clean \
         bench bench-attention bench-compression bench-optimizer bench-autodeco bench-research bench-rollouts bench-ask
 
-quickstart: $(VENV)/.core  ## let the bundled models complete Python functions and do research
-	@$(BIN)/hanol generate tiny --max-tokens 64 --temperature 0 < recipes/tiny/prompt.py
-	@echo "\nWith its own temperature and top-p for every token:\n"
-	@$(BIN)/hanol show tiny-autodeco --max-tokens 48 --seed 3 < recipes/tiny/prompt.py
-	@echo "\nHow many function bodies of modules that it never saw does Python's parser accept?"
-	@$(BIN)/hanol eval sampling tiny-autodeco --task stdlib --max-prompts 16 -n 2 \
-		--max-tokens 48 --step 0.5
-	@echo "\nA research agent, trained here from nothing, in an encyclopedia that it has never seen:\n"
-	@rm -rf runs/quickstart
-	@$(BIN)/hanol synth pages encyclopedia:7 runs/quickstart/world --split test
-	@$(BIN)/hanol research runs/quickstart/world $(QUESTION) --model tiny-researcher --compact --greedy
+quickstart: $(VENV)/.core  ## a real model answers from documents and chats, bundled ones show what they can
+	@PATH="$(abspath $(BIN)):$$PATH" sh dev/quickstart.sh
 
 test: $(VENV)/.dev  ## the tests that CI runs
 	$(PYTEST) -m "not slow"
@@ -125,7 +115,7 @@ $(BIN)/python:
 
 $(VENV)/.core: pyproject.toml constraints.txt constraints-lower.txt | $(BIN)/python
 	@echo "Installing hanol into $(VENV) (a minute or two) ..."
-	$(PIP) install $(PINS) -e '.[fast,research]'
+	$(PIP) install $(PINS) -e '.[fast,gguf,research]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt constraints-lower.txt | $(BIN)/python

@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", ROOT / "README.ko.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted(
+    [ROOT / "README.md", ROOT / "README.ko.md", *(ROOT / "docs").glob("*.md"),
+     *(ROOT / "docs" / "ko").glob("*.md")]
+)  # fmt: skip
 
 
 def blocks(language: str) -> list[tuple[Path, str]]:

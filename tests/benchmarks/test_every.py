@@ -8,10 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-BENCHMARKS = [
-    "ask", "attention", "autodeco", "compression", "optimizer", "research", "rollouts",
-    "translations",
-]  # fmt: skip
+BENCHMARKS = ["ask", "attention", "autodeco", "compression", "optimizer", "research", "rollouts"]
 
 
 @pytest.mark.slow

@@ -64,12 +64,10 @@ def gguf_config(path: str | Path) -> dict[str, Any]:
     except (OSError, ValueError, LookupError, TypeError) as err:
         if "not supported" not in str(err):
             raise CheckpointError(f"{str(path)!r} describes no model: {err!r}.") from err
-        hint = ""
-        if header.architecture == "kimi-linear":
-            hint = " Load the checkpoint that it was made from."
         raise CheckpointError(
             f"{str(path)!r} holds a model of the architecture {header.architecture!r}, which "
-            f"transformers {__version__} does not read from GGUF files.{hint}"
+            f"transformers {__version__} does not read from GGUF files. Load the checkpoint that "
+            "it was made from."
         ) from err
     stored = {key: _shortest(value) for key, value in stored.items() if key[0] != "_"}
     return stored | _left_out(header, stored)
