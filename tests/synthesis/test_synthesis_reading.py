@@ -1,4 +1,4 @@
-"""Reading data: questions about real sentences, passages from a search, answers that hold."""
+"""Reading data: questions about real sentences, and which sentence answers each."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from hanol.cli import app
 from hanol.engines import Request, ScriptedEngine
 from hanol.errors import ConfigError, DataError
-from hanol.research import REFUSAL, reader_messages
+from hanol.research import sentence_prompt, sentences_of
 from hanol.retrieval import Index, Passage
 from hanol.synthesis import (
     Lexicon,
@@ -20,7 +20,6 @@ from hanol.synthesis import (
     ReadingDocuments,
     Replies,
     asynthesize_reading,
-    row_problem,
     written_questions,
 )
 from hanol.synthesis.reading._rules import drafts  # private: one rule alone
@@ -71,7 +70,7 @@ def passage(text: str, title: str = "T") -> Passage:
     return Passage(1, "doc://0", "t.txt", None, title, text, 0, len(text), "0" * 64)
 
 
-READER = Reader(reader_messages, REFUSAL)
+READER = Reader(sentences_of, sentence_prompt)
 
 
 def made(folder: Path, number: int = 40, **options: Any) -> list[dict[str, Any]]:
@@ -81,42 +80,33 @@ def made(folder: Path, number: int = 40, **options: Any) -> list[dict[str, Any]]
     return rows
 
 
-def test_rows_ask_what_their_passages_answer(towns: Path) -> None:
+def test_rows_hold_the_sentence_that_answers_among_others(towns: Path) -> None:
     rows = made(towns)
-    answered = [row for row in rows if row["meta"]["kind"] != "refusal"]
-    assert len(answered) >= 10
-    assert len({row["meta"]["kind"] for row in answered}) >= 3
-    for row in answered:
-        _, user, assistant = row["messages"]
-        assert [m["role"] for m in row["messages"]] == ["system", "user", "assistant"]
-        passages = user["content"].split("\n\n")[:-1]
-        number = row["meta"]["cited"]
-        assert assistant["content"].endswith(f"[{number}]")
-        stated = assistant["content"].partition(f" [{number}]")[0]
-        stated = " ".join(stated.split()[-3:])  # a name may stand in place of "it"
-        assert stated in " ".join(passages[number - 1].split())
-        assert user["content"].endswith(f"Question: {row['meta']['question']}")
-
-
-def test_refusals_show_passages_that_do_not_answer(towns: Path) -> None:
-    rows = made(towns, refusals=0.5)
-    refusals = [row for row in rows if row["meta"]["kind"] == "refusal"]
-    assert refusals
-    stated = [sentence for text in TOWNS.values() for sentence in text.split(". ")]
-    for row in refusals:
-        assert row["messages"][-1]["content"] == REFUSAL
-        body = row["messages"][1]["content"].rpartition("\n\nQuestion: ")[0]
-        about = [s for s in stated if row["meta"]["document"].removesuffix(".txt") in s]
-        assert about
-        assert not (row["meta"]["exact"] and row["meta"]["exact"] in body)
+    assert {row["meta"]["document"] for row in rows} == {f"{name}.txt" for name in TOWNS}
+    kinds = {kind for row in rows for kind in row["meta"]["kinds"]}
+    assert len(kinds) >= 3
+    for row in rows:
+        assert 2 <= len(row["prompts"]) <= READER.num_sentences
+        assert len(set(row["prompts"])) == len(row["prompts"])
+        assert 1 <= len(row["continuations"]) == len(row["answers"]) <= READER.num_questions
+        town = row["meta"]["document"].removesuffix(".txt")
+        for question, answer in zip(row["continuations"], row["answers"], strict=True):
+            assert question.startswith(" ")
+            prompt = row["prompts"][answer]
+            assert prompt.startswith(f"{town}: ")
+            assert prompt.endswith("\nQuestion:")
+    others = [
+        row for row in rows if any(not p.startswith(row["prompts"][0][:4]) for p in row["prompts"])
+    ]
+    assert others, "sentences of other passages are among them"
 
 
 def test_held_out_documents_are_never_shown_in_rows_to_train_on(towns: Path) -> None:
     rows = made(towns, held_out=0.4)
     sides: dict[bool, set[str]] = {False: set(), True: set()}
     for row in rows:
-        shown = row["messages"][1]["content"].rpartition("\n\nQuestion: ")[0]
-        sides[row["meta"]["held_out"]] |= {name for name in TOWNS if f"] {name}\n" in shown}
+        shown = {name for name in TOWNS for p in row["prompts"] if p.startswith(f"{name}: ")}
+        sides[row["meta"]["held_out"]] |= shown
     assert sides[False]
     assert sides[True]
     assert not sides[False] & sides[True]
@@ -233,9 +223,10 @@ def test_written_questions_come_first(towns: Path, tmp_path: Path) -> None:
         assert [(draft.text, draft.answer) for draft, _ in written] == [
             (line["question"], line["answer"])
         ]
-        rows, _ = asyncio.run(asynthesize_reading([corpus], 8, READER, refusals=0, written=written))
-    [row] = [row for row in rows if row["meta"]["kind"] == "written"]
-    assert row["messages"][-1]["content"].startswith("Its mayor is Ada Finch.")
+        rows, _ = asyncio.run(asynthesize_reading([corpus], 5, READER, written=written))
+    [row] = [row for row in rows if "written" in row["meta"]["kinds"]]
+    assert row["continuations"] == [f" {line['question']}"]
+    assert row["prompts"][row["answers"][0]].endswith("Its mayor is Ada Finch.\nQuestion:")
     file.write_text('{"question": "?"}\n', "utf-8")
     with pytest.raises(DataError, match="document"):
         list(written_questions(file, []))
@@ -253,62 +244,23 @@ def test_a_models_questions_are_filtered_and_asked_once(towns: Path, tmp_path: P
 
     def rows() -> list[dict[str, Any]]:
         replies = Replies(ScriptedEngine(answer), tmp_path / "replies.jsonl")
-        return made(towns, 12, model=replies, model_share=1.0, refusals=0)
+        return made(towns, 5, model=replies, model_share=1.0)
 
     first = rows()
-    assert [r["meta"]["question"] for r in first if r["meta"]["kind"] == "model"] == [
-        "How many lifting machines stand at the harbour?"
+    assert [r["continuations"] for r in first if r["meta"]["kinds"] == ["model"]] == [
+        [" How many lifting machines stand at the harbour?"]
     ]
     number = len(asked)
     assert rows() == first
     assert len(asked) == number
 
 
-def row(answer: str, **meta: Any) -> dict[str, Any]:
-    user = "[1] Hale\nThe market has 12 stalls.\n\n[2] Ostrel\nThe bridge is red.\n\nQuestion: q"
-    roles = ("system", "user", "assistant")
-    texts = ("s", user, answer)
-    messages = [{"role": r, "content": t} for r, t in zip(roles, texts, strict=True)]
-    return {"messages": messages, "meta": {"kind": "number", "exact": "", **meta}}
-
-
-@pytest.mark.parametrize(
-    ("answer", "meta", "problem"),
-    [
-        ("The market has 12 stalls. [1]", {"exact": "12"}, None),
-        ("The market has 13 stalls. [1]", {}, "does not hold"),
-        ("The market has 12 stalls. [2]", {}, "does not hold"),
-        ("The market has 12 stalls. [3]", {}, "cites no passage"),
-        ("The market has 12 stalls.", {}, "cites no passage"),
-        ("The market has stalls. [1]", {"exact": "12"}, "lacks"),
-        (REFUSAL, {"kind": "refusal"}, None),
-        (REFUSAL, {}, "refuses"),
-    ],
-)
-def test_a_row_is_judged_by_its_text(
-    answer: str, meta: dict[str, Any], problem: str | None
-) -> None:
-    found = row_problem(row(answer, **meta), REFUSAL)
-    assert (found is None) if problem is None else (found is not None and problem in found)
-
-
 def test_nothing_to_ask_about_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("한국어 문장만 있다.\n", "utf-8")
     with pytest.raises(DataError, match="Nothing could be asked"):
         made(tmp_path)
-    with pytest.raises(ConfigError, match="shares"):
-        made(tmp_path, refusals=1.5)
-
-
-def test_rows_are_no_longer_than_asked(towns: Path) -> None:
-    with indexed(towns) as index:
-        reader = Reader(reader_messages, REFUSAL, max_tokens=180)
-        rows, _ = asyncio.run(
-            asynthesize_reading([ReadingDocuments("towns", index, 0.0)], 10, reader, refusals=0)
-        )
-    assert rows
-    for one in rows:
-        assert len(" ".join(m["content"] for m in one["messages"]).split()) < 180
+    with pytest.raises(ConfigError, match="share"):
+        made(tmp_path, model_share=1.5)
 
 
 def test_command_writes_rows_held_out_rows_and_a_report(towns: Path, tmp_path: Path) -> None:
@@ -317,9 +269,9 @@ def test_command_writes_rows_held_out_rows_and_a_report(towns: Path, tmp_path: P
     result = CliRunner().invoke(app, [*arguments, "--held-out", "0.4", "--json"])
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
-    for name, key in (("rows.jsonl", "rows"), ("rows.held-out.jsonl", "held_out")):
+    for name, key in (("rows.jsonl", "questions"), ("rows.held-out.jsonl", "held_out")):
         lines = (output.parent / name).read_text("utf-8").splitlines()
-        assert len(lines) == sum(report[key].values()) > 0
+        assert len(lines) == report["rows"][key == "held_out"] > 0
         assert all(json.loads(line)["meta"]["held_out"] is (key == "held_out") for line in lines)
     assert json.loads((output.parent / "rows.report.json").read_text("utf-8")) == report
     assert "rows to train on" in CliRunner().invoke(app, arguments).stdout

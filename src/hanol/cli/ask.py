@@ -30,12 +30,18 @@ def ask(
     model: str | None = option(
         None,
         "Model that reads: bundled name, checkpoint folder, hub id, or http://host:port/v1#name. "
-        "Omitted: the best sentences of the documents are quoted.",
+        "Omitted: sentences are ranked by words and meaning alone.",
         "--model",
         "-m",
     ),
     num_passages: int = option(
         5, "Maximum number of passages to read.", "--num-passages", "--k", "-k", min=1
+    ),
+    write: bool = option(
+        False,
+        "Let a model of this machine answer in its own words. Omitted: it ranks the sentences of "
+        "the documents, and the best are quoted; endpoints always write.",
+        "--write",
     ),
     embedder: str | None = option(
         None,
@@ -63,9 +69,12 @@ def ask(
         closing(open_indexed(folder, index_folder, embedder)) as corpus,
         _opened(model, loading) as engine,
     ):
+        writes = write or None
         for asked in questions:
             with _streamed(engine is not None and not as_json) as on_text:
-                answer = ask_documents(corpus, asked, engine, k=num_passages, on_text=on_text)
+                answer = ask_documents(
+                    corpus, asked, engine, k=num_passages, write=writes, on_text=on_text
+                )
             if answer.note:
                 print(one_line(answer.note), file=sys.stderr)
             result = Result(answer.to_dict(), partial(_show, answer, question is None))

@@ -355,10 +355,12 @@ class Scored:
         ids: Its tokens.
         logprobs: Log-probability of each, in nats, under the model's own distribution:
             temperature 1, no penalties.
+        cached_tokens: Tokens of the prompt that did not have to be computed again.
     """
 
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
+    cached_tokens: int = 0
 
     @property
     def logprob(self) -> float:

@@ -33,6 +33,7 @@ from hanol.research._run_log import request_sha256
 from hanol.research.asking._answer import Answer, CitedSentence, Evidence
 from hanol.research.asking._ask import aask, ask
 from hanol.research.asking._prompt import REFUSAL, TitledText, reader_messages, reader_text
+from hanol.research.asking._rank import sentence_prompt, sentences_of
 from hanol.research.modes._heavy import aheavy_research, heavy_research
 from hanol.research.report._report import write_report
 from hanol.research.report._view import AnswerSentence, RunStep, RunView, call_title
@@ -81,6 +82,8 @@ __all__ = [
     "run_batch_on_ray",
     "run_task",
     "segments",
+    "sentence_prompt",
+    "sentences_of",
     "synthesize",
     "system_prompt",
     "transcript",

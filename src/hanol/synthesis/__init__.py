@@ -21,7 +21,7 @@ from hanol.synthesis._replies import Replies
 from hanol.synthesis._synthesize import QuestionReport, asynthesize_questions
 from hanol.synthesis.reading._asking import written_questions
 from hanol.synthesis.reading._lexicon import Lexicon
-from hanol.synthesis.reading._rows import Reader, ReadingDocuments, row_problem
+from hanol.synthesis.reading._rows import Reader, ReadingDocuments
 from hanol.synthesis.reading._synthesize import ReadingReport, asynthesize_reading
 
 __all__ = [
@@ -39,7 +39,6 @@ __all__ = [
     "folder_graph",
     "read_questions",
     "reported_world",
-    "row_problem",
     "world_graph",
     "world_report",
     "write_questions",

@@ -16,6 +16,7 @@ from hanol.training._kinds import (
 from hanol.training._logits import logits_at, logprob_and_entropy
 from hanol.training._merge import Merged, merge_checkpoints
 from hanol.training._muon import MuonAdamW, muon_adamw, orthogonalised, parameter_groups
+from hanol.training._ranking import RankingRow
 from hanol.training._recipe import (
     Estimate,
     Recipe,
@@ -58,6 +59,7 @@ __all__ = [
     "OnStep",
     "PretrainRecipe",
     "PretrainResult",
+    "RankingRow",
     "Recipe",
     "ScheduleSection",
     "Section",

@@ -16,6 +16,7 @@ from hanol.errors import DataError, require
 from hanol.training._kinds import OnStep
 from hanol.training._logits import IGNORED, logits_at
 from hanol.training._muon import muon_adamw
+from hanol.training._ranking import RankingRow, ranking_inputs, ranking_loss
 from hanol.training._recipe import FloatName, Section
 from hanol.training._run_folder import last_checkpoint
 from hanol.training._trainer import Steps, StepTrainer, training_arguments
@@ -88,6 +89,16 @@ class SftRow(NamedTuple):
     input_ids: tuple[int, ...]
     action_mask: tuple[bool, ...]
 
+    @property
+    def size(self) -> int:
+        """Number of tokens that are computed."""
+        return len(self.input_ids)
+
+    @property
+    def is_learned(self) -> bool:
+        """Whether there is something to learn."""
+        return any(self.action_mask[1:])
+
 
 class SftResult(NamedTuple):
     """What a finished training did: optimizer steps, tokens in them, different rows.
@@ -103,7 +114,7 @@ class SftResult(NamedTuple):
 
 def train_sft(
     model: nn.Module,
-    rows: Sequence[SftRow],
+    rows: Sequence[SftRow] | Sequence[RankingRow],
     settings: SftSettings,
     folder: str | Path,
     *,
@@ -132,8 +143,10 @@ def train_sft(
     require("accelerate", extra="train", feature="Training")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    fitting = [row for row in rows if len(row.input_ids) <= settings.max_length]
-    fitting = [row for row in fitting if any(row.action_mask[1:])]
+    fitting = [
+        row for row in rows if isinstance(row, RankingRow) or row.size <= settings.max_length
+    ]
+    fitting = [row for row in fitting if row.is_learned]
     if not fitting:
         raise DataError(
             f"No usable training rows: all {len(rows)} exceed `max_length` "
@@ -189,7 +202,7 @@ def train_sft(
 class SftSteps(Steps):
     """Which rows each step trains on, decided beforehand."""
 
-    def __init__(self, rows: Sequence[SftRow], settings: SftSettings) -> None:
+    def __init__(self, rows: Sequence[SftRow | RankingRow], settings: SftSettings) -> None:
         self.settings, self._rows = settings, rows
         self.parts = int(os.environ.get("WORLD_SIZE", "1")) * settings.micro_batches
         if settings.batch_size % self.parts:
@@ -199,7 +212,13 @@ class SftSteps(Steps):
             )
         self.batches: list[list[int]] = []  # rows of each step
         self.tokens_before = [0]
-        lengths = [len(row.input_ids) for row in rows]
+        if settings.batch_size > self.parts and any(isinstance(row, RankingRow) for row in rows):
+            raise DataError(
+                f"`batch_size` is {settings.batch_size}, but there are {self.parts} parts of a "
+                "batch, and rankings go through the model one by one: set `micro_batches` to "
+                "`batch_size`."
+            )
+        lengths = [row.size for row in rows]
         for batch in _epochs(lengths, settings):
             self.batches.append(batch)
             self.tokens_before.append(self.tokens_before[-1] + sum(lengths[i] for i in batch))
@@ -210,7 +229,7 @@ class SftSteps(Steps):
         """A part of the batch of a step."""
         size = self.settings.batch_size // self.parts
         rows = self.batches[step][part * size : (part + 1) * size]
-        return _padded([self._rows[i] for i in rows], self.settings.max_length)
+        return _inputs([self._rows[i] for i in rows], self.settings.max_length)
 
     def passes(self, every: int, step: int) -> bool:
         """Whether step `step`, from 1, reaches a multiple of `every` tokens, or is the last."""
@@ -221,12 +240,13 @@ class SftSteps(Steps):
 @torch.no_grad()
 def sft_loss(
     model: nn.Module,
-    rows: Sequence[SftRow],
+    rows: Sequence[SftRow] | Sequence[RankingRow],
     *,
     batch_size: int = 8,
     on_batch: Callable[[int], None] = lambda done: None,
 ) -> float:
-    """Mean cross-entropy of what the policy should write, in nats per token.
+    """Mean cross-entropy of what the policy should write, in nats per token; of rankings, of what
+    answers, in nats per question.
 
     Args:
         model: A causal language model of transformers, in evaluation mode.
@@ -239,10 +259,12 @@ def sft_loss(
     """
     head: Any = model.get_output_embeddings()  # type: ignore[operator]
     device = next(model.parameters()).device
-    order = sorted(rows, key=lambda row: len(row.input_ids))
+    order: list[Any] = sorted(rows, key=lambda row: row.size)
+    if any(isinstance(row, RankingRow) for row in rows):
+        batch_size = 1
     total, count = 0.0, 0
     for start in range(0, len(order), batch_size):
-        inputs = _padded(order[start : start + batch_size], len(order[-1].input_ids))
+        inputs = _inputs(order[start : start + batch_size], order[-1].size)
         inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
         total += _summed_loss(model, head, inputs).item()
         count += int((inputs["labels"] != IGNORED).sum())
@@ -254,10 +276,19 @@ def sft_loss(
 
 def _summed_loss(model: nn.Module, head: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
     """Cross-entropy of all labels, added up; only their positions go through the head."""
+    if "seen" in inputs:
+        return ranking_loss(model, head, inputs)
     labels_BL = inputs["labels"][:, 1:]
     learned_BL = labels_BL != IGNORED
     logits_NV = logits_at(model, head, inputs["input_ids"], learned_BL)
     return functional.cross_entropy(logits_NV.float(), labels_BL[learned_BL], reduction="sum")
+
+
+def _inputs(rows: Sequence[Any], longest: int) -> dict[str, Tensor]:
+    if isinstance(rows[0], RankingRow):
+        (row,) = rows
+        return ranking_inputs(row)
+    return _padded(rows, longest)
 
 
 def _padded(rows: Sequence[SftRow], longest: int) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""`hanol synth reading`: questions about passages with cited answers, for readers."""
+"""`hanol synth reading`: questions about passages and what answers them, for readers."""
 
 import sys
 from collections.abc import Iterator
@@ -26,13 +26,6 @@ def reading(
     folders: FoldersArgument,
     output: Path = option(Path("reading.jsonl"), "File of the rows.", "--output"),
     num_rows: int = option(1_000, "Number of rows, held-out ones included.", min=1),
-    k: int = option(5, "Most passages of a row.", min=1),
-    max_tokens: int = option(
-        900, "Most tokens of a row, estimated; passages that do not fit are left out."
-    ),
-    refusals: float = option(
-        0.25, "Share of rows whose passages do not hold the answer.", min=0, max=0.9
-    ),
     held_out: float = option(
         0.1, "Share of the documents whose rows go to a file of their own.", min=0, max=1
     ),
@@ -51,11 +44,11 @@ def reading(
         "-m",
     ),
     model_share: float = option(
-        0.2, "Share of the answered rows with a question by the model.", min=0, max=1
+        0.2, "Share of the rows with a question by the model.", min=0, max=1
     ),
     seed: SeedOption = 0,
 ) -> Result:
-    """Generate training data of a reader: questions, passages, cited answers.
+    """Generate training data of a reader: sentences, questions, which one answers.
 
     Writes OUTPUT, the rows about held-out documents beside it as NAME.held-out.jsonl, and
     NAME.report.json. Recipes of the kind sft read the rows. Run again after an interruption, it
@@ -67,9 +60,9 @@ def reading(
 
     from hanol import synthesis
     from hanol.engines import open_engine
-    from hanol.research import REFUSAL, reader_messages
+    from hanol.research import sentence_prompt, sentences_of
 
-    reader = synthesis.Reader(reader_messages, REFUSAL, k=k, max_tokens=max_tokens)
+    reader = synthesis.Reader(sentences_of, sentence_prompt)
     lexicon = synthesis.Lexicon(wordnet)
     with ExitStack() as stack:
         corpora = []
@@ -88,7 +81,7 @@ def reading(
                 with progress("rows") as on_row:
                     return await synthesis.asynthesize_reading(
                         [by_folder[folder] for folder in folders], num_rows, reader,
-                        refusals=refusals, lexicon=lexicon, written=written, model=replies,
+                        lexicon=lexicon, written=written, model=replies,
                         model_share=model_share, seed=seed,
                         on_row=lambda total: on_row(total, num_rows),
                     )  # fmt: skip
@@ -113,14 +106,13 @@ def reading(
 
 
 def _lines(summary: dict[str, Any], wanted: int) -> Iterator[str]:
-    total = 0
-    for name, place in (("rows", "to train on"), ("held_out", "about held-out documents")):
+    places = (("questions", "to train on"), ("held_out", "about held-out documents"))
+    for rows, (name, place) in zip(summary["rows"], places, strict=True):
         kinds = summary[name]
-        total += sum(kinds.values())
         parts = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
-        yield f"{sum(kinds.values()):,} rows {place}: {parts or 'none'}"
+        yield f"{rows:,} rows {place}, {sum(kinds.values()):,} questions: {parts or 'none'}"
     for reason, number in summary["dropped"].items():
         yield f"dropped: {number:,} {reason.replace('_', ' ')}"
-    if total < wanted:
+    if sum(summary["rows"]) < wanted:
         print(f"{wanted} were wanted, but no more were found.", file=sys.stderr)
     yield f"rows: {summary['output']}"

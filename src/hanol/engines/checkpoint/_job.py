@@ -61,7 +61,7 @@ class EngineTask:
         """Give the result to whoever waits, once every job is finished."""
         if not all(job.is_finished for job in self.jobs):
             return
-        scores = [Scored(tuple(job.new), tuple(job.logprobs)) for job in self.jobs]
+        scores = [Scored(tuple(job.new), tuple(job.logprobs), self.cached) for job in self.jobs]
         with suppress(InvalidStateError):
             self.future.set_result(scores if self.continuations else self._completion())
 

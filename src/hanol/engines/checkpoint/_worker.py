@@ -374,9 +374,11 @@ class Worker:
         """Keep what was computed in these rows, tell who waits, and free them."""
         for row in rows:
             job = self._running[row]
+            # Of continuations the first one brings the prompt, unless it was known.
+            is_new = job.index == 0 and 2 * job.task.cached < len(job.task.ids)
+            if job.fed and (not job.is_scored or is_new):
+                self._remember(row, job)
             if not job.is_scored:
-                if job.fed:
-                    self._remember(row, job)
                 job.show()
             job.task.finish()
         self._leave(rows)

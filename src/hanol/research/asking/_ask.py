@@ -4,21 +4,26 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from hanol.engines import Completion, Engine, Message, Request, Sampling
 from hanol.errors import EngineError, RunError, SearchIndexError
 from hanol.research.asking._answer import Answer, CitedSentence, Evidence
 from hanol.research.asking._check import checked, refuses
-from hanol.research.asking._extract import Unit, extract
+from hanol.research.asking._extract import Candidates, Unit
 from hanol.research.asking._prompt import reader_messages
+from hanol.research.asking._rank import Ranks, aevidence
 from hanol.retrieval import Index, Passage
 from hanol.runs import Ledger, synchronous
 
 # Coverage from which quoted sentences are an answer, and below which a model is not asked; chosen
 # on the tune half of the benchmark's questions.
-_ENOUGH, _HOPELESS = 0.5, 0.4
+_ENOUGH, _HOPELESS = 0.55, 0.4
 _ROOM = 128  # most tokens of an answer
+# A reader scores this many sentences; the best must explain this much of a token of the question,
+# in nats; what the words in common add; a second sentence has this share of the first one's score.
+_READ, _EVIDENT, _WORDS, _ALSO = 16, 0.6, 0.3, 0.6
 # A vocabulary that has a script needs at most a token for two or three bytes of it.
 _TOKENS_PER_BYTE = 0.45
 
@@ -29,24 +34,29 @@ async def aask(
     engine: Engine | None = None,
     *,
     k: int = 5,
+    write: bool | None = None,
     prompt_tokens: int = 800,
     on_text: Callable[[str], None] | None = None,
 ) -> Answer:
     """Answer a question from documents in one or two sentences, each with its source.
 
-    Without an engine, the answer is the sentences of the documents that fit the question best.
-    With one, the model reads the best passages, and each of its sentences is compared with them:
-    one without a citation, or with a wrong one, gets the passage that holds it, and one that no
-    passage holds is marked. If none is held, or the model's vocabulary lacks the question's
-    script, the documents are quoted after all.
+    Without an engine, the answer is the sentences of the documents that fit the question best, by
+    their words and, if the index has an embedder, by their meaning. An engine that can score ranks
+    them by how likely each makes the question, and the best one or two are quoted.
+
+    Any other engine, or with `write`, reads the best passages and answers in its own words. Each of
+    its sentences is compared with the passages: one without a citation, or with a wrong one, gets
+    the passage that holds it, and one that no passage holds is marked. If none is held, or the
+    model's vocabulary lacks the question's script, the documents are quoted after all.
 
     Args:
         library: Index, or folder of documents; one that was never indexed is indexed first.
         question: Question, in plain words.
-        engine: Model that reads; None quotes.
+        engine: Model that reads; None ranks by words and meaning alone.
         k: Number of passages to search for.
-        prompt_tokens: Maximum length of a prompt in tokens. Passages beyond it are left out, but
-            never the first one.
+        write: Whether the model answers in its own words; None: where it cannot score.
+        prompt_tokens: Maximum length of a prompt in tokens, for models that write. Passages beyond
+            it are left out, but never the first one.
         on_text: Called with each piece of the model's text as it comes, before it is checked.
 
     Raises:
@@ -64,22 +74,67 @@ async def aask(
     with _opened(library) as index:
         began = time.perf_counter()
         # Of the same text twice on a page one is enough, and has one number.
-        found = {(p.address, p.text): p for p in reversed(index.search(question, k))}
-        passages = list(reversed(found.values()))
-        quotes = extract(question, passages, index)
+        hits = {(p.address, p.text): p for p in reversed(index.search(question, k))}
+        passages = list(reversed(hits.values()))
+        found = Candidates(question, passages, index)
         ledger = Ledger(tool_calls=1, seconds=time.perf_counter() - began)
     quoted = Answer(question, ledger=ledger)
-    if quotes.coverage >= _ENOUGH:
-        quoted = replace(quoted, sentences=tuple(map(_quote, quotes.units)), quoted=True)
-    if engine is None or quotes.coverage < _HOPELESS:
+    if found.coverage >= _ENOUGH:
+        quoted = replace(quoted, sentences=tuple(map(_quote, found.best())), quoted=True)
+    if engine is None or found.coverage < _HOPELESS:
         return quoted
     if note := _speechless(question, engine):
         return replace(quoted, note=note)
+    if write is None:
+        write = not isinstance(engine, Ranks)
+    if not write:
+        return await _chosen(question, found, engine, ledger, on_text)
+    return await _written(question, passages, engine, quoted, prompt_tokens, on_text)
+
+
+ask = synchronous(aask)
+
+
+async def _chosen(
+    question: str,
+    found: Candidates,
+    engine: Engine,
+    ledger: Ledger,
+    on_text: Callable[[str], None] | None,
+) -> Answer:
+    """The sentences that a reader finds to answer, as they stand there."""
+    began = time.perf_counter()
+    likely = sorted(zip(found.scores, found.units, strict=True), key=lambda entry: -entry[0])
+    likely = likely[:_READ]
+    evidence, cost = await aevidence(question, [unit for _, unit in likely], engine)
+    ledger += replace(cost, seconds=time.perf_counter() - began)
+    if max(evidence, default=0.0) < _EVIDENT:
+        return Answer(question, ledger=ledger)
+    weighed = [value + _WORDS * words for value, (words, _) in zip(evidence, likely, strict=True)]
+    (top, first), *others = sorted(
+        zip(weighed, (unit for _, unit in likely), strict=True), key=lambda entry: -entry[0]
+    )
+    also = (unit for value, unit in others if value >= _ALSO * top and not unit.repeats(first))
+    chosen = [first, *islice(also, 1)]
+    if on_text is not None:
+        on_text(" ".join(unit.quote for unit in chosen))
+    return Answer(question, tuple(map(_quote, chosen)), quoted=True, ledger=ledger)
+
+
+async def _written(
+    question: str,
+    passages: Sequence[Passage],
+    engine: Engine,
+    quoted: Answer,
+    prompt_tokens: int,
+    on_text: Callable[[str], None] | None,
+) -> Answer:
+    """What a model says of the passages, checked; the quotes if it says nothing that holds."""
     read = _fitting(question, passages, engine, prompt_tokens)
     began = time.perf_counter()
     done = await _read(engine, reader_messages(question, read), on_text)
     usage = done.usage
-    ledger += Ledger(
+    ledger = quoted.ledger + Ledger(
         model_calls=1,
         prompt_tokens=usage.prompt_tokens,
         cached_tokens=usage.cached_tokens,
@@ -93,9 +148,6 @@ async def aask(
         return Answer(question, tuple(sentences), ledger=ledger)
     note = f"Nothing that {engine.name!r} wrote is held by a passage"
     return replace(quoted, note=f"{note}; the documents are quoted instead.", ledger=ledger)
-
-
-ask = synchronous(aask)
 
 
 @contextmanager

@@ -38,6 +38,7 @@ class Unit:
     order: int  # in its passage
     opens: bool  # a paragraph or item
     lead: str  # the sentence before, if this one refers to it
+    before: str  # what it must be read with: the head of its table, or the sentence before
     text: str
     stems: frozenset[str]  # of both
     around: frozenset[str]  # of its heading, its neighbours and the title
@@ -84,7 +85,17 @@ def units_of(passages: Sequence[Passage]) -> list[Unit]:
             lead = before if refers and kind == "sentence" else ""
             own = _stems(f"{lead} {text}")
             near = _stems(" ".join((passage.title, heading, *around)))
-            unit = Unit(passage, rank, i, opens, lead, text, own, near - own)
+            unit = Unit(
+                passage,
+                rank,
+                i,
+                opens,
+                lead,
+                head if kind == "row" else before,
+                text,
+                own,
+                near - own,
+            )
             found.setdefault((passage.document, passage.page, text), unit)
             before = text
             if kind == "sentence":
@@ -175,51 +186,52 @@ _ALSO, _NEXT = 0.6, 0.25
 _NEW = 0.1  # share of the question's words that is new
 
 
-@dataclass(frozen=True)
-class Extract:
-    """The best sentences for a question.
+class Candidates:
+    """The sentences that a search found for a question, and how well each fits.
 
-    Args:
-        units: They, best first.
+    Attributes:
+        units: The sentences.
+        scores: Of each, by words and, where the index has an embedder, by meaning.
         coverage: Share of the question's words, rare ones for more, that the passages hold
             together: what is left of a question about something else.
     """
 
-    units: tuple[Unit, ...]
-    coverage: float
+    def __init__(self, question: str, passages: Sequence[Passage], index: Index) -> None:
+        self._weights = weights = Weights(question, index)
+        self.units = units_of(passages) if weights.total else []
+        self.scores, self.coverage = list[float](), 0.0
+        if self.units:
+            texts = [unit.text for unit in self.units]
+            self.scores = _scores(self.units, weights, index.similarities(question, texts))
+            read = frozenset[str]().union(*(unit.stems | unit.around for unit in self.units))
+            self.coverage = weights.of(read) / weights.total
 
+    def best(self, most: int = 3) -> tuple[Unit, ...]:
+        """The best sentences, best first.
 
-def extract(question: str, passages: Sequence[Passage], index: Index, *, most: int = 3) -> Extract:
-    """Take the sentences that answer a question best from what a search found.
-
-    A further sentence comes along where it is nearly as good as the first and holds words of the
-    question that those before it lack, or where it goes on from one of them.
-    """
-    weights = Weights(question, index)
-    units = units_of(passages)
-    if not units or not weights.total:
-        return Extract((), 0.0)
-    scores = _scores(units, weights, index.similarities(question, [unit.text for unit in units]))
-    ranked = sorted(zip(scores, units, strict=True), key=lambda entry: -entry[0])
-    top, best = ranked.pop(0)
-    chosen, held = [best], best.stems
-    while ranked and len(chosen) < most:
-        for score, unit in ranked:
-            is_new = weights.of(unit.stems - held) > _NEW * weights.total
-            if (is_new and score >= _ALSO * top) or (
-                score >= _NEXT * top and any(map(unit.follows, chosen))
-            ):
-                chosen.append(unit)
-                held |= unit.stems
+        A further one comes along where it is nearly as good as the first and holds words of the
+        question that those before it lack, or where it goes on from one of them.
+        """
+        if not self.units:
+            return ()
+        weights = self._weights
+        ranked = sorted(zip(self.scores, self.units, strict=True), key=lambda entry: -entry[0])
+        top, best = ranked.pop(0)
+        chosen, held = [best], best.stems
+        while ranked and len(chosen) < most:
+            for score, unit in ranked:
+                is_new = weights.of(unit.stems - held) > _NEW * weights.total
+                if (is_new and score >= _ALSO * top) or (
+                    score >= _NEXT * top and any(map(unit.follows, chosen))
+                ):
+                    chosen.append(unit)
+                    held |= unit.stems
+                    break
+            else:
                 break
-        else:
-            break
-        ranked = [(s, one) for s, one in ranked if not any(map(one.repeats, chosen))]
-    read = frozenset[str]().union(*(unit.stems | unit.around for unit in units))
-    coverage = weights.of(read) / weights.total
-    said = [unit.text for unit in chosen]
-    leads = (unit if unit.lead not in said else replace(unit, lead="") for unit in chosen)
-    return Extract(tuple(leads), coverage)
+            ranked = [(s, one) for s, one in ranked if not any(map(one.repeats, chosen))]
+        said = [unit.text for unit in chosen]
+        return tuple(unit if unit.lead not in said else replace(unit, lead="") for unit in chosen)
 
 
 def _scores(

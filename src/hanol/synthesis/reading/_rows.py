@@ -1,4 +1,4 @@
-"""Rows of training data: a question, the passages that a search finds, the cited answer."""
+"""Rows of training data: sentences of a passage, and questions that one of them answers."""
 
 import hashlib
 import re
@@ -6,21 +6,24 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
-from hanol.engines import Message
-from hanol.retrieval import Index, Passage, SourceList, check_citations, split_sentences
-from hanol.scoring import CITATION
+from hanol.retrieval import Index, Passage, split_sentences
 from hanol.synthesis.reading._rules import Draft
 from hanol.synthesis.reading._statements import plain
 from hanol.synthesis.reading._wording import content
 
-Layout = Callable[[str, Sequence[Passage]], Sequence[Message]]
+
+class Readable(Protocol):
+    """A sentence as a reader sees it."""
+
+    @property
+    def text(self) -> str:
+        """The sentence."""
+
 
 _POOL = 4  # times the passages that are shown are searched for, because some are left out
-_TOKEN = re.compile(r"\d|[A-Za-z]{1,7}|[^\w\s]|_|\n|[^\W\d_A-Za-z]|(?<=[^\x00-\x7f])")
-_LENGTHS = (0.55, 0.7, 0.85, 1.0)  # of rows, as shares of the longest
-_NEAR = 0.6  # share of a question's words in one sentence from which it may hold the answer
+_LONG = 30  # characters from which a part of a sentence is taken for the whole
 
 
 @dataclass(eq=False)
@@ -62,91 +65,87 @@ class Reader:
     """How rows are laid out.
 
     Args:
-        layout: Makes the prompt of a question and its passages.
-        refusal: What the reader answers where no passage holds the answer.
-        k: Most passages.
-        max_tokens: Most tokens of a row, estimated without a tokenizer.
+        sentences: Takes the sentences from passages.
+        prompt: What a question follows: the prompt of a sentence, or of none.
+        k: Number of passages that are searched for a question.
+        num_sentences: Most sentences of a row.
+        num_questions: Most questions of a row.
     """
 
-    layout: Layout
-    refusal: str
+    sentences: Callable[[Sequence[Passage]], Sequence[Readable]]
+    prompt: Callable[[Any], str]
     k: int = 5
-    max_tokens: int = 900
-
-    def fitting(
-        self, question: str, passages: Sequence[Passage], answer: str, rng: Random
-    ) -> list[Passage]:
-        """The best passages, two to `k` of them, that fit; in the order of the index.
-
-        Most rows get less than `max_tokens`: short ones teach the same in less time.
-        """
-        found: list[Passage] = []
-        most = rng.choice(_LENGTHS) * self.max_tokens
-        for passage in passages[: rng.randint(min(2, self.k), self.k)]:
-            more = sorted([*found, passage], key=lambda passage: passage.id)
-            prompt = (estimated_tokens(m.text) + 6 for m in self.layout(question, more))
-            limit = most if len(found) > 1 else self.max_tokens
-            if sum(prompt) + estimated_tokens(answer) <= limit:
-                found = more
-        return found
-
-    def row(
-        self, draft: Draft, passages: Sequence[Passage], answer: str, **meta: Any
-    ) -> dict[str, Any]:
-        """A row as recipes of the kind "sft" read it; `meta` says where it comes from."""
-        messages = [{"role": m.role, "content": m.text} for m in self.layout(draft.text, passages)]
-        messages.append({"role": "assistant", "content": answer})
-        meta |= {"question": draft.text, "exact": draft.exact}
-        meta |= {"document": draft.statement.passage.document}
-        return {"messages": messages, "meta": meta}
+    num_sentences: int = 6
+    num_questions: int = 4
 
 
-def estimated_tokens(text: str) -> int:
-    """About the number of tokens in a vocabulary of 50,000 pieces whose digits are single."""
-    return len(_TOKEN.findall(text))
-
-
-def answered(
-    draft: Draft, corpus: ReadingDocuments, reader: Reader, rng: Random
+def grouped(
+    drafts: Sequence[Draft], corpus: ReadingDocuments, reader: Reader, rng: Random
 ) -> dict[str, Any] | str:
-    """A row whose passages hold the answer, or why there is none."""
-    held_out = corpus.is_held_out(draft.statement.passage.document)
-    hits = corpus.search(draft.text, reader.k, held_out)
-    shown = reader.fitting(draft.text, hits, draft.answer, rng)
-    texts = [plain(passage.text) for passage in shown]
-    gold = next((i for i, text in enumerate(texts) if draft.statement.text in text), None)
-    if gold is None:
+    """A row of questions about one passage, or why there is none.
+
+    Candidates are the sentences that answer, others of their passage, and of other passages those
+    that a search for the questions finds.
+    """
+    home = drafts[0].statement.passage
+    held_out = corpus.is_held_out(home.document)
+    own = reader.sentences([home])
+    places = [(draft, _place(draft, own)) for draft in drafts]
+    known = [(draft, place) for draft, place in places if place is not None]
+    known = known[: reader.num_questions]
+    if not known:
         return "not_found"
-    if draft.kind != "written" and _is_rivalled(draft, shown):
-        return "ambiguous"
-    first, *others = draft.answer.split("\n")
-    sentences = [
-        part[span.start : span.end]
-        for part in (first, *(other for other in others if other in texts[gold]))
-        for span in split_sentences(part)
-    ]
-    answer = " ".join(f"{sentence} [{gold + 1}]" for sentence in sentences)
-    place = {"corpus": corpus.name, "held_out": held_out, "cited": gold + 1}
-    return reader.row(draft, shown, answer, kind=draft.kind, **place)
+    golds = list(dict.fromkeys(place for _, place in known))
+    far = _similar([draft for draft, _ in known], home, corpus, reader, held_out)
+    far = far[: max(0, reader.num_sentences - len(golds)) // 2]
+    rest = [place for place in range(len(own)) if place not in golds]
+    rest = rng.sample(rest, min(len(rest), reader.num_sentences - len(golds) - len(far)))
+    shown = [*golds, *rest]
+    return {
+        "prompts": [*(reader.prompt(own[place]) for place in shown), *map(reader.prompt, far)],
+        "continuations": [f" {draft.text}" for draft, _ in known],
+        "answers": [shown.index(place) for _, place in known],
+        "meta": {
+            "corpus": corpus.name,
+            "document": home.document,
+            "held_out": held_out,
+            "kinds": [draft.kind for draft, _ in known],
+        },
+    }
 
 
-def refused(
-    draft: Draft, corpus: ReadingDocuments, home: ReadingDocuments, reader: Reader, rng: Random
-) -> dict[str, Any] | str:
-    """A question of `home`, asked in `corpus`, without the passages that hold its answer."""
-    held_out = home.is_held_out(draft.statement.passage.document)
-    hits = corpus.search(draft.text, reader.k, held_out)
-    hits = [hit for hit in hits if draft.statement.text not in plain(hit.text)]
-    shown = reader.fitting(draft.text, hits, reader.refusal, rng)
-    if not shown:
-        return "not_found"
-    if _may_answer(draft, shown):
-        return "answered"
-    place = {"corpus": corpus.name, "held_out": held_out, "cited": 0}
-    return reader.row(draft, shown, reader.refusal, kind="refusal", **place)
+def _place(draft: Draft, sentences: Sequence[Readable]) -> int | None:
+    stated = draft.statement.text
+    same = (i for i, one in enumerate(sentences) if _is_same(plain(one.text), stated))
+    return next(same, None)
 
 
-def _is_rivalled(draft: Draft, shown: Sequence[Passage]) -> bool:
+def _is_same(sentence: str, stated: str) -> bool:
+    short, long = sorted((sentence, stated), key=len)
+    return long == short or (len(short) > _LONG and short in long)
+
+
+def _similar(
+    drafts: Sequence[Draft],
+    home: Passage,
+    corpus: ReadingDocuments,
+    reader: Reader,
+    held_out: bool,
+) -> list[Readable]:
+    """The sentence of another passage that shares most words with each question."""
+    own, found = plain(home.text), dict[str, Readable]()
+    for draft in drafts:
+        hits = corpus.search(draft.text, reader.k, held_out)
+        sentences = reader.sentences([hit for hit in hits if hit.address != home.address])
+        asked = set(content(draft.text))
+        others = [one for one in sentences if plain(one.text) not in own]
+        if others:
+            best = max(others, key=lambda one: len(asked & set(content(one.text))))
+            found.setdefault(plain(best.text), best)
+    return list(found.values())
+
+
+def is_rivalled(draft: Draft, shown: Sequence[Passage]) -> bool:
     """Whether another sentence answers the question as well as the statement."""
     asked = set(content(draft.asked))
     stated = draft.statement
@@ -156,19 +155,6 @@ def _is_rivalled(draft: Draft, shown: Sequence[Passage]) -> bool:
             continue
         other = _covered(asked, text, passage.title)
         if other > own or (other == own and (not draft.exact or re.search(r"\d", text))):
-            return True
-    return False
-
-
-def _may_answer(draft: Draft, shown: Sequence[Passage]) -> bool:
-    """Whether a sentence of the passages may answer the question."""
-    asked = set(content(draft.asked))
-    stated = set(content(draft.statement.text))
-    for text, passage in _sentences(shown):
-        words = set(content(text))
-        around = words | set(content(passage.title))
-        is_near = asked & words and len(asked & around) > _NEAR * len(asked)
-        if is_near or len(stated & words) > _NEAR * len(stated):
             return True
     return False
 
@@ -194,32 +180,6 @@ def _topic(passages: Sequence[Passage]) -> str:
     return name if name in plain(passages[0].text)[: 4 * len(name) + 40] else ""
 
 
-def row_problem(row: dict[str, Any], refusal: str) -> str | None:
-    """What is wrong with a row, judged by its text alone; None for a good one.
-
-    An answer must cite a passage that is there and holds it; a refusal's passages must not hold
-    what was to be found.
-    """
-    *prompt, answer = (message["content"] for message in row["messages"])
-    passages = re.split(r"(?:^|\n\n)\[\d+\] ", prompt[-1].rpartition("\n\nQuestion: ")[0])[1:]
-    exact = row["meta"].get("exact", "")
-    if answer == refusal:
-        return None if row["meta"]["kind"] == "refusal" else "refuses an answered question"
-    cited = [int(match[1]) for match in CITATION.finditer(answer)]
-    if not cited or not all(1 <= number <= len(passages) for number in cited):
-        return "cites no passage"
-    source_list = SourceList()
-    for text in passages:
-        title, _, body = text.partition("\n")
-        source_list.cite(body, address=title, title=title, sha256="")
-    report = check_citations(answer, source_list)
-    if report.precision != 1.0:
-        return "cites a passage that does not hold the answer"
-    if exact and exact not in answer:
-        return "lacks what was to be found"
-    return None
-
-
 def counted(rows: Sequence[dict[str, Any]]) -> dict[str, int]:
-    """Number of rows of each kind."""
-    return dict(sorted(Counter(row["meta"]["kind"] for row in rows).items()))
+    """Number of questions of each kind."""
+    return dict(sorted(Counter(kind for row in rows for kind in row["meta"]["kinds"]).items()))

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, islice
 from random import Random
 from typing import Any
 
@@ -14,10 +14,9 @@ from hanol.synthesis.reading._lexicon import Lexicon
 from hanol.synthesis.reading._rows import (
     Reader,
     ReadingDocuments,
-    answered,
     counted,
-    refused,
-    row_problem,
+    grouped,
+    is_rivalled,
 )
 from hanol.synthesis.reading._rules import Draft, drafts
 from hanol.synthesis.reading._statements import Statement, statements
@@ -27,7 +26,6 @@ from hanol.synthesis.reading._wording import content, keywords, reworded
 _MOST = dict.fromkeys(("field", "row", "whether", "heading", "condition"), 0.06)
 _MOST |= {"word": 0.02, "which word": 0.03, "entry": 0.01}
 _MOST_OTHERS = 0.12
-_WRITTEN = 0.12  # most rows with a written question
 _ROUNDS = 4  # through all passages, for small folders
 _ASKED = 2  # questions that a model is asked for, per one that is kept
 
@@ -37,13 +35,15 @@ class ReadingReport:
     """Counts of rows of reading data.
 
     Args:
-        rows: Rows to train on, by kind of question.
-        held_out: Rows about held-out documents, by kind.
+        rows: Number of rows to train on, and of those about held-out documents.
+        questions: Questions in rows to train on, by kind.
+        held_out: Questions about held-out documents, by kind.
         dropped: Questions that were dropped, by reason.
         documents: Documents, and how many of them are held out.
     """
 
-    rows: dict[str, int]
+    rows: tuple[int, int]
+    questions: dict[str, int]
     held_out: dict[str, int]
     dropped: dict[str, int]
     documents: tuple[int, int]
@@ -54,7 +54,6 @@ async def asynthesize_reading(
     num_rows: int,
     reader: Reader,
     *,
-    refusals: float = 0.25,
     lexicon: Lexicon | None = None,
     written: Sequence[tuple[Draft, ReadingDocuments]] = (),
     model: Replies | None = None,
@@ -62,17 +61,16 @@ async def asynthesize_reading(
     seed: int = 0,
     on_row: Callable[[int], None] = lambda total: None,
 ) -> tuple[list[dict[str, Any]], ReadingReport]:
-    """Make rows of reading data in equal parts from every corpus, refusals among them.
+    """Make rows of reading data: those with written questions, then equal parts of every corpus.
 
     Args:
         corpora: The documents.
         num_rows: Number of rows, held-out ones included; fewer are made when no more are found.
         reader: How rows are laid out.
-        refusals: Share of rows whose passages do not hold the answer.
         lexicon: Synonyms and base forms.
         written: Questions that people wrote; they come first.
         model: Writes questions too.
-        model_share: Share of the answered rows with a question by the model.
+        model_share: Share of the rows with a question by the model.
         seed: The same seed, documents and model give the same rows.
         on_row: Called with the number of rows whenever it grows.
 
@@ -81,37 +79,49 @@ async def asynthesize_reading(
         DataError: Nothing can be asked about the documents.
         EngineError: The model did not answer; earlier answers are stored.
     """
-    if not 0 <= refusals < 1 or not 0 <= model_share <= 1:
-        raise ConfigError("The shares of refusals and of a model's questions are from 0 to 1.")
+    if not 0 <= model_share <= 1:
+        raise ConfigError(f"The share of a model's questions is from 0 to 1, not {model_share}.")
     rng = Random(f"reading {seed}")  # noqa: S311
     lexicon = lexicon or Lexicon()
     made = _Rows(reader, rng, on_row)
-    wanted = round(num_rows * (1 - refusals))
+    about: dict[tuple[str, int], list[tuple[Draft, ReadingDocuments]]] = {}
     for draft, corpus in written:
-        if made.answered >= _WRITTEN * wanted:
-            break
-        made.answer(draft, corpus)
+        about.setdefault((corpus.name, draft.statement.passage.id), []).append((draft, corpus))
+    for group in about.values():
+        for start in range(0, len(group), reader.num_questions):
+            part = group[start : start + reader.num_questions]
+            if len(made.rows) < num_rows:
+                made.add([draft for draft, _ in part], part[0][1])
     if model is not None:
-        await made.ask(corpora, model, _ASKED * round(wanted * model_share))
-    part = (wanted - made.answered) / max(1, len(corpora))
+        await made.ask(corpora, model, _ASKED * round(num_rows * model_share))
+    share = (num_rows - len(made.rows)) / max(1, len(corpora))
+    most = reader.num_questions * num_rows
     for number, corpus in enumerate(corpora, start=1):
-        goal = wanted - round(part * (len(corpora) - number))
-        for draft in _ruled(corpus, lexicon, rng):
-            if made.answered >= goal:
+        goal = num_rows - round(share * (len(corpora) - number))
+        for drafts_ in _ruled(corpus, lexicon, rng):
+            if len(made.rows) >= goal:
                 break
-            if made.kinds[draft.kind] < _MOST.get(draft.kind, _MOST_OTHERS) * wanted:
-                made.answer(draft, corpus)
+            fitting = [
+                d for d in drafts_ if made.kinds[d.kind] < _MOST.get(d.kind, _MOST_OTHERS) * most
+            ]
+            fitting = [d for d in fitting if not is_rivalled(d, [d.statement.passage])]
+            fitting = fitting[: reader.num_questions]
+            if fitting:
+                made.add(fitting, corpus)
     if not made.rows:
         raise DataError(
-            "Nothing could be asked about these documents: they hold no sentences in English, or "
-            "no search finds them. Give more documents."
+            "Nothing could be asked about these documents: they hold no sentences in English. Give "
+            "more documents."
         )
-    made.refuse(corpora, round(made.answered * refusals / (1 - refusals)))
     rows = made.rows
     rng.shuffle(rows)
+    train, held_out = (
+        [row for row in rows if row["meta"]["held_out"] is side] for side in (False, True)
+    )
     return rows, ReadingReport(
-        counted([row for row in rows if not row["meta"]["held_out"]]),
-        counted([row for row in rows if row["meta"]["held_out"]]),
+        (len(train), len(held_out)),
+        counted(train),
+        counted(held_out),
         dict(made.dropped),
         (
             sum(len(corpus.topics) for corpus in set(corpora)),
@@ -121,19 +131,17 @@ async def asynthesize_reading(
 
 
 class _Rows:
-    """Rows that were made, and counts of the questions that made none."""
+    """Rows that were made, and counts of the questions in them and of those that made none."""
 
     def __init__(self, reader: Reader, rng: Random, on_row: Callable[[int], None]) -> None:
         self.reader, self._rng, self._on_row = reader, rng, on_row
         self.rows: list[dict[str, Any]] = []
         self.dropped: Counter[str] = Counter()
         self.kinds: Counter[str] = Counter()
-        self.answered = 0
-        self._asked: list[tuple[Draft, ReadingDocuments]] = []
         self._texts: set[str] = set()
 
     async def ask(self, corpora: Sequence[ReadingDocuments], model: Replies, number: int) -> None:
-        """Answer a model's questions about some statements of each corpus."""
+        """Rows of a model's questions about some statements of each corpus."""
         chosen = [
             (statement, corpus)
             for corpus in corpora
@@ -141,67 +149,47 @@ class _Rows:
         ]
         topics = [(one, corpus.topics[one.passage.document]) for one, corpus in chosen]
         found = await asked_by_model(topics, model)
-        most = self.answered + number // _ASKED
+        most = len(self.rows) + number // _ASKED
         for draft, (_, corpus) in zip(found, chosen, strict=True):
             if draft is None:
                 self.dropped["unusable_question"] += 1
-            elif self.answered < most:
-                self.answer(draft, corpus)
+            elif len(self.rows) < most:
+                self.add([draft], corpus)
 
-    def answer(self, draft: Draft, corpus: ReadingDocuments) -> None:
-        if draft.text.casefold() in self._texts:
-            self.dropped["repeated"] += 1
-            return
-        row = answered(draft, corpus, self.reader, self._rng)
-        self._asked.append((draft, corpus))
-        if self._keep(row):
-            self.answered += 1
-            self.kinds[draft.kind] += 1
-            self._texts.add(draft.text.casefold())
-
-    def refuse(self, corpora: Sequence[ReadingDocuments], wanted: int) -> None:
-        """Ask again where the answer is not: in the other passages, or in other documents."""
-        rng = self._rng
-        drafts = rng.sample(self._asked, len(self._asked))
-        start = len(self.rows)
-        for draft, home in drafts:
-            if len(self.rows) - start >= wanted:
-                break
-            others = [corpus for corpus in corpora if corpus is not home]
-            corpus = rng.choice(others) if others and rng.random() < 0.15 else home
-            self._keep(refused(draft, corpus, home, self.reader, rng))
-
-    def _keep(self, row: dict[str, Any] | str) -> bool:
-        if isinstance(row, dict) and (problem := row_problem(row, self.reader.refusal)):
-            row = problem
+    def add(self, drafts: Sequence[Draft], corpus: ReadingDocuments) -> None:
+        """A row of questions about one passage that were not asked yet."""
+        new = [draft for draft in drafts if draft.text.casefold() not in self._texts]
+        self.dropped["repeated"] += len(drafts) - len(new)
+        row = grouped(new, corpus, self.reader, self._rng) if new else "repeated"
         if isinstance(row, str):
-            self.dropped[row] += 1
-            return False
+            self.dropped[row] += len(new)
+            return
+        self._texts |= {draft.text.casefold() for draft in new}
+        self.kinds.update(row["meta"]["kinds"])
         self.rows.append(row)
         self._on_row(len(self.rows))
-        return True
 
 
-def _ruled(corpus: ReadingDocuments, lexicon: Lexicon, rng: Random) -> Iterator[Draft]:
-    """Questions by rule, one for each statement, in other words for the most part."""
+def _ruled(corpus: ReadingDocuments, lexicon: Lexicon, rng: Random) -> Iterator[list[Draft]]:
+    """Questions by rule about each passage, one for a statement, most in other words."""
+    passages = list(chain.from_iterable(corpus.passages.values()))
     for _ in range(_ROUNDS):
-        for statement in _some(corpus, rng):
-            topic = corpus.topics[statement.passage.document]
-            found = list(drafts(statement, topic, lexicon, rng))
-            if found:
-                yield _worded(rng.choice(found), lexicon, rng)
+        for passage in rng.sample(passages, len(passages)):
+            topic = corpus.topics[passage.document]
+            stated = list(statements(passage, topic))
+            found = [list(drafts(one, topic, lexicon, rng)) for one in stated]
+            chosen = [_worded(rng.choice(ways), lexicon, rng) for ways in found if ways]
+            if chosen:
+                yield rng.sample(chosen, len(chosen))
 
 
-def _some(corpus: ReadingDocuments, rng: Random, most: int | None = None) -> Iterator[Statement]:
-    """Statements of passages in random order, at most two of each; only sentences if counted."""
+def _some(corpus: ReadingDocuments, rng: Random, most: int) -> Iterator[Statement]:
+    """Sentences of passages in random order, one of each."""
     passages = list(chain.from_iterable(corpus.passages.values()))
     rng.shuffle(passages)
-    for passage in passages:
-        found = list(statements(passage, corpus.topics[passage.document]))
-        if most is not None:
-            found = [one for one in found if one.kind == "sentence"][:1] if most > 0 else []
-            most -= len(found)
-        yield from rng.sample(found, min(2, len(found)))
+    found = (statements(passage, corpus.topics[passage.document]) for passage in passages)
+    sentences = ([one for one in stated if one.kind == "sentence"][:1] for stated in found)
+    yield from islice(chain.from_iterable(sentences), most)
 
 
 def _worded(draft: Draft, lexicon: Lexicon, rng: Random) -> Draft:

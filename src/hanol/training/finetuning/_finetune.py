@@ -15,6 +15,7 @@ from hanol.errors import RecipeError, require
 from hanol.files import replace_text, whole_folder
 from hanol.runs import ResumeGuard
 from hanol.training._kinds import OnStep, TrainingResult
+from hanol.training._ranking import RankingRow
 from hanol.training._recipe import Estimate
 from hanol.training._run_folder import FREE, plot_loss
 from hanol.training._sft import SftRow, SftSettings, SftSteps, sft_loss, train_sft
@@ -167,11 +168,11 @@ def finetune_estimate(recipe: SftRecipe) -> Estimate:
     )
 
 
-def _settings(recipe: SftRecipe, rows: Sequence[SftRow]) -> SftSettings:
+def _settings(recipe: SftRecipe, rows: Sequence[SftRow | RankingRow]) -> SftSettings:
     same = SftSettings.model_fields.keys() & SftRecipe.model_fields.keys()
     tokens = recipe.tokens
     if tokens is None:
-        tokens = max(1, round((recipe.epochs or 1) * sum(len(row.input_ids) for row in rows)))
+        tokens = max(1, round((recipe.epochs or 1) * sum(row.size for row in rows)))
     return SftSettings(**{**{name: getattr(recipe, name) for name in same}, "tokens": tokens})
 
 

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hanol.errors import DataError
 from hanol.files import read_rows
+from hanol.training._ranking import RankingRow
 from hanol.training._sft import SftRow
 from hanol.training.finetuning._sft_recipe import MessagesSection
 from hanol.training.pretraining._data import dataset_rows, is_held_out
@@ -46,8 +47,8 @@ class ChatData(NamedTuple):
         examples: The first of each reason: where it is, and what is wrong.
     """
 
-    train: list[SftRow]
-    held_out: list[SftRow]
+    train: list[SftRow] | list[RankingRow]
+    held_out: list[SftRow] | list[RankingRow]
     rows: int
     left_out: dict[str, int]
     examples: dict[str, str]
@@ -69,9 +70,10 @@ def read_chats(
         DataError: A file is missing or damaged, or no row can be learned from.
     """
     encoder = _Encoder(tokenizer, max_length)
-    sides: tuple[list[SftRow], list[SftRow]] = ([], [])
+    sides: tuple[list[Any], list[Any]] = ([], [])
     left_out: Counter[str] = Counter()
     examples: dict[str, str] = {}
+    kinds: set[type] = set()
     count = 0
     for place, row in _rows_of(data):
         count += 1
@@ -82,6 +84,9 @@ def read_chats(
             examples.setdefault(err.reason, f"{place}: {err}")
             continue
         sides[is_held_out(_prompt_of(row), data.held_out)].extend(found)
+        kinds |= set(map(type, found))
+    if len(kinds) > 1:
+        raise DataError("Some rows are conversations and some are rankings: train on one kind.")
     train, held_out = sides
     chats = ChatData(train, held_out, count, dict(left_out), examples)
     if not train:
@@ -128,8 +133,9 @@ class _Encoder:
         added: dict[int, Any] = getattr(tokenizer, "added_tokens_decoder", {})
         self._special = {number for number, token in added.items() if token.special}
 
-    def rows(self, row: Mapping[str, Any]) -> list[SftRow]:
-        """The sequences of a row: {"messages"} or {"prompt", "completion"}, each with "tools".
+    def rows(self, row: Mapping[str, Any]) -> list[Any]:
+        """What is learned of a row: {"messages"} or {"prompt", "completion"}, each with "tools", or
+        {"prompts", "continuations", "answers"}.
 
         A `prompt` and `completion` that are texts are taken as they are; lists of messages are
         rendered, and the assistant's turns in the completion learned.
@@ -138,6 +144,8 @@ class _Encoder:
             _LeftOut: It cannot be learned from.
             DataError: The tokenizer has no chat template or no end token.
         """
+        if "prompts" in row:
+            return [self._ranking(row)]
         if "messages" in row:
             found = self._chat(_messages(row, "messages"), 0, row.get("tools"))
         elif isinstance(row.get("prompt"), str) and isinstance(row.get("completion"), str):
@@ -156,6 +164,33 @@ class _Encoder:
             raise _LeftOut("too_long", f"{longest:,} tokens, more than {self._max_length:,}")
         if not any(any(one.action_mask[1:]) for one in found):
             raise _LeftOut("no_answer", "the assistant writes nothing in it")
+        return found
+
+    def _ranking(self, row: Mapping[str, Any]) -> RankingRow:
+        """Which prompt each continuation follows."""
+        keys = ("prompts", "continuations", "answers")
+        prompts, continuations, answers = map(dict[str, Any](row).get, keys, [()] * 3)
+        for key, texts in (("prompts", prompts), ("continuations", continuations)):
+            if not isinstance(texts, list) or not all(isinstance(x, str) and x for x in texts):
+                raise _LeftOut("malformed", f"`{key}` is no list of texts, but {texts!r:.60}")
+        _check_unicode([prompts, continuations])
+        numbers = range(len(prompts))
+        if not isinstance(answers, list) or len(answers) != len(continuations):
+            raise _LeftOut("malformed", f"`answers` is {answers!r:.60}: one for each continuation")
+        if not all(answer in numbers for answer in answers):
+            raise _LeftOut(
+                "malformed", f"`answers` are numbers of prompts from 0, not {answers!r:.60}"
+            )
+        found = RankingRow(
+            tuple(tuple(prompt_ids(text, self._tokenizer)) for text in prompts),
+            tuple(tuple(self._ids(text)) for text in continuations),
+            tuple(answers),
+        )
+        if not found.is_learned:
+            raise _LeftOut("no_answer", "it has no continuation, or one prompt only")
+        longest = max(map(len, found.texts)) + max(map(len, found.questions))
+        if longest > self._max_length:
+            raise _LeftOut("too_long", f"{longest:,} tokens, more than {self._max_length:,}")
         return found
 
     def _text(self, prompt: str, completion: str) -> SftRow:
@@ -304,6 +339,8 @@ def _check_unicode(value: Any) -> None:
 
 def _prompt_of(row: Mapping[str, Any]) -> str:
     """What comes before the first answer: rows with the same are on the same side."""
+    if "prompts" in row:
+        return json.dumps(row["prompts"])
     if "messages" not in row:
         return json.dumps(row["prompt"], default=str)
     before = []
