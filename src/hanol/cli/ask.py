@@ -69,11 +69,10 @@ def ask(
         closing(open_indexed(folder, index_folder, embedder)) as corpus,
         _opened(model, loading) as engine,
     ):
-        writes = write or None
         for asked in questions:
             with _streamed(engine is not None and not as_json) as on_text:
                 answer = ask_documents(
-                    corpus, asked, engine, k=num_passages, write=writes, on_text=on_text
+                    corpus, asked, engine, k=num_passages, write=write, on_text=on_text
                 )
             if answer.note:
                 print(one_line(answer.note), file=sys.stderr)

@@ -34,7 +34,7 @@ async def aask(
     engine: Engine | None = None,
     *,
     k: int = 5,
-    write: bool | None = None,
+    write: bool = False,
     prompt_tokens: int = 800,
     on_text: Callable[[str], None] | None = None,
 ) -> Answer:
@@ -54,7 +54,7 @@ async def aask(
         question: Question, in plain words.
         engine: Model that reads; None ranks by words and meaning alone.
         k: Number of passages to search for.
-        write: Whether the model answers in its own words; None: where it cannot score.
+        write: Whether a model that could rank answers in its own words.
         prompt_tokens: Maximum length of a prompt in tokens, for models that write. Passages beyond
             it are left out, but never the first one.
         on_text: Called with each piece of the model's text as it comes, before it is checked.
@@ -85,9 +85,7 @@ async def aask(
         return quoted
     if note := _speechless(question, engine):
         return replace(quoted, note=note)
-    if write is None:
-        write = not isinstance(engine, Ranks)
-    if not write:
+    if isinstance(engine, Ranks) and not write:
         return await _chosen(question, found, engine, ledger, on_text)
     return await _written(question, passages, engine, quoted, prompt_tokens, on_text)
 
@@ -98,7 +96,7 @@ ask = synchronous(aask)
 async def _chosen(
     question: str,
     found: Candidates,
-    engine: Engine,
+    engine: Ranks,
     ledger: Ledger,
     on_text: Callable[[str], None] | None,
 ) -> Answer:
