@@ -11,9 +11,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from hanol.errors import DataError
 from hanol.training import MessagesSection, RankingRow, SftSettings, read_chats, sft_loss, train_sft
-
-# The pass alone, without training:
-from hanol.training._ranking import ranking_inputs, ranking_scores  # private
+from hanol.training._ranking import (  # private: the pass alone
+    ranking_inputs,
+    ranking_scores,
+)
 
 chat = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("chat_model.py"))))
 

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hanol.training._logits import IGNORED
+
 _ROUNDED = 32  # lengths are multiples of it: a CPU's memory grows with every new one
 # Shares of the log-probabilities in the softmax, so that it is not certain too early; of the plain
 # likelihood in the loss, which keeps questions questions.
@@ -72,7 +74,8 @@ def ranking_inputs(row: RankingRow) -> dict[str, Tensor]:
         "seen": seen_BTT,
         "question": question_T,
         "length": torch.tensor([len(text) for text in row.texts]),
-        "labels": torch.tensor(row.answers),
+        # transformers' Trainer does not count the first one: of texts nothing predicts it.
+        "labels": torch.tensor([IGNORED, *row.answers]),
     }
 
 
@@ -105,7 +108,7 @@ def ranking_scores(model: nn.Module, head: nn.Module, inputs: Mapping[str, Tenso
 
 def ranking_loss(model: nn.Module, head: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
     """Cross-entropy of which text answers, added up over questions."""
-    score_BQ, answer_Q = ranking_scores(model, head, inputs), inputs["labels"]
+    score_BQ, answer_Q = ranking_scores(model, head, inputs), inputs["labels"][1:]
     loss = functional.cross_entropy(_SHARPNESS * score_BQ.T, answer_Q, reduction="sum")
     length_Q = torch.bincount(inputs["question"][inputs["question"] >= 0])
     own_Q = score_BQ.gather(0, answer_Q[None])[0] / length_Q
