@@ -45,7 +45,7 @@ def test_the_answer_and_its_source(notes: Path) -> None:
 
 
 def test_no_document_can_steer_the_terminal(notes: Path) -> None:
-    done = invoke(notes, "Is the old bridge red?")
+    done = invoke(notes, "Which colour is the old bridge?")
     assert "red" in done.stdout
     assert "\x1b" not in done.stdout
 

@@ -19,11 +19,11 @@ from hanol.runs import Ledger, synchronous
 
 # Coverage from which quoted sentences are an answer, and below which a model is not asked; chosen
 # on the tune half of the benchmark's questions.
-_ENOUGH, _HOPELESS = 0.55, 0.4
+_ENOUGH, _HOPELESS = 0.5, 0.4
 _ROOM = 128  # most tokens of an answer
 # A reader scores this many sentences; the best must explain this much of a token of the question,
 # in nats; what the words in common add; a second sentence has this share of the first one's score.
-_READ, _EVIDENT, _WORDS, _ALSO = 16, 0.6, 0.3, 0.6
+_READ, _EVIDENT, _WORDS, _ALSO = 16, 0.9, 0.3, 0.6
 # A vocabulary that has a script needs at most a token for two or three bytes of it.
 _TOKENS_PER_BYTE = 0.45
 
@@ -81,12 +81,13 @@ async def aask(
     quoted = Answer(question, ledger=ledger)
     if found.coverage >= _ENOUGH:
         quoted = replace(quoted, sentences=tuple(map(_quote, found.best())), quoted=True)
-    if engine is None or found.coverage < _HOPELESS:
+    ranker = engine if isinstance(engine, Ranks) and not write else None
+    if engine is None or found.coverage < (_ENOUGH if ranker else _HOPELESS):
         return quoted
     if note := _speechless(question, engine):
         return replace(quoted, note=note)
-    if isinstance(engine, Ranks) and not write:
-        return await _chosen(question, found, engine, ledger, on_text)
+    if ranker is not None:
+        return await _chosen(question, found, ranker, ledger, on_text)
     return await _written(question, passages, engine, quoted, prompt_tokens, on_text)
 
 
