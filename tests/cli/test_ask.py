@@ -71,6 +71,13 @@ def test_not_in_these_documents_is_an_answer(notes: Path) -> None:
     assert (plain["found"], plain["sentences"]) == (False, [])
 
 
+def test_a_question_in_another_language_is_told_so(notes: Path) -> None:
+    done = invoke(notes, "다리는 언제 지었습니까?")
+    assert done.stdout == "Not in these documents.\n"
+    assert "ask in the language that they are in" in done.stderr
+    assert "language" not in invoke(notes, "Who painted the Night Watch?").stderr
+
+
 def test_why_the_model_did_not_answer_is_said_apart(notes: Path, tmp_path: Path) -> None:
     model = script(tmp_path / "says.jsonl", "It is made of cheese.")
     done = invoke(notes, "When was the bridge built?", "--model", model)
@@ -101,6 +108,9 @@ def test_a_folder_without_documents_is_one_line(tmp_path: Path) -> None:
     assert done.exit_code == 1
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("hanol: ")]
     assert "There is no document to ask" in line
+    searched = runner.invoke(app, ["search", str(tmp_path), "Why?"])
+    assert searched.exit_code == 1
+    assert "needs documents there" in searched.stderr
     missing = invoke(tmp_path / "nowhere", "Why?", "--json")
     assert missing.exit_code == 1
     assert json.loads(missing.stdout)["error"]["kind"] == "SearchIndexError"

@@ -190,7 +190,7 @@ def test_generate_applies_the_template_and_says_so(talker: str) -> None:
 def test_generate_with_templates_that_cannot_be_used(talker: str) -> None:
     for arguments, code, said in (
         (["tiny", "-p", "a", "--system", "s"], 1, "no chat template"),
-        ([talker, "-p", "boom"], 1, "refuses a conversation of user"),
+        ([talker, "-p", "boom"], 1, "to speak chatml instead"),
         ([talker, "-p", "a", "--system", "s", "--raw"], 2, "--system and --raw"),
         (["scripted:x.jsonl", "-p", "a", "--raw"], 1, "answers messages only"),
     ):

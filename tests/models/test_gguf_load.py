@@ -269,7 +269,7 @@ def _vocabulary(chat: Path, path: Path) -> Path:
     ("make", "message"),
     [
         (_plain, "is a file, but no GGUF file"),
-        (_other_architecture, "architecture 'zebra', which transformers"),
+        (_other_architecture, r"architecture 'zebra', which transformers .* Load the checkpoint"),
         (_unknown_type, "'token_embd.weight' is of type 99, which the installed gguf"),
         (_part, "one of 3 parts"),
         (_vocabulary, "holds no tensors"),

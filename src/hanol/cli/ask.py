@@ -16,6 +16,7 @@ from hanol.cli.documents import open_indexed
 if TYPE_CHECKING:
     from hanol.engines import Engine
     from hanol.research import Answer
+    from hanol.retrieval import Index
 
 _SHOWN = 240  # characters of a source's sentence
 
@@ -74,10 +75,17 @@ def ask(
                 answer = ask_documents(
                     corpus, asked, engine, k=num_passages, write=write, on_text=on_text
                 )
-            if answer.note:
-                print(one_line(answer.note), file=sys.stderr)
+            if note := answer.note or _foreign(answer, corpus):
+                print(one_line(note), file=sys.stderr)
             result = Result(answer.to_dict(), partial(_show, answer, question is None))
             print_result(result, as_json)
+
+
+def _foreign(answer: "Answer", corpus: "Index") -> str:
+    """What a question in another language than the documents needs; empty for other questions."""
+    if answer.found or corpus.search(answer.question, 1, "bm25"):
+        return ""
+    return "No word of the question is in these documents: ask in the language that they are in."
 
 
 def _lines() -> Iterator[str]:

@@ -98,7 +98,9 @@ class ChatTokens:
         except Exception as err:
             roles = ", ".join(message.role for message in messages)
             raise EngineError(
-                f"The chat template of {self._name!r} refuses a conversation of {roles}: {err}."
+                f"The chat template of {self._name!r} refuses a conversation of {roles}: "
+                f"{str(err).rstrip('.')}. Mend it, or name the checkpoint as "
+                f"'chatml:{self._name.removeprefix('chatml:')}' to speak chatml instead."
             ) from err
 
     def encode(self, text: str) -> Encoded:

@@ -151,7 +151,8 @@ class Index(AbstractContextManager["Index"]):
         store = self._opened()
         if store is None or not store.has("passages"):
             raise SearchIndexError(
-                f"There is nothing indexed for {self.folder}. Run `hanol index {self.folder}`."
+                f"There is nothing indexed for {self.folder}. Run `hanol index {self.folder}`; it "
+                "needs documents there, such as pdf, docx, html, md or txt files."
             )
         return store.db
 
