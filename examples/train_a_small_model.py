@@ -12,7 +12,7 @@ recipe = read_recipe(
     "recipes/tiny/pretrain.yaml",
     ["data.source=folder", f"data.path={texts}", "tokenizer.vocab_size=300", "threads=1",
      "schedule.warmup_tokens=512", "schedule.decay_tokens=1024", "save_every=4",
-     "stages=[{tokens: 4096, sequence_length: 128, batch_tokens: 512}]", "eval_bytes=2000"],
+     "stages=[{tokens: 2048, sequence_length: 128, batch_tokens: 512}]", "eval_bytes=2000"],
 )  # fmt: skip
 result = train(recipe, Path(tempfile.mkdtemp()) / "run")
 print(Path(result.checkpoint).name, sorted(file.name for file in Path(result.checkpoint).iterdir()))

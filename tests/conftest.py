@@ -9,13 +9,17 @@ from socket import socket
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from tests.forked import Forked, start_server
 
 from hanol.engines import Request, ScriptedEngine
 from hanol.retrieval import Index
+from hanol.retrieval.documents import _reading  # private: how many processes read
 from hanol.synthesis import Replies
 
 SLOW_TIMEOUT = 1800  # seconds
+settings.register_profile("busy", deadline=None)  # other processes may hold an example up
+settings.load_profile("busy")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -29,6 +33,12 @@ def pytest_collection_finish() -> None:
     """Keep what was imported out of garbage collections; transformers' trainer makes many."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _one_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small folders are read in one child process: the start of one is most of the work."""
+    monkeypatch.setattr(_reading, "_WORKERS", 1)
 
 
 @pytest.fixture(scope="session")

@@ -57,7 +57,7 @@ def _no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 
 @functools.cache
 def base_of(name: str, **changes: Any) -> PreTrainedModel:
-    return build(name, **changes)  # transformers takes half a second for that
+    return build(name, **changes)
 
 
 def wrapped(name: str = "llama", **changes: Any) -> AutoDecoForCausalLM:
@@ -370,7 +370,7 @@ def test_a_miscalibrated_base_gets_the_temperature_that_corrects_it(scale, tmp_p
         labelled(model, scale),
         HeadsSettings(
             cached=True, dft=False, easy_token_drop=0, train_top_p=False, steps=200, lr=2e-3,
-            init="neutral",
+            init="neutral", micro_batch=32,
         ),
         tmp_path / "run",
     )  # fmt: skip
@@ -382,7 +382,7 @@ def test_the_loss_falls(values: dict, tmp_path) -> None:
     model = sharp(2.0)
     rows = labelled(model, 0.7)
     options = HeadsSettings(
-        cached=True, steps=60, lr=1e-2, easy_token_drop=0, init="official", **values
+        cached=True, steps=60, lr=1e-2, easy_token_drop=0, init="official", micro_batch=32, **values
     )
     before = [parameter.clone() for parameter in model.llm.parameters()]
     result = train_heads(model, rows, options, tmp_path / "run")

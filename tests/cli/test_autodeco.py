@@ -1,8 +1,7 @@
 import json
-import os
 import shutil
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from click.testing import Result
 from tests.autodeco.conftest import build as build_base
 from tests.autodeco.conftest import byte_tokenizer as byte_tokenizer
 from tests.autodeco.conftest import wrap
+from tests.forked import Forked
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
@@ -375,15 +375,17 @@ def test_progress_goes_to_standard_error(place: Path, tmp_path: Path) -> None:
     json.loads(quiet.stdout)
 
 
-def test_a_real_process_prints_one_object(place: Path, tmp_path: Path) -> None:
+def test_a_real_process_prints_one_object(
+    place: Path, tmp_path: Path, forked: Callable[..., Forked]
+) -> None:
     recipe = heads_recipe(place, verify="judge:accept", samples=1)
     (tmp_path / "heads.yaml").write_text(yaml.safe_dump({"name": "heads", **recipe}), "utf-8")
-    done = subprocess.run(
-        [sys.executable, "-m", "hanol", "train", "heads.yaml", "--json"],
-        capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(place), "TERM": "dumb"},
+    done = forked(
+        "import runpy; runpy.run_module('hanol', run_name='__main__')",
+        "train", "heads.yaml", "--json",
+        cwd=tmp_path, PYTHONPATH=str(place), TERM="dumb",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert done.wait() == 0, done.stderr
     assert json.loads(done.stdout)["steps"] == 4
     assert "answers are right" in done.stderr
 

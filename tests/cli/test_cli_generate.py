@@ -1,11 +1,12 @@
 import json
 import signal
-import subprocess
-import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.forked import Forked
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
@@ -97,16 +98,11 @@ def test_a_prompt_that_is_not_utf_8(given: dict[str, Any]) -> None:
     assert "not valid UTF-8" in result.stderr
 
 
-def test_ctrl_c_ends_the_engine_first() -> None:
-    # A test in the background of a shell would hand its deafness to Ctrl-C on.
-    code = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from hanol.cli import main; main()"
-    )
-    command = [sys.executable, "-c", code, "generate", "-p", "hi", "--max-tokens", "4000"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdout is not None
-    process.stdout.read(3)
+def test_ctrl_c_ends_the_engine_first(forked: Callable[..., Forked]) -> None:
+    code = "from hanol.cli import main; main()"
+    process = forked(code, "generate", "-p", "hi", "--max-tokens", 4000)
+    while len(process.stdout) < 3:
+        assert process.poll() is None, process.stderr
+        time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert (process.returncode, stderr) == (130, b"")
+    assert (process.wait(60), process.stderr) == (130, "")

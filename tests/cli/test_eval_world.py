@@ -1,6 +1,7 @@
 """`hanol eval world`: a model asked about a generated encyclopedia."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from transformers import Lfm2Config
 from typer.testing import CliRunner, Result
 
-from hanol import engines, models
+from hanol import agent_training, engines, models
 from hanol.agent_training import Examination, Expert, encyclopedia_tokenizer
 from hanol.cli import app
 from hanol.worlds import Encyclopedia
@@ -22,10 +23,20 @@ def invoke(*arguments: object) -> Result:
     return runner.invoke(app, ["eval", "world", *map(str, arguments)], catch_exceptions=False)
 
 
+@pytest.fixture(autouse=True)
+def entities(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Pages of the world: 150 for the command's 1,000, except where a test wants them."""
+    count: int = getattr(request, "param", 150)
+    if count != 1000:
+        smaller = partial(agent_training.examine, num_entities=count)
+        monkeypatch.setattr(agent_training, "examine", smaller)
+    return count
+
+
 @pytest.fixture
-def expert(monkeypatch: pytest.MonkeyPatch) -> None:
+def expert(entities: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever is asked is the expert, who knows this world and no other."""
-    world = Encyclopedia(7, 1000, split="test")
+    world = Encyclopedia(7, entities, split="test")
     questions = world.questions(3, hops=(1, 2), described=True, seed=7)
     for hops in range(1, 6):
         questions += world.questions(3, hops=hops, seed=7)
@@ -38,6 +49,7 @@ def expert(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("expert")
+@pytest.mark.parametrize("entities", [1000], indirect=True)
 def test_json_has_accuracy_by_hops_and_nothing_else_is_on_stdout() -> None:
     done = invoke(
         *WORLD, "--num-questions", 3, "--hops", "1,3,5", "--model", "the-expert", "--json"

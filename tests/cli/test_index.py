@@ -1,25 +1,22 @@
 """`hanol index` and `hanol search` as a user runs them."""
 
 import json
-import os
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from hanol.cli import app
 
 HOSTILE = "\x1b[31mred\nline.txt"
 
 
-def hanol(*args: str | Path, width: str = "100") -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "hanol", *map(str, args)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, "COLUMNS": width},
-    )
+def hanol(*args: str | Path) -> Result:
+    return CliRunner().invoke(app, [*map(str, args)], env={"COLUMNS": "100"})
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "broken.pdf").write_bytes(b"%PDF-1.7\nnothing")
     (folder / "a.bin").write_bytes(b"\0")
     done = hanol("index", folder)
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     assert "3 added, 0 changed, 0 removed, 0 unchanged, 1 ignored, 1 failed" in done.stdout
     assert "3 documents, 3 passages" in done.stdout
     assert "failed: broken.pdf: " in done.stderr
@@ -43,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_index_again_in_json(folder: Path) -> None:
     done = hanol("index", folder, "--json")
-    assert done.returncode == 0
+    assert done.exit_code == 0
     report = json.loads(done.stdout)
     assert (report["added"], report["unchanged"], report["ignored"]) == (0, 3, 1)
     assert [file["document"] for file in report["failed"]] == ["broken.pdf"]
@@ -54,14 +51,14 @@ def test_embedder_none_goes_back_to_words(folder: Path) -> None:
         db.execute("INSERT INTO meta VALUES ('embedder', 'nosuch'), ('width', '3')")
     db.close()
     done = hanol("index", folder, "--embedder", "none", "--json")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     assert json.loads(done.stdout)["embedded"] == 0
-    assert hanol("index", folder).returncode == 0, "the embedder is forgotten"
+    assert hanol("index", folder).exit_code == 0, "the embedder is forgotten"
 
 
 def test_search_prints_place_and_the_matching_stretch(folder: Path) -> None:
     done = hanol("search", folder, "how often are keys rotated", "-k", "2")
-    assert done.returncode == 0
+    assert done.exit_code == 0
     assert done.stderr == ""
     first, snippet, *_ = done.stdout.splitlines()
     assert first.startswith("1. keys.md  ")
@@ -86,7 +83,7 @@ def test_search_in_json(folder: Path) -> None:
 
 def test_nothing_found(folder: Path) -> None:
     done = hanol("search", folder, "\"' NEAR( * ; --")
-    assert (done.returncode, done.stdout) == (0, "")
+    assert (done.exit_code, done.stdout) == (0, "")
     assert "No passage has a word of the query" in done.stderr
 
 
@@ -105,27 +102,27 @@ def test_a_page_is_named(tmp_path: Path) -> None:
     deck.slides.add_slide(deck.slide_layouts[5]).shapes.title.text = "first"
     deck.slides.add_slide(deck.slide_layouts[5]).shapes.title.text = "second zebra"
     deck.save(str(tmp_path / "talk.pptx"))
-    assert hanol("index", tmp_path).returncode == 0
+    assert hanol("index", tmp_path).exit_code == 0
     assert "talk.pptx, page 2" in hanol("search", tmp_path, "zebra").stdout
 
 
 def test_folder_that_is_not_indexed(tmp_path: Path) -> None:
     done = hanol("search", tmp_path, "keys", "--json")
-    assert done.returncode == 1
+    assert done.exit_code == 1
     error = json.loads(done.stdout)["error"]
     assert error["kind"] == "SearchIndexError"
     assert f"Run `hanol index {tmp_path}`" in error["message"]
     assert done.stderr.startswith("hanol: ")
     assert not (tmp_path / ".hanol").exists()
-    assert hanol("index", tmp_path / "missing").returncode == 1
-    assert hanol("search", tmp_path, "a", "--mode", "fuzzy").returncode == 2
+    assert hanol("index", tmp_path / "missing").exit_code == 1
+    assert hanol("search", tmp_path, "a", "--mode", "fuzzy").exit_code == 2
 
 
 def test_index_elsewhere(tmp_path: Path) -> None:
     documents, place = tmp_path / "documents", tmp_path / "index"
     documents.mkdir()
     (documents / "a.txt").write_text("amber")
-    assert hanol("index", documents, "--index", place).returncode == 0
+    assert hanol("index", documents, "--index", place).exit_code == 0
     assert "a.txt" in hanol("search", documents, "amber", "--index", place).stdout
     assert sorted(path.name for path in documents.iterdir()) == ["a.txt"]
 

@@ -1,15 +1,15 @@
 """`hanol synth`: files that other commands read, exit codes, and a killed run that goes on."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.forked import Forked
 from typer.testing import CliRunner, Result
 
 from hanol.cli.synth import app
@@ -263,34 +263,25 @@ def test_wrong_usage(notes: Path, arguments: list[str], code: int, message: str)
     assert message in " ".join(done.stderr.split())
 
 
-# A test that runs in the background of a shell would hand its deafness to Ctrl-C on.
-COMMAND = (
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    "from hanol.cli.synth import app; app()"
-)
+@pytest.fixture
+def start(forked: Callable[..., Forked]) -> Callable[..., Forked]:
+    return partial(forked, "from hanol.cli.synth import app; app()")
 
 
-def start(*arguments: object) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(
-        [sys.executable, "-c", COMMAND, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-
-
-def kill_when(process: "subprocess.Popen[bytes]", *, there_is: Any) -> None:
+def kill_when(process: Forked, *, there_is: Any) -> None:
     until = time.monotonic() + 60
     while process.poll() is None and not there_is():
         assert time.monotonic() < until
         time.sleep(0.002)
-    assert process.poll() is None, process.communicate()
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    assert process.poll() is None, process.stderr
+    process.send_signal(signal.SIGKILL)
+    process.wait()
 
 
 @pytest.mark.slow
-def test_killed_trajectories_go_on_and_end_the_same(notes: Path, tmp_path: Path) -> None:
+def test_killed_trajectories_go_on_and_end_the_same(
+    notes: Path, tmp_path: Path, start: Callable[..., Forked]
+) -> None:
     file = tmp_path / "q.jsonl"
     script(file, *({"id": str(n), "question": f"Who is {n}?", "answer": "Ada"} for n in range(6)))
     call = json.dumps({"name": "search", "arguments": {"query": ["Ada Bel"]}})
@@ -310,16 +301,17 @@ def test_killed_trajectories_go_on_and_end_the_same(notes: Path, tmp_path: Path)
     ended = {log: log.read_bytes() for log in logs() if RunFolder(log.parent).answer}
     assert 0 < len(ended) < 12
     done = start(*common, "--output", killed)
-    output, problems = done.communicate(timeout=60)
-    assert done.returncode == 0, problems
-    assert b"12 of 12 runs are right" in output
+    assert done.wait(60) == 0, done.stderr
+    assert "12 of 12 runs are right" in done.stdout
     assert {log: log.read_bytes() for log in ended} == ended
     for name in ("trajectories.jsonl", "sft.jsonl", "midtrain.jsonl"):
         assert (killed / name).read_bytes() == (whole / name).read_bytes()
         assert (killed / name).stat().st_size > 0
 
 
-def test_an_interruption_says_how_to_go_on(notes: Path, tmp_path: Path) -> None:
+def test_an_interruption_says_how_to_go_on(
+    notes: Path, tmp_path: Path, start: Callable[..., Forked]
+) -> None:
     file = tmp_path / "q.jsonl"
     script(file, {"question": "Who?", "answer": "Ada"})
     model = script(tmp_path / "model.jsonl", {"text": "<answer>Ada</answer>", "latency": 30})
@@ -330,13 +322,14 @@ def test_an_interruption_says_how_to_go_on(notes: Path, tmp_path: Path) -> None:
         assert time.monotonic() < until
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    output, problems = process.communicate(timeout=20)
-    assert process.returncode == 130, problems
-    assert problems.endswith(b"interrupted; the same command continues where it stopped\n")
-    assert output == b""
+    assert process.wait(20) == 130, process.stderr
+    assert process.stderr.endswith("interrupted; the same command continues where it stopped\n")
+    assert process.stdout == ""
 
 
-def test_killed_questions_ask_the_model_nothing_twice(notes: Path, tmp_path: Path) -> None:
+def test_killed_questions_ask_the_model_nothing_twice(
+    notes: Path, tmp_path: Path, start: Callable[..., Forked]
+) -> None:
     model = script(tmp_path / "model.jsonl", {"match": "", "text": "[]", "latency": 0.1})
     place = notes / ".hanol" / "synth"
     common = (
@@ -354,9 +347,7 @@ def test_killed_questions_ask_the_model_nothing_twice(notes: Path, tmp_path: Pat
     log = place / "replies.jsonl"
     kill_when(start(*common), there_is=lambda: log.exists() and log.read_bytes().count(b"\n") >= 2)
     before = log.read_bytes()
-    done = start(*common)
-    done.communicate(timeout=60)
-    assert done.returncode == 0
+    assert start(*common).wait(60) == 0
     whole = before[: before.rfind(b"\n") + 1]
     assert log.read_bytes().startswith(whole)
     keys = [row["request"] for row in rows(log)]

@@ -1,6 +1,7 @@
 """Batching and reuse change the work alone: answers are those of a plain model, one by one."""
 
 import asyncio
+import functools
 import itertools
 import logging
 import sys
@@ -39,8 +40,11 @@ class Expected(NamedTuple):
     logprobs: list[float]
 
 
+_tokenizer_of = functools.cache(AutoTokenizer.from_pretrained)
+
+
 def rendered(folder: Path, messages: tuple[Message, ...]) -> list[int]:
-    made = AutoTokenizer.from_pretrained(folder)
+    made = _tokenizer_of(folder)
     text = made.apply_chat_template(
         [m.to_dict() for m in messages], tokenize=False, add_generation_prompt=True
     )

@@ -1,10 +1,10 @@
 """A process that ends while its model computes: at once, in order, whoever forgot to close."""
 
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.forked import Forked
 from transformers import LlamaConfig
 
 from hanol import models
@@ -74,10 +74,10 @@ def deep(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("end", "code"), [("closed", 0), ("left", 0), ("raised", 3), ("half read", 0)]
 )
-def test_a_process_ends_in_order_while_its_model_computes(deep: Path, end: str, code: int) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(deep), end], capture_output=True, text=True, timeout=60
-    )
-    assert (done.returncode, done.stderr) == (code, "")
+def test_a_process_ends_in_order_while_its_model_computes(
+    deep: Path, end: str, code: int, forked: Callable[..., Forked]
+) -> None:
+    done = forked(PROGRAM, deep, end)
+    assert (done.wait(60), done.stderr) == (code, "")
     if end == "closed":
         assert float(done.stdout) < 0.8, "a pass of a prompt ends between two layers"

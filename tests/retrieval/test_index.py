@@ -320,6 +320,7 @@ def test_a_document_that_crashes_or_stalls_its_reader_costs_only_itself(
 
     monkeypatch.setattr(_reading.subprocess, "Popen", popen)
     monkeypatch.setattr(_reading, "_TIMEOUT", 5.0)
+    monkeypatch.setattr(_reading, "_WORKERS", 2)
     names = ["a.txt", "b-crash.txt", "c.txt", "d-stall.txt", "e-crash.txt", "f.txt"]
     for name in names:
         write(tmp_path, name, name)

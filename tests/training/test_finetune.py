@@ -2,9 +2,7 @@
 
 import json
 import runpy
-import subprocess
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +11,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from tests.forked import Forked
 from typer.testing import CliRunner
 
 from hanol import models
@@ -189,15 +188,15 @@ def test_frozen_weights_in_bfloat16(folder: Path, tmp_path: Path) -> None:
     assert {x.dtype for x in tensors.values()} == {torch.float32}, "master weights"
 
 
-@pytest.mark.parametrize("kind", ["lora", "full"])
-def test_a_killed_run_goes_on_to_the_same_weights(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["lora", pytest.param("full", marks=pytest.mark.slow)])
+def test_a_killed_run_goes_on_to_the_same_weights(
+    kind: str, tmp_path: Path, forked: Callable[..., Forked]
+) -> None:
     if kind == "lora":
         pytest.importorskip("peft")
-    done = subprocess.run(
-        [sys.executable, str(DRIVER), str(tmp_path), kind], capture_output=True, text=True,
-        timeout=110,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    program = "import runpy, sys; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
+    done = forked(program, DRIVER, tmp_path, kind)
+    assert done.wait() == 0, done.stderr
     results = [json.loads((tmp_path / f"{name}.json").read_text()) for name in ("whole", "killed")]
     for result in results:
         del result["folder"], result["checkpoint"]

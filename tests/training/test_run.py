@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,13 +17,14 @@ import yaml
 
 from hanol import models
 from hanol.errors import RecipeError, RunError, TrainingError, WriteError
+from hanol.models import _presets  # private: presets of the tests are put there
 from hanol.training import TrainingResult, read_metrics, read_recipe, train
 
 ROOT = Path(__file__).parents[2]
 SMALL = {
     "kind": "pretrain",
     "name": "small",
-    "model": {"preset": "kimi-linear-3m"},
+    "model": {"preset": "smaller"},
     "tokenizer": {"vocab_size": 300},
     "stages": [
         {"tokens": 512, "sequence_length": 32, "batch_tokens": 128},
@@ -39,6 +41,27 @@ SMALL = {
 }
 
 
+# A preset of the tests alone: Muon takes a second for each step of the smallest of the real ones.
+SMALLER = """
+from functools import partial
+from hanol.models import _presets  # private: where presets are
+
+small = partial(
+    _presets.kimi_config, hidden_size=48, num_layers=4, num_heads=3, head_dim=16,
+    intermediate_size=64, kv_lora_rank=16,
+)
+_presets._PRESETS["smaller"] = (300, small)
+"""
+REAL = {"preset": "kimi-linear-3m"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _smaller() -> Iterator[None]:
+    exec(SMALLER, {})
+    yield
+    del _presets._PRESETS["smaller"]
+
+
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("texts")
@@ -52,13 +75,6 @@ def write(folder: Path, texts: Path, **changes: object) -> Path:
     data = {"source": "folder", "path": str(texts), "held_out": 0.2}
     path.write_text(yaml.safe_dump({**SMALL, "data": data, **changes}))
     return path
-
-
-def start(recipe: Path, output: Path, *more: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "hanol", "train", str(recipe), "--output", str(output)]
-    return subprocess.Popen(
-        [*command, "--json", *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
 
 
 def losses(folder: Path) -> dict[int, float]:
@@ -136,28 +152,30 @@ def test_the_same_seed_gives_the_same_run(tmp_path, texts) -> None:
     assert losses(tmp_path / "c") != losses(tmp_path / "a")
 
 
-def test_killed_in_the_middle_of_a_step_it_goes_on_as_the_same_run(tmp_path, texts, whole) -> None:
+def test_killed_in_the_middle_of_a_step_it_goes_on_as_the_same_run(
+    tmp_path, texts, whole, forked
+) -> None:
     recipe = write(tmp_path, texts)
     killed = tmp_path / "killed"
-    process = start(recipe, killed)
+    program = f"{SMALLER}from hanol.cli import main; main()"
+    process = forked(program, "train", recipe, "--output", killed, "--json")
     deadline = time.monotonic() + 120
     while not (killed / "checkpoint-4").exists() and time.monotonic() < deadline:
-        assert process.poll() is None, process.stderr.read().decode()[-2000:]
+        assert process.poll() is None, process.stderr[-2000:]
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.wait()
     assert not (killed / "final").exists()
-    resumed = start(recipe, killed, "--resume")
-    out, err = resumed.communicate(timeout=240)
-    assert resumed.returncode == 0, err.decode()[-2000:]
+    resumed = forked(program, "train", recipe, "--output", killed, "--json", "--resume")
+    assert resumed.wait() == 0, resumed.stderr[-2000:]
     assert losses(killed) == losses(whole[0])
-    assert json.loads(out)["bits_per_byte"] == whole[1].bits_per_byte
+    assert json.loads(resumed.stdout)["bits_per_byte"] == whole[1].bits_per_byte
     assert not (killed / ".writing").exists() or not any((killed / ".writing").iterdir())
 
 
 @pytest.mark.slow
 def test_two_processes_follow_the_curve_of_one(tmp_path, texts) -> None:
-    recipe = write(tmp_path, texts)
+    recipe = write(tmp_path, texts, model=REAL)
     train(read_recipe(recipe), tmp_path / "one")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
@@ -178,7 +196,7 @@ def test_two_processes_follow_the_curve_of_one(tmp_path, texts) -> None:
 
 @pytest.mark.slow
 def test_sharded_by_fsdp2_it_follows_the_curve_of_one_process(tmp_path, texts) -> None:
-    recipe = write(tmp_path, texts)
+    recipe = write(tmp_path, texts, model=REAL)
     train(read_recipe(recipe), tmp_path / "one")
     config = yaml.safe_load((ROOT / "recipes" / "accelerate" / "fsdp2.yaml").read_text())
     config |= {"use_cpu": True, "mixed_precision": "no", "num_processes": 2}
