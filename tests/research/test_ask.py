@@ -1,9 +1,10 @@
 """`ask`: one search, one reading, every sentence checked."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -105,6 +106,46 @@ def test_quotes_the_sentence_that_answers(
         page = TEXTS[place.document]
         assert place.text == sentence.text
         assert " ".join(place.text.split()) in " ".join(page.split())
+
+
+def test_marks_of_markdown_are_no_sentences(tmp_path: Path) -> None:
+    text = "# Pump\n\n## Start\n\n```bash\npump --start\n```\n\nThe pump starts by its lever.\n"
+    (tmp_path / "pump.md").write_text(text, "utf-8")
+    with Index.open(tmp_path) as index:
+        index.add(isolated=False)
+        texts = [one.text for one in sentences_of(index.search("start pump", 5))]
+    assert "The pump starts by its lever." in texts
+    assert any("pump --start" in one for one in texts)
+    assert not any("```" in one or one.startswith("#") for one in texts)
+
+
+class Bilingual:
+    """An embedder that knows what a few words of two languages mean."""
+
+    name = "bilingual"
+    words = (("bridge", "다리"), ("red", "빨간"), ("museum", "박물관"))
+
+    def encode_documents(self, texts: Sequence[str]) -> Any:
+        found = [[any(w in text for w in pair) for pair in self.words] for text in texts]
+        rows = np.asarray([[*row, 0.1] for row in found], np.float32)
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    def encode_query(self, text: str) -> Any:
+        return self.encode_documents([text])[0]
+
+
+def test_a_question_in_another_script_is_answered_by_meaning(tmp_path: Path) -> None:
+    text = "The old bridge is red.\n\nThe museum opens at nine.\n"
+    (tmp_path / "town.md").write_text(text, "utf-8")
+    with Index.open(tmp_path, embedder=Bilingual()) as index:
+        index.add(isolated=False)
+        answer = ask(index, "박물관은 언제 열리나?")
+        assert answer.sentences[0].text == "The museum opens at nine."
+        assert "another script" in answer.note
+        assert not ask(index, "Who painted the Night Watch?").found
+    with Index.open(tmp_path, index_folder=tmp_path / "words") as index:
+        index.add(isolated=False)
+        assert not ask(index, "박물관은 언제 열리나?").found
 
 
 @pytest.mark.parametrize(

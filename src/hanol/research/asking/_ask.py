@@ -20,6 +20,10 @@ from hanol.runs import Ledger, synchronous
 # Coverage from which quoted sentences are an answer, and below which a model is not asked; chosen
 # on the tune half of the benchmark's questions.
 _ENOUGH, _HOPELESS = 0.5, 0.4
+_FOREIGN = (
+    "The question is in another script than the documents: this sentence is nearest in meaning, "
+    "and no words show whether it answers."
+)
 _ROOM = 128  # most tokens of an answer
 # A reader scores this many sentences; the best must explain this much of a token of the question,
 # in nats; what the words in common add; a second sentence has this share of the first one's score.
@@ -79,10 +83,13 @@ async def aask(
         found = Candidates(question, passages, index)
         ledger = Ledger(tool_calls=1, seconds=time.perf_counter() - began)
     quoted = Answer(question, ledger=ledger)
-    if found.coverage >= _ENOUGH:
-        quoted = replace(quoted, sentences=tuple(map(_quote, found.best())), quoted=True)
+    if found.is_foreign or found.coverage >= _ENOUGH:
+        note = _FOREIGN if found.is_foreign else ""
+        chosen = tuple(map(_quote, found.best(1 if note else 3)))
+        quoted = replace(quoted, sentences=chosen, quoted=True, note=note)
     ranker = engine if isinstance(engine, Ranks) and not write else None
-    if engine is None or found.coverage < (_ENOUGH if ranker else _HOPELESS):
+    least = _ENOUGH if ranker else _HOPELESS
+    if engine is None or found.is_foreign or found.coverage < least:
         return quoted
     if note := _speechless(question, engine):
         return replace(quoted, note=note)

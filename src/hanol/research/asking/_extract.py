@@ -20,6 +20,8 @@ _REFERS = re.compile(
     "그(?:는|들|것|녀)|이러한|그러한"
 )
 
+_FENCE = re.compile(r"^[ \t]*(?:```|~~~).*$", re.MULTILINE)  # of code in Markdown
+_HEADING = re.compile(r"#{1,6} .*")
 _ASKS_NUMBER = re.compile(
     r"\bhow (?:many|much|long|old|far|often|large|big|high|fast)\b|\bwhat (?:year|percent\w*|share|"
     r"number|size|score)\b|\bwhen\b|\b(?:number|share|percentage|score|accuracy|price|cost|rate|"
@@ -105,7 +107,10 @@ def units_of(passages: Sequence[Passage]) -> list[Unit]:
 
 def _pieces(text: str) -> Iterator[_Part]:
     for span in split_sentences(text):
-        piece = text[span.start : span.end]
+        piece = _FENCE.sub("", text[span.start : span.end])
+        if _HEADING.fullmatch(piece.strip()):
+            yield _Part("heading", piece.strip(" #\n"))
+            continue
         if span.kind in ("heading", "table_head"):
             yield _Part("heading" if span.kind == "heading" else "head", " ".join(piece.split()))
             continue
@@ -194,15 +199,20 @@ class Candidates:
         scores: Of each, by words and, where the index has an embedder, by meaning.
         coverage: Share of the question's words, rare ones for more, that the passages hold
             together: what is left of a question about something else.
+        is_foreign: Whether the question is in another script than the passages, so that only their
+            meaning can agree, and the index has an embedder for it.
     """
 
     def __init__(self, question: str, passages: Sequence[Passage], index: Index) -> None:
         self._weights = weights = Weights(question, index)
         self.units = units_of(passages) if weights.total else []
-        self.scores, self.coverage = list[float](), 0.0
+        self.scores, self.coverage, self.is_foreign = list[float](), 0.0, False
         if self.units:
             texts = [unit.text for unit in self.units]
-            self.scores = _scores(self.units, weights, index.similarities(question, texts))
+            near = index.similarities(question, texts)
+            self.scores = _scores(self.units, weights, near)
+            latin = (_is_latin(text) for text in (question, " ".join(texts)))
+            self.is_foreign = near is not None and next(latin) is not next(latin)
             read = frozenset[str]().union(*(unit.stems | unit.around for unit in self.units))
             self.coverage = weights.of(read) / weights.total
 
@@ -232,6 +242,11 @@ class Candidates:
             ranked = [(s, one) for s, one in ranked if not any(map(one.repeats, chosen))]
         said = [unit.text for unit in chosen]
         return tuple(unit if unit.lead not in said else replace(unit, lead="") for unit in chosen)
+
+
+def _is_latin(text: str) -> bool:
+    letters = [c for c in text if c.isalpha()]
+    return 2 * sum(c < "\u0250" for c in letters) >= len(letters)
 
 
 def _scores(
