@@ -17,6 +17,7 @@ from hanol.errors import RecipeError
 from hanol.training import SftSettings, estimate, read_recipe, with_overrides
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes" / "researcher").glob("*.yaml"))
+RECIPES = [path for path in RECIPES if "kind: researcher" in path.read_text("utf-8")]
 SMALL = {
     "kind": "researcher",
     "name": "small",

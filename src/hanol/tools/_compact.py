@@ -23,7 +23,7 @@ _LINK = re.compile(r"\[([^\[\]]*)\]\([^()\s]*\)")
 _BREAKING = re.compile(r"[\s()%]")  # would end a link or its line, or not come back
 _PASSAGES = 3  # that are looked at for each hit: a document may have several
 _ADDRESSES = 4  # of one call
-_WHOLE = 350  # tokens of a document that is shown whole
+_WHOLE = 600  # tokens of a document that is shown whole, overlaps of its passages included
 _FITTING, _LONGEST = 3, 300  # sentences of a longer one, and characters of each
 _EXCERPT = 150  # characters of a sentence in a hit
 
