@@ -43,7 +43,8 @@ NONE = HERE / "ask_unanswerable.jsonl"
 ACCEPTED = HERE / "ask_answers.jsonl"
 GROUPS = {"pdf": "English PDFs", "korean": "Korean newsletters", "pydoc": "Python manual"}
 READ = 3  # first passages in which the evidence must be for the narrower figure
-MODELS = {"smollm2, as it comes": "smollm2", "smollm2-reader": "smollm2-reader"}
+MODELS = {"smollm2 ranks": "smollm2", "smollm2-reader": "smollm2-reader"}
+WRITES = "smollm2 writes"  # in its own words, as it comes
 
 Answerer = Callable[[Index, str], Answer]
 
@@ -185,6 +186,13 @@ def answers(report: Report, options: argparse.Namespace) -> None:
                     options.quick,
                 )
                 reuse(report, name, engine, folders, options.quick)
+                if spec == "smollm2":
+                    results[WRITES] = run(
+                        WRITES,
+                        lambda index, text, e=engine: ask(index, text, e, write=True),
+                        folders,
+                        options.quick,
+                    )
     if options.embedder is not None:
         with corpora(options.embedder) as folders:
             results["quoted, words and meaning"] = run("meaning", ask, folders, options.quick)
