@@ -3,7 +3,7 @@
 # Where the real model cannot be fetched, the chat is left out.
 set -eu
 out=runs/quickstart
-reader= # model that reads the documents; empty: their best sentences are quoted
+reader=smollm2-reader # model that reads the documents; empty: words alone choose the sentences
 talks=
 
 say() { printf '\n%s\n' "$*"; }

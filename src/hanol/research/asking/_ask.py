@@ -27,7 +27,7 @@ _FOREIGN = (
 _ROOM = 128  # most tokens of an answer
 # A reader scores this many sentences; the best must explain this much of a token of the question,
 # in nats; what the words in common add; a second sentence has this share of the first one's score.
-_READ, _EVIDENT, _WORDS, _ALSO = 16, 0.9, 0.3, 0.6
+_READ, _EVIDENT, _WORDS, _ALSO = 16, 0.95, 3.0, 0.6
 # A vocabulary that has a script needs at most a token for two or three bytes of it.
 _TOKENS_PER_BYTE = 0.45
 
