@@ -302,7 +302,7 @@ class Ranking(ScriptedEngine):
     async def score(self, request: Request, continuations: Any) -> list[Scored]:
         text = bytes(request.prompt_ids or ()).decode()
         gain = sum(len(self.words) - i for i, word in enumerate(self.words) if word in text)
-        return [Scored((1, 2), (-9.0, 3.0 * gain)) for _ in continuations]
+        return [Scored((1, 2), (-9.0, 12.0 * gain)) for _ in continuations]
 
 
 def test_a_model_that_scores_chooses_the_sentences(library: Index) -> None:
