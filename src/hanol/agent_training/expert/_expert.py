@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from hanol.agent_training.expert import _tokenizer as pieces
-from hanol.engines import Completion, Engine, Message, Request, Usage
+from hanol.agent_training.expert._turns import Turns
+from hanol.engines import Message
 from hanol.errors import DataError, EngineError
 from hanol.worlds import RELATIONS, Encyclopedia, GraphQuestion, WorldPage
 
@@ -34,7 +35,7 @@ class _Seen:
     queries: tuple[str, ...]
 
 
-class Expert(Engine):
+class Expert(Turns):
     """Answers questions of one world by search and visit; an `Engine`.
 
     Args:
@@ -67,17 +68,6 @@ class Expert(Engine):
                     "`hanol synth questions` made from a world. Ask those, or name another model."
                 )
         self._detours = detours
-
-    async def complete(self, request: Request) -> Completion:
-        """The expert's next turn."""
-        self.check(request)
-        text = self.turn(request.messages)
-        usage = Usage(self.count_tokens(request.messages), len(text.split()))
-        return Completion.of(text, usage=usage)
-
-    def count_tokens(self, messages: Sequence[Message]) -> int:
-        """Words, as there is no tokenizer."""
-        return sum(len(message.text.split()) for message in messages if message.role != "system")
 
     def is_detour(self, messages: Sequence[Message]) -> bool:
         """Whether the next turn is a mistake made on purpose, which nobody should learn."""

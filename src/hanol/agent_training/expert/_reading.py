@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from hanol.agent_training.expert._expert import Expert
-from hanol.engines import Completion, Engine, Message, Request, ToolCall, Usage
+from hanol.agent_training.expert._turns import Turns
+from hanol.engines import Engine, Message, ToolCall
 from hanol.errors import DataError, EngineError
 from hanol.tools import SEARCH, VISIT, Turn, render_call, render_turn
 from hanol.worlds import AnyPage, Encyclopedia, GraphQuestion, World
@@ -42,7 +43,7 @@ class _Read:
         return [n for n, text in passages.items() if text.startswith(named) and fact in text]
 
 
-class ReadingExpert(Engine):
+class ReadingExpert(Turns):
     """Answers questions whose `details` have the steps to their answers; an `Engine`.
 
     Args:
@@ -68,17 +69,6 @@ class ReadingExpert(Engine):
                     f"The expert cannot answer {text!r}: it knows questions that `hanol synth "
                     "questions factbook` made. Ask those, or name another model."
                 )
-
-    async def complete(self, request: Request) -> Completion:
-        """The expert's next turn."""
-        self.check(request)
-        text = self.turn(request.messages)
-        usage = Usage(self.count_tokens(request.messages), len(text.split()))
-        return Completion.of(text, usage=usage)
-
-    def count_tokens(self, messages: Sequence[Message]) -> int:
-        """Words, as there is no tokenizer."""
-        return sum(len(message.text.split()) for message in messages if message.role != "system")
 
     def turn(self, messages: Sequence[Message]) -> str:
         """The next turn of a conversation, as text."""
