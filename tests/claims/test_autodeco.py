@@ -23,7 +23,7 @@ from hanol.claims import find_claim, find_claims, run_claim
 
 NAMES = [
     "beats-default", "matches-oracle", "overhead", "pass-at-k", "single-heads",
-    "steering",
+    "smollm2-beats-default", "smollm2-matches-oracle", "smollm2-overhead", "steering",
     "token-adaptive", "training-fixed-points",
 ]  # fmt: skip
 

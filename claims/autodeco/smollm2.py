@@ -1,0 +1,75 @@
+"""autodeco.smollm2-*: what heads reach on a real chat model, on tasks that a program checks.
+
+SmolLM2-135M-Instruct with the heads that `recipes/autodeco/smollm2.yaml` trained answers held-out
+tasks of `hanol.worlds.small_tasks` under every setting; every seed draws tasks of its own.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from hanol import autodeco, evaluation
+from hanol.claims import Claim, Measurement
+from hanol.evaluation import Comparison, DecodingTask
+from hanol.scoring import parse_verifier
+
+MODEL = "smollm2-autodeco"
+KINDS = ("sum", "story", "capital", "instruction")
+_TASKS = 48  # of every seed, a quarter of each kind
+_SAMPLES = 4
+_TOKENS = 48
+_GRID: dict[str, Any] = {
+    "temperatures": (0.2, 0.4, 0.6, 0.8, 1.0), "top_ps": (0.5, 0.8, 0.95, 1.0)
+}  # fmt: skip
+
+
+@cache
+def tasks_run(seed: int, quick: bool) -> Comparison:
+    """Compare all settings on held-out tasks; once a process."""
+    model, tokenizer = autodeco.open_heads("tiny-autodeco" if quick else MODEL)
+    number = 4 if quick else _TASKS
+    rows = autodeco.training_rows("tasks", number, held_out=True, seed=seed)
+    if quick:  # that model has no chat template
+        rows = [replace(row, prompt=row.messages[0]["content"], messages=()) for row in rows]
+    task = DecodingTask.from_rows(
+        "tasks", rows, parse_verifier("hanol.worlds:check_task"), tokenizer,
+        max_new_tokens=4 if quick else _TOKENS,
+    )  # fmt: skip
+    grid = {"temperatures": (0.5, 1.0), "top_ps": (0.5, 1.0)} if quick else _GRID
+    return evaluation.compare(
+        model, tokenizer, task, samples=2 if quick else _SAMPLES, seed=seed, batch_size=32, **grid
+    )
+
+
+def of_kinds(comparison: Comparison, name: str) -> dict[str, float]:
+    """Share of right replies of a setting, by kind of task: these come in turn."""
+    right_P = np.array(comparison.result(name).right) / comparison.samples
+    return {kind: float(right_P[place :: len(KINDS)].mean()) for place, kind in enumerate(KINDS)}
+
+
+def tasks_claim(
+    name: str,
+    title: str,
+    paper: str,
+    expectation: str,
+    experiment: Callable[[Sequence[int], bool], Measurement],
+) -> Claim:
+    """A claim that is read off the runs of this module."""
+    return Claim(
+        id=f"autodeco.smollm2-{name}",
+        title=title,
+        paper=paper,
+        scale="SmolLM2-135M-Instruct with the heads of `recipes/autodeco/smollm2.yaml`, on "
+        f"{_TASKS} held-out tasks drawn for every seed (sums, word problems, capitals, "
+        "instructions; "
+        f"`hanol.worlds.small_tasks`), {_SAMPLES} replies of up to {_TOKENS} tokens each; the "
+        "static pair by the paper's search, temperature first, over T = 0.2 to 1 and P = 0.5 to "
+        "1; intervals from resampling tasks.",
+        expectation=expectation,
+        larger="`hanol train` with a recipe of the kind heads on DeepMath-103K and "
+        "`verify: arithmetic`, then `hanol eval sampling` on AIME, for R1-Distill-Qwen-7B.",
+        experiment=experiment,
+    )
