@@ -95,9 +95,11 @@ reader-rows: $(VENV)/.core  ## training data of a reader from DOCUMENTS (5 min)
 		--num-rows 1300 --held-out 0.06 --questions recipes/reader/questions.jsonl \
 		--wordnet $(DOCUMENTS)/packages/wordnet-base/usr/share/wordnet
 
+LEADS := factbook:recipes/researcher/leads.json
+
 researcher-rows: $(VENV)/.core  ## training data of a research agent on real pages (5 min)
-	$(BIN)/hanol synth questions factbook:bare --num-questions 1000 --hops 1,2 --output runs/researcher
-	$(BIN)/hanol synth trajectories factbook:bare runs/researcher/questions.jsonl --model expert --num-runs 1
+	$(BIN)/hanol synth questions $(LEADS) --num-questions 1300 --hops 1,2 --output runs/researcher
+	$(BIN)/hanol synth trajectories $(LEADS) runs/researcher/questions.jsonl --model expert --num-runs 1
 
 reference: $(VENV)/.dev  ## write docs/cli.md from the commands themselves
 	$(BIN)/python -m typer hanol.cli._app utils docs --name hanol --output docs/cli.md

@@ -281,11 +281,12 @@ print(peak() - before)
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from Linux")
 def test_memory_is_that_of_a_few_tensors(tmp_path) -> None:
-    """48 tensors of 1 MiB, 48 MiB a checkpoint, are merged in less than a third of one."""
+    """128 tensors of 1 MiB, 128 MiB a checkpoint, are merged in less than a quarter of one."""
     for seed, name in enumerate("ab"):
         folder = checkpoint(tmp_path / name, seed)
         values = {
-            f"t{i}": torch.full((512, 512), float(seed + i), dtype=torch.float32) for i in range(48)
+            f"t{i}": torch.full((512, 512), float(seed + i), dtype=torch.float32)
+            for i in range(128)
         }
         save_file(values, folder / "model.safetensors", {"format": "pt"})
     folders = [
@@ -298,7 +299,7 @@ def test_memory_is_that_of_a_few_tensors(tmp_path) -> None:
         [sys.executable, "-c", PEAK, *map(str, folders)],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert 2**20 < int(done.stdout) < 16 * 2**20
+    assert 2**20 < int(done.stdout) < 32 * 2**20
     assert tensors(tmp_path / "merged")["t3"][5, 5] == 3.5
 
 

