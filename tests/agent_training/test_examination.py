@@ -45,7 +45,7 @@ def test_the_expert_reads_the_factbook() -> None:
     world = Factbook("test", leads=False)
     told: list[Rollout] = []
     result = examine(
-        None, world=world, seed=3, num_questions=8, hops=(1, 2, 3), max_calls=8,
+        None, world=world, seed=1, num_questions=8, hops=(1, 2, 3), max_calls=8,
         on_rollout=told.append,
     )  # fmt: skip
     assert result.accuracy == {"1": 1.0, "2": 1.0, "3": 1.0}
@@ -79,6 +79,22 @@ def test_a_reading_expert_is_asked_its_own_questions_only() -> None:
     knows = ReadingExpert(world.questions(1))
     with pytest.raises(EngineError, match="does not know the question 'Why\\?'"):
         knows.turn([Message("user", "Why?")])
+
+
+def test_a_reading_expert_plans_first_and_answers_nothing_that_it_did_not_see() -> None:
+    question = Factbook("train", leads=False).questions(1, hops=2, described=True, seed=2)[0]
+    knows = ReadingExpert([question])
+    talk = [Message("user", question.text)]
+    fields = [f'"{read["sought"]}"' for step in question.details["steps"] for read in step["read"]]
+    assert f"I need {', then '.join(fields)}." in parse_turn(knows.turn(talk)).think
+    turns = []
+    while "<answer>" not in (turn := knows.turn(talk)):
+        turns.append(turn)
+        talk += [Message("assistant", turn), Message("user", "No results.")]
+    assert len(turns) == len({*turns}) > 1  # one search after another
+    answer = parse_turn(turn).answer
+    assert "do not say it" in answer
+    assert question.answers[0] not in answer
 
 
 def test_a_kind_that_is_wrong_is_wrong_alone() -> None:

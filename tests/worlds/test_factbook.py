@@ -434,6 +434,37 @@ def test_leads_that_are_missing_or_damaged_say_how_to_get_them(package: Path) ->
     assert Factbook().num_leads == 0
 
 
+def test_leads_of_a_file_are_pages_and_facts(tmp_path: Path) -> None:
+    file = tmp_path / "own.json"
+    lead = {"extract": "Ada Rask built bridges.", "description": "Danish engineer (1871–1940)"}
+    file.write_text(json.dumps({"Ada Rask": {**lead, "topic": "People"}, "Bad": "no"}), "utf-8")
+    world = open_world(f"factbook:{file}")
+    assert is_world(f"factbook:{file}")
+    [page] = [page for page in world.pages if page.title == "Ada Rask"]
+    assert page.markdown.startswith("# Ada Rask\n\nDanish engineer (1871–1940).\n\nAda Rask built")
+    facts = {edge.triple for edge in world.graph.edges if edge.triple[0] == "Ada Rask"}
+    assert {("Ada Rask", "year of birth", "1871"), ("Ada Rask", "year of death", "1940")} <= facts
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"a": 1}\x00'])
+def test_a_file_of_leads_that_is_none_says_what_it_should_be(
+    tmp_path: Path, content: str | None
+) -> None:
+    file = tmp_path / "own.json"
+    if content is not None:
+        file.write_text(content, "utf-8")
+    with pytest.raises(DataError, match="own.json' cannot be read .*one JSON object: title to"):
+        open_world(f"factbook:{file}")
+
+
+def test_every_lead_of_the_recipe_has_a_fact() -> None:
+    file = Path(__file__).parents[2] / "recipes/researcher/leads.json"
+    world = open_world(f"factbook:{file}")
+    titles = json.loads(file.read_text("utf-8")).keys()
+    assert len(titles) > 500
+    assert titles == titles & {edge.triple[0] for edge in world.graph.edges}
+
+
 def test_worlds_by_name() -> None:
     assert [is_world(s) for s in ("factbook", "factbook:bare", "encyclopedia:7", "./factbook")] == [
         True, True, True, False,
