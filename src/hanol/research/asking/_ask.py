@@ -121,7 +121,7 @@ async def _chosen(
         zip(weighed, (unit for _, unit in likely), strict=True), key=lambda entry: -entry[0]
     )
     also = (unit for value, unit in others if value >= _ALSO * top and not unit.repeats(first))
-    chosen = [first, *islice(also, 1)]
+    chosen = [first, *(one.after(first) for one in islice(also, 1))]
     if on_text is not None:
         on_text(" ".join(unit.quote for unit in chosen))
     return Answer(question, tuple(map(_quote, chosen)), quoted=True, ledger=ledger)
@@ -179,7 +179,7 @@ def _need_documents(index: Index) -> None:
 
 
 def _quote(unit: Unit) -> CitedSentence:
-    place = Evidence(unit.passage.document, unit.passage.page, unit.quote)
+    place = Evidence(unit.passage.document, unit.passage.page, unit.source)
     return CitedSentence(unit.quote, (place,))
 
 

@@ -14,6 +14,8 @@ from typing import Literal, NamedTuple
 from hanol.retrieval import Index, Passage, split_sentences, word_stems
 
 _ROW_NUMBERS = 3  # numbers in a line that make it a row
+_TITLE = 100  # characters
+_ENDS = re.compile(r"[.!?:;,。…]['\")\]’”]*$|^[#|>*-]")  # a sentence, or another mark of Markdown
 _LONG = 320  # characters of two sentences that are read at ease
 _REFERS = re.compile(
     r"(?:It|Its|They|Their|He|His|She|Her|This|That|These|Those|Such)\b|이(?:는|를|것|들|로써)|"
@@ -46,13 +48,26 @@ class Unit:
     around: frozenset[str]  # of its heading, its neighbours and the title
 
     @property
-    def quote(self) -> str:
-        """The sentence, with the one that it refers to."""
+    def source(self) -> str:
+        """The sentence as it stands there, with the one that it refers to."""
         return f"{self.lead} {self.text}".lstrip()
+
+    @property
+    def quote(self) -> str:
+        """The same; of a row of a table each cell with the name of its column."""
+        names, cells = (part.strip(" |").split(" | ") for part in (self.before, self.text))
+        if not self.before.startswith("|") or len(names) != len(cells):
+            return self.source
+        return ", ".join(f"{name}: {cell}" for name, cell in zip(names, cells, strict=True))
 
     def follows(self, other: "Unit") -> bool:
         """Whether it goes on from another one."""
         return self.passage is other.passage and self.order == other.order + 1 and not self.opens
+
+    def after(self, *others: "Unit") -> "Unit":
+        """The unit without a sentence before it that those before it are or have."""
+        is_said = any(self.lead in (one.text, one.lead) for one in others)
+        return replace(self, lead="") if is_said else self
 
     def repeats(self, other: "Unit") -> bool:
         """Whether it says nothing more than another one."""
@@ -72,8 +87,9 @@ def units_of(passages: Sequence[Passage]) -> list[Unit]:
     """
     found: dict[tuple[str, int | None, str], Unit] = {}
     for rank, passage in enumerate(passages):
-        heading = head = before = ""
-        pieces = list(_pieces(passage.text))
+        head = before = ""
+        heading, text = _title_of(passage)
+        pieces = list(_pieces(text))
         for i, (kind, text, opens) in enumerate(pieces):
             if kind == "heading":
                 heading, head, before = text, "", ""
@@ -103,6 +119,15 @@ def units_of(passages: Sequence[Passage]) -> list[Unit]:
             if kind == "sentence":
                 head = text  # of a table without rules, in plain text
     return list(found.values())
+
+
+def _title_of(passage: Passage) -> tuple[str, str]:
+    """The line over a document, or none, and the text of a passage without it."""
+    line, _, rest = passage.text.partition("\n")
+    alone = rest.startswith("\n") and len(line) < _TITLE and not _ENDS.search(line)
+    begins = passage.start == 0 and passage.page in (None, 1)
+    is_title = begins and (alone or line.strip() == passage.title)
+    return (line.strip(), rest) if rest.strip() and is_title else ("", passage.text)
 
 
 def _pieces(text: str) -> Iterator[_Part]:
@@ -240,8 +265,7 @@ class Candidates:
             else:
                 break
             ranked = [(s, one) for s, one in ranked if not any(map(one.repeats, chosen))]
-        said = [unit.text for unit in chosen]
-        return tuple(unit if unit.lead not in said else replace(unit, lead="") for unit in chosen)
+        return tuple(unit.after(*chosen[:i]) for i, unit in enumerate(chosen))
 
 
 def _is_latin(text: str) -> bool:
