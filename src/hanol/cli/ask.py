@@ -65,6 +65,8 @@ def ask(
     questions = [question] if question is not None else list(_lines())
     if not any(map(str.strip, questions)):
         raise typer.BadParameter("there is no question: give one, or one per line of the input.")
+    if write and model is None:
+        raise typer.BadParameter("--write needs --model: without one, documents are quoted.")
     with (
         interruptible("ask again to start over"),
         closing(open_indexed(folder, index_folder, embedder)) as corpus,

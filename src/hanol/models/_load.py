@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from huggingface_hub import snapshot_download
+from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from safetensors import SafetensorError
 from transformers import (
     CONFIG_MAPPING,
@@ -98,7 +100,23 @@ def resolve(spec: str | Path) -> str:
             f"({', '.join(CATALOGUE)}), nor a folder or GGUF file, nor a hub id of the form "
             f"owner/name.{hint}"
         )
+    if not isinstance(try_to_load_from_cache(text, "config.json"), str):
+        _need_hub(text)
     return text
+
+
+@cache
+def _need_hub(name: str) -> None:
+    """The hub's client tries each file for half a minute; this asks once for all of them."""
+    try:
+        HfApi().model_info(name, timeout=5.0)
+    except (HfHubHTTPError, OfflineModeIsEnabled, ValueError):
+        return  # it answers, or nobody may ask: who loads says what is wrong
+    except Exception as err:  # the libraries below raise all kinds
+        raise CheckpointError(
+            f"{name!r} is no folder here, and the hub does not answer ({err}). Name a folder, a "
+            "GGUF file or a model of `hanol models`, or try again with a network."
+        ) from err
 
 
 def fetch(spec: str | Path, **hub: Any) -> Path:

