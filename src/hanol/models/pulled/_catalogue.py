@@ -1,5 +1,6 @@
 """The models that can be pulled by name, what they are pinned to, and where they lie then."""
 
+import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,9 +48,16 @@ CATALOGUE = {
 
 
 def pulled_folder(name: str) -> Path | None:
-    """The folder of a model that was pulled."""
+    """The folder of a model that was pulled, if all its files still have their sizes."""
     folder = cache_folder() / name
-    return folder if name in CATALOGUE and (folder / RECORD).is_file() else None
+    if name not in CATALOGUE:
+        return None
+    try:
+        files = json.loads((folder / RECORD).read_text("utf-8")).get("files", {})
+        is_whole = all((folder / file).stat().st_size == size for file, size in files.items())
+    except (OSError, ValueError, AttributeError):
+        return None
+    return folder if is_whole else None
 
 
 def downloads(model: Pullable) -> Path:

@@ -152,8 +152,10 @@ def _describe(part: Path, name: str, model: Pullable, origin: str) -> None:
         f"This copy is from {origin}.\n"
     )
     (part / "LICENSE.txt").write_text(licence, "utf-8")
+    found = (file for file in part.rglob("*") if file.is_file())
+    files = {file.relative_to(part).as_posix(): file.stat().st_size for file in found}
     record = {"name": name, "title": model.title, "licence": model.licence, "from": origin}
-    replace_json(part / RECORD, record)
+    replace_json(part / RECORD, {**record, "files": files})
 
 
 def _unreached(name: str, model: Pullable, failed: dict[str, str]) -> CheckpointError:

@@ -8,18 +8,18 @@ from itertools import islice
 from pathlib import Path
 
 from hanol.engines import Completion, Engine, Message, Request, Sampling
-from hanol.errors import EngineError, RunError, SearchIndexError
+from hanol.errors import ConfigError, EngineError, RunError, SearchIndexError
 from hanol.research.asking._answer import Answer, CitedSentence, Evidence
 from hanol.research.asking._check import checked, refuses
-from hanol.research.asking._extract import Candidates, Unit
+from hanol.research.asking._extract import ENOUGH, Candidates, Unit
 from hanol.research.asking._prompt import reader_messages
 from hanol.research.asking._rank import Ranks, aevidence
 from hanol.retrieval import Index, Passage
 from hanol.runs import Ledger, synchronous
 
-# Coverage from which quoted sentences are an answer, and below which a model is not asked; chosen
-# on the tune half of the benchmark's questions.
-_ENOUGH, _HOPELESS = 0.5, 0.4
+# Coverage below which no model is asked, chosen as `ENOUGH` on the tune half of the benchmark's
+# questions.
+_HOPELESS = 0.4
 _FOREIGN = (
     "The question is in another script than the documents: this sentence is nearest in meaning, "
     "and no words show whether it answers."
@@ -65,6 +65,7 @@ async def aask(
 
     Raises:
         RunError: The question is empty.
+        ConfigError: `engine` is a name.
         SearchIndexError: There is no such folder, or no document in it.
         EngineError: The model failed, or its context window is smaller than one passage.
 
@@ -73,6 +74,8 @@ async def aask(
         >>> answer.text, answer.sources[0].document  # doctest: +SKIP
         ('Keys are rotated every 90 days. [1]', 'keys.md')
     """
+    if isinstance(engine, str):
+        raise ConfigError(f"`engine` is {engine!r}: open it with `hanol.engines.open_engine`.")
     if not question.strip():
         raise RunError("The question is empty. Ask something in plain words.")
     with _opened(library) as index:
@@ -83,12 +86,12 @@ async def aask(
         found = Candidates(question, passages, index)
         ledger = Ledger(tool_calls=1, seconds=time.perf_counter() - began)
     quoted = Answer(question, ledger=ledger)
-    if found.is_foreign or found.coverage >= _ENOUGH:
+    if found.is_foreign or found.coverage >= ENOUGH:
         note = _FOREIGN if found.is_foreign else ""
         chosen = tuple(map(_quote, found.best(1 if note else 3)))
         quoted = replace(quoted, sentences=chosen, quoted=True, note=note)
     ranker = engine if isinstance(engine, Ranks) and not write else None
-    least = _ENOUGH if ranker else _HOPELESS
+    least = ENOUGH if ranker else _HOPELESS
     if engine is None or found.is_foreign or found.coverage < least:
         return quoted
     if note := _speechless(question, engine):
@@ -147,9 +150,10 @@ async def _written(
         generated_tokens=usage.generated_tokens,
         seconds=time.perf_counter() - began,
     )
-    if refuses(done.text):
+    said = done.text.rpartition("</think>")[2]
+    if refuses(said):
         return Answer(question, ledger=ledger)
-    sentences = checked(done.text, question, read)
+    sentences = checked(said, question, read)
     if any(sentence.supported for sentence in sentences):
         return Answer(question, tuple(sentences), ledger=ledger)
     note = f"Nothing that {engine.name!r} wrote is held by a passage"

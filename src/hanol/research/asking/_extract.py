@@ -22,7 +22,7 @@ _REFERS = re.compile(
     "그(?:는|들|것|녀)|이러한|그러한"
 )
 
-_FENCE = re.compile(r"^[ \t]*(?:```|~~~).*$", re.MULTILINE)  # of code in Markdown
+FENCE = re.compile(r"^[ \t]*(?:```|~~~).*$", re.MULTILINE)  # of code in Markdown
 _HEADING = re.compile(r"#{1,6} .*")
 _ASKS_NUMBER = re.compile(
     r"\bhow (?:many|much|long|old|far|often|large|big|high|fast)\b|\bwhat (?:year|percent\w*|share|"
@@ -134,7 +134,7 @@ def _title_of(passage: Passage) -> tuple[str, str]:
 
 def _pieces(text: str) -> Iterator[_Part]:
     for span in split_sentences(text):
-        piece = _FENCE.sub("", text[span.start : span.end])
+        piece = FENCE.sub("", text[span.start : span.end])
         if _HEADING.fullmatch(piece.strip()):
             yield _Part("heading", piece.strip(" #\n"))
             continue
@@ -216,6 +216,7 @@ _AROUND, _LENGTH, _NUMERIC, _RANK, _MEANING = 0.4, 0.05, 0.1, 0.15, 1.0
 # those before lack, and one that follows one of them.
 _ALSO, _NEXT = 0.6, 0.25
 _NEW = 0.1  # share of the question's words that is new
+ENOUGH = 0.5  # coverage from which sentences of the documents are an answer
 
 
 class Candidates:
@@ -226,8 +227,8 @@ class Candidates:
         scores: Of each, by words and, where the index has an embedder, by meaning.
         coverage: Share of the question's words, rare ones for more, that the passages hold
             together: what is left of a question about something else.
-        is_foreign: Whether the question is in another script than the passages, so that only their
-            meaning can agree, and the index has an embedder for it.
+        is_foreign: Whether the sentence nearest in meaning is in another script than the question,
+            so that words cannot agree; the scores are its similarities then.
     """
 
     def __init__(self, question: str, passages: Sequence[Passage], index: Index) -> None:
@@ -238,10 +239,13 @@ class Candidates:
             texts = [unit.text for unit in self.units]
             near = index.similarities(question, texts)
             self.scores = _scores(self.units, weights, near)
-            latin = (_is_latin(text) for text in (question, " ".join(texts)))
-            self.is_foreign = near is not None and next(latin) is not next(latin)
             read = frozenset[str]().union(*(unit.stems | unit.around for unit in self.units))
             self.coverage = weights.of(read) / weights.total
+            if near is not None and self.coverage < ENOUGH:
+                others = [_is_latin(text) is not _is_latin(question) for text in texts]
+                self.is_foreign = others[near.index(max(near))]
+                if self.is_foreign:
+                    self.scores = [s if o else -1.0 for s, o in zip(near, others, strict=True)]
 
     def best(self, most: int = 3) -> tuple[Unit, ...]:
         """The best sentences, best first.
