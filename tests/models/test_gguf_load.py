@@ -212,7 +212,7 @@ def test_the_command_takes_the_new_folder_as_second_word(chat_file: Path, tmp_pa
     done = CliRunner().invoke(app, ["convert", str(chat_file), str(out), "--json"])
     assert json.loads(done.stdout)["output"] == str(out)
     assert AutoTokenizer.from_pretrained(out).chat_template == TEMPLATE
-    back = CliRunner().invoke(app, ["convert", str(out), str(tmp_path / "b.gguf"), "--to", "gguf"])
+    back = CliRunner().invoke(app, ["convert", str(out), str(tmp_path / "b.gguf")])
     assert back.exit_code == 0
     assert models.inspect(tmp_path / "b.gguf").dtype == "F32"
     for words in ([], [str(tmp_path / "a"), "--output", str(tmp_path / "b")]):

@@ -146,6 +146,7 @@ HOSTILE: list[tuple[str, Any]] = [
     ("malformed", {"messages": [{"role": 3, "content": "x"}]}),
     ("malformed", {"messages": [{"role": "user", "content": 7}]}),
     ("malformed", {"messages": [{"content": "x"}]}),
+    ("malformed", {"messages": [{"role": "user", "content": None}, *turns("", "Ho")[1:]]}),
     ("malformed", {"messages": turns("half \ud83d", "pair")}),
     ("malformed", {"messages": turns("Hi", "Ho"), "tools": "look"}),
     ("malformed", {"prompt": "x", "completion": 4}),
@@ -181,7 +182,7 @@ def test_a_row_that_cannot_be_learned_from_is_counted(
 def test_none_left(tmp_path: Path) -> None:
     rows = [row for _, row in HOSTILE]
     with pytest.raises(
-        DataError, match=r"None of 19 rows .* 13 rows \(malformed\): .*line 1: it"
+        DataError, match=r"None of 20 rows .* 14 rows \(malformed\): .*line 1: it"
     ) as e:
         read(tmp_path, *rows, tokenizer=chat.make_tokenizer(PICKY))
     assert "1 rows (template refused)" in str(e.value)

@@ -101,10 +101,11 @@ def convert(
         "Bundled or pulled name, folder, GGUF file or hub id; a folder in Meta's layout too."
     ),
     target: Path | None = argument("New folder or GGUF file; or give --output.", None),
-    to: Literal["transformers", "meta", "gguf", "heads"] = option(
-        "transformers",
+    to: Literal["transformers", "meta", "gguf", "heads"] | None = option(
+        None,
         "Layout to write: a transformers folder (Kimi Linear with the official names), Meta's "
-        "Llama files, a GGUF file, or only the AutoDeco heads of a merged checkpoint.",
+        "Llama files, a GGUF file, or only the AutoDeco heads of a merged checkpoint. Omitted: "
+        "gguf for a name that ends in .gguf, else transformers.",
     ),
     output: Path | None = option(None, "New folder or GGUF file. Omitted: the second argument."),
     dtype: str | None = option(
@@ -130,6 +131,7 @@ def convert(
     output = output or target
     assert output is not None
     check_new(output)
+    to = to or ("gguf" if output.suffix == ".gguf" else "transformers")
     if to == "heads":
         if dtype is not None or rope_factor is not None:
             raise typer.BadParameter(

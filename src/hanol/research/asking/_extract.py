@@ -236,7 +236,7 @@ class Candidates:
         self.units = units_of(passages) if weights.total else []
         self.scores, self.coverage, self.is_foreign = list[float](), 0.0, False
         if self.units:
-            texts = [unit.text for unit in self.units]
+            texts = [unit.quote for unit in self.units]  # a row of numbers means nothing alone
             near = index.similarities(question, texts)
             self.scores = _scores(self.units, weights, near)
             read = frozenset[str]().union(*(unit.stems | unit.around for unit in self.units))

@@ -320,7 +320,10 @@ def _messages(row: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
         raise _LeftOut("malformed", f"`{key}` is no list of messages, but {messages!r:.60}")
     for message in messages:
         known = message if isinstance(message, dict) else {}
-        is_text = isinstance(known.get("content"), str | list | None)
+        calls = known.get("role") == "assistant" and known.get("tool_calls")
+        is_text = isinstance(known.get("content"), str | list) or (
+            known.get("content") is None and calls
+        )
         if not is_text or not isinstance(known.get("role"), str):
             raise _LeftOut(
                 "malformed", f"`{key}` has {message!r:.60}, not a message with role and content"

@@ -46,7 +46,7 @@ class MessagesSection(Section):
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if (self.path is None) == (self.dataset is None):
-            raise ValueError("give either `path` or `dataset`")
+            raise ValueError("give either `path` or `dataset`, and set the other one to null")
         return self
 
 
