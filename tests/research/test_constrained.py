@@ -54,8 +54,8 @@ ODD = ToolSpec(
 TOOLS = (*DEFAULT_TOOLS, CALENDAR, ODD, ToolSpec("none", "Nothing.", {"type": "object"}))
 
 
-def engine_of_noise(window: int) -> CheckpointEngine:
-    """A random model over bytes, half of whose tokens are parts of letters."""
+def tokenizer_of_noise(window: int) -> PreTrainedTokenizerFast:
+    """Bytes, and a few pieces that cut tags where nobody expects it."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     merges = [("t", "h"), ("th", "e"), ("<", "/"), ("Ċ", "Ċ"), ('"', "]"), ("\\", '"')]
     vocab = {token: i for i, token in enumerate([*letters, *map("".join, merges)])}
@@ -67,6 +67,12 @@ def engine_of_noise(window: int) -> CheckpointEngine:
         tokenizer_object=raw, eos_token="<|end|>", model_max_length=window
     )
     text.chat_template = TEMPLATE
+    return text
+
+
+def engine_of_noise(window: int) -> CheckpointEngine:
+    """A random model over bytes, half of whose tokens are parts of letters."""
+    text = tokenizer_of_noise(window)
     config = LlamaConfig(
         vocab_size=len(text), hidden_size=16, intermediate_size=16, num_hidden_layers=1,
         num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=window,
@@ -121,6 +127,36 @@ def test_no_turn_is_malformed(shape: str, temperature: float, count: int) -> Non
         assert bool(turn.report) == (shape == "report and action")
         kinds[turn.kind] += 1
     assert kinds["answer"] == count or (shape != "answer" and kinds["tool_calls"])
+
+
+CALL = '<tool_call>\n{"name": "search", "arguments": {"query": ["ferry fares"]}}\n</tool_call>'
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        f'<think>\nI need "Fares".\n</think>\n{CALL}',
+        f"<think>It costs 5 < 7.50 euros, as List<int> does</think>\n{CALL}",
+        f"I look for it.</think>\n{CALL}",
+        CALL,
+        "<think>\nIt is 3.\n</think>\n<answer>It is 3, <b>not</b> <4 [1].\n</answer>",
+        '<tool_call>\n{"name": "PythonInterpreter", "arguments": {}}\n<code>\n'
+        "if a <= b < c:\n    print(1)\n</code>\n</tool_call>",
+    ],
+)
+@pytest.mark.parametrize("whole", [False, True], ids=["a character a token", "as it is"])
+def test_a_right_turn_is_allowed_however_tokens_cut_it(turn: str, whole: bool) -> None:
+    """A tag begins within a token, or a token apart ends the text before it."""
+    llguidance = pytest.importorskip("llguidance")
+    from llguidance.hf import from_tokenizer
+
+    tokenizer = tokenizer_of_noise(4096)
+    ids = tokenizer(turn).input_ids
+    if not whole:
+        ids = [i for char in turn for i in tokenizer(char).input_ids]
+    grammar = turn_constraint(TOOLS, 2048, prose=True).text
+    matcher = llguidance.LLMatcher(from_tokenizer(tokenizer), grammar)
+    assert matcher.validate_tokens(ids) == len(ids)
 
 
 def test_a_summary_is_one_block_of_bounded_length() -> None:

@@ -15,14 +15,18 @@ from hanol.tools._tool import DEFAULT_TOOLS, PYTHON_INTERPRETER
 
 _TAGS = "think|report|answer|tool_call|tool_response|code|tools|summary"
 # What a text may hold: a tag of the protocol nowhere, something to see at the beginning where the
-# parser asks for it, no fence around code, and what JSON strings hold.
+# parser asks for it, no fence around code, and what JSON strings hold. llguidance takes the longest
+# terminal and never goes back, so a text before a tag must not hold the sign that begins one: every
+# "<" of a text begins a part of its own, which is no tag.
 _NO_TAG = rf" & ~/(?s:.*)<\/?({_TAGS})(?s:.*)/"
 _LARK = {
-    "TEXT": "/(?s:.)+/" + _NO_TAG,
-    "SAID": r"/[^\s\x00-\x1f<](?s:.*)/" + _NO_TAG,
-    "CODE": r"/[^\s\x00-\x1f<`](?s:.*)/" + _NO_TAG,
+    "TEXT": "/[^<]+/",
+    "SAID": r"/[^\s\x00-\x1f<][^<]*/",
+    "CODE": r"/[^\s\x00-\x1f<`][^<]*/",
+    "SIGN": "/<[^<]*/" + _NO_TAG,
     "STRING": r'/([^"\\\x00-\x1f\x7f]|\\["\\nt])+/' + _NO_TAG,
 }
+_SIGNS = 12  # most parts of a text that begin with "<": they have half of its tokens
 # In GBNF: the beginning, and every other character. A sign "<" before a letter may be a tag.
 _CHARACTER = r'[^<] | "<" [^a-z/<]'
 _GBNF = {
@@ -146,8 +150,15 @@ class _Rules:
     def bounded(self, name: str, kind: str, tokens: int) -> str:
         """A rule for a text of a kind, of at most so many tokens."""
         self._kinds.add(kind)
-        self._lines.append(f"{name}[max_tokens={tokens}]: {kind}")
-        return name
+        if kind == "STRING":
+            self._lines.append(f"{name}[max_tokens={tokens}]: {kind}")
+            return name
+        self._kinds.add("SIGN")
+        number = min(_SIGNS, max(1, tokens // 64))
+        part = max(1, tokens // (2 * number))
+        self._lines.append(f"{name}-begin[max_tokens={max(1, tokens - number * part)}]: {kind}")
+        self._lines.append(f"{name}-sign[max_tokens={part}]: SIGN")
+        return self.rule(name, f"{name}-begin {name}-sign{{0,{number}}}")
 
     def pattern(self, number: str) -> str:
         """An expression for a number."""
@@ -172,7 +183,7 @@ class _Rules:
         if tool.name == PYTHON_INTERPRETER.name:
             code = self.bounded("code", "CODE", self._action)
             before = f"{self._begin(tool)}{{}}}}\n<code>\n"
-            after = "\n</code>\n</tool_call>"
+            after = "</code>\n</tool_call>"
             return self.rule(self._name(), f"{self.literal(before)} {code} {self.literal(after)}")
         length = max(8, self._action // max(_strings({"type": "object", **tool.parameters}), 1))
         if tool.name in _OWN_TOOLS:
