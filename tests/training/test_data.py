@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -102,6 +103,52 @@ def test_data_that_cannot_be_used(tmp_path) -> None:
     for source, path, text in cases:
         with pytest.raises(DataError, match=text):
             list(documents(DataSection(source=source, path=str(tmp_path / path))))
+
+
+def test_json_lines_with_marks_and_empty_lines(tmp_path) -> None:
+    file = tmp_path / "rows.jsonl"
+    data = DataSection(source="jsonl", path=str(file))
+    for content in (
+        b'{"text": "a"}\n\n{"text": "b"}\n\n',
+        b'\xef\xbb\xbf{"text": "a"}\r\n \t\r\n{"text": "b"}',
+        b'\n{"text": "a"}\n{"id": 7, "text": "b"}\n\n\n',
+    ):
+        file.write_bytes(content)
+        assert [d.text for d in documents(data)] == ["a", "b"]
+
+
+@pytest.mark.parametrize("value", [None, ["x", "y"], {"a": 1}, 7, True])
+def test_what_is_no_text_is_not_trained_on(tmp_path, value) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (tmp_path / "rows.jsonl").write_text(
+        "".join(json.dumps({"text": text}) + "\n" for text in ("fine", value))
+    )
+    rows = ["fine", value] if value is None else [value]
+    pq.write_table(pa.table({"text": rows}), tmp_path / "rows.parquet")
+    for source in ("jsonl", "parquet"):
+        data = DataSection(source=source, path=str(tmp_path / f"rows.{source}"))
+        with pytest.raises(DataError, match=r"'text' is .*, not a text"):
+            list(documents(data))
+
+
+@pytest.mark.parametrize(("begin", "expected"), [(None, [2, 3, 1]), (0, [0, 2, 3, 1])])
+def test_a_tokenizer_without_begin_token(tmp_path, begin, expected) -> None:
+    class Tokenizer:
+        bos_token_id, eos_token_id = begin, 1
+
+        def __len__(self) -> int:
+            return 10
+
+        def __call__(self, batch, **kwargs):
+            return SimpleNamespace(input_ids=[[2, 3] for _ in batch])
+
+    write_corpus(tmp_path, iter(["a", "b"]), Tokenizer())
+    assert [Corpus(tmp_path).document(i).tolist() for i in (0, 1)] == [expected, expected]
+    Tokenizer.eos_token_id = None
+    with pytest.raises(DataError, match="no end token"):
+        write_corpus(tmp_path / "x", iter(["a"]), Tokenizer())
 
 
 @given(st.text())

@@ -15,12 +15,13 @@ from types import MappingProxyType
 from hanol.errors import DocumentError, HanolError
 from hanol.retrieval.documents._charset import clean, decode
 from hanol.retrieval.documents._deadline import TooLateError, within
+from hanol.retrieval.documents._mail import read_eml
 from hanol.retrieval.documents._markup import read_html, read_xml
 from hanol.retrieval.documents._office import read_docx, read_pptx, read_xlsx
 from hanol.retrieval.documents._pdf import read_pdf
+from hanol.retrieval.documents._remarks import remarks_taken
 from hanol.retrieval.documents._structured import (
     heading,
-    read_eml,
     read_json,
     read_jsonl,
     read_notebook,
@@ -37,8 +38,8 @@ KINDS: Mapping[str, str] = MappingProxyType(
     | dict.fromkeys((".md", ".markdown", ".rst"), "md")
     | dict.fromkeys((".html", ".htm", ".xhtml"), "html")
     | {".pdf": "pdf", ".docx": "docx", ".pptx": "pptx", ".xlsx": "xlsx", ".csv": "csv"}
-    | {".tsv": "csv", ".ipynb": "ipynb", ".eml": "eml", ".xml": "xml", ".json": "json"}
-    | {".jsonl": "jsonl"}
+    | {".tsv": "csv", ".ipynb": "ipynb", ".eml": "eml", ".mbox": "eml", ".xml": "xml"}
+    | {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 )
 """Kind of a document by lower-case suffix; `parse_document` also looks at its content."""
 
@@ -79,11 +80,13 @@ class Document:
         title: From its metadata, heading or first line; else the file name without suffix.
         pages: Its pages in order; at least one has text.
         kind: A value of `KINDS`.
+        remarks: What could not be read, was guessed or repaired; empty for a sound file.
     """
 
     title: str
     pages: tuple[Page, ...]
     kind: str
+    remarks: tuple[str, ...] = ()
 
 
 def read_document(path: Path, *, links: bool = False) -> Document:
@@ -128,7 +131,8 @@ def parse_document(name: str, data: bytes, *, links: bool = False) -> Document:
             raise DocumentError(
                 f"is larger than {MAX_BYTES >> 20} MB ({MAX_TEXT >> 20} MB for text): split it"
             )
-        title, pages = _read(kind, data, links)
+        with remarks_taken() as remarks:
+            title, pages = _read(kind, data, links)
         pages = [clean(page).strip() for page in pages]
         if not any(pages):
             raise DocumentError("contains no text: remove it, or export it again with its text")
@@ -153,9 +157,9 @@ def parse_document(name: str, data: bytes, *, links: bool = False) -> Document:
             f"{name} is broken ({reason}): open it in the program that made it and save it again."
         ) from err
     title = " ".join(clean(title).split())[:_TITLE] or Path(name).stem
-    numbered = kind in ("pdf", "pptx", "xlsx")
+    numbered = kind in ("pdf", "pptx", "xlsx") or len(pages) > 1
     numbers = range(1, len(pages) + 1) if numbered else [None] * len(pages)
-    return Document(title, tuple(map(Page, numbers, pages)), kind)
+    return Document(title, tuple(map(Page, numbers, pages)), kind, tuple(remarks))
 
 
 def _kind(name: str, data: bytes) -> str:
@@ -211,7 +215,7 @@ def _read(kind: str, data: bytes, links: bool) -> tuple[str, list[str]]:
     return "", [{"csv": read_csv, "json": read_json, "jsonl": read_jsonl}[kind](text)]
 
 
-_LOUD = ("pypdf", "trafilatura", "htmldate", "charset_normalizer")
+_LOUD = ("pypdf", "charset_normalizer")
 _parsing = threading.RLock()
 
 

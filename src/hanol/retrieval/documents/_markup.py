@@ -2,33 +2,58 @@
 
 import html
 import re
-from contextlib import suppress
-from functools import partial
 from typing import Any
 
 from hanol.errors import DocumentError, require
+from hanol.retrieval.documents._boilerplate import boilerplate
 from hanol.retrieval.documents._charset import clean, decode
-from hanol.retrieval.documents._deadline import TooLateError, within
+from hanol.retrieval.documents._remarks import remark
 
-_ARTICLE_BYTES = 1_000_000  # larger pages are read whole, without looking for the article
-_ARTICLE_SECONDS = 10.0  # an ordinary page takes 0.02; lists nested in lists take minutes
-_ARTICLE_SHARE = 0.1  # of the page's text; if the article is shorter, the page is read whole
+_ARTICLE_SHARE = 0.2  # of the page's text; if less is left, it was no boilerplate
+_CELL_CHARS = 500  # of a cell that is written on one line
 _CHARSET = re.compile(rb"""<meta[^>]{0,200}charset\s*=\s*["']?([\w.:-]{2,40})""", re.IGNORECASE)
-_XML_ENCODING = re.compile(rb"""^\s*<\?xml[^>]{0,200}encoding\s*=\s*["']([\w.:-]{2,40})""")
-_XML_DECLARATION = re.compile(r"^\s*<\?xml[^>]{0,500}>")
-_NO_TEXT = ("script", "style", "noscript", "template", "svg", "head")
+_XML_ENCODING = re.compile(rb"""<\?xml[^>]{0,200}encoding\s*=\s*["']([\w.:-]{2,40})""")
+_PROLOG = re.compile(
+    r"(?>\s+|<\?.*?\?>|<!--.*?-->)*+"
+    r"(?><!DOCTYPE[^\[<>]*+(?:\[(?P<subset>.*?)\]\s*)?>)?", re.DOTALL
+)  # fmt: skip
+_ENTITY = re.compile(r"""<!ENTITY\s+([\w.:-]+)\s+(["'])(.*?)\2\s*>""", re.DOTALL)
+_NESTED = re.compile(r"%|&(?!#|(?:amp|lt|gt|quot|apos);)")
+_EXTERNAL = re.compile(r"<!ENTITY\s+([\w.:-]+)\s+(?:SYSTEM|PUBLIC)\b")
+_XML_ENTITIES = ("amp", "lt", "gt", "quot", "apos")
+_REPAIRED = re.compile(
+    r"<!\[CDATA\[.*?\]\]>|<!--.*?-->"
+    r"|&(?:(?P<name>#\d{1,7}|#x[0-9a-fA-F]{1,6}|[\w.:-]{1,80});)?(?P<unended>(?<=&)(?:amp|lt|gt)\b)?"
+    r"|<(?![\w/!?:])", re.DOTALL
+)  # fmt: skip
+_NO_TEXT = frozenset({"script", "style", "noscript", "template", "svg", "head"})
+_SPACES = re.compile(r"[ \t\n\f\r]+")
 _TAG = re.compile(r"(<[^<>]*>)")
 _BLOCKS = frozenset(
     {"address", "article", "aside", "blockquote", "br", "dd", "div", "dl", "dt", "figcaption"}
     | {"figure", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hr", "li"}
     | {"main", "nav", "ol", "option", "p", "pre", "section", "table", "tr", "ul"}
 )
+# Elements that may begin or end inside of a word.
+_PHRASES = frozenset(
+    {"a", "abbr", "b", "bold", "code", "em", "emph", "emphasis", "font", "hi", "i", "italic", "rb"}
+    | {"rt", "ruby", "small", "span", "strong", "sub", "subscript", "sup", "superscript", "tt", "u"}
+)
 
 
-def read_html(data: bytes, declared: str | None = None, *, links: bool = False) -> tuple[str, str]:
-    """Title and text of a web page: its article, with links as Markdown, or else all of it."""
+def read_html(
+    data: bytes, declared: str | None = None, *, links: bool = False, whole: bool = False
+) -> tuple[str, str]:
+    """Title and text of a web page, one line per block, or also of its menus and footers.
+
+    Args:
+        data: The page.
+        declared: Encoding of the page, where something outside of it names one.
+        links: Write links as in Markdown.
+        whole: Keep what looks like boilerplate.
+    """
     lxml = require("lxml.html", extra="documents", feature="Reading HTML")
-    found = _CHARSET.search(data[:4096]) or _XML_ENCODING.match(data)
+    found = _CHARSET.search(data[:4096]) or _XML_ENCODING.match(data.lstrip())
     text = decode(data, declared or (found.group(1).decode() if found else None))
     # as UTF-8 again: lxml refuses text whose own declaration names an encoding
     encoded = clean(text).encode()
@@ -39,54 +64,172 @@ def read_html(data: bytes, declared: str | None = None, *, links: bool = False) 
     title = " ".join((tree.findtext(".//title") or "").split())
     if any(entry.type_name == "ERR_RESOURCE_LIMIT" for entry in parser.error_log):
         return title, _without_tags(text)  # lxml drops all that comes after 256 nested elements
-    whole, article = _all_text(tree), ""
-    if len(encoded) <= _ARTICLE_BYTES:
-        trafilatura = require("trafilatura", extra="documents", feature="Reading HTML")
-        form = {"output_format": "markdown", "include_links": True} if links else {}
-        find = partial(trafilatura.extract, tree, favor_recall=True, **form)
-        with suppress(TooLateError):
-            article = within(_ARTICLE_SECONDS, find) or ""
-    return title, article if len(article) > _ARTICLE_SHARE * len(whole) else whole
+    everything = _page_text(tree, set(), links)
+    body = tree.find("body")
+    if whole or body is None:
+        return title, everything
+    article = _page_text(tree, boilerplate(body, _NO_TEXT), links)
+    return title, article if len(article) > _ARTICLE_SHARE * len(everything) else everything
 
 
 def read_xml(data: bytes) -> tuple[str, str]:
-    """Attributes and text of an XML file's elements, one line each; the title is empty."""
+    """Text and attributes of an XML file, one line for each element; the title is empty.
+
+    Elements inside of a sentence stay in it, and their attributes follow on a line of their own.
+    Faults are repaired as web browsers do, with a remark.
+    """
     etree = require("lxml.etree", extra="documents", feature="Reading XML")
-    found = _XML_ENCODING.match(data)
+    found = _XML_ENCODING.search(data[:4096])
     text = clean(decode(data, found.group(1).decode() if found else None))
-    if "<!ENTITY" in text:
-        raise DocumentError(
-            "declares XML entities, which can make a small file endless: remove its <!DOCTYPE> part"
-        )
-    text = _XML_DECLARATION.sub("", text)  # it names an encoding that is no longer true
+    start = max(text.find("<"), 0)
+    if text[:start].strip():
+        remark(f"has {start} characters before its XML begins")
+    text = text[start:]
+    prolog = _PROLOG.match(text)
+    assert prolog is not None
+    declared = _entities(prolog["subset"] or "")
+    # It names an encoding that is no longer true, and entities, which would be expanded.
+    body = text[prolog.end() :]
     parser = etree.XMLParser(
         resolve_entities=False, no_network=True, remove_comments=True, remove_pis=True
     )
-    tree = etree.fromstring(text.encode(), parser)
-    lines = []
-    for _, element in etree.iterwalk(tree, events=("start",)):
-        names = ((name.rpartition("}")[2], value) for name, value in element.attrib.items())
-        parts = [*(f"{name}: {value}" for name, value in names), element.text or ""]
-        lines.append(" ".join(" ".join(parts).split()))
-        lines.append(" ".join((element.tail or "").split()))
-    return "", "\n".join(line for line in lines if line)
+    try:
+        tree = etree.fromstring(body.encode(), parser)
+    except etree.XMLSyntaxError as err:
+        if "depth" in str(err):
+            raise
+        body = _repaired(body, declared, _EXTERNAL.findall(prolog["subset"] or ""))
+        recovering = etree.XMLParser(
+            resolve_entities=False, no_network=True, remove_comments=True, remove_pis=True,
+            recover=True, huge_tree=True,
+        )  # fmt: skip
+        tree = etree.fromstring(body.encode(), recovering)
+        if not declared:
+            remark(f"is not well-formed XML ({str(err)[:100]}): what could be read was read")
+        lines = [] if tree is None else _xml_lines(tree, etree)
+        plain = _without_tags(body)
+        # Where a recovering parser gives up, it says nothing.
+        if sum(map(len, lines)) < 0.98 * len(plain.replace("\n", "")):
+            lines = [plain]
+        return "", "\n".join(lines)
+    return "", "\n".join(_xml_lines(tree, etree))
 
 
-def _all_text(tree: Any) -> str:
-    """All visible text of a page, one line per block."""
+def _entities(subset: str) -> dict[str, str]:
+    """Entities that a document type declares as plain text; others stand as they are."""
+    declared = {name: value for name, _, value in _ENTITY.findall(subset)}
+    if any(map(_NESTED.search, declared.values())):
+        raise DocumentError(
+            "declares XML entities that contain entities, which can make a small file endless: "
+            "remove its <!DOCTYPE> part"
+        )
+    return declared
+
+
+def _repaired(text: str, declared: dict[str, str], other: list[str]) -> str:
+    """Markup with known entities replaced, and other ampersands and less-than signs escaped."""
+    room = len(text) + 1_000_000  # of all replacements: a long one can be named often
+
+    def repair(found: re.Match[str]) -> str:
+        nonlocal room
+        whole, name = found.group(), found["name"]
+        if found["unended"]:
+            return f"{whole};"
+        if whole.startswith("<!") or name in _XML_ENTITIES or (name or "").startswith("#"):
+            return whole
+        if name in declared:
+            room -= len(declared[name])
+            if room < 0:
+                raise DocumentError("expands without end by its XML entities: remove them")
+            return html.escape(html.unescape(declared[name]), quote=True)
+        if name and (known := html.unescape(whole)) != whole:
+            return html.escape(known)
+        if name in other:
+            remark(f"refers to another file, which is not read: {whole}")
+            return ""
+        return html.escape(whole[0]) + whole[1:]
+
+    return _REPAIRED.sub(repair, text)
+
+
+def _xml_lines(tree: Any, etree: Any) -> list[str]:
+    lines: list[str] = []
+    line: list[str] = []  # of pieces
+    later: list[str] = []  # attributes of elements inside of a sentence
+    sentences: list[bool] = [False]  # for each open element: is text mixed with its children?
+
+    def end_line() -> None:
+        for parts in (line, *([part] for part in later)):
+            if text := " ".join("".join(parts).split()):
+                lines.append(text)
+        line.clear()
+        later.clear()
+
+    for event, element in etree.iterwalk(tree, events=("start", "end")):
+        name = element.tag.rpartition("}")[2].lower()
+        inline = (sentences if event == "start" else sentences[:-1])[-1] and name not in _BLOCKS
+        if not inline:
+            end_line()
+        elif name not in _PHRASES and (
+            event == "start" or (element.tail or "")[:1] not in ".,;:!?)"
+        ):
+            line.append(" ")
+        if event == "end":
+            sentences.pop()
+            line.append(element.tail or "")
+            continue
+        attributes = " ".join(f"{k.rpartition('}')[2]}: {v}" for k, v in element.attrib.items())
+        if inline:
+            later.append(attributes)
+        else:
+            line.append(f"{attributes} ")
+        line.append(element.text or "")
+        text = (element.text or "").strip()
+        tails = (child.tail for child in element if (child.tail or "").strip())
+        sentences.append(bool(text) or any(not tail[0].isalnum() for tail in tails))
+    end_line()
+    return lines
+
+
+def _page_text(tree: Any, dropped: set[Any], links: bool) -> str:
+    """Visible text of a page without some elements, one line per block or row of a table."""
     etree = require("lxml.etree", extra="documents", feature="Reading HTML")
     walk = etree.iterwalk(tree, events=("start", "end"))
-    parts = []
+    parts: list[str] = []
+    cell = pre = None  # the cell on one line, or the preformatted text, that the walk is in
+
+    def written(text: str | None) -> str:
+        # outside of preformatted text a line break is a space
+        return (text or "").replace(" ", "\0") if pre is not None else _SPACES.sub(" ", text or "")
+
     for event, element in walk:
-        edge = "\n" if element.tag in _BLOCKS else ""
+        edge = "\n" if element.tag in _BLOCKS and cell is None else " " * (element.tag in _BLOCKS)
+        href = element.get("href") if links and element.tag == "a" else None
         if event == "end":
-            parts += [edge or (" | " if element.tag in ("td", "th") else ""), element.tail or ""]
-        elif element.tag in _NO_TEXT:
+            if element is cell:
+                cell = None
+            if element is pre:
+                pre = None
+            if element in dropped or element.tag in _NO_TEXT:
+                edge = ""
+            elif href:
+                parts.append(f"]({href})")
+            parts += [edge or (" | " if element.tag in ("td", "th") else ""), written(element.tail)]
+        elif element in dropped or element.tag in _NO_TEXT:
             walk.skip_subtree()
         else:
-            parts += [edge, element.text or ""]
-    lines = (" ".join(line.split()) for line in "".join(parts).splitlines())
-    return "\n".join(line for line in lines if line)
+            if element.tag in ("td", "th") and cell is None and _is_short(element):
+                cell = element
+            if element.tag == "pre" and pre is None and cell is None:
+                pre = element
+            parts += [edge, "[" if href else "", written(element.text)]
+    lines = (" ".join(line.split()).removesuffix(" |") for line in "".join(parts).split("\n"))
+    return "\n".join(line.replace("\0", " ").rstrip() for line in lines if line.strip("\0"))
+
+
+def _is_short(cell: Any) -> bool:
+    """Whether a cell of a table fits on a line; others are parts of a layout."""
+    return sum(map(len, cell.itertext())) < _CELL_CHARS and cell.find(".//table") is None
 
 
 def _without_tags(text: str) -> str:

@@ -80,7 +80,9 @@ def _leads_out(path: Path, root: Path) -> bool:
 
 
 def read_file(path: str, known: str | None) -> dict[str, Any]:
-    """Read and split a file: hash (alone if `known`), title, kind, pages, passages; or "error"."""
+    """Read and split a file: hash (alone if `known`), title, kind, pages, passages, remarks;
+    or "error".
+    """
     try:
         with Path(path).open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -104,6 +106,7 @@ def read_file(path: str, known: str | None) -> dict[str, Any]:
         "kind": document.kind,
         "pages": len(document.pages),
         "passages": passages,
+        "remarks": document.remarks,
     }
 
 

@@ -1,65 +1,166 @@
-"""Reads notebooks, e-mails and JSON."""
+"""Reads notebooks and JSON."""
 
-import email
-import email.policy
 import json
 import re
-from contextlib import suppress
-from email.errors import HeaderParseError
-from email.header import decode_header, make_header
-from email.message import Message
+from collections.abc import Iterator
 from typing import Any
 
-from hanol.errors import DocumentError
-from hanol.retrieval.documents._charset import decode
 from hanol.retrieval.documents._markup import read_html
+from hanol.retrieval.documents._remarks import remark
 
 _OUTPUT_CHARS = 20_000  # kept of one output of a notebook cell
-_HEADERS = ("From", "To", "Cc", "Date", "Subject")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-_ENCODED = re.compile(r"(?:=\?[^\s?]+\?[bq]\?[^?]*\?=(?:\s+(?==\?))?)+", re.IGNORECASE)
-_TEXT_ATTACHMENTS = ("application/json", "application/xml", "application/x-yaml")
+_ESCAPES = re.compile(r"(?:\\u[0-9a-fA-F]{4})+")
+_REPR = re.compile(r"<[\w.]+[ .:].*>|[\w.]+\(.*\)|<\w+>", re.DOTALL)  # says nothing to a reader
+_RICH = ("text/markdown", "text/html", "text/latex", "application/json")
 
 
-def read_json(text: str, indent: int | None = 1) -> str:
-    """JSON with one line per value and without escapes; other text unchanged."""
+class _Key(str):
+    """A key of a JSON object that the same object has twice: both are written."""
+
+    __slots__ = ()
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else {_Key(key): value for key, value in pairs}
+
+
+def _rewritten(text: str, indent: int | None) -> str:
+    """JSON without escapes, its numbers as they stand there: 1.10, 1e400.
+
+    Raises:
+        ValueError, RecursionError: It is not JSON, or nested too deeply.
+    """
+
+    def number(digits: str) -> str:
+        return f"\0{digits}\0"
+
+    content = json.loads(text, parse_float=number, parse_int=number, object_pairs_hook=_pairs)
+    written = json.dumps(content, ensure_ascii=False, indent=indent)
+    return written.replace('"\\u0000', "").replace('\\u0000"', "")
+
+
+def read_json(text: str) -> str:
+    """JSON with one line per value and without escapes; other text without escapes only."""
     try:
-        return json.dumps(json.loads(text), ensure_ascii=False, indent=indent)
-    except (ValueError, RecursionError):
-        return text  # several objects, comments, nested too deeply: still worth searching
+        return _rewritten(text, 1)
+    except (ValueError, RecursionError) as err:
+        lines = [line for line in text.split("\n") if line.strip()]
+        if sum(map(_is_json, lines)) * 2 > len(lines) > 1:
+            return read_jsonl(text)
+        remark(f"is not JSON ({str(err)[:100]}): read as plain text")
+        return _unescaped(text)
 
 
 def read_jsonl(text: str) -> str:
-    """JSON Lines without escapes; lines that are not JSON unchanged."""
-    return "\n".join(read_json(line, indent=None) for line in text.split("\n") if line.strip())
+    """JSON Lines without escapes; lines that are not JSON as plain text."""
+    lines = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not (line := line.strip("\ufeff\0 \t\r")):
+            continue
+        try:
+            lines.append(_rewritten(line, None))
+        except (ValueError, RecursionError):
+            remark(f"has lines that are not JSON, read as plain text: the first is line {number}")
+            lines.append(_unescaped(line))
+    return "\n".join(lines)
+
+
+def _is_json(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line.strip("\ufeff\0 \t\r")), dict | list)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _unescaped(text: str) -> str:
+    return _ESCAPES.sub(lambda found: str(json.loads(f'"{found.group()}"')), text)
 
 
 def read_notebook(text: str) -> tuple[str, str]:
     """Title and text of a Jupyter notebook: prose, code and its output."""
-    notebook = json.loads(text)
-    # Before version 4, cells were in worksheets and code was called input.
-    cells = notebook.get("cells") or [c for w in notebook.get("worksheets", []) for c in w["cells"]]
+    try:
+        notebook = json.loads(text)
+    except ValueError as err:
+        remark(f"is not JSON ({str(err)[:100]}): read as plain text")
+        return "", _unescaped(text)
     parts, prose = [], []
-    for cell in cells:
-        source = "".join(cell.get("source", cell.get("input", "")))
+    for cell in _cells(notebook):
+        # Before version 4, code was called input.
+        source = _joined(cell.get("source", cell.get("input")))
         if cell.get("cell_type") == "code":
             source = f"```\n{source}\n```" if source.strip() else ""
         else:
+            if cell.get("cell_type") == "heading" and isinstance(level := cell.get("level"), int):
+                source = f"{'#' * max(1, min(level, 6))} {source}"
             prose.append(source)
-        parts += [source, *(_output(output) for output in cell.get("outputs", []))]
+        parts += [source, *(_output(output) for output in _objects(cell.get("outputs")))]
     text = "\n\n".join(part for part in parts if part.strip())
     return heading("\n\n".join(prose)), text
 
 
+def _objects(items: Any) -> Iterator[dict[str, Any]]:
+    """The objects of a list that should hold nothing else."""
+    for item in items if isinstance(items, list) else [] if items is None else [items]:
+        if isinstance(item, dict):
+            yield item
+        else:
+            remark("has holes where cells or outputs should be")
+
+
+def _cells(notebook: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield from _objects(notebook.get("cells"))
+    for worksheet in _objects(notebook.get("worksheets")):  # before version 4
+        yield from _objects(worksheet.get("cells"))
+
+
+def _joined(text: Any) -> str:
+    """A multi-line string: a string or a list of its lines."""
+    lines = text if isinstance(text, list) else [text]
+    return "".join(line for line in lines if isinstance(line, str))
+
+
 def _output(output: dict[str, Any]) -> str:
-    data = output.get("data", output)
     if output.get("output_type") in ("error", "pyerr"):
         text = f"{output.get('ename', '')}: {output.get('evalue', '')}"
     else:
-        kinds = ("text/markdown", "text/plain", "text")
-        text = next(("".join(data[kind]) for kind in kinds if kind in data), "")
+        text = _shown(output)
     text = _COLOURS.sub("", text)
-    return text if len(text) <= _OUTPUT_CHARS else text[:_OUTPUT_CHARS] + "\n(output cut here)"
+    if len(text) <= _OUTPUT_CHARS:
+        return text
+    remark(f"has outputs of more than {_OUTPUT_CHARS} characters: the rest of them is left out")
+    return text[:_OUTPUT_CHARS] + "\n(output cut here)"
+
+
+def _shown(output: dict[str, Any]) -> str:
+    """What a reader of the notebook sees of an output: the plain text, or what it stands for."""
+    data = output.get("data")
+    if not isinstance(data, dict):  # before version 4, and printed text
+        data = {f"text/{kind}": output.get(kind) for kind in ("html", "latex", "markdown")}
+        data["text/plain"] = output.get("text")
+    found = {kind: _joined(value) for kind, value in data.items()}
+    if isinstance(content := data.get("application/json"), dict | list):
+        found["application/json"] = json.dumps(content, ensure_ascii=False, indent=1)
+    if found.get("text/html"):
+        found["text/html"] = read_html(found["text/html"].encode(), "utf-8", whole=True)[1]
+    plain = found.get("text/plain", "")
+    if found.get("text/markdown", "").strip():
+        return found["text/markdown"]
+    if plain.strip() and not _REPR.fullmatch(plain.strip()):
+        return plain
+    others = (kind for kind in found if kind.startswith("text/") and kind not in _RICH)
+    for kind in (*_RICH, *others):
+        if found.get(kind, "").strip() and kind not in ("text/plain", "text/javascript"):
+            return found[kind]
+    if any(kind.startswith(("image/", "png", "jpeg", "svg")) for kind in (*data, *output)):
+        remark("shows pictures, which are not read")
+        return "" if plain.startswith("<") else plain
+    if not plain and data:
+        remark(f"has outputs that are not read: {', '.join(sorted(data))[:100]}")
+    return plain
 
 
 def heading(text: str) -> str:
@@ -68,46 +169,3 @@ def heading(text: str) -> str:
         return front.group(1).strip(" \"'")
     found = re.search(r"^#{1,3}[ \t]+(\S.*)$|^(\S.*)\n([=~*-])\3{2,}[ \t]*$", text, re.MULTILINE)
     return (found.group(1) or found.group(2)).strip(" #*") if found else ""
-
-
-def read_eml(data: bytes) -> tuple[str, str]:
-    """Subject and text of an e-mail: headers, body, attachments with text, names of others."""
-    message = email.message_from_bytes(data, policy=email.policy.default)
-    lines = [f"{name}: {_header(message, name)}" for name in _HEADERS if _header(message, name)]
-    plain, rich, attached = [], [], []
-    for part in message.walk():
-        if part.is_multipart():
-            continue
-        name, kind = part.get_filename(), part.get_content_type()
-        if name or part.get_content_disposition() == "attachment":
-            lines.append(f"Attachment: {name or kind}")
-            if kind.startswith("text/") or kind in _TEXT_ATTACHMENTS:
-                with suppress(DocumentError):  # not text, whatever its type says
-                    attached.append(f"{name or kind}:\n{_content(part)}")
-        elif kind == "text/plain":
-            plain.append(_content(part))
-        elif kind == "text/html":
-            rich.append(_content(part))
-    # The HTML body repeats the plain one.
-    body = plain if any(text.strip() for text in plain) else rich
-    return _header(message, "Subject"), "\n\n".join(["\n".join(lines), *body, *attached])
-
-
-def _header(message: Message, name: str) -> str:
-    raw = next((value for key, value in message.raw_items() if key.lower() == name.lower()), "")
-    text = decode(str(raw).encode("utf-8", "surrogateescape"))  # many mails have bare UTF-8 here
-    return " ".join(_ENCODED.sub(_decode_words, text).split())
-
-
-def _decode_words(found: re.Match[str]) -> str:
-    with suppress(ValueError, LookupError, HeaderParseError):
-        return str(make_header(decode_header(found.group())))
-    return found.group()
-
-
-def _content(part: Message) -> str:
-    payload = part.get_payload(decode=True)
-    data = payload if isinstance(payload, bytes) else b""
-    if part.get_content_type() == "text/html":
-        return read_html(data, part.get_content_charset())[1]
-    return decode(data, part.get_content_charset())

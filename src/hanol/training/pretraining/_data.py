@@ -82,7 +82,7 @@ def _folder(root: Path) -> Iterator[SourceText]:
 
 def _text(file: Path) -> str | None:
     try:
-        return file.read_text("utf-8")
+        return file.read_text("utf-8-sig")
     except UnicodeDecodeError:
         return None  # not a text file
 
@@ -92,15 +92,27 @@ def _jsonl(path: Path, column: str) -> Iterator[SourceText]:
     if not files or not files[0].exists():
         raise DataError(f"`data.path` is {str(path)!r}, but no JSON lines file is there.")
     for file in files:
-        with file.open(encoding="utf-8") as lines:
+        with file.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, start=1):
+                if not line.strip():
+                    continue
                 try:
                     text = json.loads(line)[column]
                 except (ValueError, KeyError, TypeError) as err:
                     raise DataError(
                         f"{str(file)!r}, line {number}: not a JSON object with the key {column!r}."
                     ) from err
-                yield SourceText(f"{file.name}:{number}", str(text))
+                where = f"{str(file)!r}, line {number}"
+                yield SourceText(f"{file.name}:{number}", _string(text, where, column))
+
+
+def _string(text: Any, where: str, column: str) -> str:
+    if not isinstance(text, str):
+        raise DataError(
+            f"{where}: {column!r} is {text!r:.60}, not a text. Leave the row out, or set "
+            "`data.text_column`."
+        )
+    return text
 
 
 def _rows(data: DataSection) -> Iterator[SourceText]:
@@ -113,7 +125,8 @@ def _rows(data: DataSection) -> Iterator[SourceText]:
                 f"{path!r} has no column {data.text_column!r}; it has {known}. "
                 "Set `data.text_column`."
             )
-        yield SourceText(f"{path}:{number}", str(row[data.text_column]))
+        text = _string(row[data.text_column], f"{path!r}, row {number + 1}", data.text_column)
+        yield SourceText(f"{path}:{number}", text)
 
 
 def dataset_rows(
@@ -178,21 +191,28 @@ class Corpus:
         return int(self.bytes_of.sum())
 
     def document(self, index: int) -> NDArray[Any]:
-        """Tokens of one document, begin and end token included."""
+        """Tokens of one document, with the end token and, if the tokenizer has one, the begin."""
         start = int(self.ends[index - 1]) if index else 0
         return np.asarray(self.tokens[start : int(self.ends[index])])
 
 
 def write_corpus(folder: Path, texts: Iterator[str], tokenizer: Any) -> None:
-    """Tokenise texts into a folder that `Corpus` reads."""
+    """Tokenise texts into a folder that `Corpus` reads.
+
+    Raises:
+        DataError: There is no text, or the tokenizer has no end token to tell documents apart.
+    """
     dtype = np.uint16 if len(tokenizer) <= 2**16 else np.uint32
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    if eos is None:
+        raise DataError("The tokenizer has no end token: set `tokenizer.eos_token`.")
+    begin = [] if bos is None else [bos]
     pieces: list[NDArray[Any]] = []
     sizes: list[int] = []
     texts = filter(None, texts)
     while batch := list(islice(texts, 256)):
         tokens = tokenizer(batch, add_special_tokens=False).input_ids
-        pieces += [np.asarray([bos, *ids, eos], dtype=dtype) for ids in tokens]
+        pieces += [np.asarray([*begin, *ids, eos], dtype=dtype) for ids in tokens]
         sizes += [len(text.encode()) for text in batch]
     if not pieces:
         raise DataError(

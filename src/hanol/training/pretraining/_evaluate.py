@@ -29,7 +29,7 @@ def bits_per_byte(
 
     Args:
         model: Causal language model; must tell packed documents apart by their positions.
-        tokenizer: Its tokenizer, with a begin and an end token.
+        tokenizer: Its tokenizer, with an end token.
         texts: What to score.
         context: Tokens of a window; windows of one text share one token, so that each token after
             the first is predicted once.
@@ -41,7 +41,9 @@ def bits_per_byte(
     num_bytes = sum(len(text.encode()) for text in texts)
     if num_bytes == 0:
         raise DataError("There is no text to score.")
-    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    eos = tokenizer.eos_token_id
+    # As in lm-evaluation-harness: every token of a text has one before it.
+    bos = eos if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     ids = (tokenizer(text, add_special_tokens=False).input_ids for text in texts)
     total = nats(model, (np.asarray([bos, *document, eos]) for document in ids), context)
     return total / num_bytes / math.log(2)

@@ -236,10 +236,9 @@ def _tokenizer(recipe: PretrainRecipe, folder: Path) -> PreTrainedTokenizerBase:
                 "A model from a preset needs `tokenizer.vocab_size` or `.checkpoint`."
             )
         tokenizer = models.load_tokenizer(source)
-        if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
+        if tokenizer.eos_token_id is None:
             raise RecipeError(
-                f"The tokenizer of {source!r} has no begin or no end token: documents could not be "
-                "told apart."
+                f"The tokenizer of {source!r} has no end token: documents could not be told apart."
             )
         return tokenizer
     path = folder / "tokenizer"

@@ -1,0 +1,146 @@
+"""Finds what is not the text of a web page: menus, banners, footers, lists of other articles.
+
+Own code, because extractors look for one article and leave out what stands beside it: leads,
+abstracts, boxes, warnings, small tables (`dev/LOG.md` has the figures).
+"""
+
+import re
+from typing import Any, NamedTuple
+
+_ROLES = frozenset(
+    {"navigation", "banner", "contentinfo", "search", "menu", "menubar", "toolbar", "dialog"}
+    | {"alertdialog", "tablist"}
+)
+# Words of class names and ids. The first are never text; the others are where most of it is links,
+# or where they stand beside the main part without a sentence in them.
+_NEVER = re.compile(
+    r"\w*nav|nav(?:i|igation|bar|header|footer|list|links|panel|table)|[gls]nb|breadcrumbs?|crumbs?"
+    r"|cookies?|consent|gdpr|shar(?:e|ing)|sns|social|pagination|pager|skip|newsletter|subscribe"
+    r"|signup|login|advert\w*|ads?|adsbygoogle|sponsored|masthead|sphinxsidebar|toplang|bottomlang"
+    r"|searchbox|nosearch|noprint|popup|modal|copyright|headerlink"
+)
+_BESIDE = re.compile(
+    r"\w*menu|menus|sidebar\w*|aside|side|\w*header|hd|ft|\w*footer|foot|bottom|top|topbar|related\w*"
+    r"|recommend\w*|popular|best|most|more|widgets?|banners?|promo|toc|tocframe|location|path|up"
+    r"|tags?|toolbar|languages?|lang|links|comments?|search\w*"
+)
+_FOOTER = re.compile(r"\w*footer|foot|ft")
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
+_MAIN_SHARE = 0.6  # of the page's text without links, which its main part has at least
+_LINKED = 0.5  # share of text in links from which a block is a list of links
+_SENTENCE = re.compile(
+    r"\w[\w ,]{24}.*[.!?:;。…]|(?:\w[\w ,]{8}.*)(?:다\.|요\.|[。！？])", re.DOTALL
+)
+_RIGHTS = re.compile(r"©|copyright|all rights reserved|무단 ?전재|版权所有", re.IGNORECASE)
+
+
+class _Size(NamedTuple):
+    """Characters of an element's text, those of them in links, and the headings in it."""
+
+    text: int
+    linked: int
+    titles: int
+
+
+def boilerplate(body: Any, skipped: frozenset[str]) -> set[Any]:
+    """Elements that are not text of the page; those whose tags are in `skipped` count as empty."""
+    dropped: set[Any] = set()
+    sizes = _sizes(body, skipped, dropped)
+    if body not in sizes:
+        return dropped
+    for element, size in sizes.items():
+        if element is not body and size.text * 2 < sizes[body].text and _never(element, size):
+            dropped.add(element)
+    sizes = _sizes(body, skipped, dropped)
+    main = _main(body, sizes)
+    holders = {main, *main.iterancestors()}
+    for holder in holders - {main}:
+        dropped |= {e for e in holder if e in sizes and e not in holders and _beside(e, sizes[e])}
+    for element in main.iterdescendants():
+        if element in sizes and element.tag != "table" and _named(element, _BESIDE):
+            size = sizes[element]
+            if size.linked >= _LINKED * size.text:
+                dropped.add(element)
+    return dropped
+
+
+def _sizes(body: Any, skipped: frozenset[str], dropped: set[Any]) -> dict[Any, _Size]:
+    """Sizes of the elements that have any text, in the order of the page."""
+    found: dict[Any, _Size] = {}
+
+    def visit(element: Any, in_link: bool) -> tuple[int, int, int]:
+        text = len((element.text or "").strip())
+        in_link = in_link or (element.tag == "a" and element.get("href") is not None)
+        linked, titles = text * in_link, int(element.tag in ("h1", "h2"))
+        found[element] = _Size(0, 0, 0)  # keeps the order
+        for child in element:
+            if child not in dropped and child.tag not in skipped:
+                size = visit(child, in_link)
+                text, linked, titles = text + size[0], linked + size[1], titles + size[2]
+            tail = len((child.tail or "").strip())
+            text, linked = text + tail, linked + tail * in_link
+        if text:
+            found[element] = _Size(text, linked, titles)
+        else:
+            del found[element]
+        return text, linked, titles
+
+    visit(body, False)
+    return found
+
+
+def _named(element: Any, words: re.Pattern[str]) -> bool:
+    """Whether the class or id says so; an id that repeats a heading names a section."""
+    names = element.get("class") or ""
+    if (own := element.get("id")) and element.tag not in _HEADINGS:
+        heading = next(element.iter(*_HEADINGS), None)
+        title = "".join(heading.itertext()).lower() if heading is not None else ""
+        if not all(word.lower() in title for word in _WORD.findall(own)):
+            names += f" {own}"
+    return any(words.fullmatch(word.lower()) for word in _WORD.findall(names))
+
+
+def _never(element: Any, size: _Size) -> bool:
+    if element.tag in ("nav", "button", "select", "dialog") or element.get("role") in _ROLES:
+        return True
+    if element.tag in (*_HEADINGS, "main", "article") or not _named(element, _NEVER):
+        return False
+    return size.linked >= _LINKED * size.text or size.text < 300
+
+
+def _main(body: Any, sizes: dict[Any, _Size]) -> Any:
+    """The smallest element with most of the text that is not in links."""
+
+    def prose(element: Any) -> int:
+        size = sizes.get(element)
+        return size.text - size.linked if size else 0
+
+    least = _MAIN_SHARE * prose(body)
+    mains = [e for e in body.iter() if e.tag == "main" or e.get("role") == "main"]
+    main = max(mains, key=prose, default=body)
+    if prose(main) < least / 2:
+        main = body
+    while main not in mains:
+        inner = next((e for e in main if prose(e) > least), None)
+        if inner is None or inner.tag in ("p", "pre"):
+            break
+        main = inner
+    return main
+
+
+def _beside(element: Any, size: _Size) -> bool:
+    """Whether something beside the main part is no text of the page, either."""
+    if element.tag in _HEADINGS or (size.titles and element.tag != "footer"):
+        return False
+    if size.linked >= _LINKED * size.text:
+        return True
+    text = " ".join("".join(element.itertext()).split())[:2000]
+    if (
+        element.tag == "footer"
+        or _named(element, _FOOTER)
+        or (size.text < 300 and _RIGHTS.search(text))
+    ):
+        return True
+    named = element.tag in ("header", "aside", "form") or _named(element, _BESIDE)
+    return named and not _SENTENCE.search(text)

@@ -1,0 +1,210 @@
+"""Reads e-mails and mailboxes.
+
+The standard library's parser stops where a mail breaks the rules; what lies behind is read here.
+"""
+
+import email
+import mimetypes
+import re
+from collections.abc import Iterable
+from contextlib import suppress
+from email.errors import HeaderParseError
+from email.header import decode_header, make_header
+from email.message import Message
+from itertools import pairwise
+
+from hanol.errors import DocumentError
+from hanol.retrieval.documents._charset import decode
+from hanol.retrieval.documents._markup import read_html
+from hanol.retrieval.documents._remarks import remark
+from hanol.retrieval.documents._split import CJK
+
+_HEADERS = ("From", "To", "Cc", "Date", "Subject")
+_ENCODED = re.compile(r"(?:=\?[^\s?]+\?[bq]\?[^?]*\?=(?:\s+(?==\?))?)+", re.IGNORECASE)
+_MAIL_STARTS = re.compile(rb"(?:^|(?<=\n\n)|(?<=\n\r\n))From [^\n]*\d{4}[^\n]*\n")  # of a mailbox
+_BLANK_LINE = re.compile(rb"\r?\n\r?\n")
+_HEADER = re.compile(rb"[!-9;-~]+[ \t]*:|[ \t]|>?From ")
+_OF_A_MAIL = re.compile(
+    rb"^(?:From|To|Subject|Date|Received|Return-Path|Message-ID|MIME-Version|Content-Type):",
+    re.IGNORECASE | re.MULTILINE,
+)
+_BOUNDARY = re.compile(r"^--(\S[^\r\n]{0,200}?)[ \t]*\r?$", re.MULTILINE)
+_HTML = ("text/html", "application/xhtml+xml", "text/x-amp-html")
+_NO_TEXT = ("text/rtf", "text/richtext+rtf")
+_TEXT = ("application/json", "application/xml", "application/x-yaml", "application/yaml")
+_REPORTS = ("delivery-status", "disposition-notification", "feedback-report")
+_ENRICHED = re.compile(r"<<|<[^<>]{1,60}>")  # a command, or a sign that stands for itself
+_WORD = re.compile(rf"[{CJK}]|[^\W{CJK}]+")
+_ADDRESS = re.compile(r"\w+://\S+")  # HTML does not show it
+_SAME = 0.8  # share of the words of a part that another has, which makes it one of two versions
+
+
+def read_eml(data: bytes) -> tuple[str, list[str]]:
+    """Subject of an e-mail, or the first of a mailbox, and the text of each.
+
+    The text is headers, body, attachments with text and attached mails, and names of others.
+    """
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        data = decode(data).encode()
+    data = data.lstrip(b"\xef\xbb\xbf\0\t\r\n ")
+    later = _MAIL_STARTS.finditer(data, 1) if _MAIL_STARTS.match(data) else ()
+    bounds = pairwise([0, *(found.start() for found in later), len(data)])
+    # A mailbox quotes lines that begin like a mail.
+    mails = [re.sub(rb"(?m)^>(>*From )", rb"\1", data[first:last]) for first, last in bounds]
+    messages = [email.message_from_bytes(_from_first_header(mail)) for mail in mails]
+    return _header(messages[0], "Subject"), [*map(_mail, messages)]
+
+
+def _from_first_header(data: bytes) -> bytes:
+    """A mail without what stands before its headers and between them."""
+    rest = data.lstrip()
+    for _ in range(5):
+        gap = _BLANK_LINE.search(rest)
+        head, body = (rest[: gap.start()], rest[gap.start() :]) if gap else (rest, b"")
+        if _OF_A_MAIL.search(head):
+            lines = head.splitlines(keepends=True)
+            kept = [line for line in lines if _HEADER.match(line)]
+            while kept[0][:1] in (b" ", b"\t"):
+                del kept[0]
+            if len(kept) < len(lines):
+                remark(f"has {len(lines) - len(kept)} lines before or among its headers that are "
+                       "none")  # fmt: skip
+            return b"".join(kept) + body
+        rest = body.lstrip()
+    return data
+
+
+def _mail(message: Message) -> str:
+    lines = [f"{name}: {_header(message, name)}" for name in _HEADERS if _header(message, name)]
+    attached: list[str] = []
+    body = _part(message, lines, attached)
+    return "\n\n".join(text for text in ["\n".join(lines), body, *attached] if text)
+
+
+def _part(part: Message, lines: list[str], attached: list[str]) -> str:
+    """Text of a part; attachments are named in `lines`, and their texts appended to `attached`."""
+    kind, payload = part.get_content_type(), part.get_payload()
+    main, _, sub = kind.partition("/")
+    name = _decoded(part.get_filename() or "")
+    if main == "multipart":
+        return _parts(part, lines, attached)
+    if main == "message" and sub in _REPORTS:
+        reports = [part, *payload] if isinstance(payload, list) else [part]
+        return "\n\n".join(map(_report, reports))
+    if kind == "application/octet-stream" and name:
+        kind = mimetypes.guess_type(name)[0] or kind
+    if main == "message" or kind == "message/rfc822":
+        lines += [f"Attachment: {name}"] if name else []
+        attached.append(_mail(_attached_mail(part)))
+        return ""
+    is_text = (kind.startswith("text/") and kind not in _NO_TEXT) or kind in (*_TEXT, *_HTML)
+    is_attached = name or part.get_content_disposition() == "attachment"
+    if is_attached or not is_text:
+        lines.append(f"Attachment: {name or kind}")
+    if not is_text:
+        if main not in ("image", "audio", "video") and not sub.endswith("signature"):
+            remark(f"has an attachment that was not read: {name or kind}")
+        return ""
+    try:
+        text = _content(part, kind)
+    except DocumentError:  # not text, whatever its type says
+        remark(f"has a part that is not text, although its type says so: {name or kind}")
+        return ""
+    if not is_attached:
+        return text
+    attached.append(f"{name or kind}:\n{text}")
+    return ""
+
+
+def _parts(part: Message, lines: list[str], attached: list[str]) -> str:
+    payload = part.get_payload()
+    if not isinstance(payload, list):
+        remark("is not divided as its headers say: what could be read was read")
+        text = str(payload or "")
+        if (found := _BOUNDARY.search(text)) and not part.get("X-Hanol-Boundary"):
+            again = Message()
+            boundary = found.group(1).replace("\\", "\\\\").replace('"', '\\"')
+            kind = part.get_content_type()
+            head = f'X-Hanol-Boundary: found\nContent-Type: {kind}; boundary="{boundary}"\n\n'
+            again = email.message_from_string(head + text)
+            return _part(again, lines, attached)
+        return decode(text.encode("utf-8", "surrogateescape"))
+    texts = [_part(inner, lines, attached) for inner in payload if isinstance(inner, Message)]
+    if part.get_content_type() == "multipart/alternative":
+        texts = _versions(texts)
+    for extra in (part.preamble, part.epilogue):  # footers of mailing lists
+        if extra and not re.search("MIME|multi-?part", extra, re.IGNORECASE):
+            texts.append(decode(extra.encode("utf-8", "surrogateescape")).strip())
+    return "\n\n".join(text for text in texts if text.strip())
+
+
+def _versions(texts: Iterable[str]) -> list[str]:
+    """Texts without those that say what another one says."""
+    kept: list[tuple[set[str], str]] = []
+    for text in list(texts)[:20]:  # a mail has two or three
+        words = set(_WORD.findall(_ADDRESS.sub("", text.casefold())))
+        if any(_covers(other, words) for other, _ in kept):
+            continue
+        kept = [(other, old) for other, old in kept if not _covers(words, other)]
+        kept.append((words, text))
+    return [text for _, text in kept]
+
+
+def _covers(one: set[str], other: set[str]) -> bool:
+    return len(one & other) >= _SAME * len(other)
+
+
+def _report(message: Message) -> str:
+    """The fields of a report on a mail, which are headers to the parser."""
+    fields = (f"{name}: {_header(message, name)}" for name in message)
+    payload = message.get_payload()
+    return "\n".join([*fields, payload if isinstance(payload, str) else ""]).strip()
+
+
+def _attached_mail(part: Message) -> Message:
+    payload = part.get_payload()
+    inner = payload[0] if isinstance(payload, list) and payload else part
+    assert isinstance(inner, Message)
+    if part.get("Content-Transfer-Encoding", "").strip().lower() in ("base64", "quoted-printable"):
+        packed = Message()  # against the standard, but it happens
+        packed["Content-Transfer-Encoding"] = part["Content-Transfer-Encoding"]
+        packed.set_payload(inner.get_payload() if inner is not part else payload)
+        data = packed.get_payload(decode=True)
+        return email.message_from_bytes(
+            _from_first_header(data if isinstance(data, bytes) else b"")
+        )
+    return inner
+
+
+def _header(message: Message, name: str) -> str:
+    raw = next((value for key, value in message.raw_items() if key.lower() == name.lower()), "")
+    text = decode(str(raw).encode("utf-8", "surrogateescape"))  # many mails have bare UTF-8 here
+    return " ".join(_decoded(text).split())
+
+
+def _decoded(text: str) -> str:
+    return _ENCODED.sub(_decode_words, text)
+
+
+def _decode_words(found: re.Match[str]) -> str:
+    with suppress(ValueError, LookupError, HeaderParseError):
+        return str(make_header(decode_header(found.group())))
+    return found.group()
+
+
+def _content(part: Message, kind: str) -> str:
+    payload = part.get_payload(decode=True)
+    data = payload if isinstance(payload, bytes) else b""
+    charset = part.get_content_charset()
+    if kind in _HTML:
+        return read_html(data, charset, whole=True)[1]
+    text = decode(data, charset)
+    if kind in ("text/enriched", "text/richtext"):
+        return _ENRICHED.sub(lambda m: "<" if m[0] == "<<" else "", text)
+    if kind in ("text/calendar", "text/vcard", "text/x-vcard", "text/directory"):
+        text = re.sub(r"\r?\n[ \t]", "", text)  # folded lines
+        return re.sub(r"\\(.)", lambda m: "\n" if m[1] in "nN" else m[1], text)
+    if str(part.get_param("format", "")).lower() == "flowed":  # RFC 3676: soft line ends
+        space = "" if str(part.get_param("delsp", "")).lower() == "yes" else " "
+        return re.sub(r"(?<!^--)(?<!\n--) \r?\n(?!\s)", space, text)
+    return text

@@ -1,0 +1,93 @@
+"""Web pages: what stands beside an article is kept, menus and footers are not."""
+
+import re
+
+import pytest
+
+from hanol.retrieval import parse_document
+
+LONG = "This paragraph of the article is long enough, with several commas, clauses, and words."
+BODY = f"<p>{LONG} First.</p><p>{LONG} Second.</p><p>{LONG} Third.</p>"
+MENU = "<ul><li><a href=1>Home page</a></li><li><a href=2>About the firm</a></li><li><a href=3>Jobs"
+MENU += "</a></li></ul>"
+HEAD = f"<header><nav>{MENU}</nav></header>"
+FOOT = f"<footer><p>© 2024 The firm</p>{MENU}</footer>"
+ARTICLE = f"<article><h1>Head</h1>{BODY}</article>"
+
+
+def read(page: str) -> str:
+    return parse_document("x.html", page.encode()).pages[0].text
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        f"{HEAD}<div class='teaser'><p>WANTED may break solar panels in winter.</p></div>{ARTICLE}",
+        f"{HEAD}<div class='standfirst'>WANTED</div>{ARTICLE}{FOOT}",
+        f"<h2 class='subtitle'>WANTED</h2>{ARTICLE}{FOOT}",
+        f"<main><div class='abstract'><p>WANTED</p></div>{ARTICLE}</main>{FOOT}",
+        f"{HEAD}<section id='abstract'><h2>Abstract</h2><p>WANTED</p></section>{ARTICLE}",
+        f"<main><article>{BODY}<aside><p>WANTED</p></aside>{BODY}</article></main>",
+        f"<article>{BODY}<div class='warning'>WANTED</div>{BODY}</article>{FOOT}",
+        f"<div class='content'>{BODY}<div role='note'>WANTED</div></div>{FOOT}",
+        f"{ARTICLE}<div class='alert alert-danger'>WANTED</div>{FOOT}",
+        f"{ARTICLE}<aside class='factbox'><h4>Facts</h4><ul><li>WANTED are facts, which one "
+        "should know about it.</li></ul></aside>",
+        f"<article>{BODY}<table><tr><td>Name</td><td>WANTED</td></tr></table><table><tr><td>Item"
+        "</td><td>Pen</td></tr></table></article>",
+        f"<article>{BODY}<dl><dt>Term</dt><dd>WANTED</dd></dl></article>",
+        f"<article>{BODY}<details><summary>More</summary><p>WANTED</p></details></article>",
+        f"<article>{BODY}<figure><img src=x><figcaption>WANTED</figcaption></figure></article>",
+        f"<article>{BODY}<section id='cookies'><h2>Cookies</h2><p>WANTED</p></section></article>",
+        f"<div id=navigation-guide><h1>Navigation guide</h1>{BODY}<p>WANTED</p></div>{FOOT}",
+        f"<form id=aspnetForm>{HEAD}<div>{BODY}<p>WANTED</p></div>{FOOT}</form>",
+        f"<table><tr><td>{MENU}</td><td>{BODY}<b>WANTED</b></td></tr></table>",
+        f"<header><h1>Title</h1><p class=lead>WANTED</p></header><main>{BODY}</main>",
+        f"<article>{BODY}<h2>See also</h2><ul><li><a href=x>WANTED</a></li></ul></article>",
+    ],
+)
+def test_what_belongs_to_the_text_is_kept(page) -> None:
+    text = read(f"<!DOCTYPE html><html><head><title>T</title></head><body>{page}</body></html>")
+    assert "WANTED" in text
+    assert "Third." in text
+    assert "About the firm" not in text
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        f"<div class='cookie-banner'><p>UNWANTED</p><button>Yes</button></div>{ARTICLE}",
+        f"<div role=navigation><a href=1>UNWANTED</a></div>{ARTICLE}",
+        f"<div class='navheader'><table><tr><td><a href=1>UNWANTED</a></table></div>{BODY}",
+        f"{ARTICLE}<div class='related-articles'><h3>UNWANTED</h3>{MENU}</div>",
+        f"<main>{ARTICLE}<div class='share-buttons'><a href=1>UNWANTED</a></div></main>",
+        f"<div class='breadcrumb'><a href=1>UNWANTED</a> &gt; <a href=2>Page</a></div>{ARTICLE}",
+        f"<ul class='gnb'><li><a href=1>UNWANTED</a></li></ul>{ARTICLE}",
+        f"{ARTICLE}<div id='footer'>UNWANTED, a firm of the town, since 1900.</div>",
+        f"{ARTICLE}<div class='newsletter-signup'><form>UNWANTED<input></form></div>",
+        f"<table><tr><td><a href=1>UNWANTED</a><br><a href=2>Page</a></td><td>{BODY}</table>",
+        f"{ARTICLE}<p>Copyright UNWANTED</p>",
+        f"{ARTICLE}<select><option>UNWANTED</option></select><button>Go</button>",
+    ],
+)
+def test_what_does_not_belong_to_the_text_is_left_out(page) -> None:
+    text = read(f"<!DOCTYPE html><html><body>{page}</body></html>")
+    assert "UNWANTED" not in text
+    assert "Third." in text
+
+
+def test_lines_of_a_page_are_those_that_a_reader_sees() -> None:
+    text = read(
+        "<p>one sentence\n  over two lines</p><pre>if x:\n    y()\n</pre>"
+        "<table><tr><th><p>Name</p></th><td>Kim<br>Lee</td></tr><tr><td>a</td><td></td></tr></table>"
+    )
+    lines = text.splitlines()
+    assert lines[:3] == ["one sentence over two lines", "if x:", "    y()"]
+    assert re.sub(r"\W+", " ", lines[3]) == "Name Kim Lee"
+
+
+def test_links_as_in_markdown() -> None:
+    page = f"<body>{HEAD}<article>{BODY}<p>See <a href='b.html'>the <b>other</b> page</a>.</p>"
+    document = parse_document("x.html", page.encode(), links=True)
+    assert "See [the other page](b.html)." in document.pages[0].text
+    assert "[About" not in document.pages[0].text
