@@ -117,6 +117,26 @@ def workbook(sheets: dict[str, list[list[object]]]) -> bytes:
     return saved(book)
 
 
+OPENDOCUMENT = " ".join(
+    f'xmlns:{name}="urn:oasis:names:tc:opendocument:xmlns:{name}:1.0"'
+    for name in ("office", "table", "text", "form")
+)
+
+
+def opendocument(kind: str, body: str, **parts: str) -> bytes:
+    """A file of LibreOffice ("text", "spreadsheet", "presentation" or a template of these)."""
+    inner = kind.partition("-")[0]
+    content = (
+        f'<office:document-content {OPENDOCUMENT} xmlns:dc="http://purl.org/dc/elements/1.1/" '
+        'xmlns:draw="urn:oasis:names:tc:opendocument:xmlns:drawing:1.0" '
+        'xmlns:xlink="http://www.w3.org/1999/xlink"><office:body>'
+        f"<office:{inner}>{body}</office:{inner}></office:body></office:document-content>"
+    )
+    more = {f"{name}/content.xml": text.encode() for name, text in parts.items()}
+    mime = f"application/vnd.oasis.opendocument.{kind}".encode()
+    return zipped({"mimetype": mime, "content.xml": content.encode()} | more)
+
+
 def notebook() -> bytes:
     def code(source: list[str], *outputs: dict[str, object]) -> dict[str, object]:
         return {"cell_type": "code", "source": source, "outputs": list(outputs)}
@@ -182,6 +202,13 @@ def all_kinds() -> dict[str, bytes]:
         "a.docx": word(),
         "a.pptx": slides(),
         "a.xlsx": workbook({"One": [["name", "n"], ["x", 1]], "Two": [["only"]]}),
+        "a.odt": opendocument("text", "<text:p>A text of LibreOffice.</text:p>"),
+        "a.ods": opendocument(
+            "spreadsheet",
+            '<table:table table:name="One"><table:table-row><table:table-cell><text:p>only'
+            "</text:p></table:table-cell></table:table-row></table:table>",
+        ),
+        "a.odp": opendocument("presentation", "<draw:page><text:p>A slide</text:p></draw:page>"),
         "a.csv": b"city,people\nSeoul,9400000\nBusan,3300000\n",
         "a.ipynb": notebook(),
         "a.eml": mail(),

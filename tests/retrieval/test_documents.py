@@ -19,13 +19,14 @@ from hanol.errors import DocumentError
 from hanol.retrieval import KINDS, Document, parse_document, read_document
 from hanol.retrieval.documents import (  # private: limits are lowered
     _documents,
-    _office,
     _split,
+    _tables,
 )
 from hanol.retrieval.documents._deadline import (
     TooLateError,
     within,
 )  # private: the limit alone, without a parser
+from hanol.retrieval.documents.office import _package  # private: limits are lowered
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "documents"
 real_documents = pytest.mark.skipif(not DATA.exists(), reason="the real documents are not here")
@@ -72,6 +73,9 @@ def test_titles_come_from_the_document_then_from_the_name(samples) -> None:
         "a.docx": "Yearly report",
         "a.pptx": "Opening",
         "a.xlsx": "a",
+        "a.odt": "a",
+        "a.ods": "a",
+        "a.odp": "A slide",
         "a.csv": "a",
         "a.ipynb": "Study of tides",
         "a.eml": "회의 일정",
@@ -184,7 +188,7 @@ def test_formula_cells_show_their_value_or_else_the_formula(samples) -> None:
 
 
 @pytest.mark.parametrize("name", ["x.csv", "x.xlsx"])
-def test_a_large_table_becomes_an_overview_with_true_counts(samples, name) -> None:
+def test_a_large_table_begins_with_true_counts_and_has_every_row(samples, name) -> None:
     rows: list[list[object]] = [["id", "city", "note"]]
     rows += [[i, ["Seoul", "Busan"][i % 2], "" if i % 3 else "x"] for i in range(9000)]
     if name == "x.csv":
@@ -192,12 +196,18 @@ def test_a_large_table_becomes_an_overview_with_true_counts(samples, name) -> No
     else:
         data = samples.workbook({"S": rows})
     text = text_of(parse(name, data))
-    assert len(text) < 3000
-    assert "9000 rows and 3 columns" in text
+    assert "9000 rows and 3 columns." in text
     assert "id: 9000 filled; 9000 numbers from 0 to 8999" in text
     assert "city: 9000 filled; for example Seoul, Busan" in text
     assert "note: 3000 filled" in text
     assert "id: 0; city: Seoul; note: x\nid: 1; city: Busan\n" in text
+    assert text.endswith("id: 8999; city: Busan")
+
+
+def test_a_table_that_is_cut_says_so(monkeypatch) -> None:
+    monkeypatch.setattr(_tables, "_COUNTED_CELLS", 30_000)
+    text = text_of(parse("x.csv", "id,city\n" + "7,Seoul\n" * 20_000))
+    assert "more than 15001 rows and 2 columns; only its first 15001 rows are written out" in text
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
@@ -395,7 +405,7 @@ def test_a_file_without_permission(tmp_path) -> None:
 @pytest.mark.parametrize("name", ["x.txt", "x.md", "x.docx", "x", "x.bin"])
 def test_content_goes_before_a_lying_suffix(samples, name) -> None:
     everything = samples.all_kinds()
-    for kind in ("pdf", "docx", "pptx", "xlsx"):
+    for kind in ("pdf", "docx", "pptx", "xlsx", "odt", "ods", "odp"):
         assert parse(name, everything[f"a.{kind}"]).kind == kind
 
 
@@ -416,15 +426,15 @@ def test_large_files_are_refused_with_the_limit(monkeypatch, tmp_path, samples) 
         read_document(tmp_path / "x.pdf")
 
 
-@pytest.mark.parametrize("kind", ["docx", "pptx", "xlsx"])
+@pytest.mark.parametrize("kind", ["docx", "pptx", "xlsx", "odt", "ods", "odp"])
 def test_zip_bombs_are_refused_before_they_are_held(samples, kind, monkeypatch) -> None:
-    monkeypatch.setattr(_office, "_INFLATED", 10**7)
+    monkeypatch.setattr(_package, "_INFLATED", 10**7)
     intact = samples.all_kinds()[f"a.{kind}"]
     parts = samples.unzipped(intact)
     bomb = samples.zipped(parts | {"media/picture.png": bytes(10**7)})
     assert len(bomb) < 10**5
     assert "unpacks to more than" in refused(f"x.{kind}", bomb)
-    many = samples.zipped(parts | {f"media/{i}": b"" for i in range(_office._PARTS)})
+    many = samples.zipped(parts | {f"media/{i}": b"" for i in range(_package._PARTS)})
     assert "unpacks to more than" in refused(f"x.{kind}", many)
 
 
@@ -451,7 +461,11 @@ def test_entity_bombs(samples, codec) -> None:
     bomb = (declaration + LAUGHS).encode(codec)
     assert "entities" in refused("x.xml", bomb)
     everything = samples.all_kinds()
-    for kind, part in (("docx", "document"), ("pptx", "presentation"), ("xlsx", "workbook")):
+    for kind, part in (
+        ("docx", "document"),
+        ("pptx", "presentation"),
+        ("xlsx", "workbook"),
+    ):
         refused(f"x.{kind}", repacked(samples, everything[f"a.{kind}"], **{part: bomb}))
     assert len(text_of(parse("x.html", "<p>word</p>" + LAUGHS))) < 10_000
 

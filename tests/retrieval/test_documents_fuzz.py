@@ -64,7 +64,9 @@ def variants(samples, count: int, seed: int) -> list[tuple[str, bytes]]:
         if rng.random() < 0.2:
             other = intact[rng.choice(names)]
             data = cut(intact[name], rng) + other[rng.randrange(len(other)) :]
-        elif name in ("a.docx", "a.pptx", "a.xlsx") and rng.random() < 0.8:
+        elif (
+            name in ("a.docx", "a.pptx", "a.xlsx", "a.odt", "a.ods", "a.odp") and rng.random() < 0.8
+        ):
             parts = samples.unzipped(intact[name])
             part = rng.choice([part for part in parts if part.endswith((".xml", ".rels"))])
             broken = rng.choice([cut, flip, remove, repeat, digits, swap])(parts[part], rng)

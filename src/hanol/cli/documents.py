@@ -36,8 +36,9 @@ def index(
 ) -> Result:
     """Index a folder of documents, or update its index.
 
-    Reads txt, md, html, pdf, docx, pptx, xlsx, csv, ipynb, eml and mbox. Only new and changed files
-    are read again; files that cannot be read are listed. An interrupted run can be repeated.
+    Reads txt, md, html, pdf, docx, pptx, xlsx, odt, ods, odp, csv, ipynb, eml and mbox. Only new
+    and changed files are read again; files that cannot be read are listed. An interrupted run can
+    be repeated.
 
     Example: hanol index notes
     """

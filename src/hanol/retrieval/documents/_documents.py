@@ -17,7 +17,6 @@ from hanol.retrieval.documents._charset import clean, decode
 from hanol.retrieval.documents._deadline import TooLateError, within
 from hanol.retrieval.documents._mail import read_eml
 from hanol.retrieval.documents._markup import read_html, read_xml
-from hanol.retrieval.documents._office import read_docx, read_pptx, read_xlsx
 from hanol.retrieval.documents._pdf import read_pdf
 from hanol.retrieval.documents._remarks import remarks_taken
 from hanol.retrieval.documents._structured import (
@@ -27,6 +26,10 @@ from hanol.retrieval.documents._structured import (
     read_notebook,
 )
 from hanol.retrieval.documents._tables import read_csv
+from hanol.retrieval.documents.office._opendocument import read_opendocument
+from hanol.retrieval.documents.office._sheets import read_xlsx
+from hanol.retrieval.documents.office._slides import read_pptx
+from hanol.retrieval.documents.office._word import read_docx
 
 MAX_BYTES = 256 * 2**20  # of a file with pictures; text takes about 10 times its size in memory
 MAX_TEXT = 32 * 2**20  # bytes of a text file, or characters of any document
@@ -37,14 +40,19 @@ KINDS: Mapping[str, str] = MappingProxyType(
     dict.fromkeys((".txt", ".text"), "txt")
     | dict.fromkeys((".md", ".markdown", ".rst"), "md")
     | dict.fromkeys((".html", ".htm", ".xhtml"), "html")
-    | {".pdf": "pdf", ".docx": "docx", ".pptx": "pptx", ".xlsx": "xlsx", ".csv": "csv"}
+    | dict.fromkeys((".docx", ".docm", ".dotx", ".dotm"), "docx")
+    | dict.fromkeys((".pptx", ".pptm", ".potx", ".potm", ".ppsx", ".ppsm"), "pptx")
+    | dict.fromkeys((".xlsx", ".xlsm", ".xltx", ".xltm"), "xlsx")
+    | {".odt": "odt", ".ott": "odt", ".ods": "ods", ".ots": "ods", ".odp": "odp", ".otp": "odp"}
+    | {".pdf": "pdf", ".csv": "csv"}
     | {".tsv": "csv", ".ipynb": "ipynb", ".eml": "eml", ".mbox": "eml", ".xml": "xml"}
     | {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 )
 """Kind of a document by lower-case suffix; `parse_document` also looks at its content."""
 
-_BINARY = frozenset({"pdf", "docx", "pptx", "xlsx"})
+_BINARY = frozenset({"pdf", "docx", "pptx", "xlsx", "odt", "ods", "odp"})
 _FOLDERS = {"word": "docx", "ppt": "pptx", "xl": "xlsx"}
+_OPENDOCUMENT = {"text": "odt", "spreadsheet": "ods", "presentation": "odp", "graphics": "odp"}
 _FOREIGN = {  # first bytes of unsupported files, and what to do
     b"\xd0\xcf\x11\xe0": "is an Office file of before 2007 or protected by a password: save it as "
     "docx, pptx or xlsx without a password",
@@ -157,7 +165,7 @@ def parse_document(name: str, data: bytes, *, links: bool = False) -> Document:
             f"{name} is broken ({reason}): open it in the program that made it and save it again."
         ) from err
     title = " ".join(clean(title).split())[:_TITLE] or Path(name).stem
-    numbered = kind in ("pdf", "pptx", "xlsx") or len(pages) > 1
+    numbered = kind in ("pdf", "pptx", "xlsx", "ods", "odp") or len(pages) > 1
     numbers = range(1, len(pages) + 1) if numbered else [None] * len(pages)
     return Document(title, tuple(map(Page, numbers, pages)), kind, tuple(remarks))
 
@@ -170,7 +178,14 @@ def _kind(name: str, data: bytes) -> str:
         return "pdf"
     if data.startswith(b"PK\x03\x04"):
         with zipfile.ZipFile(io.BytesIO(data)) as package:
-            folders = {part.partition("/")[0] for part in package.namelist()}
+            names = [part.replace("\\", "/") for part in package.namelist()]
+            mime = ""
+            if "mimetype" in names:
+                with package.open("mimetype") as part:
+                    mime = part.read(200).decode("latin-1")
+        if "opendocument." in mime:
+            return _OPENDOCUMENT.get(mime.partition("opendocument.")[2].partition("-")[0], "odt")
+        folders = {part.partition("/")[0].lower() for part in names}
         for folder in _FOLDERS.keys() & folders:
             return _FOLDERS[folder]
     for start, reason in _FOREIGN.items():
@@ -201,6 +216,7 @@ def _read(kind: str, data: bytes, links: bool) -> tuple[str, list[str]]:
         "pdf": read_pdf,
         "pptx": read_pptx,
         "xlsx": read_xlsx,
+        **dict.fromkeys(("odt", "ods", "odp"), read_opendocument),
     }
     if kind in parsers:
         with _quiet():

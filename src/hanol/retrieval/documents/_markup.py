@@ -2,14 +2,18 @@
 
 import html
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from hanol.errors import DocumentError, require
 from hanol.retrieval.documents._boilerplate import boilerplate
 from hanol.retrieval.documents._charset import clean, decode
 from hanol.retrieval.documents._remarks import remark
+from hanol.retrieval.documents._tables import Cell, Row, table_text
 
 _ARTICLE_SHARE = 0.2  # of the page's text; if less is left, it was no boilerplate
+_DATA_CHARS = 200  # of a cell of data; longer ones are columns of a page
+_SPAN = 1000  # most rows or columns that a cell reaches over
 _CELL_CHARS = 500  # of a cell that is written on one line
 _CHARSET = re.compile(rb"""<meta[^>]{0,200}charset\s*=\s*["']?([\w.:-]{2,40})""", re.IGNORECASE)
 _XML_ENCODING = re.compile(rb"""<\?xml[^>]{0,200}encoding\s*=\s*["']([\w.:-]{2,40})""")
@@ -64,6 +68,8 @@ def read_html(
     title = " ".join((tree.findtext(".//title") or "").split())
     if any(entry.type_name == "ERR_RESOURCE_LIMIT" for entry in parser.error_log):
         return title, _without_tags(text)  # lxml drops all that comes after 256 nested elements
+    if not links:
+        _write_tables(tree)
     everything = _page_text(tree, set(), links)
     body = tree.find("body")
     if whole or body is None:
@@ -230,6 +236,58 @@ def _page_text(tree: Any, dropped: set[Any], links: bool) -> str:
 def _is_short(cell: Any) -> bool:
     """Whether a cell of a table fits on a line; others are parts of a layout."""
     return sum(map(len, cell.itertext())) < _CELL_CHARS and cell.find(".//table") is None
+
+
+def _write_tables(tree: Any) -> None:
+    """Replace each table of data by its rows as lines of a paragraph."""
+    for table in list(tree.iter("table")):
+        if table.find(".//table") is not None or table.getparent() is None:
+            continue  # it holds the columns of a page
+        rows = list(_table_rows(table))
+        cells = [cell for row in rows for cell in row if cell]
+        if max(map(len, rows), default=0) < 2 or max(map(len, cells), default=0) > _DATA_CHARS:
+            continue
+        caption = " ".join(str(table.xpath("string(caption)")).split())
+        lines = table_text(rows, heads=len(table.findall("thead/tr"))).split("\n")
+        paragraph = table.makeelement("p")
+        paragraph.tail = table.tail
+        for line in filter(None, [caption, *lines]):
+            if paragraph.text:
+                paragraph.append(paragraph.makeelement("br"))
+                paragraph[-1].tail = line
+            else:
+                paragraph.text = line
+        table.getparent().replace(table, paragraph)
+
+
+def _table_rows(table: Any) -> Iterator[Row]:
+    for block in table.iter("br", "p", "div", "li"):
+        block.tail = f" {block.tail or ''}"
+    down: dict[int, tuple[int, str | None]] = {}  # column: rows to go, text of the cell above
+    for element in table.iter("tr"):
+        row: list[str | None] = []
+        for cell in element.iterchildren("td", "th"):
+            _fill(row, down)
+            text = " ".join("".join(cell.itertext()).split())
+            rows, columns = (
+                min(int(span), _SPAN) if (span := cell.get(name, "1")).isdecimal() else 1
+                for name in ("rowspan", "colspan")
+            )
+            for place in range(max(columns, 1)):
+                if rows > 1:
+                    down[len(row)] = (rows - 1, None if place else text)
+                row.append(None if place else Cell(text, strong=cell.tag == "th"))
+        _fill(row, down)
+        yield row
+
+
+def _fill(row: list[str | None], down: dict[int, tuple[int, str | None]]) -> None:
+    """Add the cells of rows above that reach down to the next place of a row."""
+    while len(row) in down:
+        left, text = down.pop(len(row))
+        if left > 1:
+            down[len(row)] = (left - 1, text)
+        row.append(None if text is None else Cell(text, below=True))
 
 
 def _without_tags(text: str) -> str:

@@ -1,34 +1,109 @@
-"""Writes tables as text: small ones whole, large ones as columns, counts and first rows."""
+"""Writes tables as lines that stay true when they stand alone.
+
+A table with column names becomes "name: value; ..." a row, a form "label: value". Where neither is
+certain, cells stay side by side: a wrong pair of name and value is worse than none.
+"""
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
-from itertools import chain
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain, groupby, islice
 
-_WHOLE_CELLS = 20_000  # up to this many cells a table is written out in full ...
-_WHOLE_CHARS = 2_000_000  # ... if its text is no longer than this
-_FIRST_ROWS = 20  # rows shown of a larger table
-_COUNTED_CELLS = 2_000_000  # where counting ends: about five seconds
+from hanol.retrieval.documents._labels import is_label
+
+WHOLE_CHARS = 8_000_000  # characters written of one table, or of all sheets of a workbook
+_OVERVIEW_CELLS = 20_000  # a larger table begins with its columns and counts
+_COUNTED_CELLS = 2_000_000  # where reading ends: about five seconds
 _EXAMPLES = 5  # values shown of a text column
 _SAMPLE = 65_536  # characters that decide on the delimiter
-_CELL_CHARS = 200  # characters shown of a cell in the overview of a larger table
+_SAMPLE_ROWS = 200  # rows that decide on the names of the columns
+_CELL_CHARS = 200  # a longer cell names no column and is written once however far it reaches
+_LABEL_CHARS = 60
 
-Row = list[str]
+
+class Cell(str):
+    """Text of a cell with what its place tells.
+
+    Args:
+        text: What the cell shows.
+        strong: It is bold or marked as a heading.
+        below: It repeats the merged cell above, which reaches down to here.
+    """
+
+    strong: bool
+    below: bool
+
+    def __new__(cls, text: str, *, strong: bool = False, below: bool = False) -> "Cell":
+        cell = super().__new__(cls, text)
+        cell.strong, cell.below = strong, below
+        return cell
 
 
-def table_text(rows: Iterable[Row]) -> str:
-    """Write a table, "name: value; ..." a line; of a large one, its columns and its first rows."""
-    source = (row for row in (_trim(row) for row in rows) if row)
-    kept: list[Row] = []
-    cells = chars = 0
-    for row in source:
-        kept.append(row)
-        cells += len(row)
-        chars += sum(map(len, row))
-        if cells > _WHOLE_CELLS or chars > _WHOLE_CHARS:
-            return _overview(kept, source)
-    names = _names(kept)
-    return "\n".join(_line(row, names) for row in kept[bool(names) :])
+# Cells from left to right, None where the cell to the left reaches over the column.
+Row = Sequence[str | None]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How the rows of a table are written: its first ones, names of its columns, or a form."""
+
+    titles: int = 0
+    heads: int = 0
+    names: tuple[str, ...] = ()
+    form: bool = False
+
+
+def table_text(rows: Iterable[Row], *, heads: int = 0, most: int = WHOLE_CHARS) -> str:
+    """Write a table, one line per row; before the rows of a large one, its columns and counts.
+
+    Args:
+        rows: From top to bottom; an empty row may separate two tables of a sheet.
+        heads: Number of first rows that the file marks as names of columns.
+        most: Characters after which rows are left out; the text then says so.
+    """
+    lines: list[str] = []
+    columns: list[_Column] = []
+    plan = _Plan()
+    names: tuple[str, ...] = ()
+    count = written = cells = chars = 0
+    for filled, block in groupby(map(_tidy, rows), key=bool):
+        if not filled:
+            continue
+        sample = list(islice(block, _SAMPLE_ROWS))
+        plan = _plan(sample, heads, plan.names)
+        heads, names = 0, names or plan.names
+        body = sample[plan.titles + plan.heads :]
+        first = sample[: plan.titles]
+        valued = {place for row in body for place, cell in enumerate(row) if cell != ""}
+        if plan.heads and len(valued) < len(plan.names):
+            first = sample[: plan.titles + plan.heads]  # else a name without values is lost
+        lines += map(_beside, first)
+        for row in chain(body, block):
+            count += 1
+            cells += len(row)
+            columns += [_Column() for _ in range(len(row) - len(columns))]
+            for column, cell in zip(columns, row, strict=False):
+                if cell:
+                    column.add(cell)
+            if chars < most:
+                lines.append(_line(row, plan))
+                chars += len(lines[-1]) + 1
+                written += 1
+            if cells > _COUNTED_CELLS:
+                break
+        if cells > _COUNTED_CELLS:
+            break
+    if cells <= _OVERVIEW_CELLS and written == count:
+        return "\n".join(lines)
+    more = "more than " if cells > _COUNTED_CELLS else ""
+    left = f"; only its first {written} rows are written out" if more or written < count else ""
+    labels = [*names, *(f"column {i + 1}" for i in range(len(names), len(columns)))]
+    head = [f"Table of {more}{count} rows and {len(columns)} columns{left}.", ""]
+    head += [f"{label}: {column}" for label, column in zip(labels, columns, strict=False)]
+    return "\n".join([*head, "", *lines])
 
 
 def read_csv(text: str) -> str:
@@ -53,27 +128,218 @@ def _delimiter(lines: list[str]) -> str:
     return max((",", ";", "\t", "|"), key=score)
 
 
-def _trim(row: Row) -> Row:
+def _tidy(row: Row) -> Row:
     """A row without trailing empty cells, and with spaces for line breaks inside of cells."""
-    row = [" ".join(cell.split()) for cell in row]
-    while row and not row[-1]:
-        row.pop()
-    return row
+    tidy: list[str | None] = []
+    for cell in row:
+        if cell is None:
+            tidy.append(None)
+        elif isinstance(cell, Cell):
+            text = " ".join(cell.split())
+            tidy.append(Cell(text, strong=cell.strong, below=cell.below))
+        else:
+            tidy.append(" ".join(cell.split()))
+    while tidy and (tidy[-1] == "" or not any(tidy)):
+        tidy.pop()
+    return tidy
 
 
-def _names(rows: list[Row]) -> Row | None:
-    head = rows[0] if len(rows) > 1 else []
-    if len(head) < 2 or len(set(head)) < len(head) or not all(head):
-        return None
-    if any(_number(cell) is not None or len(cell) > _CELL_CHARS for cell in head):
-        return None
-    return head if max(map(len, rows)) <= len(head) else None
+# --- what the rows are --------------------------------------------------------
+
+_UNIT = r"(?:[%‰°€£¥₩$]|[^\W\d_]{1,12}[²³.]?(?:[ /][^\W\d_]{1,12}[²³.]?)?)"
+_NUMBER = re.compile(
+    r"[(<>~≈±]? ?[-+−–]?(?:[$€£¥₩]|[A-Z]{3} )?[-−]? ?\.?\d[\d.,' ]*(?:[eE][-+]?\d+)? ?"
+    rf"{_UNIT}?\)?"
+)
+_MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
+_DATE = re.compile(
+    r"\d{1,4} ?[-./년年] ?\d{1,2}(?: ?[-./월月] ?\d{1,4} ?[일日]?)?(?:[ T].*)?|\d{1,2}:\d\d.*"
+    rf"|{_MONTH} \d{{1,2}},? \d{{4}}.*|\d{{1,2}}\.?[ -]{_MONTH}[ -]\d{{2,4}}.*",
+    re.IGNORECASE,
+)
+_PERIOD = re.compile(
+    r"(?:FY ?)?(?:19|20)\d\d(?:년|年|년도|[/-]\d\d| ?[HQ][1-4])?|[HQ] ?[1-4](?: .*)?|[1-4]Q.*"
+    r"|\d{1,2}(?:월|분기|주|주차|회|차|학년|월분|月|月分|季度|期|st|nd|rd|th)",
+)
+_SENTENCE = re.compile(r"(?:\S+ ){3,}.*[.!?]$|。$")
+_CONTACT = re.compile(r"\S+@\S+\.\S+|https?://\S+|www\.\S+|\+?\(?\d[\d() -]{6,}")
 
 
-def _line(row: Row, names: Row | None) -> str:
-    if not names:
-        return " | ".join(row)
-    return "; ".join(f"{name}: {cell}" for name, cell in zip(names, row, strict=False) if cell)
+def _kind(cell: str | None) -> str:
+    """Kind of what stands in a cell: nothing, period, number, date, contact, code, prose, word."""
+    if not cell:
+        return ""
+    if len(cell) > _LABEL_CHARS:
+        return "prose"
+    if any(map(str.isdigit, cell)):
+        patterns = {"period": _PERIOD, "contact": _CONTACT, "date": _DATE, "number": _NUMBER}
+        return next((kind for kind, pattern in patterns.items() if pattern.fullmatch(cell)), "code")
+    return "contact" if _CONTACT.fullmatch(cell) else "prose" if _SENTENCE.search(cell) else "word"
+
+
+def _plan(rows: list[Row], heads: int, before: tuple[str, ...]) -> _Plan:
+    """What a table is, by its marks, the kinds of its cells, and words that are often labels.
+
+    Args:
+        rows: The first rows of the table.
+        heads: Number of rows that the file marks as names; 0 if it does not tell.
+        before: Names of the table above it, from which an empty row may only seem to part it.
+    """
+    filled = [sum(map(bool, row)) for row in rows]
+    titles = 0
+    while filled[titles] == 1 != heads - titles and max(filled[titles + 1 :], default=1) > 1:
+        titles += 1
+    rows, heads = rows[titles:], heads - titles
+    if 0 < heads < len(rows):
+        return _Plan(titles, heads, _names(rows[:heads]))
+    heads = 2 if _has_two_levels(rows) else 1
+    names, body = _names(rows[:heads]), rows[heads:]
+    contrast = _contrast(names, body)
+    labels = _share(names)
+    header = contrast + 0.5 * (labels > 0) + 0.5 * (labels >= 0.5) + 0.5 * _repeats(body)
+    header += 3.0 * (_strong(rows[0]) == 1 and min(map(_strong, body), default=1) < 1)
+    header += 0.5 * (len(names) not in (2, 4))  # forms have pairs of columns
+    header += 1.0 * any(_is_below(cell) for row in body for cell in row[:1])
+    pairs = all(len(_cells(row)) % 2 == 0 for row in rows)
+    form = _form_score(rows, pairs)
+    if _can_name(names if heads > 1 else rows[0], names, body):
+        enough = 1.5 if before else 1.0 if len(names) == 2 else 0.5
+        if header >= enough and header >= form + (contrast < 1) * 0.5:
+            return _Plan(titles, heads, names)
+    if pairs and form >= (2 if before else 1):
+        return _Plan(titles, form=True)
+    if before and max(map(len, rows)) <= len(before):
+        return _Plan(heads=0, names=before)
+    return _Plan(titles)
+
+
+def _names(heads: list[Row]) -> tuple[str, ...]:
+    """Names of the columns: of several rows, the group before the column."""
+    width = max(map(len, heads))
+    parts: list[list[str]] = [[] for _ in range(width)]
+    for row in heads:
+        cell = ""
+        for place in range(width):
+            found = row[place] if place < len(row) else ""
+            cell = cell if found is None else found
+            if cell and cell not in parts[place]:
+                parts[place].append(cell)
+    return tuple(" ".join(part) for part in parts)
+
+
+def _has_two_levels(rows: list[Row]) -> bool:
+    """Whether the second row divides groups of columns that the first one names."""
+    if len(rows) < 3 or None not in rows[0]:
+        return False
+    for place, below in enumerate(rows[1]):
+        above = rows[0][place] if place < len(rows[0]) else ""
+        spans = above is None or rows[0][place + 1 : place + 2] == [None]
+        if spans != bool(below and not _is_below(below)) and (above or not below):
+            return False
+    return all(_kind(cell) in ("", "word", "period", "code") for cell in rows[1])
+
+
+def _can_name(row: Row, names: tuple[str, ...], body: list[Row]) -> bool:
+    """Whether a row can hold the names of the columns."""
+    if len(names) < 2 or not body or sum(len(row) > len(names) for row in body) * 5 > len(body):
+        return False
+    known = [cell for cell in row if cell]
+    blank = sum(not name for name in names[1:])  # the corner may be empty
+    if len(set(known)) < len(known) or blank * 4 > len(names) or (len(names) == 2 and blank):
+        return False
+    if any(_is_below(cell) for cell in body[0]):
+        return False  # a cell of the first row reaches into the second
+    kinds = [_kind(cell) for cell in known]
+    if len(names) == 2 and kinds[-1] == "code" and not getattr(known[-1], "strong", False):
+        return False
+    return all(kind in ("word", "period", "code") for kind in kinds)
+
+
+def _contrast(names: tuple[str, ...], body: list[Row]) -> float:
+    """Number of columns whose values are of one kind, and their name of another."""
+    found = 0.0
+    for place, name in enumerate(names):
+        kinds = Counter(_kind(row[place]) for row in body if len(row) > place and row[place])
+        kind, count = kinds.most_common(1)[0] if kinds else ("word", 0)
+        if kind not in ("word", "prose", _kind(name)) and count * 5 >= kinds.total() * 4:
+            found += 1.0 if count > 1 else 0.5
+    return found
+
+
+def _repeats(body: list[Row]) -> bool:
+    """Whether a word stands twice in a column, as in records and not in forms."""
+    columns: dict[int, list[str]] = {}
+    for row in body:
+        for place, cell in enumerate(row):
+            if cell and not _is_below(cell) and _kind(cell) == "word":
+                columns.setdefault(place, []).append(cell)
+    return any(len(set(column)) < len(column) for column in columns.values())
+
+
+def _is_below(cell: str | None) -> bool:
+    return isinstance(cell, Cell) and cell.below
+
+
+def _strong(row: Row) -> float:
+    """Share of the cells of a row that are bold or marked as headings."""
+    known = [getattr(cell, "strong", False) for cell in row if cell]
+    return sum(known) / max(len(known), 1)
+
+
+def _share(cells: Iterable[str]) -> float:
+    known = [is_label(cell) for cell in cells if cell]
+    return sum(known) / max(len(known), 1)
+
+
+def _form_score(rows: list[Row], pairs: bool) -> float:
+    """How much speaks for labels beside their values: in pairs, or else in the first column."""
+    cells = [_cells(row) if pairs else [*row[:1]] for row in rows]
+    first = _cells(rows[0])[1::2] if pairs else _cells(rows[0])[1:]
+    labels = [[cell for cell in row[::2] if cell and not _is_below(cell)] for row in cells]
+    flat = [cell for row in labels for cell in row]
+    if not labels[0] or len(set(flat)) < len(flat) or max(map(len, flat)) > _LABEL_CHARS:
+        return 0.0
+    if sum(_kind(cell) not in ("word", "period", "code") for cell in flat) * 5 > len(flat):
+        return 0.0
+    below = _share(chain.from_iterable(labels[1:] or labels))
+    beside = _share(first)
+    score = 1.0 * (below > 0) + 1.0 * (below >= 0.5)
+    score += 3.0 * (sum(cell[-1] in ":：" for cell in flat) * 5 >= len(flat) * 4)
+    score += 3.0 * (_strong(flat) == 1 and _strong(first) < 1)
+    score += 1.0 * any(_kind(cell) not in ("", "word") for cell in first)
+    return score - 2.0 * (beside >= 0.5 and (below < 0.75 or not pairs))
+
+
+# --- the lines ----------------------------------------------------------------
+
+
+def _cells(row: Row) -> list[str]:
+    """The cells of a row, without the places that they reach over."""
+    return [cell for cell in row if cell is not None]
+
+
+def _beside(row: Row) -> str:
+    return " | ".join(_cells(row))
+
+
+def _line(row: Row, plan: _Plan) -> str:
+    if plan.form:
+        cells = _cells(row)
+        pairs = zip(cells[::2], [*cells[1::2], ""], strict=False)
+        lines = (f"{a.rstrip(':： ')}: {b}" if a and b else a or b for a, b in pairs)
+        return "; ".join(filter(None, lines))
+    if not plan.names or (len(row) > 1 and sum(map(bool, row)) == 1 and row[-1] is None):
+        return _beside(row)  # a heading over the whole row
+    parts, cell, start = [], "", 0
+    for place, found in enumerate(row):
+        if found is not None:
+            cell, start = found, place
+        elif start == 0 or len(cell) > _CELL_CHARS:
+            continue  # the label of the row, or too long to be written for each column
+        if cell:
+            name = plan.names[place] if place < len(plan.names) else ""
+            parts.append(f"{name}: {cell}" if name else cell)
+    return "; ".join(parts)
 
 
 def _number(cell: str) -> float | None:
@@ -106,33 +372,3 @@ class _Column:
         if self.examples:
             parts.append("for example " + ", ".join(self.examples))
         return "; ".join(parts)
-
-
-def _overview(kept: list[Row], rest: Iterator[Row]) -> str:
-    names = _names(kept) or []
-    body = kept[bool(names) :]
-    columns: list[_Column] = []
-    count = cells = 0
-    more = ""
-    for row in chain(body, rest):
-        count += 1
-        cells += len(row)
-        columns += [_Column() for _ in range(max(len(row), len(names)) - len(columns))]
-        for column, cell in zip(columns, row, strict=False):
-            if cell:
-                column.add(cell)
-        if cells > _COUNTED_CELLS:
-            more = "" if next(rest, None) is None else "more than "
-            break
-    labels = [*names, *(f"column {i + 1}" for i in range(len(names), len(columns)))]
-    shown = [[cell[:_CELL_CHARS] for cell in row] for row in body[:_FIRST_ROWS]]
-    return "\n".join(
-        [
-            f"Table of {more}{count} rows and {len(columns)} columns; "
-            f"only its first {len(shown)} rows are written out.",
-            "",
-            *(f"{label}: {column}" for label, column in zip(labels, columns, strict=True)),
-            "",
-            *(_line(row, names) for row in shown),
-        ]
-    )

@@ -237,7 +237,9 @@ class Index(AbstractContextManager["Index"]):
             scores = dict(ranking[:k])
             rows = {row["id"]: row for row in self._rows(_AMONG, json.dumps(list(scores)))}
         return [
-            _passage(row, score=score, highlights=highlight_spans(row["text"], tokens))
+            _passage(
+                row, score=score, highlights=highlight_spans(row["text"], tokens)
+            ).from_best_row()
             for number, score in scores.items()
             if (row := rows.get(number)) is not None
         ]

@@ -82,6 +82,25 @@ class Passage:
         best = max(0, min(best, len(self.text) - size))
         return best, min(best + size, len(self.text))
 
+    def from_best_row(self) -> "Passage":
+        """In a table, the passage from the first of the rows with the most matches on.
+
+        Each row names its columns, so those before it are not needed to understand it.
+        """
+        begins = [0, *(found.end() for found in re.finditer("\n", self.text))]
+        names = {self.text[at:].partition(": ")[0] for at in begins[1:]}
+        if len(begins) < 4 or len(names) > 1:
+            return self
+
+        def matches(at: int) -> int:
+            end = self.text.find("\n", at) % (len(self.text) + 1)
+            inside = (self.text[a:b].lower() for a, b in self.highlights if at <= a < end)
+            return len(set(inside))
+
+        cut = max(begins, key=matches)
+        moved = tuple((a - cut, b - cut) for a, b in self.highlights if a >= cut)
+        return replace(self, text=self.text[cut:], start=self.start + cut, highlights=moved)
+
 
 def document_passages(
     document: Document, name: str, sha256: str, address: str | None = None

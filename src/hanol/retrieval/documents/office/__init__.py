@@ -1,0 +1,1 @@
+"""Reads Office files: Open XML (Word, Excel, PowerPoint) and OpenDocument."""

@@ -1,0 +1,120 @@
+"""Zip packages of XML parts, as Office and OpenDocument write them.
+
+Own code, because python-docx, python-pptx and openpyxl refuse what their readers accept: Strict
+Open XML, templates, missing pictures, back slashes in names. Parts are found by relationships, and
+elements by their local names, which both dialects share.
+"""
+
+import io
+import posixpath
+import zipfile
+from typing import IO, Any
+
+from hanol.errors import DocumentError, require
+
+_PARTS = 20_000  # files inside the package
+_INFLATED = 256 * 2**20  # bytes of all parts unpacked
+_XML = 64 * 2**20  # bytes of the XML parts of a document that is held as a tree
+_TITLES_OF_PROGRAMS = ("PowerPoint Presentation", "PowerPoint 프레젠테이션", "Word Document")
+
+
+class Package:
+    """The parts of a file.
+
+    Args:
+        data: The file.
+        streamed: Its large parts are read row by row, so they may be larger.
+
+    Raises:
+        DocumentError: It is a bomb, or encrypted.
+    """
+
+    def __init__(self, data: bytes, *, streamed: bool = False) -> None:
+        self._zip = zipfile.ZipFile(io.BytesIO(data))
+        parts = self._zip.infolist()
+        # Names are the same in upper and lower case, and some programs write back slashes.
+        self._parts = {_key(part.filename): part for part in parts}
+        texts = [p for p in parts if p.filename.lower().endswith((".xml", ".rels", ".vml"))]
+        # zipfile gives no more bytes of a part than its entry says.
+        total, xml = (sum(part.file_size for part in some) for some in (parts, texts))
+        if len(parts) > _PARTS or total > _INFLATED or (xml > _XML and not streamed):
+            raise DocumentError(
+                f"unpacks to more than {_INFLATED >> 20} MB (or {_XML >> 20} MB of text markup): "
+                "take the pictures out or split it"
+            )
+        if any(part.flag_bits & 1 for part in parts):
+            raise DocumentError("is encrypted: save a copy without the password")
+        for part in texts:
+            tail = b""
+            with self._zip.open(part) as stream:
+                while block := stream.read(2**20):
+                    seen = tail + block
+                    if b"<!ENTITY" in seen:
+                        raise DocumentError("declares XML entities, which Office never writes")
+                    tail = block[-16:]
+        self.main = next(iter(self.related("", "officeDocument")), "")
+
+    def open(self, name: str) -> IO[bytes]:
+        """The content of a part, unpacked while it is read."""
+        return self._zip.open(self._parts[_key(name)])
+
+    def tree(self, name: str) -> Any:
+        """Root of a part, tags without namespaces; an empty element if there is no such part."""
+        etree = require("lxml.etree", extra="documents", feature="Reading Office files")
+        if _key(name) not in self._parts:
+            return etree.Element("missing")
+        parser = etree.XMLParser(
+            resolve_entities=False,
+            no_network=True,
+            remove_comments=True,
+            remove_pis=True,
+            load_dtd=False,
+        )
+        with self.open(name) as stream:
+            root = etree.parse(stream, parser).getroot()
+        for element in root.iter("*"):
+            element.tag = element.tag.rpartition("}")[2]
+        return root
+
+    def related(self, name: str, kind: str = "") -> dict[str, str]:
+        """Parts that a part refers to, of a kind or of any: name by name, and name by id."""
+        folder, base = posixpath.split(name)
+        found: dict[str, str] = {}
+        for relation in self.tree(f"{folder}/_rels/{base}.rels").iter("Relationship"):
+            if relation.get("TargetMode") == "External":
+                continue
+            target = posixpath.normpath(
+                posixpath.join("/", folder, relation.get("Target", "").replace("\\", "/"))
+            )
+            if not kind:
+                found[relation.get("Id", "")] = target
+            elif relation.get("Type", "").rpartition("/")[2].lower() == kind.lower():
+                found[target] = target
+        return found
+
+    @property
+    def title(self) -> str:
+        """Title of the document in its properties."""
+        for name in ("docProps/core.xml", "meta.xml", *self.related("", "core-properties")):
+            title = (self.tree(name).findtext(".//title") or "").strip()
+            if title and title not in _TITLES_OF_PROGRAMS:
+                return title
+        return ""
+
+
+def _key(name: str) -> str:
+    return name.replace("\\", "/").lstrip("/").lower()
+
+
+def attribute(element: Any, name: str, default: str = "") -> str:
+    """Value of an attribute by its local name."""
+    value = element.get(name)
+    if value is None:
+        value = next((v for k, v in element.items() if k.rpartition("}")[2] == name), default)
+    return str(value)
+
+
+def relation(element: Any) -> str:
+    """Id of the part that an element shows; of the parts of a diagram, that of its text."""
+    ids = {k.rpartition("}")[2]: v for k, v in element.items() if "elationships}" in k}
+    return str(ids.get("dm", next(iter(ids.values()), "")))

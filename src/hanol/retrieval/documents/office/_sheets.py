@@ -1,0 +1,278 @@
+"""Reads Excel files row by row, as they are shown."""
+
+import re
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from hanol.errors import require
+from hanol.retrieval.documents._tables import WHOLE_CHARS, Cell, Row, table_text
+from hanol.retrieval.documents.office._flow import Flow
+from hanol.retrieval.documents.office._numbers import BUILT_IN, shown
+from hanol.retrieval.documents.office._package import Package, attribute, relation
+
+_ROWS = 1_048_576  # Excel's own limit; a broken row number would go on for ever
+_COLUMNS = 16_384
+_CELLS = 5_000_000  # per sheet, including cells that the file leaves out
+_MERGED = 20_000  # merged ranges that are heeded
+_OPEN = 500  # of these, how many may reach over the same row
+_LONGEST_REPEAT = 200  # characters of a merged cell that is written in each of its rows
+_LETTERS = re.compile("[A-Z]{1,3}")
+_MERGE = re.compile(rb"""<(?:\w+:)?mergeCell\s[^>]*?ref\s*=\s*["']([A-Z]+)(\d+):([A-Z]+)(\d+)""")
+# Codes of headers and footers: fonts, sizes, colours, and what only printing knows.
+_CODES = re.compile(r'&(?:"[^"]*"|K(?:[0-9A-Fa-f]{6}|\d\d[+-]\d{3})|\d+|[PNDTGBIUESXYHO])')
+_PARTS = re.compile(r"&[LCR]")
+_TAGS = ("row", "oddHeader", "evenHeader", "firstHeader", "oddFooter", "evenFooter", "firstFooter")
+
+
+def read_xlsx(data: bytes) -> tuple[str, list[str]]:
+    """Title and text of each sheet under its name: header, table, comments, boxes, charts, footer.
+
+    Values are written as their number formats show them; a formula shows where none is stored.
+    """
+    package = Package(data, streamed=True)
+    book = package.tree(package.main)
+    parts = package.related(package.main)
+    mode = book.find("workbookPr")
+    epoch = mode is not None and attribute(mode, "date1904", "0") in ("1", "true", "on")
+    texts = _shared_texts(package)
+    styles = _styles(package)
+    pages, left = [], WHOLE_CHARS
+    for sheet in book.iterfind("sheets/sheet"):
+        part = parts.get(relation(sheet), "")
+        edges: dict[tuple[str, str], None] = {}
+        rows = _rows(package, part, texts, styles, epoch, edges)
+        found = [table_text(rows, most=left), *_around(package, part)]
+        left = max(left - len(found[0]), 0)
+        heads = [text for kind, text in edges if kind == "Header"]
+        feet = [text for kind, text in edges if kind == "Footer"]
+        text = "\n\n".join(filter(None, [*heads, *found, *feet]))
+        pages.append(f"# {attribute(sheet, 'name')}\n\n{text}" if text else "")
+    return package.title, pages
+
+
+def _stream(package: Package, part: str, *tags: str) -> Iterator[Any]:
+    """Elements of a part with these local names, each emptied after its use."""
+    etree = require("lxml.etree", extra="documents", feature="Reading Excel files")
+    with package.open(part) as stream:
+        for _, element in etree.iterparse(
+            stream,
+            tag=[f"{{*}}{tag}" for tag in tags],
+            resolve_entities=False,
+            no_network=True,
+            remove_comments=True,
+            remove_pis=True,
+        ):
+            yield element
+            element.clear()
+            while element.getprevious() is not None:
+                del element.getparent()[0]
+
+
+def _shared_texts(package: Package) -> list[str]:
+    return [
+        _rich_text(item)
+        for part in package.related(package.main, "sharedStrings")
+        for item in _stream(package, part, "si")
+    ]
+
+
+def _rich_text(item: Any) -> str:
+    """Text of a shared or inline string, without its phonetic readings."""
+    parts = []
+    for child in item:
+        name = child.tag.rpartition("}")[2]
+        if name == "t":
+            parts.append(child.text or "")
+        elif name == "r":
+            parts += [t.text or "" for t in child if t.tag.endswith("}t") or t.tag == "t"]
+    return "".join(parts)
+
+
+def _styles(package: Package) -> list[tuple[str, bool]]:
+    """Number format and boldness of each cell style."""
+    for part in package.related(package.main, "styles"):
+        tree = package.tree(part)
+        codes = dict(BUILT_IN)
+        for code in tree.iterfind("numFmts/numFmt"):
+            codes[_int(code.get("numFmtId"))] = code.get("formatCode", "")
+        bold = [
+            (mark := font.find("b")) is not None and mark.get("val", "1") not in ("0", "false")
+            for font in tree.iterfind("fonts/font")
+        ]
+        return [
+            (
+                codes.get(_int(style.get("numFmtId")), ""),
+                (at := _int(style.get("fontId"))) < len(bold) and bold[at],
+            )
+            for style in tree.iterfind("cellXfs/xf")
+        ]
+    return []
+
+
+def _int(text: str | None) -> int:
+    return int(text) if text and text.isdecimal() and len(text) < 10 else 0
+
+
+def _column(letters: str) -> int:
+    number = 0
+    for letter in letters:
+        number = number * 26 + ord(letter) - 64
+    return number - 1
+
+
+def _merges(package: Package, part: str) -> dict[int, list[tuple[int, int, int]]]:
+    """Merged ranges by first row: first column, last row, last column. They follow the cells."""
+    found: dict[int, list[tuple[int, int, int]]] = {}
+    tail, count = b"", 0
+    with package.open(part) as stream:
+        while block := stream.read(2**20):
+            seen = tail + block
+            last = 0
+            if b"mergeCell" not in seen:
+                tail = seen[-300:]
+                continue
+            for match in _MERGE.finditer(seen):
+                left, top, right, bottom = (group.decode() for group in match.groups())
+                place = (_column(left), int(bottom), min(_column(right), _COLUMNS))
+                found.setdefault(int(top), []).append(place)
+                last = match.end()
+                count += 1
+            if count > _MERGED:
+                break
+            tail = seen[max(last, len(seen) - 300) :]
+    return found
+
+
+def _rows(
+    package: Package,
+    part: str,
+    texts: list[str],
+    styles: list[tuple[str, bool]],
+    epoch: bool,
+    edges: dict[tuple[str, str], None],
+) -> Iterator[Row]:
+    """The rows of a sheet, an empty one for any number of empty ones; its headers into `edges`."""
+    merges = _merges(package, part)
+    open_: list[list[Any]] = []  # merged ranges that reach into the row: three numbers and a text
+    columns: dict[str, int] = {}
+    before = cells = 0
+    for element in _stream(package, part, *_TAGS):
+        name = element.tag.rpartition("}")[2]
+        if name != "row":
+            lines = _PARTS.sub("\n", _CODES.sub("", (element.text or "").replace("&&", "＆")))
+            text = " ".join(lines.replace("＆", "&").split())
+            if text:
+                edges[name.removeprefix("odd").removeprefix("even").removeprefix("first"), text] = (
+                    None
+                )
+            continue
+        number = _int(element.get("r")) or before + 1
+        if number > before + 1:
+            yield []
+        before = number
+        row = _cells(element, texts, styles, epoch, columns)
+        if merges:
+            open_ = [m for m in open_ if m[1] >= number][:_OPEN]
+            own = len(open_)
+            open_ += [[*place, ""] for place in merges.get(number, ())]
+            _merge(row, open_, own)
+        cells += len(row)
+        if cells > _CELLS or number > _ROWS:
+            return
+        yield row
+
+
+def _merge(row: list[str | None], ranges: list[list[Any]], own: int) -> None:
+    """Write merged cells into each of their places; the first `own` began in a row above."""
+    if own and not any(row):
+        return
+    for at, (left, _, right, text) in enumerate(ranges):
+        row += [""] * (min(right, left + 1000) + 1 - len(row))
+        if at >= own:
+            first = row[left] or ""
+            ranges[at][3] = first if len(first) <= _LONGEST_REPEAT else ""
+        else:
+            row[left] = Cell(text, below=True)
+        row[left + 1 : right + 1] = [None] * (min(right + 1, len(row)) - left - 1)
+
+
+def _cells(
+    element: Any,
+    texts: list[str],
+    styles: list[tuple[str, bool]],
+    epoch: bool,
+    columns: dict[str, int],
+) -> list[str | None]:
+    row: list[str | None] = []
+    for cell in element:
+        kind = value = formula = None
+        namespace = cell.tag[:-1]
+        for child in cell:
+            if child.tag == namespace + "v":
+                value = child.text
+            elif child.tag == namespace + "f":
+                formula = child.text
+            elif child.tag == namespace + "is":
+                value, kind = _rich_text(child), "inlineStr"
+        letters = cell.get("r", "").rstrip("0123456789")
+        if letters:
+            if letters not in columns:
+                columns[letters] = (
+                    _column(letters[:4]) if letters.isalpha() and letters.isascii() else 0
+                )
+            place = min(columns[letters], _COLUMNS)
+            if place > len(row):
+                row += [""] * (place - len(row))
+        kind = kind or cell.get("t", "n")
+        code, bold = "", False
+        if (style := _int(cell.get("s"))) < len(styles):
+            code, bold = styles[style]
+        if value is None:
+            text = f"={formula.lstrip('=')}" if formula and kind != "str" else ""
+        elif kind == "s":
+            text = texts[_int(value)] if _int(value) < len(texts) else ""
+        elif kind == "n":
+            text = shown(value, code, date1904=epoch) if code else _plain(value)
+        elif kind == "b":
+            text = "TRUE" if value.strip() == "1" else "FALSE"
+        elif kind == "d":
+            text = value.removesuffix("T00:00:00").replace("T", " ")
+        else:
+            text = value
+        row.append(Cell(text, strong=True) if bold and text else text)
+    return row
+
+
+_plain = partial(shown, code="General")
+
+
+def _around(package: Package, part: str) -> Iterator[str]:
+    """What stands beside the cells of a sheet: comments, text boxes, charts, diagrams."""
+    answered = set()  # a thread stands a second time as a comment, for old programs
+    people = {
+        attribute(person, "id"): attribute(person, "displayName")
+        for persons in package.related(package.main, "person")
+        for person in package.tree(persons)
+    }
+    for comments in (
+        *package.related(part, "threadedComment"),
+        *package.related(part, "comments"),
+    ):
+        tree = package.tree(comments)
+        authors = [author.text or "" for author in tree.iterfind("authors/author")]
+        for comment in tree.iter("comment", "threadedComment"):
+            text = " ".join("".join(t.text or "" for t in comment.iter("t", "text")).split())
+            at = attribute(comment, "authorId", "-1")
+            author = people.get(attribute(comment, "personId"), "")
+            if at.isdigit() and int(at) < len(authors):
+                author = authors[int(at)]
+            where = attribute(comment, "ref")
+            if comment.tag == "threadedComment":
+                answered.add(where)
+            elif where in answered:
+                continue
+            if text:
+                yield f"Comment on {where}{f' by {author}' if author else ''}: {text}"
+    for drawing in package.related(part, "drawing"):
+        yield "\n".join(Flow(package, drawing, values=False).blocks(package.tree(drawing)))

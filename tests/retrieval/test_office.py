@@ -1,0 +1,453 @@
+"""What a person sees in an Office file, beside its paragraphs and tables, is read."""
+
+import datetime as dt
+import io
+import re
+import time
+import zipfile
+
+import docx
+import openpyxl
+import pptx
+import pytest
+from openpyxl.chart import BarChart, Reference
+from openpyxl.comments import Comment
+from openpyxl.worksheet.formula import ArrayFormula
+from pptx.chart.data import CategoryChartData, XyChartData
+from pptx.enum.chart import XL_CHART_TYPE
+from pptx.util import Inches
+
+from hanol.retrieval import parse_document
+from hanol.retrieval.documents.office._numbers import shown  # private: formats without a workbook
+
+W = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
+M = 'xmlns:m="http://schemas.openxmlformats.org/officeDocument/2006/math"'
+REL = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+A = "http://schemas.openxmlformats.org/drawingml/2006/main"
+C = "http://schemas.openxmlformats.org/drawingml/2006/chart"
+D = "http://schemas.openxmlformats.org/drawingml/2006/diagram"
+
+
+def read(name: str, data: bytes) -> str:
+    return "\n".join(page.text for page in parse_document(name, data).pages)
+
+
+def saved(document) -> bytes:
+    out = io.BytesIO()
+    document.save(out)
+    return out.getvalue()
+
+
+def changed(data: bytes, change=None, add=None) -> bytes:
+    """A package with each part changed by `change(name, content)`, and with more parts."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(out, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, change(name, old.read(name)) if change else old.read(name))
+        for name, content in (add or {}).items():
+            new.writestr(name, content)
+    return out.getvalue()
+
+
+def word(body: str, **parts: str) -> bytes:
+    """A Word file with this body; each part is related to it by the kind that is its name."""
+    xml = f'<w:document {W} {M} xmlns:r="{REL}" xmlns:a="{A}"><w:body>{body}</w:body></w:document>'
+    relations = "".join(
+        f'<Relationship Id="r_{kind}" Type="{REL}/{kind}" Target="{kind}.xml"/>' for kind in parts
+    )
+
+    def change(name: str, content: bytes) -> bytes:
+        if name == "word/document.xml":
+            return xml.encode()
+        if name == "word/_rels/document.xml.rels":
+            return content.replace(b"</Relationships>", f"{relations}</Relationships>".encode())
+        return content
+
+    more = {f"word/{kind}.xml": text.encode() for kind, text in parts.items()}
+    return changed(saved(docx.Document()), change, more)
+
+
+def p(*runs: str) -> str:
+    return "<w:p>" + "".join(f"<w:r>{run}</w:r>" for run in runs) + "</w:p>"
+
+
+def t(text: str) -> str:
+    return f'<w:t xml:space="preserve">{text}</w:t>'
+
+
+def book(*rows, do=None) -> bytes:
+    made = openpyxl.Workbook()
+    for row in rows:
+        made.active.append(list(row))
+    if do:
+        do(made.active)
+    return saved(made)
+
+
+# --- Word ---------------------------------------------------------------------
+
+
+def m(text: str) -> str:
+    return f"<m:r><m:t>{text}</m:t></m:r>"
+
+
+@pytest.mark.parametrize(
+    ("math", "text"),
+    [
+        (m("E=mc"), "E=mc"),
+        (f"<m:f><m:num>{m('a+b')}</m:num><m:den>{m('c')}</m:den></m:f>", "(a+b)/c"),
+        (f"<m:sSup><m:e>{m('x')}</m:e><m:sup>{m('n+1')}</m:sup></m:sSup>", "x^(n+1)"),
+        (f"<m:sSub><m:e>{m('a')}</m:e><m:sub>{m('i')}</m:sub></m:sSub>", "a_i"),
+        (f"<m:rad><m:deg/><m:e>{m('x')}</m:e></m:rad>", "√x"),
+        (
+            f"<m:nary><m:naryPr><m:chr m:val='∑'/></m:naryPr><m:sub>{m('i')}</m:sub>"
+            f"<m:sup>{m('n')}</m:sup><m:e>{m('i')}</m:e></m:nary>",
+            "∑_i^n i",
+        ),
+        (
+            f"<m:d><m:e><m:m><m:mr><m:e>{m('a')}</m:e><m:e>{m('b')}</m:e></m:mr><m:mr>"
+            f"<m:e>{m('c')}</m:e><m:e>{m('d')}</m:e></m:mr></m:m></m:e></m:d>",
+            "(a, b; c, d)",
+        ),
+        (f"<m:func><m:fName>{m('sin')}</m:fName><m:e>{m('x')}</m:e></m:func>", "sin x"),
+    ],
+)
+def test_equations_are_one_line(math, text) -> None:
+    body = (
+        f"<w:p><w:r>{t('The law ')}</w:r><m:oMath>{math}</m:oMath><w:r>{t(' holds.')}</w:r></w:p>"
+    )
+    assert read("a.docx", word(body)) == f"The law {text} holds."
+    cell = f"<w:tc><w:p><m:oMath>{math}</m:oMath></w:p></w:tc>"
+    assert text in read("a.docx", word(f"<w:tbl><w:tr>{cell}</w:tr></w:tbl>"))
+
+
+@pytest.mark.parametrize(
+    ("font", "code", "sign"),
+    [
+        ("Symbol", "F061", "α"),
+        ("Symbol", "F0A3", "≤"),
+        ("Symbol", "57", "Ω"),
+        ("Wingdings", "F0FC", "✓"),
+        ("Wingdings", "F0FE", "☑"),
+        ("Wingdings", "F0E0", "→"),
+    ],
+)
+def test_symbols_of_fonts_are_characters(font, code, sign) -> None:
+    symbol = f'<w:sym w:font="{font}" w:char="{code}"/>'
+    assert read("a.docx", word(p(t("at "), symbol, t(" = 30")))) == f"at {sign} = 30"
+    run = f'<w:rPr><w:rFonts w:ascii="{font}"/></w:rPr>{t(chr(int(code, 16)))}'
+    assert read("a.docx", word(p(run))) == sign
+
+
+def test_comments_and_notes_follow_what_they_are_about() -> None:
+    reference = '<w:{0}Reference w:id="{1}"/>'
+    body = p(t("First"), reference.format("comment", 4), reference.format("footnote", 2))
+    cell = f"<w:tc>{p(t('Cell'), reference.format('comment', 5))}</w:tc>"
+    body += f"<w:tbl><w:tr>{cell}</w:tr></w:tbl>{p(t('Last'), reference.format('endnote', 3))}"
+    comments = "".join(
+        f'<w:comment w:id="{number}" w:author="Kim">{p(t(text))}</w:comment>'
+        for number, text in ((4, "Check it"), (5, "Too low"), (6, "Refers to nothing"))
+    )
+    notes = f'<w:footnote w:type="separator" w:id="0">{p(t("-"))}</w:footnote>'
+    notes += f'<w:footnote w:id="2">{p(t("Census"))}</w:footnote>'
+    text = read(
+        "a.docx",
+        word(
+            body,
+            comments=f"<w:comments {W}>{comments}</w:comments>",
+            footnotes=f"<w:footnotes {W}>{notes}</w:footnotes>",
+            endnotes=f'<w:endnotes {W}><w:endnote w:id="3">{p(t("At last"))}</w:endnote>'
+            "</w:endnotes>",
+        ),
+    )
+    assert text.split("\n\n") == [
+        "First",
+        "Comment by Kim: Check it",
+        "Footnote: Census",
+        "Cell",
+        "Comment by Kim: Too low",
+        "Last",
+        "Endnote: At last",
+        "Comment by Kim: Refers to nothing",
+    ]
+
+
+def test_what_was_filled_into_a_form_is_read() -> None:
+    def field(data: str) -> str:
+        return f'<w:fldChar w:fldCharType="begin"><w:ffData>{data}</w:ffData></w:fldChar>'
+
+    entries = '<w:listEntry w:val="Red"/><w:listEntry w:val="Blue"/>'
+    body = p(field("<w:checkBox><w:checked/></w:checkBox>"), t("Married"))
+    body += p(field('<w:checkBox><w:checked w:val="0"/></w:checkBox>'), t("Retired"))
+    body += p(field(f'<w:ddList><w:result w:val="1"/>{entries}</w:ddList>'))
+    body += f"<w:sdt><w:sdtPr/><w:sdtContent>{p(t('Typed'))}</w:sdtContent></w:sdt>"
+    assert read("a.docx", word(body)) == "☒ Married\n\n☐ Retired\n\nBlue\n\nTyped"
+
+
+CHART = (
+    f'<c:chartSpace xmlns:c="{C}" xmlns:a="{A}"><c:chart><c:title><c:tx><c:rich><a:p><a:r>'
+    "<a:t>Harvest</a:t></a:r></a:p></c:rich></c:tx></c:title><c:plotArea><c:barChart><c:ser><c:tx>"
+    '<c:strRef><c:strCache><c:pt idx="0"><c:v>Tons</c:v></c:pt></c:strCache></c:strRef></c:tx>'
+    '<c:cat><c:strRef><c:strCache><c:pt idx="0"><c:v>Apples</c:v></c:pt></c:strCache></c:strRef>'
+    '</c:cat><c:val><c:numRef><c:numCache><c:pt idx="0"><c:v>12</c:v></c:pt></c:numCache>'
+    "</c:numRef></c:val></c:ser></c:barChart></c:plotArea></c:chart></c:chartSpace>"
+)
+DIAGRAM = f'<dgm:dataModel xmlns:dgm="{D}" xmlns:a="{A}"><dgm:ptLst>' + "".join(
+    f"<dgm:pt><dgm:t><a:p><a:r><a:t>{step} step</a:t></a:r></a:p></dgm:t></dgm:pt>"
+    for step in ("First", "Second")
+)
+DIAGRAM += "</dgm:ptLst></dgm:dataModel>"
+SHOWN = '<a:graphic><a:graphicData><x:{} xmlns:x="x" {}/></a:graphicData></a:graphic>'
+
+
+def test_charts_and_diagrams_in_a_text() -> None:
+    body = p(t("Before"))
+    body += p("<w:drawing>" + SHOWN.format("chart", 'r:id="r_chart"') + "</w:drawing>")
+    shown_diagram = SHOWN.format("relIds", 'r:lo="none" r:dm="r_diagramData"')
+    body += p(f"<w:drawing>{shown_diagram}</w:drawing>") + p(t("After"))
+    text = read("a.docx", word(body, chart=CHART, diagramData=DIAGRAM))
+    assert text == "Before\n\nHarvest\nApples; Tons: 12\n\nFirst step\nSecond step\n\nAfter"
+
+
+# --- PowerPoint ---------------------------------------------------------------
+
+
+def slide_with_chart(kind, data, title="") -> bytes:
+    show = pptx.Presentation()
+    slide = show.slides.add_slide(show.slide_layouts[5])
+    slide.shapes.title.text = "Slide"
+    chart = slide.shapes.add_chart(kind, 0, 0, Inches(5), Inches(3), data).chart
+    if title:
+        chart.has_title = True
+        chart.chart_title.text_frame.text = title
+    return saved(show)
+
+
+def test_charts_of_slides_are_tables() -> None:
+    data = CategoryChartData(number_format="0%")
+    data.categories = ["Seoul", "Busan"]
+    data.add_series("Share", (0.25, None))
+    data.add_series("Last year", (0.5, 0.125))
+    text = read("a.pptx", slide_with_chart(XL_CHART_TYPE.LINE, data, "Cities compared"))
+    assert text == (
+        "Slide\nCities compared\nSeoul; Share: 25%; Last year: 50%\nBusan; Last year: 13%"
+    )
+    data = CategoryChartData()
+    country = data.add_category("Korea")
+    country.add_sub_category("Seoul")
+    country.add_sub_category("Busan")
+    data.add_series("Millions", (9.4, 3.3))
+    text = read("a.pptx", slide_with_chart(XL_CHART_TYPE.COLUMN_CLUSTERED, data))
+    assert "Korea Seoul; Millions: 9.4\nKorea Busan; Millions: 3.3" in text
+    data = XyChartData()
+    data.add_series("Runs").add_data_point(1.5, 2.5)
+    assert "1.5; Runs: 2.5" in read("a.pptx", slide_with_chart(XL_CHART_TYPE.XY_SCATTER, data))
+
+
+def test_diagrams_and_comments_of_slides() -> None:
+    show = pptx.Presentation()
+    show.slides.add_slide(show.slide_layouts[6])
+    comment = '<p:cmLst xmlns:p="p"><p:cm authorId="0"><p:text>Shorten it</p:text></p:cm></p:cmLst>'
+    frame = SHOWN.format("relIds", f'xmlns:r="{REL}" r:dm="r1"')
+    relations = f'<Relationship Id="r1" Type="{REL}/diagramData" Target="../diagrams/data1.xml"/>'
+    relations += f'<Relationship Id="r2" Type="{REL}/comments" Target="../comments/c1.xml"/>'
+
+    def change(name: str, content: bytes) -> bytes:
+        if name == "ppt/slides/slide1.xml":
+            return content.replace(b"</p:spTree>", f"{frame}</p:spTree>".encode())
+        if name == "ppt/slides/_rels/slide1.xml.rels":
+            return content.replace(b"</Relationships>", f"{relations}</Relationships>".encode())
+        return content
+
+    parts = {"ppt/diagrams/data1.xml": DIAGRAM, "ppt/comments/c1.xml": comment}
+    text = read("a.pptx", changed(saved(show), change, parts))
+    assert text == "First step\nSecond step\nComment: Shorten it"
+
+
+# --- Excel --------------------------------------------------------------------
+
+
+def test_what_stands_beside_the_cells_of_a_sheet() -> None:
+    def do(sheet) -> None:
+        sheet["B2"].comment = Comment("disputed", "Lee")
+        sheet.oddHeader.center.text = "R&&D plan"
+        sheet.oddFooter.left.text = '&"Arial,Bold"&12Page &P of &N: secret'
+        chart = BarChart()
+        chart.title = "Largest cities"
+        chart.add_data(Reference(sheet, min_col=2, min_row=1, max_row=2))
+        sheet.add_chart(chart, "D1")
+
+    assert read("a.xlsx", book(("City", "Pop"), ("Seoul", 9), do=do)).split("\n\n") == [
+        "# Sheet",
+        "R&D plan",
+        "City: Seoul; Pop: 9",
+        "Comment on B2 by Lee: disputed",
+        "Largest cities",
+        "Page  of : secret".replace("  ", " "),
+    ]
+
+
+def test_a_text_box_may_be_all_there_is_in_a_workbook() -> None:
+    box = (
+        f'<x:wsDr xmlns:x="x" xmlns:a="{A}"><x:sp><x:txBody><a:p><a:r><a:t>Boxed</a:t></a:r></a:p>'
+    )
+    relation = f'<Relationship Id="r1" Type="{REL}/drawing" Target="/xl/drawings/d.xml"/>'
+    parts = {
+        "xl/drawings/d.xml": f"{box}</x:txBody></x:sp></x:wsDr>",
+        "xl/worksheets/_rels/sheet1.xml.rels": f"<Relationships>{relation}</Relationships>",
+    }
+    assert read("a.xlsx", changed(book(), add=parts)) == "# Sheet\n\nBoxed"
+
+
+def test_array_formulas_show_their_text_where_no_value_is_stored() -> None:
+    def do(sheet) -> None:
+        sheet["B3"] = ArrayFormula("B3", "=SUM(A2:A2*2)")
+
+    text = read("a.xlsx", book(("a", "total"), (1, 2), ("arr", None), do=do))
+    assert text.endswith("a: arr; total: =SUM(A2:A2*2)")
+
+
+@pytest.mark.parametrize(
+    ("value", "code", "text"),
+    [
+        (7, "00000", "00007"),
+        (0.155, "0.0%", "15.5%"),
+        (1.005, "0.00", "1.01"),
+        (1234.5, '"$"#,##0.00', "$1,234.50"),
+        (-1234.5, "#,##0.00_);(#,##0.00)", "(1,234.50)"),
+        (1500000, "[$₩-412]#,##0", "₩1,500,000"),
+        (1500, '#,##0"원"', "1,500원"),
+        (1234567, '0.0,,"M"', "1.2M"),
+        (1012345678, r"000\-0000\-0000", "010-1234-5678"),
+        (1.25, "# ?/?", "1 1/4"),
+        (12345.678, "0.00E+00", "1.23E+04"),
+        (0, '0;-0;"none"', "none"),
+        (3, '[>100]"many";[<=100]"few: "0', "few: 3"),
+        (44, ";;;", "44"),
+        (0.1 + 0.2, "General", "0.3"),
+        (123456789012, "General", "123456789012"),
+        (45356, "yyyy-mm-dd", "2024-03-05"),
+        (45356, 'yyyy"년" m"월" d"일"', "2024년 3월 5일"),
+        (45356, "[$-F800]dddd, mmmm dd, yyyy", "Tuesday, March 05, 2024"),
+        (45356.395833, "yyyy-mm-dd hh:mm", "2024-03-05 09:30"),
+        (0.75, "h:mm AM/PM", "6:00 PM"),
+        (1.5, "[h]:mm", "36:00"),
+        (0.0034722, "mm:ss", "05:00"),
+        (1, "d-mmm-yyyy;@", "1-Jan-1900"),
+        (9e99, "yyyy-mm-dd", "9e+99"),
+    ],
+)
+def test_numbers_are_written_as_their_cells_show_them(value, code, text) -> None:
+    assert shown(repr(value), code) == text
+
+
+def test_cells_are_written_as_they_are_shown() -> None:
+    def do(sheet) -> None:
+        sheet["A2"].number_format = "00000"
+        sheet["B2"].number_format = "0.0%"
+
+    row = (7, 0.155, dt.date(2024, 3, 5), dt.time(9, 5), True)
+    text = read("a.xlsx", book(("Code", "Share", "Opened", "At", "Paid"), row, do=do))
+    assert "Code: 00007; Share: 15.5%; Opened: 2024-03-05; At: 9:05:00; Paid: TRUE" in text
+
+
+def test_a_workbook_of_many_texts_is_read_in_seconds() -> None:
+    rows = [("id", "name", "note")]
+    rows += [(i, f"name {i}", f"a longer note with its number {i}") for i in range(30_000)]
+    data = book(*rows)
+    begun = time.monotonic()
+    text = read("a.xlsx", data)
+    assert time.monotonic() - begun < 20  # 2 s on an idle core
+    assert "id: 29999; name: name 29999; note: a longer note with its number 29999" in text
+
+
+# --- packages -----------------------------------------------------------------
+
+
+def strict(name: str, content: bytes) -> bytes:
+    """The namespaces of Strict Open XML, a choice of the dialog for saving."""
+    old = rb"http://schemas\.openxmlformats\.org/(\w+)/2006/"
+    return re.sub(old, rb"http://purl.oclc.org/ooxml/\1/", content)
+
+
+def test_strict_open_xml_is_read(samples) -> None:
+    text = read("a.docx", changed(samples.word(), strict))
+    assert "# Harvest" in text
+    assert "fruit: apple; tons: 12" in text
+    assert "Confidential header" in text
+    assert read("a.pptx", changed(samples.slides(), strict)) == read("a.pptx", samples.slides())
+
+    def do(sheet) -> None:
+        sheet["A1"].comment = Comment("note it", "Ann")
+
+    data = book(("City", "Opened"), ("Seoul", dt.date(2024, 3, 5)), do=do)
+    assert read("a.xlsx", changed(data, strict)) == read("a.xlsx", data)
+    assert "City: Seoul; Opened: 2024-03-05\n\nComment on A1 by Ann: note it" in read(
+        "a.xlsx", data
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "suffixes"),
+    [
+        ("docx", ("docm", "dotx", "dotm")),
+        ("pptx", ("pptm", "ppsx", "ppsm", "potx", "potm")),
+        ("xlsx", ("xlsm", "xltx", "xltm")),
+    ],
+)
+def test_templates_shows_and_files_with_macros_are_read(samples, kind, suffixes) -> None:
+    data = samples.all_kinds()[f"a.{kind}"]
+    expected = read(f"a.{kind}", data)
+    for suffix in suffixes:
+        template = changed(data, lambda name, part: part.replace(b".main+xml", b".template+xml"))
+        assert read(f"a.{suffix}", template) == expected
+        assert parse_document(f"a.{suffix}", template).kind == kind
+
+
+def test_missing_parts_and_back_slashes_do_no_harm(samples) -> None:
+    data = samples.all_kinds()["a.docx"]
+    lost = f'<Relationship Id="x" Type="{REL}/image" Target="media/none.png"/></Relationships>'
+
+    def change(name: str, content: bytes) -> bytes:
+        return content.replace(b"</Relationships>", lost.encode())
+
+    assert read("a.docx", changed(data, change)) == read("a.docx", data)
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as new:
+        for name, content in samples.unzipped(data).items():
+            info = zipfile.ZipInfo("x")
+            info.filename = name.replace("/", "\\")
+            new.writestr(info, content)
+    assert read("a.docx", out.getvalue()) == read("a.docx", data)
+
+
+def test_texts_of_libreoffice(samples) -> None:
+    body = (
+        '<text:h text:outline-level="2">Head</text:h><text:p>Words<text:s text:c="2"/>more'
+        "<office:annotation><dc:creator>Kim</dc:creator><text:p>check</text:p></office:annotation>"
+        "<text:note><text:note-citation>1</text:note-citation><text:note-body><text:p>below"
+        "</text:p></text:note-body></text:note><draw:object xlink:href='./Formula'/></text:p>"
+        "<text:tracked-changes><text:p>deleted</text:p></text:tracked-changes>"
+    )
+    math = "<math xmlns='http://www.w3.org/1998/Math/MathML'><mi>E</mi><mo>=</mo><mi>m</mi></math>"
+    data = samples.opendocument("text", body, Formula=math)
+    expected = "## Head\n\nWords  more\n\nComment by Kim: check\n\nFootnote: below\n\nE=m"
+    assert read("a.odt", data) == expected
+    assert read("a.ott", samples.opendocument("text-template", body, Formula=math)) == expected
+
+
+def test_sheets_and_slides_of_libreoffice(samples) -> None:
+    def row(*cells: str) -> str:
+        inner = "".join(f"<table:table-cell><text:p>{c}</text:p></table:table-cell>" for c in cells)
+        return f"<table:table-row>{inner}</table:table-row>"
+
+    blank = '<table:table-row table:number-rows-repeated="1048576"><table:table-cell '
+    blank += 'table:number-columns-repeated="16384"/></table:table-row>'
+    sheet = f'<table:table table:name="S">{row("City", "Pop")}{row("Seoul", "9,4")}{blank}'
+    document = parse_document(
+        "a.ods", samples.opendocument("spreadsheet", f"{sheet}</table:table>" * 2)
+    )
+    assert [page.text for page in document.pages] == ["# S\n\nCity: Seoul; Pop: 9,4"] * 2
+    slide = "<draw:page><draw:frame><text:p>One</text:p></draw:frame></draw:page>"
+    document = parse_document("a.odp", samples.opendocument("presentation", slide * 2))
+    assert [(page.number, page.text) for page in document.pages] == [(1, "One"), (2, "One")]

@@ -1,0 +1,236 @@
+"""Tables of every format: each value with the names of its row and column, and no wrong pair."""
+
+import io
+
+import docx
+import openpyxl
+import pptx
+import pytest
+from pptx.util import Inches
+
+from hanol.retrieval import Index, join_pages, parse_document
+from hanol.retrieval.documents._tables import (
+    Cell,
+    table_text,
+)  # private: rows without a file format around them
+
+FORMATS = ("csv", "docx", "odt", "pptx", "xlsx")
+
+
+def read(samples, kind: str, rows, merged=()) -> str:
+    """Text of a table in a file; `merged` are (top, left, bottom, right) from 0."""
+    out = io.BytesIO()
+    width = max(map(len, rows))
+    if kind == "csv":
+        lines = (",".join(f'"{cell}"' for cell in row) for row in rows)
+        out.write("\n".join(lines).encode())
+    elif kind == "odt":
+        hidden, spans = set(), {}
+        for top, left, bottom, right in merged:
+            hidden |= {(i, j) for i in range(top, bottom + 1) for j in range(left, right + 1)}
+            spans[top, left] = (
+                f' table:number-rows-spanned="{bottom - top + 1}"'
+                f' table:number-columns-spanned="{right - left + 1}"'
+            )
+        xml = ""
+        for i, row in enumerate(rows):
+            xml += "<table:table-row>"
+            for j, cell in enumerate(row):
+                if (i, j) in hidden and (i, j) not in spans:
+                    xml += "<table:covered-table-cell/>"
+                else:
+                    xml += f"<table:table-cell{spans.get((i, j), '')}><text:p>{cell}</text:p>"
+                    xml += "</table:table-cell>"
+            xml += "</table:table-row>"
+        out.write(samples.opendocument("text", f"<table:table>{xml}</table:table>"))
+    elif kind == "xlsx":
+        book = openpyxl.Workbook()
+        for row in rows:
+            book.active.append([cell or None for cell in row])
+        for top, left, bottom, right in merged:
+            book.active.merge_cells(None, top + 1, left + 1, bottom + 1, right + 1)
+        book.save(out)
+    else:
+        made = docx.Document() if kind == "docx" else pptx.Presentation()
+        if kind == "docx":
+            table = made.add_table(len(rows), width)
+        else:
+            slide = made.slides.add_slide(made.slide_layouts[6])
+            table = slide.shapes.add_table(len(rows), width, 0, 0, Inches(4), Inches(1)).table
+        for i, row in enumerate(rows):
+            for j, cell in enumerate(row):
+                table.cell(i, j).text = cell
+        for top, left, bottom, right in merged:
+            text = rows[top][left]
+            table.cell(top, left).merge(table.cell(bottom, right))
+            table.cell(top, left).text = text
+        made.save(out)
+    return "\n".join(page.text for page in parse_document(f"a.{kind}", out.getvalue()).pages)
+
+
+FORMS = [
+    [("Name", "Jane Miller"), ("Date of birth", "1 March 1990"), ("Department", "Finance")],
+    [("Applicant", "Kim"), ("Phone", "010-1234-5678"), ("E-mail", "kim@a.com"), ("Notes", "none")],
+    [("Invoice", "A-77"), ("Customer", "Blue Tomato"), ("Terms", "30 days")],
+    [("Product:", "Lamp"), ("Colour:", "green"), ("Made in:", "Korea")],
+    [("Model", "X200"), ("Weight", "1.2 kg"), ("Battery", "10 hours"), ("Price", "$999")],
+    [("성명", "홍길동"), ("생년월일", "1990년 3월 1일"), ("부서", "총무팀")],
+    [("계약자", "이영희"), ("계약일", "2024년 1월 5일"), ("보증금", "1,000만원")],
+    [("姓名", "王小明"), ("出生日期", "1990年3月1日"), ("部门", "财务部")],
+    [("氏名", "山田太郎"), ("生年月日", "1990年3月1日"), ("部署", "総務部")],
+    [("Vorname", "Anna"), ("Nachname", "Schmidt"), ("Geburtsdatum", "01.03.1990")],
+]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("rows", FORMS, ids=lambda rows: rows[0][0])
+def test_a_form_is_labels_with_values(samples, kind, rows) -> None:
+    lines = read(samples, kind, rows).splitlines()
+    assert lines[-len(rows) :] == [f"{label.rstrip(':')}: {value}" for label, value in rows]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_form_may_have_two_pairs_in_a_row(samples, kind) -> None:
+    rows = [("성명", "홍길동", "생년월일", "1990-03-01"), ("부서", "총무팀", "직위", "과장")]
+    assert "부서: 총무팀; 직위: 과장" in read(samples, kind, rows)
+    rows = [("Name", "Kim", "Phone", "555-1234"), ("Team", "Red", "Role", "Lead")]
+    assert "Team: Red; Role: Lead" in read(samples, kind, rows)
+
+
+RECORDS = [
+    [("City", "Country", "People"), ("Seoul", "Korea", "9,400,000"), ("Paris", "France", "2,1")],
+    [("이름", "부서", "직위"), ("김민수", "총무팀", "과장"), ("이영희", "개발팀", "부장")],
+    [("Date", "Event"), ("2024-03-05", "Start"), ("2024-04-01", "End")],
+    [("fruit", "tons"), ("apple", "12"), ("pear", "7")],
+    [("Country", "Capital"), ("France", "Paris"), ("Japan", "Tokyo")],
+    [("Test", "Result"), ("Blood", "negative"), ("Urine", "negative")],
+    [("Item", "2022", "2023"), ("Rent", "5", "6"), ("Food", "8", "9")],
+    [("항목", "1월", "2월"), ("임대료", "100", "110"), ("전기", "20", "19")],
+    [("ID", "Name", "Team", "Role"), ("1", "Kim", "Red", "Lead"), ("2", "Lee", "Blue", "Dev")],
+]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("rows", RECORDS, ids=lambda rows: rows[0][0])
+def test_a_table_with_names_is_names_with_values(samples, kind, rows) -> None:
+    lines = read(samples, kind, rows).splitlines()
+    assert lines[1 - len(rows) :] == [
+        "; ".join(f"{name}: {cell}" for name, cell in zip(rows[0], row, strict=True))
+        for row in rows[1:]
+    ]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_where_neither_is_certain_cells_stay_side_by_side(samples, kind) -> None:
+    rows = [("Blue sky", "Green hill"), ("Red brick", "Grey stone")]
+    assert "Blue sky | Green hill\nRed brick | Grey stone" in read(samples, kind, rows)
+    rows = [("Name", "Kim", "Lee"), ("Age", "30", "40"), ("City", "Seoul", "Busan")]
+    assert "Name | Kim | Lee\nAge | 30 | 40\nCity | Seoul | Busan" in read(samples, kind, rows)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_the_name_of_a_column_without_values_is_kept(samples, kind) -> None:
+    text = read(samples, kind, [("Task", "Owner", "Signed by the board"), ("Write", "Kim", "")])
+    assert "Task | Owner | Signed by the board\nTask: Write; Owner: Kim" in text
+    text = read(samples, kind, [("Top left", "Top right"), ("Bottom left", "")])
+    assert "Top left | Top right\nBottom left" in text
+
+
+MERGING = ("docx", "odt", "pptx", "xlsx")
+
+
+@pytest.mark.parametrize("kind", MERGING)
+def test_a_cell_over_two_columns_shifts_none(samples, kind) -> None:
+    rows = [("Item", "Jan", "Feb", "Mar"), ("Rent", "see note", "", "500")]
+    text = read(samples, kind, rows, [(1, 1, 1, 2)])
+    assert "Item: Rent; Jan: see note; Feb: see note; Mar: 500" in text
+    rows = [("성명", "홍길동", "직위", "과장"), ("주소", "서울시 중구", "", "")]
+    text = read(samples, kind, rows, [(1, 1, 1, 3)])
+    assert "성명: 홍길동; 직위: 과장\n주소: 서울시 중구" in text
+
+
+@pytest.mark.parametrize("kind", MERGING)
+def test_a_cell_over_two_rows_belongs_to_both(samples, kind) -> None:
+    rows = [
+        ("Dept", "Team", "Member"),
+        ("Sales", "Red", "Kim"),
+        ("", "", "Lee"),
+        ("", "Blue", "Bo"),
+    ]
+    text = read(samples, kind, rows, [(1, 0, 3, 0), (1, 1, 2, 1)])
+    assert "Dept: Sales; Team: Red; Member: Lee\nDept: Sales; Team: Blue; Member: Bo" in text
+
+
+@pytest.mark.parametrize("kind", MERGING)
+def test_groups_of_columns_and_titles_over_a_table(samples, kind) -> None:
+    rows = [
+        ("Yearly report", "", "", "", ""),
+        ("Region", "2023", "", "2024", ""),
+        ("", "Q1", "Q2", "Q1", "Q2"),
+        ("North", "1", "2", "3", "4"),
+    ]
+    merged = [(0, 0, 0, 4), (1, 0, 2, 0), (1, 1, 1, 2), (1, 3, 1, 4)]
+    text = read(samples, kind, rows, merged)
+    assert "Yearly report\nRegion: North; 2023 Q1: 1; 2023 Q2: 2; 2024 Q1: 3; 2024 Q2: 4" in text
+
+
+def test_marks_of_the_file_decide() -> None:
+    names = [Cell(text, strong=True) for text in ("Quux", "Plugh")]
+    assert table_text([names, ["a", "b"]]) == "Quux: a; Plugh: b"
+    labels = [[Cell("Quux", strong=True), "a"], [Cell("Plugh", strong=True), "b"]]
+    assert table_text(labels) == "Quux: a\nPlugh: b"
+    assert table_text([["Quux", "7"], ["a", "8"]], heads=1) == "Quux: a; 7: 8"
+
+
+def test_tables_of_a_sheet_with_empty_rows_between_them(samples) -> None:
+    rows = [("Region", "Sales"), ("North", "3"), ("", ""), ("South", "5"), ("", "")]
+    rows += [("Customer", "Blue Tomato"), ("Invoice", "A-77"), ("Terms", "30 days"), ("", "")]
+    rows += [("Product", "Price"), ("Lamp", "30"), ("Chair", "45")]
+    assert read(samples, "xlsx", rows).splitlines()[2:] == [
+        "Region: North; Sales: 3",
+        "Region: South; Sales: 5",
+        "Customer: Blue Tomato",
+        "Invoice: A-77",
+        "Terms: 30 days",
+        "Product: Lamp; Price: 30",
+        "Product: Chair; Price: 45",
+    ]
+
+
+def test_any_row_of_a_large_table_is_found_and_shown_first(tmp_path) -> None:
+    rows = "".join(f"{i},person{i},Seoul,x\n" for i in range(6000))
+    (tmp_path / "members.csv").write_text("id,name,city,note\n" + rows)
+    with Index.open(tmp_path) as index:
+        index.add(isolated=False)
+        for number in (40, 4321, 5999):
+            [found, *_] = index.search(f"person{number}", 3)
+            assert found.text.startswith(f"id: {number}; name: person{number};")
+            [(start, end), *_] = found.highlights
+            assert found.text[start:end] == f"person{number}"
+            [page] = join_pages(index.read(found.address))
+            assert page.text[found.start : found.end] == found.text
+
+
+def test_tables_of_web_pages_are_lines_too() -> None:
+    def page(table: str) -> str:
+        prose = (
+            "<p>" + "A sentence about the town, its people, and the sea around it. " * 4 + "</p>"
+        )
+        html = f"<html><body><article>{prose}<table>{table}</table>{prose}</article></body></html>"
+        return "\n".join(p.text for p in parse_document("a.html", html.encode()).pages)
+
+    head = "<tr><th>Port</th><th colspan=2>Depth in metres</th></tr>"
+    text = page(
+        f"{head}<tr><td rowspan=2>Incheon</td><td>9</td><td>12</td></tr><tr><td>8</td></tr>"
+    )
+    assert "Port: Incheon; Depth in metres: 9; Depth in metres: 12" in text
+    assert "Port: Incheon; Depth in metres: 8" in text
+    text = page("<tr><th>Quux</th><td>a</td></tr><tr><th>Plugh</th><td>b<br>c</td></tr>")
+    assert "Quux: a" in text
+    assert "Plugh: b c" in text
+    text = page(
+        "<caption>Trains</caption><thead><tr><td>From</td><td>7</td></tr></thead>"
+        "<tr><td>Seoul</td><td>8</td></tr>"
+    )
+    assert "From: Seoul; 7: 8" in text
+    assert "Trains" in text
