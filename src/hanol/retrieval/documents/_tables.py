@@ -73,6 +73,8 @@ def table_text(rows: Iterable[Row], *, heads: int = 0, most: int = WHOLE_CHARS) 
         if not filled:
             continue
         sample = list(islice(block, _SAMPLE_ROWS))
+        if len(sample) < _SAMPLE_ROWS:
+            sample = _without_empty_columns(sample)
         plan = _plan(sample, heads, plan.names)
         heads, names = 0, names or plan.names
         body = sample[plan.titles + plan.heads :]
@@ -135,13 +137,18 @@ def _tidy(row: Row) -> Row:
         if cell is None:
             tidy.append(None)
         elif isinstance(cell, Cell):
-            text = " ".join(cell.split())
+            text = "" if cell.below and len(cell) > _CELL_CHARS else " ".join(cell.split())
             tidy.append(Cell(text, strong=cell.strong, below=cell.below))
         else:
             tidy.append(" ".join(cell.split()))
     while tidy and (tidy[-1] == "" or not any(tidy)):
         tidy.pop()
     return tidy
+
+
+def _without_empty_columns(rows: list[Row]) -> list[Row]:
+    used = sorted({place for row in rows for place, cell in enumerate(row) if cell != ""})
+    return [[row[place] for place in used if place < len(row)] for row in rows]
 
 
 # --- what the rows are --------------------------------------------------------
@@ -200,7 +207,8 @@ def _plan(rows: list[Row], heads: int, before: tuple[str, ...]) -> _Plan:
     header += 3.0 * (_strong(rows[0]) == 1 and min(map(_strong, body), default=1) < 1)
     header += 0.5 * (len(names) not in (2, 4))  # forms have pairs of columns
     header += 1.0 * any(_is_below(cell) for row in body for cell in row[:1])
-    pairs = all(len(_cells(row)) % 2 == 0 for row in rows)
+    widest = max(map(len, rows))
+    pairs = widest % 2 == 0 and all(len(_cells(row)) % 2 == 0 or len(row) < widest for row in rows)
     form = _form_score(rows, pairs)
     if _can_name(names if heads > 1 else rows[0], names, body):
         enough = 1.5 if before else 1.0 if len(names) == 2 else 0.5
@@ -293,8 +301,11 @@ def _share(cells: Iterable[str]) -> float:
 
 def _form_score(rows: list[Row], pairs: bool) -> float:
     """How much speaks for labels beside their values: in pairs, or else in the first column."""
-    cells = [_cells(row) if pairs else [*row[:1]] for row in rows]
-    first = _cells(rows[0])[1::2] if pairs else _cells(rows[0])[1:]
+    # One cell alone is a heading between the fields, or a field that was left empty.
+    cells = [_cells(row) if pairs else [*row[:1]] for row in rows if sum(map(bool, row)) > 1]
+    if not cells:
+        return 0.0
+    first = cells[0][1::2] if pairs else _cells(rows[0])[1:]
     labels = [[cell for cell in row[::2] if cell and not _is_below(cell)] for row in cells]
     flat = [cell for row in labels for cell in row]
     if not labels[0] or len(set(flat)) < len(flat) or max(map(len, flat)) > _LABEL_CHARS:

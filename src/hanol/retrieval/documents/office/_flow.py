@@ -8,7 +8,6 @@ from hanol.retrieval.documents._tables import Cell, Row, table_text
 from hanol.retrieval.documents.office._numbers import shown
 from hanol.retrieval.documents.office._package import Package, attribute, relation
 
-_LONGEST_REPEAT = 200  # characters of a merged cell that is written in each of its rows
 _WIDEST = 1000  # columns; a broken span would go on for ever
 # Deleted text, and what stands a second time for old programs.
 _HIDDEN = frozenset(("del", "moveFrom", "Fallback", "instrText", "delText", "delInstrText"))
@@ -155,7 +154,7 @@ class Flow:
                 row.append(Cell(above.get(start, ""), below=True))
             else:
                 text = " ".join(self._cell_lines(cell))
-                above[start] = text if len(text) <= _LONGEST_REPEAT else ""
+                above[start] = text
                 row.append(Cell(text, strong=_is_strong(cell)))
             row += [None] * (_span(cell, "tcPr/gridSpan", 1) - 1)
         return row

@@ -14,7 +14,6 @@ from hanol.retrieval.documents.office._package import Package, attribute
 _HIDDEN = ("tracked-changes", "forms", "sequence-decls", "settings", "desc", "title")
 _REPEATED = 1000  # rows or columns that repeat one with text
 _COLUMNS = 16_384
-_LONGEST_REPEAT = 200  # characters of a merged cell that is written in each of its rows
 
 
 def read_opendocument(data: bytes) -> tuple[str, list[str]]:
@@ -153,7 +152,7 @@ class _Reader:
             text = " ".join(self._texts(cell))
             down = int(attribute(cell, "number-rows-spanned", "1")) - 1
             if down > 0:
-                above[start] = (down, text if len(text) <= _LONGEST_REPEAT else "")
+                above[start] = (down, text)
             row += [text] * times
         while row and row[-1] == "":
             row.pop()

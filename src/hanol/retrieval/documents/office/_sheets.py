@@ -16,7 +16,6 @@ _COLUMNS = 16_384
 _CELLS = 5_000_000  # per sheet, including cells that the file leaves out
 _MERGED = 20_000  # merged ranges that are heeded
 _OPEN = 500  # of these, how many may reach over the same row
-_LONGEST_REPEAT = 200  # characters of a merged cell that is written in each of its rows
 _LETTERS = re.compile("[A-Z]{1,3}")
 _MERGE = re.compile(rb"""<(?:\w+:)?mergeCell\s[^>]*?ref\s*=\s*["']([A-Z]+)(\d+):([A-Z]+)(\d+)""")
 # Codes of headers and footers: fonts, sizes, colours, and what only printing knows.
@@ -191,7 +190,7 @@ def _merge(row: list[str | None], ranges: list[list[Any]], own: int) -> None:
         row += [""] * (min(right, left + 1000) + 1 - len(row))
         if at >= own:
             first = row[left] or ""
-            ranges[at][3] = first if len(first) <= _LONGEST_REPEAT else ""
+            ranges[at][3] = first
         else:
             row[left] = Cell(text, below=True)
         row[left + 1 : right + 1] = [None] * (min(right + 1, len(row)) - left - 1)
