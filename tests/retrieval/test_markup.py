@@ -139,7 +139,7 @@ TABLE = "<style>b {color: red}</style><table><tr><td>Seoul</td><td>9.4</td></tr>
 @pytest.mark.parametrize(
     ("output", "expected"),
     [
-        (shown(text_html=TABLE), "Seoul | 9.4"),
+        (shown(text_html=TABLE), "Seoul: 9.4"),
         (shown(text_plain=REPR, text_html=["<p>Accuracy was ", "93 percent</p>"]), "93 percent"),
         (shown(text_plain="<pandas.Styler at 0x7f>", text_html=TABLE), "Seoul"),
         (shown(text_plain=["GT(_data=", "  [1, 2])"], text_html=TABLE), "Seoul"),

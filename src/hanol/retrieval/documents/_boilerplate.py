@@ -142,5 +142,5 @@ def _beside(element: Any, size: _Size) -> bool:
         or (size.text < 300 and _RIGHTS.search(text))
     ):
         return True
-    named = element.tag in ("header", "aside", "form") or _named(element, _BESIDE)
+    named = element.tag in ("header", "form") or _named(element, _BESIDE)
     return named and not _SENTENCE.search(text)

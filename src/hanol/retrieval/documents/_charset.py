@@ -1,15 +1,17 @@
 """Bytes to clean text: which encoding a file is in, and what is removed from it.
 
-charset-normalizer judges by statistics, which mislead in short texts (French as Central European,
-Hebrew as Cyrillic). There the commonest characters of a language decide; elsewhere it does.
+Own tables, because detectors name no doubt and mislead in short texts (`dev/LOG.md` has figures):
+the commonest characters of a language decide, and charset-normalizer where none fit.
 """
 
 import codecs
 import re
 import string
 import unicodedata
+from contextlib import suppress
 
 from hanol.errors import DocumentError, require
+from hanol.retrieval.documents._remarks import remark
 
 _SAMPLE = 65_536  # bytes or characters that decide
 _ALIASES = {  # the superset that programs really write under the narrower name
@@ -21,13 +23,21 @@ _ALIASES = {  # the superset that programs really write under the narrower name
     "iso8859-1": "cp1252",
     "latin-1": "cp1252",
 }
-_ESCAPED = (("iso2022_kr", b"\x1b$)C"), ("iso2022_jp_2", b"\x1b$"), ("hz", b"~{"))  # seven-bit
+_ESCAPED = (  # seven-bit encodings, and what must be in them
+    ("iso2022_kr", (b"\x1b$)C",)), ("iso2022_jp_2", (b"\x1b$",)), ("iso2022_jp_ext", (b"\x1b",)),
+    ("iso2022_jp_2004", (b"\x1b$(",)), ("hz", (b"~{", b"~}")),
+)  # fmt: skip
+_WIDER = {"big5": "big5hkscs", "cp932": "shift_jis_2004", "euc_jp": "euc_jis_2004"}
 # Encodings with the commonest characters of the languages written in them. Decoded rightly, a text
 # has 40 % and more of these among its characters that are not ASCII, otherwise hardly any.
 _KANA = "のにはをたがでとしてれさいるなもくかりすだこっらまあそけどよえおめわょゃー、。"
+_HANGUL = (
+    "이다는하을니에의한로은가고를기인지전정으합도서시제과대리사있"
+    "보구문용요해자것라된데게나들그만와안녕세습입니까"
+)  # fmt: skip
 _WIDE = [
-    ("cp949", "이다는하을니에의한로은가고를기인지전정으합도서시제과대리사있보구문용요해자것라된"
-              "데게나들그만와안녕세습입니까"),
+    ("cp949", _HANGUL),
+    ("johab", _HANGUL),
     ("cp932", _KANA),
     ("euc_jp", _KANA),
     ("gb18030", "的一是不了在人有我他这个们中来上大为和国地到以说时要就出会可也你对生能而子那得"
@@ -35,31 +45,49 @@ _WIDE = [
     ("big5", "的一是不了在人有我他這個們中來上大為和國地到以說時要就出會可也你對生能而子那得於"
              "著下自之年過發後作裡，。"),
 ]  # fmt: skip
-_RUSSIAN, _CYRILLIC = "оеаинтсрвлкмдпуяыь", ("cp1251", "koi8-r")
 _ALPHABETS = [
-    *((codec, _RUSSIAN) for codec in _CYRILLIC), ("cp1253", "αοιετσνηυρπκμλςάέήίόύώ"),
-    ("cp1255", "יוהלאתרבשמנםעדח"), ("cp1256", "اليمنوتربةعد"),
-    *((codec, _RUSSIAN.upper()) for codec in _CYRILLIC),
-]  # fmt: skip
-_VOWELS, _CONSONANTS = "[аеёиоуыэюяіїє]", "[бвгґджзйклмнпрстфхцчшщ]"
-_ALTERNATION = re.compile(f"(?={_VOWELS}{_CONSONANTS}|{_CONSONANTS}{_VOWELS})", re.IGNORECASE)
-_CAPITAL_INSIDE = re.compile("[а-яё][А-ЯЁ]")
-_CENTRAL_EUROPE = "ąćęłńóśźż áčďéěíľňóôřšťúůýž áéíóöőúüű ăâîşţ čćđšž"
-_ACCENTED = [  # each language on its own; the first of equals wins
-    (codec, letters + letters.upper() + "«»°–—’‘“”„…€£©®·")
-    for codec, languages in (
-        ("cp1252", "àâçéèêëîïôùûüœ äöüß áéíóúñü¿¡ºª ãõáéíóúâêôàç åäöøæé àèéìíòóù"),
-        ("cp1254", "çğıİöşüâîû"),
-        ("cp1252", "áéíóúýðþæö"),
-        ("iso8859-2", _CENTRAL_EUROPE),
-        ("cp1250", _CENTRAL_EUROPE),
+    (codec, common)
+    for names, common in (
+        ("cp1251 koi8-r cp866 iso8859-5 mac-cyrillic", "оеаинтсрвлкмдпуяыьзбгй"),
+        ("cp1251 iso8859-5", "аоиејнсрвтуклдмпзгбшчцжљњћђ"),
+        ("cp1251 koi8-u iso8859-5 cp1125", "оаинвіртескдлпумязьїєб"),
+        ("cp1253 iso8859-7 cp737 mac-greek", "αοιετσνηυρπκμλςάέήίόύώ"),
+        ("cp1255 iso8859-8 cp862", "יוהלאתרבשמנםעדחקגפכסזןטצ"),
+        ("cp1256 iso8859-6", "اليمنوتربةعدسفحكقهطأجشصخ"),
+        ("cp1256", "اینردهوتمسبشکلخگزفپچآقع"),
+        ("cp874", "ารนกอเงยมลวดทสตะปบคหแจพชขใไโผัีิ่้็์ืุู"),
     )
+    for codec in names.split()
+]
+_ALPHABETS += [(codec, common.upper()) for codec, common in _ALPHABETS if common.upper() != common]
+_WESTERN = "àâçéèêëîïôùûüœ äöüß áéíóúñü¿¡ºª ãõáéíóúâêôàç åäöøæé àèéìíòóù àèéíïòóúüç áðéíóúýþæö"
+_CENTRAL = "ąćęłńóśźż áčďéěíľňóôřšťúůýž áéíóöőúüű ăâîşţ čćđšž"
+_ACCENTED = [  # each language on its own; the first of equals wins
+    (codec, letters + letters.upper() + "«»°–—’‘“”„…€£©®·§")
+    for names, languages in (
+        ("cp1252", _WESTERN),
+        ("cp1254", "çğıİöşü"),
+        ("iso8859-2 cp1250", _CENTRAL),
+        ("cp1257 iso8859-13", "ąčęėįšųūž āčēģīķļņšūž äõöüšž"),
+        ("cp1254", "çğıİöşüâîû"),
+        ("iso8859-15", _WESTERN + " äõöüšž"),
+        ("iso8859-16", "ăâîșț"),
+        ("iso8859-4", "āčēģīķļņšūž"),
+        ("cp1258", "ăâđêôơưàáèéíóùú\u0300\u0301\u0303\u0309\u0323"),
+        ("cp850 mac-roman cp437 cp865", _WESTERN),
+        ("cp852 mac-latin2", _CENTRAL),
+        ("cp857", "çğıİöşüâîû"),
+    )
+    for codec in names.split()
     for letters in languages.split()
 ]  # fmt: skip
 _EVERY = string.printable + "".join(letters for _, letters in _WIDE + _ALPHABETS + _ACCENTED)
 _WIDE += [("utf-16-le", _EVERY), ("utf-16-be", _EVERY)]
 _BELIEVED = 0.15  # share of common characters from which a wide reading is believed
-_CERTAIN = 0.5  # the same for other readings, whose letters are few
+_CERTAIN = 0.8  # the same for other readings, whose letters are few
+_RANKED = 0.4  # what the order of the letters counts beside that share
+_NEAR = 0.01  # another reading this near, or two characters, makes a guess doubtful
+_FINAL = "ךםןףץ"  # forms of letters at the end of a Hebrew word
 
 _CONTROLS = re.compile("[\x00-\x08\x0e-\x1b\x7f]")
 _STRANGE = re.compile("[\x00-\x08\x0e-\x1a\x7f-\x84\x86-\x9f\ufffd]")
@@ -77,6 +105,8 @@ def decode(data: bytes, declared: str | None = None) -> str:
             "contains bytes that are not text in any known encoding: open it in the program that "
             "made it and save it as UTF-8 text, or give it the suffix of its real format"
         )
+    if (broken := text.count("\ufffd") - data.count(b"\xef\xbf\xbd")) > 0:
+        remark(f"has {broken} characters that could not be decoded: they show as \ufffd")
     return text
 
 
@@ -112,14 +142,21 @@ def _decode(data: bytes, declared: str | None) -> str:
             return data.decode(name, "replace")
     if declared and (text := _declared(data, declared)) is not None:
         return text
-    for name, escape in _ESCAPED:  # they are valid UTF-8 as well
-        if escape in data[:_SAMPLE] and data.isascii():
+    for name, escapes in _ESCAPED:  # they are valid UTF-8 as well
+        if all(escape in data[:_SAMPLE] for escape in escapes) and data.isascii():
             try:
                 return data.decode(name)
             except UnicodeDecodeError:
                 continue
-    text = _utf8(data)
-    return data.decode(_guess(data), "replace") if text is None else text
+    for name, high in (("utf-32-le", data[3::4]), ("utf-32-be", data[::4])):
+        if len(data) % 4 == 0 and not any(high):
+            with suppress(UnicodeDecodeError):
+                return data.decode(name)
+    if (text := _utf8(data)) is not None:
+        return text
+    text = data.decode(name := _guess(data), "replace")
+    wider = data.decode(_WIDER.get(name, name), "replace")
+    return min(text, wider, key=lambda text: text.count("\ufffd"))
 
 
 def _declared(data: bytes, name: str) -> str | None:
@@ -148,30 +185,70 @@ def _utf8(data: bytes) -> str | None:
 
 
 def _guess(data: bytes) -> str:
-    """Name of the likeliest encoding."""
+    """Name of the likeliest encoding; a remark where another is as likely."""
     sample = data[:_SAMPLE]
     # Accents are rarer than the letters between them.
     letters = sum(byte < 0x80 and chr(byte).isalpha() for byte in sample)
     is_latin = sum(byte > 0x7F for byte in sample) <= letters
-    narrow = _ACCENTED + _ALPHABETS if is_latin else _ALPHABETS
-    for encodings, least in ((_WIDE, _BELIEVED), (narrow, _CERTAIN)):
-        shares = [_share(sample, name, common) for name, common in encodings]
-        if max(shares) >= least:
-            name = encodings[shares.index(max(shares))][0]
-            # Either of these reads the other's small letters as capitals of other letters.
-            return max(_CYRILLIC, key=lambda c: _cyrillic(sample, c)) if name in _CYRILLIC else name
+    wide = max(((_share(sample, *pair), pair[0]) for pair in _WIDE), key=lambda pair: pair[0])
+    # the lines that tell encodings apart
+    telling = b"\n".join(line for line in sample.splitlines() if not line.isascii())[:4096]
+    scores: dict[str, float] = {}
+    for place, (name, common) in enumerate((_ACCENTED if is_latin else []) + _ALPHABETS):
+        score = _share(telling, name, common) - place / 1e6  # the first of equals
+        if not is_latin and score > _CERTAIN / 2:
+            score += _RANKED * _rank(telling.decode(name, "replace"), common)
+        scores[name] = max(score, scores.get(name, 0.0))
+    if wide[0] >= _BELIEVED and not (max(scores.values()) >= 0.9 and wide[0] < 0.25):
+        return wide[1]
+    for name, score in scores.items():
+        if score > 0.4:
+            scores[name] -= _oddity(telling.decode(name, "replace"))
+    best = max(scores, key=scores.__getitem__)
+    if scores[best] >= _CERTAIN:
+        text = telling.decode(best, "replace")
+        count = sum(byte > 0x7F for byte in telling)
+        margin = max(_NEAR, min(5 * _NEAR, 2 / count))
+        rivals = dict(_ACCENTED if is_latin and best in dict(_ACCENTED) else _ALPHABETS)
+        near = (name for name in rivals if scores[name] > scores[best] - margin)
+        if other := next((name for name in near if telling.decode(name, "replace") != text), None):
+            remark(f"does not name its encoding: read as {best}, but {other} is about as likely")
+        return best
+    if wide[0] >= _BELIEVED:
+        if wide[0] < 2 * _BELIEVED:
+            remark(f"does not name its encoding: read as {wide[1]}, which may be wrong")
+        return wide[1]
     # Slow to import; hardly a file needs it.
     detect = require("charset_normalizer", extra="documents", feature="Guessing an encoding")
     found = detect.from_bytes(sample).best()
-    return str(found.encoding) if found else "latin-1"
+    guess = str(found.encoding) if found else "latin-1"
+    remark(f"does not name its encoding: read as {guess}, which may be wrong")
+    return guess
 
 
-def _cyrillic(sample: bytes, codec: str) -> float:
-    """How much a reading looks like a Slavic language; capitals count less, as they are rarer."""
-    text = sample.decode(codec, "replace")
-    common = sum(char.lower() in _RUSSIAN for char in text)
-    wrong = len(_CAPITAL_INSIDE.findall(text)) + sum(map(str.isupper, text)) / 10
-    return common + len(_ALTERNATION.findall(text)) / 2 - wrong
+def _rank(text: str, common: str) -> float:
+    """How early a text's letters stand among the common ones, the commonest first: -0.5 to 0.5."""
+    ranks = [common.index(char) for char in text if char > "\x7f" and char in common]
+    return 0.5 - sum(ranks) / max(len(ranks), 1) / len(common)
+
+
+def _oddity(text: str) -> float:
+    """Share of the characters beyond ASCII that no word has where they stand."""
+    foreign = odd = 0
+    for before, char, after in zip(" " + text, text, text[1:] + " ", strict=False):
+        if char <= "\x7f":
+            continue
+        foreign += 1
+        beside = before.isalpha(), after.isalpha()
+        if not char.isalpha():
+            odd += all(beside) and char not in "’‘·–—" and not unicodedata.combining(char)
+        elif char in _FINAL:
+            odd += beside[1]
+        elif char.isupper():
+            odd += before.islower() or (beside[0] and after.islower())
+        elif "\u0370" <= char < "\u1e00":  # of another script than a letter beside it
+            odd += any(letter.isascii() and letter.isalpha() for letter in (before, after))
+    return odd / max(foreign, 1)
 
 
 def _share(sample: bytes, name: str, common: str) -> float:

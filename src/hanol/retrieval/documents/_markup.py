@@ -2,7 +2,6 @@
 
 import html
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from hanol.errors import DocumentError, require
@@ -12,8 +11,6 @@ from hanol.retrieval.documents._remarks import remark
 from hanol.retrieval.documents._tables import Cell, Row, table_text
 
 _ARTICLE_SHARE = 0.2  # of the page's text; if less is left, it was no boilerplate
-_DATA_CHARS = 200  # of a cell of data; longer ones are columns of a page
-_SPAN = 1000  # most rows or columns that a cell reaches over
 _CELL_CHARS = 500  # of a cell that is written on one line
 _CHARSET = re.compile(rb"""<meta[^>]{0,200}charset\s*=\s*["']?([\w.:-]{2,40})""", re.IGNORECASE)
 _XML_ENCODING = re.compile(rb"""<\?xml[^>]{0,200}encoding\s*=\s*["']([\w.:-]{2,40})""")
@@ -68,8 +65,6 @@ def read_html(
     title = " ".join((tree.findtext(".//title") or "").split())
     if any(entry.type_name == "ERR_RESOURCE_LIMIT" for entry in parser.error_log):
         return title, _without_tags(text)  # lxml drops all that comes after 256 nested elements
-    if not links:
-        _write_tables(tree)
     everything = _page_text(tree, set(), links)
     body = tree.find("body")
     if whole or body is None:
@@ -223,6 +218,11 @@ def _page_text(tree: Any, dropped: set[Any], links: bool) -> str:
             parts += [edge or (" | " if element.tag in ("td", "th") else ""), written(element.tail)]
         elif element in dropped or element.tag in _NO_TEXT:
             walk.skip_subtree()
+        elif element.tag == "table" and cell is None and _is_data(element):
+            walk.skip_subtree()
+            caption = element.find("caption")
+            above = "" if caption is None else _page_text(caption, dropped, links)
+            parts += ["\n", above, "\n", _table(element, dropped, links).replace(" ", "\0")]
         else:
             if element.tag in ("td", "th") and cell is None and _is_short(element):
                 cell = element
@@ -233,61 +233,52 @@ def _page_text(tree: Any, dropped: set[Any], links: bool) -> str:
     return "\n".join(line.replace("\0", " ").rstrip() for line in lines if line.strip("\0"))
 
 
+def _is_data(table: Any) -> bool:
+    """Whether a table shows values; others lay out a page."""
+    if not all(map(_is_short, table.iter("td", "th"))):
+        return False
+    return any(len(row.findall("td")) + len(row.findall("th")) > 1 for row in table.iter("tr"))
+
+
+def _table(table: Any, dropped: set[Any], links: bool) -> str:
+    rows: list[Row] = []
+    heads = 0
+    below: dict[int, tuple[int, int, str]] = {}  # by column: rows that a cell still reaches down
+    for line in table.iter("tr"):
+        row: list[str | None] = []
+        cells = [cell for cell in line if cell.tag in ("td", "th")]
+        if (
+            heads == len(rows)
+            and cells
+            and (line.getparent().tag == "thead" or all(cell.tag == "th" for cell in cells))
+        ):
+            heads += 1
+        for cell in [*cells, None]:
+            while (left := below.pop(len(row), None)) is not None:
+                height, width, text = left
+                if height > 1:
+                    below[len(row)] = (height - 1, width, text)
+                row += [Cell(text, below=True), *[None] * (width - 1)]
+            if cell is None:
+                break
+            text = " ".join(_page_text(cell, dropped, links).split())
+            height, width = (_span(cell, side) for side in ("rowspan", "colspan"))
+            width = min(width, 1 if len(row) > 1000 else 100)  # it may be any number
+            if height > 1:
+                below[len(row)] = (height - 1, width, text)
+            row += [Cell(text, strong=cell.tag == "th"), *[None] * (width - 1)]
+        rows.append(row)
+    return table_text(rows, heads=heads)
+
+
+def _span(cell: Any, side: str) -> int:
+    value = (cell.get(side) or "1").strip()
+    return max(1, int(value[:4])) if value.isdecimal() else 1
+
+
 def _is_short(cell: Any) -> bool:
     """Whether a cell of a table fits on a line; others are parts of a layout."""
     return sum(map(len, cell.itertext())) < _CELL_CHARS and cell.find(".//table") is None
-
-
-def _write_tables(tree: Any) -> None:
-    """Replace each table of data by its rows as lines of a paragraph."""
-    for table in list(tree.iter("table")):
-        if table.find(".//table") is not None or table.getparent() is None:
-            continue  # it holds the columns of a page
-        rows = list(_table_rows(table))
-        cells = [cell for row in rows for cell in row if cell]
-        if max(map(len, rows), default=0) < 2 or max(map(len, cells), default=0) > _DATA_CHARS:
-            continue
-        caption = " ".join(str(table.xpath("string(caption)")).split())
-        lines = table_text(rows, heads=len(table.findall("thead/tr"))).split("\n")
-        paragraph = table.makeelement("p")
-        paragraph.tail = table.tail
-        for line in filter(None, [caption, *lines]):
-            if paragraph.text:
-                paragraph.append(paragraph.makeelement("br"))
-                paragraph[-1].tail = line
-            else:
-                paragraph.text = line
-        table.getparent().replace(table, paragraph)
-
-
-def _table_rows(table: Any) -> Iterator[Row]:
-    for block in table.iter("br", "p", "div", "li"):
-        block.tail = f" {block.tail or ''}"
-    down: dict[int, tuple[int, str | None]] = {}  # column: rows to go, text of the cell above
-    for element in table.iter("tr"):
-        row: list[str | None] = []
-        for cell in element.iterchildren("td", "th"):
-            _fill(row, down)
-            text = " ".join("".join(cell.itertext()).split())
-            rows, columns = (
-                min(int(span), _SPAN) if (span := cell.get(name, "1")).isdecimal() else 1
-                for name in ("rowspan", "colspan")
-            )
-            for place in range(max(columns, 1)):
-                if rows > 1:
-                    down[len(row)] = (rows - 1, None if place else text)
-                row.append(None if place else Cell(text, strong=cell.tag == "th"))
-        _fill(row, down)
-        yield row
-
-
-def _fill(row: list[str | None], down: dict[int, tuple[int, str | None]]) -> None:
-    """Add the cells of rows above that reach down to the next place of a row."""
-    while len(row) in down:
-        left, text = down.pop(len(row))
-        if left > 1:
-            down[len(row)] = (left - 1, text)
-        row.append(None if text is None else Cell(text, below=True))
 
 
 def _without_tags(text: str) -> str:
