@@ -91,7 +91,8 @@ class Server:
                     self.send_response(status)
                     if 300 <= status < 400:
                         self.send_header("Location", body["to"])
-                    form = "text/event-stream" if data.startswith(b"data:") else "application/json"
+                    is_json = not data or data.startswith(b"{")
+                    form = "application/json" if is_json else "text/event-stream"
                     self.send_header("Content-Type", form)
                     self.send_header("Content-Length", str(len(data)))
                     self.end_headers()
@@ -307,7 +308,7 @@ def test_redirects_are_not_followed(serve: Callable[..., Server]) -> None:
     assert other.headers == []
 
 
-@pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
 def test_reasoning_stands_before_the_answer(serve: Callable[..., Server], name: str) -> None:
     thought = {name: "Let me see.\n"}
     server = serve([said("\n\n<answer>4</answer>", message=thought), said(None, message=thought)])
@@ -398,17 +399,239 @@ def choice(**values: Any) -> Reply:
     [
         (200, b"{broken"),
         (200, {"choices": 5}),
-        choice(),
-        choice(message=None),
-        choice(message={"content": ["a"]}),
+        choice(message={"content": 5}),
         choice(message={"content": "a"}, logprobs={"content": [{"token": "a"}]}),
-        said("a", usage={"prompt_tokens": None, "completion_tokens": 1}),
     ],
 )
 def test_a_malformed_answer_names_the_server(serve: Callable[..., Server], reply: Reply) -> None:
-    server = serve([reply])
+    server = serve(lambda body: reply)
     with pytest.raises(EngineError, match=r"http://127.* sent a malformed answer \(\w+Error: "):
+        run(open_engine(server.spec, tries=2), ask())
+
+
+TEXT = {"type": "text", "text": "hello"}
+THOUGHT = "<think>\nso\n</think>\n\nhello"
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ([TEXT], "hello"),
+        ([{"type": "text", "text": "hel"}, {"type": "output_text", "text": "lo"}], "hello"),
+        (["hel", "lo"], "hello"),
+        ([{"type": "text", "text": {"value": "hello", "annotations": []}}], "hello"),
+        (TEXT, "hello"),
+        ([{"type": "thinking", "thinking": "so"}, TEXT], THOUGHT),
+        ([{"type": "thinking", "thinking": [{"type": "text", "text": "so"}]}, TEXT], THOUGHT),
+        ([{"type": "reasoning", "text": "so"}, TEXT], THOUGHT),
+        ([{"type": "image_url", "image_url": {"url": "x"}}, TEXT], "hello"),
+    ],
+)
+def test_a_content_in_parts(serve: Callable[..., Server], content: Any, expected: str) -> None:
+    server = serve([said(content), pieces({"content": content})])
+    engine = open_engine(server.spec)
+    assert run(engine, ask())[0].text == expected
+    assert streamed(engine, ask())[-1].completion == Completion.of(expected, usage=Usage(9, 4))
+
+
+def test_a_refusal_is_an_answer(serve: Callable[..., Server]) -> None:
+    server = serve([said(None, message={"refusal": "I cannot."})])
+    assert run(open_engine(server.spec), ask())[0].text == "I cannot."
+
+
+@pytest.mark.parametrize("cut", [0, 1, 60, 150, 180])
+def test_an_answer_that_a_proxy_cut_off_is_asked_for_again(
+    serve: Callable[..., Server], cut: int
+) -> None:
+    whole = json.dumps(said("héllo")[1], ensure_ascii=False).encode()
+    inside = whole.index("é".encode()) + 1
+    server = serve([(200, whole[: inside if cut == 60 else cut]), said("hello")])
+    assert run(open_engine(server.spec), ask())[0].text == "hello"
+    assert len(server.bodies) == 2
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        ({"prompt_tokens": None, "completion_tokens": None}, (0, 0)),
+        ({"prompt_tokens": None, "completion_tokens": 7}, (0, 7)),
+        ({"prompt_tokens": 20}, (20, 0)),
+        ({"prompt_tokens": 20.0, "completion_tokens": "7"}, (20, 7)),
+        ({"prompt_tokens": -1, "completion_tokens": 0}, (0, 0)),
+        ({"prompt_tokens": "many", "completion_tokens": []}, (0, 0)),
+        ({"prompt_tokens": 20, "completion_tokens": 7, "prompt_tokens_details": None}, (20, 7)),
+        ({}, (0, 0)),
+        ([], (0, 0)),
+        (None, (0, 0)),
+    ],
+)
+def test_what_a_server_does_not_count_is_estimated(
+    serve: Callable[..., Server], usage: Any, expected: tuple[int, int]
+) -> None:
+    server = serve([said("hello", usage=usage)])
+    engine = open_engine(server.spec)
+    [answer] = run(engine, ask())
+    estimated = engine.count_tokens(ask().messages), 2
+    wanted = tuple(a or b for a, b in zip(expected, estimated, strict=True))
+    assert (answer.usage.prompt_tokens, answer.usage.generated_tokens) == wanted
+
+
+OVERLOADED = {"message": "no room", "code": 503}
+
+
+@pytest.fixture
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def nothing(attempt: int) -> None:
+        pass
+
+    monkeypatch.setattr("hanol.engines._endpoint._pause", nothing)
+
+
+@pytest.mark.usefixtures("no_pause")
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": OVERLOADED},
+        {"error": OVERLOADED, "choices": None},
+        {"error": "no room"},
+        {"object": "error", "message": "no room", "code": 50001},
+        {"code": 500, "msg": "no room", "success": False},
+        {"detail": "no room"},
+        {"choices": None, "base_resp": {"status_code": 1002, "status_msg": "no room"}},
+        said("", choice={"error": OVERLOADED, "finish_reason": "error"})[1],
+    ],
+)
+def test_an_error_with_status_200(serve: Callable[..., Server], body: dict[str, Any]) -> None:
+    server = serve([(200, body), said("hello")])
+    assert run(open_engine(server.spec), ask())[0].text == "hello"
+    server = serve(lambda _: (200, body))
+    with pytest.raises(EngineError, match="in 2 tries; at last, it answered .*: no room"):
+        run(open_engine(server.spec, tries=2), ask())
+    with pytest.raises(EngineError, match="no room"):
+        streamed(open_engine(server.spec), ask())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"message": "too long", "code": 400},
+        {"message": "too long", "type": "invalid_request_error", "code": "context_length_exceeded"},
+    ],
+)
+def test_a_refusal_with_status_200_is_not_repeated(
+    serve: Callable[..., Server], error: dict[str, Any]
+) -> None:
+    server = serve(lambda _: (200, {"error": error}))
+    with pytest.raises(EngineError, match=r"answered 400 .* too long\. The request itself was ref"):
         run(open_engine(server.spec), ask())
+    assert len(server.bodies) == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "why"),
+    [
+        (choice(), ""),
+        (choice(message=None), ""),
+        ((200, {"choices": []}), ""),
+        (said(None, choice={"finish_reason": "content_filter"}), "finish_reason 'content_filter'"),
+        (said("", choice={"finish_reason": "length"}), "finish_reason 'length': allow more tokens"),
+        (said(None, choice={"finish_reason": "tool_calls"}), "start it without its parser"),
+    ],
+)
+def test_an_empty_answer_says_why(serve: Callable[..., Server], reply: Reply, why: str) -> None:
+    server = serve(lambda body: reply)
+    with pytest.raises(EngineError, match=f"2 tries; at last, it answered with an empty .*{why}"):
+        run(open_engine(server.spec, tries=2), ask())
+
+
+@pytest.mark.parametrize("reason", ["length", "max_tokens", "MAX_TOKENS", "model_length"])
+def test_limits_by_other_names(serve: Callable[..., Server], reason: str) -> None:
+    server = serve([said("and so", choice={"finish_reason": reason})])
+    assert run(open_engine(server.spec), ask())[0].finish_reason == "length"
+
+
+FUNCTION = {"name": "search", "arguments": '{"query": ["a"]}'}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"tool_calls": [{"id": "c", "type": "function", "function": FUNCTION}]},
+        {"tool_calls": [{"id": "c", "function": FUNCTION}]},
+        {"tool_calls": [{"id": "c", "type": None, "function": FUNCTION}]},
+        {"tool_calls": [{"id": "c", **FUNCTION}]},
+        {"tool_calls": {"id": "c", "type": "function", "function": FUNCTION}},
+        {"tool_calls": [
+            {"id": "c", "function": {"name": "search", "arguments": {"query": ["a"]}}}]},
+        {"tool_calls": [
+            {"id": "c", "function": {"name": "search", "parameters": {"query": ["a"]}}}]},
+        {"tool_calls": [{"id": "c", "type": "function", "function": {
+            "name": "search", "arguments": json.dumps(FUNCTION["arguments"])}}]},
+        {"tool_calls": [{"id": "c", "type": "custom", "custom": {
+            "name": "search", "input": FUNCTION["arguments"]}}]},
+    ],
+)  # fmt: skip
+def test_native_calls_as_servers_write_them(
+    serve: Callable[..., Server], message: dict[str, Any]
+) -> None:
+    calls = (ToolCall("search", {"query": ["a"]}, "c"),)
+    server = serve([said(None, message=message, choice={"finish_reason": "tool_calls"})])
+    assert run(open_engine(server.spec), ask())[0].tool_calls == calls
+    server = serve([pieces(message, finish_reason="tool_calls")])
+    completion = streamed(open_engine(server.spec), ask())[-1].completion
+    assert completion is not None
+    assert completion.tool_calls == calls
+
+
+@pytest.mark.parametrize("arguments", [None, "", " ", "null", {}])
+def test_a_call_without_arguments(serve: Callable[..., Server], arguments: Any) -> None:
+    calls = [{"id": 7, "type": "function", "function": {"name": "now", "arguments": arguments}}]
+    server = serve([said("", message={"tool_calls": calls})])
+    assert run(open_engine(server.spec), ask())[0].tool_calls == (ToolCall("now", {}, "7"),)
+
+
+def test_a_call_of_the_older_interface(serve: Callable[..., Server]) -> None:
+    server = serve(
+        [
+            said(None, message={"function_call": FUNCTION}),
+            pieces(
+                {"function_call": {"name": "search", "arguments": '{"que'}},
+                {"function_call": {"arguments": 'ry": ["a"]}'}},
+            ),
+        ]
+    )
+    engine = open_engine(server.spec)
+    calls = (ToolCall("search", {"query": ["a"]}),)
+    assert run(engine, ask())[0].tool_calls == calls
+    completion = streamed(engine, ask())[-1].completion
+    assert completion is not None
+    assert completion.tool_calls == calls
+
+
+def test_pieces_of_calls_that_share_an_index_or_repeat_their_names(
+    serve: Callable[..., Server],
+) -> None:
+    def piece(id: str | None, name: str | None, arguments: str, **more: Any) -> dict[str, Any]:
+        function = {"name": name, "arguments": arguments}
+        return {"tool_calls": [{"id": id, "type": "function", "function": function, **more}]}
+
+    server = serve(
+        [
+            pieces(
+                piece("a", "add", '{"x": 1}', index=0), piece("b", "add", '{"x": 2}', index=0)
+            ),
+            pieces(
+                piece("a", "add", '{"x"', index=0), piece("a", "add", ": 1}", index=0),
+                piece("b", "add", '{"x": 2', index=1), piece(None, None, "}", index=1),
+            ),
+        ]
+    )  # fmt: skip
+    for _ in range(2):
+        completion = streamed(open_engine(server.spec), ask())[-1].completion
+        assert completion is not None
+        assert completion.tool_calls == (
+            ToolCall("add", {"x": 1}, "a"), ToolCall("add", {"x": 2}, "b"),
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -544,8 +767,6 @@ def test_a_stream_that_ends_without_a_reason_is_an_error(serve: Callable[..., Se
     "reply",
     [
         (200, b"data: {broken\n\n"),
-        (200, b'data: {"choices": null}\n\n'),
-        (200, b'data: {"choices": [{"index": 0, "delta": null}]}\n\n'),
         pieces({"content": "a", "index": 5}),
         pieces({"content": "a", "index": -1}),
     ],
@@ -554,6 +775,45 @@ def test_a_malformed_stream_names_the_server(serve: Callable[..., Server], reply
     server = serve([reply])
     with pytest.raises(EngineError, match=r"http://127.* sent a malformed answer \(\w+Error: "):
         streamed(open_engine(server.spec), ask())
+
+
+def test_streams_as_servers_send_them(serve: Callable[..., Server]) -> None:
+    def event(**values: Any) -> str:
+        return f"data: {json.dumps({'object': 'chat.completion.chunk', **values})}\n\n"
+
+    usage = {"prompt_tokens": 9, "completion_tokens": 4}
+    stop = {"index": 0, "delta": None, "finish_reason": "stop"}
+    hello = event(choices=[{"index": 0, "delta": {"role": "assistant", "content": "hello"}}])
+    hello_without_index = event(choices=[{"delta": {"content": "hello"}}])
+    message = event(choices=[{"index": 0, "message": {"content": "hello"}}])
+    counted = event(choices=[], usage=usage)
+    ended = event(choices=[stop])
+    done = "data: [DONE]\n\n"
+    for text in (
+        ": keep-alive\n\n" + hello + ":\n\n: PROCESSING\n\n" + ended + counted + done,
+        event(choices=[]) + hello + event(choices=None) + ended + counted + done,
+        event(choices=[], prompt_filter_results=[]) + hello + ended + counted,
+        "event: ping\n" + event(type="ping") + hello + ended + counted + done,
+        (hello + ended + counted + done).replace("\n", "\r\n"),
+        hello + event(choices=None, usage=usage) + done,  # never says why it ended
+        hello_without_index + event(choices=[stop], usage=usage) + done,
+        message + ended + counted + done,
+    ):
+        server = serve([(200, text.encode())])
+        found = streamed(open_engine(server.spec), ask())
+        assert found[-1].completion == Completion.of("hello", usage=Usage(9, 4)), text
+    server = serve([(200, (hello + ended + done).encode())])
+    completion = streamed(open_engine(server.spec), ask())[-1].completion
+    assert completion is not None
+    assert completion.usage.generated_tokens == 2
+
+
+def test_a_server_that_does_not_stream(serve: Callable[..., Server]) -> None:
+    server = serve([said("hello", message={"reasoning": "so"})])
+    found = streamed(open_engine(server.spec), ask())
+    assert "".join(piece.text for piece in found) == "<think>\nso\n</think>\n\nhello"
+    assert found[-1].completion is not None
+    assert found[-1].completion.usage == Usage(9, 4)
 
 
 def test_an_empty_stream_is_asked_again(serve: Callable[..., Server]) -> None:

@@ -30,11 +30,13 @@ def read_calls(text: str) -> tuple[ToolCall, ...]:
 def tool_call(name: str, arguments: Any, id: str) -> ToolCall:
     """A call whose arguments are an object, perhaps written as a string of JSON."""
     read = arguments
-    if isinstance(arguments, str):
-        try:
-            read = json.loads(arguments or "{}")
-        except ValueError:
-            read = None
+    try:
+        for _ in range(2):  # some servers encode them twice
+            if isinstance(read, str):
+                read = json.loads(read.strip() or "{}", strict=False)
+        read = {} if read is None else read
+    except ValueError:
+        read = None
     if isinstance(read, dict):
         return ToolCall(name, read, id)
     return ToolCall(

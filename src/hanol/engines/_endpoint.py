@@ -14,13 +14,25 @@ from urllib.parse import urlsplit
 
 from hanol.engines._engine import Engine, cannot
 from hanol.engines._request import Capability, Completion, Message, Piece, Request, Usage
-from hanol.engines._wire import ReceivedAnswer, body_of, estimate, message, refused_parameter
+from hanol.engines._wire import (
+    ReceivedAnswer,
+    body_of,
+    estimate,
+    message,
+    refused_parameter,
+    reported_error,
+)
 from hanol.errors import CapabilityError, ConfigError, EngineError, require
 
 _log = logging.getLogger(__name__)
 _TRIES_UNTIL_REACHED = 3  # while no request was ever answered: nobody waits minutes for a typo
 _RETRIED = (408, 409, 425, 429)  # and everything from 500 on
 _TOKENS_PER_MESSAGE = 8
+# What to do about an empty text, by finish reason.
+_CURES = {
+    "length": ": allow more tokens",
+    "tool_calls": ": it took a tool call out of the text and lost it; start it without its parser",
+}
 # What reading an answer of another shape raises: it comes from outside, so nothing of it is sure.
 _MALFORMED = (ValueError, TypeError, AttributeError, LookupError)
 
@@ -123,18 +135,27 @@ class EndpointEngine(Engine):
         answers: list[ReceivedAnswer] = []
         usage = Usage()
         async with self._free:
-            for _ in range(request.n * self._tries):
+            for attempt in range(request.n * self._tries):
                 rest = _rest(request, len(answers))
-                response = await self._send(client, rest, server)
                 try:
+                    response = await self._send(client, rest, server)
+                    if (error := reported_error(response)) is not None:
+                        failure = await self._refusal(client, request, error)
+                        if not _is_passing(error.status_code):
+                            raise failure
+                        await _pause(attempt)
+                        continue
                     new = self._answers(request, response)
                     answers += [answer for answer in new if not answer.is_empty][: rest.n]
                     usage = self._added(usage, request, response, new)
                     if len(answers) == request.n:
                         return Completion(tuple(answer.choice() for answer in answers), usage)
+                    failure = self._empty(new)
+                except (json.JSONDecodeError, UnicodeDecodeError) as err:
+                    failure = self._malformed(err)  # cut off, perhaps by a proxy
                 except _MALFORMED as err:
                     raise self._malformed(err) from err
-        raise self._silence("it answered with an empty text")
+        raise failure
 
     async def stream(self, request: Request) -> AsyncIterator[Piece]:
         """The answers as they come; a connection that breaks in between is an error."""
@@ -146,16 +167,19 @@ class EndpointEngine(Engine):
             for _ in range(self._tries):
                 answers = [ReceivedAnswer(request.sampling.stop) for _ in range(request.n)]
                 chunks = await self._send(client, request, server, stream=True)
+                is_counted = False
                 try:
-                    async for chunk in chunks:
+                    async for chunk in self._chunks(chunks):
+                        if (error := reported_error(chunk)) is not None:
+                            raise await self._refusal(client, request, error)
                         usage = chunk.usage or usage
-                        for choice in chunk.choices:
-                            if choice.index not in range(request.n):
-                                raise LookupError(f"choice {choice.index} of {request.n}")
-                            answer = answers[choice.index]
-                            answer.add(choice, choice.delta)
-                            if not answer.is_empty and (new := answer.new_text()):
-                                yield Piece(new, choice.index)
+                        is_counted = bool(chunk.usage and not chunk.choices)
+                        for choice in chunk.choices or ():
+                            if (at := choice.index or 0) not in range(request.n):
+                                raise LookupError(f"choice {at} of {request.n}")
+                            answers[at].add(choice)
+                            if not answers[at].is_empty and (new := answers[at].new_text()):
+                                yield Piece(new, at)
                 except self._openai.OpenAIError as err:
                     raise EngineError(
                         f"{self._url} broke off its answer: {self._redacted(err.__cause__ or err)}."
@@ -165,16 +189,17 @@ class EndpointEngine(Engine):
                 finally:
                     await chunks.close()
                 if not all(answer.is_empty for answer in answers):
-                    if not any(answer.is_finished for answer in answers):
+                    # Some servers end with the usage instead of a reason.
+                    if not (is_counted or any(answer.reason for answer in answers)):
                         raise EngineError(
                             f"{self._url} broke off its answer: the stream ended without a reason."
                         )
                     break
             else:
-                raise self._silence("it answered with an empty text")
+                raise self._empty(answers)
         try:
             choices = tuple(answer.choice() for answer in answers)
-            spent = _usage(usage) or self._estimated(request, [choice.text for choice in choices])
+            spent = self._spent(request, usage, [choice.text for choice in choices])
         except _MALFORMED as err:
             raise self._malformed(err) from err
         for i, answer in enumerate(answers):
@@ -253,8 +278,6 @@ class EndpointEngine(Engine):
             except openai.APIConnectionError as err:
                 problem = f"the connection failed ({self._redacted(err.__cause__ or err)})"
                 raise self._silence(problem) from None
-            except json.JSONDecodeError as err:
-                raise self._malformed(err) from err
             self._reached = True
             if refused != self._refused:
                 gone = ", ".join(sorted(refused - self._refused))
@@ -279,7 +302,19 @@ class EndpointEngine(Engine):
             raise cannot(self.name, kind)
         return self._server
 
+    async def _chunks(self, stream: Any) -> AsyncIterator[Any]:
+        """The chunks of a stream; of a server that does not stream, its whole answer."""
+        if "json" in stream.response.headers.get("content-type", ""):
+            body = await stream.response.aread()
+            if body.lstrip().startswith(b"{"):
+                yield self._openai.types.chat.ChatCompletion.construct(**json.loads(body))
+                return
+        async for chunk in stream:
+            yield chunk
+
     def _answers(self, request: Request, response: Any) -> list[ReceivedAnswer]:
+        if isinstance(response, str) and response.lstrip()[:1] in ("", "{"):
+            json.loads(response)  # raises: the client library could not read it either
         choices = getattr(response, "choices", None)
         if choices is None:
             raise EngineError(
@@ -288,29 +323,35 @@ class EndpointEngine(Engine):
             )
         answers = [ReceivedAnswer(request.sampling.stop) for _ in choices]
         for answer, choice in zip(answers, choices, strict=True):
-            answer.add(choice, choice.message)
+            answer.add(choice)
         return answers
 
     def _added(
         self, usage: Usage, request: Request, response: Any, new: list[ReceivedAnswer]
     ) -> Usage:
         texts = [answer.choice().text for answer in new]
-        spent = _usage(response.usage) or self._estimated(request, texts)
+        spent = self._spent(request, response.usage, texts)
         return Usage(
             max(usage.prompt_tokens, spent.prompt_tokens),
             usage.generated_tokens + spent.generated_tokens,
             max(usage.cached_tokens, spent.cached_tokens),
         )
 
-    def _estimated(self, request: Request, texts: list[str]) -> Usage:
-        return Usage(self.count_tokens(request.messages), sum(map(estimate, texts)))
+    def _spent(self, request: Request, usage: Any, texts: list[str]) -> Usage:
+        """What the server counted, and estimates of what it did not."""
+        details = getattr(usage, "prompt_tokens_details", None)
+        return Usage(
+            _count(usage, "prompt_tokens") or self.count_tokens(request.messages),
+            _count(usage, "completion_tokens") or sum(map(estimate, texts)),
+            _count(details, "cached_tokens"),
+        )
 
     # -- refusals
 
     async def _refusal(self, client: Any, request: Request, err: Any) -> EngineError:
         said, status = self._redacted(message(err)), err.status_code
-        if status in _RETRIED or status >= 500:
-            return self._silence(f"it answered {status}: {said}")
+        if _is_passing(status):
+            return self._silence(f"it answered {status or 'with an error'}: {said}")
         if status in (401, 403):
             state = "holds a key that is refused" if os.environ.get(self._key_env) else "is not set"
             cure = f"The environment variable {self._key_env} {state}."
@@ -335,6 +376,13 @@ class EndpointEngine(Engine):
             f"{self._url} gave no answer in {tries} tries; at last, {problem}. Is the server "
             "running at this address, and is it overloaded?"
         )
+
+    def _empty(self, answers: Sequence[ReceivedAnswer]) -> EngineError:
+        """The error of answers without text, with the cure where the server gave a reason."""
+        reason = next((answer.reason for answer in answers if answer.reason), "stop")
+        cure = _CURES.get(reason, "")
+        why = "" if reason == "stop" else f" (finish_reason {reason!r}{cure})"
+        return self._silence(f"it answered with an empty text{why}")
 
     async def _models(self, client: Any) -> dict[str, str]:
         """Who owns each model; none where the server has no list."""
@@ -372,12 +420,21 @@ def _rest(request: Request, done: int) -> Request:
     return replace(request, n=request.n - done, sampling=sampling)
 
 
-def _usage(usage: Any) -> Usage | None:
-    if usage is None:
-        return None
-    details = getattr(usage, "prompt_tokens_details", None)
-    cached = getattr(details, "cached_tokens", None) or 0
-    return Usage(int(usage.prompt_tokens), int(usage.completion_tokens), int(cached))
+def _count(counts: Any, name: str) -> int:
+    """A number of tokens, 0 where it is missing or is none."""
+    with suppress(*_MALFORMED, OverflowError):
+        return max(0, int(getattr(counts, name)))
+    return 0
+
+
+def _is_passing(status: int | None) -> bool:
+    """Whether another try may succeed after an error; a server may name no status."""
+    return status is None or status in _RETRIED or status >= 500
+
+
+async def _pause(attempt: int) -> None:
+    """Wait before the next try, as the client library does after a status that tells of errors."""
+    await asyncio.sleep(min(0.5 * 2**attempt, 8))
 
 
 def _is_loopback(host: str) -> bool:

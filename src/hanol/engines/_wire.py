@@ -5,6 +5,7 @@ import functools
 import json
 import re
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from hanol.engines._calls import described, tool_call
@@ -18,6 +19,10 @@ _OPTIONAL = (
 )  # fmt: skip
 _NOT_OPENAI = ("top_k", "repetition_penalty", "structured_outputs", "grammar",
                "continue_final_message", "add_generation_prompt")  # fmt: skip
+_SAYING = ("message", "status_msg", "detail", "msg")  # where servers say what went wrong
+_CODES = ("code", "status", "status_code")
+_LENGTHS = ("length", "max_tokens", "model_length", "max_output_tokens")  # finish reasons
+_THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 _WORDS = re.compile(r"[A-Za-z]+|[^\x00-\x7f]+|\n+|[^A-Za-z\x80-\U0010ffff\s]")
 
 
@@ -91,42 +96,56 @@ def _part(part: Any) -> dict[str, Any]:
 
 
 class ReceivedAnswer:
-    """One choice of a chat completion, whole or in pieces, cut where servers may not: at stops."""
+    """One choice of a chat completion, whole or in pieces, cut where servers may not: at stops.
+
+    Attributes:
+        reason: Why the server says that it ended.
+    """
 
     def __init__(self, stop: Sequence[str]) -> None:
         self._stop = StopStrings(stop)
         self._reasoning = self._content = ""
-        self._reason: str | None = None
+        self.reason: str | None = None
         self._entries: list[Any] = []
-        self._calls: dict[int, dict[str, str]] = {}
+        self._calls: list[dict[str, str]] = []
+        self._call_at: dict[int, dict[str, str]] = {}
         self._shown = 0
 
-    def add(self, choice: Any, said: Any) -> None:
+    def add(self, choice: Any) -> None:
         """Take a message, or what is new of it."""
-        reasoning = getattr(said, "reasoning_content", None) or getattr(said, "reasoning", None)
-        self._reasoning += reasoning or ""
-        self._content += said.content or ""
-        self._reason = choice.finish_reason or self._reason
+        said = getattr(choice, "message", None) or getattr(choice, "delta", None)
+        if not isinstance(said, dict):
+            said = said.to_dict(warnings=False) if said is not None else {}
+        thoughts, content = _thoughts_and_text(said.get("content"))
+        aside = next(filter(None, map(said.get, _THOUGHTS)), None)
+        self._reasoning += "".join(_thoughts_and_text(aside)) + thoughts
+        self._content += content or said.get("refusal") or ""
+        self.reason = choice.finish_reason or self.reason
         self._entries += getattr(choice.logprobs, "content", None) or []
-        for place, call in enumerate(said.tool_calls or ()):
-            at = getattr(call, "index", None)
-            entry = self._calls.setdefault(
-                place if at is None else at, {"id": "", "name": "", "arguments": ""}
-            )
-            entry["id"] = call.id or entry["id"]
-            if call.function is not None:
-                entry["name"] += call.function.name or ""
-                entry["arguments"] += call.function.arguments or ""
+        calls = said.get("tool_calls") or []
+        if legacy := said.get("function_call"):
+            calls = [{"index": 0, "function": legacy}]
+        for place, call in enumerate([calls] if isinstance(calls, dict) else calls):
+            self._add_call(place, call)
+
+    def _add_call(self, place: int, call: dict[str, Any]) -> None:
+        function = call.get("function") or call.get("custom") or call
+        written = next(filter(None, map(function.get, ("arguments", "parameters", "input"))), "")
+        at, id, name = call.get("index"), str(call.get("id") or ""), function.get("name") or ""
+        at = place if at is None else at
+        entry = self._call_at.get(at)
+        # Gemini gives every call the index 0; some servers repeat id and name in each piece.
+        if entry is None or (name and id and entry["id"] not in ("", id)):
+            entry = self._call_at[at] = {"id": id, "name": "", "arguments": ""}
+            self._calls.append(entry)
+        entry["id"] = id or entry["id"]
+        entry["name"] += name if name != entry["name"] else ""
+        entry["arguments"] += written if isinstance(written, str) else json.dumps(written)
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing was said."""
         return not (self._text()[0].strip() or self._calls)
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether the server said why it ended."""
-        return self._reason is not None
 
     def new_text(self) -> str:
         """What is new of the text, and sure to stay."""
@@ -151,11 +170,11 @@ class ReceivedAnswer:
         )
         return Choice(
             text,
-            "length" if self._reason == "length" and not was_cut else "stop",
+            "length" if str(self.reason).lower() in _LENGTHS and not was_cut else "stop",
             tokens=tuple(_likely(entry)[0] for entry in entries) or None,
             logprobs=tuple(_likely(entry)[1] for entry in entries) or None,
             top_logprobs=tops if any(tops) else None,
-            tool_calls=tuple(tool_call(**call) for call in self._calls.values()),
+            tool_calls=tuple(tool_call(**call) for call in self._calls),
         )
 
     def _text(self) -> tuple[str, bool]:
@@ -164,6 +183,19 @@ class ReceivedAnswer:
         if self._reasoning and "</think>" not in content:
             content = f"<think>\n{self._reasoning.strip()}\n</think>\n\n{content.lstrip()}"
         return content, was_cut
+
+
+def _thoughts_and_text(content: Any) -> tuple[str, str]:
+    """The reasoning and the text of a content: a text, or parts as some servers send them."""
+    if content is None or isinstance(content, str):
+        return "", content or ""
+    if isinstance(content, list):
+        found = [_thoughts_and_text(part) for part in content]
+        return "".join(thought for thought, _ in found), "".join(text for _, text in found)
+    kind = content.get("type") or "text"
+    inner = next(filter(None, map(content.get, ("thinking", "text", "refusal", "value"))), None)
+    thoughts, text = _thoughts_and_text(inner)
+    return (thoughts + text, "") if kind in ("thinking", "reasoning") else (thoughts, text)
 
 
 def _likely(entry: Any) -> tuple[str, float]:
@@ -186,6 +218,25 @@ def message(err: Any) -> str:
     if isinstance(body, dict):
         return str(body.get("message") or body.get("detail") or body.get("error") or body)
     return str(body or err.message)
+
+
+def reported_error(response: Any) -> SimpleNamespace | None:
+    """What a server says went wrong in an answer of status 200, in the form of a status error."""
+    choices = getattr(response, "choices", None) or []
+    for one in [response, *choices]:
+        place = getattr(one, "model_extra", None) or {}
+        error = place.get("error") or (None if choices else place.get("base_resp"))
+        if not (error or choices) and place.keys() & _SAYING:
+            error = place
+        if error:
+            said = error if isinstance(error, dict) else {"message": error}
+            text = next((said[name] for name in _SAYING if said.get(name)), said)
+            codes = [str(it[name]) for it in (said, place) for name in _CODES if name in it]
+            status = next((int(code) for code in codes if code.isdigit() and len(code) == 3), None)
+            if status is None and "invalid" in str(said.get("type")):
+                status = 400
+            return SimpleNamespace(status_code=status, body=str(text), message=str(text))
+    return None
 
 
 def refused_parameter(err: Any, body: dict[str, Any]) -> str | None:
