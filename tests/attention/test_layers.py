@@ -7,7 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import DynamicCache, KimiLinearConfig, KimiLinearForCausalLM
+from transformers import (
+    DynamicCache,
+    KimiLinearConfig,
+    KimiLinearForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    StaticCache,
+)
 from transformers.monkey_patching import get_patch_mapping
 
 from hanol import attention, models
@@ -258,6 +265,117 @@ def test_generate(plain, ours, options: dict[str, int]) -> None:
     expected_options = {} if "prompt_lookup_num_tokens" in options else options
     expected = plain.generate(ids, **settings, **expected_options)
     assert torch.equal(ours.generate(ids, **settings, **options), expected)
+
+
+def llama() -> LlamaForCausalLM:
+    torch.manual_seed(1)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=96, hidden_size=16, intermediate_size=32, num_hidden_layers=1,
+            num_attention_heads=2, num_key_value_heads=2,
+        )
+    ).eval()  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def assistants(ours) -> dict[str, Any]:
+    other = attention.accelerate(plain_model(num_hidden_layers=2, layer_types=KINDS[2:]))
+    near = copy.deepcopy(ours)
+    near.lm_head.weight.data += 0.05 * torch.randn_like(near.lm_head.weight)
+    return {"another kind": llama(), "smaller": other, "nearly the same": near, "itself": ours}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["another kind", "smaller", "nearly the same", "itself"])
+@pytest.mark.parametrize("length", [1, 9])
+@pytest.mark.parametrize("drafted", [1, 20])
+def test_generate_with_an_assistant(
+    ours, assistants: dict[str, Any], name: str, length: int, drafted: int
+) -> None:
+    assistant = assistants[name]
+    assistant.generation_config.num_assistant_tokens = drafted
+    for seed, new in enumerate((10, 25)):
+        ids = tokens(1, length, seed=seed)
+        settings = {"attention_mask": torch.ones_like(ids), "max_new_tokens": new,
+                    "do_sample": False, "eos_token_id": None}  # fmt: skip
+        expected = ours.generate(ids, **settings)
+        assert torch.equal(ours.generate(ids, assistant_model=assistant, **settings), expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("padding", [1, 4])
+def test_an_assistant_behind_padding(ours, assistants: dict[str, Any], padding: int) -> None:
+    """Tokens that a model draws and that are those of the padding are padding to its assistant."""
+    ids = tokens(1, 9)
+    padded = torch.cat([torch.zeros(1, padding, dtype=torch.long), ids], dim=1)
+    settings = {"max_new_tokens": 20, "do_sample": False, "eos_token_id": None}
+    expected = ours.generate(ids, attention_mask=torch.ones_like(ids), **settings)
+    for assistant in assistants.values():
+        out = ours.generate(
+            padded, attention_mask=(padded != 0).long(), assistant_model=assistant, **settings
+        )
+        assert torch.equal(out[:, padding:], expected)
+    drawn = int(expected[0, 10])
+    for pad in (drawn, 0):
+        out = ours.generate(
+            ids, attention_mask=torch.ones_like(ids), assistant_model=ours,
+            pad_token_id=pad, **settings,
+        )  # fmt: skip
+        assert torch.equal(out, expected)
+
+
+@torch.no_grad()
+def test_a_step_of_padding_alone_changes_nothing(ours) -> None:
+    ids = tokens(1, 12)
+    cache = cached(ours, ids[:, :8])
+    cache.activate_past_recording()
+    mask = torch.ones(1, 10, dtype=torch.long)
+    mask[:, 8:] = 0
+    out = ours(torch.zeros(1, 2, dtype=torch.long), attention_mask=mask, **{CACHE_NAME: cache})
+    assert not out.logits.isnan().any()
+    assert cache.get_seq_length() == 10
+    mask = torch.cat([mask, torch.ones(1, 4, dtype=torch.long)], dim=1)
+    expected = ours(ids).logits[:, 8:]
+    for _ in range(2):
+        again = ours(ids[:, 8:], attention_mask=mask, **{CACHE_NAME: cache}).logits
+        assert apart(again, expected) < 1e-4
+        cache.crop(-4)
+
+
+@torch.no_grad()
+def test_our_model_assists_another_one(ours) -> None:
+    ids, model = tokens(1, 9), llama()
+    settings = {"max_new_tokens": 20, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    expected = model.generate(ids, **settings)
+    assert torch.equal(model.generate(ids, assistant_model=ours, **settings), expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "options", [{}, {"num_beams": 3}, {"prompt_lookup_num_tokens": 3}], ids=["", "beam", "lookup"]
+)
+@pytest.mark.parametrize("kind", ["static", "offloaded_static", "sliding_window", "offloaded"])
+def test_caches_that_are_asked_for_by_name(ours, kind: str, options: dict[str, int]) -> None:
+    ids = tokens(1, 12).repeat(1, 2)
+    settings = {"max_new_tokens": 14, "do_sample": False, "eos_token_id": None, **options}
+    expected = ours.generate(ids, **settings)
+    assert torch.equal(ours.generate(ids, cache_implementation=kind, **settings), expected)
+
+
+@torch.no_grad()
+def test_a_static_cache_is_filled_with_our_layers(ours) -> None:
+    ids = tokens(1, 30)
+    cache = StaticCache(config=ours.config, max_cache_len=64)
+    parts = [ours(part, **{CACHE_NAME: cache}).logits for part in ids.split(10, dim=1)]
+    assert apart(torch.cat(parts, 1), ours(ids).logits) < 1e-4
+
+
+@torch.no_grad()
+def test_the_first_layers_assist_the_whole_model(ours) -> None:
+    ids = tokens(1, 12)
+    settings = {"max_new_tokens": 14, "do_sample": False, "eos_token_id": None}
+    expected = ours.generate(ids, **settings)
+    assert torch.equal(ours.generate(ids, assistant_early_exit=2, **settings), expected)
 
 
 def test_assisted_generation_is_refused_by_transformers_alone(plain) -> None:

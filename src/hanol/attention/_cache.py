@@ -10,7 +10,7 @@ shared key width, W window of the convolution, C its channels.
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -65,10 +65,11 @@ class MappedLayer:
 class DeltaStep(NamedTuple):
     """Inputs of the recurrence in one forward pass, kept so that tokens can be removed again."""
 
-    state_BHKV: Tensor
-    window_BWC: Tensor
-    inputs: tuple[Tensor, ...]  # q, k, v, g, beta, normalised; [B, T, ...]
-    projections_BTC: Tensor  # before the convolution
+    state_BHKV: Tensor | None
+    window_BWC: Tensor | None
+    inputs: tuple[Tensor, ...] = ()  # q, k, v, g, beta, normalised; [B, T, ...]
+    projections_BTC: Tensor | None = None  # before the convolution
+    real_T: Tensor | None = None  # of one padded row: which of its tokens the others have
 
 
 class KdaState(MappedLayer, LinearAttentionLayer, CacheLayerMixin):
@@ -103,6 +104,14 @@ class KdaState(MappedLayer, LinearAttentionLayer, CacheLayerMixin):
         """Record a forward pass for `crop`."""
         self._steps.append(step)
 
+    def pad(self, zeros_BTR: Tensor) -> None:
+        """Count tokens that are padding in every row."""
+        if self.record_past:
+            real_T = torch.zeros(zeros_BTR.shape[1], dtype=torch.bool)
+            state = None if self.state_BHKV is None else self.state_BHKV.clone()
+            self.record(DeltaStep(state, self.window_BWC, real_T=real_T))
+        self.length += zeros_BTR.shape[1]
+
     def update(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Always raises: this layer has no keys and values."""
         raise CacheError("A Kimi Delta Attention layer of the cache takes no keys and values.")
@@ -133,12 +142,14 @@ class KdaState(MappedLayer, LinearAttentionLayer, CacheLayerMixin):
                     "take a `snapshot(cache)` and restore it."
                 )
             step = self._steps.pop()
-            tokens = step.projections_BTC.shape[1]
+            new_BTC = step.projections_BTC
+            tokens = len(step.real_T) if step.real_T is not None else cast(Tensor, new_BTC).shape[1]
             kept = max(0, tokens - remove)
             self.length -= tokens - kept
             remove -= tokens - kept
             self.state_BHKV, self.window_BWC = step.state_BHKV, step.window_BWC
-            if kept:
+            kept = kept if step.real_T is None else int(step.real_T[:kept].sum())
+            if kept and step.window_BWC is not None and new_BTC is not None:
                 _, self.state_BHKV = chunk_kda(
                     *(x[:, :kept] for x in step.inputs),
                     scale=1.0,
@@ -146,18 +157,23 @@ class KdaState(MappedLayer, LinearAttentionLayer, CacheLayerMixin):
                     output_final_state=True,
                 )
                 W = step.window_BWC.shape[1]
-                seen = torch.cat([step.window_BWC, step.projections_BTC[:, :kept]], dim=1)
+                seen = torch.cat([step.window_BWC, new_BTC[:, :kept]], dim=1)
                 self.window_BWC = seen[:, seen.shape[1] - W :]
         self._steps.clear()
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> None:
         super()._map(change)
+
+        def changed(x: Tensor | None) -> Tensor | None:
+            return None if x is None else change(x)
+
         self._steps = [
             DeltaStep(
-                change(step.state_BHKV),
-                change(step.window_BWC),
+                changed(step.state_BHKV),
+                changed(step.window_BWC),
                 tuple(map(change, step.inputs)),
-                change(step.projections_BTC),
+                changed(step.projections_BTC),
+                step.real_T,
             )
             for step in self._steps
         ]
@@ -214,6 +230,10 @@ class LatentLayer(MappedLayer, DynamicLayer):
         self.dtype, self.device = latent_BTR.dtype, latent_BTR.device
         return self.latent_BLR
 
+    def pad(self, zeros_BTR: Tensor) -> None:
+        """Append tokens that are padding in every row."""
+        self.append(zeros_BTR, torch.zeros(zeros_BTR.shape[:2], dtype=torch.bool))
+
     @property
     def keys(self) -> Tensor | None:
         """Latents as transformers stores them, [B, 1, L, rank]."""
@@ -255,7 +275,8 @@ class LatentLayer(MappedLayer, DynamicLayer):
 
 def adopt(cache: Cache, config: KimiLinearConfig) -> None:
     """Put our layers into an empty cache; a cache that has them stays unchanged."""
-    kinds = config.layer_types
+    # Fewer than there are types while the first layers assist the whole model (early exit).
+    kinds = config.layer_types[: config.num_hidden_layers]
     if len(cache.layers) not in (0, len(kinds)):
         raise CacheError(
             f"The cache has {len(cache.layers)} layers, but the model has {len(kinds)}: it belongs "

@@ -85,15 +85,22 @@ class KimiLinearDeltaAttention(upstream.KimiLinearDeltaAttention):
             for x in F.silu(mixed_BTC).split(self.qkv_dim, dim=-1)
         )
         inputs = (q, k, v, gate.gate(f_BTR), torch.sigmoid(beta_BTH.float()))
-        if state is not None and state.record_past and packing is None:
-            self._record(state, inputs, qkv_BTC)
+        if state is not None and state.record_past and (packing is None or len(packing.row) == 1):
+            real_T = None if packing is None else packing.is_real[0]
+            self._record(state, inputs, qkv_BTC, real_T)
         o_BTHK, final = self._recurrence(inputs, state, packing)
         if state is not None and final is not None:
             state.write(final, new_window, tokens)
         gate_BTHK = self.g_b_proj(gate_BTR).unflatten(-1, (-1, self.head_dim))
         return self.o_proj(self.o_norm(o_BTHK, gate_BTHK).view(B, T, -1))
 
-    def _record(self, state: KdaState, inputs: tuple[Tensor, ...], projections_BTC: Tensor) -> None:
+    def _record(
+        self,
+        state: KdaState,
+        inputs: tuple[Tensor, ...],
+        projections_BTC: Tensor,
+        real_T: Tensor | None,
+    ) -> None:
         """Keep what `crop` needs to take tokens back."""
         q, k, v, g, beta = inputs
         B, _, H, K = q.shape
@@ -103,7 +110,9 @@ class KimiLinearDeltaAttention(upstream.KimiLinearDeltaAttention):
             window = projections_BTC.new_zeros(B, self.conv_kernel_size - 1, 3 * self.qkv_dim)
         q32, k32 = l2norm(q.float()) * self.head_dim**-0.5, l2norm(k.float())
         state.record(
-            DeltaStep(before.clone(), window, (q32, k32, v.float(), g, beta), projections_BTC)
+            DeltaStep(
+                before.clone(), window, (q32, k32, v.float(), g, beta), projections_BTC, real_T
+            )
         )
 
     def _recurrence(

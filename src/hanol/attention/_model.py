@@ -75,6 +75,13 @@ class KimiLinearModel(upstream.KimiLinearModel):
         for key in ("cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx"):
             kwargs.pop(key, None)
         packing = find_packing(hidden.shape[:2], attention_mask, position_ids, cu_seqlens)
+        if packing is not None and not len(packing.position_N):  # padding alone
+            width = self.config.kv_lora_rank + self.config.qk_rope_head_dim
+            for state in () if cache is None else cache.layers:
+                state.pad(hidden.new_zeros(*hidden.shape[:2], width))
+            return MoeModelOutputWithPast(
+                last_hidden_state=torch.zeros_like(hidden), **{CACHE_NAME: cache}
+            )
         if packing is not None:
             hidden = packing.pack(hidden)
         for layer in self.layers[: self.config.num_hidden_layers]:

@@ -10,7 +10,7 @@ from threading import Lock
 from typing import Any
 
 from torch import nn
-from transformers import DynamicCache, KimiLinearForCausalLM
+from transformers import Cache, KimiLinearForCausalLM
 from transformers.conversion_mapping import (
     get_checkpoint_conversion_mapping,
     register_checkpoint_conversion_mapping,
@@ -146,7 +146,8 @@ def _prepare_our_cache(
 ) -> None:
     _prepare_cache(self, generation_config, model_kwargs, *args, **kwargs)
     cache = model_kwargs.get(CACHE_NAME)
-    if isinstance(self.model, KimiLinearModel) and isinstance(cache, DynamicCache):
+    # Static caches too: transformers would prepare masks of their own for them.
+    if isinstance(self.model, KimiLinearModel) and isinstance(cache, Cache):
         adopt(cache, self.config)
 
 

@@ -50,7 +50,10 @@ def draw(
         EngineError: A row has NaN, +inf or nothing above -inf.
     """
     logits_BV = logits_BV.float()
-    greedy_B = temperature_B == 0
+    # Beyond float32's normal numbers a quotient of finite logits is infinite, or zero for all.
+    exact = torch.finfo(torch.float32)
+    greedy_B = temperature_B < exact.tiny
+    temperature_B = temperature_B.clamp_max(exact.max)
     best_B1 = logits_BV.amax(-1, keepdim=True)
     if not bool(best_B1.isfinite().all()):
         raise EngineError(
