@@ -207,11 +207,71 @@ def test_invented_sources(source_list: SourceList) -> None:
         ("[1, 1]", [1]),
         ("[3-1]", [3, 1]),
         ("[1-999999999]", [1, 999999999]),
+        ("【1†source】【3†L1-L3】", [1, 3]),
+        ("【2:0†notes.pdf】", [2]),
+        ("[3†L12-L40]", [3]),
+        ("[^1][^3]", [1, 3]),
+        ("[^1, ^3]", [1, 3]),
+        ("[^1^]", [1]),
+        (r"\[1, 3\]", [1, 3]),
+        ("[Source 1]", [1]),
+        ("[Sources 1 and 2]", [1, 2]),
+        ("[source 1; source 3]", [1, 3]),
+        ("[Ref. 2]", [2]),
+        ("[Reference #2]", [2]),
+        ("[citation:1][citation:3]", [1, 3]),
+        ("[cite: 1, 3]", [1, 3]),
+        ("[doc1]", [1]),
+        ("[web:4]", [4]),
+        ("[출처 1, 2]", [1, 2]),
+        ("【来源3】", [3]),
+        ("（出典1）", [1]),
+        ("(Source: 1)", [1]),
+        ("[[2]](https://example.org/a_7)", [2]),
+        ("[2](doc://0a1b2c3d/x.pdf#p3)", [2]),
+        ("[1, p. 30]", [1]),
+        ("［１，３］", [1, 3]),
+        ("[١, ٣]", [1, 3]),
+        ("〔1〕〖2〗", [1, 2]),
+        ("[1~3]", [1, 2, 3]),
+        ("[1 to 3]", [1, 2, 3]),
+        ("[1 & 3]", [1, 3]),
     ],
 )
 def test_forms_of_citations(text: str, numbers: list[int], source_list: SourceList) -> None:
     sentence = one(f"Attention matters {text}.", source_list)
     assert [citation.number for citation in sentence.citations] == numbers
+
+
+@pytest.mark.parametrize("mark", ["¹", "¹,³", "¹⁻³", "<sup>1</sup>", "<sup>[1]</sup>"])
+@pytest.mark.parametrize("text", ["Attention matters{}.", "Attention matters.{}", "중요하다.{}"])
+def test_raised_citations(mark: str, text: str, source_list: SourceList) -> None:
+    sentence = one(text.format(mark), source_list)
+    numbers = {"¹,³": [1, 3], "¹⁻³": [1, 2, 3]}.get(mark, [1])
+    assert [citation.number for citation in sentence.citations] == numbers
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["605.2 km²", "E = mc²", "10<sup>3</sup> m", "H₂O", "see (1) and (2)", "[Fig. 1]", "[Table 2]",
+     "a[i]", "[in 2019]", "a document (3 pages)"],
+)  # fmt: skip
+def test_what_is_no_citation(text: str, source_list: SourceList) -> None:
+    assert check_citations(f"Attention matters {text}.", source_list).citations == ()
+
+
+@pytest.mark.parametrize("mark", ["【1†L1-L3】", "[^1]", r"\[1\]", "[Source 1]", "(ref. 1)", "¹"])
+def test_other_marks_are_no_facts_of_their_sentence(mark: str, source_list: SourceList) -> None:
+    space = "" if mark == "¹" else " "
+    assert one(f"The ratio is 3:1 of layers{space}{mark}.", source_list).status == "supported"
+    assert one(f"The ratio is 4:1 of layers{space}{mark}.", source_list).missing == ("4:1",)
+    assert one(f"It is a ratio of layers{space}{mark.replace('1', '9', 1)}.", source_list)
+
+
+def test_footnotes_are_a_list_of_sources(source_list: SourceList) -> None:
+    answer = "The ratio is 3:1 [^1].\n\n[^1]: The report of 2019, page 7.\n[^2]: Another, 2020."
+    statuses = [sentence.status for sentence in check_citations(answer, source_list).sentences]
+    assert statuses == ["supported", "not_a_claim"]
 
 
 def test_citations_are_found_where_they_stand(source_list: SourceList) -> None:
@@ -374,7 +434,25 @@ def test_any_answer_is_covered_in_order(source_list: SourceList, pieces: list[st
 
 
 @pytest.mark.parametrize(
-    "piece", ["a. ", "[", "1,", '"', "| a ", "A", "천", "1억 ", "b-1.", "「", "("]
+    "piece",
+    [
+        "a. ",
+        "[",
+        "1,",
+        '"',
+        "| a ",
+        "A",
+        "천",
+        "1억 ",
+        "b-1.",
+        "「",
+        "(",
+        "[1 ",
+        "(ref ",
+        "a¹",
+        "¹",
+        "†",
+    ],
 )
 def test_long_answers_take_no_longer_than_their_length(piece: str, source_list: SourceList) -> None:
     """No pattern backtracks: this would take minutes, not a second."""

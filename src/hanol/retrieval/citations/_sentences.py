@@ -5,6 +5,7 @@ spans of their own; a citation behind the full stop belongs to the sentence befo
 """
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,6 +16,7 @@ from hanol.scoring import CITATION
 
 SpanKind = Literal["sentence", "heading", "code", "table_head", "source"]
 
+_NUMBERS = re.compile(r"(\d+)(?:\s*(?:[-–—‐−~〜]|to\b)\s*[\^#]?(\d+))?")
 _RANGE = 100  # [1-9999] is not a list of sources
 
 _FENCE = re.compile(r"\s*(```|~~~)")
@@ -27,8 +29,12 @@ _SOURCES = re.compile(
     r"\W*(sources?|references?|bibliography|citations?|출처|참고\s?문헌|참고\s?자료|参考文献|出典|来源)\W*$",
     re.IGNORECASE,
 )
-# Inside of these no sentence ends: inline code, addresses, link targets.
-_OPAQUE = re.compile(r"`[^`\n]+`|(?:https?|doc)://[^\s)\]>]*[^\s)\]>.,;:!?]|(?<=\])\([^)\s]+\)")
+_FOOTNOTE = re.compile(r"\[\^?\d{1,9}\]:\s")  # an entry of a list of sources
+# Inside of these no sentence ends: inline code, addresses, link targets; citations stay visible.
+_OPAQUE = re.compile(
+    rf"(?P<cited>{CITATION.pattern})|`[^`\n]+`"
+    r"|(?:https?|doc)://[^\s)\]>]*[^\s)\]>.,;:!?]|(?<=\])\([^)\s]+\)"
+)
 _QUOTED = re.compile(r'"[^"\n]{1,400}"|“[^”]{1,400}”|「[^」]{1,400}」|『[^』]{1,400}』')
 _STOPS = ".!?。！？．"
 _CLOSERS = "\"'”’)」』】）》*_"
@@ -46,9 +52,9 @@ def citation_numbers(bracket: str) -> list[int]:
         [2, 5, 6, 7]
     """
     numbers: list[int] = []
-    for part in re.split("[,;、]", bracket):
-        ends = [int(number) for number in re.split("[-–—]", part)]
-        low, high = ends[0], ends[-1]
+    for match in _NUMBERS.finditer(unicodedata.normalize("NFKC", bracket)):
+        ends = [int(number) for number in match.groups(match[1])]
+        low, high = ends
         numbers += range(low, high + 1) if low <= high < low + _RANGE else ends
     return list(dict.fromkeys(numbers))
 
@@ -85,7 +91,7 @@ def split_sentences(text: str) -> list[SentenceSpan]:
         if kind == "heading":
             sources = _SOURCES.match(text[start:end]) is not None
         is_prose = kind == "sentence" and not _TABLE_ROW.match(text[start:end])
-        if not is_prose or sources:
+        if not is_prose or sources or _FOOTNOTE.match(text, start):
             spans.append(SentenceSpan(start, end, "source" if is_prose else kind))
         else:
             spans += [
@@ -149,7 +155,7 @@ def _sentences(answer: str, start: int, end: int) -> Iterator[tuple[int, int]]:
 
 def _mask(text: str) -> str:
     """The text with everything that must not end a sentence replaced, character by character."""
-    text = _OPAQUE.sub(lambda match: "x" * len(match[0]), text)
+    text = _OPAQUE.sub(lambda match: match["cited"] or "x" * len(match[0]), text)
     # Stops inside of a quotation end nothing, except the last one, just before the closing mark.
     return _QUOTED.sub(
         lambda match: re.sub(rf"[{_STOPS}](?!.$)", "x", match[0], flags=re.DOTALL), text
