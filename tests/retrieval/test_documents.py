@@ -206,7 +206,9 @@ def test_a_large_table_begins_with_true_counts_and_has_every_row(samples, name) 
 
 def test_a_table_that_is_cut_says_so(monkeypatch) -> None:
     monkeypatch.setattr(_tables, "_COUNTED_CELLS", 30_000)
-    text = text_of(parse("x.csv", "id,city\n" + "7,Seoul\n" * 20_000))
+    document = parse("x.csv", "id,city\n" + "7,Seoul\n" * 20_000)
+    text = text_of(document)
+    assert "of which the first 15001 are read" in document.remarks[0]
     assert "more than 15001 rows and 2 columns; only its first 15001 rows are written out" in text
 
 

@@ -15,6 +15,7 @@ from hanol.retrieval.documents._tables import (
 )  # private: rows without a file format around them
 
 FORMATS = ("csv", "docx", "odt", "pptx", "xlsx")
+MERGING = FORMATS[1:]
 
 
 def read(samples, kind: str, rows, merged=()) -> str:
@@ -120,6 +121,29 @@ def test_a_table_with_names_is_names_with_values(samples, kind, rows) -> None:
     ]
 
 
+@pytest.mark.parametrize("kind", MERGING)
+def test_headings_and_empty_fields_between_the_fields_of_a_form(samples, kind) -> None:
+    rows = [("Personal data", ""), ("Name", "Kim"), ("Phone", "555-1234"), ("Work", "")]
+    rows += [("Employer", "Blue Tomato"), ("Position", "")]
+    text = read(samples, kind, rows, [(0, 0, 0, 1), (3, 0, 3, 1)])
+    lines = ["Personal data", "Name: Kim", "Phone: 555-1234", "Work", "Employer: Blue Tomato"]
+    assert text.splitlines()[-6:] == [*lines, "Position"]
+
+
+def test_values_of_several_units_are_no_column() -> None:
+    rows = [["Gast", "Herr Weber"], ["Zimmer", "12"], ["Ankunft", "3. Mai"]]
+    assert table_text(rows) == "Gast | Herr Weber\nZimmer | 12\nAnkunft | 3. Mai"
+    rows = [["Mieter", "Schmidt"], ["Wohnfläche", "80 m²"], ["Miete", "900 €"]]
+    assert table_text(rows) == "Mieter: Schmidt\nWohnfläche: 80 m²\nMiete: 900 €"
+
+
+def test_empty_columns_are_no_columns(samples) -> None:
+    rows = [("", "Name", "", "Kim"), ("", "Phone", "", "555-1234")]
+    assert read(samples, "xlsx", rows).endswith("Name: Kim\nPhone: 555-1234")
+    rows = [("", "City", "Pop"), ("", "Seoul", "9"), ("", "Busan", "3")]
+    assert read(samples, "xlsx", rows).endswith("City: Seoul; Pop: 9\nCity: Busan; Pop: 3")
+
+
 @pytest.mark.parametrize("kind", FORMATS)
 def test_where_neither_is_certain_cells_stay_side_by_side(samples, kind) -> None:
     rows = [("Blue sky", "Green hill"), ("Red brick", "Grey stone")]
@@ -134,9 +158,6 @@ def test_the_name_of_a_column_without_values_is_kept(samples, kind) -> None:
     assert "Task | Owner | Signed by the board\nTask: Write; Owner: Kim" in text
     text = read(samples, kind, [("Top left", "Top right"), ("Bottom left", "")])
     assert "Top left | Top right\nBottom left" in text
-
-
-MERGING = ("docx", "odt", "pptx", "xlsx")
 
 
 @pytest.mark.parametrize("kind", MERGING)

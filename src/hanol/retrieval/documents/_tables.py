@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import chain, groupby, islice
 
 from hanol.retrieval.documents._labels import is_label
+from hanol.retrieval.documents._remarks import remark
 
 WHOLE_CHARS = 8_000_000  # characters written of one table, or of all sheets of a workbook
 _OVERVIEW_CELLS = 20_000  # a larger table begins with its columns and counts
@@ -102,6 +103,8 @@ def table_text(rows: Iterable[Row], *, heads: int = 0, most: int = WHOLE_CHARS) 
         return "\n".join(lines)
     more = "more than " if cells > _COUNTED_CELLS else ""
     left = f"; only its first {written} rows are written out" if more or written < count else ""
+    if left:
+        remark(f"holds a table of {more}{count} rows, of which the first {written} are read")
     labels = [*names, *(f"column {i + 1}" for i in range(len(names), len(columns)))]
     head = [f"Table of {more}{count} rows and {len(columns)} columns{left}.", ""]
     head += [f"{label}: {column}" for label, column in zip(labels, columns, strict=False)]
@@ -169,6 +172,7 @@ _PERIOD = re.compile(
     r"|\d{1,2}(?:월|분기|주|주차|회|차|학년|월분|月|月分|季度|期|st|nd|rd|th)",
 )
 _SENTENCE = re.compile(r"(?:\S+ ){3,}.*[.!?]$|。$")
+_DIGITS = re.compile(r"[\d\s.,'()+−–-]+")
 _CONTACT = re.compile(r"\S+@\S+\.\S+|https?://\S+|www\.\S+|\+?\(?\d[\d() -]{6,}")
 
 
@@ -208,11 +212,13 @@ def _plan(rows: list[Row], heads: int, before: tuple[str, ...]) -> _Plan:
     header += 0.5 * (len(names) not in (2, 4))  # forms have pairs of columns
     header += 1.0 * any(_is_below(cell) for row in body for cell in row[:1])
     widest = max(map(len, rows))
-    pairs = widest % 2 == 0 and all(len(_cells(row)) % 2 == 0 or len(row) < widest for row in rows)
+    pairs = widest % 2 == 0 and all(
+        len(_cells(row)) % 2 == 0 or len(row) < widest or sum(map(bool, row)) == 1 for row in rows
+    )
     form = _form_score(rows, pairs)
     if _can_name(names if heads > 1 else rows[0], names, body):
         enough = 1.5 if before else 1.0 if len(names) == 2 else 0.5
-        if header >= enough and header >= form + (contrast < 1) * 0.5:
+        if header >= enough and header >= form + 0.5 * (contrast < 1 or labels < 1):
             return _Plan(titles, heads, names)
     if pairs and form >= (2 if before else 1):
         return _Plan(titles, form=True)
@@ -267,7 +273,12 @@ def _contrast(names: tuple[str, ...], body: list[Row]) -> float:
     """Number of columns whose values are of one kind, and their name of another."""
     found = 0.0
     for place, name in enumerate(names):
-        kinds = Counter(_kind(row[place]) for row in body if len(row) > place and row[place])
+        kinds: Counter[str] = Counter()
+        for row in body:
+            if kind := _kind(row[place]) if place < len(row) else "":
+                # 80 m² and 900 € are values of two fields, not of one column.
+                unit = _DIGITS.sub("", row[place] or "") if kind == "number" else ""
+                kinds[kind + unit] += 1
         kind, count = kinds.most_common(1)[0] if kinds else ("word", 0)
         if kind not in ("word", "prose", _kind(name)) and count * 5 >= kinds.total() * 4:
             found += 1.0 if count > 1 else 0.5
