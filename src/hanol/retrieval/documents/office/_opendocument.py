@@ -27,19 +27,19 @@ def read_opendocument(data: bytes) -> tuple[str, list[str]]:
     for body in tree.iterfind("body/*"):
         if body.tag == "spreadsheet":
             for sheet in body.iterfind("table"):
-                text = "\n\n".join(_Reader(package, most=left).blocks([sheet]))
+                text = "\n\n".join(_OpenFlow(package, most=left).blocks([sheet]))
                 left = max(left - len(text), 0)
                 pages.append(f"# {attribute(sheet, 'name')}\n\n{text}" if text else "")
         elif body.tag in ("presentation", "drawing"):
-            pages += ["\n".join(_Reader(package).blocks(page)) for page in body.iterfind("page")]
+            pages += ["\n".join(_OpenFlow(package).blocks(page)) for page in body.iterfind("page")]
         else:
-            lines = list(_Reader(package).blocks(body))
+            lines = list(_OpenFlow(package).blocks(body))
             first = next((line for line in lines if line.startswith("# ")), "")
             edges = [
                 line
                 for edge in package.tree("styles.xml").iterfind("master-styles/master-page/*")
                 if edge.tag in ("header", "footer")
-                for line in _Reader(package).blocks(edge)
+                for line in _OpenFlow(package).blocks(edge)
             ]
             pages.append("\n\n".join([*dict.fromkeys(edges), *lines, *_filled(body)]))
     if not first and pages and tree.find("body/presentation") is not None:
@@ -55,7 +55,7 @@ def _filled(body: Any) -> Iterator[str]:
             yield f"{attribute(field, 'label') or attribute(field, 'name')}: {value}"
 
 
-class _Reader:
+class _OpenFlow:
     """Reader of paragraphs, tables and what is drawn between them."""
 
     def __init__(self, package: Package, *, most: int = WHOLE_CHARS) -> None:
@@ -108,7 +108,7 @@ class _Reader:
         return "".join(parts)
 
     def _remark(self, name: str, element: Any, author: str) -> None:
-        text = " ".join(_Reader(self._package).blocks(element)) if element is not None else ""
+        text = " ".join(_OpenFlow(self._package).blocks(element)) if element is not None else ""
         if text:
             self._pending.append(f"{name}{f' by {author}' if author else ''}: {text}")
 
@@ -120,7 +120,7 @@ class _Reader:
         if math is not None:
             text = math.findtext(".//annotation") or " ".join("".join(math.itertext()).split())
         else:
-            text = "\n".join(_Reader(self._package).blocks(tree.iterfind("body/*/*")))
+            text = "\n".join(_OpenFlow(self._package).blocks(tree.iterfind("body/*/*")))
         if text and self._package is not None:
             self._pending.append(text)
 
