@@ -313,7 +313,7 @@ def _share(cells: Iterable[str]) -> float:
 def _form_score(rows: list[Row], pairs: bool) -> float:
     """How much speaks for labels beside their values: in pairs, or else in the first column."""
     # One cell alone is a heading between the fields, or a field that was left empty.
-    cells = [_cells(row) if pairs else [*row[:1]] for row in rows if sum(map(bool, row)) > 1]
+    cells = [_cells(row if pairs else row[:1]) for row in rows if sum(map(bool, row)) > 1]
     if not cells:
         return 0.0
     first = cells[0][1::2] if pairs else _cells(rows[0])[1:]
@@ -328,7 +328,7 @@ def _form_score(rows: list[Row], pairs: bool) -> float:
     score = 1.0 * (below > 0) + 1.0 * (below >= 0.5)
     score += 3.0 * (sum(cell[-1] in ":：" for cell in flat) * 5 >= len(flat) * 4)
     score += 3.0 * (_strong(flat) == 1 and _strong(first) < 1)
-    score += 1.0 * any(_kind(cell) not in ("", "word") for cell in first)
+    score += 1.0 * any(_kind(cell) not in ("", "word", "period") for cell in first)
     return score - 2.0 * (beside >= 0.5 and (below < 0.75 or not pairs))
 
 

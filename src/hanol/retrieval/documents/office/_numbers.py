@@ -41,6 +41,7 @@ _DATE_TOKEN = re.compile(
 _LAST_DAY = 2_958_466  # of the year 9999
 
 
+@lru_cache(maxsize=50_000)  # dates and shares repeat
 def shown(value: str, code: str, *, date1904: bool = False) -> str:
     """A stored number as its cell shows it; other text as it is."""
     try:
@@ -60,7 +61,10 @@ def formatter(code: str, *, date1904: bool = False) -> Callable[[float], str]:
         sections.pop()  # the empty end of the code, or a section that would hide the number
     if not code or code.strip().lower() in ("general", "@") or len(code) > 500:
         return _general
-    return partial(_pick, [list(_TOKEN.findall(section)) for section in sections], date1904)
+    pieces = [_TOKEN.findall(section) for section in sections]
+    conditions = [next(filter(None, map(_CONDITION.match, s)), None) for s in pieces]
+    dates = [any(map(_DATE_TOKEN.fullmatch, section)) for section in pieces]
+    return partial(_pick, list(zip(pieces, conditions, dates, strict=True)), date1904)
 
 
 def _general(number: float) -> str:
@@ -68,22 +72,22 @@ def _general(number: float) -> str:
     return str(int(number)) if abs(number) < 1e15 and number == int(number) else f"{number:.15g}"
 
 
-def _pick(sections: list[list[str]], date1904: bool, number: float) -> str:
+def _pick(
+    sections: list[tuple[list[str], re.Match[str] | None, bool]], date1904: bool, number: float
+) -> str:
     """Write a number by the section of a format that is for it: positive; negative; zero."""
     chosen, sign = sections[0], "-" if number < 0 else ""
-    conditions = [next(filter(None, map(_CONDITION.match, s)), None) for s in sections]
-    if any(conditions):
-        for section, condition in zip(sections, conditions, strict=True):
-            if condition is None or _holds(number, condition.group(1), float(condition.group(2))):
-                chosen, sign = section, "-" if number < 0 and condition is None else ""
+    if any(condition for _, condition, _ in sections):
+        for section in sections:
+            if (test := section[1]) is None or _holds(number, test.group(1), float(test.group(2))):
+                chosen, sign = section, "-" if number < 0 and test is None else ""
                 break
     elif number < 0 and len(sections) > 1:
         chosen, sign = sections[1], ""
     elif number == 0 and len(sections) > 2:
         chosen = sections[2]
-    if any(map(_DATE_TOKEN.fullmatch, chosen)):
-        return _date(chosen, number, date1904)
-    return _number(chosen, abs(number), sign)
+    pieces, _, is_date = chosen
+    return _date(pieces, number, date1904) if is_date else _number(pieces, abs(number), sign)
 
 
 def _holds(number: float, test: str, limit: float) -> bool:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 from hanol.errors import require
@@ -232,7 +231,8 @@ def _cells(
         elif kind == "s":
             text = texts[_int(value)] if _int(value) < len(texts) else ""
         elif kind == "n":
-            text = shown(value, code, date1904=epoch) if code else _plain(value)
+            plain = value.isdecimal() and len(value) < 16 and code in ("", "General")
+            text = value if plain else shown(value, code, date1904=epoch)
         elif kind == "b":
             text = "TRUE" if value.strip() == "1" else "FALSE"
         elif kind == "d":
@@ -241,9 +241,6 @@ def _cells(
             text = value
         row.append(Cell(text, strong=True) if bold and text else text)
     return row
-
-
-_plain = partial(shown, code="General")
 
 
 def _around(package: Package, part: str) -> Iterator[str]:
