@@ -16,6 +16,8 @@ from hanol.retrieval import Index, Passage, split_sentences, word_stems
 _ROW_NUMBERS = 3  # numbers in a line that make it a row
 _TITLE = 100  # characters
 _ENDS = re.compile(r"[.!?:;,。…]['\")\]’”]*$|^[#|>*-]")  # a sentence, or another mark of Markdown
+_SAYS = re.compile(rf"{_ENDS.pattern}|[\d:;]")  # what no heading has
+_WRAPPED = 120  # most characters of a line of a text whose lines are broken at a margin
 _LONG = 320  # characters of two sentences that are read at ease
 _REFERS = re.compile(
     r"(?:It|Its|They|Their|He|His|She|Her|This|That|These|Those|Such)\b|이(?:는|를|것|들|로써)|"
@@ -132,7 +134,20 @@ def _title_of(passage: Passage) -> tuple[str, str]:
     return (line.strip(), rest) if rest.strip() and is_title else ("", passage.text)
 
 
+def _in_blocks(text: str) -> str:
+    """A text whose lines are paragraphs, as those of web pages are, with its headings marked."""
+    lines = text.splitlines()
+    if FENCE.search(text) or max(map(len, lines), default=0) <= _WRAPPED:
+        return text
+    parts: list[str] = []
+    for line, after in zip(lines, [*lines[1:], ""], strict=True):
+        is_heading = 0 < len(line) < _TITLE and after and not _SAYS.search(line)
+        parts += [f"# {line}" if is_heading else line, "\n" if line.startswith("|") else "\n\n"]
+    return "".join(parts)
+
+
 def _pieces(text: str) -> Iterator[_Part]:
+    text = _in_blocks(text)
     for span in split_sentences(text):
         piece = FENCE.sub("", text[span.start : span.end])
         if _HEADING.fullmatch(piece.strip()):
