@@ -230,6 +230,14 @@ def test_invented_sources(source_list: SourceList) -> None:
         ("[[2]](https://example.org/a_7)", [2]),
         ("[2](doc://0a1b2c3d/x.pdf#p3)", [2]),
         ("[1, p. 30]", [1]),
+        ("[1: Kimi Linear report]", [1]),
+        ("[see note 3]", [3]),
+        ("<ref>1</ref>", [1]),
+        ("<cite>[1, 3]</cite>", [1, 3]),
+        (r"\cite{1,3}", [1, 3]),
+        ("¹", [1]),
+        ("<sup>1</sup>", [1]),
+        ("⁽²⁾", [2]),
         ("［１，３］", [1, 3]),
         ("[١, ٣]", [1, 3]),
         ("〔1〕〖2〗", [1, 2]),
@@ -254,6 +262,7 @@ def test_raised_citations(mark: str, text: str, source_list: SourceList) -> None
 @pytest.mark.parametrize(
     "text",
     ["605.2 km²", "E = mc²", "10<sup>3</sup> m", "H₂O", "see (1) and (2)", "[Fig. 1]", "[Table 2]",
+     "t in [1, T]", "x[1:n]",
      "a[i]", "[in 2019]", "a document (3 pages)"],
 )  # fmt: skip
 def test_what_is_no_citation(text: str, source_list: SourceList) -> None:

@@ -115,7 +115,7 @@ class CitationReport(BaseModel, frozen=True):
 
 
 def check_citations(answer: str, source_list: SourceList) -> CitationReport:
-    """Check an answer that cites its sources as [1], [1, 3], [1][2] or [1-3].
+    """Check an answer that cites its sources as [1], [1, 3], [1][2], [1-3] or other models do.
 
     Args:
         answer: Markdown text.
