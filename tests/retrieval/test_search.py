@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hanol.errors import SearchIndexError
-from hanol.retrieval import Index, Passage, reciprocal_rank_fusion
+from hanol.retrieval import Index, Passage, rank_texts, reciprocal_rank_fusion, word_stems
 from hanol.retrieval.index import _cjk, _search  # private: the index's own words and ranking
 
 TITLE_WEIGHT = 2.0
@@ -144,6 +144,108 @@ def test_finds_words_in_any_script(cjk: Index, query: str, document: str, highli
     hit = cjk.search(query)[0]
     assert hit.document == document
     assert highlighted in [hit.text[start:end] for start, end in hit.highlights]
+
+
+# A query, a text that has it, and one with the same pieces in another order or as other words.
+FOUND_BEFORE = {
+    "no spaces": [
+        ("ข้าวผัด", "ฉันชอบกินข้าวผัดกุ้งที่ร้านนี้", "ร้านนี้ขายผ้าและข้าว"),
+        ("น้ำ", "เขาดื่มน้ำเย็นทุกเช้า", "เขาวิ่งทุกเช้า"),
+        ("ประเทศไทย", "ประเทศไทยมีประชากรมาก", "ไทประเทย"),
+        ("ວຽງຈັນ", "ນະຄອນຫຼວງວຽງຈັນເປັນເມືອງໃຫຍ່", "ເມືອງນ້ອຍ"),
+        ("កម្ពុជា", "ខ្ញុំរស់នៅក្នុងប្រទេសកម្ពុជា", "ឆ្មាដេកនៅលើតុ"),
+        ("ភាសាខ្មែរ", "ខ្ញុំ\u200bស្រឡាញ់\u200bភាសា\u200bខ្មែរ", "ឆ្មាខ្មែរ"),
+        ("ရန်ကုန်", "ကျွန်တော်ရန်ကုန်မြို့မှာနေပါတယ်", "ကျွန်တော်မန္တလေးမှာနေပါတယ်"),
+        ("བོད་ལ", "མི་རྣམས་བོད་ལ་གནས", "ལ་བོད ཆེན"),
+    ],
+    "marks": [
+        ("हिन्दी", "वह हिन्दी पढ़ता है", "हिन दी हद न द"),
+        ("सडक", "सड़क पर गाड़ी", "सर पर डक स"),
+        ("தமிழ்நாடு", "தமிழ்நாடு மாநிலம்", "தமழ நட த ம"),
+        ("বাংলাদেশের", "ঢাকা বাংলাদেশের রাজধানী", "ঢক বলদশ ব ল"),
+        ("ශ්රී", "ශ්\u200dරී ලංකාව", "ශ රී ලකව"),
+        ("الكِتَابُ", "الكتاب على الطاولة", "القلم"),
+        ("محمد", "مُحَمَّدٌ رَسُولٌ", "حمد"),
+        ("محمد", "ﻣـــﺤﻤﺪ هنا", "حمد"),
+        ("اسلام", "إسلام آباد", "سلم"),
+        ("میخواهم", "می\u200cخواهم بروم", "می رود"),
+        ("كتاب", "کتاب فارسی", "فارس"),
+        ("בְּרֵאשִׁית", "בראשית ברא", "ראש"),
+    ],
+    "identifiers": [
+        ("1.2.3", "released 1.2.3 today", "3 2 1 1 2 2 3 3 1"),
+        ("192.168.0.1", "the host 192.168.0.1 is up", "0 1 168 192 0 1 168"),
+        ("read_document", "call read_document here", "read the document, document read, read"),
+        ("os.path", "import os.path now", "path path of os os"),
+        ("std::vector", "a std::vector of ints", "vector vector of std std"),
+        ("ann@example.com", "mail to ann@example.com", "example com ann ann"),
+        ("/etc/hosts.allow", "open /etc/hosts.allow", "hosts allow etc"),
+        ("list->next", "p = list->next now", "next next of a list, list"),
+        ("UTF-8", "written in UTF-8 text", "8 8 utf utf"),
+        ("2024-03-05", "on 2024-03-05 we met", "05 2024 03 2024 05"),
+        ("C++", "Learn C++ today", "Vitamin C is in fruit. C C C"),
+        ("c#", "Visual C#.", "C C"),
+        ("C++17", "C++17 and C++20", "C C 17 20"),
+        ("C#", "우리는 C#으로 씁니다", "C는 C이고 C"),
+        (".NET", "マイクロソフトの「.NET」", "net net net"),
+        (".NET", "the .NET runtime", "net fishing net net"),
+        ("ASP.NET", "ASP.NET Core", "net asp core net"),
+        ("Notepad++", "Notepad++ is an editor", "a notepad, notepad notepad"),
+    ],
+    "spellings": [
+        ("123mm", "length １２３ｍｍ", "12 3"),
+        ("2024", "في عام ٢٠٢٤", "20 24"),
+        ("२०२४", "the year 2024", "20 24"),
+        ("123", "ราคา๑๒๓บาท", "12 3"),
+        ("123", "bold 𝟏𝟐𝟑", "12 3"),
+        ("final", "the ﬁnal oﬀer", "nal o"),
+        ("1234567", "a population of 1,234,567", "1 234 567 1"),
+        ("1,234,567", "a population of 1\u00a0234\u202f567", "1 234 567"),
+        ("1234567", "12,34,567 rupees", "12 34 567"),
+        ("STRASSE", "die Straße", "strae"),
+        ("istanbul", "İstanbul", "stanbul"),
+        ("ΣΊΣΥΦΟΣ", "Σίσυφος", "Σισ"),
+        ("lodz", "Łódź", "dz"),
+        ("softhyphen", "soft\u00adhyphen", "soft"),
+        ("C++", "the language Ｃ＋＋", "C C C"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("query", "right", "wrong"),
+    [pytest.param(*case, id=f"{kind} {i}") for kind, cases in FOUND_BEFORE.items()
+     for i, case in enumerate(cases)],
+)  # fmt: skip
+def test_words_are_found_as_what_they_are(query: str, right: str, wrong: str) -> None:
+    assert rank_texts([right, wrong], query)[:1] == [0]
+    assert rank_texts([wrong, right], query)[:1] == [1]
+    assert _cjk.highlight_spans(right, _cjk.query_tokens(query))
+
+
+def test_an_index_finds_them_too(tmp_path: Path) -> None:
+    cases = [case for cases in FOUND_BEFORE.values() for case in cases[::3]]
+    for i, (_, right, wrong) in enumerate(cases):
+        (tmp_path / f"{i} right.txt").write_text(right, "utf-8")
+        (tmp_path / f"{i} wrong.txt").write_text(wrong, "utf-8")
+    with Index.open(tmp_path) as index:
+        index.add(isolated=False)
+        for query, right, _ in cases:
+            assert index.search(query, k=1)[0].text == right
+
+
+def test_an_identifier_counts_by_its_share_of_the_query() -> None:
+    long = "results of machine translation from Korean, measured in UTF-8"
+    texts = ["a kitchen in UTF-8", "machine translation from Korean: results measured"]
+    assert rank_texts(texts, long)[0] == 1
+    assert rank_texts(texts, "UTF-8") == [0]
+
+
+def test_stems_of_scripts_with_marks_and_without_spaces() -> None:
+    assert dict(word_stems("दिल्ली C++ 1,000")) == {
+        "दिल्ली": ("दिल्ली",), "c＋＋": ("c＋＋",), "1000": ("1000",),
+    }  # fmt: skip
+    assert dict(word_stems("ไทย")) == {"ไทย": ("ไท", "ทย")}
 
 
 def test_what_is_not_there_is_not_found(cjk: Index) -> None:

@@ -5,7 +5,6 @@ Everything is compared after normalisation: 1,000 = 1000, 7.0 = 7, 940만 = 9,40
 """
 
 import re
-import unicodedata
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
@@ -17,7 +16,7 @@ from hanol.retrieval.citations._words import (
     TOPIC_STOP_WORDS,
 )
 from hanol.retrieval.documents._split import CJK
-from hanol.retrieval.index._cjk import fold, token_spans
+from hanol.retrieval.index._cjk import compose, fold, is_run, token_spans
 
 Date = tuple[int | None, int, int | None]  # year, month, day
 
@@ -86,8 +85,7 @@ class Facts:
 def clean(text: str) -> str:
     """NFKC with single spaces, without Markdown emphasis and hyphenation."""
     text = re.sub("(?<=\\d)[\u00a0\u2009\u202f](?=\\d)", "", text)  # thousands
-    text = text.replace("\u200b", "")  # by which the agent breaks tags in what it shows a model
-    text = unicodedata.normalize("NFKC", text)
+    text = compose(text)  # also without what the agent breaks tags with in what it shows a model
     text = re.sub(r"(?<=\w)-\s*\n\s*(?=[^\W\d_])", "", text)
     text = re.sub(r"\*+|`+|(?<!\w)_+|_+(?!\w)", "", text)
     text = text.translate(str.maketrans("“”„‘’−–—‐‑", '"""\'\'-----'))
@@ -180,8 +178,8 @@ def _words(text: str) -> frozenset[str]:
     without = _HANGUL.sub(lambda match: strip_particle(match[0]) + " ", text)
     found = set()
     for token, _, _ in token_spans(without):
-        if ord(token[0]) > 0x1100:
-            if len(token) == 2:
+        if is_run(token):
+            if len(token) > 1:
                 found.add(token)
         elif len(token) > 2 and not token.isdigit() and token not in STOP_WORDS:
             found.add(token[:5])
@@ -216,7 +214,7 @@ class PassageFacts:
             *(part for date in dates.values() for part in date),
             *(NUMBER_WORDS[token] for token in tokens & NUMBER_WORDS.keys()),
         }
-        self.words = frozenset(token[:5] if ord(token[0]) < 0x1100 else token for token in tokens)
+        self.words = frozenset(token if is_run(token) else token[:5] for token in tokens)
 
     def has_quote(self, quote: str) -> bool:
         """Whether the passage contains a quotation; long ones may differ in spaces and hyphens."""

@@ -3,12 +3,13 @@
 import re
 from collections.abc import Iterator
 
+import regex
+
 from hanol.retrieval.citations._facts import strip_particle
 from hanol.retrieval.citations._words import ASKING_WORDS, STOP_WORDS
-from hanol.retrieval.documents._split import CJK
-from hanol.retrieval.index._cjk import fold, normalize
+from hanol.retrieval.index._cjk import RUN, WORD, fold, normalize, pairs
 
-_WORD = re.compile(rf"([{CJK}]+)|[^\W_{CJK}]+(?:[.,]\d+)*")
+_WORD = regex.compile(rf"({RUN})|{WORD}(?:[.,]\d+)*", regex.V1)
 _HANGUL = re.compile("[\uac00-\ud7a3]+")
 _ASKS = re.compile(
     "(?:무엇|누구|언제|어디|얼마|몇|뭐|것|개|명|편|살|배|년|번|곳|가지|원|시간|점)?"
@@ -47,7 +48,8 @@ def word_stems(text: str) -> Iterator[tuple[str, tuple[str, ...]]]:
             run = run if run in ASKING_WORDS else strip_particle(run)
             if run in ASKING_WORDS or _ASKS.fullmatch(match[0]):
                 continue
-        yield run, tuple(run[i : i + 2] for i in range(max(1, len(run) - 1)))
+        parts = tuple(token for token, _, _ in pairs(run))
+        yield run, parts[:-1] or parts
 
 
 def _stem(word: str) -> str:

@@ -1,51 +1,113 @@
-"""The tokenizer of the index: words for scripts with spaces, bigrams for Korean, Chinese, Japanese.
+"""The tokenizer of the index: words for scripts with spaces, pairs of characters for the others.
 
-Korean words carry particles ("서울특별시의"), Chinese and Japanese have no spaces: pairs of
-characters match where whole words miss. Such a run becomes its overlapping pairs and its last
-character, so that a query of one character is a prefix; all else is lower case without accents.
+Korean words carry particles ("서울특별시의"); Chinese, Japanese, Thai, Lao, Khmer and Burmese have
+no spaces: pairs of characters, each with its marks, match where whole words miss. Such a run
+becomes its overlapping pairs and its last character, so that a query of one character is a prefix.
+All else is lower case without accents, vowel points and separators of thousands; the signs of
+"C++", "C#" and ".NET" belong to the word.
 """
 
-import re
 import unicodedata
 from collections.abc import Iterator
 
+import regex  # unlike `re` it knows scripts and combining marks
+
 from hanol.retrieval.documents._split import CJK
 
-_TOKEN = re.compile(rf"([{CJK}]+)|[^\W_{CJK}]+")
-_ASCII_WORD = re.compile("[a-z0-9]+")
-_ACCENTS = re.compile("[\u0300-\u036f]")
-# Characters that combine with the one before: accents, jamo of a decomposed syllable, voicing marks
+_SPACELESS = (
+    rf"[{CJK}[\p{{L}}&&[\p{{Thai}}\p{{Lao}}\p{{Khmer}}\p{{Myanmar}}\p{{Tai_Le}}\p{{New_Tai_Lue}}"
+    r"\p{Tai_Tham}\p{Tai_Viet}\p{Javanese}\p{Balinese}]]]"
+)
+_LETTER = rf"[[\p{{L}}\p{{N}}]--{_SPACELESS}]"
+# A consonant that is stacked under another one (Khmer, Burmese, Tai Tham) stays with it.
+UNIT = rf"{_SPACELESS}(?:\p{{M}}|(?<=[\u17d2\u1039\u1a60])\p{{L}})*+"
+RUN = f"(?:{UNIT})++"
+# With what `_mark_signs` writes for signs; no normalised text has these characters otherwise.
+WORD = rf"．?{_LETTER}(?:{_LETTER}|\p{{M}})*+[＋＃]*+"
+
+_TOKEN = regex.compile(f"({RUN})|{WORD}", regex.V1)
+_UNIT = regex.compile(UNIT, regex.V1)
+_ASCII_WORD = regex.compile("[a-z0-9]+")
+# Words with signs between them: identifiers, versions, numbers, addresses, dates.
+_JOINED = rf"{WORD}(?:[-_./:@&+#'~\\<=>*$|%\u0f0b\u066b\u05be\u05f3\u05f4]+{WORD})*+"
+_PHRASE = regex.compile(rf"{_JOINED}|(?![{CJK}]){RUN}", regex.V1)
+_PHRASES = 16  # of a query
+# Accents, points of Hebrew and Arabic, tatweel, nukta; the marks of other scripts are vowels.
+_ACCENTS = regex.compile(
+    "[\u0300-\u036f\u0483-\u0487\u0591-\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670\u06d6-\u06ed"
+    "\u0711\u0730-\u074a\u08ca-\u08ff\u093c\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20f0]"
+)
+_SPELLINGS = str.maketrans("ıøłđىیکةٱ\u0901", "ioldييكها\u0902") | {230: "ae", 339: "oe"}
+_INVISIBLE = regex.compile(r"\p{DI}")
+_OTHER_DIGIT = regex.compile(r"[\p{Nd}--[0-9]]", regex.V1)
+_THOUSANDS_SPACE = regex.compile(r"(?<=\d)[\xa0\u2009\u202f](?=\d{3}(?!\d))")
+_SIGN = regex.compile(
+    r"(?<=\p{L})\+\+(?!\+)|(?<=(?<![\p{Latin}\p{N}_])\p{Latin})[#♯](?!\p{Latin})"
+    r"|(?<![^\s(\[\"'“‘,;/、。，「『（【])\.(?=\p{L})"
+    r"|(?<![\p{L}\p{N}.,_])\d{1,3}(?:[,'’٬_]\d{2,3})*[,'’٬_]\d{3}(?![\p{L}\d_]|,\d)"
+)
+_MARKED = str.maketrans("+#♯.,'’٬_", "＋＃＃．" + 5 * "\u0640")  # `fold` removes the tatweel
+# Characters that combine with the one before: marks, jamo of a decomposed syllable, voicing marks
 # of half-width kana.
-_JOINED = re.compile("[\u0300-\u036f\u1160-\u11ff\u3099\u309a\uff9e\uff9f]")
+_COMBINING = regex.compile("[\\p{M}\\p{DI}\u1160-\u11ff\uff9e\uff9f]")
 
 
 def normalize(text: str) -> str:
-    """NFKC: composed, with equal full-width and half-width forms; lengths may change."""
-    return text if text.isascii() else unicodedata.normalize("NFKC", text)
+    """`compose`, with the signs of words marked; lengths may change."""
+    return _mark_signs(text if text.isascii() else compose(_THOUSANDS_SPACE.sub(",", text)))
+
+
+def compose(text: str) -> str:
+    """NFKC with ASCII digits and without invisible characters."""
+    text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text))
+    return _OTHER_DIGIT.sub(lambda match: str(unicodedata.decimal(match[0])), text)
+
+
+def _mark_signs(text: str) -> str:
+    """Signs that belong to a word in full width, separators of thousands as tatweel."""
+    return _SIGN.sub(lambda match: match[0].translate(_MARKED), text)
 
 
 def fold(word: str) -> str:
-    """Lower case without accents."""
-    word = word.lower()
+    """Lower case without accents and variants of letters."""
     if word.isascii():
-        return word
-    return unicodedata.normalize("NFC", _ACCENTS.sub("", unicodedata.normalize("NFD", word)))
+        return word.lower()
+    bare = _ACCENTS.sub("", unicodedata.normalize("NFD", word.casefold()))
+    return unicodedata.normalize("NFC", bare).translate(_SPELLINGS)
+
+
+def is_run(token: str) -> bool:
+    """Whether a token is of a script without spaces."""
+    return _UNIT.match(token) is not None
+
+
+def pairs(run: str) -> list[tuple[str, int, int]]:
+    """The overlapping pairs of characters of a run, its last character, and their spans."""
+    spans = [match.span() for match in _UNIT.finditer(run)]
+    ends = [end for _, end in spans[1:]] + [len(run)]
+    return [(run[a:b], a, b) for (a, _), b in zip(spans, ends, strict=True)]
 
 
 def token_spans(normal: str) -> Iterator[tuple[str, int, int]]:
     """The tokens of a normalised text and their spans in characters."""
     for match in _TOKEN.finditer(normal):
-        start, end = match.span()
-        if match[1] is None:
-            yield fold(match[0]), start, end
-            continue
-        for i in range(start, end):
-            yield normal[i : min(i + 2, end)], i, min(i + 2, end)
+        yield from _tokens(match)
+
+
+def _tokens(match: "regex.Match[str]") -> Iterator[tuple[str, int, int]]:
+    start, end = match.span()
+    if match[1] is not None:
+        yield from ((token, start + a, start + b) for token, a, b in pairs(match[1]))
+    elif bare := (word := fold(match[0])).strip("．＋＃"):
+        if word != bare:
+            yield word, start, end
+        if word == bare or len(bare) > 1 or word[0] == "．":  # C++ is no C
+            yield bare, start, end
 
 
 def index_text(text: str) -> str:
     """The tokens of a text joined by spaces, as the full-text index stores them."""
-    normal = normalize(text)
+    normal = normalize(text).replace("\u0640", "")
     if normal.isascii():  # fast path for the common case
         return " ".join(_ASCII_WORD.findall(normal.lower()))
     return " ".join(token for token, _, _ in token_spans(normal))
@@ -56,13 +118,21 @@ def query_tokens(query: str) -> list[tuple[str, bool]]:
     # The last character of a longer run would match every word that starts with it.
     tokens: dict[tuple[str, bool], None] = {}
     for match in _TOKEN.finditer(normalize(query)):
-        if match[1] is None:
-            tokens[fold(match[0]), False] = None
-        elif len(run := match[0]) == 1:
-            tokens[run, True] = None
-        else:
-            tokens.update({(run[i : i + 2], False): None for i in range(len(run) - 1)})
+        found = [token for token, _, _ in _tokens(match)]
+        if match[1] is not None and len(found) > 1:
+            found.pop()
+        tokens.update({(token, match[1] == token): None for token in found})
     return list(tokens)
+
+
+def query_phrases(query: str) -> list[list[str]]:
+    """Runs of tokens whose order counts: identifiers, numbers, words of scripts without spaces."""
+    phrases = []
+    for match in _PHRASE.finditer(normalize(query)):
+        tokens = [token for token, _, _ in token_spans(match[0])]
+        if len(tokens) > 1:
+            phrases.append(tokens[:-1] if is_run(tokens[-1]) else tokens)
+    return phrases[:_PHRASES]
 
 
 def highlight_spans(text: str, tokens: list[tuple[str, bool]]) -> tuple[tuple[int, int], ...]:
@@ -75,7 +145,7 @@ def highlight_spans(text: str, tokens: list[tuple[str, bool]]) -> tuple[tuple[in
         if token not in whole:
             if not token.startswith(prefixes):
                 continue
-            end = start + 1
+            end = start + max(len(prefix) for prefix in prefixes if token.startswith(prefix))
         begin, stop = places[start], places[end]
         if spans and begin <= spans[-1][1]:
             spans[-1] = (spans[-1][0], max(stop, spans[-1][1]))
@@ -86,15 +156,16 @@ def highlight_spans(text: str, tokens: list[tuple[str, bool]]) -> tuple[tuple[in
 
 def _normalize_with_places(text: str) -> tuple[str, "range | list[int]"]:
     """The normalised text, and the position in `text` of each of its characters."""
-    if text.isascii() or unicodedata.is_normalized("NFKC", text):
-        return text, range(len(text) + 1)
+    text = _THOUSANDS_SPACE.sub(",", text)
+    if text.isascii() or compose(text) == text:
+        return _mark_signs(text), range(len(text) + 1)
     pieces: list[str] = []
     places: list[int] = []
     start = 0
     for end in range(1, len(text) + 1):
-        if end < len(text) and _JOINED.match(text[end]):
+        if end < len(text) and _COMBINING.match(text[end]):
             continue
-        pieces.append(unicodedata.normalize("NFKC", text[start:end]))
+        pieces.append(compose(text[start:end]))
         places += [start] * len(pieces[-1])
         start = end
-    return "".join(pieces), [*places, len(text)]
+    return _mark_signs("".join(pieces)), [*places, len(text)]

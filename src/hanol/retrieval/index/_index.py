@@ -228,7 +228,7 @@ class Index(AbstractContextManager["Index"]):
             if mode == "hybrid" and not (self._store and self._store.has("vectors")):
                 mode = "bm25"
             pool = max(k, _POOL)
-            words = [] if mode == "dense" else rank_bm25(db, tokens, pool)
+            words = [] if mode == "dense" else rank_bm25(db, tokens, pool, query)
             meaning = [] if mode == "bm25" else self._rank_dense(query, pool)
             ranking = words + meaning
             if mode == "hybrid":

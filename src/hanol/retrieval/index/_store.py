@@ -16,7 +16,7 @@ from urllib.parse import quote
 from hanol.errors import SearchIndexError
 from hanol.retrieval.index._cjk import index_text
 
-_VERSION = 1  # of the schema and its content: tokenizer, passage lengths
+_VERSION = 2  # of the schema and its content: tokenizer, passage lengths
 _FILE = "index.sqlite"
 _COMMON = 1000  # a token in more passages is common
 
