@@ -1,6 +1,7 @@
 """Citations: what is borne out passes, what was changed or made up does not."""
 
 import json
+import unicodedata
 
 import pytest
 from hypothesis import given, settings
@@ -277,6 +278,24 @@ def test_other_marks_are_no_facts_of_their_sentence(mark: str, source_list: Sour
     assert one(f"It is a ratio of layers{space}{mark.replace('1', '9', 1)}.", source_list)
 
 
+@pytest.mark.parametrize(
+    ("said", "other"),
+    [
+        ("मीनार 330 मीटर ऊँची है", "नदी 330 दिन सूखी रहती थी"),
+        ("หอคอยสูงสามร้อยเมตรและสร้างในปี ๒๔๗๔", "แมวนอนอยู่บนโต๊ะทั้งวัน ๒๔๗๔"),
+        ("البرج ارتفاعه ٣٣٠ مترا", "النهر أزرق جدا ٣٣٠"),
+        ("ប៉មនេះមានកម្ពស់ ៣៣០ ម៉ែត្រ", "ឆ្មាដេកនៅលើតុ ៣៣០ ថ្ងៃ"),
+    ],
+)
+def test_scripts_with_marks_and_without_spaces(said: str, other: str) -> None:
+    source_list = SourceList()
+    source_list.cite(said, address="a", title="t", sha256="0")
+    assert one(f"{said} [1]", source_list).status == "supported"
+    assert one(f"{other} [1]", source_list).status == "unsupported"
+    plain = unicodedata.normalize("NFD", said).translate(str.maketrans("๒๔๗٣٠៣០", "2473030"))
+    assert one(f"{plain} [1]", source_list).status == "supported"
+
+
 def test_footnotes_are_a_list_of_sources(source_list: SourceList) -> None:
     answer = "The ratio is 3:1 [^1].\n\n[^1]: The report of 2019, page 7.\n[^2]: Another, 2020."
     statuses = [sentence.status for sentence in check_citations(answer, source_list).sentences]
@@ -345,6 +364,9 @@ def test_claims_need_a_source(text: str, source_list: SourceList) -> None:
         ("首都である。人口は多い！本当？", ["首都である。", "人口は多い！", "本当？"]),
         ("彼は「雨だ。」と言った。次。", ["彼は「雨だ。」と言った。", "次。"]),
         ("首都です[1]。次です。[2]終わり", ["首都です[1]。", "次です。[2]", "終わり"]),
+        ("यह ऊँची है [1]। वह नहीं है।[2] क्यों", ["यह ऊँची है [1]।", "वह नहीं है।[2]", "क्यों"]),
+        ("နေပါတယ်။ သွားပါတယ်။", ["နေပါတယ်။", "သွားပါတယ်။"]),
+        ("متى؟ غدا۔ نعم", ["متى؟", "غدا۔", "نعم"]),
         ("Wait... no. Yes", ["Wait... no.", "Yes"]),
         ("- First. Second.\n- Third", ["First.", "Second.", "Third"]),
         ("1. One\n2) Two\n   goes on", ["One", "Two\n   goes on"]),

@@ -177,7 +177,7 @@ def _check(
 
 def _is_claim(text: str, facts: Facts, *, cited: bool) -> bool:
     bare = CITATION.sub("", text).rstrip(" \n*_\"'”’)")
-    if bare.endswith(("?", "？")) or not any(c.isalnum() for c in bare):
+    if bare.endswith(("?", "？", "؟")) or not any(c.isalnum() for c in bare):
         return False
     if cited or facts.numbers or facts.dates or facts.quotes:
         return True

@@ -36,10 +36,11 @@ _OPAQUE = re.compile(
     r"|(?:https?|doc)://[^\s)\]>]*[^\s)\]>.,;:!?]|(?<=\])\([^)\s]+\)"
 )
 _QUOTED = re.compile(r'"[^"\n]{1,400}"|“[^”]{1,400}”|「[^」]{1,400}」|『[^』]{1,400}』')
-_STOPS = ".!?。！？．"
+_FULL_STOPS = "。！？．।॥။។؟۔"  # end a sentence whatever follows
+_STOPS = f".!?{_FULL_STOPS}"
 _CLOSERS = "\"'”’)」』】）》*_"
 _END = re.compile(
-    rf"(?P<stop>[.!?…]+|[。！？．]+)[{re.escape(_CLOSERS)}]*(?P<cited>(?:\s*{CITATION.pattern})*)"
+    rf"(?P<stop>[.!?…]+|[{_FULL_STOPS}]+)[{re.escape(_CLOSERS)}]*(?P<cited>(?:\s*{CITATION.pattern})*)"
     rf"[{re.escape(_CLOSERS)}]*(?P<space>\s+|$)?"
 )
 
@@ -164,7 +165,7 @@ def _mask(text: str) -> str:
 
 def _ends(text: str, match: "re.Match[str]") -> bool:
     stop, after = match["stop"], text[match.end() : match.end() + 1]
-    if stop[0] in "。！？．":
+    if stop[0] in _FULL_STOPS:
         closed = text[match.end("stop") : match.end("stop") + 1] in {*_CLOSERS}
         return not (closed and after in {*"とってのをがはにでも、，"})  # the sentence goes on
     if match["space"] is None and not match["cited"]:
