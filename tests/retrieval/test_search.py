@@ -174,6 +174,9 @@ FOUND_BEFORE = {
     ],
     "identifiers": [
         ("1.2.3", "released 1.2.3 today", "3 2 1 1 2 2 3 3 1"),
+        ("1.2.3", "fixed in v1.2.3.", "2 3 1 items"),
+        ("v1.2.3", "fixed in v1.2.3.", "v3 v2 v1 of 1, 3 and 2 v"),
+        ("2,75", "a rate of 2,75 %", "75 75 2 2"),
         ("192.168.0.1", "the host 192.168.0.1 is up", "0 1 168 192 0 1 168"),
         ("read_document", "call read_document here", "read the document, document read, read"),
         ("os.path", "import os.path now", "path path of os os"),

@@ -25,11 +25,12 @@ RUN = f"(?:{UNIT})++"
 # With what `_mark_signs` writes for signs; no normalised text has these characters otherwise.
 WORD = rf"．?{_LETTER}(?:{_LETTER}|\p{{M}})*+[＋＃]*+"
 
-_TOKEN = regex.compile(f"({RUN})|{WORD}", regex.V1)
+_VERSION = r"[vV](?=\d+\.\d)"  # v1.2.3 is 1.2.3 too
+_TOKEN = regex.compile(rf"({RUN})|{_VERSION}|{WORD}", regex.V1)
 _UNIT = regex.compile(UNIT, regex.V1)
-_ASCII_WORD = regex.compile("[a-z0-9]+")
+_ASCII_WORD = regex.compile(f"{_VERSION}|[a-z0-9]+")
 # Words with signs between them: identifiers, versions, numbers, addresses, dates.
-_JOINED = rf"{WORD}(?:[-_./:@&+#'~\\<=>*$|%\u0f0b\u066b\u05be\u05f3\u05f4]+{WORD})*+"
+_JOINED = rf"{WORD}(?:[-_.,/:@&+#'~\\<=>*$|%\u0f0b\u066b\u05be\u05f3\u05f4]+{WORD})*+"
 _PHRASE = regex.compile(rf"{_JOINED}|(?![{CJK}]){RUN}", regex.V1)
 _PHRASES = 16  # of a query
 # Accents, points of Hebrew and Arabic, tatweel, nukta; the marks of other scripts are vowels.
