@@ -794,6 +794,8 @@ def test_streams_as_servers_send_them(serve: Callable[..., Server]) -> None:
         event(choices=[]) + hello + event(choices=None) + ended + counted + done,
         event(choices=[], prompt_filter_results=[]) + hello + ended + counted,
         "event: ping\n" + event(type="ping") + hello + ended + counted + done,
+        "retry: 3000\n\nid: 7\n\n" + hello + "data: \n\ndata:\n\n" + ended + counted + done,
+        hello + "event: ping\n\n" + ended + counted + done,
         (hello + ended + counted + done).replace("\n", "\r\n"),
         hello + event(choices=None, usage=usage) + done,  # never says why it ended
         hello_without_index + event(choices=[stop], usage=usage) + done,

@@ -235,7 +235,7 @@ class EndpointEngine(Engine):
             headers = {"OpenAI-Organization": unset, "OpenAI-Project": unset}
             # The library wants this one to be left out of each request, not of the client.
             self._headers = {} if key else {"Authorization": unset}
-            self._client = openai.AsyncOpenAI(
+            self._client = _passing_over_empty_events(openai.AsyncOpenAI)(
                 base_url=self._url,
                 api_key=key or "none",
                 default_headers=headers,
@@ -409,6 +409,25 @@ async def _say_whether_to_retry(response: Any) -> None:
         response.headers["x-should-retry"] = "true"
     elif response.status_code == 429 and b'"insufficient_quota"' in await response.aread():
         response.headers["x-should-retry"] = "false"
+
+
+def _passing_over_empty_events(client: Any) -> Any:
+    """The class of a client whose streams may have events without data, as keep-alives are."""
+
+    # The library reads every event as JSON, and has no public place to change that.
+    def make_decoder(self: Any) -> Any:
+        decoder = client._make_sse_decoder(self)
+        events = decoder.aiter_bytes
+
+        async def with_data(parts: Any) -> AsyncIterator[Any]:
+            async for event in events(parts):
+                if event.data.strip():
+                    yield event
+
+        decoder.aiter_bytes = with_data
+        return decoder
+
+    return type(client.__name__, (client,), {"_make_sse_decoder": make_decoder})
 
 
 def _rest(request: Request, done: int) -> Request:
