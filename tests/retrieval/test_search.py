@@ -237,6 +237,26 @@ def test_an_index_finds_them_too(tmp_path: Path) -> None:
             assert index.search(query, k=1)[0].text == right
 
 
+def test_fast_and_general_words_are_the_same() -> None:
+    """The pattern of plain texts is taken only where nothing needs the general one."""
+    marks = [c for c in map(chr, range(0x110000)) if unicodedata.category(c)[0] == "M"]
+    assert len(marks) > 2000
+    assert [c for c in marks if not _cjk._NOT_PLAIN.search(c)] == []
+    plain = [c for c in map(chr, range(0x30000)) if not _cjk._NOT_PLAIN.search(c)]
+    runs = [c for c in plain if _cjk.is_run(c)]
+    assert runs == [c for c in plain if (found := _cjk._PLAIN_TOKEN.fullmatch(c)) and found[1]]
+    assert len(runs) > 80_000
+    texts = [right for cases in FOUND_BEFORE.values() for _, right, _ in cases]
+    for text in [*CJK.values(), *texts, "v1.2 C++ 서울시의 GPU를 1,000 km² don't x_y .NET ①"]:
+        normal = _cjk.normalize(text)
+        if not _cjk._NOT_PLAIN.search(normal):
+            general, fast = (
+                [match.span() for match in pattern.finditer(normal)]
+                for pattern in (_cjk._TOKEN, _cjk._PLAIN_TOKEN)
+            )
+            assert general == fast
+
+
 def test_an_identifier_counts_by_its_share_of_the_query() -> None:
     long = "results of machine translation from Korean, measured in UTF-8"
     texts = ["a kitchen in UTF-8", "machine translation from Korean: results measured"]
