@@ -41,10 +41,11 @@ class EndpointEngine(Engine):
     """Chat completions over HTTP, asked again when a server is busy or answers nothing.
 
     Timeouts, lost connections, 408, 409, 425, 429 and 5xx are tried again by the client library,
-    after as long as the server says or pauses that double to 8 seconds; empty answers are asked
-    for again at once; other refusals are not tried again. Parameters of the sampling that the
-    server refuses are left out from then on; stop strings are applied here too. Reasoning that
-    comes apart stands in `<think>` tags before the answer.
+    after as long as the server says or pauses that double to 8 seconds, and so are such errors with
+    status 200; empty answers and those that were cut off are asked for again at once; other
+    refusals are not tried again. Parameters of the sampling that the server refuses are left out
+    from then on; stop strings are applied here too. Reasoning that comes apart stands in `<think>`
+    tags before the answer. Tokens that the server does not count are estimated.
 
     Tools, JSON schemas, images and audio are sent as OpenAI's API has them. Regular expressions
     need vLLM, a grammar vLLM or, with its `gbnf`, llama.cpp, a `prefill` one of the two; the list
