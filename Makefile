@@ -11,7 +11,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations=25
 
 .PHONY: quickstart reader-documents reader-rows researcher-rows test test-slow test-matrix lint format wheel reference docs clean \
-        bench bench-attention bench-compression bench-optimizer bench-autodeco bench-research bench-rollouts bench-ask
+        bench bench-attention bench-compression bench-optimizer bench-autodeco bench-research bench-rollouts bench-ask \
+        bench-documents
 
 quickstart: $(VENV)/.core  ## a real model answers from documents and chats, bundled ones show what they can
 	@PATH="$(abspath $(BIN)):$$PATH" sh dev/quickstart.sh
@@ -60,7 +61,7 @@ wheel: $(VENV)/.dev  ## build the wheel and import every room from it, without e
 	build/wheel/venv/bin/python -m pip --disable-pip-version-check -q install $(PINS) build/wheel/*.whl
 	cd build/wheel && venv/bin/python -P ../../dev/import_rooms.py && venv/bin/hanol --help > help.txt
 
-bench: bench-attention bench-compression bench-optimizer bench-autodeco bench-research bench-rollouts bench-ask  ## every benchmark, on an idle machine
+bench: bench-attention bench-compression bench-optimizer bench-autodeco bench-research bench-rollouts bench-ask bench-documents  ## every benchmark, on an idle machine
 
 bench-attention: $(VENV)/.dev  ## against transformers, a Llama of the same size, llama.cpp (10 min)
 	$(BIN)/python benchmarks/attention.py $(BENCH)
@@ -83,6 +84,9 @@ bench-rollouts: $(VENV)/.dev  ## rollouts side by side against one after another
 
 bench-ask: $(VENV)/.dev  ## answers from documents: evidence, refusals, citations, seconds (10 min)
 	$(BIN)/python benchmarks/ask.py $(BENCH)
+
+bench-documents: $(VENV)/.dev  ## readers of documents side by side on real files (10 min)
+	$(BIN)/python benchmarks/documents.py $(BENCH)
 
 DOCUMENTS ?= documents
 CORPORA := own libreoffice python postgresql sqlite llvm learning science statistics pictures factbook wordnet

@@ -84,7 +84,7 @@ def write_corpora(folder: Path) -> dict[str, Path]:
         copy = folders["docs"] / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
-    if DOCUMENTS.is_dir() and find_spec("pypdf"):
+    if DOCUMENTS.is_dir() and find_spec("pypdfium2"):
         folders["documents"] = DOCUMENTS
     return folders
 

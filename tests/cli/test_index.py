@@ -132,7 +132,7 @@ def test_searching_loads_no_model_library(folder: Path) -> None:
 import sys
 from hanol.cli._app import app
 app(["search", sys.argv[1], "keys"], standalone_mode=False)
-heavy = {"torch", "transformers", "sentence_transformers", "pypdf", "lxml", "docx"}
+heavy = {"torch", "transformers", "sentence_transformers", "pypdfium2", "lxml", "docx"}
 assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()
 """
     done = subprocess.run(

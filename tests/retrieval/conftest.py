@@ -21,6 +21,9 @@ def samples() -> ModuleType:
     return sys.modules[__name__]
 
 
+HELVETICA = b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding >>"
+
+
 def pdf(pages: list[list[tuple[int, int, str]]], title: str = "") -> bytes:
     """A PDF whose pages show each text at (x, y) points, in that order, in Helvetica."""
     objects: list[bytes] = []
@@ -50,6 +53,11 @@ def pdf(pages: list[list[tuple[int, int, str]]], title: str = "") -> bytes:
     objects[tree - 1] = f"<< /Type /Pages /Kids [{refs}] /Count {len(kids)} >>".encode()
     root = add(f"<< /Type /Catalog /Pages {tree} 0 R >>".encode())
     info = add(f"<< /Title ({title}) >>".encode())
+    return assembled(objects, root, info)
+
+
+def assembled(objects: list[bytes], root: int = 1, info: int = 0) -> bytes:
+    """A PDF of these objects, numbered from 1."""
     out = bytearray(b"%PDF-1.4\n")
     offsets = []
     for number, body in enumerate(objects, 1):
@@ -58,16 +66,42 @@ def pdf(pages: list[list[tuple[int, int, str]]], title: str = "") -> bytes:
     table = len(out)
     out += f"xref\n0 {len(objects) + 1}\n0000000000 65535 f \n".encode()
     out += b"".join(f"{offset:010} 00000 n \n".encode() for offset in offsets)
+    about = f" /Info {info} 0 R" if info else ""
     out += (
-        f"trailer\n<< /Size {len(objects) + 1} /Root {root} 0 R /Info {info} 0 R >>\n"
+        f"trailer\n<< /Size {len(objects) + 1} /Root {root} 0 R{about} >>\n"
         f"startxref\n{table}\n%%EOF\n"
     ).encode()
     return bytes(out)
 
 
-def encrypted_pdf(data: bytes, user: str, owner: str) -> bytes:
+def drawn_pdf(
+    *contents: bytes,
+    font: bytes = HELVETICA,
+    more: tuple[bytes, ...] = (),
+    page: bytes = b"",
+    catalog: bytes = b"",
+) -> bytes:
+    """A PDF of one page for each content stream, with the font F1 as object 3 and `more` from 4."""
+    first = 4 + len(more)
+    kids = b" ".join(b"%d 0 R" % (first + 2 * i) for i in range(len(contents)))
+    objects = [
+        b"<< /Type /Catalog /Pages 2 0 R %b >>" % catalog,
+        b"<< /Type /Pages /Kids [%b] /Count %d >>" % (kids, len(contents)),
+        font,
+        *more,
+    ]
+    for i, content in enumerate(contents):
+        objects.append(
+            b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents %d 0 R "
+            b"/Resources << /Font << /F1 3 0 R >> >> %b >>" % (first + 2 * i + 1, page)
+        )
+        objects.append(b"<< /Length %d >>\nstream\n%b\nendstream" % (len(content), content))
+    return assembled(objects)
+
+
+def encrypted_pdf(data: bytes, user: str, owner: str, algorithm: str = "RC4-128") -> bytes:
     writer = pypdf.PdfWriter(clone_from=io.BytesIO(data))
-    writer.encrypt(user, owner, algorithm="RC4-128")
+    writer.encrypt(user, owner, algorithm=algorithm)
     out = io.BytesIO()
     writer.write(out)
     return out.getvalue()

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 import threading
 import warnings
 import zipfile
@@ -17,7 +18,6 @@ from hanol.retrieval.documents._charset import clean, decode
 from hanol.retrieval.documents._deadline import TooLateError, within
 from hanol.retrieval.documents._mail import read_eml
 from hanol.retrieval.documents._markup import read_html, read_xml
-from hanol.retrieval.documents._pdf import read_pdf
 from hanol.retrieval.documents._remarks import remarks_taken
 from hanol.retrieval.documents._structured import (
     heading,
@@ -30,6 +30,7 @@ from hanol.retrieval.documents.office._opendocument import read_opendocument
 from hanol.retrieval.documents.office._sheets import read_xlsx
 from hanol.retrieval.documents.office._slides import read_pptx
 from hanol.retrieval.documents.office._word import read_docx
+from hanol.retrieval.documents.pdf._pdf import read_pdf
 
 MAX_BYTES = 256 * 2**20  # of a file with pictures; text takes about 10 times its size in memory
 MAX_TEXT = 32 * 2**20  # bytes of a text file, or characters of any document
@@ -51,6 +52,7 @@ KINDS: Mapping[str, str] = MappingProxyType(
 """Kind of a document by lower-case suffix; `parse_document` also looks at its content."""
 
 _BINARY = frozenset({"pdf", "docx", "pptx", "xlsx", "odt", "ods", "odp"})
+_PDF_OBJECT = re.compile(rb"\b\d+ \d+ obj\b")
 _FOLDERS = {"word": "docx", "ppt": "pptx", "xl": "xlsx"}
 _OPENDOCUMENT = {"text": "odt", "spreadsheet": "ods", "presentation": "odp", "graphics": "odp"}
 _FOREIGN = {  # first bytes of unsupported files, and what to do
@@ -199,6 +201,8 @@ def _kind(name: str, data: bytes) -> str:
     )
     if is_page and (kind in _BINARY or kind == "txt"):
         return "html"
+    if kind == "pdf" and (b"%PDF-" in data or _PDF_OBJECT.search(data, 0, 4096)):
+        return kind  # mail gateways and web servers put bytes before it, or cut its first line
     if kind in _BINARY:
         raise DocumentError(
             f"is not a {kind} file, although its name says so: fetch it again, or rename it"
@@ -231,7 +235,7 @@ def _read(kind: str, data: bytes, links: bool) -> tuple[str, list[str]]:
     return "", [{"csv": read_csv, "json": read_json, "jsonl": read_jsonl}[kind](text)]
 
 
-_LOUD = ("pypdf", "charset_normalizer")
+_LOUD = ("pypdf", "pypdfium2", "charset_normalizer")
 _parsing = threading.RLock()
 
 

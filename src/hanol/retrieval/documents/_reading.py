@@ -19,6 +19,7 @@ from typing import Any
 
 from hanol.errors import HanolError
 from hanol.retrieval.documents._documents import KINDS, read_document
+from hanol.retrieval.documents._native import failure, let_end, no_processes
 from hanol.retrieval.documents._split import split_passages
 
 _WORKERS = 2
@@ -112,6 +113,7 @@ def read_file(path: str, known: str | None) -> dict[str, Any]:
 
 def answer_requests() -> None:
     """Main loop of the child process: JSON lines in, JSON lines out."""
+    let_end()
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # anything a library prints must not mix with the answers
     for line in sys.stdin:
@@ -146,7 +148,7 @@ class _Reader:
         self.close()
         if stalled.finished.is_set() and code == -9:
             return {"error": f"Reading it took more than {_TIMEOUT:.0f} s, or was killed."}
-        return {"error": f"Reading it crashed the reader (exit code {code})."}
+        return {"error": f"It {failure(code)}."}
 
     def close(self) -> None:
         if self._process is not None:
@@ -172,7 +174,10 @@ def read_all(
 ) -> Iterator[tuple[FoundFile, dict[str, Any]]]:
     """Read documents in order, a few ahead, and yield each with what `read_file` returns."""
     if not isolated:
-        yield from ((file, read_file(str(root / file.path), file.known)) for file in files)
+        for file in files:
+            with no_processes():
+                answer = read_file(str(root / file.path), file.known)
+            yield file, answer
         return
     readers = [_Reader() for _ in range(_WORKERS)]
     idle = deque(readers)  # one for each thread
