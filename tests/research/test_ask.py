@@ -138,8 +138,9 @@ def test_a_title_is_no_answer_and_a_row_names_its_columns(tmp_path: Path) -> Non
 def test_lines_of_web_pages_are_blocks(tmp_path: Path) -> None:
     page = (
         "<html><body><h1>Bees</h1><p>The apiary has nine hives on the roof of the library, and in "
-        "2023 it made 214 kilograms of honey, less than in the years before.</p><h2>Varroa</h2>"
-        "<p>Oxalic acid is trickled in December.</p><h2>Queens</h2><p>They live for three years.</p></body></html>"
+        "2023 it made 214 kilograms of honey, less than in the years before.</p>"
+        "<h2>Varroa</h2><p>Oxalic acid is trickled in December.</p>"
+        "<h2>Queens</h2><p>They live for three years.</p></body></html>"
     )
     (tmp_path / "bees.html").write_text(page, "utf-8")
     with Index.open(tmp_path) as index:
