@@ -101,14 +101,14 @@ def test_report_counts_each_kind_of_file(tmp_path: Path) -> None:
 
 
 def test_a_changed_file_that_breaks_loses_its_old_text(tmp_path: Path, in_process: None) -> None:
-    write(tmp_path, "a.ipynb", '{"cells": [{"cell_type": "markdown", "source": "amber"}]}')
+    write(tmp_path, "a.xml", "<a>amber</a>")
     write(tmp_path, "b.txt", "birch")
     with Index.open(tmp_path) as index:
         index.add()
         assert index.search("amber")
-        write(tmp_path, "a.ipynb", "{broken")
+        write(tmp_path, "a.xml", '<!DOCTYPE a [<!ENTITY x "birch">]><a>&x;</a>')
         report = index.add()
-        assert [file.document for file in report.failed] == ["a.ipynb"]
+        assert [file.document for file in report.failed] == ["a.xml"]
         assert index.search("amber") == []
 
 
