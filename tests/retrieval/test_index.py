@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import docx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -101,14 +102,16 @@ def test_report_counts_each_kind_of_file(tmp_path: Path) -> None:
 
 
 def test_a_changed_file_that_breaks_loses_its_old_text(tmp_path: Path, in_process: None) -> None:
-    write(tmp_path, "a.xml", "<a>amber</a>")
+    document = docx.Document()
+    document.add_paragraph("amber")
+    document.save(str(tmp_path / "a.docx"))
     write(tmp_path, "b.txt", "birch")
     with Index.open(tmp_path) as index:
         index.add()
         assert index.search("amber")
-        write(tmp_path, "a.xml", '<!DOCTYPE a [<!ENTITY x "birch">]><a>&x;</a>')
+        write(tmp_path, "a.docx", "broken")
         report = index.add()
-        assert [file.document for file in report.failed] == ["a.xml"]
+        assert [file.document for file in report.failed] == ["a.docx"]
         assert index.search("amber") == []
 
 
