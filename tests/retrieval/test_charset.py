@@ -135,6 +135,24 @@ def as_written(text: str, codec: str) -> bytes:
     return "".join(pieces).encode(codec)
 
 
+@pytest.mark.parametrize(
+    ("declared", "codec", "text"),
+    [
+        ("x-sjis", "cp932", "会議"),
+        ("windows-949", "cp949", "회의"),
+        ("X-EUC-JP", "euc_jp", "会議"),
+        ("x-mac-cyrillic", "mac-cyrillic", "дом"),
+        ("windows-874", "cp874", "ดี"),
+        ("cp-1250", "cp1250", "kůň"),
+        ("iso-8859-9", "cp1254", "“şey”"),
+        ("iso-2022-jp", "iso2022_jp_ext", "ｶﾀｶﾅと漢字"),
+        ("TIS-620", "cp874", "“ดี”"),
+    ],
+)
+def test_names_that_programs_give_to_encodings(declared, codec, text) -> None:
+    assert decode(text.encode(codec), declared) == text
+
+
 def test_utf_32_without_mark() -> None:
     for codec in ("utf-32-le", "utf-32-be"):
         assert decode("두 줄의 글\ntwo lines".encode(codec)) == "두 줄의 글\ntwo lines"

@@ -22,7 +22,12 @@ _ALIASES = {  # the superset that programs really write under the narrower name
     "gbk": "gb18030",
     "iso8859-1": "cp1252",
     "latin-1": "cp1252",
+    "iso8859-9": "cp1254",
+    "iso8859-11": "cp874",
+    "tis-620": "cp874",
+    "iso2022_jp": "iso2022_jp_ext",
 }
+_PAGE = re.compile(r"(?:windows|dos|ibm|cp)-?(\d+)")  # Python does not know all of them
 _ESCAPED = (  # seven-bit encodings, and what must be in them
     ("iso2022_kr", (b"\x1b$)C",)), ("iso2022_jp_2", (b"\x1b$",)), ("iso2022_jp_ext", (b"\x1b",)),
     ("iso2022_jp_2004", (b"\x1b$(",)), ("hz", (b"~{", b"~}")),
@@ -161,7 +166,8 @@ def _decode(data: bytes, declared: str | None) -> str:
 
 def _declared(data: bytes, name: str) -> str | None:
     try:
-        name = codecs.lookup(name.strip()).name
+        name = name.strip().lower().removeprefix("x-")
+        name = codecs.lookup(_PAGE.sub(r"cp\1", name)).name
         if name in ("idna", "punycode"):
             return None  # for host names; quadratic time
         text = data.decode(_ALIASES.get(name, name), "replace")

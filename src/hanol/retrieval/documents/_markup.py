@@ -2,6 +2,7 @@
 
 import html
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from hanol.errors import DocumentError, require
@@ -10,7 +11,7 @@ from hanol.retrieval.documents._charset import clean, decode
 from hanol.retrieval.documents._remarks import remark
 from hanol.retrieval.documents._tables import Cell, Row, table_text
 
-_ARTICLE_SHARE = 0.2  # of the page's text; if less is left, it was no boilerplate
+_ARTICLE_SHARE = 0.1  # of the page's text; if less is left, it was no boilerplate
 _CELL_CHARS = 500  # of a cell that is written on one line
 _CHARSET = re.compile(rb"""<meta[^>]{0,200}charset\s*=\s*["']?([\w.:-]{2,40})""", re.IGNORECASE)
 _XML_ENCODING = re.compile(rb"""<\?xml[^>]{0,200}encoding\s*=\s*["']([\w.:-]{2,40})""")
@@ -241,19 +242,19 @@ def _is_data(table: Any) -> bool:
 
 
 def _table(table: Any, dropped: set[Any], links: bool) -> str:
-    rows: list[Row] = []
     heads = 0
+    for line in table.iter("tr"):
+        if line.getparent().tag != "thead" and (line.find("td") is not None or not len(line)):
+            break
+        heads += 1
+    return table_text(_rows(table, dropped, links), heads=heads)
+
+
+def _rows(table: Any, dropped: set[Any], links: bool) -> Iterator[Row]:
     below: dict[int, tuple[int, int, str]] = {}  # by column: rows that a cell still reaches down
     for line in table.iter("tr"):
         row: list[str | None] = []
-        cells = [cell for cell in line if cell.tag in ("td", "th")]
-        if (
-            heads == len(rows)
-            and cells
-            and (line.getparent().tag == "thead" or all(cell.tag == "th" for cell in cells))
-        ):
-            heads += 1
-        for cell in [*cells, None]:
+        for cell in [*line.iterchildren("td", "th"), None]:
             while (left := below.pop(len(row), None)) is not None:
                 height, width, text = left
                 if height > 1:
@@ -267,8 +268,7 @@ def _table(table: Any, dropped: set[Any], links: bool) -> str:
             if height > 1:
                 below[len(row)] = (height - 1, width, text)
             row += [Cell(text, strong=cell.tag == "th"), *[None] * (width - 1)]
-        rows.append(row)
-    return table_text(rows, heads=heads)
+        yield row
 
 
 def _span(cell: Any, side: str) -> int:
