@@ -36,6 +36,7 @@ _BLOCKS = frozenset(
     | {"figure", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hr", "li"}
     | {"main", "nav", "ol", "option", "p", "pre", "section", "table", "tr", "ul"}
 )
+_HEADINGS = {f"h{level}": f"{'#' * level} " for level in range(1, 7)}
 # Elements that may begin or end inside of a word.
 _PHRASES = frozenset(
     {"a", "abbr", "b", "bold", "code", "em", "emph", "emphasis", "font", "hi", "i", "italic", "rb"}
@@ -229,9 +230,11 @@ def _page_text(tree: Any, dropped: set[Any], links: bool) -> str:
                 cell = element
             if element.tag == "pre" and pre is None and cell is None:
                 pre = element
-            parts += [edge, "[" if href else "", written(element.text)]
+            # As in Markdown: what reads sentences must not join a heading with the text below it.
+            mark = _HEADINGS.get(element.tag, "") if cell is None else ""
+            parts += [edge, mark, "[" if href else "", written(element.text)]
     lines = (" ".join(line.split()).removesuffix(" |") for line in "".join(parts).split("\n"))
-    return "\n".join(line.replace("\0", " ").rstrip() for line in lines if line.strip("\0"))
+    return "\n".join(line.replace("\0", " ").rstrip() for line in lines if line.strip("\0#"))
 
 
 def _is_data(table: Any) -> bool:
