@@ -91,7 +91,8 @@ def units_of(passages: Sequence[Passage]) -> list[Unit]:
     for rank, passage in enumerate(passages):
         head = before = ""
         heading, text = _title_of(passage)
-        pieces = list(_pieces(text))
+        # Documents with pages are broken at margins of any width.
+        pieces = list(_pieces(_in_blocks(text) if passage.page is None else text))
         for i, (kind, text, opens) in enumerate(pieces):
             if kind == "heading":
                 heading, head, before = text, "", ""
@@ -147,7 +148,6 @@ def _in_blocks(text: str) -> str:
 
 
 def _pieces(text: str) -> Iterator[_Part]:
-    text = _in_blocks(text)
     for span in split_sentences(text):
         piece = FENCE.sub("", text[span.start : span.end])
         if _HEADING.fullmatch(piece.strip()):
