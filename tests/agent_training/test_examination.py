@@ -1,11 +1,19 @@
 """The examination: full marks for the expert, none for guesses, each fault where it belongs."""
 
+import asyncio
+import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from hanol.agent_training import Examination, Expert, ReadingExpert, examine
+from hanol.agent_training import (
+    Examination,
+    Expert,
+    ReadingExpert,
+    WorldEnvironment,
+    examine,
+)
 from hanol.engines import Message, Request, ScriptedEngine
 from hanol.errors import DataError, EngineError
 from hanol.rl import Rollout
@@ -83,8 +91,9 @@ def test_a_reading_expert_plans_first_and_answers_nothing_that_it_did_not_see() 
     question = Factbook("train", leads=False).questions(1, hops=2, described=True, seed=2)[0]
     knows = ReadingExpert([question])
     talk = [Message("user", question.text)]
-    fields = [f'"{read["sought"]}"' for step in question.details["steps"] for read in step["read"]]
-    assert f"I need {', then '.join(fields)}." in parse_turn(knows.turn(talk)).think
+    reads = [read for step in question.details["steps"] for read in step["read"]]
+    plan = [f'{n}. {read["name"]}: "{read["sought"]}".' for n, read in enumerate(reads, start=1)]
+    assert parse_turn(knows.turn(talk)).think == " ".join(plan)
     turns = []
     while "<answer>" not in (turn := knows.turn(talk)):
         turns.append(turn)
@@ -93,6 +102,32 @@ def test_a_reading_expert_plans_first_and_answers_nothing_that_it_did_not_see() 
     answer = parse_turn(turn).answer
     assert "do not say it" in answer
     assert question.answers[0] not in answer
+
+
+def test_a_reading_expert_links_what_it_opens_and_compares_one_number_after_another() -> None:
+    world = Factbook("train", leads=False)
+    drawn = world.questions(400, hops=2, seed=1)
+    asked = [q for q in drawn if re.search("neighbour.*(?:largest|smallest) (?:pop|area)", q.text)]
+    asked = [question for question in asked if len(question.sources) > 3][:4]
+    assert {"largest", "smallest"} == {
+        w for q in asked for w in ("largest", "smallest") if w in q.text
+    }
+    with WorldEnvironment(world) as environment:
+        for question in asked:
+            knows = ReadingExpert([question])
+            rollout = asyncio.run(environment.rollout(knows, environment.task(question)))
+            turns = [e.text for e in rollout.events if isinstance(e, ModelAnswered)]
+            thoughts = [parse_turn(turn).think for turn in turns]
+            start, *near = question.sources
+            assert re.fullmatch(rf"I open \[.+\]\({re.escape(start)}\)\.", thoughts[1])
+            assert all(f"]({page})" in thoughts[2] for page in near)
+            said = re.findall(r"(\d[\d,]+)(?: sq km)?(, yes|, no|)[;.]", thoughts[-1])
+            values = [int(number.replace(",", "")) for number, _ in said]
+            best = min if "smallest" in question.text else max
+            leads = [n == best(values[: i + 1]) for i, n in enumerate(values)]
+            assert len(values) == len(near)
+            assert [word == ", yes" for _, word in said[1:]] == leads[1:]
+            assert world.is_right(question, str(parse_turn(turns[-1]).answer))
 
 
 def test_a_kind_that_is_wrong_is_wrong_alone() -> None:

@@ -123,6 +123,50 @@ def test_the_factbook_its_expert_and_its_training_data(tmp_path: Path) -> None:
     assert done.stdout == f"254 pages in {tmp_path / 'pages'}\n"
 
 
+def test_an_expert_quotes_the_documents_of_a_folder(notes: Path, tmp_path: Path) -> None:
+    (notes / "other.md").write_text(
+        "# Port Ems harbour\n\nThe harbour of Port Ems is deep.\n", "utf-8"
+    )
+    file = tmp_path / "written.jsonl"
+    asked = {
+        "Which prize did Ada Bel win?": ("ada.md", "She won Silver Oar."),
+        "How old is the Silver Oar?": ("oar.md", "Silver Oar is old."),
+        "Is the moon far away?": ("oar.md", "Silver Oar is old."),  # no search finds it
+        "Where was Cyr Dun born?": ("cyr.md", "A sentence that this page has not."),
+        "How do cats sleep?": ("cats.md", "They sleep a lot."),  # of another folder
+        "What is in a row?": ("ada.md", "| a | b |"),  # no sentence
+    }
+    script(
+        file,
+        *({"question": q, "document": d, "answer": a} for q, (d, a) in asked.items()),
+    )
+    command = ("trajectories", notes, file, "--model", "expert", "--num-runs", 1)
+    done = invoke(*command, "--output", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    learned = {
+        row["messages"][1]["content"].split("\n")[0]: [
+            message["content"] for message in row["messages"] if message["role"] == "assistant"
+        ]
+        for row in rows(tmp_path / "out" / "sft.jsonl")
+    }
+    first, opened, answer = learned["Which prize did Ada Bel win?"]
+    assert '["prize Ada Bel win"]' in first
+    assert "I open [Ada Bel](ada.md)." in opened
+    assert answer.endswith("<answer>She won Silver Oar [1].</answer>")
+    assert "[1] says it." in answer
+    assert len(learned["How old is the Silver Oar?"]) == 3
+    assert "What is in a row?" not in learned
+    for question, turns in learned.items():
+        if asked[question][1].rstrip(".") not in turns[-1]:
+            assert "do not say it" in turns[-1]
+    some = invoke(*command, "--num-questions", 2, "--output", tmp_path / "two", "--json")
+    assert json.loads(some.stdout)["questions"] == 2
+    script(file, {"question": "How do cats sleep?", "document": "cats.md", "answer": "A lot."})
+    refused = invoke(*command, "--output", tmp_path / "none")
+    assert refused.exit_code == 1
+    assert "No question is about a document of" in refused.stderr
+
+
 def test_questions_of_another_world_are_refused(tmp_path: Path) -> None:
     out = tmp_path / "synth"
     invoke("questions", WORLD, "--num-questions", 3, "--num-entities", 60, "--output", out)

@@ -21,6 +21,7 @@ from hanol.agent_training._trajectories import (
 )
 from hanol.agent_training._world_environment import WorldEnvironment
 from hanol.agent_training.expert._expert import Expert
+from hanol.agent_training.expert._quoting import QuotingExpert
 from hanol.agent_training.expert._reading import ReadingExpert, expert_of
 from hanol.agent_training.expert._tokenizer import encyclopedia_tokenizer
 from hanol.agent_training.stages._recipe import ResearcherRecipe
@@ -33,6 +34,7 @@ __all__ = [
     "Attempt",
     "Examination",
     "Expert",
+    "QuotingExpert",
     "ReadingExpert",
     "ResearchEnvironment",
     "ResearcherRecipe",

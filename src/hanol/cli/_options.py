@@ -211,7 +211,10 @@ class AgentOptions:
         metavar="N",
         min=1,
     )
-    compact: bool = option(False, "Short tool results, for models with a small context.")
+    compact: bool | None = option(
+        None,
+        "Short tool results. Omitted: for contexts of up to 8,192 tokens, without the web.",
+    )
     turns: Turns = option(
         "auto",
         "Hold each turn to a grammar of the agent's tools: constrained always, free never, auto "

@@ -13,7 +13,7 @@ from hanol.research._official import (
     read_official_runs,
     write_official_runs,
 )
-from hanol.research._prompts import FORCED_ANSWER, system_prompt
+from hanol.research._prompts import FORCED_ANSWER, is_small, system_prompt
 from hanol.research._replay import (
     Segment,
     afork,
@@ -71,6 +71,7 @@ __all__ = [
     "fixed_date",
     "fork",
     "heavy_research",
+    "is_small",
     "official_run",
     "read_official_runs",
     "reader_messages",

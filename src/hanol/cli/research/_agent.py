@@ -30,11 +30,12 @@ def _open(
     model: ModelOptions,
     allowed: ToolOptions,
     python: bool | None = None,
-    compact: bool = False,
+    compact: bool | None = False,
 ) -> Workplace:
     """Open documents and tools, then the model: errors of the tools come at once."""
     from hanol.engines import open_engine
-    from hanol.tools import agent_tools
+    from hanol.research import is_small
+    from hanol.tools import agent_tools, compact_tools
 
     corpus = None if folder is None else open_indexed(folder, allowed.index)
     try:
@@ -44,9 +45,12 @@ def _open(
             web_consent=allowed.web_consent,
             python=python,
             unsafe_python=allowed.unsafe_python,
-            compact=compact,
+            compact=compact is True,
         )
-        return Workplace(corpus, open_engine(model.model, **model.given), tools)
+        engine = open_engine(model.model, **model.given)
+        if compact is None and corpus is not None and not (allowed.web or allowed.unsafe_python):
+            tools = [*compact_tools(corpus)] if is_small(engine.context_window) else tools
+        return Workplace(corpus, engine, tools)
     except BaseException:
         if corpus is not None:
             corpus.close()

@@ -30,6 +30,7 @@ def trajectories(
     source: SourceArgument,
     model: ModelOptions,
     file: Path = argument('JSON lines with "question" and "answer".', metavar="QUESTIONS"),
+    num_questions: int | None = option(None, "Number of questions. Omitted: all.", min=1),
     num_runs: int = option(4, "Number of runs per question.", min=1),
     mode: ModeOption = "react",
     max_calls: int | None = option(
@@ -44,20 +45,21 @@ def trajectories(
     """Run an agent on each question and keep the right runs as training data.
 
     Writes trajectories.jsonl (official format), sft.jsonl (conversations) and midtrain.jsonl
-    (planning, reasoning and decision steps). In a world, `--model expert` is a scripted agent that
-    knows the answers, and its size and split are taken from report.json beside QUESTIONS. Run
-    again after an interruption, it continues. Exits with 1 if a run failed; the others are still
-    completed.
+    (planning, reasoning and decision steps). `--model expert` is a scripted agent that knows the
+    answers: of a world, whose size and split are in report.json beside QUESTIONS; in a folder by
+    "document" beside each answer, a sentence of that document, which it quotes. Run again after
+    an interruption, it continues. Exits with 1 if a run failed; the others are still completed.
 
     Example: hanol synth trajectories encyclopedia:7 questions.jsonl --model expert --num-runs 1
     """
     import asyncio
 
     from hanol import synthesis
-    from hanol.agent_training import expert_of, write_trajectories
+    from hanol.agent_training import QuotingExpert, expert_of, write_trajectories
     from hanol.engines import Engine, open_engine
     from hanol.evaluation import MeteredEngine
     from hanol.runs import Budget
+    from hanol.tools import compact_tools
 
     found = synthesis.read_questions(file)
     place = output or file.parent / "trajectories"
@@ -72,13 +74,21 @@ def trajectories(
         if max_calls is not None:
             window = {"context_tokens": 32 * 1024} if mode == "resum" else {}
             options["budget"] = Budget(model_calls=max_calls, **window)
-        if subject.world is not None and model.model == "expert":
-            engine: Engine = expert_of(subject.world, found)
+        # A world knows other names and ways to write numbers.
+        options["is_right"] = None if subject.world is None else subject.world.is_right
+        if model.model != "expert":
+            engine: Engine = open_engine(model.model, **model.given)
+        elif subject.world is not None:
+            engine = expert_of(subject.world, found)
         else:
-            engine = open_engine(model.model, **model.given)
+            engine = quoting = QuotingExpert(subject.corpus, found, seed=sampling.seed)
+            found, options["is_right"] = quoting.questions, quoting.is_right
+            options["tools"] = compact_tools(subject.corpus)
         metered = MeteredEngine(engine)
         with interruptible():
-            tried, reasoned = asyncio.run(_tried(found, subject, metered, place, options))
+            tried, reasoned = asyncio.run(
+                _tried(found[:num_questions], subject, metered, place, options)
+            )
         summary = write_trajectories(place, tried, reasoned)
         summary["spent"] = metered.spent.to_dict()
     return Result(summary, _lines(summary), exit_code=1 if summary["failed"] else 0)
@@ -94,24 +104,20 @@ async def _tried(
     """Every run, and the reasoning rows: from the runs in worlds, else the model is asked."""
     from hanol import agent_training, synthesis
 
-    corpus, world = subject.corpus, subject.world
     total = len(questions) * options["attempts"]
-
-    # A world knows other names and ways to write numbers.
-    is_right = None if world is None else world.is_right
     try:
         with progress("runs") as report:
             tried = await agent_training.asynthesize_trajectories(
-                questions, corpus, engine, place, is_right=is_right,
+                questions, subject.corpus, engine, place,
                 on_attempt=lambda attempt: report(None, total), **options,
             )  # fmt: skip
-        if world is not None:  # models of a world know no other instructions
+        if options["is_right"] is not None:  # a world or an expert, which know no other questions
             return tried, agent_training.reasoning_rows(tried)
         replies = synthesis.Replies(
             engine, place / "replies.jsonl", concurrency=options["concurrency"]
         )
-        seed = options["seed"]
-        return tried, await agent_training.areason(questions, corpus, replies, seed=seed)
+        reasoned = agent_training.areason(questions, subject.corpus, replies, seed=options["seed"])
+        return tried, await reasoned
     finally:
         await engine.aclose()
 

@@ -163,7 +163,7 @@ class FactbookWalker(QuestionWalker):
         phrase = f"whichever of {' and '.join(map(the, two))} has the {more}"
         chain = _Chain(edge.head, edge.tail, phrase, 2, [edge], met=[edge.tail])
         others = [one, *(title for title in two if title != one)]
-        return self._reading(chain, others, name, f"Of the two, {edge.tail} has the {more}.")
+        return self._reading(chain, others, name, f"Of the two, {edge.tail} has the {more}.", words)
 
     # -- steps
 
@@ -183,7 +183,7 @@ class FactbookWalker(QuestionWalker):
             f"Which country is {phrase}?",
             f"Name {phrase}.",
         )
-        return self._reading(chain, near, name, f"{chain.here} has the {words} of them.")
+        return self._reading(chain, near, name, f"{chain.here} has the {words} of them.", words)
 
     def _linked(self, rng: Random, chain: _Chain) -> _Chain | None:
         """Go on to another page that a fact names."""
@@ -229,13 +229,16 @@ class FactbookWalker(QuestionWalker):
         chain.met.append(chain.here)
         return chain
 
-    def _reading(self, chain: _Chain, titles: Sequence[str], name: str, so: str = "") -> _Chain:
-        """Note what has to be read, and what follows from it."""
+    def _reading(
+        self, chain: _Chain, titles: Sequence[str], name: str, so: str = "", words: str = ""
+    ) -> _Chain:
+        """Note what has to be read, what the question calls it, and what follows from it."""
         found = [self._book.facts[title][name] for title in titles]
         read = [
             {
                 "page": self._book.files[fact.head],
                 "title": fact.head,
+                "name": words or name,
                 "sought": fact.rule.label or name,
                 "fact": fact.line,
                 "note": fact.note,
