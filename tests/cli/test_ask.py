@@ -57,7 +57,8 @@ def test_json_is_exactly_the_published_object(notes: Path, tmp_path: Path) -> No
     assert list(found) == ["answer", "found", "sentences", "ledger"]
     assert found["answer"] == "It was built in 1901. [1]"
     assert found["found"] is True
-    place = {"document": "bridge.md", "page": None, "text": "The bridge was built in 1901."}
+    text = "The bridge was built in 1901."
+    place = {"document": "bridge.md", "page": None, "text": text, "doubt": ""}
     sentence = {"text": "It was built in 1901.", "citations": [place], "supported": True}
     assert found["sentences"] == [sentence]
     assert found["ledger"]["model_calls"] == 1

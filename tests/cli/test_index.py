@@ -70,7 +70,7 @@ def test_search_prints_place_and_the_matching_stretch(folder: Path) -> None:
 def test_search_in_json(folder: Path) -> None:
     done = hanol("search", folder, "서울", "--json")
     (hit,) = json.loads(done.stdout).pop("hits")
-    keys = "document page text score address title start end highlights"
+    keys = "document page text score address title start end highlights doubt"
     assert list(hit) == keys.split()
     assert hit["document"] == "sub/seoul.txt"
     assert hit["page"] is None

@@ -208,7 +208,7 @@ def test_a_table_that_is_cut_says_so(monkeypatch) -> None:
     monkeypatch.setattr(_tables, "_COUNTED_CELLS", 30_000)
     document = parse("x.csv", "id,city\n" + "7,Seoul\n" * 20_000)
     text = text_of(document)
-    assert "of which the first 15001 are read" in document.remarks[0]
+    assert "of which the first 15001 are read" in document.remarks[0].reason
     assert "more than 15001 rows and 2 columns; only its first 15001 rows are written out" in text
 
 

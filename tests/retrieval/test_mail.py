@@ -143,7 +143,7 @@ def test_what_is_not_read_is_named() -> None:
         parts("multipart/mixed", ('application/pdf; name="=?utf-8?B?6rOE7ZqN?=.pdf"', "x"))
     )
     assert "Attachment: 계획.pdf" in document.pages[0].text
-    assert "계획.pdf" in document.remarks[0]
+    assert document.remarks[0].part == "계획.pdf"
     picture = read(parts("multipart/mixed", ("image/png; name=a.png", "x"), ("text/plain", "word")))
     assert not picture.remarks
 

@@ -81,7 +81,7 @@ def test_entities_that_a_document_declares() -> None:
     chapter = "<!DOCTYPE d [<!ENTITY c SYSTEM 'c.xml'>]><d><p>Words</p>&c;</d>"
     document = parse("x.xml", chapter)
     assert text_of(document) == "Words"
-    assert "another file" in " ".join(document.remarks)
+    assert "another file" in " ".join(map(str, document.remarks))
     many = f"<!DOCTYPE d [<!ENTITY a '{'x' * 9000}'>]><d>{'&a;' * 9000}</d>"
     with pytest.raises(DocumentError, match="entities"):
         parse("x.xml", many)
@@ -114,7 +114,7 @@ def test_values_of_json_stand_as_in_the_file() -> None:
 def test_what_is_not_quite_json_keeps_its_words(name) -> None:
     document = parse(name, '{"name": "\\uc548\\ub155", // a comment\n "list": [1, 2,]')
     assert "안녕" in text_of(document)
-    assert "not JSON" in " ".join(document.remarks)
+    assert "not JSON" in " ".join(map(str, document.remarks))
 
 
 # --- notebooks ------------------------------------------------------------------
@@ -164,7 +164,7 @@ def test_plain_outputs_stay_what_they_are() -> None:
     assert "0  Seoul  9" in text_of(parse("x.ipynb", notebook(output)))
     document = parse("x.ipynb", notebook(shown(text_plain="<Figure size 1x1>", image_png="iVBO")))
     assert "Figure" not in text_of(document)
-    assert "pictures" in " ".join(document.remarks)
+    assert "pictures" in " ".join(map(str, document.remarks))
 
 
 @pytest.mark.parametrize(

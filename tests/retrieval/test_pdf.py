@@ -1,13 +1,16 @@
 """PDF files as programs really write them: fonts, forms, notes, faults, drawings."""
 
+import io
 import re
 import subprocess
 import sys
 import time
 import unicodedata
+from pathlib import Path
 
-import pypdfium2
+import pypdf
 import pytest
+from PIL import Image, ImageDraw, ImageFont
 
 from hanol.errors import DocumentError
 from hanol.retrieval import Document, parse_document
@@ -189,7 +192,7 @@ RUBBISH = {
 def test_a_page_that_cannot_be_a_text_is_named(samples, text) -> None:
     document = parse(coded_pdf(samples, PLAIN, text, PLAIN))
     assert [page.text for page in document.pages] == [PLAIN, "", PLAIN]
-    assert any(note.startswith("page 2:") and "OCR" in note for note in document.remarks)
+    assert any(note.startswith("page 2:") and "OCR" in note for note in map(str, document.remarks))
     with pytest.raises(DocumentError, match="fonts.*OCR"):
         parse(coded_pdf(samples, text))
 
@@ -234,24 +237,110 @@ def test_glyphs_numbered_as_in_ascii(samples) -> None:
     assert text_of(data).split() == sentence.split()
 
 
-@pytest.mark.skipif(not _ocr.languages(), reason="tesseract is not installed")
-def test_ocr_of_a_picture(samples) -> None:
-    lines = [b"(The council approved the budget of the town)", b"(on the third of November)"]
-    drawn = shown(*lines).replace(b"/F1 12 Tf", b"/F1 18 Tf")
-    page = pypdfium2.PdfDocument(samples.drawn_pdf(drawn))[0]
-    image = page.render(scale=2, grayscale=True)
-    width, height = image.width, image.height
-    rows = image.to_numpy().reshape(height, -1)[:, :width].tobytes()
-    more = (
-        b"<< /Type /XObject /Subtype /Image /Width %d /Height %d /ColorSpace /DeviceGray "
-        b"/BitsPerComponent 8 /Length %d >>\nstream\n%b\nendstream"
-        % (width, height, len(rows), rows),
-    )
-    data = samples.drawn_pdf(b"q 612 0 0 792 0 0 cm /I Do Q", more=more)
-    data = data.replace(b"/Resources << ", b"/Resources << /XObject << /I 4 0 R >> ")
+COUNCIL = "The council approved the budget\nof the town on the third of November"
+KOREAN = Path(__file__).with_name("korean_scan.png")
+needs_ocr = pytest.mark.skipif("eng" not in _ocr.languages(), reason="no tesseract with eng")
+
+
+def scanned(*texts: str, angle: int = 0) -> bytes:
+    """A PDF of pictures of pages."""
+    pages = []
+    for text in texts:
+        page = Image.new("L", (1240, 1754), 255)
+        draw = ImageDraw.Draw(page)
+        draw.multiline_text((120, 200), text, fill=0, font=ImageFont.load_default(36), spacing=24)
+        pages.append(page.rotate(angle))
+    out = io.BytesIO()
+    pages[0].save(out, "PDF", save_all=True, append_images=pages[1:], resolution=150)
+    return out.getvalue()
+
+
+def only_page(data: bytes) -> tuple[str, list[tuple[int, ...]]]:
+    """Text of the page, and where it is doubtful."""
     document = parse(data)
-    assert "approved the budget of the town" in document.pages[0].text
-    assert any("page 1: read by OCR" in note for note in document.remarks)
+    assert all("read by OCR" in one.reason for one in document.remarks)
+    return " ".join(document.pages[0].text.split()), [one.pages for one in document.remarks]
+
+
+@needs_ocr
+@pytest.mark.parametrize("angle", [0, 180])
+def test_ocr_of_a_scan(angle) -> None:
+    if angle and not _ocr.finds_up():
+        pytest.skip("tesseract lacks osd, which finds which way is up")
+    # which way is up takes tesseract a few lines to tell
+    text, doubtful = only_page(scanned("\n".join([COUNCIL] * 5), angle=angle))
+    assert text.count(" ".join(COUNCIL.split())) >= 4
+    assert doubtful == [(1,)]
+
+
+@pytest.mark.skipif("kor" not in _ocr.languages(), reason="no tesseract with kor")
+def test_ocr_of_korean() -> None:
+    page = Image.new("L", (1600, 2200), 255)
+    page.paste(Image.open(KOREAN), (150, 200))
+    out = io.BytesIO()
+    page.save(out, "PDF", resolution=200)
+    text, _ = only_page(out.getvalue())
+    # With another language beside it tesseract takes 위원은 for AAS and 원을 for BS.
+    assert "자치회는 십일월 삼일에 예산안을 승인하였다." in text
+    assert "위원은 다리 보수를 위하여" in text
+
+
+def page_and_scan(samples) -> bytes:
+    writer = pypdf.PdfWriter()
+    for data in (samples.drawn_pdf(shown(b"(A page of letters)")), scanned(COUNCIL)):
+        writer.append(io.BytesIO(data))
+    out = io.BytesIO()
+    writer.write(out)
+    return out.getvalue()
+
+
+@needs_ocr
+def test_ocr_of_some_pages_only(samples) -> None:
+    document = parse(page_and_scan(samples))
+    assert document.pages[0].text == "A page of letters"
+    assert "approved the budget" in document.pages[1].text
+    assert [(one.pages, one.status) for one in document.remarks] == [((2,), "doubtful")]
+
+
+@needs_ocr
+def test_ocr_ends_in_time(monkeypatch, samples) -> None:
+    monkeypatch.setattr(_ocr, "SECONDS", -1.0)
+    document = parse(page_and_scan(samples))
+    assert document.pages[1].text == ""
+    (remark,) = document.remarks
+    assert (remark.pages, remark.status) == ((2,), "skipped")
+    assert "the time for OCR" in remark.reason
+    assert "ocrmypdf" in remark.advice
+
+
+@needs_ocr
+def test_ocr_of_letters_that_tesseract_does_not_know(monkeypatch) -> None:
+    monkeypatch.setattr(_ocr, "languages", lambda: "eng")
+    page = Image.new("L", (1600, 2200), 255)
+    page.paste(Image.open(KOREAN), (150, 200))
+    out = io.BytesIO()
+    page.save(out, "PDF", resolution=200)
+    with pytest.raises(DocumentError, match="no text.*tesseract's data of its language"):
+        parse(out.getvalue())
+
+
+def test_a_scan_is_named_where_no_program_reads_it(samples) -> None:
+    (remark,) = parse(page_and_scan(samples)).remarks
+    assert (remark.pages, remark.status) == ((2,), "skipped")
+    assert "install tesseract" in remark.advice
+    with pytest.raises(DocumentError, match="no text.*install tesseract"):
+        parse(scanned(COUNCIL))
+
+
+def test_a_stamp_on_a_scan_does_not_hide_that_it_is_one(samples) -> None:
+    writer = pypdf.PdfWriter(clone_from=io.BytesIO(scanned(COUNCIL)))
+    stamp = pypdf.PdfReader(io.BytesIO(samples.drawn_pdf(shown(b"(Scanned by a program)")))).pages
+    writer.pages[0].merge_page(stamp[0])
+    out = io.BytesIO()
+    writer.write(out)
+    document = parse(out.getvalue())
+    assert document.pages[0].text == "Scanned by a program"
+    assert [one.pages for one in document.remarks] == [(1,)]
 
 
 # --- forms and notes ------------------------------------------------------------
@@ -366,7 +455,7 @@ def test_pages_that_cannot_be_opened_are_named(samples) -> None:
     data = samples.drawn_pdf(shown(b"(One)"), shown(b"(Two)"), shown(b"(Three)"))
     document = parse(data.replace(b"6 0 R 8 0 R]", b"96 0 R 8 0 R]", 1))
     assert "Three" in document.pages[-1].text
-    assert any("cannot be opened" in note for note in document.remarks)
+    assert any("cannot be opened" in note.reason for note in document.remarks)
 
 
 @pytest.mark.parametrize("line", [b"(Applicant:)", b"(To the board,)", b"(Conclusion:  )"])

@@ -16,7 +16,15 @@ from hanol.engines import Completion, Message, Request, Usage
 from hanol.errors import SearchIndexError
 from hanol.research import system_prompt
 from hanol.retrieval import Index, SourceList
-from hanol.tools import DEFAULT_TOOLS, Observation, Tool, ToolContext, local_tools, parse_turn
+from hanol.tools import (
+    DEFAULT_TOOLS,
+    Observation,
+    Tool,
+    ToolContext,
+    compact_tools,
+    local_tools,
+    parse_turn,
+)
 from hanol.tools._parse_file import (
     ParseFile,
 )  # private: one tool alone; users get it from agent_tools
@@ -194,6 +202,23 @@ def test_scholar_offline_puts_documents_of_that_title_or_name_first(tmp_path: Pa
     names = [source.address.rpartition("/")[2] for source in found.sources]
     assert names == ["attention-need.md", "b.md", "a.md"]
     assert [source.title for source in one.sources] == ["Attention Is All You Need"]
+
+
+def test_texts_that_may_be_wrong_say_so(tmp_path: Path) -> None:
+    (tmp_path / "guess.txt").write_bytes("Smørrebrød costs 12 kroner.".encode("latin-1"))
+    (tmp_path / "sound.txt").write_text("Bread costs 30 kroner.")
+    mark = "doubtful: does not name its encoding"
+    with Index.open(tmp_path) as index:
+        index.add()
+        context = ToolContext(sources=SourceList(), index=index)
+        for tools in (local_tools(index), compact_tools(index)):
+            by_name = {tool.name: tool for tool in tools}
+            visit = by_name["visit"]
+            found = run(by_name["search"], context, query=["kroner"]).text
+            assert found.count(mark) == 1
+            assert mark in run(visit, context, url=["guess.txt"], goal="the price").text
+            assert mark not in run(visit, context, url=["sound.txt"], goal="the price").text
+        assert mark in run(ParseFile(), context, files=["guess.txt"]).text
 
 
 # --- visit

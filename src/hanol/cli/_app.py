@@ -12,6 +12,7 @@ from hanol.cli.ask import ask
 from hanol.cli.chat import chat
 from hanol.cli.checkpoints import convert, inspect, merge
 from hanol.cli.claims import app as claims
+from hanol.cli.documents import app as documents
 from hanol.cli.documents import index, mcp, search
 from hanol.cli.eval import app as evaluate
 from hanol.cli.generate import generate, show
@@ -58,6 +59,7 @@ app.add_typer(models, name="models", rich_help_panel=_MODELS)
 app.add_typer(evaluate, name="eval", rich_help_panel=_MODELS)
 for function in (index, search, ask, mcp):
     app.command(rich_help_panel=_DOCUMENTS)(function)
+app.add_typer(documents, name="documents", rich_help_panel=_DOCUMENTS)
 app.add_typer(research, name="research", rich_help_panel=_DOCUMENTS)
 app.add_typer(synth, name="synth", rich_help_panel=_DOCUMENTS)
 app.add_typer(claims, name="claims", rich_help_panel=_MORE)

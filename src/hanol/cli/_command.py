@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable
 from copy import copy
@@ -11,7 +12,7 @@ from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import typer
 
-from hanol.cli._progress import one_line
+from hanol.cli._progress import escaped, one_line
 from hanol.errors import HanolError
 
 JsonOption = Annotated[
@@ -74,7 +75,7 @@ def command(function: Callable[..., Result | None]) -> Callable[..., None]:
             message = one_line(str(err))
             if as_json:
                 typer.echo(json.dumps({"error": {"kind": type(err).__name__, "message": message}}))
-            print(f"hanol: {message}", file=sys.stderr)
+            print(f"hanol: {escaped(message)}", file=sys.stderr)
             raise typer.Exit(1) from err
 
     # A help text keeps its paragraphs; the line ends within them are those of the source.
@@ -91,7 +92,9 @@ def print_result(result: Result, as_json: bool) -> None:
         model = hasattr(plain, "model_dump_json")
         text = plain.model_dump_json() if model else json.dumps(plain, ensure_ascii=False)
         # Half a surrogate pair, from a file name, is written as JSON writes it: \udc80.
-        typer.echo(text.encode(errors="backslashreplace").decode())
+        text = text.encode(errors="backslashreplace").decode()
+        # JSON leaves some control characters as they are; a terminal may obey them.
+        typer.echo(re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text))
     elif callable(shown):
         shown()
     else:

@@ -156,6 +156,7 @@ def _show(answer: "Answer", with_question: bool) -> None:
         text = one_line(printable(source.text))
         text = text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
         place = (f"{escaped(source.document)}{page}", "bold")
-        show(Text.assemble((f"[{number}]", "underline cyan"), " ", place, f": {text}"))
+        doubt = (f" (doubtful: {escaped(source.doubt)})" if source.doubt else "", "yellow")
+        show(Text.assemble((f"[{number}]", "underline cyan"), " ", place, doubt, f": {text}"))
     if with_question:
         print()

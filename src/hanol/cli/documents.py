@@ -1,8 +1,10 @@
-"""`hanol index`, `search` and `mcp`: the commands about a folder of documents."""
+"""`hanol index`, `search`, `documents` and `mcp`: the commands about a folder of documents."""
 
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -10,15 +12,31 @@ import typer
 
 from hanol.cli._command import Result, argument, command, option
 from hanol.cli._options import FolderArgument, IndexOption
-from hanol.cli._progress import escaped, progress
+from hanol.cli._progress import escaped, printable, progress
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.text import Text
 
-    from hanol.retrieval import FileProgress, Index, IndexReport, Passage
+    from hanol.retrieval import (
+        Document,
+        DocumentTable,
+        FileProgress,
+        Index,
+        IndexReport,
+        Page,
+        Passage,
+        Remark,
+    )
 
 _SNIPPET = 300  # characters of a passage that are shown
-_FIELDS = ("document", "page", "text", "score", "address", "title", "start", "end", "highlights")
+_FIELDS = (
+    *("document", "page", "text", "score", "address", "title", "start", "end", "highlights"),
+    "doubt",
+)
+_DRAWN_ROWS = 1000  # a table with more is printed as the lines that are indexed
+_COLUMN = 8  # characters that a column of a table needs at least, its border included
+_HEADING = re.compile(r"#{1,6} \S")
 
 
 @command
@@ -33,6 +51,11 @@ def index(
         "--embedder",
         "--dense",
     ),
+    report: bool = option(
+        False,
+        "List each file, page and part that was not read or is doubtful: where it is, why, and "
+        "what to do.",
+    ),
 ) -> Result:
     """Index a folder of documents, or update its index.
 
@@ -40,7 +63,7 @@ def index(
     and changed files are read again; files that cannot be read are listed. An interrupted run can
     be repeated.
 
-    Example: hanol index notes
+    Example: hanol index notes --report
     """
     from hanol.retrieval import Index
 
@@ -48,8 +71,16 @@ def index(
     with Index.open(folder, index_folder=index_folder, embedder=model) as corpus, _files() as on:
         if embedder == "none":
             corpus.drop_vectors()
-        report = corpus.add(on_file=on)
-    return Result(report, _summary(report))
+        done = corpus.add(on_file=on)
+        remarks = corpus.remarks()
+    if not report:
+        return Result(done, _summary(done, remarks))
+    listed = [
+        {"document": name, "place": one.place, **asdict(one)}
+        for name, found in remarks.items()
+        for one in found
+    ]
+    return Result({**done.model_dump(), "remarks": listed}, lambda: _show_report(done, remarks))
 
 
 def open_indexed(
@@ -86,14 +117,43 @@ def _files() -> Iterator["Callable[[FileProgress], None]"]:
         yield on_file
 
 
-def _summary(report: "IndexReport") -> Iterator[str]:
+def _counts(report: "IndexReport") -> Iterator[str]:
     counts = ("added", "changed", "removed", "unchanged", "ignored")
     done = ", ".join(f"{getattr(report, name):,} {name}" for name in counts)
     yield f"{done}, {len(report.failed):,} failed in {report.seconds:.1f} s"
     vectors = f", {report.embedded:,} new vectors" if report.embedded else ""
     yield f"The index holds {report.documents:,} documents, {report.passages:,} passages{vectors}."
+
+
+def _summary(report: "IndexReport", remarks: "Mapping[str, Sequence[Remark]]") -> Iterator[str]:
+    yield from _counts(report)
     for file in report.failed:
-        typer.echo(f"failed: {escaped(file.document)}: {file.reason}", err=True)
+        typer.echo(escaped(f"failed: {file.document}: {file.reason}"), err=True)
+    if count := sum(map(len, remarks.values())) - len(report.failed):
+        yield f"{count:,} remarks on what was not read or is doubtful: --report lists them."
+
+
+def _show_report(report: "IndexReport", remarks: "Mapping[str, Sequence[Remark]]") -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    for line in _counts(report):
+        typer.echo(line)
+    for name, found in remarks.items():
+        for one in found:
+            place = escaped(f"{name}, {one.place}" if one.place else name)
+            text = Text.assemble((place, "bold"), ": ", _remark_text(one))
+            console.print(text, soft_wrap=True)
+
+
+def _remark_text(one: "Remark") -> "Text":
+    """What is the matter and what to do, on one line."""
+    from rich.text import Text
+
+    advice = f". To do: {one.advice}" if one.advice else ""
+    colour = {"failed": "red", "skipped": "cyan", "doubtful": "yellow"}[one.status]
+    return Text.assemble((one.status, colour), escaped(f": {one.reason}{advice}."))
 
 
 @command
@@ -128,7 +188,8 @@ def _show(hits: "list[Passage]") -> None:
     for number, hit in enumerate(hits, start=1):
         place = hit.document if hit.page is None else f"{hit.document}, page {hit.page}"
         score = (f"  {hit.score:.4g}", "dim")
-        line = Text.assemble(f"{number}. ", (escaped(place), "bold"), score)
+        doubt = (f"  doubtful: {escaped(hit.doubt)}" if hit.doubt else "", "yellow")
+        line = Text.assemble(f"{number}. ", (escaped(place), "bold"), score, doubt)
         console.print(line, soft_wrap=True)
         console.print(_snippet(hit), soft_wrap=not console.is_terminal)
 
@@ -144,6 +205,112 @@ def _snippet(hit: "Passage") -> "Text":
         if first <= start and end <= last:
             text.stylize("bold yellow", start - first + 3, end - first + 3)
     return text
+
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Look at documents as hanol reads them.\n\nExample: hanol documents show report.pdf",
+)
+
+
+@app.callback()
+def documents() -> None:
+    """Keep `show` a command of its own while it is the only one."""
+
+
+@app.command("show")
+@command
+def show_document(
+    file: Path = argument("Document of any kind that hanol index reads."),
+    page: int | None = option(
+        None, "Number of the page, slide or sheet to print. Omitted: all.", min=1
+    ),
+) -> Result:
+    """Print a document as it is indexed: its text page by page, tables, and remarks.
+
+    A remark says what of a page was not read, or may have been read wrong.
+
+    Example: hanol documents show report.pdf --page 3
+    """
+    from hanol.errors import DocumentError
+    from hanol.retrieval import read_document
+
+    document = read_document(file, tables=True)
+    count = len(document.pages)
+    if page is not None and page > count:
+        raise DocumentError(f"{file.name} has {count} pages: choose --page from 1 to {count}.")
+    pages = document.pages if page is None else document.pages[page - 1 : page]
+    plain = {
+        "file": str(file),
+        "title": document.title,
+        "kind": document.kind,
+        "remarks": [asdict(one) for one in document.remarks if not one.pages],
+        "pages": [
+            {**asdict(one), "remarks": [asdict(found) for found in _on_page(document, one)]}
+            for one in pages
+        ],
+    }
+    return Result(plain, lambda: _show_pages(file.name, document, pages))
+
+
+def _on_page(document: "Document", page: "Page") -> "list[Remark]":
+    return [one for one in document.remarks if page.number in one.pages]
+
+
+def _show_pages(name: str, document: "Document", pages: "Sequence[Page]") -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    count = len(document.pages)
+    size = f", {count:,} page{'s' * (count > 1)}" if pages[0].number is not None else ""
+    about = Text.assemble((escaped(document.title), "bold"), f" ({document.kind}{size})")
+    console.print(Text.assemble(escaped(name), ": ", about), soft_wrap=True)
+    _show_remarks(console, [one for one in document.remarks if not one.pages])
+    for page in pages:
+        print()
+        if page.number is not None:
+            console.rule(f"page {page.number}", align="left", characters="-")
+            _show_remarks(console, _on_page(document, page))
+        last = 0
+        for table in page.tables:
+            _show_text(console, page.text[last : table.start])
+            _show_table(console, page.text, table)
+            last = table.end
+        _show_text(console, page.text[last:] if page.text else "(no text)")
+
+
+def _show_remarks(console: "Console", remarks: "Iterable[Remark]") -> None:
+    from rich.text import Text
+
+    for one in remarks:
+        part = escaped(f"{one.part}: ") if one.part else ""
+        console.print(Text.assemble("! ", part, _remark_text(one)), soft_wrap=True)
+
+
+def _show_text(console: "Console", text: str) -> None:
+    from rich.text import Text
+
+    for line in text.strip("\n").split("\n") if text.strip() else ():
+        style = "bold underline" if _HEADING.match(line) else ""
+        console.print(Text(printable(line), style), soft_wrap=True)
+
+
+def _show_table(console: "Console", text: str, table: "DocumentTable") -> None:
+    """A table as a grid; its lines where it is too long, or too wide for the terminal."""
+    from rich.table import Table
+    from rich.text import Text
+
+    width = max(map(len, (table.names, *table.rows)))
+    if len(table.rows) > _DRAWN_ROWS or width * _COLUMN > console.width:
+        _show_text(console, text[table.start : table.end])
+        return
+    grid = Table(show_header=bool(table.names))
+    for place in range(width):
+        grid.add_column(Text(printable(table.names[place]) if place < len(table.names) else ""))
+    for row in table.rows:
+        grid.add_row(*(Text(printable(cell)) for cell in row))
+    console.print(grid)
 
 
 @command

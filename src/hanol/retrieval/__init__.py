@@ -17,10 +17,12 @@ from hanol.retrieval.citations._stems import word_stems
 from hanol.retrieval.documents._documents import (
     KINDS,
     Document,
+    DocumentTable,
     Page,
     parse_document,
     read_document,
 )
+from hanol.retrieval.documents._remarks import Remark
 from hanol.retrieval.documents._split import split_passages
 from hanol.retrieval.index._dense import Embedder, SentenceEmbedder
 from hanol.retrieval.index._index import DocumentInfo, Index
@@ -42,6 +44,7 @@ __all__ = [
     "CitationReport",
     "Document",
     "DocumentInfo",
+    "DocumentTable",
     "Embedder",
     "FailedFile",
     "FileProgress",
@@ -49,6 +52,7 @@ __all__ = [
     "IndexReport",
     "Page",
     "Passage",
+    "Remark",
     "SentenceEmbedder",
     "SentenceSpan",
     "Source",

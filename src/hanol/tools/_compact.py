@@ -14,7 +14,15 @@ from urllib.parse import quote
 
 from hanol.errors import AddressError, HanolError
 from hanol.retrieval import Index, Passage, Source, rank_texts, split_sentences
-from hanol.tools._show import best_of_documents, failure, joined, link, list_argument, tokens_of
+from hanol.tools._show import (
+    best_of_documents,
+    failure,
+    joined,
+    link,
+    list_argument,
+    one_line,
+    tokens_of,
+)
 from hanol.tools._tool import SEARCH, VISIT, Observation, SpecifiedTool, Tool, ToolContext
 from hanol.tools.web._search_tool import queries_of
 
@@ -91,7 +99,7 @@ class CompactVisit(SpecifiedTool, spec=_VISIT):
             shown = _fitting(passages, goal) if is_long else _whole(passages)
             for passage, text in shown:
                 sources.append(context.sources.cite_passage(passage))
-                sections.append(f"[{sources[-1].number}] {text}")
+                sections.append(f"[{sources[-1].number}] {text}{_doubt(passage)}")
         return Observation("\n".join(sections), tuple(sources), failed=not sources)
 
 
@@ -160,4 +168,8 @@ def _line(hit: Passage) -> str:
     first = sentences[0] if hit.start == 0 else ""  # what the page is
     shown = first if first and matches(best) == matches(first) else f"{first} {best}".strip()
     path = _BREAKING.sub(lambda sign: quote(sign[0]), hit.document)
-    return f"{shown} {link(hit.title, path)}"
+    return f"{shown} {link(hit.title, path)}{_doubt(hit)}"
+
+
+def _doubt(passage: Passage) -> str:
+    return f" (doubtful: {one_line(passage.doubt)})" if passage.doubt else ""

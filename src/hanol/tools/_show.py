@@ -34,6 +34,13 @@ def best_of_documents(passages: Iterable[Passage]) -> list[Passage]:
     return list(best.values())
 
 
+def place_of(passage: Passage) -> str:
+    """The page of a passage, and why its text may be wrong; empty if there is nothing to say."""
+    page = f"page {passage.page}" if passage.page is not None else ""
+    doubt = f"doubtful: {one_line(passage.doubt)}" if passage.doubt else ""
+    return "; ".join(filter(None, (page, doubt)))
+
+
 def failure(error: HanolError | str) -> Observation:
     """A result that says what went wrong and what to try."""
     return Observation(str(error), failed=True)
@@ -62,16 +69,16 @@ def numbered(
     lines: list[str] = []
     sources: list[Source] = []
     last: Passage | None = None
-    for place, passage in enumerate(passages):
+    for count, passage in enumerate(passages):
         if last is not None and last.address != passage.address:
             last = None
         shared = -1 if last is None else last.end - passage.start
         text = passage.text[max(0, shared) :]
         cost = tokens_of(text) + 8
         if cost > budget and sources:
-            return "\n".join(lines), sources, len(passages) - place
-        if last is None and passage.page is not None:
-            lines.append(f"(page {passage.page})")
+            return "\n".join(lines), sources, len(passages) - count
+        if last is None and (place := place_of(passage)):
+            lines.append(f"({place})")
         elif last is not None and shared < 0:
             lines.append("...")
         source = source_list.cite_passage(passage)

@@ -16,11 +16,13 @@ class Evidence:
         document: Path relative to the folder.
         page: Page, slide or sheet, from 1; None for formats without pages.
         text: What stands there: the sentence that holds the statement.
+        doubt: Why the text may have been read wrong; empty for a page that was read without doubt.
     """
 
     document: str
     page: int | None
     text: str
+    doubt: str = ""
 
 
 @dataclass(frozen=True)

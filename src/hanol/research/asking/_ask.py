@@ -183,7 +183,8 @@ def _need_documents(index: Index) -> None:
 
 
 def _quote(unit: Unit) -> CitedSentence:
-    place = Evidence(unit.passage.document, unit.passage.page, unit.source)
+    passage = unit.passage
+    place = Evidence(passage.document, passage.page, unit.source, passage.doubt)
     return CitedSentence(unit.quote, (place,))
 
 

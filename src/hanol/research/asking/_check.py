@@ -93,4 +93,4 @@ def _place(sentence: str, passage: Passage) -> Evidence:
     """The sentence of a passage that is most like the answer's."""
     texts = [unit.quote for unit in units_of([passage])] or [passage.text]
     best = max(texts, key=lambda text: (_overlap(sentence, text), -len(text)))
-    return Evidence(passage.document, passage.page, best)
+    return Evidence(passage.document, passage.page, best, passage.doubt)

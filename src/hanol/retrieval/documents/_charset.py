@@ -13,6 +13,7 @@ from contextlib import suppress
 from hanol.errors import DocumentError, require
 from hanol.retrieval.documents._remarks import remark
 
+_SAVE = "save it as UTF-8 text from the program that made it"
 _SAMPLE = 65_536  # bytes or characters that decide
 _ALIASES = {  # the superset that programs really write under the narrower name
     "ascii": "utf-8",
@@ -111,7 +112,8 @@ def decode(data: bytes, declared: str | None = None) -> str:
             "made it and save it as UTF-8 text, or give it the suffix of its real format"
         )
     if (broken := text.count("\ufffd") - data.count(b"\xef\xbf\xbd")) > 0:
-        remark(f"has {broken} characters that could not be decoded: they show as \ufffd")
+        remark(f"has {broken} characters that could not be decoded: they show as \ufffd", _SAVE,
+               doubtful=True)  # fmt: skip
     return text
 
 
@@ -218,17 +220,20 @@ def _guess(data: bytes) -> str:
         rivals = dict(_ACCENTED if is_latin and best in dict(_ACCENTED) else _ALPHABETS)
         near = (name for name in rivals if scores[name] > scores[best] - margin)
         if other := next((name for name in near if telling.decode(name, "replace") != text), None):
-            remark(f"does not name its encoding: read as {best}, but {other} is about as likely")
+            remark(f"does not name its encoding: read as {best}, but {other} is about as likely",
+                   _SAVE, doubtful=True)  # fmt: skip
         return best
     if wide[0] >= _BELIEVED:
         if wide[0] < 2 * _BELIEVED:
-            remark(f"does not name its encoding: read as {wide[1]}, which may be wrong")
+            remark(f"does not name its encoding: read as {wide[1]}, which may be wrong", _SAVE,
+                   doubtful=True)  # fmt: skip
         return wide[1]
     # Slow to import; hardly a file needs it.
     detect = require("charset_normalizer", extra="documents", feature="Guessing an encoding")
     found = detect.from_bytes(sample).best()
     guess = str(found.encoding) if found else "latin-1"
-    remark(f"does not name its encoding: read as {guess}, which may be wrong")
+    remark(f"does not name its encoding: read as {guess}, which may be wrong", _SAVE,
+           doubtful=True)  # fmt: skip
     return guess
 
 

@@ -6,7 +6,7 @@ import re
 import threading
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ from hanol.retrieval.documents._charset import clean, decode
 from hanol.retrieval.documents._deadline import TooLateError, within
 from hanol.retrieval.documents._mail import read_eml
 from hanol.retrieval.documents._markup import read_html, read_xml
-from hanol.retrieval.documents._remarks import remarks_taken
+from hanol.retrieval.documents._remarks import Grid, Remark, listening
 from hanol.retrieval.documents._structured import (
     heading,
     read_json,
@@ -56,8 +56,8 @@ _PDF_OBJECT = re.compile(rb"\b\d+ \d+ obj\b")
 _FOLDERS = {"word": "docx", "ppt": "pptx", "xl": "xlsx"}
 _OPENDOCUMENT = {"text": "odt", "spreadsheet": "ods", "presentation": "odp", "graphics": "odp"}
 _FOREIGN = {  # first bytes of unsupported files, and what to do
-    b"\xd0\xcf\x11\xe0": "is an Office file of before 2007 or protected by a password: save it as "
-    "docx, pptx or xlsx without a password",
+    b"\xd0\xcf\x11\xe0": "is an Office file of before 2007, a Hangul file (hwp), or protected by a "
+    "password: save it as docx, pptx, xlsx or PDF without a password",
     b"{\\rtf": "is rich text: save it as docx",
     b"PK\x03\x04": "is a zip archive: unpack it, or save it as docx, pptx or xlsx from its program",
     b"\x1f\x8b": "is compressed by gzip: unpack it",
@@ -70,16 +70,35 @@ _FOREIGN = {  # first bytes of unsupported files, and what to do
 
 
 @dataclass(frozen=True)
+class DocumentTable:
+    """A table of a page.
+
+    Args:
+        start: First character of its lines in the text of the page.
+        end: Last character, exclusive.
+        names: Names of its columns; empty where it has none.
+        rows: Its cells from left to right; a merged cell stands in the first place that it covers.
+    """
+
+    start: int
+    end: int
+    names: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
 class Page:
     """A page, slide or sheet, or the whole of a document without pages.
 
     Args:
         number: Page number from 1, as viewers count; None for kinds without pages.
         text: NFC text with line feeds; empty for a page of pictures only.
+        tables: Its tables in order, if they were asked for.
     """
 
     number: int | None
     text: str
+    tables: tuple[DocumentTable, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,15 +115,16 @@ class Document:
     title: str
     pages: tuple[Page, ...]
     kind: str
-    remarks: tuple[str, ...] = ()
+    remarks: tuple[Remark, ...] = ()
 
 
-def read_document(path: Path, *, links: bool = False) -> Document:
+def read_document(path: Path, *, links: bool = False, tables: bool = False) -> Document:
     """Read a file of a kind in `KINDS`.
 
     Args:
         path: The file.
         links: Give the article of a web page as Markdown with its links.
+        tables: Also give the cells of the tables of each page; PDFs have none.
 
     Raises:
         DocumentError: The file cannot be read; the message says why and what to do.
@@ -112,17 +132,24 @@ def read_document(path: Path, *, links: bool = False) -> Document:
     """
     try:
         if not path.is_file():  # a named pipe would block for ever
-            raise DocumentError(f"{path.name} is not a file.")
+            what = "is not a file" if path.exists() else "does not exist"
+            raise DocumentError(f"{path.name or path} {what}: name a file with a document.")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
+    except DocumentError:
+        raise  # it is a ValueError, too
     except OSError as err:
-        raise DocumentError(f"{path.name} cannot be opened: {err.strerror or err}.") from err
+        raise DocumentError(
+            f"{path.name} cannot be opened ({err.strerror or err}): give yourself the right to."
+        ) from err
     except ValueError as err:  # a zero in the name
         raise DocumentError(f"{path.name!r} is not a valid file name.") from err
-    return parse_document(path.name, data, links=links)
+    return parse_document(path.name, data, links=links, tables=tables)
 
 
-def parse_document(name: str, data: bytes, *, links: bool = False) -> Document:
+def parse_document(
+    name: str, data: bytes, *, links: bool = False, tables: bool = False
+) -> Document:
     """Read a document from bytes.
 
     The first bytes take precedence over the suffix: a PDF named .txt is read as a PDF, a web page
@@ -131,7 +158,8 @@ def parse_document(name: str, data: bytes, *, links: bool = False) -> Document:
     Args:
         name: File name, for its suffix and for messages.
         data: Content of the file.
-        links: As in `read_document`.
+        links: As in `read_document`, like `tables`.
+        tables: Also give the cells of tables.
     """
     try:
         if not data.strip(b"\0\t\n\r "):
@@ -141,7 +169,7 @@ def parse_document(name: str, data: bytes, *, links: bool = False) -> Document:
             raise DocumentError(
                 f"is larger than {MAX_BYTES >> 20} MB ({MAX_TEXT >> 20} MB for text): split it"
             )
-        with remarks_taken() as remarks:
+        with listening(grids=tables) as told:
             title, pages = _read(kind, data, links)
         pages = [clean(page).strip() for page in pages]
         if not any(pages):
@@ -169,7 +197,20 @@ def parse_document(name: str, data: bytes, *, links: bool = False) -> Document:
     title = " ".join(clean(title).split())[:_TITLE] or Path(name).stem
     numbered = kind in ("pdf", "pptx", "xlsx", "ods", "odp") or len(pages) > 1
     numbers = range(1, len(pages) + 1) if numbered else [None] * len(pages)
-    return Document(title, tuple(map(Page, numbers, pages)), kind, tuple(remarks))
+    found = [_tables(text, place, told.grids or ()) for place, text in enumerate(pages, 1)]
+    remarks = told.remarks(paged=numbered)
+    return Document(title, tuple(map(Page, numbers, pages, found)), kind, remarks)
+
+
+def _tables(text: str, number: int, grids: Iterable[Grid]) -> tuple[DocumentTable, ...]:
+    """The tables of a page, found by their lines; not those inside of cells of others."""
+    tables, last = [], 0
+    for grid in grids:
+        lines = clean("\n".join(grid.lines)).strip()
+        if grid.page in (None, number) and lines and (start := text.find(lines, last)) >= 0:
+            last = start + len(lines)
+            tables.append(DocumentTable(start, last, grid.names, tuple(grid.rows)))
+    return tuple(tables)
 
 
 def _kind(name: str, data: bytes) -> str:
@@ -208,6 +249,22 @@ def _kind(name: str, data: bytes) -> str:
             f"is not a {kind} file, although its name says so: fetch it again, or rename it"
         )
     return kind
+
+
+def foreign(path: Path) -> tuple[str, str] | None:
+    """What a file with an unknown suffix is by its first bytes, and what to do."""
+    try:
+        if not path.is_file():
+            return "is no regular file", ""
+        with path.open("rb") as file:
+            data = file.read(64)
+    except OSError:
+        return None
+    if data.startswith(b"%PDF-"):
+        return f"is a PDF, although its suffix is {path.suffix!r}", "rename it to .pdf"
+    known = (reason for start, reason in _FOREIGN.items() if data.startswith(start))
+    why, _, what_to_do = next(known, "").rpartition(": ")
+    return (why, what_to_do) if why else None
 
 
 def _read(kind: str, data: bytes, links: bool) -> tuple[str, list[str]]:

@@ -16,7 +16,7 @@ from itertools import pairwise
 from hanol.errors import DocumentError
 from hanol.retrieval.documents._charset import decode
 from hanol.retrieval.documents._markup import read_html
-from hanol.retrieval.documents._remarks import remark
+from hanol.retrieval.documents._remarks import each_page, remark
 from hanol.retrieval.documents._split import CJK
 
 _HEADERS = ("From", "To", "Cc", "Date", "Subject")
@@ -51,8 +51,8 @@ def read_eml(data: bytes) -> tuple[str, list[str]]:
     bounds = pairwise([0, *(found.start() for found in later), len(data)])
     # A mailbox quotes lines that begin like a mail.
     mails = [re.sub(rb"(?m)^>(>*From )", rb"\1", data[first:last]) for first, last in bounds]
-    messages = [email.message_from_bytes(_from_first_header(mail)) for mail in mails]
-    return _header(messages[0], "Subject"), [*map(_mail, messages)]
+    messages = [email.message_from_bytes(_from_first_header(mail)) for mail in each_page(mails)]
+    return _header(messages[0], "Subject"), [*map(_mail, each_page(messages))]
 
 
 def _from_first_header(data: bytes) -> bytes:
@@ -67,8 +67,7 @@ def _from_first_header(data: bytes) -> bytes:
             while kept[0][:1] in (b" ", b"\t"):
                 del kept[0]
             if len(kept) < len(lines):
-                remark(f"has {len(lines) - len(kept)} lines before or among its headers that are "
-                       "none")  # fmt: skip
+                remark("has lines before or among its headers that are none: they were left out")
             return b"".join(kept) + body
         rest = body.lstrip()
     return data
@@ -103,12 +102,14 @@ def _part(part: Message, lines: list[str], attached: list[str]) -> str:
         lines.append(f"Attachment: {name or kind}")
     if not is_text:
         if main not in ("image", "audio", "video") and not sub.endswith("signature"):
-            remark(f"has an attachment that was not read: {name or kind}")
+            remark("is an attachment without text of its own, not read", "save it as a file, and "
+                   "index that", part=name or kind)  # fmt: skip
         return ""
     try:
         text = _content(part, kind)
     except DocumentError:  # not text, whatever its type says
-        remark(f"has a part that is not text, although its type says so: {name or kind}")
+        remark("is no text, although its type says so", "open the mail in a mail program",
+               part=name or kind)  # fmt: skip
         return ""
     if not is_attached:
         return text
@@ -119,7 +120,8 @@ def _part(part: Message, lines: list[str], attached: list[str]) -> str:
 def _parts(part: Message, lines: list[str], attached: list[str]) -> str:
     payload = part.get_payload()
     if not isinstance(payload, list):
-        remark("is not divided as its headers say: what could be read was read")
+        remark("is not divided as its headers say: what could be read was read",
+               "save the mail again from a mail program", doubtful=True)  # fmt: skip
         text = str(payload or "")
         if (found := _BOUNDARY.search(text)) and not part.get("X-Hanol-Boundary"):
             again = Message()

@@ -86,7 +86,7 @@ def read_xml(data: bytes) -> tuple[str, str]:
     text = clean(decode(data, found.group(1).decode() if found else None))
     start = max(text.find("<"), 0)
     if text[:start].strip():
-        remark(f"has {start} characters before its XML begins")
+        remark("has text before its XML begins, which was left out", "remove that text")
     text = text[start:]
     prolog = _PROLOG.match(text)
     assert prolog is not None
@@ -108,7 +108,9 @@ def read_xml(data: bytes) -> tuple[str, str]:
         )  # fmt: skip
         tree = etree.fromstring(body.encode(), recovering)
         if not declared:
-            remark(f"is not well-formed XML ({str(err)[:100]}): what could be read was read")
+            fault = str(err).partition(" (<string>")[0][:100]
+            remark("is not well-formed XML: what could be read was read", f"mend it ({fault})",
+                   doubtful=True)  # fmt: skip
         lines = [] if tree is None else _xml_lines(tree, etree)
         plain = _without_tags(body)
         # Where a recovering parser gives up, it says nothing.
@@ -148,7 +150,7 @@ def _repaired(text: str, declared: dict[str, str], other: list[str]) -> str:
         if name and (known := html.unescape(whole)) != whole:
             return html.escape(known)
         if name in other:
-            remark(f"refers to another file, which is not read: {whole}")
+            remark("refers to another file, which is not read", "index that file too", part=whole)
             return ""
         return html.escape(whole[0]) + whole[1:]
 

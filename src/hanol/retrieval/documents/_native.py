@@ -16,11 +16,11 @@ from pathlib import Path
 
 from hanol.errors import DocumentError
 from hanol.retrieval.documents._deadline import TooLateError
-from hanol.retrieval.documents._remarks import remark, remarks_taken
+from hanol.retrieval.documents._remarks import Remark, listening, told_now
 
 STEP_SECONDS = 20.0  # for one page; an ordinary one takes 0.01
 LATE_EXIT = 1  # exit code of faulthandler, when a step took longer
-_SECONDS = 120.0  # for a document in a process of its own
+_SECONDS = 300.0  # for a document in a process of its own
 _CHILD = "from hanol.retrieval.documents._native import answer; answer({module!r}, {name!r})"
 
 _may_end = False
@@ -77,8 +77,8 @@ def apart(read: Callable[[bytes], tuple[str, list[str]]], data: bytes) -> tuple[
     reply = json.loads(done.stdout)
     if reply["error"] is not None:
         raise (DocumentError if reply["known"] else ValueError)(reply["error"])
-    for text in reply["remarks"]:
-        remark(text)
+    for one in reply["remarks"]:
+        told_now().add(Remark(**{**one, "pages": ()}), one["pages"])
     return reply["title"], reply["pages"]
 
 
@@ -95,10 +95,10 @@ def answer(module: str, name: str) -> None:
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # anything a library prints must not mix with the answer
     reply: dict[str, object] = {"error": None, "known": True}
-    with remarks_taken() as remarks:
+    with listening() as told:
         try:
             title, pages = getattr(import_module(module), name)(sys.stdin.buffer.read())
-            reply |= {"title": title, "pages": pages, "remarks": list(remarks)}
+            reply |= {"title": title, "pages": pages, "remarks": [*map(vars, told.remarks())]}
         except DocumentError as err:
             reply["error"] = str(err)
         except Exception as err:  # parsers of broken files raise whatever comes

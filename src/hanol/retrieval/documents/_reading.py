@@ -18,11 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from hanol.errors import HanolError
-from hanol.retrieval.documents._documents import KINDS, read_document
+from hanol.retrieval.documents._documents import KINDS, foreign, read_document
 from hanol.retrieval.documents._native import failure, let_end, no_processes
+from hanol.retrieval.documents._remarks import Remark
 from hanol.retrieval.documents._split import split_passages
 
 _WORKERS = 2
+_LOOKED = 20  # files of a suffix that is no document's, into whose first bytes is looked
+_OTHER = ("has a suffix that no reader knows", "save it as a PDF or another document, or rename it")
 _AHEAD = 8  # documents read but not yet stored; bounds memory
 _TIMEOUT = 400.0  # seconds per document; the reader normally gives up earlier by itself
 _CHILD = "from hanol.retrieval.documents._reading import answer_requests; answer_requests()"
@@ -30,17 +33,21 @@ _CHILD = "from hanol.retrieval.documents._reading import answer_requests; answer
 
 @dataclass(frozen=True)
 class FoundFile:
-    """A file of the folder, why it is refused, if it is, and the hash of what was last indexed."""
+    """A file of the folder, why it is refused, if it is, and the hash of what was last indexed.
+
+    `other` is true for a file that is no document by its suffix.
+    """
 
     path: str
     size: int = 0
     mtime_ns: int = 0
     reason: str | None = None
     known: str | None = None
+    other: bool = False
 
 
-def walk(root: Path, *, skip: Path) -> Iterator[FoundFile | None]:
-    """The documents of a folder in a fixed order, without hidden ones; None for other files."""
+def walk(root: Path, *, skip: Path) -> Iterator[FoundFile]:
+    """The files of a folder in a fixed order, without hidden ones."""
     refused: list[OSError] = []
     for place, folders, files in os.walk(root, onerror=refused.append):
         here = Path(place)
@@ -51,33 +58,48 @@ def walk(root: Path, *, skip: Path) -> Iterator[FoundFile | None]:
         yield from (_look(root, here / name) for name in sorted(files) if not name.startswith("."))
     for err in refused:
         name = Path(err.filename).relative_to(root).as_posix()
-        yield FoundFile(name, reason=f"cannot be listed: {err.strerror}")
+        yield FoundFile(name, reason=f"cannot be listed ({err.strerror}): {_RIGHT}")
 
 
-_LEADS_OUT = "is a symbolic link that leads out of the folder"
+_LEADS_OUT = "is a symbolic link that leads out of the folder: copy what it leads to"
+_RIGHT = "give yourself the right to read it"
 
 
-def _look(root: Path, path: Path) -> FoundFile | None:
-    if path.suffix.lower() not in KINDS:
-        return None
+def _look(root: Path, path: Path) -> FoundFile:
     name = path.relative_to(root).as_posix()
+    shown = name.encode("utf-8", "backslashreplace").decode()
+    if path.suffix.lower() not in KINDS:
+        return FoundFile(shown, other=True)
     try:
         name.encode()
         if _leads_out(path, root):
             return FoundFile(name, reason=_LEADS_OUT)
         status = path.stat()
     except UnicodeEncodeError:
-        shown = name.encode("utf-8", "backslashreplace").decode()
-        return FoundFile(shown, reason="has a name that is not Unicode; rename it")
+        return FoundFile(shown, reason="has a name that is not Unicode: rename it")
     except OSError as err:
-        return FoundFile(name, reason=f"cannot be read: {err.strerror}")
+        return FoundFile(name, reason=f"cannot be read ({err.strerror}): {_RIGHT}")
     if not stat.S_ISREG(status.st_mode):
-        return None
+        return FoundFile(name, other=True)
     return FoundFile(name, status.st_size, status.st_mtime_ns)
 
 
 def _leads_out(path: Path, root: Path) -> bool:
     return path.is_symlink() and not path.resolve().is_relative_to(root)
+
+
+def remarks_on_others(root: Path, names: Iterable[str]) -> Iterator[tuple[str, Remark]]:
+    """Why files that are no documents by their suffix are not read; a suffix is named once."""
+    groups: dict[tuple[str, tuple[str, str]], list[str]] = {}
+    by_suffix: dict[str, int] = {}
+    for name in names:
+        suffix = Path(name).suffix.lower()
+        seen = by_suffix[suffix] = by_suffix.get(suffix, 0) + 1
+        told = foreign(root / name) if seen <= _LOOKED else None
+        groups.setdefault((suffix, told or _OTHER), []).append(name)
+    for (suffix, told), found in groups.items():
+        more = f"and {len(found) - 1:,} more *{suffix}" if len(found) > 1 else ""
+        yield found[0], Remark(*told, part=more)
 
 
 def read_file(path: str, known: str | None) -> dict[str, Any]:
@@ -98,16 +120,17 @@ def read_file(path: str, known: str | None) -> dict[str, Any]:
     except (HanolError, OSError) as err:
         return {"error": " ".join(str(err).split())}
     except MemoryError:
-        return {"error": "Reading it needs more memory than there is."}
+        return {"error": "It needs more memory than there is: split it."}
     except Exception as err:  # a reader's fault must not end the run; it is named in the report
-        return {"error": f"The reader failed: {type(err).__name__}: {' '.join(str(err).split())}"}
+        told = f"{type(err).__name__} {' '.join(str(err).split())}"
+        return {"error": f"The reader failed ({told}): report it to the makers of hanol."}
     return {
         "sha256": sha256,
         "title": document.title,
         "kind": document.kind,
         "pages": len(document.pages),
         "passages": passages,
-        "remarks": document.remarks,
+        "remarks": [*map(vars, document.remarks)],
     }
 
 
@@ -147,7 +170,7 @@ class _Reader:
         code = process.wait()
         self.close()
         if stalled.finished.is_set() and code == -9:
-            return {"error": f"Reading it took more than {_TIMEOUT:.0f} s, or was killed."}
+            return {"error": f"It took more than {_TIMEOUT:.0f} s, or was killed: split it."}
         return {"error": f"It {failure(code)}."}
 
     def close(self) -> None:

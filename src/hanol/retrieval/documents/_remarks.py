@@ -1,24 +1,127 @@
-"""What a reader could not read, guessed or repaired in a file that it did read."""
+"""What readers tell beside the text: what they could not read, guessed or repaired, and tables."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
 
-_taken: ContextVar[dict[str, None] | None] = ContextVar("_taken", default=None)
+T = TypeVar("T")
+PICTURES = "if there are words in them, write these beside them or in the notes"
 
 
-def remark(text: str) -> None:
-    """Note for the user of the document that is being read; the same words count once."""
-    if (taken := _taken.get()) is not None:
-        taken[text] = None
+@dataclass(frozen=True)
+class Remark:
+    """What of a file was not read, or may have been read wrong.
+
+    Args:
+        reason: What is the matter, such as "has no text, only pictures or drawings".
+        advice: What to do about it; may be empty.
+        pages: Numbers of the pages that it concerns; empty for the whole document.
+        part: Name of the part that it concerns, such as an attachment; may be empty.
+        status: "failed" for a file that is in no index, "skipped" for a part that was not read,
+            "doubtful" where the text may be wrong.
+    """
+
+    reason: str
+    advice: str = ""
+    pages: tuple[int, ...] = ()
+    part: str = ""
+    status: Literal["failed", "skipped", "doubtful"] = "skipped"
+
+    @property
+    def place(self) -> str:
+        """Pages as people write them, and the part: "page 3", "pages 3-5, 9", "plan.zip"."""
+        runs: list[list[int]] = []
+        for number in self.pages:
+            if runs and runs[-1][1] == number - 1:
+                runs[-1][1] = number
+            else:
+                runs.append([number, number])
+        shown = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+        pages = f"page{'s' * (len(self.pages) > 1)} {shown}" if runs else ""
+        return ", ".join(filter(None, (pages, self.part)))
+
+    def __str__(self) -> str:
+        said = "; ".join(filter(None, (self.reason, self.advice)))
+        return f"{self.place}: {said}" if self.place else said
+
+
+@dataclass
+class Grid:
+    """A table as a reader found it: names of its columns, cells, and the lines it became."""
+
+    page: int | None
+    names: tuple[str, ...]
+    rows: list[tuple[str, ...]] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Told:
+    """What readers told; `page` is the number of the one at hand, `grids` None if not wanted."""
+
+    page: int | None = None
+    grids: list[Grid] | None = None
+    _pages: dict[Remark, dict[int, None]] = field(default_factory=dict)
+
+    def add(self, remark: Remark, pages: Iterable[int]) -> None:
+        """Add a remark without pages, or further pages to the same words."""
+        self._pages.setdefault(remark, {}).update(dict.fromkeys(pages))
+
+    def remarks(self, *, paged: bool = True) -> tuple[Remark, ...]:
+        """The remarks in order; for a document without pages, without their numbers."""
+        return tuple(
+            Remark(one.reason, one.advice, tuple(sorted(pages)) if paged else (), one.part,
+                   one.status)
+            for one, pages in self._pages.items()
+        )  # fmt: skip
+
+
+_told: ContextVar[Told | None] = ContextVar("_told", default=None)
+
+
+def remark(
+    reason: str,
+    advice: str = "",
+    *,
+    part: str = "",
+    doubtful: bool = False,
+    pages: Sequence[int] | None = None,
+) -> None:
+    """Note something for the user of the document that is being read; the same words count once.
+
+    Args:
+        reason: As in `Remark`, like `advice` and `part`.
+        doubtful: The text may be wrong; otherwise something was not read.
+        pages: As in `Remark`; by default the page at hand.
+    """
+    if (told := _told.get()) is not None:
+        at_hand = [] if told.page is None else [told.page]
+        one = Remark(reason, advice, (), part, "doubtful" if doubtful else "skipped")
+        told.add(one, at_hand if pages is None else pages)
+
+
+def told_now() -> Told:
+    """Where the reader at hand tells; nobody may listen."""
+    return _told.get() or Told()
+
+
+def each_page(items: Iterable[T]) -> Iterator[T]:
+    """Items that become a page each: what is told meanwhile is about that page."""
+    told = told_now()
+    for number, item in enumerate(items, 1):
+        told.page = number
+        yield item
+    told.page = None
 
 
 @contextmanager
-def remarks_taken() -> Iterator[dict[str, None]]:
-    """Collect the remarks of the readers called inside, in order, as keys."""
-    taken: dict[str, None] = {}
-    token = _taken.set(taken)
+def listening(*, grids: bool = False) -> Iterator[Told]:
+    """Collect what the readers called inside tell."""
+    told = Told(grids=[] if grids else None)
+    token = _told.set(told)
     try:
-        yield taken
+        yield told
     finally:
-        _taken.reset(token)
+        _told.reset(token)

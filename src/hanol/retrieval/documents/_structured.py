@@ -51,22 +51,30 @@ def read_json(text: str) -> str:
         lines = [line for line in text.split("\n") if line.strip()]
         if sum(map(_is_json, lines)) * 2 > len(lines) > 1:
             return read_jsonl(text)
-        remark(f"is not JSON ({str(err)[:100]}): read as plain text")
+        _no_json(err)
         return _unescaped(text)
 
 
 def read_jsonl(text: str) -> str:
     """JSON Lines without escapes; lines that are not JSON as plain text."""
-    lines = []
+    lines, faulty = [], False
     for number, line in enumerate(text.split("\n"), 1):
         if not (line := line.strip("\ufeff\0 \t\r")):
             continue
         try:
             lines.append(_rewritten(line, None))
         except (ValueError, RecursionError):
-            remark(f"has lines that are not JSON, read as plain text: the first is line {number}")
+            if not faulty:
+                remark("has lines that are not JSON, read as plain text", "mend them",
+                       part=f"line {number} and others", doubtful=True)  # fmt: skip
+            faulty = True
             lines.append(_unescaped(line))
     return "\n".join(lines)
+
+
+def _no_json(err: Exception) -> None:
+    reason = "is not JSON: read as plain text"
+    remark(reason, f"mend it ({str(err)[:100]})", doubtful=True)
 
 
 def _is_json(line: str) -> bool:
@@ -85,7 +93,7 @@ def read_notebook(text: str) -> tuple[str, str]:
     try:
         notebook = json.loads(text)
     except ValueError as err:
-        remark(f"is not JSON ({str(err)[:100]}): read as plain text")
+        _no_json(err)
         return "", _unescaped(text)
     parts, prose = [], []
     for cell in _cells(notebook):
@@ -108,7 +116,7 @@ def _objects(items: Any) -> Iterator[dict[str, Any]]:
         if isinstance(item, dict):
             yield item
         else:
-            remark("has holes where cells or outputs should be")
+            remark("has holes where cells or outputs should be", "open it in Jupyter and save it")
 
 
 def _cells(notebook: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -131,7 +139,8 @@ def _output(output: dict[str, Any]) -> str:
     text = _COLOURS.sub("", text)
     if len(text) <= _OUTPUT_CHARS:
         return text
-    remark(f"has outputs of more than {_OUTPUT_CHARS} characters: the rest of them is left out")
+    remark(f"has outputs of more than {_OUTPUT_CHARS} characters, of which the rest is left out",
+           "save them to a file of their own")  # fmt: skip
     return text[:_OUTPUT_CHARS] + "\n(output cut here)"
 
 
@@ -156,10 +165,11 @@ def _shown(output: dict[str, Any]) -> str:
         if found.get(kind, "").strip() and kind not in ("text/plain", "text/javascript"):
             return found[kind]
     if any(kind.startswith(("image/", "png", "jpeg", "svg")) for kind in (*data, *output)):
-        remark("shows pictures, which are not read")
+        remark("shows pictures, which are not read", "say in a cell what they show")
         return "" if plain.startswith("<") else plain
     if not plain and data:
-        remark(f"has outputs that are not read: {', '.join(sorted(data))[:100]}")
+        remark("has outputs that are not read", "print them as text",
+               part=", ".join(sorted(data))[:100])  # fmt: skip
     return plain
 
 

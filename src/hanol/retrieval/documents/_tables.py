@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import chain, groupby, islice
 
 from hanol.retrieval.documents._labels import is_label
-from hanol.retrieval.documents._remarks import remark
+from hanol.retrieval.documents._remarks import Grid, remark, told_now
 
 WHOLE_CHARS = 8_000_000  # characters written of one table, or of all sheets of a workbook
 _OVERVIEW_CELLS = 20_000  # a larger table begins with its columns and counts
@@ -70,6 +70,7 @@ def table_text(rows: Iterable[Row], *, heads: int = 0, most: int = WHOLE_CHARS) 
     plan = _Plan()
     names: tuple[str, ...] = ()
     count = written = cells = chars = 0
+    told = told_now()
     for filled, block in groupby(map(_tidy, rows), key=bool):
         if not filled:
             continue
@@ -84,6 +85,7 @@ def table_text(rows: Iterable[Row], *, heads: int = 0, most: int = WHOLE_CHARS) 
         if plan.heads and len(valued) < len(plan.names):
             first = sample[: plan.titles + plan.heads]  # else a name without values is lost
         lines += map(_beside, first)
+        grid = Grid(told.page, plan.names)
         for row in chain(body, block):
             count += 1
             cells += len(row)
@@ -95,8 +97,13 @@ def table_text(rows: Iterable[Row], *, heads: int = 0, most: int = WHOLE_CHARS) 
                 lines.append(_line(row, plan))
                 chars += len(lines[-1]) + 1
                 written += 1
+                if told.grids is not None:
+                    grid.lines.append(lines[-1])
+                    grid.rows.append(tuple(cell or "" for cell in row))
             if cells > _COUNTED_CELLS:
                 break
+        if told.grids is not None:
+            told.grids.append(grid)
         if cells > _COUNTED_CELLS:
             break
     if cells <= _OVERVIEW_CELLS and written == count:
@@ -104,7 +111,8 @@ def table_text(rows: Iterable[Row], *, heads: int = 0, most: int = WHOLE_CHARS) 
     more = "more than " if cells > _COUNTED_CELLS else ""
     left = f"; only its first {written} rows are written out" if more or written < count else ""
     if left:
-        remark(f"holds a table of {more}{count} rows, of which the first {written} are read")
+        remark(f"holds a table of {more}{count} rows, of which the first {written} are read",
+               "split it")  # fmt: skip
     labels = [*names, *(f"column {i + 1}" for i in range(len(names), len(columns)))]
     head = [f"Table of {more}{count} rows and {len(columns)} columns{left}.", ""]
     head += [f"{label}: {column}" for label, column in zip(labels, columns, strict=False)]

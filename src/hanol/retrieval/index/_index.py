@@ -6,6 +6,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote
@@ -13,9 +14,10 @@ from urllib.parse import unquote
 from pydantic import BaseModel
 
 from hanol.errors import AddressError, SearchIndexError
+from hanol.retrieval.documents._remarks import Remark
 from hanol.retrieval.index._cjk import highlight_spans, query_tokens
 from hanol.retrieval.index._dense import Embedder, SentenceEmbedder, Vectors
-from hanol.retrieval.index._passage import Passage, format_address, parse_address
+from hanol.retrieval.index._passage import Passage, doubt_of, format_address, parse_address
 from hanol.retrieval.index._search import (
     choose_tokens,
     count_passages,
@@ -30,10 +32,15 @@ Mode = Literal["hybrid", "bm25", "dense"]
 _POOL = 50  # best results of each ranking that are fused
 _WEIGHTS = (1.0, 0.5)  # of words and meaning in "hybrid", tuned together with the fusion's constant
 _PASSAGES = (
-    'SELECT p.id, d.path AS document, p.page, d.title, p.text, p.start, p."end", d.sha256 '
+    'SELECT p.id, d.path AS document, p.page, d.title, p.text, p.start, p."end", d.sha256, '
+    "d.remarks AS doubt "
     "FROM passages AS p JOIN documents AS d ON d.id = p.document "
 )
 _AMONG = "WHERE p.id IN (SELECT value FROM json_each(?))"
+_REMARKS = """
+SELECT path, remarks FROM documents WHERE remarks IS NOT NULL
+UNION ALL SELECT path, '[' || remark || ']' FROM unread ORDER BY path
+"""
 _DOCUMENTS = """
 SELECT path AS document, title, kind, pages, sha256, size,
 (SELECT count(*) FROM passages WHERE document = documents.id) AS passages
@@ -173,6 +180,19 @@ class Index(AbstractContextManager["Index"]):
             DocumentInfo(**row, address=format_address(row["document"], row["sha256"], None))
             for row in rows
         ]
+
+    def remarks(self) -> dict[str, tuple[Remark, ...]]:
+        """What was not read, or may have been read wrong, by file; sound files are left out.
+
+        Files that are in no index are there too, as the last `add` found them.
+        """
+        with self._lock:
+            store = self._opened()
+            rows = [] if store is None else store.db.execute(_REMARKS).fetchall()
+        found: dict[str, tuple[Remark, ...]] = {}
+        for path, stored in rows:
+            found[path] = (*found.get(path, ()), *_remarks(stored))
+        return {path: remarks for path, remarks in found.items() if remarks}
 
     def add(
         self, *, on_file: Callable[[FileProgress], None] | None = None, isolated: bool = True
@@ -326,6 +346,15 @@ class Index(AbstractContextManager["Index"]):
 
 
 def _passage(row: sqlite3.Row, **found: Any) -> Passage:
-    return Passage(
-        **row, address=format_address(row["document"], row["sha256"], row["page"]), **found
-    )
+    found["address"] = format_address(row["document"], row["sha256"], row["page"])
+    return Passage(**{**row, **found, "doubt": _doubt(row["doubt"] or "[]", row["page"])})
+
+
+@lru_cache(maxsize=10_000)  # the pages of a document follow each other
+def _doubt(stored: str, page: int | None) -> str:
+    return doubt_of(_remarks(stored), page)
+
+
+@lru_cache(maxsize=100)
+def _remarks(stored: str) -> tuple[Remark, ...]:
+    return tuple(Remark(**{**one, "pages": tuple(one["pages"])}) for one in json.loads(stored))

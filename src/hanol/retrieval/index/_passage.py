@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from hanol.errors import AddressError
 from hanol.retrieval.documents._documents import Document
+from hanol.retrieval.documents._remarks import Remark
 from hanol.retrieval.documents._split import split_passages
 
 _IN_TEXT = re.compile(r"(?:https?|doc)://[^\s<>\"')\]]+")
@@ -58,6 +59,8 @@ class Passage:
         sha256: Hash of the document's bytes, 64 hex digits.
         score: Higher is better; comparable only within one search.
         highlights: Spans of `text` in characters that matched the query.
+        doubt: Why its text may be wrong, such as "read by OCR from how it looks: letters may be
+            wrong"; empty for a page that was read without doubt.
     """
 
     id: int
@@ -71,6 +74,7 @@ class Passage:
     sha256: str
     score: float = 0.0
     highlights: tuple[tuple[int, int], ...] = ()
+    doubt: str = ""
 
     def excerpt(self, size: int) -> tuple[int, int]:
         """The span of at most `size` characters of `text` with the most matches."""
@@ -124,10 +128,17 @@ def document_passages(
             start=start,
             end=end,
             sha256=sha256,
+            doubt=doubt_of(document.remarks, page.number),
         )
         for page in document.pages
         for start, end in split_passages(page.text)
     ]
+
+
+def doubt_of(remarks: Sequence[Remark], page: int | None) -> str:
+    """Why the text of a page may be wrong, in a few words; empty if nothing says so."""
+    doubts = [one for one in remarks if one.status == "doubtful"]
+    return "; ".join(one.reason for one in doubts if not one.pages or page in one.pages)
 
 
 def join_pages(passages: Sequence[Passage]) -> list[Passage]:

@@ -5,6 +5,7 @@ whenever the process ends. Readers work while another process writes (write-ahea
 exclude each other by a lock that the system releases when its holder dies.
 """
 
+import json
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -16,9 +17,15 @@ from urllib.parse import quote
 from hanol.errors import SearchIndexError
 from hanol.retrieval.index._cjk import index_text
 
-_VERSION = 2  # of the schema and its content: tokenizer, passage lengths
+_VERSION = 3  # of the schema and its content: tokenizer, passage lengths
 _FILE = "index.sqlite"
 _COMMON = 1000  # a token in more passages is common
+
+# What version 2 lacked. Documents without remarks, not even an empty list, are read again.
+_SINCE_2 = (
+    "ALTER TABLE documents ADD COLUMN remarks TEXT",
+    "CREATE TABLE unread (path TEXT NOT NULL, remark TEXT NOT NULL)",
+)
 
 # The full-text table stores no copy of the text (content=''), so deleting a row needs its text. The
 # text is already tokenized and joined by spaces, so the tokenizer only splits at them.
@@ -26,8 +33,10 @@ _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE documents (
     id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, sha256 TEXT NOT NULL, size INTEGER NOT NULL,
-    mtime_ns INTEGER NOT NULL, title TEXT NOT NULL, kind TEXT NOT NULL, pages INTEGER NOT NULL
+    mtime_ns INTEGER NOT NULL, title TEXT NOT NULL, kind TEXT NOT NULL, pages INTEGER NOT NULL,
+    remarks TEXT
 );
+CREATE TABLE unread (path TEXT NOT NULL, remark TEXT NOT NULL);
 CREATE TABLE passages (
     id INTEGER PRIMARY KEY AUTOINCREMENT, document INTEGER NOT NULL REFERENCES documents,
     page INTEGER, start INTEGER NOT NULL, "end" INTEGER NOT NULL, text TEXT NOT NULL
@@ -61,6 +70,8 @@ class Store:
                     db.close()  # killed before its first transaction
                     return None
                 store = cls(folder, db)
+                if store.meta("version") == "2" and mode == "rw":
+                    store.upgrade()
                 if (version := store.meta("version")) != str(_VERSION):
                     raise SearchIndexError(
                         f"The index {file} was made by another version of hanol (format "
@@ -85,6 +96,14 @@ class Store:
                 return store
         except (OSError, sqlite3.OperationalError) as err:
             raise _not_writable(folder, err) from err
+
+    def upgrade(self) -> None:
+        """Bring an index of version 2 to this one."""
+        with self.transaction():
+            if self.meta("version") == "2":  # no other process was first
+                for statement in _SINCE_2:
+                    self.db.execute(statement)
+                self.set_meta("version", str(_VERSION))
 
     def has(self, table: str) -> bool:
         """Whether a table has any row."""
@@ -133,9 +152,15 @@ class Store:
         """Add a document as `read_file` returns it, in place of the one at its path."""
         self.remove(path)
         row = self.db.execute(
-            "INSERT INTO documents (path, size, mtime_ns, sha256, title, kind, pages) "
-            "VALUES (:path, :size, :mtime_ns, :sha256, :title, :kind, :pages)",
-            {**document, "path": path, "size": size, "mtime_ns": mtime_ns},
+            "INSERT INTO documents (path, size, mtime_ns, sha256, title, kind, pages, remarks) "
+            "VALUES (:path, :size, :mtime_ns, :sha256, :title, :kind, :pages, :remarks)",
+            {
+                **document,
+                "path": path,
+                "size": size,
+                "mtime_ns": mtime_ns,
+                "remarks": json.dumps(document["remarks"]),
+            },
         ).lastrowid
         title = index_text(document["title"])
         for page, start, end, text in document["passages"]:

@@ -1,5 +1,6 @@
 """Updates an index from its folder."""
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -8,7 +9,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from hanol.retrieval.documents._reading import FoundFile, read_all, walk
+from hanol.retrieval.documents._reading import FoundFile, read_all, remarks_on_others, walk
+from hanol.retrieval.documents._remarks import Remark
+from hanol.retrieval.documents.pdf._ocr import languages
 from hanol.retrieval.index._dense import Embedder, fill_vectors
 from hanol.retrieval.index._store import Store
 
@@ -20,6 +23,11 @@ _COMMIT_SECONDS = 0.5  # most finished work that a kill can lose
 # its time is not trusted, and it is hashed again next time.
 _SETTLED_NS = 2_000_000_000
 _COUNTED = ("added", "changed", "removed", "unchanged", "ignored")
+# The last column: was it read by another version, or with pages that OCR may read by now?
+_KNOWN = """
+SELECT path, size, mtime_ns, sha256,
+remarks IS NULL OR (? AND kind = 'pdf' AND remarks != '[]') FROM documents
+"""
 _TOTALS = """
 SELECT (SELECT count(*) FROM documents) AS documents, (SELECT count(*) FROM passages) AS passages
 """
@@ -41,6 +49,14 @@ class FailedFile(BaseModel, frozen=True):
 
     document: str
     reason: str
+
+    @property
+    def remark(self) -> Remark:
+        """The reason and what to do, apart."""
+        name = " ".join(Path(self.document).name.split())  # as in the message, on one line
+        reason = self.reason.removeprefix(f"{name} ").removesuffix(".")
+        why, _, what_to_do = reason.rpartition(": ")
+        return Remark(why or reason, what_to_do if why else "", status="failed")
 
 
 class IndexReport(BaseModel, frozen=True):
@@ -77,6 +93,7 @@ class Update:
     isolated: bool
     _todo: list[FoundFile] = field(default_factory=list)
     _failed: list[FailedFile] = field(default_factory=list)
+    _others: list[str] = field(default_factory=list)
     _counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_COUNTED, 0))
     _done: int = 0
     _total: int = 0
@@ -91,6 +108,7 @@ class Update:
             self._read()
             if self.store.meta("tidy") != "yes":  # also after an earlier run that was killed
                 self.store.tidy()
+            self._note()
             embedded = 0 if self.embedder is None else fill_vectors(self.store, self.embedder)
         return IndexReport(
             **self._counts,
@@ -102,13 +120,17 @@ class Update:
 
     def _look(self) -> None:
         """Find deleted, refused, unchanged (by size and time) and other files."""
-        rows = self.store.db.execute("SELECT path, size, mtime_ns, sha256 FROM documents")
-        known = {path: (size, mtime_ns, sha256) for path, size, mtime_ns, sha256 in rows}
+        rows = self.store.db.execute(_KNOWN, (self.store.meta("ocr") != languages(),))
+        known = {
+            path: (size, 0, "") if again else (size, mtime_ns, sha256)
+            for path, size, mtime_ns, sha256, again in rows
+        }
         gone = set(known)
         seen: list[_Result] = []
         for found in walk(self.folder, skip=self.store.folder):
-            if found is None:
+            if found.other:
                 self._counts["ignored"] += 1
+                self._others.append(found.path)
                 continue
             size, mtime_ns, sha256 = known.get(found.path, (None, None, None))
             if found.reason is not None:
@@ -141,6 +163,18 @@ class Update:
                     if time.monotonic() > until:
                         break
             self._report(done)  # only after the commit
+
+    def _note(self) -> None:
+        """Store which files are not in the index, and why."""
+        notes = [(one.document, one.remark) for one in self._failed]
+        notes += remarks_on_others(self.folder, self._others)
+        with self.store.transaction():
+            self.store.set_meta("ocr", languages())
+            self.store.db.execute("DELETE FROM unread")
+            self.store.db.executemany(
+                "INSERT INTO unread VALUES (?, ?)",
+                [(path, json.dumps(vars(remark))) for path, remark in notes],
+            )
 
     def _put(self, found: FoundFile, answer: dict[str, Any]) -> tuple[Status, str | None]:
         mtime_ns = found.mtime_ns if time.time_ns() - found.mtime_ns > _SETTLED_NS else 0

@@ -7,7 +7,15 @@ from typing import Any
 
 from hanol.errors import HanolError
 from hanol.retrieval import Index, Passage, Source
-from hanol.tools._show import best_of_documents, failure, joined, link, list_argument, one_line
+from hanol.tools._show import (
+    best_of_documents,
+    failure,
+    joined,
+    link,
+    list_argument,
+    one_line,
+    place_of,
+)
 from hanol.tools._tool import GOOGLE_SCHOLAR, SEARCH, Observation, SpecifiedTool, ToolContext
 from hanol.tools.web._providers import WebResult, check_query
 from hanol.tools.web._web import Web
@@ -108,11 +116,11 @@ def queries_of(arguments: Mapping[str, Any]) -> list[str]:
 def _passage(passage: Passage, context: ToolContext, sources: list[Source]) -> str:
     """A hit of the index, without its position; its source is added to `sources`."""
     sources.append(context.sources.cite_passage(passage))
-    page = f", page {passage.page}" if passage.page is not None else ""
+    place = f", {where}" if (where := place_of(passage)) else ""
     start, end = passage.excerpt(_EXCERPT)
     before, after = "..." if start else "", "..." if end < len(passage.text) else ""
     return (
-        f"{link(passage.title, passage.address)}\n{one_line(passage.document)}{page}\n"
+        f"{link(passage.title, passage.address)}\n{one_line(passage.document)}{place}\n"
         f"[{sources[-1].number}] {before}{' '.join(passage.text[start:end].split())}{after}"
     )
 

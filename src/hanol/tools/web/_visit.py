@@ -8,7 +8,15 @@ from typing import Any
 from hanol.errors import AddressError, EngineError, HanolError
 from hanol.retrieval import Index, Passage, Source, find_addresses, rank_texts
 from hanol.tools._extract import extract
-from hanol.tools._show import failure, joined, list_argument, numbered, one_line, tokens_of
+from hanol.tools._show import (
+    failure,
+    joined,
+    list_argument,
+    numbered,
+    one_line,
+    place_of,
+    tokens_of,
+)
 from hanol.tools._tool import VISIT, Observation, SpecifiedTool, ToolContext
 from hanol.tools.web._web import Opened, Web
 
@@ -87,7 +95,7 @@ class Visit(SpecifiedTool, spec=VISIT):
             lines += ["", "Evidence, word for word:"]
             for part in evidence:
                 sources.append(context.sources.cite_passage(part))
-                page = f"(page {part.page}) " if part.page is not None else ""
+                page = f"({place}) " if (place := place_of(part)) else ""
                 lines.append(f"[{sources[-1].number}] {page}{part.text}")
             lines += ["", f"Summary, no source to cite: {summary}"]
         else:

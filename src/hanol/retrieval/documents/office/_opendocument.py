@@ -8,6 +8,7 @@ from itertools import repeat
 from typing import Any
 
 from hanol.errors import DocumentError
+from hanol.retrieval.documents._remarks import PICTURES, each_page, remark
 from hanol.retrieval.documents._tables import WHOLE_CHARS, Cell, Row, table_text
 from hanol.retrieval.documents.office._package import Package, attribute
 
@@ -26,12 +27,15 @@ def read_opendocument(data: bytes) -> tuple[str, list[str]]:
     pages, first, left = [], "", WHOLE_CHARS
     for body in tree.iterfind("body/*"):
         if body.tag == "spreadsheet":
-            for sheet in body.iterfind("table"):
+            for sheet in each_page(body.iterfind("table")):
                 text = "\n\n".join(_OpenFlow(package, most=left).blocks([sheet]))
                 left = max(left - len(text), 0)
                 pages.append(f"# {attribute(sheet, 'name')}\n\n{text}" if text else "")
         elif body.tag in ("presentation", "drawing"):
-            pages += ["\n".join(_OpenFlow(package).blocks(page)) for page in body.iterfind("page")]
+            for page in each_page(body.iterfind("page")):
+                pages.append("\n".join(_OpenFlow(package).blocks(page)))
+                if not pages[-1].strip() and page.find(".//image") is not None:
+                    remark("has no text, only pictures, which are not read", PICTURES)
         else:
             lines = list(_OpenFlow(package).blocks(body))
             first = next((line for line in lines if line.startswith("# ")), "")

@@ -50,7 +50,9 @@ class Package:
                 while block := stream.read(2**20):
                     seen = tail + block
                     if b"<!ENTITY" in seen:
-                        raise DocumentError("declares XML entities, which Office never writes")
+                        raise DocumentError(
+                            "declares XML entities, which Office never writes: save it again"
+                        )
                     tail = block[-16:]
         self.main = next(iter(self.related("", "officeDocument")), "")
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hanol.errors import require
+from hanol.retrieval.documents._remarks import each_page
 from hanol.retrieval.documents._tables import WHOLE_CHARS, Cell, Row, table_text
 from hanol.retrieval.documents.office._flow import Flow
 from hanol.retrieval.documents.office._numbers import BUILT_IN, shown
@@ -36,7 +37,7 @@ def read_xlsx(data: bytes) -> tuple[str, list[str]]:
     texts = _shared_texts(package)
     styles = _styles(package)
     pages, left = [], WHOLE_CHARS
-    for sheet in book.iterfind("sheets/sheet"):
+    for sheet in each_page(book.iterfind("sheets/sheet")):
         part = parts.get(relation(sheet), "")
         edges: dict[tuple[str, str], None] = {}
         rows = _rows(package, part, texts, styles, epoch, edges)

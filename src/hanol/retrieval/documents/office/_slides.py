@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from hanol.retrieval.documents._remarks import PICTURES, each_page, remark
 from hanol.retrieval.documents.office._flow import Flow
 from hanol.retrieval.documents.office._package import Package, attribute, relation
 
@@ -19,9 +20,12 @@ def read_pptx(data: bytes) -> tuple[str, list[str]]:
         for author in package.tree(part)
     }
     pages = []
-    for slide in show.iterfind("sldIdLst/sldId"):
+    for slide in each_page(show.iterfind("sldIdLst/sldId")):
         part = parts.get(relation(slide), "")
-        lines = list(Flow(package, part).blocks(package.tree(part)))
+        tree = package.tree(part)
+        lines = list(Flow(package, part).blocks(tree))
+        if not any(map(str.strip, lines)) and tree.find(".//pic") is not None:
+            remark("has no text, only pictures, which are not read", PICTURES)
         for notes in package.related(part, "notesSlide"):
             if text := "\n".join(_notes(package, notes)):
                 lines += ["", f"Notes: {text}"]

@@ -79,7 +79,10 @@ class Objects:
             raise
         except Exception as err:  # whatever a broken file makes of it
             self._pages = [] if self._pages is None else self._pages
-            remark(f"has forms, comments or glyphs that cannot be read ({type(err).__name__})")
+            remark(
+                "has forms, comments or glyphs that cannot be read",
+                f"open it in a PDF program and save it again ({type(err).__name__})",
+            )
             return []
 
 

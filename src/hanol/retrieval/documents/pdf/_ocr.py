@@ -1,44 +1,115 @@
 """Reads the picture of a page with tesseract, where that program is installed."""
 
+import csv
 import os
 import shutil
 import subprocess
 from functools import lru_cache
-from typing import Any
+from itertools import groupby
+from typing import Any, NamedTuple
 
-_LANGUAGES = ("kor", "eng")
+from hanol.retrieval.documents._native import step
+
+SECONDS = 150.0  # for all pages of a document
+_FIRST = ("kor", "eng")
+_LANGUAGES = 4  # if more are installed, the first ones only: each takes a third more time
 _SCALE = 300 / 72  # tesseract wants 300 dots an inch
 _PIXELS = 20_000_000  # of a page, so that a poster does not take gigabytes
-_SECONDS = 60.0  # a page of text takes about 3
+_PAGE_SECONDS = 60.0  # a page of text takes about 3
+# Mean confidence of the words of a line, of 100. Lines in a language that tesseract knows have 85
+# and more, those in another script or upside down 30 to 55.
+_TOLD = 60.0
+_DIRT = 3  # characters of a line that may be a stain
+_TABS = 11  # in the rows of tesseract's table
+
+
+class PictureText(NamedTuple):
+    """Text of a picture, and whether lines that could not be told were left out."""
+
+    text: str
+    cut: bool
 
 
 @lru_cache(maxsize=1)
+def _installed() -> tuple[str, ...]:
+    program = shutil.which("tesseract")
+    return () if program is None else tuple(_run([program, "--list-langs"]).split())
+
+
 def languages() -> str:
     """Languages to read, as tesseract takes them; "" if it or their data are not installed."""
-    program = shutil.which("tesseract")
-    if program is None:
-        return ""
-    listed = _run([program, "--list-langs"]).split()
-    return "+".join(name for name in _LANGUAGES if name in listed)
+    listed = [name for name in _installed() if name.isalpha() and name not in ("osd", "equ")]
+    first = [name for name in _FIRST if name in listed]
+    others = [name for name in listed if name not in first]
+    return "+".join([*first, *others] if len(listed) <= _LANGUAGES else first)
 
 
-def read_picture(page: Any) -> str:
-    """Text of an open PDFium page as it looks; "" if there is none, or no OCR program."""
-    if not languages():
-        return ""
+def finds_up() -> bool:
+    """Whether tesseract can tell which way is up."""
+    return "osd" in _installed()
+
+
+def read_picture(page: Any) -> PictureText:
+    """Text of an open PDFium page as it looks, turned upright; needs `languages`."""
     width, height = page.get_size()
     scale = min(_SCALE, (_PIXELS / max(1.0, width * height)) ** 0.5)
-    grey = page.render(scale=scale, grayscale=True).to_numpy()
+    with step():
+        grey = page.render(scale=scale, grayscale=True).to_numpy()
     picture = b"P5 %d %d 255\n%b" % (grey.shape[1], grey.shape[0], grey.tobytes())
-    return _run(["tesseract", "stdin", "stdout", "-l", languages()], picture)
+    lines = _lines(languages(), picture)
+    # Together with another language, some words of Korean come out in its letters.
+    if "+" in languages() and any(
+        "가" <= char <= "힣" for _, text in lines.values() for char in text
+    ):
+        alone = _lines("kor", picture)
+        lines = {key: max(line, alone.get(key, line)) for key, line in lines.items()}
+    blocks: dict[tuple[str, ...], list[str]] = {}
+    for (*block, _), (sure, text) in lines.items():
+        if sure >= _TOLD:
+            blocks.setdefault(tuple(block), []).append(text)
+    unsure = (text for sure, text in lines.values() if sure < _TOLD)
+    return PictureText(
+        "\n\n".join("\n".join(lines) for lines in blocks.values()),
+        any(len(text) > _DIRT for text in unsure),
+    )
+
+
+def _lines(languages: str, picture: bytes) -> dict[tuple[str, str, str], tuple[float, str]]:
+    """How sure tesseract is of each line, of 100, and its text, by block, paragraph and line."""
+    layout = "1" if finds_up() else "3"
+    command = ["tesseract", "stdin", "stdout", "-l", languages, "--psm", layout]
+    both = ["-c", "tessedit_create_tsv=1", "-c", "tessedit_create_txt=1"]
+    table: list[str] = []
+    plain: list[str] = []
+    for line in _run([*command, *both], picture).splitlines():
+        (table if line.count("\t") == _TABS else plain).append(line.replace("\f", "").strip())
+    rows = csv.DictReader(table, delimiter="\t", quoting=csv.QUOTE_NONE)
+    words = [row for row in rows if row["level"] == "5" and (row["text"] or "").strip()]
+    found = {
+        key: [(row["text"], float(row["conf"])) for row in line]
+        for key, line in groupby(
+            words, key=lambda row: (row["block_num"], row["par_num"], row["line_num"])
+        )
+    }
+    # The table parts words of Korean, the plain text does not.
+    texts = [line for line in plain if line]
+    if len(texts) != len(found):
+        texts = [" ".join(text for text, _ in line) for line in found.values()]
+    return {
+        key: (
+            sum(len(text) * sure for text, sure in line) / sum(len(text) for text, _ in line),
+            text,
+        )
+        for (key, line), text in zip(found.items(), texts, strict=True)
+    }
 
 
 def _run(command: list[str], picture: bytes = b"") -> str:
     try:
         done = subprocess.run(  # noqa: S603
-            command, input=picture, capture_output=True, check=True, timeout=_SECONDS,
+            command, input=picture, capture_output=True, check=True, timeout=_PAGE_SECONDS,
             env={**os.environ, "OMP_THREAD_LIMIT": "1"},
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return ""
-    return done.stdout.decode("utf-8", "replace").replace("\f", "")
+    return done.stdout.decode("utf-8", "replace")

@@ -14,11 +14,11 @@ from typing import Any
 
 from hanol.errors import DocumentError, require
 from hanol.retrieval.documents._native import apart, step
-from hanol.retrieval.documents._remarks import remark
+from hanol.retrieval.documents._remarks import each_page, remark
+from hanol.retrieval.documents.pdf import _ocr
 from hanol.retrieval.documents.pdf._fonts import install_box_font
 from hanol.retrieval.documents.pdf._legible import is_legible, reads_like_words
 from hanol.retrieval.documents.pdf._objects import Note, Objects
-from hanol.retrieval.documents.pdf._ocr import read_picture
 
 _PAGES = 20_000  # a larger count is a broken or hostile page tree
 _OPEN = 4  # pages kept open: the fonts of a page are dropped when the last page with them closes
@@ -32,8 +32,12 @@ _JUNK_TITLE = re.compile(
 _CATALOG = re.compile(rb"(\d+)\s+(\d+)\s+obj\b(?:(?!endobj)[^\0]){0,1000}?/Type\s*/Catalog\b")
 _EMPTY = re.compile(rb"/Count\s+0\b")
 _FEW = 0.02  # of the characters of a page may be unknown without a word: bullets, arrows
-_OCR_SECONDS = 150.0  # for all pages of a document
+_STAMP = 200  # characters that a scanner's program may put on a page that is a picture
+_COVERED = 0.5  # share of a page from which a picture may be the page
 _OCR = "run an OCR program over it first (for example `ocrmypdf in.pdf out.pdf`)"
+_FONTS = "the fonts do not tell which letters they draw"
+_PICTURES = "has hardly any text, but pictures or drawings, which are not read"
+_EMPTY_PICTURES = "has hardly any text, but pictures or drawings, in which OCR found no words"
 
 
 def read_pdf(data: bytes) -> tuple[str, list[str]]:
@@ -60,7 +64,7 @@ def _open(data: bytes) -> Any:
     start = data.find(b"%PDF-")  # PDFium looks at the first 1,024 bytes only
     data = data[start:] if start >= 0 else b"%PDF-1.7\n" + data
     if b"trailer" not in data and b"/XRef" not in data and (found := _CATALOG.search(data)):
-        remark("is cut off before its end: pages may be missing")
+        remark("is cut off before its end: pages may be missing", "fetch it again", doubtful=True)
         data += b"\nendobj\ntrailer\n<</Root %b %b R>>\nstartxref\n0\n%%%%EOF\n" % found.groups()
     try:
         document = pypdfium2.PdfDocument(data)
@@ -84,67 +88,92 @@ def _read(document: Any) -> tuple[str, list[str]]:
     count = len(document)
     objects = Objects(document)
     pages: list[str] = []
-    broken: list[int] = []
-    illegible: list[int] = []  # by their fonts
-    pictures: list[int] = []
-    guessed: list[int] = []  # read by OCR
-    doubtful: list[int] = []
-    end = time.monotonic() + _OCR_SECONDS
+    broken = illegible = 0
+    end = time.monotonic() + _ocr.SECONDS
     open_pages: list[Any] = []
-    for number in range(count):
+    for number in each_page(range(count)):
         try:
             with step():
                 open_pages.append(page := document[number])
                 text, unknown = _page_text(page, number, objects)
         except pypdfium2.PdfiumError:  # one broken page must not hide the others
             pages.append("")
-            broken.append(number)
+            broken += 1
+            remark("cannot be opened", "open the file in a PDF program and save it again")
             continue
         lost = not is_legible(text, unknown)
-        if lost or not (text.strip() or pypdfium2.raw.FPDFPage_CountObjects(page) == 0):
-            text = read_picture(page) if time.monotonic() < end else ""
-            (guessed if text.strip() else illegible if lost else pictures).append(number)
+        if lost or _is_picture(page, text):
+            text = _seen(page, "" if lost else text, end, _FONTS if lost else _PICTURES)
+            illegible += lost and not text.strip()
         elif unknown > _FEW * len(text):
-            doubtful.append(number)
+            remark("characters whose letters the fonts do not tell were left out", _advice(),
+                   doubtful=True)  # fmt: skip
         pages.append(text)
         if len(open_pages) > _OPEN:
             open_pages.pop(0).close()
-    if len(broken) == count:
+    if broken == count:
         raise DocumentError("has no page that can be opened: save it again from its program")
     if not any(page.strip() for page in pages):
         raise DocumentError(
-            f"has fonts that do not tell which letters they draw: {_OCR}"
+            f"has fonts that do not tell which letters they draw: {_advice()}"
             if illegible
-            else f"has no text on its {count} page{'s' * (count > 1)}: it is scanned or drawn, "
-            f"so {_OCR}"
+            else f"has no text on its {count} page{'s' * (count > 1)}, which are scanned or drawn"
+            f"{', and OCR found no words' if _ocr.languages() else ''}: {_advice()}"
         )
-    for found, what in (
-        (broken, "cannot be opened"),
-        (illegible, f"the fonts do not tell which letters they draw; not read, {_OCR}"),
-        (pictures, f"has no text, only pictures or drawings; if there are words in them, {_OCR}"),
-        (doubtful, "characters whose letters the fonts do not tell were left out"),
-        (guessed, "read by OCR from how it looks: letters may be wrong"),
-    ):
-        if found:
-            remark(f"{_numbered(found)}: {what}")
     if attached := document.count_attachments():
-        remark(f"has {attached} attached file{'s' * (attached > 1)}: save and read them apart")
+        remark("is not read", "save and index it as a file of its own", pages=(),
+               part=f"{attached} attached file{'s' * (attached > 1)}")  # fmt: skip
     if document.get_formtype() == pypdfium2.raw.FORMTYPE_XFA_FULL:
-        remark("is an XFA form: what it builds when it is opened is not read; print it to PDF")
+        remark("is an XFA form: what it builds when it is opened is not read",
+               "open it in Adobe Reader and print it to PDF", pages=())  # fmt: skip
     pages = _join_words(pages)
     return _title(document, pages), pages
 
 
-def _numbered(indices: list[int]) -> str:
-    """Page numbers as people write them: "page 3", "pages 3-5, 9"."""
-    runs: list[list[int]] = []
-    for number in (index + 1 for index in indices):
-        if runs and runs[-1][1] == number - 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    shown = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
-    return f"page{'s' * (len(indices) > 1)} {shown}"
+def _advice() -> str:
+    """What to do about a page whose letters are not told."""
+    if _ocr.languages():
+        return f"install tesseract's data of its language (it has {_ocr.languages()}), or {_OCR}"
+    return f"install tesseract, with which hanol reads such pages, or {_OCR}"
+
+
+def _is_picture(page: Any, text: str) -> bool:
+    """Whether what a page says may stand in a picture: it has hardly any text, or none."""
+    import pypdfium2.raw as c
+
+    if not text.strip():
+        return bool(c.FPDFPage_CountObjects(page))
+    if len(text) > _STAMP:
+        return False
+    width, height = page.get_size()
+    for image in page.get_objects([c.FPDF_PAGEOBJ_IMAGE]):
+        left, bottom, right, top = image.get_bounds()
+        if (right - left) * (top - bottom) > _COVERED * width * height:
+            return True
+    return False
+
+
+def _seen(page: Any, text: str, end: float, reason: str) -> str:
+    """The text of a page with what OCR finds in how it looks."""
+    if not _ocr.languages() or time.monotonic() > end:
+        late = "the time for OCR of a document was over" if _ocr.languages() else ""
+        what_to_do = _OCR if late else _advice()
+        if reason == _PICTURES:
+            what_to_do = f"if there are words in them, {what_to_do}"
+        remark("; ".join(filter(None, (reason, late))), what_to_do)
+        return text
+    found = _ocr.read_picture(page)
+    if len(found.text) < max(2 * len(text), 1):
+        if found.cut or reason == _FONTS:
+            remark(f"{reason}; OCR cannot tell its letters", _advice())
+        elif not text:
+            remark(_EMPTY_PICTURES)
+        return text
+    remark("read by OCR from how it looks: letters may be wrong", "compare it with the page",
+           doubtful=True)  # fmt: skip
+    if found.cut:
+        remark("has lines that OCR could not tell, which were left out", _advice(), doubtful=True)
+    return found.text
 
 
 def _page_text(page: Any, number: int, objects: Objects) -> tuple[str, int]:
