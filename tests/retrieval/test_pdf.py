@@ -262,6 +262,21 @@ def only_page(data: bytes) -> tuple[str, list[tuple[int, ...]]]:
     return " ".join(document.pages[0].text.split()), [one.pages for one in document.remarks]
 
 
+@pytest.mark.parametrize(
+    ("installed", "used"),
+    [
+        ((), ""),
+        (("osd",), ""),
+        (("eng", "osd"), "eng"),
+        (("deu", "eng", "kor", "osd"), "kor+eng+deu"),
+        (("chi_sim", "eng", "fra", "jpn", "kor", "osd", "script/Latin"), "kor+eng"),
+    ],
+)
+def test_ocr_languages(monkeypatch, installed, used) -> None:
+    monkeypatch.setattr(_ocr, "_installed", lambda: installed)
+    assert _ocr.languages() == used
+
+
 @needs_ocr
 @pytest.mark.parametrize("angle", [0, 180])
 def test_ocr_of_a_scan(angle) -> None:

@@ -15,6 +15,8 @@ _FIRST = ("kor", "eng")
 _LANGUAGES = 4  # if more are installed, the first ones only: each takes a third more time
 _SCALE = 300 / 72  # tesseract wants 300 dots an inch
 _PIXELS = 20_000_000  # of a page, so that a poster does not take gigabytes
+_IMAGE = 200_000_000  # pixels of one in it: PDFium unpacks it whole, one byte to three a pixel
+_IMAGES = 3  # PDFium's number of that kind of object
 _PAGE_SECONDS = 60.0  # a page of text takes about 3
 # Mean confidence of the words of a line, of 100. Lines in a language that tesseract knows have 85
 # and more, those in another script or upside down 30 to 55.
@@ -33,12 +35,13 @@ class PictureText(NamedTuple):
 @lru_cache(maxsize=1)
 def _installed() -> tuple[str, ...]:
     program = shutil.which("tesseract")
-    return () if program is None else tuple(_run([program, "--list-langs"]).split())
+    # under a heading
+    return () if program is None else tuple(_run([program, "--list-langs"]).splitlines()[1:])
 
 
 def languages() -> str:
     """Languages to read, as tesseract takes them; "" if it or their data are not installed."""
-    listed = [name for name in _installed() if name.isalpha() and name not in ("osd", "equ")]
+    listed = [name for name in _installed() if name not in ("osd", "equ") and "/" not in name]
     first = [name for name in _FIRST if name in listed]
     others = [name for name in listed if name not in first]
     return "+".join([*first, *others] if len(listed) <= _LANGUAGES else first)
@@ -51,10 +54,17 @@ def finds_up() -> bool:
 
 def read_picture(page: Any) -> PictureText:
     """Text of an open PDFium page as it looks, turned upright; needs `languages`."""
+    import pypdfium2
+
     width, height = page.get_size()
     scale = min(_SCALE, (_PIXELS / max(1.0, width * height)) ** 0.5)
-    with step():
-        grey = page.render(scale=scale, grayscale=True).to_numpy()
+    try:
+        with step():
+            if any(_pixels(image) > _IMAGE for image in page.get_objects([_IMAGES])):
+                return PictureText("", True)
+            grey = page.render(scale=scale, grayscale=True).to_numpy()
+    except pypdfium2.PdfiumError:  # too little memory, or no size
+        return PictureText("", True)
     picture = b"P5 %d %d 255\n%b" % (grey.shape[1], grey.shape[0], grey.tobytes())
     lines = _lines(languages(), picture)
     # Together with another language, some words of Korean come out in its letters.
@@ -72,6 +82,11 @@ def read_picture(page: Any) -> PictureText:
         "\n\n".join("\n".join(lines) for lines in blocks.values()),
         any(len(text) > _DIRT for text in unsure),
     )
+
+
+def _pixels(image: Any) -> int:
+    width, height = image.get_px_size()
+    return int(width * height)
 
 
 def _lines(languages: str, picture: bytes) -> dict[tuple[str, str, str], tuple[float, str]]:

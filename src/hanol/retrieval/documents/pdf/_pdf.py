@@ -33,6 +33,7 @@ _CATALOG = re.compile(rb"(\d+)\s+(\d+)\s+obj\b(?:(?!endobj)[^\0]){0,1000}?/Type\
 _EMPTY = re.compile(rb"/Count\s+0\b")
 _FEW = 0.02  # of the characters of a page may be unknown without a word: bullets, arrows
 _STAMP = 200  # characters that a scanner's program may put on a page that is a picture
+_DEPTH = 2  # of pictures in pictures
 _COVERED = 0.5  # share of a page from which a picture may be the page
 _OCR = "run an OCR program over it first (for example `ocrmypdf in.pdf out.pdf`)"
 _FONTS = "the fonts do not tell which letters they draw"
@@ -117,8 +118,8 @@ def _read(document: Any) -> tuple[str, list[str]]:
         raise DocumentError(
             f"has fonts that do not tell which letters they draw: {_advice()}"
             if illegible
-            else f"has no text on its {count} page{'s' * (count > 1)}, which are scanned or drawn"
-            f"{', and OCR found no words' if _ocr.languages() else ''}: {_advice()}"
+            else f"has no text on its {count} page{'s' * (count > 1)}, only scans or drawings"
+            f"{', in which OCR found no words' if _ocr.languages() else ''}: {_advice()}"
         )
     if attached := document.count_attachments():
         remark("is not read", "save and index it as a file of its own", pages=(),
@@ -146,7 +147,7 @@ def _is_picture(page: Any, text: str) -> bool:
     if len(text) > _STAMP:
         return False
     width, height = page.get_size()
-    for image in page.get_objects([c.FPDF_PAGEOBJ_IMAGE]):
+    for image in page.get_objects([c.FPDF_PAGEOBJ_IMAGE], max_depth=_DEPTH):
         left, bottom, right, top = image.get_bounds()
         if (right - left) * (top - bottom) > _COVERED * width * height:
             return True
