@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     done = hanol("index", folder)
     assert done.exit_code == 0, done.stderr
-    assert "4 remarks on what was not read or is doubtful: --report lists them." in done.stdout
+    assert "4 remarks on what is unread or doubtful: see --report." in done.stdout
     return folder
 
 

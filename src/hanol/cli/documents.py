@@ -130,7 +130,7 @@ def _summary(report: "IndexReport", remarks: "Mapping[str, Sequence[Remark]]") -
     for file in report.failed:
         typer.echo(escaped(f"failed: {file.document}: {file.reason}"), err=True)
     if count := sum(map(len, remarks.values())) - len(report.failed):
-        yield f"{count:,} remarks on what was not read or is doubtful: --report lists them."
+        yield f"{count:,} remark{'s' * (count > 1)} on what is unread or doubtful: see --report."
 
 
 def _show_report(report: "IndexReport", remarks: "Mapping[str, Sequence[Remark]]") -> None:
@@ -221,7 +221,7 @@ def documents() -> None:
 @app.command("show")
 @command
 def show_document(
-    file: Path = argument("Document of any kind that hanol index reads."),
+    file: Path = argument("Document of any kind that hanol index reads.", readable=False),
     page: int | None = option(
         None, "Number of the page, slide or sheet to print. Omitted: all.", min=1
     ),

@@ -117,10 +117,12 @@ def read_file(path: str, known: str | None) -> dict[str, Any]:
             for page in document.pages
             for start, end in split_passages(page.text)
         ]
-    except (HanolError, OSError) as err:
+    except HanolError as err:
         return {"error": " ".join(str(err).split())}
+    except OSError as err:
+        return {"error": f"cannot be read ({err.strerror}): {_RIGHT}."}
     except MemoryError:
-        return {"error": "It needs more memory than there is: split it."}
+        return {"error": "needs more memory than there is: split it."}
     except Exception as err:  # a reader's fault must not end the run; it is named in the report
         told = f"{type(err).__name__} {' '.join(str(err).split())}"
         return {"error": f"The reader failed ({told}): report it to the makers of hanol."}
@@ -170,8 +172,8 @@ class _Reader:
         code = process.wait()
         self.close()
         if stalled.finished.is_set() and code == -9:
-            return {"error": f"It took more than {_TIMEOUT:.0f} s, or was killed: split it."}
-        return {"error": f"It {failure(code)}."}
+            return {"error": f"took more than {_TIMEOUT:.0f} s, or was killed: split it."}
+        return {"error": f"{failure(code)}."}
 
     def close(self) -> None:
         if self._process is not None:
