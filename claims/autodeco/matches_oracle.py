@@ -2,7 +2,15 @@
 
 from collections.abc import Sequence
 
-from claims.autodeco.world import PAPER, code_run, pc, share_of, world_claim, world_run
+from claims.autodeco.world import (
+    PAPER,
+    add_settings,
+    code_run,
+    pc,
+    share_of,
+    world_claim,
+    world_run,
+)
 from claims.figures import Figures
 from hanol.claims import Measurement
 
@@ -11,16 +19,11 @@ def _matches_oracle(seeds: Sequence[int], quick: bool) -> Measurement:
     figures = Figures()
     for seed in seeds:
         comparison = world_run(seed, quick).comparison
-        ours, oracle = comparison.result("AutoDeco"), comparison.result("oracle static")
-        figures.add("AutoDeco pass@1", ours.pass_at[1].value)
-        figures.add("AutoDeco distinct-2", ours.distinct[2].value)
-        figures.add("oracle static pass@1", oracle.pass_at[1].value)
-        figures.add("oracle static distinct-2", oracle.distinct[2].value)
+        ours = comparison.result("AutoDeco")
+        add_settings(figures, comparison, ("AutoDeco", "oracle static"))
         figures.add("best static (split) pass@1", comparison.result("best static").pass_at[1].value)
-        for name in ("AutoDeco", "oracle static", "best static"):
-            on_code = code_run(seed, quick).result(name)
-            figures.add(f"code: {name} pass@1", on_code.pass_at[1].value)
-            figures.add(f"code: {name} distinct-2", on_code.distinct[2].value)
+        names = ("AutoDeco", "oracle static", "best static")
+        add_settings(figures, code_run(seed, quick), names, "code: ")
         assert comparison.search is not None
         figures.add(
             "static settings that dominate",
@@ -46,10 +49,12 @@ def _matches_oracle(seeds: Sequence[int], quick: bool) -> Measurement:
 
 
 MATCHES_ORACLE = world_claim(
-    "matches-oracle",
-    "AutoDeco comes within a point of the static pair that was tuned on the test itself.",
-    f"Within 1 point of expert-guided tuning on all models and tasks shown ({PAPER}, section 4.2).",
-    "Shown if AutoDeco gets at most 1 point fewer texts right than the best of the grid, with "
+    id="autodeco.matches-oracle",
+    title="AutoDeco comes within a point of the static pair that was tuned on the test itself.",
+    paper=f"Within 1 point of expert-guided tuning on all models and tasks shown ({PAPER}, "
+    "section 4.2).",
+    expectation="Shown if AutoDeco gets at most 1 point fewer texts right than the best of the "
+    "grid, with "
     "distinct bigrams at most 0.005 below.",
-    _matches_oracle,
+    experiment=_matches_oracle,
 )

@@ -30,10 +30,10 @@ def _pass_at_k(seeds: Sequence[int], quick: bool) -> Measurement:
 
 
 PASS_AT_K = world_claim(
-    "pass-at-k",
-    "The gain at one sample does not cost pass@k.",
-    f"Llama-Nemotron-8B, k = 64: 87.35 to 89.75 ({PAPER}; columns of that table repeat, "
+    id="autodeco.pass-at-k",
+    title="The gain at one sample does not cost pass@k.",
+    paper=f"Llama-Nemotron-8B, k = 64: 87.35 to 89.75 ({PAPER}; columns of that table repeat, "
     "treat with care).",
-    "Shown if pass@1 rises and pass@16 does not fall beyond its interval in any seed.",
-    _pass_at_k,
+    expectation="Shown if pass@1 rises and pass@16 does not fall beyond its interval in any seed.",
+    experiment=_pass_at_k,
 )

@@ -37,11 +37,12 @@ def _single_heads(seeds: Sequence[int], quick: bool) -> Measurement:
 
 
 SINGLE_HEADS = world_claim(
-    "single-heads",
-    "Each head alone helps, and both together are best or tied.",
-    f"AIME, R1-Distill-Qwen-7B: either head alone about +3 to +3.5 points ({PAPER}, "
+    id="autodeco.single-heads",
+    title="Each head alone helps, and both together are best or tied.",
+    paper=f"AIME, R1-Distill-Qwen-7B: either head alone about +3 to +3.5 points ({PAPER}, "
     "ablation; exact bars not verified).",
-    "Shown if each head alone and both gain over T = 1, P = 1 with intervals above 0 in every "
+    expectation="Shown if each head alone and both gain over T = 1, P = 1 with intervals above "
+    "0 in every "
     "seed, and neither alone is better than both beyond its interval.",
-    _single_heads,
+    experiment=_single_heads,
 )

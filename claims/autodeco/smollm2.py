@@ -4,15 +4,17 @@ SmolLM2-135M-Instruct with the heads that `recipes/autodeco/smollm2.yaml` traine
 tasks of `hanol.worlds.small_tasks` under every setting; every seed draws tasks of its own.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
+from claims.autodeco.world import LARGER, add_settings
+from claims.figures import Figures
 from hanol import autodeco, evaluation
-from hanol.claims import Claim, Measurement
+from hanol.claims import Claim
 from hanol.evaluation import Comparison, DecodingTask
 from hanol.scoring import parse_verifier
 
@@ -44,32 +46,22 @@ def tasks_run(seed: int, quick: bool) -> Comparison:
     )
 
 
-def of_kinds(comparison: Comparison, name: str) -> dict[str, float]:
-    """Share of right replies of a setting, by kind of task: these come in turn."""
-    right_P = np.array(comparison.result(name).right) / comparison.samples
-    return {kind: float(right_P[place :: len(KINDS)].mean()) for place, kind in enumerate(KINDS)}
+def add_tasks(figures: Figures, comparison: Comparison, names: Sequence[str]) -> None:
+    """Add the figures of some settings, the share of right replies of each kind of task too."""
+    add_settings(figures, comparison, names)
+    for name in names:
+        right_P = np.array(comparison.result(name).right) / comparison.samples
+        for place, kind in enumerate(KINDS):  # they come in turn
+            figures.add(f"{kind}: {name} pass@1", float(right_P[place :: len(KINDS)].mean()))
 
 
-def tasks_claim(
-    name: str,
-    title: str,
-    paper: str,
-    expectation: str,
-    experiment: Callable[[Sequence[int], bool], Measurement],
-) -> Claim:
-    """A claim that is read off the runs of this module."""
-    return Claim(
-        id=f"autodeco.smollm2-{name}",
-        title=title,
-        paper=paper,
-        scale="SmolLM2-135M-Instruct with the heads of `recipes/autodeco/smollm2.yaml`, on "
-        f"{_TASKS} held-out tasks drawn for every seed (sums, word problems, capitals, "
-        "instructions; "
-        f"`hanol.worlds.small_tasks`), {_SAMPLES} replies of up to {_TOKENS} tokens each; the "
-        "static pair by the paper's search, temperature first, over T = 0.2 to 1 and P = 0.5 to "
-        "1; intervals from resampling tasks.",
-        expectation=expectation,
-        larger="`hanol train` with a recipe of the kind heads on DeepMath-103K and "
-        "`verify: arithmetic`, then `hanol eval sampling` on AIME, for R1-Distill-Qwen-7B.",
-        experiment=experiment,
-    )
+# A claim that is read off the runs of this module.
+tasks_claim = partial(
+    Claim,
+    scale="SmolLM2-135M-Instruct with the heads of `recipes/autodeco/smollm2.yaml`, on "
+    f"{_TASKS} held-out tasks drawn for every seed (sums, word problems, capitals, instructions; "
+    f"`hanol.worlds.small_tasks`), {_SAMPLES} replies of up to {_TOKENS} tokens each; the static "
+    "pair by the paper's search, temperature first, over T = 0.2 to 1 and P = 0.5 to 1; intervals "
+    "from resampling tasks.",
+    larger=LARGER,
+)

@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 
-from claims.autodeco.smollm2 import of_kinds, tasks_claim, tasks_run
+from claims.autodeco.smollm2 import add_tasks, tasks_claim, tasks_run
 from claims.autodeco.world import PAPER, pc
 from claims.figures import Figures
 from hanol.claims import Measurement
-
-_NAMES = ("greedy", "default", "AutoDeco")
 
 
 def _beats_default(seeds: Sequence[int], quick: bool) -> Measurement:
@@ -15,12 +13,7 @@ def _beats_default(seeds: Sequence[int], quick: bool) -> Measurement:
     sure = True
     for seed in seeds:
         comparison = tasks_run(seed, quick)
-        for name in _NAMES:
-            result = comparison.result(name)
-            figures.add(f"{name} pass@1", result.pass_at[1].value)
-            figures.add(f"{name} distinct-2", result.distinct[2].value)
-            for kind, share in of_kinds(comparison, name).items():
-                figures.add(f"{kind}: {name} pass@1", share)
+        add_tasks(figures, comparison, ("greedy", "default", "AutoDeco"))
         ours = comparison.result("AutoDeco")
         figures.add("AutoDeco mean T", ours.temperature.mean)
         figures.add("AutoDeco mean P", ours.top_p.mean)
@@ -39,12 +32,13 @@ def _beats_default(seeds: Sequence[int], quick: bool) -> Measurement:
 
 
 SMOLLM2_BEATS_DEFAULT = tasks_claim(
-    "beats-default",
-    "Learned temperature and top-p beat default sampling on a real chat model.",
-    f"Mathematics, pass@1 of Llama-Nemotron-8B: greedy 42.50, default 42.59, AutoDeco 46.05 "
+    id="autodeco.smollm2-beats-default",
+    title="Learned temperature and top-p beat default sampling on a real chat model.",
+    paper=f"Mathematics, pass@1 of Llama-Nemotron-8B: greedy 42.50, default 42.59, AutoDeco 46.05 "
     f"({PAPER}, table 1).",
-    "Shown if AutoDeco gets at least 3 points more replies right than T = 1, P = 1, with an "
+    expectation="Shown if AutoDeco gets at least 3 points more replies right than T = 1, P = 1, "
+    "with an "
     "interval above 0 in every seed, and its replies differ more (distinct bigrams) than "
     "greedy's. Greedy decoding may be right more often: most of these tasks have one right answer.",
-    _beats_default,
+    experiment=_beats_default,
 )

@@ -2,24 +2,17 @@
 
 from collections.abc import Sequence
 
-from claims.autodeco.smollm2 import of_kinds, tasks_claim, tasks_run
+from claims.autodeco.smollm2 import add_tasks, tasks_claim, tasks_run
 from claims.autodeco.world import PAPER, pc
 from claims.figures import Figures
 from hanol.claims import Measurement
-
-_NAMES = ("AutoDeco", "oracle static", "best static")
 
 
 def _matches_oracle(seeds: Sequence[int], quick: bool) -> Measurement:
     figures = Figures()
     for seed in seeds:
         comparison = tasks_run(seed, quick)
-        for name in _NAMES:
-            result = comparison.result(name)
-            figures.add(f"{name} pass@1", result.pass_at[1].value)
-            figures.add(f"{name} distinct-2", result.distinct[2].value)
-            for kind, share in of_kinds(comparison, name).items():
-                figures.add(f"{kind}: {name} pass@1", share)
+        add_tasks(figures, comparison, ("AutoDeco", "oracle static", "best static"))
         assert comparison.search is not None
         figures.add("oracle T", comparison.search.best.temperature)
         figures.add("oracle P", comparison.search.best.top_p)
@@ -40,10 +33,13 @@ def _matches_oracle(seeds: Sequence[int], quick: bool) -> Measurement:
 
 
 SMOLLM2_MATCHES_ORACLE = tasks_claim(
-    "matches-oracle",
-    "AutoDeco comes within a point of the static pair tuned on the test, on a real chat model.",
-    f"Within 1 point of expert-guided tuning on all models and tasks shown ({PAPER}, section 4.2).",
-    "Shown if AutoDeco gets at most 1 point fewer replies right than the best of the search, with "
+    id="autodeco.smollm2-matches-oracle",
+    title="AutoDeco comes within a point of the static pair tuned on the test, on a real chat "
+    "model.",
+    paper=f"Within 1 point of expert-guided tuning on all models and tasks shown ({PAPER}, "
+    "section 4.2).",
+    expectation="Shown if AutoDeco gets at most 1 point fewer replies right than the best of "
+    "the search, with "
     "distinct bigrams at most 0.005 below.",
-    _matches_oracle,
+    experiment=_matches_oracle,
 )

@@ -30,10 +30,12 @@ def _token_adaptive(seeds: Sequence[int], quick: bool) -> Measurement:
 
 
 TOKEN_ADAPTIVE = world_claim(
-    "token-adaptive",
-    "Temperature and top-p are low where the next token is determined, high where it is free.",
-    f"Shown by example ({PAPER}, figure 4).",
-    "Shown if the area under the curve that separates free from determined positions by "
+    id="autodeco.token-adaptive",
+    title="Temperature and top-p are low where the next token is determined, high where it is "
+    "free.",
+    paper=f"Shown by example ({PAPER}, figure 4).",
+    expectation="Shown if the area under the curve that separates free from determined "
+    "positions by "
     "temperature, and by top-p, is at least 0.9.",
-    _token_adaptive,
+    experiment=_token_adaptive,
 )

@@ -7,8 +7,8 @@ model with its bundled heads completes functions of modules that neither has see
 decides a verdict, code stands beside it.
 """
 
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Sequence
+from functools import cache, partial
 from statistics import mean
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from transformers import LlamaConfig, PreTrainedModel
 
 from claims.autodeco.brainstorm import Brainstorm
+from claims.figures import Figures
 from claims.small import train
 from hanol import autodeco, evaluation, models
-from hanol.claims import Claim, Measurement
+from hanol.claims import Claim
 from hanol.evaluation import Comparison, DecodingTask, StaticSetting
 from hanol.scoring import parse_verifier
 from hanol.worlds import IGNORED, SequenceBatch
@@ -165,6 +166,16 @@ def auc(high: NDArray[np.float64], low: NDArray[np.float64]) -> float:
     return float(below.mean()) / (2 * len(low))
 
 
+def add_settings(
+    figures: Figures, comparison: Comparison, names: Sequence[str], where: str = ""
+) -> None:
+    """Add pass@1 and distinct bigrams of some settings."""
+    for name in names:
+        result = comparison.result(name)
+        figures.add(f"{where}{name} pass@1", result.pass_at[1].value)
+        figures.add(f"{where}{name} distinct-2", result.distinct[2].value)
+
+
 def share_of(means: dict[str, float], where: str, name: str) -> str:
     """Pass@1 of a setting in percent, as text."""
     return pc(means[f"{where}{name} pass@1"])
@@ -184,26 +195,11 @@ _SCALE = (
     "the standard library's held-out modules, 4 bodies of up to 64 tokens each; right is what "
     "`ast.parse` accepts; the static pair by the paper's search, temperature first."
 )
-_LARGER = (
+LARGER = (
     "`hanol train` with a recipe of the kind heads on DeepMath-103K and `verify: arithmetic`, then "
     "`hanol eval sampling` on AIME, for R1-Distill-Qwen-7B."
 )
 
 
-def world_claim(
-    name: str,
-    title: str,
-    paper: str,
-    expectation: str,
-    experiment: Callable[[Sequence[int], bool], Measurement],
-) -> Claim:
-    """A claim that is read off the runs of this module."""
-    return Claim(
-        id=f"autodeco.{name}",
-        title=title,
-        paper=paper,
-        scale=_SCALE,
-        expectation=expectation,
-        larger=_LARGER,
-        experiment=experiment,
-    )
+# A claim that is read off the runs of this module.
+world_claim = partial(Claim, scale=_SCALE, larger=LARGER)
