@@ -389,7 +389,8 @@ class Ranking(ScriptedEngine):
     async def score(self, request: Request, continuations: Any) -> list[Scored]:
         text = bytes(request.prompt_ids or ()).decode()
         gain = sum(len(self.words) - i for i, word in enumerate(self.words) if word in text)
-        return [Scored((1, 2), (-9.0, 12.0 * gain)) for _ in continuations]
+        likely = [2.0 if i < 9 * gain else 0.0 for i in range(18)]
+        return [Scored((1,) * 18, tuple(likely)) for _ in continuations]
 
 
 def test_a_model_that_scores_chooses_the_sentences(library: Index) -> None:
@@ -401,7 +402,7 @@ def test_a_model_that_scores_chooses_the_sentences(library: Index) -> None:
     assert places(answer)[0] == "fees.md"
     assert said == [" ".join(sentence.text for sentence in answer.sentences)]
     assert answer.ledger.model_calls > 5
-    assert answer.ledger.scored_tokens == 2 * answer.ledger.model_calls
+    assert answer.ledger.scored_tokens == 18 * answer.ledger.model_calls
 
 
 def test_it_refuses_where_no_sentence_makes_the_question_likelier(library: Index) -> None:

@@ -479,6 +479,58 @@ def test_a_last_line_that_announces_more(samples, line) -> None:
     assert document.title == document.pages[0].text
 
 
+# --- paragraphs and headings ---------------------------------------------------
+
+
+def set_lines(*lines: tuple[str, str, int, int]) -> bytes:
+    """Drawing operators of lines: font, text, size, and points below the line before."""
+    y, drawn = 760, []
+    for font, text, size, below in lines:
+        y -= below
+        # Many programs scale a font of size 1.
+        drawn.append(f"BT /{font} 1 Tf {size} 0 0 {size} 72 {y} Tm ({text}) Tj ET")
+    return "\n".join(drawn).encode()
+
+
+def set_pdf(samples, *lines: tuple[str, str, int, int]) -> bytes:
+    bold = b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica-Bold >>"
+    data = samples.drawn_pdf(set_lines(*lines), more=(bold,))
+    return data.replace(b"/F1 ", b"/F2 4 0 R /F1 ", 1)
+
+
+def test_paragraphs_and_headings_stand_apart(samples) -> None:
+    lines = [
+        ("F1", "Annual report of the harbour, with an", 16, 0),
+        ("F1", "outlook on the coming year", 16, 18),
+        ("F1", "The harbour was open on 340 days. Ships came from all", 10, 14),
+        ("F1", "parts of the world. Most of them brought grain, and", 10, 12),
+        ("F1", "some brought wood, which was sold on the quay", 10, 12),
+        ("F1", "to the builders of the town.", 10, 12),
+        ("F1", "Fees did not change.", 10, 20),
+        ("F2", "2.1 Repairs", 10, 24),
+        ("F1", "The crane was repaired in May.", 10, 16),
+        ("F2", "Warning: a sentence in bold letters is no heading.", 10, 20),
+        ("F1", "17", 10, 60),
+    ]
+    assert text_of(set_pdf(samples, *lines)) == (
+        "# Annual report of the harbour, with an outlook on the coming year\n\n"
+        "The harbour was open on 340 days. Ships came from all\n"
+        "parts of the world. Most of them brought grain, and\n"
+        "some brought wood, which was sold on the quay\nto the builders of the town.\n\n"
+        "Fees did not change.\n\n"
+        "# 2.1 Repairs\n\n"
+        "The crane was repaired in May.\n\n"
+        "Warning: a sentence in bold letters is no heading.\n\n17"
+    )
+
+
+def test_a_sentence_over_two_columns_stays_whole(samples) -> None:
+    left = b"BT /F1 10 Tf 72 700 Td (The first column ends) Tj 0 -12 Td (within a) Tj ET\n"
+    right = b"BT /F1 10 Tf 320 700 Td (sentence that goes) Tj 0 -12 Td (on here.) Tj ET"
+    text = text_of(samples.drawn_pdf(left + right))
+    assert text == "The first column ends\nwithin a\nsentence that goes\non here."
+
+
 # --- size -----------------------------------------------------------------------
 
 

@@ -17,9 +17,9 @@ from hanol.research.asking._rank import Ranks, aevidence
 from hanol.retrieval import Index, Passage
 from hanol.runs import Ledger, synchronous
 
-# Coverage below which no model is asked, chosen as `ENOUGH` on the tune half of the benchmark's
-# questions.
-_HOPELESS = 0.4
+# Fit below which no model that writes is asked, chosen as `ENOUGH` on the tune half of the
+# benchmark's questions.
+_HOPELESS = 0.6
 _FOREIGN = (
     "The question is in another script than the documents: this sentence is nearest in meaning, "
     "and no words show whether it answers."
@@ -27,7 +27,7 @@ _FOREIGN = (
 _ROOM = 128  # most tokens of an answer
 # A reader scores this many sentences; the best must explain this much of a token of the question,
 # in nats; what the words in common add; a second sentence has this share of the first one's score.
-_READ, _EVIDENT, _WORDS, _ALSO = 16, 0.95, 3.0, 0.6
+_READ, _EVIDENT, _WORDS, _ALSO = 16, 0.25, 1.5, 0.6
 # A vocabulary that has a script needs at most a token for two or three bytes of it.
 _TOKENS_PER_BYTE = 0.45
 
@@ -86,13 +86,13 @@ async def aask(
         found = Candidates(question, passages, index)
         ledger = Ledger(tool_calls=1, seconds=time.perf_counter() - began)
     quoted = Answer(question, ledger=ledger)
-    if found.is_foreign or found.coverage >= ENOUGH:
+    if found.is_foreign or found.fit >= ENOUGH:
         note = _FOREIGN if found.is_foreign else ""
         chosen = tuple(map(_quote, found.best(1 if note else 3)))
         quoted = replace(quoted, sentences=chosen, quoted=True, note=note)
     ranker = engine if isinstance(engine, Ranks) and not write else None
     least = ENOUGH if ranker else _HOPELESS
-    if engine is None or found.is_foreign or found.coverage < least:
+    if engine is None or found.is_foreign or found.fit < least:
         return quoted
     if note := _speechless(question, engine):
         return replace(quoted, note=note)
@@ -117,13 +117,17 @@ async def _chosen(
     likely = likely[:_READ]
     evidence, cost = await aevidence(question, [unit for _, unit in likely], engine)
     ledger += replace(cost, seconds=time.perf_counter() - began)
-    if max(evidence, default=0.0) < _EVIDENT:
-        return Answer(question, ledger=ledger)
-    weighed = [value + _WORDS * words for value, (words, _) in zip(evidence, likely, strict=True)]
-    (top, first), *others = sorted(
-        zip(weighed, (unit for _, unit in likely), strict=True), key=lambda entry: -entry[0]
+    ranked = sorted(
+        (
+            (value + _WORDS * words, value, unit)
+            for value, (words, unit) in zip(evidence, likely, strict=True)
+        ),
+        key=lambda entry: -entry[0],
     )
-    also = (unit for value, unit in others if value >= _ALSO * top and not unit.repeats(first))
+    (top, value, first), *others = ranked
+    if value < _EVIDENT:
+        return Answer(question, ledger=ledger)
+    also = (unit for score, _, unit in others if score >= _ALSO * top and not unit.repeats(first))
     chosen = [first, *(one.after(first) for one in islice(also, 1))]
     if on_text is not None:
         on_text(" ".join(unit.quote for unit in chosen))

@@ -27,6 +27,18 @@ _REFERS = re.compile(
 FENCE = re.compile(r"^[ \t]*(?:```|~~~).*$", re.MULTILINE)  # of code in Markdown
 _HEADING = re.compile(r"#{1,6} .*")
 _ASKS_NUMBER = re.compile(
+    r"\bhow (?:many|much|long|old|far|often|large|big|high|fast|accurate)\b|\bwhen\b|"
+    r"\bnumber of\b|"
+    r"\b(?:what|which) (?:\w+ ){0,2}?(?:year|percent\w*|share|number|size|score|accuracy|price|"
+    r"rate|ratio|amount|date|latency|cost|speed)\b|몇|얼마",
+    re.IGNORECASE,
+)
+_NUMBER_WORD = re.compile(
+    r"\b(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:twen|thir|for|fif)ty|"
+    r"hundred|thousand|million|half|twice|once|double|triple)\b|절반|[한두세네] ?(?:개|명|번|배)",
+    re.IGNORECASE,
+)
+_NUMBER = re.compile(
     r"\bhow (?:many|much|long|old|far|often|large|big|high|fast)\b|\bwhat (?:year|percent\w*|share|"
     r"number|size|score)\b|\bwhen\b|\b(?:number|share|percentage|score|accuracy|price|cost|rate|"
     r"size|width|ratio|amount|date|year|perplexity)\b|몇|얼마|언제|비용|점수|비율|개수|연도",
@@ -217,9 +229,13 @@ class Weights:
             weight * sum(part in stems for part in stem) / len(stem) for stem, weight in self._words
         )
 
-    def new_number(self, text: str) -> bool:
-        """Whether a text has a number that the question does not have."""
-        return not self._numbers.issuperset(_NUMBER.findall(text))
+    def may_answer(self, text: str) -> bool:
+        """Whether a text has a number that the question does not have, if it asks for one."""
+        return (
+            not self.asks_number
+            or not self._numbers.issuperset(_NUMBER.findall(text))
+            or _NUMBER_WORD.search(text) is not None
+        )
 
 
 # How much of a sentence's score a word is worth that stands in the title, the heading or a
@@ -231,7 +247,7 @@ _AROUND, _LENGTH, _NUMERIC, _RANK, _MEANING = 0.4, 0.05, 0.1, 0.15, 1.0
 # those before lack, and one that follows one of them.
 _ALSO, _NEXT = 0.6, 0.25
 _NEW = 0.1  # share of the question's words that is new
-ENOUGH = 0.5  # coverage from which sentences of the documents are an answer
+ENOUGH = 0.8  # fit from which sentences of the documents are an answer
 
 
 class Candidates:
@@ -240,8 +256,9 @@ class Candidates:
     Attributes:
         units: The sentences.
         scores: Of each, by words and, where the index has an embedder, by meaning.
-        coverage: Share of the question's words, rare ones for more, that the passages hold
-            together: what is left of a question about something else.
+        fit: How well the documents fit the question by words alone: the share of its words, rare
+            ones for more, that the passages hold together, and the score of the best sentence that
+            may answer it: one with a number, where one is asked for.
         is_foreign: Whether the sentence nearest in meaning is in another script than the question,
             so that words cannot agree; the scores are its similarities then.
     """
@@ -249,14 +266,17 @@ class Candidates:
     def __init__(self, question: str, passages: Sequence[Passage], index: Index) -> None:
         self._weights = weights = Weights(question, index)
         self.units = units_of(passages) if weights.total else []
-        self.scores, self.coverage, self.is_foreign = list[float](), 0.0, False
+        self.scores, self.fit, self.is_foreign = list[float](), 0.0, False
         if self.units:
             texts = [unit.quote for unit in self.units]  # a row of numbers means nothing alone
             near = index.similarities(question, texts)
-            self.scores = _scores(self.units, weights, near)
+            words = _word_scores(self.units, weights)
+            self.scores = words if near is None else _with_meaning(words, near)
             read = frozenset[str]().union(*(unit.stems | unit.around for unit in self.units))
-            self.coverage = weights.of(read) / weights.total
-            if near is not None and self.coverage < ENOUGH:
+            pairs = zip(words, texts, strict=True)
+            best = max((score for score, text in pairs if weights.may_answer(text)), default=0.0)
+            self.fit = weights.of(read) / weights.total + best
+            if near is not None and self.fit < ENOUGH:
                 others = [_is_latin(text) is not _is_latin(question) for text in texts]
                 self.is_foreign = others[near.index(max(near))]
                 if self.is_foreign:
@@ -294,19 +314,19 @@ def _is_latin(text: str) -> bool:
     return 2 * sum(c < "\u0250" for c in letters) >= len(letters)
 
 
-def _scores(
-    units: Sequence[Unit], weights: Weights, similarities: Sequence[float] | None
-) -> list[float]:
+def _word_scores(units: Sequence[Unit], weights: Weights) -> list[float]:
     usual = sum(len(unit.stems) for unit in units) / len(units)
-    near = similarities or [0.0] * len(units)
-    low, high = min(near), max(near)
     found = []
-    for unit, similar in zip(units, near, strict=True):
+    for unit in units:
         words = weights.of(unit.stems) + _AROUND * weights.of(unit.around)
         words /= weights.total
         words /= 1 + _LENGTH * max(0.0, len(unit.stems) / usual - 1)
-        if weights.asks_number and weights.new_number(unit.text):
+        if weights.asks_number and weights.may_answer(unit.text):
             words *= 1 + _NUMERIC
-        meaning = (similar - low) / (high - low) if high > low else 0.0
-        found.append(words * (1 - _RANK * unit.rank) + _MEANING * meaning)
+        found.append(words * (1 - _RANK * unit.rank))
     return found
+
+
+def _with_meaning(words: Sequence[float], near: Sequence[float]) -> list[float]:
+    low, span = min(near), max(near) - min(near)
+    return [w + _MEANING * (n - low) / (span or 1.0) for w, n in zip(words, near, strict=True)]

@@ -15,6 +15,7 @@ from hanol.runs import Ledger
 
 _TITLE, _BEFORE, _TEXT = 60, 100, 300  # most characters of each part of a prompt
 _ASKS = "Question:"
+_MOST = 2.0  # nats of a token
 
 
 @runtime_checkable
@@ -52,6 +53,8 @@ async def aevidence(
 ) -> tuple[list[float], Ledger]:
     """How much more likely each sentence makes the question, in nats a token, and its cost.
 
+    A token counts for 2 nats at most: a name that the whole document repeats explains nothing.
+
     Raises:
         EngineError: The model failed, or a sentence does not fit its window.
     """
@@ -60,15 +63,16 @@ async def aevidence(
     found = await asyncio.gather(
         *(engine.score(Request(prompt_ids=ids), [asked]) for ids in prompts)
     )
-    alone, *given = (scored[0].logprob for scored in found)
-    length = len(found[0][0].ids)
+    alone, *given = (scored[0].logprobs for scored in found)
+    length = len(alone)
     ledger = Ledger(
         model_calls=len(prompts),
         prompt_tokens=sum(map(len, prompts)),
         cached_tokens=sum(scored[0].cached_tokens for scored in found),
         scored_tokens=length * len(prompts),
     )
-    return [(value - alone) / length for value in given], ledger
+    gains = ((min(_MOST, a - b) for a, b in zip(one, alone, strict=True)) for one in given)
+    return [sum(values) / length for values in gains], ledger
 
 
 def _clipped(text: str, length: int) -> str:

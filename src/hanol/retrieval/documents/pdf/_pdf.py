@@ -17,6 +17,7 @@ from hanol.retrieval.documents._native import apart, step
 from hanol.retrieval.documents._remarks import each_page, remark
 from hanol.retrieval.documents.pdf import _ocr
 from hanol.retrieval.documents.pdf._fonts import install_box_font
+from hanol.retrieval.documents.pdf._layout import set_apart
 from hanol.retrieval.documents.pdf._legible import is_legible, reads_like_words
 from hanol.retrieval.documents.pdf._objects import Note, Objects
 
@@ -195,6 +196,7 @@ def _page_text(page: Any, number: int, objects: Objects) -> tuple[str, int]:
     for i in set(hyphens).difference(unmapped):
         chars[i] = "-\n"
     unknown = _name_glyphs(textpage, chars, unmapped, objects.glyphs(number)) if unmapped else 0
+    set_apart(textpage, chars)
     if _has_notes(page):
         _insert(textpage, chars, objects.notes(number))
     return "".join(chars).replace("\r\n", "\n").translate(_LIGATURES), unknown
@@ -289,7 +291,8 @@ def _title(document: Any, pages: list[str]) -> str:
     title = document.get_metadata_value("Title").strip()
     if title and not _JUNK_TITLE.search(title):
         return title
-    lines = [line.strip() for page in pages for line in page[:2000].splitlines()]
+    texts = (line.lstrip("# ").rstrip() for page in pages for line in page[:2000].splitlines())
+    lines = list(filter(None, texts))
     for at, line in enumerate(lines):
         if sum(map(str.isalpha, line)) > 7:
             return " ".join(lines[at : at + (2 if line.endswith((":", ",")) else 1)])

@@ -1,0 +1,100 @@
+"""Paragraphs and headings of a PDF page, by how its lines are set."""
+
+import ctypes
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
+from itertools import pairwise
+from statistics import median
+from typing import Any, NamedTuple
+
+_APART = 1.3  # times the usual distance of lines, from which a paragraph begins
+_LARGER = 1.12  # times the usual size, from which a line is a heading
+_LONGEST = 120  # characters of a heading
+_BOLD = re.compile(r"bold|black|heavy|medi(?!um)|semib|demi|cmb|bx\d", re.IGNORECASE)
+_NO_HEADING = re.compile(r"[.,;:!?。…\-]$|^\W|^(?:fig|table|그림|표)", re.IGNORECASE)
+
+
+class _Line(NamedTuple):
+    start: int  # of its first character that is drawn
+    end: int  # behind its last one
+    y: float  # of its base
+    size: float  # points
+    text: str
+
+
+def set_apart(textpage: Any, chars: list[str]) -> None:
+    """Put an empty line before each paragraph and heading, and "# " before a heading.
+
+    Paragraphs that only an indent tells apart stay together.
+
+    Args:
+        textpage: PDFium's text of the page.
+        chars: Its characters, changed in place; an item may be several letters or none.
+    """
+    lines = list(_lines(textpage, chars))
+    steps = [
+        step
+        for before, line in pairwise(lines)
+        if (step := before.y - line.y) > 0.5 * line.size
+        for _ in line.text  # long lines are text, short ones may be labels of a figure
+    ]
+    usual = median(steps) if steps else 0.0
+    sizes: Counter[float] = Counter()
+    for line in lines:
+        sizes[line.size] += line.end - line.start
+    body = sizes.most_common(1)[0][0] if sizes else 0.0
+    previous: _Line | None = None
+    heading = 0.0  # size of the heading that the line before belongs to
+    for line in lines:
+        # One that stands higher begins another column, often within a sentence.
+        apart = previous is not None and previous.y - line.y > _APART * max(usual, line.size)
+        break_before = "\n" * (previous is not None)
+        if not _can_head(line) or not (
+            line.size > _LARGER * body or (apart and _is_bold(textpage, line))
+        ):
+            mark, heading = break_before * (apart or heading > 0), 0.0
+        elif previous and not apart and line.size == heading:  # its second line
+            chars[previous.end : line.start] = [""] * (line.start - previous.end)
+            mark = " "
+        else:
+            mark, heading = f"{break_before}# ", line.size
+        chars[line.start] = f"{mark}{chars[line.start]}"
+        previous = line
+
+
+def _can_head(line: _Line) -> bool:
+    letters = sum(map(str.isalpha, line.text))
+    is_short = 3 < len(line.text) < _LONGEST and 2 * letters > len(line.text)
+    return is_short and not _NO_HEADING.search(line.text)
+
+
+def _lines(textpage: Any, chars: list[str]) -> Iterator[_Line]:
+    import pypdfium2.raw as c
+
+    x, y, matrix = ctypes.c_double(), ctypes.c_double(), c.FS_MATRIX()
+    at = 0
+    for i, char in enumerate([*chars, "\n"]):
+        if not char.endswith("\n"):
+            continue
+        inside = [j for j in range(at, i) if chars[j].strip()]
+        at = i + 1
+        if not inside:
+            continue
+        first, last = inside[0], inside[-1]
+        is_placed = c.FPDFText_GetCharOrigin(textpage, first, x, y)
+        if is_placed and c.FPDFText_GetMatrix(textpage, first, matrix) and matrix.a > 0:
+            size = c.FPDFText_GetFontSize(textpage, first) * math.hypot(matrix.c, matrix.d)
+            yield _Line(first, last + 1, y.value, round(size, 1), "".join(chars[first : last + 1]))
+
+
+def _is_bold(textpage: Any, line: _Line) -> bool:
+    import pypdfium2.raw as c
+
+    name, flags = ctypes.create_string_buffer(256), ctypes.c_int()
+    for i in (line.start, line.end - 1):
+        size = c.FPDFText_GetFontInfo(textpage, i, name, len(name), flags)
+        if not (0 < size <= len(name) and _BOLD.search(name.value.decode(errors="replace"))):
+            return False
+    return True
