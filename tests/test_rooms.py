@@ -15,8 +15,8 @@ SOURCE = Path(hanol.__file__).parent
 # then endpoints, words and citations as people have them: 350;
 # then PDFs read by PDFium apart from the process: 800;
 # then what was not read or is doubtful, named where it is, and documents shown as they are indexed,
-# 650 lines, 200 of them commands.
-MOST_LINES = {"": 52_800, "research": 4_500, "autodeco": 6_000, "cli": 3_800, "retrieval": 6_850}
+# 650 lines, 200 of them commands; then paragraphs and headings of PDF pages: 110.
+MOST_LINES = {"": 52_900, "research": 4_500, "autodeco": 6_000, "cli": 3_800, "retrieval": 6_950}
 MOST_LINES_OF_A_ROOM = 4_000
 MOST_MODULES = 15
 MOST_NAMES = 60
