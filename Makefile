@@ -85,8 +85,14 @@ bench-rollouts: $(VENV)/.dev  ## rollouts side by side against one after another
 bench-ask: $(VENV)/.dev  ## answers from documents: evidence, refusals, citations, seconds (10 min)
 	$(BIN)/python benchmarks/ask.py $(BENCH)
 
-bench-documents: $(VENV)/.dev  ## readers of documents side by side on real files (10 min)
-	$(BIN)/python benchmarks/documents.py $(BENCH)
+READERS := pypdf==7.1.1 pypdfium2==5.15.2 python-docx==1.2.0 python-pptx==1.0.2 openpyxl==3.1.5 \
+	python-calamine==0.9.1 "markitdown[pdf,docx,pptx,xlsx]==0.1.9" kreuzberg==4.10.4 trafilatura==2.3.1 \
+	readability-lxml==0.9 Resiliparse==2.0.1 pydantic numpy typer charset-normalizer
+
+bench-documents: $(VENV)/.dev  ## readers of documents side by side on real files (40 min)
+	$(PYTHON) -m venv build/readers && build/readers/bin/python -m pip install -q -U pip
+	-build/readers/bin/python -m pip install -q $(READERS)
+	$(BIN)/python benchmarks/documents.py --peers build/readers/bin/python $(BENCH)
 
 DOCUMENTS ?= documents
 CORPORA := own libreoffice python postgresql sqlite llvm learning science statistics pictures factbook wordnet

@@ -43,6 +43,14 @@ def read(page: str) -> str:
         f"<table><tr><td>{MENU}</td><td>{BODY}<b>WANTED</b></td></tr></table>",
         f"<header><h1>Title</h1><p class=lead>WANTED</p></header><main>{BODY}</main>",
         f"<article>{BODY}<h2>See also</h2><ul><li><a href=x>WANTED</a></li></ul></article>",
+        f"<article>{BODY}"
+        + 3 * "<div class=top><a href=a>WANTED</a>: <a href=b>Type of it</a></div>"
+        + "</article>",
+        f"{ARTICLE}<div><pre>// <a href=x>WANTED</a></pre></div>",
+        f"<div>{ARTICLE}<p>More on the ways to do so <a href=x>WANTED. “How many?”</a>.</p></div>",
+        f"<div>© 2001 Kim. Written by WANTED, with an introduction by Lee.</div>{ARTICLE}",
+        f"<div><h3>WANTED</h3><a href='mailto:kim@example.org'>kim@example.org</a></div>{ARTICLE}",
+        f"<h2>Who</h2><div class='center-top'><h4>Programs</h4><p>WANTED, Lee</p></div>{ARTICLE}",
     ],
 )
 def test_what_belongs_to_the_text_is_kept(page) -> None:
@@ -73,6 +81,27 @@ def test_what_does_not_belong_to_the_text_is_left_out(page) -> None:
     text = read(f"<!DOCTYPE html><html><body>{page}</body></html>")
     assert "UNWANTED" not in text
     assert "Third." in text
+
+
+@pytest.mark.parametrize(
+    "foot",
+    [
+        f"<footer><p>UNWANTED. {LONG} {LONG}</p></footer>",
+        f"<div role=contentinfo><p>UNWANTED. {LONG} {LONG}</p></div>",
+        f"<table><tr><td><div>Copyright 2001 UNWANTED. {LONG} {LONG}</div></td></tr></table>",
+        f"<div>© 2001 UNWANTED. {LONG} {LONG}</div>",
+        f"<div class=navigation>{12 * MENU.replace('Home', 'UNWANTED')}</div>",
+    ],
+)
+def test_a_page_of_few_words_is_no_footer(foot) -> None:
+    for head, line in (
+        ("fstat", "Nothing in this package uses it."),
+        ("구성", "이 절에서는 목록을 다루는 방법을 설명합니다."),
+    ):
+        page = f"<div><h1>{head}</h1><p>{line}</p></div>{foot}"
+        text = read(f"<html><head><title>T</title></head><body>{page}</body></html>")
+        assert "UNWANTED" not in text
+        assert text.startswith("# ")
 
 
 def test_lines_of_a_page_are_those_that_a_reader_sees() -> None:

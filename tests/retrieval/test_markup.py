@@ -190,3 +190,17 @@ def test_headings_of_old_notebooks() -> None:
     cells = [{"cell_type": "heading", "level": 2, "source": ["The tides"]}]
     document = parse("x.ipynb", json.dumps({"worksheets": [{"cells": cells}]}))
     assert (document.title, text_of(document)) == ("The tides", "## The tides")
+
+
+def test_items_of_numbered_lists_have_their_numbers() -> None:
+    page = (
+        "<p>Do this:</p><ol><li>Open the valve.<ol type='a'><li>left</li><li>right</li></ol></li>"
+        "<li>Wait.</li></ol><p>Then:</p><ol start=3><li>Close it.</li><li value=7>Go.</li>"
+        "<li>Rest.</li></ol><ul><li>a point</li></ul><ol reversed=''><li>odd</li></ol>"
+        "<ol style='list-style: none'><li>bare</li></ol><ol start=x><li>first</li></ol>"
+    )
+    text = parse_document("a.html", page.encode()).pages[0].text
+    assert text.split("\n") == [
+        "Do this:", "1. Open the valve.", "a. left", "b. right", "2. Wait.", "Then:",
+        "3. Close it.", "7. Go.", "8. Rest.", "a point", "odd", "bare", "1. first",
+    ]  # fmt: skip

@@ -17,7 +17,9 @@ from pptx.chart.data import CategoryChartData, XyChartData
 from pptx.enum.chart import XL_CHART_TYPE
 from pptx.util import Inches
 
+from hanol.errors import DocumentError
 from hanol.retrieval import parse_document
+from hanol.retrieval.documents._lists import spelled  # private: forms that few files have
 from hanol.retrieval.documents.office._numbers import shown  # private: formats without a workbook
 
 W = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
@@ -137,6 +139,61 @@ def test_symbols_of_fonts_are_characters(font, code, sign) -> None:
     assert read("a.docx", word(p(t("at "), symbol, t(" = 30")))) == f"at {sign} = 30"
     run = f'<w:rPr><w:rFonts w:ascii="{font}"/></w:rPr>{t(chr(int(code, 16)))}'
     assert read("a.docx", word(p(run))) == sign
+
+
+LISTS = f"""<w:numbering {W}>
+<w:abstractNum w:abstractNumId="0">
+<w:lvl w:ilvl="0"><w:start w:val="1"/><w:numFmt w:val="decimal"/><w:lvlText w:val="제%1조"/></w:lvl>
+<w:lvl w:ilvl="1"><w:start w:val="1"/><w:numFmt w:val="decimal"/><w:lvlText w:val="%1.%2"/></w:lvl>
+<w:lvl w:ilvl="2"><w:start w:val="3"/><w:numFmt w:val="lowerRoman"/><w:lvlText w:val="(%3)"/>
+</w:lvl>
+</w:abstractNum>
+<w:abstractNum w:abstractNumId="1">
+<w:lvl w:ilvl="0"><w:start w:val="1"/><w:numFmt w:val="bullet"/><w:lvlText w:val="x"/></w:lvl>
+</w:abstractNum>
+<w:num w:numId="7"><w:abstractNumId w:val="0"/></w:num>
+<w:num w:numId="8"><w:abstractNumId w:val="0"/>
+<w:lvlOverride w:ilvl="1"><w:startOverride w:val="5"/></w:lvlOverride></w:num>
+<w:num w:numId="9"><w:abstractNumId w:val="1"/></w:num>
+</w:numbering>"""
+
+
+def item(text: str, number: int | str, level: int = 0) -> str:
+    place = f'<w:ilvl w:val="{level}"/><w:numId w:val="{number}"/>'
+    return f"<w:p><w:pPr><w:numPr>{place}</w:numPr></w:pPr><w:r>{t(text)}</w:r></w:p>"
+
+
+def test_clauses_and_lists_have_the_numbers_that_word_shows() -> None:
+    body = item("Scope", 7) + item("Who", 7, 1) + item("one", 7, 2) + item("two", 7, 2)
+    body += item("What", 7, 1) + item("a point", 9) + p(t("Between")) + item("Later", 8, 1)
+    body += item("Term", 7) + item("How long", 7, 1) + item("no list", 0) + item("unknown", 99)
+    made = word(body)
+
+    def change(name: str, content: bytes) -> bytes:
+        return LISTS.encode() if name == "word/numbering.xml" else content
+
+    lines = [line for line in read("a.docx", changed(made, change)).splitlines() if line]
+    assert lines == [
+        "제1조 Scope", "1.1 Who", "(iii) one", "(iv) two", "1.2 What", "a point", "Between",
+        "1.5 Later", "제2조 Term", "2.1 How long", "no list", "unknown",
+    ]  # fmt: skip
+
+
+def test_a_style_numbers_its_paragraphs() -> None:
+    document = docx.Document()
+    for text in ("first", "second"):
+        document.add_paragraph(text, style="List Number")
+    assert read("a.docx", saved(document)).split("\n\n") == ["1. first", "2. second"]
+
+
+@pytest.mark.parametrize(
+    ("number", "form", "text"),
+    [(4, "i", "iv"), (1999, "I", "MCMXCIX"), (5000, "i", "5000"), (2, "A", "B"), (27, "a", "27"),
+     (3, "가", "다"), (20, "①", "⑳"), (21, "①", "21"), (7, "01", "07"), (10, "一", "十"),
+     (12, "一", "十二"), (21, "一", "二十一"), (0, "a", "0"), (3, "", ""), (3, "?", "3")],
+)  # fmt: skip
+def test_numbers_of_lists(number, form, text) -> None:
+    assert spelled(number, form) == text
 
 
 def test_comments_and_notes_follow_what_they_are_about() -> None:
@@ -434,6 +491,61 @@ def test_texts_of_libreoffice(samples) -> None:
     expected = "## Head\n\nWords  more\n\nComment by Kim: check\n\nFootnote: below\n\nE=m"
     assert read("a.odt", data) == expected
     assert read("a.ott", samples.opendocument("text-template", body, Formula=math)) == expected
+
+
+def test_lists_and_headings_of_libreoffice_have_their_numbers(samples) -> None:
+    def level(kind: str, number: int, form: str, more: str = "") -> str:
+        return (
+            f'<text:{kind} text:level="{number}" style:num-suffix="." style:num-format="{form}" '
+            f"{more}/>"
+        )
+
+    numbered = "".join(level("list-level-style-number", *each) for each in (
+        (1, "1"), (2, "a", 'text:display-levels="2" text:start-value="2"'),
+    ))  # fmt: skip
+    headings = "".join(level("outline-level-style", *each) for each in (
+        (1, "I"), (2, "1", 'text:display-levels="2"'),
+    ))  # fmt: skip
+    styles = (
+        f'<text:list-style style:name="L1">{numbered}</text:list-style>'
+        f"<text:outline-style>{headings}</text:outline-style>"
+    )
+
+    def items(*texts: str, more: str = "") -> str:
+        listed = "".join(f"<text:list-item><text:p>{t}</text:p></text:list-item>" for t in texts)
+        return f'<text:list text:style-name="L1" {more}>{listed}</text:list>'
+
+    def head(text: str, depth: int, more: str = "") -> str:
+        return f'<text:h text:outline-level="{depth}" {more}>{text}</text:h>'
+
+    inner = (
+        "<text:list-item><text:p>outer</text:p><text:list><text:list-item><text:p>inner</text:p>"
+    )
+    inner += "<text:p>its second paragraph</text:p></text:list-item></text:list></text:list-item>"
+    body = (
+        head("Start", 1) + head("Part", 2) + items("a", "b")
+        + items("c", more='text:continue-numbering="true"')
+        + f'<text:list text:style-name="L1">{inner}</text:list>'
+        + head("End", 1) + head("Bare", 2, 'text:is-list-header="true"')
+        + "<text:list><text:list-item><text:p>bullet</text:p></text:list-item></text:list>"
+    )  # fmt: skip
+    data = changed(samples.opendocument("text", body), add={
+        "styles.xml": f"<s xmlns:style='urn:style' {samples.OPENDOCUMENT}>{styles}</s>",
+    })  # fmt: skip
+    assert read("a.odt", data).split("\n\n") == [
+        "# I. Start", "## I.1. Part", "1. a", "2. b", "3. c", "1. outer", "1.b. inner",
+        "its second paragraph", "# II. End", "## Bare", "bullet",
+    ]  # fmt: skip
+
+
+def test_prefixes_that_are_not_declared_hide_nothing(samples) -> None:
+    body = "<text:p>Words <foreign:mark foreign:a='1'>in between</foreign:mark> and after</text:p>"
+    assert (
+        read("a.ott", samples.opendocument("text-template", body)) == "Words in between and after"
+    )
+    broken = samples.opendocument("text", "<text:p>Words</text:section>")
+    with pytest.raises(DocumentError, match="is broken"):
+        read("a.odt", broken)
 
 
 def test_sheets_and_slides_of_libreoffice(samples) -> None:

@@ -16,6 +16,7 @@ from hanol.errors import DocumentError
 from hanol.retrieval import Document, parse_document
 from hanol.retrieval.documents import _native  # private: its process and limit
 from hanol.retrieval.documents.pdf import _ocr, _pdf  # private: programs and processes
+from hanol.retrieval.documents.pdf._legible import legible_part  # private: needs rare fonts
 from hanol.retrieval.documents.pdf._objects import glyph_text  # private: a table of names
 
 
@@ -610,3 +611,10 @@ def test_aes_without_a_password(samples) -> None:
         assert text_of(samples.encrypted_pdf(plain, "", "owner", algorithm)) == "open text"
         with pytest.raises(DocumentError, match="encrypted"):
             parse(samples.encrypted_pdf(plain, "user", "owner", algorithm))
+
+
+def test_signs_of_no_script_beside_a_sound_text_do_not_hide_it() -> None:
+    sound = "Більшість команд малювання мають одну або дві форми.\n\\put(0,0){\\lіne(1,2){.5}}"
+    drawn = "\n".join(("\x01", "✁", "✂", "✄", "\ue000", "✆✡")) * 2
+    assert legible_part(f"{sound}\n{drawn}").strip() == sound
+    assert legible_part("✁ord✂ th✄t ✆annot ✡e re✑d word\ue000 " * 9 + sound) == ""

@@ -20,7 +20,7 @@ _NEVER = re.compile(
     r"|searchbox|nosearch|noprint|popup|modal|copyright|headerlink"
 )
 _BESIDE = re.compile(
-    r"\w*menu|menus|sidebar\w*|aside|side|\w*header|hd|ft|\w*footer|foot|bottom|top|topbar|related\w*"
+    r"\w*menu|menus|sidebar\w*|aside|side|\w*header|hd|ft|\w*footer|foot|bottom|topbar|related\w*"
     r"|recommend\w*|popular|best|most|more|widgets?|banners?|promo|toc|tocframe|location|path|up"
     r"|tags?|toolbar|languages?|lang|links|comments?|search\w*"
 )
@@ -32,6 +32,7 @@ _LINKED = 0.5  # share of text in links from which a block is a list of links
 _SENTENCE = re.compile(
     r"\w[\w ,]{24}.*[.!?:;。…]|(?:\w[\w ,]{8}.*)(?:다\.|요\.|[。！？])", re.DOTALL
 )
+_ENDS = (".", "。", "!", "?", "다", "요")
 _RIGHTS = re.compile(r"©|copyright|all rights reserved|무단 ?전재|版权所有", re.IGNORECASE)
 
 
@@ -50,17 +51,27 @@ def boilerplate(body: Any, skipped: frozenset[str]) -> set[Any]:
     if body not in sizes:
         return dropped
     for element, size in sizes.items():
-        if element is not body and size.text * 2 < sizes[body].text and _never(element, size):
+        # A page of few words may consist mostly of such parts, but for its heading.
+        is_part = size.text * 2 < sizes[body].text or size.titles < sizes[body].titles
+        if element is not body and is_part and (_never(element, size) or _is_foot(element, size)):
             dropped.add(element)
     sizes = _sizes(body, skipped, dropped)
     main = _main(body, sizes)
     holders = {main, *main.iterancestors()}
     for holder in holders - {main}:
-        dropped |= {e for e in holder if e in sizes and e not in holders and _beside(e, sizes[e])}
+        below = False
+        for element in holder:
+            below = below or element in holders
+            if (
+                element in sizes
+                and element not in holders
+                and _beside(element, sizes[element], below)
+            ):
+                dropped.add(element)
     for element in main.iterdescendants():
         if element in sizes and element.tag != "table" and _named(element, _BESIDE):
             size = sizes[element]
-            if size.linked >= _LINKED * size.text:
+            if size.linked >= _LINKED * size.text and not _is_entry(element):
                 dropped.add(element)
     return dropped
 
@@ -71,7 +82,8 @@ def _sizes(body: Any, skipped: frozenset[str], dropped: set[Any]) -> dict[Any, _
 
     def visit(element: Any, in_link: bool) -> tuple[int, int, int]:
         text = len((element.text or "").strip())
-        in_link = in_link or (element.tag == "a" and element.get("href") is not None)
+        if element.tag == "a":  # addresses of people are no ways to other pages
+            in_link = in_link or not element.get("href", "mailto:").startswith("mailto:")
         linked, titles = text * in_link, int(element.tag in ("h1", "h2"))
         found[element] = _Size(0, 0, 0)  # keeps the order
         for child in element:
@@ -109,6 +121,23 @@ def _never(element: Any, size: _Size) -> bool:
     return size.linked >= _LINKED * size.text or size.text < 300
 
 
+def _is_foot(element: Any, size: _Size) -> bool:
+    """Whether it says at the end whose the page is, and perhaps what made it."""
+    if size.titles or size.text > 2000 or element.tag not in ("footer", "div", "section", "table"):
+        return False
+    if element.tag == "footer":
+        return True
+    text = " ".join("".join(element.itertext()).split())
+    last = "boolean(following::h1 | following::h2 | following::h3)"
+    return _RIGHTS.match(text) is not None and not element.xpath(last)
+
+
+def _is_entry(element: Any) -> bool:
+    """Whether it is one of several of its kind: an entry of a reference, not a part beside."""
+    name, parent = element.get("class"), element.getparent()
+    return name is not None and sum(other.get("class") == name for other in parent) > 2
+
+
 def _main(body: Any, sizes: dict[Any, _Size]) -> Any:
     """The smallest element with most of the text that is not in links."""
 
@@ -129,18 +158,26 @@ def _main(body: Any, sizes: dict[Any, _Size]) -> Any:
     return main
 
 
-def _beside(element: Any, size: _Size) -> bool:
-    """Whether something beside the main part is no text of the page, either."""
+def _beside(element: Any, size: _Size, below: bool) -> bool:
+    """Whether something beside the main part, or below it, is no text of the page, either."""
     if element.tag in _HEADINGS or (size.titles and element.tag != "footer"):
         return False
-    if size.linked >= _LINKED * size.text:
-        return True
+    if next(element.iter("pre"), None) is not None:
+        return False
     text = " ".join("".join(element.itertext()).split())[:2000]
+    is_line = element.tag == "p" and size.text - size.linked > 8 and text.endswith(_ENDS)
+    if size.linked >= _LINKED * size.text and not is_line:  # one may say where to read more
+        return True
     if (
         element.tag == "footer"
         or _named(element, _FOOTER)
-        or (size.text < 300 and _RIGHTS.search(text))
+        or (below and size.text < 300 and _RIGHTS.search(text))
     ):
         return True
     named = element.tag in ("header", "form") or _named(element, _BESIDE)
-    return named and not _SENTENCE.search(text)
+    return named and not has_sentence(text)
+
+
+def has_sentence(text: str) -> bool:
+    """Whether there is more in it than names of things."""
+    return _SENTENCE.search(text) is not None

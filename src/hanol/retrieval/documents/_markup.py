@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from hanol.errors import DocumentError, require
-from hanol.retrieval.documents._boilerplate import boilerplate
+from hanol.retrieval.documents._boilerplate import boilerplate, has_sentence
 from hanol.retrieval.documents._charset import clean, decode
+from hanol.retrieval.documents._lists import spelled
 from hanol.retrieval.documents._remarks import remark
 from hanol.retrieval.documents._tables import Cell, Row, table_text
 
-_ARTICLE_SHARE = 0.1  # of the page's text; if less is left, it was no boilerplate
+_ARTICLE_SHARE = 0.1  # of the page's text; if less is left, and no sentence, it was no boilerplate
 _CELL_CHARS = 500  # of a cell that is written on one line
 _CHARSET = re.compile(rb"""<meta[^>]{0,200}charset\s*=\s*["']?([\w.:-]{2,40})""", re.IGNORECASE)
 _XML_ENCODING = re.compile(rb"""<\?xml[^>]{0,200}encoding\s*=\s*["']([\w.:-]{2,40})""")
@@ -72,7 +73,8 @@ def read_html(
     if whole or body is None:
         return title, everything
     article = _page_text(tree, boilerplate(body, _NO_TEXT), links)
-    return title, article if len(article) > _ARTICLE_SHARE * len(everything) else everything
+    enough = len(article) > _ARTICLE_SHARE * len(everything) or has_sentence(article)
+    return title, article if enough else everything
 
 
 def read_xml(data: bytes) -> tuple[str, str]:
@@ -201,6 +203,7 @@ def _page_text(tree: Any, dropped: set[Any], links: bool) -> str:
     etree = require("lxml.etree", extra="documents", feature="Reading HTML")
     walk = etree.iterwalk(tree, events=("start", "end"))
     parts: list[str] = []
+    counts: dict[Any, int] = {}  # of the items of lists with numbers
     cell = pre = None  # the cell on one line, or the preformatted text, that the walk is in
 
     def written(text: str | None) -> str:
@@ -234,9 +237,25 @@ def _page_text(tree: Any, dropped: set[Any], links: bool) -> str:
                 pre = element
             # As in Markdown: what reads sentences must not join a heading with the text below it.
             mark = _HEADINGS.get(element.tag, "") if cell is None else ""
+            if element.tag == "li":
+                mark = _item(element, counts)
             parts += [edge, mark, "[" if href else "", written(element.text)]
     lines = (" ".join(line.split()).removesuffix(" |") for line in "".join(parts).split("\n"))
     return "\n".join(line.replace("\0", " ").rstrip() for line in lines if line.strip("\0#"))
+
+
+def _item(item: Any, counts: dict[Any, int]) -> str:
+    """The number that a browser shows before an item of a list, if it does."""
+    owner = item.getparent()
+    if owner.tag != "ol" or "reversed" in owner.attrib or "none" in owner.get("style", ""):
+        return ""
+    first = _number(owner.get("start"), 1)
+    counts[owner] = _number(item.get("value"), counts.get(owner, first - 1) + 1)
+    return f"{spelled(counts[owner], owner.get('type') or '1')}. "
+
+
+def _number(value: str | None, default: int) -> int:
+    return int(value) if value and value.isdecimal() and len(value) < 10 else default
 
 
 def _is_data(table: Any) -> bool:

@@ -1,6 +1,6 @@
 """Text of Word and of drawings: paragraphs, tables, equations, symbols, charts, diagrams."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import zip_longest
 from typing import Any
 
@@ -61,6 +61,7 @@ class Flow:
         end: What a line break within a paragraph becomes.
         headings: Level of each paragraph style that is a heading.
         remarks: Comments and notes by tag and id of the reference to them.
+        numbered: Gives what stands before a paragraph of a list; called for each in order.
         values: Also write the numbers of charts.
     """
 
@@ -72,9 +73,10 @@ class Flow:
         end: str = " ",
         headings: dict[str, int] | None = None,
         remarks: dict[tuple[str, str], str] | None = None,
+        numbered: Callable[[Any], str] = lambda paragraph: "",
         values: bool = True,
     ) -> None:
-        self._package, self._end = package, end
+        self._package, self._end, self._numbered = package, end, numbered
         self._related = package.related(part)
         self._headings, self._remarks = headings or {}, remarks or {}
         self._values = values
@@ -85,9 +87,10 @@ class Flow:
         """Paragraphs and tables in order, each followed by the remarks and charts in it."""
         for element in parent:
             if element.tag == "p":
+                number = self._numbered(element)
                 if text := self._inline(element).strip():
                     level = self._headings.get(_style(element), 0)
-                    yield f"{'#' * level} {text}" if level else text
+                    yield " ".join(filter(None, ("#" * level, number, text)))
             elif element.tag == "tbl":
                 if text := self._table(element):
                     yield text

@@ -8,6 +8,7 @@ from itertools import repeat
 from typing import Any
 
 from hanol.errors import DocumentError
+from hanol.retrieval.documents._lists import spelled
 from hanol.retrieval.documents._remarks import PICTURES, each_page, remark
 from hanol.retrieval.documents._tables import WHOLE_CHARS, Cell, Row, table_text
 from hanol.retrieval.documents.office._package import Package, attribute
@@ -15,6 +16,7 @@ from hanol.retrieval.documents.office._package import Package, attribute
 _HIDDEN = ("tracked-changes", "forms", "sequence-decls", "settings", "desc", "title")
 _REPEATED = 1000  # rows or columns that repeat one with text
 _COLUMNS = 16_384
+_HEADINGS = " headings"  # among the names of styles, which have no space in front
 
 
 def read_opendocument(data: bytes) -> tuple[str, list[str]]:
@@ -37,7 +39,7 @@ def read_opendocument(data: bytes) -> tuple[str, list[str]]:
                 if not pages[-1].strip() and page.find(".//image") is not None:
                     remark("has no text, only pictures, which are not read", PICTURES)
         else:
-            lines = list(_OpenFlow(package).blocks(body))
+            lines = list(_OpenFlow(package, levels=_levels(package, tree)).blocks(body))
             first = next((line for line in lines if line.startswith("# ")), "")
             edges = [
                 line
@@ -59,19 +61,61 @@ def _filled(body: Any) -> Iterator[str]:
             yield f"{attribute(field, 'label') or attribute(field, 'name')}: {value}"
 
 
+_Levels = dict[str, dict[int, Any]]  # elements that style the levels of a list, by its style
+
+
+def _levels(package: Package, tree: Any) -> _Levels:
+    """Levels of the styles of lists by name, and of headings."""
+    styles = [*tree.iter("list-style"), *package.tree("styles.xml").iter("list-style")]
+    styles += package.tree("styles.xml").iter("outline-style")
+    return {
+        attribute(style, "name") if style.tag == "list-style" else _HEADINGS: {
+            int(attribute(level, "level", "0")): level
+            for level in style
+            if level.tag in ("list-level-style-number", "outline-level-style")
+        }
+        for style in reversed(styles)
+    }
+
+
+def _number(levels: dict[int, Any], counts: tuple[int, ...]) -> str:
+    """What stands before an item, by the counts of its level and those above."""
+    level = levels.get(len(counts))
+    if level is None or not attribute(level, "num-format"):
+        return ""
+    shown = int(attribute(level, "display-levels", "1"))
+    parts = [
+        spelled(count, attribute(levels[place], "num-format"))
+        for place, count in enumerate(counts, start=1)
+        if place > len(counts) - shown and place in levels
+    ]
+    text = ".".join(filter(None, parts))
+    return f"{attribute(level, 'num-prefix')}{text}{attribute(level, 'num-suffix')}".strip()
+
+
 class _OpenFlow:
     """Reader of paragraphs, tables and what is drawn between them."""
 
-    def __init__(self, package: Package, *, most: int = WHOLE_CHARS) -> None:
-        self._package, self._most = package, most
+    def __init__(
+        self, package: Package, *, most: int = WHOLE_CHARS, levels: _Levels | None = None
+    ) -> None:
+        self._package, self._most, self._levels = package, most, levels or {}
         self._pending: list[str] = []
+        self._headings: tuple[int, ...] = ()  # numbers of the present heading and those above
+        self._item: tuple[str, tuple[int, ...]] = ("", ())  # style and numbers of the present one
+        self._mark = ""  # of the present item, until its first paragraph
+        self._last: dict[tuple[str, int], int] = {}  # number by style and level, to go on
 
     def blocks(self, parent: Any) -> Iterator[str]:
         for element in parent:
             if element.tag in ("p", "h"):
+                level = int(attribute(element, "outline-level", "1")) if element.tag == "h" else 0
+                number = self._heading(element, level) if level else self._mark
+                self._mark = ""
                 if text := self._inline(element).strip():
-                    level = attribute(element, "outline-level", "1") if element.tag == "h" else "0"
-                    yield f"{'#' * int(level)} {text}" if level in "123456" else text
+                    yield " ".join(filter(None, ("#" * level * (level < 7), number, text)))
+            elif element.tag == "list":
+                yield from self._list(element)
             elif element.tag == "table":
                 if text := table_text(self._rows(element), heads=_heads(element), most=self._most):
                     yield text
@@ -89,6 +133,35 @@ class _OpenFlow:
     def _waiting(self) -> list[str]:
         waiting, self._pending = self._pending, []
         return waiting
+
+    def _heading(self, element: Any, level: int) -> str:
+        if self._mark or attribute(element, "is-list-header") == "true":
+            return self._mark
+        above = (*self._headings, *[0] * level)[:level]
+        self._headings = (*above[:-1], above[-1] + 1)
+        return _number(self._levels.get(_HEADINGS, {}), self._headings)
+
+    def _list(self, element: Any) -> Iterator[str]:
+        outer, self._mark = self._item, ""
+        style = attribute(element, "style-name") or outer[0]
+        levels, depth = self._levels.get(style, {}), len(outer[1]) + 1
+        first = levels.get(depth)
+        count = int(attribute(first, "start-value", "1")) - 1 if first is not None else 0
+        if "true" in attribute(element, "continue-numbering") or attribute(
+            element, "continue-list"
+        ):
+            count = self._last.get((style, depth), count)
+        for item in element:
+            if (
+                item.tag == "list-item"
+                and next(iter(item.iterchildren("p", "h", "list")), item).tag != "list"
+            ):
+                count = int(attribute(item, "start-value") or count + 1)
+                self._mark = _number(levels, (*outer[1], count))
+            self._item = (style, (*outer[1], count))
+            yield from self.blocks([item])
+        self._last[style, depth] = count
+        self._item = outer
 
     def _inline(self, element: Any) -> str:
         parts = [element.text or ""]

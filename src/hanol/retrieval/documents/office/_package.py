@@ -65,17 +65,19 @@ class Package:
         etree = require("lxml.etree", extra="documents", feature="Reading Office files")
         if _key(name) not in self._parts:
             return etree.Element("missing")
-        parser = etree.XMLParser(
-            resolve_entities=False,
-            no_network=True,
-            remove_comments=True,
-            remove_pis=True,
-            load_dtd=False,
-        )
-        with self.open(name) as stream:
-            root = etree.parse(stream, parser).getroot()
+        safe = {"resolve_entities": False, "no_network": True, "load_dtd": False}
+        safe |= {"remove_comments": True, "remove_pis": True}
+        try:
+            with self.open(name) as stream:
+                root = etree.parse(stream, etree.XMLParser(**safe)).getroot()
+        except etree.XMLSyntaxError as err:
+            # Prefixes that are not declared hide nothing: only their local names are looked at.
+            if err.code != etree.ErrorTypes.NS_ERR_UNDEFINED_NAMESPACE:
+                raise
+            with self.open(name) as stream:
+                root = etree.parse(stream, etree.XMLParser(recover=True, **safe)).getroot()
         for element in root.iter("*"):
-            element.tag = element.tag.rpartition("}")[2]
+            element.tag = element.tag.rpartition("}")[2].rpartition(":")[2]
         return root
 
     def related(self, name: str, kind: str = "") -> dict[str, str]:

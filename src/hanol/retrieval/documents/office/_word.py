@@ -3,6 +3,7 @@
 import re
 
 from hanol.retrieval.documents.office._flow import Flow
+from hanol.retrieval.documents.office._numbering import Numbering
 from hanol.retrieval.documents.office._package import Package, attribute
 
 _HEADING = re.compile(r"^heading ([1-6])$", re.IGNORECASE)
@@ -23,7 +24,10 @@ def read_docx(data: bytes) -> tuple[str, str]:
             if found:
                 headings[attribute(style, "styleId")] = int(found.group(1))
     remarks = _remarks(package)
-    flow = Flow(package, package.main, end="\n", headings=headings, remarks=remarks)
+    numbered = Numbering(package).of
+    flow = Flow(
+        package, package.main, end="\n", headings=headings, remarks=remarks, numbered=numbered
+    )
     body = list(flow.blocks(package.tree(package.main)))
     edges: dict[str, list[str]] = {"header": [], "footer": []}
     for kind, lines in edges.items():

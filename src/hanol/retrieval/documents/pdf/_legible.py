@@ -10,6 +10,7 @@ from collections import Counter
 from functools import lru_cache
 
 _MOST_WRONG = 0.2  # of a page's characters: some pages have bullets and symbols of private use
+_MOST_SOUND = 0.6  # of a page's characters, where the others stand apart from its words
 _WORD = re.compile(r"[^\W\d_]{2,}")
 # Scripts whose letters stand inside words of others: units, products, formulas.
 _EVERYWHERE = frozenset({"LATIN", "GREEK", "MODIFIER", "FEMININE", "MASCULINE", "ARABIC TATWEEL"})
@@ -31,6 +32,17 @@ def is_legible(text: str, unknown: int = 0) -> bool:
     words = (word for word in _WORD.findall(text) if not word.isascii())
     wrong += sum(len(word) for word in words if len(set(map(_script, word)) - {"", None}) > 1)
     return wrong <= _MOST_WRONG * (counts.total() + unknown)
+
+
+def legible_part(text: str) -> str:
+    """The text without the words that have a character of no text, if that is most of it.
+
+    Lines of drawings and symbols of some fonts come as such characters beside a sound text.
+    """
+    part = re.sub(r"\S+", lambda word: "" if None in map(_script, word[0]) else word[0], text)
+    before, left = (len("".join(each.split())) for each in (text, part))
+    part = re.sub(r"\n\s+", "\n", part)
+    return part if left > _MOST_SOUND * before and is_legible(part) else ""
 
 
 def reads_like_words(text: str) -> bool:

@@ -18,7 +18,7 @@ from hanol.retrieval.documents._remarks import each_page, remark
 from hanol.retrieval.documents.pdf import _ocr
 from hanol.retrieval.documents.pdf._fonts import install_box_font
 from hanol.retrieval.documents.pdf._layout import set_apart
-from hanol.retrieval.documents.pdf._legible import is_legible, reads_like_words
+from hanol.retrieval.documents.pdf._legible import is_legible, legible_part, reads_like_words
 from hanol.retrieval.documents.pdf._objects import Note, Objects
 
 _PAGES = 20_000  # a larger count is a broken or hostile page tree
@@ -104,6 +104,8 @@ def _read(document: Any) -> tuple[str, list[str]]:
             remark("cannot be opened", "open the file in a PDF program and save it again")
             continue
         lost = not is_legible(text, unknown)
+        if lost and unknown <= _FEW * len(text) and (part := legible_part(text)):
+            text, lost, unknown = part, False, len(text)
         if lost or _is_picture(page, text):
             text = _seen(page, "" if lost else text, end, _FONTS if lost else _PICTURES)
             illegible += lost and not text.strip()

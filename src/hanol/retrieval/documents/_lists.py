@@ -1,0 +1,39 @@
+"""Numbers of list items in the forms that programs show."""
+
+_ROMAN = (
+    (1000, "m"), (900, "cm"), (500, "d"), (400, "cd"), (100, "c"), (90, "xc"), (50, "l"),
+    (40, "xl"), (10, "x"), (9, "ix"), (5, "v"), (4, "iv"), (1, "i"),
+)  # fmt: skip
+_SIGNS = {
+    "a": "abcdefghijklmnopqrstuvwxyz",
+    "가": "가나다라마바사아자차카타파하",
+    "ㄱ": "ㄱㄴㄷㄹㅁㅂㅅㅇㅈㅊㅋㅌㅍㅎ",
+    "①": "①②③④⑤⑥⑦⑧⑨⑩⑪⑫⑬⑭⑮⑯⑰⑱⑲⑳",
+    "一": "一二三四五六七八九",
+}
+
+
+def spelled(number: int, form: str) -> str:
+    """A number from 1 as a list shows it; as digits where its form has no such number.
+
+    Args:
+        number: Which item it is.
+        form: How the first item looks: "1", "01", "a", "A", "i", "I", "가", "ㄱ", "①", "一"; ""
+            shows nothing.
+    """
+    low = form.lower()
+    if low == "i" and 0 < number < 4000:
+        text, left = "", number
+        for value, sign in _ROMAN:
+            text, left = text + sign * (left // value), left % value
+    elif form == "一" and 0 < number < 100:
+        tens, ones = divmod(number, 10)
+        text = (" " + _SIGNS[form])[tens].replace("一", "").strip() + "十" * (tens > 0)
+        text += (" " + _SIGNS[form])[ones].strip()
+    elif low in _SIGNS and 0 < number <= len(_SIGNS[low]):
+        text = _SIGNS[low][number - 1]
+    elif not form:
+        text = ""
+    else:
+        text = f"{number:02}" if form == "01" else str(number)
+    return text.upper() if form in ("A", "I") else text
