@@ -52,8 +52,13 @@ def test_all_of_them_are_there() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_runs_end_to_end(name: str, untrained: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_end_to_end(
+    name: str, untrained: str, monkeypatch: pytest.MonkeyPatch, tmp_path_factory
+) -> None:
     monkeypatch.setattr(lab, "MODEL", untrained)
+    # Quick runs of one process share their work, that of the bundled model, too.
+    folder = tmp_path_factory.getbasetemp() / "untrained-work"
+    monkeypatch.setattr(lab, "_scratch", lambda: folder)
     result = run_claim(find_claim(f"deep-research.{name}"), (0,), quick=True).measurement
     assert all(math.isfinite(value) for value in result.figures.values())
     assert result.figures.keys() == result.spread.keys()
