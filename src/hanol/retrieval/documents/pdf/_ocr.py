@@ -18,8 +18,8 @@ _PIXELS = 20_000_000  # of a page, so that a poster does not take gigabytes
 _IMAGE = 200_000_000  # pixels of one in it: PDFium unpacks it whole, one byte to three a pixel
 _IMAGES = 3  # PDFium's number of that kind of object
 _PAGE_SECONDS = 60.0  # a page of text takes about 3
-# Mean confidence of the words of a line, of 100. Lines in a language that tesseract knows have 85
-# and more, those in another script or upside down 30 to 55.
+# Mean confidence of the words of a line, of 100. Lines in a language that tesseract knows had 74
+# and more, pages in another script or upside down 31 to 55 (`dev/LOG.md`).
 _TOLD = 60.0
 _DIRT = 3  # characters of a line that may be a stain
 _TABS = 11  # in the rows of tesseract's table
