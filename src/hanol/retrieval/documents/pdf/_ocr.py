@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 from functools import lru_cache
-from itertools import groupby
 from typing import Any, NamedTuple
 
 from hanol.retrieval.documents._native import step
@@ -66,17 +65,19 @@ def read_picture(page: Any) -> PictureText:
     except pypdfium2.PdfiumError:  # too little memory, or no size
         return PictureText("", True)
     picture = b"P5 %d %d 255\n%b" % (grey.shape[1], grey.shape[0], grey.tobytes())
-    lines = _lines(languages(), picture)
+    lines = _lines(languages(), picture, round(scale * 72))
     # Together with another language, some words of Korean come out in its letters.
     if "+" in languages() and any(
         "가" <= char <= "힣" for _, text in lines.values() for char in text
     ):
-        alone = _lines("kor", picture)
-        lines = {key: max(line, alone.get(key, line)) for key, line in lines.items()}
+        alone = _lines("kor", picture, round(scale * 72))
+        lines = {
+            key: max(line, alone.get(key, line), key=_likelihood) for key, line in lines.items()
+        }
     blocks: dict[tuple[str, ...], list[str]] = {}
-    for (*block, _), (sure, text) in lines.items():
+    for key, (sure, text) in lines.items():
         if sure >= _TOLD:
-            blocks.setdefault(tuple(block), []).append(text)
+            blocks.setdefault(key[:2], []).append(text)
     unsure = (text for sure, text in lines.values() if sure < _TOLD)
     return PictureText(
         "\n\n".join("\n".join(lines) for lines in blocks.values()),
@@ -89,33 +90,39 @@ def _pixels(image: Any) -> int:
     return int(width * height)
 
 
-def _lines(languages: str, picture: bytes) -> dict[tuple[str, str, str], tuple[float, str]]:
-    """How sure tesseract is of each line, of 100, and its text, by block, paragraph and line."""
+def _likelihood(line: tuple[float, str]) -> tuple[int, float]:
+    """What makes one of two readings of a line the better one."""
+    sure, text = line
+    # Parts of Hangul that stand alone are what Korean makes of other letters.
+    return -sum("ㄱ" <= char <= "ㅣ" for char in text), sure
+
+
+def _lines(languages: str, picture: bytes, dpi: int) -> dict[tuple[str, ...], tuple[float, str]]:
+    """How sure tesseract is of each line, of 100, and its text, by number and left edge."""
     layout = "1" if finds_up() else "3"
-    command = ["tesseract", "stdin", "stdout", "-l", languages, "--psm", layout]
+    # Without its resolution tesseract guesses one, and may lose columns and tables.
+    command = ["tesseract", "stdin", "stdout", "-l", languages, "--psm", layout, "--dpi", str(dpi)]
     both = ["-c", "tessedit_create_tsv=1", "-c", "tessedit_create_txt=1"]
     table: list[str] = []
     plain: list[str] = []
     for line in _run([*command, *both], picture).splitlines():
-        (table if line.count("\t") == _TABS else plain).append(line.replace("\f", "").strip())
-    rows = csv.DictReader(table, delimiter="\t", quoting=csv.QUOTE_NONE)
-    words = [row for row in rows if row["level"] == "5" and (row["text"] or "").strip()]
-    found = {
-        key: [(row["text"], float(row["conf"])) for row in line]
-        for key, line in groupby(
-            words, key=lambda row: (row["block_num"], row["par_num"], row["line_num"])
-        )
-    }
+        if line.count("\t") == _TABS:
+            table.append(line)
+        elif words := " ".join(line.split()):
+            plain.append(words)
+    key: tuple[str, ...] = ()
+    found: dict[tuple[str, ...], list[tuple[str, float]]] = {}
+    for row in csv.DictReader(table, delimiter="\t", quoting=csv.QUOTE_NONE):
+        if row["level"] == "4":  # a line, before its words
+            key = tuple(row[name] for name in ("block_num", "par_num", "line_num", "left"))
+        elif row["level"] == "5" and (row["text"] or "").strip():
+            found.setdefault(key, []).append((row["text"], float(row["conf"])))
     # The table parts words of Korean, the plain text does not.
-    texts = [line for line in plain if line]
-    if len(texts) != len(found):
-        texts = [" ".join(text for text, _ in line) for line in found.values()]
+    if len(plain) != len(found):
+        plain = [" ".join(word for word, _ in line) for line in found.values()]
     return {
-        key: (
-            sum(len(text) * sure for text, sure in line) / sum(len(text) for text, _ in line),
-            text,
-        )
-        for (key, line), text in zip(found.items(), texts, strict=True)
+        key: (sum(len(word) * sure for word, sure in line) / sum(len(w) for w, _ in line), text)
+        for (key, line), text in zip(found.items(), plain, strict=True)
     }
 
 
