@@ -16,7 +16,7 @@ _BOLD = re.compile(r"bold|black|heavy|medi(?!um)|semib|demi|cmb|bx\d", re.IGNORE
 _NO_HEADING = re.compile(r"[.,;:!?。…\-]$|^\W|^(?:fig|table|그림|표)", re.IGNORECASE)
 
 
-class _Line(NamedTuple):
+class _PageLine(NamedTuple):
     start: int  # of its first character that is drawn
     end: int  # behind its last one
     y: float  # of its base
@@ -45,7 +45,7 @@ def set_apart(textpage: Any, chars: list[str]) -> None:
     for line in lines:
         sizes[line.size] += line.end - line.start
     body = sizes.most_common(1)[0][0] if sizes else 0.0
-    previous: _Line | None = None
+    previous: _PageLine | None = None
     heading = 0.0  # size of the heading that the line before belongs to
     for line in lines:
         # One that stands higher begins another column, often within a sentence.
@@ -64,13 +64,13 @@ def set_apart(textpage: Any, chars: list[str]) -> None:
         previous = line
 
 
-def _can_head(line: _Line) -> bool:
+def _can_head(line: _PageLine) -> bool:
     letters = sum(map(str.isalpha, line.text))
     is_short = 3 < len(line.text) < _LONGEST and 2 * letters > len(line.text)
     return is_short and not _NO_HEADING.search(line.text)
 
 
-def _lines(textpage: Any, chars: list[str]) -> Iterator[_Line]:
+def _lines(textpage: Any, chars: list[str]) -> Iterator[_PageLine]:
     import pypdfium2.raw as c
 
     x, y, matrix = ctypes.c_double(), ctypes.c_double(), c.FS_MATRIX()
@@ -86,10 +86,12 @@ def _lines(textpage: Any, chars: list[str]) -> Iterator[_Line]:
         is_placed = c.FPDFText_GetCharOrigin(textpage, first, x, y)
         if is_placed and c.FPDFText_GetMatrix(textpage, first, matrix) and matrix.a > 0:
             size = c.FPDFText_GetFontSize(textpage, first) * math.hypot(matrix.c, matrix.d)
-            yield _Line(first, last + 1, y.value, round(size, 1), "".join(chars[first : last + 1]))
+            yield _PageLine(
+                first, last + 1, y.value, round(size, 1), "".join(chars[first : last + 1])
+            )
 
 
-def _is_bold(textpage: Any, line: _Line) -> bool:
+def _is_bold(textpage: Any, line: _PageLine) -> bool:
     import pypdfium2.raw as c
 
     name, flags = ctypes.create_string_buffer(256), ctypes.c_int()
