@@ -434,6 +434,11 @@ def test_a_content_in_parts(serve: Callable[..., Server], content: Any, expected
     assert streamed(engine, ask())[-1].completion == Completion.of(expected, usage=Usage(9, 4))
 
 
+def test_an_answer_of_the_older_interface(serve: Callable[..., Server]) -> None:
+    server = serve([said(None, choice={"message": None, "text": "hello"})])
+    assert run(open_engine(server.spec), ask())[0].text == "hello"
+
+
 def test_a_refusal_is_an_answer(serve: Callable[..., Server]) -> None:
     server = serve([said(None, message={"refusal": "I cannot."})])
     assert run(open_engine(server.spec), ask())[0].text == "I cannot."

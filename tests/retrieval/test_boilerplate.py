@@ -13,6 +13,12 @@ FOOT = f"<footer><p>© 2024 The firm</p>{MENU}</footer>"
 ARTICLE = f"<article><h1>Head</h1>{BODY}</article>"
 
 
+def test_a_layout_table_has_no_bars() -> None:
+    page = f"<table><tr><td><a href=1>Home</a></td><td><h1>Head</h1>{BODY}</td></tr></table>"
+    assert read(page).splitlines()[-4] == "# Head"
+    assert "|" not in read(page)
+
+
 def read(page: str) -> str:
     return parse_document("x.html", page.encode()).pages[0].text
 
@@ -36,6 +42,8 @@ def read(page: str) -> str:
         "</td><td>Pen</td></tr></table></article>",
         f"<article>{BODY}<dl><dt>Term</dt><dd>WANTED</dd></dl></article>",
         f"<article>{BODY}<details><summary>More</summary><p>WANTED</p></details></article>",
+        f"<main>{BODY}<h2><button>WANTED</button></h2><p>Yes.</p></main>",
+        f"<main>{BODY}<button aria-expanded=false>Is it WANTED by you?</button><p>Yes.</p></main>",
         f"<article>{BODY}<figure><img src=x><figcaption>WANTED</figcaption></figure></article>",
         f"<article>{BODY}<section id='cookies'><h2>Cookies</h2><p>WANTED</p></section></article>",
         f"<div id=navigation-guide><h1>Navigation guide</h1>{BODY}<p>WANTED</p></div>{FOOT}",

@@ -48,6 +48,18 @@ TEXTS = [
     ("Größe und Maß: überall schöne Grüße aus Köln, für Ärzte.", ("cp850", "mac-roman")),
     ("Déjà vu : les élèves français étaient fatigués, là-bas.", ("cp850", "mac-roman")),
     ("Kişi İstanbul'da yaşıyor; çok güzel bir şehir, değil mi?", ("cp857",)),
+    ("Þetta er íslenskur texti um veðrið í Reykjavík.", ("cp861",)),
+    ("A situação não é fácil; amanhã haverá eleições em São Paulo.", ("cp860",)),
+    # Esperanto, Kazakh
+    ("La ĉefurbo ĝojas; ŝi ĵus aŭdis la ĥoron kaj la ĉevalojn.", ("iso8859-3",)),
+    ("Қазақстанның астанасы — Астана. Бүгін ауа райы жақсы, әркім көшеде.", ("kz1048",)),
+    # names and headings alone
+    ("姓名,城市\n王小明,北京\n李华,上海", ("gbk",)),
+    ("项目,金额\n办公用品,300", ("gbk",)),
+    ("張偉 高雄", ("big5",)),
+    ("氏名,都市\n山田太郎,東京\n佐藤花子,大阪", JAPANESE),
+    ("会議資料", JAPANESE),
+    ("품목,금액\n연필,300", ("cp949",)),
     # Slovene, Lithuanian, Latvian, Estonian
     ("Vsi ljudje se rodijo svobodni in imajo enako dostojanstvo. Čaščenje žalosti.", CENTRAL),
     ("Visi žmonės gimsta laisvi ir lygūs savo orumu ir teisėmis; jiems suteiktas protas.", BALTIC),

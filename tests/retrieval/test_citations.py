@@ -252,6 +252,17 @@ def test_forms_of_citations(text: str, numbers: list[int], source_list: SourceLi
     assert [citation.number for citation in sentence.citations] == numbers
 
 
+@pytest.mark.parametrize(
+    "mark",
+    ["[1번]", "[1번 문서]", "(1번 자료)", "[출처: 1번]", "[참고 1]", "[검색결과 1]", "[No. 1]",
+     "[S1]", "[1.]", "【1 source】", "[webpage 1 end]"],
+)  # fmt: skip
+def test_marks_of_other_prompts(mark: str, source_list: SourceList) -> None:
+    for text in ("Attention matters {}.", "Attention matters. {}"):
+        sentence = one(text.format(mark), source_list)
+        assert [citation.number for citation in sentence.citations] == [1]
+
+
 @pytest.mark.parametrize("mark", ["¹", "¹,³", "¹⁻³", "<sup>1</sup>", "<sup>[1]</sup>"])
 @pytest.mark.parametrize("text", ["Attention matters{}.", "Attention matters.{}", "중요하다.{}"])
 def test_raised_citations(mark: str, text: str, source_list: SourceList) -> None:
@@ -264,7 +275,8 @@ def test_raised_citations(mark: str, text: str, source_list: SourceList) -> None
     "text",
     ["605.2 km²", "E = mc²", "10<sup>3</sup> m", "H₂O", "see (1) and (2)", "[Fig. 1]", "[Table 2]",
      "t in [1, T]", "x[1:n]",
-     "a[i]", "[in 2019]", "a document (3 pages)"],
+     "a[i]", "[in 2019]", "(No. 5)", "[No. 5 of 9]", "(1번)", "[5 ends]", "[2 results]",
+     "a document (3 pages)"],
 )  # fmt: skip
 def test_what_is_no_citation(text: str, source_list: SourceList) -> None:
     assert check_citations(f"Attention matters {text}.", source_list).citations == ()

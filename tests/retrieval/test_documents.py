@@ -248,7 +248,7 @@ def test_mail_headers_body_and_attachments(samples) -> None:
         "Subject: 회의 일정",
         "Attachment: plan.png",
         "Attachment: numbers.csv",
-        "a,b\n1,2",
+        "a: 1; b: 2",
     ):
         assert part in text
     assert text.count("We meet on Tuesday.") == 1  # not again from the HTML alternative

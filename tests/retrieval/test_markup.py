@@ -29,6 +29,9 @@ def text_of(document: Document) -> str:
         ("<a>before<p>one</p>between<p>two</p>after</a>", "before\none\nbetween\ntwo\nafter"),
         ("<r><k>name</k><v>Kim</v></r>", "name\nKim"),
         ("<a>word<note>a note</note>more</a>", "word a note more"),
+        ("<a>word.<note>a note.</note>More</a>", "word. a note. More"),
+        ("<p>as said (<xref>1</xref>).</p>", "as said (1)."),
+        ("<문단>오늘은 <강조>추운 날</강조>이다.</문단>", "오늘은 추운 날이다."),
     ],
 )
 def test_words_of_xml_in_the_order_of_the_file(xml, expected) -> None:
@@ -148,6 +151,25 @@ TABLE = "<style>b {color: red}</style><table><tr><td>Seoul</td><td>9.4</td></tr>
         (shown(text_plain="<JSON object>", application_json={"k": ["안녕"]}), "안녕"),
         (shown(text_plain="<Markdown object>", text_markdown="# Found"), "# Found"),
         (shown(text_csv="a,b"), "a,b"),
+        (
+            shown(
+                text_plain="<SVG object>",
+                **{"image_svg+xml": ["<svg><text x='1'>Seoul <tspan>9", "</tspan></text></svg>"]},
+            ),
+            "Seoul 9",
+        ),
+        (
+            shown(
+                **{
+                    "application_vnd.plotly.v1+json": {
+                        "data": [{"name": "mm", "y": [1]}],
+                        "layout": {"title": {"text": "Rain"}, "template": {"name": "color"}},
+                    }
+                }
+            ),
+            "mm\nRain",
+        ),
+        ({"output_type": "display_data", "svg": "<svg><title>Old rain</title></svg>"}, "Old rain"),
         ({"output_type": "pyout", "html": ["<b>of version 3</b>"]}, "of version 3"),
         ({"output_type": "stream", "text": ["one\n", None, "two"]}, "one\ntwo"),
     ],

@@ -13,6 +13,7 @@ import pytest
 from openpyxl.chart import BarChart, Reference
 from openpyxl.comments import Comment
 from openpyxl.worksheet.formula import ArrayFormula
+from openpyxl.worksheet.table import Table
 from pptx.chart.data import CategoryChartData, XyChartData
 from pptx.enum.chart import XL_CHART_TYPE
 from pptx.util import Inches
@@ -391,7 +392,7 @@ def test_array_formulas_show_their_text_where_no_value_is_stored() -> None:
         (1.5, "[h]:mm", "36:00"),
         (0.0034722, "mm:ss", "05:00"),
         (1, "d-mmm-yyyy;@", "1-Jan-1900"),
-        (9e99, "yyyy-mm-dd", "9e+99"),
+        (9e99, "yyyy-mm-dd", "9E+99"),
     ],
 )
 def test_numbers_are_written_as_their_cells_show_them(value, code, text) -> None:
@@ -476,6 +477,48 @@ def test_missing_parts_and_back_slashes_do_no_harm(samples) -> None:
             info.filename = name.replace("/", "\\")
             new.writestr(info, content)
     assert read("a.docx", out.getvalue()) == read("a.docx", data)
+
+
+def test_broken_parts_and_bytes_before_the_file(samples) -> None:
+    data = samples.all_kinds()["a.docx"]
+    assert read("a.docx", b"HTTP/1.1 200 OK\r\n\r\n" + data) == read("a.docx", data)
+
+    def change(name: str, content: bytes) -> bytes:
+        if name == "word/document.xml":
+            content = content.replace(
+                b"</w:body>", b"<w:p><w:r><w:t>B & C</w:t></w:r></w:p></w:body>"
+            )
+        if name == "xl/worksheets/sheet1.xml":
+            content = content.replace(b"</sheetData>", b"<row><c><v>7</v></c><c></row></sheetData>")
+        return content + b"<rubble" if "style" in name else content
+
+    document = parse_document("a.docx", changed(data, change))
+    assert document.pages[0].text.startswith(read("a.docx", data)[:130])
+    assert any("document.xml" in one.part for one in document.remarks)
+    document = parse_document("a.xlsx", changed(book(("City", "Pop"), ("Seoul", 9)), change))
+    assert "City: Seoul; Pop: 9\nCity: 7" in document.pages[0].text
+    assert len(document.remarks) == 2
+
+
+def test_pages_and_word_art_in_word(samples) -> None:
+    read_as = "<w:rt><w:r><w:t>とうきょう</w:t></w:r></w:rt>"
+    ruby = f"<w:ruby>{read_as}<w:rubyBase><w:r><w:t>東京</w:t></w:r>"
+    art = '<w:pict><v:textpath xmlns:v="v" string="Word art"/></w:pict>'
+    body = f'<w:p><w:r>{ruby}</w:rubyBase></w:ruby></w:r><w:r>{art}</w:r></w:p><w:altChunk r:id="'
+    page = "<html><body><p>A page in it</p></body></html>"
+    for name, part in (("chunk.html", page), ("chunk.mht", f"Content-Type: text/html\n\n{page}")):
+        data = changed(word(f'{body}r_aFChunk"/>', aFChunk="<a/>"), lambda _, content, name=name: (
+            content.replace(b"aFChunk.xml", name.encode())), {f"word/{name}": part})  # fmt: skip
+        assert read("a.docx", data) == "東京Word art\n\nA page in it"
+
+
+def test_lists_of_excel_mark_their_names() -> None:
+    def do(sheet) -> None:
+        sheet.add_table(Table(displayName="T", ref="A2:B4"))
+
+    rows = ("Words about it",), ("Blue", "Green"), ("sky", "hill"), ("sea", "wood")
+    text = read("a.xlsx", book(*rows, do=do))
+    assert text.endswith("Words about it\nBlue: sky; Green: hill\nBlue: sea; Green: wood")
 
 
 def test_texts_of_libreoffice(samples) -> None:

@@ -415,6 +415,28 @@ def test_a_form_whose_only_text_was_filled_in(samples) -> None:
     assert text.split("\n") == ["name: Kim Minsu", "Place of birth: Busan"]
 
 
+def test_what_was_filled_in_and_is_on_no_page(samples) -> None:
+    more = (
+        b"<< /FT /Tx /T (name) /V (Kim Minsu) >>",
+        b"<< /T (home) /Kids [6 0 R] >>",
+        b"<< /FT /Tx /T (city) /V (Busan) /Parent 5 0 R >>",
+    )
+    catalog = b"/AcroForm << /Fields [4 0 R 5 0 R] >>"
+    text = text_of(samples.drawn_pdf(shown(b"(Body)"), more=more, catalog=catalog))
+    assert text.split("\n") == ["Body", "name: Kim Minsu", "home.city: Busan"]
+    xfa = (
+        b"<xfa:datasets xmlns:xfa='http://www.xfa.org/schema/xfa-data/1.0/'><xfa:data><form>"
+        b"<Name>Kim &amp; Lee</Name><Empty/></form></xfa:data></xfa:datasets>"
+    )
+    more = (b"<< /Length %d >>\nstream\n%b\nendstream" % (len(xfa), xfa),)
+    catalog = (
+        b"/NeedsRendering true /AcroForm << /Fields [] /XFA [(template) 4 0 R (datasets) 4 0 R] >>"
+    )
+    document = parse(samples.drawn_pdf(shown(b"(Please wait)"), more=more, catalog=catalog))
+    assert document.pages[0].text == "Please wait\nName: Kim & Lee"
+    assert "XFA" in document.remarks[0].reason
+
+
 def test_comments_and_typed_text(samples) -> None:
     notes = [
         b"<< /Type /Annot /Subtype /FreeText /Contents (approved by the board) "
@@ -449,6 +471,7 @@ def faults(data: bytes) -> dict[str, bytes]:
         "bytes behind": data + b"y" * 5000,
         "no startxref": data[: data.index(b"startxref")],
         "no trailer": data[: data.index(b"trailer")],
+        "no root": re.sub(rb"/Root \d+ 0 R", b"", data),
         "no table": data[: data.index(b"xref\n")],
         "wrong offsets": re.sub(rb"\d{10} 00000 n", b"0000000007 00000 n", data),
         "wrong start": re.sub(rb"startxref\n\d+", b"startxref\n9", data),

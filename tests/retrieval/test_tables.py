@@ -144,6 +144,92 @@ def test_empty_columns_are_no_columns(samples) -> None:
     assert read(samples, "xlsx", rows).endswith("City: Seoul; Pop: 9\nCity: Busan; Pop: 3")
 
 
+@pytest.mark.parametrize("kind", MERGING)
+@pytest.mark.parametrize(
+    ("rows", "merged", "lines"),
+    [
+        (  # groups of fields: merged cells before the labels, two parties with the same fields
+            [("갑", "상호", "한빛전자"), ("", "대표", "최유리"),
+             ("을", "상호", "푸른상사"), ("", "대표", "박민수")],
+            [(0, 0, 1, 0), (2, 0, 3, 0)],
+            ["갑 상호: 한빛전자", "갑 대표: 최유리", "을 상호: 푸른상사", "을 대표: 박민수"],
+        ),
+        (  # a form and two tables, with a heading over the whole row before each table
+            [("성명", "이영희", "생년월일", "1992.3.4"), ("학력", "", "", ""),
+             ("기간", "학교", "전공", "졸업"), ("2011-2015", "한국대학교", "경영학", "2015.2"),
+             ("경력", "", "", ""), ("기간", "회사", "직위", "업무"),
+             ("2015-2020", "한빛", "대리", "회계")],
+            [(1, 0, 1, 3), (4, 0, 4, 3)],
+            ["성명: 이영희; 생년월일: 1992.3.4", "학력",
+             "기간: 2011-2015; 학교: 한국대학교; 전공: 경영학; 졸업: 2015.2", "경력",
+             "기간: 2015-2020; 회사: 한빛; 직위: 대리; 업무: 회계"],
+        ),
+        (  # two levels of names that look like numbers together
+            [("분류", "2023년", "", "2024년", ""), ("", "목표", "실적", "목표", "실적"),
+             ("서울", "100", "90", "110", "115")],
+            [(0, 0, 1, 0), (0, 1, 0, 2), (0, 3, 0, 4)],
+            ["분류: 서울; 2023년 목표: 100; 2023년 실적: 90; "
+             "2024년 목표: 110; 2024년 실적: 115"],
+        ),
+        (  # years are names, though not all values below them are numbers
+            [("Item", "2021", "2022", "2023", "2024"), ("Sales", "no data", "", "", "77"),
+             ("Cost", "1", "2", "see note", "")],
+            [(1, 1, 1, 3), (2, 3, 2, 4)],
+            ["Item: Sales; 2021: no data; 2022: no data; 2023: no data; 2024: 77",
+             "Item: Cost; 2021: 1; 2022: 2; 2023: see note; 2024: see note"],
+        ),
+        (  # an empty corner over names of rows
+            [("", "Basic", "Pro"), ("Price", "free", "$9"), ("Support", "forum", "phone")],
+            [],
+            ["Price; Basic: free; Pro: $9", "Support; Basic: forum; Pro: phone"],
+        ),
+    ],
+    ids=["groups", "sections", "levels", "years", "corner"],
+)  # fmt: skip
+def test_what_merged_and_empty_cells_tell(samples, kind, rows, merged, lines) -> None:
+    assert read(samples, kind, rows, merged).splitlines()[-len(lines) :] == lines
+
+
+def test_names_reach_over_an_empty_row_to_their_own_columns(samples) -> None:
+    rows = [
+        ("City", "Mayor", "Pop"),
+        ("Seoul", "Oh", "9"),
+        (),
+        ("Busan", "", "3"),
+        (),
+        ("Note: in millions",),
+    ]
+    text = read(samples, "xlsx", rows)
+    assert text.endswith("Mayor: Oh; Pop: 9\nCity: Busan; Pop: 3\nNote: in millions")
+
+
+def test_headings_over_a_web_table_name_no_column() -> None:
+    head = "<tr><th colspan=2>Eiffel Tower</th></tr><tr><td colspan=2>Paris</td></tr>"
+    row = "<tr><th>Type</th><td>Tower</td></tr><tr><th>Height</th><td>330 m</td></tr>"
+    page = f"<p>Words.</p><table>{head}{row}</table>"
+    text = parse_document("a.html", page.encode()).pages[0].text
+    assert text.endswith("Eiffel Tower\nParis\nType: Tower\nHeight: 330 m")
+    page = "<table><tr><th></th><th>Mon</th></tr><tr><th>1</th><td>art</td></tr></table>"
+    assert parse_document("a.html", page.encode()).pages[0].text == "1; Mon: art"
+
+
+@pytest.mark.parametrize(
+    "labels",
+    ["Họ và tên, Ngày sinh", "Nome, Luogo di nascita", "الاسم, تاريخ الميلاد", "नाम, जन्म तिथि",
+     "Imię, Data urodzenia", "Nama, Tempat lahir", "Фамилия, Дата рождения", "Mieter, Kaltmiete"],
+)  # fmt: skip
+def test_forms_of_many_languages(labels) -> None:
+    one, two = labels.split(", ")
+    assert table_text([[one, "Xyz"], [two, "5 abc"]]) == f"{one}: Xyz\n{two}: 5 abc"
+
+
+def test_one_label_among_other_words_names_no_columns() -> None:
+    rows = [["Mieter", "Familie Vogel"], ["Gegenstand", "Hauptstr. 5"], ["Preis dafür", "850 Euro"]]
+    assert table_text(rows) == "\n".join(map(" | ".join, rows))
+    rows = [["Bill to Blue Tomato", "Ship to Warehouse 9"]]
+    assert table_text(rows) == "Bill to Blue Tomato | Ship to Warehouse 9"
+
+
 @pytest.mark.parametrize("kind", FORMATS)
 def test_where_neither_is_certain_cells_stay_side_by_side(samples, kind) -> None:
     rows = [("Blue sky", "Green hill"), ("Red brick", "Grey stone")]

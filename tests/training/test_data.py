@@ -111,10 +111,14 @@ def test_json_lines_with_marks_and_empty_lines(tmp_path) -> None:
     for content in (
         b'{"text": "a"}\n\n{"text": "b"}\n\n',
         b'\xef\xbb\xbf{"text": "a"}\r\n \t\r\n{"text": "b"}',
+        b'\xef\xbb\xbf{"text": "a"}\n\xef\xbb\xbf{"text": "b"}\n',
         b'\n{"text": "a"}\n{"id": 7, "text": "b"}\n\n\n',
     ):
         file.write_bytes(content)
         assert [d.text for d in documents(data)] == ["a", "b"]
+    file.write_bytes('{"text": "a"}\n'.encode("utf-16"))
+    with pytest.raises(DataError, match="line"):
+        list(documents(data))
 
 
 @pytest.mark.parametrize("value", [None, ["x", "y"], {"a": 1}, 7, True])

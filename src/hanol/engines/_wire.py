@@ -119,7 +119,7 @@ class ReceivedAnswer:
         thoughts, content = _thoughts_and_text(said.get("content"))
         aside = next(filter(None, map(said.get, _THOUGHTS)), None)
         self._reasoning += "".join(_thoughts_and_text(aside)) + thoughts
-        self._content += content or said.get("refusal") or ""
+        self._content += content or said.get("refusal") or getattr(choice, "text", None) or ""
         self.reason = choice.finish_reason or self.reason
         self._entries += getattr(choice.logprobs, "content", None) or []
         calls = said.get("tool_calls") or []

@@ -15,20 +15,23 @@ from fractions import Fraction
 References = str | Sequence[str]
 Metric = Callable[[str | None, References], bool]
 
-_SOURCE = (
-    r"(?i:(?:see\s+)?(?:sources?|src|ref(?:erence)?s?|cit(?:e|ation)s?|doc(?:ument)?s?|passages?|"
+_WORD = (
+    r"(?:sources?|src|ref(?:erence)?s?|cit(?:e|ation)s?|doc(?:ument)?s?|passages?|"
     r"web(?:page)?|(?:foot)?notes?|chunks?|snippets?|results?|evidence|quellen?|fuentes?|출처|문서|"
-    r"자료|来源|來源|出典|資料|资料|参考|文献|引用))[\s.:：#_-]*"
+    r"자료|참고|검색 ?결과|来源|來源|出典|資料|资料|参考|文献|引用)"
 )
+_SOURCE = rf"(?i:(?:see\s+)?{_WORD})[\s.:：#_-]*"
 _RAISED = "⁰¹²³⁴⁵⁶⁷⁸⁹"
 # Raised digits are citations behind a longer word, a stop or a space, not behind "km" or a number.
 _RAISED_AT = r"(?:(?<=[^\W\d_]{4})|(?<=[\s.,;:!?)\]”’。가-힣ぁ-ヿ一-鿿]))"
 CITATION = re.compile(
-    rf"(?:(?:\\?\[{{1,2}}|[【［〔〖])\s*(?:{_SOURCE})?|[(（]\s*{_SOURCE}"
+    rf"(?:(?:\\?\[{{1,2}}|[【［〔〖])\s*(?:{_SOURCE}|(?i:[sd](?=\d)|no\.? ))?"
+    rf"|[(（]\s*(?:{_SOURCE}|(?=\d{{1,9}}번 ?{_WORD}))"
     rf"|<(?:ref|cite|citation|source)>\s*\[?|\\cite[pt]?\{{"
     rf"|{_RAISED_AT}(?:<sup>\s*\[?|⁽?(?=[{_RAISED}])))[\^#]?"
     rf"((?:\d{{1,9}}|[{_RAISED}]{{1,9}})(?:\s*(?:(?:[-–—‐‑⁻~〜～,;、，；&]|and\b|to\b|및)\s*)+"
     rf"(?:{_SOURCE})?[\^#]?(?:\d{{1,9}}|[{_RAISED}]{{1,9}}))*)"
+    rf"(?:\s?번째?(?:\s*{_WORD})?|\.|\s+(?:source|end)\b)?"
     r"(?::\d{1,3}(?=†))?(?:†[^\]】\n]{0,60}|,?\s*(?:pp?\.|page|§|쪽)\s*\d[\d–-]*"
     r"|\s*[:|–—]\s+[^\W\d_][^\]】)\n]{0,60})?\^?\s*"
     rf"(?:\]?</[a-z]{{3,8}}>|[⁾}}]|\\?\]{{1,2}}(?:\((?:https?:|doc:|#)[^)\s]*\))?|[】］〕〗)）]|(?<=[{_RAISED}]))"

@@ -114,6 +114,12 @@ def _named(element: Any, words: re.Pattern[str]) -> bool:
 
 
 def _never(element: Any, size: _Size) -> bool:
+    if element.tag == "button" and (
+        element.getparent().tag in _HEADINGS
+        # What opens an answer is a question, what opens a menu one or two words.
+        or (element.get("aria-expanded") and "".join(element.itertext()).count(" ") > 1)
+    ):
+        return False
     if element.tag in ("nav", "button", "select", "dialog") or element.get("role") in _ROLES:
         return True
     if element.tag in (*_HEADINGS, "main", "article") or not _named(element, _NEVER):

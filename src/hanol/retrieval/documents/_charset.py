@@ -37,6 +37,9 @@ _WIDER = {"big5": "big5hkscs", "cp932": "shift_jis_2004", "euc_jp": "euc_jis_200
 # Encodings with the commonest characters of the languages written in them. Decoded rightly, a text
 # has 40 % and more of these among its characters that are not ASCII, otherwise hardly any.
 _KANA = "のにはをたがでとしてれさいるなもくかりすだこっらまあそけどよえおめわょゃー、。"
+_KANA += (
+    "日本東京都大阪府県市区町村氏名住所電話番号会社株式年月人円田中山川佐藤木子郎美項目金額資議"
+)
 _HANGUL = (
     "이다는하을니에의한로은가고를기인지전정으합도서시제과대리사있"
     "보구문용요해자것라된데게나들그만와안녕세습입니까"
@@ -47,9 +50,11 @@ _WIDE = [
     ("cp932", _KANA),
     ("euc_jp", _KANA),
     ("gb18030", "的一是不了在人有我他这个们中来上大为和国地到以说时要就出会可也你对生能而子那得"
-                "于着下自之年过发后作里，。"),
+                "于着下自之年过发后作里，。"
+                "北京海市省县区姓名电话地址公司华民数据项目金额办资料议通知张王李明"),
     ("big5", "的一是不了在人有我他這個們中來上大為和國地到以說時要就出會可也你對生能而子那得於"
-             "著下自之年過發後作裡，。"),
+             "著下自之年過發後作裡，。"
+             "北京海市省縣區姓名電話址公司華民數據項目金額辦資料議通知張王李陳明臺"),
 ]  # fmt: skip
 _ALPHABETS = [
     (codec, common)
@@ -57,6 +62,7 @@ _ALPHABETS = [
         ("cp1251 koi8-r cp866 iso8859-5 mac-cyrillic", "оеаинтсрвлкмдпуяыьзбгй"),
         ("cp1251 iso8859-5", "аоиејнсрвтуклдмпзгбшчцжљњћђ"),
         ("cp1251 koi8-u iso8859-5 cp1125", "оаинвіртескдлпумязьїєб"),
+        ("kz1048", "аынетріолдсқмкуибғйяжпгөзүшәұңһ"),
         ("cp1253 iso8859-7 cp737 mac-greek", "αοιετσνηυρπκμλςάέήίόύώ"),
         ("cp1255 iso8859-8 cp862", "יוהלאתרבשמנםעדחקגפכסזןטצ"),
         ("cp1256 iso8859-6", "اليمنوتربةعدسفحكقهطأجشصخ"),
@@ -80,7 +86,8 @@ _ACCENTED = [  # each language on its own; the first of equals wins
         ("iso8859-16", "ăâîșț"),
         ("iso8859-4", "āčēģīķļņšūž"),
         ("cp1258", "ăâđêôơưàáèéíóùú\u0300\u0301\u0303\u0309\u0323"),
-        ("cp850 mac-roman cp437 cp865", _WESTERN),
+        ("iso8859-3", "ĉĝĥĵŝŭ àċġħìòùż"),
+        ("cp850 mac-roman cp437 cp865 cp860 cp861", _WESTERN),
         ("cp852 mac-latin2", _CENTRAL),
         ("cp857", "çğıİöşüâîû"),
     )

@@ -19,12 +19,7 @@ from hanol.retrieval.documents._deadline import TooLateError, within
 from hanol.retrieval.documents._mail import read_eml
 from hanol.retrieval.documents._markup import read_html, read_xml
 from hanol.retrieval.documents._remarks import Grid, Remark, listening
-from hanol.retrieval.documents._structured import (
-    heading,
-    read_json,
-    read_jsonl,
-    read_notebook,
-)
+from hanol.retrieval.documents._structured import heading, read_json, read_jsonl, read_notebook
 from hanol.retrieval.documents._tables import read_csv
 from hanol.retrieval.documents.office._opendocument import read_opendocument
 from hanol.retrieval.documents.office._sheets import read_xlsx
@@ -219,7 +214,7 @@ def _kind(name: str, data: bytes) -> str:
     # a text may speak of PDF in its first lines, a PDF may have some bytes before it begins
     if b"%PDF-" in (data[:1024] if suffix == ".pdf" else data[:8]):
         return "pdf"
-    if data.startswith(b"PK\x03\x04"):
+    if b"PK\x03\x04" in data[: 4096 if KINDS.get(suffix) in _BINARY - {"pdf"} else 4]:
         with zipfile.ZipFile(io.BytesIO(data)) as package:
             names = [part.replace("\\", "/") for part in package.namelist()]
             mime = ""

@@ -6,7 +6,7 @@ The standard library's parser stops where a mail breaks the rules; what lies beh
 import email
 import mimetypes
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from email.errors import HeaderParseError
 from email.header import decode_header, make_header
@@ -15,9 +15,11 @@ from itertools import pairwise
 
 from hanol.errors import DocumentError
 from hanol.retrieval.documents._charset import decode
-from hanol.retrieval.documents._markup import read_html
+from hanol.retrieval.documents._markup import read_html, read_xml
 from hanol.retrieval.documents._remarks import each_page, remark
 from hanol.retrieval.documents._split import CJK
+from hanol.retrieval.documents._structured import read_json
+from hanol.retrieval.documents._tables import read_csv
 
 _HEADERS = ("From", "To", "Cc", "Date", "Subject")
 _ENCODED = re.compile(r"(?:=\?[^\s?]+\?[bq]\?[^?]*\?=(?:\s+(?==\?))?)+", re.IGNORECASE)
@@ -29,9 +31,14 @@ _OF_A_MAIL = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _BOUNDARY = re.compile(r"^--(\S[^\r\n]{0,200}?)[ \t]*\r?$", re.MULTILINE)
-_HTML = ("text/html", "application/xhtml+xml", "text/x-amp-html")
+_HTML = ("text/html", "application/xhtml+xml", "text/x-amp-html", "text/watch-html")
 _NO_TEXT = ("text/rtf", "text/richtext+rtf")
-_TEXT = ("application/json", "application/xml", "application/x-yaml", "application/yaml")
+_CALENDARS = ("text/calendar", "application/ics", "text/vcard", "text/x-vcard", "text/directory")
+_READERS: dict[str, Callable[[str], str]] = {
+    "text/csv": read_csv, "text/tab-separated-values": read_csv, "application/json": read_json,
+}  # fmt: skip
+_XML = ("application/xml", "text/xml")
+_TEXT = (*_READERS, *_XML, *_CALENDARS, "application/x-yaml", "application/yaml")
 _REPORTS = ("delivery-status", "disposition-notification", "feedback-report")
 _ENRICHED = re.compile(r"<<|<[^<>]{1,60}>")  # a command, or a sign that stands for itself
 _WORD = re.compile(rf"[{CJK}]|[^\W{CJK}]+")
@@ -63,6 +70,9 @@ def _from_first_header(data: bytes) -> bytes:
         head, body = (rest[: gap.start()], rest[gap.start() :]) if gap else (rest, b"")
         if _OF_A_MAIL.search(head):
             lines = head.splitlines(keepends=True)
+            ends = [i for i, line in enumerate(lines, 1) if _HEADER.match(line)]
+            if lines[ends[-1] :]:  # a blank line is missing before the body
+                lines, body = lines[: ends[-1]], b"\n" + b"".join(lines[ends[-1] :]) + body
             kept = [line for line in lines if _HEADER.match(line)]
             while kept[0][:1] in (b" ", b"\t"):
                 del kept[0]
@@ -200,13 +210,34 @@ def _content(part: Message, kind: str) -> str:
     charset = part.get_content_charset()
     if kind in _HTML:
         return read_html(data, charset, whole=True)[1]
+    if kind in _XML:
+        return read_xml(data)[1]
     text = decode(data, charset)
+    if kind in _READERS:
+        return _READERS[kind](text)
     if kind in ("text/enriched", "text/richtext"):
         return _ENRICHED.sub(lambda m: "<" if m[0] == "<<" else "", text)
-    if kind in ("text/calendar", "text/vcard", "text/x-vcard", "text/directory"):
+    if kind in _CALENDARS:
         text = re.sub(r"\r?\n[ \t]", "", text)  # folded lines
         return re.sub(r"\\(.)", lambda m: "\n" if m[1] in "nN" else m[1], text)
-    if str(part.get_param("format", "")).lower() == "flowed":  # RFC 3676: soft line ends
-        space = "" if str(part.get_param("delsp", "")).lower() == "yes" else " "
-        return re.sub(r"(?<!^--)(?<!\n--) \r?\n(?!\s)", space, text)
+    if str(part.get_param("format", "")).lower() == "flowed":
+        return _flowed(text, "" if str(part.get_param("delsp", "")).lower() == "yes" else " ")
     return text
+
+
+def _flowed(text: str, space: str) -> str:
+    """A text without its soft line ends, which only join lines of one depth of quotation.
+
+    Source: RFC 3676.
+    """
+    lines: list[str] = []
+    depth, is_open = 0, False
+    for line in text.splitlines():
+        rest = line.lstrip(">")
+        before, depth = depth, len(line) - len(rest)
+        if is_open and depth == before:
+            lines[-1] = lines[-1][:-1] + space + rest.removeprefix(" ")
+        else:
+            lines.append(line)
+        is_open = line.endswith(" ") and rest.strip() != "--"
+    return "\n".join(lines)

@@ -12,6 +12,11 @@ from hanol.retrieval.documents._lists import spelled
 from hanol.retrieval.documents._remarks import remark
 from hanol.retrieval.documents._tables import Cell, Row, table_text
 
+# Options of lxml: nothing of other files, and no comments.
+ONLY_THIS_FILE: dict[str, Any] = dict.fromkeys(
+    ("no_network", "remove_comments", "remove_pis"), True
+)
+ONLY_THIS_FILE["resolve_entities"] = False
 _ARTICLE_SHARE = 0.1  # of the page's text; if less is left, and no sentence, it was no boilerplate
 _CELL_CHARS = 500  # of a cell that is written on one line
 _CHARSET = re.compile(rb"""<meta[^>]{0,200}charset\s*=\s*["']?([\w.:-]{2,40})""", re.IGNORECASE)
@@ -95,19 +100,13 @@ def read_xml(data: bytes) -> tuple[str, str]:
     declared = _entities(prolog["subset"] or "")
     # It names an encoding that is no longer true, and entities, which would be expanded.
     body = text[prolog.end() :]
-    parser = etree.XMLParser(
-        resolve_entities=False, no_network=True, remove_comments=True, remove_pis=True
-    )
     try:
-        tree = etree.fromstring(body.encode(), parser)
+        tree = etree.fromstring(body.encode(), etree.XMLParser(**ONLY_THIS_FILE))
     except etree.XMLSyntaxError as err:
         if "depth" in str(err):
             raise
         body = _repaired(body, declared, _EXTERNAL.findall(prolog["subset"] or ""))
-        recovering = etree.XMLParser(
-            resolve_entities=False, no_network=True, remove_comments=True, remove_pis=True,
-            recover=True, huge_tree=True,
-        )  # fmt: skip
+        recovering = etree.XMLParser(**ONLY_THIS_FILE, recover=True, huge_tree=True)
         tree = etree.fromstring(body.encode(), recovering)
         if not declared:
             fault = str(err).partition(" (<string>")[0][:100]
@@ -177,10 +176,12 @@ def _xml_lines(tree: Any, etree: Any) -> list[str]:
         inline = (sentences if event == "start" else sentences[:-1])[-1] and name not in _BLOCKS
         if not inline:
             end_line()
-        elif name not in _PHRASES and (
-            event == "start" or (element.tail or "")[:1] not in ".,;:!?)"
-        ):
-            line.append(" ")
+        elif name not in _PHRASES:
+            before = next(filter(None, reversed(line)), "")[-1:]
+            after = ((element.text if event == "start" else element.tail) or "")[:1]
+            # What stands together is one word in scripts without spaces, and particles of Korean.
+            if before in ".!?" or (before.isalnum() and after.isalnum() and after < "\u1100"):
+                line.append(" ")
         if event == "end":
             sentences.pop()
             line.append(element.tail or "")
@@ -214,6 +215,7 @@ def _page_text(tree: Any, dropped: set[Any], links: bool) -> str:
         edge = "\n" if element.tag in _BLOCKS and cell is None else " " * (element.tag in _BLOCKS)
         href = element.get("href") if links and element.tag == "a" else None
         if event == "end":
+            bar = " | " if element is cell else "\n"
             if element is cell:
                 cell = None
             if element is pre:
@@ -222,7 +224,9 @@ def _page_text(tree: Any, dropped: set[Any], links: bool) -> str:
                 edge = ""
             elif href:
                 parts.append(f"]({href})")
-            parts += [edge or (" | " if element.tag in ("td", "th") else ""), written(element.tail)]
+            if element is not tree:  # a cell, which has no bar behind it
+                edge = edge or (bar if element.tag in ("td", "th") else "")
+                parts += [edge, written(element.tail)]
         elif element in dropped or element.tag in _NO_TEXT:
             walk.skip_subtree()
         elif element.tag == "table" and cell is None and _is_data(element):
@@ -302,7 +306,8 @@ def _span(cell: Any, side: str) -> int:
 
 def _is_short(cell: Any) -> bool:
     """Whether a cell of a table fits on a line; others are parts of a layout."""
-    return sum(map(len, cell.itertext())) < _CELL_CHARS and cell.find(".//table") is None
+    parts = any(element.tag in ("table", *_HEADINGS) for element in cell.iter())
+    return not parts and sum(map(len, cell.itertext())) < _CELL_CHARS
 
 
 def _without_tags(text: str) -> str:

@@ -1,5 +1,6 @@
 """Reads notebooks and JSON."""
 
+import html
 import json
 import re
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ _OUTPUT_CHARS = 20_000  # kept of one output of a notebook cell
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _ESCAPES = re.compile(r"(?:\\u[0-9a-fA-F]{4})+")
 _REPR = re.compile(r"<[\w.]+[ .:].*>|[\w.]+\(.*\)|<\w+>", re.DOTALL)  # says nothing to a reader
+_SVG_WORDS = re.compile(r"<(?:title|text)\b[^>]*>(.*?)</(?:title|text)>", re.DOTALL)
 _RICH = ("text/markdown", "text/html", "text/latex", "application/json")
 
 
@@ -148,7 +150,7 @@ def _shown(output: dict[str, Any]) -> str:
     """What a reader of the notebook sees of an output: the plain text, or what it stands for."""
     data = output.get("data")
     if not isinstance(data, dict):  # before version 4, and printed text
-        data = {f"text/{kind}": output.get(kind) for kind in ("html", "latex", "markdown")}
+        data = {f"text/{kind}": output.get(kind) for kind in ("html", "latex", "markdown", "svg")}
         data["text/plain"] = output.get("text")
     found = {kind: _joined(value) for kind, value in data.items()}
     if isinstance(content := data.get("application/json"), dict | list):
@@ -160,10 +162,13 @@ def _shown(output: dict[str, Any]) -> str:
         return found["text/markdown"]
     if plain.strip() and not _REPR.fullmatch(plain.strip()):
         return plain
-    others = (kind for kind in found if kind.startswith("text/") and kind not in _RICH)
+    others = (k for k in found if k.startswith("text/") and k not in (*_RICH, "text/svg"))
     for kind in (*_RICH, *others):
         if found.get(kind, "").strip() and kind not in ("text/plain", "text/javascript"):
             return found[kind]
+    if words := "\n".join(_chart_words(data)):
+        remark("has charts of which only titles and labels are read", "print their values as text")
+        return words
     if any(kind.startswith(("image/", "png", "jpeg", "svg")) for kind in (*data, *output)):
         remark("shows pictures, which are not read", "say in a cell what they show")
         return "" if plain.startswith("<") else plain
@@ -171,6 +176,26 @@ def _shown(output: dict[str, Any]) -> str:
         remark("has outputs that are not read", "print them as text",
                part=", ".join(sorted(data))[:100])  # fmt: skip
     return plain
+
+
+def _chart_words(data: dict[str, Any]) -> Iterator[str]:
+    """Titles and labels of drawings that are stored as SVG or as JSON of a plotting library."""
+    for kind, content in data.items():
+        if kind in ("image/svg+xml", "text/svg"):
+            for found in _SVG_WORDS.findall(_joined(content)):
+                yield html.unescape(re.sub(r"<[^>]*>", "", found)).strip()
+        elif kind.startswith("application/vnd.") and kind.endswith("+json"):
+            yield from dict.fromkeys(_titles(content))
+
+
+def _titles(content: Any) -> Iterator[str]:
+    for name, value in content.items() if isinstance(content, dict) else ():
+        if isinstance(value, str) and name in ("title", "text", "name", "description"):
+            yield value
+        elif name != "template":
+            yield from _titles(value)
+    for value in content if isinstance(content, list) else ():
+        yield from _titles(value)
 
 
 def heading(text: str) -> str:

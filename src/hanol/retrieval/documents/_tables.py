@@ -8,9 +8,9 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, groupby, islice
+from itertools import chain, groupby, islice, pairwise
 
 from hanol.retrieval.documents._labels import is_label
 from hanol.retrieval.documents._remarks import Grid, remark, told_now
@@ -49,12 +49,16 @@ Row = Sequence[str | None]
 
 @dataclass(frozen=True)
 class _Plan:
-    """How the rows of a table are written: its first ones, names of its columns, or a form."""
+    """How the rows of a table are written: its first ones, names of its columns, or a form.
+
+    The first column of a form may hold groups of its fields.
+    """
 
     titles: int = 0
     heads: int = 0
     names: tuple[str, ...] = ()
     form: bool = False
+    groups: bool = False
 
 
 def table_text(rows: Iterable[Row], *, heads: int = 0, most: int = WHOLE_CHARS) -> str:
@@ -67,26 +71,14 @@ def table_text(rows: Iterable[Row], *, heads: int = 0, most: int = WHOLE_CHARS) 
     """
     lines: list[str] = []
     columns: list[_Column] = []
-    plan = _Plan()
     names: tuple[str, ...] = ()
     count = written = cells = chars = 0
     told = told_now()
-    for filled, block in groupby(map(_tidy, rows), key=bool):
-        if not filled:
-            continue
-        sample = list(islice(block, _SAMPLE_ROWS))
-        if len(sample) < _SAMPLE_ROWS:
-            sample = _without_empty_columns(sample)
-        plan = _plan(sample, heads, plan.names)
-        heads, names = 0, names or plan.names
-        body = sample[plan.titles + plan.heads :]
-        first = sample[: plan.titles]
-        valued = {place for row in body for place, cell in enumerate(row) if cell != ""}
-        if plan.heads and len(valued) < len(plan.names):
-            first = sample[: plan.titles + plan.heads]  # else a name without values is lost
+    for first, body, plan in _sections(rows, heads):
+        names = names or plan.names
         lines += map(_beside, first)
         grid = Grid(told.page, plan.names)
-        for row in chain(body, block):
+        for row in body:
             count += 1
             cells += len(row)
             columns += [_Column() for _ in range(len(row) - len(columns))]
@@ -157,9 +149,43 @@ def _tidy(row: Row) -> Row:
     return tidy
 
 
-def _without_empty_columns(rows: list[Row]) -> list[Row]:
-    used = sorted({place for row in rows for place, cell in enumerate(row) if cell != ""})
-    return [[row[place] for place in used if place < len(row)] for row in rows]
+def _sections(rows: Iterable[Row], heads: int) -> Iterator[tuple[list[Row], Iterable[Row], _Plan]]:
+    """The parts of a table with a plan of their own: rows before it, its other rows, the plan."""
+    names: tuple[str, ...] = ()
+    named: list[int] = []  # columns that have these names
+    for filled, block in groupby(map(_tidy, rows), key=bool):
+        if not filled:
+            continue
+        rest = chain(block)
+        sample = list(islice(rest, _SAMPLE_ROWS))
+        is_whole = len(sample) < _SAMPLE_ROWS
+        parts = [sample]
+        starts = [i for i, row in enumerate(sample) if row[1:] and {*row[1:]} == {None}]
+        if is_whole and starts:
+            plan = _plan(_only(sample, _filled_columns(sample)), heads, ())
+            if not (plan.names or plan.form):
+                # Headings over the whole row may begin tables of other kinds.
+                parts = [sample[a:b] for a, b in pairwise([0, *starts, len(sample)]) if a < b]
+        for part in parts:
+            width = max(map(len, part))
+            places = _filled_columns(part) if is_whole else [*range(width)]
+            plan = _plan(_only(part, places), heads, names if {*places} <= {*named} else ())
+            if not plan.names or plan.heads:
+                names, named = plan.names, places
+            part = _only(part, named)
+            heads, at = 0, plan.titles + plan.heads
+            valued = _filled_columns(part[at:])
+            # else a name without values is lost
+            first = part[: at if len(valued) < len(plan.names) else plan.titles]
+            yield first, chain(part[at:], rest), plan
+
+
+def _filled_columns(rows: list[Row]) -> list[int]:
+    return sorted({place for row in rows for place, cell in enumerate(row) if cell != ""})
+
+
+def _only(rows: list[Row], places: list[int]) -> list[Row]:
+    return [[row[place] for place in places if place < len(row)] for row in rows]
 
 
 # --- what the rows are --------------------------------------------------------
@@ -177,9 +203,10 @@ _DATE = re.compile(
 )
 _PERIOD = re.compile(
     r"(?:FY ?)?(?:19|20)\d\d(?:년|年|년도|[/-]\d\d| ?[HQ][1-4])?|[HQ] ?[1-4](?: .*)?|[1-4]Q.*"
-    r"|\d{1,2}(?:월|분기|주|주차|회|차|학년|월분|月|月分|季度|期|st|nd|rd|th)",
+    r"|\d{1,2}(?:월|분기|주|주차|회|차|학년|월분|月|月分|季度|期|st|nd|rd|th)"
 )
 _SENTENCE = re.compile(r"(?:\S+ ){3,}.*[.!?]$|。$")
+_NOTE = re.compile(r"[※*†]|.+[:：] |.+\.$|.{60}")  # below a table
 _DIGITS = re.compile(r"[\d\s.,'()+−–-]+")
 _CONTACT = re.compile(r"\S+@\S+\.\S+|https?://\S+|www\.\S+|\+?\(?\d[\d() -]{6,}")
 
@@ -190,6 +217,8 @@ def _kind(cell: str | None) -> str:
         return ""
     if len(cell) > _LABEL_CHARS:
         return "prose"
+    if cell[0] == "=":
+        return "number"  # a formula without its value
     if any(map(str.isdigit, cell)):
         patterns = {"period": _PERIOD, "contact": _CONTACT, "date": _DATE, "number": _NUMBER}
         return next((kind for kind, pattern in patterns.items() if pattern.fullmatch(cell)), "code")
@@ -206,7 +235,11 @@ def _plan(rows: list[Row], heads: int, before: tuple[str, ...]) -> _Plan:
     """
     filled = [sum(map(bool, row)) for row in rows]
     titles = 0
-    while filled[titles] == 1 != heads - titles and max(filled[titles + 1 :], default=1) > 1:
+    while (
+        filled[titles] == 1
+        and (heads - titles != 1 or None in rows[titles])
+        and max(filled[titles + 1 :], default=1) > 1
+    ):
         titles += 1
     rows, heads = rows[titles:], heads - titles
     if 0 < heads < len(rows):
@@ -215,23 +248,28 @@ def _plan(rows: list[Row], heads: int, before: tuple[str, ...]) -> _Plan:
     names, body = _names(rows[:heads]), rows[heads:]
     contrast = _contrast(names, body)
     labels = _share(names)
-    header = contrast + 0.5 * (labels > 0) + 0.5 * (labels >= 0.5) + 0.5 * _repeats(body)
+    both = labels >= (1 if len(names) == 2 else 0.5)
+    header = contrast + 0.5 * (labels > 0) + 0.5 * both + 0.5 * _repeats(body)
+    header += 2.0 * (len(names) > 2 and {*map(_kind, names[1:])} == {"period"})
     header += 3.0 * (_strong(rows[0]) == 1 and min(map(_strong, body), default=1) < 1)
     header += 0.5 * (len(names) not in (2, 4))  # forms have pairs of columns
+    header += 1.0 * (len(names) > 2 and not names[0] and all(names[1:]))
     header += 1.0 * any(_is_below(cell) for row in body for cell in row[:1])
-    widest = max(map(len, rows))
+    groups = any(_is_below(cell) for row in rows for cell in row[:1])
+    fields = [row[groups:] for row in rows]
+    widest = max(map(len, fields))
     pairs = widest % 2 == 0 and all(
-        len(_cells(row)) % 2 == 0 or len(row) < widest or sum(map(bool, row)) == 1 for row in rows
+        len(_cells(row)) % 2 == 0 or len(row) < widest or sum(map(bool, row)) == 1 for row in fields
     )
-    form = _form_score(rows, pairs)
-    if _can_name(names if heads > 1 else rows[0], names, body):
+    form = _form_score(rows, pairs, groups)
+    if _can_name(rows[:heads], names, body):
         enough = 1.5 if before else 1.0 if len(names) == 2 else 0.5
         if header >= enough and header >= form + 0.5 * (contrast < 1 or labels < 1):
             return _Plan(titles, heads, names)
-    if pairs and form >= (2 if before else 1):
-        return _Plan(titles, form=True)
-    if before and max(map(len, rows)) <= len(before):
-        return _Plan(heads=0, names=before)
+    if pairs and form >= (2 if before or groups else 1):
+        return _Plan(titles, form=True, groups=groups)
+    if before and not all(map(_NOTE.match, _cells(rows[0]))):
+        return _Plan(names=before)
     return _Plan(titles)
 
 
@@ -261,17 +299,17 @@ def _has_two_levels(rows: list[Row]) -> bool:
     return all(_kind(cell) in ("", "word", "period", "code") for cell in rows[1])
 
 
-def _can_name(row: Row, names: tuple[str, ...], body: list[Row]) -> bool:
-    """Whether a row can hold the names of the columns."""
+def _can_name(heads: list[Row], names: tuple[str, ...], body: list[Row]) -> bool:
+    """Whether rows can hold the names of the columns."""
     if len(names) < 2 or not body or sum(len(row) > len(names) for row in body) * 5 > len(body):
         return False
-    known = [cell for cell in row if cell]
+    known = [cell for cell in (names if len(heads) > 1 else heads[0]) if cell]
     blank = sum(not name for name in names[1:])  # the corner may be empty
     if len(set(known)) < len(known) or blank * 4 > len(names) or (len(names) == 2 and blank):
         return False
     if any(_is_below(cell) for cell in body[0]):
         return False  # a cell of the first row reaches into the second
-    kinds = [_kind(cell) for cell in known]
+    kinds = [_kind(cell) for row in heads for cell in row if cell]
     if len(names) == 2 and kinds[-1] == "code" and not getattr(known[-1], "strong", False):
         return False
     return all(kind in ("word", "period", "code") for kind in kinds)
@@ -285,7 +323,8 @@ def _contrast(names: tuple[str, ...], body: list[Row]) -> float:
         for row in body:
             if kind := _kind(row[place]) if place < len(row) else "":
                 # 80 m² and 900 € are values of two fields, not of one column.
-                unit = _DIGITS.sub("", row[place] or "") if kind == "number" else ""
+                cell = row[place] or ""
+                unit = _DIGITS.sub("", cell) if kind == "number" and cell[0] != "=" else ""
                 kinds[kind + unit] += 1
         kind, count = kinds.most_common(1)[0] if kinds else ("word", 0)
         if kind not in ("word", "prose", _kind(name)) and count * 5 >= kinds.total() * 4:
@@ -318,16 +357,22 @@ def _share(cells: Iterable[str]) -> float:
     return sum(known) / max(len(known), 1)
 
 
-def _form_score(rows: list[Row], pairs: bool) -> float:
+def _form_score(rows: list[Row], pairs: bool, groups: bool) -> float:
     """How much speaks for labels beside their values: in pairs, or else in the first column."""
     # One cell alone is a heading between the fields, or a field that was left empty.
-    cells = [_cells(row if pairs else row[:1]) for row in rows if sum(map(bool, row)) > 1]
+    rows = [row for row in rows if sum(map(bool, row[groups:])) > 1]
+    cells = [_cells(row[groups:] if pairs else row[groups : groups + 1]) for row in rows]
     if not cells:
         return 0.0
-    first = cells[0][1::2] if pairs else _cells(rows[0])[1:]
+    first = cells[0][1::2] if pairs else _cells(rows[0][groups:])[1:]
     labels = [[cell for cell in row[::2] if cell and not _is_below(cell)] for row in cells]
     flat = [cell for row in labels for cell in row]
-    if not labels[0] or len(set(flat)) < len(flat) or max(map(len, flat)) > _LABEL_CHARS:
+    whole = {
+        (groups and row[0], cell)
+        for row, of_row in zip(rows, labels, strict=True)
+        for cell in of_row
+    }
+    if not labels[0] or len(whole) < len(flat) or max(map(len, flat)) > _LABEL_CHARS:
         return 0.0
     if sum(_kind(cell) not in ("word", "period", "code") for cell in flat) * 5 > len(flat):
         return 0.0
@@ -336,7 +381,8 @@ def _form_score(rows: list[Row], pairs: bool) -> float:
     score = 1.0 * (below > 0) + 1.0 * (below >= 0.5)
     score += 3.0 * (sum(cell[-1] in ":：" for cell in flat) * 5 >= len(flat) * 4)
     score += 3.0 * (_strong(flat) == 1 and _strong(first) < 1)
-    score += 1.0 * any(_kind(cell) not in ("", "word", "period") for cell in first)
+    plain = ("", "word", "period", *["code"] * (len(rows) == 1))
+    score += 1.0 * any(_kind(cell) not in plain for cell in first)
     return score - 2.0 * (beside >= 0.5 and (below < 0.75 or not pairs))
 
 
@@ -354,9 +400,10 @@ def _beside(row: Row) -> str:
 
 def _line(row: Row, plan: _Plan) -> str:
     if plan.form:
-        cells = _cells(row)
+        group = f"{row[0]} " if plan.groups and any(row[1:]) else ""
+        cells = _cells(row[plan.groups and any(row[1:]) :])
         pairs = zip(cells[::2], [*cells[1::2], ""], strict=False)
-        lines = (f"{a.rstrip(':： ')}: {b}" if a and b else a or b for a, b in pairs)
+        lines = (f"{group}{a.rstrip(':： ')}: {b}" if a and b else a or b for a, b in pairs)
         return "; ".join(filter(None, lines))
     if not plan.names or (len(row) > 1 and sum(map(bool, row)) == 1 and row[-1] is None):
         return _beside(row)  # a heading over the whole row

@@ -62,7 +62,10 @@ _SIGN = re.compile(
 _THOUSANDS = re.compile(
     r"\d(?<![\w.,].)\d{0,2}(?:[,'’٬_]\d{2,3})*[,'’٬_]\d{3}(?!\w|,\d)", re.DOTALL
 )
-_MARKED = str.maketrans("+#♯.,'’٬_", "＋＃＃．" + 5 * "\u0640")  # `fold` removes the tatweel
+_GERSHAYIM = re.compile('["\u05f4](?<=[\u05d0-\u05ea].)(?=[\u05d0-\u05ea])')  # of Hebrew acronyms
+_MARKED = str.maketrans(
+    "+#♯.,'’٬_\"\u05f4", "＋＃＃．" + 7 * "\u0640"
+)  # `fold` removes the tatweel
 # Characters that combine with the one before: marks, jamo of a decomposed syllable, voicing marks
 # of half-width kana.
 _COMBINING = regex.compile("[\\p{M}\\p{DI}\u1160-\u11ff\uff9e\uff9f]")
@@ -81,7 +84,7 @@ def compose(text: str) -> str:
 
 def _mark_signs(text: str) -> str:
     """Signs that belong to a word in full width, separators of thousands as tatweel."""
-    for pattern in (_SIGN, _THOUSANDS):
+    for pattern in (_SIGN, _THOUSANDS, _GERSHAYIM):
         text = pattern.sub(lambda match: match[0].translate(_MARKED), text)
     return text
 
@@ -154,6 +157,8 @@ def query_phrases(query: str) -> list[list[str]]:
     phrases = []
     for match in _PHRASE.finditer(normalize(query)):
         tokens = [token for token, _, _ in token_spans(match[0])]
+        if tokens[0] == "v" and len(tokens) > 2:
+            del tokens[0]  # v1.2.3 is 1.2.3 elsewhere
         if len(tokens) > 1:
             phrases.append(tokens[:-1] if is_run(tokens[-1]) else tokens)
     return phrases[:_PHRASES]

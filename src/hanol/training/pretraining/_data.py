@@ -4,6 +4,7 @@ A corpus on disk is one array of tokens, every document with the begin token in 
 token behind it, and one array of the documents' ends. Both are memory-mapped.
 """
 
+import codecs
 import hashlib
 import json
 import sysconfig
@@ -92,9 +93,9 @@ def _jsonl(path: Path, column: str) -> Iterator[SourceText]:
     if not files or not files[0].exists():
         raise DataError(f"`data.path` is {str(path)!r}, but no JSON lines file is there.")
     for file in files:
-        with file.open(encoding="utf-8-sig") as lines:
+        with file.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
-                if not line.strip():
+                if not (line := line.removeprefix(codecs.BOM_UTF8).strip()):
                     continue
                 try:
                     text = json.loads(line)[column]

@@ -4,13 +4,16 @@ from collections.abc import Callable, Iterator
 from itertools import zip_longest
 from typing import Any
 
+from hanol.retrieval.documents._mail import read_eml
+from hanol.retrieval.documents._markup import read_html
+from hanol.retrieval.documents._remarks import remark
 from hanol.retrieval.documents._tables import Cell, Row, table_text
 from hanol.retrieval.documents.office._numbers import shown
 from hanol.retrieval.documents.office._package import Package, attribute, relation
 
 _WIDEST = 1000  # columns; a broken span would go on for ever
 # Deleted text, and what stands a second time for old programs.
-_HIDDEN = frozenset(("del", "moveFrom", "Fallback", "instrText", "delText", "delInstrText"))
+_HIDDEN = frozenset(("del", "moveFrom", "Fallback", "instrText", "delText", "delInstrText", "rt"))
 _OFF = ("0", "false", "off", "none")
 
 _SYMBOL = (
@@ -94,6 +97,8 @@ class Flow:
             elif element.tag == "tbl":
                 if text := self._table(element):
                     yield text
+            elif element.tag == "altChunk":
+                yield self._imported(self._related.get(relation(element), ""))
             elif element.tag not in _HIDDEN:
                 self._show(element)
                 yield from self.blocks(element)
@@ -124,6 +129,8 @@ class Flow:
                 yield self._end
             elif tag == "oMath":
                 yield equation(element)
+            elif tag == "textpath":  # WordArt
+                yield attribute(element, "string")
             elif tag == "ffData":
                 yield _form_field(element)
             elif tag == "tbl":  # in a text box
@@ -169,6 +176,15 @@ class Flow:
         self._depth -= 1
         self._headings = headings
         return lines
+
+    def _imported(self, part: str) -> str:
+        """Text of a web page that Word would take in when it opens the file."""
+        if part.endswith((".mht", ".mhtml")):
+            return read_eml(self._package.read(part))[1][0]
+        if part.endswith((".html", ".htm", ".xhtml")):
+            return read_html(self._package.read(part), whole=True)[1]
+        remark("is not read", "open the file in Word and save it again", part=part)
+        return ""
 
     def _show(self, element: Any) -> None:
         """If an element shows a chart or diagram, put its text behind the present block."""

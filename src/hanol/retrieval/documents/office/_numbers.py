@@ -69,7 +69,7 @@ def formatter(code: str, *, date1904: bool = False) -> Callable[[float], str]:
 
 def _general(number: float) -> str:
     """A number without a format: up to 15 digits, as Excel stores them."""
-    return str(int(number)) if abs(number) < 1e15 and number == int(number) else f"{number:.15g}"
+    return str(int(number)) if abs(number) < 1e15 and number == int(number) else f"{number:.15G}"
 
 
 def _pick(
@@ -202,21 +202,13 @@ def _date(pieces: list[str], number: float, date1904: bool) -> str:
             if len(kind) < 3 and (clock or later[:1] == "s" or later[:2] == "[s"):
                 out.append(f"{moment.minute:0{len(kind)}d}")
             else:
-                names = (
-                    f"{moment.month}",
-                    f"{moment:%m}",
-                    f"{moment:%b}",
-                    f"{moment:%B}",
-                    f"{moment:%b}"[0],
-                )
-                out.append(names[min(len(kind), 5) - 1])
+                code = ("", "%m", "%b", "%B")[min(len(kind), 4) - 1]
+                name = f"{moment:{code}}" if code else f"{moment.month}"
+                out.append(name[0] if len(kind) > 4 else name)
             clock = False
         elif kind[0] == "d" and set(kind) == {"d"}:
-            out.append(
-                (f"{moment.day}", f"{moment:%d}", f"{moment:%a}", f"{moment:%A}")[
-                    min(len(kind), 4) - 1
-                ]
-            )
+            code = ("", "%d", "%a", "%A")[min(len(kind), 4) - 1]
+            out.append(f"{moment:{code}}" if code else f"{moment.day}")
         elif kind[:3] == "aaa":
             out.append("월화수목금토일"[moment.weekday()] + "요일" * (len(kind) > 3))
         elif kind[0] == "h" and set(kind) == {"h"}:

@@ -177,7 +177,7 @@ class _OpenFlow:
             elif child.tag == "object":
                 self._embedded(child)
             elif child.tag in ("table", "text-box"):
-                parts.append("\n" + "\n".join(self.blocks([child])))
+                parts.append("\n".join(["", *self.blocks([child]), ""]))
             elif child.tag not in (*_HIDDEN, "ruby-text", "annotation-end"):
                 parts.append(self._inline(child))
             parts.append(child.tail or "")

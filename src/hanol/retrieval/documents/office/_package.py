@@ -11,7 +11,11 @@ import zipfile
 from typing import IO, Any
 
 from hanol.errors import DocumentError, require
+from hanol.retrieval.documents._markup import ONLY_THIS_FILE
+from hanol.retrieval.documents._remarks import remark
 
+_WIDE_ENTITY = "<!ENTITY".encode("utf-16-le")[:-1]  # and of the other byte order
+SAVE_AGAIN = "open it in its program and save it again"
 _PARTS = 20_000  # files inside the package
 _INFLATED = 256 * 2**20  # bytes of all parts unpacked
 _XML = 64 * 2**20  # bytes of the XML parts of a document that is held as a tree
@@ -49,7 +53,7 @@ class Package:
             with self._zip.open(part) as stream:
                 while block := stream.read(2**20):
                     seen = tail + block
-                    if b"<!ENTITY" in seen:
+                    if b"<!ENTITY" in seen or _WIDE_ENTITY in seen:
                         raise DocumentError(
                             "declares XML entities, which Office never writes: save it again"
                         )
@@ -60,22 +64,27 @@ class Package:
         """The content of a part, unpacked while it is read."""
         return self._zip.open(self._parts[_key(name)])
 
+    def read(self, name: str) -> bytes:
+        """The content of a part; nothing if there is no such part."""
+        return self._zip.read(self._parts[_key(name)]) if _key(name) in self._parts else b""
+
     def tree(self, name: str) -> Any:
         """Root of a part, tags without namespaces; an empty element if there is no such part."""
         etree = require("lxml.etree", extra="documents", feature="Reading Office files")
         if _key(name) not in self._parts:
             return etree.Element("missing")
-        safe = {"resolve_entities": False, "no_network": True, "load_dtd": False}
-        safe |= {"remove_comments": True, "remove_pis": True}
-        try:
-            with self.open(name) as stream:
-                root = etree.parse(stream, etree.XMLParser(**safe)).getroot()
-        except etree.XMLSyntaxError as err:
-            # Prefixes that are not declared hide nothing: only their local names are looked at.
-            if err.code != etree.ErrorTypes.NS_ERR_UNDEFINED_NAMESPACE:
-                raise
-            with self.open(name) as stream:
-                root = etree.parse(stream, etree.XMLParser(recover=True, **safe)).getroot()
+        parser = etree.XMLParser(**ONLY_THIS_FILE, recover=True)
+        with self.open(name) as stream:
+            root = etree.parse(stream, parser).getroot()
+        if root is None:
+            return etree.Element("missing")
+        # Prefixes that are not declared hide nothing: only their local names are looked at.
+        undeclared = etree.ErrorTypes.NS_ERR_UNDEFINED_NAMESPACE
+        faults = [error for error in parser.error_log if error.type != undeclared]
+        if any("depth" in error.message for error in faults):
+            raise DocumentError("is nested too deeply to be read: make it again")
+        if faults:
+            remark("is broken: what could be read was read", SAVE_AGAIN, part=name, doubtful=True)
         for element in root.iter("*"):
             element.tag = element.tag.rpartition("}")[2].rpartition(":")[2]
         return root

@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from hanol.errors import require
-from hanol.retrieval.documents._remarks import each_page
+from hanol.retrieval.documents._markup import ONLY_THIS_FILE
+from hanol.retrieval.documents._remarks import each_page, remark
 from hanol.retrieval.documents._tables import WHOLE_CHARS, Cell, Row, table_text
 from hanol.retrieval.documents.office._flow import Flow
 from hanol.retrieval.documents.office._numbers import BUILT_IN, shown
-from hanol.retrieval.documents.office._package import Package, attribute, relation
+from hanol.retrieval.documents.office._package import SAVE_AGAIN, Package, attribute, relation
 
 _ROWS = 1_048_576  # Excel's own limit; a broken row number would go on for ever
 _COLUMNS = 16_384
@@ -54,18 +55,15 @@ def _stream(package: Package, part: str, *tags: str) -> Iterator[Any]:
     """Elements of a part with these local names, each emptied after its use."""
     etree = require("lxml.etree", extra="documents", feature="Reading Excel files")
     with package.open(part) as stream:
-        for _, element in etree.iterparse(
-            stream,
-            tag=[f"{{*}}{tag}" for tag in tags],
-            resolve_entities=False,
-            no_network=True,
-            remove_comments=True,
-            remove_pis=True,
-        ):
+        local = [f"{{*}}{tag}" for tag in tags]
+        parser = etree.iterparse(stream, tag=local, recover=True, **ONLY_THIS_FILE)
+        for _, element in parser:
             yield element
             element.clear()
             while element.getprevious() is not None:
                 del element.getparent()[0]
+        if len(parser.error_log):
+            remark("is broken: what could be read was read", SAVE_AGAIN, part=part, doubtful=True)
 
 
 def _shared_texts(package: Package) -> list[str]:
@@ -155,6 +153,9 @@ def _rows(
     merges = _merges(package, part)
     open_: list[list[Any]] = []  # merged ranges that reach into the row: three numbers and a text
     columns: dict[str, int] = {}
+    tables = [package.tree(name) for name in package.related(part, "table")]
+    refs = (attribute(t, "ref") for t in tables if attribute(t, "headerRowCount", "1") != "0")
+    heads = {_int(re.sub(r"\D", "", ref.partition(":")[0])) for ref in refs}  # of lists with names
     before = cells = 0
     for element in _stream(package, part, *_TAGS):
         name = element.tag.rpartition("}")[2]
@@ -162,15 +163,15 @@ def _rows(
             lines = _PARTS.sub("\n", _CODES.sub("", (element.text or "").replace("&&", "＆")))
             text = " ".join(lines.replace("＆", "&").split())
             if text:
-                edges[name.removeprefix("odd").removeprefix("even").removeprefix("first"), text] = (
-                    None
-                )
+                edges[re.sub("odd|even|first", "", name), text] = None
             continue
         number = _int(element.get("r")) or before + 1
         if number > before + 1:
             yield []
         before = number
         row = _cells(element, texts, styles, epoch, columns)
+        if number in heads:
+            row = [Cell(text or "", strong=True) for text in row]
         if merges:
             open_ = [m for m in open_ if m[1] >= number][:_OPEN]
             own = len(open_)
@@ -252,10 +253,7 @@ def _around(package: Package, part: str) -> Iterator[str]:
         for persons in package.related(package.main, "person")
         for person in package.tree(persons)
     }
-    for comments in (
-        *package.related(part, "threadedComment"),
-        *package.related(part, "comments"),
-    ):
+    for comments in (*package.related(part, "threadedComment"), *package.related(part, "comments")):
         tree = package.tree(comments)
         authors = [author.text or "" for author in tree.iterfind("authors/author")]
         for comment in tree.iter("comment", "threadedComment"):

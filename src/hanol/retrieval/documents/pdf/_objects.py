@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hanol.errors import require
+from hanol.retrieval.documents._markup import ONLY_THIS_FILE
 from hanol.retrieval.documents._remarks import remark
 
 _DEPTH = 8  # of pictures in pictures, and of fields in fields
@@ -47,7 +48,7 @@ class Objects:
 
     def __init__(self, document: Any) -> None:
         self._document = document
-        self._pages: Any = None
+        self._reader: Any = None
 
     def glyphs(self, number: int) -> dict[tuple[str, int], str]:
         """Text of each glyph of a page that its name tells, by font and code."""
@@ -64,21 +65,27 @@ class Objects:
         """Values of the fields of a page, and its comments."""
         return self._of_page(number, _notes)
 
+    def unplaced(self) -> list[str]:
+        """What was filled into fields that are on no page, and into a form of XFA."""
+        return self._read(lambda reader: _unplaced(reader))
+
     def _of_page(self, number: int, read: Any) -> Any:
+        return self._read(lambda reader: read(reader.pages[number]))
+
+    def _read(self, read: Any) -> Any:
         try:
-            if self._pages is None:
+            if self._reader is None:
                 # A copy without protection or faults.
                 import pypdfium2.raw
 
                 pypdf = require("pypdf", extra="documents", feature="Reading PDF forms")
                 copy = io.BytesIO()
                 self._document.save(copy, flags=pypdfium2.raw.FPDF_REMOVE_SECURITY)
-                self._pages = pypdf.PdfReader(copy, strict=False).pages
-            return list(read(self._pages[number]))
+                self._reader = pypdf.PdfReader(copy, strict=False)
+            return list(read(self._reader))
         except MemoryError:
             raise
         except Exception as err:  # whatever a broken file makes of it
-            self._pages = [] if self._pages is None else self._pages
             remark(
                 "has forms, comments or glyphs that cannot be read",
                 f"open it in a PDF program and save it again ({type(err).__name__})",
@@ -150,6 +157,39 @@ def _notes(page: Any) -> Iterator[Note]:
                 text.strip().replace("\r", "\n"), label, is_mark,
                 min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1),
             )  # fmt: skip
+
+
+def _unplaced(reader: Any) -> Iterator[str]:
+    form = _solid(_solid(reader.trailer["/Root"]).get("/AcroForm", {}))
+    placed = {id(_solid(a)) for page in reader.pages for a in _solid(page.get("/Annots", []))}
+
+    def leaves(fields: Any, depth: int = _DEPTH) -> Iterator[Any]:
+        for field in map(_solid, _solid(fields)):
+            if "/Kids" in field and depth:
+                yield from leaves(field["/Kids"], depth - 1)
+            elif id(field) not in placed:
+                yield field
+
+    for field in leaves(form.get("/Fields", [])):
+        text, label, is_mark = _field(field)
+        if text.strip() and not is_mark:
+            yield f"{label}: {text}" if label else text
+    packets = _solid(form.get("/XFA", []))
+    if _solid(reader.trailer["/Root"]).get("/NeedsRendering") or not len(placed):
+        names = list(map(_string, packets[::2])) if isinstance(packets, list) else []
+        data = packets[2 * names.index("datasets") + 1] if "datasets" in names else packets
+        yield from _filled(_solid(data))
+
+
+def _filled(stream: Any) -> Iterator[str]:
+    """Names and values in the data of an XFA form."""
+    etree = require("lxml.etree", extra="documents", feature="Reading PDF forms")
+    if not hasattr(stream, "get_data"):
+        return
+    parser = etree.XMLParser(**ONLY_THIS_FILE, recover=True)
+    for element in etree.fromstring(stream.get_data(), parser).iterfind(".//{*}data//*"):
+        if not len(element) and (text := (element.text or "").strip()):
+            yield f"{etree.QName(element).localname}: {text}"
 
 
 def _string(value: Any) -> str:

@@ -65,7 +65,7 @@ def _open(data: bytes) -> Any:
 
     start = data.find(b"%PDF-")  # PDFium looks at the first 1,024 bytes only
     data = data[start:] if start >= 0 else b"%PDF-1.7\n" + data
-    if b"trailer" not in data and b"/XRef" not in data and (found := _CATALOG.search(data)):
+    if b"/Root" not in data and (found := _CATALOG.search(data)):
         remark("is cut off before its end: pages may be missing", "fetch it again", doubtful=True)
         data += b"\nendobj\ntrailer\n<</Root %b %b R>>\nstartxref\n0\n%%%%EOF\n" % found.groups()
     try:
@@ -115,6 +115,8 @@ def _read(document: Any) -> tuple[str, list[str]]:
         pages.append(text)
         if len(open_pages) > _OPEN:
             open_pages.pop(0).close()
+    if document.get_formtype() != pypdfium2.raw.FORMTYPE_NONE:
+        pages[-1] = "\n".join([pages[-1], *objects.unplaced()]).strip()
     if broken == count:
         raise DocumentError("has no page that can be opened: save it again from its program")
     if not any(page.strip() for page in pages):
@@ -128,7 +130,7 @@ def _read(document: Any) -> tuple[str, list[str]]:
         remark("is not read", "save and index it as a file of its own", pages=(),
                part=f"{attached} attached file{'s' * (attached > 1)}")  # fmt: skip
     if document.get_formtype() == pypdfium2.raw.FORMTYPE_XFA_FULL:
-        remark("is an XFA form: what it builds when it is opened is not read",
+        remark("is an XFA form: only what was filled in is read",
                "open it in Adobe Reader and print it to PDF", pages=())  # fmt: skip
     pages = _join_words(pages)
     return _title(document, pages), pages
