@@ -397,7 +397,8 @@ def main() -> None:
         parser.add_argument("--show", action="store_true", help="print what is lost, file by file")
 
     options = arguments(__doc__.splitlines()[0], 2, SECTIONS, more)
-    report = Report("documents", "Readers of documents", "make bench-documents")
+    part = f" BENCH='--share {options.share}'" if options.share != 1 else ""
+    report = Report("documents", "Readers of documents", f"make bench-documents{part}")
     options.about = {}
     options.folder = options.folder.resolve()
     prepare(options)
