@@ -75,7 +75,7 @@ def test_not_in_these_documents_is_an_answer(notes: Path) -> None:
 def test_a_question_in_another_language_is_told_so(notes: Path) -> None:
     done = invoke(notes, "다리는 언제 지었습니까?")
     assert done.stdout == "Not in these documents.\n"
-    assert "ask in the language that they are in" in done.stderr
+    assert "ask in their words and language" in done.stderr
     assert "language" not in invoke(notes, "Who painted the Night Watch?").stderr
 
 

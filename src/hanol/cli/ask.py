@@ -87,7 +87,7 @@ def _foreign(answer: "Answer", corpus: "Index") -> str:
     """What a question in another language than the documents needs; empty for other questions."""
     if answer.found or corpus.search(answer.question, 1, "bm25"):
         return ""
-    return "No word of the question is in these documents: ask in the language that they are in."
+    return "No word of the question is in these documents: ask in their words and language."
 
 
 def _lines() -> Iterator[str]:
