@@ -640,4 +640,6 @@ def test_signs_of_no_script_beside_a_sound_text_do_not_hide_it() -> None:
     sound = "Більшість команд малювання мають одну або дві форми.\n\\put(0,0){\\lіne(1,2){.5}}"
     drawn = "\n".join(("\x01", "✁", "✂", "✄", "\ue000", "✆✡")) * 2
     assert legible_part(f"{sound}\n{drawn}").strip() == sound
+    assert legible_part(f"{sound}\n{drawn}", unknown=9).strip() == sound
+    assert legible_part(f"{sound}\n{drawn}", unknown=90) == ""
     assert legible_part("✁ord✂ th✄t ✆annot ✡e re✑d word\ue000 " * 9 + sound) == ""

@@ -34,15 +34,15 @@ def is_legible(text: str, unknown: int = 0) -> bool:
     return wrong <= _MOST_WRONG * (counts.total() + unknown)
 
 
-def legible_part(text: str) -> str:
-    """The text without the words that have a character of no text, if that is most of it.
+def legible_part(text: str, unknown: int = 0) -> str:
+    """The text without the words that have a character of no text, if that is most of the page.
 
     Lines of drawings and symbols of some fonts come as such characters beside a sound text.
     """
     part = re.sub(r"\S+", lambda word: "" if None in map(_script, word[0]) else word[0], text)
     before, left = (len("".join(each.split())) for each in (text, part))
     part = re.sub(r"\n\s+", "\n", part)
-    return part if left > _MOST_SOUND * before and is_legible(part) else ""
+    return part if left > _MOST_SOUND * (before + unknown) and is_legible(part) else ""
 
 
 def reads_like_words(text: str) -> bool:

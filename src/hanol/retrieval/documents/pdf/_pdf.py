@@ -104,7 +104,7 @@ def _read(document: Any) -> tuple[str, list[str]]:
             remark("cannot be opened", "open the file in a PDF program and save it again")
             continue
         lost = not is_legible(text, unknown)
-        if lost and unknown <= _FEW * len(text) and (part := legible_part(text)):
+        if lost and (part := legible_part(text, unknown)):
             text, lost, unknown = part, False, len(text)
         if lost or _is_picture(page, text):
             text = _seen(page, "" if lost else text, end, _FONTS if lost else _PICTURES)
