@@ -226,3 +226,40 @@ def test_items_of_numbered_lists_have_their_numbers() -> None:
         "Do this:", "1. Open the valve.", "a. left", "b. right", "2. Wait.", "Then:",
         "3. Close it.", "7. Go.", "8. Rest.", "a point", "odd", "bare", "1. first",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("page", "expected"),
+    [
+        ("<p>10<sup>8</sup> on 44<sup>2</sup> km<sup>2</sup>", "10^8 on 44^2 km^2"),
+        ("<p>the 1<sup>st</sup> Ca<sup>2+</sup>, 10<sup>-3</sup>", "the 1st Ca^2+, 10^-3"),
+        ("<p>in 1990<sup><a href=#n>2</a></sup>, 5<sup>[3]</sup>", "in 19902, 5[3]"),
+        ("<p>H<sub>2</sub>O, 101<sub>2</sub>", "H2O, 101_2"),
+        (
+            "<p><math><mfrac> <mrow><mi>a</mi><mo>+</mo><mn>1</mn></mrow> <mi>b</mi> </mfrac>"
+            "<mo>=</mo><msup><mi>x</mi><mn>2</mn></msup></math>",
+            "(a+1)/b=x^2",
+        ),
+        (
+            "<form><p><label for=n>Name:</label><input id=n value=Kim><input type=hidden value=x>"
+            "<input type=password value=y><input type=submit value=Send>"
+            "<p>Note:<textarea>two\nwords</textarea><p>City:<select><option>Busan"
+            "<option selected>Seoul</select><p><input type=checkbox checked>yes"
+            "<p><input type=radio>no</form>",
+            "Name: Kim\nNote: two words\nCity: Seoul\n☑ yes\n☐ no",
+        ),
+        ("<form action=/search><input name=t value=old></form><p>Found.", "Found."),
+        (
+            "<p><img alt='Rain by month'><p>Text.<img alt=dot><img alt='a line' role=presentation>"
+            "<p>A cat<img alt='A cat'><p><a href=/b><img alt='Other page'></a>",
+            "Rain by month\nText.\nA cat",
+        ),
+        (
+            "<p hidden>a</p><p>Seen<b style='display: none'>b</b> too<i style=visibility:hidden>c"
+            "</i>.</p><div role=tabpanel hidden>Second tab</div>",
+            "Seen too.\nSecond tab",
+        ),
+    ],
+)
+def test_pages_are_read_as_they_are_shown(page, expected) -> None:
+    assert text_of(parse("page.html", f"<body>{page}")) == expected

@@ -180,6 +180,8 @@ def _beside(element: Any, size: _Size, below: bool) -> bool:
         or (below and size.text < 300 and _RIGHTS.search(text))
     ):
         return True
+    if element.tag == "form" and next(element.iter("output"), None) is not None:
+        return False  # it was filled in
     named = element.tag in ("header", "form") or _named(element, _BESIDE)
     return named and not has_sentence(text)
 

@@ -42,6 +42,15 @@ _BLOCKS = frozenset(
     | {"figure", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hr", "li"}
     | {"main", "nav", "ol", "option", "p", "pre", "section", "table", "tr", "ul"}
 )
+# Inputs that hold no value of a reader's, or one that is not shown.
+_NO_VALUE = frozenset(
+    {"button", "color", "file", "hidden", "image", "password", "range", "reset", "search", "submit"}
+)
+_SEARCH = re.compile(r"(?<!re)search|query|keyword|\b[qs]\b", re.IGNORECASE)
+_UNSEEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
+_OPENS = re.compile(r"location|submit|href", re.IGNORECASE)
+_PICTURE = re.compile(r"\.(?:jpe?g|png|gif|svg|webp)$", re.IGNORECASE)
+_POWER = re.compile(r"[+\-−–]?\d[\d.,/]*[+\-−–]?|[+\-−–]?\d*[b-df-np-z]([+\-−–]\d+)?")
 _HEADINGS = {f"h{level}": f"{'#' * level} " for level in range(1, 7)}
 # Elements that may begin or end inside of a word.
 _PHRASES = frozenset(
@@ -73,13 +82,100 @@ def read_html(
     title = " ".join((tree.findtext(".//title") or "").split())
     if any(entry.type_name == "ERR_RESOURCE_LIMIT" for entry in parser.error_log):
         return title, _without_tags(text)  # lxml drops all that comes after 256 nested elements
-    everything = _page_text(tree, set(), links)
+    _as_shown(tree)
     body = tree.find("body")
+    dropped = set() if whole or body is None else boilerplate(body, _NO_TEXT)
+    everything = _page_text(tree, set(), links)
+    if _name_images(tree, everything):
+        everything = _page_text(tree, set(), links)
     if whole or body is None:
         return title, everything
-    article = _page_text(tree, boilerplate(body, _NO_TEXT), links)
+    article = _page_text(tree, dropped, links)
     enough = len(article) > _ARTICLE_SHARE * len(everything) or has_sentence(article)
     return title, article if enough else everything
+
+
+def _as_shown(tree: Any) -> None:
+    """Empties what a browser hides, and writes formulas and the values of forms as text."""
+    for element in list(tree.iter()):
+        if _is_hidden(element):
+            element.clear(keep_tail=True)
+            element.tag = "template"
+        elif element.tag == "math":
+            text = _formula(element) or "".join(element.itertext())
+            element.clear(keep_tail=True)
+            element.text = text
+        elif element.tag in ("input", "select", "textarea") and (value := _value(element)):
+            element.clear(keep_tail=True)
+            # An element for values: a form that has one is no part beside the text.
+            element.tag, element.text = "span" if value in "☑☐" else "output", f" {value} "
+
+
+def _is_hidden(element: Any) -> bool:
+    hidden = element.get("hidden", "until-found") != "until-found"
+    if not (hidden or _UNSEEN.search(element.get("style", ""))):
+        return False
+    # Scripts show tabs and whole pages; formulas are hidden where an image shows them.
+    return element.get("role") != "tabpanel" and not any(
+        inner.tag in ("body", "main", "article", "math") for inner in element.iter()
+    )
+
+
+def _value(control: Any) -> str:
+    """What a part of a form says; nothing for buttons, searches and what was not filled in."""
+    kind = (control.get("type") or "text").lower() if control.tag == "input" else ""
+    if kind in ("checkbox", "radio"):
+        labelled = (control.tail or "").strip() or next(
+            control.iterancestors("form", "fieldset", "label", "td"), None
+        ) is not None  # fmt: skip
+        # Others are switches of menus and tabs.
+        return "☑☐"["checked" not in control.attrib] if labelled else ""
+    if kind in _NO_VALUE or "value" in control.get("onfocus", ""):  # a label that goes away
+        return ""
+    form = next(control.iterancestors("form"), control)
+    keys = ("name", "id", "class", "role", "action")
+    if any(_SEARCH.search(part.get(key, "")) for part in (control, form) for key in keys):
+        return ""
+    if control.tag == "select":
+        if _OPENS.search(control.get("onchange", "")):
+            return ""
+        chosen = control.iterfind(".//option[@selected]")
+        return ", ".join(" ".join("".join(option.itertext()).split()) for option in chosen)
+    return (control.get("value", "") if kind else "".join(control.itertext())).strip()
+
+
+def _formula(element: Any) -> str:
+    """A formula of MathML on one line, as `a/b` and `a^b`."""
+    if element.tag in ("annotation", "annotation-xml"):
+        return ""
+    found = (_formula(child) + (child.tail or "").strip() for child in element)
+    parts = [part for part in found if part]
+    sign = {"mfrac": "/", "msup": "^"}.get(element.tag)
+    if sign and len(parts) == 2:
+        return sign.join(part if re.fullmatch(r"[\w.,]+", part) else f"({part})" for part in parts)
+    if element.tag == "msub" and len(parts) == 2 and parts[0][-1:].isdigit():
+        return "_".join(parts)
+    text = " ".join((element.text or "").split())
+    return text + (" " if element.tag in ("mtable", "mtr") else "").join(parts)
+
+
+def _name_images(tree: Any, text: str) -> bool:
+    """Writes what images show, where their page says it and its text does not; is there any?"""
+    known = {line.lstrip("# ") for line in text.split("\n")}
+    before = len(known)
+    for image in tree.iter("img"):
+        alt = " ".join(image.get("alt", "").split())
+        sides = (_number(image.get(side), 100) for side in ("width", "height"))
+        decoration = image.get("role") in ("presentation", "none") or min(sides) < 33
+        decoration |= "aria-hidden" in image.attrib or any(
+            # links to other pages, and logos
+            part.tag != "a" or not _PICTURE.search(part.get("href", ".png"))
+            for part in image.iterancestors("a", "nav", "header", "footer", "button")
+        )
+        if " " in alt and alt not in known and not decoration:
+            known.add(alt)
+            image.text = f" {alt} "
+    return len(known) > before
 
 
 def read_xml(data: bytes) -> tuple[str, str]:
@@ -243,9 +339,27 @@ def _page_text(tree: Any, dropped: set[Any], links: bool) -> str:
             mark = _HEADINGS.get(element.tag, "") if cell is None else ""
             if element.tag == "li":
                 mark = _item(element, counts)
+            if element.tag in ("sup", "sub"):
+                mark = _raised(element, parts)
             parts += [edge, mark, "[" if href else "", written(element.text)]
     lines = (" ".join(line.split()).removesuffix(" |") for line in "".join(parts).split("\n"))
     return "\n".join(line.replace("\0", " ").rstrip() for line in lines if line.strip("\0#"))
+
+
+def _raised(element: Any, parts: list[str]) -> str:
+    """What keeps a number above or below the line apart from what stands before it.
+
+    Marks of notes are links or stand in brackets; ordinals (1st) are letters.
+    """
+    text = "".join(element.itertext()).strip()
+    if not _POWER.fullmatch(text) or element.find(".//a") is not None:
+        return ""
+    if next(element.iterancestors("a"), None) is not None:
+        return ""
+    before = next(filter(None, reversed(parts)), "")[-1:]
+    if element.tag == "sub":
+        return "_" * (before.isdigit() and text[0].isdigit())
+    return "^" * (before == ")" or (before.isalnum() and before < "\u1100"))
 
 
 def _item(item: Any, counts: dict[Any, int]) -> str:
