@@ -120,6 +120,17 @@ def test_a_batch_is_compact_too(notes: Path, tmp_path: Path) -> None:
     assert Sampling(**RunFolder(run).started().settings["sampling"]) == GREEDY
 
 
+def test_a_model_with_a_small_window_gets_them_unasked(notes: Path, tmp_path: Path) -> None:
+    for option in ("--greedy", "--no-compact"):
+        run = tmp_path / option
+        command = (notes, "Colour?", "--model", "tiny-researcher", "--max-calls", 1, option)
+        done = invoke(*command, "--output", run)
+        assert done.exit_code == 0, done.output
+        found = RunFolder(run).started().tools
+        assert (found == ["search", "visit"]) == (option == "--greedy")
+        assert ("parse_file" in found) == (option == "--no-compact")
+
+
 def test_compact_is_for_documents(notes: Path, tmp_path: Path) -> None:
     model = script(tmp_path / "turns.jsonl", ANSWER)
     done = invoke(
