@@ -107,9 +107,24 @@ reader-rows: $(VENV)/.core  ## training data of a reader from DOCUMENTS (5 min)
 
 LEADS := factbook:recipes/researcher/leads.json
 
-researcher-rows: $(VENV)/.core  ## training data of a research agent on real pages (5 min)
-	$(BIN)/hanol synth questions $(LEADS) --num-questions 1300 --hops 1,2 --output runs/researcher
-	$(BIN)/hanol synth trajectories $(LEADS) runs/researcher/questions.jsonl --model expert --num-runs 1
+RESEARCHER := runs/researcher
+PAGES := $(filter-out factbook wordnet,$(CORPORA))
+TAUGHT := $(BIN)/hanol synth trajectories
+
+# Of the questions of two hops every comparison, a fifth of the others, of those from a value a tenth.
+researcher-rows: $(VENV)/.core  ## training data of a research agent, also from DOCUMENTS (10 min)
+	$(BIN)/hanol synth questions $(LEADS) --num-questions 2500 --hops 2 --output $(RESEARCHER)/two
+	awk '/neighbour of .* with the|neighbour of .* has the/ { print; next } \
+		/country whose|internet country code \./ { if (++v % 10 == 0) print; next } ++n % 5 == 0' \
+		$(RESEARCHER)/two/questions.jsonl > $(RESEARCHER)/two/some.jsonl
+	$(TAUGHT) $(LEADS) $(RESEARCHER)/two/some.jsonl --model expert --num-runs 1 --max-calls 8
+	$(BIN)/hanol synth questions $(LEADS) --num-questions 120 --hops 1 --output $(RESEARCHER)/one
+	$(TAUGHT) $(LEADS) $(RESEARCHER)/one/questions.jsonl --model expert --num-runs 1
+	for corpus in $(PAGES); do \
+		$(TAUGHT) $(DOCUMENTS)/$$corpus recipes/reader/questions.jsonl --model expert --num-runs 1 \
+			--num-questions 60 --output $(RESEARCHER)/$$corpus || exit 1; \
+	done
+	cat $(RESEARCHER)/*/sft.jsonl $(RESEARCHER)/*/trajectories/sft.jsonl > $(RESEARCHER)/rows.jsonl
 
 reference: $(VENV)/.dev  ## write docs/cli.md from the commands themselves
 	$(BIN)/python -m typer hanol.cli._app utils docs --name hanol --output docs/cli.md
