@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openpyxl
 import pytest
 import torch
 from hypothesis import given, settings
@@ -133,6 +134,84 @@ def test_a_title_is_no_answer_and_a_row_names_its_columns(tmp_path: Path) -> Non
         assert answer.sentences[0].citations[0].text == "return | 12 euros | 5 euros"
         answer = ask(index, "May I work alone in the laboratory?")
         assert [one.text for one in answer.sentences] == ["Nobody may work alone with acid."]
+
+
+STAFF = [
+    ["Name", "Room", "Phone", "Department"],
+    ["Ana Lopez", "101", "555-0101", "Sales"],
+    ["Ben Carter", "204", "555-0102", "Purchasing"],
+    ["Cho Min", "305", "555-0103", "Legal"],
+    ["Dora Novak", "112", "555-0104", "Sales"],
+]
+직원 = [
+    ["이름", "부서", "내선", "입사일"],
+    ["김민수", "영업부", "1201", "2019-03-02"],
+    ["이서연", "구매부", "1305", "2021-07-15"],
+    ["박지훈", "법무부", "1402", "2018-11-20"],
+]
+
+
+def tables(folder: Path) -> None:
+    """The same small tables as csv, Excel and web page."""
+    for name, rows in (("staff", STAFF), ("직원", 직원)):
+        (folder / f"{name}.csv").write_text("\n".join(map(",".join, rows)), "utf-8")
+        book = openpyxl.Workbook()
+        for row in rows:
+            book.active.append(row)
+        book.save(folder / f"{name}.xlsx")
+        lines = ("<tr><td>" + "</td><td>".join(row) + "</td></tr>" for row in rows)
+        page = f"<p>Who sits where.</p><table>{''.join(lines)}</table><p>Phones ring at 9.</p>"
+        (folder / f"{name}.html").write_text(page, "utf-8")
+
+
+@pytest.mark.parametrize("kind", ["csv", "xlsx", "html"])
+@pytest.mark.parametrize(
+    ("question", "row"),
+    [
+        ("What is the phone of Cho Min in room 305?", 3),
+        ("In which room is Ana Lopez of the department?", 1),
+        ("이서연의 내선은 몇 번인가요?", 2),
+        ("박지훈의 입사일은 언제인가요?", 3),
+    ],
+)
+def test_a_question_about_a_row_is_answered_with_that_row(
+    tmp_path: Path, kind: str, question: str, row: int
+) -> None:
+    tables(tmp_path)
+    name, rows = ("staff", STAFF) if question.isascii() else ("직원", 직원)
+    for file in tmp_path.iterdir():
+        if file.suffix != f".{kind}" or file.stem != name:
+            file.unlink()
+    line = "; ".join(map("{}: {}".format, rows[0], rows[row]))
+    # to a model, rows of the same columns are much alike
+    with Index.open(tmp_path) as index:
+        index.add(isolated=False)
+        for engine in (None, Ranking(rows[row][0], "Phone", "입사일", "Who sits")):
+            answer = ask(index, question, engine)
+            assert [one.text for one in answer.sentences] == [line]
+            assert answer.sources[0].text == line
+
+
+def test_a_sentence_in_a_cell_ends_no_row(tmp_path: Path) -> None:
+    rows = "Order,Remark,Status\n71,Came back. The customer called.,open\n72,Sent. All fine!,done\n"
+    (tmp_path / "orders.csv").write_text(rows, "utf-8")
+    with Index.open(tmp_path) as index:
+        index.add(isolated=False)
+        answer = ask(index, "Which status has order 72?")
+    assert [s.text for s in answer.sentences] == [
+        "Order: 72; Remark: Sent. All fine!; Status: done"
+    ]
+
+
+def test_a_question_about_two_rows_is_answered_with_both(tmp_path: Path) -> None:
+    tables(tmp_path)
+    with Index.open(tmp_path) as index:
+        index.add(isolated=False)
+        for engine in (None, Ranking("Ana Lopez", "Cho Min")):
+            answer = ask(index, "What are the phones of Ana Lopez and Cho Min?", engine)
+            assert "555-0101" in answer.text
+            assert "555-0103" in answer.text
+            assert len(answer.sentences) == 2
 
 
 def test_lines_of_web_pages_are_blocks(tmp_path: Path) -> None:

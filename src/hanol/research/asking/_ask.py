@@ -127,7 +127,14 @@ async def _chosen(
     (top, value, first), *others = ranked
     if value < _EVIDENT:
         return Answer(question, ledger=ledger)
-    also = (unit for score, _, unit in others if score >= _ALSO * top and not unit.repeats(first))
+    also = (
+        unit
+        for score, _, unit in others
+        if score >= _ALSO * top
+        and not unit.repeats(first)
+        # Rows share the names of their columns with the question, whichever of them it is about.
+        and (not (first.is_row or unit.is_row) or found.adds(unit, first.told))
+    )
     chosen = [first, *(one.after(first) for one in islice(also, 1))]
     if on_text is not None:
         on_text(" ".join(unit.quote for unit in chosen))

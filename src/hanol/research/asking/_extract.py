@@ -14,6 +14,8 @@ from typing import Literal, NamedTuple
 from hanol.retrieval import Index, Passage, split_sentences, word_stems
 
 _ROW_NUMBERS = 3  # numbers in a line that make it a row
+_NAMED = re.compile(r"[^:;.!?。]{1,60}: \S")  # a cell with the name of its column
+_LINE, _STOP = re.compile(r".+"), re.compile(r"[.!?…。！？]")
 _TITLE = 100  # characters
 _ENDS = re.compile(r"[.!?:;,。…]['\")\]’”]*$|^[#|>*-]")  # a sentence, or another mark of Markdown
 _SAYS = re.compile(rf"{_ENDS.pattern}|[\d:;]")  # what no heading has
@@ -38,12 +40,6 @@ _NUMBER_WORD = re.compile(
     r"hundred|thousand|million|half|twice|once|double|triple)\b|절반|[한두세네] ?(?:개|명|번|배)",
     re.IGNORECASE,
 )
-_NUMBER = re.compile(
-    r"\bhow (?:many|much|long|old|far|often|large|big|high|fast)\b|\bwhat (?:year|percent\w*|share|"
-    r"number|size|score)\b|\bwhen\b|\b(?:number|share|percentage|score|accuracy|price|cost|rate|"
-    r"size|width|ratio|amount|date|year|perplexity)\b|몇|얼마|언제|비용|점수|비율|개수|연도",
-    re.IGNORECASE,
-)
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
 
@@ -55,6 +51,7 @@ class Unit:
     rank: int  # of its passage, from 0
     order: int  # in its passage
     opens: bool  # a paragraph or item
+    is_row: bool  # of a table
     lead: str  # the sentence before, if this one refers to it
     before: str  # what it must be read with: the head of its table, or the sentence before
     text: str
@@ -73,6 +70,11 @@ class Unit:
         if not self.before.startswith("|") or len(names) != len(cells):
             return self.source
         return ", ".join(f"{name}: {cell}" for name, cell in zip(names, cells, strict=True))
+
+    @property
+    def told(self) -> frozenset[str]:
+        """Stems of what it tells: a row also what its table is about."""
+        return self.stems | self.around if self.is_row else self.stems
 
     def follows(self, other: "Unit") -> bool:
         """Whether it goes on from another one."""
@@ -120,17 +122,10 @@ def units_of(passages: Sequence[Passage]) -> list[Unit]:
             lead = before if refers and kind == "sentence" else ""
             own = _stems(f"{lead} {text}")
             near = _stems(" ".join((passage.title, heading, *around)))
+            lean = head if kind == "row" else before
             unit = Unit(
-                passage,
-                rank,
-                i,
-                opens,
-                lead,
-                head if kind == "row" else before,
-                text,
-                own,
-                near - own,
-            )
+                passage, rank, i, opens, kind == "row", lead, lean, text, own, near - own
+            )  # fmt: skip
             found.setdefault((passage.document, passage.page, text), unit)
             before = text
             if kind == "sentence":
@@ -160,7 +155,9 @@ def _in_blocks(text: str) -> str:
 
 
 def _pieces(text: str) -> Iterator[_Part]:
-    for span in split_sentences(text):
+    # no sentence ends inside of a row
+    whole = _LINE.sub(lambda m: _STOP.sub("x", m[0]) if _is_named(m[0]) else m[0], text)
+    for span in split_sentences(whole):
         piece = FENCE.sub("", text[span.start : span.end])
         if _HEADING.fullmatch(piece.strip()):
             yield _Part("heading", piece.strip(" #\n"))
@@ -173,7 +170,7 @@ def _pieces(text: str) -> Iterator[_Part]:
             continue
         opens, prose = span.starts_block, ""
         for line in [*piece.splitlines(), ""]:
-            is_row = _is_row(line) and "\n" in piece
+            is_row = _is_named(line) or (_is_row(line) and "\n" in piece)
             if prose and (is_row or not line.strip()):
                 for part in _parts(prose):
                     yield _Part("sentence", part, opens)
@@ -181,6 +178,7 @@ def _pieces(text: str) -> Iterator[_Part]:
                 prose = ""
             if is_row:
                 yield _Part("row", " ".join(line.split()))
+                opens = True
             else:
                 prose = f"{prose}\n{line}"
 
@@ -195,6 +193,12 @@ def _parts(text: str) -> Iterator[str]:
         part = f"{part} {' '.join(line.split())}".strip()
     if part:
         yield part
+
+
+def _is_named(line: str) -> bool:
+    """Whether a line is a row of a table as the readers write it: "Name: Pen; Price: 1.50"."""
+    cells = line.split("; ")
+    return 2 * sum(map(bool, map(_NAMED.match, cells))) > max(2, len(cells))
 
 
 def _is_row(line: str) -> bool:
@@ -282,6 +286,10 @@ class Candidates:
                 if self.is_foreign:
                     self.scores = [s if o else -1.0 for s, o in zip(near, others, strict=True)]
 
+    def adds(self, unit: Unit, held: frozenset[str]) -> bool:
+        """Whether a sentence holds words of the question that others, by their stems, lack."""
+        return self._weights.of(unit.stems - held) > _NEW * self._weights.total
+
     def best(self, most: int = 3) -> tuple[Unit, ...]:
         """The best sentences, best first.
 
@@ -290,18 +298,15 @@ class Candidates:
         """
         if not self.units:
             return ()
-        weights = self._weights
         ranked = sorted(zip(self.scores, self.units, strict=True), key=lambda entry: -entry[0])
         top, best = ranked.pop(0)
-        chosen, held = [best], best.stems
+        chosen, held = [best], best.told
         while ranked and len(chosen) < most:
             for score, unit in ranked:
-                is_new = weights.of(unit.stems - held) > _NEW * weights.total
-                if (is_new and score >= _ALSO * top) or (
-                    score >= _NEXT * top and any(map(unit.follows, chosen))
-                ):
+                goes_on = score >= _NEXT * top and any(map(unit.follows, chosen))
+                if goes_on or (score >= _ALSO * top and self.adds(unit, held)):
                     chosen.append(unit)
-                    held |= unit.stems
+                    held |= unit.told
                     break
             else:
                 break
