@@ -230,6 +230,50 @@ def test_words_are_found_as_what_they_are(query: str, right: str, wrong: str) ->
     assert _cjk.highlight_spans(right, _cjk.query_tokens(query))
 
 
+FORMS = {
+    "a.txt": "Dogs are walked in the parks.",
+    "b.txt": "The policy of the company was rotated away.",
+    "c.txt": "New copies are made.",
+    "d.txt": "A dog is seen there.",
+}
+
+
+@pytest.mark.parametrize(
+    ("query", "best", "highlighted"),
+    [
+        ("policies", "b.txt", "policy"),
+        ("rotate", "b.txt", "rotated"),
+        ("walking", "a.txt", "walked"),
+        ("copy", "c.txt", "copies"),
+        ("parks", "a.txt", "parks"),
+        ("dog", "d.txt", "dog"),
+        ("dogs", "a.txt", "Dogs"),
+    ],
+)
+def test_other_forms_of_a_word_are_found(
+    tmp_path: Path, query: str, best: str, highlighted: str
+) -> None:
+    for name, text in FORMS.items():
+        (tmp_path / name).write_text(text)
+    with Index.open(tmp_path) as index:
+        index.add(isolated=False)
+        hit = index.search(query)[0]
+        both = {hit.document for hit in index.search("dog")}
+    assert hit.document == best
+    start, end = hit.highlights[0]
+    assert hit.text[start:end] == highlighted
+    assert both == {"a.txt", "d.txt"}
+    assert rank_texts(list(FORMS.values()), query)[0] == list(FORMS).index(best)
+
+
+def test_forms_are_of_words_only(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("The news of 1990s is in bes and x1s.")
+    with Index.open(tmp_path) as index:
+        index.add(isolated=False)
+        for query in ("1990", "be", "x1", "as", "ing"):
+            assert not index.search(query), query
+
+
 def test_an_index_finds_them_too(tmp_path: Path) -> None:
     cases = [case for cases in FOUND_BEFORE.values() for case in cases[::3]]
     for i, (_, right, wrong) in enumerate(cases):

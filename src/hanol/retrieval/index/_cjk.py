@@ -42,6 +42,8 @@ _ASCII_VERSION = re.compile(r"v(?<!\wv)(?=\d+\.\d)")
 _JOINED = rf"{WORD}(?:[-_.,/:@&+#'~\\<=>*$|%\u0f0b\u066b\u05be\u05f3\u05f4]+{WORD})*+"
 _PHRASE = regex.compile(rf"{_JOINED}|(?![{CJK}]){RUN}", regex.V1)
 _PHRASES = 16  # of a query
+_INFLECTED = re.compile("([a-z]{3,}?)(?:ies|ied|ing|ed|es|[ey]|(?<!s)s)?")
+_ENDINGS = ("", "s", "e", "es", "ed", "ing", "y", "ies", "ied")
 # Accents, points of Hebrew and Arabic, tatweel, nukta; the marks of other scripts are vowels.
 _ACCENTS = regex.compile(
     "[\u0300-\u036f\u0483-\u0487\u0591-\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670\u06d6-\u06ed"
@@ -150,6 +152,19 @@ def query_tokens(query: str) -> list[tuple[str, bool]]:
             found.pop()
         tokens.update({(token, match[1] == token): None for token in found})
     return list(tokens)
+
+
+def inflections(word: str) -> list[str]:
+    """What a word may be in the plural, the past and the like, in English and its relatives.
+
+    Most of them are no words, and in no index.
+
+    Example:
+        >>> inflections("dogs")
+        ['dog', 'doge', 'doges', 'doged', 'doging', 'dogy', 'dogies', 'dogied']
+    """
+    match = _INFLECTED.fullmatch(word)
+    return [form for ending in _ENDINGS if (form := match[1] + ending) != word] if match else []
 
 
 def query_phrases(query: str) -> list[list[str]]:

@@ -19,8 +19,9 @@ from hanol.retrieval.index._cjk import highlight_spans, query_tokens
 from hanol.retrieval.index._dense import Embedder, SentenceEmbedder, Vectors
 from hanol.retrieval.index._passage import Passage, doubt_of, format_address, parse_address
 from hanol.retrieval.index._search import (
+    choose_forms,
     choose_tokens,
-    count_passages,
+    count_any,
     rank_bm25,
     reciprocal_rank_fusion,
 )
@@ -244,11 +245,11 @@ class Index(AbstractContextManager["Index"]):
             raise SearchIndexError(f"`mode` is {mode!r}, but must be 'hybrid', 'bm25' or 'dense'.")
         with self._lock:
             db = self._db
-            tokens = choose_tokens(db, query)
+            tokens, forms = choose_tokens(db, query), choose_forms(db, query)
             if mode == "hybrid" and not (self._store and self._store.has("vectors")):
                 mode = "bm25"
             pool = max(k, _POOL)
-            words = [] if mode == "dense" else rank_bm25(db, tokens, pool, query)
+            words = [] if mode == "dense" else rank_bm25(db, tokens, forms, pool, query)
             meaning = [] if mode == "bm25" else self._rank_dense(query, pool)
             ranking = words + meaning
             if mode == "hybrid":
@@ -258,18 +259,17 @@ class Index(AbstractContextManager["Index"]):
             rows = {row["id"]: row for row in self._rows(_AMONG, json.dumps(list(scores)))}
         return [
             _passage(
-                row, score=score, highlights=highlight_spans(row["text"], tokens)
+                row, score=score, highlights=highlight_spans(row["text"], tokens + forms)
             ).from_best_row()
             for number, score in scores.items()
             if (row := rows.get(number)) is not None
         ]
 
     def passage_counts(self, words: Sequence[str]) -> list[int]:
-        """How many passages have each word; of one that the index splits, its rarest part."""
+        """How many passages have each word or a form; of one that is split, its rarest part."""
         with self._lock:
-            db = self._db
             return [
-                min((count_passages(db, token) for token in query_tokens(word)), default=0)
+                min((count_any(self._db, token) for token in query_tokens(word)), default=0)
                 for word in words
             ]
 
