@@ -8,14 +8,17 @@ import csv
 import email
 import email.policy
 import gzip
+import io
 import re
 import shutil
 import subprocess
+import zipfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 # Kind, files of a package at most, packages (of sources: with "src:"), patterns of file names.
 KINDS = (
@@ -71,6 +74,34 @@ UNCLEAR = ("//*[contains(@class, 'toc') or contains(@class, 'contents ') or @id=
            " | //comment()")  # fmt: skip
 
 
+LEFT_OUT = (
+    "The tools get Office files without what nobody sees who opens them (deleted and moved text, "
+    "names and descriptions of pictures), without numbers of footnotes, and without what each "
+    "program makes up as it draws them: numbers of slides, today's date, numbers along the axes "
+    "of charts."
+)
+NOT_SHOWN = {
+    "docx": "//w:del | //w:moveFrom",
+    "pptx": "//a:fld[@type='slidenum' or starts-with(@type, 'datetime')]",
+    "odp": "//text:page-number | //text:date | //text:time | //presentation:date-time",
+    "odt": "//text:tracked-changes | //text:date | //text:time",
+}
+NOTE_MARKS = "//w:footnoteReference | //w:endnoteReference"
+NAMES = "//@descr | //wp:docPr/@title | //v:*/@alt | //v:*/@title | //o:*/@title"  # of pictures
+NAMESPACES = {
+    "w": "http://schemas.openxmlformats.org/wordprocessingml/2006/main",
+    "wp": "http://schemas.openxmlformats.org/drawingml/2006/wordprocessingDrawing",
+    "a": "http://schemas.openxmlformats.org/drawingml/2006/main",
+    "c": "http://schemas.openxmlformats.org/drawingml/2006/chart",
+    "chart": "urn:oasis:names:tc:opendocument:xmlns:chart:1.0",
+    "o": "urn:schemas-microsoft-com:office:office",
+    "presentation": "urn:oasis:names:tc:opendocument:xmlns:presentation:1.0",
+    "style": "urn:oasis:names:tc:opendocument:xmlns:style:1.0",
+    "text": "urn:oasis:names:tc:opendocument:xmlns:text:1.0",
+    "v": "urn:schemas-microsoft-com:vml",
+}
+
+
 @dataclass(frozen=True)
 class Real:
     """A file of a package, its kind, and where it lies."""
@@ -112,7 +143,7 @@ def unpacked(package: str, folder: Path) -> Path | None:
 
 def _sources(lists: Path) -> list[str]:
     """Options of apt-get with lists of its own, because most machines have none of sources."""
-    entry = lists / "debian.list"
+    entry = lists.with_suffix(".list")  # beside them: apt-get clears the folder of its lists
     options = ["-o", f"Dir::Etc::sourcelist={entry}", "-o", "Dir::Etc::sourceparts=-",
                "-o", f"Dir::State::lists={lists}"]  # fmt: skip
     if not entry.exists():
@@ -137,9 +168,11 @@ def spread(found: list[Path], count: int) -> list[Path]:
     return [found[i * len(found) // count] for i in range(count)] if len(found) > count else found
 
 
-def real_files(folder: Path, share: float = 1.0) -> Iterator[Real]:
+def real_files(folder: Path, share: float = 1.0, kinds: str | None = None) -> Iterator[Real]:
     """The files to read, copied under names of their own with the suffix of their kind."""
     for kind, each, packages, patterns in KINDS:
+        if kinds and kind not in kinds.split(","):
+            continue
         for package in packages.split():
             if (tree := unpacked(package, folder)) is None:
                 continue
@@ -171,7 +204,12 @@ def references(found: list[Real], folder: Path) -> dict[Path, dict[str, list[str
     text = "txt:Text (encoded):UTF8"
     office = {"docx": text, "odt": text, "xlsx": sheets, "ods": sheets, "pptx": "pdf", "odp": "pdf"}
     for kind, form in office.items():
-        _convert([f.path for f in found if f.kind == kind], form, folder / "libreoffice" / kind)
+        given = folder / "shown" / kind
+        given.mkdir(parents=True, exist_ok=True)
+        some = [f for f in found if f.kind == kind]
+        for file in some:
+            (given / file.path.name).write_bytes(shown(file, NOTE_MARKS))
+        _convert([given / f.path.name for f in some], form, folder / "converted" / kind)
     with ThreadPoolExecutor(2) as pool:
         pages = pool.map(lambda file: _tools(file, folder), found)
         return {file.path: told for file, told in zip(found, pages, strict=True)}
@@ -184,7 +222,7 @@ def _tools(file: Real, folder: Path) -> dict[str, list[str]]:
             if tool == "pdftotext":
                 out[tool] = pdf_pages(file.path)
             elif tool == "libreoffice":
-                out[tool] = _converted(file.path, folder / "libreoffice" / file.kind)
+                out[tool] = _converted(file.path, folder / "converted" / file.kind)
             elif file.kind == "html":
                 out[tool] = [
                     pandoc(without(file.path.read_bytes(), f"{BESIDE} | {UNCLEAR}"), "html")
@@ -192,7 +230,7 @@ def _tools(file: Real, folder: Path) -> dict[str, list[str]]:
             elif file.kind == "eml":
                 out[tool] = ["\n".join(_mail(file.path.read_bytes()))]
             else:
-                out[tool] = [pandoc(file.path.read_bytes(), file.kind)]
+                out[tool] = [re.sub(r"\[\d+\]", "", pandoc(shown(file), file.kind))]
         except (subprocess.SubprocessError, OSError, LookupError, ValueError):
             continue
     return out
@@ -220,6 +258,54 @@ def without(page: bytes, xpath: str) -> bytes:
         if element.getparent() is not None and element.tag != "body":
             element.drop_tree()
     return html.tostring(tree, encoding="utf-8")  # type: ignore[no-any-return]
+
+
+def shown(file: Real, more: str = "") -> bytes:
+    """An Office file without what it does not show; as it is where it is broken."""
+    from lxml import etree
+
+    if file.kind not in NOT_SHOWN:
+        return file.path.read_bytes()
+    xpath = " | ".join(filter(None, (NOT_SHOWN[file.kind], more)))
+    out = io.BytesIO()
+    try:
+        with zipfile.ZipFile(file.path) as old, zipfile.ZipFile(out, "w") as new:
+            for part in old.infolist():
+                data = old.read(part)
+                if part.filename.endswith(".xml"):
+                    tree = etree.fromstring(data)
+                    for element in tree.xpath(xpath, namespaces=NAMESPACES):
+                        before, above = element.getprevious(), element.getparent()
+                        if element.tail and before is not None:
+                            before.tail = (before.tail or "") + element.tail
+                        elif element.tail:
+                            above.text = (above.text or "") + element.tail
+                        above.remove(element)
+                    for name in tree.xpath(NAMES, namespaces=NAMESPACES):
+                        del name.getparent().attrib[name.attrname]
+                    _hide_axes(tree)
+                    data = etree.tostring(tree, xml_declaration=True, encoding="UTF-8")
+                new.writestr(part, data)
+    except (zipfile.BadZipFile, etree.XMLSyntaxError, NotImplementedError, RuntimeError):
+        return file.path.read_bytes()
+    return out.getvalue()
+
+
+def _hide_axes(tree: Any) -> None:
+    """Charts without the numbers along their axes."""
+    for scale in tree.xpath("//c:valAx/c:scaling", namespaces=NAMESPACES):
+        mark = scale.getnext()
+        if mark is None or not mark.tag.endswith("}delete"):
+            mark = scale.makeelement(f"{{{NAMESPACES['c']}}}delete")
+            scale.addnext(mark)
+        mark.set("val", "1")
+    styles = tree.xpath(
+        "//chart:axis[@chart:dimension='y']/@chart:style-name", namespaces=NAMESPACES
+    )
+    for style in tree.xpath("//style:style[style:chart-properties]", namespaces=NAMESPACES):
+        if style.get(f"{{{NAMESPACES['style']}}}name") in styles:
+            for each in style:
+                each.set(f"{{{NAMESPACES['chart']}}}display-label", "false")
 
 
 def _mail(data: bytes) -> Iterator[str]:

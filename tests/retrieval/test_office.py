@@ -3,6 +3,7 @@
 import datetime as dt
 import io
 import re
+import struct
 import time
 import zipfile
 
@@ -606,3 +607,292 @@ def test_sheets_and_slides_of_libreoffice(samples) -> None:
     slide = "<draw:page><draw:frame><text:p>One</text:p></draw:frame></draw:page>"
     document = parse_document("a.odp", samples.opendocument("presentation", slide * 2))
     assert [(page.number, page.text) for page in document.pages] == [(1, "One"), (2, "One")]
+
+
+# --- pictures that are drawn by Windows -----------------------------------------
+
+
+def emf(*records: tuple[int, bytes]) -> bytes:
+    """A picture of records, each with its number and content."""
+    head = struct.pack("<II32s4s", 1, 88, b"", b" EMF").ljust(88, b"\0")
+    parts = [struct.pack("<II", kind, len(data) + 8) + data for kind, data in (*records, (14, b""))]
+    return head + b"".join(parts)
+
+
+def emf_text(x: int, y: int, text: str, widths: int = 8, options: int = 0) -> tuple[int, bytes]:
+    raw = text.encode("utf-16-le")
+    count = len(raw) // 2
+    raw = raw.ljust(-(-len(raw) // 4) * 4, b"\0")
+    head = struct.pack("<16xIffiiIII16xI", 1, 1, 1, x, y, count, 76, options, 76 + len(raw))
+    return 84, head + raw + struct.pack(f"<{count}I", *[widths] * count)
+
+
+def wmf(*records: tuple[int, bytes]) -> bytes:
+    """A picture that can be placed, of records of 16 bits."""
+    parts = [
+        struct.pack("<IH", (len(data) + 6) // 2, kind) + data for kind, data in (*records, (0, b""))
+    ]
+    return b"\xd7\xcd\xc6\x9a".ljust(40, b"\0") + b"".join(parts)
+
+
+def wmf_font(charset: int, face: bytes) -> tuple[int, bytes]:
+    return 0x02FB, struct.pack("<hhhhhBBB5x32s", -12, 0, 0, 0, 400, 0, 0, 0, face)[:13] + bytes(
+        [charset]
+    ) + b"\0\0\0\0" + face.ljust(32, b"\0")  # fmt: skip
+
+
+def wmf_text(x: int, y: int, raw: bytes, width: int = 8) -> tuple[int, bytes]:
+    body = struct.pack("<hhHH", y, x, len(raw), 0) + raw + b"\0" * (len(raw) % 2)
+    return 0x0A32, body + struct.pack(f"<{len(raw)}h", *[width] * len(raw))
+
+
+SHIFT = struct.pack("<6fI", 1, 0, 0, 1, 0, 40, 4)
+PICTURES = [
+    (emf(emf_text(0, 0, "Cash"), emf_text(40, 0, "flow"), emf_text(0, 20, "2024")),
+     "Cash flow\n2024"),
+    (emf(emf_text(0, 0, "Wat"), emf_text(24, 0, "er"), emf_text(9, 9, "\x05", 8, 0x10)), "Water"),
+    (emf(emf_text(0, 0, "one"), (36, SHIFT), emf_text(0, 0, "two")), "one\ntwo"),
+    (emf((22, b"\1\0\0\0"), (27, struct.pack("<ii", 3, 4)), emf_text(0, 0, "И"),
+         emf_text(0, 0, "қтисод")), "Иқтисод"),
+    (wmf(wmf_font(204, b"Arial"), (0x012D, b"\0\0"), wmf_text(0, 5, "Дом".encode("cp1251"))),
+     "Дом"),
+    (wmf((0x02FA, bytes(10)), wmf_font(129, b"Batang"), (0x012D, b"\1\0"),
+         wmf_text(0, 5, "수량".encode("cp949")), (0x01F0, b"\1\0"), wmf_font(2, b"Symbol"),
+         (0x012D, b"\1\0"), wmf_text(0, 9, b"Da")), "수량\nΔα"),
+    (wmf((0x0521, struct.pack("<H", 5) + b"Total\0" + struct.pack("<hh", 7, 7))), "Total"),
+    (wmf(wmf_font(2, b"Wingdings"), (0x012D, b"\0\0"), wmf_text(0, 5, b"nnn")), ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("picture", "text"), PICTURES)
+def test_words_in_drawn_pictures(picture, text) -> None:
+    suffix = "emf" if picture[40:44] == b" EMF" else "wmf"
+    relation = (
+        f'<Relationship Id="i" Type="{REL}/image" Target="media/a.{suffix}"/></Relationships>'
+    )
+
+    def change(name: str, content: bytes) -> bytes:
+        return content.replace(b"</Relationships>", relation.encode())
+
+    def show(data: bytes) -> str:
+        return read("a.docx", changed(body, change, {f"word/media/a.{suffix}": data}))
+
+    body = word(p(t("Above"), f'<w:drawing xmlns:a="{A}"><a:blip r:embed="i"/></w:drawing>'))
+    assert show(picture) == f"Above\n\n{text}".strip()
+    old = '<w:object><v:imagedata xmlns:v="v" r:id="i"/></w:object>'
+    body = word(p(t("Above"), old))
+    assert show(picture) == f"Above\n\n{text}".strip()
+    for end in range(0, len(picture), 19):  # cut off, or of rubble: no harm
+        show(picture[:end])
+        show(picture[:end] + b"\xff" * 40)
+        show(picture[:end] + bytes(40))
+
+
+# --- slides: what stands behind them, numbers of lists ----------------------------
+
+
+def test_slides_show_their_master_and_the_numbers_of_lists() -> None:
+    def para(text: str, mark: str = "", level: int = 0) -> str:
+        return f'<a:p><a:pPr lvl="{level}">{mark}</a:pPr><a:r><a:t>{text}</a:t></a:r></a:p>'
+
+    def shape(inner: str, place: str = "") -> str:
+        return (
+            f"<p:sp><p:nvSpPr><p:cNvPr id='9' name='x'/><p:cNvSpPr/><p:nvPr>{place}</p:nvPr>"
+            f"</p:nvSpPr><p:spPr/><p:txBody><a:bodyPr/>{inner}</p:txBody></p:sp></p:spTree>"
+        )
+
+    def auto(form: str, more: str = "") -> str:
+        return f'<a:buAutoNum type="{form}" {more}/>'
+
+    number = '<a:p><a:fld id="{1}" type="slidenum"><a:t>7</a:t></a:fld></a:p>'
+    period, letter = auto("arabicPeriod"), auto("alphaLcParenR")
+    steps = (
+        para("Plan", period) + para("now", letter, 1) + para("then", letter, 1)
+        + para("", period) + para("Build", period) + para("Words") + para("Test", period)
+        + para("Rome", auto("romanUcParenBoth", 'startAt="4"')) + number
+    )  # fmt: skip
+    show = pptx.Presentation()
+    for _ in range(2):
+        show.slides.add_slide(show.slide_layouts[6])
+
+    def change(name: str, content: bytes) -> bytes:
+        found = {
+            "ppt/slides/slide1.xml": shape(steps),
+            "ppt/slides/slide2.xml": shape(para("Alone")),
+            "ppt/slideLayouts/slideLayout7.xml": shape(para("On this layout")),
+            "ppt/slideMasters/slideMaster1.xml": shape(para("ACME plan")) + shape(
+                para("Click to edit"), '<p:ph type="body"/>'),
+        }.get(name)  # fmt: skip
+        if name == "ppt/slides/slide2.xml":
+            content = content.replace(b"<p:sld ", b'<p:sld showMasterSp="0" ', 1)
+        return content.replace(b"</p:spTree>", found.encode(), 1) if found else content
+
+    document = parse_document("a.pptx", changed(saved(show), change))
+    assert document.pages[0].text.split("\n") == [
+        "1. Plan", "a) now", "b) then", "2. Build", "Words", "1. Test", "(IV) Rome",
+        "On this layout", "ACME plan",
+    ]  # fmt: skip
+    assert document.pages[1].text == "Alone"
+
+
+def test_old_pictures_of_slides_and_those_for_old_programs_are_read_once() -> None:
+    show = pptx.Presentation()
+    show.slides.add_slide(show.slide_layouts[6])
+    ole = '<p:oleObj spid="s1" r:id="o1" progId="Excel.Sheet.8">{}</p:oleObj>'
+    pic = '<p:pic><p:blipFill><a:blip r:embed="o2"/></p:blipFill></p:pic>'
+    wrapped = (
+        '<mc:AlternateContent xmlns:mc="mc"><mc:Choice Requires="v">{}</mc:Choice>'
+        f"<mc:Fallback>{ole.format(pic)}</mc:Fallback></mc:AlternateContent>"
+    ).replace("{}", ole.format(""))
+    relations = f'<Relationship Id="o2" Type="{REL}/image" Target="../media/a.emf"/>'
+    old = f'<Relationship Id="o3" Type="{REL}/vmlDrawing" Target="../drawings/v.vml"/>'
+    end = "</Relationships>"
+    vml = '<xml xmlns:v="v" xmlns:o="urn:schemas-microsoft-com:office:office">'
+    vml += '<v:shape id="s1"><v:imagedata o:relid="x"/></v:shape></xml>'
+    parts = {
+        "ppt/media/a.emf": emf(emf_text(0, 0, "Budget")),
+        "ppt/drawings/v.vml": vml,
+        "ppt/drawings/_rels/v.vml.rels": "<Relationships>" + relations.replace("o2", "x") + end,
+    }
+    for frame, more in ((wrapped, relations), (wrapped, relations + old), (ole, old)):
+
+        def change(name: str, content: bytes, frame=frame, more=more) -> bytes:
+            content = content.replace(b"</p:spTree>", f"{frame}</p:spTree>".encode())
+            known = name == "ppt/slides/_rels/slide1.xml.rels"
+            return content.replace(end.encode(), f"{more}{end}".encode()) if known else content
+
+        assert read("a.pptx", changed(saved(show), change, parts)) == "Budget"
+
+
+# --- what programs hide ---------------------------------------------------------
+
+
+def hidden_marks(name: str, data: bytes) -> list[tuple[tuple[int, ...], str]]:
+    return [(one.pages, one.reason) for one in parse_document(name, data).remarks]
+
+
+def test_hidden_sheets_rows_and_columns_are_read_with_a_remark(samples) -> None:
+    def do(sheet) -> None:
+        lists = sheet.parent.create_sheet("Lists")
+        lists["A1"], lists.sheet_state = "Ulsan", "veryHidden"
+        rows = sheet.parent.create_sheet("Rows")
+        rows["A1"], rows["A3"] = "Busan", "Daegu"
+        rows.row_dimensions[3].hidden = True
+        columns = sheet.parent.create_sheet("Columns")
+        columns["A1"], columns["C1"] = "Jeju", "Mokpo"
+        columns.column_dimensions["C"].hidden = True
+        empty = sheet.parent.create_sheet("Empty")  # Excel hides all columns behind the last
+        empty["A1"] = "Suwon"
+        empty.column_dimensions.group("B", "XFD", hidden=True)
+        empty.row_dimensions[9].hidden = True
+
+    data = book(("Seoul",), do=do)
+    assert {"Seoul", "Ulsan", "Daegu", "Mokpo", "Suwon"} <= set(
+        re.findall(r"\w+", read("a.xlsx", data))
+    )
+    cut = "has hidden rows or columns, read all the same"
+    assert hidden_marks("a.xlsx", data) == [
+        ((2,), "is a hidden sheet, read all the same"), ((3, 4), cut)
+    ]  # fmt: skip
+    cell = "<table:table-cell><text:p>{}</text:p></table:table-cell>"
+    column = '<table:table-column table:number-columns-repeated="{}" table:visibility="{}"/>'
+    plain = f"<table:table-row>{cell.format('Busan')}{cell.format('Daegu')}</table:table-row>"
+    body = "".join(
+        f'<table:table table:name="S" table:style-name="{style}">{columns}{row}</table:table>'
+        for style, columns, row in (
+            ("shown", column.format(2, "visible") + column.format(1000, "collapse"), plain),
+            ("gone", "", plain), ("shown", column.format(1, "visible") * 2, plain.replace(
+                "row>", 'row table:visibility="filter">', 1)),
+            ("shown", column.format(1, "visible") + column.format(1, "collapse"), plain),
+        )
+    )  # fmt: skip
+    styles = "".join(
+        f'<style:style style:name="{name}" style:family="table"><style:table-properties '
+        f'table:display="{value}"/></style:style>'
+        for name, value in (("gone", "false"), ("shown", "true"))
+    )
+    ods = changed(samples.opendocument("spreadsheet", body), add={
+        "styles.xml": f"<s xmlns:style='urn:style' {samples.OPENDOCUMENT}>{styles}</s>",
+    })  # fmt: skip
+    assert hidden_marks("a.ods", ods) == [
+        ((2,), "is a hidden sheet, read all the same"), ((3, 4), cut)
+    ]  # fmt: skip
+
+
+def test_hidden_text_of_word_is_read_with_a_remark() -> None:
+    def made(body: str) -> bytes:
+        styles = "".join(
+            f'<w:style w:type="{kind}" w:styleId="{name}"><w:rPr><w:vanish/></w:rPr></w:style>'
+            for kind, name in (("character", "Secret"), ("paragraph", "Form"))
+        )
+        return changed(word(body), lambda name, part: (
+            part.replace(b"</w:styles>", f"{styles}</w:styles>".encode())))  # fmt: skip
+
+    told = [((), "has hidden text, read all the same")]
+    vanish = "<w:rPr><w:vanish/></w:rPr>"
+    for mark in (vanish, '<w:rPr><w:rStyle w:val="Secret"/></w:rPr>'):
+        data = made(p(t("Offer "), f"{mark}{t('price 5')}"))
+        assert read("a.docx", data) == "Offer price 5"
+        assert hidden_marks("a.docx", data) == told
+    form = f'<w:p><w:pPr><w:pStyle w:val="Form"/></w:pPr><w:r>{t("Top of Form")}</w:r></w:p>'
+    assert hidden_marks("a.docx", made(form)) == told
+    seen = "<w:rPr><w:vanish w:val='0'/></w:rPr>"
+    assert hidden_marks("a.docx", made(p(f"{seen}{t('price 5')}", f"{vanish}{t(' ')}"))) == []
+
+
+def test_hidden_slides_and_texts_have_a_remark(samples) -> None:
+    show = pptx.Presentation()
+    for title in ("Plan", "Backup"):
+        show.slides.add_slide(show.slide_layouts[5]).shapes.title.text = title
+    show.slides[1]._element.set("show", "0")
+    assert read("a.pptx", saved(show)) == "Plan\nBackup"
+    assert hidden_marks("a.pptx", saved(show)) == [((2,), "is a hidden slide, read all the same")]
+
+    def style(name: str, family: str, properties: str) -> str:
+        head = f'<style:style style:name="{name}" style:family="{family}">'
+        return f"{head}<style:{properties}/></style:style>"
+
+    styles = (
+        style("gone", "drawing-page", 'drawing-page-properties presentation:visibility="hidden"')
+        + style("bare", "drawing-page",
+                'drawing-page-properties presentation:background-objects-visible="false"')
+        + style("secret", "text", 'text-properties text:display="none"')
+        + '<style:master-page style:name="M"><draw:frame presentation:class="title"><text:p>Click'
+        "</text:p></draw:frame><draw:frame><text:p>ACME<text:page-number>7</text:page-number>"
+        "</text:p></draw:frame></style:master-page>"
+        + '<text:list-style style:name="L1"><text:list-level-style-number text:level="1" '
+        'style:num-suffix="." style:num-format="1"/></text:list-style>'
+    )  # fmt: skip
+    frame = '<draw:page draw:master-page-name="M" draw:style-name="{}">{}</draw:page>'
+    listed = (
+        '<text:list text:style-name="L1"><text:list-item><text:p>Step</text:p></text:list-item>'
+    )
+    listed += "</text:list>"
+    slides = frame.format("x", listed) + frame.format("gone", "<text:p>Backup</text:p>")
+    slides += frame.format("bare", "<text:p>Alone</text:p>")
+    spaces = f"xmlns:style='urn:style' xmlns:presentation='urn:show' {samples.OPENDOCUMENT}"
+    common = f"<s {spaces}>{styles}</s>"
+    odp = changed(samples.opendocument("presentation", slides), add={"styles.xml": common})
+    pages = [page.text for page in parse_document("a.odp", odp).pages]
+    assert pages == ["1. Step\nACME", "Backup\nACME", "Alone"]
+    assert hidden_marks("a.odp", odp) == [((2,), "is a hidden slide, read all the same")]
+    for body in (
+        '<text:p>Offer <text:span text:style-name="secret">price 5</text:span></text:p>',
+        '<text:section text:display="none"><text:p>Offer price 5</text:p></text:section>',
+        '<text:p>Offer <text:hidden-text text:is-hidden="true">price 5</text:hidden-text></text:p>',
+    ):
+        odt = changed(samples.opendocument("text", body), add={"styles.xml": common})
+        assert read("a.odt", odt) == "Offer price 5"
+        assert hidden_marks("a.odt", odt) == [((), "has hidden text, read all the same")]
+
+
+def test_a_workbook_may_lack_its_texts() -> None:
+    made = book(("Name", 2))
+    relation = f'<Relationship Id="s" Type="{REL}/sharedStrings" Target="none.xml"/>'
+
+    def change(name: str, content: bytes) -> bytes:
+        known = name == "xl/_rels/workbook.xml.rels"
+        end = b"</Relationships>"
+        return content.replace(end, relation.encode() + end) if known else content
+
+    assert read("a.xlsx", changed(made, change)) == read("a.xlsx", made)

@@ -9,6 +9,7 @@ import re
 import string
 import unicodedata
 from contextlib import suppress
+from pathlib import Path
 
 from hanol.errors import DocumentError, require
 from hanol.retrieval.documents._remarks import remark
@@ -16,84 +17,36 @@ from hanol.retrieval.documents._remarks import remark
 _SAVE = "save it as UTF-8 text from the program that made it"
 _SAMPLE = 65_536  # bytes or characters that decide
 _ALIASES = {  # the superset that programs really write under the narrower name
-    "ascii": "utf-8",
-    "euc_kr": "cp949",
-    "shift_jis": "cp932",
-    "gb2312": "gb18030",
-    "gbk": "gb18030",
-    "iso8859-1": "cp1252",
-    "latin-1": "cp1252",
-    "iso8859-9": "cp1254",
-    "iso8859-11": "cp874",
-    "tis-620": "cp874",
-    "iso2022_jp": "iso2022_jp_ext",
-}
+    "ascii": "utf-8", "euc_kr": "cp949", "shift_jis": "cp932", "gb2312": "gb18030",
+    "gbk": "gb18030", "iso8859-1": "cp1252", "latin-1": "cp1252", "iso8859-9": "cp1254",
+    "iso8859-11": "cp874", "tis-620": "cp874", "iso2022_jp": "iso2022_jp_ext",
+}  # fmt: skip
 _PAGE = re.compile(r"(?:windows|dos|ibm|cp)-?(\d+)")  # Python does not know all of them
 _ESCAPED = (  # seven-bit encodings, and what must be in them
     ("iso2022_kr", (b"\x1b$)C",)), ("iso2022_jp_2", (b"\x1b$",)), ("iso2022_jp_ext", (b"\x1b",)),
     ("iso2022_jp_2004", (b"\x1b$(",)), ("hz", (b"~{", b"~}")),
 )  # fmt: skip
 _WIDER = {"big5": "big5hkscs", "cp932": "shift_jis_2004", "euc_jp": "euc_jis_2004"}
-# Encodings with the commonest characters of the languages written in them. Decoded rightly, a text
-# has 40 % and more of these among its characters that are not ASCII, otherwise hardly any.
-_KANA = "のにはをたがでとしてれさいるなもくかりすだこっらまあそけどよえおめわょゃー、。"
-_KANA += (
-    "日本東京都大阪府県市区町村氏名住所電話番号会社株式年月人円田中山川佐藤木子郎美項目金額資議"
-)
-_HANGUL = (
-    "이다는하을니에의한로은가고를기인지전정으합도서시제과대리사있"
-    "보구문용요해자것라된데게나들그만와안녕세습입니까"
-)  # fmt: skip
-_WIDE = [
-    ("cp949", _HANGUL),
-    ("johab", _HANGUL),
-    ("cp932", _KANA),
-    ("euc_jp", _KANA),
-    ("gb18030", "的一是不了在人有我他这个们中来上大为和国地到以说时要就出会可也你对生能而子那得"
-                "于着下自之年过发后作里，。"
-                "北京海市省县区姓名电话地址公司华民数据项目金额办资料议通知张王李明"),
-    ("big5", "的一是不了在人有我他這個們中來上大為和國地到以說時要就出會可也你對生能而子那得於"
-             "著下自之年過發後作裡，。"
-             "北京海市省縣區姓名電話址公司華民數據項目金額辦資料議通知張王李陳明臺"),
-]  # fmt: skip
-_ALPHABETS = [
-    (codec, common)
-    for names, common in (
-        ("cp1251 koi8-r cp866 iso8859-5 mac-cyrillic", "оеаинтсрвлкмдпуяыьзбгй"),
-        ("cp1251 iso8859-5", "аоиејнсрвтуклдмпзгбшчцжљњћђ"),
-        ("cp1251 koi8-u iso8859-5 cp1125", "оаинвіртескдлпумязьїєб"),
-        ("kz1048", "аынетріолдсқмкуибғйяжпгөзүшәұңһ"),
-        ("cp1253 iso8859-7 cp737 mac-greek", "αοιετσνηυρπκμλςάέήίόύώ"),
-        ("cp1255 iso8859-8 cp862", "יוהלאתרבשמנםעדחקגפכסזןטצ"),
-        ("cp1256 iso8859-6", "اليمنوتربةعدسفحكقهطأجشصخ"),
-        ("cp1256", "اینردهوتمسبشکلخگزفپچآقع"),
-        ("cp874", "ารนกอเงยมลวดทสตะปบคหแจพชขใไโผัีิ่้็์ืุู"),
-    )
-    for codec in names.split()
-]
+
+
+def _commonest(kind: str) -> list[tuple[str, str]]:
+    """Encodings of a kind, each with the commonest characters of a language that is written in it.
+
+    Decoded rightly, a text has 40 % and more of these among its characters that are not ASCII,
+    otherwise hardly any.
+    """
+    lines = Path(__file__).with_name("encodings.txt").read_text("utf-8").splitlines()
+    rows = (line.partition(": ") for line in lines if line.startswith(kind))
+    found = ((names.split()[1:], letters.split()) for names, _, letters in rows)
+    return [(name, each) for names, letters in found for name in names for each in letters]
+
+
+_WIDE, _ALPHABETS = _commonest("wide"), _commonest("alphabet")
 _ALPHABETS += [(codec, common.upper()) for codec, common in _ALPHABETS if common.upper() != common]
-_WESTERN = "àâçéèêëîïôùûüœ äöüß áéíóúñü¿¡ºª ãõáéíóúâêôàç åäöøæé àèéìíòóù àèéíïòóúüç áðéíóúýþæö"
-_CENTRAL = "ąćęłńóśźż áčďéěíľňóôřšťúůýž áéíóöőúüű ăâîşţ čćđšž"
 _ACCENTED = [  # each language on its own; the first of equals wins
-    (codec, letters + letters.upper() + "«»°–—’‘“”„…€£©®·§")
-    for names, languages in (
-        ("cp1252", _WESTERN),
-        ("cp1254", "çğıİöşü"),
-        ("iso8859-2 cp1250", _CENTRAL),
-        ("cp1257 iso8859-13", "ąčęėįšųūž āčēģīķļņšūž äõöüšž"),
-        ("cp1254", "çğıİöşüâîû"),
-        ("iso8859-15", _WESTERN + " äõöüšž"),
-        ("iso8859-16", "ăâîșț"),
-        ("iso8859-4", "āčēģīķļņšūž"),
-        ("cp1258", "ăâđêôơưàáèéíóùú\u0300\u0301\u0303\u0309\u0323"),
-        ("iso8859-3", "ĉĝĥĵŝŭ àċġħìòùż"),
-        ("cp850 mac-roman cp437 cp865 cp860 cp861", _WESTERN),
-        ("cp852 mac-latin2", _CENTRAL),
-        ("cp857", "çğıİöşüâîû"),
-    )
-    for codec in names.split()
-    for letters in languages.split()
-]  # fmt: skip
+    (codec, f"{letters}{letters.upper()}«»°–—’‘“”„…€£©®·§")
+    for codec, letters in _commonest("accented")
+]
 _EVERY = string.printable + "".join(letters for _, letters in _WIDE + _ALPHABETS + _ACCENTED)
 _WIDE += [("utf-16-le", _EVERY), ("utf-16-be", _EVERY)]
 _BELIEVED = 0.15  # share of common characters from which a wide reading is believed

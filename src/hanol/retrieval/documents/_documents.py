@@ -57,11 +57,10 @@ _FOREIGN = {  # first bytes of unsupported files, and what to do
     b"PK\x03\x04": "is a zip archive: unpack it, or save it as docx, pptx or xlsx from its program",
     b"\x1f\x8b": "is compressed by gzip: unpack it",
     b"7z\xbc\xaf": "is a 7z archive: unpack it",
-    b"\x89PNG": "is a picture: run an OCR program over it",
-    b"\xff\xd8\xff": "is a picture: run an OCR program over it",
-    b"GIF89a": "is a picture: run an OCR program over it",
     b"SQLite format 3": "is a database: export its tables as csv",
-}
+} | dict.fromkeys(
+    (b"\x89PNG", b"\xff\xd8\xff", b"GIF89a"), "is a picture: run an OCR program over it"
+)
 
 
 @dataclass(frozen=True)
@@ -265,15 +264,10 @@ def foreign(path: Path) -> tuple[str, str] | None:
 def _read(kind: str, data: bytes, links: bool) -> tuple[str, list[str]]:
     """Title (empty if there is none) and pages."""
     parsers: dict[str, Callable[[bytes], tuple[str, str | list[str]]]] = {
-        "html": partial(read_html, links=links),
-        "xml": read_xml,
-        "eml": read_eml,
-        "docx": read_docx,
-        "pdf": read_pdf,
-        "pptx": read_pptx,
-        "xlsx": read_xlsx,
+        "html": partial(read_html, links=links), "xml": read_xml, "eml": read_eml,
+        "docx": read_docx, "pdf": read_pdf, "pptx": read_pptx, "xlsx": read_xlsx,
         **dict.fromkeys(("odt", "ods", "odp"), read_opendocument),
-    }
+    }  # fmt: skip
     if kind in parsers:
         with _quiet():
             title, found = within(_SECONDS, parsers[kind], data)

@@ -5,12 +5,10 @@ _ROMAN = (
     (40, "xl"), (10, "x"), (9, "ix"), (5, "v"), (4, "iv"), (1, "i"),
 )  # fmt: skip
 _SIGNS = {
-    "a": "abcdefghijklmnopqrstuvwxyz",
-    "가": "가나다라마바사아자차카타파하",
-    "ㄱ": "ㄱㄴㄷㄹㅁㅂㅅㅇㅈㅊㅋㅌㅍㅎ",
+    "a": "abcdefghijklmnopqrstuvwxyz", "가": "가나다라마바사아자차카타파하",
+    "ㄱ": "ㄱㄴㄷㄹㅁㅂㅅㅇㅈㅊㅋㅌㅍㅎ", "一": "一二三四五六七八九",
     "①": "①②③④⑤⑥⑦⑧⑨⑩⑪⑫⑬⑭⑮⑯⑰⑱⑲⑳",
-    "一": "一二三四五六七八九",
-}
+}  # fmt: skip
 
 
 def spelled(number: int, form: str) -> str:

@@ -82,13 +82,9 @@ _told: ContextVar[Told | None] = ContextVar("_told", default=None)
 
 
 def remark(
-    reason: str,
-    advice: str = "",
-    *,
-    part: str = "",
-    doubtful: bool = False,
+    reason: str, advice: str = "", *, part: str = "", doubtful: bool = False,
     pages: Sequence[int] | None = None,
-) -> None:
+) -> None:  # fmt: skip
     """Note something for the user of the document that is being read; the same words count once.
 
     Args:
@@ -100,6 +96,11 @@ def remark(
         at_hand = [] if told.page is None else [told.page]
         one = Remark(reason, advice, (), part, "doubtful" if doubtful else "skipped")
         told.add(one, at_hand if pages is None else pages)
+
+
+def hidden(what: str) -> None:
+    """Note that the page at hand is or has something that its program hides."""
+    remark(f"{what}, read all the same", "unhide it to see it", doubtful=True)
 
 
 def told_now() -> Told:

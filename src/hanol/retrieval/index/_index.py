@@ -82,12 +82,9 @@ class Index(AbstractContextManager["Index"]):
 
     @classmethod
     def open(
-        cls,
-        path: str | Path,
-        *,
-        index_folder: str | Path | None = None,
+        cls, path: str | Path, *, index_folder: str | Path | None = None,
         embedder: str | Embedder | None = None,
-    ) -> "Index":
+    ) -> "Index":  # fmt: skip
         """Open a folder; nothing is written before `add`.
 
         Args:

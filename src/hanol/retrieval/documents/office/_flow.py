@@ -1,44 +1,26 @@
 """Text of Word and of drawings: paragraphs, tables, equations, symbols, charts, diagrams."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 from hanol.retrieval.documents._mail import read_eml
 from hanol.retrieval.documents._markup import read_html
-from hanol.retrieval.documents._remarks import remark
+from hanol.retrieval.documents._remarks import hidden, remark
 from hanol.retrieval.documents._tables import Cell, Row, table_text
+from hanol.retrieval.documents.office._metafile import metafile_text
 from hanol.retrieval.documents.office._numbers import shown
-from hanol.retrieval.documents.office._package import Package, attribute, relation
+from hanol.retrieval.documents.office._package import Package, attribute, is_on, relation, value
 
 _WIDEST = 1000  # columns; a broken span would go on for ever
 # Deleted text, and what stands a second time for old programs.
 _HIDDEN = frozenset(("del", "moveFrom", "Fallback", "instrText", "delText", "delInstrText", "rt"))
-_OFF = ("0", "false", "off", "none")
 
-_SYMBOL = (
-    " !∀#∃%&∋()∗+,−./0123456789:;<=>?≅ΑΒΧΔΕΦΓΗΙϑΚΛΜΝΟΠΘΡΣΤΥςΩΞΨΖ[∴]⊥_‾"
-    "αβχδεφγηιϕκλμνοπθρστυϖωξψζ{|}∼"
-    + " "
-    * 33
-    + "€ϒ′≤⁄∞ƒ♣♦♥♠↔←↑→↓°±″≥×∝∂•÷≠≡≈…⏐⎯↵ℵℑℜ℘⊗⊕∅∩∪⊃⊇⊄⊂⊆∈∉∠∇®©™∏√⋅¬∧∨⇔⇐⇑⇒⇓"
-    "◊〈®©™∑⎛⎜⎝⎡⎢⎣⎧⎨⎩⎪ 〉∫⌠⎮⌡⎞⎟⎠⎤⎥⎦⎫⎬⎭"
-)
-"""Characters of the font Symbol from code 0x20, as Adobe assigns them."""
-_DINGBATS = dict(
-    zip(
-        b"\xfb\xfc\xfd\xfe\xa8\x6f\x71\x72\xa7\x6c\x6e\xd8\xdf\xe0\xe1\xe2\xe8\xf0\x28\x2a\x4a\x4c"
-        b"\x76\x77\x9f\xab\x6d\xa1\xa4\xf3\x71\x75\xef\xf1\xf2\x80\x81\x82\x83\x84\x85\x86\x87\x88"
-        b"\x89\x8a\x8c\x8d\x8e\x8f\x90\x91\x92\x93\x94\x95",
-        "✗✓☒☑◻□❑❒▪●■➢←→↑↓➔⇨☎✉☺☹❖◆•★❍○◉⬄❑◆⇦⇧⇩⓪①②③④⑤⑥⑦⑧⑨⑩❶❷❸❹❺❻❼❽❾❿",
-        strict=False,
-    )
-)
 _FONTS = {  # of their own: the code of a letter shows a picture
-    "wingdings": _DINGBATS,
-    "wingdings 2": dict(zip(b"PORQSTVX\xa3\x96\x97\x98", "✓✗☑☒☒☒⊗⊗□••●", strict=True)),
-    "webdings": dict(zip(b"acrgni", "✓■✗■●ℹ", strict=True)),
-    "symbol": {code: sign for code, sign in enumerate(_SYMBOL, 0x20) if sign != " "},
+    name: {int(sign[:2], 16): sign[2] for sign in signs.split()}
+    for line in Path(__file__).with_name("symbols.txt").read_text("utf-8").splitlines()[1:]
+    for name, _, signs in (line.partition(": "),)
 }
 
 
@@ -65,24 +47,20 @@ class Flow:
         headings: Level of each paragraph style that is a heading.
         remarks: Comments and notes by tag and id of the reference to them.
         numbered: Gives what stands before a paragraph of a list; called for each in order.
+        unseen: Styles whose text is hidden.
         values: Also write the numbers of charts.
     """
 
     def __init__(
-        self,
-        package: Package,
-        part: str,
-        *,
-        end: str = " ",
-        headings: dict[str, int] | None = None,
-        remarks: dict[tuple[str, str], str] | None = None,
-        numbered: Callable[[Any], str] = lambda paragraph: "",
+        self, package: Package, part: str, *, end: str = " ",
+        headings: dict[str, int] | None = None, remarks: dict[tuple[str, str], str] | None = None,
+        numbered: Callable[[Any], str] = lambda paragraph: "", unseen: Collection[str] = (),
         values: bool = True,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._package, self._end, self._numbered = package, end, numbered
         self._related = package.related(part)
         self._headings, self._remarks = headings or {}, remarks or {}
-        self._values = values
+        self._values, self._unseen = values, unseen
         self._pending: list[str] = []
         self._depth = 0  # of tables
 
@@ -90,25 +68,23 @@ class Flow:
         """Paragraphs and tables in order, each followed by the remarks and charts in it."""
         for element in parent:
             if element.tag == "p":
-                number = self._numbered(element)
+                number, style = self._numbered(element), value(element, "pPr/pStyle")
                 if text := self._inline(element).strip():
-                    level = self._headings.get(_style(element), 0)
+                    level = self._headings.get(style, 0)
+                    if style in self._unseen:
+                        hidden("has hidden text")
                     yield " ".join(filter(None, ("#" * level, number, text)))
             elif element.tag == "tbl":
                 if text := self._table(element):
                     yield text
             elif element.tag == "altChunk":
                 yield self._imported(self._related.get(relation(element), ""))
-            elif element.tag not in _HIDDEN:
+            elif element.tag not in _HIDDEN or element.find("oleObj") is not None:
                 self._show(element)
                 yield from self.blocks(element)
-            yield from self._waiting()
-
-    def _waiting(self) -> list[str]:
-        if self._depth:
-            return []  # behind the table
-        waiting, self._pending = self._pending, []
-        return waiting
+            if not self._depth:  # else behind the table
+                waiting, self._pending = self._pending, []
+                yield from waiting
 
     def _inline(self, parent: Any) -> str:
         return "".join(self._pieces(parent))
@@ -116,10 +92,11 @@ class Flow:
     def _pieces(self, parent: Any) -> Iterator[str]:
         for element in parent:
             tag = element.tag
-            if tag in _HIDDEN or tag.endswith("Pr"):
+            number = tag == "fld" and attribute(element, "type") == "slidenum"
+            if tag in _HIDDEN or tag.endswith("Pr") or number:
                 continue
             if tag == "t":
-                yield _symbols(element.text or "", *_font(parent))
+                yield self._letters(parent, element.text or "")
             elif tag == "sym":
                 code = chr(int(attribute(element, "char", "20"), 16))
                 yield _symbols(code, attribute(element, "font"))
@@ -147,8 +124,7 @@ class Flow:
         heads, rows = 0, []
         above: dict[int, str] = {}
         for place, element in enumerate(_own(table, "tr")):
-            head = element.find("trPr/tblHeader")
-            if head is not None and attribute(head, "val", "1") not in _OFF and heads == place:
+            if heads == place and is_on(element, "trPr/tblHeader"):
                 heads += 1
             rows.append(self._row(element, above))
         return table_text(rows, heads=heads)
@@ -163,19 +139,15 @@ class Flow:
             if _merged(cell, "vMerge"):
                 row.append(Cell(above.get(start, ""), below=True))
             else:
-                text = " ".join(self._cell_lines(cell))
+                headings, self._headings = self._headings, {}
+                self._depth += 1
+                text = " ".join(self.blocks(cell))
+                self._depth -= 1
+                self._headings = headings
                 above[start] = text
                 row.append(Cell(text, strong=_is_strong(cell)))
             row += [None] * (_span(cell, "tcPr/gridSpan", 1) - 1)
         return row
-
-    def _cell_lines(self, cell: Any) -> list[str]:
-        headings, self._headings = self._headings, {}
-        self._depth += 1
-        lines = list(self.blocks(cell))
-        self._depth -= 1
-        self._headings = headings
-        return lines
 
     def _imported(self, part: str) -> str:
         """Text of a web page that Word would take in when it opens the file."""
@@ -186,12 +158,37 @@ class Flow:
         remark("is not read", "open the file in Word and save it again", part=part)
         return ""
 
+    def _letters(self, run: Any, text: str) -> str:
+        """The text of a run in its font."""
+        font, least = "", 0x80
+        for mark in run.iterfind("rPr/*"):
+            if mark.tag == "rFonts":
+                font, least = attribute(mark, "ascii"), 0x20
+            elif mark.tag == "sym":  # of drawings: letters are in another font
+                font = font or attribute(mark, "typeface")
+            elif text.strip() and (
+                is_on(mark, "@val", "1")
+                if mark.tag == "vanish"
+                else mark.tag == "rStyle" and attribute(mark, "val") in self._unseen
+            ):
+                hidden("has hidden text")
+        return _symbols(text, font, least)
+
     def _show(self, element: Any) -> None:
-        """If an element shows a chart or diagram, put its text behind the present block."""
-        if element.tag in ("chart", "relIds") and (key := relation(element)):
+        """Put the text of a chart, diagram or drawn picture behind the present block."""
+        if element.tag in ("chart", "relIds", "blip", "imagedata") and (key := relation(element)):
             name = self._related.get(key, "")
-            if name and (text := drawn(self._package, name, values=self._values)):
-                self._pending.append(text)
+            if element.tag in ("blip", "imagedata"):
+                text = picture_text(self._package, name)
+            else:
+                text = drawn(self._package, name, values=self._values) if name else ""
+            self._pending += filter(None, [text])
+
+
+def picture_text(package: Package, name: str) -> str:
+    """What is written in a picture that is drawn by Windows."""
+    drawn = name.lower().endswith((".emf", ".wmf"))
+    return metafile_text(package.read(name), _symbols) if drawn else ""
 
 
 def _own(parent: Any, tag: str) -> Iterator[Any]:
@@ -204,9 +201,8 @@ def _own(parent: Any, tag: str) -> Iterator[Any]:
 
 
 def _span(element: Any, path: str, least: int) -> int:
-    found = element.find(path)
-    value = attribute(found, "val") if found is not None else ""
-    return min(int(value), _WIDEST) if value.isdigit() and value.isascii() else least
+    found = value(element, path)
+    return min(int(found), _WIDEST) if found.isdigit() and found.isascii() else least
 
 
 def _merged(cell: Any, name: str) -> bool:
@@ -214,7 +210,7 @@ def _merged(cell: Any, name: str) -> bool:
     mark = cell.find(f"tcPr/{name}")
     if mark is not None:
         return attribute(mark, "val", "continue") == "continue"
-    return cell.get(name, "0") not in _OFF
+    return is_on(cell, f"@{name}")
 
 
 def _is_strong(cell: Any) -> bool:
@@ -222,44 +218,19 @@ def _is_strong(cell: Any) -> bool:
     shade = cell.find("tcPr/shd")
     if shade is not None and attribute(shade, "fill", "auto").lower() not in ("auto", "ffffff"):
         return True
-    runs = [run for run in cell.iter("r") if any(t.text for t in run.iter("t"))]
-    return bool(runs) and all(map(_is_bold, runs))
-
-
-def _is_bold(run: Any) -> bool:
-    mark = run.find("rPr/b")
-    if mark is not None:
-        return attribute(mark, "val", "1") not in _OFF
-    style = run.find("rPr")
-    return style is not None and style.get("b", "0") not in _OFF
-
-
-def _style(paragraph: Any) -> str:
-    style = paragraph.find("pPr/pStyle")
-    return "" if style is None else attribute(style, "val")
-
-
-def _font(run: Any) -> tuple[str, int]:
-    """The font of a run, and the first code that it shows."""
-    font = run.find("rPr/rFonts")
-    if font is not None:
-        return attribute(font, "ascii"), 0x20
-    font = run.find("rPr/sym")  # of drawings: letters are in another font
-    return ("" if font is None else attribute(font, "typeface")), 0x80
+    styles = [run.find("rPr") for run in cell.iter("r") if any(t.text for t in run.iter("t"))]
+    return bool(styles) and all(s is not None and (is_on(s, "@b") or is_on(s, "b")) for s in styles)
 
 
 def _form_field(data: Any) -> str:
     """The choice in a check box or list of an old form; its texts are ordinary runs."""
-    box, choices = data.find("checkBox"), data.find("ddList")
+    box = data.find("checkBox")
     if box is not None:
-        mark = box.find("checked")
-        mark = box.find("default") if mark is None else mark
-        return "☒ " if mark is not None and attribute(mark, "val", "1") not in _OFF else "☐ "
-    if choices is not None:
-        entries = [attribute(entry, "val") for entry in choices.iter("listEntry")]
-        result = _span(data, "ddList/result", 0) or _span(data, "ddList/default", 0)
-        return entries[result] if result < len(entries) else ""
-    return ""
+        name = "default" if box.find("checked") is None else "checked"
+        return "☒ " if is_on(box, name) else "☐ "
+    entries = [attribute(entry, "val") for entry in data.iterfind("ddList//listEntry")]
+    result = _span(data, "ddList/result", 0) or _span(data, "ddList/default", 0)
+    return "".join(entries[result : result + 1])
 
 
 # --- equations ----------------------------------------------------------------
@@ -273,8 +244,7 @@ def equation(math: Any) -> str:
         return "" if found is None else "".join(map(equation, found))
 
     def sign(name: str, default: str) -> str:
-        found = math.find(f"{math.tag}Pr/{name}")
-        return default if found is None else attribute(found, "val")
+        return value(math, f"{math.tag}Pr/{name}", default)
 
     base = arg("e")
     if math.tag in ("t", "delText"):
@@ -317,13 +287,7 @@ def _group(text: str) -> str:
 
 
 def drawn(package: Package, part: str, *, values: bool = True) -> str:
-    """Text of a chart with its values, or of a diagram (SmartArt).
-
-    Args:
-        package: The file.
-        part: Name of the part of the chart or diagram.
-        values: Also write the numbers; in a workbook they stand in its sheets.
-    """
+    """Text of a diagram (SmartArt) or chart with its values, which a workbook has in its sheets."""
     tree = package.tree(part)
     lines = [
         text for title in tree.iterfind(".//title/tx/strRef") for text in _points(title).values()

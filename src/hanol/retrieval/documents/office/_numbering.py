@@ -4,7 +4,7 @@ import re
 from typing import Any, NamedTuple
 
 from hanol.retrieval.documents._lists import spelled
-from hanol.retrieval.documents.office._package import Package, attribute
+from hanol.retrieval.documents.office._package import Package, attribute, local, value
 
 _FORMS = {
     "lowerLetter": "a", "upperLetter": "A", "lowerRoman": "i", "upperRoman": "I",
@@ -12,7 +12,6 @@ _FORMS = {
     "chineseCounting": "一", "chineseCountingThousand": "一", "japaneseCounting": "一",
     "ideographDigital": "一", "none": "",
 }  # fmt: skip
-_CHAIN = 10  # styles that are based on one another
 _LEVEL = re.compile(r"%([1-9])")
 
 
@@ -23,37 +22,37 @@ class _Level(NamedTuple):
 
 
 class Numbering:
-    """Counts the numbered paragraphs of a Word file, which are asked for in order.
+    """Counts the numbered paragraphs of a Word file, asked for in order; it has styles by id."""
 
-    Args:
-        package: The file.
-    """
-
-    def __init__(self, package: Package) -> None:
-        self._levels: dict[str, dict[int, _Level]] = {}  # by list
+    def __init__(self, package: Package, styles: dict[str, Any]) -> None:
+        self._styles, self._places = styles, dict[str, tuple[str, str]]()
+        self._levels: dict[str, dict[int, _Level]] = {"": {}}  # by list, as they are needed
         self._counters: dict[str, str] = {}  # lists that count on: those of one definition
         self._restarts: dict[tuple[str, int], int] = {}  # by list and level
         self._counts: dict[str, dict[int, int]] = {}
-        self._styles = {
-            attribute(style, "styleId"): style
-            for part in package.related(package.main, "styles")
-            for style in package.tree(part).iter("style")
+        trees = [package.tree(p, bare=False) for p in package.related(package.main, "numbering")]
+        self._lists = {attribute(e, "numId"): e for t in trees for e in t.iterfind("{*}num")}
+        self._known = {
+            attribute(e, "abstractNumId"): e for t in trees for e in t.iter("{*}abstractNum")
         }
-        for part in package.related(package.main, "numbering"):
-            tree = package.tree(part)
-            known = {attribute(e, "abstractNumId"): _levels(e) for e in tree.iter("abstractNum")}
-            for element in tree.iterfind("num"):
-                name, base = attribute(element, "numId"), _value(element, "abstractNumId")
-                self._counters[name] = base
-                self._levels[name] = known.get(base, {}) | _levels(element)
-                for change in element.iterfind("lvlOverride"):
-                    if (start := _value(change, "startOverride")).isdecimal():
-                        self._restarts[name, int(attribute(change, "ilvl", "0"))] = int(start)
+
+    def _levels_of(self, name: str) -> dict[int, _Level]:
+        if name in self._lists and name not in self._levels:
+            element = local(self._lists[name])
+            base = self._counters[name] = value(element, "abstractNumId")
+            self._levels[name] = _levels(self._known.get(base, element)) | _levels(element)
+            for change in element.iterfind("lvlOverride"):
+                if (start := value(change, "startOverride")).isdecimal():
+                    self._restarts[name, int(attribute(change, "ilvl", "0"))] = int(start)
+        return self._levels.get(name, {})
 
     def of(self, paragraph: Any) -> str:
         """What stands before a paragraph, or ""."""
-        name, level = self._place(paragraph)
-        found = self._levels.get(name, {})
+        if not self._lists:
+            return ""
+        name, shown = self._place(paragraph, "pPr/pStyle")
+        level = int(shown) if shown.isdecimal() else 0
+        found = self._levels_of(name)
         if level not in found:
             return ""
         counts = self._counts.setdefault(self._counters[name], {})
@@ -69,31 +68,27 @@ class Numbering:
 
         return "" if found[level].form == "bullet" else _LEVEL.sub(number, found[level].text)
 
-    def _place(self, paragraph: Any) -> tuple[str, int]:
-        """Name of the list and level, by the paragraph or by its style."""
-        name, level, element = "", "", paragraph
-        for _ in range(_CHAIN):
-            name = name or _value(element, "pPr/numPr/numId")
-            level = level or _value(element, "pPr/numPr/ilvl")
-            style = _value(element, "basedOn" if element.tag == "style" else "pPr/pStyle")
-            if name or style not in self._styles:
-                break
-            element = self._styles[style]
-        return name, int(level) if level.isdecimal() else 0
+    def _place(self, element: Any, base: str) -> tuple[str, str]:
+        """Name of the list and level of a paragraph or style, or of the style that it names."""
+        name, level = value(element, "pPr/numPr/numId"), value(element, "pPr/numPr/ilvl")
+        style = value(element, base)
+        if not name and style in self._styles:
+            if style not in self._places:
+                self._places[style] = "", ""  # it may be based on itself
+                bare = local(self._styles[style])
+                self._places[style] = self._place(bare, "basedOn")
+            name, above = self._places[style]
+            level = level or above
+        return name, level
 
 
 def _levels(parent: Any) -> dict[int, _Level]:
     found = {}
-    for element in parent.iter("lvl"):
-        start, form = _value(element, "start"), _value(element, "numFmt") or "decimal"
+    for element in local(parent).iter("lvl"):
+        start, form = value(element, "start"), value(element, "numFmt") or "decimal"
         found[int(attribute(element, "ilvl", "0"))] = _Level(
             int(start) if start.isdecimal() else 0,
             form if form == "bullet" else _FORMS.get(form, "1"),
-            _value(element, "lvlText"),
+            value(element, "lvlText"),
         )
     return found
-
-
-def _value(element: Any, path: str) -> str:
-    found = element.find(path)
-    return "" if found is None else attribute(found, "val")

@@ -91,11 +91,8 @@ def _pick(
 
 
 def _holds(number: float, test: str, limit: float) -> bool:
-    order = (number > limit) - (number < limit)
-    return (
-        order
-        in {"<": (-1,), "<=": (-1, 0), "=": (0,), ">=": (0, 1), ">": (1,), "<>": (-1, 1)}[test]
-    )
+    orders = {"<": (-1,), "<=": (-1, 0), "=": (0,), ">=": (0, 1), ">": (1,), "<>": (-1, 1)}
+    return (number > limit) - (number < limit) in orders[test]
 
 
 def _literal(piece: str) -> str | None:
@@ -216,14 +213,11 @@ def _date(pieces: list[str], number: float, date1904: bool) -> str:
             out.append(f"{hour:0{min(len(kind), 2)}d}")
             clock = True
         elif kind[0] == "s" and kind.strip("s.0") == "":
-            part = kind.partition(".")[2]
-            whole = kind.partition(".")[0]
-            out.append(f"{moment.second:0{min(len(whole), 2)}d}")
-            out.append(f".{moment.microsecond:06d}"[: len(part) + 1] if part else "")
-        elif kind in ("am/pm", "a/p"):
-            out.append(f"{'AP'[moment.hour >= 12]}{'M' * (kind == 'am/pm')}")
+            whole, point, part = kind.partition(".")
+            out.append(f"{moment.second:0{min(len(whole), 2)}d}{point}")
+            out.append(f"{moment.microsecond:06d}"[: len(part)])
         elif "/" in kind and len(kind) > 1:
-            out.append(piece.split("/")[moment.hour >= 12])
+            out.append(piece.upper().split("/")[moment.hour >= 12])
         elif kind not in ("0", "#", "?", "@"):
             text = _literal(piece)
             out.append(piece if text is None else text)

@@ -4,16 +4,23 @@ Own code: odfpy has not been maintained since 2020, and calamine reads nothing b
 """
 
 from collections.abc import Iterator
-from itertools import repeat
+from itertools import compress, repeat
 from typing import Any
 
 from hanol.errors import DocumentError
 from hanol.retrieval.documents._lists import spelled
-from hanol.retrieval.documents._remarks import PICTURES, each_page, remark
+from hanol.retrieval.documents._remarks import PICTURES, each_page, hidden, remark
 from hanol.retrieval.documents._tables import WHOLE_CHARS, Cell, Row, table_text
+from hanol.retrieval.documents.office._flow import picture_text
 from hanol.retrieval.documents.office._package import Package, attribute
 
-_HIDDEN = ("tracked-changes", "forms", "sequence-decls", "settings", "desc", "title")
+_HIDDEN = frozenset(
+    ("tracked-changes", "forms", "sequence-decls", "settings", "desc", "title", "page-number")
+)
+_FAMILIES = {
+    "p": "paragraph", "h": "paragraph", "span": "text", "table": "table", "page": "drawing-page",
+}  # fmt: skip
+_UNSEEN = ("collapse", "filter")
 _REPEATED = 1000  # rows or columns that repeat one with text
 _COLUMNS = 16_384
 _HEADINGS = " headings"  # among the names of styles, which have no space in front
@@ -26,26 +33,32 @@ def read_opendocument(data: bytes) -> tuple[str, list[str]]:
     if with_key is not None:
         raise DocumentError("is encrypted: save a copy without the password")
     tree = package.tree("content.xml")
+    styles = _Styles(tree, package.tree("styles.xml"))
     pages, first, left = [], "", WHOLE_CHARS
     for body in tree.iterfind("body/*"):
         if body.tag == "spreadsheet":
             for sheet in each_page(body.iterfind("table")):
-                text = "\n\n".join(_OpenFlow(package, most=left).blocks([sheet]))
+                text = "\n\n".join(_OpenFlow(package, styles, most=left).blocks([sheet]))
                 left = max(left - len(text), 0)
                 pages.append(f"# {attribute(sheet, 'name')}\n\n{text}" if text else "")
+                if text and styles.hide(sheet):
+                    hidden("is a hidden sheet")
         elif body.tag in ("presentation", "drawing"):
             for page in each_page(body.iterfind("page")):
-                pages.append("\n".join(_OpenFlow(package).blocks(page)))
+                blocks = _OpenFlow(package, styles).blocks
+                pages.append("\n".join((*blocks(page), *blocks(styles.behind(page)))))
+                if styles.hide(page):
+                    hidden("is a hidden slide")
                 if not pages[-1].strip() and page.find(".//image") is not None:
                     remark("has no text, only pictures, which are not read", PICTURES)
         else:
-            lines = list(_OpenFlow(package, levels=_levels(package, tree)).blocks(body))
+            lines = list(_OpenFlow(package, styles).blocks(body))
             first = next((line for line in lines if line.startswith("# ")), "")
             edges = [
                 line
-                for edge in package.tree("styles.xml").iterfind("master-styles/master-page/*")
-                if edge.tag in ("header", "footer")
-                for line in _OpenFlow(package).blocks(edge)
+                for master in styles.masters.values()
+                for edge in master.iterchildren("header", "footer")
+                for line in _OpenFlow(package, styles).blocks(edge)
             ]
             pages.append("\n\n".join([*dict.fromkeys(edges), *lines, *_filled(body)]))
     if not first and pages and tree.find("body/presentation") is not None:
@@ -61,21 +74,45 @@ def _filled(body: Any) -> Iterator[str]:
             yield f"{attribute(field, 'label') or attribute(field, 'name')}: {value}"
 
 
-_Levels = dict[str, dict[int, Any]]  # elements that style the levels of a list, by its style
+class _Styles:
+    """What the styles of a text, and the common ones, say of lists, hidden parts and slides."""
 
-
-def _levels(package: Package, tree: Any) -> _Levels:
-    """Levels of the styles of lists by name, and of headings."""
-    styles = [*tree.iter("list-style"), *package.tree("styles.xml").iter("list-style")]
-    styles += package.tree("styles.xml").iter("outline-style")
-    return {
-        attribute(style, "name") if style.tag == "list-style" else _HEADINGS: {
-            int(attribute(level, "level", "0")): level
-            for level in style
-            if level.tag in ("list-level-style-number", "outline-level-style")
+    def __init__(self, *trees: Any) -> None:
+        lists = [style for tree in trees for style in tree.iter("list-style", "outline-style")]
+        self.levels: dict[str, dict[int, Any]] = {  # elements by style and level
+            attribute(style, "name") if style.tag == "list-style" else _HEADINGS: {
+                int(attribute(level, "level", "0")): level
+                for level in style
+                if level.tag in ("list-level-style-number", "outline-level-style")
+            }
+            for style in reversed(lists)
         }
-        for style in reversed(styles)
-    }
+        self._set: dict[tuple[str, str], dict[str, str]] = {}  # properties by family and name
+        for style in (style for tree in reversed(trees) for style in tree.iter("style")):
+            found = {k.rpartition("}")[2]: v for each in style for k, v in each.items()}
+            self._set[attribute(style, "family"), attribute(style, "name")] = found
+        self.masters = {attribute(e, "name"): e for t in trees for e in t.iter("master-page")}
+
+    def of(self, element: Any) -> dict[str, str]:
+        """Properties that the style of an element sets."""
+        key = _FAMILIES.get(element.tag, ""), attribute(element, "style-name")
+        return self._set.get(key, {})
+
+    def hide(self, element: Any) -> bool:
+        """Whether an element is not shown."""
+        style = self.of(element)
+        return (
+            style.get("display") in ("none", "false")
+            or style.get("visibility") == "hidden"
+            or attribute(element, "display") == "none"
+            or attribute(element, "is-hidden") == "true"
+        )
+
+    def behind(self, page: Any) -> list[Any]:
+        """What a slide shows of its master: all but the places for text."""
+        master = self.masters.get(attribute(page, "master-page-name"), ())
+        seen = self.of(page).get("background-objects-visible") != "false"
+        return [e for e in master if seen and e.tag != "notes" and not attribute(e, "class")]
 
 
 def _number(levels: dict[int, Any], counts: tuple[int, ...]) -> str:
@@ -96,10 +133,8 @@ def _number(levels: dict[int, Any], counts: tuple[int, ...]) -> str:
 class _OpenFlow:
     """Reader of paragraphs, tables and what is drawn between them."""
 
-    def __init__(
-        self, package: Package, *, most: int = WHOLE_CHARS, levels: _Levels | None = None
-    ) -> None:
-        self._package, self._most, self._levels = package, most, levels or {}
+    def __init__(self, package: Package, styles: _Styles, *, most: int = WHOLE_CHARS) -> None:
+        self._package, self._most, self._styles = package, most, styles
         self._pending: list[str] = []
         self._headings: tuple[int, ...] = ()  # numbers of the present heading and those above
         self._item: tuple[str, tuple[int, ...]] = ("", ())  # style and numbers of the present one
@@ -108,6 +143,8 @@ class _OpenFlow:
 
     def blocks(self, parent: Any) -> Iterator[str]:
         for element in parent:
+            if element.tag in ("p", "h", "section") and self._styles.hide(element):
+                hidden("has hidden text")
             if element.tag in ("p", "h"):
                 level = int(attribute(element, "outline-level", "1")) if element.tag == "h" else 0
                 number = self._heading(element, level) if level else self._mark
@@ -117,14 +154,15 @@ class _OpenFlow:
             elif element.tag == "list":
                 yield from self._list(element)
             elif element.tag == "table":
-                if text := table_text(self._rows(element), heads=_heads(element), most=self._most):
+                heads = len(element.findall("table-header-rows/table-row"))
+                if text := table_text(self._rows(element), heads=heads, most=self._most):
                     yield text
                 yield from self._waiting()
                 yield from self.blocks(element.iterfind("shapes"))
             elif element.tag == "notes":
                 if text := "\n".join(self.blocks(element)):
                     yield f"\nNotes: {text}"
-            elif element.tag == "object":
+            elif element.tag in ("object", "image"):
                 self._embedded(element)
             elif element.tag not in _HIDDEN:
                 yield from self.blocks(element)
@@ -139,12 +177,12 @@ class _OpenFlow:
             return self._mark
         above = (*self._headings, *[0] * level)[:level]
         self._headings = (*above[:-1], above[-1] + 1)
-        return _number(self._levels.get(_HEADINGS, {}), self._headings)
+        return _number(self._styles.levels.get(_HEADINGS, {}), self._headings)
 
     def _list(self, element: Any) -> Iterator[str]:
         outer, self._mark = self._item, ""
         style = attribute(element, "style-name") or outer[0]
-        levels, depth = self._levels.get(style, {}), len(outer[1]) + 1
+        levels, depth = self._styles.levels.get(style, {}), len(outer[1]) + 1
         first = levels.get(depth)
         count = int(attribute(first, "start-value", "1")) - 1 if first is not None else 0
         if "true" in attribute(element, "continue-numbering") or attribute(
@@ -173,40 +211,51 @@ class _OpenFlow:
             elif child.tag == "annotation":
                 self._remark("Comment", child, child.findtext("creator") or "")
             elif child.tag == "note":
-                self._remark("Footnote", child.find("note-body"), "")
-            elif child.tag == "object":
+                self._remark("Footnote", child.iterfind("note-body"), "")
+            elif child.tag in ("object", "image"):
                 self._embedded(child)
             elif child.tag in ("table", "text-box"):
                 parts.append("\n".join(["", *self.blocks([child]), ""]))
-            elif child.tag not in (*_HIDDEN, "ruby-text", "annotation-end"):
+            elif child.tag not in _HIDDEN and child.tag != "ruby-text":
                 parts.append(self._inline(child))
+                if parts[-1].strip() and self._styles.hide(child):
+                    hidden("has hidden text")
             parts.append(child.tail or "")
         # Line breaks of the XML are spaces; those of the text are written as elements.
         return "".join(parts)
 
     def _remark(self, name: str, element: Any, author: str) -> None:
-        text = " ".join(_OpenFlow(self._package).blocks(element)) if element is not None else ""
-        if text:
+        if text := " ".join(_OpenFlow(self._package, self._styles).blocks(element)):
             self._pending.append(f"{name}{f' by {author}' if author else ''}: {text}")
 
     def _embedded(self, element: Any) -> None:
-        """Put the chart or equation in another part of the file behind the present block."""
+        """Put the chart, equation or drawn picture in another part behind the present block."""
         name = attribute(element, "href").removeprefix("./")
+        if element.tag == "image":
+            self._pending += filter(None, [picture_text(self._package, name)])
+            return
         tree = self._package.tree(f"{name}/content.xml") if name else element
         math = tree if tree.tag == "math" else tree.find(".//math")
         if math is not None:
             text = math.findtext(".//annotation") or " ".join("".join(math.itertext()).split())
         else:
-            text = "\n".join(_OpenFlow(self._package).blocks(tree.iterfind("body/*/*")))
-        if text and self._package is not None:
+            text = "\n".join(
+                _OpenFlow(self._package, self._styles).blocks(tree.iterfind("body/*/*"))
+            )
+        if text:
             self._pending.append(text)
 
     def _rows(self, table: Any) -> Iterator[Row]:
-        above: dict[
-            int, tuple[int, str]
-        ] = {}  # column: rows that the cell still reaches down, its text
+        above: dict[int, tuple[int, str]] = {}  # by column: rows that a cell still reaches down
+        unseen: list[bool] = []
+        for column in table.iter("table-column"):
+            times = min(int(attribute(column, "number-columns-repeated", "1")), _COLUMNS)
+            unseen += [attribute(column, "visibility") in _UNSEEN] * times
         for element in _rows_of(table):
             row = self._row(element, above)
+            seen = attribute(element, "visibility") not in _UNSEEN
+            if any(compress(row, unseen) if seen else row) and table.getparent().tag != "chart":
+                hidden("has hidden rows or columns")
             times = int(attribute(element, "number-rows-repeated", "1"))
             yield from repeat(row, min(times, _REPEATED if any(row) else 1))
 
@@ -226,7 +275,9 @@ class _OpenFlow:
                 continue
             for note in cell.iterfind("annotation"):
                 self._remark("Comment", note, note.findtext("creator") or "")
-            text = " ".join(self._texts(cell))
+            kept, self._pending = self._pending, []
+            text = " ".join(self.blocks(e for e in cell if e.tag != "annotation"))
+            self._pending = kept
             down = int(attribute(cell, "number-rows-spanned", "1")) - 1
             if down > 0:
                 above[start] = (down, text)
@@ -235,12 +286,6 @@ class _OpenFlow:
             row.pop()
         return row
 
-    def _texts(self, cell: Any) -> list[str]:
-        kept, self._pending = self._pending, []
-        lines = list(self.blocks(e for e in cell if e.tag != "annotation"))
-        self._pending = kept
-        return lines
-
 
 def _rows_of(table: Any) -> Iterator[Any]:
     for element in table:
@@ -248,7 +293,3 @@ def _rows_of(table: Any) -> Iterator[Any]:
             yield element
         elif element.tag in ("table-header-rows", "table-row-group", "table-rows"):
             yield from _rows_of(element)
-
-
-def _heads(table: Any) -> int:
-    return len(table.findall("table-header-rows/table-row"))

@@ -14,8 +14,8 @@ from hanol.errors import DocumentError, require
 from hanol.retrieval.documents._markup import ONLY_THIS_FILE
 from hanol.retrieval.documents._remarks import remark
 
+_OFF = ("0", "false", "off", "none")
 _WIDE_ENTITY = "<!ENTITY".encode("utf-16-le")[:-1]  # and of the other byte order
-SAVE_AGAIN = "open it in its program and save it again"
 _PARTS = 20_000  # files inside the package
 _INFLATED = 256 * 2**20  # bytes of all parts unpacked
 _XML = 64 * 2**20  # bytes of the XML parts of a document that is held as a tree
@@ -48,28 +48,32 @@ class Package:
             )
         if any(part.flag_bits & 1 for part in parts):
             raise DocumentError("is encrypted: save a copy without the password")
-        for part in texts:
-            tail = b""
+        self._relations: dict[str, list[tuple[str, str, str]]] = {}  # id, kind, target by part
+        self._sound: set[str] = set()
+        self.main = next(iter(self.related("", "officeDocument")), "")
+
+    def open(self, name: str) -> IO[bytes]:
+        """The XML of a part, unpacked while it is read."""
+        if _key(name) not in self._parts:
+            return io.BytesIO(b"<missing/>")
+        part, tail = self._parts[_key(name)], b""
+        if part.filename not in self._sound:
             with self._zip.open(part) as stream:
                 while block := stream.read(2**20):
-                    seen = tail + block
-                    if b"<!ENTITY" in seen or _WIDE_ENTITY in seen:
+                    if b"<!ENTITY" in (seen := tail + block) or _WIDE_ENTITY in seen:
                         raise DocumentError(
                             "declares XML entities, which Office never writes: save it again"
                         )
                     tail = block[-16:]
-        self.main = next(iter(self.related("", "officeDocument")), "")
-
-    def open(self, name: str) -> IO[bytes]:
-        """The content of a part, unpacked while it is read."""
-        return self._zip.open(self._parts[_key(name)])
+            self._sound.add(part.filename)
+        return self._zip.open(part)
 
     def read(self, name: str) -> bytes:
         """The content of a part; nothing if there is no such part."""
         return self._zip.read(self._parts[_key(name)]) if _key(name) in self._parts else b""
 
-    def tree(self, name: str) -> Any:
-        """Root of a part, tags without namespaces; an empty element if there is no such part."""
+    def tree(self, name: str, *, bare: bool = True) -> Any:
+        """Root of a part, empty if there is none; without namespaces, which takes half the time."""
         etree = require("lxml.etree", extra="documents", feature="Reading Office files")
         if _key(name) not in self._parts:
             return etree.Element("missing")
@@ -84,26 +88,21 @@ class Package:
         if any("depth" in error.message for error in faults):
             raise DocumentError("is nested too deeply to be read: make it again")
         if faults:
-            remark("is broken: what could be read was read", SAVE_AGAIN, part=name, doubtful=True)
-        for element in root.iter("*"):
-            element.tag = element.tag.rpartition("}")[2].rpartition(":")[2]
-        return root
+            broken(name)
+        return local(root) if bare else root
 
     def related(self, name: str, kind: str = "") -> dict[str, str]:
         """Parts that a part refers to, of a kind or of any: name by name, and name by id."""
-        folder, base = posixpath.split(name)
-        found: dict[str, str] = {}
-        for relation in self.tree(f"{folder}/_rels/{base}.rels").iter("Relationship"):
-            if relation.get("TargetMode") == "External":
-                continue
-            target = posixpath.normpath(
-                posixpath.join("/", folder, relation.get("Target", "").replace("\\", "/"))
-            )
-            if not kind:
-                found[relation.get("Id", "")] = target
-            elif relation.get("Type", "").rpartition("/")[2].lower() == kind.lower():
-                found[target] = target
-        return found
+        if name not in self._relations:
+            folder, base = posixpath.split(name)
+            self._relations[name] = [
+                (e.get("Id", ""), e.get("Type", "").rpartition("/")[2].lower(), posixpath.normpath(
+                    posixpath.join("/", folder, e.get("Target", "").replace("\\", "/"))))
+                for e in self.tree(f"{folder}/_rels/{base}.rels").iter("Relationship")
+                if e.get("TargetMode") != "External"
+            ]  # fmt: skip
+        known = self._relations[name]
+        return {to if kind else key: to for key, of, to in known if kind.lower() in ("", of)}
 
     @property
     def title(self) -> str:
@@ -119,6 +118,13 @@ def _key(name: str) -> str:
     return name.replace("\\", "/").lstrip("/").lower()
 
 
+def local(root: Any) -> Any:
+    """An element whose tags, also those inside, are local names from now on."""
+    for element in root.iter("*"):
+        element.tag = element.tag.rpartition("}")[2].rpartition(":")[2]
+    return root
+
+
 def attribute(element: Any, name: str, default: str = "") -> str:
     """Value of an attribute by its local name."""
     value = element.get(name)
@@ -129,5 +135,29 @@ def attribute(element: Any, name: str, default: str = "") -> str:
 
 def relation(element: Any) -> str:
     """Id of the part that an element shows; of the parts of a diagram, that of its text."""
-    ids = {k.rpartition("}")[2]: v for k, v in element.items() if "elationships}" in k}
+    ids = {
+        key.rpartition("}")[2]: value
+        for key, value in element.items()
+        if "elationships}" in key or key.endswith("}relid")
+    }
     return str(ids.get("dm", next(iter(ids.values()), "")))
+
+
+def value(element: Any, path: str, default: str = "") -> str:
+    """What a property inside an element is set to."""
+    found = element.find(path)
+    return default if found is None else attribute(found, "val")
+
+
+def is_on(element: Any, path: str, default: str = "0") -> bool:
+    """Whether a property inside an element, or an attribute of it ("@hidden"), is set."""
+    if path[0] == "@":
+        return attribute(element, path[1:], default) not in _OFF
+    found = element.find(path)
+    return found is not None and is_on(found, "@val", "1")
+
+
+def broken(part: str) -> None:
+    """Note that not all of a part could be read."""
+    what_to_do = "open it in its program and save it again"
+    remark("is broken: what could be read was read", what_to_do, part=part, doubtful=True)

@@ -2,27 +2,30 @@
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache, reduce
 from typing import Any
 
 from hanol.errors import require
 from hanol.retrieval.documents._markup import ONLY_THIS_FILE
-from hanol.retrieval.documents._remarks import each_page, remark
+from hanol.retrieval.documents._remarks import each_page, hidden
 from hanol.retrieval.documents._tables import WHOLE_CHARS, Cell, Row, table_text
 from hanol.retrieval.documents.office._flow import Flow
 from hanol.retrieval.documents.office._numbers import BUILT_IN, shown
-from hanol.retrieval.documents.office._package import SAVE_AGAIN, Package, attribute, relation
+from hanol.retrieval.documents.office._package import Package, attribute, broken, is_on, relation
 
 _ROWS = 1_048_576  # Excel's own limit; a broken row number would go on for ever
 _COLUMNS = 16_384
 _CELLS = 5_000_000  # per sheet, including cells that the file leaves out
 _MERGED = 20_000  # merged ranges that are heeded
 _OPEN = 500  # of these, how many may reach over the same row
-_LETTERS = re.compile("[A-Z]{1,3}")
 _MERGE = re.compile(rb"""<(?:\w+:)?mergeCell\s[^>]*?ref\s*=\s*["']([A-Z]+)(\d+):([A-Z]+)(\d+)""")
 # Codes of headers and footers: fonts, sizes, colours, and what only printing knows.
 _CODES = re.compile(r'&(?:"[^"]*"|K(?:[0-9A-Fa-f]{6}|\d\d[+-]\d{3})|\d+|[PNDTGBIUESXYHO])')
 _PARTS = re.compile(r"&[LCR]")
-_TAGS = ("row", "oddHeader", "evenHeader", "firstHeader", "oddFooter", "evenFooter", "firstFooter")
+_TAGS = (
+    "col", "row", "oddHeader", "evenHeader", "firstHeader", "oddFooter", "evenFooter",
+    "firstFooter",
+)  # fmt: skip
 
 
 def read_xlsx(data: bytes) -> tuple[str, list[str]]:
@@ -33,9 +36,9 @@ def read_xlsx(data: bytes) -> tuple[str, list[str]]:
     package = Package(data, streamed=True)
     book = package.tree(package.main)
     parts = package.related(package.main)
-    mode = book.find("workbookPr")
-    epoch = mode is not None and attribute(mode, "date1904", "0") in ("1", "true", "on")
-    texts = _shared_texts(package)
+    epoch = any(is_on(e, "@date1904") for e in book.iterfind("workbookPr"))
+    lists = package.related(package.main, "sharedStrings")
+    texts = [_rich_text(item) for part in lists for item in _stream(package, part, "si")]
     styles = _styles(package)
     pages, left = [], WHOLE_CHARS
     for sheet in each_page(book.iterfind("sheets/sheet")):
@@ -47,6 +50,8 @@ def read_xlsx(data: bytes) -> tuple[str, list[str]]:
         heads = [text for kind, text in edges if kind == "Header"]
         feet = [text for kind, text in edges if kind == "Footer"]
         text = "\n\n".join(filter(None, [*heads, *found, *feet]))
+        if text and attribute(sheet, "state", "visible") != "visible":
+            hidden("is a hidden sheet")
         pages.append(f"# {attribute(sheet, 'name')}\n\n{text}" if text else "")
     return package.title, pages
 
@@ -63,26 +68,15 @@ def _stream(package: Package, part: str, *tags: str) -> Iterator[Any]:
             while element.getprevious() is not None:
                 del element.getparent()[0]
         if len(parser.error_log):
-            remark("is broken: what could be read was read", SAVE_AGAIN, part=part, doubtful=True)
-
-
-def _shared_texts(package: Package) -> list[str]:
-    return [
-        _rich_text(item)
-        for part in package.related(package.main, "sharedStrings")
-        for item in _stream(package, part, "si")
-    ]
+            broken(part)
 
 
 def _rich_text(item: Any) -> str:
     """Text of a shared or inline string, without its phonetic readings."""
     parts = []
-    for child in item:
-        name = child.tag.rpartition("}")[2]
-        if name == "t":
-            parts.append(child.text or "")
-        elif name == "r":
-            parts += [t.text or "" for t in child if t.tag.endswith("}t") or t.tag == "t"]
+    for child in item.iterchildren("{*}t", "{*}r"):
+        texts = [child] if child.tag[-1] == "t" else child.iterchildren("{*}t")
+        parts += [text.text or "" for text in texts]
     return "".join(parts)
 
 
@@ -93,15 +87,9 @@ def _styles(package: Package) -> list[tuple[str, bool]]:
         codes = dict(BUILT_IN)
         for code in tree.iterfind("numFmts/numFmt"):
             codes[_int(code.get("numFmtId"))] = code.get("formatCode", "")
-        bold = [
-            (mark := font.find("b")) is not None and mark.get("val", "1") not in ("0", "false")
-            for font in tree.iterfind("fonts/font")
-        ]
+        bold = {at for at, font in enumerate(tree.iterfind("fonts/font")) if is_on(font, "b")}
         return [
-            (
-                codes.get(_int(style.get("numFmtId")), ""),
-                (at := _int(style.get("fontId"))) < len(bold) and bold[at],
-            )
+            (codes.get(_int(style.get("numFmtId")), ""), _int(style.get("fontId")) in bold)
             for style in tree.iterfind("cellXfs/xf")
         ]
     return []
@@ -111,11 +99,10 @@ def _int(text: str | None) -> int:
     return int(text) if text and text.isdecimal() and len(text) < 10 else 0
 
 
+@lru_cache(maxsize=20_000)
 def _column(letters: str) -> int:
-    number = 0
-    for letter in letters:
-        number = number * 26 + ord(letter) - 64
-    return number - 1
+    """Place of a column; -1 for none."""
+    return reduce(lambda number, letter: number * 26 + ord(letter) - 64, letters, 0) - 1
 
 
 def _merges(package: Package, part: str) -> dict[int, list[tuple[int, int, int]]]:
@@ -124,12 +111,8 @@ def _merges(package: Package, part: str) -> dict[int, list[tuple[int, int, int]]
     tail, count = b"", 0
     with package.open(part) as stream:
         while block := stream.read(2**20):
-            seen = tail + block
-            last = 0
-            if b"mergeCell" not in seen:
-                tail = seen[-300:]
-                continue
-            for match in _MERGE.finditer(seen):
+            seen, last = tail + block, 0
+            for match in _MERGE.finditer(seen) if b"mergeCell" in seen else ():
                 left, top, right, bottom = (group.decode() for group in match.groups())
                 place = (_column(left), int(bottom), min(_column(right), _COLUMNS))
                 found.setdefault(int(top), []).append(place)
@@ -142,23 +125,23 @@ def _merges(package: Package, part: str) -> dict[int, list[tuple[int, int, int]]
 
 
 def _rows(
-    package: Package,
-    part: str,
-    texts: list[str],
-    styles: list[tuple[str, bool]],
-    epoch: bool,
+    package: Package, part: str, texts: list[str], styles: list[tuple[str, bool]], epoch: bool,
     edges: dict[tuple[str, str], None],
-) -> Iterator[Row]:
+) -> Iterator[Row]:  # fmt: skip
     """The rows of a sheet, an empty one for any number of empty ones; its headers into `edges`."""
     merges = _merges(package, part)
     open_: list[list[Any]] = []  # merged ranges that reach into the row: three numbers and a text
-    columns: dict[str, int] = {}
     tables = [package.tree(name) for name in package.related(part, "table")]
     refs = (attribute(t, "ref") for t in tables if attribute(t, "headerRowCount", "1") != "0")
     heads = {_int(re.sub(r"\D", "", ref.partition(":")[0])) for ref in refs}  # of lists with names
+    unseen: list[slice] = []  # columns
     before = cells = 0
     for element in _stream(package, part, *_TAGS):
         name = element.tag.rpartition("}")[2]
+        if name == "col":
+            if is_on(element, "@hidden"):
+                unseen.append(slice(_int(element.get("min")) - 1, _int(element.get("max"))))
+            continue
         if name != "row":
             lines = _PARTS.sub("\n", _CODES.sub("", (element.text or "").replace("&&", "＆")))
             text = " ".join(lines.replace("＆", "&").split())
@@ -169,7 +152,9 @@ def _rows(
         if number > before + 1:
             yield []
         before = number
-        row = _cells(element, texts, styles, epoch, columns)
+        row = _cells(element, texts, styles, epoch)
+        if any(row if is_on(element, "@hidden") else map(any, (row[s] for s in unseen))):
+            hidden("has hidden rows or columns")
         if number in heads:
             row = [Cell(text or "", strong=True) for text in row]
         if merges:
@@ -198,11 +183,7 @@ def _merge(row: list[str | None], ranges: list[list[Any]], own: int) -> None:
 
 
 def _cells(
-    element: Any,
-    texts: list[str],
-    styles: list[tuple[str, bool]],
-    epoch: bool,
-    columns: dict[str, int],
+    element: Any, texts: list[str], styles: list[tuple[str, bool]], epoch: bool
 ) -> list[str | None]:
     row: list[str | None] = []
     for cell in element:
@@ -215,15 +196,8 @@ def _cells(
                 formula = child.text
             elif child.tag == namespace + "is":
                 value, kind = _rich_text(child), "inlineStr"
-        letters = cell.get("r", "").rstrip("0123456789")
-        if letters:
-            if letters not in columns:
-                columns[letters] = (
-                    _column(letters[:4]) if letters.isalpha() and letters.isascii() else 0
-                )
-            place = min(columns[letters], _COLUMNS)
-            if place > len(row):
-                row += [""] * (place - len(row))
+        place = _column(cell.get("r", "").rstrip("0123456789")[:4])
+        row += [""] * (min(place, _COLUMNS) - len(row))
         kind = kind or cell.get("t", "n")
         code, bold = "", False
         if (style := _int(cell.get("s"))) < len(styles):

@@ -4,7 +4,7 @@ import re
 
 from hanol.retrieval.documents.office._flow import Flow
 from hanol.retrieval.documents.office._numbering import Numbering
-from hanol.retrieval.documents.office._package import Package, attribute
+from hanol.retrieval.documents.office._package import Package, attribute, is_on, value
 
 _HEADING = re.compile(r"^heading ([1-6])$", re.IGNORECASE)
 _SEPARATORS = ("separator", "continuationSeparator", "continuationNotice")
@@ -16,18 +16,22 @@ def read_docx(data: bytes) -> tuple[str, str]:
     Comments, footnotes and endnotes stand behind the paragraph or table that refers to them.
     """
     package = Package(data)
-    headings: dict[str, int] = {}
-    for part in package.related(package.main, "styles"):
-        for style in package.tree(part).iter("style"):
-            name = style.find("name")
-            found = _HEADING.match(attribute(name, "val")) if name is not None else None
-            if found:
-                headings[attribute(style, "styleId")] = int(found.group(1))
+    styles = {
+        attribute(style, "styleId"): style
+        for part in package.related(package.main, "styles")
+        for style in package.tree(part, bare=False).iterfind("{*}style")
+    }
+    headings = {
+        key: int(found[1])
+        for key, style in styles.items()
+        if (found := _HEADING.match(value(style, "{*}name")))
+    }
+    unseen = {key for key, style in styles.items() if is_on(style, "{*}rPr/{*}vanish")}
     remarks = _remarks(package)
-    numbered = Numbering(package).of
     flow = Flow(
-        package, package.main, end="\n", headings=headings, remarks=remarks, numbered=numbered
-    )
+        package, package.main, end="\n", headings=headings, remarks=remarks, unseen=unseen,
+        numbered=Numbering(package, styles).of
+    )  # fmt: skip
     body = list(flow.blocks(package.tree(package.main)))
     edges: dict[str, list[str]] = {"header": [], "footer": []}
     for kind, lines in edges.items():
