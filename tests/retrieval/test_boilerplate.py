@@ -77,6 +77,8 @@ def test_what_belongs_to_the_text_is_kept(page) -> None:
         f"{ARTICLE}<div class='related-articles'><h3>UNWANTED</h3>{MENU}</div>",
         f"<main>{ARTICLE}<div class='share-buttons'><a href=1>UNWANTED</a></div></main>",
         f"<div class='breadcrumb'><a href=1>UNWANTED</a> &gt; <a href=2>Page</a></div>{ARTICLE}",
+        "<table class='bar'><tr><td>[<a href=1>UNWANTED</a>][<a href=2>Types</a>][<a href=3>Index"
+        f"</a>]</td></tr></table><h1>Head</h1>{BODY}",
         f"<ul class='gnb'><li><a href=1>UNWANTED</a></li></ul>{ARTICLE}",
         f"{ARTICLE}<div id='footer'>UNWANTED, a firm of the town, since 1900.</div>",
         f"{ARTICLE}<div class='newsletter-signup'><form>UNWANTED<input></form></div>",
@@ -89,6 +91,11 @@ def test_what_does_not_belong_to_the_text_is_left_out(page) -> None:
     text = read(f"<!DOCTYPE html><html><body>{page}</body></html>")
     assert "UNWANTED" not in text
     assert "Third." in text
+
+
+def test_links_over_a_heading_may_be_the_page() -> None:
+    page = f"<div>{MENU.replace('Home', 'WANTED')}</div><h1>Short</h1><p>Few words.</p>"
+    assert "WANTED" in read(page)
 
 
 @pytest.mark.parametrize(

@@ -68,11 +68,16 @@ def boilerplate(body: Any, skipped: frozenset[str]) -> set[Any]:
                 and _beside(element, sizes[element], below)
             ):
                 dropped.add(element)
+    is_above = next(main.iter("h1"), None) is not None  # links over the heading are a menu
     for element in main.iterdescendants():
-        if element in sizes and element.tag != "table" and _named(element, _BESIDE):
-            size = sizes[element]
-            if size.linked >= _LINKED * size.text and not _is_entry(element):
-                dropped.add(element)
+        is_above = is_above and element.tag != "h1"
+        if (size := sizes.get(element)) is None or size.linked < _LINKED * size.text:
+            continue
+        is_small = not size.titles and size.text * 2 < sizes[main].text
+        is_menu = is_above and is_small and len(element.findall(".//a")) > 2
+        named = element.tag != "table" and _named(element, _BESIDE)
+        if is_menu or (named and not _is_entry(element)):
+            dropped.add(element)
     return dropped
 
 
