@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import math
 import shutil
 import subprocess
@@ -14,6 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
+    BertConfig,
+    BertModel,
     KimiLinearConfig,
     LlamaConfig,
     PreTrainedModel,
@@ -21,6 +24,7 @@ from transformers import (
 )
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 from transformers.core_model_loading import revert_weight_conversion
+from transformers.utils import logging as transformers_logging
 
 from hanol import attention, models
 from hanol.errors import CheckpointError, ConfigError, WriteError
@@ -343,6 +347,26 @@ def test_tensor_of_another_shape(copy: Path) -> None:
     save_file(tensors, copy / "model.safetensors", {"format": "pt"})
     with pytest.raises(CheckpointError, match=r"1 missing \(lm_head.weight\)"):
         models.load_model(copy)
+
+
+def test_an_embedding_model_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = BertModel(BertConfig(**sizes, intermediate_size=32, vocab_size=40))
+    model.save_pretrained(tmp_path)
+    (tmp_path / "modules.json").write_text("[]")
+    logger, heard = transformers_logging.get_logger("transformers"), list[logging.LogRecord]()
+    handler = logging.Handler()
+    monkeypatch.setattr(handler, "emit", heard.append)
+    monkeypatch.setattr(logger, "level", logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        with pytest.raises(CheckpointError, match="is an embedding model, which writes no text"):
+            models.load_model(tmp_path)
+    finally:
+        logger.removeHandler(handler)
+    assert not heard
 
 
 def test_cut_off_file(copy: Path) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedModel
-from transformers.utils import logging
 
 from hanol import models
 from hanol.autodeco._config import AutoDecoConfig
@@ -108,13 +107,8 @@ def _merged_base(folder: Path, config: AutoDecoConfig, options: Options) -> PreT
             "`vocab_size`, ...), so the merged weights cannot be loaded. Pass `base_model`."
         )
     dtype = options.dtype(base.dtype)
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # the heads are reported as unexpected
-    try:
-        renamed = {_MERGED: ""}
-        llm, report = models.load_weights(folder, base, dtype, options.device, key_mapping=renamed)
-    finally:
-        logging.set_verbosity(verbosity)
+    renamed = {_MERGED: ""}
+    llm, report = models.load_weights(folder, base, dtype, options.device, key_mapping=renamed)
     # transformers would put the prefix back when the base is saved, and `merge` a second one.
     llm._weight_conversions = [
         conversion

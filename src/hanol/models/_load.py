@@ -26,7 +26,7 @@ from hanol import attention
 from hanol.errors import CheckpointError, ConfigError
 from hanol.models._adapter import CONFIG as ADAPTER_CONFIG
 from hanol.models._adapter import Adapter, merge_into, read_adapter
-from hanol.models._official import no_progress_bars
+from hanol.models._official import no_progress_bars, no_warnings
 from hanol.models._presets import preset_names
 from hanol.models._tensors import differences, weight_files
 from hanol.models.gguf._header import is_gguf
@@ -315,7 +315,7 @@ def load_weights(
         attention.check_config(config)
     wanted: Any = dtype or (torch.float32 if device == "cpu" else "auto")
     try:
-        with attention.registered(), no_progress_bars():
+        with attention.registered(), no_progress_bars(), no_warnings():
             if Path(place).is_file():
                 model, report = load_gguf(place, config, None if wanted == "auto" else wanted)
                 return model.to(device).eval(), report

@@ -26,6 +26,17 @@ def no_progress_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+@contextmanager
+def no_warnings() -> Iterator[None]:
+    """Hide the warnings of transformers inside, where an error of ours says the same."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
 def save(
     model: PreTrainedModel,
     path: str | Path,

@@ -71,8 +71,9 @@ def boilerplate(body: Any, skipped: frozenset[str]) -> set[Any]:
     is_above = next(main.iter("h1"), None) is not None  # links over the heading are a menu
     for element in main.iterdescendants():
         is_above = is_above and element.tag != "h1"
-        if (size := sizes.get(element)) is None or size.linked < _LINKED * size.text:
+        if element not in sizes or sizes[element].linked < _LINKED * sizes[element].text:
             continue
+        size = sizes[element]
         is_small = not size.titles and size.text * 2 < sizes[main].text
         is_menu = is_above and is_small and len(element.findall(".//a")) > 2
         named = element.tag != "table" and _named(element, _BESIDE)
