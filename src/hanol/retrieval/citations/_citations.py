@@ -164,11 +164,14 @@ def _check(
         status = "uncited"
     citations = tuple(
         Citation(
-            number=number, start=span.start + match.start(), end=span.start + match.end(),
-            known=number in evidence, supports=number in used and holds and supports(number),
+            number=number,
+            start=span.start + match.start(),
+            end=span.start + match.end(),
+            known=number in evidence,
+            supports=number in used and holds and supports(number),
         )
         for number, match in cited
-    )  # fmt: skip
+    )
     return checked(status=status, citations=citations, missing=missing, overlap=overlap)
 
 
@@ -194,9 +197,11 @@ def _compare(
     if not any(source.cjk == facts.cjk for source in sources):
         facts = facts.across_languages()
     looks: tuple[tuple[Mapping[str, Any], Callable[[PassageFacts, Any], bool]], ...] = (
-        (facts.quotes, PassageFacts.has_quote), (facts.dates, PassageFacts.has_date),
-        (facts.numbers, PassageFacts.has_number), (facts.names, PassageFacts.has_name),
-    )  # fmt: skip
+        (facts.quotes, PassageFacts.has_quote),
+        (facts.dates, PassageFacts.has_date),
+        (facts.numbers, PassageFacts.has_number),
+        (facts.names, PassageFacts.has_name),
+    )
     missing = tuple(
         shown
         for entries, has in looks

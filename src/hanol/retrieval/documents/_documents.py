@@ -264,10 +264,15 @@ def foreign(path: Path) -> tuple[str, str] | None:
 def _read(kind: str, data: bytes, links: bool) -> tuple[str, list[str]]:
     """Title (empty if there is none) and pages."""
     parsers: dict[str, Callable[[bytes], tuple[str, str | list[str]]]] = {
-        "html": partial(read_html, links=links), "xml": read_xml, "eml": read_eml,
-        "docx": read_docx, "pdf": read_pdf, "pptx": read_pptx, "xlsx": read_xlsx,
+        "html": partial(read_html, links=links),
+        "xml": read_xml,
+        "eml": read_eml,
+        "docx": read_docx,
+        "pdf": read_pdf,
+        "pptx": read_pptx,
+        "xlsx": read_xlsx,
         **dict.fromkeys(("odt", "ods", "odp"), read_opendocument),
-    }  # fmt: skip
+    }
     if kind in parsers:
         with _quiet():
             title, found = within(_SECONDS, parsers[kind], data)

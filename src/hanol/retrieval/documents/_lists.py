@@ -1,14 +1,27 @@
 """Numbers of list items in the forms that programs show."""
 
 _ROMAN = (
-    (1000, "m"), (900, "cm"), (500, "d"), (400, "cd"), (100, "c"), (90, "xc"), (50, "l"),
-    (40, "xl"), (10, "x"), (9, "ix"), (5, "v"), (4, "iv"), (1, "i"),
-)  # fmt: skip
+    (1000, "m"),
+    (900, "cm"),
+    (500, "d"),
+    (400, "cd"),
+    (100, "c"),
+    (90, "xc"),
+    (50, "l"),
+    (40, "xl"),
+    (10, "x"),
+    (9, "ix"),
+    (5, "v"),
+    (4, "iv"),
+    (1, "i"),
+)
 _SIGNS = {
-    "a": "abcdefghijklmnopqrstuvwxyz", "가": "가나다라마바사아자차카타파하",
-    "ㄱ": "ㄱㄴㄷㄹㅁㅂㅅㅇㅈㅊㅋㅌㅍㅎ", "一": "一二三四五六七八九",
+    "a": "abcdefghijklmnopqrstuvwxyz",
+    "가": "가나다라마바사아자차카타파하",
+    "ㄱ": "ㄱㄴㄷㄹㅁㅂㅅㅇㅈㅊㅋㅌㅍㅎ",
+    "一": "一二三四五六七八九",
     "①": "①②③④⑤⑥⑦⑧⑨⑩⑪⑫⑬⑭⑮⑯⑰⑱⑲⑳",
-}  # fmt: skip
+}
 
 
 def spelled(number: int, form: str) -> str:

@@ -127,10 +127,13 @@ def read_file(path: str, known: str | None) -> dict[str, Any]:
         told = f"{type(err).__name__} {' '.join(str(err).split())}"
         return {"error": f"The reader failed ({told}): report it to the makers of hanol."}
     return {
-        "sha256": sha256, "title": document.title, "kind": document.kind,
-        "pages": len(document.pages), "passages": passages,
+        "sha256": sha256,
+        "title": document.title,
+        "kind": document.kind,
+        "pages": len(document.pages),
+        "passages": passages,
         "remarks": [*map(vars, document.remarks)],
-    }  # fmt: skip
+    }
 
 
 def answer_requests() -> None:

@@ -72,19 +72,24 @@ class Told:
     def remarks(self, *, paged: bool = True) -> tuple[Remark, ...]:
         """The remarks in order; for a document without pages, without their numbers."""
         return tuple(
-            Remark(one.reason, one.advice, tuple(sorted(pages)) if paged else (), one.part,
-                   one.status)
+            Remark(
+                one.reason, one.advice, tuple(sorted(pages)) if paged else (), one.part, one.status
+            )
             for one, pages in self._pages.items()
-        )  # fmt: skip
+        )
 
 
 _told: ContextVar[Told | None] = ContextVar("_told", default=None)
 
 
 def remark(
-    reason: str, advice: str = "", *, part: str = "", doubtful: bool = False,
+    reason: str,
+    advice: str = "",
+    *,
+    part: str = "",
+    doubtful: bool = False,
     pages: Sequence[int] | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Note something for the user of the document that is being read; the same words count once.
 
     Args:

@@ -82,9 +82,12 @@ class Index(AbstractContextManager["Index"]):
 
     @classmethod
     def open(
-        cls, path: str | Path, *, index_folder: str | Path | None = None,
+        cls,
+        path: str | Path,
+        *,
+        index_folder: str | Path | None = None,
         embedder: str | Embedder | None = None,
-    ) -> "Index":  # fmt: skip
+    ) -> "Index":
         """Open a folder; nothing is written before `add`.
 
         Args:

@@ -119,13 +119,20 @@ def document_passages(
     """
     return [
         Passage(
-            id=0, address=address or format_address(name, sha256, page.number), document=name,
-            page=page.number, title=document.title, text=page.text[start:end], start=start, end=end,
-            sha256=sha256, doubt=doubt_of(document.remarks, page.number),
+            id=0,
+            address=address or format_address(name, sha256, page.number),
+            document=name,
+            page=page.number,
+            title=document.title,
+            text=page.text[start:end],
+            start=start,
+            end=end,
+            sha256=sha256,
+            doubt=doubt_of(document.remarks, page.number),
         )
         for page in document.pages
         for start, end in split_passages(page.text)
-    ]  # fmt: skip
+    ]
 
 
 def doubt_of(remarks: Sequence[Remark], page: int | None) -> str:
@@ -164,9 +171,16 @@ class SourceList(dict[int, Source]):
     """The numbered sources of one run. The same text at the same address keeps its number."""
 
     def cite(
-        self, text: str, *, address: str, title: str, sha256: str, page: int | None = None,
-        start: int | None = None, end: int | None = None,
-    ) -> Source:  # fmt: skip
+        self,
+        text: str,
+        *,
+        address: str,
+        title: str,
+        sha256: str,
+        page: int | None = None,
+        start: int | None = None,
+        end: int | None = None,
+    ) -> Source:
         """Return the source of a retrieved text, with a new number if it is new."""
         for source in self.values():
             if (source.address, source.text) == (address, text):

@@ -74,8 +74,12 @@ def count_any(db: sqlite3.Connection, token: Token) -> int:
 
 
 def rank_bm25(
-    db: sqlite3.Connection, tokens: Sequence[Token], forms: Sequence[Token], limit: int, query: str,
-) -> list[tuple[int, float]]:  # fmt: skip
+    db: sqlite3.Connection,
+    tokens: Sequence[Token],
+    forms: Sequence[Token],
+    limit: int,
+    query: str,
+) -> list[tuple[int, float]]:
     """The best passages for some tokens of a query as (id, score), best first, ties by id."""
     if not tokens and not forms:
         return []

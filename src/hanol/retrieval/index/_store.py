@@ -155,10 +155,13 @@ class Store:
             "INSERT INTO documents (path, size, mtime_ns, sha256, title, kind, pages, remarks) "
             "VALUES (:path, :size, :mtime_ns, :sha256, :title, :kind, :pages, :remarks)",
             {
-                **document, "path": path, "size": size, "mtime_ns": mtime_ns,
+                **document,
+                "path": path,
+                "size": size,
+                "mtime_ns": mtime_ns,
                 "remarks": json.dumps(document["remarks"]),
             },
-        ).lastrowid  # fmt: skip
+        ).lastrowid
         title = index_text(document["title"])
         for page, start, end, text in document["passages"]:
             number = self.db.execute(
@@ -216,9 +219,12 @@ def _connected(file: Path, mode: str) -> Iterator[sqlite3.Connection]:
     """A connection that is closed when the block fails, and stays open otherwise."""
     # Transactions are explicit; threads share the connection under a lock.
     db = sqlite3.connect(
-        f"file:{quote(str(file))}?mode={mode}", uri=True, isolation_level=None,
-        check_same_thread=False, timeout=30,
-    )  # fmt: skip
+        f"file:{quote(str(file))}?mode={mode}",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        timeout=30,
+    )
     try:
         db.row_factory = sqlite3.Row
         # A power cut may lose the last files, never more.

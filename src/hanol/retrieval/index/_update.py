@@ -111,9 +111,12 @@ class Update:
             self._note()
             embedded = 0 if self.embedder is None else fill_vectors(self.store, self.embedder)
         return IndexReport(
-            **self._counts, **self.store.db.execute(_TOTALS).fetchone(), failed=tuple(self._failed),
-            embedded=embedded, seconds=time.monotonic() - began,
-        )  # fmt: skip
+            **self._counts,
+            **self.store.db.execute(_TOTALS).fetchone(),
+            failed=tuple(self._failed),
+            embedded=embedded,
+            seconds=time.monotonic() - began,
+        )
 
     def _look(self) -> None:
         """Find deleted, refused, unchanged (by size and time) and other files."""
