@@ -399,6 +399,9 @@ def choice(**values: Any) -> Reply:
     [
         (200, b"{broken"),
         (200, {"choices": 5}),
+        (200, {"choices": [None]}),
+        (200, b'{"choices": ' + b"[" * 200_000),
+        (200, b'{"choices": ' + b'[{"message": ' * 300 + b"1" + b"}]" * 300 + b"}"),
         choice(message={"content": 5}),
         choice(message={"content": "a"}, logprobs={"content": [{"token": "a"}]}),
     ],
@@ -407,6 +410,53 @@ def test_a_malformed_answer_names_the_server(serve: Callable[..., Server], reply
     server = serve(lambda body: reply)
     with pytest.raises(EngineError, match=r"http://127.* sent a malformed answer \(\w+Error: "):
         run(open_engine(server.spec, tries=2), ask())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_without_end_is_an_error(serve: Callable[..., Server], stream: bool) -> None:
+    server = serve(lambda body: (200, b"{" + b" " * 10_000_000))
+    engine = open_engine(server.spec, tries=2)
+    with pytest.raises(EngineError, match=r"larger than 10,000,000 bytes") as err:
+        streamed(engine, ask()) if stream else run(engine, ask())
+    assert "\n" not in str(err.value)
+    long = said("hello", padding=" " * 10_000_000)  # log-probabilities take room
+    assert run(open_engine(serve([long]).spec), ask(top_logprobs=5))[0].text == "hello"
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/event-stream"])
+def test_a_drip_is_given_up(kind: str) -> None:
+    """A byte now and then keeps every limit of a single read away."""
+
+    async def both() -> None:
+        async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n\r\n"
+                for part in [head.encode(), *[b":\n\n" if "event" in kind else b" "] * 400]:
+                    writer.write(part)
+                    await writer.drain()
+                    await asyncio.sleep(0.05)
+            except ConnectionError:
+                pass
+            finally:
+                writer.close()
+
+        server = await asyncio.start_server(drip, "127.0.0.1", 0)
+        spec = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1#m"
+        engine = open_engine(spec, tries=1, timeout=0.5)
+        start = time.monotonic()
+        try:
+            if "json" in kind:
+                with pytest.raises(EngineError, match=r"no answer within 0\.5 seconds"):
+                    await engine.complete(ask())
+            with pytest.raises(EngineError, match="broke off its answer"):
+                async for _ in engine.stream(ask()):
+                    pass
+        finally:
+            await engine.aclose()
+            server.close()
+        assert time.monotonic() - start < 10
+
+    asyncio.run(both())
 
 
 TEXT = {"type": "text", "text": "hello"}
@@ -463,6 +513,8 @@ def test_an_answer_that_a_proxy_cut_off_is_asked_for_again(
         ({"prompt_tokens": 20}, (20, 0)),
         ({"prompt_tokens": 20.0, "completion_tokens": "7"}, (20, 7)),
         ({"prompt_tokens": -1, "completion_tokens": 0}, (0, 0)),
+        ({"prompt_tokens": -(10**6), "completion_tokens": 10**30}, (0, 0)),
+        ({"prompt_tokens": float("nan"), "completion_tokens": float("inf")}, (0, 0)),
         ({"prompt_tokens": "many", "completion_tokens": []}, (0, 0)),
         ({"prompt_tokens": 20, "completion_tokens": 7, "prompt_tokens_details": None}, (20, 7)),
         ({}, (0, 0)),

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from hanol.errors import AddressError
+from hanol.http import BoundedClient
 from hanol.tools.web import _fetch  # private: addresses and redirects, with a resolver of the test
 from hanol.tools.web._fetch import (
     Address,
@@ -214,8 +215,24 @@ def test_public_addresses_pass(address: str) -> None:
     assert is_public(ipaddress.ip_address(address))
 
 
-def test_6to4_is_refused_whatever_it_carries() -> None:
-    assert not is_public(ipaddress.ip_address("2002:808:808::"))
+@pytest.mark.parametrize(
+    "address",
+    ["2002:808:808::", "192.0.0.192", "168.63.129.16", "::ffff:168.63.129.16", "192.88.99.1",
+     "64:ff9b::a83f:8110", "3fff::1", "3fff:fff::1", "5f00::1", "fec0::1"],
+)  # fmt: skip
+def test_special_addresses_are_refused_on_every_python(address: str) -> None:
+    assert not is_public(ipaddress.ip_address(address))
+
+
+@pytest.mark.parametrize(
+    "host", ["a..b", "xn--a", "xn--", f"{'a' * 64}.com", f"{'a.' * 200}com", "\u2488com", "a_b"]
+)
+def test_odd_names_are_refused(host: str) -> None:
+    with pytest.raises(AddressError, match="resolved|not an address|fetched"):
+        asyncio.run(Fetcher().fetch(f"http://{host}/"))
+    # likewise where a redirect names them
+    found, _ = fetch_from(lambda path: redirect(f"http://{host}/"))
+    assert isinstance(found, AddressError)
 
 
 # --- redirects and names that change
@@ -367,11 +384,10 @@ def test_broken_compression_is_refused(body: bytes) -> None:
     assert isinstance(found, AddressError)
 
 
-def test_large_page_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_fetch, "_MAX_BYTES", 20_000)
-    found, _ = fetch_from(lambda _: response(b"x" * 20_001))
-    assert "larger than 20,000 bytes" in str(found)
-    found, _ = fetch_from(lambda _: response(b"x" * 20_000))
+def test_large_page_is_refused() -> None:
+    found, _ = fetch_from(lambda _: response(b"x" * (BoundedClient.most_bytes + 1)))
+    assert "larger than 10,000,000 bytes" in str(found)
+    found, _ = fetch_from(lambda _: response(b"x" * BoundedClient.most_bytes))
     assert isinstance(found, Fetched)
 
 

@@ -181,6 +181,8 @@ def test_serper_gets_its_key_in_a_header() -> None:
         (401, b"{}", ToolError),
         (403, b"{}", ToolError),
         (200, b"<html>", ToolError),
+        (200, b"[" * 200_000, ToolError),
+        (200, b" " * 10_000_001, httpx.HTTPError),
         (500, b"", httpx.HTTPError),
         (429, b"", httpx.HTTPError),
     ],
@@ -193,6 +195,20 @@ def test_refusals_of_a_provider_are_errors(
         pytest.raises(error),
     ):
         asyncio.run(Searxng(address).search("x"))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [[1], "x", {"results": 5}, {"results": {"url": "x"}}, {"results": [None, 5, {"url": [1]}]}],
+)
+def test_answers_of_a_provider_may_be_anything(answer: Any) -> None:
+    with serving(lambda *_: (200, "application/json", json.dumps(answer).encode())) as address:
+        assert asyncio.run(web(Searxng(address)).search("x")) == []
+
+
+def test_a_provider_at_no_address_is_an_error() -> None:
+    with pytest.raises(ToolError, match="Searxng did not answer"):
+        asyncio.run(web(Searxng("http://a..b/")).search("x"))
 
 
 def test_provider_is_named_explicitly(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,7 +292,9 @@ def test_rate_is_kept(no_waiting: list[float], monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_hits_in_private_places_are_dropped() -> None:
-    urls = ["file:///etc/passwd", "http://0x7f.1/", "http://u:p@a.example/", "https://ok.example/"]
+    urls = ["file:///etc/passwd", "http://0x7f.1/", "http://u:p@a.example/", "https://ok.example/",
+            "http://127.0.0.1/", "http://10.0.0.1./", "http://[::1]/", "http://169.254.169.254/",
+            "http://[::ffff:10.0.0.1]/", "http://localhost/", "http://a.LOCALHOST./"]  # fmt: skip
     provider = Provider(*(WebResult("t", url, "s") for url in urls))
     found = asyncio.run(web(provider).search("x"))
     assert [hit.url for hit in found] == ["https://ok.example/"]

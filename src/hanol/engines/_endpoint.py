@@ -12,6 +12,8 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
+
 from hanol.engines._engine import Engine, cannot
 from hanol.engines._request import Capability, Completion, Message, Piece, Request, Usage
 from hanol.engines._wire import (
@@ -23,6 +25,7 @@ from hanol.engines._wire import (
     reported_error,
 )
 from hanol.errors import CapabilityError, ConfigError, EngineError, require
+from hanol.http import BoundedClient
 
 _log = logging.getLogger(__name__)
 _TRIES_UNTIL_REACHED = 3  # while no request was ever answered: nobody waits minutes for a typo
@@ -34,7 +37,9 @@ _CURES = {
     "tool_calls": ": it took a tool call out of the text and lost it; start it without its parser",
 }
 # What reading an answer of another shape raises: it comes from outside, so nothing of it is sure.
-_MALFORMED = (ValueError, TypeError, AttributeError, LookupError)
+_MALFORMED = (ValueError, TypeError, AttributeError, LookupError, RecursionError)
+_MOST_WITH_LOGPROBS = 10 * BoundedClient.most_bytes  # likely tokens in the place of each
+_MOST_TOKENS = 10**9  # of one request; who counts more does not count
 
 
 class EndpointEngine(Engine):
@@ -57,7 +62,7 @@ class EndpointEngine(Engine):
         spec: "http(s)://host:port/v1#model".
         api_key_env: Environment variable that holds the key; none is sent when it is not set.
         tries: Requests for one answer, at most.
-        timeout: Seconds for one request.
+        timeout: Seconds for one request; of a streamed answer, for each piece.
         max_concurrency: Requests in flight, at most.
         context_window: The model's, in tokens; servers do not tell in a common way.
         tokenizer: Hub id, folder or bundled name of the model's tokenizer, to count exactly.
@@ -131,7 +136,7 @@ class EndpointEngine(Engine):
             CapabilityError: It cannot do what is asked, or refused a request with a constraint.
         """
         self.check(request)
-        client = self._connect()
+        client = self._connect(request)
         server = await self._server_for(client, request)
         answers: list[ReceivedAnswer] = []
         usage = Usage()
@@ -161,7 +166,7 @@ class EndpointEngine(Engine):
     async def stream(self, request: Request) -> AsyncIterator[Piece]:
         """The answers as they come; a connection that breaks in between is an error."""
         self.check(request)
-        client = self._connect()
+        client = self._connect(request)
         server = await self._server_for(client, request)
         usage: Any = None
         async with self._free:
@@ -181,7 +186,7 @@ class EndpointEngine(Engine):
                             answers[at].add(choice)
                             if not answers[at].is_empty and (new := answers[at].new_text()):
                                 yield Piece(new, at)
-                except self._openai.OpenAIError as err:
+                except (self._openai.OpenAIError, httpx.RequestError, TimeoutError) as err:
                     raise EngineError(
                         f"{self._url} broke off its answer: {self._redacted(err.__cause__ or err)}."
                     ) from None
@@ -226,7 +231,7 @@ class EndpointEngine(Engine):
 
     # -- one request
 
-    def _connect(self) -> Any:
+    def _connect(self, request: Request) -> Any:
         """The client of the running loop: connections cannot move to another one."""
         loop = asyncio.get_running_loop()
         if self._client is None or self._loop is not loop:
@@ -236,20 +241,23 @@ class EndpointEngine(Engine):
             headers = {"OpenAI-Organization": unset, "OpenAI-Project": unset}
             # The library wants this one to be left out of each request, not of the client.
             self._headers = {} if key else {"Authorization": unset}
+            self._http = BoundedClient(
+                trust_env=not self._loopback,
+                timeout=self._timeout,
+                limits=httpx.Limits(max_connections=None),
+                event_hooks={"response": [_say_whether_to_retry]},
+            )
             self._client = _passing_over_empty_events(openai.AsyncOpenAI)(
                 base_url=self._url,
                 api_key=key or "none",
                 default_headers=headers,
                 max_retries=self._tries - 1,
                 timeout=self._timeout,
-                http_client=openai.DefaultAsyncHttpxClient(
-                    trust_env=not self._loopback,
-                    follow_redirects=False,
-                    timeout=self._timeout,
-                    event_hooks={"response": [_say_whether_to_retry]},
-                ),
+                http_client=self._http,
             )
             self._loop, self._free = loop, asyncio.Semaphore(self._max_concurrency)
+        if request.top_logprobs:
+            self._http.most_bytes = _MOST_WITH_LOGPROBS
         return self._client
 
     async def _send(
@@ -306,11 +314,17 @@ class EndpointEngine(Engine):
     async def _chunks(self, stream: Any) -> AsyncIterator[Any]:
         """The chunks of a stream; of a server that does not stream, its whole answer."""
         if "json" in stream.response.headers.get("content-type", ""):
-            body = await stream.response.aread()
+            async with asyncio.timeout(self._timeout):
+                body = await stream.response.aread()
             if body.lstrip().startswith(b"{"):
                 yield self._openai.types.chat.ChatCompletion.construct(**json.loads(body))
                 return
-        async for chunk in stream:
+        chunks = aiter(stream)
+        while True:
+            async with asyncio.timeout(self._timeout):  # events without data come for ever
+                chunk = await anext(chunks, None)
+            if chunk is None:
+                return
             yield chunk
 
     def _answers(self, request: Request, response: Any) -> list[ReceivedAnswer]:
@@ -388,7 +402,9 @@ class EndpointEngine(Engine):
     async def _models(self, client: Any) -> dict[str, str]:
         """Who owns each model; none where the server has no list."""
         try:
-            listed = await client.models.list(timeout=10, extra_headers=self._headers)
+            listed = await client.with_options(max_retries=1).models.list(
+                timeout=10, extra_headers=self._headers
+            )
             return {str(model.id): str(model.owned_by) for model in listed.data}
         except (self._openai.OpenAIError, *_MALFORMED):
             return {}
@@ -443,7 +459,8 @@ def _rest(request: Request, done: int) -> Request:
 def _count(counts: Any, name: str) -> int:
     """A number of tokens, 0 where it is missing or is none."""
     with suppress(*_MALFORMED, OverflowError):
-        return max(0, int(getattr(counts, name)))
+        count = int(getattr(counts, name))
+        return count if 0 < count <= _MOST_TOKENS else 0
     return 0
 
 

@@ -35,7 +35,7 @@ def aresume(
     """
     folder = RunFolder(run_folder)
     started = folder.started()
-    if (started.settings.get("heavy") or {}).get("sampling") == _SAVED:
+    if (Settings.from_dict(started.settings).heavy or {}).get("sampling") == _SAVED:
         raise RunError(
             f"{str(folder.path)!r} is a synthesis of saved runs, which it does not name: call "
             "`synthesize` with these runs and this `run_folder` again."
@@ -90,7 +90,7 @@ def afork(
     last = max(0 if isinstance(event, RunStarted) else event.step for event in events)
     if not 1 <= at_step <= last:
         raise RunError(f"`at_step` is {at_step}, but the run has rounds 1 to {last}.")
-    heavy = old.settings.get("heavy")
+    heavy = Settings.from_dict(old.settings).heavy
     if heavy is not None and at_step <= heavy["n"]:
         raise RunError(
             f"`at_step` is {at_step}, but a heavy run can be forked only at {heavy['n'] + 1}, its "

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing, nullcontext
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from functools import cache
@@ -14,7 +14,7 @@ from importlib.metadata import version
 from typing import Any, Self
 
 from hanol.engines import Engine, Message, Request
-from hanol.errors import RunError, require
+from hanol.errors import HanolError, RunError, require
 from hanol.research._prompts import describe, is_small
 from hanol.research._prompts import system_prompt as default_prompt
 from hanol.research._run import AGENT_SAMPLING, SMALL_SAMPLING, Run, Settings
@@ -276,7 +276,7 @@ class RunSetup:
                     live=live,
                     unchecked_steps=settings.fork_step,
                 )
-                async with aclosing(log):
+                async with aclosing(log), _following(log):
                     # Before the first event: a prompt that cannot fit starts no run.
                     addresses = set(find_addresses(first["question"]))
                     context = ToolContext(SourceList(), index=self.index, addresses=addresses)
@@ -310,6 +310,22 @@ class RunSetup:
             what = "the run" if folder is None else f"the run in {str(folder.path)!r}"
             check_unchanged(what, {name: recorded[name] for name in started}, started, _FREE)
         return recorded
+
+
+@asynccontextmanager
+async def _following(log: RunLog) -> AsyncIterator[None]:
+    """What a damaged log leads to, while it is followed, is an error of the log."""
+    try:
+        yield
+    except HanolError:
+        raise
+    except Exception as err:
+        if not log.is_followed:
+            raise
+        raise RunError(
+            f"The log cannot be followed ({type(err).__name__}: {err}): it was written by another "
+            "version, or is damaged. Start a new run in another folder."
+        ) from err
 
 
 def default_tools(index: Index | None) -> Sequence[Tool]:

@@ -1,13 +1,17 @@
 """What all modes of a run share: budgets, tools, format errors, the forced answer, the end."""
 
+import asyncio
 import hashlib
 import json
+import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, cast
+
+from pydantic import TypeAdapter, ValidationError
 
 from hanol.engines import Message, Request, Sampling, ToolCall
 from hanol.errors import CapabilityError, EngineError, HanolError, MissingExtraError, RunError
@@ -32,6 +36,7 @@ from hanol.tools import (
     Observation,
     Tool,
     ToolContext,
+    ToolSpec,
     Turn,
     escape_observation,
     fence_observation,
@@ -41,6 +46,8 @@ from hanol.tools import (
 # Both forms, because a tokenizer may join the line end to the tag.
 STOP = ("\n<tool_response>", "<tool_response>")
 MAX_FORMAT_ERRORS = 3  # in a row; then the answer is asked for
+_LONGEST_REASON = 300  # characters of what a tool raised
+_log = logging.getLogger(__name__)
 
 # How Tongyi DeepResearch samples turns (arXiv 2510.24701). The paper calls the penalty one on
 # repetition; its code sends it as `presence_penalty`.
@@ -104,10 +111,34 @@ class Settings:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Settings":
-        """The settings that a log was written with."""
-        # No pydantic: it would turn 0 into 0.0, and hashes of requests tell them apart.
-        parts = {"budget": Budget(**values["budget"]), "sampling": Sampling(**values["sampling"])}
-        return cls(**{**values, **parts, "schemas": tuple(values.get("schemas", ()))})
+        """The settings that a log was written with.
+
+        Raises:
+            RunError: They are damaged, or those of another version.
+        """
+        try:
+            _settings().validate_python(values)
+            _ = [ToolSpec(**schema) for schema in values.get("schemas", ())]
+            # Not what pydantic made: it turns 0 into 0.0, and hashes of requests tell them apart.
+            parts = {name: kind(**values[name]) for name, kind in _PARTS.items()}
+            return cls(**{**values, **parts, "schemas": tuple(values.get("schemas", ()))})
+        except (KeyError, TypeError, ValueError) as err:
+            why = str(err)
+            if isinstance(err, ValidationError):
+                first = err.errors()[0]
+                why = f"`{'.'.join(map(str, first['loc']))}`: {first['msg']}"
+            raise RunError(
+                f"The settings in the first line of the log cannot be used ({why}): it was written "
+                "by another version, or is damaged. Start a new run in another folder."
+            ) from err
+
+
+_PARTS: dict[str, Any] = {"budget": Budget, "sampling": Sampling}
+
+
+@cache
+def _settings() -> TypeAdapter[Settings]:
+    return TypeAdapter(Settings)
 
 
 class BudgetSpent(Exception):  # noqa: N818 - control flow inside the loop
@@ -217,7 +248,8 @@ class Run:
             room = min(room, window - prompt_tokens)
         if room < 1:
             raise BudgetSpent("max_tokens")
-        max_tokens = int(min(sampling.max_tokens or room, room))
+        most = sampling.max_tokens or self.settings.budget.context_tokens
+        max_tokens = int(min(most, room))
         request = Request(
             tuple(messages),
             replace(
@@ -396,11 +428,20 @@ class Run:
             chance=f"{self.settings.seed} {self.spent.ledger.tool_calls}",
         )
         try:
-            return await self.tools[name].run(arguments, context)
+            result = await self.tools[name].run(arguments, context)
+            return replace(result, text=printable(result.text))
         except EngineError:
             raise  # the model is gone, also for the agent: stop, and resume later
         except HanolError as err:
             return Observation(f"{name} failed: {err}", failed=True)
+        # It ends its call, not the run: a resumed one would make the same call.
+        except (Exception, asyncio.CancelledError) as err:
+            task = asyncio.current_task()
+            if isinstance(err, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise  # by the run, not within the tool
+            _log.debug("The tool %s failed.", name, exc_info=True)
+            why = f"{type(err).__name__}: {str(err)[:_LONGEST_REASON]}"
+            return Observation(f"{name} failed: {why}", failed=True)
 
     def _tool_seconds(self) -> float:
         return max(self.spent.seconds_left(forced=False), 0.0)

@@ -127,6 +127,11 @@ class RunLog:
         self._new_counts: dict[str, int] = {}
         self._syncing: list[asyncio.Future[None]] = []
 
+    @property
+    def is_followed(self) -> bool:
+        """Whether recorded events are still to be served."""
+        return bool(self._recorded)
+
     def recorded_results(self, name: str) -> list[ToolReturned]:
         """Results of a tool that are still to be served."""
         return [e for e in self._recorded if isinstance(e, ToolReturned) and e.name == name]
@@ -191,7 +196,7 @@ class RunLog:
         while self._recorded:  # questions of the killed call that were not asked again
             self._serve()
         fields |= {
-            "text": printable(result.text),
+            "text": result.text,
             "sources": list(result.sources),
             "addresses": list(result.addresses),
             "failed": result.failed,

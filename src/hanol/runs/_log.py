@@ -8,7 +8,8 @@ lines, or with one torn line that is dropped.
 import fcntl
 import os
 import resource
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -85,25 +86,34 @@ class RunFolder:
         """Write events. They survive the end of this process; `sync` makes them survive more.
 
         Raises:
-            OSError: The disk is full, or the folder is gone.
+            WriteError: The disk is full, or the folder is gone; none of them was written.
         """
         assert self._descriptor is not None, "append needs `with folder:`"
         data = b"".join(event.model_dump_json().encode() + b"\n" for event in events)
-        while data:
-            data = data[os.write(self._descriptor, data) :]
+        with self._writing():
+            size = os.fstat(self._descriptor).st_size
+            try:
+                while data:
+                    data = data[os.write(self._descriptor, data) :]
+            except OSError:
+                os.ftruncate(self._descriptor, size)  # half an event is no event
+                raise
 
     def sync(self) -> None:
-        """Wait until everything appended is on the disk."""
+        """Wait until everything appended is on the disk.
+
+        Raises:
+            WriteError: The disk is full, or broken.
+        """
         descriptor = self._descriptor
         if descriptor is not None:
-            os.fsync(descriptor)
+            with self._writing():
+                os.fsync(descriptor)
 
     def __enter__(self) -> Self:
-        try:
+        with self._writing():
             self.path.mkdir(parents=True, exist_ok=True)
             descriptor = _open_for_append(self.log)
-        except OSError as err:
-            raise WriteError(self.log, str(write_failure(err))) from err
         try:
             _lock(descriptor, self.path)
             drop_torn_line(descriptor)
@@ -119,6 +129,13 @@ class RunFolder:
             # Closing alone keeps the lock until a `sync` that still runs has ended.
             fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as err:
+            raise WriteError(self.log, str(write_failure(err))) from err
 
     def _parse(self, line: bytes, index: int) -> Event:
         try:

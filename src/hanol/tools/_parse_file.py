@@ -66,6 +66,8 @@ class ParseFile(SpecifiedTool, spec=PARSE_FILE):
             return await asyncio.to_thread(self._read, name, context.index.folder)
         except HanolError as err:
             return str(err)
+        except (OSError, RuntimeError) as err:  # names too long for the system, links in a circle
+            return f"{getattr(err, 'strerror', None) or 'its links lead in a circle'}."
 
     def _read(self, name: str, folder: Path) -> Opened:
         path = inside(folder, name)

@@ -272,11 +272,19 @@ def _joined(pieces: Iterable[tuple[int, str]]) -> Iterator[str]:
 def _checked(citations: Mapping[str, Any] | None) -> list[AnswerSentence]:
     if not citations:
         return []
-    return [
-        AnswerSentence(entry["text"], entry["start"], entry["end"], entry["status"], _note(entry))
-        for entry in citations["sentences"]
-        if entry["status"] in MEANINGS
-    ]
+    try:
+        return [
+            AnswerSentence(
+                str(one["text"]), int(one["start"]), int(one["end"]), one["status"], _note(one)
+            )
+            for one in citations["sentences"]
+            if one["status"] in MEANINGS
+        ]
+    except (KeyError, TypeError, ValueError) as err:
+        raise RunError(
+            "The citations in the last line of the run's log are damaged: delete this line, and "
+            "resume the run."
+        ) from err
 
 
 def _note(entry: Mapping[str, Any]) -> str:

@@ -9,25 +9,37 @@ import asyncio
 import ipaddress
 import re
 import socket
-import zlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import httpx
 
 from hanol.errors import AddressError
+from hanol.http import BoundedClient
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolver = Callable[[str, int], Awaitable[list[str]]]
 
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
-_NAT64_LOCAL = ipaddress.ip_network("64:ff9b:1::/48")
-_IPV4_COMPATIBLE = ipaddress.ip_network("::/96")
+# An IPv4 address in the last bits: by NAT64, and by itself.
+_CARRYING = [ipaddress.ip_network(text) for text in ("64:ff9b::/96", "::/96")]
+# What `is_global` takes for public, some of it before Python 3.12 or 3.13 only.
+_REFUSED = [
+    ipaddress.ip_network(text)
+    for text in (
+        "192.0.0.0/24",  # protocols; 192.0.0.192 tells the secrets of machines at Oracle
+        "168.63.129.16/32",  # likewise at Azure
+        "192.88.99.0/24",  # 6to4 and its relays, which there are no more (RFC 7526)
+        "2002::/16",
+        "64:ff9b:1::/48",  # NAT64 of one network
+        "fec0::/10",  # one site
+        "3fff::/20",  # documentation
+        "5f00::/16",  # segment routing
+    )
+]
 _NUMERIC = re.compile(r"(?:0x[0-9a-f]*|[0-9]+)", re.IGNORECASE)
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_REDIRECTS = 5
 _MAX_SECONDS = 30.0  # for one address, redirects included
-_MAX_BYTES = 10_000_000  # of the body after decompression
 _OFFICE = "application/vnd.openxmlformats-officedocument"
 SUFFIXES = {  # of what is fetched, by media type
     "text/html": ".html",
@@ -60,16 +72,17 @@ def is_public(address: Address) -> bool:
     """Whether an address belongs to the public internet, whatever it is wrapped in."""
     parts: list[Address] = [address]
     if isinstance(address, ipaddress.IPv6Address):
-        # `is_global` says yes to the first two, to the third before Python 3.13; 6to4 has no
-        # relays any more (RFC 7526).
-        if address in _NAT64_LOCAL or address.is_site_local or address.sixtofour is not None:
-            return False
-        if address in _NAT64 or address in _IPV4_COMPATIBLE:
+        if any(address in network for network in _CARRYING):
             parts.append(ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF))
         if address.ipv4_mapped is not None:
             parts.append(address.ipv4_mapped)
         parts += address.teredo or ()
-    return all(part.is_global and not part.is_multicast for part in parts)
+    return all(
+        part.is_global
+        and not part.is_multicast
+        and not any(part in network for network in _REFUSED)
+        for part in parts
+    )
 
 
 def check_url(url: str, ports: tuple[int, ...] = (80, 443)) -> httpx.URL:
@@ -144,8 +157,8 @@ class _PinnedTransport(httpx.AsyncBaseTransport):
         except ValueError:
             try:
                 texts = list(dict.fromkeys(await self._resolver(host, port)))
-            except OSError as err:
-                raise AddressError(f"{host!r} cannot be resolved: {err}.") from err
+            except (OSError, UnicodeError) as err:  # of labels that are empty, long or odd
+                raise AddressError(f"{host[:200]!r} cannot be resolved: {err}.") from err
         if not texts:
             raise AddressError(f"{host!r} has no address.")
         for text in texts:
@@ -176,14 +189,16 @@ class Fetcher:
                 return await self._follow(url)
         except TimeoutError as err:
             raise AddressError(f"{url[:200]!r} took over {_MAX_SECONDS:g} s.") from err
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as err:
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as err:
             reason = str(err) or type(err).__name__
             raise AddressError(f"{url[:200]!r} could not be fetched: {reason}.") from err
 
     async def _follow(self, url: str) -> Fetched:
         transport = _PinnedTransport(self.resolver, self.permitted)
-        headers = {"Accept-Encoding": "gzip, deflate", "User-Agent": "hanol"}
-        async with httpx.AsyncClient(transport=transport, headers=headers, trust_env=False) as web:
+        headers = {"User-Agent": "hanol"}
+        async with BoundedClient(
+            transport=transport, headers=headers, trust_env=False, timeout=_MAX_SECONDS
+        ) as web:
             for _ in range(_MAX_REDIRECTS + 1):
                 target = check_url(url, self.ports)
                 async with web.stream("GET", target) as response:
@@ -203,21 +218,4 @@ class Fetcher:
         media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type not in SUFFIXES:
             raise AddressError(f"{url[:200]!r} is of type {media_type or 'unknown'!r}, not a page.")
-        encoding = response.headers.get("content-encoding", "identity").strip().lower()
-        if encoding not in ("identity", "gzip", "x-gzip", "deflate"):
-            raise AddressError(
-                f"{url[:200]!r} is compressed by {encoding!r}, which was not asked for."
-            )
-        inflate = None if encoding == "identity" else zlib.decompressobj(wbits=47)  # gzip or zlib
-        content = bytearray()
-        try:
-            async for part in response.aiter_raw():
-                # At most one byte too many, whatever the compressed size promises.
-                content += inflate.decompress(part, _MAX_BYTES + 1) if inflate else part
-                if len(content) > _MAX_BYTES:
-                    raise AddressError(f"{url[:200]!r} is larger than {_MAX_BYTES:,} bytes.")
-        except zlib.error as err:
-            raise AddressError(f"{url[:200]!r} is badly compressed: {err}.") from err
-        if inflate is not None and not inflate.eof:
-            raise AddressError(f"{url[:200]!r} ends in the middle of its compressed data.")
-        return Fetched(url, media_type, bytes(content), response.charset_encoding)
+        return Fetched(url, media_type, await response.aread(), response.charset_encoding)

@@ -9,11 +9,13 @@ from typing import Any, Protocol
 import httpx
 
 from hanol.errors import AddressError, ToolError
+from hanol.http import BoundedClient
 from hanol.retrieval import SourceList
 
 _QUERY_CHARACTERS = 256
 _WORD_CHARACTERS = 48
 _SPAN_WORDS, _SPAN_CHARACTERS = 8, 24
+_HITS, _FIELD_CHARACTERS = 100, 4000  # of what a provider answers
 # Words; each Han or Kana character on its own, as no spaces part them.
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
 
@@ -102,7 +104,7 @@ def open_provider(spec: str) -> SearchProvider:
 
 
 async def _json(method: str, url: str, **options: Any) -> Any:
-    async with httpx.AsyncClient(trust_env=False, timeout=20.0) as client:
+    async with BoundedClient(trust_env=False, timeout=20.0) as client:
         response = await client.request(method, url, **options)
     if response.status_code in (401, 403):
         raise ToolError(
@@ -112,7 +114,7 @@ async def _json(method: str, url: str, **options: Any) -> Any:
     response.raise_for_status()
     try:
         return response.json()
-    except ValueError as err:
+    except (ValueError, RecursionError) as err:
         raise ToolError(f"{httpx.URL(url).host} did not answer in JSON.") from err
 
 
@@ -122,11 +124,12 @@ def _results(found: Any, key: str, names: Sequence[str]) -> list[WebResult]:
 
     def text(hit: dict[str, Any], name: str) -> str:
         value = next(filter(None, map(hit.get, name.split())), "")
-        return " ".join(str(value).split()) if isinstance(value, str | int | float) else ""
+        text = str(value)[:_FIELD_CHARACTERS] if isinstance(value, str | int | float) else ""
+        return " ".join(text.split())
 
     return [
         WebResult(*(text(hit, name) for name in names))
-        for hit in hits or []
+        for hit in (hits[:_HITS] if isinstance(hits, list) else ())
         if isinstance(hit, dict)
     ]
 

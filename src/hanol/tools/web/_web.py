@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import ipaddress
 import math
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -12,7 +13,7 @@ import httpx
 
 from hanol.errors import AddressError, ToolError, require
 from hanol.retrieval import Passage, document_passages, parse_document
-from hanol.tools.web._fetch import SUFFIXES, Fetched, Fetcher, check_url
+from hanol.tools.web._fetch import SUFFIXES, Fetched, Fetcher, check_url, is_public
 from hanol.tools.web._providers import SearchProvider, WebResult
 
 _LINKS = 200  # of one page
@@ -71,7 +72,7 @@ class Web:
                 except ToolError as err:  # it would refuse again
                     reason = str(err)
                     break
-                except httpx.HTTPError as err:
+                except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as err:
                     told = str(err) or type(err).__name__
                     reason = f"{type(provider).__name__} did not answer: {told}."
                     await asyncio.sleep(0.2 * 2**attempt)
@@ -99,10 +100,12 @@ class Web:
 
 def _fetchable(url: str) -> bool:
     try:
-        check_url(url)
+        host = check_url(url).raw_host.decode("ascii").strip("[].").lower()
+        return is_public(ipaddress.ip_address(host))
     except AddressError:
         return False
-    return True
+    except ValueError:  # a name, which is resolved when it is fetched
+        return host != "localhost" and not host.endswith(".localhost")
 
 
 def _plain(url: str) -> str:
