@@ -20,8 +20,9 @@ SOURCE = Path(hanol.__file__).parent
 # then what 780 more inputs of the kinds of public reports broke (groups in forms, fields): 180;
 # then web pages as they are shown (exponents, formulas, filled forms, images, hidden parts): 120;
 # then other forms of a word in search ("dogs" for "dog"), menus over headings: 50;
-# then words of metafiles, masters of slides, hidden parts: 120.
-MOST_LINES = {"": 53_400, "research": 4_500, "autodeco": 6_000, "cli": 3_800, "retrieval": 7_630}
+# then words of metafiles, masters of slides, hidden parts: 120;
+# then runs that always go on (whatever tools, endpoints, logs and clocks do), one HTTP client: 250.
+MOST_LINES = {"": 53_650, "research": 4_560, "autodeco": 6_000, "cli": 3_800, "retrieval": 7_630}
 MOST_LINES_OF_A_ROOM = 4_000
 MOST_MODULES = 15
 MOST_NAMES = 60

@@ -117,7 +117,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_with_room(
     monkeypatch.undo()
     assert RunFolder(tmp_path).log.read_bytes().endswith(b"}\n")
     assert len(RunFolder(tmp_path).events()) == 2
-    events = list(resume(tmp_path, ScriptedEngine(turns[1:]), None, tools=[tool]))
+    events = list(resume(tmp_path, ScriptedEngine(turns), None, tools=[tool]))
     assert isinstance(events[-1], RunEnded)
     assert events[-1].answer == "done"
 
