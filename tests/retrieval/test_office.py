@@ -706,6 +706,7 @@ def test_slides_show_their_master_and_the_numbers_of_lists() -> None:
 
     number = '<a:p><a:fld id="{1}" type="slidenum"><a:t>7</a:t></a:fld></a:p>'
     period, letter = auto("arabicPeriod"), auto("alphaLcParenR")
+    title = shape(para("Next year"), '<p:ph type="title"/>')
     steps = (
         para("Plan", period) + para("now", letter, 1) + para("then", letter, 1)
         + para("", period) + para("Build", period) + para("Words") + para("Test", period)
@@ -717,7 +718,7 @@ def test_slides_show_their_master_and_the_numbers_of_lists() -> None:
 
     def change(name: str, content: bytes) -> bytes:
         found = {
-            "ppt/slides/slide1.xml": shape(steps),
+            "ppt/slides/slide1.xml": shape(steps).replace("</p:spTree>", title),
             "ppt/slides/slide2.xml": shape(para("Alone")),
             "ppt/slideLayouts/slideLayout7.xml": shape(para("On this layout")),
             "ppt/slideMasters/slideMaster1.xml": shape(para("ACME plan")) + shape(
@@ -729,7 +730,7 @@ def test_slides_show_their_master_and_the_numbers_of_lists() -> None:
 
     document = parse_document("a.pptx", changed(saved(show), change))
     assert document.pages[0].text.split("\n") == [
-        "1. Plan", "a) now", "b) then", "2. Build", "Words", "1. Test", "(IV) Rome",
+        "Next year", "1. Plan", "a) now", "b) then", "2. Build", "Words", "1. Test", "(IV) Rome",
         "On this layout", "ACME plan",
     ]  # fmt: skip
     assert document.pages[1].text == "Alone"

@@ -29,8 +29,7 @@ _HEADINGS = " headings"  # among the names of styles, which have no space in fro
 def read_opendocument(data: bytes) -> tuple[str, list[str]]:
     """Title and text: a text document as one page with headings, sheets and slides one each."""
     package = Package(data)
-    with_key = package.tree("META-INF/manifest.xml").find(".//encryption-data")
-    if with_key is not None:
+    if package.tree("META-INF/manifest.xml").find(".//encryption-data") is not None:
         raise DocumentError("is encrypted: save a copy without the password")
     tree = package.tree("content.xml")
     styles = _Styles(tree, package.tree("styles.xml"))
@@ -45,8 +44,9 @@ def read_opendocument(data: bytes) -> tuple[str, list[str]]:
                     hidden("is a hidden sheet")
         elif body.tag in ("presentation", "drawing"):
             for page in each_page(body.iterfind("page")):
-                blocks = _OpenFlow(package, styles).blocks
-                pages.append("\n".join((*blocks(page), *blocks(styles.behind(page)))))
+                shapes = sorted(page, key=lambda e: attribute(e, "class") != "title")  # drawn last?
+                shapes += styles.behind(page)
+                pages.append("\n".join(_OpenFlow(package, styles).blocks(shapes)))
                 if styles.hide(page):
                     hidden("is a hidden slide")
                 if not pages[-1].strip() and page.find(".//image") is not None:
@@ -69,8 +69,7 @@ def read_opendocument(data: bytes) -> tuple[str, list[str]]:
 def _filled(body: Any) -> Iterator[str]:
     """What was filled into the fields of a form."""
     for field in body.iterfind("forms//*"):
-        value = attribute(field, "current-value") or attribute(field, "value")
-        if value:
+        if value := attribute(field, "current-value") or attribute(field, "value"):
             yield f"{attribute(field, 'label') or attribute(field, 'name')}: {value}"
 
 
@@ -185,15 +184,12 @@ class _OpenFlow:
         levels, depth = self._styles.levels.get(style, {}), len(outer[1]) + 1
         first = levels.get(depth)
         count = int(attribute(first, "start-value", "1")) - 1 if first is not None else 0
-        if "true" in attribute(element, "continue-numbering") or attribute(
-            element, "continue-list"
-        ):
+        goes_on = "true" in attribute(element, "continue-numbering")
+        if goes_on or attribute(element, "continue-list"):
             count = self._last.get((style, depth), count)
         for item in element:
-            if (
-                item.tag == "list-item"
-                and next(iter(item.iterchildren("p", "h", "list")), item).tag != "list"
-            ):
+            inner = next(iter(item.iterchildren("p", "h", "list")), item)
+            if item.tag == "list-item" and inner.tag != "list":
                 count = int(attribute(item, "start-value") or count + 1)
                 self._mark = _number(levels, (*outer[1], count))
             self._item = (style, (*outer[1], count))

@@ -10,6 +10,7 @@ from hanol.retrieval.documents.office._flow import Flow
 from hanol.retrieval.documents.office._package import Package, attribute, is_on, local, relation
 
 _FORMS = {"alphaL": "a", "alphaU": "A", "romanL": "i", "romanU": "I", "ea1": "一", "circle": "①"}
+_TITLES = ("title", "ctrTitle")
 _SIGNS = {"Period": "{}.", "ParenR": "{})", "ParenBoth": "({})"}
 
 
@@ -43,7 +44,9 @@ def read_pptx(data: bytes) -> tuple[str, list[str]]:
         tree = package.tree(part)
         if not is_on(tree, "@show", "1"):
             hidden("is a hidden slide")
-        lines = list(Flow(package, part, numbered=_numbers()).blocks(tree))
+        # The title may be drawn last.
+        shapes = sorted(tree.iterfind("cSld/spTree/*"), key=lambda e: _place(e) not in _TITLES)
+        lines = list(Flow(package, part, numbered=_numbers()).blocks(shapes))
         for old in package.related(part, "vmlDrawing"):  # pictures, perhaps a second time
             lines += set(Flow(package, old).blocks(package.tree(old))).difference(lines)
         for layout in (
@@ -86,23 +89,25 @@ def _numbers() -> Callable[[Any], str]:
     return number
 
 
+def _place(shape: Any) -> str:
+    """Kind of the place that a shape fills, or ""."""
+    found = shape.find("nvSpPr/nvPr/ph")
+    return "" if found is None else attribute(found, "type", "body")
+
+
 def _notes(package: Package, part: str) -> Iterator[str]:
     flow = Flow(package, part)
     for shape in package.tree(part).iter("sp"):
-        kind = shape.find("nvSpPr/nvPr/ph")
-        if kind is None or attribute(kind, "type", "body") == "body":  # no date, no page number
+        if _place(shape) in ("", "body"):  # no date, no page number
             yield from flow.blocks(shape)
 
 
 def _comments(package: Package, part: str, authors: dict[str, str]) -> Iterator[str]:
     """Comments of both forms: a `text` each, or paragraphs with replies."""
     flow = Flow(package, part)
-
-    def words(element: Any) -> str:
-        body = element.find("txBody")
-        return element.findtext("text") or "" if body is None else " ".join(flow.blocks(body))
-
     for comment in package.tree(part).iter("cm", "reply"):
-        if text := words(comment).strip():
+        body = comment.find("txBody")
+        text = comment.findtext("text") or "" if body is None else " ".join(flow.blocks(body))
+        if text := text.strip():
             author = authors.get(attribute(comment, "authorId"), "")
             yield f"Comment{f' by {author}' if author else ''}: {text}"
