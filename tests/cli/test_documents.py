@@ -134,6 +134,25 @@ def test_show_in_json(book: Path) -> None:
     assert second == {"number": 2, "text": "", "tables": [], "remarks": []}
 
 
+def test_show_draws_merged_cells_as_they_are_indexed(tmp_path: Path) -> None:
+    rows = (
+        "<th rowspan=2>Region<th colspan=2>2023<th rowspan=2>Note", "<th>H1<th>H2",
+        "<td rowspan=2>North<td>1<td>2<td>new", "<td colspan=2>closed<td>flood",
+        "<td colspan=4>Abroad", "<td>South<td>5<td colspan=2>6",
+    )  # fmt: skip
+    page = f"<p>Rates.<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
+    (tmp_path / "rates.html").write_text(page)
+    found = json.loads(hanol("documents", "show", tmp_path / "rates.html", "--json").stdout)
+    [only] = found["pages"]
+    [table] = only["tables"]
+    lines = only["text"][table["start"] : table["end"]].split("\n")
+    assert "Region: North; 2023 H1: closed; 2023 H2: closed; Note: flood" in lines
+    for line, row in zip(lines, table["rows"], strict=True):
+        named = zip(table["names"], row, strict=True)
+        drawn = "; ".join(f"{name}: {cell}" for name, cell in named if cell)
+        assert line == ("Abroad" if row[0] == "Abroad" else drawn)
+
+
 def test_show_names_what_is_doubtful(folder: Path) -> None:
     shown = hanol("documents", "show", folder / "wrong.xml").stdout
     assert "! doubtful: is not well-formed XML" in shown

@@ -523,3 +523,34 @@ def test_a_quotation_of_a_broken_tag_is_found() -> None:
     source_list.cite("Calls stand between <tool_call> tags.", address="a", title="t", sha256="0")
     answer = 'It says "calls stand between <\u200btool_call> tags" [1].'
     assert one(answer, source_list).status == "supported"
+
+
+HONEY = "The hives made 300 kg of honey in 2023 and 260 kg in 2024."
+APART = "In 2023 the hives made 300 kg of honey. In 2024 they made 260 kg."
+ROW = "Region: North; 2022: 14; 2023: 300; 2024: 260"
+CITIES = "Berlin has 3.6 million inhabitants, Madrid 3.3 million."
+RESPECTIVELY = "2023년과 2024년의 생산량은 각각 300kg과 260kg이다."
+
+
+@pytest.mark.parametrize(
+    ("passage", "sentence", "status"),
+    [
+        (HONEY, "It was 300 kg in 2023 and 260 kg in 2024.", "supported"),
+        (HONEY, "It was 260 kg in 2023 and 300 kg in 2024.", "unsupported"),
+        (HONEY, "In 2024 the hives made 260 kg, after 300 kg in 2023.", "supported"),
+        (HONEY, "From 2023 to 2024 the honey fell from 300 kg to 260 kg.", "supported"),
+        (HONEY, "From 2023 to 2024 the honey rose from 260 kg to 300 kg.", "unsupported"),
+        (APART, "The hives made 300 kg in 2023 and 260 kg in 2024.", "supported"),
+        (APART, "In 2024 the hives made 300 kg of honey, in 2023 260 kg.", "unsupported"),
+        (ROW, "North: 260 in 2024, 14 in 2022.", "supported"),
+        (ROW, "North had 260 in 2023 and 300 in 2024.", "unsupported"),
+        (CITIES, "Madrid has 3.3 million inhabitants and Berlin 3.6 million.", "supported"),
+        (CITIES, "Berlin has 3.3 million inhabitants and Madrid 3.6 million.", "unsupported"),
+        (RESPECTIVELY, "생산량은 2023년 300kg, 2024년 260kg이다.", "supported"),
+        (RESPECTIVELY, "생산량은 2023년 260kg, 2024년 300kg이다.", "unsupported"),
+    ],
+)
+def test_numbers_given_to_each_others_years(passage: str, sentence: str, status: str) -> None:
+    sources = SourceList()
+    sources.cite(passage, address="a", title="T", sha256="0")
+    assert check_citations(f"{sentence} [1]", sources).sentences[0].status == status

@@ -1,11 +1,14 @@
 """Mails: versions of one text, attached mails, other types of text, and broken ones."""
 
 import base64
+import email.message
 import textwrap
+import time
 
 import pytest
 
-from hanol.retrieval import Document, parse_document
+from hanol.research import ask
+from hanol.retrieval import Document, Index, parse_document
 
 
 def mail(body: str, kind: str, head: str = "") -> bytes:
@@ -132,7 +135,7 @@ def test_reports_on_mails() -> None:
         (
             "text/plain; format=flowed",
             "> one \n> line\n>> other \n> end",
-            "> one line\n>> other \n> end",
+            "> [quoted mail] one line\n\n> [quoted mail] other\n\n> [quoted mail] end",
         ),
         (
             "text/plain; format=flowed",
@@ -208,3 +211,135 @@ def test_every_mail_of_a_mailbox_is_a_page() -> None:
         first, second = document.pages
         assert "\nFrom here on\nFrom there on" in first.text
         assert (second.number, "Subject: Two" in second.text) == (2, True)
+
+
+# --- older mails in a mail -------------------------------------------------------
+
+ENGLISH = """Hi Ana,
+
+the meeting is on Friday at ten in the hall.
+
+On Mon, Nov 3, 2025 at 10:00 AM Kim Minsu <kim@example.org>
+wrote:
+
+> The meeting is on Tuesday at nine. Bring the drawing
+> of the bridge.
+>
+> On Sun, Nov 2, 2025, Lee wrote:
+>> The ladder stands in room 12.
+>
+> Best, Kim
+
+Bye, Ben
+"""
+OUTLOOK = """Agreed, but the budget is 55,000 euros.
+
+-----Original Message-----
+From: Kim Minsu <kim@example.org>
+Sent: Monday, November 3, 2025 10:00 AM
+To: Ben
+Subject: RE: Budget
+
+The drawing of the bridge costs 40,000 euros. Please confirm.
+
+From: Lee <lee@example.org>
+Sent: Sunday, November 2, 2025 9:00 AM
+To: Kim
+Subject: Budget
+
+The ladder stands in room 12.
+"""
+KOREAN = """회의는 금요일입니다.
+
+2025년 11월 3일 (월) 오전 10:00, 김민수 <kim@example.org>님이 작성:
+
+> 다리 도면은 회의실에 있습니다. 열쇠는 12호에 있습니다.
+
+감사합니다.
+"""
+KOREAN_OUTLOOK = """회의는 금요일입니다.
+
+보낸 사람: 김민수 <kim@example.org>
+보낸 날짜: 2025년 11월 3일 월요일 오전 10:00
+받는 사람: 이서연
+제목: 다리
+
+다리 도면은 회의실에 있습니다. 열쇠는 12호에 있습니다.
+"""
+GMAIL = """<div>The meeting is on Friday.</div><div class="gmail_quote"><div>On Mon, Nov 3, 2025 at
+10:00 AM Kim Minsu &lt;kim@example.org&gt; wrote:<br></div><blockquote>The drawing of the bridge is
+in the hall.<br>Please bring it.</blockquote></div>"""
+
+
+def letter(text: str, subtype: str = "plain") -> bytes:
+    message = email.message.EmailMessage()
+    message["From"], message["Subject"] = "Ben <ben@example.org>", "Bridge"
+    message.set_content(text, subtype=subtype)
+    return message.as_bytes()
+
+
+@pytest.mark.parametrize(
+    ("text", "subtype", "question", "words", "origin"),
+    [
+        (ENGLISH, "plain", "Who brings the drawing of the bridge?", "drawing", "Kim Minsu"),
+        (ENGLISH, "plain", "Where is the ladder?", "room 12", "Nov 2, 2025, Lee wrote"),
+        (OUTLOOK, "plain", "What does the drawing of the bridge cost?", "40,000", "Kim Minsu"),
+        (OUTLOOK, "plain", "Where does the ladder stand?", "room 12", "From: Lee"),
+        (KOREAN, "plain", "다리 도면은 어디에 있습니까?", "회의실", "김민수"),
+        (KOREAN, "plain", "열쇠는 어디에 있습니까?", "12호", "2025년 11월 3일"),
+        (KOREAN_OUTLOOK, "plain", "열쇠는 어디에 있습니까?", "12호", "보낸 사람: 김민수"),
+        (GMAIL, "html", "Where is the drawing of the bridge?", "hall", "Nov 3, 2025"),
+    ],
+)
+def test_a_cited_sentence_of_a_quoted_mail_says_whose_it_is(
+    tmp_path, text, subtype, question, words, origin
+) -> None:
+    (tmp_path / "a.eml").write_bytes(letter(text, subtype))
+    with Index.open(tmp_path) as index:
+        index.add(isolated=False)
+        first = ask(index, question).sentences[0]
+        [hit] = index.search(question, 1)
+    assert words in first.text
+    assert origin in first.text
+    assert origin in first.citations[0].text
+    assert words in hit.text
+    own = text_of(letter(text, subtype)).split("\n")
+    assert any(line in own for line in ("회의는 금요일입니다.", "The meeting is on Friday.",
+               "the meeting is on Friday at ten in the hall.",
+               "Agreed, but the budget is 55,000 euros."))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The trip:\nFrom: Seoul\nTo: Busan\nDate: 3 May 2025\n\nPack a coat.",
+        "On the other hand, as Kim wrote:\nnothing is lost.",
+        "On 3 May 2025 we met.\n\nThen Kim wrote:\nfine.",
+        "2025-11-03: the plan <plan@example.org> is done.",
+    ],
+)
+def test_what_only_looks_like_a_quoted_mail_stays_as_it_is(text) -> None:
+    assert text_of(letter(text)).split("\n\n", 1)[1] == text
+
+
+def test_a_mail_of_quotations_without_end_is_read() -> None:
+    body = "\n".join(
+        [">" * 5000 + " deep", "----\n\n" * 3000, "From: x\n" * 3000, "On 2020 " * 9000]
+    )
+    began = time.monotonic()
+    assert "deep" in text_of(letter(body))
+    assert time.monotonic() - began < 5
+
+
+def test_answers_between_the_lines_are_the_authors() -> None:
+    text = "On 03/05/25 10:00, Kim wrote:\n> Noon?\n\nYes.\n\n> Or one?\n\nNo.\n"
+    lines = text_of(letter(text)).split("\n")
+    said = "> [On 03/05/25 10:00, Kim wrote]"
+    assert [line for line in lines if line][-4:] == [
+        f"{said} Noon?", "Yes.", f"{said} Or one?", "No.",
+    ]  # fmt: skip
+
+
+def test_a_quotation_without_an_origin_is_marked() -> None:
+    text = text_of(letter("> Is it done?\n> I hope so.\n\nYes."))
+    assert "> [quoted mail] Is it done?\n> [quoted mail] I hope so.\n\nYes." in text

@@ -1,10 +1,10 @@
 """Checks every sentence of an answer against the sources it cites, without a model.
 
 A sentence is supported when each quotation, date, number and name in it, and enough of its words,
-occur in one of the passages that it cites. This finds changed digits, wrong names and invented
-sources; it does not notice a sentence that says the opposite in the same words. Where sentence and
-sources use different scripts, only numbers, dates, quotations and identifiers can be compared;
-without any of these the sentence counts as unsupported.
+occur in one of the passages that it cites. This finds changed digits, wrong names, numbers given to
+each other's years and invented sources; it does not notice a sentence that says the opposite in the
+same words. Where sentence and sources use different scripts, only numbers, dates, quotations and
+identifiers can be compared; without any of these the sentence counts as unsupported.
 """
 
 from collections.abc import Callable, Mapping
@@ -211,4 +211,5 @@ def _compare(
     words = frozenset[str]().union(*(source.words for source in sources))
     overlap = len(facts.words & words) / len(facts.words) if facts.words else float(bool(facts))
     floor = _FLOOR_WITH_FACTS if len(facts) else _FLOOR
-    return missing, overlap, not missing and overlap >= floor
+    holds = not missing and overlap >= floor
+    return missing, overlap, holds and not any(source.swaps(facts.text) for source in sources)

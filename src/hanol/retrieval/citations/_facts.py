@@ -46,6 +46,9 @@ _NUMBER = re.compile(
     rf"(?:\s?(?P<scale>(?:{_SCALE})(?![A-Za-z])))?",
     re.IGNORECASE,
 )
+_MARKS = re.compile(rf"(?i:{_NUMBER.pattern})|(?<!\w)[A-Z][^\W_{CJK}]*")
+_YEAR = re.compile(r"(?:19|20)\d\d")
+_PART = re.compile(r"(?<=[.!?。])\s+|\n")
 _KOREAN_PART = re.compile(r"\s?(\d[\d,.]*)?\s?(천만|백만|십만|[조억만천백])")
 # Taken as a whole: GPT-4, H100, FTS5, 1.2.3, 3:1.
 _IDENTIFIER = re.compile(
@@ -72,6 +75,7 @@ class Facts:
     names: dict[str, str] = field(default_factory=dict)
     words: frozenset[str] = frozenset()
     cjk: bool = False
+    text: str = ""
 
     def __len__(self) -> int:
         return len(self.quotes) + len(self.dates) + len(self.numbers) + len(self.names)
@@ -111,7 +115,8 @@ def sentence_facts(text: str) -> Facts:
     rest, dates = _take_dates(normal)
     plain = _IDENTIFIER.sub(" ", rest)
     numbers = {shown: value for shown, value, _ in _numbers(plain)}
-    return Facts(quotes, dates, numbers, _names(rest), _words(clean(text)), is_cjk(normal))
+    words = _words(clean(text))
+    return Facts(quotes, dates, numbers, _names(rest), words, is_cjk(normal), text)
 
 
 def _take_dates(text: str) -> tuple[str, dict[str, Date]]:
@@ -192,11 +197,39 @@ def strip_particle(eojeol: str) -> str:
     return stem if len(stem) >= 2 else eojeol
 
 
+Mark = Decimal | str  # a number, or what it may belong to: a year, a name
+
+
+def _marks(text: str) -> list[Mark]:
+    """The numbers, years and words with a capital of a text, in order."""
+    marks: list[Mark] = []
+    for found in _MARKS.finditer(clean(text)):
+        if found["digits"] and not _YEAR.fullmatch(found[0]):
+            scale = SCALES.get((found["scale"] or "").lower(), 1)
+            marks.append(Decimal(found["digits"].replace(",", "")) * scale)
+        elif found["digits"] or found[0].lower() not in STOP_WORDS:
+            marks.append(found[0])
+    return marks
+
+
+def _pairs(marks: list[Mark]) -> set[frozenset[Mark]]:
+    """What each of several numbers belongs to, if their order leaves no doubt."""
+    half = len(marks) // 2
+    if half < 2 or len({*marks}) < len(marks) or len(marks) % 2:
+        return set()
+    for firsts, seconds in ((marks[::2], marks[1::2]), (marks[:half], marks[half:])):
+        pairs = [*zip(firsts, seconds, strict=True)]
+        if all(isinstance(a, str) is not isinstance(b, str) for a, b in pairs):
+            return {frozenset(pair) for pair in pairs}
+    return set()
+
+
 class PassageFacts:
     """A passage prepared for comparing facts with it."""
 
     def __init__(self, text: str) -> None:
         normal = clean(text)
+        self._marks = [_marks(part) for part in (*_PART.split(text), text)]
         self.cjk = is_cjk(normal)
         # First letters of words with a capital, so that KDA is found in "Kimi Delta Attention".
         self._initials = "".join(
@@ -224,6 +257,28 @@ class PassageFacts:
                 return True
         packed = re.sub(r"[\s-]", "", quote)
         return len(packed) >= 12 and packed in self._packed
+
+    def swaps(self, sentence: str) -> bool:
+        """Whether the passage gives numbers of a sentence to other years or names than it does.
+
+        Only where both say it in an order that leaves no doubt: number and year by turns, or first
+        all years and then all numbers.
+        """
+        own = _marks(sentence)
+        for by_year in (True, False):
+            known = []
+            for marks in self._marks:
+                wanted = {
+                    mark for mark in own
+                    if isinstance(mark, Decimal) or (_YEAR.fullmatch(mark) is not None) is by_year
+                }  # fmt: skip
+                theirs = [mark for mark in marks if mark in wanted]
+                ours = [mark for mark in own if mark in wanted.intersection(theirs)]
+                if len(ours) == len(theirs) and (pairs := _pairs(ours)) and _pairs(theirs):
+                    known.append(pairs == _pairs(theirs))
+            if known:
+                return not any(known)
+        return False
 
     def has_number(self, number: Decimal) -> bool:
         """Whether the passage has a number of this value; a decrease may lack its minus."""

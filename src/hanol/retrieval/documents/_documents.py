@@ -71,7 +71,7 @@ class DocumentTable:
         start: First character of its lines in the text of the page.
         end: Last character, exclusive.
         names: Names of its columns; empty where it has none.
-        rows: Its cells from left to right; a merged cell stands in the first place that it covers.
+        rows: Its cells from left to right as they are written, also of merged cells.
     """
 
     start: int

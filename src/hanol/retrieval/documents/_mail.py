@@ -11,9 +11,10 @@ from contextlib import suppress
 from email.errors import HeaderParseError
 from email.header import decode_header, make_header
 from email.message import Message
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 from hanol.errors import DocumentError
+from hanol.retrieval.citations._sentences import split_sentences
 from hanol.retrieval.documents._charset import decode
 from hanol.retrieval.documents._markup import read_html, read_xml
 from hanol.retrieval.documents._remarks import each_page, remark
@@ -32,6 +33,7 @@ _OF_A_MAIL = re.compile(
 )
 _BOUNDARY = re.compile(r"^--(\S[^\r\n]{0,200}?)[ \t]*\r?$", re.MULTILINE)
 _HTML = ("text/html", "application/xhtml+xml", "text/x-amp-html", "text/watch-html")
+_PROSE = ("text/plain", "text/enriched", "text/richtext")
 _NO_TEXT = ("text/rtf", "text/richtext+rtf")
 _CALENDARS = ("text/calendar", "application/ics", "text/vcard", "text/x-vcard", "text/directory")
 _READERS: dict[str, Callable[[str], str]] = {
@@ -43,6 +45,25 @@ _REPORTS = ("delivery-status", "disposition-notification", "feedback-report")
 _ENRICHED = re.compile(r"<<|<[^<>]{1,60}>")  # a command, or a sign that stands for itself
 _WORD = re.compile(rf"[{CJK}]|[^\W{CJK}]+")
 _ADDRESS = re.compile(r"\w+://\S+")  # HTML does not show it
+_SAYS = (
+    r"wrote|schrieb(?: [^\n]{1,80})?|a écrit|escribió|ha scritto|escreveu|작성|썼습니다|쓴 글|写道"
+    r"|<[^<>\n]+@[^<>\n]+>"
+)
+_FROM = r"From|Von|De|Da|보낸 ?사람|보낸이|발신|差出人|发件人|寄件者"
+_SUBJECT = r"Subject|Betreff|Objet|Asunto|Oggetto|Assunto|제목|件名|主题|主旨"
+# "On ... wrote:" on up to three lines, with a year or an address; or a mail's headers.
+_BEGINS = re.compile(
+    r"((?:^[ \t]*[-_]{3,}[^\n]{0,60}\n\s{0,9})?"
+    rf"(?:^[ \t*]*(?:{_FROM})\*?\s?[:：][^\n]*\n(?:[^\n]+\n){{0,6}}?"
+    rf"[ \t*]*(?:{_SUBJECT})\*?\s?[:：][^\n]*(?:\n[ \t*]*[^\W\d][\w ]{{0,14}}\*?\s?[:：][^\n]*)*$"
+    r"|^(?=[^\n]*(?:\n[^\n]*)?(?:(?:19|20)\d\d|/\d\d\b|@))"
+    r"(?:(?:On|Am|Le|El|Il|Em) |[12]\d{3}\s?[-./년年])"
+    rf"[^\n]{{3,200}}(?:\n(?!\n)[^\n]{{0,120}}){{0,2}}?(?:{_SAYS})\s?[:：][ \t]*$))",
+    re.MULTILINE,
+)
+_TELLING = re.compile(rf"[\s*]*(?:{_FROM})\b|.*(?:19|20)\d\d")  # who, and when
+_LABEL = 120  # characters
+_TOO_DEEP = re.compile(r"^((?:> ?){20})(?:> ?)+", re.MULTILINE)
 _SAME = 0.8  # share of the words of a part that another has, which makes it one of two versions
 
 
@@ -122,7 +143,7 @@ def _part(part: Message, lines: list[str], attached: list[str]) -> str:
                part=name or kind)  # fmt: skip
         return ""
     if not is_attached:
-        return text
+        return _with_origins(text) if kind in (*_HTML, *_PROSE) else text
     attached.append(f"{name or kind}:\n{text}")
     return ""
 
@@ -215,7 +236,7 @@ def _content(part: Message, kind: str) -> str:
     text = decode(data, charset)
     if kind in _READERS:
         return _READERS[kind](text)
-    if kind in ("text/enriched", "text/richtext"):
+    if kind in _PROSE[1:]:
         return _ENRICHED.sub(lambda m: "<" if m[0] == "<<" else "", text)
     if kind in _CALENDARS:
         text = re.sub(r"\r?\n[ \t]", "", text)  # folded lines
@@ -241,3 +262,40 @@ def _flowed(text: str, space: str) -> str:
             lines.append(line)
         is_open = line.endswith(" ") and rest.strip() != "--"
     return "\n".join(lines)
+
+
+# --- older mails in a mail -----------------------------------------------------
+
+
+def _with_origins(text: str, label: str = "") -> str:
+    """The text of a mail, each sentence of an older one that it quotes on a line with its origin.
+
+    A sentence is found, and cited, alone; it would be the author's of the mail. `label` is the
+    origin of the text itself.
+    """
+    parts, said = [], ""
+    for is_quoted, lines in groupby(
+        _TOO_DEEP.sub(r"\1", text).splitlines(), key=lambda line: line.startswith(">")
+    ):
+        block = "\n".join(lines)
+        if is_quoted:
+            parts.append(_with_origins(re.sub(r"(?m)^> ?", "", block), said or "quoted mail"))
+            continue
+        own, *others = _BEGINS.split(block)
+        parts.append(_labelled(own, label))
+        for head, after in zip(others[::2], others[1::2], strict=True):
+            telling = [line for line in head.split("\n") if _TELLING.match(line)]
+            is_list = len(telling) > 1 or re.search(rf"(?m)^[\s*]*(?:{_SUBJECT})\b", head)
+            said = "; ".join(map(str.strip, telling)) if is_list else " ".join(head.split())
+            # a stop before a space would end a sentence
+            said = re.sub(r"(?<=[.!?]) +", "", said.rstrip(":： ").replace("*", ""))[:_LABEL]
+            label = said if after.strip() else label
+            parts += [head.strip(), _labelled(after, label)]
+    return "\n\n".join(part for part in parts if part.strip())
+
+
+def _labelled(text: str, label: str) -> str:
+    if not label:
+        return text.strip("\n")
+    sentences = (text[span.start : span.end] for span in split_sentences(text))
+    return "\n".join(f"> [{label}] {' '.join(sentence.split())}" for sentence in sentences)

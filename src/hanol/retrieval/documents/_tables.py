@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, groupby, islice, pairwise
+from itertools import chain, groupby, islice, pairwise, repeat
 
 from hanol.retrieval.documents._labels import is_label
 from hanol.retrieval.documents._remarks import Grid, remark, told_now
@@ -91,7 +91,7 @@ def table_text(rows: Iterable[Row], *, heads: int = 0, most: int = WHOLE_CHARS) 
                 written += 1
                 if told.grids is not None:
                     grid.lines.append(lines[-1])
-                    grid.rows.append(tuple(cell or "" for cell in row))
+                    grid.rows.append(tuple(_shown(row, plan)))
             if cells > _COUNTED_CELLS:
                 break
         if told.grids is not None:
@@ -405,18 +405,26 @@ def _line(row: Row, plan: _Plan) -> str:
         pairs = zip(cells[::2], [*cells[1::2], ""], strict=False)
         lines = (f"{group}{a.rstrip(':： ')}: {b}" if a and b else a or b for a, b in pairs)
         return "; ".join(filter(None, lines))
-    if not plan.names or (len(row) > 1 and sum(map(bool, row)) == 1 and row[-1] is None):
-        return _beside(row)  # a heading over the whole row
-    parts, cell, start = [], "", 0
+    if not plan.names or _is_heading(row):
+        return _beside(row)
+    pairs = zip(chain(plan.names, repeat("")), _shown(row, plan), strict=False)
+    return "; ".join(f"{name}: {cell}" if name else cell for name, cell in pairs if cell)
+
+
+def _is_heading(row: Row) -> bool:
+    """Whether a row is one cell over all columns."""
+    return len(row) > 1 and sum(map(bool, row)) == 1 and row[-1] is None
+
+
+def _shown(row: Row, plan: _Plan) -> Iterator[str]:
+    """The cells of a row as they are written: in a table with names, in each column they cover."""
+    cell, is_once = "", True
     for place, found in enumerate(row):
         if found is not None:
-            cell, start = found, place
-        elif start == 0 or len(cell) > _CELL_CHARS:
-            continue  # the label of the row, or too long to be written for each column
-        if cell:
-            name = plan.names[place] if place < len(plan.names) else ""
-            parts.append(f"{name}: {cell}" if name else cell)
-    return "; ".join(parts)
+            cell = found
+            # the label of the row, or too long to be written for each column
+            is_once = place == 0 or len(cell) > _CELL_CHARS or not plan.names
+        yield "" if found is None and is_once else cell
 
 
 def _number(cell: str) -> float | None:
