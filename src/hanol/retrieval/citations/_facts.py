@@ -229,7 +229,8 @@ class PassageFacts:
 
     def __init__(self, text: str) -> None:
         normal = clean(text)
-        self._marks = [_marks(part) for part in (*_PART.split(text), text)]
+        parts = map(_marks, (*_PART.split(text), text))
+        self._marks = [marks for marks in parts if len(marks) > 3]  # two pairs
         self.cjk = is_cjk(normal)
         # First letters of words with a capital, so that KDA is found in "Kimi Delta Attention".
         self._initials = "".join(
@@ -265,13 +266,10 @@ class PassageFacts:
         all years and then all numbers.
         """
         own = _marks(sentence)
-        for by_year in (True, False):
+        years = {mark for mark in own if isinstance(mark, str) and _YEAR.fullmatch(mark)}
+        for wanted in (years.union(m for m in own if isinstance(m, Decimal)), {*own} - years):
             known = []
             for marks in self._marks:
-                wanted = {
-                    mark for mark in own
-                    if isinstance(mark, Decimal) or (_YEAR.fullmatch(mark) is not None) is by_year
-                }  # fmt: skip
                 theirs = [mark for mark in marks if mark in wanted]
                 ours = [mark for mark in own if mark in wanted.intersection(theirs)]
                 if len(ours) == len(theirs) and (pairs := _pairs(ours)) and _pairs(theirs):
