@@ -41,6 +41,14 @@ def _one_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_reading, "_WORKERS", 1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The secret of the tests' user is not that of whoever runs them."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def _server() -> Iterator[socket]:
     process, asking = start_server()

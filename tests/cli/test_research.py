@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from hanol import engines
+from hanol import engines, tools
 from hanol.cli import app
 from hanol.research import read_official_runs
 from hanol.runs import RunFolder
@@ -217,6 +217,138 @@ def test_a_resumed_run_loads_its_model_as_before(
     assert invoke("fork", run, "--at", 2).exit_code == 0
     assert invoke("fork", run, "--at", 2, "--model", "n", "--seed", 2).exit_code == 0
     assert opened == [loading, loading, loading, {}]
+
+
+REMOTE = "https://203.0.113.1/v1#m"
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What models were opened; none is asked over a network."""
+    specs: list[str] = []
+
+    def open_one(spec: str, **options: Any) -> engines.Engine:
+        specs.append(spec)
+        return engines.ScriptedEngine([SEARCH, ANSWER], name=spec)
+
+    monkeypatch.setattr(engines, "open_engine", open_one)
+    return specs
+
+
+def test_a_run_of_this_machine_goes_on_with_its_endpoint_and_one_of_elsewhere_does_not(
+    notes: Path, tmp_path: Path, opened: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    assert invoke(notes, "Colour?", "--model", REMOTE, "--output", run).exit_code == 0
+    assert invoke("resume", run).exit_code == 0
+    assert invoke("fork", run, "--at", 2, "--output", tmp_path / "fork").exit_code == 0
+    assert invoke("resume", tmp_path / "fork").exit_code == 0
+    assert opened == [REMOTE] * 4
+    secret = next(Path(os.environ["XDG_STATE_HOME"]).rglob("secret"))
+    assert secret.stat().st_mode & 0o777 == 0o600
+    assert len(secret.read_bytes()) == 32
+
+    def refused(model: str, run: Path) -> None:
+        for command in (("resume", run), ("fork", run, "--at", 2, "--output", tmp_path / "new")):
+            done = invoke(*command)
+            assert done.exit_code == 1
+            [line] = done.stderr.splitlines()
+            assert f"names the model {model!r}" in line
+            assert "--model" in line
+            assert not (tmp_path / "new").exists()
+
+    log = RunFolder(run).log
+    text = log.read_text()
+    opened.clear()
+    for old, new in [
+        ("Colour?", "Secrets?"),
+        (str(notes), str(notes.parent)),
+        ('"seal":"', '"seal":"0'),
+    ]:
+        assert old in text
+        log.write_text(text.replace(old, new))
+        refused(REMOTE, run)
+    log.write_text(text)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state of another user"))
+    refused(REMOTE, run)
+    for model in ("http://localhost@203.0.113.1/v1#m", "cached:x.jsonl:tiny", "ray:1:tiny"):
+        log.write_text(text.replace(REMOTE, model))
+        refused(model, run)
+    assert opened == []
+    for model in ("http://127.0.0.1:1/v1#m", "http://localhost:1/v1#m", "tiny"):
+        log.write_text(text.replace(REMOTE, model))
+        assert invoke("resume", run).exit_code == 0
+    log.write_text(text)
+    assert invoke("resume", run, "--model", REMOTE).exit_code == 0  # named, so agreed to
+    assert opened[-1] == REMOTE
+
+
+def test_where_no_secret_can_be_kept_a_run_is_not_known(
+    notes: Path, tmp_path: Path, opened: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    run = tmp_path / "run"
+    assert invoke(notes, "Colour?", "--model", REMOTE, "--output", run).exit_code == 0
+    assert "begun elsewhere" in invoke("resume", run).stderr
+
+
+def test_a_resumed_run_keeps_its_web(
+    notes: Path, tmp_path: Path, opened: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = []
+    agent_tools = tools.agent_tools
+
+    def agent_tools_of(index: Any, *, web: Any, web_consent: bool, **options: Any) -> Any:
+        used.append((web, web_consent))
+        return agent_tools(index, web=web, web_consent=web_consent, **options)
+
+    monkeypatch.setattr(tools, "agent_tools", agent_tools_of)
+    run, web = tmp_path / "run", "http://127.0.0.1:9"
+    common = (notes, "Colour?", "--model", "tiny", "--output", run)
+    assert invoke(*common, "--web", web, "--web-consent").exit_code == 0
+    assert RunFolder(run).started().settings["web"] == web
+    assert invoke("resume", run).exit_code == 0
+    assert invoke("resume", run, "--web", "http://127.0.0.1:8").exit_code == 1  # no consent to it
+    assert used == [(web, True), (web, True), ("http://127.0.0.1:8", False)]
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state of another user"))
+    elsewhere = invoke("resume", run)
+    assert elsewhere.exit_code == 1
+    assert f"with the web search of {web!r}" in elsewhere.stderr
+    assert len(used) == 3
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"today": 5}', '{"today": "x"}', "\xff", "[" * 9999]
+)
+def test_an_odd_file_of_a_batch_is_named(notes: Path, tmp_path: Path, content: str) -> None:
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text('{"question": "Colour?"}\n')
+    batch = tmp_path / "batch"
+    batch.mkdir()
+    (batch / "batch.json").write_text(content, "latin-1")
+    model = script(tmp_path / "turns.jsonl", SEARCH, ANSWER)
+    done = invoke("batch", notes, questions, "--model", model, "--output", batch)
+    assert done.exit_code == 1
+    assert f"'{batch / 'batch.json'}' does not hold the date" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-1"])
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [
+        ("--prompt-price", "prompt_price"), ("--completion-price", "completion_price"),
+        ("--max-cost", "money"), ("--max-seconds", "seconds"),
+    ],
+)  # fmt: skip
+def test_odd_prices_and_budgets_are_refused_by_name(
+    notes: Path, model: str, option: str, name: str, value: str
+) -> None:
+    prices = () if "price" in option else ("--prompt-price", 1)
+    done = invoke(notes, "Colour?", "--model", model, *prices, f"{option}={value}")
+    assert done.exit_code == 1
+    assert f"`{name}` of the budget is {value}" in done.stderr.splitlines()[-1]
+    assert not (notes / ".hanol" / "runs").exists()
 
 
 def test_a_folder_that_is_a_file_or_missing_is_named(notes: Path, model: str) -> None:

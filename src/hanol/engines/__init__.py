@@ -10,7 +10,7 @@ import typing as _typing
 from hanol.engines._cached import CachedEngine
 from hanol.engines._conversation import Conversation
 from hanol.engines._engine import Engine, WrappedEngine
-from hanol.engines._open import open_engine
+from hanol.engines._open import is_local, open_engine
 from hanol.engines._request import (
     AudioPart,
     Capability,
@@ -79,5 +79,6 @@ __all__ = [
     "ToolSchema",
     "Usage",
     "WrappedEngine",
+    "is_local",
     "open_engine",
 ]

@@ -1,7 +1,6 @@
 """A model behind an OpenAI-compatible endpoint."""
 
 import asyncio
-import ipaddress
 import json
 import logging
 import os
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from hanol.engines._engine import Engine, cannot
+from hanol.engines._open import is_loopback
 from hanol.engines._request import Capability, Completion, Message, Piece, Request, Usage
 from hanol.engines._wire import (
     ReceivedAnswer,
@@ -111,7 +111,7 @@ class EndpointEngine(Engine):
             )
         self.name, self._model = spec, parts.fragment
         self._url = parts._replace(fragment="").geturl()
-        self._loopback = _is_loopback(host)
+        self._loopback = is_loopback(host)
         self._key_env, self._tries, self._timeout = api_key_env, tries, timeout
         self._max_concurrency, self.context_window = max_concurrency, context_window
         self._chat: Any = None
@@ -472,10 +472,3 @@ def _is_passing(status: int | None) -> bool:
 async def _pause(attempt: int) -> None:
     """Wait before the next try, as the client library does after a status that tells of errors."""
     await asyncio.sleep(min(0.5 * 2**attempt, 8))
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")

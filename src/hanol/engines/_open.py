@@ -1,8 +1,10 @@
 """From one line of text to an engine."""
 
+import ipaddress
 from collections.abc import Callable
 from inspect import signature
 from typing import Any
+from urllib.parse import urlsplit
 
 from hanol.engines._cached import CachedEngine
 from hanol.engines._engine import Engine
@@ -71,6 +73,29 @@ def open_engine(spec: str, **options: Any) -> Engine:
     if kind == "chatml" and colon:
         return CheckpointEngine.load(rest, chat_template="chatml", **{"name": spec, **options})
     return CheckpointEngine.load(spec, **options)
+
+
+def is_local(spec: str) -> bool:
+    """Whether what a specification names sends nothing elsewhere, and writes nothing here.
+
+    A checkpoint is local, although it may have to be downloaded; so are a script, and an endpoint
+    at a loopback address.
+    """
+    kind, colon, _ = spec.partition(":")
+    if colon and kind in ("http", "https"):
+        try:
+            return is_loopback(urlsplit(spec).hostname or "")
+        except ValueError:
+            return False
+    return not (colon and kind in ("cached", "ray"))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def _check_options(spec: str, options: dict[str, Any], *makers: Callable[..., Any]) -> None:

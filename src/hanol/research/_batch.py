@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from hanol.engines import Engine
-from hanol.errors import DataError, require
+from hanol.errors import DataError, RunError, require
 from hanol.files import replace_json, replace_rows
 from hanol.research._researcher import Researcher
 from hanol.research.modes._heavy import aheavy_research
@@ -105,7 +105,13 @@ def fixed_date(folder: StrPath, options: Mapping[str, Any]) -> dict[str, Any]:
         return dict(options)
     if not path.exists():
         replace_json(path, {"today": date.today().isoformat()})
-    started = date.fromisoformat(json.loads(path.read_text("utf-8"))["today"])
+    try:
+        started = date.fromisoformat(json.loads(path.read_text("utf-8"))["today"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as err:
+        raise RunError(
+            f'{str(path)!r} does not hold the date of the batch, as in {{"today": '
+            '"2026-01-31"}: delete it to go on with the date of today.'
+        ) from err
     return {**options, "today": started}
 
 

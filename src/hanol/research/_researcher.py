@@ -31,6 +31,7 @@ from hanol.runs import (
     RunFolder,
     RunStarted,
     check_unchanged,
+    seal,
     synchronous,
 )
 from hanol.sampling import Sampling
@@ -38,7 +39,7 @@ from hanol.tools import Tool, ToolContext, local_tools
 
 LOOPS = {"react": react, "markov": markov, "resum": resum}
 _version = cache(version)  # looked up once, because that takes as long as a search
-_FREE = {"run_id", "versions", "parent", "index"}  # the folder of documents may have moved
+_FREE = {"run_id", "versions", "parent", "index", "seal"}  # the folder of documents may have moved
 # ReSum's own (arXiv 2509.13313); other modes have the defaults of `Budget`.
 _RESUM_BUDGET = Budget(model_calls=60, context_tokens=32 * 1024)
 
@@ -215,11 +216,12 @@ class RunSetup:
             "index_version": None if index is None else index.version,
         }
         text = json.dumps(fields, sort_keys=True)
-        return fields | {
+        fields |= {
             "run_id": hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16],
             "index": None if index is None else str(index.folder),
             "versions": {"hanol": _version("hanol"), "python": platform.python_version()},
         }
+        return fields | {"seal": seal(fields)}
 
     def forked(self, events: Sequence[Event]) -> list[Event]:
         """The log that this run begins with: rounds of another run up to its `fork_step`."""

@@ -81,6 +81,7 @@ class Settings:
         turns: "constrained" holds every turn to a grammar, "auto" does where the engine can follow
             one, "free" does not. What comes is read leniently in any case.
         loading: Options that the model was loaded with, such as its dtype; a resumed run gets them.
+        web: Provider of the web search, by its specification; a resumed run gets it.
     """
 
     mode: Mode = "react"
@@ -99,12 +100,13 @@ class Settings:
     heavy: dict[str, Any] | None = None
     loading: dict[str, str] | None = None
     turns: Turns = "auto"
+    web: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for the log."""
         plain = cast(dict[str, Any], json.loads(json.dumps(asdict(self))))
         # The hash of a run without these stays what it was before there were any.
-        for name, default in {"loading": None, "turns": "auto"}.items():
+        for name, default in {"loading": None, "turns": "auto", "web": None}.items():
             if plain[name] == default:
                 del plain[name]
         return plain

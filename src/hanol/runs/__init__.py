@@ -22,6 +22,7 @@ from hanol.runs._events import (
 )
 from hanol.runs._ledger import Ledger
 from hanol.runs._log import RunFolder
+from hanol.runs._origin import is_begun_here, seal
 from hanol.runs._resume import ResumeGuard, check_unchanged, environment
 from hanol.runs._task import Task, read_tasks
 
@@ -47,6 +48,8 @@ __all__ = [
     "check_unchanged",
     "environment",
     "gather",
+    "is_begun_here",
     "read_tasks",
+    "seal",
     "synchronous",
 ]

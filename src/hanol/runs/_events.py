@@ -47,6 +47,7 @@ class RunStarted(_Event):
     index_version: str | None
     versions: dict[str, str]
     parent: str | None = Field(default=None, description="Run and step that this one forked from.")
+    seal: str = Field(default="", description="By which its user's machine knows the run again.")
 
 
 class ModelAnswered(_Event):

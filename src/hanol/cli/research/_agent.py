@@ -1,5 +1,6 @@
 """Documents, model and tools of a research run, as its options name them."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -7,7 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import typer
+
 from hanol.cli._options import ModelOptions, ResearchOptions, ToolOptions
+from hanol.cli._progress import escaped
 from hanol.cli.documents import open_indexed
 from hanol.errors import RunError
 
@@ -79,18 +83,29 @@ def new_workplace(folder: Path, options: ResearchOptions) -> Callable[[], Workpl
 
 
 def reopened(run: Path, model: str | None, tools: ToolOptions) -> AbstractContextManager[Workplace]:
-    """Open what a run was started with, as its log says."""
-    from hanol.runs import RunFolder
+    """Open what a run was started with, as its log says, if the log is one of this machine."""
+    from hanol.research import Settings
+    from hanol.runs import RunFolder, is_begun_here
     from hanol.tools import CompactSearch
 
     started = RunFolder(run).started()
+    settings = Settings.from_dict(started.settings)
+    if not is_begun_here(started):
+        model = model or _agreed(started.model)
+        if settings.web is not None and tools.web is None:
+            raise RunError(
+                f"The run in {str(run)!r} was begun elsewhere, with the web search of "
+                f"{settings.web!r}. Name the provider to use with --web."
+            )
+    elif tools.web is None:  # the run was begun with consent
+        tools = replace(tools, web=settings.web, web_consent=True)
     if started.index is not None and not Path(started.index).is_dir():
         raise RunError(
             f"The documents of this run are gone: {started.index!r} is not a folder. Put them "
             "back, or show what there is with `hanol research replay`."
         )
-    descriptions = [schema["description"] for schema in started.settings["schemas"]]
-    loading = started.settings.get("loading") if model in (None, started.model) else None
+    descriptions = [schema["description"] for schema in settings.schemas]
+    loading = settings.loading if model in (None, started.model) else None
     make = partial(
         _open,
         None if started.index is None else Path(started.index),
@@ -100,6 +115,24 @@ def reopened(run: Path, model: str | None, tools: ToolOptions) -> AbstractContex
         compact=CompactSearch.description in descriptions,
     )
     return opened(make)
+
+
+def _agreed(model: str) -> str:
+    """The model that a log of elsewhere names, if nothing leaves this machine or the user agrees.
+
+    It would get the key of this user, and passages of whatever folder the log names.
+    """
+    from hanol.engines import is_local
+
+    if not is_local(model):
+        told = f"The run was begun elsewhere, and its log names the model {escaped(model)!r}"
+        if not sys.stdin.isatty():
+            raise RunError(
+                f"{told}: it would get your documents and your key. Agree by naming it with "
+                "--model, or leave the run."
+            )
+        typer.confirm(f"{told}. Send it your documents and your key?", abort=True, err=True)
+    return model
 
 
 def researcher_options(workplace: Workplace, options: ResearchOptions) -> dict[str, Any]:
@@ -120,6 +153,7 @@ def researcher_options(workplace: Workplace, options: ResearchOptions) -> dict[s
         "seed": options.seed,
         "turns": options.turns,
         "loading": options.given or None,
+        "web": options.web,
         "today": None if options.today is None else options.today.date(),
     }
 
