@@ -1,7 +1,6 @@
 """The HTTP client of everything that asks a server: no answer goes on for ever.
 
-httpx bounds the time of each read, so that a steady drip has no end, and unpacks what comes,
-however much that is. Here a whole answer has the time of one read, and a body so many bytes.
+httpx bounds the time of each read, so that a drip has no end, and unpacks whatever comes.
 """
 
 import asyncio
@@ -19,9 +18,6 @@ class BoundedClient(httpx.AsyncClient):
 
     A body that is streamed is bounded in bytes alone: who reads it has to mind the time.
 
-    Args:
-        options: Those of `httpx.AsyncClient`.
-
     Attributes:
         most_bytes: Bytes of a body after decompression, at most.
 
@@ -33,10 +29,9 @@ class BoundedClient(httpx.AsyncClient):
     most_bytes = 10_000_000
 
     def __init__(self, **options: Any) -> None:
-        hooks = options.pop("event_hooks", {})
+        super().__init__(**options)
         # Before other hooks, which may read the body.
-        hooks = {**hooks, "response": [self._bound, *hooks.get("response", ())]}
-        super().__init__(event_hooks=hooks, **options)
+        self.event_hooks = {"response": [self._bound, *self.event_hooks["response"]]}
         self.headers["Accept-Encoding"] = "gzip, deflate"
 
     async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:

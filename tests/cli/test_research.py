@@ -6,10 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.forked import Forked
 from typer.testing import CliRunner, Result
 
 from hanol import engines, tools
@@ -217,6 +219,41 @@ def test_a_resumed_run_loads_its_model_as_before(
     assert invoke("fork", run, "--at", 2).exit_code == 0
     assert invoke("fork", run, "--at", 2, "--model", "n", "--seed", 2).exit_code == 0
     assert opened == [loading, loading, loading, {}]
+
+
+# A file is read in a thread that works for a minute in C++, where no thread can be stopped.
+STUCK = """
+import sys, time, torch
+from hanol.cli import main
+from hanol.tools import _parse_file
+
+big = torch.randn(600, 600)
+
+def parse_document(name, data):
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        big @ big
+
+_parse_file.parse_document = parse_document
+main()
+"""
+
+
+def test_a_budget_holds_with_a_thread_that_cannot_be_stopped(
+    notes: Path, tmp_path: Path, forked: Callable[..., Forked]
+) -> None:
+    assert runner.invoke(app, ["index", str(notes)]).exit_code == 0
+    call = '<tool_call>{"name": "parse_file", "arguments": {"files": ["bridge.md"]}}</tool_call>'
+    model, run = script(tmp_path / "t.jsonl", call, "<answer>late</answer>"), tmp_path / "run"
+    common = ("research", notes, "q", "--model", model, "--output", run, "--max-seconds", 2)
+    process = forked(STUCK, *common)
+    assert process.wait(50) == 0, process.stderr
+    assert "late" in process.stdout
+    assert "Traceback" not in process.stderr
+    assert "terminate" not in process.stderr
+    events = RunFolder(run).events()
+    assert events[-1].time - events[0].time < 4
+    assert any("time was used up" in getattr(event, "text", "") for event in events)
 
 
 REMOTE = "https://203.0.113.1/v1#m"

@@ -4,17 +4,18 @@ import asyncio
 import errno
 import json
 import os
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hanol.engines import ScriptedEngine
+from hanol.engines import Completion, Message, Request, Sampling, ScriptedEngine
 from hanol.errors import HanolError, WriteError
-from hanol.research import Researcher, fork, replay, resume, write_report
+from hanol.research import Researcher, fork, heavy_research, replay, resume, write_report
 from hanol.retrieval import Index
-from hanol.runs import RunEnded, RunFolder, ToolReturned
+from hanol.runs import Budget, ModelAnswered, RunEnded, RunFolder, ToolReturned
 from hanol.tools import SEARCH, Observation, ToolContext, local_tools
 
 Search = Callable[..., str]
@@ -120,6 +121,55 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_with_room(
     events = list(resume(tmp_path, ScriptedEngine(turns), None, tools=[tool]))
     assert isinstance(events[-1], RunEnded)
     assert events[-1].answer == "done"
+
+
+class Slow(ScriptedEngine):
+    """Searches for ever; what takes time is not its calls but the counting of tokens."""
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        time.sleep(0.05)
+        return super().count_tokens(messages)
+
+
+@pytest.mark.parametrize("heavy", [False, True])
+def test_time_between_calls_counts(tmp_path: Path, search_turn: Search, heavy: bool) -> None:
+    asked = iter(range(10_000))
+
+    def answer(request: Request) -> str:
+        if "no room left" in request.messages[-1].content:
+            return "<answer>late</answer>"
+        return search_turn(f"topic {next(asked)}")
+
+    options: dict[str, Any] = {
+        "tools": [Raising(result=Observation("found"))],
+        "budget": Budget(seconds=3),
+        "run_folder": tmp_path,
+        "mode": "react",
+    }
+    start = time.monotonic()
+    if heavy:
+        events = list(heavy_research(None, Slow(answer), "q", n=2, **options))
+    else:
+        events = list(Researcher(None, Slow(answer), **options).ask("q"))
+        assert events[-1].termination == "max_seconds"  # type: ignore[union-attr]
+    assert time.monotonic() - start < 5
+    assert list(replay(tmp_path)) == events
+
+
+def test_an_answer_longer_than_was_asked_for_is_cut(tmp_path: Path) -> None:
+    """Not every server honours limits, and reading megabytes takes longer than a budget."""
+
+    class Endless(ScriptedEngine):
+        async def complete(self, request: Request) -> Completion:
+            return Completion.of("<answer>" + "word [1]. " * 1_000_000)
+
+    engine = Endless([])
+    sampling = Sampling(max_tokens=100)
+    asked = Researcher(None, engine, tools=[Raising()], run_folder=tmp_path, sampling=sampling)
+    events = list(asked.ask("q"))
+    assert isinstance(events[1], ModelAnswered)
+    assert len(events[1].text) == 1600
+    assert list(replay(tmp_path)) == events
 
 
 VALUES: list[Any] = [None, -1, "x", [], {"a": 1}, 10**30, float("nan")]

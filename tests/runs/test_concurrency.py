@@ -1,12 +1,15 @@
 """A bounded gather, and synchronous versions of async functions."""
 
 import asyncio
+import threading
+import time
 from collections.abc import AsyncIterator
+from contextvars import ContextVar
 
 import pytest
 
 from hanol.errors import ConfigError
-from hanol.runs import gather, synchronous
+from hanol.runs import gather, in_thread, synchronous
 
 
 async def anumbers(count: int) -> AsyncIterator[int]:
@@ -96,3 +99,33 @@ def test_errors_reach_the_caller() -> None:
 
     with pytest.raises(KeyError):
         synchronous(afail)()
+
+
+def test_a_thread_gives_its_result_or_what_it_raised() -> None:
+    setting: ContextVar[int] = ContextVar("setting")
+
+    async def use() -> None:
+        setting.set(5)
+        assert await in_thread(setting.get) == 5
+        with pytest.raises(KeyError, match="no such key"):
+            await in_thread({}.__getitem__, "no such key")
+        many = await asyncio.gather(*(in_thread(divmod, n, 7) for n in range(200)))
+        assert many == [divmod(n, 7) for n in range(200)]
+
+    asyncio.run(use())
+
+
+def test_nobody_waits_for_a_thread_that_was_given_up() -> None:
+    """Neither the loop that ends nor calls after it, however many are stuck."""
+    stuck = threading.Event()
+
+    async def give_up() -> int:
+        for _ in range(40):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(in_thread(stuck.wait, 60), 0.01)
+        return await in_thread(int, "7")
+
+    start = time.monotonic()
+    assert asyncio.run(give_up()) == 7
+    assert time.monotonic() - start < 20
+    stuck.set()

@@ -1,6 +1,7 @@
 """The root command: puts the commands together."""
 
 import json
+import sys
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -82,4 +83,9 @@ def root(
 
 def main() -> None:
     """Run the command line."""
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        if (runs := sys.modules.get("hanol.runs")) is not None:  # else there are no such threads
+            runs.leave(end.code if isinstance(end.code, int) else int(end.code is not None))
+        raise

@@ -2,6 +2,7 @@
 
 import ipaddress
 from collections.abc import Callable
+from contextlib import suppress
 from inspect import signature
 from typing import Any
 from urllib.parse import urlsplit
@@ -78,16 +79,14 @@ def open_engine(spec: str, **options: Any) -> Engine:
 def is_local(spec: str) -> bool:
     """Whether what a specification names sends nothing elsewhere, and writes nothing here.
 
-    A checkpoint is local, although it may have to be downloaded; so are a script, and an endpoint
-    at a loopback address.
+    A checkpoint is local, although it may have to be downloaded; so are endpoints on loopback.
     """
     kind, colon, _ = spec.partition(":")
-    if colon and kind in ("http", "https"):
-        try:
+    with suppress(ValueError):
+        if colon and kind in ("http", "https"):
             return is_loopback(urlsplit(spec).hostname or "")
-        except ValueError:
-            return False
-    return not (colon and kind in ("cached", "ray"))
+        return not (colon and kind in ("cached", "ray"))
+    return False  # no address at all
 
 
 def is_loopback(host: str) -> bool:

@@ -324,10 +324,8 @@ async def _following(log: RunLog) -> AsyncIterator[None]:
     except Exception as err:
         if not log.is_followed:
             raise
-        raise RunError(
-            f"The log cannot be followed ({type(err).__name__}: {err}): it was written by another "
-            "version, or is damaged. Start a new run in another folder."
-        ) from err
+        why = f"The log cannot be followed ({type(err).__name__}: {err})"
+        raise RunError(f"{why}: it is damaged. Start a new run in another folder.") from err
 
 
 def default_tools(index: Index | None) -> Sequence[Tool]:

@@ -122,20 +122,15 @@ class Settings:
             _settings().validate_python(values)
             _ = [ToolSpec(**schema) for schema in values.get("schemas", ())]
             # Not what pydantic made: it turns 0 into 0.0, and hashes of requests tell them apart.
-            parts = {name: kind(**values[name]) for name, kind in _PARTS.items()}
+            budget, sampling = Budget(**values["budget"]), Sampling(**values["sampling"])
+            parts = {"budget": budget, "sampling": sampling}
             return cls(**{**values, **parts, "schemas": tuple(values.get("schemas", ()))})
         except (KeyError, TypeError, ValueError) as err:
-            why = str(err)
-            if isinstance(err, ValidationError):
-                first = err.errors()[0]
-                why = f"`{'.'.join(map(str, first['loc']))}`: {first['msg']}"
+            why = err.errors()[0]["msg"] if isinstance(err, ValidationError) else err
             raise RunError(
                 f"The settings in the first line of the log cannot be used ({why}): it was written "
                 "by another version, or is damaged. Start a new run in another folder."
             ) from err
-
-
-_PARTS: dict[str, Any] = {"budget": Budget, "sampling": Sampling}
 
 
 @cache
@@ -442,8 +437,8 @@ class Run:
             if isinstance(err, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise  # by the run, not within the tool
             _log.debug("The tool %s failed.", name, exc_info=True)
-            why = f"{type(err).__name__}: {str(err)[:_LONGEST_REASON]}"
-            return Observation(f"{name} failed: {why}", failed=True)
+            kind, why = type(err).__name__, str(err)[:_LONGEST_REASON]
+            return Observation(f"{name} failed: {kind}: {why}", failed=True)
 
     def _tool_seconds(self) -> float:
         return max(self.spent.seconds_left(forced=False), 0.0)

@@ -41,6 +41,7 @@ from hanol.runs import (
 from hanol.tools import Observation, render_call
 
 T = TypeVar("T")
+_LONGEST_TOKEN = 16  # characters, in the mean of a text
 # Not compared between a log and a repetition of it: times, and what was only measured.
 _FREE = {"number", "time", "seconds", "token_counts", "cached_tokens", "citations", "versions",
          "repaired"}  # fmt: skip
@@ -155,9 +156,10 @@ class RunLog:
             self._on_request(request, event)
             return event
         self._need_live(f"call of the model ({purpose})")
+        self.spent.start()
         began = time.monotonic()
         completion = await _within(seconds, self.engine.complete(request))
-        fields = self._answer_fields(completion, time.monotonic() - began)
+        fields = self._answer_fields(request, completion, time.monotonic() - began)
         fields |= {"step": step, "purpose": purpose, "request_sha256": sha256}
         event = cast(ModelAnswered, await self._write(ModelAnswered, fields))
         self._on_request(request, event)
@@ -188,6 +190,7 @@ class RunLog:
                 raise self._diverged(f"{name} of step {step}")
             return cast(ToolReturned, self._serve())
         self._need_live(f"call of the tool {name}")
+        self.spent.start()
         began = time.monotonic()
         try:
             result = await _within(seconds, run())
@@ -255,10 +258,13 @@ class RunLog:
             raise self._diverged(f"a call of the model ({purpose})")
         return cast(ModelAnswered, self._serve())
 
-    def _answer_fields(self, completion: Completion, seconds: float) -> dict[str, Any]:
+    def _answer_fields(
+        self, request: Request, completion: Completion, seconds: float
+    ) -> dict[str, Any]:
         usage = completion.usage
-        # Cut on our side too: not every server honours stop texts.
-        text = completion.text.partition("<tool_response>")[0]
+        # Cut on our side too: not every server honours stop texts and limits.
+        most = (request.sampling.max_tokens or self.spent.budget.context_tokens) * _LONGEST_TOKEN
+        text = completion.text[:most].partition("<tool_response>")[0]
         if native := bool(completion.tool_calls) and "<tool_call>" not in text:
             text = "\n".join([text.strip(), *map(_block, completion.tool_calls)]).strip()
         return {

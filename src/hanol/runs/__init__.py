@@ -6,7 +6,7 @@ and costs (`Budget`, `Ledger`), the questions of a batch (`Task`), a bounded `ga
 """
 
 from hanol.runs._budget import ANSWER_RESERVE, Budget, Spent
-from hanol.runs._concurrency import gather, synchronous
+from hanol.runs._concurrency import gather, in_thread, leave, synchronous
 from hanol.runs._events import (
     ContextRestarted,
     Event,
@@ -48,7 +48,9 @@ __all__ = [
     "check_unchanged",
     "environment",
     "gather",
+    "in_thread",
     "is_begun_here",
+    "leave",
     "read_tasks",
     "seal",
     "synchronous",

@@ -1,6 +1,7 @@
 """The budget of a run, and what it has spent."""
 
 import math
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Self
@@ -90,6 +91,8 @@ class Budget:
 class Spent:
     """What a run has spent of its budget, computed from its events only, so also when resumed.
 
+    While calls are made, the time between them counts too: a replay ends where its events do.
+
     Args:
         turns: Calls of the model by the agent itself, which the budget limits.
         longest: Seconds of the longest of them.
@@ -99,6 +102,12 @@ class Spent:
     ledger: Ledger = field(default_factory=Ledger)
     turns: int = 0
     longest: float = 0.0
+    _began: float | None = None  # on this process's clock, had all events been made in it
+
+    def start(self) -> None:
+        """Count the time that passes from now on."""
+        if self._began is None:
+            self._began = time.monotonic() - self.ledger.seconds
 
     @classmethod
     def of(cls, events: Iterable[Event]) -> Self:
@@ -175,9 +184,10 @@ class Spent:
         """Seconds that the next call may take."""
         if self.budget.seconds is None:
             return math.inf
-        if forced:
-            return max(0.0, self.budget.seconds - self.ledger.seconds)
-        return self._soft_limit() - self.ledger.seconds
+        used = self.ledger.seconds
+        if self._began is not None:
+            used = max(used, time.monotonic() - self._began)
+        return max(0.0, self.budget.seconds - used) if forced else self._soft_limit() - used
 
     def cut_off(self) -> None:
         """A call was cut off for its time: it left no event, but used up what turns may use."""

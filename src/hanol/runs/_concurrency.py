@@ -4,18 +4,27 @@ import asyncio
 import atexit
 import functools
 import inspect
+import os
+import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import copy_context
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar, overload
+from weakref import WeakKeyDictionary
 
 from hanol.errors import ConfigError
 
 P = ParamSpec("P")
 T = TypeVar("T")
 R = TypeVar("R")
+_THREADS = 32  # of `in_thread` at once, of one loop
+_LEFT_ALONE = "hanol-left-alone"
+# A semaphore belongs to one event loop.
+_free_threads: "WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore]"
+_free_threads = WeakKeyDictionary()
 
 
 async def gather(
@@ -51,6 +60,39 @@ async def gather(
     except BaseExceptionGroup as failed:
         raise failed.exceptions[0] from None
     return [results[number] for number in sorted(results)]
+
+
+async def in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call a function in a thread, and leave it alone when the caller is cancelled.
+
+    No thread can be stopped. Those of `asyncio.to_thread` are waited for, by the loop and at the
+    end of the process; this one is not, so that a budget of time holds whatever the function does.
+    """
+    context, loop = copy_context(), asyncio.get_running_loop()
+    future: Future[R] = Future()
+    future.set_running_or_notify_cancel()  # so that nobody can cancel it
+
+    def work() -> None:
+        try:
+            future.set_result(context.run(function, *args, **kwargs))
+        except BaseException as err:
+            future.set_exception(err)
+
+    async with _free_threads.setdefault(loop, asyncio.Semaphore(_THREADS)):
+        threading.Thread(target=work, name=_LEFT_ALONE, daemon=True).start()
+        return await asyncio.wrap_future(future)
+
+
+def leave(code: int) -> None:
+    """End the process if a thread of `in_thread` is left, with this exit code.
+
+    It may be inside of C++, where the end of the interpreter would abort the process.
+    """
+    if any(thread.name == _LEFT_ALONE for thread in threading.enumerate()):
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 @overload

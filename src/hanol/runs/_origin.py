@@ -15,10 +15,9 @@ from hanol.runs._events import RunStarted
 
 
 def seal(fields: Mapping[str, Any]) -> str:
-    """A hash of a first event that only this user of this machine can make; else empty.
+    """A hash of a first event that only this user of this machine can make.
 
-    Its key is `$XDG_STATE_HOME/hanol/secret`, else `~/.local/state/hanol/secret`, made when it is
-    first needed. Where it cannot be kept, no run is known to be begun here.
+    Its key lies in `$XDG_STATE_HOME`, else `~/.local/state`. It is empty where none can be kept.
     """
     try:
         secret = _secret()

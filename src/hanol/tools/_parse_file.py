@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 from hanol.errors import AddressError, DocumentError, HanolError, SearchIndexError
 from hanol.retrieval import document_passages, parse_document
+from hanol.runs import in_thread
 from hanol.tools._show import failure, joined, list_argument, numbered, one_line
 from hanol.tools._tool import PARSE_FILE, Observation, SpecifiedTool, ToolContext
 from hanol.tools.web._web import Opened, Web
@@ -63,7 +64,7 @@ class ParseFile(SpecifiedTool, spec=PARSE_FILE):
                 return await self._web.open(name, context.addresses)
             if context.index is None:
                 raise SearchIndexError("no folder is open.")
-            return await asyncio.to_thread(self._read, name, context.index.folder)
+            return await in_thread(self._read, name, context.index.folder)
         except HanolError as err:
             return str(err)
         except (OSError, RuntimeError) as err:  # names too long for the system, links in a circle

@@ -18,6 +18,7 @@ from hanol.engines.checkpoint._chat import CHATML, ChatTokens
 from hanol.engines.checkpoint._job import EngineTask
 from hanol.engines.checkpoint._worker import Worker
 from hanol.errors import ConfigError, EngineError
+from hanol.runs import in_thread
 from hanol.sampling import ConstraintCompiler, Sampling, TokenConstraint
 
 _CHATML_END = "<|im_end|>"
@@ -275,7 +276,7 @@ class CheckpointEngine(Engine):
         constraints: list[TokenConstraint | None] = [None] * request.n
         if request.constraint is not None:
             # Reading a grammar takes up to a second, in which others must not wait.
-            constraints = await asyncio.to_thread(self._constraints, request)
+            constraints = await in_thread(self._constraints, request)
         return EngineTask(
             ids, marks, replace(request.sampling, stop=stop), limit, constraints,
             top_logprobs=request.top_logprobs, calls_tools=bool(request.tools),

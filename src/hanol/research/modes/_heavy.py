@@ -8,6 +8,7 @@ partial rollouts and what the condensation and the synthesis are told follow Par
 import asyncio
 import os
 import re
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
@@ -223,11 +224,13 @@ async def synthesize_run(
     # The limits are each rollout's; the synthesis has its own calls, and results are no tool calls.
     budget = replace(run.settings.budget, model_calls=count + 1, tool_calls=None)
     run.spent.budget = budget
-    recorded = run.log.recorded_results(ROLLOUT)
+    recorded, passed = run.log.recorded_results(ROLLOUT), 0.0
     if len(recorded) < count and rollouts is not None:
+        began = time.monotonic()
         finished = await rollouts()
+        passed = time.monotonic() - began
         # All runs have one clock: half of what is left is for reports, the rest for the synthesis.
-        left = _left(run, [rollout.view.ended for rollout in finished])
+        left = _left(run, [rollout.view.ended for rollout in finished], passed)
         run.spent.budget = replace(budget, seconds=left and left / 2)
         texts = await asyncio.gather(
             *(_report(run, index, rollout) for index, rollout in enumerate(finished))
@@ -249,7 +252,7 @@ async def synthesize_run(
             run.sources.add(source)
     run.step = count + 1
     also = [Ledger(**report.arguments["spent"]) for report in reports]
-    run.spent.budget = replace(budget, seconds=_left(run, also))
+    run.spent.budget = replace(budget, seconds=_left(run, also, passed))
     also = [Ledger(seconds=_elapsed(run, also)), *(replace(each, seconds=0.0) for each in also)]
     answer = await _choose(run, reports)
     await run.end("no_answer" if answer is None else "answer", answer, also=also)
@@ -265,11 +268,12 @@ def _elapsed(run: Run, rollouts: Sequence[Any]) -> float:
     return max(seconds, default=0.0)
 
 
-def _left(run: Run, rollouts: Sequence[Any]) -> float | None:
+def _left(run: Run, rollouts: Sequence[Any], passed: float) -> float | None:
+    """Seconds of the clock that are left after rollouts; `passed` is what they took here."""
     limit = run.settings.budget.seconds
     if limit is None or (run.settings.heavy or {}).get("sampling") not in ("parallel", "partial"):
         return limit  # saved runs had clocks of their own
-    return max(limit - _elapsed(run, rollouts), 0.05 * limit)
+    return max(limit - max(_elapsed(run, rollouts), passed), 0.05 * limit)
 
 
 async def _report(run: Run, index: int, rollout: HeavyRollout) -> str:

@@ -274,11 +274,9 @@ def _checked(citations: Mapping[str, Any] | None) -> list[AnswerSentence]:
         return []
     try:
         return [
-            AnswerSentence(
-                str(one["text"]), int(one["start"]), int(one["end"]), one["status"], _note(one)
-            )
+            AnswerSentence(str(one["text"]), int(one["start"]), int(one["end"]), status, _note(one))
             for one in citations["sentences"]
-            if one["status"] in MEANINGS
+            if (status := one["status"]) in MEANINGS
         ]
     except (KeyError, TypeError, ValueError) as err:
         raise RunError(

@@ -24,17 +24,14 @@ Resolver = Callable[[str, int], Awaitable[list[str]]]
 _CARRYING = [ipaddress.ip_network(text) for text in ("64:ff9b::/96", "::/96")]
 # What `is_global` takes for public, some of it before Python 3.12 or 3.13 only.
 _REFUSED = [
-    ipaddress.ip_network(text)
-    for text in (
-        "192.0.0.0/24",  # protocols; 192.0.0.192 tells the secrets of machines at Oracle
-        "168.63.129.16/32",  # likewise at Azure
-        "192.88.99.0/24",  # 6to4 and its relays, which there are no more (RFC 7526)
-        "2002::/16",
-        "64:ff9b:1::/48",  # NAT64 of one network
-        "fec0::/10",  # one site
-        "3fff::/20",  # documentation
-        "5f00::/16",  # segment routing
-    )
+    ipaddress.ip_network("192.0.0.0/24"),  # 192.0.0.192 tells the secrets of machines at Oracle
+    ipaddress.ip_network("168.63.129.16/32"),  # likewise at Azure
+    ipaddress.ip_network("192.88.99.0/24"),  # 6to4, which has no relays any more (RFC 7526)
+    ipaddress.ip_network("2002::/16"),
+    ipaddress.ip_network("64:ff9b:1::/48"),  # NAT64 of one network
+    ipaddress.ip_network("fec0::/10"),  # one site
+    ipaddress.ip_network("3fff::/20"),  # documentation
+    ipaddress.ip_network("5f00::/16"),  # segment routing
 ]
 _NUMERIC = re.compile(r"(?:0x[0-9a-f]*|[0-9]+)", re.IGNORECASE)
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -77,12 +74,8 @@ def is_public(address: Address) -> bool:
         if address.ipv4_mapped is not None:
             parts.append(address.ipv4_mapped)
         parts += address.teredo or ()
-    return all(
-        part.is_global
-        and not part.is_multicast
-        and not any(part in network for network in _REFUSED)
-        for part in parts
-    )
+    refused = any(part in network for part in parts for network in _REFUSED)
+    return not refused and all(part.is_global and not part.is_multicast for part in parts)
 
 
 def check_url(url: str, ports: tuple[int, ...] = (80, 443)) -> httpx.URL:

@@ -15,7 +15,7 @@ from hanol.retrieval import SourceList
 _QUERY_CHARACTERS = 256
 _WORD_CHARACTERS = 48
 _SPAN_WORDS, _SPAN_CHARACTERS = 8, 24
-_HITS, _FIELD_CHARACTERS = 100, 4000  # of what a provider answers
+_HITS, _FIELD = 100, 4000  # characters; of what a provider answers
 # Words; each Han or Kana character on its own, as no spaces part them.
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
 
@@ -124,8 +124,8 @@ def _results(found: Any, key: str, names: Sequence[str]) -> list[WebResult]:
 
     def text(hit: dict[str, Any], name: str) -> str:
         value = next(filter(None, map(hit.get, name.split())), "")
-        text = str(value)[:_FIELD_CHARACTERS] if isinstance(value, str | int | float) else ""
-        return " ".join(text.split())
+        shown = str(value)[:_FIELD] if isinstance(value, str | int | float) else ""
+        return " ".join(shown.split())
 
     return [
         WebResult(*(text(hit, name) for name in names))

@@ -7,6 +7,7 @@ from typing import Any
 
 from hanol.errors import HanolError
 from hanol.retrieval import Index, Passage, Source
+from hanol.runs import in_thread
 from hanol.tools._show import (
     best_of_documents,
     failure,
@@ -69,7 +70,7 @@ class Search(SpecifiedTool, spec=SEARCH):
         problems: list[str] = []
         try:
             if context.index is not None:
-                passages = await asyncio.to_thread(self._passages, context.index, query)
+                passages = await in_thread(self._passages, context.index, query)
         except HanolError as err:
             problems.append(str(err))
         try:

@@ -7,6 +7,7 @@ from typing import Any
 
 from hanol.errors import AddressError, EngineError, HanolError
 from hanol.retrieval import Index, Passage, Source, find_addresses, rank_texts
+from hanol.runs import in_thread
 from hanol.tools._extract import extract
 from hanol.tools._show import (
     failure,
@@ -56,7 +57,7 @@ class Visit(SpecifiedTool, spec=VISIT):
         """The document, or why it could not be opened."""
         try:
             if url.startswith("doc://") or (context.index is not None and "://" not in url):
-                opened = await asyncio.to_thread(self._read_document, url, goal, context.index)
+                opened = await in_thread(self._read_document, url, goal, context.index)
             elif not url.startswith(("http://", "https://")):
                 raise AddressError("it is not an address; take one that a search returned.")
             elif self._web is None:
@@ -66,7 +67,7 @@ class Visit(SpecifiedTool, spec=VISIT):
         except HanolError as err:
             return failure(f"{one_line(url, 500)} could not be opened: {err}")
         texts = [passage.text for passage in opened.passages]
-        ranked = await asyncio.to_thread(rank_texts, texts, goal)
+        ranked = await in_thread(rank_texts, texts, goal)
         opened.order = list(dict.fromkeys([*opened.order, *ranked]))
         if context.engine is not None and goal:
             with suppress(EngineError):  # the best passages serve as well

@@ -13,6 +13,7 @@ import httpx
 
 from hanol.errors import AddressError, ToolError, require
 from hanol.retrieval import Passage, document_passages, parse_document
+from hanol.runs import in_thread
 from hanol.tools.web._fetch import SUFFIXES, Fetched, Fetcher, check_url, is_public
 from hanol.tools.web._providers import SearchProvider, WebResult
 
@@ -95,7 +96,7 @@ class Web:
                 "it was neither named by the user, nor returned by a search, nor linked from a "
                 "visited page. Search for the page instead."
             )
-        return await asyncio.to_thread(read_page, await self._fetcher.fetch(url))
+        return await in_thread(read_page, await self._fetcher.fetch(url))
 
 
 def _fetchable(url: str) -> bool:
