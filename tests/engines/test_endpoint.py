@@ -218,11 +218,11 @@ def test_a_busy_server_is_asked_again(serve: Callable[..., Server], status: int)
 
 def test_all_tries_are_named_when_none_succeeds(serve: Callable[..., Server]) -> None:
     replies = iter([said("hello")])
-    server = serve(lambda body: next(replies, refused(503, f"no room, {KEY}")))
+    server = serve(lambda body: next(replies, refused(503, f"no\n\n room, {KEY}")))
     engine = open_engine(server.spec)
     assert run(engine, ask())[0].text == "hello"
     with pytest.raises(
-        EngineError, match=r"no answer in 10 tries; at last, it answered 503: no"
+        EngineError, match=r"no answer in 10 tries; at last, it answered 503: no room"
     ) as e:
         run(engine, ask())
     assert len(server.bodies) == 11

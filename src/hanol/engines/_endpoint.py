@@ -414,8 +414,8 @@ class EndpointEngine(Engine):
         return EngineError(f"{self._url} sent a malformed answer ({what}). Is it the right server?")
 
     def _redacted(self, what: object) -> str:
-        """A message without the key, should a server repeat it."""
-        text = str(what).strip().rstrip(".")[:500] or type(what).__name__
+        """A message in one line, without the key, should a server repeat it."""
+        text = " ".join(str(what)[:5000].split()).rstrip(".")[:500] or type(what).__name__
         key = os.environ.get(self._key_env)
         return text.replace(key, "***") if key else text
 
