@@ -207,6 +207,7 @@ def test_a_page_that_cannot_be_a_text_is_named(samples, text) -> None:
         "العربية עברית ไทย हिन्दी ქართული Հայերեն አማርኛ",
         "ใช้Windowsได้ และPDFด้วย",
         "∀x∈ℝ: αβγ ≤ 𝑓(x) → ∑ ½ ﬁ",
+        "𝑓(𝑥) = 𝑎𝑥 + 𝑏, 𝐴 ⊂ 𝐵",
         "• one \uf0b7 two, and more words of the list",
         "Tiếng Việt, polski żółć, Türkçe ğüş, ÆØÅ",
         "ㄅㄆㄇ 注音 gbˈɪŋ ʔaʁ",

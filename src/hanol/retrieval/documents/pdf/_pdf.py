@@ -203,7 +203,9 @@ def _page_text(page: Any, number: int, objects: Objects) -> tuple[str, int]:
     set_apart(textpage, chars)
     if _has_notes(page):
         _insert(textpage, chars, objects.notes(number))
-    return "".join(chars).replace("\r\n", "\n").translate(_LIGATURES), unknown
+    # Letters beyond the first 65,536 (𝑥) come in halves.
+    text = "".join(chars).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text.replace("\r\n", "\n").translate(_LIGATURES), unknown
 
 
 def _of_char(function: Any) -> Any:
