@@ -73,10 +73,9 @@ def _pieces(data: bytes) -> Iterator[tuple[float, float, float, str, str]]:
         elif name in ("bytes", "text", "spaced"):
             options, width = 0, 0
             if emf:
-                *place, count, start, options = unpack_from("<iiIII", data, body + 28)
-                start, count = here + start, count * (2 if name == "text" else 1)
+                *place, letters, start, options = unpack_from("<iiIII", data, body + 28)
+                start, count = here + start, letters * (2 if name == "text" else 1)
                 if widths := unpack_from("<I", data, body + 64)[0]:
-                    letters = count // 2 if name == "text" else count
                     width = sum(unpack_from(f"<{letters}I", data, here + widths))
             elif name == "text":
                 count, start = number, body + 2

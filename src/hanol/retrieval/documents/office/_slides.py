@@ -10,7 +10,7 @@ from hanol.retrieval.documents.office._flow import Flow
 from hanol.retrieval.documents.office._package import Package, attribute, is_on, local, relation
 
 _FORMS = {"alphaL": "a", "alphaU": "A", "romanL": "i", "romanU": "I", "ea1": "一", "circle": "①"}
-_TITLES = ("title", "ctrTitle")
+_TITLES = ("title", "ctrTitle")  # they may be drawn last
 _SIGNS = {"Period": "{}.", "ParenR": "{})", "ParenBoth": "({})"}
 
 
@@ -44,7 +44,6 @@ def read_pptx(data: bytes) -> tuple[str, list[str]]:
         tree = package.tree(part)
         if not is_on(tree, "@show", "1"):
             hidden("is a hidden slide")
-        # The title may be drawn last.
         shapes = sorted(tree.iterfind("cSld/spTree/*"), key=lambda e: _place(e) not in _TITLES)
         lines = list(Flow(package, part, numbered=_numbers()).blocks(shapes))
         for old in package.related(part, "vmlDrawing"):  # pictures, perhaps a second time
