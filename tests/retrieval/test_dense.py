@@ -1,9 +1,12 @@
 """Vectors: exact, tied to their passages through crashes and changes, never mixed."""
 
+import json
 import sqlite3
+import sys
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -208,3 +211,48 @@ def test_the_packaged_model_finds_by_meaning(tmp_path: Path) -> None:
             assert index.search(query, k=1, mode="dense")[0].document == name
             # Words that the query shares with another document ("the") do not hide it.
             assert name in [hit.document for hit in index.search(query, k=2)]
+
+
+EVIL = "from pathlib import Path\nPath({mark!r}).touch()\nclass Evil: ...\n"
+
+
+def evil_model(folder: Path, mark: Path) -> Path:
+    """A model folder whose module is Python code beside it."""
+    folder.mkdir()
+    (folder / "evil.py").write_text(EVIL.format(mark=str(mark)))
+    modules = [{"idx": 0, "name": "0", "path": "", "type": "evil.Evil"}]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
+def test_an_embedder_that_only_the_index_names_is_not_loaded(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path_factory.mktemp("elsewhere")
+    monkeypatch.setenv("HANOL_CACHE", str(place / "cache"))
+    model = evil_model(place / "model", place / "mark")
+    for name in (str(model), "someone/model", "../model"):
+        with Index.open(folder, embedder=HashEmbedder(name)) as index:
+            index.add(isolated=False)
+        with Index.open(folder) as index:
+            assert index.search("word1", mode="bm25")
+            with pytest.raises(SearchIndexError, match=r"neither pulled nor named .*--embedder"):
+                index.search("word1")
+            index.drop_vectors()
+    assert not (place / "mark").exists()
+
+
+def test_code_in_a_model_folder_is_refused(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path_factory.mktemp("elsewhere")
+    monkeypatch.setenv("HANOL_CACHE", str(place / "cache"))
+    library = SimpleNamespace(SentenceTransformer=lambda name, **_: pytest.fail(f"loads {name}"))
+    monkeypatch.setitem(sys.modules, "sentence_transformers", library)
+    model = evil_model(place / "model", place / "mark")
+    with (
+        Index.open(folder, embedder=str(model)) as index,
+        pytest.raises(SearchIndexError, match=r"modules\.json names the module 'evil\.Evil'"),
+    ):
+        index.add(isolated=False)

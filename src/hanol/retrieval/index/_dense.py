@@ -4,7 +4,9 @@ Vectors are stored in the index as float16; a search loads them once. The exact 
 milliseconds for 50,000 passages, and 80 MB for vectors of 384 numbers.
 """
 
+import json
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hanol.errors import SearchIndexError, require
-from hanol.files import cache_folder
+from hanol.errors import HanolError, SearchIndexError, require
+from hanol.files import JsonLines, cache_folder
 from hanol.retrieval.index._store import Store
 
 if TYPE_CHECKING:
@@ -46,13 +48,17 @@ class SentenceEmbedder:
     Args:
         name: Name of a pulled model ("e5-small", "minilm"), hub id, or folder. "minilm" is also
             found in its package, which the extra of that name installs.
+        from_index: Whether an index gave the name, which somebody else may have made: then it is
+            loaded only if it was pulled, or was named by the user of this machine before.
 
     A model's own prefixes of queries and passages are put before the texts.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, from_index: bool = False) -> None:
         pulled = cache_folder() / name
-        self._pulled = pulled if "/" not in name and (pulled / "modules.json").is_file() else None
+        is_pulled = name == pulled.name and (pulled / "modules.json").is_file()
+        self._pulled = pulled if is_pulled else None
+        self._from_index = from_index
         is_folder = self._pulled is None and Path(name).is_dir()
         self.name = str(Path(name).resolve()) if is_folder else name
 
@@ -68,13 +74,16 @@ class SentenceEmbedder:
             raise SearchIndexError(
                 "'e5-small' is not on this machine yet: run `hanol models pull e5-small`."
             )
+        else:
+            self._trust()
         library = require("sentence_transformers", extra="dense", feature="Searching by meaning")
         # The progress bar for loading weights would break the command's own output.
         logging = require("transformers.utils.logging", extra="dense", feature="Embedding")
         logging.disable_progress_bar()
         try:
-            model: SentenceTransformer = library.SentenceTransformer(place)
-        except (OSError, ValueError) as err:
+            _refuse_code(Path(place))
+            model: SentenceTransformer = library.SentenceTransformer(place, trust_remote_code=False)
+        except (OSError, ValueError, LookupError, TypeError) as err:
             raise SearchIndexError(
                 f"The embedder {self.name!r} cannot be loaded: {str(err).rstrip('.')}. Name a "
                 "model of sentence-transformers, its folder, or one that was pulled, such as "
@@ -84,6 +93,20 @@ class SentenceEmbedder:
             logging.enable_progress_bar()
         return model
 
+    def _trust(self) -> None:
+        """Note a name that the user gave; refuse one that only an index gives."""
+        named = JsonLines(cache_folder() / "embedders.jsonl")
+        if {"name": self.name} in named.read():
+            return
+        if self._from_index:
+            raise SearchIndexError(
+                f"The index names the embedder {self.name!r}, which was neither pulled nor named "
+                f"on this machine: if you trust it, run `hanol index --embedder {self.name}` on "
+                "the folder; else drop its vectors with `hanol index --embedder none`."
+            )
+        with suppress(HanolError):  # a cache that cannot be written: it is named again next time
+            named.append({"name": self.name})
+
     def encode_documents(self, texts: Sequence[str]) -> Matrix:
         """One unit vector per text."""
         rows = self._model.encode_document(list(texts), **_HOW)
@@ -92,6 +115,18 @@ class SentenceEmbedder:
     def encode_query(self, text: str) -> Matrix:
         """One unit vector."""
         return np.asarray(self._model.encode_query(text, **_HOW), dtype=np.float32)
+
+
+def _refuse_code(folder: Path) -> None:
+    """Refuse a model folder that names Python code: sentence-transformers before 6 runs it."""
+    for file in folder.glob("**/*.json"):
+        if file.name not in ("modules.json", "router_config.json"):
+            continue
+        found = json.loads(file.read_text("utf-8"))
+        types = [one["type"] for one in found] if isinstance(found, list) else found["types"]
+        for name in types if isinstance(types, list) else types.values():
+            if not str(name).startswith("sentence_transformers."):
+                raise ValueError(f"{file} names the module {name!r}, which is code of its own")
 
 
 class Vectors:

@@ -107,7 +107,9 @@ class Index(AbstractContextManager["Index"]):
             raise SearchIndexError(
                 f"There is no folder {str(path)!r}. Name a folder with documents."
             )
-        place = Path(index_folder or folder / ".hanol").expanduser().resolve()
+        place = folder / ".hanol"  # as it is: it may have come with the folder, and be a link
+        if index_folder is not None:
+            place = Path(index_folder).expanduser().resolve()
         if place == folder:
             raise SearchIndexError(
                 f"`index_folder` is the folder of the documents itself, {place}. Name another one."
@@ -136,7 +138,7 @@ class Index(AbstractContextManager["Index"]):
             )
         made_with = store.meta("embedder")
         if made_with is not None:
-            self._embedder = self._embedder or SentenceEmbedder(made_with)
+            self._embedder = self._embedder or SentenceEmbedder(made_with, from_index=True)
             if self._embedder.name != made_with:
                 raise SearchIndexError(
                     f"The index {store.folder} was made with the embedder {made_with!r}, not with "

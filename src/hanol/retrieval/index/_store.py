@@ -60,15 +60,19 @@ class Store:
     def open(cls, folder: Path) -> "Store | None":
         """Open the index in a folder; None if there is none yet."""
         file = folder / _FILE
+        _refuse_links(folder)
         if not file.is_file():
             return None
         # Without write access SQLite cannot keep its log, and nobody else can be writing.
         mode = "rw" if _writable(folder) else "ro&immutable=1"
         try:
             with _connected(file, mode) as db:
-                if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
+                tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+                if not tables:
                     db.close()  # killed before its first transaction
                     return None
+                if not tables >= {"meta", "documents", "passages", "words", "vectors"}:
+                    raise SearchIndexError(f"{file} is another program's database: move it away.")
                 store = cls(folder, db)
                 if store.meta("version") == "2" and mode == "rw":
                     store.upgrade()
@@ -84,6 +88,7 @@ class Store:
     @classmethod
     def create(cls, folder: Path) -> "Store":
         """Create the index in a folder that has none."""
+        _refuse_links(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with _connected(folder / _FILE, "rwc") as db:
@@ -203,6 +208,22 @@ class Store:
 _REBUILD = "Delete it and run `hanol index` on the folder again."
 
 
+def _refuse_links(folder: Path) -> None:
+    """Refuse an index folder that is a link or holds one: writing would go astray.
+
+    A folder of documents that somebody sent may bring its `.hanol`.
+    """
+    if folder.is_dir():
+        # Files that are neither, such as named pipes, would block for ever.
+        for path in (folder, *folder.iterdir()):
+            if path.is_symlink() or not (path.is_dir() or path.is_file()):
+                what = f"a symbolic link to {str(path.readlink())!r}" if path.is_symlink() else ""
+                raise SearchIndexError(
+                    f"{path} is {what or 'neither a file nor a folder'}, which hanol does not "
+                    "follow: remove it, or put the index elsewhere with `--index`."
+                )
+
+
 def _writable(folder: Path) -> bool:
     return os.access(folder, os.W_OK) and os.access(folder / _FILE, os.W_OK)
 
@@ -230,6 +251,7 @@ def _connected(file: Path, mode: str) -> Iterator[sqlite3.Connection]:
         # A power cut may lose the last files, never more.
         db.execute("PRAGMA synchronous = NORMAL")
         db.execute("PRAGMA mmap_size = 1073741824")
+        db.execute("PRAGMA trusted_schema = OFF")  # the file may be somebody else's
         yield db
     except BaseException:
         db.close()
