@@ -608,3 +608,67 @@ def test_a_batch_is_committed_in_time(tmp_path: Path, in_process: None) -> None:
     with Index.open(tmp_path) as index:
         index.add(on_file=on_file)
     assert seen == [("added", True)] * 4
+
+
+@pytest.mark.parametrize("name", ["", "index.sqlite", "writer.pid", "writer.lock", "runs"])
+def test_links_that_a_folder_brings_are_not_followed(tmp_path: Path, name: str) -> None:
+    outside = tmp_path / "outside"
+    folder = tmp_path / "sent"
+    write(folder, "a.txt", "amber")
+    if name in ("", "runs"):
+        outside.mkdir()
+    else:
+        outside.write_bytes(b"" if name == "index.sqlite" else b"precious")
+    before = outside.stat().st_mtime_ns
+    link = folder / ".hanol" / name
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(outside)
+    with pytest.raises(SearchIndexError, match="is a symbolic link to .*outside.*: remove it"):
+        Index.open(folder).add(isolated=False)
+    assert outside.stat().st_mtime_ns == before
+
+
+def test_the_database_of_another_program_is_not_written_to(tmp_path: Path) -> None:
+    write(tmp_path, "a.txt", "amber")
+    write(tmp_path, ".hanol/x", "")
+    file = tmp_path / ".hanol" / "index.sqlite"
+    with sqlite3.connect(file) as db:
+        db.execute("CREATE TABLE meta (key, value)")  # as browsers have, too
+        db.execute("INSERT INTO meta VALUES ('version', '2')")
+    db.close()
+    before = file.read_bytes()
+    with pytest.raises(SearchIndexError, match="another program's database"):
+        Index.open(tmp_path).add(isolated=False)
+    assert file.read_bytes() == before
+    gc.collect()
+
+
+def test_a_named_pipe_in_the_index_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, "a.txt", "amber")
+    (tmp_path / ".hanol").mkdir()
+    os.mkfifo(tmp_path / ".hanol" / "writer.pid")
+    with pytest.raises(SearchIndexError, match="neither a file nor a folder"):
+        Index.open(tmp_path).add(isolated=False)
+
+
+def test_circular_links_and_long_paths_are_named_and_passed_over(tmp_path: Path) -> None:
+    write(tmp_path, "a.txt", "amber")
+    (tmp_path / "self.md").symlink_to("self.md")
+    (tmp_path / "one.md").symlink_to("two.md")
+    (tmp_path / "two.md").symlink_to("one.md")
+    (tmp_path / "ring").symlink_to("ring")
+    place = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(25):
+        os.mkdir("y" * 200, dir_fd=place)
+        inner = os.open("y" * 200, os.O_RDONLY, dir_fd=place)
+        os.close(place)
+        place = inner
+    os.close(os.open("e.md", os.O_CREAT | os.O_WRONLY, dir_fd=place))
+    os.close(place)
+    with Index.open(tmp_path) as index:
+        report = index.add(isolated=False)
+        assert [hit.document for hit in index.search("amber")] == ["a.txt"]
+    reasons = {one.document[:8]: one.reason for one in report.failed}
+    assert sorted(reasons) == ["one.md", "self.md", "two.md", "yyyyyyyy"]
+    assert reasons["one.md"].endswith(": remove the link")
+    assert reasons["yyyyyyyy"].endswith(": shorten the names of its path")

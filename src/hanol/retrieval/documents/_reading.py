@@ -3,6 +3,7 @@
 Plain processes, because `multiprocessing` would run the user's main script again.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -58,7 +59,7 @@ def walk(root: Path, *, skip: Path) -> Iterator[FoundFile]:
         yield from (_look(root, here / name) for name in sorted(files) if not name.startswith("."))
     for err in refused:
         name = Path(err.filename).relative_to(root).as_posix()
-        yield FoundFile(name, reason=f"cannot be listed ({err.strerror}): {_RIGHT}")
+        yield FoundFile(name, reason=_unreadable(err))
 
 
 _LEADS_OUT = "is a symbolic link that leads out of the folder: copy what it leads to"
@@ -78,14 +79,20 @@ def _look(root: Path, path: Path) -> FoundFile:
     except UnicodeEncodeError:
         return FoundFile(shown, reason="has a name that is not Unicode: rename it")
     except OSError as err:
-        return FoundFile(name, reason=f"cannot be read ({err.strerror}): {_RIGHT}")
+        return FoundFile(name, reason=_unreadable(err))
     if not stat.S_ISREG(status.st_mode):
         return FoundFile(name, other=True)
     return FoundFile(name, status.st_size, status.st_mtime_ns)
 
 
 def _leads_out(path: Path, root: Path) -> bool:
-    return path.is_symlink() and not path.resolve().is_relative_to(root)
+    # Not `Path.resolve`, which fails for links in a circle; reading those fails by itself.
+    return os.path.islink(path) and not Path(os.path.realpath(path)).is_relative_to(root)
+
+
+def _unreadable(err: OSError) -> str:
+    advice = {errno.ELOOP: "remove the link", errno.ENAMETOOLONG: "shorten the names of its path"}
+    return f"cannot be read ({err.strerror}): {advice.get(err.errno or 0, _RIGHT)}"
 
 
 def remarks_on_others(root: Path, names: Iterable[str]) -> Iterator[tuple[str, Remark]]:
@@ -120,7 +127,7 @@ def read_file(path: str, known: str | None) -> dict[str, Any]:
     except HanolError as err:
         return {"error": " ".join(str(err).split())}
     except OSError as err:
-        return {"error": f"cannot be read ({err.strerror}): {_RIGHT}."}
+        return {"error": f"{_unreadable(err)}."}
     except MemoryError:
         return {"error": "needs more memory than there is: split it."}
     except Exception as err:  # a reader's fault must not end the run; it is named in the report
