@@ -118,7 +118,7 @@ def read_document(path: Path, *, links: bool = False, tables: bool = False) -> D
     Args:
         path: The file.
         links: Give the article of a web page as Markdown with its links.
-        tables: Also give the cells of the tables of each page; PDFs have none.
+        tables: Also give the cells of the tables of each page.
 
     Raises:
         DocumentError: The file cannot be read; the message says why and what to do.
@@ -203,7 +203,8 @@ def _tables(text: str, number: int, grids: Iterable[Grid]) -> tuple[DocumentTabl
         lines = clean("\n".join(grid.lines)).strip()
         if grid.page in (None, number) and lines and (start := text.find(lines, last)) >= 0:
             last = start + len(lines)
-            tables.append(DocumentTable(start, last, grid.names, tuple(grid.rows)))
+            rows = tuple(map(tuple, grid.rows))
+            tables.append(DocumentTable(start, last, tuple(grid.names), rows))
     return tuple(tables)
 
 

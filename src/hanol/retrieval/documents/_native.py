@@ -16,7 +16,7 @@ from pathlib import Path
 
 from hanol.errors import DocumentError
 from hanol.retrieval.documents._deadline import TooLateError
-from hanol.retrieval.documents._remarks import Remark, listening, told_now
+from hanol.retrieval.documents._remarks import Grid, Remark, listening, told_now
 
 STEP_SECONDS = 20.0  # for one page; an ordinary one takes 0.01
 LATE_EXIT = 1  # exit code of faulthandler, when a step took longer
@@ -79,6 +79,8 @@ def apart(read: Callable[[bytes], tuple[str, list[str]]], data: bytes) -> tuple[
         raise (DocumentError if reply["known"] else ValueError)(reply["error"])
     for one in reply["remarks"]:
         told_now().add(Remark(**{**one, "pages": ()}), one["pages"])
+    if (grids := told_now().grids) is not None:
+        grids += (Grid(*grid) for grid in reply["grids"])
     return reply["title"], reply["pages"]
 
 
@@ -95,10 +97,11 @@ def answer(module: str, name: str) -> None:
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # anything a library prints must not mix with the answer
     reply: dict[str, object] = {"error": None, "known": True}
-    with listening() as told:
+    with listening(grids=True) as told:
         try:
             title, pages = getattr(import_module(module), name)(sys.stdin.buffer.read())
             reply |= {"title": title, "pages": pages, "remarks": [*map(vars, told.remarks())]}
+            reply["grids"] = [[*vars(grid).values()] for grid in told.grids or ()]
         except DocumentError as err:
             reply["error"] = str(err)
         except Exception as err:  # parsers of broken files raise whatever comes

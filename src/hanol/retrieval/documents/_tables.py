@@ -149,10 +149,18 @@ def _tidy(row: Row) -> Row:
     return tidy
 
 
-def _sections(rows: Iterable[Row], heads: int) -> Iterator[tuple[list[Row], Iterable[Row], _Plan]]:
+def column_names(rows: Iterable[Row], before: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Names of the columns of a table, which may be those of the table that it goes on from."""
+    for _, _, plan in _sections(rows, 0, before):
+        before = plan.names
+    return before
+
+
+def _sections(
+    rows: Iterable[Row], heads: int, names: tuple[str, ...] = ()
+) -> Iterator[tuple[list[Row], Iterable[Row], _Plan]]:
     """The parts of a table with a plan of their own: rows before it, its other rows, the plan."""
-    names: tuple[str, ...] = ()
-    named: list[int] = []  # columns that have these names
+    named = [*range(len(names))]  # columns that have these names
     for filled, block in groupby(map(_tidy, rows), key=bool):
         if not filled:
             continue
@@ -312,7 +320,8 @@ def _can_name(heads: list[Row], names: tuple[str, ...], body: list[Row]) -> bool
     kinds = [_kind(cell) for row in heads for cell in row if cell]
     if len(names) == 2 and kinds[-1] == "code" and not getattr(known[-1], "strong", False):
         return False
-    return all(kind in ("word", "period", "code") for kind in kinds)
+    known_kinds = ("word", "period", "code", *["prose"] * (_strong(heads[-1]) == 1))
+    return all(kind in known_kinds for kind in kinds)
 
 
 def _contrast(names: tuple[str, ...], body: list[Row]) -> float:

@@ -13,6 +13,9 @@ _APART = 1.3  # times the usual distance of lines, from which a paragraph begins
 _LARGER = 1.12  # times the usual size, from which a line is a heading
 _LONGEST = 120  # characters of a heading
 _BOLD = re.compile(r"bold|black|heavy|medi(?!um)|semib|demi|cmb|bx\d", re.IGNORECASE)
+LIGATURES = str.maketrans(
+    {"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"}
+)
 _NO_HEADING = re.compile(r"[.,;:!?。…\-]$|^\W|^(?:fig|table|그림|표)", re.IGNORECASE)
 
 
@@ -52,7 +55,8 @@ def set_apart(textpage: Any, chars: list[str]) -> None:
         apart = previous is not None and previous.y - line.y > _APART * max(usual, line.size)
         break_before = "\n" * (previous is not None)
         if not _can_head(line) or not (
-            line.size > _LARGER * body or (apart and _is_bold(textpage, line))
+            line.size > _LARGER * body
+            or (apart and is_bold(textpage, line.start) and is_bold(textpage, line.end - 1))
         ):
             mark, heading = break_before * (apart or heading > 0), 0.0
         elif previous and not apart and line.size == heading:  # its second line
@@ -91,12 +95,10 @@ def _lines(textpage: Any, chars: list[str]) -> Iterator[_PageLine]:
             )
 
 
-def _is_bold(textpage: Any, line: _PageLine) -> bool:
+def is_bold(textpage: Any, at: int) -> bool:
+    """Whether a character is set in a bold font, going by the font's name."""
     import pypdfium2.raw as c
 
     name, flags = ctypes.create_string_buffer(256), ctypes.c_int()
-    for i in (line.start, line.end - 1):
-        size = c.FPDFText_GetFontInfo(textpage, i, name, len(name), flags)
-        if not (0 < size <= len(name) and _BOLD.search(name.value.decode(errors="replace"))):
-            return False
-    return True
+    size = c.FPDFText_GetFontInfo(textpage, at, name, len(name), flags)
+    return 0 < size <= len(name) and _BOLD.search(name.value.decode(errors="replace")) is not None

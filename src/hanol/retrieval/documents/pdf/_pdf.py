@@ -17,15 +17,13 @@ from hanol.retrieval.documents._native import apart, step
 from hanol.retrieval.documents._remarks import each_page, remark
 from hanol.retrieval.documents.pdf import _ocr
 from hanol.retrieval.documents.pdf._fonts import install_box_font
-from hanol.retrieval.documents.pdf._layout import set_apart
+from hanol.retrieval.documents.pdf._layout import LIGATURES, set_apart
 from hanol.retrieval.documents.pdf._legible import is_legible, legible_part, reads_like_words
 from hanol.retrieval.documents.pdf._objects import Note, Objects
+from hanol.retrieval.documents.pdf._ruled import Ruled
 
 _PAGES = 20_000  # a larger count is a broken or hostile page tree
 _OPEN = 4  # pages kept open: the fonts of a page are dropped when the last page with them closes
-_LIGATURES = str.maketrans(
-    {"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"}
-)
 _BROKEN_WORD = re.compile(r"(\w{1,40})-\n([a-zß-ÿ]\w{0,40})")
 _JUNK_TITLE = re.compile(
     r"untitled|microsoft word|\.(docx?|tex|dvi|indd|pdf|pptx?)$", re.IGNORECASE
@@ -88,7 +86,7 @@ def _read(document: Any) -> tuple[str, list[str]]:
     import pypdfium2
 
     count = len(document)
-    objects = Objects(document)
+    objects, ruled = Objects(document), Ruled()
     pages: list[str] = []
     broken = illegible = 0
     end = time.monotonic() + _ocr.SECONDS
@@ -97,7 +95,7 @@ def _read(document: Any) -> tuple[str, list[str]]:
         try:
             with step():
                 open_pages.append(page := document[number])
-                text, unknown = _page_text(page, number, objects)
+                text, unknown = _page_text(page, number, objects, ruled)
         except pypdfium2.PdfiumError:  # one broken page must not hide the others
             pages.append("")
             broken += 1
@@ -182,7 +180,7 @@ def _seen(page: Any, text: str, end: float, reason: str) -> str:
     return found.text
 
 
-def _page_text(page: Any, number: int, objects: Objects) -> tuple[str, int]:
+def _page_text(page: Any, number: int, objects: Objects, ruled: Ruled) -> tuple[str, int]:
     """Text of a page with what was filled in, and how many of its characters are unknown."""
     import pypdfium2.raw as c
 
@@ -203,9 +201,10 @@ def _page_text(page: Any, number: int, objects: Objects) -> tuple[str, int]:
     set_apart(textpage, chars)
     if _has_notes(page):
         _insert(textpage, chars, objects.notes(number))
+    ruled.write(page, textpage, chars)
     # Letters beyond the first 65,536 (𝑥) come in halves.
     text = "".join(chars).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text.replace("\r\n", "\n").translate(_LIGATURES), unknown
+    return text.replace("\r\n", "\n").translate(LIGATURES), unknown
 
 
 def _of_char(function: Any) -> Any:
