@@ -95,6 +95,24 @@ def test_the_group_takes_an_option_first_and_a_folder_named_like_a_command(
     assert "the question is empty" in empty.stdout
 
 
+@pytest.mark.parametrize("unsafe", [False, True])
+def test_a_missing_sandbox_is_told_once(notes: Path, model: str, unsafe: bool) -> None:
+    option = ["--unsafe-python"] * unsafe
+    done = subprocess.run(
+        [sys.executable, "-m", "hanol", "research", notes, "Colour?", "--model", model, *option],
+        env={**os.environ, "PATH": "/nonexistent"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    told = [line for line in done.stderr.splitlines() if "Python code of a model" in line]
+    assert len(told) == 1
+    assert ("runs with all of your rights" if unsafe else "is not run") in told[0]
+    assert "apt install bubblewrap" in told[0]
+    # Results of small models are short, and Python is not among their tools.
+    assert "Python code" not in invoke(notes, "Colour?", "--model", model, "--compact").stderr
+
+
 def test_what_no_source_supports_is_followed_by_the_best_passages(
     notes: Path, model: str, tmp_path: Path
 ) -> None:

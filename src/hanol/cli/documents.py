@@ -313,6 +313,17 @@ def _show_table(console: "Console", text: str, table: "DocumentTable") -> None:
     console.print(grid)
 
 
+def python_is_isolated(*, unsafe: bool = False) -> bool:
+    """Whether a sandbox works here; if not, say on stderr what happens instead, and the cure."""
+    from hanol.tools import sandbox_problem
+
+    if problem := sandbox_problem():
+        runs = "runs with all of your rights (--unsafe-python)" if unsafe else "is not run"
+        told = f"Python code of a model {runs}: {problem} To isolate it: apt install bubblewrap."
+        typer.echo(told, err=True)
+    return problem is None
+
+
 @command
 def mcp(
     folder: FolderArgument,
@@ -332,7 +343,7 @@ def mcp(
 
     with Index.open(folder, index_folder=index_folder) as corpus:
         tools = local_tools(corpus)
-        if python:
+        if python and python_is_isolated():
             tools.append(PythonInterpreter())
         names = ", ".join(tool.name for tool in tools)
         # Standard output belongs to the protocol.

@@ -12,7 +12,7 @@ import typer
 
 from hanol.cli._options import ModelOptions, ResearchOptions, ToolOptions
 from hanol.cli._progress import escaped
-from hanol.cli.documents import open_indexed
+from hanol.cli.documents import open_indexed, python_is_isolated
 from hanol.errors import RunError
 
 if TYPE_CHECKING:
@@ -62,11 +62,14 @@ def _open(
 
 
 @contextmanager
-def opened(make: Callable[[], Workplace]) -> Iterator[Workplace]:
+def opened(make: Callable[[], Workplace], allowed: ToolOptions) -> Iterator[Workplace]:
     """Open a workplace, and close model and documents at the end, also after Ctrl-C."""
     from hanol.runs import synchronous
+    from hanol.tools import CompactSearch
 
     workplace = make()
+    if not any(isinstance(tool, CompactSearch) for tool in workplace.tools):
+        python_is_isolated(unsafe=allowed.unsafe_python)
     try:
         yield workplace
     finally:
@@ -114,7 +117,7 @@ def reopened(run: Path, model: str | None, tools: ToolOptions) -> AbstractContex
         python="PythonInterpreter" in started.tools,
         compact=CompactSearch.description in descriptions,
     )
-    return opened(make)
+    return opened(make, tools)
 
 
 def _agreed(model: str) -> str:

@@ -48,7 +48,7 @@ def ask(
         raise typer.BadParameter("the question is empty.")
     from hanol.research import Researcher, heavy_research
 
-    with opened(new_workplace(folder, options)) as workplace:
+    with opened(new_workplace(folder, options), options) as workplace:
         corpus, engine, _ = workplace
         settings = researcher_options(workplace, options)
         settings["today"] = settings["today"] or date.today()
@@ -175,7 +175,7 @@ def batch(
     tasks = read_tasks(questions)
     place = output or Path(options.index or folder / ".hanol") / "batches" / questions.stem
     fresh = new_workplace(folder, options)
-    with opened(fresh) as workplace, interruptible(), progress("questions") as report:
+    with opened(fresh, options) as workplace, interruptible(), progress("questions") as report:
         failed = 0
 
         def on_result(row: dict[str, Any]) -> None:

@@ -1,9 +1,9 @@
 """Runs the model's Python code in a sandbox without network, files or secrets.
 
 Bubblewrap with namespaces of its own: the code sees /usr and this Python read-only, a small /tmp in
-memory, and nothing else of the host; it has no capabilities and is never root. Only when the caller
-insists (`unsafe`), a "plain" subprocess has limits and no isolation. Memory and processor time are
-limited for each process, so all together may use `SandboxLimits.processes` times as much.
+memory, and nothing else of the host; it has no capabilities, is never root, is refused the system
+calls of `_seccomp.py` and gets an empty session keyring. Only when the caller insists (`unsafe`), a
+"plain" subprocess has limits and no isolation. Processor time is limited for each process.
 """
 
 import asyncio
@@ -14,7 +14,9 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
+from threading import Thread
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -30,13 +32,17 @@ from hanol.tools.sandbox._bwrap import (
     run_folder,
     sandbox_problem,
 )
+from hanol.tools.sandbox._memory import memory_group, memory_used
+from hanol.tools.sandbox._seccomp import leave_session_keyring, seccomp_file
 
 Level = Literal["bwrap", "plain"]
 Limit = Literal["wall", "cpu", "memory", "processes", "open_files", "file_size", "disk", "output"]
 
+_LOOK_S = 0.1  # seconds between two looks at the memory of a sandbox
 _CONCURRENT = 2  # runs of one tool at once; more wait
 # A flood is read and thrown away up to this many times the kept output; then the code is killed.
 _FLOOD = 64
+_SIGNALS: dict[int, Limit] = {24: "cpu", 25: "file_size", 7: "disk"}  # XCPU, XFSZ, BUS (/dev/shm)
 # What the last line of stderr says when a limit was in the way.
 _SIGNS: tuple[tuple[str, Limit], ...] = (
     ("MemoryError", "memory"),
@@ -100,19 +106,20 @@ async def arun_python(
     problem = await asyncio.to_thread(sandbox_problem)
     if problem is not None and not unsafe:
         raise SandboxError(
-            f"Code cannot be run in isolation here: {problem} Install bubblewrap "
-            "(Debian: apt install bubblewrap), or run code with all of your rights by "
-            "--unsafe-python."
+            f"Code cannot be run in isolation here: {problem} Install bubblewrap (Debian: apt "
+            "install bubblewrap), or run code with all of your rights by --unsafe-python."
         )
     with run_folder() as folder:
         script = Path(folder) / "main.py"
         # A lone surrogate is not UTF-8: Python itself then names the line.
         script.write_bytes(code.encode("utf-8", "surrogatepass"))
-        if problem is None:
-            command = bwrap_command(limits, folder, ["/main.py"])
-            return await _supervise(command, folder, limits, "bwrap")
-        command = [*prlimit(limits), sys.executable, "-I", "-B", str(script)]
-        return await _supervise(command, folder, limits, "plain")
+        if problem is not None:
+            command = [*prlimit(limits), sys.executable, "-I", "-B", str(script)]
+            return await _supervise(command, folder, limits, "plain")
+        group = memory_group(script.parent.name, limits.memory_bytes)
+        with seccomp_file() as seccomp, group as joined:
+            command = [*joined, *bwrap_command(limits, folder, ["/main.py"], seccomp)]
+            return await _supervise(command, folder, limits, "bwrap", seccomp)
 
 
 run_python = synchronous(arun_python)
@@ -181,8 +188,34 @@ class _Kept:
         return f"{note}\n{text}" if self._end else f"{text}\n{note}"
 
 
-async def _supervise(
-    command: list[str], folder: str, limits: SandboxLimits, level: Level
+@cache
+def _own_loop(_: int) -> asyncio.AbstractEventLoop:
+    """Loop of a thread, one a process, without the session keyring; bwrap would die with it."""
+    loop = asyncio.new_event_loop()
+    loop.call_soon(leave_session_keyring)
+    Thread(target=loop.run_forever, name="hanol-sandbox", daemon=True).start()
+    return loop
+
+
+async def _supervise(*args: Any) -> PythonResult:
+    """Run `_run` in the sandboxes' thread; cancelled, return when that has ended."""
+    loop, stop = _own_loop(os.getpid()), asyncio.Event()
+    ended = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_run(stop, *args), loop))
+    try:
+        return await asyncio.shield(ended)
+    except asyncio.CancelledError:
+        loop.call_soon_threadsafe(stop.set)
+        await asyncio.wait([ended])
+        raise
+
+
+async def _run(
+    stop: asyncio.Event,
+    command: list[str],
+    folder: str,
+    limits: SandboxLimits,
+    level: Level,
+    *fds: int,
 ) -> PythonResult:
     start = time.perf_counter()
     process = await asyncio.create_subprocess_exec(
@@ -193,6 +226,7 @@ async def _supervise(
         cwd=folder,
         env=environment(folder),
         start_new_session=True,
+        pass_fds=fds,
     )
     assert process.stdout is not None
     assert process.stderr is not None
@@ -200,25 +234,31 @@ async def _supervise(
     stderr = _Kept(limits.output_bytes, end=True)
     killed: list[Limit] = []
 
-    def on_flood() -> None:
-        killed.append("output")
+    def kill(limit: Limit) -> None:
+        killed.append(limit)
         _kill(process, level)
 
+    async def watch() -> None:
+        while level == "bwrap":
+            await asyncio.sleep(_LOOK_S)
+            for first in _children(process):
+                if memory_used(first) > limits.memory_bytes:
+                    kill("memory")
+
     ends = [
-        asyncio.ensure_future(stdout.read(process.stdout, on_flood)),
-        asyncio.ensure_future(stderr.read(process.stderr, on_flood)),
+        asyncio.ensure_future(stdout.read(process.stdout, partial(kill, "output"))),
+        asyncio.ensure_future(stderr.read(process.stderr, partial(kill, "output"))),
         asyncio.ensure_future(process.wait()),
     ]
-    try:
-        _, pending = await asyncio.wait(ends, timeout=limits.wall_s)
-        if pending:
-            killed.append("wall")
-    finally:
-        _kill(process, level)
-        # A process that left the session of a "plain" run may hold the pipes open for ever.
-        await asyncio.shield(asyncio.wait(ends, timeout=None if level == "bwrap" else 1.0))
-        for end in ends:
-            end.cancel()
+    done, *others = map(asyncio.ensure_future, (asyncio.wait(ends), stop.wait(), watch()))
+    await asyncio.wait([done, others[0]], timeout=limits.wall_s, return_when="FIRST_COMPLETED")
+    if not done.done():
+        killed.append("wall")
+    _kill(process, level)
+    # A process that left the session of a "plain" run may hold the pipes open for ever.
+    await asyncio.wait(ends, timeout=None if level == "bwrap" else 1.0)
+    for task in (*ends, done, *others):
+        task.cancel()
     code = process.returncode or 0
     exit_code = 128 - code if code < 0 else code
     seconds = time.perf_counter() - start
@@ -236,26 +276,28 @@ def _kill(process: asyncio.subprocess.Process, level: Level) -> None:
         return
     # Killing process 1 of the namespace ends all others, and bwrap lives to collect it: where the
     # machine's own process 1 collects no orphans, killing bwrap would leave a zombie.
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    with suppress(OSError):
-        inside = [int(pid) for pid in children.read_text("ascii").split()]
-        for pid in inside or [process.pid]:
+    for pid in _children(process) or [process.pid]:
+        with suppress(OSError):
             os.kill(pid, signal.SIGKILL)
+
+
+def _children(process: asyncio.subprocess.Process) -> list[int]:
+    with suppress(OSError):
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        return [int(pid) for pid in children.read_text("ascii").split()]
+    return []
 
 
 def _limit_hit(
     exit_code: int, seconds: float, stdout: _Kept, stderr: _Kept, limits: SandboxLimits
 ) -> Limit | None:
-    if exit_code == 128 + signal.SIGXCPU:
-        return "cpu"
     if exit_code == 128 + signal.SIGKILL:
-        # Not by us: the kernel, for processor time, or because the machine's memory was used up.
+        # Not by us: the kernel, for processor time, or because of memory.
         return "cpu" if seconds >= limits.cpu_s else "memory"
-    if exit_code == 128 + signal.SIGXFSZ:
-        return "file_size"
+    if limit := _SIGNALS.get(exit_code - 128):
+        return limit
     if exit_code:
         last = stderr.text.rpartition("\n")[2]
-        for sign, limit in _SIGNS:
-            if sign in last:
-                return limit
+        if hit := next((limit for sign, limit in _SIGNS if sign in last), None):
+            return hit
     return "output" if stdout.is_cut or stderr.is_cut else None
