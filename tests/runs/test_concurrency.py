@@ -3,10 +3,11 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
 
 import pytest
+from tests.forked import Forked
 
 from hanol.errors import ConfigError
 from hanol.runs import gather, in_thread, synchronous
@@ -129,3 +130,17 @@ def test_nobody_waits_for_a_thread_that_was_given_up() -> None:
     assert asyncio.run(give_up()) == 7
     assert time.monotonic() - start < 20
     stuck.set()
+
+
+FORKS = """
+import asyncio, sys
+from hanol.runs import in_thread
+from tests.forked import in_child
+
+asyncio.run(in_thread(int, "7"))
+sys.exit(in_child(lambda: asyncio.run(asyncio.wait_for(in_thread(int, "7"), 20))))
+"""
+
+
+def test_a_forked_process_has_threads_of_its_own(forked: Callable[..., Forked]) -> None:
+    assert forked(FORKS).wait(50) == 0

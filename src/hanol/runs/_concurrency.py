@@ -21,8 +21,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 R = TypeVar("R")
 _THREADS = 32  # of `in_thread` at once, of one loop
-_LEFT_ALONE = "hanol-left-alone"
-# A semaphore belongs to one event loop.
+_work: SimpleQueue[Callable[[], None]] = SimpleQueue()
+_idle = threading.Semaphore(0)  # threads that wait for work: the start of one takes 0.3 ms
+_running: set[Future[Any]] = set()
 _free_threads: "WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore]"
 _free_threads = WeakKeyDictionary()
 
@@ -65,8 +66,8 @@ async def gather(
 async def in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Call a function in a thread, and leave it alone when the caller is cancelled.
 
-    No thread can be stopped. Those of `asyncio.to_thread` are waited for, by the loop and at the
-    end of the process; this one is not, so that a budget of time holds whatever the function does.
+    No thread can be stopped. Those of `asyncio.to_thread` are waited for by the loop and by the
+    end of the process; this one is not, so that a budget of time holds.
     """
     context, loop = copy_context(), asyncio.get_running_loop()
     future: Future[R] = Future()
@@ -79,16 +80,31 @@ async def in_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs)
             future.set_exception(err)
 
     async with _free_threads.setdefault(loop, asyncio.Semaphore(_THREADS)):
-        threading.Thread(target=work, name=_LEFT_ALONE, daemon=True).start()
+        _running.add(future)
+        future.add_done_callback(_running.discard)
+        if not _idle.acquire(blocking=False):
+            threading.Thread(target=_serve, name="hanol-work", daemon=True).start()
+        _work.put(work)
         return await asyncio.wrap_future(future)
 
 
-def leave(code: int) -> None:
-    """End the process if a thread of `in_thread` is left, with this exit code.
+def _serve() -> None:
+    while True:
+        _work.get()()
+        _idle.release()
 
-    It may be inside of C++, where the end of the interpreter would abort the process.
-    """
-    if any(thread.name == _LEFT_ALONE for thread in threading.enumerate()):
+
+def _forked() -> None:
+    while _idle.acquire(blocking=False):  # they are the parent's
+        pass
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+def leave(code: int) -> None:
+    """End the process so if `in_thread` left a thread: inside of C++, it would abort the end."""
+    if _running:
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
