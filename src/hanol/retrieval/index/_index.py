@@ -19,7 +19,6 @@ from hanol.retrieval.index._cjk import highlight_spans, query_tokens
 from hanol.retrieval.index._dense import Embedder, SentenceEmbedder, Vectors
 from hanol.retrieval.index._passage import Passage, doubt_of, format_address, parse_address
 from hanol.retrieval.index._search import (
-    choose_forms,
     choose_tokens,
     count_any,
     rank_bm25,
@@ -247,7 +246,7 @@ class Index(AbstractContextManager["Index"]):
             raise SearchIndexError(f"`mode` is {mode!r}, but must be 'hybrid', 'bm25' or 'dense'.")
         with self._lock:
             db = self._db
-            tokens, forms = choose_tokens(db, query), choose_forms(db, query)
+            tokens, forms = choose_tokens(db, query)
             if mode == "hybrid" and not (self._store and self._store.has("vectors")):
                 mode = "bm25"
             pool = max(k, _POOL)

@@ -28,14 +28,17 @@ _RANK_OFFSET = 5
 Token = tuple[str, bool]  # and whether it is a prefix
 
 
-def choose_tokens(db: sqlite3.Connection, query: str) -> list[Token]:
-    """The tokens of a query that occur in the index, rarest first, up to the limit."""
-    return _rarest(db, query_tokens(query)[:_TOKENS])
+def choose_tokens(db: sqlite3.Connection, query: str) -> tuple[list[Token], list[Token]]:
+    """The tokens of a query that occur in the index, and other forms of its words, up to the limit.
 
-
-def choose_forms(db: sqlite3.Connection, query: str) -> list[Token]:
-    """Other forms of a query's words that occur in the index, rarest first, up to the limit."""
-    return _rarest(db, _forms(query_tokens(query)[:_TOKENS]))
+    The rarest come first, and forms get what tokens leave of the limit, at most a quarter of it.
+    """
+    tokens = query_tokens(query)[:_TOKENS]
+    counts = sorted((count_passages(db, token), token) for token in tokens)
+    rarest = next((count for count, _ in counts if count), 0)  # it stays, however common
+    chosen, left = _fitting(counts, max(_POSTINGS, rarest))
+    forms = sorted((count_passages(db, form), form) for form in _forms(tokens))
+    return chosen, _fitting(forms, min(left, _POSTINGS // 4))[0]
 
 
 def _forms(tokens: Sequence[Token]) -> list[Token]:
@@ -43,16 +46,14 @@ def _forms(tokens: Sequence[Token]) -> list[Token]:
     return [form for form in dict.fromkeys(forms) if form not in tokens]
 
 
-def _rarest(db: sqlite3.Connection, tokens: Sequence[Token]) -> list[Token]:
+def _fitting(counts: Sequence[tuple[int, Token]], left: int) -> tuple[list[Token], int]:
+    """Tokens that occur as often together as there is room, and the room that is left."""
     chosen: list[Token] = []
-    total = 0
-    for count, token in sorted((count_passages(db, token), token) for token in tokens):
-        total += count
-        if chosen and total > _POSTINGS:
-            break
-        if count:
+    for count, token in counts:
+        if 0 < count <= left:
             chosen.append(token)
-    return chosen
+            left -= count
+    return chosen, left
 
 
 def count_passages(db: sqlite3.Connection, token: Token) -> int:
