@@ -50,6 +50,7 @@ def test_embedder_none_goes_back_to_words(folder: Path) -> None:
     with sqlite3.connect(folder / ".hanol" / "index.sqlite") as db:
         db.execute("INSERT INTO meta VALUES ('embedder', 'nosuch'), ('width', '3')")
     db.close()
+    (folder / ".hanol" / "index.sum").unlink()
     done = hanol("index", folder, "--embedder", "none", "--json")
     assert done.exit_code == 0, done.stderr
     assert json.loads(done.stdout)["embedded"] == 0
@@ -140,3 +141,24 @@ assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()
     )
     assert done.returncode == 0, done.stderr
     assert "keys.md" in done.stdout
+
+
+def test_every_command_names_a_damaged_index_and_its_cure(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("amber rotates every 90 days")
+    assert hanol("index", tmp_path).exit_code == 0
+    file = tmp_path / ".hanol" / "index.sqlite"
+    file.write_bytes(file.read_bytes().replace(b"every 90 days", b"every 10 days"))
+    (tmp_path / "script.jsonl").write_text('{"text": "<answer>done</answer>"}\n')
+    script = f"scripted:{tmp_path / 'script.jsonl'}"
+    for arguments in (
+        ["search", tmp_path, "amber"], ["index", tmp_path], ["mcp", tmp_path],
+        ["ask", tmp_path, "What rotates?"],
+        ["research", tmp_path, "What rotates?", "--model", script],
+    ):  # fmt: skip
+        done = hanol(*arguments)
+        assert done.exit_code == 1, arguments
+        assert done.stderr.count("\n") == 1
+        assert "is damaged" in done.stderr
+        assert "hanol index --rebuild" in done.stderr
+    assert "2 added" in hanol("index", tmp_path, "--rebuild").stdout
+    assert "90 days" in hanol("search", tmp_path, "amber").stdout

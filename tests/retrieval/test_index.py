@@ -20,7 +20,10 @@ from hypothesis import strategies as st
 from hanol.errors import AddressError, SearchIndexError
 from hanol.retrieval import FileProgress, Index, Passage
 from hanol.retrieval.documents import _reading  # private: limits are lowered
-from hanol.retrieval.index import _update  # private: the points at which the process dies
+from hanol.retrieval.index import (
+    _store,  # private: how often a file is hashed
+    _update,  # private: the points at which the process dies
+)
 
 WORDS = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "harbor"]
 WORDS += ["서울특별시의", "인구는", "東京都", "1,234"]
@@ -417,7 +420,7 @@ def test_index_of_another_version_and_broken_index(tmp_path: Path, in_process: N
     with pytest.raises(SearchIndexError, match=r"another version of hanol \(format 999"):
         Index.open(tmp_path)
     file.write_bytes(b"not a database" * 1000)
-    with pytest.raises(SearchIndexError, match="cannot be read"):
+    with pytest.raises(SearchIndexError, match="is damaged .* `hanol index --rebuild`"):
         Index.open(tmp_path)
     gc.collect()  # Python 3.13 warns of connections that were left open
 
@@ -672,3 +675,81 @@ def test_circular_links_and_long_paths_are_named_and_passed_over(tmp_path: Path)
     assert sorted(reasons) == ["one.md", "self.md", "two.md", "yyyyyyyy"]
     assert reasons["one.md"].endswith(": remove the link")
     assert reasons["yyyyyyyy"].endswith(": shorten the names of its path")
+
+
+def damage(folder: Path, old: bytes, new: bytes) -> None:
+    file = folder / ".hanol" / "index.sqlite"
+    data = file.read_bytes()
+    assert old in data
+    file.write_bytes(data.replace(old, new))
+
+
+def test_a_damaged_index_is_named_and_made_anew(tmp_path: Path, in_process: None) -> None:
+    write(tmp_path, "a.txt", "amber rotates every 90 days")
+    with Index.open(tmp_path) as index:
+        index.add()
+    # The tables stay sound: without a checksum this would be another answer.
+    damage(tmp_path, b"every 90 days", b"every 10 days")
+    for _ in range(2):
+        with pytest.raises(SearchIndexError, match=r"is damaged .*`hanol index --rebuild`"):
+            Index.open(tmp_path)
+    with Index.open(tmp_path, rebuild=True) as index:
+        assert index.documents() == []
+        assert index.add().added == 1
+        assert index.search("amber")[0].text.endswith("90 days")
+        assert_same_as_fresh(index, tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_damaged_pages_are_no_traceback(tmp_path: Path, in_process: None, step: int) -> None:
+    for i in range(20):
+        write(tmp_path, f"{i}.txt", f"amber {i} " + " ".join(map(str, range(300))))
+    with Index.open(tmp_path) as index:
+        index.add()
+    file = tmp_path / ".hanol" / "index.sqlite"
+    data = bytearray(file.read_bytes())
+    for start in range(4096 * step, len(data), 4096 * step):
+        data[start : start + 200] = b"\xff" * 200
+    file.write_bytes(data)
+    (tmp_path / ".hanol" / "index.sum").unlink()  # as after a writer that was killed
+    uses = [Index.documents, Index.remarks, Index.add, lambda index: index.search("amber")]
+    uses += [lambda index: index.passage_counts(["amber"]), lambda index: index.read("1.txt")]
+    refused = 0
+    for use in uses:
+        try:
+            with Index.open(tmp_path) as index:
+                use(index)
+        except SearchIndexError as err:
+            refused += "is damaged" in str(err)
+    assert refused
+    with Index.open(tmp_path, rebuild=True) as index:
+        assert index.add().added == 20
+    gc.collect()
+
+
+def test_a_copied_index_is_checked_once(
+    tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, "a.txt", "amber")
+    place = tmp_path / "index"
+    with Index.open(tmp_path, index_folder=place) as index:
+        index.add()
+    os.utime(place / "index.sqlite", ns=(5, 5))
+    hashed: list[Path] = []
+    sha256 = _store._sha256
+    monkeypatch.setattr(_store, "_sha256", lambda file: hashed.append(file) or sha256(file))
+    for _ in range(2):
+        with Index.open(tmp_path, index_folder=place) as index:
+            assert index.search("amber")
+    assert len(hashed) == 1
+
+
+def test_rebuilding_spares_the_database_of_another_program(tmp_path: Path) -> None:
+    write(tmp_path, ".hanol/x", "")
+    file = tmp_path / ".hanol" / "index.sqlite"
+    with sqlite3.connect(file) as db:
+        db.execute("CREATE TABLE places (url)")
+    db.close()
+    with pytest.raises(SearchIndexError, match="another program's database"):
+        Index.open(tmp_path, rebuild=True)
+    assert file.exists()

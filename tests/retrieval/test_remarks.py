@@ -125,6 +125,7 @@ def test_an_index_of_before_the_remarks_is_read_again(tmp_path: Path) -> None:
         db.execute("DROP TABLE unread")
         db.execute("UPDATE meta SET value = '2' WHERE key = 'version'")
     db.close()
+    (tmp_path / ".hanol" / "index.sum").unlink()
     with Index.open(tmp_path) as index:
         assert len(index.search("amber")) == 2, "it can be searched as it is"
         assert index.remarks() == {}

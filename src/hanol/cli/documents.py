@@ -56,6 +56,7 @@ def index(
         "List each file, page and part that was not read or is doubtful: where it is, why, and "
         "what to do.",
     ),
+    rebuild: bool = option(False, "Make the index anew, such as one that is damaged."),
 ) -> Result:
     """Index a folder of documents, or update its index.
 
@@ -68,7 +69,8 @@ def index(
     from hanol.retrieval import Index
 
     model = None if embedder == "none" else embedder
-    with Index.open(folder, index_folder=index_folder, embedder=model) as corpus, _files() as on:
+    corpus = Index.open(folder, index_folder=index_folder, embedder=model, rebuild=rebuild)
+    with corpus, _files() as on:
         if embedder == "none":
             corpus.drop_vectors()
         done = corpus.add(on_file=on)

@@ -4,8 +4,8 @@ import hashlib
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +24,7 @@ from hanol.retrieval.index._search import (
     rank_bm25,
     reciprocal_rank_fusion,
 )
-from hanol.retrieval.index._store import Store
+from hanol.retrieval.index._store import Store, damaged
 from hanol.retrieval.index._update import FileProgress, IndexReport, Update
 
 Mode = Literal["hybrid", "bm25", "dense"]
@@ -86,8 +86,9 @@ class Index(AbstractContextManager["Index"]):
         *,
         index_folder: str | Path | None = None,
         embedder: str | Embedder | None = None,
+        rebuild: bool = False,
     ) -> "Index":
-        """Open a folder; nothing is written before `add`.
+        """Open a folder; without `rebuild`, nothing is written before `add`.
 
         Args:
             path: Folder of the documents.
@@ -96,6 +97,7 @@ class Index(AbstractContextManager["Index"]):
             embedder: For search by meaning: a pulled model such as "e5-small" or "minilm", name or
                 folder of a sentence-transformers model, or your own object. By default the
                 embedder that the index was made with, if any.
+            rebuild: Delete the index first, such as one that is damaged; `add` makes it anew.
 
         Raises:
             SearchIndexError: There is no such folder, or its index was made by another version of
@@ -113,6 +115,8 @@ class Index(AbstractContextManager["Index"]):
             raise SearchIndexError(
                 f"`index_folder` is the folder of the documents itself, {place}. Name another one."
             )
+        if rebuild and (made_with := Store.erase(place)) is not None:
+            embedder = embedder or SentenceEmbedder(made_with, from_index=True)
         if isinstance(embedder, str):
             embedder = SentenceEmbedder(embedder)
         return cls(folder, place, embedder)
@@ -145,6 +149,19 @@ class Index(AbstractContextManager["Index"]):
                     "`hanol index --embedder none` to drop its vectors first."
                 )
 
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """Hold the lock; a damaged file is named with its cure."""
+        with self._lock:
+            try:
+                yield
+            except sqlite3.DatabaseError as err:
+                if err.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+                    raise SearchIndexError(
+                        f"The index {self._place} is locked by another process: try again."
+                    ) from err
+                raise damaged(self._place, err) from err
+
     def close(self) -> None:
         """Close the index; the index can be opened again."""
         with self._lock:
@@ -175,7 +192,7 @@ class Index(AbstractContextManager["Index"]):
 
     def documents(self) -> list[DocumentInfo]:
         """The indexed documents, sorted by path."""
-        with self._lock:
+        with self._in_use():
             store = self._opened()
             rows = [] if store is None else store.db.execute(_DOCUMENTS).fetchall()
         return [
@@ -188,7 +205,7 @@ class Index(AbstractContextManager["Index"]):
 
         Files that are in no index are there too, as the last `add` found them.
         """
-        with self._lock:
+        with self._in_use():
             store = self._opened()
             rows = [] if store is None else store.db.execute(_REMARKS).fetchall()
         found: dict[str, tuple[Remark, ...]] = {}
@@ -212,13 +229,13 @@ class Index(AbstractContextManager["Index"]):
         Raises:
             SearchIndexError: Another process is indexing, or the index cannot be written.
         """
-        with self._lock:
+        with self._in_use():
             self._store = self._opened() or Store.create(self._place)
             return Update(self._store, self.folder, self._embedder, on_file, isolated).run()
 
     def drop_vectors(self) -> None:
         """Go back to search by words only: forget the embedder and all vectors."""
-        with self._lock:
+        with self._in_use():
             if (store := self._opened()) is not None:
                 with store.writer(), store.transaction():
                     store.db.execute("DELETE FROM vectors")
@@ -244,7 +261,7 @@ class Index(AbstractContextManager["Index"]):
             raise SearchIndexError(f"`k` is {k}, but must be at least 1.")
         if mode not in ("hybrid", "bm25", "dense"):
             raise SearchIndexError(f"`mode` is {mode!r}, but must be 'hybrid', 'bm25' or 'dense'.")
-        with self._lock:
+        with self._in_use():
             db = self._db
             tokens, forms = choose_tokens(db, query)
             if mode == "hybrid" and not (self._store and self._store.has("vectors")):
@@ -268,7 +285,7 @@ class Index(AbstractContextManager["Index"]):
 
     def passage_counts(self, words: Sequence[str]) -> list[int]:
         """How many passages have each word or a form; of one that is split, its rarest part."""
-        with self._lock:
+        with self._in_use():
             return [
                 min((count_any(self._db, token) for token in query_tokens(word)), default=0)
                 for word in words
@@ -276,7 +293,7 @@ class Index(AbstractContextManager["Index"]):
 
     def similarities(self, query: str, texts: Sequence[str]) -> list[float] | None:
         """Similarity in meaning of a query and some texts; None for an index without vectors."""
-        with self._lock:
+        with self._in_use():
             store = self._opened()
             if self._embedder is None or store is None or not store.has("vectors") or not texts:
                 return None
@@ -311,7 +328,7 @@ class Index(AbstractContextManager["Index"]):
             AddressError: It is not an address, or the document has no such page.
             SearchIndexError: The document is not indexed, or its content has changed since.
         """
-        with self._lock:
+        with self._in_use():
             named = address.encode("utf-8", "replace").decode()  # half characters fit no database
             row = self._document(named) or self._document(unquote(named))
             sha256, page = "", None  # of a path: with any content

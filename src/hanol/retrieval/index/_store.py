@@ -5,20 +5,23 @@ whenever the process ends. Readers work while another process writes (write-ahea
 exclude each other by a lock that the system releases when its holder dies.
 """
 
+import hashlib
 import json
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from hanol.errors import SearchIndexError
+from hanol.errors import SearchIndexError, WriteError
+from hanol.files import replace_text
 from hanol.retrieval.index._cjk import index_text
 
 _VERSION = 3  # of the schema and its content: tokenizer, passage lengths
 _FILE = "index.sqlite"
+_SUM = "index.sum"  # size, time and SHA-256 of that file as its last writer left it
 _COMMON = 1000  # a token in more passages is common
 
 # What version 2 lacked. Documents without remarks, not even an empty list, are read again.
@@ -71,8 +74,7 @@ class Store:
                 if not tables:
                     db.close()  # killed before its first transaction
                     return None
-                if not tables >= {"meta", "documents", "passages", "words", "vectors"}:
-                    raise SearchIndexError(f"{file} is another program's database: move it away.")
+                _check_ours(file, tables)
                 store = cls(folder, db)
                 if store.meta("version") == "2" and mode == "rw":
                     store.upgrade()
@@ -81,9 +83,27 @@ class Store:
                         f"The index {file} was made by another version of hanol (format "
                         f"{version}, this one reads {_VERSION}). {_REBUILD}"
                     )
+                _check_sum(folder)
                 return store
         except sqlite3.DatabaseError as err:
-            raise SearchIndexError(f"The index {file} cannot be read ({err}). {_REBUILD}") from err
+            raise damaged(folder, err) from err
+
+    @classmethod
+    def erase(cls, folder: Path) -> str | None:
+        """Delete the index in a folder, damaged or not; returns its embedder where that is read."""
+        _refuse_links(folder)
+        file, embedder = folder / _FILE, None
+        if not file.is_file():
+            return None
+        with suppress(sqlite3.DatabaseError), closing(sqlite3.connect(file)) as db:
+            names = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+            if names:
+                _check_ours(file, names)
+                embedder = cls(folder, db).meta("embedder")
+        with cls(folder, sqlite3.connect(":memory:")).alone():
+            for name in (_SUM, f"{_FILE}-wal", f"{_FILE}-shm", _FILE):
+                (folder / name).unlink(missing_ok=True)
+        return embedder
 
     @classmethod
     def create(cls, folder: Path) -> "Store":
@@ -133,7 +153,23 @@ class Store:
 
     @contextmanager
     def writer(self) -> Iterator[None]:
-        """Be the only writer within the block."""
+        """Be the only writer within the block; check the file before, and note its hash after."""
+        with self.alone():
+            note = self.folder / _SUM
+            if not note.exists():  # the last writer was killed
+                (found,) = self.db.execute("PRAGMA quick_check(1)").fetchone()
+                if found != "ok":
+                    raise damaged(self.folder, found)
+            note.unlink(missing_ok=True)
+            yield
+            busy, *_ = self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if not busy:
+                with suppress(WriteError):
+                    replace_text(note, f"{_stamp(self.folder)} {_sha256(self.folder)}")
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the lock of the writers within the block."""
         if not _writable(self.folder):
             raise _not_writable(self.folder, "no permission")
         pid_file = self.folder / "writer.pid"
@@ -205,7 +241,43 @@ class Store:
         self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-_REBUILD = "Delete it and run `hanol index` on the folder again."
+_REBUILD = "Make it anew: run `hanol index --rebuild` on the folder."
+
+
+def damaged(folder: Path, what: object) -> SearchIndexError:
+    """The error for an index whose file is not what was written."""
+    return SearchIndexError(f"The index {folder / _FILE} is damaged ({what}). {_REBUILD}")
+
+
+def _check_ours(file: Path, tables: set[str]) -> None:
+    if not tables >= {"meta", "documents", "passages", "words", "vectors"}:
+        raise SearchIndexError(f"{file} is another program's database: move it away.")
+
+
+def _check_sum(folder: Path) -> None:
+    """Refuse a file that is not as its last writer left it; only one whose time differs is read."""
+    note = folder / _SUM
+    try:
+        noted = note.read_text()
+        stamp, _, sha256 = noted.rpartition(" ")
+        if stamp == _stamp(folder):
+            return
+        # Another process that begins to write drops the note first.
+        if _sha256(folder) != sha256 and note.read_text() == noted:
+            raise damaged(folder, "its content has changed")
+        os.utime(folder / _FILE, ns=(int(stamp.split()[1]),) * 2)  # of a copy: not read again
+    except (OSError, IndexError):
+        return
+
+
+def _stamp(folder: Path) -> str:
+    status = (folder / _FILE).stat()
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def _sha256(folder: Path) -> str:
+    with (folder / _FILE).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _refuse_links(folder: Path) -> None:
