@@ -11,20 +11,23 @@ import io
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
-from hanol.errors import DataError, HanolError, WriteError
+from hanol.errors import AddressError, DataError, HanolError, WriteError
 
 __all__ = [
     "JsonLines",
     "cache_folder",
     "check_new",
     "drop_torn_line",
+    "is_hidden",
+    "open_inside",
     "read_rows",
     "replace_folder",
     "replace_json",
@@ -364,6 +367,51 @@ def read_rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield from _table(path, text, "\t" if suffix == ".tsv" else ",")
         case suffix:
             raise DataError(f"{str(path)!r}: {suffix!r} is none of .jsonl, .json, .csv, .tsv.")
+
+
+# -- files of a folder that others may write to
+
+
+def is_hidden(path: str | Path) -> bool:
+    """Whether any part of a path below a folder is hidden, such as keys, settings and run logs."""
+    return any(part.startswith(".") for part in Path(path).parts)
+
+
+def open_inside(folder: str | Path, name: str | Path) -> BinaryIO:
+    """Open a regular file of a folder for reading; its attribute `name` is its real path.
+
+    Links that stay in the folder are followed. What is swapped for a link meanwhile is not read,
+    because the file is opened folder by folder.
+
+    Raises:
+        AddressError: It lies outside of the folder, is hidden, or is no regular file.
+        OSError: It cannot be opened.
+    """
+    root = Path(os.path.realpath(folder))
+    path = Path(os.path.realpath(root / name))  # not `Path.resolve`, which fails for circles
+    if not path.is_relative_to(root) or path == root:
+        raise AddressError("is a symbolic link that leads out of the folder: copy what it leads to")
+    *folders, last = path.relative_to(root).parts
+    if is_hidden(path.relative_to(root)) or is_hidden(name):
+        raise AddressError("is hidden: hidden files are not read")
+
+    def opened(_: str, flags: int) -> int:
+        place = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            for part in folders:
+                inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=place)
+                os.close(place)
+                place = inner
+            # Without waiting: a pipe that nobody writes to would block for ever.
+            file = os.open(last, flags | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=place)
+        finally:
+            os.close(place)
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            os.close(file)
+            raise AddressError("is no regular file")
+        return file
+
+    return open(path, "rb", opener=opened)
 
 
 # -- names

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hanol.errors import AddressError, SearchIndexError
+from hanol.files import open_inside
 from hanol.retrieval import FileProgress, Index, Passage
 from hanol.retrieval.documents import _reading  # private: limits are lowered
 from hanol.retrieval.index import (
@@ -303,14 +304,14 @@ def test_readers_go_on_and_writers_are_refused(indexing: Path) -> None:
 CRASHING = """
 import os, time, hanol.retrieval.documents._reading as reading
 real = reading.read_file
-def read(path, known):
+def read(root, path, known):
     name = os.path.basename(path)
     if "crash" in name:
         os._exit(11)
     if "stall" in name:
         time.sleep(600)
     print("noise of a library")
-    return real(path, known)
+    return real(root, path, known)
 reading.read_file = read
 reading.answer_requests()
 """
@@ -365,7 +366,7 @@ def test_an_error_nobody_foresaw_is_a_failed_file(
     tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path, "a.txt", "amber")
-    monkeypatch.setattr(_reading, "read_document", lambda path: {}["pages"])
+    monkeypatch.setattr(_reading, "parse_document", lambda *_: {}["pages"])
     with Index.open(tmp_path) as index:
         report = index.add()
     assert report.failed[0].reason.startswith("The reader failed (KeyError 'pages'): ")
@@ -753,3 +754,53 @@ def test_rebuilding_spares_the_database_of_another_program(tmp_path: Path) -> No
     with pytest.raises(SearchIndexError, match="another program's database"):
         Index.open(tmp_path, rebuild=True)
     assert file.exists()
+
+
+@pytest.mark.parametrize("swapped", ["b.txt", "sub/c.txt", "sub", "pipe"])
+def test_a_file_that_is_swapped_before_it_is_read_stays_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swapped: str
+) -> None:
+    outside, folder = tmp_path / "outside", tmp_path / "notes"
+    write(outside, "c.txt", "secret")
+    for name in ("a.txt", "b.txt", "sub/c.txt"):
+        write(folder, name, "amber")
+
+    def swap(*arguments: object, **options: object) -> Iterator[object]:
+        if swapped == "pipe":
+            (folder / "b.txt").unlink()
+            os.mkfifo(folder / "b.txt")
+        elif swapped == "sub":
+            shutil.rmtree(folder / "sub")
+            (folder / "sub").symlink_to(outside)
+        else:
+            (folder / swapped).unlink()
+            (folder / swapped).symlink_to(outside / "c.txt")
+        return _reading.read_all(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(_update, "read_all", swap)
+    with Index.open(folder) as index:
+        report = index.add(isolated=False)
+        assert report.added == 2
+        (failed,) = report.failed
+        why = "is no regular file" if swapped == "pipe" else "a symbolic link that leads out"
+        assert why in failed.reason
+        assert index.search("secret") == []
+
+
+def test_a_link_that_appears_while_a_file_is_opened_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outside = write(tmp_path, "outside/c.txt", "secret")
+    file = write(tmp_path, "notes/c.txt", "amber")
+    real = os.path.realpath
+
+    def slow(path: str) -> str:
+        found = real(path)
+        if Path(path) == file:
+            file.unlink()
+            file.symlink_to(outside)
+        return found
+
+    monkeypatch.setattr(os.path, "realpath", slow)
+    with pytest.raises(OSError, match="symbolic links"):
+        open_inside(tmp_path / "notes", "c.txt")

@@ -453,6 +453,28 @@ def test_files_outside_of_the_folder_stay_closed(
     assert len(context.sources) == 0
 
 
+@pytest.mark.parametrize(
+    "name",
+    [".env.json", ".ssh/notes.txt", "sub/.git/config.txt", ".hanol/runs/1/events.jsonl",
+     "visible.txt", "idx/runs/1/events.jsonl", "doc://00000000/.ssh/notes.txt", "./.env.json"],
+)  # fmt: skip
+def test_what_the_index_passes_over_stays_closed(tmp_path: Path, name: str) -> None:
+    for place in (".env.json", ".ssh/notes.txt", "sub/.git/config.txt",
+                  ".hanol/runs/1/events.jsonl", "idx/runs/1/events.jsonl"):  # fmt: skip
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_text('{"key": "SECRET"}')
+    (tmp_path / "visible.txt").symlink_to(".ssh/notes.txt")
+    (tmp_path / "a.txt").write_text("amber")
+    with Index.open(tmp_path, index_folder=tmp_path / "idx") as index:
+        report = index.add(isolated=False)
+        assert [info.document for info in index.documents()] == ["a.txt"]
+        assert [one.document for one in report.failed] == ["visible.txt"]
+        found = run(ParseFile(), ToolContext(SourceList(), index=index), files=[name, "a.txt"])
+    assert "could not be read" in found.text
+    assert "SECRET" not in found.text
+    assert "amber" in found.text
+
+
 def test_archive_is_read_member_by_member(context: ToolContext, index: Index) -> None:
     inner = io.BytesIO()
     with zipfile.ZipFile(inner, "w") as archive:

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from hanol.errors import AddressError, DocumentError, HanolError, SearchIndexError
-from hanol.retrieval import document_passages, parse_document
+from hanol.retrieval import Index, document_passages, parse_document
 from hanol.runs import in_thread
 from hanol.tools._show import failure, joined, list_argument, numbered, one_line
 from hanol.tools._tool import PARSE_FILE, Observation, SpecifiedTool, ToolContext
@@ -64,19 +64,21 @@ class ParseFile(SpecifiedTool, spec=PARSE_FILE):
                 return await self._web.open(name, context.addresses)
             if context.index is None:
                 raise SearchIndexError("no folder is open.")
-            return await in_thread(self._read, name, context.index.folder)
+            return await in_thread(self._read, name, context.index)
         except HanolError as err:
             return str(err)
-        except (OSError, RuntimeError) as err:  # names too long for the system, links in a circle
-            return f"{getattr(err, 'strerror', None) or 'its links lead in a circle'}."
+        except (FileNotFoundError, ValueError):  # such as half a surrogate pair
+            return "there is no such file in the folder; search for its name."
+        except OSError as err:  # names too long for the system, links in a circle
+            return f"{err.strerror}."
 
-    def _read(self, name: str, folder: Path) -> Opened:
-        path = inside(folder, name)
-        with path.open("rb") as file:
+    def _read(self, name: str, index: Index) -> Opened:
+        with index.open_file(relative_name(name)) as file:
+            path = Path(file.name)
             data = file.read(_MAX_BYTES + 1)
         if len(data) > _MAX_BYTES:
             raise DocumentError(f"it is larger than {_MAX_BYTES // 1_000_000} MB.")
-        relative = path.relative_to(folder.resolve()).as_posix()
+        relative = path.relative_to(index.folder).as_posix()
         sha256 = hashlib.sha256(data).hexdigest()
         if path.suffix.lower() == ".zip":
             return _archive(relative, data, sha256)
@@ -84,20 +86,14 @@ class ParseFile(SpecifiedTool, spec=PARSE_FILE):
         return Opened(relative, document.title, document_passages(document, relative, sha256))
 
 
-def inside(folder: Path, name: str) -> Path:
-    """The file of a folder that a relative path or an address names, but none outside of it."""
+def relative_name(name: str) -> str:
+    """The path below the folder that a name or an address gives."""
     if address := _DOCUMENT.fullmatch(name):
         name = unquote(address[1])
     relative = PurePosixPath(name.replace("\\", "/"))
     if relative.is_absolute() or ".." in relative.parts or _FOREIGN.match(name):
         raise AddressError("only names relative to the folder, without '..', are read.")
-    root = folder.resolve()
-    path = (root / relative).resolve()
-    if not path.is_relative_to(root):
-        raise AddressError("it is a link that leads out of the folder.")
-    if not path.is_file():  # neither a folder nor a device nor a pipe
-        raise AddressError("there is no such file in the folder; search for its name.")
-    return path
+    return str(relative)
 
 
 def _archive(relative: str, data: bytes, sha256: str) -> Opened:

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hanol.errors import HanolError
-from hanol.retrieval.documents._documents import KINDS, foreign, read_document
+from hanol.errors import AddressError, HanolError
+from hanol.files import is_hidden, open_inside
+from hanol.retrieval.documents._documents import KINDS, MAX_BYTES, foreign, parse_document
 from hanol.retrieval.documents._native import failure, let_end, no_processes
 from hanol.retrieval.documents._remarks import Remark
 from hanol.retrieval.documents._split import split_passages
@@ -52,11 +53,11 @@ def walk(root: Path, *, skip: Path) -> Iterator[FoundFile]:
     refused: list[OSError] = []
     for place, folders, files in os.walk(root, onerror=refused.append):
         here = Path(place)
-        folders[:] = sorted(n for n in folders if not n.startswith(".") and here / n != skip)
+        folders[:] = sorted(n for n in folders if not is_hidden(n) and here / n != skip)
         for folder in (here / name for name in folders):
             if _leads_out(folder, root):
                 yield FoundFile(folder.relative_to(root).as_posix(), reason=_LEADS_OUT)
-        yield from (_look(root, here / name) for name in sorted(files) if not name.startswith("."))
+        yield from (_look(root, here / name) for name in sorted(files) if not is_hidden(name))
     for err in refused:
         name = Path(err.filename).relative_to(root).as_posix()
         yield FoundFile(name, reason=_unreadable(err))
@@ -109,21 +110,24 @@ def remarks_on_others(root: Path, names: Iterable[str]) -> Iterator[tuple[str, R
         yield found[0], Remark(*told, part=more)
 
 
-def read_file(path: str, known: str | None) -> dict[str, Any]:
+def read_file(root: str, path: str, known: str | None) -> dict[str, Any]:
     """Read and split a file: hash (alone if `known`), title, kind, pages, passages, remarks;
     or "error".
     """
     try:
-        with Path(path).open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        with open_inside(root, path) as file:
+            data = file.read(MAX_BYTES + 1)
+        sha256 = hashlib.sha256(data).hexdigest()
         if sha256 == known:
             return {"sha256": sha256}
-        document = read_document(Path(path))
+        document = parse_document(Path(path).name, data)
         passages = [
             [page.number, start, end, page.text[start:end]]
             for page in document.pages
             for start, end in split_passages(page.text)
         ]
+    except AddressError as err:  # it was swapped since it was found
+        return {"error": f"{err}."}
     except HanolError as err:
         return {"error": " ".join(str(err).split())}
     except OSError as err:
@@ -157,17 +161,17 @@ class _Reader:
 
     _process: "subprocess.Popen[str] | None" = None
 
-    def read(self, path: str, known: str | None) -> dict[str, Any]:
+    def read(self, *request: str | None) -> dict[str, Any]:
         try:
             process = self._process = self._process or _start()
         except OSError:  # no processes here: read in this one
-            return read_file(path, known)
+            return read_file(*request)  # type: ignore[arg-type]
         assert process.stdin is not None
         assert process.stdout is not None
         stalled = threading.Timer(_TIMEOUT, process.kill)
         stalled.start()
         try:
-            process.stdin.write(json.dumps([path, known]) + "\n")
+            process.stdin.write(json.dumps(request) + "\n")
             process.stdin.flush()
             answer = process.stdout.readline()
         except BrokenPipeError:
@@ -208,7 +212,7 @@ def read_all(
     if not isolated:
         for file in files:
             with no_processes():
-                answer = read_file(str(root / file.path), file.known)
+                answer = read_file(str(root), file.path, file.known)
             yield file, answer
         return
     readers = [_Reader() for _ in range(_WORKERS)]
@@ -217,7 +221,7 @@ def read_all(
     def read(file: FoundFile) -> tuple[FoundFile, dict[str, Any]]:
         reader = idle.pop()
         try:
-            return file, reader.read(str(root / file.path), file.known)
+            return file, reader.read(str(root), file.path, file.known)
         finally:
             idle.append(reader)
 

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 from urllib.parse import unquote
 
 from pydantic import BaseModel
 
 from hanol.errors import AddressError, SearchIndexError
+from hanol.files import open_inside
 from hanol.retrieval.documents._remarks import Remark
 from hanol.retrieval.index._cjk import highlight_spans, query_tokens
 from hanol.retrieval.index._dense import Embedder, SentenceEmbedder, Vectors
@@ -241,6 +242,14 @@ class Index(AbstractContextManager["Index"]):
                     store.db.execute("DELETE FROM vectors")
                     store.db.execute("DELETE FROM meta WHERE key IN ('embedder', 'width')")
             self._embedder = None
+
+    def open_file(self, name: str) -> BinaryIO:
+        """Open a file of the folder, as `hanol.files.open_inside`, but none of the index."""
+        file = open_inside(self.folder, name)
+        if Path(file.name).is_relative_to(self._place):  # with the logs of runs
+            file.close()
+            raise AddressError("is part of the index: it is not read")
+        return file
 
     def search(self, query: str, k: int = 10, mode: Mode = "hybrid") -> list[Passage]:
         """Search for passages.
