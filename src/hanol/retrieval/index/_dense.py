@@ -119,12 +119,10 @@ class SentenceEmbedder:
 
 def _refuse_code(folder: Path) -> None:
     """Refuse a model folder that names Python code: sentence-transformers before 6 runs it."""
-    for file in folder.glob("**/*.json"):
-        if file.name not in ("modules.json", "router_config.json"):
-            continue
+    for file in (*folder.glob("**/modules.json"), *folder.glob("**/router_config.json")):
         found = json.loads(file.read_text("utf-8"))
-        types = [one["type"] for one in found] if isinstance(found, list) else found["types"]
-        for name in types if isinstance(types, list) else types.values():
+        of_modules = isinstance(found, list)
+        for name in [one["type"] for one in found] if of_modules else found["types"].values():
             if not str(name).startswith("sentence_transformers."):
                 raise ValueError(f"{file} names the module {name!r}, which is code of its own")
 

@@ -156,7 +156,8 @@ class Store:
         """Be the only writer within the block; check the file before, and note its hash after."""
         with self.alone():
             note = self.folder / _SUM
-            if not note.exists():  # the last writer was killed
+            noted = note.read_text() if note.exists() else ""
+            if not noted:  # the last writer was killed
                 (found,) = self.db.execute("PRAGMA quick_check(1)").fetchone()
                 if found != "ok":
                     raise damaged(self.folder, found)
@@ -164,8 +165,10 @@ class Store:
             yield
             busy, *_ = self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             if not busy:
+                stamp = _stamp(self.folder)
+                same = noted.startswith(f"{stamp} ")
                 with suppress(WriteError):
-                    replace_text(note, f"{_stamp(self.folder)} {_sha256(self.folder)}")
+                    replace_text(note, noted if same else f"{stamp} {_sha256(self.folder)}")
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -285,15 +288,14 @@ def _refuse_links(folder: Path) -> None:
 
     A folder of documents that somebody sent may bring its `.hanol`.
     """
-    if folder.is_dir():
+    for path in (folder, *folder.iterdir()) if folder.is_dir() else ():
         # Files that are neither, such as named pipes, would block for ever.
-        for path in (folder, *folder.iterdir()):
-            if path.is_symlink() or not (path.is_dir() or path.is_file()):
-                what = f"a symbolic link to {str(path.readlink())!r}" if path.is_symlink() else ""
-                raise SearchIndexError(
-                    f"{path} is {what or 'neither a file nor a folder'}, which hanol does not "
-                    "follow: remove it, or put the index elsewhere with `--index`."
-                )
+        if path.is_symlink() or not (path.is_dir() or path.is_file()):
+            what = f"a symbolic link to {str(path.readlink())!r}" if path.is_symlink() else ""
+            raise SearchIndexError(
+                f"{path} is {what or 'neither a file nor a folder'}, which hanol does not "
+                "follow: remove it, or put the index elsewhere with `--index`."
+            )
 
 
 def _writable(folder: Path) -> bool:

@@ -168,13 +168,15 @@ class Update:
         """Store which files are not in the index, and why."""
         notes = [(one.document, one.remark) for one in self._failed]
         notes += remarks_on_others(self.folder, self._others)
+        rows = [(path, json.dumps(vars(remark))) for path, remark in notes]
+        db = self.store.db
+        stored = [tuple(row) for row in db.execute("SELECT path, remark FROM unread")]
+        if (stored, self.store.meta("ocr")) == (rows, languages()):
+            return  # a file that is not written needs no new checksum
         with self.store.transaction():
             self.store.set_meta("ocr", languages())
-            self.store.db.execute("DELETE FROM unread")
-            self.store.db.executemany(
-                "INSERT INTO unread VALUES (?, ?)",
-                [(path, json.dumps(vars(remark))) for path, remark in notes],
-            )
+            db.execute("DELETE FROM unread")
+            db.executemany("INSERT INTO unread VALUES (?, ?)", rows)
 
     def _put(self, found: FoundFile, answer: dict[str, Any]) -> tuple[Status, str | None]:
         mtime_ns = found.mtime_ns if time.time_ns() - found.mtime_ns > _SETTLED_NS else 0
