@@ -380,8 +380,7 @@ def is_hidden(path: str | Path) -> bool:
 def open_inside(folder: str | Path, name: str | Path) -> BinaryIO:
     """Open a regular file of a folder for reading; its attribute `name` is its real path.
 
-    Links that stay in the folder are followed. What is swapped for a link meanwhile is not read,
-    because the file is opened folder by folder.
+    Links that stay in the folder are followed, but none that appears meanwhile.
 
     Raises:
         AddressError: It lies outside of the folder, is hidden, or is no regular file.

@@ -97,9 +97,8 @@ class Store:
             return None
         with suppress(sqlite3.DatabaseError), closing(sqlite3.connect(file)) as db:
             names = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
-            if names:
-                _check_ours(file, names)
-                embedder = cls(folder, db).meta("embedder")
+            _check_ours(file, names)
+            embedder = cls(folder, db).meta("embedder") if names else None
         with cls(folder, sqlite3.connect(":memory:")).alone():
             for name in (_SUM, f"{_FILE}-wal", f"{_FILE}-shm", _FILE):
                 (folder / name).unlink(missing_ok=True)
@@ -253,7 +252,7 @@ def damaged(folder: Path, what: object) -> SearchIndexError:
 
 
 def _check_ours(file: Path, tables: set[str]) -> None:
-    if not tables >= {"meta", "documents", "passages", "words", "vectors"}:
+    if tables and not tables >= {"meta", "documents", "passages", "words", "vectors"}:
         raise SearchIndexError(f"{file} is another program's database: move it away.")
 
 
@@ -284,10 +283,7 @@ def _sha256(folder: Path) -> str:
 
 
 def _refuse_links(folder: Path) -> None:
-    """Refuse an index folder that is a link or holds one: writing would go astray.
-
-    A folder of documents that somebody sent may bring its `.hanol`.
-    """
+    """Refuse links in and of an index folder, which may have come with somebody's documents."""
     for path in (folder, *folder.iterdir()) if folder.is_dir() else ():
         # Files that are neither, such as named pipes, would block for ever.
         if path.is_symlink() or not (path.is_dir() or path.is_file()):

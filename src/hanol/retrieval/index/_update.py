@@ -169,14 +169,13 @@ class Update:
         notes = [(one.document, one.remark) for one in self._failed]
         notes += remarks_on_others(self.folder, self._others)
         rows = [(path, json.dumps(vars(remark))) for path, remark in notes]
-        db = self.store.db
-        stored = [tuple(row) for row in db.execute("SELECT path, remark FROM unread")]
+        stored = [tuple(row) for row in self.store.db.execute("SELECT path, remark FROM unread")]
         if (stored, self.store.meta("ocr")) == (rows, languages()):
             return  # a file that is not written needs no new checksum
         with self.store.transaction():
             self.store.set_meta("ocr", languages())
-            db.execute("DELETE FROM unread")
-            db.executemany("INSERT INTO unread VALUES (?, ?)", rows)
+            self.store.db.execute("DELETE FROM unread")
+            self.store.db.executemany("INSERT INTO unread VALUES (?, ?)", rows)
 
     def _put(self, found: FoundFile, answer: dict[str, Any]) -> tuple[Status, str | None]:
         mtime_ns = found.mtime_ns if time.time_ns() - found.mtime_ns > _SETTLED_NS else 0
