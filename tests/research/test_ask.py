@@ -298,6 +298,46 @@ def test_says_that_the_documents_do_not_answer(library: Index, question: str) ->
     assert answer.sentences == ()
 
 
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("Do you take cards?", "No, cash only."),
+        ("Where is the lost property office?", "It stands beside the ticket hall."),
+        ("How do I get a refund?", "Write to the manager within fourteen days."),
+        ("Can I bring a dog?", "Yes, animals travel free on a lead."),
+    ],
+)
+def test_a_heading_is_about_what_is_below_it(tmp_path: Path, question: str, answer: str) -> None:
+    (tmp_path / "faq.md").write_text(
+        "# FAQ\n\n## Can I bring a dog?\n\nYes, animals travel free on a lead.\n\n"
+        "## Where is the lost property office?\n\nIt stands beside the ticket hall.\n\n"
+        "## How do I get a refund?\n\nWrite to the manager within fourteen days.\n\n"
+        "## Do you take cards?\n\nNo, cash only.\n"
+    )
+    assert ask(tmp_path, question).sentences[0].text == answer
+
+
+def test_names_and_numbers_that_no_passage_has_are_not_answered(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(
+        "Product,Shelf life,Supplier\nInfluvax,12 months,Norbio\nTetarix,36 months,Sanva\n"
+    )
+    (tmp_path / "b.md").write_text("Plot 31 is rented by Anna Reed. The rent is 1,048 pounds.\n")
+    for question in ("What is the shelf life of Covaxin?", "Who rents plot 99?"):
+        assert not ask(tmp_path, question).found, question
+    for question, answer in {
+        "What is the shelf life of Tetarix?": "36 months",
+        "Who rents plot 31?": "Anna Reed",
+        "Is the rent of the plot 1048 pounds?": "1,048",
+    }.items():
+        assert answer in ask(tmp_path, question).text
+
+
+@pytest.mark.parametrize("question", ["책을 빌릴 수 있습니까?", "책은 몇 권 빌릴 수 있나요?"])
+def test_a_korean_noun_of_one_syllable_has_any_particle(tmp_path: Path, question: str) -> None:
+    (tmp_path / "a.txt").write_text("한 사람이 책 7권을 두 주 동안 빌릴 수 있습니다.\n", "utf-8")
+    assert "7권" in ask(tmp_path, question).text
+
+
 def test_a_folder_is_indexed_when_it_is_asked_for_the_first_time(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("The bridge opened in 1902.\n\nThe museum is red.", "utf-8")
     answer = ask(tmp_path, "When did the bridge open?")

@@ -41,6 +41,9 @@ _NUMBER_WORD = re.compile(
     re.IGNORECASE,
 )
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+_DIGITS = re.compile(r"\d+")
+_NAME = re.compile(r"(?<!^)(?<![.!?:] )\b[A-Z]\w*")
+_SPELLED = 12  # numbers up to this may be words in a text
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,8 @@ def units_of(passages: Sequence[Passage]) -> list[Unit]:
                 continue
             if kind == "sentence" and not any(map(str.isalpha, text)):
                 continue  # the number of a page
-            after = pieces[i + 1].text if i + 1 < len(pieces) else ""
+            following = pieces[i + 1 : i + 2]
+            after = following[0].text if following and following[0].kind == kind else ""
             around = (head,) if kind == "row" else (before, after)
             refers = _REFERS.match(text) and len(before) + len(text) < _LONG
             lead = before if refers and kind == "sentence" else ""
@@ -218,11 +222,15 @@ class Weights:
         words = dict(word_stems(question))
         total = max(1, sum(info.passages for info in index.documents()))
         self._words: list[tuple[tuple[str, ...], float]] = []
+        names = {name.lower() for name in _NAME.findall(question)}
+        self._keys = {word for word in words if word.isdecimal() and int(word) > _SPELLED}
+        self._is_strange = False
         for word, stem in words.items():
             # Pairs of characters that no passage has are endings, unless the first one is.
             counts = index.passage_counts(stem if len(stem) > 1 else [word])
             count = min(filter(None, counts), default=0) if counts[0] else 0
             self._words.append((stem, math.log(1 + total / (count + 1))))
+            self._is_strange |= not count and word in names
         self.total = sum(weight for _, weight in self._words)
         self.asks_number = _ASKS_NUMBER.search(question) is not None
         self._numbers = set(_NUMBER.findall(question))
@@ -232,6 +240,11 @@ class Weights:
         return sum(
             weight * sum(part in stems for part in stem) / len(stem) for stem, weight in self._words
         )
+
+    def are_about_it(self, passages: Sequence[Passage]) -> bool:
+        """Whether passages have the question's numbers, and the index the names in it."""
+        numbers = {found for p in passages for found in _DIGITS.findall(p.text.replace(",", ""))}
+        return not self._is_strange and self._keys <= numbers
 
     def may_answer(self, text: str) -> bool:
         """Whether a text has a number that the question does not have, if it asks for one."""
@@ -279,7 +292,8 @@ class Candidates:
             read = frozenset[str]().union(*(unit.stems | unit.around for unit in self.units))
             pairs = zip(words, texts, strict=True)
             best = max((score for score, text in pairs if weights.may_answer(text)), default=0.0)
-            self.fit = weights.of(read) / weights.total + best
+            if weights.are_about_it(passages):
+                self.fit = weights.of(read) / weights.total + best
             if near is not None and self.fit < ENOUGH:
                 others = [_is_latin(text) is not _is_latin(question) for text in texts]
                 self.is_foreign = others[near.index(max(near))]

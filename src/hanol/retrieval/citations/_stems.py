@@ -18,6 +18,7 @@ _ASKS = re.compile(
 _SUFFIX = re.compile(
     "(?:ations?|ments?|ings?|i?ers?|iest|ied|ies|ily|ions?|eds?|es|ly|[ey]|(?<!s)s)$"
 )
+_ONE_SYLLABLE = re.compile("[가-힣][은는을를]")  # and a particle; with others words end, too
 _ENDINGS = frozenset((*"은는이가을를의에와과도로만", "로는", "에서", "으로"))
 _SHORTEST = 3  # letters that a suffix leaves
 
@@ -48,6 +49,8 @@ def word_stems(text: str) -> Iterator[tuple[str, tuple[str, ...]]]:
             run = run if run in ASKING_WORDS else strip_particle(run)
             if run in ASKING_WORDS or _ASKS.fullmatch(match[0]):
                 continue
+            if _ONE_SYLLABLE.fullmatch(run):
+                run = run[0]
         parts = tuple(token for token, _, _ in pairs(run))
         yield run, parts[:-1] or parts
 

@@ -42,6 +42,7 @@ _ASCII_VERSION = re.compile(r"v(?<!\wv)(?=\d+\.\d)")
 _JOINED = rf"{WORD}(?:[-_.,/:@&+#'~\\<=>*$|%\u0f0b\u066b\u05be\u05f3\u05f4]+{WORD})*+"
 _PHRASE = regex.compile(rf"{_JOINED}|(?![{CJK}]){RUN}", regex.V1)
 _PHRASES = 16  # of a query
+_ONE_SYLLABLE = re.compile("(?<![가-힣])([가-힣])[은는이가을를에의와과도로만](?![가-힣])")
 _INFLECTED = re.compile("([a-z]{3,}?)(?:ies|ied|ing|ed|es|[ey]|(?<!s)s)?")
 _ENDINGS = ("", "s", "e", "es", "ed", "ing", "y", "ies", "ied")
 # Accents, points of Hebrew and Arabic, tatweel, nukta; the marks of other scripts are vowels.
@@ -165,6 +166,16 @@ def inflections(word: str) -> list[str]:
     """
     match = _INFLECTED.fullmatch(word)
     return [form for ending in _ENDINGS if (form := match[1] + ending) != word] if match else []
+
+
+def one_syllable_stems(query: str) -> list[str]:
+    """Korean nouns of one syllable that have a particle in a query.
+
+    Example:
+        >>> one_syllable_stems("책을 몇 권 빌릴 수 있습니까?")
+        ['책']
+    """
+    return _ONE_SYLLABLE.findall(query)
 
 
 def query_phrases(query: str) -> list[list[str]]:

@@ -9,7 +9,13 @@ nothing.
 import sqlite3
 from collections.abc import Sequence
 
-from hanol.retrieval.index._cjk import index_text, inflections, query_phrases, query_tokens
+from hanol.retrieval.index._cjk import (
+    index_text,
+    inflections,
+    one_syllable_stems,
+    query_phrases,
+    query_tokens,
+)
 
 _TITLE_WEIGHT = 2.0  # a word in the title counts as this many in the text
 # A score counts this much more where "1.2.3" stands as it is and not as its parts, times the square
@@ -37,12 +43,13 @@ def choose_tokens(db: sqlite3.Connection, query: str) -> tuple[list[Token], list
     counts = sorted((count_passages(db, token), token) for token in tokens)
     rarest = next((count for count, _ in counts if count), 0)  # it stays, however common
     chosen, left = _fitting(counts, max(_POSTINGS, rarest))
-    forms = sorted((count_passages(db, form), form) for form in _forms(tokens))
+    forms = sorted((count_passages(db, form), form) for form in _forms(tokens, query))
     return chosen, _fitting(forms, min(left, _POSTINGS // 4))[0]
 
 
-def _forms(tokens: Sequence[Token]) -> list[Token]:
-    forms = ((form, False) for text, _ in tokens for form in inflections(text))
+def _forms(tokens: Sequence[Token], query: str = "") -> list[Token]:
+    forms = [(form, False) for text, _ in tokens for form in inflections(text)]
+    forms += [(stem, True) for stem in one_syllable_stems(query)]
     return [form for form in dict.fromkeys(forms) if form not in tokens]
 
 
@@ -112,7 +119,7 @@ def rank_texts(texts: Sequence[str], query: str) -> list[int]:
         rows = enumerate(map(index_text, texts))
         db.executemany("INSERT INTO words (rowid, title, text) VALUES (?, '', ?)", rows)
         tokens = query_tokens(query)[:_TOKENS]
-        found = rank_bm25(db, tokens, _forms(tokens), len(texts), query)
+        found = rank_bm25(db, tokens, _forms(tokens, query), len(texts), query)
     db.close()
     return [number for number, _ in found]
 

@@ -67,6 +67,8 @@ def finetune(
 ) -> FinetuneResult:
     """Run a recipe of fine-tuning; see `train`, which calls this."""
     require("accelerate", extra="train", feature="Training")
+    if recipe.lora is not None:  # before anything is read or written
+        require("peft", extra="lora", feature="Training LoRA adapters")
     began = time.perf_counter()
     is_first = os.environ.get("RANK", "0") == "0"  # the one of several processes that writes
     final, report = folder / "final", folder / "result.json"
