@@ -26,8 +26,9 @@ SOURCE = Path(hanol.__file__).parent
 # then folders and indexes of strangers (links, databases, embedders, damage, loops): 206;
 # then tables that PDF pages draw with lines: 305;
 # then a sandbox that holds against the kernel's own ways out (seccomp, keys, memory of all): 250;
-# then names and numbers that no document has, Korean nouns of one syllable: 40.
-MOST_LINES = {"": 54_600, "research": 4_520, "autodeco": 6_000, "cli": 3_830, "retrieval": 8_240}
+# then names and numbers that no document has, Korean nouns of one syllable: 40;
+# then faults of tools that end a rollout and not a user's run: 30.
+MOST_LINES = {"": 54_630, "research": 4_520, "autodeco": 6_000, "cli": 3_830, "retrieval": 8_240}
 MOST_LINES_OF_A_ROOM = 4_000
 MOST_MODULES = 15
 MOST_NAMES = 60

@@ -10,20 +10,21 @@ import asyncio
 import logging
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from numbers import Real
 from pathlib import Path
+from typing import Any
 
 from hanol.agent_training._recorder import Recorder
 from hanol.engines import Engine, Sampling
-from hanol.errors import DataError, RunError
+from hanol.errors import DataError, EngineError, HanolError, RunError
 from hanol.research import AGENT_SAMPLING, Researcher, default_tools
 from hanol.retrieval import Index
 from hanol.rl import Rollout
 from hanol.runs import Budget, Event, Mode, RunEnded, RunFolder, Task, gather
-from hanol.tools import Tool
+from hanol.tools import Observation, Tool, ToolContext
 
 Reward = Callable[[Task, str | None], float]
 StrPath = str | os.PathLike[str]
@@ -122,6 +123,8 @@ class ResearchEnvironment:
         except Exception as err:
             if is_resumed and isinstance(err, RunError):
                 raise
+            if isinstance(err, _ToolFaultError) and isinstance(err.__cause__, Exception):
+                err = err.__cause__
             problem = f"{type(err).__name__}: {err}"
             if isinstance(err, TimeoutError) and limit.expired():
                 problem = f"The run timed out after {self._timeout_s} s."
@@ -176,7 +179,7 @@ class ResearchEnvironment:
                 engine,
                 mode=self.mode,
                 budget=self._budget,
-                tools=self.tools,
+                tools=[_Watched(tool) for tool in self.tools],
                 system_prompt=self._system_prompt,
                 today=today,
                 sampling=self.sampling,
@@ -193,6 +196,27 @@ class ResearchEnvironment:
                 "number."
             )
         return float(reward)
+
+
+class _ToolFaultError(EngineError):
+    """Ends the run as a lost model does: what a tool raised is no fault of the policy."""
+
+
+class _Watched:
+    """A tool whose faults end the run; for a user they are failed observations."""
+
+    def __init__(self, tool: Tool) -> None:
+        self._tool = tool
+        self.name, self.description = tool.name, tool.description
+        self.parameters = tool.parameters
+
+    async def run(self, arguments: Mapping[str, Any], context: ToolContext) -> Observation:
+        try:
+            return await self._tool.run(arguments, context)
+        except HanolError:
+            raise
+        except Exception as err:
+            raise _ToolFaultError(str(err)) from err
 
 
 def rollout_folder(folder: StrPath, task: Task, seed: int) -> Path:

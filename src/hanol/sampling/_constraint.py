@@ -101,7 +101,7 @@ class TokenConstraint:
         Raises:
             CapabilityError: Nothing may come: the constraint has no token for it.
         """
-        if self._matcher.is_stopped() and not self._matcher.is_error():
+        if self.is_complete:
             return torch.isin(torch.arange(size), torch.tensor(sorted(self._ends)))
         self._numpy.fill_next_token_bitmask(self._matcher, self._mask, 0)
         if error := self._matcher.get_error():
@@ -119,6 +119,11 @@ class TokenConstraint:
         """Add a token that was allowed."""
         if token not in self._ends:
             self._matcher.consume_token(token)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the answer is all that the constraint asks for, and nothing may follow."""
+        return bool(self._matcher.is_stopped() and not self._matcher.is_error())
 
     def forced(self) -> list[int]:
         """Tokens that can only come next, in their order; accepting them is left to the caller."""

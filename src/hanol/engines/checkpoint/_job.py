@@ -164,9 +164,10 @@ class Job:
         counts_end = self.has_ended and not text.stopped
         kept = text.kept_tokens + counts_end
         wanted = self.task.top_logprobs
+        is_whole = self.constraint is not None and self.constraint.is_complete
         return Choice(
             text.text,
-            "stop" if self.has_ended or text.stopped else "length",
+            "stop" if self.has_ended or text.stopped or is_whole else "length",
             ids=tuple(self.new[:kept]),
             tokens=None if wanted is None else text.pieces() + (("",) if counts_end else ()),
             logprobs=None if wanted is None else tuple(self.logprobs[:kept]),
