@@ -20,7 +20,7 @@ SOURCE = Path(hanol.__file__).parent
 # then what 780 more inputs of the kinds of public reports broke (groups in forms, fields): 180;
 # then web pages as they are shown (exponents, formulas, filled forms, images, hidden parts): 120;
 # then other forms of a word in search ("dogs" for "dog"), menus over headings: 50;
-# then words of metafiles, masters of slides, hidden parts: 120;
+# then words of metafiles, masters of slides, hidden parts: 140;
 # then runs that always go on (whatever tools, endpoints, logs and clocks do), one HTTP client: 260;
 # then origins of quoted mails (60), numbers with the wrong year (50), merged cells as drawn (10);
 # then folders and indexes of strangers (links, databases, embedders, damage, loops): 206;
@@ -28,7 +28,7 @@ SOURCE = Path(hanol.__file__).parent
 # then a sandbox that holds against the kernel's own ways out (seccomp, keys, memory of all): 250;
 # then names and numbers that no document has, Korean nouns of one syllable: 40;
 # then faults of tools that end a rollout and not a user's run: 30.
-MOST_LINES = {"": 54_630, "research": 4_520, "autodeco": 6_000, "cli": 3_830, "retrieval": 8_240}
+MOST_LINES = {"": 54_650, "research": 4_520, "autodeco": 6_000, "cli": 3_830, "retrieval": 8_260}
 MOST_LINES_OF_A_ROOM = 4_000
 MOST_MODULES = 15
 MOST_NAMES = 60

@@ -52,11 +52,17 @@ class Flow:
     """
 
     def __init__(
-        self, package: Package, part: str, *, end: str = " ",
-        headings: dict[str, int] | None = None, remarks: dict[tuple[str, str], str] | None = None,
-        numbered: Callable[[Any], str] = lambda paragraph: "", unseen: Collection[str] = (),
+        self,
+        package: Package,
+        part: str,
+        *,
+        end: str = " ",
+        headings: dict[str, int] | None = None,
+        remarks: dict[tuple[str, str], str] | None = None,
+        numbered: Callable[[Any], str] = lambda paragraph: "",
+        unseen: Collection[str] = (),
         values: bool = True,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._package, self._end, self._numbered = package, end, numbered
         self._related = package.related(part)
         self._headings, self._remarks = headings or {}, remarks or {}

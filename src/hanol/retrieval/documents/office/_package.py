@@ -96,11 +96,16 @@ class Package:
         if name not in self._relations:
             folder, base = posixpath.split(name)
             self._relations[name] = [
-                (e.get("Id", ""), e.get("Type", "").rpartition("/")[2].lower(), posixpath.normpath(
-                    posixpath.join("/", folder, e.get("Target", "").replace("\\", "/"))))
+                (
+                    e.get("Id", ""),
+                    e.get("Type", "").rpartition("/")[2].lower(),
+                    posixpath.normpath(
+                        posixpath.join("/", folder, e.get("Target", "").replace("\\", "/"))
+                    ),
+                )
                 for e in self.tree(f"{folder}/_rels/{base}.rels").iter("Relationship")
                 if e.get("TargetMode") != "External"
-            ]  # fmt: skip
+            ]
         known = self._relations[name]
         return {to if kind else key: to for key, of, to in known if kind.lower() in ("", of)}
 

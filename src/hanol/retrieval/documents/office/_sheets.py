@@ -125,9 +125,13 @@ def _merges(package: Package, part: str) -> dict[int, list[tuple[int, int, int]]
 
 
 def _rows(
-    package: Package, part: str, texts: list[str], styles: list[tuple[str, bool]], epoch: bool,
+    package: Package,
+    part: str,
+    texts: list[str],
+    styles: list[tuple[str, bool]],
+    epoch: bool,
     edges: dict[tuple[str, str], None],
-) -> Iterator[Row]:  # fmt: skip
+) -> Iterator[Row]:
     """The rows of a sheet, an empty one for any number of empty ones; its headers into `edges`."""
     merges = _merges(package, part)
     open_: list[list[Any]] = []  # merged ranges that reach into the row: three numbers and a text

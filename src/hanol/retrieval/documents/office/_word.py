@@ -29,9 +29,14 @@ def read_docx(data: bytes) -> tuple[str, str]:
     unseen = {key for key, style in styles.items() if is_on(style, "{*}rPr/{*}vanish")}
     remarks = _remarks(package)
     flow = Flow(
-        package, package.main, end="\n", headings=headings, remarks=remarks, unseen=unseen,
-        numbered=Numbering(package, styles).of
-    )  # fmt: skip
+        package,
+        package.main,
+        end="\n",
+        headings=headings,
+        remarks=remarks,
+        unseen=unseen,
+        numbered=Numbering(package, styles).of,
+    )
     body = list(flow.blocks(package.tree(package.main)))
     edges: dict[str, list[str]] = {"header": [], "footer": []}
     for kind, lines in edges.items():
