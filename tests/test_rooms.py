@@ -28,7 +28,7 @@ SOURCE = Path(hanol.__file__).parent
 # then a sandbox that holds against the kernel's own ways out (seccomp, keys, memory of all): 250;
 # then names and numbers that no document has, Korean nouns of one syllable: 40;
 # then faults of tools that end a rollout and not a user's run: 30.
-MOST_LINES = {"": 54_650, "research": 4_520, "autodeco": 6_000, "cli": 3_830, "retrieval": 8_260}
+MOST_LINES = {"": 54_660, "research": 4_520, "autodeco": 6_000, "cli": 3_830, "retrieval": 8_260}
 MOST_LINES_OF_A_ROOM = 4_000
 MOST_MODULES = 15
 MOST_NAMES = 60

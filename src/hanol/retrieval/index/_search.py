@@ -6,6 +6,7 @@ from the rarest on until together they occur in `_POSTINGS` passages; the others
 nothing.
 """
 
+import json
 import sqlite3
 from collections.abc import Sequence
 
@@ -31,6 +32,12 @@ _TOKENS = 256  # most distinct tokens of a query
 # benchmark's questions, together with the weights in `_index.py`.
 _RANK_OFFSET = 5
 
+_COUNTS = (
+    "SELECT value, coalesce((SELECT passages FROM common WHERE term = value), "
+    "(SELECT doc FROM vocabulary WHERE term = value)) FROM json_each(?)"
+)
+_COUNT = "SELECT sum(doc) FROM vocabulary WHERE term >= ? AND term < ?"
+
 Token = tuple[str, bool]  # and whether it is a prefix
 
 
@@ -40,11 +47,13 @@ def choose_tokens(db: sqlite3.Connection, query: str) -> tuple[list[Token], list
     The rarest come first, and forms get what tokens leave of the limit, at most a quarter of it.
     """
     tokens = query_tokens(query)[:_TOKENS]
-    counts = sorted((count_passages(db, token), token) for token in tokens)
-    rarest = next((count for count, _ in counts if count), 0)  # it stays, however common
-    chosen, left = _fitting(counts, max(_POSTINGS, rarest))
-    forms = sorted((count_passages(db, form), form) for form in _forms(tokens, query))
-    return chosen, _fitting(forms, min(left, _POSTINGS // 4))[0]
+    forms = _forms(tokens, query)
+    counts = count_passages(db, [*tokens, *forms])
+    found = sorted((count, token) for token in tokens if (count := counts[token]))
+    rarest = found[0][0] if found else 0  # it stays, however common
+    chosen, left = _fitting(found, max(_POSTINGS, rarest))
+    found = sorted((count, form) for form in forms if (count := counts[form]))
+    return chosen, _fitting(found, min(left, _POSTINGS // 4))[0]
 
 
 def _forms(tokens: Sequence[Token], query: str = "") -> list[Token]:
@@ -57,28 +66,25 @@ def _fitting(counts: Sequence[tuple[int, Token]], left: int) -> tuple[list[Token
     """Tokens that occur as often together as there is room, and the room that is left."""
     chosen: list[Token] = []
     for count, token in counts:
-        if 0 < count <= left:
+        if count <= left:
             chosen.append(token)
             left -= count
     return chosen, left
 
 
-def count_passages(db: sqlite3.Connection, token: Token) -> int:
-    """How many passages have a token."""
-    text, prefix = token
-    if not prefix:
-        noted = db.execute("SELECT passages FROM common WHERE term = ?", (text,)).fetchone()
-        if noted is not None:
-            return int(noted[0])
-    where = "term >= ? AND term < ?" if prefix else "term = ?"
-    values = (text, text + "\U0010ffff") if prefix else (text,)
-    sql = f"SELECT sum(doc) FROM vocabulary WHERE {where}"  # noqa: S608 (two fixed texts)
-    return db.execute(sql, values).fetchone()[0] or 0
+def count_passages(db: sqlite3.Connection, tokens: Sequence[Token]) -> dict[Token, int]:
+    """How many passages have each of some tokens."""
+    words = json.dumps([text for text, prefix in tokens if not prefix])
+    counts = {(text, False): count or 0 for text, count in db.execute(_COUNTS, (words,))}
+    for text, prefix in tokens:
+        if prefix:
+            counts[text, True] = db.execute(_COUNT, (text, text + "\U0010ffff")).fetchone()[0] or 0
+    return counts
 
 
 def count_any(db: sqlite3.Connection, token: Token) -> int:
     """How many passages have a token or another form of it, at least."""
-    return max(count_passages(db, one) for one in (token, *_forms([token])))
+    return max(count_passages(db, [token, *_forms([token])]).values())
 
 
 def rank_bm25(
@@ -96,13 +102,16 @@ def rank_bm25(
         factor += " + ? * (rowid IN (SELECT rowid FROM words WHERE words MATCH ?))"
         share = len(phrase) / max(1, len(tokens))
         values += [_PHRASE_WEIGHT * share**2, f'"{" ".join(phrase)}"']
-    scored = f"SELECT rowid AS id, -bm25(words, {_TITLE_WEIGHT}, 1.0)"
-    sql = (
-        f"SELECT id, sum(score) AS score FROM ({scored} * ({factor}) AS score FROM words "  # noqa: S608
-        f"WHERE words MATCH ? UNION ALL {scored} * {_FORM_WEIGHT} FROM words WHERE words MATCH ?) "
-        "GROUP BY id ORDER BY score DESC, id LIMIT ?"
-    )
-    rows = db.execute(sql, (*values, _any_of(tokens), _any_of(forms), limit))
+    score = f"-bm25(words, {_TITLE_WEIGHT}, 1.0)"
+    sql = f"SELECT rowid AS id, {score} * ({factor}) AS score FROM words WHERE words MATCH ?"  # noqa: S608
+    values.append(_any_of(tokens))
+    if forms:
+        sql = (
+            f"SELECT id, sum(score) AS score FROM ({sql} UNION ALL SELECT rowid, {score} * "  # noqa: S608
+            f"{_FORM_WEIGHT} FROM words WHERE words MATCH ?) GROUP BY id"
+        )
+        values.append(_any_of(forms))
+    rows = db.execute(f"{sql} ORDER BY score DESC, id LIMIT ?", (*values, limit))
     return [(int(number), float(score)) for number, score in rows]
 
 
