@@ -127,7 +127,7 @@ def unpacked(package: str, folder: Path) -> Path | None:
     else:
         apt += ["download", package]
     done = subprocess.run(apt, cwd=part, capture_output=True, check=False)
-    archives = sorted([*part.glob("*.deb"), *part.glob("*.orig*.tar.?z*")])
+    archives = sorted([*part.glob("*.deb"), *part.glob("*.orig*.tar.*[!c]")])  # no .asc
     if done.returncode or not archives:
         print(f"{package}: not to be had, left out", flush=True)
         return None
