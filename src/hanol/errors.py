@@ -1,7 +1,7 @@
 """The exceptions of every room; each is also the builtin that fits.
 
-The command line prints any of these as one line and exits with 1; everything else is a bug and
-keeps its traceback.
+The command line prints any of these as one line and exits with 1; everything else is a bug: one
+line with the path of a log, and exit code 70.
 """
 
 from collections.abc import Iterable

@@ -34,9 +34,11 @@ __all__ = [
     "replace_rows",
     "replace_text",
     "safe_name",
+    "state_folder",
     "whole_file",
     "whole_folder",
     "whole_lines",
+    "without_codes",
     "write_failure",
 ]
 
@@ -427,6 +429,19 @@ def cache_folder() -> Path:
     return Path(base).expanduser().absolute() / "hanol" / "models"
 
 
+def state_folder() -> Path:
+    """Where hanol keeps what belongs to this user: `$XDG_STATE_HOME`, else `~/.local/state`.
+
+    Raises:
+        OSError: The user has no home.
+    """
+    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    try:
+        return Path(base).expanduser().absolute() / "hanol"
+    except RuntimeError as err:
+        raise FileNotFoundError(str(err)) from err
+
+
 def safe_name(text: str) -> str:
     """A file name of 1 to 100 characters for any text, different for different texts.
 
@@ -437,6 +452,16 @@ def safe_name(text: str) -> str:
         return name or "%"  # a quoted text is never a bare percent sign
     digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
     return f"{name[:80]}~{digest[:16]}"
+
+
+def without_codes(text: str) -> str:
+    """Text without the control characters by which it could steer a terminal.
+
+    Line ends and tabs stay; so do the joiners of Persian, Hindi and emoji.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t\u200c\u200d" else " " for c in text)
 
 
 def _table(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -1,6 +1,5 @@
 """The root command: puts the commands together."""
 
-import json
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -9,6 +8,8 @@ import typer
 from typer.core import TyperGroup
 
 import hanol
+from hanol.cli._console import say, say_json, tame_libraries
+from hanol.cli._fault import report_fault
 from hanol.cli.ask import ask
 from hanol.cli.chat import chat
 from hanol.cli.checkpoints import convert, inspect, merge
@@ -21,6 +22,7 @@ from hanol.cli.models import app as models
 from hanol.cli.research import app as research
 from hanol.cli.synth import app as synth
 from hanol.cli.train import train
+from hanol.files import without_codes
 
 
 class _Root(TyperGroup):
@@ -38,9 +40,11 @@ class _Root(TyperGroup):
         try:
             return call()
         except Exception as err:
+            if isinstance(message := getattr(err, "message", None), str):
+                err.message = without_codes(message)  # type: ignore[attr-defined]
             if self._as_json and getattr(err, "exit_code", None) == 2:
                 message = err.format_message() if hasattr(err, "format_message") else str(err)
-                typer.echo(json.dumps({"error": {"kind": "UsageError", "message": message}}))
+                say_json({"error": {"kind": "UsageError", "message": message}})
             raise
 
 
@@ -68,7 +72,7 @@ app.add_typer(claims, name="claims", rich_help_panel=_MORE)
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"hanol {hanol.__version__}")
+        say(f"hanol {hanol.__version__}")
         raise typer.Exit
 
 
@@ -82,10 +86,21 @@ def root(
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line.
+
+    Exit codes: 0 done, 1 an error with its cure, 2 wrong usage, 3 a threshold was not met, 70 an
+    error that nobody foresaw, 130 interrupted.
+    """
     try:
+        tame_libraries()
         app()
+        code = 0
     except SystemExit as end:
-        if (runs := sys.modules.get("hanol.runs")) is not None:  # else there are no such threads
-            runs.leave(end.code if isinstance(end.code, int) else int(end.code is not None))
-        raise
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except KeyboardInterrupt:
+        code = 130
+    except BaseException as err:  # also what is no `Exception`: a panic of a library in Rust
+        code = report_fault(err)
+    if (runs := sys.modules.get("hanol.runs")) is not None:  # else there are no such threads
+        runs.leave(code)
+    sys.exit(code)

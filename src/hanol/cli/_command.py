@@ -1,9 +1,6 @@
 """What makes a function a command: its options, its result, and how every failure is reported."""
 
 import inspect
-import json
-import re
-import sys
 from collections.abc import Callable, Iterable
 from copy import copy
 from dataclasses import MISSING, Field, field, fields, is_dataclass
@@ -12,7 +9,7 @@ from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import typer
 
-from hanol.cli._progress import escaped, one_line
+from hanol.cli._console import escaped, one_line, say, say_json, tell
 from hanol.errors import HanolError
 
 JsonOption = Annotated[
@@ -74,8 +71,8 @@ def command(function: Callable[..., Result | None]) -> Callable[..., None]:
         except HanolError as err:
             message = one_line(str(err))
             if as_json:
-                typer.echo(json.dumps({"error": {"kind": type(err).__name__, "message": message}}))
-            print(f"hanol: {escaped(message)}", file=sys.stderr)
+                say_json({"error": {"kind": type(err).__name__, "message": message}})
+            tell(f"hanol: {escaped(message)}")
             raise typer.Exit(1) from err
 
     # A help text keeps its paragraphs; the line ends within them are those of the source.
@@ -89,17 +86,12 @@ def print_result(result: Result, as_json: bool) -> None:
     """Print what a command returned; it may also do so itself, once for each of many."""
     plain, shown, exit_code = result
     if as_json:
-        model = hasattr(plain, "model_dump_json")
-        text = plain.model_dump_json() if model else json.dumps(plain, ensure_ascii=False)
-        # Half a surrogate pair, from a file name, is written as JSON writes it: \udc80.
-        text = text.encode(errors="backslashreplace").decode()
-        # JSON leaves some control characters as they are; a terminal may obey them.
-        typer.echo(re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text))
+        say_json(plain)
     elif callable(shown):
         shown()
     else:
         for line in [shown] if isinstance(shown, str) else shown:
-            typer.echo(line)
+            say(line)
     if exit_code:
         raise typer.Exit(exit_code)
 

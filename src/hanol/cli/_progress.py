@@ -1,10 +1,11 @@
 """Progress on standard error, and what an interrupted command says."""
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import typer
+
+from hanol.cli._console import new_console, tell
 
 Report = Callable[..., None]  # takes how many are done (None: one more), of all, and a note
 
@@ -13,10 +14,9 @@ Report = Callable[..., None]  # takes how many are done (None: one more), of all
 def progress(title: str, *, quiet: bool = False) -> Iterator[Report]:
     """A progress bar with counts and the time left; none where no terminal is, or if `quiet`."""
     from rich import progress as rich
-    from rich.console import Console
     from rich.markup import escape
 
-    console = Console(stderr=True)
+    console = new_console(stderr=True)
     bar = rich.Progress(
         "{task.description}",
         rich.BarColumn(),
@@ -29,7 +29,7 @@ def progress(title: str, *, quiet: bool = False) -> Iterator[Report]:
         disable=quiet or not console.is_terminal,
     )
     with bar:
-        task = bar.add_task(title, total=None, note="")
+        task = bar.add_task(escape(title), total=None, note="")
 
         def report(done: int | None, total: int | None, note: str = "", /) -> None:
             moved = {"advance": 1} if done is None else {"completed": done}
@@ -44,20 +44,5 @@ def interruptible(advice: str = "the same command continues where it stopped") -
     try:
         yield
     except KeyboardInterrupt:
-        print(f"\ninterrupted; {advice}", file=sys.stderr)
+        tell(f"\ninterrupted; {advice}")
         raise typer.Exit(130) from None
-
-
-def printable(text: str) -> str:
-    """Text without the control characters by which a document could steer a terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
-
-
-def escaped(name: str) -> str:
-    """A file name as it may be printed: line breaks and terminal codes are escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
-
-
-def one_line(text: str) -> str:
-    """Text without line breaks."""
-    return " ".join(text.split())

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import typer
 
 from hanol.cli._command import JsonOption, Result, argument, command, option, print_result
+from hanol.cli._console import escaped, new_console, one_line, say, tell
 from hanol.cli._options import FolderArgument, IndexOption, LoadOptions
-from hanol.cli._progress import escaped, interruptible, one_line, printable
+from hanol.cli._progress import interruptible
 from hanol.cli.documents import open_indexed
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def ask(
                     corpus, asked, engine, k=num_passages, write=write, on_text=on_text
                 )
             if note := answer.note or _foreign(answer, corpus):
-                print(one_line(note), file=sys.stderr)
+                tell(one_line(note))
             result = Result(answer.to_dict(), partial(_show, answer, question is None))
             print_result(result, as_json)
 
@@ -114,11 +115,10 @@ def _opened(model: str | None, loading: LoadOptions) -> "Iterator[Engine | None]
 @contextmanager
 def _streamed(wanted: bool) -> Iterator[Callable[[str], None] | None]:
     """Show what a model writes on the terminal; the checked answer takes its place."""
-    from rich.console import Console
     from rich.live import Live
     from rich.text import Text
 
-    console = Console(stderr=True)
+    console = new_console(stderr=True)
     if not (wanted and console.is_terminal):
         yield None
         return
@@ -126,7 +126,7 @@ def _streamed(wanted: bool) -> Iterator[Callable[[str], None] | None]:
     with Live(text, console=console, transient=True, auto_refresh=False) as live:
 
         def on_text(piece: str) -> None:
-            text.append(printable(piece))
+            text.append(piece)
             live.update(text, refresh=True)
 
         yield on_text
@@ -134,29 +134,28 @@ def _streamed(wanted: bool) -> Iterator[Callable[[str], None] | None]:
 
 def _show(answer: "Answer", with_question: bool) -> None:
     """The answer, its marks coloured, with its sources under it."""
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False)
+    console = new_console()
 
     def show(text: Text) -> None:
         console.print(text, soft_wrap=True)
 
     if with_question:
-        show(Text(one_line(printable(answer.question)), style="dim"))
-    shown = Text(printable(answer.text))
+        show(Text(one_line(answer.question), style="dim"))
+    shown = Text(answer.text)
     shown.highlight_regex(r"\[\d+\]", "underline cyan")
     show(shown)
     for sentence in answer.sentences:
         if not sentence.supported:
-            text = f"Not held by these documents: {one_line(printable(sentence.text))}"
+            text = f"Not held by these documents: {one_line(sentence.text)}"
             show(Text(text, style="yellow"))
     for number, source in enumerate(answer.sources, start=1):
         page = "" if source.page is None else f", page {source.page}"
-        text = one_line(printable(source.text))
+        text = one_line(source.text)
         text = text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
         place = (f"{escaped(source.document)}{page}", "bold")
         doubt = (f" (doubtful: {escaped(source.doubt)})" if source.doubt else "", "yellow")
         show(Text.assemble((f"[{number}]", "underline cyan"), " ", place, doubt, f": {text}"))
     if with_question:
-        print()
+        say()

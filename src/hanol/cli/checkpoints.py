@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import typer
 
 from hanol.cli._command import Result, argument, command, option
+from hanol.cli._console import new_console
 from hanol.cli._options import numbers
 from hanol.files import check_new
 
@@ -40,14 +41,13 @@ def inspect(
 
         report = autodeco.inspect(checkpoint)
         rows, title = _heads_rows(report), report.path
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(title=Text(title), show_header=False)
     for name, value in rows.items():
         table.add_row(Text(name), Text(value))  # a path is no markup
-    return Result(report, lambda: Console().print(table))
+    return Result(report, lambda: new_console().print(table))
 
 
 @command

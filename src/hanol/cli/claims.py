@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hanol.cli._command import JsonOption, Result, argument, command, option
+from hanol.cli._console import say
 from hanol.files import replace_text
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def run(
         results.append(result)
         if not as_json:
             name = f"{one.id} " if len(chosen) > 1 else ""
-            typer.echo(f"{name}{result.measurement.verdict}: {result.measurement.summary}")
+            say(f"{name}{result.measurement.verdict}: {result.measurement.summary}")
     return Result({"results": [result.model_dump() for result in results]}, [])
 
 
@@ -113,4 +114,4 @@ def render(
     from hanol import claims
 
     replace_text(output, claims.render(claims.read_results(results), claims.all_claims()))
-    typer.echo(f"wrote {output}")
+    say(f"wrote {output}")

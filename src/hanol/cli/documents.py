@@ -1,7 +1,6 @@
 """`hanol index`, `search`, `documents` and `mcp`: the commands about a folder of documents."""
 
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -11,8 +10,9 @@ from typing import TYPE_CHECKING, Literal
 import typer
 
 from hanol.cli._command import Result, argument, command, option
+from hanol.cli._console import escaped, new_console, say, tell
 from hanol.cli._options import FolderArgument, IndexOption
-from hanol.cli._progress import escaped, printable, progress
+from hanol.cli._progress import progress
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -98,12 +98,12 @@ def open_indexed(
     is_new = not corpus.documents()
     if is_new or embedder is not None:
         what = "is not indexed yet: indexing it first" if is_new else "is brought up to date"
-        typer.echo(f"{corpus.folder} {what}.", err=True)
+        tell(f"{corpus.folder} {what}.")
         with _files() as on_file:
             report = corpus.add(on_file=on_file)
         unread = f", {len(report.failed)} could not be read" if report.failed else ""
         counts = f"{report.documents:,} documents, {report.passages:,} passages"
-        typer.echo(f"{counts}{unread}", err=True)
+        tell(f"{counts}{unread}")
     return corpus
 
 
@@ -130,18 +130,17 @@ def _counts(report: "IndexReport") -> Iterator[str]:
 def _summary(report: "IndexReport", remarks: "Mapping[str, Sequence[Remark]]") -> Iterator[str]:
     yield from _counts(report)
     for file in report.failed:
-        typer.echo(escaped(f"failed: {file.document}: {file.reason}"), err=True)
+        tell(escaped(f"failed: {file.document}: {file.reason}"))
     if count := sum(map(len, remarks.values())) - len(report.failed):
         yield f"{count:,} remark{'s' * (count > 1)} on what is unread or doubtful: see --report."
 
 
 def _show_report(report: "IndexReport", remarks: "Mapping[str, Sequence[Remark]]") -> None:
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False)
+    console = new_console()
     for line in _counts(report):
-        typer.echo(line)
+        say(line)
     for name, found in remarks.items():
         for one in found:
             place = escaped(f"{name}, {one.place}" if one.place else name)
@@ -181,12 +180,11 @@ def search(
 
 
 def _show(hits: "list[Passage]") -> None:
-    from rich.console import Console
     from rich.text import Text
 
     if not hits:
-        print("No passage has a word of the query.", file=sys.stderr)
-    console = Console(highlight=False)
+        tell("No passage has a word of the query.")
+    console = new_console()
     for number, hit in enumerate(hits, start=1):
         place = hit.document if hit.page is None else f"{hit.document}, page {hit.page}"
         score = (f"  {hit.score:.4g}", "dim")
@@ -260,17 +258,16 @@ def _on_page(document: "Document", page: "Page") -> "list[Remark]":
 
 
 def _show_pages(name: str, document: "Document", pages: "Sequence[Page]") -> None:
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False)
+    console = new_console()
     count = len(document.pages)
     size = f", {count:,} page{'s' * (count > 1)}" if pages[0].number is not None else ""
     about = Text.assemble((escaped(document.title), "bold"), f" ({document.kind}{size})")
     console.print(Text.assemble(escaped(name), ": ", about), soft_wrap=True)
     _show_remarks(console, [one for one in document.remarks if not one.pages])
     for page in pages:
-        print()
+        say()
         if page.number is not None:
             console.rule(f"page {page.number}", align="left", characters="-")
             _show_remarks(console, _on_page(document, page))
@@ -295,7 +292,7 @@ def _show_text(console: "Console", text: str) -> None:
 
     for line in text.strip("\n").split("\n") if text.strip() else ():
         style = "bold underline" if _HEADING.match(line) else ""
-        console.print(Text(printable(line), style), soft_wrap=True)
+        console.print(Text(line, style), soft_wrap=True)
 
 
 def _show_table(console: "Console", text: str, table: "DocumentTable") -> None:
@@ -309,9 +306,9 @@ def _show_table(console: "Console", text: str, table: "DocumentTable") -> None:
         return
     grid = Table(show_header=bool(table.names))
     for place in range(width):
-        grid.add_column(Text(printable(table.names[place]) if place < len(table.names) else ""))
+        grid.add_column(Text(table.names[place] if place < len(table.names) else ""))
     for row in table.rows:
-        grid.add_row(*(Text(printable(cell)) for cell in row))
+        grid.add_row(*(Text(cell) for cell in row))
     console.print(grid)
 
 
@@ -322,7 +319,7 @@ def python_is_isolated(*, unsafe: bool = False) -> bool:
     if problem := sandbox_problem():
         runs = "runs with all of your rights (--unsafe-python)" if unsafe else "is not run"
         told = f"Python code of a model {runs}: {problem} To isolate it: apt install bubblewrap."
-        typer.echo(told, err=True)
+        tell(told)
     return problem is None
 
 
@@ -349,5 +346,5 @@ def mcp(
             tools.append(PythonInterpreter())
         names = ", ".join(tool.name for tool in tools)
         # Standard output belongs to the protocol.
-        typer.echo(f"{folder}: serving {names} over MCP; press Ctrl-C to stop", err=True)
+        tell(f"{folder}: serving {names} over MCP; press Ctrl-C to stop")
         asyncio.run(serve_mcp(tools, corpus))

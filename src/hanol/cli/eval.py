@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import typer
 
 from hanol.cli._command import JsonOption, Result, argument, command, option
+from hanol.cli._console import new_console
 from hanol.cli._options import (
     HOPS,
     AgentSamplingOptions,
@@ -290,7 +291,6 @@ def sampling(
         )  # fmt: skip
     if png is not None:
         comparison.plot(png)
-    from rich.console import Console
 
-    wide = Console(width=max(120, Console().width))
+    wide = new_console(width=max(120, new_console().width))
     return Result(comparison, lambda: wide.print(comparison.table()))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from hanol.cli._command import JsonOption, Result, argument, command, option
+from hanol.cli._console import new_console, say, tell, write
 from hanol.cli._options import (
     BaseModelOption,
     LoadOptions,
@@ -76,10 +77,7 @@ def generate(
         if is_local:
             if not completes:
                 engine.count_tokens(asked.messages)  # renders them, or raises
-                print(
-                    f"chat template of {model} applied; --raw completes the text instead",
-                    file=sys.stderr,
-                )
+                tell(f"chat template of {model} applied; --raw completes the text instead")
             # The first pass compiles and allocates; it would be measured as a slow prompt.
             short = Sampling(temperature=0.0, max_tokens=2)
             _completed(
@@ -92,9 +90,8 @@ def generate(
             head = [f"\n{'-' * 40}\n"] * (i > 0) + [prompt] * completes
 
             def show(text: str, head: list[str] = head) -> None:
-                sys.stdout.write("".join(head) + text)
+                write("".join(head) + text)
                 head.clear()
-                sys.stdout.flush()
 
             samples.append(_completed(engine, request, None if as_json else show))
     finally:
@@ -143,9 +140,8 @@ def show(
     if png is not None:
         with whole_file(png) as part:
             trace.to_png(part)
-    from rich.console import Console
 
-    return Result(trace, lambda: Console().print(trace))
+    return Result(trace, lambda: new_console().print(trace))
 
 
 def _completed(
@@ -192,10 +188,9 @@ def _entry(sample: "Completion") -> dict[str, Any]:
 
 
 def _panel(plain: dict[str, Any], cache: "CacheSize | None") -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    print()
+    say()
     table = Table(title=plain["model"], show_header=False)
     for name, tokens, speed in (
         ("prompt", "prompt_tokens", "prefill_tokens_per_second"),
@@ -211,4 +206,4 @@ def _panel(plain: dict[str, Any], cache: "CacheSize | None") -> None:
             "cache", f"{cache.bytes_per_token:,} bytes per token + {cache.fixed_bytes:,} fixed"
         )
         table.add_row("full-attention twin", f"{cache.twin_bytes_per_token:,} bytes per token")
-    Console(stderr=True).print(table)
+    new_console(stderr=True).print(table)

@@ -6,7 +6,8 @@ import typer
 from typer.core import TyperGroup
 
 from hanol.cli._command import Result, argument, command, option
-from hanol.cli._progress import escaped, interruptible, progress
+from hanol.cli._console import escaped
+from hanol.cli._progress import interruptible, progress
 
 
 class _ModelsGroup(TyperGroup):

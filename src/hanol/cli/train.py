@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hanol.cli._command import JsonOption, Result, argument, command, option
+from hanol.cli._console import tell
 from hanol.cli._options import DryRunOption
 from hanol.cli._progress import Report, interruptible, progress
 
@@ -63,7 +64,7 @@ def train(
         quiet = as_json or not is_first
         if not quiet and parsed.kind in ("pretrain", "researcher"):
             for text in _estimated(parsed.name, training.estimate(parsed)):
-                typer.echo(text, err=True)
+                tell(text)
         with interruptible(f"continue with: {shlex.join([*again, '--resume'])}"):
             trained = _run(parsed, output, resume, quiet)
         result = Result(trained, trained.summary())
@@ -88,7 +89,7 @@ def _run(recipe: "Recipe", output: Path | None, resume: bool, quiet: bool) -> "T
             if "evaluated" in line:
                 report(line["evaluated"], line["of"], "evaluating")
             if text := _counts(line):
-                typer.echo(text, err=True)
+                tell(text)
             for key, form in _SHOWN.items():
                 if key in line:
                     notes[key] = form.format(line[key])
@@ -123,7 +124,7 @@ class _Pace:
         self._told = now
         began, before = self._first
         left = _minutes((now - began) / max(step - before, 1) * (steps - step))
-        typer.echo(f"  step {step:,} of {steps:,}  {note}  {left} left", err=True)
+        tell(f"  step {step:,} of {steps:,}  {note}  {left} left")
 
 
 def _counts(line: Mapping[str, Any]) -> str | None:
@@ -212,7 +213,7 @@ class TrainingView:
         self._evaluated: int | None = None
         kind = "" if stage.name == stage.kind else f" ({stage.kind})"
         title = f"stage {self._number + 1} of {len(stages)}, {stage.name}{kind}"
-        typer.echo(f"{self._recipe.name}: {title}", err=True)
+        tell(f"{self._recipe.name}: {title}")
         self._report(0, self._total, "")
 
     def on_step(self, line: Mapping[str, Any]) -> None:
@@ -240,7 +241,7 @@ class TrainingView:
         self._report(done, total, note)
         if is_news or (not self._has_bar and now - self._told >= _SECONDS):
             self._told = now
-            typer.echo(f"  {text}", err=True)
+            tell(f"  {text}")
 
     def on_stage(self, result: "StageResult") -> None:
         """Take a finished stage: what it made, and how well its model answers."""
@@ -248,9 +249,9 @@ class TrainingView:
         for key, value in result.facts.items():
             shown = ", ".join(map(str, value)) if isinstance(value, list) else f"{value:,}"
             parts.append(f"{key.replace('_', ' ')} {shown}")
-        typer.echo(f"{result.name}: {', '.join(parts)}", err=True)
+        tell(f"{result.name}: {', '.join(parts)}")
         if result.accuracy:
-            typer.echo(f"  {result.accuracy_text()}", err=True)
+            tell(f"  {result.accuracy_text()}")
         self._number += 1
         if self._number < len(self._recipe.stages):
             self._begin_stage()

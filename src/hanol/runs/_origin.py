@@ -7,10 +7,10 @@ import os
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
+from hanol.files import state_folder
 from hanol.runs._events import RunStarted
 
 
@@ -34,8 +34,7 @@ def is_begun_here(started: RunStarted) -> bool:
 
 
 def _secret() -> bytes:
-    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    path = Path(base).expanduser() / "hanol" / "secret"
+    path = state_folder() / "secret"
     with suppress(FileNotFoundError):
         return path.read_bytes()
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
+from hanol.cli._console import tell
 from hanol.errors import ConfigError
 
 _FENCE = '"""'
@@ -83,5 +84,5 @@ def _no_text(err: UnicodeError) -> ConfigError:
 
 
 def _prompted(prompt: str) -> str | None:
-    print(prompt, end="", file=sys.stderr, flush=True)
+    tell(prompt, end="")
     return _line()

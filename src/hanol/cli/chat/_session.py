@@ -1,6 +1,5 @@
 """The command, and one conversation of it: questions in, answers out as they are written."""
 
-import json
 import sys
 from collections.abc import Iterable
 from contextlib import closing
@@ -8,8 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hanol.cli._command import argument, command, option
+from hanol.cli._console import new_console, say_json, tell, write
 from hanol.cli._options import LoadOptions, SamplingOptions, SystemOption
-from hanol.cli._progress import printable
 from hanol.cli.chat._lines import Typed, is_interactive, read_turn, reader
 from hanol.cli.chat._slash import run_command
 from hanol.errors import ConfigError, HanolError
@@ -70,11 +69,9 @@ class Session:
         num_samples: int,
         as_json: bool,
     ) -> None:
-        from rich.console import Console
-
         self._engine, self._num_samples, self._as_json = engine, num_samples, as_json
         self.sampling = replace(sampling.over(engine.default_sampling), seed=sampling.seed)
-        self._console = Console(highlight=False)
+        self._console = new_console()
         self._coloured = bool(self._console.color_system) and not self._console.no_color
         self._scale: Any = None  # of temperatures, once the model has chosen one
         self._is_explained = False  # what its colours mean
@@ -160,7 +157,7 @@ class Session:
             stopped = True
         finally:
             if not self._as_json and texts[0]:
-                self._write("\n")
+                write("\n")
         self._last = done or self._last
         self._report(question, texts, done, stopped)
 
@@ -171,17 +168,12 @@ class Session:
 
                 self._scale = TemperatureScale()
             # Colours end at the end of a line: terminals would fill the rest of it.
-            for i, text in enumerate(_harmless(piece.text).split("\n")):
+            for i, text in enumerate(piece.text.expandtabs(4).split("\n")):
                 self._console.out("\n" * (i > 0), end="")
                 self._console.out(text, style=self._scale.style(piece.temperature), end="")
             sys.stdout.flush()
         else:
-            self._write(piece.text)
-
-    def _write(self, text: str) -> None:
-        # A pipe gets what the model wrote; in a terminal it might be codes that steer it.
-        sys.stdout.write(_harmless(text) if self._console.is_terminal else text)
-        sys.stdout.flush()
+            write(piece.text)
 
     def _report(
         self, question: str, texts: list[str], done: "Completion | None", stopped: bool
@@ -194,9 +186,9 @@ class Session:
                 reason = "stopped" if done is None else done.choices[i].finish_reason
                 row = {"question": question, "choice": i, "text": text, "finish_reason": reason}
                 usage = {} if done is None else vars(done.usage)
-                self._write(json.dumps(row | usage, ensure_ascii=False) + "\n")
+                say_json(row | usage)
             elif i:
-                self._write(f"{'-' * 40}\n{text}\n")
+                write(f"{'-' * 40}\n{text}\n")
         if self._scale is not None and not self._is_explained:
             self._is_explained = True
             self._console.print(self._scale.legend())
@@ -227,10 +219,6 @@ def _seconds(seconds: float) -> str:
     return f", {seconds:.2f} s to the first token" if seconds else ""
 
 
-def _harmless(text: str) -> str:
-    return printable(text.expandtabs(4))
-
-
 def _say(text: str | None) -> None:
     if text is not None:
-        print(printable(text), file=sys.stderr)
+        tell(text)

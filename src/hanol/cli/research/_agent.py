@@ -8,10 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import typer
-
+from hanol.cli._console import confirm, escaped
 from hanol.cli._options import ModelOptions, ResearchOptions, ToolOptions
-from hanol.cli._progress import escaped
 from hanol.cli.documents import open_indexed, python_is_isolated
 from hanol.errors import RunError
 
@@ -134,7 +132,7 @@ def _agreed(model: str) -> str:
                 f"{told}: it would get your documents and your key. Agree by naming it with "
                 "--model, or leave the run."
             )
-        typer.confirm(f"{told}. Send it your documents and your key?", abort=True, err=True)
+        confirm(f"{told}. Send it your documents and your key?")
     return model
 
 

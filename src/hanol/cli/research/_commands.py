@@ -1,7 +1,6 @@
 """The commands of `hanol research`: a question, many questions, and what can be done with a run."""
 
 import re
-import sys
 from collections.abc import Iterator
 from datetime import date, datetime
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from hanol.cli._command import JsonOption, Result, argument, command, option
+from hanol.cli._console import one_line, say, tell
 from hanol.cli._options import (
     ConcurrencyOption,
     DryRunOption,
@@ -18,7 +18,7 @@ from hanol.cli._options import (
     SeedOption,
     ToolOptions,
 )
-from hanol.cli._progress import interruptible, one_line, progress
+from hanol.cli._progress import interruptible, progress
 from hanol.cli.research._agent import new_workplace, opened, reopened, researcher_options
 
 _Run = Annotated[Path, typer.Argument(help="Folder of a run.")]
@@ -143,8 +143,7 @@ def export(
         text = official_run(RunFolder(run).events(), answer or "").to_line() + "\n"
     else:
         text = write_report(run).with_suffix(f".{layout}").read_text("utf-8")
-    sys.stdout.buffer.write(text.encode())
-    sys.stdout.buffer.flush()
+    say(text, end="")
 
 
 @command
@@ -232,5 +231,5 @@ def _batch_lines(plain: dict[str, Any]) -> Iterator[str]:
     for row in plain["rows"]:
         if error := row["error"]:
             message = one_line(error["message"])
-            print(f"failed: {row['id']}: {error['kind']}: {message}", file=sys.stderr)
+            tell(f"failed: {row['id']}: {error['kind']}: {message}")
     yield f"results: {plain['results']}"

@@ -1,18 +1,17 @@
 """A run as it happens, on standard error; its answer with sources, on standard output."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.markdown import Markdown
 from rich.padding import Padding
 from rich.text import Text
 
 from hanol.cli._command import Result
-from hanol.cli._progress import interruptible, one_line, printable
+from hanol.cli._console import new_console, one_line, say, tell
+from hanol.cli._progress import interruptible
 
 if TYPE_CHECKING:
     from hanol.research import RunView
@@ -45,7 +44,7 @@ def follow(
                     show_step(event)
         except Exception:
             if log and write:
-                print(f"The run is kept; {again}", file=sys.stderr)
+                tell(f"The run is kept; {again}")
             raise
     page = write_report(run, index=corpus) if write else run / "report.html"
     view = RunView.of(log)
@@ -53,9 +52,9 @@ def follow(
     def show() -> None:
         _print_answer(view)
         _print_passages(passages)
-        print(view.summary, file=sys.stderr)
+        tell(view.summary)
         if write:
-            print(f"report: {page}", file=sys.stderr)
+            tell(f"report: {page}")
 
     ended = view.ended
     passages = view.best_passages(corpus)
@@ -79,11 +78,11 @@ def show_step(event: "Event", prefix: str = "") -> None:
     from hanol.research import call_title
     from hanol.tools import parse_turn
 
-    console = Console(stderr=True, highlight=False)
+    console = new_console(stderr=True)
 
     def show(text: str, style: str) -> None:
         # `Text`, because brackets in documents are no markup.
-        shown = Text(printable(prefix + text), style=style)
+        shown = Text(prefix + text, style=style)
         console.print(shown, soft_wrap=not console.is_terminal)
 
     if event.type == "model_answered":
@@ -112,10 +111,10 @@ def show_step(event: "Event", prefix: str = "") -> None:
 
 def _print_answer(view: "RunView") -> None:
     """The answer, its doubtful sentences and its sources."""
-    console = Console(highlight=False)
+    console = new_console()
 
     def show(text: str, style: str = "") -> None:
-        console.print(Text(printable(text), style), soft_wrap=True)
+        console.print(Text(text, style), soft_wrap=True)
 
     if (marked := view.answer) is None:
         show("No answer was found." if view.ended else "The run is not finished.")
@@ -125,7 +124,7 @@ def _print_answer(view: "RunView") -> None:
     for sentence in reversed(doubts):
         marked = f"{marked[: sentence.end]} {sentence.symbol}{marked[sentence.end :]}"
     if console.is_terminal:
-        console.print(Padding(Markdown(printable(marked), hyperlinks=False), (1, 0)))
+        console.print(Padding(Markdown(marked, hyperlinks=False), (1, 0)))
     else:
         show(f"{marked}\n")
     for sentence in doubts:
@@ -139,11 +138,11 @@ def _print_answer(view: "RunView") -> None:
 def _print_passages(passages: "Sequence[Source]") -> None:
     """The passages that fit the question best, for a run that found no answer in any."""
     if passages:
-        print("Passages that fit the question best:")
+        say("Passages that fit the question best:")
     for source in passages:
         page = f", page {source.page}" if source.page else ""
-        print(f"- {printable(one_line(source.title))}{page}  {source.address}")
-        print(f"  {printable(_shortened(one_line(source.text)))}")
+        say(f"- {one_line(source.title)}{page}  {source.address}")
+        say(f"  {_shortened(one_line(source.text))}")
 
 
 def _shortened(text: str) -> str:

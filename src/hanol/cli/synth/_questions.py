@@ -1,6 +1,5 @@
 """`hanol synth questions`: multi-hop questions with unique answers."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hanol.cli._command import Result, command, option
+from hanol.cli._console import tell
 from hanol.cli._options import (
     HOPS,
     ConcurrencyOption,
@@ -179,5 +179,5 @@ def _lines(summary: dict[str, Any], wanted: int) -> Iterator[str]:
         parts = (f"{value} {name}" for name, value in summary["extracted"].items())
         yield f"extracted: {', '.join(parts)}"
     if kept < wanted:
-        print(f"{wanted} were wanted, but no more were found.", file=sys.stderr)
+        tell(f"{wanted} were wanted, but no more were found.")
     yield f"questions: {summary['questions']}"

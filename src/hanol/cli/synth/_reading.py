@@ -1,6 +1,5 @@
 """`hanol synth reading`: questions about passages and what answers them, for readers."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -10,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from hanol.cli._command import Result, command, option
+from hanol.cli._console import tell
 from hanol.cli._options import SeedOption
 from hanol.cli._progress import interruptible, progress
 from hanol.cli.documents import open_indexed
@@ -114,5 +114,5 @@ def _lines(summary: dict[str, Any], wanted: int) -> Iterator[str]:
     for reason, number in summary["dropped"].items():
         yield f"dropped: {number:,} {reason.replace('_', ' ')}"
     if sum(summary["rows"]) < wanted:
-        print(f"{wanted} were wanted, but no more were found.", file=sys.stderr)
+        tell(f"{wanted} were wanted, but no more were found.")
     yield f"rows: {summary['output']}"

@@ -1,11 +1,11 @@
 """`hanol synth trajectories`: an agent at each question, its right runs as training data."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hanol.cli._command import Result, argument, command, option
+from hanol.cli._console import one_line, tell
 from hanol.cli._options import (
     ConcurrencyOption,
     IndexOption,
@@ -15,7 +15,7 @@ from hanol.cli._options import (
     SourceArgument,
     WorldOptions,
 )
-from hanol.cli._progress import interruptible, one_line, progress
+from hanol.cli._progress import interruptible, progress
 from hanol.cli.synth._questions import Subject, opened_subject
 
 if TYPE_CHECKING:
@@ -148,6 +148,6 @@ def _lines(summary: dict[str, Any]) -> Iterator[str]:
         "are solved".format_map(summary)
     )
     if summary["first_failure"]:
-        print(f"failed: {one_line(summary['first_failure'])}", file=sys.stderr)
+        tell(f"failed: {one_line(summary['first_failure'])}")
     yield ", ".join(f"{number} {kind}" for kind, number in summary["rows"].items())
     yield f"results: {summary['folder']}"

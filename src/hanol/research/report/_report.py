@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from hanol.errors import HanolError
-from hanol.files import replace_text
+from hanol.files import replace_text, without_codes
 from hanol.research.report._answer import answer_html
 from hanol.research.report._view import (
     MEANINGS,
@@ -114,7 +114,7 @@ def to_markdown(run: RunView) -> str:
     """The same as plain Markdown: answer, checks, sources, then every step."""
     parts = [f"# {_inline(run.started.question)}"]
     missing = "No answer was found." if run.ended else "The run is not finished."
-    parts.append(_no_html(run.answer) if run.answer else f"*{missing}*")
+    parts.append(_inert(run.answer) if run.answer else f"*{missing}*")
     parts.append(f"*{_inline(run.summary)}*")
     doubts = [sentence for sentence in run.sentences if sentence.symbol]
     if doubts:
@@ -140,7 +140,7 @@ def _event_markdown(event: Any) -> list[str]:
         turn = parse_turn(event.text)
         if event.purpose != "turn":
             return [f"**{PURPOSES[event.purpose].capitalize()}**", _fenced(event.text)]
-        thought = [_quoted(_no_html(turn.think))] if turn.think else []
+        thought = [_quoted(_inert(turn.think))] if turn.think else []
         thought += ["*Repaired: the turn was read leniently.*"] * (
             turn.repaired or event.native_calls
         )
@@ -148,22 +148,21 @@ def _event_markdown(event: Any) -> list[str]:
     if event.type == "tool_returned":
         code = event.arguments.get("code")
         rest = _without_code(event.arguments)
-        blocks = [f"**Call `{event.name}`**" + (" (failed)" if event.failed else "")]
+        blocks = [f"**Call {_code(event.name)}**" + (" (failed)" if event.failed else "")]
         blocks += [_fenced(_pretty(rest), "json")] if rest or code is None else []
         blocks += [_fenced(str(code), "python")] if code is not None else []
         return [*blocks, _fenced(event.text)]
     if event.type == "turn_rejected":
-        return [f"**Format error: {event.error}.** {_inline(event.text)}"]
+        return [f"**Format error: {_inline(event.error)}.** {_inline(event.text)}"]
     if isinstance(event, ReportUpdated):
-        return [] if event.kept else ["**Report**", _quoted(_no_html(event.report))]
-    return ["**The conversation starts again from this summary**", _quoted(_no_html(event.summary))]
+        return [] if event.kept else ["**Report**", _quoted(_inert(event.report))]
+    return ["**The conversation starts again from this summary**", _quoted(_inert(event.summary))]
 
 
 def _source_markdown(source: Source) -> str:
     page = f", page {source.page}" if source.page else ""
-    place = " ".join(source.address.replace("`", "'").split())  # nothing ends the code span
-    head = f"**[{source.number}]** {_inline(source.title)}{page}, `{place}`"
-    return f"{head}\n\n{_quoted(_no_html(source.text))}"
+    head = f"**[{source.number}]** {_inline(source.title)}{page}, {_code(source.address)}"
+    return f"{head}\n\n{_quoted(_inert(source.text))}"
 
 
 def _day(run: RunView) -> str:
@@ -188,13 +187,21 @@ def _without_code(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in arguments.items() if key != "code"}
 
 
-def _no_html(text: str) -> str:
-    return text.replace("<", "&lt;")
+def _inert(text: str) -> str:
+    """Markdown that loads nothing: no HTML, images are links, no fence is drawn as a diagram."""
+    text = re.sub(r"!+(?=\[)", "", without_codes(text).replace("<", "&lt;"))
+    return re.sub(r"^([\s>*+-]*(?:`{3,}|~{3,}))[ \t]*[^`\s][^`\n]*$", r"\1text", text, flags=re.M)
 
 
 def _inline(text: str) -> str:
     """The text on one line, with Markdown's characters escaped."""
-    return re.sub(r"([\\`*_\[\]#|])", r"\\\1", _no_html(" ".join(text.split())))
+    return re.sub(r"([\\`*_\[\]#|])", r"\\\1", _inert(" ".join(text.split())))
+
+
+def _code(text: str) -> str:
+    """The text in a code span that nothing in it ends."""
+    inner = " ".join(without_codes(text).replace("`", "'").split())
+    return f"`{inner}`"
 
 
 def _quoted(text: str) -> str:
@@ -205,4 +212,4 @@ def _fenced(text: str, language: str = "") -> str:
     """A code block whose fence is longer than any in the text."""
     longest = max((len(run) for run in re.findall(r"`{3,}", text)), default=2)
     fence = "`" * (longest + 1)
-    return f"{fence}{language}\n{text}\n{fence}"
+    return f"{fence}{language}\n{without_codes(text)}\n{fence}"

@@ -1,0 +1,133 @@
+"""Each guard has one home: nothing in the package finds a way around it."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import hanol
+
+SOURCE = Path(hanol.__file__).parent
+# What is called, as it is written or by its last name, and the modules that may, with the reason.
+GUARDS = {
+    "terminal codes": (
+        {
+            "print", "rich.print", "rich.console.Console", "typer.echo", "typer.secho",
+            "typer.confirm", "typer.prompt", "click.echo", "click.secho", "sys.stdout.write",
+            "sys.stderr.write", "sys.stdout.buffer", "sys.stderr.buffer",
+        },
+        {
+            "cli/_console.py": "the console itself",
+            "autodeco/_render.py": "the type of the console that rich brings",
+            "retrieval/documents/_reading.py": "answers of the reader process to its parent",
+        },
+    ),
+    "answers without a limit": (
+        {
+            "httpx.Client", "httpx.AsyncClient", "httpx.get", "httpx.post", "httpx.request",
+            "httpx.stream", "requests.*", "aiohttp.*", "http.client.*", "urllib.request.*",
+            "socket.socket", "socket.create_connection", "asyncio.open_connection",
+        },
+        {"http.py": "the client itself"},
+    ),
+    "code in data": (
+        {
+            "pickle.*", "dill.*", "joblib.*", "marshal.*", "shelve.*", "eval", "exec",
+            "yaml.load", "yaml.load_all", "yaml.full_load", "yaml.unsafe_load", "runpy.*",
+        },
+        {},
+    ),
+    "programs": (
+        {
+            "subprocess.*", "asyncio.create_subprocess_exec", "asyncio.create_subprocess_shell",
+            "os.system", "os.popen", "os.execv", "os.execvp", "os.posix_spawn", "os.fork", "pty.*",
+        },
+        {
+            "tools/sandbox/_bwrap.py": "the sandbox",
+            "tools/sandbox/_sandbox.py": "the sandbox",
+            "retrieval/documents/_reading.py": "reader processes, which can be killed",
+            "retrieval/documents/_native.py": "the PDF process, which can be killed",
+            "retrieval/documents/pdf/_ocr.py": "tesseract, for a picture in a file of ours",
+            "models/pulled/_fetch.py": "pip, with arguments of our table",
+            "claims/_claim.py": "git, for the commit of a result",
+        },
+    ),
+}  # fmt: skip
+
+
+def calls(file: Path) -> Iterator[tuple[str, ast.AST]]:
+    """Names that a module uses, written out: `from typer import echo` is `typer.echo`."""
+    tree = ast.parse(file.read_text("utf-8"))
+    known: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                known[alias.asname or alias.name.partition(".")[0]] = (
+                    alias.name if alias.asname else alias.name.partition(".")[0]
+                )
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for alias in node.names:
+                known[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and node.id not in known and id(node) not in called:
+            continue  # a field named like a builtin
+        inner, parts = node, []
+        while isinstance(inner, ast.Attribute):
+            parts.append(inner.attr)
+            inner = inner.value
+        if isinstance(inner, ast.Name) and isinstance(node, ast.Attribute | ast.Name):
+            yield ".".join([known.get(inner.id, inner.id), *reversed(parts)]), node
+
+
+def is_used(name: str, guarded: set[str]) -> bool:
+    return name in guarded or any(
+        entry.endswith(".*") and (name + ".").startswith(entry[:-1]) for entry in guarded
+    )
+
+
+@pytest.mark.parametrize("guard", GUARDS)
+def test_nothing_goes_around(guard: str) -> None:
+    guarded, homes = GUARDS[guard]
+    files = sorted(SOURCE.rglob("*.py"))
+    assert len(files) > 300
+    found: dict[str, list[str]] = {}
+    for file in files:
+        place = str(file.relative_to(SOURCE))
+        for name, node in calls(file):
+            if is_used(name, guarded):
+                found.setdefault(place, []).append(f"line {node.lineno}: {name}")
+    assert {place: uses for place, uses in found.items() if place not in homes} == {}
+    assert set(homes) <= set(found), "a home that is none any more"
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["print(1)", "import sys\nsys.stdout.write('a')", "from sys import stdout\nstdout.write('a')",
+     "import typer as t\nt.echo('a')", "from rich.console import Console as C\nC().print(1)",
+     "from rich import print\nprint(1)", "import sys as s\ns.stderr.buffer.write(b'')"],
+)  # fmt: skip
+def test_the_search_finds_other_spellings(code: str, tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text(code)
+    guarded, _ = GUARDS["terminal codes"]
+    assert any(is_used(name, guarded) for name, _ in calls(tmp_path / "a.py"))
+
+
+def test_code_of_checkpoints_and_pickles_are_refused() -> None:
+    found = []
+    loads = 0
+    for file in sorted(SOURCE.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            given = {word.arg: ast.unparse(word.value) for word in node.keywords}
+            name = ast.unparse(node.func)
+            if name == "torch.load":
+                loads += 1
+            if given.get("trust_remote_code", "False") != "False" or (
+                name == "torch.load" and given.get("weights_only") != "True"
+            ):
+                found.append(f"{file.relative_to(SOURCE)}:{node.lineno} {name}")
+    assert found == []
+    assert loads
