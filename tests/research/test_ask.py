@@ -332,6 +332,69 @@ def test_names_and_numbers_that_no_passage_has_are_not_answered(tmp_path: Path) 
         assert answer in ask(tmp_path, question).text
 
 
+CLUB = """# Minutes of the club
+
+## 2019
+The roof of the shed was repaired in 2019. It cost 1,450 euros, and Mr. Brandt did the work.
+
+## 2025
+The new fence was put up in May 2025. The fence cost 3,870 euros.
+
+## Printer on floor 2
+The printer is called Anton and stands in the kitchen.
+
+## Printer on floor 5
+The printer is called Berta and has no colour.
+
+## Lease
+The deposit is three months of rent. Rent is 920 euros a month, heating not included.
+Small repairs are paid by the tenant. The landlord is Immo Nord, the tenant is Clara Sund.
+
+## glean
+The option --count prints the number of lines.
+The option --max-count stops after some lines.
+"""
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("What did the fence cost in 2025?", "3,870"),
+        ("What did the fence cost in 2019?", ""),
+        ("What did the roof cost in 2019?", "1,450"),
+        ("What did the roof cost in 2025?", ""),
+        ("What is the printer on floor 2 called?", "Anton"),
+        ("What is the printer on floor 5 called?", "Berta"),
+        ("What is the printer on floor 7 called?", ""),
+        ("What does the option --count do?", "number of lines"),
+        ("What does the option --max-count do?", "stops after"),
+        ("What does the option --quiet do?", ""),
+        ("How much is the rent?", "920"),
+        ("Who is the tenant?", "Clara"),
+        ("How many windows has the shed?", ""),
+        ("What does the printer cost?", ""),
+    ],
+)
+def test_the_answer_is_about_the_years_numbers_and_options_of_the_question(
+    tmp_path: Path, question: str, answer: str
+) -> None:
+    (tmp_path / "club.md").write_text(CLUB, "utf-8")
+    found = ask(tmp_path, question)
+    first = found.sentences[0].text if found.sentences else ""
+    assert answer in first
+    assert found.found is bool(answer)
+
+
+def test_no_row_says_that_it_is_the_largest(tmp_path: Path) -> None:
+    (tmp_path / "rivers.csv").write_text("River,Length (km)\nRhine,1230\nVolga,3531\n", "utf-8")
+    assert "3531" in ask(tmp_path, "How long is the river Volga?").text
+    assert not ask(tmp_path, "Which river is the longest?").found
+    (tmp_path / "notes.md").write_text("The longest river of the table is the Volga.\n", "utf-8")
+    with Index.open(tmp_path) as index:
+        index.add()
+    assert "Volga" in ask(tmp_path, "Which river is the longest?").text
+
+
 @pytest.mark.parametrize("question", ["책을 빌릴 수 있습니까?", "책은 몇 권 빌릴 수 있나요?"])
 def test_a_korean_noun_of_one_syllable_has_any_particle(tmp_path: Path, question: str) -> None:
     (tmp_path / "a.txt").write_text("한 사람이 책 7권을 두 주 동안 빌릴 수 있습니다.\n", "utf-8")

@@ -37,13 +37,41 @@ _ASKS_NUMBER = re.compile(
 )
 _NUMBER_WORD = re.compile(
     r"\b(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:twen|thir|for|fif)ty|"
-    r"hundred|thousand|million|half|twice|once|double|triple)\b|절반|[한두세네] ?(?:개|명|번|배)",
+    r"hundred|thousand|million|half|twice|once|double|triple)\b|절반|다섯|여섯|일곱|여덟|아홉|"
+    r"(?<![가-힣])(?:한|두|세|네|열|열한|열두|스무) ?(?:개|명|번|배|시|권|마리|달|살|주|가지|사람)",
     re.IGNORECASE,
 )
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
-_DIGITS = re.compile(r"\d+")
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)")
 _NAME = re.compile(r"(?<!^)(?<![.!?:] )\b[A-Z]\w*")
+# An option, a variable; "floor 2", where the 2 alone says little; a number.
+_KEY = re.compile(
+    r"(?<![\w-])--?[a-z][\w-]*|\b[a-z]\w*_\w+|"
+    r"\b[a-z]{4,} \d\d?(?![\d.])|\d\d?[층호번장조권월회과절]"
+)
+_DIGITS = re.compile(r"(?<![a-z\d])\d+", re.IGNORECASE)
 _SPELLED = 12  # numbers up to this may be words in a text
+_YEAR = re.compile(r"(?:19|20)\d\d")
+_COUNTED = re.compile(
+    r"\bhow many (?!(?:\w*seconds|minutes|hours|days|weeks|months|years|percent\w*|times|people|"
+    r"\w*bytes|\w*met(?:re|er)s|miles|\w*grams?|euros?|dollars?|of)\b)(\w+)|"
+    r"\bd(?:oes|o|id) (?:.* )?(\w+) cost\b",
+    re.IGNORECASE,
+)
+_ASKS_PRICE = re.compile(
+    r"\bcosts?\?|\bhow much do(?:es)? .* cost\b|(?:값|가격|[요비]금|료|비용)[은는이가]? 얼마"
+)
+_ASKS_MOST = re.compile(
+    r"\b(?:(?:long|short|larg|bigg|small|high|low|tall|deep|wid|old|young|new|lat|earli|cheap|fast|"
+    r"slow|heavi|light|great|few|strong|weak|near|clos)est|most|least)\b|가장|제일",
+    re.IGNORECASE,
+)
+_ASKS_WHAT_IS = re.compile(
+    r"\b(?:is|are|was|were) (?:the |an? |our |your )?(\w[\w' -]*?)\s*\?*$", re.IGNORECASE
+)
+_PRICE = re.compile(
+    r"[$€£¥₩]|\b(?:euros?|dollars?|cents?|pounds?|EUR|USD|GBP|KRW)\b|\d ?[천만억]? ?원|달러|유로"
+)
 
 
 @dataclass(frozen=True)
@@ -60,6 +88,7 @@ class Unit:
     text: str
     stems: frozenset[str]  # of both
     around: frozenset[str]  # of its heading, its neighbours and the title
+    keys: frozenset[str]  # numbers, years and options that it may be about
 
     @property
     def source(self) -> str:
@@ -108,11 +137,14 @@ def units_of(passages: Sequence[Passage]) -> list[Unit]:
     for rank, passage in enumerate(passages):
         head = before = ""
         heading, text = _title_of(passage)
+        titled = keys_of(f"{passage.title} {heading}")
+        about = titled
         # Documents with pages are broken at margins of any width.
         pieces = list(_pieces(_in_blocks(text) if passage.page is None else text))
         for i, (kind, text, opens) in enumerate(pieces):
             if kind == "heading":
                 heading, head, before = text, "", ""
+                about = _said(keys_of(text), titled)
                 continue
             if kind == "head":
                 head = text
@@ -127,14 +159,39 @@ def units_of(passages: Sequence[Passage]) -> list[Unit]:
             own = _stems(f"{lead} {text}")
             near = _stems(" ".join((passage.title, heading, *around)))
             lean = head if kind == "row" else before
+            about = _said(keys_of(text), about)
             unit = Unit(
-                passage, rank, i, opens, kind == "row", lead, lean, text, own, near - own
+                passage, rank, i, opens, kind == "row", lead, lean, text, own, near - own, about
             )  # fmt: skip
             found.setdefault((passage.document, passage.page, text), unit)
             before = text
             if kind == "sentence":
                 head = text  # of a table without rules, in plain text
     return list(found.values())
+
+
+def keys_of(text: str) -> frozenset[str]:
+    """The numbers, years, options and the like that a text names.
+
+    Example:
+        >>> sorted(keys_of("In 2019 the option --max-count cost 1,450 euros on floor 2."))
+        ['--max-count', '1450', '2', '2019', 'floor 2']
+    """
+    text = _THOUSANDS.sub("", text.lower())
+    return frozenset([*_KEY.findall(text), *_DIGITS.findall(text)])
+
+
+def _kind(key: str) -> str:
+    """Of keys of one kind, each replaces the one before; "" for numbers, which don't."""
+    if key.isdecimal():
+        return "year" if _YEAR.fullmatch(key) else ""
+    return key.strip("0123456789") if key[0].isdecimal() or " " in key else "option"
+
+
+def _said(own: frozenset[str], before: frozenset[str]) -> frozenset[str]:
+    """What a sentence may be about: what it names, and what was named before and not replaced."""
+    kinds = set(map(_kind, own)) - {""}
+    return own | {key for key in before if _kind(key) not in kinds}
 
 
 def _title_of(passage: Passage) -> tuple[str, str]:
@@ -223,7 +280,7 @@ class Weights:
         total = max(1, sum(info.passages for info in index.documents()))
         self._words: list[tuple[tuple[str, ...], float]] = []
         names = {name.lower() for name in _NAME.findall(question)}
-        self._keys = {word for word in words if word.isdecimal() and int(word) > _SPELLED}
+        self._keys = {k for k in keys_of(question) if not k.isdecimal() or int(k) > _SPELLED}
         self._is_strange = False
         for word, stem in words.items():
             # Pairs of characters that no passage has are endings, unless the first one is.
@@ -232,7 +289,15 @@ class Weights:
             self._words.append((stem, math.log(1 + total / (count + 1))))
             self._is_strange |= not count and word in names
         self.total = sum(weight for _, weight in self._words)
-        self.asks_number = _ASKS_NUMBER.search(question) is not None
+        counted = _COUNTED.search(question)
+        self._counted = _stems(counted[1] or counted[2]) if counted else frozenset[str]()
+        self._most = set(_ASKS_MOST.findall(question.lower()))
+        asked = _ASKS_WHAT_IS.search(question)
+        self._tells = re.compile(
+            rf"\b{re.escape(asked[1])} (?:is|are|was|were)\b" if asked else r"(?!)", re.IGNORECASE
+        )
+        self._asks_price = _ASKS_PRICE.search(question) is not None
+        self.asks_number = self._asks_price or _ASKS_NUMBER.search(question) is not None
         self._numbers = set(_NUMBER.findall(question))
 
     def of(self, stems: frozenset[str]) -> float:
@@ -241,17 +306,49 @@ class Weights:
             weight * sum(part in stems for part in stem) / len(stem) for stem, weight in self._words
         )
 
-    def are_about_it(self, passages: Sequence[Passage]) -> bool:
-        """Whether passages have the question's numbers, and the index the names in it."""
-        numbers = {found for p in passages for found in _DIGITS.findall(p.text.replace(",", ""))}
-        return not self._is_strange and self._keys <= numbers
+    def tells(self, unit: Unit) -> bool:
+        """Whether a sentence says "the rent is" where the question is "what is the rent"."""
+        return self._tells.search(unit.text) is not None
 
-    def may_answer(self, text: str) -> bool:
-        """Whether a text has a number that the question does not have, if it asks for one."""
-        return (
-            not self.asks_number
-            or not self._numbers.issuperset(_NUMBER.findall(text))
-            or _NUMBER_WORD.search(text) is not None
+    def about(self, units: Sequence[Unit]) -> list[Unit]:
+        """Those that may be about the question's numbers, years and options; none without them.
+
+        All of them where each key is named, but nowhere together.
+        """
+        if self._is_strange:
+            return []
+        if self._most:  # no row says how it compares to the others
+            units = [u for u in units if not u.is_row or self._most <= set(u.text.lower().split())]
+        named = frozenset[str]().union(*(unit.keys for unit in units))
+        kinds = set(map(_kind, named))
+        keys = set()
+        for key in self._keys:
+            # "Step 2" may be "the second step", where no step has another number.
+            may_be_in_words = _kind(key) not in {"", "year", "option", *kinds}
+            if key in named:
+                keys.add(key)
+            elif not may_be_in_words and not named.issuperset(_DIGITS.findall(key) or [key]):
+                return []
+        kept = [unit for unit in units if keys <= unit.keys]
+        others = [unit for unit in units if not keys <= unit.keys]
+        words = [(weight, stem) for stem, weight in self._words if not stem[0].isdecimal()]
+        if kept and words and self._holds(others, max(words)[1]):
+            return kept if self._holds(kept, max(words)[1]) else []  # it has other numbers
+        return kept or list(units)
+
+    def _holds(self, units: Sequence[Unit], stem: tuple[str, ...]) -> bool:
+        return any(part in unit.stems | unit.around for unit in units for part in stem)
+
+    def may_answer(self, unit: Unit) -> bool:
+        """Whether a sentence has a number of what is asked for that the question does not have."""
+        text = unit.quote
+        return not self.asks_number or (
+            self._counted <= unit.stems | unit.around
+            and (not self._asks_price or _PRICE.search(text) is not None)
+            and (
+                not self._numbers.issuperset(_NUMBER.findall(text))
+                or _NUMBER_WORD.search(text) is not None
+            )
         )
 
 
@@ -260,6 +357,7 @@ class Weights:
 # for; what each place of its passage in the search loses; what similarity in meaning adds. Chosen,
 # as the shares below, on the tune half of the benchmark's questions.
 _AROUND, _LENGTH, _NUMERIC, _RANK, _MEANING = 0.4, 0.05, 0.1, 0.15, 1.0
+_TELLS = 0.1  # what it is worth that "the rent is" answers "what is the rent"
 # A further sentence needs this share of the best score: one that holds words of the question that
 # those before lack, and one that follows one of them.
 _ALSO, _NEXT = 0.6, 0.25
@@ -282,7 +380,9 @@ class Candidates:
 
     def __init__(self, question: str, passages: Sequence[Passage], index: Index) -> None:
         self._weights = weights = Weights(question, index)
-        self.units = units_of(passages) if weights.total else []
+        found = units_of(passages) if weights.total else []
+        about = weights.about(found)
+        self.units = about or found
         self.scores, self.fit, self.is_foreign = list[float](), 0.0, False
         if self.units:
             texts = [unit.quote for unit in self.units]  # a row of numbers means nothing alone
@@ -290,9 +390,9 @@ class Candidates:
             words = _word_scores(self.units, weights)
             self.scores = words if near is None else _with_meaning(words, near)
             read = frozenset[str]().union(*(unit.stems | unit.around for unit in self.units))
-            pairs = zip(words, texts, strict=True)
-            best = max((score for score, text in pairs if weights.may_answer(text)), default=0.0)
-            if weights.are_about_it(passages):
+            pairs = zip(words, self.units, strict=True)
+            best = max((score for score, unit in pairs if weights.may_answer(unit)), default=0.0)
+            if about and best:
                 self.fit = weights.of(read) / weights.total + best
             if near is not None and self.fit < ENOUGH:
                 others = [_is_latin(text) is not _is_latin(question) for text in texts]
@@ -337,11 +437,13 @@ def _word_scores(units: Sequence[Unit], weights: Weights) -> list[float]:
     usual = sum(len(unit.stems) for unit in units) / len(units)
     found = []
     for unit in units:
-        words = weights.of(unit.stems) + _AROUND * weights.of(unit.around)
+        words = weights.of(unit.stems | unit.keys) + _AROUND * weights.of(unit.around)
         words /= weights.total
         words /= 1 + _LENGTH * max(0.0, len(unit.stems) / usual - 1)
-        if weights.asks_number and weights.may_answer(unit.text):
+        if weights.asks_number and weights.may_answer(unit):
             words *= 1 + _NUMERIC
+        if weights.tells(unit):
+            words *= 1 + _TELLS
         found.append(words * (1 - _RANK * unit.rank))
     return found
 
