@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hanol.errors import DataError, HanolError, WriteError
 from hanol.files import (
     JsonLines,
+    damage,
     read_rows,
     replace_folder,
     replace_json,
@@ -24,6 +25,7 @@ from hanol.files import (
     safe_name,
     whole_file,
     whole_folder,
+    write_sums,
 )
 
 
@@ -178,6 +180,27 @@ def test_a_replaced_file_keeps_its_permissions(tmp_path: Path) -> None:
     path.chmod(0o600)
     replace_text(path, "new")
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_every_damage_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.bin").write_bytes(bytes(5000))
+    (tmp_path / "b.json").write_text("{}")
+    write_sums(tmp_path)
+    write_sums(tmp_path)  # over the first
+    assert damage(tmp_path) is None
+    for byte in (0, 2500, 4999):
+        data = bytearray(5000)
+        data[byte] = 1
+        (tmp_path / "in" / "a.bin").write_bytes(data)
+        assert damage(tmp_path) == "in/a.bin is not as it was written"
+    (tmp_path / "in" / "a.bin").unlink()
+    assert damage(tmp_path) == "in/a.bin is missing"
+    for content, told in (("", "damaged"), ("3", "damaged"), ('{"b.json": 3}', "b.json is not")):
+        (tmp_path / "checksums.json").write_text(content)
+        assert told in str(damage(tmp_path))
+    (tmp_path / "checksums.json").unlink()
+    assert damage(tmp_path) == "checksums.json is missing"
 
 
 def test_a_name_that_is_too_long(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""Files: written whole or not at all, JSON lines that survive a kill, rows of data files, names.
+"""Files: written whole or not at all, checksums, JSON lines that survive a
+kill, rows of data files, names.
 
 Files and folders are written under a temporary name in the same directory, flushed to the disk and
 renamed: a reader finds the old content or the new one, never a part, even if the process is killed.
@@ -25,6 +26,7 @@ __all__ = [
     "JsonLines",
     "cache_folder",
     "check_new",
+    "damage",
     "drop_torn_line",
     "is_hidden",
     "open_inside",
@@ -34,23 +36,28 @@ __all__ = [
     "replace_rows",
     "replace_text",
     "safe_name",
+    "sha256",
     "state_folder",
     "whole_file",
     "whole_folder",
     "whole_lines",
     "without_codes",
     "write_failure",
+    "write_sums",
 ]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-# safetensors and torch report a full disk as text of their own exceptions.
+# Libraries report a full disk as text of their own exceptions.
 _FULL_TEXTS = (
     "No space left",
     "Disk quota",
     "file write failed",
     "failed writing",
     "unexpected pos",
+    " requested and ",  # of numpy, which tells how many bytes were written
+    "disk is full",  # of SQLite
 )
+_SUMS = "checksums.json"
 _HINT = "What was there is unchanged; free some space or give another path."
 
 
@@ -245,6 +252,46 @@ def _sync(path: Path) -> None:
         if file.is_file():
             with file.open("rb") as stream:
                 os.fsync(stream.fileno())
+
+
+# -- checksums
+
+
+def sha256(path: str | Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_sums(folder: str | Path) -> None:
+    """Note the SHA-256 of all files of a folder in its `checksums.json`, for `damage`."""
+    folder = Path(folder)
+    (folder / _SUMS).unlink(missing_ok=True)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    sums = {path.relative_to(folder).as_posix(): sha256(path) for path in files}
+    (folder / _SUMS).write_text(json.dumps(sums, indent=2) + "\n", "utf-8")
+
+
+def damage(folder: str | Path) -> str | None:
+    """What is wrong with the files of a folder, by its `checksums.json`; None if they are whole."""
+    folder = Path(folder)
+    try:
+        sums = json.loads((folder / _SUMS).read_text("utf-8"))
+    except FileNotFoundError:
+        return f"{_SUMS} is missing"
+    except (OSError, ValueError):
+        sums = None
+    if not isinstance(sums, dict) or not sums:
+        return f"{_SUMS} is damaged"
+    for name, noted in sums.items():
+        try:
+            if sha256(folder / name) != noted:
+                return f"{name} is not as it was written"
+        except FileNotFoundError:
+            return f"{name} is missing"
+        except OSError as err:
+            return f"{name} cannot be read: {err.strerror}"
+    return None
 
 
 # -- JSON lines that grow

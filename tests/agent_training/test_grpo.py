@@ -4,6 +4,7 @@ import asyncio
 import json
 import math
 import os
+import random
 import runpy
 import socket
 import subprocess
@@ -392,6 +393,83 @@ def drive(what: str, folder: Path, env: Mapping[str, str] | None = None) -> Any:
 def finished(process: Any) -> None:
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output.decode()
+
+
+class Slow(tiny.Look):
+    """A tool that takes another time at each call, so that requests come in other orders."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self._random = random.Random(seed)
+
+    async def run(self, arguments: Mapping[str, Any], context: Any) -> Any:
+        await asyncio.sleep(self._random.choice((0, 0.001, 0.004)))
+        return await super().run(arguments, context)
+
+
+def test_seed_and_settings_decide_every_bit(tmp_path: Path) -> None:
+    """Whatever the order in which rollouts come back from their tools; stopped in a step or not."""
+    options = {"steps": 4, "rollouts": 6, "concurrency": 7, "active_questions": 3, "save_every": 2}
+
+    def run(name: str, seed: int, stop_after: int | None = None) -> dict[str, bytes]:
+        judged = 0
+
+        def reward(task: Task, answer: str | None) -> float:
+            nonlocal judged
+            judged += 1
+            if judged == stop_after:
+                raise KeyboardInterrupt
+            return tiny.is_yes(task, answer)
+
+        environment = tiny.make_environment(reward, tools=[Slow(seed)])
+        tasks = tiny.make_tasks(5)
+        trainer = tiny.make_trainer(
+            tmp_path / name, environment=environment, tasks=tasks, **options
+        )
+        if stop_after is None:
+            trainer.train()
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                trainer.train()
+        last = tmp_path / name / "checkpoints" / "step-4"
+        kept = ("model.safetensors", "optimizer.pt", "run.json")
+        return {file: (last / file).read_bytes() for file in kept if last.exists()}
+
+    whole = run("whole", 1)
+    assert run("again", 2) == whole
+    assert run("stopped", 3, stop_after=50) == {}
+    assert (tmp_path / "stopped" / "checkpoints" / "step-2").exists()
+    assert run("stopped", 4, stop_after=9) == {}
+    assert run("stopped", 5) == whole
+    assert [untimed(line) for line in metrics_of(tmp_path / "stopped")] == [
+        untimed(line) for line in metrics_of(tmp_path / "whole")
+    ]
+
+
+def untimed(line: dict[str, float]) -> dict[str, float]:
+    return {key: value for key, value in line.items() if "seconds" not in key}
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "run.json", "model.safetensors"])
+def test_a_damaged_checkpoint_is_passed_over(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = train(tiny.make_trainer(tmp_path, steps=3))
+    file = tmp_path / "checkpoints" / "step-3" / name
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    (tmp_path / "rollouts" / "step-x").mkdir()
+    (tmp_path / "checkpoints" / "step-x").mkdir()
+    again = train(tiny.make_trainer(tmp_path, steps=3))
+    assert f"step-3 is damaged ({name} is not as it was written): resuming from" in caplog.text
+    assert [untimed(line) for line in again] == [untimed(lines[2])]
+    for saved in (tmp_path / "checkpoints").glob("step-[0-9]"):
+        (saved / "optimizer.pt").unlink()
+    with pytest.raises(
+        TrainingError, match="Cannot resume from .*step-3': optimizer.pt is missing"
+    ):
+        tiny.make_trainer(tmp_path, steps=3).train()
 
 
 @pytest.mark.slow

@@ -164,6 +164,16 @@ def test_nothing_that_is_finished_is_done_again(tmp_path) -> None:
     assert len((tmp_path / "judged.txt").read_text().splitlines()) == 5  # once each
 
 
+@pytest.mark.parametrize("name", ["made.json", "accuracy.json"])
+@pytest.mark.parametrize("content", ["", "[1]", '{"eval": '])
+def test_odd_notes_of_a_stage_are_made_again(tmp_path, name: str, content: str) -> None:
+    first = run_stages(recipe(), tmp_path, BODIES, evaluate)
+    (tmp_path / "3-sft" / name).write_text(content)
+    again = run_stages(recipe(), tmp_path, BODIES, evaluate, resume=True)
+    assert [s.accuracy for s in again.stages] == [s.accuracy for s in first.stages]
+    assert [s.facts for s in again.stages] == [s.facts for s in first.stages]
+
+
 def test_stages_may_be_added_at_the_end(tmp_path) -> None:
     run_stages(recipe("stages=[{kind: sft, tokens: 5}]"), tmp_path, BODIES, evaluate)
     longer = recipe("stages=[{kind: sft, tokens: 5}, {kind: grpo}]")

@@ -18,7 +18,7 @@ from hanol.agent_training.stages._rows import (
 )  # private: the rows that a stage learns from, without training
 from hanol.agent_training.stages._stages import StageRun  # private: stages without their training
 from hanol.engines import Message
-from hanol.errors import RecipeError
+from hanol.errors import DataError, RecipeError, RunError
 from hanol.training import with_overrides
 
 RECIPE = {
@@ -134,6 +134,27 @@ def test_shares_are_kept_and_rows_are_made_once(tmp_path, tokenizer) -> None:
     kept = (tmp_path / "rows.jsonl").read_bytes()
     assert stage_rows(run, tokenizer) == rows
     assert (tmp_path / "rows.jsonl").read_bytes() == kept
+
+
+def test_rows_are_made_anew_when_their_file_has_changed(tmp_path, tokenizer, caplog) -> None:
+    file = tmp_path / "texts.jsonl"
+    file.write_text(json.dumps({"text": "One page about rain. " * 9}) + "\n")
+    found = recipe("stages.0.data={text: 1.0}", f"stages.0.files={{text: {file}}}")
+    run = run_of(found, 0, tmp_path / "stage")
+    first = stage_rows(run, tokenizer)
+    file.write_text(json.dumps({"text": "Another page about snow. " * 9}) + "\n")
+    second = stage_rows(run, tokenizer)
+    assert second != first
+    assert "rows.jsonl is made anew" in caplog.text
+    file.write_text(json.dumps({"text": "Never learned. " * 9}) + "\n")
+    (run.folder / "checkpoint-1").mkdir()  # it has learned from the second
+    with pytest.raises(RunError, match="`files.text` .* has changed"):
+        stage_rows(run, tokenizer)
+    (run.folder / "checkpoint-1").rmdir()
+    stage_rows(run, tokenizer)
+    (run.folder / "rows.jsonl").write_text("[[1, 2], [0,")
+    with pytest.raises(DataError, match="rows.jsonl' is damaged .*delete it and resume"):
+        stage_rows(run, tokenizer)
 
 
 def test_rows_of_files(tmp_path, tokenizer) -> None:

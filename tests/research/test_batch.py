@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hanol.engines import Request, ScriptedEngine
-from hanol.errors import DataError
+from hanol.errors import DataError, RunError
 from hanol.research import run_batch, run_batch_on_ray
 from hanol.retrieval import Index
 from hanol.runs import RunFolder, Task, read_tasks
@@ -40,6 +40,22 @@ def answering(request: Request) -> str:
     if "[1]" not in request.messages[-1].content:
         return CALL
     return f"<answer>{request.messages[1].content} The bridge is red [1].</answer>"
+
+
+def test_one_batch_a_folder(notes: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from hanol.runs import alone\n"
+        "with alone(sys.argv[1]):\n    print('locked', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "locked\n"
+        with Index.open(notes) as index, pytest.raises(RunError, match="Another process"):
+            run_batch([Task("a", "What?")], index, ScriptedEngine(answering), tmp_path)
+        assert not any(tmp_path.iterdir())
+        other.kill()
 
 
 def test_equal_questions_are_different_tasks(tmp_path: Path) -> None:

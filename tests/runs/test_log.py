@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hanol.errors import RunError, WriteError
-from hanol.runs import Event, ReportUpdated, RunFolder, TurnRejected
+from hanol.runs import Event, ReportUpdated, RunFolder, TurnRejected, alone
 
 
 def events(count: int) -> list[Event]:
@@ -86,6 +86,30 @@ def test_two_processes_cannot_write_one_run(tmp_path: Path) -> None:
         other.kill()
     with RunFolder(tmp_path) as folder:  # the lock dies with its process
         folder.append(events(1))
+
+
+def test_one_process_a_folder(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from hanol.runs import alone\n"
+        "with alone(sys.argv[1]):\n    print('locked', flush=True); time.sleep(60)"
+    )
+    folder = tmp_path / "batch"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(RunError, match="Another process is writing"), alone(folder):
+            pass
+        other.kill()
+    with alone(folder), alone(folder):  # the lock died with its process; blocks may be nested
+        pass
+    with alone(tmp_path / "new"):
+        assert (tmp_path / "new").is_dir()
+    assert not (tmp_path / "new").exists()  # nothing was written
+    (tmp_path / "file").touch()
+    with pytest.raises(WriteError, match="file' could not be written"), alone(tmp_path / "file"):
+        pass
 
 
 def test_a_folder_without_a_run_says_so(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from hanol.errors import RunError
-from hanol.runs import ResumeGuard, check_unchanged
+from hanol.runs import ResumeGuard, can_reuse, check_unchanged, note_sources
 
 SETTINGS: dict[str, Any] = {"recipe": {"lr": 0.1, "data": {"path": "a"}, "keep": 2}, "data": {}}
 
@@ -62,8 +62,28 @@ def test_values_that_json_does_not_have_are_resumed(tmp_path: Path) -> None:
         guard(tmp_path, {**settings, "limit": 1}).check(resume=True)
 
 
-@pytest.mark.parametrize("content", [b"a: [", b"\xff", b"- 1"])
+@pytest.mark.parametrize("content", [b"a: [", b"\xff", b"- 1", b""])
 def test_a_damaged_file_is_no_run_to_resume(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_bytes(content)
     with pytest.raises(RunError, match="Cannot resume the stage"):
         guard(tmp_path).check(resume=True)
+
+
+def test_cached_data_are_used_for_the_sources_that_they_were_made_from(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows, sources = tmp_path / "rows.jsonl", {"data": "a", "size": [1, None]}
+    assert not can_reuse(rows, sources)
+    rows.touch()
+    assert not can_reuse(rows, sources)  # killed before it was noted what they are
+    note_sources(rows, sources)
+    caplog.clear()
+    assert can_reuse(rows, sources)
+    assert not caplog.text
+    with pytest.raises(
+        RunError, match=r"in .*rows.jsonl': `data` \(was 'a', now 'b'\) has changed"
+    ):
+        can_reuse(rows, sources | {"data": "b"}, in_use=True)
+    assert not can_reuse(rows, sources | {"data": "b"})
+    assert "rows.jsonl is made anew: its source" in caplog.text
+    assert not can_reuse(rows, sources)  # they may be half made by now

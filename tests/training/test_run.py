@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -273,6 +274,148 @@ def test_a_full_disk_leaves_whole_checkpoints_only(tmp_path, texts, monkeypatch)
     assert left
     assert all((tmp_path / "run" / name / "trainer_state.json").exists() for name in left)
     assert not (tmp_path / "run" / ".writing").exists()
+
+
+def test_data_of_an_earlier_start_are_used_only_if_they_are_the_recipes(
+    tmp_path, texts, caplog
+) -> None:
+    """A start that broke off after its data were prepared, then another recipe in its folder."""
+    others = tmp_path / "others"
+    others.mkdir()
+    for i in range(30):
+        (others / f"{i}.txt").write_text(f"zebra {i} quagga okapi " * 9)
+    folder = tmp_path / "run"
+    long = [{"tokens": 16384, "sequence_length": 16384, "batch_tokens": 16384}]
+    with pytest.raises(RecipeError, match="the model's context"):
+        train(read_recipe(write(tmp_path, texts, stages=long)), folder)
+    assert (folder / "tokens").exists()
+    stages = [{"tokens": 256, "sequence_length": 32, "batch_tokens": 128}]
+    schedule = {"warmup_tokens": 128, "decay_tokens": 128}
+    recipe = read_recipe(write(tmp_path, others, stages=stages, schedule=schedule))
+    train(recipe, folder)
+    assert "tokens is made anew: its source" in caplog.text
+    tokenizer = models.load_tokenizer(folder / "final")
+    tokens = np.load(folder / "tokens" / "train" / "tokens.npy")
+    learned = tokenizer.decode(tokens.tolist(), skip_special_tokens=True)
+    assert "zebra" in learned
+    assert "def f" not in learned
+    # The same data again: used as they are. Others, once the run has learned: refused.
+    caplog.clear()
+    shutil.rmtree(folder / "final")
+    made = (folder / "tokens").stat().st_mtime_ns
+    train(recipe, folder, resume=True)
+    assert (folder / "tokens").stat().st_mtime_ns == made
+    assert "made anew" not in caplog.text
+    shutil.rmtree(folder / "final")
+    (others / "7.txt").write_text("another text")
+    with pytest.raises(RunError, match=r"whose data are in .*: `data` \(was .* has changed"):
+        train(recipe, folder, resume=True)
+
+
+def test_one_training_a_folder(tmp_path, texts, forked) -> None:
+    folder = tmp_path / "run"
+    other = forked(
+        "import sys, time; from hanol.runs import alone\n"
+        "with alone(sys.argv[1]):\n    print('in', flush=True); time.sleep(60)",
+        folder,
+    )
+    while "in" not in other.stdout:
+        assert other.poll() is None, other.stderr
+        time.sleep(0.01)
+    with pytest.raises(RunError, match="Another process is writing the run in"):
+        train(read_recipe(write(tmp_path, texts)), folder)
+    assert not any(folder.iterdir())
+    other.send_signal(signal.SIGKILL)
+
+
+DAMAGE = {
+    "weights": ("model.safetensors", "flip"),
+    "optimizer": ("optimizer.pt", "flip"),
+    "no-optimizer": ("optimizer.pt", "remove"),
+    "no-average": ("average.pt", "remove"),
+    "random-state": ("rng_state.pth", "cut"),
+    "state": ("trainer_state.json", "empty"),
+    "sums": ("checksums.json", "empty"),
+}
+
+
+def harm(file: Path, how: str) -> None:
+    data = bytearray(file.read_bytes())
+    if how == "flip":
+        data[len(data) // 2] ^= 1
+    file.write_bytes(data if how == "flip" else data[: len(data) // 2 if how == "cut" else 0])
+    if how == "remove":
+        file.unlink()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory, texts: Path) -> Path:
+    """The folder of a run that was stopped when it had two checkpoints."""
+    place = tmp_path_factory.mktemp("saved")
+    recipe = read_recipe(write(place, texts, keep=2))
+
+    def stop(line: object) -> None:
+        if (place / "run" / "checkpoint-8").exists():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, place / "run", on_step=stop)
+    assert {path.name for path in (place / "run").glob("checkpoint-*")} == {
+        "checkpoint-6", "checkpoint-8"
+    }  # fmt: skip
+    return place / "run"
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_checkpoint_is_passed_over_for_an_older_one_that_is_whole(
+    name: str, tmp_path, texts, whole, saved, caplog
+) -> None:
+    folder = shutil.copytree(saved, tmp_path / "run")
+    file, how = DAMAGE[name]
+    harm(folder / "checkpoint-8" / file, how)
+    (folder / "checkpoint-abc").mkdir()  # a folder of somebody else
+    recipe = read_recipe(write(tmp_path, texts, keep=2))
+    train(recipe, folder, resume=True)
+    assert f"checkpoint-8 is damaged ({file} is " in caplog.text
+    assert "checkpoint-6" in caplog.text
+    assert (folder / "checkpoint-8.damaged").exists()
+    assert losses(folder) == losses(whole[0])
+    ends = [models.load_model(place / "final").state_dict() for place in (folder, whole[0])]
+    assert all(torch.equal(tensor, ends[1][key]) for key, tensor in ends[0].items())
+
+
+def test_without_a_whole_checkpoint_nothing_is_trained(tmp_path, texts, saved) -> None:
+    folder = shutil.copytree(saved, tmp_path / "run")
+    for number in (6, 8):
+        harm(folder / f"checkpoint-{number}" / "optimizer.pt", "remove")
+    before = read_metrics(folder)
+    with pytest.raises(TrainingError, match=r"Cannot resume from .*checkpoint-8': optimizer.pt is"):
+        train(read_recipe(write(tmp_path, texts, keep=2)), folder, resume=True)
+    assert read_metrics(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("metrics.jsonl", None),  # a torn last line
+        ("metrics.jsonl", b'{"loss": 1.0}\n{"step": "x"}\n'),  # behind the others
+        ("result.json", b""),
+        ("result.json", b"[]"),
+    ],
+)
+def test_what_is_torn_or_odd_beside_the_checkpoints_is_passed_over(
+    name: str, content: bytes | None, tmp_path, texts, whole, saved
+) -> None:
+    folder = shutil.copytree(saved, tmp_path / "run")
+    shutil.copytree(whole[0] / "final", folder / "final")
+    if name == "metrics.jsonl":
+        old = (folder / name).read_bytes()
+        content = old + content if content else old[:-20]
+        shutil.rmtree(folder / "checkpoint-8")  # its step is made again
+    (folder / name).write_bytes(content or b"")
+    train(read_recipe(write(tmp_path, texts, keep=2)), folder, resume=True)
+    assert losses(folder) == losses(whole[0])
+    assert json.loads((folder / "result.json").read_text())["steps"] == 8
 
 
 def test_model_and_data_that_do_not_fit(tmp_path, texts) -> None:

@@ -160,15 +160,25 @@ class ResearchEnvironment:
         """
         _check_batch(tasks, seeds, folder)
 
+        left = len(tasks)
+
         async def attempt(job: tuple[Task, int]) -> Rollout:
+            nonlocal left
             task, seed = job
             run_folder = None if folder is None else rollout_folder(folder, task, seed)
             rollout = await self.rollout(engine, task, seed=seed, run_folder=run_folder)
+            left -= 1
+            engine.expect(min(concurrency, left))
             if on_rollout is not None:
                 on_rollout(rollout)
             return rollout
 
-        return await gather(attempt, zip(tasks, seeds, strict=True), concurrency=concurrency)
+        try:
+            # Which answers are computed together must not depend on how long tools take.
+            engine.expect(min(concurrency, left))
+            return await gather(attempt, zip(tasks, seeds, strict=True), concurrency=concurrency)
+        finally:
+            engine.expect(0)
 
     def _researcher(self, engine: Engine, today: date) -> Researcher:
         """One for all rollouts, because checking the tools takes as long as a rollout."""

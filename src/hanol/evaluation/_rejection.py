@@ -7,6 +7,7 @@ is not published: four at temperature 1, at most two kept, is our choice.
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from hanol import autodeco
 from hanol.autodeco import AutoDecoForCausalLM, HeadsRecipe, HeadsResult, Row, prompt_ids
 from hanol.errors import DataError, require
 from hanol.evaluation._sample import DecodingTask, Progress, StaticSetting, sample
-from hanol.runs import ResumeGuard
+from hanol.runs import ResumeGuard, can_reuse, note_sources
 from hanol.scoring import PythonVerifier, Verifier, answer_of, needs_answer, parse_verifier
 from hanol.training import FREE, OnStep, last_checkpoint
 
@@ -151,7 +152,8 @@ def run_heads(
     own = folder / _ANSWERS
     content = {"recipe": recipe.model_dump(mode="json")}
     guard = ResumeGuard(folder, content, free=FREE, made=[_ANSWERS])
-    if own.exists() or last_checkpoint(folder) is not None:
+    saved = last_checkpoint(folder)
+    if own.exists() or saved is not None:
         guard.check(resume=resume)  # before an hour of sampling, or training on others' answers
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)  # decides what new heads are
@@ -160,10 +162,12 @@ def run_heads(
     questions = None
     if recipe.data.verify is not None:
         questions = len(rows)
-        if not own.exists():
+        sources = {"rows": sha256(repr(rows).encode()).hexdigest()}
+        if not can_reuse(own, sources, in_use=saved is not None):
             answers = _right_answers(recipe, model, tokenizer, rows, on_step)
             guard.write()  # says whose answers they are
             autodeco.write_rows(answers, own)
+            note_sources(own, sources)
         rows = autodeco.read_rows(own)
     turns = [turn for row in rows for turn in row.turns]
     tokens = autodeco.tokenize(turns, tokenizer, recipe.data.max_length)

@@ -27,6 +27,7 @@ from hanol.models._load import (
 from hanol.models._meta import MetaLlama, llama_from_meta, llama_to_meta, merge_meta_parts
 from hanol.models._official import checkpoint_folder, no_progress_bars, save
 from hanol.models._presets import kimi_config, preset, preset_names
+from hanol.models._templates import render_chat
 from hanol.models._tensors import StoredTensor, stored_tensors, weight_files
 from hanol.models.gguf._write import to_gguf
 from hanol.models.pulled._list import ModelEntry, list_models
@@ -69,6 +70,7 @@ __all__ = [
     "preset",
     "preset_names",
     "pull",
+    "render_chat",
     "resolve",
     "save",
     "stored_tensors",

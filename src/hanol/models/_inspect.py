@@ -13,7 +13,7 @@ from transformers import KimiLinearConfig, PreTrainedConfig
 
 from hanol.models._adapter import Adapter
 from hanol.models._build import meta_model
-from hanol.models._load import adapter_of, bundled_names, load_config, resolve
+from hanol.models._load import adapter_of, bundled_names, explained, load_config, resolve
 from hanol.models._presets import preset, preset_names
 from hanol.models._tensors import differences, stored_tensors
 from hanol.models.gguf._header import read_header
@@ -75,32 +75,33 @@ def inspect(spec: str | Path) -> ModelReport:
     else:
         adapter = adapter_of(text)
         place, config = resolve(adapter.base if adapter else text), load_config(text)
-    sizes = parameter_sizes(config)
-    total = sum(sizes.values())
-    dtype = config.dtype or torch.float32
-    stored_as, found = str(dtype).removeprefix("torch."), None
-    if place is not None and Path(place).is_file():
-        stored_as = read_header(place).stored_as
-    if place is not None and Path(place).is_dir():
-        if config.model_type == "kimi_linear":
-            found = differences(config, Path(place))
-        else:
-            stored_tensors(Path(place))  # raises when none can be read
-    missing, unexpected = found or ([], [])
-    return ModelReport(
-        model=text,
-        model_type=config.model_type,
-        parameters=total,
-        active_parameters=total - _idle_parameters(config, sizes),
-        layers=_layers(config),
-        vocab_size=config.vocab_size,
-        dtype=stored_as,
-        cache=cache_size(config, dtype.itemsize),
-        official_layout=None if found is None else found == ([], []),
-        missing=missing,
-        unexpected=unexpected,
-        adapter=None if adapter is None else _adapter_report(adapter),
-    )
+    with explained("configuration", text):
+        sizes = parameter_sizes(config)
+        total = sum(sizes.values())
+        dtype = config.dtype or torch.float32
+        stored_as, found = str(dtype).removeprefix("torch."), None
+        if place is not None and Path(place).is_file():
+            stored_as = read_header(place).stored_as
+        if place is not None and Path(place).is_dir():
+            if config.model_type == "kimi_linear":
+                found = differences(config, Path(place))
+            else:
+                stored_tensors(Path(place))  # raises when none can be read
+        missing, unexpected = found or ([], [])
+        return ModelReport(
+            model=text,
+            model_type=config.model_type,
+            parameters=total,
+            active_parameters=total - _idle_parameters(config, sizes),
+            layers=_layers(config),
+            vocab_size=config.vocab_size,
+            dtype=stored_as,
+            cache=cache_size(config, dtype.itemsize),
+            official_layout=None if found is None else found == ([], []),
+            missing=missing,
+            unexpected=unexpected,
+            adapter=None if adapter is None else _adapter_report(adapter),
+        )
 
 
 def _adapter_report(adapter: Adapter) -> AdapterReport:

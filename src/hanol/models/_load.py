@@ -1,6 +1,8 @@
 """From a name to a model: a bundled or pulled one, a folder, a GGUF file, or a hub id."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -9,7 +11,6 @@ from typing import Any, NamedTuple
 import torch
 from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-from safetensors import SafetensorError
 from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
@@ -23,7 +24,7 @@ from transformers import (
 from transformers.utils import cached_file
 
 from hanol import attention
-from hanol.errors import CheckpointError, ConfigError
+from hanol.errors import CheckpointError, ConfigError, HanolError
 from hanol.models._adapter import CONFIG as ADAPTER_CONFIG
 from hanol.models._adapter import Adapter, merge_into, read_adapter
 from hanol.models._official import no_progress_bars, no_warnings
@@ -34,6 +35,8 @@ from hanol.models.gguf._read import gguf_config, gguf_tokenizer, load_gguf
 from hanol.models.pulled._catalogue import CATALOGUE, pulled_folder
 
 _BUNDLED = Path(__file__).parent / "bundled"
+# Layers and experts: each becomes an object, before anything is compared with the weights.
+_COUNTS, _MOST_PARTS = re.compile(r"(layers?|experts)$"), 10_000
 _FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]  # all but code and pickles
 
 
@@ -73,6 +76,12 @@ def resolve(spec: str | Path) -> str:
                 f"{text!r} has no config.json: it is not a checkpoint. "
                 f"It holds {', '.join(names) or 'nothing'}."
             )
+        for entry in (*path.iterdir(), *path.glob("*/*.jinja")):
+            if entry.exists() and not (entry.is_file() or entry.is_dir()):
+                raise CheckpointError(
+                    f"{str(entry)!r} is a pipe or a device, and no file: reading it could go on "
+                    "for ever. Remove it."
+                )
         return str(path)
     if path.is_file():
         if is_gguf(path):
@@ -227,19 +236,18 @@ def load_config(spec: str | Path, *, revision: str | None = None) -> PreTrainedC
     place = resolve(spec)
     stored = _stored_config(spec, revision)
     if stored.get("model_type") == "kimi_linear":
-        attention.check_config(stored)  # transformers' own words for such faults help nobody
+        with explained("configuration", spec):
+            attention.check_config(stored)  # transformers' own words for such faults help nobody
     if stored.get("model_type") == "autodeco" and "autodeco" not in CONFIG_MAPPING:
         raise CheckpointError(
             f"{str(spec)!r} has AutoDeco heads: load it with "
             "`hanol.autodeco.AutoDecoForCausalLM.from_pretrained`, or write with it by "
             "`hanol.engines.open_engine`."
         )
-    try:
+    with explained("configuration", spec):
         if Path(place).is_file():
             return AutoConfig.for_model(**stored)
         return AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
-    except Exception as err:  # the checks of transformers raise all kinds
-        raise _unreadable("configuration", spec, err) from err
 
 
 def model_type(spec: str | Path, *, revision: str | None = None) -> str | None:
@@ -258,14 +266,19 @@ def _stored_config(spec: str | Path, revision: str | None) -> dict[str, Any]:
     place = resolve(spec)
     if Path(place).is_file():
         return gguf_config(place)
-    try:
+    with explained("configuration", spec):
         stored: dict[str, Any] = PreTrainedConfig.get_config_dict(place, revision=revision)[0]
-    except (OSError, ValueError) as err:
-        raise _unreadable("configuration", spec, err) from err
     if not isinstance(stored, dict) or not isinstance(stored.get("model_type", ""), str):
         raise CheckpointError(
             f"The config.json of {str(spec)!r} is not an object with a string `model_type`."
         )
+    for part in (stored, *(value for value in stored.values() if isinstance(value, dict))):
+        for key, value in part.items():
+            if _COUNTS.search(str(key)) and isinstance(value, int) and value > _MOST_PARTS:
+                raise CheckpointError(
+                    f"The config.json of {str(spec)!r} has `{key}`: {value:,}, and no model has "
+                    f"more than {_MOST_PARTS:,}."
+                )
     return stored
 
 
@@ -288,7 +301,8 @@ def load_model(
     try:
         model, report = load_weights(place, config, dtype, device, revision=revision)
     except CheckpointError:
-        _refuse_tensors(spec, place, config)
+        with explained("configuration", spec):
+            _refuse_tensors(spec, place, config)
         raise
     if report["missing_keys"] or report["unexpected_keys"]:
         _refuse_tensors(spec, place, config, report["missing_keys"], report["unexpected_keys"])
@@ -311,10 +325,10 @@ def load_weights(
         CheckpointError: The tensors cannot be read.
         ConfigError: A Kimi-Linear configuration contradicts itself.
     """
-    if isinstance(config, KimiLinearConfig):
-        attention.check_config(config)
     wanted: Any = dtype or (torch.float32 if device == "cpu" else "auto")
-    try:
+    with explained("weights", place):
+        if isinstance(config, KimiLinearConfig):
+            attention.check_config(config)
         with attention.registered(), no_progress_bars(), no_warnings():
             if Path(place).is_file():
                 model, report = load_gguf(place, config, None if wanted == "auto" else wanted)
@@ -323,10 +337,6 @@ def load_weights(
                 place, config=config, dtype=wanted, use_safetensors=True, trust_remote_code=False,
                 output_loading_info=True, **options,
             )  # fmt: skip
-    except CheckpointError:
-        raise
-    except (OSError, ValueError, RuntimeError, SafetensorError) as err:
-        raise _unreadable("weights", place, err) from err
     return model.to(device).eval(), report
 
 
@@ -350,7 +360,7 @@ def load_tokenizer(
     place, stored = resolve(spec), _stored_config(spec, revision)
     adapter = adapter_of(spec, revision=revision)
     has_heads = stored.get("model_type") == "autodeco"
-    try:
+    with explained("tokenizer", spec):
         if adapter is not None and not _has_tokenizer(place, revision):
             return load_tokenizer(adapter.base, revision=adapter.revision)
         if has_heads and not _has_tokenizer(place, revision):
@@ -366,15 +376,12 @@ def load_tokenizer(
             tokenizer = AutoTokenizer.from_pretrained(
                 place, revision=revision, trust_remote_code=False
             )
-    except CheckpointError:
-        raise
-    except (OSError, ValueError, KeyError) as err:
-        raise _unreadable("tokenizer", spec, err) from err
-    if has_heads:  # their configuration is known to `hanol.autodeco` only
-        rows = (stored.get("text_config") or stored).get("vocab_size", len(tokenizer))
-    else:
-        rows = load_config(spec, revision=revision).get_text_config().vocab_size
-    if len(tokenizer) > rows:
+        if has_heads:  # their configuration is known to `hanol.autodeco` only
+            rows = (stored.get("text_config") or stored).get("vocab_size", len(tokenizer))
+        else:
+            rows = load_config(spec, revision=revision).get_text_config().vocab_size
+        fits = len(tokenizer) <= rows
+    if not fits:
         raise CheckpointError(
             f"The tokenizer of {str(spec)!r} has {len(tokenizer)} tokens, but the model's "
             f"embedding has {rows} rows: they do not belong together."
@@ -431,6 +438,23 @@ def _check_device(device: str) -> None:
         raise ConfigError(f"The device {device!r} cannot be used: {cause}") from err
 
 
-def _unreadable(what: str, spec: str | Path, err: Exception) -> CheckpointError:
-    cause = " ".join(str(err).split("\n")[:2]).strip() or type(err).__name__
+@contextmanager
+def explained(what: str, spec: str | Path) -> Iterator[None]:
+    """Within the block, whatever a checkpoint makes the libraries raise is a `CheckpointError`."""
+    try:
+        yield
+    except HanolError:
+        raise
+    except Exception as err:
+        raise _unreadable(what, spec, err) from err
+    except BaseException as err:
+        if type(err).__name__ != "PanicException":  # of a library in Rust, for it knows no others
+            raise
+        raise _unreadable(what, spec, err) from err
+
+
+def _unreadable(what: str, spec: str | Path, err: BaseException) -> CheckpointError:
+    cause = " ".join(str(err).split("\n")[:2]).strip()
+    if not cause or isinstance(err, TypeError | AttributeError | LookupError):
+        cause = f"{type(err).__name__} {cause}".strip()
     return CheckpointError(f"The {what} of {str(spec)!r} could not be loaded: {cause}")

@@ -84,16 +84,17 @@ def weight_files(folder: Path) -> list[Path]:
             )
         return files
     try:
-        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as err:
+        stored = json.loads(index.read_text("utf-8"))["weight_map"].values()
+        names = sorted({Path(name).name for name in stored})
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as err:
         raise CheckpointError(f"{str(index)!r} names no files of weights: {err!r}.") from err
-    missing = [name for name in names if not (folder / Path(name).name).exists()]
+    missing = [name for name in names if not (folder / name).is_file()]
     if missing or not names:
         raise CheckpointError(
             f"{str(index)!r} names {len(names)} files, of which {len(missing)} are missing"
             f"{f', such as {missing[0]!r}' if missing else ''}."
         )
-    return [folder / Path(name).name for name in names]
+    return [folder / name for name in names]
 
 
 def differences(config: Any, folder: Path) -> tuple[list[str], list[str]]:

@@ -25,7 +25,7 @@ from hanol.files import replace_json, replace_rows
 from hanol.research._researcher import Researcher
 from hanol.research.modes._heavy import aheavy_research
 from hanol.retrieval import Index
-from hanol.runs import Event, RunEnded, Task, gather, synchronous
+from hanol.runs import Event, RunEnded, Task, alone, gather, synchronous
 
 Row = dict[str, Any]
 StrPath = str | os.PathLike[str]
@@ -54,17 +54,21 @@ async def arun_batch(
 
     Returns:
         The rows of `results.jsonl`, in the order of the tasks.
+
+    Raises:
+        RunError: Another process is working on the batch in this folder.
     """
-    options = fixed_date(folder, options)
     results = _Results(folder, tasks, on_result)
+    with alone(folder):
+        options = fixed_date(folder, options)
 
-    async def one(task: Task) -> None:
-        results.add(await run_task(task, index, engine, folder, options))
+        async def one(task: Task) -> None:
+            results.add(await run_task(task, index, engine, folder, options))
 
-    try:
-        await gather(one, tasks, concurrency=concurrency)
-    finally:
-        results.write()
+        try:
+            await gather(one, tasks, concurrency=concurrency)
+        finally:
+            results.write()
     return results.rows
 
 
@@ -185,34 +189,35 @@ def run_batch_on_ray(
         )
     ray = require("ray", extra="ray", feature="A batch over several machines")
     folder = os.path.abspath(folder)
-    options = fixed_date(folder, options)
-    if not ray.is_initialized():
-        ray.init(include_dashboard=False, log_to_driver=False)
-    remote = ray.remote(
-        num_cpus=0,
-        scheduling_strategy="SPREAD",
-        max_restarts=-1,
-        max_task_retries=-1,
-        max_concurrency=concurrency,
-    )(_Worker)
-    actors = [remote.remote(folder, make, options) for _ in range(workers)]
-    results = _Results(folder, tasks, on_result)
-    waiting = iter(tasks)
-    running: dict[Any, Any] = {}
+    with alone(folder):
+        options = fixed_date(folder, options)
+        if not ray.is_initialized():
+            ray.init(include_dashboard=False, log_to_driver=False)
+        remote = ray.remote(
+            num_cpus=0,
+            scheduling_strategy="SPREAD",
+            max_restarts=-1,
+            max_task_retries=-1,
+            max_concurrency=concurrency,
+        )(_Worker)
+        actors = [remote.remote(folder, make, options) for _ in range(workers)]
+        results = _Results(folder, tasks, on_result)
+        waiting = iter(tasks)
+        running: dict[Any, Any] = {}
 
-    def submit(actor: Any) -> None:
-        if (task := next(waiting, None)) is not None:
-            running[actor.run.remote(task)] = actor
+        def submit(actor: Any) -> None:
+            if (task := next(waiting, None)) is not None:
+                running[actor.run.remote(task)] = actor
 
-    try:
-        for actor in actors * concurrency:
-            submit(actor)
-        while running:
-            (done, *_), _ = ray.wait(list(running))
-            results.add(ray.get(done))
-            submit(running.pop(done))
-    finally:
-        results.write()
-        for actor in actors:
-            ray.kill(actor)
+        try:
+            for actor in actors * concurrency:
+                submit(actor)
+            while running:
+                (done, *_), _ = ray.wait(list(running))
+                results.add(ray.get(done))
+                submit(running.pop(done))
+        finally:
+            results.write()
+            for actor in actors:
+                ray.kill(actor)
     return results.rows

@@ -16,6 +16,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -24,16 +25,24 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hanol import models
 from hanol.engines import CheckpointEngine
 from hanol.errors import TrainingError, require
-from hanol.files import JsonLines, whole_folder
+from hanol.files import JsonLines, whole_folder, write_sums
 from hanol.rl._curation import Curation
 from hanol.rl._grpo_settings import FREE, GrpoSettings
 from hanol.rl._grpo_update import Metrics, Updater, gathered, rows_of
 from hanol.rl._rollout import Environment, Rollout
-from hanol.runs import Task, TurnRejected, check_unchanged
-from hanol.training import checkpoints, keep_newest, metrics_file
+from hanol.runs import Task, TurnRejected, alone, check_unchanged
+from hanol.training import (
+    checkpoint_size,
+    checkpoints,
+    keep_metrics,
+    keep_newest,
+    last_checkpoint,
+    metrics_file,
+)
 
 _log = logging.getLogger(__name__)
 _STATE, _OPTIMIZER = "run.json", "optimizer.pt"  # of a checkpoint
+_CHECKPOINTS = "checkpoints/step-*"
 Groups = Sequence[Sequence[Rollout]]  # the rollouts of each question
 
 
@@ -91,12 +100,14 @@ class GrpoTrainer:
             The folder of the last checkpoint: a model that can be loaded.
 
         Raises:
-            TrainingError: The folder's run has other settings, all rollouts of a step broke, no
+            RunError: The folder's run has other settings, or another process is writing it.
+            TrainingError: No checkpoint of the folder is whole, all rollouts of a step broke, no
                 question is between too easy and too hard, some steps in a row had no signal, or a
                 loss is not finite.
         """
-        self._load_latest()
-        asyncio.run(self._train(on_step))
+        with alone(self.folder) if self.accelerator.is_main_process else nullcontext():
+            self._load_latest()
+            asyncio.run(self._train(on_step))
         return self.folder / "checkpoints" / f"step-{self.step}"
 
     async def _train(self, on_step: Callable[[Metrics], None]) -> None:
@@ -135,7 +146,6 @@ class GrpoTrainer:
             for row in rows_of(group, question, self.settings)
         ]
         update = self.updater.update(rows)
-        engine.forget()
         self.step = number
         rewards = self._rewards(groups)
         self.curation.learn(rewards)
@@ -197,6 +207,7 @@ class GrpoTrainer:
             for task in mine
             for i in range(count)
         ]
+        engine.forget()  # weights have changed; and a resumed run has computed nothing before
         made = await self.environment.rollouts(
             engine,
             [task for task in mine for _ in range(count)],
@@ -244,36 +255,34 @@ class GrpoTrainer:
                 "curation": self.curation.state_dict(),
             }
             path = self.folder / "checkpoints" / f"step-{self.step}"
-            hint = "Earlier checkpoints are whole: free some space and start the same run again."
+            size = checkpoint_size(self.model, self.updater.optimizer)
+            hint = f"{size} Earlier ones are whole: free some space and start the same run again."
             with whole_folder(path, hint=hint) as part:
                 models.save(self.model, part, self.tokenizer)
                 torch.save(self.updater.optimizer.state_dict(), part / _OPTIMIZER)
                 (part / _STATE).write_text(json.dumps(state), "utf-8")
-            keep_newest(self._saved, self.settings.keep)
+                write_sums(part)
+            keep_newest(checkpoints(self.folder, _CHECKPOINTS), self.settings.keep)
         self.accelerator.wait_for_everyone()
-
-    @property
-    def _saved(self) -> list[Path]:
-        """Complete checkpoints, oldest first."""
-        return checkpoints(self.folder, "checkpoints/step-*", _STATE)
 
     def _load_latest(self) -> None:
         """Put everything back as it was at the newest checkpoint, and forget what came after it."""
         self.step = 0
-        if saved := self._saved:
-            state = json.loads((saved[-1] / _STATE).read_text("utf-8"))
+        if (saved := last_checkpoint(self.folder, _CHECKPOINTS)) is not None:
+            state = json.loads((saved / _STATE).read_text("utf-8"))
             now = self.settings.model_dump(mode="json")
             check_unchanged(f"the run in {str(self.folder)!r}", state["settings"], now, FREE)
-            stored = models.load_model(saved[-1], dtype=self.model.dtype)
+            stored = models.load_model(saved, dtype=self.model.dtype)
             self.model.load_state_dict(stored.state_dict())
-            optimizer = torch.load(saved[-1] / _OPTIMIZER, weights_only=True)
+            optimizer = torch.load(saved / _OPTIMIZER, weights_only=True)
             self.updater.optimizer.load_state_dict(optimizer)
             self.curation.load_state_dict(state["curation"])
             self.step = state["step"]
-        metrics_file(self.folder).keep(lambda line: line["step"] <= self.step)
-        for rollouts in self.folder.glob("rollouts/step-*"):
-            # Those of the next step were sampled from these very weights: they are read back.
-            if int(rollouts.name.rpartition("-")[2]) > self.step + 1:
+        keep_metrics(self.folder, self.step)
+        # Rollouts that are read back would leave the others with other companions in a batch, and
+        # so with other roundings.
+        for rollouts in checkpoints(self.folder, "rollouts/step-*"):
+            if int(rollouts.name.partition("-")[2]) > self.step:
                 shutil.rmtree(rollouts)
 
 

@@ -1,8 +1,8 @@
 """Runs: what every long command shares, so that it can be resumed and its cost is known.
 
-The event log and its folder (`RunFolder`), the guard against other settings (`ResumeGuard`), limits
-and costs (`Budget`, `Ledger`), the questions of a batch (`Task`), a bounded `gather`, and
-`synchronous` versions of async functions.
+The event log and its folder (`RunFolder`), one writer a folder (`alone`), the guards against other
+settings (`ResumeGuard`) and other data (`can_reuse`), limits and costs (`Budget`, `Ledger`), the
+questions of a batch (`Task`), a bounded `gather`, and `synchronous` versions of async functions.
 """
 
 from hanol.runs._budget import ANSWER_RESERVE, Budget, Spent
@@ -21,9 +21,10 @@ from hanol.runs._events import (
     TurnRejected,
 )
 from hanol.runs._ledger import Ledger
+from hanol.runs._lock import alone
 from hanol.runs._log import RunFolder
 from hanol.runs._origin import is_begun_here, seal
-from hanol.runs._resume import ResumeGuard, check_unchanged, environment
+from hanol.runs._resume import ResumeGuard, can_reuse, check_unchanged, environment, note_sources
 from hanol.runs._task import Task, read_tasks
 
 __all__ = [
@@ -45,12 +46,15 @@ __all__ = [
     "Termination",
     "ToolReturned",
     "TurnRejected",
+    "alone",
+    "can_reuse",
     "check_unchanged",
     "environment",
     "gather",
     "in_thread",
     "is_begun_here",
     "leave",
+    "note_sources",
     "read_tasks",
     "seal",
     "synchronous",

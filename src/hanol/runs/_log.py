@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from hanol.errors import RunError, WriteError
 from hanol.files import drop_torn_line, whole_lines, write_failure
 from hanol.runs._events import Event, RunEnded, RunStarted, event_adapter
+from hanol.runs._lock import lock
 
 _SPARE_FILES = 128  # for everything else that a process opens
 
@@ -115,7 +116,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             descriptor = _open_for_append(self.log)
         try:
-            _lock(descriptor, self.path)
+            lock(descriptor, self.path)
             drop_torn_line(descriptor)
         except BaseException:
             os.close(descriptor)
@@ -162,13 +163,3 @@ def _open_for_append(path: Path) -> int:
     if descriptor + _SPARE_FILES > soft and (soft < hard or hard == resource.RLIM_INFINITY):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return descriptor
-
-
-def _lock(descriptor: int, folder: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise RunError(
-            f"Another process is writing the run in {str(folder)!r}. Wait for it, end it, or "
-            "choose another folder."
-        ) from None

@@ -1,6 +1,7 @@
-"""Resuming: a run continues only with the settings that it was started with."""
+"""Resuming: a run continues only with the settings and the data that it was started with."""
 
 import json
+import logging
 import os
 import platform
 import sys
@@ -12,8 +13,9 @@ from typing import Any
 import yaml
 
 from hanol.errors import RunError
-from hanol.files import replace_text
+from hanol.files import replace_json, replace_text
 
+_log = logging.getLogger(__name__)
 _LONGEST = 60  # characters of a value in a message
 
 
@@ -79,7 +81,11 @@ class ResumeGuard:
                 f"Cannot resume the {self._what}: {str(self.file)!r} cannot be read: {err}. Use "
                 "another --output."
             ) from err
-        stored = stored if isinstance(stored, dict) else {}
+        if not isinstance(stored, dict):
+            raise RunError(
+                f"Cannot resume the {self._what}: {str(self.file)!r} is damaged, it holds no "
+                "settings. Put it back as it was, or use another --output."
+            )
         old = {name: stored.get(name) for name in self._settings}
         what = f"the {self._what} in {str(self.folder)!r}"
         check_unchanged(what, old, self._settings, self._free)
@@ -116,6 +122,51 @@ def check_unchanged(
             f"Cannot resume {what}: {', '.join(changed)} {verb} changed since it was started. Use "
             f"another --output, or restore the old {value}."
         )
+
+
+def can_reuse(
+    cached: str | os.PathLike[str], sources: Mapping[str, Any], *, in_use: bool = False
+) -> bool:
+    """Whether cached data can be used again: they are there, and were made from these sources.
+
+    Data of other sources are made anew, which is logged in a line.
+
+    Args:
+        cached: File or folder of the data.
+        sources: Hashes and settings of what they are made from, as JSON has them.
+        in_use: A run has learned from them, so that other data would make it another run.
+
+    Raises:
+        RunError: They are in use and were made from other sources; the message names these.
+    """
+    cached, note = Path(cached), _note(cached)
+    if not cached.exists():
+        return False
+    try:
+        old = json.loads(note.read_text("utf-8"))
+    except (OSError, ValueError):  # the process was killed before it was written
+        old = None
+    if old == sources:
+        return True
+    if in_use:
+        old = old if isinstance(old, dict) else {}
+        check_unchanged(f"the run whose data are in {str(cached)!r}", old, sources)
+    _log.warning("%s is made anew: its source, tokenizer or settings have changed.", cached)
+    note.unlink(missing_ok=True)  # before the data: it must never stand beside others
+    return False
+
+
+def note_sources(cached: str | os.PathLike[str], sources: Mapping[str, Any]) -> None:
+    """Note beside cached data what they were made from; for `can_reuse`.
+
+    Raises:
+        WriteError: The disk is full, or the file cannot be written.
+    """
+    replace_json(_note(Path(cached)), sources)
+
+
+def _note(cached: Path) -> Path:
+    return cached.with_name(f"{cached.stem}.source.json")
 
 
 def environment() -> dict[str, Any]:

@@ -27,7 +27,9 @@ from hanol.training._recipe import (
 )
 from hanol.training._run_folder import (
     FREE,
+    checkpoint_size,
     checkpoints,
+    keep_metrics,
     keep_newest,
     last_checkpoint,
     metrics_file,
@@ -39,7 +41,7 @@ from hanol.training._trainer import Steps, StepTrainer, training_arguments
 from hanol.training.finetuning._finetune import FinetuneResult, finetune
 from hanol.training.finetuning._messages import ChatData, prompt_ids, read_chats
 from hanol.training.finetuning._sft_recipe import LoraSection, MessagesSection, SftRecipe
-from hanol.training.pretraining._data import SourceText, documents, is_held_out
+from hanol.training.pretraining._data import SourceText, documents, is_held_out, tokenizer_hash
 from hanol.training.pretraining._evaluate import bits_per_byte
 from hanol.training.pretraining._packing import check_no_leak
 from hanol.training.pretraining._pretrain import PretrainResult, pretrain
@@ -74,11 +76,13 @@ __all__ = [
     "TrainingResult",
     "bits_per_byte",
     "check_no_leak",
+    "checkpoint_size",
     "checkpoints",
     "documents",
     "estimate",
     "finetune",
     "is_held_out",
+    "keep_metrics",
     "keep_newest",
     "last_checkpoint",
     "logits_at",
@@ -97,6 +101,7 @@ __all__ = [
     "register_kind",
     "sft_loss",
     "state_gib",
+    "tokenizer_hash",
     "train",
     "train_sft",
     "training_arguments",

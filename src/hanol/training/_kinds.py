@@ -4,8 +4,10 @@ Rooms above this one are named by text and imported when a recipe asks for them.
 """
 
 import importlib
+import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from difflib import get_close_matches
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -15,6 +17,7 @@ import torch
 from pydantic import BaseModel, Field
 
 from hanol.errors import RecipeError, WriteError
+from hanol.runs import alone
 from hanol.training._recipe import Estimate, Recipe, recipe_content, with_overrides
 
 OnStep = Callable[[Mapping[str, Any]], None]
@@ -123,6 +126,7 @@ def train(
 
     Raises:
         RecipeError: The folder holds another run, or the recipe cannot be run as it is.
+        RunError: Another process is writing the folder, or what it holds cannot be resumed.
         WriteError: The folder is a file, or cannot be written.
         DataError: The data cannot be used.
         TrainingError: The run had to stop; what it saved is whole.
@@ -133,7 +137,11 @@ def train(
     if folder.exists() and not folder.is_dir():
         raise WriteError(folder, "it is a file", "Give a folder.")
     run = _named(_KINDS[recipe.kind][1])
-    result: TrainingResult = run(recipe, folder, resume=resume, on_step=on_step, on_stage=on_stage)
+    is_first = os.environ.get("RANK", "0") == "0"  # the one of several processes that writes
+    with alone(folder) if is_first else nullcontext():
+        result: TrainingResult = run(
+            recipe, folder, resume=resume, on_step=on_step, on_stage=on_stage
+        )
     return result
 
 

@@ -23,7 +23,7 @@ from hanol.files import check_new, whole_folder
 _NOT_COMPARED = {"_name_or_path", "transformers_version", "use_cache"}
 _SHOWN = 5  # differences that an error names
 _DESCRIPTIONS = {".json", ".txt", ".model", ".jinja"}
-_OF_THE_RUN = {"trainer_state.json", "result.json", "merge.json"}
+_OF_THE_RUN = {"checksums.json", "trainer_state.json", "result.json", "merge.json"}
 
 
 class Merged(BaseModel):
@@ -144,7 +144,7 @@ def _differences(first: _Checkpoint, other: _Checkpoint) -> Iterator[str]:
 def _json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as err:
+    except (OSError, ValueError, RecursionError) as err:
         raise CheckpointError(f"{str(file)!r} is not readable JSON: {err}.") from err
     if not isinstance(content, dict):
         raise CheckpointError(f"{str(file)!r} holds no JSON object.")

@@ -1,12 +1,20 @@
 """A run's folder: its metrics, its checkpoints, its curve."""
 
+import logging
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from hanol.errors import require
-from hanol.files import JsonLines, whole_file
+import torch
+from pydantic import BaseModel
+
+from hanol.errors import TrainingError, require
+from hanol.files import JsonLines, damage, whole_file
+
+_log = logging.getLogger(__name__)
+Result = TypeVar("Result", bound=BaseModel)
 
 # Settings that never change what a run computes. `data.keep` of heads is no number of checkpoints.
 FREE = frozenset(
@@ -25,18 +33,31 @@ def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
     return metrics_file(folder).read()
 
 
-def checkpoints(
-    folder: Path, pattern: str = "checkpoint-*", marker: str = "trainer_state.json"
-) -> list[Path]:
-    """Complete checkpoints of a run, oldest first.
+def keep_metrics(folder: str | Path, last: int) -> None:
+    """Drop the lines of steps after `last`, which a resumed run makes again."""
+    metrics_file(folder).keep(lambda line: isinstance(n := line.get("step"), int) and n <= last)
+
+
+def read_result(kind: type[Result], folder: Path) -> Result | None:
+    """What a finished run made; None if it has not finished, or its `result.json` is damaged."""
+    final, report = folder / "final", folder / "result.json"
+    try:
+        made = kind.model_validate_json(report.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    paths = {"folder": str(folder), "checkpoint": str(final)}
+    return made.model_copy(update=paths) if final.exists() else None
+
+
+def checkpoints(folder: str | Path, pattern: str = "checkpoint-*") -> list[Path]:
+    """The checkpoints of a run, oldest first; whether they are whole, `last_checkpoint` says.
 
     Args:
         folder: Folder of the run.
-        pattern: Names of checkpoints, with the step behind the last hyphen.
-        marker: File that is in each complete one.
+        pattern: Names of checkpoints, with the step behind a hyphen; what has another name is none.
     """
-    found = [path for path in folder.glob(pattern) if (path / marker).exists()]
-    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+    found = (path for path in Path(folder).glob(pattern) if _step(path).isdecimal())
+    return sorted(filter(Path.is_dir, found), key=lambda path: int(_step(path)))
 
 
 def keep_newest(found: Sequence[Path], count: int) -> None:
@@ -45,10 +66,50 @@ def keep_newest(found: Sequence[Path], count: int) -> None:
         shutil.rmtree(old)
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint of a run, or None."""
-    found = checkpoints(folder)
-    return found[-1] if found else None
+def last_checkpoint(folder: str | Path, pattern: str = "checkpoint-*") -> Path | None:
+    """The newest whole checkpoint of a run, or None where there is none.
+
+    Newer ones that are damaged get the ending ".damaged", which is logged in a line each.
+
+    Raises:
+        TrainingError: There are checkpoints, but none is whole; the message names what is wrong.
+    """
+    problems: dict[Path, str] = {}
+    for path in reversed(checkpoints(folder, pattern)):
+        problem = damage(path)
+        if problem is None:
+            for other, found in problems.items():
+                _put_aside(other)
+                _log.warning("%s is damaged (%s): resuming from %s.", other, found, path)
+            return path
+        problems[path] = problem
+    if not problems:
+        return None
+    path, problem = next(iter(problems.items()))
+    raise TrainingError(
+        f"Cannot resume from {str(path)!r}: {problem}, and there is no older checkpoint that is "
+        "whole. Put it back as it was, or start again with another --output."
+    )
+
+
+def checkpoint_size(model: Any, optimizer: torch.optim.Optimizer | None) -> str:
+    """What a checkpoint of a model and its optimizer needs on the disk, as a sentence."""
+    state = [] if optimizer is None else optimizer.state.values()
+    held = (x for values in state for x in values.values() if isinstance(x, torch.Tensor))
+    size = sum(x.numel() * x.element_size() for x in (*model.parameters(), *held))
+    return f"A checkpoint needs about {size / 1e6:,.1f} MB."
+
+
+def _step(path: Path) -> str:
+    return path.name.partition("-")[2]
+
+
+def _put_aside(path: Path) -> None:
+    """Its step is made again, under its name."""
+    if os.environ.get("RANK", "0") == "0":  # the one of several processes that writes
+        aside = path.with_name(f"{path.name}.damaged")
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
 
 
 def plot_loss(folder: Path) -> Path:
@@ -69,7 +130,7 @@ def plot_loss(folder: Path) -> Path:
         ("eval_loss", "held-out loss (nats per token)", {"color": "tab:orange", "marker": "."}),
         ("eval_bits_per_byte", "held-out bits per byte", {"color": "tab:orange", "marker": "."}),
     ):
-        points = [(line["tokens"], line[key]) for line in lines if key in line]
+        points = [(line["tokens"], line[key]) for line in lines if {"tokens", key} <= line.keys()]
         if points:
             side = axes.twinx() if handles and key != "eval_loss" else axes  # one unit, one axis
             handles += side.plot(*zip(*points, strict=True), label=label, **style)

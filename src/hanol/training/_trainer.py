@@ -9,6 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,15 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from hanol import models
 from hanol.errors import TrainingError, WriteError
-from hanol.files import replace_folder, write_failure
-from hanol.training._run_folder import checkpoints, keep_newest, last_checkpoint, metrics_file
+from hanol.files import replace_folder, write_failure, write_sums
+from hanol.runs import alone
+from hanol.training._run_folder import (
+    checkpoint_size,
+    checkpoints,
+    keep_metrics,
+    keep_newest,
+    metrics_file,
+)
 from hanol.training.finetuning._lora import is_adapted, read_adapter_into, write_adapter
 
 _WRITING = ".writing"
@@ -142,14 +150,18 @@ class StepTrainer(Trainer):
 
         Raises:
             TrainingError: The loss or its gradient is not finite.
+            RunError: Another process is writing the folder.
             WriteError: The disk is full, or the folder cannot be written.
         """
-        if self.args.should_save:  # what a killed run was writing
-            shutil.rmtree(Path(self.args.output_dir) / _WRITING, ignore_errors=True)
-        if saved is not None:
-            self.read_more(saved)
-        with models.no_progress_bars():  # one for each file of each checkpoint
-            self.train(resume_from_checkpoint=None if saved is None else str(saved))
+        folder = Path(self.args.output_dir)
+        # With several processes, the first one writes.
+        with alone(folder) if self.args.should_save else nullcontext():
+            if self.args.should_save:  # what a killed run was writing
+                shutil.rmtree(folder / _WRITING, ignore_errors=True)
+            if saved is not None:
+                self.read_more(saved)
+            with models.no_progress_bars():  # one for each file of each checkpoint
+                self.train(resume_from_checkpoint=None if saved is None else str(saved))
 
     # -- what kinds of training add
 
@@ -221,8 +233,8 @@ class StepTrainer(Trainer):
         return norm
 
     def _not_finite(self, what: str, value: float) -> TrainingError:
-        saved = last_checkpoint(Path(self.args.output_dir))
-        where = f"resume from {str(saved)!r}" if saved else "nothing was saved yet: start again"
+        saved = checkpoints(Path(self.args.output_dir))
+        where = f"resume from {str(saved[-1])!r}" if saved else "nothing was saved yet: start again"
         return TrainingError(
             f"The {what} is {value} at step {self.state.global_step + 1}. Lower the learning "
             f"rates or the largest norm of the gradient, then {where}."
@@ -244,12 +256,14 @@ class StepTrainer(Trainer):
             self.write_more(folder / _WRITING / name)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
+                write_sums(folder / _WRITING / name)
                 replace_folder(folder / _WRITING / name, folder / name)
                 keep_newest(checkpoints(folder), self.keep)
-        except (OSError, RuntimeError) as err:  # torch reports a full disk as the latter
+        except Exception as err:  # safetensors and torch report a full disk as their own
             if (reason := write_failure(err)) is None:
                 raise
-            raise WriteError(folder / name, reason, _HINT) from err
+            needed = checkpoint_size(self.model, self.optimizer)
+            raise WriteError(folder / name, reason, f"{needed} {_HINT}") from err
         finally:
             self._staging = False
             if self.args.should_save:
@@ -285,7 +299,7 @@ class _Log(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:  # steps that a resumed run makes again
-            self._metrics.keep(lambda line: line["step"] <= state.global_step)
+            keep_metrics(args.output_dir, state.global_step)
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._more |= self._trainer.after_update()

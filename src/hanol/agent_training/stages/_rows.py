@@ -10,11 +10,13 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from hanol import models
 from hanol.agent_training._actions import decision_rows, planning_rows, reasoning_rows
 from hanol.agent_training._trajectories import Attempt, trajectory_rows
 from hanol.agent_training._world_environment import WorldEnvironment
@@ -23,11 +25,11 @@ from hanol.agent_training.stages._recipe import DataKind, SftStage
 from hanol.agent_training.stages._stages import TRAJECTORIES, StageRun
 from hanol.engines import Message
 from hanol.errors import DataError, RecipeError
-from hanol.files import replace_rows
+from hanol.files import replace_rows, sha256
 from hanol.rl import Rollout, SampledTurn, join_turns
-from hanol.runs import Mode
+from hanol.runs import Mode, can_reuse, note_sources
 from hanol.tools import compact_tools, located_rows, messages_field, text_field
-from hanol.training import SftRow
+from hanol.training import SftRow, checkpoints, tokenizer_hash
 from hanol.worlds import Encyclopedia, GraphQuestion
 
 _AT_ONCE = 150  # questions of a world before the next world
@@ -44,15 +46,30 @@ _GENERATED = (*_FROM_ATTEMPTS, "text")
 
 
 def stage_rows(run: StageRun, tokenizer: PreTrainedTokenizerBase) -> list[SftRow]:
-    """The rows of a stage, made once: a resumed stage reads what was kept in its folder."""
-    file = run.folder / "rows.jsonl"
-    if not file.exists():
-        assert isinstance(run.stage, SftStage)
-        rows = _mixed(run, run.stage, tokenizer)
+    """The rows of a stage, made once: a resumed stage reads what was kept in its folder.
+
+    Raises:
+        DataError: A file cannot be used, or what was kept is damaged.
+        RunError: A file has changed since the stage began to learn from it.
+    """
+    file, stage = run.folder / "rows.jsonl", run.stage
+    assert isinstance(stage, SftStage)
+    read = {kind: found for kind in stage.data if (found := _file_of(run, stage, kind)) is not None}
+    sources = {
+        # What cannot be read is named by who reads it.
+        "files": {kind: sha256(path) if path.is_file() else "" for kind, path in read.items()},
+        "tokenizer": tokenizer_hash(tokenizer),
+    }
+    if not can_reuse(file, sources, in_use=bool(checkpoints(run.folder))):
+        rows = _mixed(run, stage, tokenizer)
         replace_rows(file, ([row.input_ids, [*map(int, row.action_mask)]] for row in rows))
-    with file.open(encoding="utf-8") as stream:
-        pairs = (json.loads(line) for line in stream)
-        return [SftRow(tuple(ids), tuple(map(bool, mask))) for ids, mask in pairs]
+        note_sources(file, sources)
+    try:
+        with file.open(encoding="utf-8") as stream:
+            pairs = (json.loads(line) for line in stream)
+            return [SftRow(tuple(ids), tuple(map(bool, mask))) for ids, mask in pairs]
+    except (ValueError, TypeError) as err:
+        raise DataError(f"{str(file)!r} is damaged ({err}): delete it and resume.") from err
 
 
 def chat_rows(
@@ -73,9 +90,7 @@ def chat_rows(
     for place, message in enumerate(messages):
         if message.role != "assistant" or (skip is not None and skip(messages[:place])):
             continue
-        prompt: Any = tokenizer.apply_chat_template(
-            dialogue[:place], tokenize=False, add_generation_prompt=True
-        )
+        prompt = models.render_chat(tokenizer, dialogue[:place], add_generation_prompt=True)
         read = tokenizer(prompt, add_special_tokens=False).input_ids
         said = tokenizer(message.text, add_special_tokens=False).input_ids
         written = (*said, tokenizer.eos_token_id)
@@ -153,9 +168,7 @@ def _stored(
     run: StageRun, stage: SftStage, kind: DataKind, tokenizer: PreTrainedTokenizerBase
 ) -> list[SftRow]:
     """The rows of a file, or of the stage that kept trajectories; none if they are generated."""
-    file = stage.files.get(kind)
-    if file is None and kind == "trajectories" and stage.source is not None:
-        file = run.folders[stage.source] / TRAJECTORIES
+    file = _file_of(run, stage, kind)
     if file is None:
         return []
     rows: list[SftRow] = []
@@ -168,6 +181,14 @@ def _stored(
     if not rows:
         raise DataError(f"{str(file)!r} has no rows for {kind!r} of stage {stage.name!r}.")
     return rows
+
+
+def _file_of(run: StageRun, stage: SftStage, kind: DataKind) -> Path | None:
+    """The file that holds the data of a kind; None if they are generated."""
+    file = stage.files.get(kind)
+    if file is None and kind == "trajectories" and stage.source is not None:
+        return run.folders[stage.source] / TRAJECTORIES
+    return None if file is None else Path(file)
 
 
 def _generated(

@@ -112,12 +112,13 @@ def _begin(recipe: ResearcherRecipe, stage: AgentStage, place: Path) -> bool:
 
 def _finish(run: StageRun) -> StageResult:
     """The result of a stage: read back, or made now."""
-    made = run.folder / "made.json"
-    if not made.exists():
+    file = run.folder / "made.json"
+    made = _read(file)
+    if not {"minutes", "facts"} <= made.keys():
         began = time.perf_counter()
         facts = BODIES[run.stage.kind](run)
-        minutes = (time.perf_counter() - began) / 60
-        replace_json(made, {"minutes": minutes, "facts": facts})
+        made = {"minutes": (time.perf_counter() - began) / 60, "facts": facts}
+        replace_json(file, made)
     checkpoint = run.folder / CHECKPOINT
     has_model = checkpoint.exists()
     start = [run.start] if run.start is not None else []
@@ -130,14 +131,23 @@ def _finish(run: StageRun) -> StageResult:
         folder=str(run.folder),
         checkpoint=str(checkpoint) if has_model else None,
         accuracy=_judged(run) if has_model else {},
-        **json.loads(made.read_text("utf-8")),
+        **made,
     )
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is none, or none that can be read: then it is made again."""
+    try:
+        found = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _judged(run: StageRun) -> dict[str, Any]:
     """The accuracy of a stage's model: read back, unless another evaluation is asked for."""
     file, asked = run.folder / "accuracy.json", run.recipe.eval.model_dump(mode="json")
-    found = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    found = _read(file)
     if found.get("eval") != asked:
         outcomes = evaluate(run)
         kinds = {kind: Accuracy.of(right).model_dump() for kind, right in outcomes.items() if right}

@@ -27,9 +27,9 @@ from pydantic import (
 )
 from transformers import PreTrainedTokenizerBase
 
-from hanol import files
+from hanol import files, models
 from hanol.autodeco.training._loss import IGNORED
-from hanol.errors import DataError
+from hanol.errors import CheckpointError, DataError
 from hanol.training import DataSection, documents, is_held_out
 from hanol.training import prompt_ids as text_ids
 
@@ -76,11 +76,10 @@ class Row:
                 "Give formatted text as `prompt` instead."
             )
         try:
-            text: str = tokenizer.apply_chat_template(
-                [dict(message) for message in self.messages],
-                tokenize=False,
-                add_generation_prompt=True,
-            )
+            messages = [dict(message) for message in self.messages]
+            text: str = models.render_chat(tokenizer, messages, add_generation_prompt=True)
+        except CheckpointError:  # it would take as long for every row
+            raise
         except Exception as err:  # whatever the template raises, TypeError and its own included
             raise DataError(f"{self.where}: the chat template refused it: {err}") from err
         return text

@@ -12,6 +12,7 @@ cache.
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -32,6 +33,7 @@ from hanol.autodeco.training._loss import IGNORED
 from hanol.errors import ConfigError, DataError
 from hanol.files import whole_folder
 
+_log = logging.getLogger(__name__)
 CacheDtype = Literal["float32", "float16"]
 
 _META = "features.json"
@@ -222,6 +224,7 @@ def dump_features(
         found = FeatureCache(folder, model.device)
         if found.data == data and found.belongs_to(model):
             return found
+        _log.warning("%s is made anew: it has the features of other rows or another base.", folder)
     elif folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise DataError(f"{str(folder)!r} exists and holds no features: give another folder.")
     with whole_folder(folder) as part:

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from hanol import models
 from hanol.engines._calls import described
 from hanol.engines._request import Message, ToolSchema
 from hanol.errors import EngineError
@@ -87,11 +88,12 @@ class ChatTokens:
         self, messages: Sequence[Message], answer: bool, tools: Sequence[ToolSchema]
     ) -> str:
         try:
-            return self._tokenizer.apply_chat_template(
+            return models.render_chat(
+                self._tokenizer,
                 [message.to_dict() for message in messages],
+                what=self._name,
                 chat_template=self._template,
                 tools=[described(tool) for tool in tools] or None,
-                tokenize=False,
                 add_generation_prompt=answer,
             )
         # A template is a program of the checkpoint: it may raise anything, on any conversation.

@@ -32,7 +32,8 @@ class CheckpointEngine(Engine):
     Requests that come at the same time are decoded together: new ones join between two tokens,
     finished ones leave. What was computed of a conversation is kept, so that a transcript that
     grows costs its new tokens only. Neither changes the answer: each request has random numbers of
-    its own, and what the model computes agrees to rounding.
+    its own, and what the model computes agrees to rounding; to the last bit, where `expect` decides
+    what is decoded together.
 
     AutoDeco heads choose temperature and top-p of each token where a request leaves them None.
     Log-probabilities are those of the distribution that the token was drawn from; of a greedy
@@ -212,6 +213,10 @@ class CheckpointEngine(Engine):
         Call it while no request is on its way.
         """
         self._worker.forget()
+
+    def expect(self, requests: int) -> None:
+        """Wait before each token until so many requests are here; see `Engine.expect`."""
+        self._worker.expect(requests)
 
     async def aclose(self) -> None:
         """Stop the thread and forget what was kept."""

@@ -65,6 +65,7 @@ class Worker:
         self._waiting: queue.SimpleQueue[EngineTask | None] = queue.SimpleQueue()
         # Wherever a request is when something raises, its caller waits for one of these.
         self._unanswered: set[Future[Any]] = set()
+        self._crew = 0  # requests that are waited for
         self._thread: threading.Thread | None = None
         self._end: EngineError | None = None  # why no request is taken any more
         self._lock = threading.Lock()  # of `_end` and `_thread`
@@ -105,6 +106,11 @@ class Worker:
     def forget(self) -> None:
         """Take up nothing that was computed before now."""
         self._epoch += 1
+
+    def expect(self, requests: int) -> None:
+        """Compute nothing while fewer requests are here."""
+        self._crew = requests
+        self._waiting.put(None)  # so that it is noticed
 
     def close(self) -> None:
         """Stop before the next layer of a prompt or token of an answer; who waits gets an error."""
@@ -183,12 +189,22 @@ class Worker:
         return is_later and task.prompt is None and not task.jobs[0].is_finished
 
     def _hear(self) -> None:
-        """Take what was submitted; wait for it when there is nothing else to do."""
-        with suppress(queue.Empty):
-            while self._end is None:
-                task = self._waiting.get(block=not (self._running or self._queued))
-                if task is not None:
-                    self._queued.extend(task.jobs)
+        """Take what was submitted; wait while there is nothing else to do, or some are missing."""
+        heard: list[EngineTask] = []
+        while self._end is None:
+            with self._lock:  # what is counted is in the queue
+                waits = len(self._unanswered) < self._crew
+            waits = waits or not (self._running or self._queued or heard)
+            try:
+                task = self._waiting.get(block=waits)
+            except queue.Empty:
+                break
+            if task is not None:
+                heard.append(task)
+        if self._crew:  # the order in which they came is chance
+            heard.sort(key=lambda task: (task.sampling.seed or 0, task.ids))
+        for task in heard:
+            self._queued.extend(task.jobs)
 
     def _is_computed_now(self, job: Job, cached: int) -> bool:
         """Whether another prompt is on its way through much of what this one begins with."""

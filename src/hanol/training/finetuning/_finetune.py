@@ -17,7 +17,7 @@ from hanol.runs import ResumeGuard
 from hanol.training._kinds import OnStep, TrainingResult
 from hanol.training._ranking import RankingRow
 from hanol.training._recipe import Estimate
-from hanol.training._run_folder import FREE, plot_loss
+from hanol.training._run_folder import FREE, plot_loss, read_result
 from hanol.training._sft import SftRow, SftSettings, SftSteps, sft_loss, train_sft
 from hanol.training.finetuning._lora import (
     adapted_layers,
@@ -74,9 +74,8 @@ def finetune(
     final, report = folder / "final", folder / "result.json"
     guard = ResumeGuard(folder, {"recipe": recipe.model_dump(mode="json")}, free=_FREE)
     was_started = guard.check(resume=resume) if is_first else resume
-    if was_started and report.exists() and final.exists():
-        made = FinetuneResult.model_validate_json(report.read_text("utf-8"))
-        return made.model_copy(update={"folder": str(folder), "checkpoint": str(final)})
+    if was_started and (made := read_result(FinetuneResult, folder)) is not None:
+        return made
     tokenizer = models.load_tokenizer(recipe.model)
     chats = read_chats(recipe.data, tokenizer, recipe.max_length)
     on_step({"rows": len(chats.train), "held_out": len(chats.held_out), **_left_out(chats)})

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from hanol.errors import DataError
+from hanol import models
+from hanol.errors import CheckpointError, DataError
 from hanol.files import read_rows
 from hanol.training._ranking import RankingRow
 from hanol.training._sft import SftRow
@@ -276,9 +277,11 @@ class _Encoder:
 
     def _render(self, messages: Chat, tools: Any, **options: Any) -> Any:
         try:
-            return self._tokenizer.apply_chat_template(
-                list(map(dict, messages)), tools=tools, **{"tokenize": False, **options}
+            return models.render_chat(
+                self._tokenizer, list(map(dict, messages)), tools=tools, **options
             )
+        except CheckpointError:  # it would take as long for every row
+            raise
         except Exception as err:  # whatever the template raises, TypeError and its own included
             cause = " ".join(str(err).split())[:200]
             raise _LeftOut("template_refused", f"the chat template refuses it: {cause}") from err

@@ -52,6 +52,31 @@ def documents(data: DataSection) -> Iterator[SourceText]:
     return _rows(data)
 
 
+def source_hash(data: DataSection) -> str:
+    """SHA-256 of all documents of a source and of how they are split.
+
+    A dataset of the hub is told by its name and commit, for it would be fetched again.
+
+    Raises:
+        DataError: See `documents`.
+    """
+    digest = hashlib.sha256(data.model_dump_json(exclude={"path"}).encode())
+    if data.source == "datasets":
+        digest.update(str(data.path).encode())
+        return digest.hexdigest()
+    for document in documents(data):
+        digest.update(json.dumps([document.group, document.text]).encode())
+    return digest.hexdigest()
+
+
+def tokenizer_hash(tokenizer: Any) -> str:
+    """SHA-256 of what decides the tokens of a text: vocabulary, merges, rules, special tokens."""
+    fast = getattr(tokenizer, "backend_tokenizer", None)
+    rules = sorted(tokenizer.get_vocab().items()) if fast is None else fast.to_str()
+    ends = tokenizer.bos_token_id, tokenizer.eos_token_id
+    return hashlib.sha256(json.dumps([rules, ends]).encode()).hexdigest()
+
+
 def is_held_out(group: str, share: float) -> bool:
     """Whether documents of this group are held out: a stable hash, no seed."""
     digest = hashlib.sha256(group.encode()).digest()

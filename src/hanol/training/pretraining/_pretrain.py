@@ -22,15 +22,17 @@ from transformers import (
 from hanol import attention, models
 from hanol.errors import RecipeError, TrainingError, require
 from hanol.files import replace_text, whole_folder
-from hanol.runs import ResumeGuard
+from hanol.runs import ResumeGuard, can_reuse, note_sources
 from hanol.training._kinds import OnStep, TrainingResult
 from hanol.training._muon import muon_adamw, sharded_like, whole
-from hanol.training._run_folder import FREE, last_checkpoint, plot_loss
+from hanol.training._run_folder import FREE, last_checkpoint, plot_loss, read_result
 from hanol.training._trainer import StepTrainer, training_arguments
 from hanol.training.pretraining._data import (
     Corpus,
     documents,
     is_held_out,
+    source_hash,
+    tokenizer_hash,
     train_tokenizer,
     write_corpus,
 )
@@ -70,14 +72,14 @@ def pretrain(
     began = time.perf_counter()
     guard = ResumeGuard(folder, {"recipe": recipe.model_dump(mode="json")}, free=FREE)
     final = folder / "final"
-    if guard.check(resume=resume) and (folder / "result.json").exists() and final.exists():
-        made = PretrainResult.model_validate_json((folder / "result.json").read_text("utf-8"))
-        return made.model_copy(update={"folder": str(folder), "checkpoint": str(final)})
+    if guard.check(resume=resume) and (made := read_result(PretrainResult, folder)) is not None:
+        return made
     saved = last_checkpoint(folder)
     args = _arguments(recipe, folder)
     with args.main_process_first(desc="preparing text"):
-        tokenizer = _tokenizer(recipe, folder)
-        corpus, held_out = _corpora(recipe, folder, tokenizer)
+        source = source_hash(recipe.data) if args.local_process_index == 0 else None
+        tokenizer = _tokenizer(recipe, folder, source, in_use=saved is not None)
+        corpus, held_out = _corpora(recipe, folder, tokenizer, source, in_use=saved is not None)
     model = _model(recipe, tokenizer)
     steps = PackedSteps(corpus, recipe, args.world_size * recipe.micro_batches)
     check_no_leak(model, len(tokenizer))
@@ -228,7 +230,10 @@ def _arguments(recipe: PretrainRecipe, folder: Path) -> TrainingArguments:
     )
 
 
-def _tokenizer(recipe: PretrainRecipe, folder: Path) -> PreTrainedTokenizerBase:
+def _tokenizer(
+    recipe: PretrainRecipe, folder: Path, source: str | None, *, in_use: bool
+) -> PreTrainedTokenizerBase:
+    """The tokenizer, trained unless that was done; `source` is None on others than the first."""
     if recipe.tokenizer.vocab_size is None:
         source = recipe.tokenizer.checkpoint or recipe.model.checkpoint
         if source is None:
@@ -242,10 +247,12 @@ def _tokenizer(recipe: PretrainRecipe, folder: Path) -> PreTrainedTokenizerBase:
             )
         return tokenizer
     path = folder / "tokenizer"
-    if not path.exists():
+    sources = {"data": source, "vocab_size": recipe.tokenizer.vocab_size}
+    if source is not None and not can_reuse(path, sources, in_use=in_use):
         trained = train_tokenizer(_texts(recipe, held_out=False), recipe.tokenizer.vocab_size)
         with whole_folder(path) as part:
             trained.save_pretrained(part)
+        note_sources(path, sources)
     return AutoTokenizer.from_pretrained(path)
 
 
@@ -256,12 +263,16 @@ def _texts(recipe: PretrainRecipe, *, held_out: bool) -> Iterator[str]:
             yield document.text
 
 
-def _corpora(recipe: PretrainRecipe, folder: Path, tokenizer: Any) -> tuple[Corpus, Corpus]:
+def _corpora(
+    recipe: PretrainRecipe, folder: Path, tokenizer: Any, source: str | None, *, in_use: bool
+) -> tuple[Corpus, Corpus]:
     path = folder / "tokens"
-    if not path.exists():
+    sources = {"data": source, "tokenizer": tokenizer_hash(tokenizer)}
+    if source is not None and not can_reuse(path, sources, in_use=in_use):
         with whole_folder(path) as part:
             write_corpus(part / "train", _texts(recipe, held_out=False), tokenizer)
             write_corpus(part / "held_out", _texts(recipe, held_out=True), tokenizer)
+        note_sources(path, sources)
     return Corpus(path / "train"), Corpus(path / "held_out")
 
 
