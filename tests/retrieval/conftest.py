@@ -6,6 +6,8 @@ import json
 import sys
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import nullcontext
 from types import ModuleType
 
 import docx
@@ -13,6 +15,17 @@ import openpyxl
 import pptx
 import pypdf
 import pytest
+
+from hanol.retrieval.documents._reader import (
+    no_processes,
+)  # private: as an index that is not isolated does
+
+
+@pytest.fixture(autouse=True)
+def _parse_here(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Parse documents in this process, where limits can be lowered, unless a test says "apart"."""
+    with nullcontext() if "apart" in request.node.name else no_processes():
+        yield
 
 
 @pytest.fixture(scope="session")

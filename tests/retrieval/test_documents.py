@@ -19,6 +19,7 @@ from hanol.errors import DocumentError
 from hanol.retrieval import KINDS, Document, parse_document, read_document
 from hanol.retrieval.documents import (  # private: limits are lowered
     _documents,
+    _reader,
     _split,
     _tables,
 )
@@ -520,6 +521,68 @@ def test_a_document_that_takes_too_long_is_given_up(samples, monkeypatch) -> Non
         for _ in range(3):
             assert "took longer" in refused("x.pdf", data)
     assert text_of(parse("x.pdf", data)) == "x"
+
+
+def test_native_code_is_ended_apart_and_the_next_document_is_read() -> None:
+    attributes = " ".join(f"a{i}=1" for i in range(40_000))  # about 20 s within libxml2
+    with pytest.raises(DocumentError, match=r"^x.html took longer than 1 s to read.*: split it"):
+        parse_document("x.html", f"<p {attributes}>x</p>".encode(), seconds=1.0)
+    assert text_of(parse_document("y.html", b"<p>hello</p>")) == "hello"
+    with pytest.raises(DocumentError, match="because others were"):
+        parse_document("y.html", b"<p>hello</p>", seconds=0.0)
+
+
+@pytest.mark.parametrize("kind", ["csv", "html", "xml", "docx"])
+def test_memory_is_bounded_apart_and_the_next_document_is_read(samples, monkeypatch, kind) -> None:
+    code = (
+        "from hanol.retrieval.documents import _reader, _reading; _reader.MEMORY = 320 * 2**20; "
+        "_reading.answer_requests()"
+    )
+    monkeypatch.setattr(_reader, "_CHILD", code)
+    monkeypatch.setattr(_reader, "_idle", [])
+    markup = b"<p>a<b>b</b></p>" * 500_000
+    data = {
+        "csv": b'a,"b\n' + b'"' * 8_000_000 + b"x," * 1_000_000,
+        "html": b"<html>" + markup,
+        "xml": b"<a>" + markup + b"</a>",
+        "docx": repacked(samples, samples.word(), document=b"<document>" + markup + b"</document>"),
+    }[kind]
+    with pytest.raises(DocumentError, match="memory"):
+        parse_document(f"x.{kind}", data, passages=True)
+    assert text_of(parse_document("y.html", b"<p>hello</p>")) == "hello"
+
+
+def test_what_is_parsed_apart_is_what_is_parsed_here(samples) -> None:
+    page = b"<title>T</title><a href=/b>to b</a><table><tr><th>A<th>B<tr><td>1<td>2</table>"
+    for name, data in {"x.html": page, "y.md": b"# H\n\nText.", "z.csv": b"a,b\n1,2"}.items():
+        options = {"tables": True, "passages": True, "address": "https://a.example/"}
+        apart = parse_document(name, data, **options)
+        with _reader.no_processes():
+            assert apart == parse_document(name, data, **options)
+        assert apart.pages[0].passages
+    with pytest.raises(DocumentError, match="unsupported suffix"):
+        parse_document("x.exe", b"MZ")
+
+
+FORKING = """
+import os
+from hanol.retrieval import parse_document
+
+def read(word):
+    assert parse_document("y.html", f"<p>{word}</p>".encode()).pages[0].text == word
+
+read("before")
+if (child := os.fork()) == 0:
+    read("child")
+    os._exit(0)
+read("parent")
+assert os.waitpid(child, 0)[1] == 0
+read("after")
+"""
+
+
+def test_a_forked_process_parses_apart_by_itself() -> None:
+    subprocess.run([sys.executable, "-c", FORKING], check=True, timeout=60)
 
 
 def test_nested_lists_take_no_quadratic_time() -> None:

@@ -14,16 +14,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from hanol.errors import DocumentError
 from hanol.retrieval import Document, parse_document
-from hanol.retrieval.documents import _native  # private: its process and limit
-from hanol.retrieval.documents.pdf import _ocr, _pdf  # private: programs and processes
+from hanol.retrieval.documents import _reader  # private: its process
+from hanol.retrieval.documents.pdf import _ocr  # private: programs and processes
 from hanol.retrieval.documents.pdf._legible import legible_part  # private: needs rare fonts
 from hanol.retrieval.documents.pdf._objects import glyph_text  # private: a table of names
 
 
 @pytest.fixture(autouse=True)
-def _here_without_ocr(monkeypatch, request) -> None:
-    if "apart" not in request.node.name:
-        monkeypatch.setattr(_pdf, "apart", lambda read, data: read(data))
+def _without_ocr(monkeypatch, request) -> None:
     if "ocr" not in request.node.name:
         monkeypatch.setattr(_ocr, "languages", lambda: "")
 
@@ -593,11 +591,12 @@ def endless_pdf(samples) -> bytes:
 
 def test_a_page_without_end_is_stopped_apart(samples, monkeypatch) -> None:
     code = (
-        "from hanol.retrieval.documents import _native; _native.STEP_SECONDS = 1.0; "
-        "_native.answer({module!r}, {name!r})"
+        "from hanol.retrieval.documents import _reader, _reading; _reader.STEP_SECONDS = 1.0; "
+        "_reading.answer_requests()"
     )
-    monkeypatch.setattr(_native, "_CHILD", code)
-    with pytest.raises(DocumentError, match="a page that takes longer than"):
+    monkeypatch.setattr(_reader, "_CHILD", code)
+    monkeypatch.setattr(_reader, "_idle", [])
+    with pytest.raises(DocumentError, match="a page or part that takes"):
         parse(endless_pdf(samples))
 
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from hanol.retrieval import parse_document
-from hanol.retrieval.documents.pdf import _ocr, _pdf  # private: programs and processes
+from hanol.retrieval.documents.pdf import _ocr  # private: programs and processes
 
 KOREAN = (
     b"<< /Type /Font /Subtype /Type0 /BaseFont /Asia /Encoding /KSC-EUC-H "
@@ -30,9 +30,7 @@ LINES = (
 
 
 @pytest.fixture(autouse=True)
-def _here_without_ocr(monkeypatch, request) -> None:
-    if "apart" not in request.node.name:
-        monkeypatch.setattr(_pdf, "apart", lambda read, data: read(data))
+def _without_ocr(monkeypatch) -> None:
     monkeypatch.setattr(_ocr, "languages", lambda: "")
 
 

@@ -9,8 +9,8 @@ import openpyxl
 import pytest
 
 from hanol.retrieval import Index, Remark, parse_document
-from hanol.retrieval.documents import _reading, _tables  # private: limits are lowered
-from hanol.retrieval.documents.pdf import _ocr, _pdf  # private: without program and process
+from hanol.retrieval.documents import _reader, _tables  # private: limits are lowered
+from hanol.retrieval.documents.pdf import _ocr  # private: without the program
 from hanol.retrieval.index import _update  # private: without the program
 
 
@@ -19,7 +19,7 @@ def _in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> None:
         raise OSError
 
-    monkeypatch.setattr(_reading, "_start", refuse)
+    monkeypatch.setattr(_reader, "_start", refuse)
 
 
 def test_places_are_written_as_people_do() -> None:
@@ -139,7 +139,6 @@ def test_an_index_of_before_the_remarks_is_read_again(tmp_path: Path) -> None:
 def test_pages_that_ocr_may_read_by_now_are_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, samples
 ) -> None:
-    monkeypatch.setattr(_pdf, "apart", lambda read, data: read(data))
     monkeypatch.setattr(_update, "languages", lambda: "")
     monkeypatch.setattr(_ocr, "languages", lambda: "")
     drawn = b"0 0 m 100 100 l S"

@@ -325,7 +325,7 @@ def test_page_is_fetched() -> None:
     found, listener = fetch_from(lambda _: response("<p>서울</p>".encode()), "/a?b=c")
     assert isinstance(found, Fetched)
     assert found.content.decode() == "<p>서울</p>"
-    assert (found.media_type, found.charset) == ("text/html", "utf-8")
+    assert found.media_type == "text/html"
     head = listener.requests[0]
     assert head.startswith("GET /a?b=c HTTP/1.1")
     assert "cookie" not in head.lower()

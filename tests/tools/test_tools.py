@@ -5,6 +5,7 @@ import io
 import json
 import os
 import threading
+import time
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -533,3 +534,18 @@ def test_prompt_can_be_made_from_the_tools(index: Index) -> None:
 
     prompt = system_prompt(local_tools(index), date(2026, 1, 2))
     assert '"parse_file"' in prompt
+
+
+def test_a_page_that_takes_too_long_costs_only_itself(tmp_path: Path) -> None:
+    attributes = " ".join(f"a{i}=1" for i in range(60_000))  # a minute within libxml2
+    (tmp_path / "slow.html").write_text(f"<p {attributes}>x</p>")
+    with zipfile.ZipFile(tmp_path / "slow.zip", "w") as archive:
+        archive.write(tmp_path / "slow.html", "slow.html")
+        archive.writestr("good.txt", "The mill has two wheels.")
+    (tmp_path / "good.html").write_text("<p>The bridge has two towers.</p>")
+    with Index.open(tmp_path) as opened:
+        for slow in ("slow.html", "slow.zip"):
+            context = ToolContext(SourceList(), index=opened, deadline=time.monotonic() + 1.5)
+            found = run(ParseFile(), context, files=["good.html", slow])
+            assert "The bridge has two towers." in found.text
+            assert "slow.html took longer than" in found.text

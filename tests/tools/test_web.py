@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -520,6 +521,16 @@ def test_addresses_are_found_in_text() -> None:
 
 def test_links_of_broken_pages_are_no_error() -> None:
     broken = b'<a href="http://[bad">x</a><a>y</a><p>' + b"Some text that can be read. " * 20
-    page = read_page(Fetched("https://a.example/", "text/html", broken, "no-such-charset"))
+    page = read_page(Fetched("https://a.example/", "text/html", broken), 60.0)
     assert page.links == {}
     assert "Some text" in page.passages[0].text
+
+
+def test_a_web_page_that_takes_too_long_is_refused() -> None:
+    page = f"<p {' '.join(f'a{i}=1' for i in range(60_000))}>x</p>".encode()
+    with serving(lambda *_: (200, "text/html", page)) as address:
+        context = ToolContext(SourceList(), addresses={address}, deadline=time.monotonic() + 1.5)
+        tool = Visit(web(Provider(), fetcher=LocalFetcher(address)))
+        found = run(tool, context, url=[address], goal="x")
+    assert found.failed
+    assert "page.html took longer than" in found.text

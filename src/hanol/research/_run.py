@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
@@ -423,6 +424,7 @@ class Run:
             engine=self.log.extractor(self.step) if self.settings.extract else None,
             addresses=set(self._context.addresses),
             chance=f"{self.settings.seed} {self.spent.ledger.tool_calls}",
+            deadline=time.monotonic() + self._tool_seconds(),
         )
         try:
             result = await self.tools[name].run(arguments, context)

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from hanol.errors import AddressError, DocumentError, HanolError, SearchIndexError
-from hanol.retrieval import Index, document_passages, parse_document
+from hanol.retrieval import Document, Index, document_passages, parse_document
 from hanol.runs import in_thread
 from hanol.tools._show import failure, joined, list_argument, numbered, one_line
 from hanol.tools._tool import PARSE_FILE, Observation, SpecifiedTool, ToolContext
@@ -61,10 +61,10 @@ class ParseFile(SpecifiedTool, spec=PARSE_FILE):
             if "://" in name and not name.startswith("doc://"):
                 if self._web is None:
                     raise AddressError("the web is off; only files of the folder can be read.")
-                return await self._web.open(name, context.addresses)
+                return await self._web.open(name, context)
             if context.index is None:
                 raise SearchIndexError("no folder is open.")
-            return await in_thread(self._read, name, context.index)
+            return await in_thread(self._read, name, context.index, context)
         except HanolError as err:
             return str(err)
         except (FileNotFoundError, ValueError):  # such as half a surrogate pair
@@ -72,7 +72,7 @@ class ParseFile(SpecifiedTool, spec=PARSE_FILE):
         except OSError as err:  # names too long for the system, links in a circle
             return f"{err.strerror}."
 
-    def _read(self, name: str, index: Index) -> Opened:
+    def _read(self, name: str, index: Index, context: ToolContext) -> Opened:
         with index.open_file(relative_name(name)) as file:
             path = Path(file.name)
             data = file.read(_MAX_BYTES + 1)
@@ -81,8 +81,8 @@ class ParseFile(SpecifiedTool, spec=PARSE_FILE):
         relative = path.relative_to(index.folder).as_posix()
         sha256 = hashlib.sha256(data).hexdigest()
         if path.suffix.lower() == ".zip":
-            return _archive(relative, data, sha256)
-        document = parse_document(path.name, data)
+            return _archive(relative, data, sha256, context)
+        document = _parsed(path.name, data, context)
         return Opened(relative, document.title, document_passages(document, relative, sha256))
 
 
@@ -96,7 +96,11 @@ def relative_name(name: str) -> str:
     return str(relative)
 
 
-def _archive(relative: str, data: bytes, sha256: str) -> Opened:
+def _parsed(name: str, data: bytes, context: ToolContext) -> Document:
+    return parse_document(name, data, passages=True, seconds=context.seconds_left())
+
+
+def _archive(relative: str, data: bytes, sha256: str, context: ToolContext) -> Opened:
     """The text of the files of a zip archive; archives in it are not read."""
     opened = Opened(relative, PurePosixPath(relative).name, [])
     try:
@@ -105,7 +109,7 @@ def _archive(relative: str, data: bytes, sha256: str) -> Opened:
                 name = f"{relative}/{member.filename}"
                 try:
                     # zipfile gives no more bytes of a member than the size that was checked.
-                    document = parse_document(PurePosixPath(name).name, archive.read(member))
+                    document = _parsed(PurePosixPath(name).name, archive.read(member), context)
                     opened.passages += document_passages(document, name, sha256)
                 except DocumentError as err:
                     opened.notes.append(f"({one_line(member.filename)} could not be read: {err})")

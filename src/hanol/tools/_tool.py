@@ -4,6 +4,8 @@ The released checkpoints are trained on the names and argument shapes of Tongyi 
 2510.24701), so they drive our tools unchanged; the wording is ours.
 """
 
+import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -39,6 +41,7 @@ class ToolContext:
         engine: Reads long pages for `visit`; None takes the best passages instead.
         addresses: What `visit` may open: named by the user, by a search, or on a visited page.
         chance: Seed for random choices of a tool, from the run's seed and the earlier calls.
+        deadline: Value of `time.monotonic` at which the run's time is used up.
     """
 
     sources: SourceList
@@ -46,6 +49,11 @@ class ToolContext:
     engine: Engine | None = None
     addresses: set[str] = field(default_factory=set)
     chance: str = ""
+    deadline: float = math.inf
+
+    def seconds_left(self) -> float:
+        """Seconds that a call may take from now on."""
+        return self.deadline - time.monotonic()
 
 
 class Tool(ToolSchema, Protocol):

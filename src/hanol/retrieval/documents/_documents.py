@@ -12,13 +12,16 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
-from hanol.errors import DocumentError, HanolError
+from hanol.errors import DocumentError, HanolError, MissingExtraError
 from hanol.retrieval.documents._charset import clean, decode
 from hanol.retrieval.documents._deadline import TooLateError, within
 from hanol.retrieval.documents._mail import read_eml
-from hanol.retrieval.documents._markup import read_html, read_xml
+from hanol.retrieval.documents._markup import page_links, read_html, read_xml
+from hanol.retrieval.documents._reader import SECONDS, TOO_LARGE, ask, is_here
 from hanol.retrieval.documents._remarks import Grid, Remark, listening
+from hanol.retrieval.documents._split import split_passages
 from hanol.retrieval.documents._structured import heading, read_json, read_jsonl, read_notebook
 from hanol.retrieval.documents._tables import read_csv
 from hanol.retrieval.documents.office._opendocument import read_opendocument
@@ -88,11 +91,13 @@ class Page:
         number: Page number from 1, as viewers count; None for kinds without pages.
         text: NFC text with line feeds; empty for a page of pictures only.
         tables: Its tables in order, if they were asked for.
+        passages: Spans of its passages, if they were asked for.
     """
 
     number: int | None
     text: str
     tables: tuple[DocumentTable, ...] = ()
+    passages: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,12 +109,15 @@ class Document:
         pages: Its pages in order; at least one has text.
         kind: A value of `KINDS`.
         remarks: What could not be read, was guessed or repaired; empty for a sound file.
+        links: Addresses that a web page links and the text of the first link to each, if they
+            were asked for.
     """
 
     title: str
     pages: tuple[Page, ...]
     kind: str
     remarks: tuple[Remark, ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
 
 
 def read_document(path: Path, *, links: bool = False, tables: bool = False) -> Document:
@@ -142,9 +150,16 @@ def read_document(path: Path, *, links: bool = False, tables: bool = False) -> D
 
 
 def parse_document(
-    name: str, data: bytes, *, links: bool = False, tables: bool = False
+    name: str,
+    data: bytes,
+    *,
+    links: bool = False,
+    tables: bool = False,
+    passages: bool = False,
+    address: str | None = None,
+    seconds: float = SECONDS,
 ) -> Document:
-    """Read a document from bytes.
+    """Read a document from bytes, in a process that is kept for it and ended if need be.
 
     The first bytes take precedence over the suffix: a PDF named .txt is read as a PDF, a web page
     saved as .pdf as a web page.
@@ -154,7 +169,60 @@ def parse_document(
         data: Content of the file.
         links: As in `read_document`, like `tables`.
         tables: Also give the cells of tables.
+        passages: Also split the pages into passages, as an index does.
+        address: Address of a web page: also give the addresses that it links.
+        seconds: When to give up, at most 400.
+
+    Raises:
+        DocumentError: It cannot be read, or not in that time or with 1,280 MB of memory.
+        MissingExtraError: Its kind needs the extra "documents".
     """
+    options: dict[str, Any] = {"links": links, "tables": tables, "passages": passages}
+    options["address"] = address
+    if is_here():
+        return _parse(name, data, **options)
+    try:
+        found = ask("parse", name, options, data=data, seconds=min(seconds, SECONDS))
+    except OSError:  # no processes here
+        return _parse(name, data, **options)
+    if "extra" in found:
+        raise MissingExtraError(found["extra"])
+    if "refused" in found:
+        raise DocumentError(found["refused"])
+    if "error" in found:  # of the process
+        raise DocumentError(f"{name} {found['error']}.")
+    pages = [
+        Page(
+            page["number"],
+            page["text"],
+            tuple(_table(**table) for table in page["tables"]),
+            tuple(map(tuple, page["passages"])),
+        )
+        for page in found["pages"]
+    ]
+    remarks = (Remark(**{**one, "pages": tuple(one["pages"])}) for one in found["remarks"])
+    to = tuple(map(tuple, found["links"]))
+    return Document(found["title"], tuple(pages), found["kind"], tuple(remarks), to)
+
+
+def _table(start: int, end: int, names: list[str], rows: list[list[str]]) -> DocumentTable:
+    return DocumentTable(start, end, tuple(names), tuple(map(tuple, rows)))
+
+
+def parsed(name: str, options: dict[str, Any], data: bytes = b"") -> dict[str, Any]:
+    """The answer of a reader process to `parse_document`."""
+    try:
+        return dict(vars(_parse(name, data, **options)))
+    except MissingExtraError as err:
+        return {"extra": str(err)}
+    except HanolError as err:
+        return {"refused": str(err)}
+
+
+def _parse(
+    name: str, data: bytes, *, links: bool, tables: bool, passages: bool, address: str | None
+) -> Document:
+    """`parse_document` in this process."""
     try:
         if not data.strip(b"\0\t\n\r "):
             raise DocumentError("is empty: remove it, or fetch it again")
@@ -170,6 +238,8 @@ def parse_document(
             raise DocumentError("contains no text: remove it, or export it again with its text")
         if sum(map(len, pages)) > MAX_TEXT:
             raise DocumentError(f"contains more than {MAX_TEXT} characters: split it")
+        to = page_links(data, address) if kind == "html" and address else ()
+        spans = [tuple(split_passages(page)) if passages else () for page in pages]
     except DocumentError as err:
         raise DocumentError(f"{name} {err}.") from err
     except HanolError:
@@ -178,13 +248,15 @@ def parse_document(
         raise DocumentError(
             f"{name} took longer than {_SECONDS:.0f} s to read: split it, or export it again."
         ) from err
-    except (MemoryError, RecursionError) as err:
-        raise DocumentError(
-            f"{name} is nested or packed too deeply to be read: make it again."
-        ) from err
+    except RecursionError as err:
+        raise DocumentError(f"{name} is nested too deeply to be read: make it again.") from err
+    except MemoryError as err:
+        raise DocumentError(f"{name} {TOO_LARGE}.") from err
     except Exception as err:
         # Parsers of broken files raise whatever comes: KeyError, struct.error, AttributeError, ...
         reason = " ".join(f"{type(err).__name__}: {err}".split())[:200]
+        if reason.endswith("unknown error (<string>, line 0)"):  # lxml had no memory to say so
+            raise DocumentError(f"{name} {TOO_LARGE}.") from err
         raise DocumentError(
             f"{name} is broken ({reason}): open it in the program that made it and save it again."
         ) from err
@@ -193,7 +265,7 @@ def parse_document(
     numbers = range(1, len(pages) + 1) if numbered else [None] * len(pages)
     found = [_tables(text, place, told.grids or ()) for place, text in enumerate(pages, 1)]
     remarks = told.remarks(paged=numbered)
-    return Document(title, tuple(map(Page, numbers, pages, found)), kind, remarks)
+    return Document(title, tuple(map(Page, numbers, pages, found, spans)), kind, remarks, to)
 
 
 def _tables(text: str, number: int, grids: Iterable[Grid]) -> tuple[DocumentTable, ...]:

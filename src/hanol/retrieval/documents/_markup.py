@@ -4,11 +4,13 @@ import html
 import re
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urldefrag
 
 from hanol.errors import DocumentError, require
 from hanol.retrieval.documents._boilerplate import boilerplate, has_sentence
 from hanol.retrieval.documents._charset import clean, decode
 from hanol.retrieval.documents._lists import spelled
+from hanol.retrieval.documents._reader import step
 from hanol.retrieval.documents._remarks import remark
 from hanol.retrieval.documents._tables import Cell, Row, table_text
 
@@ -18,6 +20,7 @@ ONLY_THIS_FILE: dict[str, Any] = dict.fromkeys(
 )
 ONLY_THIS_FILE["resolve_entities"] = False
 _ARTICLE_SHARE = 0.1  # of the page's text; if less is left, and no sentence, it was no boilerplate
+_LINKS = 200  # of one page
 _CELL_CHARS = 500  # of a cell that is written on one line
 _CHARSET = re.compile(rb"""<meta[^>]{0,200}charset\s*=\s*["']?([\w.:-]{2,40})""", re.IGNORECASE)
 _XML_ENCODING = re.compile(rb"""<\?xml[^>]{0,200}encoding\s*=\s*["']([\w.:-]{2,40})""")
@@ -70,15 +73,9 @@ def read_html(
         links: Write links as in Markdown.
         whole: Keep what looks like boilerplate.
     """
-    lxml = require("lxml.html", extra="documents", feature="Reading HTML")
-    found = _CHARSET.search(data[:4096]) or _XML_ENCODING.match(data.lstrip())
-    text = decode(data, declared or (found.group(1).decode() if found else None))
-    # as UTF-8 again: lxml refuses text whose own declaration names an encoding
-    encoded = clean(text).encode()
-    if not encoded.strip():
+    text, tree, parser = _parsed(data, declared)
+    if tree is None:
         return "", ""
-    parser = lxml.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True)
-    tree = lxml.document_fromstring(encoded, parser=parser)
     title = " ".join((tree.findtext(".//title") or "").split())
     if any(entry.type_name == "ERR_RESOURCE_LIMIT" for entry in parser.error_log):
         return title, _without_tags(text)  # lxml drops all that comes after 256 nested elements
@@ -93,6 +90,35 @@ def read_html(
     article = _page_text(tree, dropped, links)
     enough = len(article) > _ARTICLE_SHARE * len(everything) or has_sentence(article)
     return title, article if enough else everything
+
+
+def page_links(data: bytes, address: str) -> tuple[tuple[str, str], ...]:
+    """Addresses that the web page at an address links, and the text of the first link to each."""
+    _, tree, _ = _parsed(data, None)
+    if tree is None:
+        return ()
+    tree.make_links_absolute(address, handle_failures="discard")
+    found: dict[str, str] = {}
+    for anchor in tree.iter("a"):
+        to = urldefrag(anchor.get("href", "").strip()).url
+        if to.startswith(("http://", "https://")) and len(found) < _LINKS:
+            found.setdefault(to, " ".join(anchor.text_content().split())[:80])
+    found.pop(urldefrag(address).url, None)
+    return tuple(found.items())
+
+
+def _parsed(data: bytes, declared: str | None) -> tuple[str, Any, Any]:
+    """Text of a web page with its markup, its tree (None for a blank page), and the parser."""
+    lxml = require("lxml.html", extra="documents", feature="Reading HTML")
+    found = _CHARSET.search(data[:4096]) or _XML_ENCODING.match(data.lstrip())
+    text = decode(data, declared or (found.group(1).decode() if found else None))
+    # as UTF-8 again: lxml refuses text whose own declaration names an encoding
+    encoded = clean(text).encode()
+    parser = lxml.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True)
+    if not encoded.strip():
+        return "", None, parser
+    with step():  # a tag with many attributes takes quadratic time in libxml2
+        return text, lxml.document_fromstring(encoded, parser=parser), parser
 
 
 def _as_shown(tree: Any) -> None:
@@ -197,13 +223,15 @@ def read_xml(data: bytes) -> tuple[str, str]:
     # It names an encoding that is no longer true, and entities, which would be expanded.
     body = text[prolog.end() :]
     try:
-        tree = etree.fromstring(body.encode(), etree.XMLParser(**ONLY_THIS_FILE))
+        with step():
+            tree = etree.fromstring(body.encode(), etree.XMLParser(**ONLY_THIS_FILE))
     except etree.XMLSyntaxError as err:
         if "depth" in str(err):
             raise
         body = _repaired(body, declared, _EXTERNAL.findall(prolog["subset"] or ""))
         recovering = etree.XMLParser(**ONLY_THIS_FILE, recover=True, huge_tree=True)
-        tree = etree.fromstring(body.encode(), recovering)
+        with step():
+            tree = etree.fromstring(body.encode(), recovering)
         if not declared:
             fault = str(err).partition(" (<string>")[0][:100]
             remark("is not well-formed XML: what could be read was read", f"mend it ({fault})",

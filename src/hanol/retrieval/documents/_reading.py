@@ -1,16 +1,9 @@
-"""Finds the documents of a folder and reads them in two child processes, some ahead.
-
-Plain processes, because `multiprocessing` would run the user's main script again.
-"""
+"""Finds the documents of a folder and reads them in two child processes, some ahead."""
 
 import errno
 import hashlib
-import json
 import os
 import stat
-import subprocess
-import sys
-import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,17 +13,20 @@ from typing import Any
 
 from hanol.errors import AddressError, HanolError
 from hanol.files import is_hidden, open_inside
-from hanol.retrieval.documents._documents import KINDS, MAX_BYTES, foreign, parse_document
-from hanol.retrieval.documents._native import failure, let_end, no_processes
+from hanol.retrieval.documents._documents import (
+    KINDS,
+    MAX_BYTES,
+    foreign,
+    parse_document,
+    parsed,
+)
+from hanol.retrieval.documents._reader import TOO_LARGE, Reader, no_processes, serve
 from hanol.retrieval.documents._remarks import Remark
-from hanol.retrieval.documents._split import split_passages
 
 _WORKERS = 2
 _LOOKED = 20  # files of a suffix that is no document's, into whose first bytes is looked
 _OTHER = ("has a suffix that no reader knows", "save it as a PDF or another document, or rename it")
 _AHEAD = 8  # documents read but not yet stored; bounds memory
-_TIMEOUT = 400.0  # seconds per document; the reader normally gives up earlier by itself
-_CHILD = "from hanol.retrieval.documents._reading import answer_requests; answer_requests()"
 
 
 @dataclass(frozen=True)
@@ -120,11 +116,11 @@ def read_file(root: str, path: str, known: str | None) -> dict[str, Any]:
         sha256 = hashlib.sha256(data).hexdigest()
         if sha256 == known:
             return {"sha256": sha256}
-        document = parse_document(Path(path).name, data)
+        document = parse_document(Path(path).name, data, passages=True)
         passages = [
             [page.number, start, end, page.text[start:end]]
             for page in document.pages
-            for start, end in split_passages(page.text)
+            for start, end in page.passages
         ]
     except AddressError as err:  # it was swapped since it was found
         return {"error": f"{err}."}
@@ -133,7 +129,7 @@ def read_file(root: str, path: str, known: str | None) -> dict[str, Any]:
     except OSError as err:
         return {"error": f"{_unreadable(err)}."}
     except MemoryError:
-        return {"error": "needs more memory than there is: split it."}
+        return {"error": f"{TOO_LARGE}."}
     except Exception as err:  # a reader's fault must not end the run; it is named in the report
         told = f"{type(err).__name__} {' '.join(str(err).split())}"
         return {"error": f"The reader failed ({told}): report it to the makers of hanol."}
@@ -148,61 +144,19 @@ def read_file(root: str, path: str, known: str | None) -> dict[str, Any]:
 
 
 def answer_requests() -> None:
-    """Main loop of the child process: JSON lines in, JSON lines out."""
-    let_end()
-    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # anything a library prints must not mix with the answers
-    for line in sys.stdin:
-        print(json.dumps(read_file(*json.loads(line))), file=out, flush=True)
+    """Main function of a reader process."""
+    serve({"read_file": read_file, "parse": parsed})
 
 
-class _Reader:
-    """One child process that reads documents; restarted after a crash."""
-
-    _process: "subprocess.Popen[str] | None" = None
-
-    def read(self, *request: str | None) -> dict[str, Any]:
-        try:
-            process = self._process = self._process or _start()
-        except OSError:  # no processes here: read in this one
-            return read_file(*request)  # type: ignore[arg-type]
-        assert process.stdin is not None
-        assert process.stdout is not None
-        stalled = threading.Timer(_TIMEOUT, process.kill)
-        stalled.start()
-        try:
-            process.stdin.write(json.dumps(request) + "\n")
-            process.stdin.flush()
-            answer = process.stdout.readline()
-        except BrokenPipeError:
-            answer = ""
-        finally:
-            stalled.cancel()
-        if answer:
-            return dict(json.loads(answer))
-        code = process.wait()
-        self.close()
-        if stalled.finished.is_set() and code == -9:
-            return {"error": f"took more than {_TIMEOUT:.0f} s, or was killed: split it."}
-        return {"error": f"{failure(code)}."}
-
-    def close(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
-
-
-def _start() -> "subprocess.Popen[str]":
-    return subprocess.Popen(  # noqa: S603
-        [sys.executable or "", "-c", _CHILD],  # an empty name is an OSError
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        encoding="utf-8",
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-    )
+def _ask(reader: Reader, file: FoundFile, root: Path) -> dict[str, Any]:
+    request = (str(root), file.path, file.known)
+    try:
+        answer = reader.ask("read_file", *request)
+    except OSError:  # no processes here: read in this one
+        return read_file(*request)
+    if "error" in answer:
+        answer["error"] = answer["error"].removesuffix(".") + "."
+    return answer
 
 
 def read_all(
@@ -215,13 +169,13 @@ def read_all(
                 answer = read_file(str(root), file.path, file.known)
             yield file, answer
         return
-    readers = [_Reader() for _ in range(_WORKERS)]
+    readers = [Reader() for _ in range(_WORKERS)]
     idle = deque(readers)  # one for each thread
 
     def read(file: FoundFile) -> tuple[FoundFile, dict[str, Any]]:
         reader = idle.pop()
         try:
-            return file, reader.read(str(root), file.path, file.known)
+            return file, _ask(reader, file, root)
         finally:
             idle.append(reader)
 

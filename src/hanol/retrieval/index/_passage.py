@@ -131,7 +131,7 @@ def document_passages(
             doubt=doubt_of(document.remarks, page.number),
         )
         for page in document.pages
-        for start, end in split_passages(page.text)
+        for start, end in page.passages or split_passages(page.text)
     ]
 
 

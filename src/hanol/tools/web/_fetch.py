@@ -62,7 +62,6 @@ class Fetched:
     url: str  # after redirects
     media_type: str  # without parameters
     content: bytes  # decompressed
-    charset: str | None  # as the server named it
 
 
 def is_public(address: Address) -> bool:
@@ -211,4 +210,4 @@ class Fetcher:
         media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type not in SUFFIXES:
             raise AddressError(f"{url[:200]!r} is of type {media_type or 'unknown'!r}, not a page.")
-        return Fetched(url, media_type, await response.aread(), response.charset_encoding)
+        return Fetched(url, media_type, await response.aread())

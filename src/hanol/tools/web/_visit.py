@@ -63,7 +63,7 @@ class Visit(SpecifiedTool, spec=VISIT):
             elif self._web is None:
                 raise AddressError("the web is off; only documents (doc://...) can be visited.")
             else:
-                opened = await self._web.open(url, context.addresses)
+                opened = await self._web.open(url, context)
         except HanolError as err:
             return failure(f"{one_line(url, 500)} could not be opened: {err}")
         texts = [passage.text for passage in opened.passages]

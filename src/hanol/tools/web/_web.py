@@ -5,19 +5,19 @@ import hashlib
 import ipaddress
 import math
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from urllib.parse import urldefrag
 
 import httpx
 
-from hanol.errors import AddressError, ToolError, require
+from hanol.errors import AddressError, ToolError
 from hanol.retrieval import Passage, document_passages, parse_document
 from hanol.runs import in_thread
+from hanol.tools._tool import ToolContext
 from hanol.tools.web._fetch import SUFFIXES, Fetched, Fetcher, check_url, is_public
 from hanol.tools.web._providers import SearchProvider, WebResult
 
-_LINKS = 200  # of one page
 RATE = 2.0  # searches per second
 _TRIES = 3
 
@@ -89,14 +89,15 @@ class Web:
         if wait > 0:
             await asyncio.sleep(wait)
 
-    async def open(self, url: str, addresses: Collection[str]) -> Opened:
+    async def open(self, url: str, context: ToolContext) -> Opened:
         """Fetch and read a page, if its address is one of those that the run knows."""
-        if _plain(url) not in map(_plain, addresses):
+        if _plain(url) not in map(_plain, context.addresses):
             raise AddressError(
                 "it was neither named by the user, nor returned by a search, nor linked from a "
                 "visited page. Search for the page instead."
             )
-        return await in_thread(read_page, await self._fetcher.fetch(url))
+        fetched = await self._fetcher.fetch(url)
+        return await in_thread(read_page, fetched, context.seconds_left())
 
 
 def _fetchable(url: str) -> bool:
@@ -113,33 +114,17 @@ def _plain(url: str) -> str:
     return urldefrag(url).url.rstrip("/")
 
 
-def read_page(fetched: Fetched) -> Opened:
+def read_page(fetched: Fetched, seconds: float) -> Opened:
     """The text of a fetched page and its links; slow, for a thread."""
-    suffix = SUFFIXES[fetched.media_type]
-    document = parse_document(f"page{suffix}", fetched.content)
+    document = parse_document(
+        f"page{SUFFIXES[fetched.media_type]}",
+        fetched.content,
+        passages=True,
+        address=fetched.url,
+        seconds=seconds,
+    )
     if document.title == "page":
         document = replace(document, title=fetched.url)
     sha256 = hashlib.sha256(fetched.content).hexdigest()
     passages = document_passages(document, fetched.url, sha256, fetched.url)
-    links = _links(fetched) if suffix == ".html" else {}
-    return Opened(fetched.url, document.title, passages, links)
-
-
-def _links(fetched: Fetched) -> dict[str, str]:
-    """Addresses that a page links, each with the text of its first link."""
-    html = require("lxml.html", extra="documents", feature="Reading web pages")
-    etree = require("lxml.etree", extra="documents", feature="Reading web pages")
-    try:
-        tree = html.document_fromstring(
-            fetched.content, parser=html.HTMLParser(encoding=fetched.charset)
-        )
-    except (etree.LxmlError, ValueError, LookupError):
-        return {}
-    tree.make_links_absolute(fetched.url, handle_failures="discard")
-    found: dict[str, str] = {}
-    for anchor in tree.iter("a"):
-        address = urldefrag(anchor.get("href", "").strip()).url
-        if address.startswith(("http://", "https://")) and len(found) < _LINKS:
-            found.setdefault(address, " ".join(anchor.text_content().split())[:80])
-    found.pop(urldefrag(fetched.url).url, None)
-    return found
+    return Opened(fetched.url, document.title, passages, dict(document.links))

@@ -12,6 +12,7 @@ from typing import IO, Any
 
 from hanol.errors import DocumentError, require
 from hanol.retrieval.documents._markup import ONLY_THIS_FILE
+from hanol.retrieval.documents._reader import step
 from hanol.retrieval.documents._remarks import remark
 
 _OFF = ("0", "false", "off", "none")
@@ -78,7 +79,7 @@ class Package:
         if _key(name) not in self._parts:
             return etree.Element("missing")
         parser = etree.XMLParser(**ONLY_THIS_FILE, recover=True)
-        with self.open(name) as stream:
+        with self.open(name) as stream, step():
             root = etree.parse(stream, parser).getroot()
         if root is None:
             return etree.Element("missing")

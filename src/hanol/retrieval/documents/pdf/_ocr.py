@@ -7,7 +7,7 @@ import subprocess
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from hanol.retrieval.documents._native import step
+from hanol.retrieval.documents._reader import step
 
 SECONDS = 150.0  # for all pages of a document
 _FIRST = ("kor", "eng")

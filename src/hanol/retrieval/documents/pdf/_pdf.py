@@ -8,12 +8,11 @@ import ctypes
 import re
 import time
 from functools import partial
-from importlib.util import find_spec
 from itertools import compress
 from typing import Any
 
 from hanol.errors import DocumentError, require
-from hanol.retrieval.documents._native import apart, step
+from hanol.retrieval.documents._reader import step
 from hanol.retrieval.documents._remarks import each_page, remark
 from hanol.retrieval.documents.pdf import _ocr
 from hanol.retrieval.documents.pdf._fonts import install_box_font
@@ -42,13 +41,7 @@ _EMPTY_PICTURES = "has hardly any text, but pictures or drawings, in which OCR f
 
 def read_pdf(data: bytes) -> tuple[str, list[str]]:
     """Title and text of each page in file order, in which columns stand one after the other."""
-    if find_spec("pypdfium2") is None:  # not imported here: it is loaded where it may crash
-        require("pypdfium2", extra="documents", feature="Reading PDF")
-    return apart(read_pdf_here, data)
-
-
-def read_pdf_here(data: bytes) -> tuple[str, list[str]]:
-    """`read_pdf` in this process, which a broken file can crash or keep busy for ever."""
+    require("pypdfium2", extra="documents", feature="Reading PDF")
     install_box_font()
     with step():
         document = _open(data)
