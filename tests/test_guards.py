@@ -20,7 +20,7 @@ GUARDS = {
         {
             "cli/_console.py": "the console itself",
             "autodeco/_render.py": "the type of the console that rich brings",
-            "retrieval/documents/_reading.py": "answers of the reader process to its parent",
+            "retrieval/documents/_reader.py": "answers of the reader process to its parent",
         },
     ),
     "answers without a limit": (
@@ -46,8 +46,7 @@ GUARDS = {
         {
             "tools/sandbox/_bwrap.py": "the sandbox",
             "tools/sandbox/_sandbox.py": "the sandbox",
-            "retrieval/documents/_reading.py": "reader processes, which can be killed",
-            "retrieval/documents/_native.py": "the PDF process, which can be killed",
+            "retrieval/documents/_reader.py": "reader processes, which can be killed",
             "retrieval/documents/pdf/_ocr.py": "tesseract, for a picture in a file of ours",
             "models/pulled/_fetch.py": "pip, with arguments of our table",
             "claims/_claim.py": "git, for the commit of a result",
