@@ -31,6 +31,7 @@ from _documents_readers import READERS
 SECTIONS = ("files", "readers", "pages")
 LIMIT = 60.0  # seconds for one reader with one file
 EVERY = 12  # file for the comparison with other readers, the slowest of which take a second a page
+LEAST = 5  # files of a format in that comparison, if there are so many
 BEFORE = "6a1b718"  # the last commit with the old readers: pypdf, python-docx, trafilatura, ...
 CJK = "\u1100-\u11ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7ff\uf900-\ufaff"
 WORD = re.compile(rf"[{CJK}]|[^\W_{CJK}]+")
@@ -288,9 +289,9 @@ def files(report: Report, options: argparse.Namespace) -> None:
 
 def readers(report: Report, options: argparse.Namespace) -> None:
     """Each format's candidates on some of the files."""
-    chosen = options.found[::EVERY]
-    for kind in dict.fromkeys(file.kind for file in chosen):
-        some = [file for file in chosen if file.kind == kind and options.told[file.path]]
+    for kind in dict.fromkeys(file.kind for file in options.found):
+        some = [file for file in options.found if file.kind == kind and options.told[file.path]]
+        some = some[:: max(1, min(EVERY, len(some) // LEAST))]
         rows = {f.path: table_rows(f, options.told[f.path]) for f in some}
         table = []
         for name, (_, _, kinds) in READERS.items():
@@ -327,7 +328,7 @@ def readers(report: Report, options: argparse.Namespace) -> None:
             )
         )  # fmt: skip
     report.tables[-1].note = (
-        f"Every {EVERY}th file of those above, beside its first tool. Words of its own: what "
+        f"Every {EVERY}th file of those above, at least {LEAST}, beside its first tool. Words of its own: what "
         "the tool does not have (comments, charts, names of columns at each row). Rows on one "
         "line: of tables, cell after cell. Installed: with all that the package needs; hanol reads "
         "PDFs with pypdfium2 and pypdf, the rest with lxml."

@@ -78,15 +78,13 @@ def _lines(textpage: Any, chars: list[str]) -> Iterator[_PageLine]:
     import pypdfium2.raw as c
 
     x, y, matrix = ctypes.c_double(), ctypes.c_double(), c.FS_MATRIX()
-    at = 0
-    for i, char in enumerate([*chars, "\n"]):
-        if not char.endswith("\n"):
+    ends = [i for i, char in enumerate(chars) if char == "\n" or char == "-\n"]
+    for start, end in pairwise([-1, *ends, len(chars)]):
+        drawn = (j for j in range(start + 1, end) if chars[j].strip())
+        first = next(drawn, None)
+        if first is None:
             continue
-        inside = [j for j in range(at, i) if chars[j].strip()]
-        at = i + 1
-        if not inside:
-            continue
-        first, last = inside[0], inside[-1]
+        last = next(j for j in range(end - 1, start, -1) if chars[j].strip())
         is_placed = c.FPDFText_GetCharOrigin(textpage, first, x, y)
         if is_placed and c.FPDFText_GetMatrix(textpage, first, matrix) and matrix.a > 0:
             size = c.FPDFText_GetFontSize(textpage, first) * math.hypot(matrix.c, matrix.d)

@@ -7,8 +7,8 @@ with pypdf, on the pages that have any (`_objects`).
 import ctypes
 import re
 import time
-from functools import partial
-from itertools import compress
+from collections.abc import Iterator
+from itertools import compress, repeat
 from typing import Any
 
 from hanol.errors import DocumentError, require
@@ -179,15 +179,18 @@ def _page_text(page: Any, number: int, objects: Objects, ruled: Ruled) -> tuple[
 
     textpage = page.get_textpage()
     count = c.FPDFText_CountChars(textpage)
-    # One by one: the functions for ranges leave out what no installed font can draw.
-    # An address, because what the calls themselves take is less than converting the helper.
-    address = ctypes.cast(textpage.raw, ctypes.c_void_p).value
-    codes = map(partial(_of_char(c.FPDFText_GetUnicode), address), range(count))
-    chars = [chr(code) if code < 0x110000 else "\ufffd" for code in codes]
+    buffer = (ctypes.c_uint16 * (count + 1))()
+    # The functions for ranges leave out what no installed font can draw.
+    if c.FPDFText_GetText(textpage, 0, count, buffer) == count + 1:
+        chars = [*map(chr, buffer[:count])]
+    else:
+        codes = _of_each_char(c.FPDFText_GetUnicode, textpage, count)
+        chars = [chr(code) if code < 0x110000 else "\ufffd" for code in codes]
     # A character without a known letter comes as its number in the font, as if that were one.
-    errors = map(partial(_of_char(c.FPDFText_HasUnicodeMapError), address), range(count))
+    errors = _of_each_char(c.FPDFText_HasUnicodeMapError, textpage, count)
     unmapped = list(compress(range(count), errors))
-    hyphens = [i for i, char in enumerate(chars) if char == "\x02"]  # at the ends of lines
+    # At the ends of lines; the second is how ranges have it.
+    hyphens = [i for i, char in enumerate(chars) if char == "\x02" or char == "\ufffe"]
     for i in set(hyphens).difference(unmapped):
         chars[i] = "-\n"
     unknown = _name_glyphs(textpage, chars, unmapped, objects.glyphs(number)) if unmapped else 0
@@ -200,9 +203,11 @@ def _page_text(page: Any, number: int, objects: Objects, ruled: Ruled) -> tuple[
     return text.replace("\r\n", "\n").translate(LIGATURES), unknown
 
 
-def _of_char(function: Any) -> Any:
-    kind = ctypes.CFUNCTYPE(ctypes.c_uint, ctypes.c_void_p, ctypes.c_int)
-    return ctypes.cast(function, kind)
+def _of_each_char(function: Any, textpage: Any, count: int) -> Iterator[int]:
+    """What a function of PDFium says of each character of a page."""
+    # Converting what a call takes costs more than the call, so nothing is left to convert.
+    bare = ctypes.cast(function, ctypes.PYFUNCTYPE(ctypes.c_uint))
+    return map(bare, repeat(ctypes.cast(textpage.raw, ctypes.c_void_p)), range(count))
 
 
 def _name_glyphs(

@@ -8,7 +8,7 @@ import ctypes
 import re
 from bisect import bisect
 from collections.abc import Iterable, Iterator
-from itertools import pairwise, product
+from itertools import pairwise, product, repeat
 from typing import Any, NamedTuple
 
 from hanol.retrieval.documents._tables import Cell, Row, column_names, table_text
@@ -90,16 +90,17 @@ def _lines_of(page: Any) -> tuple[set[_Rule], set[_Rule]]:
     import pypdfium2.raw as c
 
     found: tuple[list[_Rule], list[_Rule]] = [], []
-    for i in range(min(c.FPDFPage_CountObjects(page), _OBJECTS)):
-        path = c.FPDFPage_GetObject(page, i)
-        if c.FPDFPageObj_GetType(path) == c.FPDF_PAGEOBJ_PATH:
+    kind = ctypes.cast(c.FPDFPageObj_GetType, ctypes.PYFUNCTYPE(ctypes.c_int))
+    count = min(c.FPDFPage_CountObjects(page), _OBJECTS)
+    for path in map(c.FPDFPage_GetObject, repeat(page.raw), range(count)):
+        if kind(path) == c.FPDF_PAGEOBJ_PATH:
             for points in _polygons(path):
                 for (x, y), (u, v) in pairwise(points):
                     if abs(x - u) < 1 or abs(y - v) < 1:
                         line = (x, *sorted((y, v))) if abs(x - u) < 1 else (y, *sorted((x, u)))
                         found[abs(x - u) >= 1].append(_Rule(*line))
-        if sum(map(len, found)) > 8 * _LINES:
-            return set(), set()
+            if sum(map(len, found)) > 8 * _LINES:
+                return set(), set()
     down, across = map(_joined, found)
     return (down, across) if len(down) + len(across) <= _LINES else (set(), set())
 
@@ -171,13 +172,12 @@ def _places(textpage: Any, chars: list[str]) -> dict[int, _Char]:
     """Where the characters that are drawn stand."""
     import pypdfium2.raw as c
 
-    # Addresses, because converting what a call takes would cost more than the call.
-    kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
-    read, box = ctypes.cast(c.FPDFText_GetLooseCharBox, kind), (ctypes.c_float * 4)()
-    address, where = ctypes.cast(textpage.raw, ctypes.c_void_p).value, ctypes.addressof(box)
+    # Converting what a call takes costs more than the call, so nothing is left to convert.
+    read = ctypes.cast(c.FPDFText_GetLooseCharBox, ctypes.PYFUNCTYPE(ctypes.c_int))
+    address, box = ctypes.cast(textpage.raw, ctypes.c_void_p), (ctypes.c_float * 4)()
     places = {}
-    for i in range(min(len(chars), c.FPDFText_CountChars(textpage))):
-        if chars[i].strip() and read(address, i, where):
+    for i, char in enumerate(chars[: c.FPDFText_CountChars(textpage)]):
+        if char and not char.isspace() and read(address, i, box):
             left, top, right, base = box
             places[i] = _Char((left + right) / 2, (base + top) / 2, base, left, right)
     return places
