@@ -328,10 +328,10 @@ def readers(report: Report, options: argparse.Namespace) -> None:
             )
         )  # fmt: skip
     report.tables[-1].note = (
-        f"Every {EVERY}th file of those above, at least {LEAST}, beside its first tool. Words of its own: what "
-        "the tool does not have (comments, charts, names of columns at each row). Rows on one "
-        "line: of tables, cell after cell. Installed: with all that the package needs; hanol reads "
-        "PDFs with pypdfium2 and pypdf, the rest with lxml."
+        f"Every {EVERY}th file of those above, or {LEAST}, beside its first tool. Words of its "
+        "own: what the tool does not have (comments, charts, names of columns at each row). Rows "
+        "on one line: of tables, cell after cell. Installed: with all that the package needs; "
+        "hanol reads PDFs with pypdfium2 and pypdf, the rest with lxml."
     )
 
 
