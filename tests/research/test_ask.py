@@ -385,6 +385,13 @@ def test_the_answer_is_about_the_years_numbers_and_options_of_the_question(
     assert found.found is bool(answer)
 
 
+def test_a_document_s_own_references_are_no_citations_of_the_answer(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("The gate decays fast, as shown in [7], by table[3].\n", "utf-8")
+    found = ask(tmp_path, "How does the gate decay?")
+    assert found.text == "The gate decays fast, as shown in (7), by table[3]. [1]"
+    assert found.sources[0].text == "The gate decays fast, as shown in [7], by table[3]."
+
+
 def test_no_row_says_that_it_is_the_largest(tmp_path: Path) -> None:
     (tmp_path / "rivers.csv").write_text("River,Length (km)\nRhine,1230\nVolga,3531\n", "utf-8")
     assert "3531" in ask(tmp_path, "How long is the river Volga?").text

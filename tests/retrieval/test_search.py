@@ -319,6 +319,15 @@ def test_stems_of_scripts_with_marks_and_without_spaces() -> None:
     assert dict(word_stems("ไทย")) == {"ไทย": ("ไท", "ทย")}
 
 
+@pytest.mark.parametrize(
+    "forms",
+    ["decay decays decayed decaying", "stop stops stopped stopping", "fee fees", "add added",
+     "member members membership", "employee employees employ", "library libraries", "bus buses"],
+)  # fmt: skip
+def test_forms_of_a_word_have_one_stem(forms: str) -> None:
+    assert len({stem for _, stem in word_stems(forms)}) == 1
+
+
 def test_what_is_not_there_is_not_found(cjk: Index) -> None:
     for query in ("인천", "京都", "솔", "paul", "GP", "202"):
         assert all(hit.document != "nfd.txt" for hit in cjk.search(query))

@@ -1,5 +1,6 @@
 """One question to some documents: search, read, check."""
 
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
@@ -30,6 +31,7 @@ _ROOM = 128  # most tokens of an answer
 _READ, _EVIDENT, _WORDS, _ALSO = 16, 0.25, 1.5, 0.6
 # A vocabulary that has a script needs at most a token for two or three bytes of it.
 _TOKENS_PER_BYTE = 0.45
+_NOT_OURS = re.compile(r"(?<![\w\])])\[(\d{1,3}(?:[-–, ]+\d{1,3})*)\]")  # "as shown in [3]"
 
 
 async def aask(
@@ -196,7 +198,7 @@ def _need_documents(index: Index) -> None:
 def _quote(unit: Unit) -> CitedSentence:
     passage = unit.passage
     place = Evidence(passage.document, passage.page, unit.source, passage.doubt)
-    return CitedSentence(unit.quote, (place,))
+    return CitedSentence(_NOT_OURS.sub(r"(\1)", unit.quote), (place,))
 
 
 def _speechless(question: str, engine: Engine) -> str:

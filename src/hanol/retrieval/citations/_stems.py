@@ -16,8 +16,10 @@ _ASKS = re.compile(
     "(?:인가요?|이?였나요?|이었나요?|일까요?|인지|입니까|이?었습니까)"
 )
 _SUFFIX = re.compile(
-    "(?:ations?|ments?|ings?|i?ers?|iest|ied|ies|ily|ions?|eds?|es|ly|[ey]|(?<!s)s)$"
+    "(?:ations?|ments?|ings?|i?ers?|iest|ied|ies|ily|ions?|eds?|ees?|es|ly|e|(?<![aeou])y|(?<!s)s)$"
 )
+_OF_NOUNS = re.compile("(?<=.{5})ships?$")  # membership
+_DOUBLED = re.compile(r"([bdfgmnprt])\1$")  # stopp(ed)
 _ONE_SYLLABLE = re.compile("[가-힣][은는을를]")  # and a particle; with others words end, too
 _ENDINGS = frozenset((*"은는이가을를의에와과도로만", "로는", "에서", "으로"))
 _SHORTEST = 3  # letters that a suffix leaves
@@ -58,5 +60,8 @@ def word_stems(text: str) -> Iterator[tuple[str, tuple[str, ...]]]:
 def _stem(word: str) -> str:
     if not word.isalpha():
         return word
-    stem = _SUFFIX.sub("", word)
-    return stem if len(stem) >= _SHORTEST else word
+    stem = _SUFFIX.sub("", _OF_NOUNS.sub("", word))
+    for found in (_DOUBLED.sub(r"\1", stem), stem):
+        if len(found) >= _SHORTEST:
+            return found
+    return word[:-1] if len(word) > _SHORTEST and word[-1] == "s" != word[-2] else word
