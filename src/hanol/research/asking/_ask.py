@@ -12,9 +12,10 @@ from hanol.engines import Completion, Engine, Message, Request, Sampling
 from hanol.errors import ConfigError, EngineError, RunError, SearchIndexError
 from hanol.research.asking._answer import Answer, CitedSentence, Evidence
 from hanol.research.asking._check import checked, refuses
-from hanol.research.asking._extract import ENOUGH, Candidates, Unit
+from hanol.research.asking._extract import ENOUGH, Candidates
 from hanol.research.asking._prompt import reader_messages
 from hanol.research.asking._rank import Ranks, aevidence
+from hanol.research.asking._units import Unit
 from hanol.retrieval import Index, Passage
 from hanol.runs import Ledger, synchronous
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from hanol.research._form import is_echo
 from hanol.research.asking._answer import CitedSentence, Evidence
-from hanol.research.asking._extract import FENCE, units_of
 from hanol.research.asking._prompt import REFUSAL, reader_messages
+from hanol.research.asking._units import FENCE, units_of
 from hanol.retrieval import (
     Passage,
     SourceList,

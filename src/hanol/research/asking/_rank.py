@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from hanol.engines import Request, Scored
-from hanol.research.asking._extract import Unit, units_of
+from hanol.research.asking._units import Unit, units_of
 from hanol.runs import Ledger
 
 _TITLE, _BEFORE, _TEXT = 60, 100, 300  # most characters of each part of a prompt

@@ -1,0 +1,125 @@
+"""What a question asks for: words, numbers, years, options, a price, a count."""
+
+import math
+import re
+from collections.abc import Sequence
+
+from hanol.research.asking._units import DIGITS, Unit, keys_of, kind_of, stems_of
+from hanol.retrieval import Index, word_stems
+
+_ASKS_NUMBER = re.compile(
+    r"\bhow (?:many|much|long|old|far|often|large|big|high|fast|accurate)\b|\bwhen\b|"
+    r"\bnumber of\b|"
+    r"\b(?:what|which) (?:\w+ ){0,2}?(?:year|percent\w*|share|number|size|score|accuracy|price|"
+    r"rate|ratio|amount|date|latency|cost|speed)\b|몇|얼마",
+    re.IGNORECASE,
+)
+_NUMBER_WORD = re.compile(
+    r"\b(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:twen|thir|for|fif)ty|"
+    r"hundred|thousand|million|half|twice|once|double|triple)\b|절반|다섯|여섯|일곱|여덟|아홉|"
+    r"(?<![가-힣])(?:한|두|세|네|열|열한|열두|스무) ?(?:개|명|번|배|시|권|마리|달|살|주|가지|사람)",
+    re.IGNORECASE,
+)
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+_NAME = re.compile(r"(?<!^)(?<![.!?:] )\b[A-Z]\w*")
+_SPELLED = 12  # numbers up to this may be words in a text
+_COUNTED = re.compile(
+    r"\bhow many (?!(?:\w*seconds|minutes|hours|days|weeks|months|years|percent\w*|times|people|"
+    r"\w*bytes|\w*met(?:re|er)s|miles|\w*grams?|euros?|dollars?|of)\b)(\w+)|"
+    r"\bd(?:oes|o|id) (?:.* )?(\w+) cost\b",
+    re.IGNORECASE,
+)
+_ASKS_PRICE = re.compile(
+    r"\bcosts?\?|\bhow much do(?:es)? .* cost\b|(?:값|가격|[요비]금|료|비용)[은는이가]? 얼마"
+)
+_ASKS_MOST = re.compile(
+    r"\b(?:(?:long|short|larg|bigg|small|high|low|tall|deep|wid|old|young|new|lat|earli|cheap|fast|"
+    r"slow|heavi|light|great|few|strong|weak|near|clos)est|most|least)\b|가장|제일",
+    re.IGNORECASE,
+)
+_ASKS_WHAT_IS = re.compile(
+    r"\b(?:is|are|was|were) (?:the |an? |our |your )?(\w[\w' -]*?)\s*\?*$", re.IGNORECASE
+)
+_PRICE = re.compile(
+    r"[$€£¥₩]|\b(?:euros?|dollars?|cents?|pounds?|EUR|USD|GBP|KRW)\b|\d ?[천만억]? ?원|달러|유로"
+)
+
+
+class Question:
+    """A question: its words with their idf in the index, and what an answer must be about."""
+
+    def __init__(self, question: str, index: Index) -> None:
+        words = dict(word_stems(question))
+        total = max(1, sum(info.passages for info in index.documents()))
+        self._words: list[tuple[tuple[str, ...], float]] = []
+        names = {name.lower() for name in _NAME.findall(question)}
+        self._keys = {k for k in keys_of(question) if not k.isdecimal() or int(k) > _SPELLED}
+        self._is_strange = False
+        for word, stem in words.items():
+            # Pairs of characters that no passage has are endings, unless the first one is.
+            counts = index.passage_counts(stem if len(stem) > 1 else [word])
+            count = min(filter(None, counts), default=0) if counts[0] else 0
+            self._words.append((stem, math.log(1 + total / (count + 1))))
+            self._is_strange |= not count and word in names
+        self.total = sum(weight for _, weight in self._words)
+        counted = _COUNTED.search(question)
+        self._counted = stems_of(counted[1] or counted[2]) if counted else frozenset[str]()
+        self._most = set(_ASKS_MOST.findall(question.lower()))
+        asked = _ASKS_WHAT_IS.search(question)
+        self._tells = re.compile(
+            rf"\b{re.escape(asked[1])} (?:is|are|was|were)\b" if asked else r"(?!)", re.IGNORECASE
+        )
+        self._asks_price = _ASKS_PRICE.search(question) is not None
+        self.asks_number = self._asks_price or _ASKS_NUMBER.search(question) is not None
+        self._numbers = set(_NUMBER.findall(question))
+
+    def of(self, stems: frozenset[str]) -> float:
+        """Weight of the question's words among some stems; of a part of a word, its share."""
+        return sum(
+            weight * sum(part in stems for part in stem) / len(stem) for stem, weight in self._words
+        )
+
+    def tells(self, unit: Unit) -> bool:
+        """Whether a sentence says "the rent is" where the question is "what is the rent"."""
+        return self._tells.search(unit.text) is not None
+
+    def about(self, units: Sequence[Unit]) -> list[Unit]:
+        """Those that may be about the question's numbers, years and options; none without them.
+
+        All of them where each key is named, but nowhere together.
+        """
+        if self._is_strange:
+            return []
+        if self._most:  # no row says how it compares to the others
+            units = [u for u in units if not u.is_row or self._most <= set(u.text.lower().split())]
+        named = frozenset[str]().union(*(unit.keys for unit in units))
+        kinds = set(map(kind_of, named))
+        keys = set()
+        for key in self._keys:
+            # "Step 2" may be "the second step", where no step has another number.
+            may_be_in_words = kind_of(key) not in {"", "year", "option", *kinds}
+            if key in named:
+                keys.add(key)
+            elif not may_be_in_words and not named.issuperset(DIGITS.findall(key) or [key]):
+                return []
+        kept = [unit for unit in units if keys <= unit.keys]
+        others = [unit for unit in units if not keys <= unit.keys]
+        words = [(weight, stem) for stem, weight in self._words if not stem[0].isdecimal()]
+        if kept and words and self._holds(others, max(words)[1]):
+            return kept if self._holds(kept, max(words)[1]) else []  # it has other numbers
+        return kept or list(units)
+
+    def _holds(self, units: Sequence[Unit], stem: tuple[str, ...]) -> bool:
+        return any(part in unit.stems | unit.around for unit in units for part in stem)
+
+    def may_answer(self, unit: Unit) -> bool:
+        """Whether a sentence has a number of what is asked for that the question does not have."""
+        text = unit.quote
+        return not self.asks_number or (
+            self._counted <= unit.stems | unit.around
+            and (not self._asks_price or _PRICE.search(text) is not None)
+            and (
+                not self._numbers.issuperset(_NUMBER.findall(text))
+                or _NUMBER_WORD.search(text) is not None
+            )
+        )
