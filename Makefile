@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations=25
 
-.PHONY: quickstart reader-documents reader-rows researcher-rows test test-slow test-matrix lint format wheel reference docs clean \
+.PHONY: quickstart reader-documents reader-rows researcher-rows test test-slow test-matrix faults lint format wheel reference docs clean \
         bench bench-attention bench-compression bench-optimizer bench-autodeco bench-research bench-rollouts bench-ask \
         bench-documents
 
@@ -22,6 +22,10 @@ test: $(VENV)/.dev  ## the tests that CI runs
 
 test-slow: $(VENV)/.dev  ## every test, the long ones too
 	$(PYTEST)
+
+# Long form: make faults FAULTS=--long; other arguments: make faults FAULTS=--help
+faults: $(VENV)/.dev  ## inject faults (kills, damage, hostile files and answers) and print a table (3 min)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults $(FAULTS)
 
 # Runs the tests in .venv-matrix/$(1), made with the Python $(2) and the pins $(3); writes a row.
 define leg

@@ -4,6 +4,7 @@
 tests, which must not fork themselves: it asks a process that computes nothing for a fork of itself.
 """
 
+import gc
 import json
 import os
 import signal
@@ -171,4 +172,5 @@ if __name__ == "__main__":
     sys.path[0] = ""  # as after `python -c`
     for name in IMPORTED:
         import_module(name)
+    gc.freeze()  # a collection in a fork would copy all of it
     exec(_serve(socket.socket(fileno=int(sys.argv[1]))), {"__name__": "__main__"})

@@ -70,13 +70,14 @@ def calls(file: Path) -> Iterator[tuple[str, ast.AST]]:
                 known[alias.asname or alias.name] = f"{node.module}.{alias.name}"
     called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and node.id not in known and id(node) not in called:
-            continue  # a field named like a builtin
         inner, parts = node, []
         while isinstance(inner, ast.Attribute):
             parts.append(inner.attr)
             inner = inner.value
-        if isinstance(inner, ast.Name) and isinstance(node, ast.Attribute | ast.Name):
+        if not isinstance(inner, ast.Name) or not isinstance(node, ast.Attribute | ast.Name):
+            continue
+        # Not a variable that is named like a module, nor a field named like a builtin.
+        if inner.id in known or (inner is node and id(node) in called):
             yield ".".join([known.get(inner.id, inner.id), *reversed(parts)]), node
 
 

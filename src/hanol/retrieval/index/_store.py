@@ -155,7 +155,7 @@ class Store:
         """Be the only writer within the block; check the file before, and note its hash after."""
         with self.alone():
             note = self.folder / _SUM
-            noted = note.read_text() if note.exists() else ""
+            noted = note.read_text(errors="replace") if note.exists() else ""
             if not noted:  # the last writer was killed
                 (found,) = self.db.execute("PRAGMA quick_check(1)").fetchone()
                 if found != "ok":
@@ -175,12 +175,20 @@ class Store:
         if not _writable(self.folder):
             raise _not_writable(self.folder, "no permission")
         pid_file = self.folder / "writer.pid"
-        lock = sqlite3.connect(self.folder / "writer.lock", timeout=0, isolation_level=None)
+        lock_file = self.folder / "writer.lock"
+        lock = sqlite3.connect(lock_file, timeout=0, isolation_level=None)
         try:
             try:
                 lock.execute("BEGIN EXCLUSIVE")
-            except sqlite3.OperationalError as err:
-                pid = pid_file.read_text() if pid_file.exists() else "unknown"
+            except sqlite3.DatabaseError as err:
+                if not isinstance(
+                    err, sqlite3.OperationalError
+                ):  # damaged, so that nobody holds it
+                    lock_file.unlink(missing_ok=True)
+                    raise SearchIndexError(
+                        f"{lock_file} was damaged and is removed: run the command again."
+                    ) from err
+                pid = pid_file.read_text(errors="replace") if pid_file.exists() else "unknown"
                 raise SearchIndexError(
                     f"Process {pid} is indexing into {self.folder} already. Wait until it ends."
                 ) from err
@@ -260,15 +268,17 @@ def _check_sum(folder: Path) -> None:
     """Refuse a file that is not as its last writer left it; only one whose time differs is read."""
     note = folder / _SUM
     try:
-        noted = note.read_text()
+        noted = note.read_text(errors="replace")
         stamp, _, sha256 = noted.rpartition(" ")
         if stamp == _stamp(folder):
             return
         # Another process that begins to write drops the note first.
-        if _sha256(folder) != sha256 and note.read_text() == noted:
+        if _sha256(folder) != sha256 and note.read_text(errors="replace") == noted:
             raise damaged(folder, "its content has changed")
-        os.utime(folder / _FILE, ns=(int(stamp.split()[1]),) * 2)  # of a copy: not read again
-    except (OSError, IndexError):
+        time = stamp.rpartition(" ")[2]
+        if time.isdecimal():  # of a copy: not read again
+            os.utime(folder / _FILE, ns=(int(time),) * 2)
+    except (OSError, OverflowError):
         return
 
 
@@ -285,6 +295,8 @@ def _sha256(folder: Path) -> str:
 def _refuse_links(folder: Path) -> None:
     """Refuse links in and of an index folder, which may have come with somebody's documents."""
     for path in (folder, *folder.iterdir()) if folder.is_dir() else ():
+        if path != folder and path.is_dir() and path.name.startswith((_FILE, _SUM, "writer.")):
+            raise SearchIndexError(f"{path} is a folder in place of a file of hanol: move it away.")
         # Files that are neither, such as named pipes, would block for ever.
         if path.is_symlink() or not (path.is_dir() or path.is_file()):
             what = f"a symbolic link to {str(path.readlink())!r}" if path.is_symlink() else ""

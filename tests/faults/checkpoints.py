@@ -1,0 +1,234 @@
+"""Checkpoints of strangers: configs, templates, tokenizers and weights that are made to harm."""
+
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from tests.faults.damage import copied
+from tests.faults.lab import Lab, Outcome, kind
+from tests.research.test_faults import VALUES, _places
+from tests.training import chat_model as chat
+
+TEMPLATES = [
+    "{% for a in range(99999) %}{% for b in range(99999) %}{{ a }}{% endfor %}{% endfor %}",
+    "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "{{ 'a' * 10 ** 9 }}",
+    "{{ cycler.__init__ }}",
+    "{% include '/etc/passwd' %}",
+    "{{ raise_exception('\x1b]0;owned\x07') }}",
+    "{{ messages[9] }}",
+    "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+    "{{ 1 / 0 }}",
+    "{% if %}",
+    "{{ (" * 500,
+    "",
+    "{{ lipsum.__globals__.os.system('touch RAN') }}",
+    "{{ range(10 ** 12) | list }}",
+    "{{ 10 ** 10 ** 8 }}",
+    "{{ messages | map('upper') | sum }}",
+    "x" * 1_000_000,
+    "{{ self._TemplateReference__context }}",
+    "{% set x = namespace(a=1) %}{{ x.__class__ }}",
+]
+SIZES: list[Any] = [10**9, 10**18, -1, 0, 1.5, "64", [64], None, True, float("nan"), 2**63]
+
+
+class Ran:
+    """Pickled, it makes a file when it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mknod, (str(self.path),)
+
+
+def make_hostile(folder: Path, rng: Random, lab: Lab) -> str:
+    """Do harm to a sound checkpoint; says which."""
+    code = f"import os; os.mknod({str(lab.ran)!r})\n"
+    config_file, tokenizer_file = folder / "config.json", folder / "tokenizer.json"
+    config = json.loads(config_file.read_text())
+    how = rng.choice(
+        [
+            "size",
+            "size",
+            "size",
+            "config",
+            "config",
+            "code",
+            "pickle",
+            "pipe",
+            "link",
+            "template",
+            "template",
+            "template",
+            "tokenizer",
+            "tokenizer",
+            "index",
+            "index",
+            "type",
+            "generation",
+            "adapter",
+            "header",
+            "header",
+            "heads",
+            "deep",
+        ]
+    )
+    match how:
+        case "size":
+            keys = [key for key, value in config.items() if isinstance(value, int)]
+            for key in rng.sample(keys, rng.choice([1, 1, 3])):
+                config[key] = rng.choice(SIZES)
+        case "config":
+            place = rng.choice(_places(config))
+            inner = config
+            for key in place[:-1]:
+                inner = inner[key]
+            inner[place[-1]] = rng.choice([*VALUES, "\x1b[2J", {"a": []}, "../../x", [[1]]])
+        case "code":
+            (folder / "evil.py").write_text(code + "class M:\n    pass\n")
+            config["auto_map"] = dict.fromkeys(
+                ("AutoConfig", "AutoModelForCausalLM", "AutoTokenizer"), "evil.M"
+            )
+            config["model_type"] = rng.choice(["evil", config["model_type"]])
+            (folder / "custom_generate").mkdir()
+            (folder / "custom_generate" / "generate.py").write_text(code)
+            (folder / "modules.json").write_text(
+                '[{"idx": 0, "name": "0", "path": "", "type": "evil.M"}]'
+            )
+        case "pickle":
+            name = rng.choice(
+                ["pytorch_model.bin", "model.safetensors", "a.pt", "training_args.bin"]
+            )
+            if rng.random() < 0.5:
+                (folder / "model.safetensors").unlink()
+            (folder / name).write_bytes(pickle.dumps(Ran(lab.ran)))
+        case "pipe":
+            name = rng.choice([file.name for file in folder.iterdir()])
+            (folder / name).unlink()
+            os.mkfifo(folder / name)
+            return f"{how} {name}"
+        case "link":
+            name = rng.choice([file.name for file in folder.iterdir()])
+            (folder / name).unlink()
+            (folder / name).symlink_to(rng.choice(["/dev/zero", str(lab.secret), name, "/etc"]))
+            return f"{how} {name}"
+        case "template":
+            template = rng.choice(TEMPLATES).replace("RAN", str(lab.ran))
+            (folder / "chat_template.jinja").write_text(template)
+            return f"{how} {template[:40]!r}"
+        case "tokenizer":
+            content = json.loads(tokenizer_file.read_text())
+            place = rng.choice([one for one in _places(content) if len(one) < 4])
+            inner = content
+            for key in place[:-1]:
+                inner = inner[key]
+            inner[place[-1]] = rng.choice([*VALUES, 2**40, "\x1b[2J", {"type": "Nothing"}])
+            tokenizer_file.write_text(json.dumps(content))
+        case "index":
+            target = rng.choice(
+                [
+                    "../../canary/secret.txt",
+                    "/etc/passwd",
+                    "missing.safetensors",
+                    5,
+                    None,
+                    "model.safetensors",
+                    "evil.bin",
+                    "x" * 300,
+                ]
+            )
+            (folder / "model.safetensors.index.json").write_text(
+                json.dumps({"weight_map": {"lm_head.weight": target}})
+            )
+            if rng.random() < 0.7:
+                (folder / "model.safetensors").rename(folder / "evil.bin")
+        case "type":
+            config["model_type"] = rng.choice(
+                ["", "\x1b]0;owned\x07", "autodeco", "bert", "clip", "mamba", "x" * 9000, 5, None]
+            )
+        case "generation":
+            (folder / "generation_config.json").write_text(
+                json.dumps(
+                    {
+                        rng.choice(
+                            [
+                                "eos_token_id",
+                                "temperature",
+                                "top_p",
+                                "max_length",
+                                "custom_generate",
+                                "bos_token_id",
+                            ]
+                        ): rng.choice([*SIZES, "x", [None]])
+                    }
+                )
+            )
+        case "adapter":
+            (folder / "adapter_config.json").write_text(
+                json.dumps(
+                    {
+                        "peft_type": rng.choice(["LORA", "EVIL", 5]),
+                        "r": rng.choice(SIZES),
+                        "base_model_name_or_path": rng.choice(
+                            [str(folder), "../..", "/etc", "a/b", 5]
+                        ),
+                        "target_modules": rng.choice(["all-linear", "(a+)+$", 5, ["q_proj"]]),
+                    }
+                )
+            )
+            if rng.random() < 0.5:
+                shutil.copy(folder / "model.safetensors", folder / "adapter_model.safetensors")
+        case "header":
+            data = (folder / "model.safetensors").read_bytes()
+            size = int.from_bytes(data[:8], "little")
+            header = json.loads(data[8 : 8 + size])
+            name = rng.choice(sorted(header.keys() - {"__metadata__"}))
+            header[name][rng.choice(["dtype", "shape", "data_offsets"])] = rng.choice(
+                ["F8", [10**12, 10**12], [0, 10**15], [-1], [5, 1], None, "x", [[1]], []]
+            )
+            packed = json.dumps(header).encode()
+            length = rng.choice([len(packed), len(packed), 2**60, 0])
+            (folder / "model.safetensors").write_bytes(
+                length.to_bytes(8, "little") + packed + data[8 + size :]
+            )
+        case "heads":
+            config = {
+                "model_type": "autodeco",
+                "base_model_name_or_path": rng.choice(
+                    ["/etc", "../..", 5, None, "a/b", str(folder)]
+                ),
+                "hidden_size": rng.choice(SIZES),
+            }
+        case "deep":
+            config_file.write_text("[" * 100_000)
+            return how
+    if how in ("size", "config", "code", "type", "heads"):
+        config_file.write_text(json.dumps(config))
+    return how
+
+
+@kind("hostile checkpoint", short=3, long=200)
+def hostile_checkpoint(lab: Lab, rng: Random) -> Outcome:
+    def make(folder: Path) -> None:
+        chat.make_checkpoint(folder / "model")
+
+    folder = copied(lab, "for strangers", make) / "model"
+    how = make_hostile(folder, rng, lab)
+    command = rng.choice(
+        [
+            ["inspect", folder],
+            ["inspect", folder, "--json"],
+            ["generate", folder, "-p", "a", "--max-tokens", "2"],
+            ["chat", folder, "-p", "hello", "--max-tokens", "2"],
+            ["convert", folder, folder.with_name("new")],
+            ["merge", folder, folder, "--output", folder.with_name("new")],
+        ]
+    )
+    outcome = lab.judged(lab.run(*command))
+    return outcome._replace(detail=f"{how}, {command[0]}: {outcome.detail}")
