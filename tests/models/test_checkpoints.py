@@ -283,6 +283,14 @@ def test_unknown_place(spec: str, message: str) -> None:
         models.load(spec)
 
 
+@pytest.mark.parametrize("spec", ["x" * 300, "~nobody-here/x", "a\0b", "y/" * 3000])
+def test_names_that_no_system_takes(spec: str) -> None:
+    with pytest.raises(CheckpointError) as found:
+        models.load(spec)
+    assert len(str(found.value)) < 7000
+    assert "\n" not in str(found.value)
+
+
 def test_hub_id_without_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(CheckpointError, match="'nobody/nothing' could not be loaded"):

@@ -68,7 +68,11 @@ def resolve(spec: str | Path) -> str:
         return str(_BUNDLED / text)
     if (pulled := pulled_folder(text)) is not None:
         return str(pulled)
-    path = Path(text).expanduser()
+    try:
+        path = Path(text).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as err:  # too long, no such user, a zero byte
+        raise CheckpointError(f"{text[:80]!r} cannot be read as a checkpoint: {err}"[:300]) from err
     if path.is_dir():
         if not any((path / name).exists() for name in ("config.json", ADAPTER_CONFIG)):
             names = sorted(entry.name for entry in path.iterdir())[:5]
