@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 
 from hanol.errors import DataError, HanolError, WriteError
 from hanol.files import (
@@ -49,8 +50,12 @@ def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:
         OSError(errno.ENOSPC, "No space left on device"),
         OSError(errno.EDQUOT, "Disk quota exceeded"),
         RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed"),
+        RuntimeError("[enforce fail at inline_container.cc:668] . unexpected pos 64 vs 0"),
+        SafetensorError("Error while serializing: I/O error: No space (os error 28)"),
+        Exception("No space left (os error 28)"),
+        OSError("262144 requested and 17 written"),
     ],
-    ids=["system", "quota", "torch"],
+    ids=["system", "quota", "torch", "torch-end", "safetensors", "tokenizers", "numpy"],
 )
 def test_a_full_disk_is_named_and_the_old_content_stays(error: Exception, tmp_path: Path) -> None:
     file, folder = tmp_path / "a.txt", tmp_path / "folder"

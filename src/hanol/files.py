@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator
@@ -57,6 +58,7 @@ _FULL_TEXTS = (
     " requested and ",  # of numpy, which tells how many bytes were written
     "disk is full",  # of SQLite
 )
+_OF_RUST = re.compile(r"\(os error (\d+)\)")  # safetensors and tokenizers
 _SUMS = "checksums.json"
 _HINT = "What was there is unchanged; free some space or give another path."
 
@@ -183,9 +185,16 @@ def write_failure(err: BaseException) -> str | None:
     """Why something could not be written, in words; None if the error has another cause."""
     if isinstance(err, HanolError):
         return err.reason if isinstance(err, WriteError) else None
-    if getattr(err, "errno", None) in _FULL or any(text in str(err) for text in _FULL_TEXTS):
+    number = getattr(err, "errno", None)
+    if number is None and (told := _OF_RUST.search(str(err))):
+        number = int(told[1])
+        if number not in (*_FULL, errno.EFBIG, errno.EROFS, errno.EIO):
+            return None  # something could not be read
+    if number in _FULL or any(text in str(err) for text in _FULL_TEXTS):
         return "the disk is full"
-    return err.strerror or str(err) if isinstance(err, OSError) else None
+    if number is not None:
+        return os.strerror(number)
+    return str(err) if isinstance(err, OSError) else None
 
 
 @contextmanager
@@ -397,7 +406,7 @@ def read_rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     path = Path(path)
     try:
         text = path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as err:
+    except (OSError, ValueError) as err:  # no UTF-8, or a name with a zero byte
         raise DataError(f"{str(path)!r} could not be read: {err}") from err
     match path.suffix.casefold():
         case ".jsonl":

@@ -521,6 +521,32 @@ def test_a_checkpoint_without_a_template_says_what_to_do(tmp_path: Path) -> None
             engine.count_tokens([Message("user", "hi")])
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}"
+        "{% endfor %}{% endfor %}{% endfor %}",
+        "{% for a in range(9999) %}{% for b in range(9999) %}{{ b }}{% endfor %}{% endfor %}",
+        "{{ 'long' * 9999999 }}",
+        "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}",
+    ],
+    ids=["loops", "text", "length", "recursion"],
+)
+def test_a_template_cannot_go_on_for_ever(
+    template: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hanol.models import _templates  # private: its limit of five seconds
+
+    monkeypatch.setattr(_templates, "_SECONDS", 0.5)
+    folder = checkpoint("llama", tmp_path / "hostile", template=template)
+    engine = CheckpointEngine(*models.load(folder))
+    for _ in range(2):  # what ended the first one does not reach what comes after it
+        with pytest.raises(EngineError, match="The chat template of .* refuses"):
+            engine.count_tokens([Message("user", "Hello")])
+        assert sum(i % 7 for i in range(300_000)) > 0
+    asyncio.run(engine.aclose())
+
+
 def test_a_template_that_refuses_a_conversation_says_why(folders: dict[str, Path]) -> None:
     with opened(folders["qwen3"]) as engine:
         late = (Message("user", "a"), Message("system", "b"))

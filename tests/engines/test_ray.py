@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from hanol.engines import Engine, Message, Request, Sampling, open_engine
@@ -104,3 +105,19 @@ def test_pieces_and_scores_come_from_the_members(tmp_path: Path, script: Path) -
         await alone.aclose()
 
     asyncio.run(run())
+
+
+def test_a_cluster_of_its_own_listens_on_loopback_alone(script: Path) -> None:
+    engine: Any = open_engine(f"ray:1:scripted:{script}")
+    asyncio.run(engine.complete(ask("question 1")))
+    started = psutil.Process().children(recursive=True)
+    places = [
+        place.laddr.ip
+        for process in (psutil.Process(), *started)
+        for place in process.net_connections("inet")
+        if place.status == psutil.CONN_LISTEN
+    ]
+    assert len(started) > 2
+    assert len(places) > 3
+    assert {place.removeprefix("::ffff:") for place in places} == {"127.0.0.1"}
+    asyncio.run(engine.aclose())

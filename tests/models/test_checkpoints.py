@@ -4,10 +4,12 @@ import errno
 import json
 import logging
 import math
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -307,6 +309,74 @@ def test_broken_config(copy: Path) -> None:
     (copy / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match="configuration of .*not a valid JSON file"):
         models.load(copy)
+
+
+USES = (models.inspect, models.load_model, models.load_tokenizer)
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "model.safetensors", "tokenizer.json", "model.safetensors.index.json"]
+)
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_pipes_and_devices_are_never_read(name: str, kind: str, copy: Path) -> None:
+    (copy / name).unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(copy / name)
+    else:
+        (copy / name).symlink_to("/dev/zero")
+    for use in USES:
+        with pytest.raises(CheckpointError, match=f"{name}' is a pipe or a device, and no file"):
+            use(copy)
+
+
+ODD_FILES = [
+    ("config.json", "[]"),
+    ("config.json", "3"),
+    ("config.json", "[" * 5000),
+    ("config.json", {"num_hidden_layers": 10**9}),
+    ("config.json", {"num_experts": 10**30}),
+    ("config.json", {"hidden_size": 10**30}),
+    ("config.json", {"hidden_size": "x"}),
+    ("config.json", {"vocab_size": [1]}),
+    ("config.json", {"vocab_size": None}),
+    ("config.json", {"linear_attn_config": [3]}),
+    ("config.json", {"rope_scaling": "x"}),
+    ("tokenizer.json", "{}"),
+    ("tokenizer.json", "[1]"),
+    ("tokenizer.json", {"model": {"type": "BPE", "vocab": {"a": -1}, "merges": [["a", 3]]}}),
+    ("tokenizer.json", {"added_tokens": [{"id": 10**30, "content": 3}]}),
+    ("tokenizer.json", {"pre_tokenizer": {"type": "Split", "pattern": {"Regex": "((("}}}),
+    ("tokenizer_config.json", "[]"),
+    ("tokenizer_config.json", {"eos_token": {"a": [1]}}),
+    ("tokenizer_config.json", {"model_max_length": "long"}),
+    ("tokenizer_config.json", {"tokenizer_class": 3}),
+    ("model.safetensors.index.json", {"weight_map": {"a": 3}}),
+    ("model.safetensors.index.json", {"weight_map": [["a", "b"]]}),
+    ("model.safetensors", b"\xff" * 8),
+    ("model.safetensors", b"\x02" + bytes(7) + b"[]"),
+    ("model.safetensors", b"\x1a" + bytes(7) + b'{"a": {"dtype": 3, "b": []}'),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), ODD_FILES, ids=[str(n) for n in range(len(ODD_FILES))]
+)
+def test_files_of_wrong_types_are_refused_in_a_line(name: str, content: Any, copy: Path) -> None:
+    """Or used, where nothing reads what is wrong; whatever a library raises, panics included."""
+    if isinstance(content, dict):
+        old = json.loads((copy / name).read_text()) if (copy / name).exists() else {}
+        content = json.dumps({**old, **content})
+    if name.startswith("model."):
+        (copy / "model.safetensors").unlink()
+    (copy / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    refused = []
+    for use in USES:
+        try:
+            use(copy)
+        except (CheckpointError, ConfigError) as err:
+            refused.append(str(err))
+    assert refused or name == "tokenizer_config.json"
+    assert all(text.count("\n") < 2 for text in refused)
 
 
 def test_layers_that_are_missing_from_the_lists(copy: Path) -> None:

@@ -175,6 +175,8 @@ def test_files_that_cannot_be_read(tmp_path) -> None:
         ("seed=[1", r"'seed': '\[1' is no value"),
         ("seed=2020-13-45", "'seed': '2020-13-45' is no value: month"),
         ("=3", "key=value"),
+        ("stages.².tokens=1", "no index"),
+        ("seed=" + "[" * 5000, "is no value"),
     ):
         with pytest.raises(RecipeError, match=text) as raised:
             read_recipe(present, [override])
@@ -185,6 +187,58 @@ def test_files_that_cannot_be_read(tmp_path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"a: \xe9")
     with pytest.raises(RecipeError, match="could not be read: 'utf-8'"):
         read_recipe(tmp_path / "latin.yaml")
+
+
+ODD_OVERRIDES = [
+    "threads=100000",  # aborts the process
+    "stages.0.tokens=" + "9" * 30,
+    "stages.0.tokens=1000000000000",  # a list of steps that fills the memory
+    "tokenizer.vocab_size=1000000000000",
+    "optim.betas=[0.9, 1.5]",
+    "optim.betas=[-1, 0.9]",
+    "optim.adamw_lr=.nan",
+    "optim.clip_norm=1e400",
+    "eval_bytes=1" + "0" * 40,
+    'name="a\\0b"',
+    "name=2026-01-01",
+    "stages=&a [*a]",
+    "data=!!python/object:os.system x",
+]
+
+
+@pytest.mark.parametrize("override", ODD_OVERRIDES)
+def test_odd_values_are_refused_before_anything_is_made(tmp_path, override: str) -> None:
+    with pytest.raises(RecipeError, match=override.partition("=")[0].split(".")[-1]) as raised:
+        read_recipe(write(tmp_path), [override])
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        (
+            "autodeco/tiny",
+            ["steps=1000000000000", "batch=1000000000000", "seed=-1", "data.samples=1000000000000",
+             "data.max_rows=1000000000000"],
+        ),
+        ("autodeco/steering", ["steps=1000000000000", "held_out=1000000000000"]),
+        (
+            "researcher/tiny",
+            ["stages.0.seed=-1", "stages.0.batch_size=1000000000000", "world.seed=4294967296",
+             "eval.questions=1000000000000", "model.num_layers=1000000000000",
+             "stages=[{kind: grpo, concurrency: 1000000000000}]",
+             "stages=[{kind: reject, pool: 1000000000000}]"],
+        ),
+        (
+            "sft/lora",
+            ["epochs=1e300", "lora.rank=1000000000000", "seed=-1", "betas=[2, 2]"],
+        ),
+    ],
+)  # fmt: skip
+def test_values_that_fill_the_memory_are_refused(name: str, overrides: list[str]) -> None:
+    for override in overrides:
+        with pytest.raises(RecipeError, match="is not valid: .*(less|greater) than"):
+            read_recipe(ROOT / "recipes" / f"{name}.yaml", [override])
 
 
 class Inner(Section):

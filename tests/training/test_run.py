@@ -276,6 +276,26 @@ def test_a_full_disk_leaves_whole_checkpoints_only(tmp_path, texts, monkeypatch)
     assert not (tmp_path / "run" / ".writing").exists()
 
 
+def test_what_cannot_be_written_is_one_line_and_the_run_goes_on_with_room(
+    tmp_path, texts, whole, forked
+) -> None:
+    """By a limit for files, which every writer meets; safetensors is the first one here."""
+    recipe, folder = write(tmp_path, texts), tmp_path / "run"
+    program = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, -1))\n"
+        f"{SMALLER}from hanol.cli import main; main()"
+    )
+    process = forked(program, "train", recipe, "--output", folder)
+    assert process.wait() == 1, process.stderr[-2000:]
+    *_, last = process.stderr.strip().splitlines()
+    assert "checkpoint-2' could not be written: File too large. A checkpoint needs about " in last
+    assert {path.name for path in folder.rglob(".*")} == set()
+    train(read_recipe(recipe), folder, resume=True)
+    assert losses(folder) == losses(whole[0])
+    ends = [(place / "final" / "model.safetensors").read_bytes() for place in (folder, whole[0])]
+    assert ends[0] == ends[1]
+
+
 def test_data_of_an_earlier_start_are_used_only_if_they_are_the_recipes(
     tmp_path, texts, caplog
 ) -> None:

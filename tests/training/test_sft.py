@@ -238,6 +238,11 @@ def test_processes_must_share_a_batch_equally(
 # --- Metrics, evaluations, checkpoints -----------------------------------------------------------
 
 
+def test_more_steps_than_can_be_decided_beforehand(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="100,000,000,000,000 tokens of these rows are more than"):
+        run(tmp_path, make_rows(8), make_model(), tokens=10**14)
+
+
 def test_evaluations_come_by_tokens_and_at_the_end(tmp_path: Path) -> None:
     seen: list[int] = []
     lines: list[dict[str, Any]] = []

@@ -34,12 +34,14 @@ from hanol.sampling import Sampling
 if _typing.TYPE_CHECKING:
     from hanol.engines._endpoint import EndpointEngine as EndpointEngine
     from hanol.engines._ray import RayEngine as RayEngine
+    from hanol.engines._ray import connect_ray as connect_ray
     from hanol.engines.checkpoint._checkpoint import CheckpointEngine as CheckpointEngine
 
 _HEAVY = {
     "CheckpointEngine": "hanol.engines.checkpoint._checkpoint",
     "EndpointEngine": "hanol.engines._endpoint",
     "RayEngine": "hanol.engines._ray",
+    "connect_ray": "hanol.engines._ray",
 }
 
 
@@ -79,6 +81,7 @@ __all__ = [
     "ToolSchema",
     "Usage",
     "WrappedEngine",
+    "connect_ray",
     "is_local",
     "open_engine",
 ]

@@ -4,6 +4,7 @@ import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from importlib import import_module
 from inspect import isawaitable
 from typing import Any
 
@@ -45,7 +46,7 @@ class RayEngine(Engine):
 
     A request whose actor dies goes to another one; Ray starts the dead one again. Joins the
     cluster that the process is connected to or that RAY_ADDRESS names, else starts one on this
-    machine.
+    machine, which listens on loopback alone.
 
     Args:
         spec: What each actor opens. Checkpoints and scripts must be readable on every machine.
@@ -75,8 +76,7 @@ class RayEngine(Engine):
         if count < 1:
             raise EngineError(f"A fleet of {count} engines: give at least 1, as in ray:2:{spec}.")
         self.name = f"ray:{count}:{spec}"
-        self._ray: Any = require("ray", extra="ray", feature="A fleet of engines")
-        _connect(self._ray, int(count * num_cpus))
+        self._ray = connect_ray("A fleet of engines", int(count * num_cpus))
         member = self._ray.remote(_Member).options(
             num_cpus=num_cpus,
             num_gpus=num_gpus,
@@ -173,18 +173,35 @@ class RayEngine(Engine):
             self._ray.kill(member)
 
 
-def _connect(ray: Any, cpus: int) -> None:
+def connect_ray(feature: str, cpus: int = 0) -> Any:
+    """Ray, connected: to the cluster of this process or of RAY_ADDRESS, else to one of its own.
+
+    Its own listens on loopback alone: whoever reaches Ray's ports could run code.
+
+    Args:
+        feature: What needs Ray, as the start of a sentence.
+        cpus: Places that a cluster of its own has at least.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+    """
+    ray: Any = require("ray", extra="ray", feature=feature)
     if ray.is_initialized():
-        return
+        return ray
     local: dict[str, Any] = {}
     if not os.environ.get("RAY_ADDRESS"):
-        # A cluster of this process: on loopback, and with a place for each engine.
+        # On Linux, Ray takes 127.0.0.1 for the machine's address in the network and binds to all,
+        # unless clusters are switched off: in this process, and in those that it starts.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+        constants: Any = import_module("ray._private.ray_constants")
+        constants.ENABLE_RAY_CLUSTER = False
         local = {
             "num_cpus": max(cpus, os.cpu_count() or 1),
             "include_dashboard": False,
             "_node_ip_address": "127.0.0.1",
         }
     ray.init(log_to_driver=False, logging_level="warning", **local)
+    return ray
 
 
 def _cause(err: Any, name: str) -> HanolError:

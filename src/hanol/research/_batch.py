@@ -19,8 +19,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from hanol.engines import Engine
-from hanol.errors import DataError, RunError, require
+from hanol.engines import Engine, connect_ray
+from hanol.errors import DataError, RunError
 from hanol.files import replace_json, replace_rows
 from hanol.research._researcher import Researcher
 from hanol.research.modes._heavy import aheavy_research
@@ -187,12 +187,10 @@ def run_batch_on_ray(
         raise DataError(
             f"`workers` is {workers} and `concurrency` {concurrency}, but both must be at least 1."
         )
-    ray = require("ray", extra="ray", feature="A batch over several machines")
     folder = os.path.abspath(folder)
     with alone(folder):
         options = fixed_date(folder, options)
-        if not ray.is_initialized():
-            ray.init(include_dashboard=False, log_to_driver=False)
+        ray = connect_ray("A batch over several machines", workers)
         remote = ray.remote(
             num_cpus=0,
             scheduling_strategy="SPREAD",

@@ -19,9 +19,9 @@ class GrpoSettings(Section):
     The paper publishes neither rates nor sizes: these suit a model of about a million parameters.
     """
 
-    steps: int = Field(100, ge=1, description="Batches of rollouts.")
-    questions: int = Field(8, ge=1, description="Questions per optimizer step.")
-    rollouts: int = Field(8, ge=2, description="Attempts at each question.")
+    steps: int = Field(100, ge=1, le=1_000_000, description="Batches of rollouts.")
+    questions: int = Field(8, ge=1, le=100_000, description="Questions per optimizer step.")
+    rollouts: int = Field(8, ge=2, le=100_000, description="Attempts at each question.")
     updates_per_batch: int = Field(
         1, ge=1, description="Optimizer steps with the same rollouts; 1 is strictly on-policy."
     )
@@ -64,7 +64,7 @@ class GrpoSettings(Section):
     )
     max_probes: int = Field(256, ge=1, description="Questions that one refresh probes at most.")
 
-    concurrency: int = Field(64, ge=1, description="Rollouts at once.")
+    concurrency: int = Field(64, ge=1, le=100_000, description="Rollouts at once.")
     micro_batch_tokens: int = Field(16_384, ge=1, description="Padded tokens of one forward pass.")
     max_deviation: float | None = Field(
         1e-3,
@@ -83,4 +83,6 @@ class GrpoSettings(Section):
     keep_rollouts_every: int | None = Field(
         1, ge=1, description="Keep the logs of every n-th step's rollouts; None keeps none."
     )
-    seed: int = Field(0, description="Seed of the questions' order and of the sampling.")
+    seed: int = Field(
+        0, ge=0, lt=2**33, description="Seed of the questions' order and of the sampling."
+    )

@@ -18,9 +18,11 @@ from hanol.training._merge import Merged, merge_checkpoints
 from hanol.training._muon import MuonAdamW, muon_adamw, orthogonalised, parameter_groups
 from hanol.training._ranking import RankingRow
 from hanol.training._recipe import (
+    MOST_STEPS,
     Estimate,
     Recipe,
     Section,
+    Seed,
     StageEstimate,
     state_gib,
     with_overrides,
@@ -49,6 +51,7 @@ from hanol.training.pretraining._pretrain_recipe import DataSection, PretrainRec
 
 __all__ = [
     "FREE",
+    "MOST_STEPS",
     "ChatData",
     "DataSection",
     "Estimate",
@@ -65,6 +68,7 @@ __all__ = [
     "Recipe",
     "ScheduleSection",
     "Section",
+    "Seed",
     "SftRecipe",
     "SftResult",
     "SftRow",

@@ -2,7 +2,7 @@
 
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import (
@@ -17,6 +17,10 @@ from pydantic import (
 from hanol.errors import ConfigError, RecipeError
 
 FloatName = Literal["float32", "bfloat16"]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+MOST_STEPS = 5_000_000  # all steps of a run are decided beforehand
+_LARGEST = 10**15  # of any number of tokens, rows, bytes
 _UNKNOWN = "unknown key `"
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -39,6 +43,14 @@ class Section(BaseModel):
 
     # Sections within a recipe are checked without `__init__`: an error tells where they stand.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    @model_validator(mode="after")
+    def _countable(self) -> Self:
+        for name, value in self:
+            for number in value if isinstance(value, tuple | list) else (value,):
+                if isinstance(number, int) and abs(number) > _LARGEST:
+                    raise ValueError(f"`{name}` is beyond {_LARGEST:.0e}, more than can be counted")
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -98,15 +110,17 @@ class Recipe(Section):
     name: str = Field(description="Name of the run; its folder is runs/<name> by default.")
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of weights, data order and sampling.")
     threads: int | None = Field(
-        None, ge=1, description="CPU threads per process; None uses torch's default."
+        None, ge=1, le=1024, description="CPU threads per process; None uses torch's default."
     )
     record: dict[str, str] = Field(default={}, description="Results of a recorded run, to read.")
 
     @field_validator("name")
     @classmethod
     def _names_a_folder(cls, name: str) -> str:
-        if name in ("", "..") or Path(name).name != name:
-            raise ValueError(f"{name!r} cannot name the run's folder: leave out slashes")
+        if name in ("", "..") or Path(name).name != name or not name.isprintable():
+            raise ValueError(
+                f"{name!r} cannot name the run's folder: leave out slashes and control characters"
+            )
         return name
 
     def estimate(self) -> Estimate:
@@ -128,7 +142,8 @@ def recipe_content(path: str | Path) -> dict[str, Any]:
         near = sorted(map(str, path.parent.glob("[!.]*.yaml")))
         hint = f" Beside it: {', '.join(near)}." if near else ""
         raise RecipeError(f"There is no recipe {str(path)!r}.{hint}") from err
-    except (OSError, ValueError, yaml.YAMLError) as err:  # a date that does not exist, no UTF-8
+    # A date that does not exist, no UTF-8, brackets in brackets.
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as err:
         cause = " ".join(str(err).split())
         raise RecipeError(f"The recipe {str(path)!r} could not be read: {cause}") from err
     if not isinstance(content, dict):
@@ -165,7 +180,7 @@ def _override(content: dict[str, Any], text: str) -> None:
         raise RecipeError(f"An override has the form key=value, but got {text!r}.")
     try:
         parsed = yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError) as err:  # ValueError: a date that does not exist
+    except (yaml.YAMLError, ValueError, RecursionError) as err:  # a date that does not exist
         raise RecipeError(f"{key!r}: {value!r} is no value: {' '.join(str(err).split())}") from err
     *parents, last = key.strip().split(".")
     place: Any = content
@@ -181,7 +196,7 @@ def _index(place: Any, part: str, key: str) -> int:
     """The index of a list that a part of a dotted key stands for."""
     if not isinstance(place, list):
         raise RecipeError(f"{key!r}: there is no section to set {part!r} in.")
-    if not part.isdigit() or int(part) >= len(place):
+    if not part.isdecimal() or int(part) >= len(place):
         raise RecipeError(f"{key!r}: {part!r} is no index of a list of {len(place)}.")
     return int(part)
 

@@ -17,7 +17,7 @@ from hanol.training._kinds import OnStep
 from hanol.training._logits import IGNORED, logits_at
 from hanol.training._muon import muon_adamw
 from hanol.training._ranking import RankingRow, ranking_inputs, ranking_loss
-from hanol.training._recipe import FloatName, Section
+from hanol.training._recipe import MOST_STEPS, Beta, FloatName, Section, Seed
 from hanol.training._run_folder import last_checkpoint
 from hanol.training._trainer import Steps, StepTrainer, training_arguments
 
@@ -32,12 +32,12 @@ class LearningSection(Section):
     """How a model learns from rows."""
 
     max_length: int = Field(1024, gt=1, description="Tokens per row; longer rows are left out.")
-    batch_size: int = Field(8, ge=1, description="Rows per optimizer step.")
+    batch_size: int = Field(8, ge=1, le=100_000, description="Rows per optimizer step.")
     micro_batches: int = Field(1, ge=1, description="Parts of a batch; more save memory.")
     muon_lr: float | None = Field(0.01, gt=0, description="Peak rate of Muon; None: AdamW only.")
     adamw_lr: float = Field(0.002, gt=0, description="Peak learning rate of AdamW.")
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of matrices.")
-    betas: tuple[float, float] = Field((0.9, 0.98), description="Betas of AdamW.")
+    betas: tuple[Beta, Beta] = Field((0.9, 0.98), description="Betas of AdamW.")
     clip_norm: float = Field(1.0, gt=0, description="Maximum norm of the gradient.")
     warmup_steps: int = Field(100, ge=0, description="Optimizer steps of linear warm-up.")
     decay: float = Field(0.5, ge=0, le=1, description="Final share in which rates decay linearly.")
@@ -45,7 +45,7 @@ class LearningSection(Section):
     save_tokens: int = Field(500_000, ge=1, description="Tokens between checkpoints.")
     gradient_checkpointing: bool = Field(False, description="Recompute blocks, to save memory.")
     dtype: FloatName = Field("float32", description="Data type used for computation.")
-    seed: int = Field(0, description="Seed of the row order; that of the recipe is added.")
+    seed: Seed = Field(0, description="Seed of the row order; that of the recipe is added.")
 
     @model_validator(mode="after")
     def _whole_parts(self) -> Self:
@@ -219,6 +219,11 @@ class SftSteps(Steps):
                 "`batch_size`."
             )
         lengths = [row.size for row in rows]
+        if settings.tokens * len(rows) > MOST_STEPS * settings.batch_size * sum(lengths):
+            raise DataError(
+                f"{settings.tokens:,} tokens of these rows are more than {MOST_STEPS:,} steps: "
+                "give fewer `tokens` or `epochs`."
+            )
         for batch in _epochs(lengths, settings):
             self.batches.append(batch)
             self.tokens_before.append(self.tokens_before[-1] + sum(lengths[i] for i in batch))

@@ -32,7 +32,7 @@ def learn(run: StageRun) -> Facts:
         tokens = max(1, round((stage.epochs or 1) * sum(len(row.input_ids) for row in rows)))
     same = SftSettings.model_fields.keys() & SftStage.model_fields.keys()
     values = {name: getattr(stage, name) for name in same}
-    values |= {"tokens": tokens, "seed": run.recipe.seed + stage.seed}
+    values |= {"tokens": tokens, "seed": (run.recipe.seed + stage.seed) % 2**32}
     every = run.recipe.eval.every
     run.on_step({"total": tokens})
     result = train_sft(

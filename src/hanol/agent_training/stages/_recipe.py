@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from hanol.rl import GrpoSettings
 from hanol.runs import Mode
-from hanol.training import Estimate, LearningSection, Recipe, Section
+from hanol.training import Estimate, LearningSection, Recipe, Section, Seed
 
 
 class AgentModelSection(Section):
@@ -22,18 +22,22 @@ class AgentModelSection(Section):
     config: Literal["conv-attention", "kimi-linear", "lfm2", "qwen3"] | None = Field(
         None, description="Random weights of this kind, with the sizes below."
     )
-    hidden_size: int = Field(128, ge=8, description="Width of the model.")
-    num_layers: int = Field(2, ge=1, description="Blocks.")
+    hidden_size: int = Field(128, ge=8, le=65_536, description="Width of the model.")
+    num_layers: int = Field(2, ge=1, le=1000, description="Blocks.")
     num_heads: int = Field(4, ge=1, description="Heads; the width is divided among them.")
-    intermediate_size: int = Field(320, ge=8, description="Width of the SwiGLU.")
+    intermediate_size: int = Field(320, ge=8, le=1_000_000, description="Width of the SwiGLU.")
     conv_kernel: int = Field(
         4, ge=2, le=32, description="Tokens that a short convolution sees; qwen3 has none."
     )
-    kv_lora_rank: int = Field(64, ge=8, description="Latent width of kimi-linear's cache.")
+    kv_lora_rank: int = Field(
+        64, ge=8, le=65_536, description="Latent width of kimi-linear's cache."
+    )
     full_attention_every: int = Field(
         2, ge=0, description="kimi-linear, lfm2: full attention in each n-th and the last; 0 none."
     )
-    max_length: int = Field(4096, ge=64, description="Tokens that the model reads at most.")
+    max_length: int = Field(
+        4096, ge=64, le=10_000_000, description="Tokens that the model reads at most."
+    )
     verbatim_calls: bool = Field(
         False, description="With `config`: write the JSON of calls mark by mark, not in one token."
     )
@@ -64,7 +68,7 @@ class WorldSection(Section):
     """The generated encyclopedias in which the agent learns; their questions have exact answers."""
 
     name: Literal["encyclopedia"] = "encyclopedia"
-    seed: int = Field(
+    seed: Seed = Field(
         0, description="Seed of the first training world; the others count on from it."
     )
     entities: int = Field(300, ge=16, le=5000, description="Pages of a training world.")
@@ -105,15 +109,17 @@ class EvalSection(_Attempting):
     every: int | None = Field(
         1_000_000, ge=1, description="Trained tokens between evaluations in a stage; None for none."
     )
-    questions: int = Field(200, ge=1, description="Questions of each kind.")
-    glance: int = Field(10, ge=1, description="Questions of each kind for evaluations in a stage.")
+    questions: int = Field(200, ge=1, le=100_000, description="Questions of each kind.")
+    glance: int = Field(
+        10, ge=1, le=100_000, description="Questions of each kind for evaluations in a stage."
+    )
     hops: tuple[Hops, ...] = Field(
         (1, 2, 3),
         min_length=1,
         description="Kinds of questions of a world; where the agent learns from starts that are "
         "described, those of 1 and 2 hops are one kind more.",
     )
-    seed: int = Field(12345, description="Seed of the world and its questions.")
+    seed: Seed = Field(12345, description="Seed of the world and its questions.")
     turn_tokens: int = Field(192, ge=1, description="Tokens of one turn at most.")
 
 
@@ -149,7 +155,7 @@ class SftStage(LearningSection, _Starting):
 
     kind: Literal["sft"]
     tokens: int | None = Field(None, gt=0, description="Tokens of the stage.")
-    epochs: float | None = Field(None, gt=0, description="Or how often its data are read.")
+    epochs: float | None = Field(None, gt=0, le=1e6, description="Or how often its data are read.")
     data: DataShares = Field(
         {"trajectories": 1.0},
         description="Share of its tokens by kind (arXiv 2509.13310 for the first five).",
@@ -187,7 +193,7 @@ class MidtrainStage(SftStage):
 class _Asking(_Starting, _Attempting):
     """A stage in which the model attempts questions."""
 
-    pool: int = Field(1000, ge=1, description="Different questions.")
+    pool: int = Field(1000, ge=1, le=1_000_000, description="Different questions.")
     hops: tuple[Hops, ...] | None = Field(
         None, description="Hops of the questions; None takes the world's."
     )
@@ -209,12 +215,12 @@ class RejectStage(_Asking):
     modes: ModeShares = Field(
         {"react": 1.0}, description="Modes of the agent: share of the questions."
     )
-    attempts: int = Field(4, ge=1, description="Attempts at each question.")
+    attempts: int = Field(4, ge=1, le=100_000, description="Attempts at each question.")
     keep: int | None = Field(
         None, ge=1, description="Trajectories kept at most, one of a question; None keeps all."
     )
-    concurrency: int = Field(64, ge=1, description="Attempts at once.")
-    seed: int = Field(0, description="Added to the recipe's.")
+    concurrency: int = Field(64, ge=1, le=100_000, description="Attempts at once.")
+    seed: Seed = Field(0, description="Added to the recipe's.")
 
 
 class GrpoStage(GrpoSettings, _Asking):

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterator, Mapping
 from itertools import count, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import get_scheduler
@@ -21,7 +21,9 @@ from hanol.errors import RecipeError
 from hanol.runs import ResumeGuard
 from hanol.training import (
     FREE,
+    MOST_STEPS,
     OnStep,
+    Seed,
     Steps,
     StepTrainer,
     last_checkpoint,
@@ -29,6 +31,7 @@ from hanol.training import (
 )
 
 _GENERATOR = "easy_tokens.pt"  # state of the generator that draws them
+_MOST_ROWS = 500_000_000  # which rows a step reads is decided beforehand
 _WIDE = 2048  # hidden width from which the paper's rate is right
 
 
@@ -47,12 +50,21 @@ class HeadsLearning(LossSettings):
     )
     warmup: int = Field(0, ge=0, description="Steps of linear warm-up.")
     clip: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
-    steps: int = Field(400, ge=1, description="Optimizer steps.")
-    batch: int = Field(32, ge=1, description="Rows per step.")
+    steps: int = Field(400, ge=1, le=MOST_STEPS, description="Optimizer steps.")
+    batch: int = Field(32, ge=1, le=100_000, description="Rows per step.")
     micro_batch: int = Field(8, ge=1, description="Rows that run through the base together.")
-    seed: int = Field(0, ge=0, description="Seed of new heads, row order and dropped tokens.")
+    seed: Seed = Field(0, description="Seed of new heads, row order and dropped tokens.")
     save_every: int = Field(100, ge=1, description="Steps between checkpoints.")
     keep: int = Field(2, ge=1, description="Checkpoints kept.")
+
+    @model_validator(mode="after")
+    def _decided_beforehand(self) -> Self:
+        if self.steps * self.batch > _MOST_ROWS:
+            raise ValueError(
+                f"`steps` times `batch` is {self.steps * self.batch:,} rows, more than "
+                f"{_MOST_ROWS:,}"
+            )
+        return self
 
     def rate(self, hidden_size: int) -> float:
         """Peak learning rate for a base of this width."""

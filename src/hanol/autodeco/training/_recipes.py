@@ -36,7 +36,9 @@ class RowsSection(Section):
         description='JSON lines with "prompt" and "completion" or "messages"; or "stdlib": the '
         'functions of the standard library, or "tasks": `hanol.worlds.small_tasks`.',
     )
-    max_rows: int | None = Field(None, ge=1, description="Rows to use, spread evenly; None: all.")
+    max_rows: int | None = Field(
+        None, ge=1, le=10_000_000, description="Rows to use, spread evenly; None: all."
+    )
     max_length: int = Field(4096, ge=2, description="Tokens of a row; longer ones are left out.")
 
 
@@ -48,7 +50,7 @@ class AnswersSection(RowsSection):
         description="Learn from the model's own answers that pass this check: arithmetic, python, "
         "python:body, regex:PATTERN or module:function. None learns from the given completions.",
     )
-    samples: int = Field(4, ge=1, description="Own answers sampled per prompt.")
+    samples: int = Field(4, ge=1, le=100_000, description="Own answers sampled per prompt.")
     keep: int = Field(2, ge=1, description="Right answers kept per prompt.")
     max_new_tokens: int = Field(512, ge=1, description="Tokens of an own answer, at most.")
 
@@ -98,7 +100,9 @@ class SteeringRecipe(SteeringSettings, _OfHeads):
 
     kind: Literal["steering"]
     data: RowsSection = RowsSection()
-    held_out: int = Field(100, ge=1, description="Rows for the report, not trained on.")
+    held_out: int = Field(
+        100, ge=1, le=1_000_000, description="Rows for the report, not trained on."
+    )
 
     def estimate(self) -> Estimate:
         """An upper bound of what the run takes: rows have their greatest length."""

@@ -42,7 +42,7 @@ from hanol.autodeco.training._heads_trainer import (
 from hanol.autodeco.training._loss import IGNORED
 from hanol.errors import DataError, RecipeError, require
 from hanol.scoring import Interval, wilson
-from hanol.training import OnStep
+from hanol.training import MOST_STEPS, OnStep
 
 _TEMPLATE = "{command}\n{prompt}"
 _TOGETHER = 4  # prompts of a report that run through the base together
@@ -66,8 +66,10 @@ TRAIN_COMMANDS, TEST_COMMANDS = (
 class SteeringSettings(HeadsLearning):
     """How heads learn to follow commands."""
 
-    steps: int = Field(150, ge=1, description="Optimizer steps.")
-    batch: int = Field(16, ge=1, description="Answers per step; each is read three times.")
+    steps: int = Field(150, ge=1, le=MOST_STEPS, description="Optimizer steps.")
+    batch: int = Field(
+        16, ge=1, le=100_000, description="Answers per step; each is read three times."
+    )
     micro_batch: int = Field(4, ge=1, description="Answers that run through the base together.")
     temperature_margin: float = Field(0.1, ge=0, description="Least difference of the mean T.")
     top_p_margin: float = Field(0.05, ge=0, description="Least difference of the mean P.")

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from hanol.training._recipe import Estimate, FloatName, Recipe, Section
+from hanol.training._recipe import Beta, Estimate, FloatName, Recipe, Section, Seed
 from hanol.training._sft import LearningSection
 
 
@@ -53,7 +53,7 @@ class MessagesSection(Section):
 class LoraSection(Section):
     """Low-rank adapters on linear layers of a frozen model (arXiv 2106.09685)."""
 
-    rank: int = Field(8, ge=1, description="Rank of each adapter.")
+    rank: int = Field(8, ge=1, le=65_536, description="Rank of each adapter.")
     alpha: float = Field(16.0, gt=0, description="Scale: an adapter counts alpha / rank times.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout in front of each adapter.")
     targets: tuple[str, ...] | None = Field(
@@ -79,12 +79,14 @@ class SftRecipe(LearningSection, Recipe):
     )
     data: MessagesSection
     lora: LoraSection | None = Field(None, description="Train adapters; None: all weights.")
-    epochs: float | None = Field(None, gt=0, description="Passes over the rows; or `tokens`.")
+    epochs: float | None = Field(
+        None, gt=0, le=1e6, description="Passes over the rows; or `tokens`."
+    )
     tokens: int | None = Field(None, gt=0, description="Tokens to train on; or `epochs`.")
     max_length: int = Field(2048, gt=1, description="Tokens per row; longer rows are left out.")
     muon_lr: float | None = Field(None, gt=0, description="Peak rate of Muon; None: AdamW only.")
     adamw_lr: float = Field(gt=0, description="Peak learning rate of AdamW.")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="Betas of AdamW.")
+    betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="Betas of AdamW.")
     warmup_steps: int = Field(10, ge=0, description="Optimizer steps of linear warm-up.")
     decay: float = Field(0.9, ge=0, le=1, description="Final share in which rates decay linearly.")
     save_tokens: int = Field(200_000, ge=1, description="Tokens between checkpoints.")
@@ -97,7 +99,7 @@ class SftRecipe(LearningSection, Recipe):
         "bfloat16 is faster on GPUs and on CPUs with units for it (AVX512-BF16, AMX).",
     )
     save_dtype: FloatName = Field("float32", description="Data type of the saved weights.")
-    seed: int = Field(0, ge=0, lt=2**32, description="Seed of adapters, row order and dropout.")
+    seed: Seed = Field(0, description="Seed of adapters, row order and dropout.")
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:

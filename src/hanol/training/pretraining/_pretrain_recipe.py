@@ -9,7 +9,15 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from hanol import models
-from hanol.training._recipe import Estimate, FloatName, Recipe, Section, state_gib
+from hanol.training._recipe import (
+    MOST_STEPS,
+    Beta,
+    Estimate,
+    FloatName,
+    Recipe,
+    Section,
+    state_gib,
+)
 
 
 class ModelSection(Section):
@@ -28,7 +36,9 @@ class ModelSection(Section):
 class TokenizerSection(Section):
     """How text becomes tokens."""
 
-    vocab_size: int | None = Field(None, ge=260, description="Train a byte-level BPE of this size.")
+    vocab_size: int | None = Field(
+        None, ge=260, le=10_000_000, description="Train a byte-level BPE of this size."
+    )
     checkpoint: str | None = Field(None, description="Checkpoint whose tokenizer is used.")
 
     @model_validator(mode="after")
@@ -92,7 +102,7 @@ class OptimSection(Section):
         description="Data type of Muon's iteration; None is float32 on CPU and bfloat16 elsewhere. "
         "bfloat16 is faster on CPUs with units for it.",
     )
-    betas: tuple[float, float] = Field((0.9, 0.95), description="Betas of AdamW.")
+    betas: tuple[Beta, Beta] = Field((0.9, 0.95), description="Betas of AdamW.")
     clip_norm: float = Field(1.0, gt=0, description="Maximum norm of the gradient.")
 
 
@@ -171,6 +181,11 @@ class PretrainRecipe(Recipe):
 
     @model_validator(mode="after")
     def _schedule_fits(self) -> Self:
+        if self.steps > MOST_STEPS:
+            raise ValueError(
+                f"the stages have {self.steps:,} steps, more than {MOST_STEPS:,}: raise "
+                "`batch_tokens`, or lower `tokens`"
+            )
         total = sum(stage.tokens for stage in self.stages)
         used = self.schedule.warmup_tokens + self.schedule.decay_tokens
         if used > total:
