@@ -29,11 +29,11 @@ SOURCE = Path(hanol.__file__).parent
 # then names and numbers that no document has, Korean nouns of one syllable: 40;
 # then faults of tools that end a rollout and not a user's run: 30;
 # then one console, and one line with a log for what nobody foresaw: 200, 170 of them commands;
-# then trainings that notice other data, damage, a second process, and foreign checkpoints: 650;
+# then trainings that notice other data, damage, a second process, and foreign checkpoints: 670;
 # then kept processes, bounded in time and memory, that parse each document: 140;
 # then answers about the years, options, counts and prices of the question: 130;
 # then what else of an index is damaged, and names of checkpoints that no system takes: 20.
-MOST_LINES = {"": 55_710, "research": 4_660, "autodeco": 6_000, "cli": 4_000, "retrieval": 8_430}
+MOST_LINES = {"": 55_730, "research": 4_660, "autodeco": 6_000, "cli": 4_000, "retrieval": 8_430}
 MOST_LINES_OF_A_ROOM = 4_000
 MOST_MODULES = 15
 MOST_NAMES = 60

@@ -446,6 +446,38 @@ def test_seed_and_settings_decide_every_bit(tmp_path: Path) -> None:
     ]
 
 
+def test_the_others_do_not_wait_for_a_tool_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It hangs until others have answered: if they waited for it, that would be for ever."""
+    from hanol.engines.checkpoint import _worker  # private: how long the others wait
+
+    judged, answered = [], asyncio.Event()
+
+    class Hanging(tiny.Look):
+        calls = 0
+
+        async def run(self, arguments: Mapping[str, Any], context: Any) -> Any:
+            self.calls += 1
+            if self.calls == 1:
+                await answered.wait()
+            return await super().run(arguments, context)
+
+    def reward(task: Task, answer: str | None) -> float:
+        judged.append(answer)
+        if len(judged) == 60:
+            answered.set()
+        return tiny.is_yes(task, answer)
+
+    monkeypatch.setattr(_worker, "_PATIENCE", 0.1)
+    tool = Hanging()
+    environment = tiny.make_environment(reward, tools=[tool])
+    options = {"steps": 1, "questions": 4, "rollouts": 16}
+    [line] = train(tiny.make_trainer(tmp_path, environment=environment, **options))
+    assert tool.calls
+    assert line["broken"] == 0
+
+
 def untimed(line: dict[str, float]) -> dict[str, float]:
     return {key: value for key, value in line.items() if "seconds" not in key}
 

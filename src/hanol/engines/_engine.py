@@ -78,8 +78,9 @@ class Engine(ABC):
     def expect(self, requests: int) -> None:  # noqa: B027 - most have nothing
         """Announce how many requests there are at once, each followed by the next; 0 ends it.
 
-        Engines that compute several together wait for all of them before each token, so that the
-        roundings of an answer do not depend on who came first. Others do nothing.
+        Engines that compute several together wait for all of them before each token, up to five
+        seconds, so that the roundings of an answer do not depend on who came first. Others do
+        nothing.
         """
 
     async def aclose(self) -> None:  # noqa: B027 - most have nothing

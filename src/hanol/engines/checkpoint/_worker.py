@@ -34,6 +34,7 @@ _log = logging.getLogger(__name__)
 _CHUNK = 512  # prompt tokens that pass at once
 _ROWS_A_CHUNK = 32  # the more answers are being written, the more may pass between two tokens
 _PIECE = 64  # of them, the fewest that a prompt gets
+_PATIENCE = 5.0  # seconds in which a request that is expected must come, or it is not waited for
 _SCORED = 128  # tokens of a continuation that pass at once: the logits of each are needed
 
 
@@ -66,6 +67,7 @@ class Worker:
         # Wherever a request is when something raises, its caller waits for one of these.
         self._unanswered: set[Future[Any]] = set()
         self._crew = 0  # requests that are waited for
+        self._late: float | None = None  # when missing ones are waited for no longer
         self._thread: threading.Thread | None = None
         self._end: EngineError | None = None  # why no request is taken any more
         self._lock = threading.Lock()  # of `_end` and `_thread`
@@ -193,10 +195,17 @@ class Worker:
         heard: list[EngineTask] = []
         while self._end is None:
             with self._lock:  # what is counted is in the queue
-                waits = len(self._unanswered) < self._crew
-            waits = waits or not (self._running or self._queued or heard)
+                is_missing = len(self._unanswered) < self._crew
+            if not is_missing:
+                self._late = None
+            elif self._late is None:
+                self._late = time.monotonic() + _PATIENCE
+            left = 0.0 if self._late is None else self._late - time.monotonic()
+            is_idle = not (self._running or self._queued or heard)
             try:
-                task = self._waiting.get(block=waits)
+                # What hangs must not take the time of the others.
+                wait = None if is_idle else max(left, 0.0)
+                task = self._waiting.get(block=wait != 0, timeout=wait)
             except queue.Empty:
                 break
             if task is not None:
