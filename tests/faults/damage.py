@@ -141,7 +141,8 @@ def damaged_batch(lab: Lab, rng: Random) -> Outcome:
         lab.run(*command(folder))
 
     def command(folder: Path) -> Iterator[object]:
-        model = scripted(folder / "turns.jsonl", [SEARCH, ANSWER] * 4)
+        # Of the same name in each copy: a batch goes on with the model that it began with.
+        model = scripted(lab.root / "batch-turns.jsonl", [SEARCH, ANSWER] * 4)
         yield from ("research", "batch", kills.notes(lab), folder / "questions.jsonl")
         yield from ("--model", model, "--output", folder / "batch")
 
