@@ -768,3 +768,11 @@ def test_a_cache_of_unknown_layers_goes_one_at_a_time(
 def test_what_cannot_be_loaded_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="There is no folder"):
         open_engine(str(tmp_path / "nothing"))
+
+
+def test_a_prompt_without_tokens_is_refused(folders: dict[str, Path]) -> None:
+    """Such as one of a template that writes nothing: it would wait for ever."""
+    with opened(folders["llama"]) as engine:
+        engine._tokenizer.chat_template = "{{ messages[9] }}"
+        with pytest.raises(EngineError, match="has no tokens: its chat template writes nothing"):
+            run(engine, ask("hello"))

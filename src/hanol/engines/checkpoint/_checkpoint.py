@@ -235,6 +235,10 @@ class CheckpointEngine(Engine):
             ids = encoded.ids
             recurrent = self._worker.is_recurrent
             marks = self._chat.marks(request.messages, encoded) if recurrent else ()
+        if not ids:  # there would be nothing to compute, and nothing would ever come
+            raise EngineError(
+                f"The prompt of {self.name!r} has no tokens: its chat template writes nothing."
+            )
         if self.context_window is not None and len(ids) >= self.context_window:
             raise EngineError(
                 f"The prompt has {len(ids)} tokens, but the context window of {self.name!r} "
