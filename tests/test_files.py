@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import AbstractContextManager, suppress
@@ -19,6 +20,7 @@ from hanol.files import (
     JsonLines,
     damage,
     read_rows,
+    read_text,
     replace_folder,
     replace_json,
     replace_rows,
@@ -296,3 +298,51 @@ def test_names_are_safe_and_differ(one: str, other: str) -> None:
 
 def test_the_empty_text_has_a_name() -> None:
     assert safe_name("") not in {"", safe_name("%"), safe_name("\0")}
+
+
+def _document(path: Path) -> None:
+    from hanol.retrieval import read_document
+
+    read_document(path)
+
+
+def _script(path: Path) -> None:
+    from hanol.engines import ScriptedEngine
+
+    ScriptedEngine.from_file(path)
+
+
+def _recipe(path: Path) -> None:
+    from hanol.training import read_recipe
+
+    read_recipe(path)
+
+
+READERS = {
+    "rows.jsonl": lambda path: list(read_rows(path)),
+    "rows.csv": lambda path: list(read_rows(path)),
+    "page.txt": _document,
+    "script.jsonl": _script,
+    "recipe.yaml": _recipe,
+    "text": read_text,
+}
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "socket", "device"])
+@pytest.mark.parametrize("name", READERS)
+def test_nothing_but_files_is_read(tmp_path: Path, name: str, kind: str) -> None:
+    path = tmp_path / name
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+        case "socket":
+            with socket.socket(socket.AF_UNIX) as listening:
+                listening.bind(str(path))
+        case "device":
+            path.symlink_to("/dev/zero")
+    with pytest.raises((HanolError, OSError)) as failed:
+        READERS[name](path)
+    assert name in str(failed.value)
+    assert "\n" not in str(failed.value)

@@ -31,7 +31,9 @@ __all__ = [
     "drop_torn_line",
     "is_hidden",
     "open_inside",
+    "open_regular",
     "read_rows",
+    "read_text",
     "replace_folder",
     "replace_json",
     "replace_rows",
@@ -405,7 +407,7 @@ def read_rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """
     path = Path(path)
     try:
-        text = path.read_text("utf-8-sig")
+        text = read_text(path, "utf-8-sig")
     except (OSError, ValueError) as err:  # no UTF-8, or a name with a zero byte
         raise DataError(f"{str(path)!r} could not be read: {err}") from err
     match path.suffix.casefold():
@@ -433,6 +435,35 @@ def read_rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def is_hidden(path: str | Path) -> bool:
     """Whether any part of a path below a folder is hidden, such as keys, settings and run logs."""
     return any(part.startswith(".") for part in Path(path).parts)
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """Open a file for reading, and nothing that may never end or never begin.
+
+    Raises:
+        OSError: It cannot be opened, or is a folder, a pipe, a socket or a device.
+    """
+
+    def opened(name: str, flags: int) -> int:
+        file = os.open(name, flags | os.O_NONBLOCK)  # else a pipe that nobody writes to blocks
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            os.close(file)
+            reason = "it is a folder, a pipe or a device, not a file: name a file"
+            raise OSError(errno.EINVAL, reason, str(path))
+        return file
+
+    return open(path, "rb", opener=opened)
+
+
+def read_text(path: str | Path, encoding: str = "utf-8") -> str:
+    """The text of a file, with line feeds; see `open_regular`.
+
+    Raises:
+        OSError: It cannot be opened, or is no regular file.
+        UnicodeDecodeError: It is no text in this encoding.
+    """
+    with io.TextIOWrapper(open_regular(path), encoding) as file:
+        return file.read()
 
 
 def open_inside(folder: str | Path, name: str | Path) -> BinaryIO:

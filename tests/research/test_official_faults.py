@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from hanol.control import ControlTokens
 from hanol.engines import Completion, Message, Request, Usage
 from hanol.retrieval import Index, SourceList
 from hanol.tools import Observation, Tool, ToolContext, fence_observation, parse_turn
@@ -93,6 +94,7 @@ class Silent:
 
     name = "silent"
     context_window = None
+    control_tokens = ControlTokens()
 
     def __init__(self) -> None:
         self.texts = ["", "null", "[]", '{"rational": "r"}', '{"evidence": 1, "summary": 2}']

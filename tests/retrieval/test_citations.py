@@ -1,6 +1,7 @@
 """Citations: what is borne out passes, what was changed or made up does not."""
 
 import json
+import time
 import unicodedata
 
 import pytest
@@ -554,3 +555,103 @@ def test_numbers_given_to_each_others_years(passage: str, sentence: str, status:
     sources = SourceList()
     sources.cite(passage, address="a", title="T", sha256="0")
     assert check_citations(f"{sentence} [1]", sources).sentences[0].status == status
+
+
+def status_of(sentence: str, source: str) -> str:
+    sources = SourceList()
+    sources.cite(source, address="a", title="T", sha256="0")
+    (checked,) = check_citations(sentence, sources).sentences
+    return checked.status
+
+
+# Numbers with one unit each: a source with any of a row supports a sentence with any of it, and
+# none with one of another row.
+SAME = [
+    ["330 km", "330km", "330 kilometres", "330 kilometers", "330 킬로미터", "330킬로미터"],
+    ["330 m", "330m", "330 metres", "330-metre", "330미터", "330 미터"],
+    ["330 %", "330%", "330 percent", "330 per cent", "330퍼센트"],
+    ["330 kg", "330 kilograms", "330킬로그램"],
+    ["330 km²", "330 square kilometres", "330제곱킬로미터"],
+    ["330 hours", "330 h", "330시간"],
+    ["330 GB", "330GB", "330 gigabytes", "330기가바이트"],
+    ["$330", "330 dollars", "US$330", "USD 330", "330달러", "330 달러"],
+    ["€330", "330 euros", "EUR 330", "330유로"],
+    ["330원", "₩330", "KRW 330"],
+    ["330만 달러", "$3.3 million", "3.3 million dollars", "$3,300,000", "330만달러"],
+    ["330억 원", "330억원", "₩33 billion", "33,000,000,000원"],
+]
+
+
+@pytest.mark.parametrize("row", range(len(SAME)))
+def test_numbers_carry_their_unit(row: int) -> None:
+    for written in SAME[row]:
+        source = f"The thing at the place has {written} according to the survey."
+        for number, others in enumerate(SAME):
+            for other in others:
+                claim = f"The thing at the place has {other} according to the survey [1]."
+                wanted = "supported" if number == row else "unsupported"
+                assert status_of(claim, source) == wanted, (written, other)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "source"),
+    [
+        ("The tower is 330 m high [1].", "Name: tower; Height in m: 330; Built: 1889"),
+        ("The tower is 330 high [1].", "The tower is 330 m high."),
+        ("It grew by 5 percentage points [1].", "It grew by 5 points."),
+        ("The firm earned $330m [1].", "The firm earned 330 million dollars."),
+        ("Sales rose in the 3rd quarter [1].", "3분기 sales rose in the 3rd quarter."),
+        ("The wall is 3 m and 5 km long [1].", "The wall is 3 metres and 5 kilometres long."),
+        ("인구는 330만 명이다 [1].", "인구는 3,300,000명이다."),
+        ("The file has 16 GB in 2019 [1].", "In 2019 a file had 16 gigabytes."),
+    ],
+)
+def test_units_that_are_left_out_or_said_elsewhere_refuse_nothing(sentence, source) -> None:
+    assert status_of(sentence, source) == "supported"
+
+
+@pytest.mark.parametrize("number", ["330", "999"])
+@pytest.mark.parametrize(
+    "answer", ["### The tower is {} m high [1]", "```\nThe tower is {} m high [1].\n```"]
+)
+def test_claims_in_headings_and_code_are_checked(answer: str, number: str) -> None:
+    wanted = "supported" if number == "330" else "unsupported"
+    assert status_of(answer.format(number), "The tower is 330 m high.") == wanted
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["### Results of 2024", "## Heights [1]", "```python\nx = heights[1] + 999\n```",
+     "```\ny = [999, 1][1]\n```"],
+)  # fmt: skip
+def test_headings_and_code_without_claims_are_none(answer: str) -> None:
+    assert status_of(answer, "The tower is 330 m high.") == "not_a_claim"
+
+
+STORMS = [
+    "[[[[1](", "[1](#", "[1](https://a", "[1, ", "(1, ", "A-", "Ab ", "Ab Cd [1]", "‘a ", "“a. ",
+    "a. ", "e.g. ", "`a", "a__b", "_", "|-", "- ", "> ", "1:", "1,000,", "3억 ", "330 km ", "$1 ",
+    "\"a", "서울은 ", "\t", "¹,", "<sup>1", "March ", "...\"",
+]  # fmt: skip
+
+
+def seconds_of(answer: str, sources: SourceList) -> float:
+    """Least processor time of three checks."""
+    times = []
+    for _ in range(3):
+        began = time.process_time()
+        check_citations(answer, sources)
+        times.append(time.process_time() - began)
+    return min(times)
+
+
+@pytest.mark.parametrize("storm", STORMS)
+def test_the_check_is_linear_in_the_answer(storm: str) -> None:
+    """Four times the text takes four times as long, not 16 times: bounds of growth, not of time."""
+    sources = SourceList()
+    sources.cite("The tower is 330 m high.", address="a", title="T", sha256="0")
+    few, many = (
+        seconds_of(f"Tower x{storm * (size // len(storm))}y_ [1] z", sources)
+        for size in (10_000, 40_000)
+    )
+    assert many < 10 * few + 0.05

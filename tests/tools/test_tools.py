@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from hanol.control import ControlTokens
 from hanol.engines import Completion, Message, Request, Usage
 from hanol.errors import SearchIndexError
 from hanol.research import system_prompt
@@ -291,6 +292,7 @@ class Reader:
     def __init__(self, *texts: str, window: int | None = None) -> None:
         self.texts = list(texts)
         self.context_window = window
+        self.control_tokens = ControlTokens()
         self.prompts: list[str] = []
 
     async def complete(self, request: Request) -> Completion:

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 
+from hanol.control import ControlTokens
 from hanol.engines._request import Capability, Completion, Message, Piece, Request, Scored
 from hanol.errors import CapabilityError
 from hanol.sampling import Sampling
@@ -71,6 +72,11 @@ class Engine(ABC):
         """
         raise cannot(self.name, "score")
 
+    @property
+    def control_tokens(self) -> ControlTokens:
+        """What the model reads as control tokens; where that is unknown, the common shapes."""
+        return ControlTokens()
+
     @abstractmethod
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Tokens of the rendered conversation; an upper estimate where there is no tokenizer."""
@@ -128,6 +134,11 @@ class WrappedEngine(Engine):
     async def score(self, request: Request, continuations: Continuations) -> list[Scored]:
         """The engine's scores."""
         return await self.engine.score(request, continuations)
+
+    @property
+    def control_tokens(self) -> ControlTokens:
+        """Those of the engine."""
+        return self.engine.control_tokens
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """The engine's count."""

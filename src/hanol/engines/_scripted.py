@@ -12,6 +12,7 @@ from annotated_types import Ge
 from hanol.engines._engine import Engine
 from hanol.engines._request import Capability, Choice, Completion, Message, Request, Usage
 from hanol.errors import EngineError
+from hanol.files import read_text
 from hanol.sampling import StopStrings
 
 _BYTES_PER_TOKEN = 4
@@ -97,7 +98,7 @@ class ScriptedEngine(Engine):
             EngineError: The file cannot be read, or a line is something else.
         """
         try:
-            lines = Path(path).read_text("utf-8").splitlines()
+            lines = read_text(path).splitlines()
         except (OSError, ValueError) as err:
             raise EngineError(f"The script {str(path)!r} cannot be read: {err}") from err
         replies = [

@@ -105,6 +105,7 @@ class Researcher:
             today=today.isoformat(),
             context_window=engine.context_window,
             schemas=tuple(map(describe, self.tools)),
+            **control_of(engine),
             **options,
         )
 
@@ -148,6 +149,12 @@ class Researcher:
         return self.setup(question, files).events(self._folder)
 
     ask = synchronous(aask)
+
+
+def control_of(engine: Engine) -> dict[str, Any]:
+    """The settings about an engine's control tokens."""
+    control = engine.control_tokens
+    return {"control_tokens": control.unknown(), "control_mark": control.mark}
 
 
 def _check_tools(tools: Sequence[Tool]) -> None:
@@ -195,6 +202,7 @@ class RunSetup:
         tools = default_tools(index) if tools is None else tools
         if engine.name != old.model:
             changes["loading"] = None  # those of the other model
+            changes |= control_of(engine)
         settings = replace(
             Settings.from_dict(old.settings),
             context_window=engine.context_window,

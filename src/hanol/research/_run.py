@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from pydantic import TypeAdapter, ValidationError
 
+from hanol.control import ControlTokens
 from hanol.engines import Message, Request, Sampling, ToolCall
 from hanol.errors import CapabilityError, EngineError, HanolError, MissingExtraError, RunError
 from hanol.research._context import cut
@@ -61,6 +62,11 @@ GREEDY = Sampling(temperature=0.0, top_p=1.0, max_tokens=10_000)
 OWN_SAMPLING = Sampling(max_tokens=10_000)
 
 
+# Settings that older runs do not have, as they are in JSON.
+_NEWER: dict[str, Any] = {"loading": None, "turns": "auto", "web": None}
+_NEWER |= {"control_tokens": [], "control_mark": ControlTokens.mark}
+
+
 @dataclass(frozen=True)
 class Settings:
     """Everything about a run that is not its question, its model or its index.
@@ -83,6 +89,8 @@ class Settings:
             one, "free" does not. What comes is read leniently in any case.
         loading: Options that the model was loaded with, such as its dtype; a resumed run gets them.
         web: Provider of the web search, by its specification; a resumed run gets it.
+        control_tokens: Control tokens of the model that have no common shape.
+        control_mark: What breaks one in what tools return.
     """
 
     mode: Mode = "react"
@@ -102,12 +110,14 @@ class Settings:
     loading: dict[str, str] | None = None
     turns: Turns = "auto"
     web: str | None = None
+    control_tokens: tuple[str, ...] = ()
+    control_mark: str = ControlTokens.mark
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for the log."""
         plain = cast(dict[str, Any], json.loads(json.dumps(asdict(self))))
         # The hash of a run without these stays what it was before there were any.
-        for name, default in {"loading": None, "turns": "auto", "web": None}.items():
+        for name, default in _NEWER.items():
             if plain[name] == default:
                 del plain[name]
         return plain
@@ -175,6 +185,7 @@ class Run:
         self.spent = log.spent
         turns = "free" if settings.strict_official else settings.turns
         self.form = TurnForm(log.engine, tools, turns)
+        self.control = ControlTokens(tuple(settings.control_tokens), settings.control_mark)
         self.step = 0
         self.repaired = 0  # turns that were read leniently
         self._told = [FORCED_ANSWER, without_descriptions(system, tools)]
@@ -312,9 +323,11 @@ class Run:
             event = await self._call(index, call)
             text = cut(event.text, share, self.log.count)
             if not self.settings.strict_official:
-                text = fence_observation(text, marker=self._fence, source=event.name)
+                text = fence_observation(
+                    text, marker=self._fence, source=event.name, control=self.control
+                )
             else:
-                text = escape_observation(text)
+                text = escape_observation(text, self.control)
             blocks.append(response(text))
         return self.heard("\n".join(blocks))
 

@@ -34,7 +34,7 @@ CITATION = re.compile(
     rf"(?:\s?번째?(?:\s*{_WORD})?|\.|\s+(?:source|end)\b)?"
     r"(?::\d{1,3}(?=†))?(?:†[^\]】\n]{0,60}|,?\s*(?:pp?\.|page|§|쪽)\s*\d[\d–-]*"
     r"|\s*[:|–—]\s+[^\W\d_][^\]】)\n]{0,60})?\^?\s*"
-    rf"(?:\]?</[a-z]{{3,8}}>|[⁾}}]|\\?\]{{1,2}}(?:\((?:https?:|doc:|#)[^)\s]*\))?|[】］〕〗)）]|(?<=[{_RAISED}]))"
+    rf"(?:\]?</[a-z]{{3,8}}>|[⁾}}]|\\?\]{{1,2}}(?:\((?:https?:|doc:|#)[^)\s]{{0,2000}}\))?|[】］〕〗)）]|(?<=[{_RAISED}]))"
 )
 """A citation: [3], [1, 2], [1-3], or as other models write it: 【3†source】, [^3], \\[3\\],
 [Source 3], [citation:3], (ref. 3), high³, [3](link); its first group has the numbers."""

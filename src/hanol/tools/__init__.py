@@ -7,7 +7,7 @@ same tools over the Model Context Protocol.
 
 from hanol.tools._compact import CompactSearch, CompactVisit, compact_tools
 from hanol.tools._dialogues import located_rows, messages_field, text_field
-from hanol.tools._escape import escape_observation, fence_observation
+from hanol.tools._escape import escape_observation, escape_restated, fence_observation
 from hanol.tools._grammar import block_constraint, turn_constraint
 from hanol.tools._mcp import serve_mcp
 from hanol.tools._tool import DEFAULT_TOOLS, SEARCH, VISIT, Observation, Tool, ToolContext, ToolSpec
@@ -40,6 +40,7 @@ __all__ = [
     "block_constraint",
     "compact_tools",
     "escape_observation",
+    "escape_restated",
     "fence_observation",
     "local_tools",
     "located_rows",

@@ -44,9 +44,10 @@ async def extract(
 ) -> tuple[list[Passage], str] | None:
     """A model's evidence for a goal, as the pages have it, and summary; None without evidence."""
     pages = join_pages(passages)
-    whole = escape_observation("\n\n".join(page.text.strip() for page in pages))
+    control = engine.control_tokens
+    whole = escape_observation("\n\n".join(page.text.strip() for page in pages), control)
     for text in _tries(whole, engine, goal):
-        content = _PROMPT.format(goal=escape_observation(goal), page=text)
+        content = _PROMPT.format(goal=escape_observation(goal, control), page=text)
         request = Request((Message("user", content),), Sampling(max_tokens=_ANSWER_TOKENS))
         found = _read((await engine.complete(request)).text)
         if found is not None:

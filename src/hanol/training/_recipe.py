@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from hanol.errors import ConfigError, RecipeError
+from hanol.files import read_text
 
 FloatName = Literal["float32", "bfloat16"]
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -137,7 +138,7 @@ def recipe_content(path: str | Path) -> dict[str, Any]:
     """The keys of a recipe file, unchecked."""
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text("utf-8"))
+        content = yaml.safe_load(read_text(path))
     except FileNotFoundError as err:
         near = sorted(map(str, path.parent.glob("[!.]*.yaml")))
         hint = f" Beside it: {', '.join(near)}." if near else ""

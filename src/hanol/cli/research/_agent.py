@@ -12,6 +12,7 @@ from hanol.cli._console import confirm, escaped
 from hanol.cli._options import ModelOptions, ResearchOptions, ToolOptions
 from hanol.cli.documents import open_indexed, python_is_isolated
 from hanol.errors import RunError
+from hanol.files import read_text
 
 if TYPE_CHECKING:
     from hanol.engines import Engine
@@ -161,6 +162,6 @@ def researcher_options(workplace: Workplace, options: ResearchOptions) -> dict[s
 
 def _text(path: Path | None) -> str | None:
     try:
-        return None if path is None else path.read_text("utf-8")
+        return None if path is None else read_text(path)
     except (OSError, UnicodeDecodeError) as err:
         raise RunError(f"The system prompt {str(path)!r} cannot be read: {err}") from err

@@ -12,6 +12,7 @@ from typing import Any, Self
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hanol import autodeco, models
+from hanol.control import ControlTokens
 from hanol.engines._engine import Continuations, Engine
 from hanol.engines._request import Capability, Completion, Message, Piece, Request, Scored
 from hanol.engines.checkpoint._chat import CHATML, ChatTokens
@@ -80,6 +81,7 @@ class CheckpointEngine(Engine):
         self._model = model
         self._ends = ends = _end_tokens(model, tokenizer)
         self.default_sampling = _default_sampling(model, is_chat=self._chat.has_template)
+        self._control: ControlTokens | None = None
         self._compiler: ConstraintCompiler | None = None
         self._compiling = threading.Lock()
         # A model that never learned chatml's end as one token may still write it as text.
@@ -184,6 +186,13 @@ class CheckpointEngine(Engine):
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Tokens of the rendered conversation, up to where the answer begins; exact."""
         return len(self._chat.encode(self._chat.render(messages)).ids)
+
+    @property
+    def control_tokens(self) -> ControlTokens:
+        """Special tokens of the tokenizer, and added ones that are no words."""
+        if self._control is None:
+            self._control = ControlTokens.of(self._tokenizer)
+        return self._control
 
     def encode(self, text: str) -> tuple[int, ...]:
         """The tokens of a plain text, for `prompt_ids`; of an empty one, the begin token.

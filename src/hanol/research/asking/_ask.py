@@ -155,7 +155,7 @@ async def _written(
     """What a model says of the passages, checked; the quotes if it says nothing that holds."""
     read = _fitting(question, passages, engine, prompt_tokens)
     began = time.perf_counter()
-    done = await _read(engine, reader_messages(question, read), on_text)
+    done = await _read(engine, reader_messages(question, read, engine.control_tokens), on_text)
     usage = done.usage
     ledger = quoted.ledger + Ledger(
         model_calls=1,
@@ -234,7 +234,7 @@ def _fitting(
     chosen: list[Passage] = []
     for passage in passages:
         more = sorted([*chosen, passage], key=lambda passage: passage.id)
-        tokens = engine.count_tokens(reader_messages(question, more))
+        tokens = engine.count_tokens(reader_messages(question, more, engine.control_tokens))
         if tokens <= most:
             chosen = more
         elif not chosen:

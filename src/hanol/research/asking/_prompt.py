@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Protocol
 
+from hanol.control import ControlTokens
 from hanol.engines import Message
 from hanol.scoring import CITATION
 from hanol.tools import escape_observation
@@ -18,6 +19,7 @@ _SYSTEM = (
     "number of its passage in brackets, like [1]. If the passages do not hold the answer, reply: "
     + REFUSAL
 )
+_SHAPES_ALONE = ControlTokens()
 _BLANKS = re.compile(r"[^\S\n]+")
 _LINES = re.compile(r"\s*\n\s*")
 
@@ -34,7 +36,7 @@ class TitledText(Protocol):
         """Its own text."""
 
 
-def reader_text(text: str) -> str:
+def reader_text(text: str, control: ControlTokens = _SHAPES_ALONE) -> str:
     r"""A text as it stands in the prompt: nothing in it can pass for a citation or a role.
 
     Numbers in square brackets get round ones, marks of roles are broken as in all observations,
@@ -45,10 +47,12 @@ def reader_text(text: str) -> str:
         'As shown (3), it is\ngreen.'
     """
     text = CITATION.sub(r"(\1)", text)
-    return escape_observation(_LINES.sub("\n", _BLANKS.sub(" ", text)).strip())
+    return escape_observation(_LINES.sub("\n", _BLANKS.sub(" ", text)).strip(), control)
 
 
-def reader_messages(question: str, passages: Sequence[TitledText]) -> list[Message]:
+def reader_messages(
+    question: str, passages: Sequence[TitledText], control: ControlTokens = _SHAPES_ALONE
+) -> list[Message]:
     """The prompt of a reader: instructions, numbered passages, the question.
 
     The answer is sentences that each end with the numbers of their passages, or `REFUSAL`.
@@ -56,6 +60,7 @@ def reader_messages(question: str, passages: Sequence[TitledText]) -> list[Messa
     Args:
         question: Question, in plain words.
         passages: Passages in the order of their numbers, the first is [1].
+        control: Control tokens of the model, which are broken in the passages.
 
     Example:
         >>> from types import SimpleNamespace
@@ -67,12 +72,12 @@ def reader_messages(question: str, passages: Sequence[TitledText]) -> list[Messa
         Question: What is the fee?
     """
     blocks = [
-        f"[{number}] {_line(passage.title)}\n{reader_text(passage.text)}"
+        f"[{number}] {_line(passage.title, control)}\n{reader_text(passage.text, control)}"
         for number, passage in enumerate(passages, start=1)
     ]
-    blocks.append(f"Question: {_line(question)}")
+    blocks.append(f"Question: {_line(question, control)}")
     return [Message("system", _SYSTEM), Message("user", "\n\n".join(blocks))]
 
 
-def _line(text: str) -> str:
-    return " ".join(reader_text(text).split())
+def _line(text: str, control: ControlTokens) -> str:
+    return " ".join(reader_text(text, control).split())

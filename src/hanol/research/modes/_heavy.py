@@ -35,7 +35,7 @@ from hanol.runs import (
 )
 from hanol.sampling import Sampling
 from hanol.scoring import CITATION
-from hanol.tools import Observation
+from hanol.tools import Observation, escape_restated
 
 ROLLOUT = "rollout"
 _SAMPLING = Sampling(temperature=0.6, top_p=0.95, presence_penalty=0.0, max_tokens=32_768)
@@ -280,7 +280,8 @@ async def _report(run: Run, index: int, rollout: HeavyRollout) -> str:
     if reports := rollout.view.reports:
         return reports[-1].report
     limit = run.prompt_limit - run.log.count(_CONDENSE) - run.log.count(run.question)
-    conversation = "\n\n".join(f"{m.role}:\n{m.text}" for m in rollout.conversation[2:])
+    said = "\n\n".join(f"{m.role}:\n{m.text}" for m in rollout.conversation[2:])
+    conversation = escape_restated(said, run.control)
     prompt = _CONDENSE.format(
         question=run.question, conversation=cut(conversation, limit, run.log.count)
     )
@@ -318,7 +319,8 @@ async def _choose(run: Run, reports: Sequence[ToolReturned]) -> str | None:
     for report in reports:
         number, answer = report.arguments["rollout"], report.arguments["answer"]
         if report.text or answer:
-            body = f"{report.text}\n\nAnswer: {answer or 'none was found'}"
+            said = f"{report.text}\n\nAnswer: {answer or 'none was found'}"
+            body = escape_restated(said, run.control)
             parts.append(f"# Report {number}\n{cut(body, share, run.log.count)}")
     if not parts:
         return None

@@ -9,7 +9,7 @@ from hanol.research._context import cut, cut_sentences
 from hanol.research._prompts import FORCED_ANSWER
 from hanol.research._run import BudgetSpent, Run
 from hanol.runs import ReportUpdated, TurnRejected
-from hanol.tools import Turn, render_call
+from hanol.tools import Turn, escape_restated, render_call
 
 _PROMPT = """\
 # Question
@@ -73,7 +73,7 @@ class _Rounds:
     async def act(self, calls: tuple[ToolCall, ...]) -> None:
         """Run the calls of a turn; the next prompt shows them with their results."""
         self.note = ""
-        text = "\n".join(render_call(call) for call in calls)
+        text = escape_restated("\n".join(map(render_call, calls)), self._run.control)
         shown = cut(text, self._small_limit, self._count)
         self._action = shown or "(calls too long to be shown)"
         self._observation = await self._run.act(calls)
@@ -83,7 +83,7 @@ class _Rounds:
         run = self._run
         content = _PROMPT.format(
             question=run.question,
-            report=self._report or "(none yet)",
+            report=escape_restated(self._report, run.control) or "(none yet)",
             last=f"{self._action}\n{self._observation}" if self._action else "(none yet)",
         )
         if note:

@@ -8,6 +8,7 @@ from hanol.research._run import Run
 from hanol.research.modes._react import opening, react
 from hanol.runs import ContextRestarted
 from hanol.sampling import Sampling
+from hanol.tools import escape_restated
 
 RESTART_SHARE = 0.9
 SUMMARY_TOKENS = 4096
@@ -63,7 +64,8 @@ class _Summariser:
             return transcript
         self._summary, self._start = found[1].strip(), run.step - 1
         await run.log.emit(ContextRestarted, step=run.step, summary=self._summary)
-        return opening(run, f"{run.question}\n\n# Summary of earlier work\n\n{self._summary}")
+        summary = escape_restated(self._summary, run.control)
+        return opening(run, f"{run.question}\n\n# Summary of earlier work\n\n{summary}")
 
     def _prompt(self, transcript: Transcript) -> tuple[list[Message], int]:
         run = self._run
@@ -71,8 +73,11 @@ class _Summariser:
         limit = run.prompt_limit - fixed - run.log.count(self._summary)
         # The system prompt is counted but not shown: that much stays free.
         messages, _ = transcript.fitted(limit)
-        conversation = "\n\n".join(f"{m.role}:\n{m.text}" for m in messages[2:])
+        said = "\n\n".join(f"{m.role}:\n{m.text}" for m in messages[2:])
+        conversation = escape_restated(said, run.control)
         content = _ORDER.format(
-            question=run.question, earlier=self._summary or "(none)", conversation=conversation
+            question=run.question,
+            earlier=escape_restated(self._summary, run.control) or "(none)",
+            conversation=conversation,
         )
         return [Message("user", content)], run.log.count(content)

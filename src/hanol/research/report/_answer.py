@@ -23,6 +23,7 @@ from hanol.scoring import CITATION
 _OPEN, _CLOSE = "⁅", "⁆"
 _MARK = re.compile(f"{_OPEN}(\\d*){_CLOSE}")
 # Where a line of Markdown begins to be text: after list bullets, headings, quotes, table cells.
+_FENCE = re.compile(r"\s*(?:```|~~~)[^\n]*\n")
 _LEAD = re.compile(r"(?:\s|[-*+]\s|\d{1,9}[.)]\s|#{1,6}\s|>|\|)*")
 
 
@@ -57,16 +58,20 @@ def _marked(answer: str, sentences: Sequence[AnswerSentence]) -> str:
     """Put marks around the sentences that a reader should look at."""
     # Own marks in the answer would end a sentence; same length, so that spans still fit.
     answer = answer.replace(_OPEN, "[").replace(_CLOSE, "]")
-    for number in reversed(range(len(sentences))):
-        sentence = sentences[number]
+    parts, last = [], 0
+    for number, sentence in enumerate(sentences):
         text = answer[sentence.start : sentence.end]
-        lead = _LEAD.match(text)
-        start = sentence.start + (lead.end() if lead else 0)
-        end = sentence.start + len(text.rstrip(" \n\t|"))
-        if sentence.verdict in SYMBOLS and start < end and "```" not in text:
-            marked = f"{_OPEN}{number}{_CLOSE}{answer[start:end]}{_OPEN}{_CLOSE}"
-            answer = answer[:start] + marked + answer[end:]
-    return answer
+        start, end = sentence.start, sentence.start + len(text.rstrip(" \n\t|"))
+        if fence := _FENCE.match(text):
+            start += fence.end()
+        elif lead := _LEAD.match(text):
+            start += lead.end()
+        if sentence.verdict in SYMBOLS and start < end:
+            parts += [answer[last:start], f"{_OPEN}{number}{_CLOSE}"]
+            # A fence has to end as it did; its symbol is put behind it.
+            parts += [answer[start:end], "" if fence else f"{_OPEN}{_CLOSE}"]
+            last = end
+    return "".join([*parts, answer[last:]])
 
 
 def _text(token: Token, state: _RenderState) -> str:
@@ -127,7 +132,12 @@ def _cite(number: int, state: _RenderState) -> str:
 
 def _code(token: Token, state: _RenderState) -> str:
     code = f"<code>{html.escape(_MARK.sub('', token.content))}</code>"
-    return f"<pre>{code}</pre>" if token.type == "fence" else code
+    if token.type != "fence":
+        return code
+    mark = _MARK.match(token.content)
+    number = int(mark[1] or -1) if mark else -1
+    known = 0 <= number < len(state.sentences)
+    return f"<pre>{code}</pre>" + (_symbol(state.sentences[number], number) if known else "")
 
 
 def _link(token: Token, state: _RenderState) -> str:

@@ -7,8 +7,9 @@ same words. Where sentence and sources use different scripts, only numbers, date
 identifiers can be compared; without any of these the sentence counts as unsupported.
 """
 
+import re
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel
@@ -21,6 +22,7 @@ from hanol.scoring import CITATION
 
 SentenceStatus = Literal["supported", "unsupported", "invented", "uncited", "not_a_claim"]
 
+_FREE = re.compile(r"(?:[.!?。…\"”’)]|(?<=[^\W_])[ \t])\Z")  # before a citation, not an index
 _FLOOR = 0.5  # share of the words that must occur when there is nothing else to compare
 _FLOOR_WITH_FACTS = 0.3  # the same when quotations, numbers or names were found
 # A sentence that says nothing was found needs no source.
@@ -143,13 +145,17 @@ def _check(
 ) -> CheckedSentence:
     text = answer[span.start : span.end]
     checked = partial(CheckedSentence, start=span.start, end=span.end, text=text)
-    if span.kind == "code":
+    found = CITATION.finditer(text)
+    if span.kind == "code":  # array[1] is code, "It is 330 m high [1]." is none
+        found = (match for match in found if _FREE.search(text[: match.start()]))
+    cited = [(n, match) for match in found for n in citation_numbers(match[1])]
+    if span.kind == "code" and not cited:
         return checked(status="not_a_claim")
-    cited = [(n, match) for match in CITATION.finditer(text) for n in citation_numbers(match[1])]
     facts = sentence_facts(CITATION.sub(" ", text))
     used = {number: evidence[number] for number, _ in cited if number in evidence}
     missing, overlap, holds = _compare(facts, list(used.values()))
 
+    @cache
     def supports(number: int) -> bool:
         """Whether it does alone, or the others do not without it: arXiv 2305.14627 (ALCE)."""
         others = [source for other, source in used.items() if other != number]
@@ -158,7 +164,9 @@ def _check(
     status: SentenceStatus = "supported" if holds else "unsupported"
     if any(number not in evidence for number, _ in cited):
         status = "invented"
-    elif span.kind != "sentence" or not _is_claim(text, facts, cited=bool(cited)):
+    elif not _may_claim(span, facts, cited=bool(cited)) or not _is_claim(
+        text, facts, cited=bool(cited)
+    ):
         status, cited = "not_a_claim", []
     elif not cited:
         status = "uncited"
@@ -173,6 +181,13 @@ def _check(
         for number, match in cited
     )
     return checked(status=status, citations=citations, missing=missing, overlap=overlap)
+
+
+def _may_claim(span: SentenceSpan, facts: Facts, *, cited: bool) -> bool:
+    """Whether a part of an answer claims something by its kind: a heading, if it cites facts."""
+    if span.kind in ("heading", "code"):
+        return cited and bool(facts.numbers or facts.dates or facts.quotes or len(facts.words) > 5)
+    return span.kind == "sentence"
 
 
 def _is_claim(text: str, facts: Facts, *, cited: bool) -> bool:

@@ -1,13 +1,15 @@
 """The comparable facts of a sentence: quotations, dates, numbers, names, words.
 
 Everything is compared after normalisation: 1,000 = 1000, 7.0 = 7, 940만 = 9,400,000 = 9.4 million,
-"5 March 2024" = 2024-03-05 = "2024년 3월 5일", Hangul without its particles.
+330 km = 330킬로미터, "5 March 2024" = 2024-03-05 = "2024년 3월 5일", Hangul without its particles.
 """
 
 import re
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from typing import NamedTuple
 
+from hanol.retrieval.citations._units import is_unit, unit_after, unit_before
 from hanol.retrieval.citations._words import (
     MONTHS,
     NUMBER_WORDS,
@@ -19,9 +21,10 @@ from hanol.retrieval.documents._split import CJK
 from hanol.retrieval.index._cjk import compose, fold, is_run, token_spans
 
 Date = tuple[int | None, int, int | None]  # year, month, day
+Number = tuple[tuple[Decimal, str], ...]  # values with their units, of which one is meant
 
 _QUOTATION = re.compile(
-    r'"([^"\n]{2,400})"|“([^”]{2,400})”|「([^」]{1,400})」|『([^』]{1,400})』|‘([^’]*\s[^’]*)’'
+    r'"([^"\n]{2,400})"|“([^”]{2,400})”|「([^」]{1,400})」|『([^』]{1,400})』|‘(?=[^’\s]{0,400}\s)([^’]{1,400})’'
 )
 _GAP = re.compile(r"\[?(?:\.\.\.|…)\]?")
 _MONTH = "(?P<m>" + "|".join(sorted(MONTHS, key=len, reverse=True)) + r")\.?"
@@ -52,7 +55,7 @@ _PART = re.compile(r"(?<=[.!?。])\s+|\n")
 _KOREAN_PART = re.compile(r"\s?(\d[\d,.]*)?\s?(천만|백만|십만|[조억만천백])")
 # Taken as a whole: GPT-4, H100, FTS5, 1.2.3, 3:1.
 _IDENTIFIER = re.compile(
-    r"(?<![A-Za-z0-9])(?:[A-Za-z]+-)*[A-Za-z]+-?\d(?:[A-Za-z0-9_.]*[A-Za-z0-9])?(?:-[A-Za-z0-9]+)*"
+    r"(?<![A-Za-z0-9])(?:[A-Za-z]{1,40}-){0,8}[A-Za-z]+-?\d(?:[A-Za-z0-9_.]*[A-Za-z0-9])?(?:-[A-Za-z0-9]+)*"
     r"|(?<!\d)\d+(?:\.\d+){2,}|(?<![\d.,])\d+(?::\d+)+(?![\d.,]\d)"
 )
 _WORD = re.compile(rf"(?<![^\W_])[^\W\d_{CJK}][^\W_{CJK}]*(?:[-'’][^\W_{CJK}]+)*")
@@ -71,7 +74,7 @@ class Facts:
 
     quotes: dict[str, str] = field(default_factory=dict)
     dates: dict[str, Date] = field(default_factory=dict)
-    numbers: dict[str, Decimal] = field(default_factory=dict)
+    numbers: dict[str, Number] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     words: frozenset[str] = frozenset()
     cjk: bool = False
@@ -90,8 +93,8 @@ def clean(text: str) -> str:
     """NFKC with single spaces, without Markdown emphasis and hyphenation."""
     text = re.sub("(?<=\\d)[\u00a0\u2009\u202f](?=\\d)", "", text)  # thousands
     text = compose(text)  # also without what the agent breaks tags with in what it shows a model
-    text = re.sub(r"(?<=\w)-\s*\n\s*(?=[^\W\d_])", "", text)
-    text = re.sub(r"\*+|`+|(?<!\w)_+|_+(?!\w)", "", text)
+    text = re.sub(r"(?<=\w)-[^\S\n]*\n\s*(?=[^\W\d_])", "", text)
+    text = re.sub(r"\*+|`+|(?<!\w)_+|(?<!_)_++(?!\w)", "", text)
     text = text.translate(str.maketrans("“”„‘’−–—‐‑", '"""\'\'-----'))
     text = re.sub(r"(?<=\d)\s*:\s*(?=\d)", ":", text)
     return " ".join(text.split())
@@ -113,10 +116,11 @@ def sentence_facts(text: str) -> Facts:
                 quotes[part.strip()] = normal
     normal = clean(_QUOTATION.sub(' " " ', text))
     rest, dates = _take_dates(normal)
-    plain = _IDENTIFIER.sub(" ", rest)
-    numbers = {shown: value for shown, value, _ in _numbers(plain)}
+    plain = _IDENTIFIER.sub(lambda name: name[0] if is_unit(name[0]) else " ", rest)
+    found = _numbers(plain)
+    numbers = {one.shown: one.meant for one in found}
     words = _words(clean(text))
-    return Facts(quotes, dates, numbers, _names(rest), words, is_cjk(normal), text)
+    return Facts(quotes, dates, numbers, _names(_without_units(rest)), words, is_cjk(normal), text)
 
 
 def _take_dates(text: str) -> tuple[str, dict[str, Date]]:
@@ -138,21 +142,46 @@ def _take_dates(text: str) -> tuple[str, dict[str, Date]]:
     return text, dates
 
 
-def _numbers(text: str) -> list[tuple[str, Decimal, Decimal]]:
-    """Each number as written, its value with its scale (만, million, K), and without it."""
+class _Found(NamedTuple):
+    """A number of a text: as written, what it may mean, and what may be left out of it."""
+
+    shown: str
+    meant: Number
+    short: Number  # without its scale, as under the name of a column
+    span: tuple[int, int]  # with its unit
+
+
+def _numbers(text: str) -> list[_Found]:
+    """The numbers of a text with their scales (만, million, K) and units."""
     found = []
     at = 0
     while (match := _NUMBER.search(text, at)) is not None:
         at = match.end()
-        bare = Decimal(match["digits"].replace(",", ""))
-        value = bare * SCALES.get((match["scale"] or "").lower(), 1)
-        # 3억 2천만: the parts that follow a Korean scale belong to the same number.
-        while match["scale"] and (part := _KOREAN_PART.match(text, at)) and part[1]:
-            value += Decimal(part[1].replace(",", "").strip(".")) * SCALES[part[2]]
-            at = part.end()
         sign = -1 if match["sign"] else 1
-        found.append((text[match.start() : at], sign * value, sign * bare))
+        bare = sign * Decimal(match["digits"].replace(",", ""))
+        scale = (match["scale"] or "").lower()
+        value = bare * SCALES.get(scale, 1)
+        # 3억 2천만: the parts that follow a Korean scale belong to the same number.
+        while scale and (part := _KOREAN_PART.match(text, at)) and part[1]:
+            value += sign * Decimal(part[1].replace(",", "").strip(".")) * SCALES[part[2]]
+            at = part.end()
+        money, start = unit_before(text, match.start())
+        unit, end = unit_after(text, at)
+        meant = [(value, money or unit)]
+        if match["scale"] in ("m", "K") and not money:  # metres or millions, kelvins or thousands
+            meant.append((bare, match["scale"]))
+        short = [(bare, f"{scale} {money or unit}")] if scale else []
+        found.append(_Found(text[match.start() : at], tuple(meant), tuple(short), (start, end)))
     return found
+
+
+def _without_units(text: str) -> str:
+    """The text with its numbers, but not their units, which are no names."""
+    parts, last = [], 0
+    for one in _numbers(text):
+        parts += [text[last : one.span[0]], one.shown]
+        last = one.span[1]
+    return "".join([*parts, text[last:]])
 
 
 def _names(text: str) -> dict[str, str]:
@@ -165,7 +194,7 @@ def _names(text: str) -> dict[str, str]:
         if not any(c.isupper() for c in word) or word.lower() in STOP_WORDS | MONTHS.keys():
             continue
         inner = any(c.isupper() for c in word[1:])
-        before = text[: match.start()].rstrip(' "(')
+        before = text[max(0, match.start() - 64) : match.start()].rstrip(' "(')
         opens = not before or before[-1] in ".:;!?|"
         follows = i + 1 < len(words) and words[i + 1][0][0].isupper()
         if inner or not opens or (follows and words[i + 1].start() - match.end() == 1):
@@ -242,12 +271,14 @@ class PassageFacts:
         rest, dates = _take_dates(normal)
         self._dates = set(dates.values())
         tokens = {token for token, _, _ in token_spans(self._text)}
-        # Equal numbers are equal in a set, whatever their type.
-        self._numbers: set[Decimal | int | None] = {
-            *(number for _, *values in _numbers(rest) for number in values),
-            *(part for date in dates.values() for part in date),
-            *(NUMBER_WORDS[token] for token in tokens & NUMBER_WORDS.keys()),
-        }
+        # The units of each number. Equal numbers are equal keys, whatever their type.
+        self._numbers: dict[Decimal | int | None, set[str]] = {}
+        for number, unit in (
+            *(pair for one in _numbers(rest) for pair in (*one.meant, *one.short)),
+            *((part, "") for date in dates.values() for part in date),
+            *((NUMBER_WORDS[token], "") for token in tokens & NUMBER_WORDS.keys()),
+        ):
+            self._numbers.setdefault(number, set()).add(unit)
         self.words = frozenset(token if is_run(token) else token[:5] for token in tokens)
 
     def has_quote(self, quote: str) -> bool:
@@ -271,16 +302,28 @@ class PassageFacts:
             known = []
             for marks in self._marks:
                 theirs = [mark for mark in marks if mark in wanted]
-                ours = [mark for mark in own if mark in wanted.intersection(theirs)]
+                shared = wanted.intersection(theirs)
+                ours = [mark for mark in own if mark in shared]
                 if len(ours) == len(theirs) and (pairs := _pairs(ours)) and _pairs(theirs):
                     known.append(pairs == _pairs(theirs))
             if known:
                 return not any(known)
         return False
 
-    def has_number(self, number: Decimal) -> bool:
-        """Whether the passage has a number of this value; a decrease may lack its minus."""
-        return number in self._numbers or (number > 0 and -number in self._numbers)
+    def has_number(self, number: Number) -> bool:
+        """Whether the passage has a number of this value, and not always in another unit.
+
+        Where either names no unit, as in a table with units in its head, the value decides. A
+        decrease may lack its minus.
+        """
+        return any(
+            units is not None and (not unit or unit in units or "" in units)
+            for value, unit in number
+            for units in (
+                self._numbers.get(value),
+                self._numbers.get(-value) if value > 0 else None,
+            )
+        )
 
     def has_date(self, date: Date) -> bool:
         """Whether the passage has this date or a more exact one; day and year may be apart."""

@@ -17,6 +17,7 @@ from hanol.scoring import CITATION
 SpanKind = Literal["sentence", "heading", "code", "table_head", "source"]
 
 _NUMBERS = re.compile(r"(\d+)(?:\s*(?:[-–—‐−~〜]|to\b)\s*[\^#]?(\d+))?")
+_LONGEST_WORD = 64  # characters; abbreviations are shorter
 _RANGE = 100  # [1-9999] is not a list of sources
 
 _FENCE = re.compile(r"\s*(```|~~~)")
@@ -24,7 +25,7 @@ _HEADING = re.compile(r"\s*#{1,6}\s")
 _RULE = re.compile(r"\s*([-=*_])(\s*\1)+\s*$")
 _TABLE_RULE = re.compile(r"\s*\|?(\s*:?-+:?\s*\|)+\s*(:?-+:?\s*)?$")
 _TABLE_ROW = re.compile(r"\s*\|.*\|\s*$")
-_ITEM = re.compile(r"\s*(?:>\s?)*\s*(?:[-*+•·]|\d{1,3}[.)])\s+|\s*(?:>\s?)+")
+_ITEM = re.compile(r"\s*+(?:>\s?)*+\s*+(?:[-*+•·]|\d{1,3}[.)])\s+|\s*(?:>\s?)+")
 _SOURCES = re.compile(
     r"\W*(sources?|references?|bibliography|citations?|출처|참고\s?문헌|참고\s?자료|参考文献|出典|来源)\W*$",
     re.IGNORECASE,
@@ -33,7 +34,7 @@ _FOOTNOTE = re.compile(r"\[\^?\d{1,9}\]:\s")  # an entry of a list of sources
 # Inside of these no sentence ends: inline code, addresses, link targets; citations stay visible.
 _OPAQUE = re.compile(
     rf"(?P<cited>{CITATION.pattern})|`[^`\n]+`"
-    r"|(?:https?|doc)://[^\s)\]>]*[^\s)\]>.,;:!?]|(?<=\])\([^)\s]+\)"
+    r"|(?:https?|doc)://[^\s)\]>]*[^\s)\]>.,;:!?]|(?<=\])\([^)\s]{1,2000}\)"
 )
 _QUOTED = re.compile(r'"[^"\n]{1,400}"|“[^”]{1,400}”|「[^」]{1,400}」|『[^』]{1,400}』')
 _FULL_STOPS = "。！？．।॥။។؟۔"  # end a sentence whatever follows
@@ -174,7 +175,7 @@ def _ends(text: str, match: "re.Match[str]") -> bool:
         return False  # "approx. five", "Yahoo! has"
     if stop != ".":
         return True
-    word = re.search(r"[\w.]*$", text[: match.start()])
+    word = re.search(r"[\w.]*$", text[max(0, match.start() - _LONGEST_WORD) : match.start()])
     assert word is not None
     last = word[0].lower().lstrip("(")
     if last in _words.ABBREVIATIONS or (len(word[0]) == 1 and word[0].isupper()):

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from hanol.errors import DocumentError, HanolError, MissingExtraError
+from hanol.files import open_regular
 from hanol.retrieval.documents._charset import clean, decode
 from hanol.retrieval.documents._deadline import TooLateError, within
 from hanol.retrieval.documents._mail import read_eml
@@ -133,10 +134,10 @@ def read_document(path: Path, *, links: bool = False, tables: bool = False) -> D
         MissingExtraError: Its kind needs the extra "documents".
     """
     try:
-        if not path.is_file():  # a named pipe would block for ever
+        if not path.is_file():
             what = "is not a file" if path.exists() else "does not exist"
             raise DocumentError(f"{path.name or path} {what}: name a file with a document.")
-        with path.open("rb") as file:
+        with open_regular(path) as file:  # it may be another one by now
             data = file.read(MAX_BYTES + 1)
     except DocumentError:
         raise  # it is a ValueError, too
@@ -323,7 +324,7 @@ def foreign(path: Path) -> tuple[str, str] | None:
     try:
         if not path.is_file():
             return "is no regular file", ""
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(64)
     except OSError:
         return None

@@ -62,7 +62,7 @@ def step() -> Iterator[None]:
             faulthandler.cancel_dump_traceback_later()
 
 
-class Reader:
+class ReaderProcess:
     """One process that reads documents, one after the other; started again after it was ended."""
 
     _process: "subprocess.Popen[bytes] | None" = None
@@ -113,12 +113,12 @@ class Reader:
 
 
 def ask(call: str, *arguments: object, data: bytes, seconds: float) -> dict[str, Any]:
-    """`Reader.ask` of one that is kept for the next document; waiting for it counts as time."""
+    """`ReaderProcess.ask` of one that is kept; waiting for it counts as time."""
     until = time.monotonic() + seconds
     busy = {"error": f"was not read within {seconds:.0f} s, because others were: try it again"}
     if not _free.acquire(timeout=max(0.0, seconds)):
         return busy
-    reader = _idle.pop() if _idle else Reader()
+    reader = _idle.pop() if _idle else ReaderProcess()
     try:
         left = until - time.monotonic()
         return reader.ask(call, *arguments, data=data, seconds=left) if left > 0 else busy
@@ -127,7 +127,7 @@ def ask(call: str, *arguments: object, data: bytes, seconds: float) -> dict[str,
         _free.release()
 
 
-_idle: list[Reader] = []
+_idle: list[ReaderProcess] = []
 _free = threading.BoundedSemaphore(_KEPT)
 _processes: "set[subprocess.Popen[bytes]]" = set()
 
@@ -182,15 +182,15 @@ def serve(calls: Mapping[str, Callable[..., dict[str, Any]]]) -> None:
     """Main loop of a reader: a JSON line and bytes in, JSON lines out, until the input ends."""
     global _may_end
     _may_end = True
-    requests, out = sys.stdin.buffer, os.fdopen(os.dup(1), "w", encoding="utf-8")
+    asked, out = sys.stdin.buffer, os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # anything a library prints must not mix with the answers
     _, most = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, most))
     # Kept by the kernel, also while native code runs, and when the parent is killed.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    for line in requests:
+    for line in asked:
         request = json.loads(line)
-        data = [requests.read(request["size"])] if request["size"] else []
+        data = [asked.read(request["size"])] if request["size"] else []
         signal.setitimer(signal.ITIMER_REAL, max(0.001, min(SECONDS, request["seconds"])))
         answer = calls[request["call"]](*request["arguments"], *data)
         del data

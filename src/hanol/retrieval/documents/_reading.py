@@ -20,7 +20,7 @@ from hanol.retrieval.documents._documents import (
     parse_document,
     parsed,
 )
-from hanol.retrieval.documents._reader import TOO_LARGE, Reader, no_processes, serve
+from hanol.retrieval.documents._reader import TOO_LARGE, ReaderProcess, no_processes, serve
 from hanol.retrieval.documents._remarks import Remark
 
 _WORKERS = 2
@@ -148,7 +148,7 @@ def answer_requests() -> None:
     serve({"read_file": read_file, "parse": parsed})
 
 
-def _ask(reader: Reader, file: FoundFile, root: Path) -> dict[str, Any]:
+def _ask(reader: ReaderProcess, file: FoundFile, root: Path) -> dict[str, Any]:
     request = (str(root), file.path, file.known)
     try:
         answer = reader.ask("read_file", *request)
@@ -169,7 +169,7 @@ def read_all(
                 answer = read_file(str(root), file.path, file.known)
             yield file, answer
         return
-    readers = [Reader() for _ in range(_WORKERS)]
+    readers = [ReaderProcess() for _ in range(_WORKERS)]
     idle = deque(readers)  # one for each thread
 
     def read(file: FoundFile) -> tuple[FoundFile, dict[str, Any]]:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from hanol import models
+from hanol.control import ControlTokens
 from hanol.errors import CheckpointError, DataError
 from hanol.files import read_rows
 from hanol.training._ranking import RankingRow
@@ -132,6 +133,7 @@ class _Encoder:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
         self._tokenizer, self._max_length = tokenizer, max_length
         added: dict[int, Any] = getattr(tokenizer, "added_tokens_decoder", {})
+        self._control = ControlTokens.of(tokenizer, special_only=True)
         self._special = {number for number, token in added.items() if token.special}
 
     def rows(self, row: Mapping[str, Any]) -> list[Any]:
@@ -148,12 +150,12 @@ class _Encoder:
         if "prompts" in row:
             return [self._ranking(row)]
         if "messages" in row:
-            found = self._chat(_messages(row, "messages"), 0, row.get("tools"))
+            found = self._chat(self._messages(row, "messages"), 0, row.get("tools"))
         elif isinstance(row.get("prompt"), str) and isinstance(row.get("completion"), str):
             found = [self._text(row["prompt"], row["completion"])]
         elif "prompt" in row and "completion" in row:
-            prompt = _messages(row, "prompt")
-            chat = [*prompt, *_messages(row, "completion")]
+            prompt = self._messages(row, "prompt")
+            chat = [*prompt, *self._messages(row, "completion")]
             found = self._chat(chat, len(prompt), row.get("tools"))
         else:
             keys = ", ".join(map(repr, row))[:100]
@@ -166,6 +168,28 @@ class _Encoder:
         if not any(any(one.action_mask[1:]) for one in found):
             raise _LeftOut("no_answer", "the assistant writes nothing in it")
         return found
+
+    def _messages(self, row: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+        """The conversation under a key: only the template and the assistant write special tokens.
+
+        What others say often quotes strangers.
+        """
+        return [
+            message
+            if message["role"] == "assistant"
+            else {**message, "content": self._broken(message["content"])}
+            for message in _messages(row, key)
+        ]
+
+    def _broken(self, content: Any) -> Any:
+        if isinstance(content, str):
+            return self._control.escape(content, shapes=False)
+        return [
+            {**part, "text": self._broken(part["text"])}
+            if isinstance(part, dict) and isinstance(part.get("text"), str)
+            else part
+            for part in content
+        ]
 
     def _ranking(self, row: Mapping[str, Any]) -> RankingRow:
         """Which prompt each continuation follows."""

@@ -20,6 +20,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from hanol.errors import DataError, require
+from hanol.files import open_regular, read_text
 from hanol.training.pretraining._pretrain_recipe import DataSection
 
 # Test suites repeat the code they test, and 2to3 and IDLE's tests are no library code.
@@ -108,7 +109,7 @@ def _folder(root: Path) -> Iterator[SourceText]:
 
 def _text(file: Path) -> str | None:
     try:
-        return file.read_text("utf-8-sig")
+        return read_text(file, "utf-8-sig")
     except UnicodeDecodeError:
         return None  # not a text file
 
@@ -118,7 +119,7 @@ def _jsonl(path: Path, column: str) -> Iterator[SourceText]:
     if not files or not files[0].exists():
         raise DataError(f"`data.path` is {str(path)!r}, but no JSON lines file is there.")
     for file in files:
-        with file.open("rb") as lines:
+        with open_regular(file) as lines:
             for number, line in enumerate(lines, start=1):
                 if not (line := line.removeprefix(codecs.BOM_UTF8).strip()):
                     continue
