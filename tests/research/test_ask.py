@@ -353,6 +353,21 @@ Small repairs are paid by the tenant. The landlord is Immo Nord, the tenant is C
 ## glean
 The option --count prints the number of lines.
 The option --max-count stops after some lines.
+
+## Exit codes of glean
+
+| Code | Meaning |
+|---|---|
+| 0 | all copied |
+| 7 | disk full |
+
+## Shop
+
+| Article | Price |
+|---|---|
+| Pine shelf | 24 |
+
+The R2 has two speeds. The R3 was recalled because its battery got hot.
 """
 
 
@@ -369,6 +384,11 @@ The option --max-count stops after some lines.
         ("What does the option --count do?", "number of lines"),
         ("What does the option --max-count do?", "stops after"),
         ("What does the option --quiet do?", ""),
+        ("What does exit code 7 of glean mean?", "disk full"),
+        ("What does exit code 5 of glean mean?", ""),
+        ("How much does the pine shelf cost?", "24"),
+        ("Why was the R3 recalled?", "battery"),
+        ("Why was the R2 recalled?", ""),
         ("How much is the rent?", "920"),
         ("Who is the tenant?", "Clara"),
         ("How many windows has the shed?", ""),

@@ -165,6 +165,12 @@ def test_names_that_programs_give_to_encodings(declared, codec, text) -> None:
     assert decode(text.encode(codec), declared) == text
 
 
+def test_utf_8_that_names_a_default_is_utf_8() -> None:
+    for text, declared in (("Музей, café", "iso-8859-1"), ("회의", "windows-1252")):
+        assert decode(text.encode(), declared) == text
+    assert decode("Musée, café".encode("latin-1"), "iso-8859-1") == "Musée, café"
+
+
 def test_utf_32_without_mark() -> None:
     for codec in ("utf-32-le", "utf-32-be"):
         assert decode("두 줄의 글\ntwo lines".encode(codec)) == "두 줄의 글\ntwo lines"

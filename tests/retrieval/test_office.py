@@ -164,6 +164,12 @@ def item(text: str, number: int | str, level: int = 0) -> str:
     return f"<w:p><w:pPr><w:numPr>{place}</w:numPr></w:pPr><w:r>{t(text)}</w:r></w:p>"
 
 
+def test_a_text_box_is_not_glued_to_the_word_before_it() -> None:
+    box = f"<w:pict><w:txbxContent>{p(t('Boxed words'))}</w:txbxContent></w:pict>"
+    lines = read("a.docx", word(p(t("The dam holds"), box, t(" since May.")))).splitlines()
+    assert [line.strip() for line in lines] == ["The dam holds", "Boxed words", "since May."]
+
+
 def test_clauses_and_lists_have_the_numbers_that_word_shows() -> None:
     body = item("Scope", 7) + item("Who", 7, 1) + item("one", 7, 2) + item("two", 7, 2)
     body += item("What", 7, 1) + item("a point", 9) + p(t("Between")) + item("Later", 8, 1)

@@ -281,6 +281,40 @@ def test_groups_of_columns_and_titles_over_a_table(samples, kind) -> None:
     assert "Yearly report\nRegion: North; 2023 Q1: 1; 2023 Q2: 2; 2024 Q1: 3; 2024 Q2: 4" in text
 
 
+@pytest.mark.parametrize(
+    ("table", "lines"),
+    [
+        (
+            "<tr><th>Ticket<th>Adult</tr><tr><th colspan=2>Zoo</tr><tr><td>Day<td>20</tr>"
+            "<tr><th colspan=2>Pool</tr><tr><td>Day<td>6</tr>",
+            ["Zoo", "Ticket: Day; Adult: 20", "Pool", "Ticket: Day; Adult: 6"],
+        ),
+        (
+            "<tr><th>City<th>Rain</tr><tr><td>Oslo<td>70</tr>"
+            "<tr><th>Lake<th>Depth</tr><tr><td>Mjosa<td>450</tr>",
+            ["City: Oslo; Rain: 70", "Lake: Mjosa; Depth: 450"],
+        ),
+        (  # a sum in bold is no header
+            "<tr><th>Item<th>Cost</tr><tr><td>Pen<td>2</tr>"
+            "<tr><td><b>Subtotal</b><td><b>2</b></tr><tr><td>Ink<td>5</tr>",
+            ["Item: Pen; Cost: 2", "Item: Subtotal; Cost: 2", "Item: Ink; Cost: 5"],
+        ),
+        (  # rowspan=0 reaches down to the end
+            "<tr><th>Line<th>Stop<th>Time</tr><tr><td rowspan=0>7<td>Fort<td>9:40</tr>"
+            "<tr><td>Quay<td>9:44</tr><tr><td>Mill<td>9:51</tr>",
+            [
+                "Line: 7; Stop: Fort; Time: 9:40",
+                "Line: 7; Stop: Quay; Time: 9:44",
+                "Line: 7; Stop: Mill; Time: 9:51",
+            ],
+        ),
+    ],
+)
+def test_headings_and_names_inside_of_a_table(table: str, lines: list[str]) -> None:
+    text = parse_document("a.html", f"<table>{table}</table>".encode()).pages[0].text
+    assert text.splitlines() == lines
+
+
 def test_marks_of_the_file_decide() -> None:
     names = [Cell(text, strong=True) for text in ("Quux", "Plugh")]
     assert table_text([names, ["a", "b"]]) == "Quux: a; Plugh: b"

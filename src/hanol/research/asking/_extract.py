@@ -6,7 +6,7 @@ heading, its neighbours and the title of its document count for less: they say w
 
 from collections.abc import Sequence
 
-from hanol.research.asking._question import Question
+from hanol.research.asking._question import Asked
 from hanol.research.asking._units import Unit, units_of
 from hanol.retrieval import Index, Passage
 
@@ -37,7 +37,7 @@ class Candidates:
     """
 
     def __init__(self, question: str, passages: Sequence[Passage], index: Index) -> None:
-        self._asked = asked = Question(question, index)
+        self._asked = asked = Asked(question, index)
         found = units_of(passages) if asked.total else []
         about = asked.about(found)
         self.units = about or found
@@ -91,7 +91,7 @@ def _is_latin(text: str) -> bool:
     return 2 * sum(c < "\u0250" for c in letters) >= len(letters)
 
 
-def _word_scores(units: Sequence[Unit], asked: Question) -> list[float]:
+def _word_scores(units: Sequence[Unit], asked: Asked) -> list[float]:
     usual = sum(len(unit.stems) for unit in units) / len(units)
     found = []
     for unit in units:

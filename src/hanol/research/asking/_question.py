@@ -41,11 +41,14 @@ _ASKS_WHAT_IS = re.compile(
     r"\b(?:is|are|was|were) (?:the |an? |our |your )?(\w[\w' -]*?)\s*\?*$", re.IGNORECASE
 )
 _PRICE = re.compile(
-    r"[$€£¥₩]|\b(?:euros?|dollars?|cents?|pounds?|EUR|USD|GBP|KRW)\b|\d ?[천만억]? ?원|달러|유로"
+    r"[$€£¥₩]|\b(?:euros?|dollars?|cents?|pounds?|EUR|USD|GBP|KRW)\b|\d ?[천만억]? ?원|달러|유로|"
+    r"\b(?:prices?|costs?|fees?|charges?|rates?)(?: \([^)]*\))?: \d|"
+    r"(?:값|가격|[요비]금|료|비용)[^:]{0,9}: ?\d",
+    re.IGNORECASE,
 )
 
 
-class Question:
+class Asked:
     """A question: its words with their idf in the index, and what an answer must be about."""
 
     def __init__(self, question: str, index: Index) -> None:
@@ -96,11 +99,12 @@ class Question:
         kinds = set(map(kind_of, named))
         keys = set()
         for key in self._keys:
-            # "Step 2" may be "the second step", where no step has another number.
-            may_be_in_words = kind_of(key) not in {"", "year", "option", *kinds}
             if key in named:
                 keys.add(key)
-            elif not may_be_in_words and not named.issuperset(DIGITS.findall(key) or [key]):
+            # "Step 2" may be "the second step", and "exit status 0, 2 on errors" has a 2.
+            elif kind_of(key) in {"", "year", "option"} or (
+                kind_of(key) in kinds and not _is_listed(key, units)
+            ):
                 return []
         kept = [unit for unit in units if keys <= unit.keys]
         others = [unit for unit in units if not keys <= unit.keys]
@@ -110,7 +114,7 @@ class Question:
         return kept or list(units)
 
     def _holds(self, units: Sequence[Unit], stem: tuple[str, ...]) -> bool:
-        return any(part in unit.stems | unit.around for unit in units for part in stem)
+        return any(part in unit.stems for unit in units for part in stem)
 
     def may_answer(self, unit: Unit) -> bool:
         """Whether a sentence has a number of what is asked for that the question does not have."""
@@ -123,3 +127,11 @@ class Question:
                 or _NUMBER_WORD.search(text) is not None
             )
         )
+
+
+def _is_listed(key: str, units: Sequence[Unit]) -> bool:
+    """Whether the number of a key stands alone in a sentence that has the key of another number."""
+    number = DIGITS.findall(key)
+    return any(
+        unit.keys.issuperset(number) and kind_of(key) in map(kind_of, unit.keys) for unit in units
+    )

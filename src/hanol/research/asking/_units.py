@@ -28,7 +28,7 @@ _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)")
 # An option, a variable; "floor 2", where the 2 alone says little; a number.
 _KEY = re.compile(
     r"(?<![\w-])--?[a-z][\w-]*|\b[a-z]\w*_\w+|"
-    r"\b[a-z]{4,} \d\d?(?![\d.])|\d\d?[층호번장조권월회과절]"
+    r"\b(?:[a-z]{4,} \d\d?|[a-z]\d{1,3})(?![\w.])|\d\d?[층호번장조권월회과절]"
 )
 DIGITS = re.compile(r"(?<![a-z\d])\d+", re.IGNORECASE)
 _YEAR = re.compile(r"(?:19|20)\d\d")
@@ -58,10 +58,7 @@ class Unit:
     @property
     def quote(self) -> str:
         """The same; of a row of a table each cell with the name of its column."""
-        names, cells = (part.strip(" |").split(" | ") for part in (self.before, self.text))
-        if not self.before.startswith("|") or len(names) != len(cells):
-            return self.source
-        return ", ".join(f"{name}: {cell}" for name, cell in zip(names, cells, strict=True))
+        return _named(self.before, self.text) or self.source
 
     @property
     def told(self) -> frozenset[str]:
@@ -119,7 +116,8 @@ def units_of(passages: Sequence[Passage]) -> list[Unit]:
             own = stems_of(f"{lead} {text}")
             near = stems_of(" ".join((passage.title, heading, *around)))
             lean = head if kind == "row" else before
-            about = _said(keys_of(text), about)
+            named = _named(lean, text) if kind == "row" else ""
+            about = _said(keys_of((named or text).replace(": ", " ")), about)
             unit = Unit(
                 passage, rank, i, opens, kind == "row", lead, lean, text, own, near - own, about
             )  # fmt: skip
@@ -128,6 +126,14 @@ def units_of(passages: Sequence[Passage]) -> list[Unit]:
             if kind == "sentence":
                 head = text  # of a table without rules, in plain text
     return list(found.values())
+
+
+def _named(head: str, row: str) -> str:
+    """The cells of a row with the names of their columns; nothing where the head has none."""
+    names, cells = (part.strip(" |").split(" | ") for part in (head, row))
+    if not head.startswith("|") or len(names) != len(cells):
+        return ""
+    return ", ".join(f"{name}: {cell}" for name, cell in zip(names, cells, strict=True))
 
 
 def keys_of(text: str) -> frozenset[str]:
@@ -145,7 +151,7 @@ def kind_of(key: str) -> str:
     """Of keys of one kind, each replaces the one before; "" for numbers, which don't."""
     if key.isdecimal():
         return "year" if _YEAR.fullmatch(key) else ""
-    return key.strip("0123456789") if key[0].isdecimal() or " " in key else "option"
+    return key.strip("0123456789") if key[0].isdecimal() or key[-1].isdecimal() else "option"
 
 
 def _said(own: frozenset[str], before: frozenset[str]) -> frozenset[str]:

@@ -57,6 +57,7 @@ _FINAL = "ךםןףץ"  # forms of letters at the end of a Hebrew word
 
 _CONTROLS = re.compile("[\x00-\x08\x0e-\x1b\x7f]")
 _STRANGE = re.compile("[\x00-\x08\x0e-\x1a\x7f-\x84\x86-\x9f\ufffd]")
+_DEFAULTS = ("ascii", "cp1252", "iso8859-1", "iso8859-15")  # what programs name without looking
 # Combining marks are no word characters. 30 in a row are kept: Unicode Annex 15, Stream-Safe Text.
 _MARKS = re.compile(r"[^\w\s\x00-\x7f]{32,}")
 _MAX_MARKS = 30
@@ -132,11 +133,19 @@ def _declared(data: bytes, name: str) -> str | None:
         name = codecs.lookup(_PAGE.sub(r"cp\1", name)).name
         if name in ("idna", "punycode"):
             return None  # for host names; quadratic time
+        if name in _DEFAULTS and not data.isascii() and (text := _strict_utf8(data)):
+            return text
         text = data.decode(_ALIASES.get(name, name), "replace")
     except (LookupError, UnicodeError, ValueError, AssertionError):
         return None  # no such codec, or one that turns no bytes into text
     # web pages lie: a wrong name shows as many broken characters
     return text if isinstance(text, str) and text.count("\ufffd") * 100 <= len(text) else None
+
+
+def _strict_utf8(data: bytes) -> str:
+    with suppress(UnicodeDecodeError):
+        return data.decode("utf-8")
+    return ""
 
 
 def _utf8(data: bytes) -> str | None:

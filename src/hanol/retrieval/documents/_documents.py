@@ -121,7 +121,7 @@ class Document:
     links: tuple[tuple[str, str], ...] = ()
 
 
-def read_document(path: Path, *, links: bool = False, tables: bool = False) -> Document:
+def read_document(path: str | Path, *, links: bool = False, tables: bool = False) -> Document:
     """Read a file of a kind in `KINDS`.
 
     Args:
@@ -133,6 +133,7 @@ def read_document(path: Path, *, links: bool = False, tables: bool = False) -> D
         DocumentError: The file cannot be read; the message says why and what to do.
         MissingExtraError: Its kind needs the extra "documents".
     """
+    path = Path(path)
     try:
         if not path.is_file():
             what = "is not a file" if path.exists() else "does not exist"

@@ -443,6 +443,8 @@ def _rows(table: Any, dropped: set[Any], links: bool) -> Iterator[Row]:
 
 def _span(cell: Any, side: str) -> int:
     value = (cell.get(side) or "1").strip()
+    if value == "0" and side == "rowspan":
+        return 9999  # down to the end of the table
     return max(1, int(value[:4])) if value.isdecimal() else 1
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from hanol.errors import DocumentError
 from hanol.retrieval.documents._markup import read_html
 from hanol.retrieval.documents._remarks import remark
 
@@ -97,6 +98,8 @@ def read_notebook(text: str) -> tuple[str, str]:
     except ValueError as err:
         _no_json(err)
         return "", _unescaped(text)
+    if not isinstance(notebook, dict):
+        raise DocumentError("is broken (no notebook, only a list): save it anew from Jupyter")
     parts, prose = [], []
     for cell in _cells(notebook):
         # Before version 4, code was called input.

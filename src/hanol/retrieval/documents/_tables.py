@@ -167,9 +167,11 @@ def _sections(
         rest = chain(block)
         sample = list(islice(rest, _SAMPLE_ROWS))
         is_whole = len(sample) < _SAMPLE_ROWS
-        parts = [sample]
+        inner = range(1, len(sample) - 1) if is_whole else ()
+        again = [i for i in inner if _is_header_again(sample, i)]
+        parts = [sample[a:b] for a, b in pairwise([0, *again, len(sample)])]
         starts = [i for i, row in enumerate(sample) if row[1:] and {*row[1:]} == {None}]
-        if is_whole and starts:
+        if is_whole and starts and not again:
             plan = _plan(_only(sample, _filled_columns(sample)), heads, ())
             if not (plan.names or plan.form):
                 # Headings over the whole row may begin tables of other kinds.
@@ -186,6 +188,12 @@ def _sections(
             # else a name without values is lost
             first = part[: at if len(valued) < len(plan.names) else plan.titles]
             yield first, chain(part[at:], rest), plan
+
+
+def _is_header_again(rows: list[Row], at: int) -> bool:
+    """Whether a row inside of a table is marked as names of columns, and those around it not."""
+    marked = (_strong(rows[i]) == 1 for i in (at - 1, at, at + 1))
+    return sum(map(bool, rows[at])) > 1 and [*marked] == [False, True, False]
 
 
 def _filled_columns(rows: list[Row]) -> list[int]:
@@ -250,6 +258,8 @@ def _plan(rows: list[Row], heads: int, before: tuple[str, ...]) -> _Plan:
     ):
         titles += 1
     rows, heads = rows[titles:], heads - titles
+    while 1 < heads <= len(rows) and {*rows[heads - 1][1:]} == {None}:
+        heads -= 1  # a heading of the first rows
     if 0 < heads < len(rows):
         return _Plan(titles, heads, _names(rows[:heads]))
     heads = 2 if _has_two_levels(rows) else 1

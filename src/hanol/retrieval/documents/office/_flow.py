@@ -122,6 +122,8 @@ class Flow:
                 self._pending.append(remark)
             else:
                 self._show(element)
+                if tag == "txbxContent":
+                    yield self._end
                 yield from self._pieces(element)
                 if tag in ("p", "oMathPara"):
                     yield self._end
