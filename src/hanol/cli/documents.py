@@ -247,7 +247,12 @@ def show_document(
         "kind": document.kind,
         "remarks": [asdict(one) for one in document.remarks if not one.pages],
         "pages": [
-            {**asdict(one), "remarks": [asdict(found) for found in _on_page(document, one)]}
+            {
+                "number": one.number,
+                "text": one.text,
+                "tables": [asdict(table) for table in one.tables],
+                "remarks": [asdict(found) for found in _on_page(document, one)],
+            }
             for one in pages
         ],
     }

@@ -41,10 +41,10 @@ _ASKS_WHAT_IS = re.compile(
     r"\b(?:is|are|was|were) (?:the |an? |our |your )?(\w[\w' -]*?)\s*\?*$", re.IGNORECASE
 )
 _PRICE = re.compile(
-    r"[$€£¥₩]|\b(?:euros?|dollars?|cents?|pounds?|EUR|USD|GBP|KRW)\b|\d ?[천만억]? ?원|달러|유로|"
-    r"\b(?:prices?|costs?|fees?|charges?|rates?)(?: \([^)]*\))?: \d|"
-    r"(?:값|가격|[요비]금|료|비용)[^:]{0,9}: ?\d",
-    re.IGNORECASE,
+    r"[$€£¥₩]|(?i:\b(?:euros?|dollars?|cents?|pence|pounds?|francs?|kron\w+|yen|yuan|won|rupees?|"
+    r"pesos?|lira|z[łl]oty|forints?)\b)|\b[A-Z]{3} ?\d|\d ?[A-Z]{3}\b|\d ?[천만억]? ?원|달러|유로|"
+    r"(?i:\b(?:price|cost|fee|charge|rate)s?(?: \([^)]*\))?: \d)|"
+    r"(?:값|가격|[요비]금|료|비용)[^:]{0,9}: ?\d"
 )
 
 
