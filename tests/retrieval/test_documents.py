@@ -728,3 +728,14 @@ def test_real_korean_newsletters() -> None:
         assert text_of(parse(path.name, narrow)) == narrow.decode("cp949").strip()
         spans = _split.split_passages(text)
         assert all(30 < len(text[a:b]) < 2000 for a, b in spans)
+
+
+def test_a_reader_is_kept_by_a_program_that_holds_much_memory() -> None:
+    # What its parent held counts as the most that a process held.
+    held = b"x" * (700 << 20)
+    found = []
+    for _ in range(2):
+        parse_document("a.txt", b"Some words.")
+        found.append({process.pid for process in _reader._processes})
+    assert held
+    assert found[0] == found[1]
