@@ -730,7 +730,7 @@ def test_real_korean_newsletters() -> None:
         assert all(30 < len(text[a:b]) < 2000 for a, b in spans)
 
 
-def test_a_reader_is_kept_by_a_program_that_holds_much_memory() -> None:
+def test_a_reader_apart_is_kept_by_a_program_that_holds_much_memory() -> None:
     # What its parent held counts as the most that a process held.
     held = b"x" * (700 << 20)
     found = []
