@@ -338,6 +338,12 @@ def test_tables_of_a_sheet_with_empty_rows_between_them(samples) -> None:
     ]
 
 
+def test_a_table_below_that_begins_as_the_one_above_has_its_own_names() -> None:
+    text = "Month,Pens,Ink\nJan,3,4\nFeb,5,6\n\nMonth,Cups\nJan,9\nFeb,8\n"
+    lines = parse_document("a.csv", text.encode()).pages[0].text.splitlines()
+    assert lines[-2:] == ["Month: Jan; Cups: 9", "Month: Feb; Cups: 8"]
+
+
 def test_any_row_of_a_large_table_is_found_and_shown_first(tmp_path) -> None:
     rows = "".join(f"{i},person{i},Seoul,x\n" for i in range(6000))
     (tmp_path / "members.csv").write_text("id,name,city,note\n" + rows)

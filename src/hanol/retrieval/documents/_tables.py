@@ -273,6 +273,7 @@ def _plan(rows: list[Row], heads: int, before: tuple[str, ...]) -> _Plan:
     header += 0.5 * (len(names) not in (2, 4))  # forms have pairs of columns
     header += 1.0 * (len(names) > 2 and not names[0] and all(names[1:]))
     header += 1.0 * any(_is_below(cell) for row in body for cell in row[:1])
+    header += 1.0 * (names[0] != "" and names[:1] == before[:1])  # no value is its own name
     groups = any(_is_below(cell) for row in rows for cell in row[:1])
     fields = [row[groups:] for row in rows]
     widest = max(map(len, fields))
