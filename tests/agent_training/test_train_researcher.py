@@ -142,7 +142,7 @@ def test_rows_are_made_anew_when_their_file_has_changed(tmp_path, tokenizer, cap
     found = recipe("stages.0.data={text: 1.0}", f"stages.0.files={{text: {file}}}")
     run = run_of(found, 0, tmp_path / "stage")
     first = stage_rows(run, tokenizer)
-    file.write_text(json.dumps({"text": "Another page about snow. " * 9}) + "\n")
+    file.write_text(json.dumps({"text": "Another page about snow. " * 4}) + "\n")
     second = stage_rows(run, tokenizer)
     assert second != first
     assert "rows.jsonl is made anew" in caplog.text

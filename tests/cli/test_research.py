@@ -247,7 +247,7 @@ from hanol.tools import _parse_file
 
 big = torch.randn(600, 600)
 
-def parse_document(name, data):
+def parse_document(name, data, **options):
     end = time.monotonic() + 60
     while time.monotonic() < end:
         big @ big

@@ -10,6 +10,7 @@ from tests.faults.lab import REPOSITORY
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.slow  # CI runs three minutes of them, `make faults`
 def test_a_slice_of_every_kind_of_fault() -> None:
     """What hanol promises of faults holds; `make faults` injects more, its long form thousands."""
     done = subprocess.run(

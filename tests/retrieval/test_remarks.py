@@ -146,14 +146,14 @@ def test_pages_that_ocr_may_read_by_now_are_read_again(
     (tmp_path / "half.pdf").write_bytes(samples.drawn_pdf(words, drawn))
     (tmp_path / "whole.pdf").write_bytes(samples.drawn_pdf(words))
     with Index.open(tmp_path) as index:
-        index.add()
+        index.add(isolated=False)
         assert index.remarks()["half.pdf"][0].pages == (2,)
         for module in (_ocr, _update):
             monkeypatch.setattr(module, "languages", lambda: "eng")
         monkeypatch.setattr(_ocr, "read_picture", lambda page: _ocr.PictureText("a scan", False))
-        assert index.add().changed == 1
+        assert index.add(isolated=False).changed == 1
         assert index.search("scan")[0].doubt.startswith("read by OCR")
-        assert index.add().changed == 0
+        assert index.add(isolated=False).changed == 0
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may read everything")

@@ -85,16 +85,16 @@ def weight_files(folder: Path) -> list[Path]:
         return files
     try:
         stored = json.loads(index.read_text("utf-8"))["weight_map"].values()
-        names = sorted({Path(name).name for name in stored})
+        named = {name: folder / Path(name).name for name in sorted({*stored})}
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as err:
         raise CheckpointError(f"{str(index)!r} names no files of weights: {err!r}.") from err
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing or not names:
+    missing = [name for name, file in named.items() if not file.is_file()]
+    if missing or not named:
         raise CheckpointError(
-            f"{str(index)!r} names {len(names)} files, of which {len(missing)} are missing"
+            f"{str(index)!r} names {len(named)} files, of which {len(missing)} are missing"
             f"{f', such as {missing[0]!r}' if missing else ''}."
         )
-    return [folder / name for name in names]
+    return sorted({*named.values()})
 
 
 def differences(config: Any, folder: Path) -> tuple[list[str], list[str]]:
