@@ -3,6 +3,7 @@
 python benchmarks/_documents_readers.py READER: paths on standard input, JSON lines back.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -165,25 +166,32 @@ def answer(reader: str) -> None:
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     read, package, _ = READERS[reader]
+    here: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if reader == "hanol":
-        from hanol.retrieval.documents import _native
+        from hanol.retrieval.documents._reader import no_processes
         from hanol.retrieval.documents.pdf import _ocr
 
-        _native.let_end()  # as in the processes of `hanol index`: no further one for the file
+        here = no_processes()  # as in the readers of `hanol index`: no further one for the file
         _ocr.languages = lambda: ""  # type: ignore[assignment]  # whether or not it is installed
     print(json.dumps(about(package) if package else {"version": ""}), file=out, flush=True)
-    for line in sys.stdin:
-        found: dict[str, object] = {"pages": [], "error": ""}
-        Path("/proc/self/clear_refs").write_text("5")  # the peak of memory begins anew
-        begin = time.process_time()
-        try:
-            found["pages"] = read(Path(line.rstrip("\n")))
-        except BaseException as err:  # whatever a parser of broken files raises; Rust panics, too
-            found["error"] = f"{type(err).__name__}: {err}"
-        found["seconds"] = time.process_time() - begin
-        peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-        found["megabytes"] = int(peak[1]) / 1024 if peak else 0.0
-        print(json.dumps(found), file=out, flush=True)
+    with here:
+        for line in sys.stdin:
+            print(json.dumps(reading(read, Path(line.rstrip("\n")))), file=out, flush=True)
+
+
+def reading(read: Callable[[Path], list[str]], path: Path) -> dict[str, object]:
+    """The pages of a file, or why there are none, with seconds of the processor and memory."""
+    found: dict[str, object] = {"pages": [], "error": ""}
+    Path("/proc/self/clear_refs").write_text("5")  # the peak of memory begins anew
+    begin = time.process_time()
+    try:
+        found["pages"] = read(path)
+    except BaseException as err:  # whatever a parser of broken files raises; Rust panics, too
+        found["error"] = f"{type(err).__name__}: {err}"
+    found["seconds"] = time.process_time() - begin
+    peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    found["megabytes"] = int(peak[1]) / 1024 if peak else 0.0
+    return found
 
 
 if __name__ == "__main__":

@@ -68,6 +68,8 @@ class Reader:
             except OSError:
                 return Reading()
             self.about = json.loads(self._process.stdout.readline() or "{}")
+            if self._name == "hanol" and not self.about:
+                raise SystemExit("hanol's reader does not start: _documents_readers.py hanol")
             if self.about:
                 for each in self._warm_up:
                     self._answer(self._process, each)
