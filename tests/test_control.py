@@ -1,6 +1,8 @@
 """Control tokens in strangers' text: whatever the tokenizer, no document writes one."""
 
 import pytest
+import tokenizers
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
@@ -140,3 +142,12 @@ def test_ordinary_signs_and_words_are_no_control_tokens() -> None:
     assert not {"!", "\n\n", "tokenizer"} & {*control.texts}
     assert ControlTokens().escape(text) == text
     assert "<tool_call>" not in ControlTokens.of(words, special_only=True).texts
+
+
+def test_plain_text_that_a_small_tokenizer_has_as_tokens_stays_text() -> None:
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "?": 1}, unk_token="?"))
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend)
+    tokenizer.add_tokens(["\n1. ", "\n\n# Note\n", '": "', "<go>"])
+    control = ControlTokens.of(tokenizer)
+    assert control.escape('\n1. a": "a\n\n# Note\n') == '\n1. a": "a\n\n# Note\n'
+    assert "<go>" not in control.escape("a <go>")

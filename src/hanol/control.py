@@ -19,6 +19,7 @@ __all__ = ["ControlTokens"]
 # Behind the first character of a token it breaks it for parsers and tokenizers; the first two are
 # invisible, the others for tokenizers that drop what is, or have it in a token.
 _MARKS = ("\u200b", "\u2060", "\u00b7", "\u00a6")
+_TAG = re.compile(r"[<\[]\S{1,64}[>\]]")  # small tokenizers have plain text such as "1." added
 _INVISIBLE = regex.compile(r"[^\P{C}\t\n\r]")
 # Only the first character is taken, the rest looked at: overlapping ones are all found.
 _SHAPES = re.compile(
@@ -52,7 +53,7 @@ class ControlTokens:
 
     @classmethod
     def of(cls, tokenizer: Any, *, special_only: bool = False) -> "ControlTokens":
-        """Those of a tokenizer: special tokens, and added ones that are no words.
+        """Those of a tokenizer: special tokens, and added ones in brackets; others are text.
 
         Signs of ASCII alone, such as "!", stay text, though a tokenizer may pad with them.
 
@@ -64,7 +65,7 @@ class ControlTokens:
         found = {
             token.content.strip(): number
             for number, token in added.items()
-            if token.special or not (special_only or token.content.replace(" ", "").isalnum())
+            if token.special or not (special_only or not _TAG.fullmatch(token.content.strip()))
         }
         texts = tuple(sorted(t for t in found if len(t) > 1 or (t and not t.isascii())))
         for mark in _MARKS:
