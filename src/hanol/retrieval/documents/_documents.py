@@ -14,10 +14,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from hanol.errors import DocumentError, HanolError, MissingExtraError
 from hanol.files import open_regular
 from hanol.retrieval.documents._charset import clean, decode
-from hanol.retrieval.documents._deadline import TooLateError, within
 from hanol.retrieval.documents._mail import read_eml
 from hanol.retrieval.documents._markup import page_links, read_html, read_xml
 from hanol.retrieval.documents._reader import SECONDS, TOO_LARGE, ask, is_here
@@ -34,7 +35,6 @@ from hanol.retrieval.documents.pdf._pdf import read_pdf
 MAX_BYTES = 256 * 2**20  # of a file with pictures; text takes about 10 times its size in memory
 MAX_TEXT = 32 * 2**20  # bytes of a text file, or characters of any document
 _TITLE = 300  # characters
-_SECONDS = 300.0  # to parse one document; a page of a PDF takes about 0.1
 
 KINDS: Mapping[str, str] = MappingProxyType(
     dict.fromkeys((".txt", ".text"), "txt")
@@ -121,6 +121,9 @@ class Document:
     links: tuple[tuple[str, str], ...] = ()
 
 
+_DOCUMENT = TypeAdapter(Document)
+
+
 def read_document(path: str | Path, *, links: bool = False, tables: bool = False) -> Document:
     """Read a file of a kind in `KINDS`.
 
@@ -173,7 +176,7 @@ def parse_document(
         tables: Also give the cells of tables.
         passages: Also split the pages into passages, as an index does.
         address: Address of a web page: also give the addresses that it links.
-        seconds: When to give up, at most 400.
+        seconds: When to give up, at most 300.
 
     Raises:
         DocumentError: It cannot be read, or not in that time or with 1,280 MB of memory.
@@ -193,22 +196,7 @@ def parse_document(
         raise DocumentError(found["refused"])
     if "error" in found:  # of the process
         raise DocumentError(f"{name} {found['error']}.")
-    pages = [
-        Page(
-            page["number"],
-            page["text"],
-            tuple(_table(**table) for table in page["tables"]),
-            tuple(map(tuple, page["passages"])),
-        )
-        for page in found["pages"]
-    ]
-    remarks = (Remark(**{**one, "pages": tuple(one["pages"])}) for one in found["remarks"])
-    to = tuple(map(tuple, found["links"]))
-    return Document(found["title"], tuple(pages), found["kind"], tuple(remarks), to)
-
-
-def _table(start: int, end: int, names: list[str], rows: list[list[str]]) -> DocumentTable:
-    return DocumentTable(start, end, tuple(names), tuple(map(tuple, rows)))
+    return _DOCUMENT.validate_python(found)
 
 
 def parsed(name: str, options: dict[str, Any], data: bytes = b"") -> dict[str, Any]:
@@ -246,10 +234,6 @@ def _parse(
         raise DocumentError(f"{name} {err}.") from err
     except HanolError:
         raise  # an extra is missing
-    except TooLateError as err:
-        raise DocumentError(
-            f"{name} took longer than {_SECONDS:.0f} s to read: split it, or export it again."
-        ) from err
     except RecursionError as err:
         raise DocumentError(f"{name} is nested too deeply to be read: make it again.") from err
     except MemoryError as err:
@@ -350,7 +334,7 @@ def _read(kind: str, data: bytes, links: bool) -> tuple[str, list[str]]:
     }
     if kind in parsers:
         with _quiet():
-            title, found = within(_SECONDS, parsers[kind], data)
+            title, found = parsers[kind](data)
         return title, [found] if isinstance(found, str) else found
     text = decode(data)
     if kind == "ipynb":

@@ -1,6 +1,6 @@
 """Reader processes: parsers of untrusted files run where they can be ended at any moment.
 
-No exception stops native code (`_deadline`), its crash is that of the whole process, and its memory
+No exception stops native code, its crash is that of the whole process, and its memory
 has no limit but that of the process. Plain processes, because `multiprocessing` would run the
 user's main script again.
 """
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 STEP_SECONDS = 20.0  # for one page; an ordinary one takes 0.01
-SECONDS = 400.0  # for one document; parsers normally give up earlier by themselves
+SECONDS = 300.0  # for one document; a page of a PDF takes about 0.01
 MEMORY = 1280 * 2**20  # bytes of address space; the largest text that is read takes 1,030 MB
 TOO_LARGE = f"needs more than {MEMORY >> 20:,} MB of memory: split it, or export it again"
 _LATE_EXIT = 1  # exit code of faulthandler, when a step took longer

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby, islice, pairwise, repeat
+from typing import Any
 
 from hanol.retrieval.documents._labels import is_label
 from hanol.retrieval.documents._remarks import Grid, remark, told_now
@@ -116,9 +117,29 @@ def read_csv(text: str) -> str:
     try:
         delimiter = _delimiter(text[:_SAMPLE].splitlines()[:20])
         lines = io.StringIO(text.replace("\0", ""), newline="")
-        return table_text(csv.reader(lines, delimiter=delimiter))
+        return table_text(_checked(csv.reader(lines, delimiter=delimiter)))
     except csv.Error:
         return text  # a quote that never closes: no table, but still worth searching
+
+
+def _checked(reader: Any) -> Iterator[list[str]]:
+    """The rows of a csv, with a remark on the few that have more cells than the first one."""
+    width = count = 0
+    longer: list[int] = []  # numbers of lines
+    for row in reader:
+        width, count = (width or len(row), count + 1) if row else (0, count)
+        if any(row[width:]):
+            longer.append(reader.line_num)
+        yield row
+    if longer and _are_few(len(longer), count - 1):
+        remark("has more cells than columns: its values may stand under wrong names",
+               "put values with a comma into quotation marks", doubtful=True,
+               part=f"line {longer[0]}{' and others' * (len(longer) > 1)}")  # fmt: skip
+
+
+def _are_few(longer: int, rows: int) -> bool:
+    """Whether rows with more cells than the names are faults: R writes no name for the first."""
+    return longer < rows and (longer < 2 or longer * 5 <= rows)
 
 
 def _delimiter(lines: list[str]) -> str:
@@ -320,7 +341,7 @@ def _has_two_levels(rows: list[Row]) -> bool:
 
 def _can_name(heads: list[Row], names: tuple[str, ...], body: list[Row]) -> bool:
     """Whether rows can hold the names of the columns."""
-    if len(names) < 2 or not body or sum(len(row) > len(names) for row in body) * 5 > len(body):
+    if len(names) < 2 or not _are_few(sum(len(row) > len(names) for row in body), len(body)):
         return False
     known = [cell for cell in (names if len(heads) > 1 else heads[0]) if cell]
     blank = sum(not name for name in names[1:])  # the corner may be empty

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 from urllib.parse import unquote
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from hanol.errors import AddressError, SearchIndexError
 from hanol.files import open_inside
@@ -42,6 +42,7 @@ _REMARKS = """
 SELECT path, remarks FROM documents WHERE remarks IS NOT NULL
 UNION ALL SELECT path, '[' || remark || ']' FROM unread ORDER BY path
 """
+_REMARK_LIST = TypeAdapter(tuple[Remark, ...])
 _DOCUMENTS = """
 SELECT path AS document, title, kind, pages, sha256, size,
 (SELECT count(*) FROM passages WHERE document = documents.id) AS passages
@@ -225,7 +226,8 @@ class Index(AbstractContextManager["Index"]):
         Args:
             on_file: Called after each file.
             isolated: Read documents in child processes, which a hostile file may crash or stall.
-                False reads in this process, which starts faster: for trusted texts.
+                False reads in this process, which starts faster and has no limits of time and
+                memory: for trusted texts.
 
         Raises:
             SearchIndexError: Another process is indexing, or the index cannot be written.
@@ -384,4 +386,4 @@ def _doubt(stored: str, page: int | None) -> str:
 
 @lru_cache(maxsize=100)
 def _remarks(stored: str) -> tuple[Remark, ...]:
-    return tuple(Remark(**{**one, "pages": tuple(one["pages"])}) for one in json.loads(stored))
+    return _REMARK_LIST.validate_json(stored)
