@@ -163,10 +163,16 @@ def test_slides_are_pages_with_tables_groups_and_notes(samples) -> None:
 
 
 def test_sheets_are_pages_and_each_row_can_be_understood_alone(samples) -> None:
-    rows = [["name", "height", "born"], ["Ada", 1.65, None], ["Bo", None, "1990"], [None], ["Cy"]]
+    rows = [
+        ["name", "height", "born"],
+        ["Ada", 1.65, None],
+        ["Bo", None, "1990"],
+        [None],
+        ["Cy", 1.7],
+    ]
     document = parse("x.xlsx", samples.workbook({"People": rows, "Empty": [], "Loose": [["a"]]}))
     assert document.pages[0].text == (
-        "# People\n\nname: Ada; height: 1.65\nname: Bo; born: 1990\nname: Cy"
+        "# People\n\nname: Ada; height: 1.65\nname: Bo; born: 1990\nname: Cy; height: 1.7"
     )
     assert [page.text for page in document.pages[1:]] == ["", "# Loose\n\na"]
 

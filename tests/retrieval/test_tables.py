@@ -338,6 +338,86 @@ def test_tables_of_a_sheet_with_empty_rows_between_them(samples) -> None:
     ]
 
 
+SIDE_BY_SIDE = {
+    "numbers": (
+        [("Name", "Age", "", "Product", "Price"), ("Kim", "31", "", "Pen", "2"),
+         ("Lee", "45", "", "Ink", "5"), ("Bo", "22", "", "", "")],
+        ["Name: Kim; Age: 31", "Name: Lee; Age: 45", "Name: Bo; Age: 22", "Product: Pen; Price: 2",
+         "Product: Ink; Price: 5"],
+    ),
+    "titles and words": (
+        [("Places", "", "", "Animals", ""), ("Country", "Capital", "", "Animal", "Food"),
+         ("France", "Paris", "", "Cat", "Fish"), ("Japan", "Tokyo", "", "Cow", "Grass")],
+        ["Places", "Country: France; Capital: Paris", "Country: Japan; Capital: Tokyo", "Animals",
+         "Animal: Cat; Food: Fish", "Animal: Cow; Food: Grass"],
+    ),
+    "the same names": (
+        [("Name", "Score", "", "Name", "Score"), ("Kim", "3", "", "Ann", "7"),
+         ("Lee", "4", "", "Ben", "8")],
+        ["Name: Kim; Score: 3", "Name: Lee; Score: 4", "Name: Ann; Score: 7",
+         "Name: Ben; Score: 8"],
+    ),
+    "a form beside a table": (
+        [("Customer", "Blue Tomato", "", "Product", "Price"), ("Invoice", "A-77", "", "Lamp", "30"),
+         ("Terms", "30 days", "", "Chair", "45")],
+        ["Customer: Blue Tomato", "Invoice: A-77", "Terms: 30 days", "Product: Lamp; Price: 30",
+         "Product: Chair; Price: 45"],
+    ),
+    "two of them below each other": (
+        [("City", "People", "", "", "Team", "Wins"), ("Seoul", "9", "", "", "Red", "3"),
+         ("Oslo", "1", "", "", "Blue", "4"), ("Rome", "3", "", "", "", ""),
+         ("Bern", "2", "", "", "Month", "Rain"), ("Kyiv", "2", "", "", "Jan", "30"),
+         ("Lima", "8", "", "", "Feb", "40")],
+        ["City: Seoul; People: 9", "City: Oslo; People: 1", "City: Rome; People: 3",
+         "City: Bern; People: 2", "City: Kyiv; People: 2", "City: Lima; People: 8",
+         "Team: Red; Wins: 3", "Team: Blue; Wins: 4", "Month: Jan; Rain: 30",
+         "Month: Feb; Rain: 40"],
+    ),
+    "numbers alone go on with the table on the left": (
+        [("Item", "2022", "2023", "", "2024", "2025"), ("Rent", "5", "6", "", "7", "8"),
+         ("Food", "8", "9", "", "3", "4")],
+        ["Item: Rent; 2022: 5; 2023: 6; 2024: 7; 2025: 8",
+         "Item: Food; 2022: 8; 2023: 9; 2024: 3; 2025: 4"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["csv", "xlsx"])
+@pytest.mark.parametrize("case", SIDE_BY_SIDE)
+def test_tables_side_by_side_have_names_of_their_own(samples, kind, case) -> None:
+    rows, lines = SIDE_BY_SIDE[case]
+    assert read(samples, kind, rows).splitlines()[-len(lines) :] == lines
+
+
+def test_long_tables_side_by_side() -> None:
+    rows = [["Name", "Age", "", "Pen", "Colour"]]
+    rows += [[f"n{i}", str(i), "", f"p{i}", "red"] for i in range(300)]
+    rows += [["n300", "300"]]
+    lines = table_text(rows).splitlines()
+    assert len(lines) == 601
+    assert lines[300] == "Name: n300; Age: 300"
+    assert lines[-1] == "Pen: p299; Colour: red"
+
+
+@pytest.mark.parametrize(
+    ("below", "lines"),
+    [
+        ([("Product", "Colour"), ("Lamp", "green")], ["Product: Lamp; Colour: green"]),
+        (
+            [("Staff", ""), ("Name", "City"), ("Kim", "Seoul"), ("Lee", "Oslo")],
+            ["Staff", "Name: Kim; City: Seoul", "Name: Lee; City: Oslo"],
+        ),
+        ([("Foo", "Bar"), ("ef", "1"), ("gh", "2")], ["Foo: ef; Bar: 1", "Foo: gh; Bar: 2"]),
+        ([("West", "n/a"), ("East", "3")], ["Region: West; Sales: n/a", "Region: East; Sales: 3"]),
+        ([("Checked by", "Blue Tomato")], ["Checked by | Blue Tomato"]),
+    ],
+)
+def test_what_stands_below_an_empty_row_has_names_of_its_own(samples, below, lines) -> None:
+    rows = [("Region", "Sales"), ("North", "3"), ("South", "5"), ("", ""), *below]
+    text = read(samples, "xlsx", rows).splitlines()
+    assert text[2:] == ["Region: North; Sales: 3", "Region: South; Sales: 5", *lines]
+
+
 def test_a_table_below_that_begins_as_the_one_above_has_its_own_names() -> None:
     text = "Month,Pens,Ink\nJan,3,4\nFeb,5,6\n\nMonth,Cups\nJan,9\nFeb,8\n"
     lines = parse_document("a.csv", text.encode()).pages[0].text.splitlines()

@@ -4,14 +4,15 @@ A table with column names becomes "name: value; ..." a row, a form "label: value
 certain, cells stay side by side: a wrong pair of name and value is worse than none.
 """
 
+import calendar
 import csv
 import io
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, groupby, islice, pairwise, repeat
-from typing import Any
+from itertools import chain, groupby, islice, pairwise, repeat, tee, zip_longest
+from typing import Any, NamedTuple
 
 from hanol.retrieval.documents._labels import is_label
 from hanol.retrieval.documents._remarks import Grid, remark, told_now
@@ -71,21 +72,19 @@ def table_text(rows: Iterable[Row], *, heads: int = 0, most: int = WHOLE_CHARS) 
         most: Characters after which rows are left out; the text then says so.
     """
     lines: list[str] = []
-    columns: list[_Column] = []
-    names: tuple[str, ...] = ()
+    columns: dict[str, _Column] = {}
     count = written = cells = chars = 0
     told = told_now()
-    for first, body, plan in _sections(rows, heads):
-        names = names or plan.names
+    for first, body, plan in _sections(rows, heads, []):
         lines += map(_beside, first)
         grid = Grid(told.page, plan.names)
         for row in body:
             count += 1
             cells += len(row)
-            columns += [_Column() for _ in range(len(row) - len(columns))]
-            for column, cell in zip(columns, row, strict=False):
+            for place, cell in enumerate(row):
                 if cell:
-                    column.add(cell)
+                    name = plan.names[place] if place < len(plan.names) else ""
+                    columns.setdefault(name or f"column {place + 1}", _Column()).add(cell)
             if chars < most:
                 lines.append(_line(row, plan))
                 chars += len(lines[-1]) + 1
@@ -106,9 +105,8 @@ def table_text(rows: Iterable[Row], *, heads: int = 0, most: int = WHOLE_CHARS) 
     if left:
         remark(f"holds a table of {more}{count} rows, of which the first {written} are read",
                "split it")  # fmt: skip
-    labels = [*names, *(f"column {i + 1}" for i in range(len(names), len(columns)))]
     head = [f"Table of {more}{count} rows and {len(columns)} columns{left}.", ""]
-    head += [f"{label}: {column}" for label, column in zip(labels, columns, strict=False)]
+    head += [f"{label}: {column}" for label, column in columns.items()]
     return "\n".join([*head, "", *lines])
 
 
@@ -172,43 +170,107 @@ def _tidy(row: Row) -> Row:
 
 def column_names(rows: Iterable[Row], before: tuple[str, ...] = ()) -> tuple[str, ...]:
     """Names of the columns of a table, which may be those of the table that it goes on from."""
-    for _, _, plan in _sections(rows, 0, before):
+    known = [_Known([*range(len(before))], before)] if before else []
+    for _, _, plan in _sections(rows, 0, known):
         before = plan.names
     return before
 
 
+class _Known(NamedTuple):
+    """Names of columns above, the places of these, and what each holds; None if it is not known."""
+
+    places: list[int]
+    names: tuple[str, ...]
+    holds: dict[int, set[str]] | None = None
+
+
 def _sections(
-    rows: Iterable[Row], heads: int, names: tuple[str, ...] = ()
+    rows: Iterable[Row], heads: int, known: list[_Known], left: int = 0
 ) -> Iterator[tuple[list[Row], Iterable[Row], _Plan]]:
-    """The parts of a table with a plan of their own: rows before it, its other rows, the plan."""
-    named = [*range(len(names))]  # columns that have these names
+    """The parts of a table with a plan of their own: rows before it, its other rows, the plan.
+
+    Nothing stands left of the column `left`.
+    """
     for filled, block in groupby(map(_tidy, rows), key=bool):
         if not filled:
             continue
         rest = chain(block)
         sample = list(islice(rest, _SAMPLE_ROWS))
+        starts = _side_by_side(sample) if not heads else [0]
+        if len(starts) > 1:
+            copies = tee(chain(sample, rest), len(starts))
+            for start, end, copy in zip(starts, [*starts[1:], None], copies, strict=True):
+                of_part = ([*[""] * start, *row[start:end]] for row in copy)
+                yield from _sections(of_part, 0, known, start)
+            continue
         is_whole = len(sample) < _SAMPLE_ROWS
         inner = range(1, len(sample) - 1) if is_whole else ()
         again = [i for i in inner if _is_header_again(sample, i)]
         parts = [sample[a:b] for a, b in pairwise([0, *again, len(sample)])]
-        starts = [i for i, row in enumerate(sample) if row[1:] and {*row[1:]} == {None}]
-        if is_whole and starts and not again:
+        titled = [i for i, row in enumerate(sample) if row[1:] and {*row[1:]} == {None}]
+        if is_whole and titled and not again:
             plan = _plan(_only(sample, _filled_columns(sample)), heads, ())
             if not (plan.names or plan.form):
                 # Headings over the whole row may begin tables of other kinds.
-                parts = [sample[a:b] for a, b in pairwise([0, *starts, len(sample)]) if a < b]
+                parts = [sample[a:b] for a, b in pairwise([0, *titled, len(sample)]) if a < b]
         for part in parts:
             width = max(map(len, part))
-            places = _filled_columns(part) if is_whole else [*range(width)]
-            plan = _plan(_only(part, places), heads, names if {*places} <= {*named} else ())
-            if not plan.names or plan.heads:
-                names, named = plan.names, places
-            part = _only(part, named)
+            places = _filled_columns(part) if is_whole else [*range(left, width)]
+            above = next((k for k in known[::-1] if {*places} <= {*k.places}), _Known([], ()))
+            names = above.names if _goes_on(part, above) else ()
+            plan = _plan(_only(part, places), heads, names)
+            if plan.names and not plan.heads:
+                places = above.places
+            elif len(places) > 1:
+                known[:] = [k for k in known if not {*places} & {*k.places}]
+            if plan.heads:
+                body = part[plan.titles + plan.heads :]
+                known.append(_Known(places, plan.names, {i: _holds(body, i) for i in places}))
+            part = _only(part, places)
             heads, at = 0, plan.titles + plan.heads
             valued = _filled_columns(part[at:])
             # else a name without values is lost
             first = part[: at if len(valued) < len(plan.names) else plan.titles]
-            yield first, chain(part[at:], rest), plan
+            yield first, chain(part[at:], (row[left:] for row in rest)), plan
+
+
+def _side_by_side(rows: list[Row]) -> list[int]:
+    """First columns of tables beside each other, which empty columns part.
+
+    A column of its own, and numbers alone, belong to the rows on the left.
+    """
+    rows = [row for row in rows if sum(map(bool, row)) > 1]  # without titles over all of them
+    filled = _filled_columns(rows)
+    starts = [0]
+    for _, run in groupby(enumerate(filled), key=lambda pair: pair[1] - pair[0]):
+        places = [place for _, place in run]
+        before = [place for place in filled if starts[-1] <= place < places[0]]
+        if min(len(places), len(before)) > 1:
+            part = [row for row in _only(rows, places) if any(row)]
+            names = {cell for row in _only(rows, before)[:1] for cell in row if cell}
+            kinds = [[*map(_kind, filter(None, c))] for c in zip_longest(*(part[1:] or part))]
+            numeric = all(2 * kinds.count("number") > len(kinds) for kinds in kinds if kinds)
+            if not numeric or not names.isdisjoint(part[0]):
+                starts.append(places[0])
+    return starts
+
+
+def _holds(rows: list[Row], place: int) -> set[str]:
+    """What stands in a column: its words, and the kinds of all else."""
+    cells = [row[place] for row in rows if place < len(row)]
+    return {kind if (kind := _kind(cell)) in _MEASURED else cell for cell in cells if cell}
+
+
+def _goes_on(rows: list[Row], above: _Known) -> bool:
+    """Whether rows below an empty one hold what the columns above do; words alone tell nothing."""
+    if above.holds is None:
+        return True
+    first = next((row for row in rows if sum(map(bool, row)) > 1), ())
+    for place, cell in enumerate(first):
+        is_word = _kind(cell) == "word" and not _MISSING.fullmatch(cell or "")
+        if is_word and above.holds.get(place, set()) & _MEASURED:
+            return False  # the name of a column
+    return any(held & _holds(rows, place) for place, held in above.holds.items())
 
 
 def _is_header_again(rows: list[Row], at: int) -> bool:
@@ -242,9 +304,16 @@ _PERIOD = re.compile(
     r"(?:FY ?)?(?:19|20)\d\d(?:년|年|년도|[/-]\d\d| ?[HQ][1-4])?|[HQ] ?[1-4](?: .*)?|[1-4]Q.*"
     r"|\d{1,2}(?:월|분기|주|주차|회|차|학년|월분|月|月分|季度|期|st|nd|rd|th)"
 )
+_SEASONS = {
+    name.lower()
+    for names in (calendar.month_name, calendar.month_abbr, calendar.day_name, calendar.day_abbr)
+    for name in names
+}
 _SENTENCE = re.compile(r"(?:\S+ ){3,}.*[.!?]$|。$")
 _NOTE = re.compile(r"[※*†]|.+[:：] |.+\.$|.{60}")  # below a table
 _DIGITS = re.compile(r"[\d\s.,'()+−–-]+")
+_MEASURED = {"period", "number", "date", "contact", "code"}
+_MISSING = re.compile(r"[\W_]*|n/?a|none|tbd|unknown|없음|미정|미상", re.IGNORECASE)  # no value
 _CONTACT = re.compile(r"\S+@\S+\.\S+|https?://\S+|www\.\S+|\+?\(?\d[\d() -]{6,}")
 
 
@@ -259,6 +328,8 @@ def _kind(cell: str | None) -> str:
     if any(map(str.isdigit, cell)):
         patterns = {"period": _PERIOD, "contact": _CONTACT, "date": _DATE, "number": _NUMBER}
         return next((kind for kind, pattern in patterns.items() if pattern.fullmatch(cell)), "code")
+    if cell.rstrip(".").lower() in _SEASONS:
+        return "period"
     return "contact" if _CONTACT.fullmatch(cell) else "prose" if _SENTENCE.search(cell) else "word"
 
 
