@@ -1,79 +1,14 @@
 """Units of numbers, under one name for all their spellings."""
 
 import re
+from pathlib import Path
 
-# The first word of a line is the name. Symbols are told apart by upper and lower case, words are
-# not; s is added to English words.
-_SPELLINGS = """
-% percent per_cent 퍼센트 프로
-%p percentage_point 퍼센트포인트 %포인트 %_포인트
-km kilometre kilometer 킬로미터 키로미터
-m metre meter 미터
-cm centimetre centimeter 센티미터 센치미터
-mm millimetre millimeter 밀리미터
-μm um micrometre micrometer 마이크로미터
-nm nanometre nanometer 나노미터
-mile 마일
-ft foot feet 피트
-inch inches 인치
-km2 km^2 square_kilometre square_kilometer sq_km 제곱킬로미터 평방킬로미터
-m2 m^2 square_metre square_meter sq_m 제곱미터 평방미터
-m3 m^3 cubic_metre cubic_meter 세제곱미터 입방미터
-ha hectare 헥타르
-acre 에이커
-l L litre liter 리터
-ml mL millilitre milliliter 밀리리터
-kg kilogram kilogramme 킬로그램
-g gram gramme 그램
-mg milligram 밀리그램
-t ton tonne metric_ton 톤
-s sec seconds 초
-ms millisecond 밀리초
-min minute 분
-h hr hrs hour 시간
-day 일
-week 주
-month 개월
-year 년
-km/h kph kilometre_per_hour kilometer_per_hour
-m/s metre_per_second meter_per_second
-mph mile_per_hour
-°C degree_Celsius degrees_Celsius
-°F degree_Fahrenheit degrees_Fahrenheit
-K kelvin 켈빈
-bit 비트
-byte 바이트
-kB KB KiB kilobyte 킬로바이트
-MB MiB megabyte 메가바이트
-GB GiB gigabyte 기가바이트
-TB TiB terabyte 테라바이트
-W watt 와트
-kW kilowatt 킬로와트
-MW megawatt 메가와트
-GW gigawatt 기가와트
-Wh watt_hour
-kWh kilowatt_hour 킬로와트시
-MWh megawatt_hour 메가와트시
-GWh gigawatt_hour 기가와트시
-V volt 볼트
-ampere 암페어
-Hz hertz 헤르츠
-kHz kilohertz 킬로헤르츠
-MHz megahertz 메가헤르츠
-GHz gigahertz 기가헤르츠
-kcal kilocalorie 킬로칼로리
-dB decibel 데시벨
-$ US$ USD dollar US_dollar 달러 미국달러
-€ EUR euro 유로
-£ GBP
-₩ KRW 원
-¥ JPY yen 엔
-yuan CNY RMB 위안
-x fold 배
-"""
+# A unit a line, its name first. Symbols are told apart by upper and lower case, words are not; s is
+# added to English words.
+_SPELLINGS = Path(__file__).with_name("units.txt").read_text("utf-8")
 _BY_SYMBOL: dict[str, str] = {}
 _BY_WORD: dict[str, str] = {}
-for _name, *_others in map(str.split, _SPELLINGS.strip().splitlines()):
+for _name, *_others in map(str.split, _SPELLINGS.splitlines()):
     for _spelling in (_name, *_others):
         _text = _spelling.replace("_", " ")
         _is_word = _text.isascii() and len(_text) > 3 and _text.replace(" ", "").isalpha()
