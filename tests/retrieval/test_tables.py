@@ -287,7 +287,7 @@ def test_groups_of_columns_and_titles_over_a_table(samples, kind) -> None:
         (
             "<tr><th>Ticket<th>Adult</tr><tr><th colspan=2>Zoo</tr><tr><td>Day<td>20</tr>"
             "<tr><th colspan=2>Pool</tr><tr><td>Day<td>6</tr>",
-            ["Zoo", "Ticket: Day; Adult: 20", "Pool", "Ticket: Day; Adult: 6"],
+            ["Zoo; Ticket: Day; Adult: 20", "Pool; Ticket: Day; Adult: 6"],
         ),
         (
             "<tr><th>City<th>Rain</tr><tr><td>Oslo<td>70</tr>"
@@ -313,6 +313,74 @@ def test_groups_of_columns_and_titles_over_a_table(samples, kind) -> None:
 def test_headings_and_names_inside_of_a_table(table: str, lines: list[str]) -> None:
     text = parse_document("a.html", f"<table>{table}</table>".encode()).pages[0].text
     assert text.splitlines() == lines
+
+
+GROUPED = [
+    ("Country", "Capital", "People"), ("Europe", "", ""), ("Norway", "Oslo", "5"),
+    ("Total", "", "5"), ("Asia", "", ""), ("Korea", "Seoul", "51"), ("Japan", "Tokyo", "120"),
+    ("Total", "", "171"),
+]  # fmt: skip
+IN_GROUPS = [
+    "Europe; Country: Norway; Capital: Oslo; People: 5",
+    "Europe; Country: Total; People: 5",
+    "Asia; Country: Korea; Capital: Seoul; People: 51",
+    "Asia; Country: Japan; Capital: Tokyo; People: 120",
+    "Asia; Country: Total; People: 171",
+]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("merged", [(), [(1, 0, 1, 2), (4, 0, 4, 2)]], ids=["plain", "merged"])
+def test_rows_carry_the_name_of_their_group(samples, kind, merged) -> None:
+    if merged and kind == "csv":
+        pytest.skip("nothing is merged in a csv")
+    assert read(samples, kind, GROUPED, merged).splitlines()[-5:] == IN_GROUPS
+    # One sum below all groups is that of all.
+    lines = read(samples, kind, [*GROUPED[:3], *GROUPED[4:]], [m for m in merged if m[0] < 2])
+    assert lines.splitlines()[-1] == "Country: Total; People: 171"
+
+
+def test_headings_of_groups_in_bold_and_with_names_below_each() -> None:
+    def bold(*cells: str) -> list[Cell]:
+        return [Cell(cell, strong=True) for cell in cells]
+
+    rows = [bold("Task", "Owner"), ["Plan", "Kim"], bold("Spring", ""), ["Write", "Lee"], ["Print"]]
+    lines = ["Task: Plan; Owner: Kim", "Spring; Task: Write; Owner: Lee", "Spring; Task: Print"]
+    assert table_text(rows).splitlines() == lines
+    names = bold("Country", "Capital")
+    rows = [["Europe", None], names, ["Italy", "Rome"], ["Asia", None], names, ["Korea", "Seoul"]]
+    lines = table_text(rows).splitlines()
+    assert lines[1::2] == ["Europe; Country: Italy; Capital: Rome",
+                           "Asia; Country: Korea; Capital: Seoul"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rows", "lines"),
+    [
+        (  # rows without values are no headings
+            [["Name", "Phone"], ["Kim", "555-1234"], ["Lee"], ["Bo", "555-9999"]],
+            ["Name: Kim; Phone: 555-1234", "Name: Lee", "Name: Bo; Phone: 555-9999"],
+        ),
+        (
+            [["Name", "Age"], ["Kim"], ["Lee", "33"], ["Bo", "31"]],
+            ["Name: Kim", "Name: Lee; Age: 33", "Name: Bo; Age: 31"],
+        ),
+        (
+            [["Name", "Age", "City"], ["Kim", "31", "Oslo"], ["Lee"], ["Bo", "", "Rome"]],
+            ["Name: Kim; Age: 31; City: Oslo", "Name: Lee", "Name: Bo; City: Rome"],
+        ),
+        (  # whether the rows before it have another group is not said
+            [["Item", "Qty", "Price"], ["Pen", "1", "2"], ["Office"], ["Desk", "7", "8"]],
+            ["Item: Pen; Qty: 1; Price: 2", "Office", "Item: Desk; Qty: 7; Price: 8"],
+        ),
+        (
+            [["Item", "Qty", "Price"], ["Pen", "1", "2"], ["Source: all shops"]],
+            ["Item: Pen; Qty: 1; Price: 2", "Source: all shops"],
+        ),
+    ],
+)
+def test_what_stands_alone_in_a_row_and_heads_no_group(rows, lines) -> None:
+    assert table_text(rows).splitlines() == lines
 
 
 def test_marks_of_the_file_decide() -> None:

@@ -10,9 +10,9 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, groupby, islice, pairwise, repeat, tee, zip_longest
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from hanol.retrieval.documents._labels import is_label
 from hanol.retrieval.documents._remarks import Grid, remark, told_now
@@ -53,7 +53,8 @@ Row = Sequence[str | None]
 class _Plan:
     """How the rows of a table are written: its first ones, names of its columns, or a form.
 
-    The first column of a form may hold groups of its fields.
+    The first column of a form may hold groups of its fields. In a table with names, rows with
+    nothing but their first cell may be headings; `group` stands above all rows.
     """
 
     titles: int = 0
@@ -61,6 +62,8 @@ class _Plan:
     names: tuple[str, ...] = ()
     form: bool = False
     groups: bool = False
+    headings: Literal["none", "bold", "bare", "all"] = "none"
+    group: str = ""
 
 
 def table_text(rows: Iterable[Row], *, heads: int = 0, most: int = WHOLE_CHARS) -> str:
@@ -78,20 +81,20 @@ def table_text(rows: Iterable[Row], *, heads: int = 0, most: int = WHOLE_CHARS) 
     for first, body, plan in _sections(rows, heads, []):
         lines += map(_beside, first)
         grid = Grid(told.page, plan.names)
-        for row in body:
-            count += 1
+        for row, line in _written(body, plan):
+            count += line is not None
             cells += len(row)
             for place, cell in enumerate(row):
                 if cell:
                     name = plan.names[place] if place < len(plan.names) else ""
                     columns.setdefault(name or f"column {place + 1}", _Column()).add(cell)
-            if chars < most:
-                lines.append(_line(row, plan))
-                chars += len(lines[-1]) + 1
+            if chars < most and told.grids is not None:
+                grid.lines += [] if line is None else [line]
+                grid.rows += [tuple(_shown(row, plan))] if row else []
+            if chars < most and line is not None:
+                lines.append(line)
+                chars += len(line) + 1
                 written += 1
-                if told.grids is not None:
-                    grid.lines.append(lines[-1])
-                    grid.rows.append(tuple(_shown(row, plan)))
             if cells > _COUNTED_CELLS:
                 break
         if told.grids is not None:
@@ -205,10 +208,10 @@ def _sections(
             continue
         is_whole = len(sample) < _SAMPLE_ROWS
         inner = range(1, len(sample) - 1) if is_whole else ()
-        again = [i for i in inner if _is_header_again(sample, i)]
-        parts = [sample[a:b] for a, b in pairwise([0, *again, len(sample)])]
+        again = {0, *(_with_titles(sample, i) for i in inner if _is_header_again(sample, i))}
+        parts = [sample[a:b] for a, b in pairwise([*sorted(again), len(sample)])]
         titled = [i for i, row in enumerate(sample) if row[1:] and {*row[1:]} == {None}]
-        if is_whole and titled and not again:
+        if is_whole and titled and len(again) == 1:
             plan = _plan(_only(sample, _filled_columns(sample)), heads, ())
             if not (plan.names or plan.form):
                 # Headings over the whole row may begin tables of other kinds.
@@ -228,10 +231,40 @@ def _sections(
                 known.append(_Known(places, plan.names, {i: _holds(body, i) for i in places}))
             part = _only(part, places)
             heads, at = 0, plan.titles + plan.heads
+            plan = replace(plan, headings=_headings(part[at:], plan.names))
+            if len(again) > 1 and plan.names and plan.titles:
+                plan = replace(plan, group=part[plan.titles - 1][0] or "")
             valued = _filled_columns(part[at:])
             # else a name without values is lost
             first = part[: at if len(valued) < len(plan.names) else plan.titles]
             yield first, chain(part[at:], (row[left:] for row in rest)), plan
+
+
+def _with_titles(rows: list[Row], at: int) -> int:
+    """Where the titles above a row begin."""
+    while at and sum(map(bool, rows[at - 1])) == 1:
+        at -= 1
+    return at
+
+
+def _headings(rows: list[Row], names: tuple[str, ...]) -> Literal["none", "bold", "bare", "all"]:
+    """Which rows with nothing but their first cell are headings; bare ones may be of no group."""
+    alone = [i for i, row in enumerate(rows) if len(row) == 1 and not _is_note(row)]
+    full = [row for row in rows if sum(map(bool, row)) > 1]
+    if not alone or not full or len(names) < 2:
+        return "none"
+    if any(_strong(rows[i]) for i in alone) and not all(_strong(row[:1]) for row in full):
+        return "bold"
+    is_followed = alone[-1] < len(rows) - 1
+    is_placed = alone[0] == 0 and is_followed and all(b - a > 1 for a, b in pairwise(alone))
+    if len(names) == 2:
+        numbers = all(_kind(row[1]) == "number" for row in full)
+        are_few = 1 < len(alone) <= len(full) / 2
+        return "all" if is_placed and numbers and are_few else "none"
+    is_complete = all(len(row) == len(names) and "" not in row for row in full)
+    if is_placed and (is_complete or len(alone) > 1):
+        return "all"
+    return "bare" if is_complete and is_followed else "none"
 
 
 def _side_by_side(rows: list[Row]) -> list[int]:
@@ -311,6 +344,10 @@ _SEASONS = {
 }
 _SENTENCE = re.compile(r"(?:\S+ ){3,}.*[.!?]$|。$")
 _NOTE = re.compile(r"[※*†]|.+[:：] |.+\.$|.{60}")  # below a table
+_SUM = re.compile(
+    r"(?:grand )?total|overall|sum|총?합?계|合[计計]|总计|[総總]計|gesamt|summe|итого|всего",
+    re.IGNORECASE,
+)
 _DIGITS = re.compile(r"[\d\s.,'()+−–-]+")
 _MEASURED = {"period", "number", "date", "contact", "code"}
 _MISSING = re.compile(r"[\W_]*|n/?a|none|tbd|unknown|없음|미정|미상", re.IGNORECASE)  # no value
@@ -517,15 +554,45 @@ def _line(row: Row, plan: _Plan) -> str:
         pairs = zip(cells[::2], [*cells[1::2], ""], strict=False)
         lines = (f"{group}{a.rstrip(':： ')}: {b}" if a and b else a or b for a, b in pairs)
         return "; ".join(filter(None, lines))
-    if not plan.names or _is_heading(row):
+    if not plan.names:
         return _beside(row)
     pairs = zip(chain(plan.names, repeat("")), _shown(row, plan), strict=False)
     return "; ".join(f"{name}: {cell}" if name else cell for name, cell in pairs if cell)
 
 
-def _is_heading(row: Row) -> bool:
-    """Whether a row is one cell over all columns."""
-    return len(row) > 1 and sum(map(bool, row)) == 1 and row[-1] is None
+def _written(rows: Iterable[Row], plan: _Plan) -> Iterator[tuple[Row, str | None]]:
+    """Rows with their lines, those of a group behind its name; None for headings that are there."""
+    group, is_new, has_sum, sums = plan.group, False, False, 0
+    for row, below in pairwise(chain(rows, [()])):
+        if not (plan.names and _is_heading(row, plan)):
+            is_sum = group and _SUM.fullmatch((row[0] or "").rstrip(":： "))
+            # The last one may be that of all groups.
+            is_own = not is_sum or _is_heading(below, plan) or (sums and not has_sum)
+            has_sum, sums = bool(has_sum or is_sum), sums + bool(is_sum)
+            line = _line(row, plan)
+            yield row, f"{group}; {line}" if group and is_own else line
+            is_new = False
+        elif row[0] and plan.headings != "bare" and not _is_note(row):
+            group = f"{group}; {row[0]}" if is_new else row[0]
+            is_new, has_sum = True, False
+            yield row, None
+        else:
+            group = ""
+            yield row, _beside(row)
+    if is_new:
+        yield (), group
+
+
+def _is_heading(row: Row, plan: _Plan) -> bool:
+    """Whether a row is one cell over all columns, or its first one alone and that a heading."""
+    if len(row) > 1:
+        return sum(map(bool, row)) == 1 and row[-1] is None
+    is_heading = {"none": False, "bold": _strong(row) == 1}.get(plan.headings, True)
+    return bool(row) and len(plan.names) > 1 and (is_heading or _is_note(row))
+
+
+def _is_note(row: Row) -> bool:
+    return len(row) > 0 and _NOTE.match(row[0] or "") is not None
 
 
 def _shown(row: Row, plan: _Plan) -> Iterator[str]:

@@ -92,7 +92,8 @@ class Passage:
         Each row names its columns, so those before it are not needed to understand it.
         """
         begins = [0, *(found.end() for found in re.finditer("\n", self.text))]
-        names = {self.text[at:].partition(": ")[0] for at in begins[1:]}
+        # behind the name of a group of rows
+        names = {self.text[at:].partition(": ")[0].rpartition("; ")[2] for at in begins[1:]}
         if len(begins) < 4 or len(names) > 1:
             return self
 
