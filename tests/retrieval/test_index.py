@@ -741,8 +741,8 @@ def test_a_copied_index_is_checked_once(
         index.add()
     os.utime(place / "index.sqlite", ns=(5, 5))
     hashed: list[Path] = []
-    sha256 = _store._sha256
-    monkeypatch.setattr(_store, "_sha256", lambda file: hashed.append(file) or sha256(file))
+    sha256 = _store.sha256
+    monkeypatch.setattr(_store, "sha256", lambda file: hashed.append(file) or sha256(file))
     for _ in range(2):
         with Index.open(tmp_path, index_folder=place) as index:
             assert index.search("amber")

@@ -17,20 +17,12 @@ def notes(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["index.sum", "writer.pid", "writer.lock"])
+@pytest.mark.parametrize("name", ["index.sum", "writer.pid"])
 def test_a_folder_in_place_of_a_file_is_named(notes: Path, name: str) -> None:
     (notes / ".hanol" / name).unlink()
     (notes / ".hanol" / name).mkdir()
     with pytest.raises(SearchIndexError, match=rf"{name} is a folder in place of a file"):
         Index.open(notes)
-
-
-def test_a_damaged_lock_is_removed(notes: Path) -> None:
-    (notes / ".hanol" / "writer.lock").write_bytes(b"\xff" * 5000)
-    with Index.open(notes) as index:
-        with pytest.raises(SearchIndexError, match=r"writer\.lock was damaged and is removed"):
-            index.add(isolated=False)
-        assert index.add(isolated=False).unchanged == 1
 
 
 @pytest.mark.parametrize("note", [b"\xff\xfe\x00", b"", b"1 2 3", b"a b"])

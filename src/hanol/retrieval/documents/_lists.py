@@ -1,20 +1,7 @@
 """Numbers of list items in the forms that programs show."""
 
-_ROMAN = (
-    (1000, "m"),
-    (900, "cm"),
-    (500, "d"),
-    (400, "cd"),
-    (100, "c"),
-    (90, "xc"),
-    (50, "l"),
-    (40, "xl"),
-    (10, "x"),
-    (9, "ix"),
-    (5, "v"),
-    (4, "iv"),
-    (1, "i"),
-)
+_ROMAN = ((1000, "m"), (100, "cdm"), (10, "xlc"), (1, "ivx"))  # one, five and ten of each power
+_DIGITS = ("", "0", "00", "000", "01", "1", "10", "100", "1000", "02")  # of these, for 0 to 9
 _SIGNS = {
     "a": "abcdefghijklmnopqrstuvwxyz",
     "가": "가나다라마바사아자차카타파하",
@@ -34,9 +21,8 @@ def spelled(number: int, form: str) -> str:
     """
     low = form.lower()
     if low == "i" and 0 < number < 4000:
-        text, left = "", number
-        for value, sign in _ROMAN:
-            text, left = text + sign * (left // value), left % value
+        places = ((_DIGITS[number // power % 10], signs) for power, signs in _ROMAN)
+        text = "".join(signs[int(digit)] for digits, signs in places for digit in digits)
     elif form == "一" and 0 < number < 100:
         tens, ones = divmod(number, 10)
         text = (" " + _SIGNS[form])[tens].replace("一", "").strip() + "十" * (tens > 0)

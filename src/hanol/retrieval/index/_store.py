@@ -5,7 +5,7 @@ whenever the process ends. Readers work while another process writes (write-ahea
 exclude each other by a lock that the system releases when its holder dies.
 """
 
-import hashlib
+import fcntl
 import json
 import os
 import sqlite3
@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from hanol.errors import SearchIndexError, WriteError
-from hanol.files import replace_text
+from hanol.files import replace_text, sha256
 from hanol.retrieval.index._cjk import index_text
 
 _VERSION = 3  # of the schema and its content: tokenizer, passage lengths
@@ -167,37 +167,29 @@ class Store:
                 stamp = _stamp(self.folder)
                 same = noted.startswith(f"{stamp} ")
                 with suppress(WriteError):
-                    replace_text(note, noted if same else f"{stamp} {_sha256(self.folder)}")
+                    replace_text(note, noted if same else f"{stamp} {sha256(self.folder / _FILE)}")
 
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Hold the lock of the writers within the block."""
         if not _writable(self.folder):
             raise _not_writable(self.folder, "no permission")
-        pid_file = self.folder / "writer.pid"
-        lock_file = self.folder / "writer.lock"
-        lock = sqlite3.connect(lock_file, timeout=0, isolation_level=None)
         try:
-            try:
-                lock.execute("BEGIN EXCLUSIVE")
-            except sqlite3.DatabaseError as err:
-                if not isinstance(
-                    err, sqlite3.OperationalError
-                ):  # damaged, so that nobody holds it
-                    lock_file.unlink(missing_ok=True)
+            with (self.folder / "writer.pid").open("a+", errors="replace") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as err:
+                    file.seek(0)
                     raise SearchIndexError(
-                        f"{lock_file} was damaged and is removed: run the command again."
+                        f"Process {file.read() or 'unknown'} is indexing into {self.folder} "
+                        "already. Wait until it ends."
                     ) from err
-                pid = pid_file.read_text(errors="replace") if pid_file.exists() else "unknown"
-                raise SearchIndexError(
-                    f"Process {pid} is indexing into {self.folder} already. Wait until it ends."
-                ) from err
-            pid_file.write_text(str(os.getpid()))
-            yield
+                file.truncate(0)
+                file.write(str(os.getpid()))
+                file.flush()
+                yield
         except sqlite3.OperationalError as err:
             raise _not_writable(self.folder, err) from err
-        finally:
-            lock.close()
 
     def put(self, path: str, size: int, mtime_ns: int, document: Mapping[str, Any]) -> None:
         """Add a document as `read_file` returns it, in place of the one at its path."""
@@ -269,11 +261,11 @@ def _check_sum(folder: Path) -> None:
     note = folder / _SUM
     try:
         noted = note.read_text(errors="replace")
-        stamp, _, sha256 = noted.rpartition(" ")
+        stamp, _, known = noted.rpartition(" ")
         if stamp == _stamp(folder):
             return
         # Another process that begins to write drops the note first.
-        if _sha256(folder) != sha256 and note.read_text(errors="replace") == noted:
+        if sha256(folder / _FILE) != known and note.read_text(errors="replace") == noted:
             raise damaged(folder, "its content has changed")
         time = stamp.rpartition(" ")[2]
         if time.isdecimal():  # of a copy: not read again
@@ -285,11 +277,6 @@ def _check_sum(folder: Path) -> None:
 def _stamp(folder: Path) -> str:
     status = (folder / _FILE).stat()
     return f"{status.st_size} {status.st_mtime_ns}"
-
-
-def _sha256(folder: Path) -> str:
-    with (folder / _FILE).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _refuse_links(folder: Path) -> None:
