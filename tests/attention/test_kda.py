@@ -31,7 +31,7 @@ TOLERANCE = 2e-6
 
 def inputs(
     T: int, *, B: int = 1, H: int = 2, K: int = 16, V: int = 16, HV: int | None = None,
-    gate: float = 1.0, seed: int = 0, dtype: torch.dtype = torch.float32,
+    gate: float = 1.0, seed: int = 0, dtype: torch.dtype = torch.float32, per_head: bool = False,
 ) -> list[Tensor]:  # fmt: skip
     """q, k, v, g, beta; a third of the gates are exactly 0 and betas 0 and 1 occur."""
     rng = torch.Generator().manual_seed(seed)
@@ -42,7 +42,7 @@ def inputs(
     g = -gate * torch.rand(B, T, HV, K, generator=rng, dtype=dtype)
     g = g * (torch.rand(B, T, HV, K, generator=rng) > 0.33)
     beta = torch.rand(B, T, HV, generator=rng, dtype=dtype).mul(1.4).sub(0.2).clamp(0, 1)
-    return [q, k, v, g, beta]
+    return [q, k, v, g[..., 0].contiguous() if per_head else g, beta]
 
 
 def state(B: int, H: int, K: int, V: int, seed: int = 1) -> Tensor:
@@ -57,13 +57,15 @@ def worst(a: Tensor | None, b: Tensor | None) -> float:
 
 
 FORMS = pytest.mark.parametrize("form", [chunk_kda, recurrent_kda], ids=["chunk", "recurrent"])
+GATES = pytest.mark.parametrize("per_head", [False, True], ids=["channels", "heads"])
 
 
+@GATES
 @FORMS
 @pytest.mark.parametrize("gate", [1.0, 10.0, 80.0, 1000.0], ids="g={}".format)
 @pytest.mark.parametrize("T", [1, 2, 15, 16, 17, 63, 64, 65, 128, 130, 200], ids="T={}".format)
-def test_matches_definition(backend: str, form, T: int, gate: float) -> None:
-    tensors = inputs(T, B=2, H=2, HV=4, K=24, V=16, gate=gate, seed=T)
+def test_matches_definition(backend: str, form, T: int, gate: float, per_head: bool) -> None:
+    tensors = inputs(T, B=2, H=2, HV=4, K=24, V=16, gate=gate, seed=T, per_head=per_head)
     for initial in (None, state(2, 4, 24, 16)):
         options = {"initial_state_BHKV": initial, "output_final_state": True}
         o, final = form(*tensors, **options)
@@ -80,10 +82,14 @@ def test_matches_definition_at_any_length(T: int, seed: int, gate: float) -> Non
     assert worst(chunk_kda(*tensors)[0], reference_kda(*tensors)[0]) <= TOLERANCE
 
 
+@GATES
 @pytest.mark.parametrize("gate", [1.0, 80.0, 1000.0], ids="g={}".format)
 @pytest.mark.parametrize("T", [1, 63, 100], ids="T={}".format)
-def test_gradients_match_definition(backend: str, T: int, gate: float) -> None:
-    tensors = [*inputs(T, B=2, HV=4, K=12, V=20, gate=gate, seed=T), state(2, 4, 12, 20)]
+def test_gradients_match_definition(backend: str, T: int, gate: float, per_head: bool) -> None:
+    tensors = [
+        *inputs(T, B=2, HV=4, K=12, V=20, gate=gate, seed=T, per_head=per_head),
+        state(2, 4, 12, 20),
+    ]
 
     def gradients(form, dtype: torch.dtype) -> tuple[Tensor, ...]:
         *leaves, initial = [x.to(dtype).requires_grad_() for x in tensors]
@@ -105,8 +111,12 @@ def test_gradients_match_definition(backend: str, T: int, gate: float) -> None:
                 assert (mine - theirs).norm() <= bound * theirs.norm() + 1e-12
 
 
-def test_gradcheck() -> None:
-    leaves = [x.requires_grad_() for x in inputs(70, H=1, K=3, V=2, dtype=torch.float64)]
+@GATES
+def test_gradcheck(per_head: bool) -> None:
+    leaves = [
+        x.requires_grad_()
+        for x in inputs(70, H=1, K=3, V=2, dtype=torch.float64, per_head=per_head)
+    ]
     initial = state(1, 1, 3, 2).double().requires_grad_()
 
     def run(*x: Tensor) -> tuple[Tensor, ...]:
@@ -137,21 +147,23 @@ def test_compiled_pairs_equal_torch(share: float, monkeypatch: pytest.MonkeyPatc
         assert (mine - theirs).norm() <= 1e-6 * theirs.norm()
 
 
+@GATES
 @pytest.mark.parametrize("segment", [1, 1 << 10, 1 << 20])
-def test_segments_do_not_change_the_result(segment: int, monkeypatch) -> None:
-    tensors = [x.requires_grad_() for x in inputs(300, B=2)]
+def test_segments_do_not_change_the_result(segment: int, monkeypatch, per_head: bool) -> None:
+    tensors = [x.requires_grad_() for x in inputs(300, B=2, per_head=per_head)]
     expected = torch.autograd.grad(chunk_kda(*tensors)[0].square().sum(), tensors)
-    monkeypatch.setattr("hanol.attention.kda._chunk._SEGMENT_ELEMENTS", segment)
+    monkeypatch.setattr("hanol.attention.kda._layout._SEGMENT_ELEMENTS", segment)
     found = torch.autograd.grad(chunk_kda(*tensors)[0].square().sum(), tensors)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
-def test_fresh_memory_is_never_read(monkeypatch) -> None:
+@GATES
+def test_fresh_memory_is_never_read(monkeypatch, per_head: bool) -> None:
     monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
     torch.use_deterministic_algorithms(True)
     try:
-        tensors = [x.requires_grad_() for x in inputs(130, gate=100.0)]
+        tensors = [x.requires_grad_() for x in inputs(130, gate=100.0, per_head=per_head)]
         o, final = chunk_kda(*tensors, output_final_state=True)
         gradients = torch.autograd.grad(o.sum() + final.sum(), tensors)
     finally:
@@ -159,9 +171,10 @@ def test_fresh_memory_is_never_read(monkeypatch) -> None:
     assert all(x.isfinite().all() for x in (o, final, *gradients))
 
 
+@GATES
 @pytest.mark.parametrize("n", range(71))
-def test_any_split_equals_one_pass(n: int) -> None:
-    tensors = inputs(75, B=2, gate=5.0)
+def test_any_split_equals_one_pass(n: int, per_head: bool) -> None:
+    tensors = inputs(75, B=2, gate=5.0, per_head=per_head)
     whole, final = chunk_kda(*tensors, output_final_state=True)
     pieces, carried = [], torch.zeros(2, 2, 16, 16)
     for form, part in (
@@ -177,13 +190,16 @@ def test_any_split_equals_one_pass(n: int) -> None:
     assert worst(carried, final) <= 5e-6
 
 
+@GATES
 @pytest.mark.parametrize("gate", [0.3, 50.0], ids="g={}".format)
 @pytest.mark.parametrize("t", [1, 16, 40, 64, 100])
-def test_no_output_depends_on_a_later_token(backend: str, t: int, gate: float) -> None:
-    tensors = inputs(140, gate=gate)
+def test_no_output_depends_on_a_later_token(
+    backend: str, t: int, gate: float, per_head: bool
+) -> None:
+    tensors = inputs(140, gate=gate, per_head=per_head)
     before = chunk_kda(*tensors)[0][:, :t]
     changed = [x.clone() for x in tensors]
-    for x, other in zip(changed, inputs(140, gate=900.0, seed=5), strict=True):
+    for x, other in zip(changed, inputs(140, gate=900.0, seed=5, per_head=per_head), strict=True):
         x[:, t:] = other[:, t:]
     assert torch.equal(chunk_kda(*changed)[0][:, :t], before)
 
@@ -218,8 +234,9 @@ def test_without_gate_it_is_the_delta_rule_and_without_beta_a_decayed_read() -> 
     assert worst(read, torch.einsum("bthk,bhkv->bthv", decayed, initial.double())) <= TOLERANCE
 
 
-def test_heads_and_rows_are_independent() -> None:
-    tensors = inputs(80, B=3, H=4)
+@GATES
+def test_heads_and_rows_are_independent(per_head: bool) -> None:
+    tensors = inputs(80, B=3, H=4, per_head=per_head)
     o = chunk_kda(*tensors)[0]
     heads, rows = torch.tensor([2, 0, 3, 1]), torch.tensor([1, 2, 0])
     torch.testing.assert_close(
@@ -245,10 +262,11 @@ def test_gradient_of_the_norm() -> None:
     assert torch.autograd.gradcheck(l2norm, x.requires_grad_(), eps=1e-7)
 
 
+@GATES
 @FORMS
 @pytest.mark.parametrize("lengths", [[5, 64, 1, 130], [200], [0, 70, 0, 3], [64, 64]], ids=str)
-def test_packed_equals_separate(form, lengths: list[int]) -> None:
-    tensors = [x.requires_grad_() for x in inputs(sum(lengths), gate=3.0)]
+def test_packed_equals_separate(form, lengths: list[int], per_head: bool) -> None:
+    tensors = [x.requires_grad_() for x in inputs(sum(lengths), gate=3.0, per_head=per_head)]
     initial = state(len(lengths), 2, 16, 16).requires_grad_()
     ends = torch.tensor([0, *lengths]).cumsum(0)
     o, final = form(*tensors, initial_state_BHKV=initial, output_final_state=True, cu_seqlens=ends)
@@ -273,9 +291,10 @@ def test_packed_equals_separate(form, lengths: list[int]) -> None:
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 
 
+@GATES
 @FORMS
-def test_bfloat16_computes_in_float32(form) -> None:
-    tensors = [x.bfloat16() for x in inputs(100)]
+def test_bfloat16_computes_in_float32(form, per_head: bool) -> None:
+    tensors = [x.bfloat16() for x in inputs(100, per_head=per_head)]
     o, final = form(*tensors, output_final_state=True)
     assert o.dtype == torch.bfloat16
     assert final.dtype == torch.float32
@@ -322,10 +341,11 @@ def test_bounded_gate_stays_above_its_bound() -> None:
         kda_gate(x, torch.zeros(2), torch.zeros(2, 8), lower_bound=1.0)
 
 
+@GATES
 @FORMS
 @pytest.mark.parametrize("grad", [False, True], ids=["inference", "training"])
-def test_mixed_precision_stays_outside(backend: str, form, grad: bool) -> None:
-    tensors = [x.requires_grad_(grad) for x in inputs(70)]
+def test_mixed_precision_stays_outside(backend: str, form, grad: bool, per_head: bool) -> None:
+    tensors = [x.requires_grad_(grad) for x in inputs(70, per_head=per_head)]
 
     def run(mixed: bool) -> list[Tensor]:
         autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed)
@@ -341,8 +361,9 @@ def test_mixed_precision_stays_outside(backend: str, form, grad: bool) -> None:
         torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
-def test_a_second_derivative_is_refused() -> None:
-    tensors = [x.requires_grad_() for x in inputs(20)]
+@GATES
+def test_a_second_derivative_is_refused(per_head: bool) -> None:
+    tensors = [x.requires_grad_() for x in inputs(20, per_head=per_head)]
     (gradient,) = torch.autograd.grad(
         chunk_kda(*tensors)[0].square().sum(), tensors[:1], create_graph=True
     )
@@ -350,9 +371,10 @@ def test_a_second_derivative_is_refused() -> None:
         gradient.sum().backward()
 
 
+@GATES
 @FORMS
-def test_strides_do_not_matter(backend: str, form) -> None:
-    tensors = inputs(70, B=2)
+def test_strides_do_not_matter(backend: str, form, per_head: bool) -> None:
+    tensors = inputs(70, B=2, per_head=per_head)
     initial = state(2, 2, 16, 16)
     expected = form(*tensors, initial_state_BHKV=initial, output_final_state=True)
     strided = [x.transpose(0, -1).contiguous().transpose(0, -1) for x in tensors]

@@ -14,7 +14,7 @@ Shape suffixes: B batch, T tokens, H value heads, K key width, V value width, C 
 a segment, X = N * B * H chunks in parallel, Y = B * H.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,48 +29,7 @@ from hanol.attention.kda._blocks import (
     products_backward,
 )
 from hanol.attention.kda._inputs import without_autocast
-
-# Elements of one [X, C, K] tensor of a segment: bounds the temporaries and keeps them in cache.
-_SEGMENT_ELEMENTS = 1 << 18
-
-
-class Layout(NamedTuple):
-    """Which chunk belongs to which document; documents start at chunk borders."""
-
-    document: list[int]  # of each chunk, ascending; all 0 without packing
-
-    def starts(self, chunk: int) -> bool:
-        """Whether this chunk is the first of its document."""
-        return chunk == 0 or self.document[chunk] != self.document[chunk - 1]
-
-    def ends(self, chunk: int) -> bool:
-        """Whether this chunk is the last of its document."""
-        return chunk + 1 == len(self.document) or self.starts(chunk + 1)
-
-    def rows(self, chunk: int, states: Tensor, batch: int) -> Tensor:
-        """The states of this chunk's sequences as a view: [B, H, K, V]."""
-        document = self.document[chunk]
-        return states[document : document + 1] if batch == 1 else states
-
-
-def _segments(chunks: int, elements_of_a_chunk: int) -> list[range]:
-    length = max(1, _SEGMENT_ELEMENTS // elements_of_a_chunk)
-    return [range(i, min(i + length, chunks)) for i in range(0, chunks, length)]
-
-
-def _chunked(x_BTHD: Tensor, chunks: range) -> Tensor:
-    """[X, C, D] of these chunks: a chunk of all rows and heads lies together."""
-    part_BTHD = x_BTHD[:, chunks.start * CHUNK : chunks.stop * CHUNK]
-    part_NBHCD = part_BTHD.unflatten(1, (-1, CHUNK)).permute(1, 0, 3, 2, 4)
-    return part_NBHCD.contiguous().view(-1, CHUNK, x_BTHD.shape[-1])
-
-
-def _scatter(out_BTHD: Tensor, x_XCD: Tensor, chunks: range) -> None:
-    """Undo `_chunked`, into the tokens of these chunks."""
-    B, _, H, D = out_BTHD.shape
-    part_BTHD = out_BTHD[:, chunks.start * CHUNK : chunks.stop * CHUNK]
-    part_BNCHD = part_BTHD.unflatten(1, (-1, CHUNK))
-    part_BNCHD.copy_(x_XCD.view(-1, B, H, CHUNK, D).permute(1, 0, 3, 2, 4))
+from hanol.attention.kda._layout import Layout, chunked, scatter, segments
 
 
 class _Segment:
@@ -79,9 +38,9 @@ class _Segment:
     def __init__(
         self, q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, chunks: range
     ) -> None:
-        self.q_XCK, self.k_XCK, self.v_XCV = (_chunked(x, chunks) for x in (q, k, v))
-        self.beta_XC1 = _chunked(beta.unsqueeze(-1), chunks)
-        self.decay = decay_of(_chunked(g, chunks))
+        self.q_XCK, self.k_XCK, self.v_XCV = (chunked(x, chunks) for x in (q, k, v))
+        self.beta_XC1 = chunked(beta.unsqueeze(-1), chunks)
+        self.decay = decay_of(chunked(g, chunks))
         self.products = products(self.q_XCK, self.k_XCK, self.decay)
         rows_XMRK, from_start = self.products.rows_XMRK, self.decay.from_start_XM1K
         X, M, _, K = rows_XMRK.shape
@@ -127,7 +86,7 @@ class ChunkKda(torch.autograd.Function):
         starts = torch.empty(T // CHUNK, B, H, K, V, dtype=v.dtype) if keep else None
         final = torch.empty_like(initial)
         state_YKV = initial.new_empty(Y, K, V)
-        for chunks in _segments(T // CHUNK, Y * CHUNK * max(K, V)):
+        for chunks in segments(T // CHUNK, Y * CHUNK * max(K, V)):
             N = len(chunks)
             seg = _Segment(q, k, v, g, beta, chunks)
             transform_XCC = seg.inverse_XCC * seg.beta_XC1.transpose(1, 2)
@@ -150,7 +109,7 @@ class ChunkKda(torch.autograd.Function):
             o_XCV = torch.baddbmm(
                 read_state.flatten(0, 1)[:, :CHUNK], seg.products.query_XCC, new_v.flatten(0, 1)
             )
-            _scatter(o_BTHV, o_XCV, chunks)
+            scatter(o_BTHV, o_XCV, chunks)
         if starts is not None:
             ctx.save_for_backward(q, k, v, g, beta, initial, starts)
         ctx.layout = layout
@@ -167,7 +126,7 @@ class ChunkKda(torch.autograd.Function):
         dq, dk, dv, dg, dbeta = (torch.empty_like(x) for x in (q, k, v, g, beta))
         dinitial = torch.zeros_like(initial)
         dstate_YKV = initial.new_empty(Y, K, V)
-        for chunks in reversed(_segments(T // CHUNK, Y * CHUNK * max(K, V))):
+        for chunks in reversed(segments(T // CHUNK, Y * CHUNK * max(K, V))):
             N = len(chunks)
             seg = _Segment(q, k, v, g, beta, chunks)
             start_XKV = starts[chunks.start : chunks.stop].view(N * Y, K, V)
@@ -179,7 +138,7 @@ class ChunkKda(torch.autograd.Function):
             # dread: gradients of q E S and of k E S; the second is minus that of the error.
             dread_XDV = torch.empty(N * Y, 2 * CHUNK, V, dtype=v.dtype)
             do_XCV = dread_XDV[:, :CHUNK]
-            do_XCV.copy_(_chunked(do_BTHV, chunks))
+            do_XCV.copy_(chunked(do_BTHV, chunks))
             dnew_v_XCV = seg.products.query_XCC.transpose(1, 2) @ do_XCV
             dstart_XKV = read_q_XCK.transpose(1, 2) @ do_XCV
             dend_XKV = torch.empty_like(start_XKV)
@@ -228,5 +187,5 @@ class ChunkKda(torch.autograd.Function):
                 (dq, dq_XCK), (dk, dk_XCK), (dv, dv_XCV), (dg, dg_XCK),
                 (dbeta.unsqueeze(-1), dbeta_XC1),
             ):  # fmt: skip
-                _scatter(out, x, chunks)
+                scatter(out, x, chunks)
         return dq, dk, dv, dg, dbeta, dinitial, None

@@ -55,7 +55,11 @@ def l2norm(x: Tensor) -> Tensor:
 
 
 class Inputs(NamedTuple):
-    """Checked inputs in the dtype of the computation: q scaled, q and k repeated per value head."""
+    """Checked inputs in the dtype of the computation: q scaled; all heads and channels alike.
+
+    That is, q and k are repeated per value head and the gate per channel, unless `per_head` forms
+    are asked for, which know how to share.
+    """
 
     q: Tensor
     k: Tensor
@@ -78,6 +82,8 @@ class Inputs(NamedTuple):
         use_qk_l2norm: bool,
         cu_seqlens: Tensor | None,
         dtype: torch.dtype | None = None,
+        *,
+        per_head: bool = False,
     ) -> Self:
         """Check shapes and values, then cast, normalise, scale and repeat.
 
@@ -110,6 +116,10 @@ class Inputs(NamedTuple):
         if use_qk_l2norm:
             q, k = l2norm(q), l2norm(k)
         q = q * (K**-0.5 if scale is None else scale)
+        if per_head:
+            return cls(q, k, v, g, beta, state, documents)
+        if g.ndim == 3:
+            g = g.unsqueeze(-1).expand(-1, -1, -1, K)
         if (groups := H // q.shape[2]) > 1:
             q, k = (x.repeat_interleave(groups, dim=2) for x in (q, k))
         return cls(q, k, v, g, beta, state, documents)
@@ -128,10 +138,10 @@ def _check(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor) -> None:
             f"[{B}, {T}, a multiple of {key_heads} value heads, value width]."
         )
     H = v.shape[2]
-    if g.shape != (B, T, H, K):
+    if g.shape not in ((B, T, H, K), (B, T, H)):
         raise ShapeError(
             f"`g_BTHK` has shape {tuple(g.shape)}, but needs {(B, T, H, K)}: "
-            "one log decay per value head and key channel."
+            f"one log decay per value head and key channel, or {(B, T, H)}: one per value head."
         )
     if beta.shape != (B, T, H):
         raise ShapeError(

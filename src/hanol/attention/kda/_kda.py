@@ -8,8 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hanol.attention.kda._blocks import CHUNK
-from hanol.attention.kda._chunk import ChunkKda, Layout
+from hanol.attention.kda._chunk import ChunkKda
 from hanol.attention.kda._inputs import Inputs, without_autocast
+from hanol.attention.kda._layout import layout_of
+from hanol.attention.kda._scalar import ChunkScalar
 from hanol.attention.kda._step import step_
 from hanol.errors import require
 
@@ -36,7 +38,8 @@ def chunk_kda(
         q_BTHK: Queries; q and k may have fewer heads than v (each is shared by consecutive ones).
         k_BTHK: Keys, of unit length unless `use_qk_l2norm`.
         v_BTHV: Values.
-        g_BTHK: Log decay of every channel, at most 0 (see `kda_gate`).
+        g_BTHK: Log decay of every channel, at most 0 (see `kda_gate`); [B, T, H] is one a head,
+            the gated delta rule, which costs less than as many equal channels.
         beta_BTH: Strength of the update, in [0, 1].
         scale: Factor of the queries; None is K ** -0.5.
         initial_state_BHKV: State before the first token, float32; None is zero. With
@@ -63,10 +66,13 @@ def chunk_kda(
             output_final_state=output_final_state, use_qk_l2norm_in_kernel=use_qk_l2norm,
             cu_seqlens=cu_seqlens,
         )  # fmt: skip
-    inputs = Inputs.checked(*arguments, scale, initial_state_BHKV, use_qk_l2norm, cu_seqlens)
+    is_scalar = g_BTHK.ndim == 3
+    inputs = Inputs.checked(
+        *arguments, scale, initial_state_BHKV, use_qk_l2norm, cu_seqlens, per_head=is_scalar
+    )
     if not any(last > first for first, last in inputs.documents):
         return v_BTHV, inputs.state if output_final_state else None
-    layout, token_of_slot = _chunk_layout(inputs.documents)
+    layout, token_of_slot = layout_of(inputs.documents)
     tensors = [inputs.q, inputs.k, inputs.v, inputs.g, inputs.beta]
     T = q_BTHK.shape[1]
     if token_of_slot is not None:
@@ -76,7 +82,8 @@ def chunk_kda(
         tensors = [x * (real if x.ndim == 4 else real[..., 0]) for x in tensors]
     elif padding := -T % CHUNK:
         tensors = [F.pad(x, (*([0, 0] * (x.ndim - 2)), 0, padding)) for x in tensors]
-    o_BTHV, final = ChunkKda.apply(*tensors, inputs.state.contiguous(), layout)
+    form = ChunkScalar if is_scalar else ChunkKda
+    o_BTHV, final = form.apply(*tensors, inputs.state.contiguous(), layout)
     if token_of_slot is not None:
         o_BTHV = o_BTHV[:, token_of_slot >= 0]
     o_BTHV = o_BTHV[:, :T].to(q_BTHK.dtype)
@@ -143,13 +150,3 @@ def _step(
     error_BHV = (v_BHV - (k_BHK.unsqueeze(-2) @ state_BHKV).squeeze(-2)) * beta_BH.unsqueeze(-1)
     state_BHKV = state_BHKV + k_BHK.unsqueeze(-1) * error_BHV.unsqueeze(-2)
     return (q_BHK.unsqueeze(-2) @ state_BHKV).squeeze(-2), state_BHKV
-
-
-def _chunk_layout(documents: list[tuple[int, int]]) -> tuple[Layout, Tensor | None]:
-    """Chunks of each document and, if documents are padded apart, the token of each slot or -1."""
-    document_of_chunk, slots = [], []
-    for document, (first, last) in enumerate(documents):
-        tokens = torch.arange(first, last)
-        slots.append(F.pad(tokens, (0, -len(tokens) % CHUNK), value=-1))
-        document_of_chunk += [document] * (len(slots[-1]) // CHUNK)
-    return Layout(document_of_chunk), torch.cat(slots) if len(documents) > 1 else None
