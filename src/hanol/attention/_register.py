@@ -1,6 +1,7 @@
-"""Putting hanol's layers into transformers: for models to come, or for one that is there.
+"""Putting hanol's layers and kernels into transformers: for models to come, or one in memory.
 
-With them come the official names of Kimi-Linear tensors in the files that transformers saves.
+Kimi-Linear models get layers of ours, and the official names of their tensors in the files that
+transformers saves; the other models of the delta-rule family keep their layers (`_family`).
 """
 
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from threading import Lock
 from typing import Any
 
 from torch import nn
-from transformers import Cache, KimiLinearForCausalLM
+from transformers import Cache, KimiLinearForCausalLM, PreTrainedConfig
 from transformers.conversion_mapping import (
     get_checkpoint_conversion_mapping,
     register_checkpoint_conversion_mapping,
@@ -27,6 +28,7 @@ from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY, OutputReco
 from hanol.attention._cache import CACHE_NAME, adopt
 from hanol.attention._config import check_config
 from hanol.attention._delta import KimiLinearDeltaAttention, KimiLinearForgetGate
+from hanol.attention._family import FAMILY, families, replace_kernels, restore_kernels
 from hanol.attention._mla import KimiLinearAttention
 from hanol.attention._model import FLOAT32, KimiLinearModel, KimiLinearRMSNorm
 from hanol.attention._moe import KimiLinearMLP, KimiLinearTopkRouter
@@ -50,8 +52,10 @@ _prepare_cache = KimiLinearForCausalLM._prepare_cache_for_generation
 
 
 def register() -> None:
-    """Make every Kimi-Linear model that transformers loads from now on use hanol's layers.
+    """Make every delta-rule model that transformers loads from now on fast on a CPU.
 
+    Kimi-Linear models use hanol's layers; models of the family with layers of their own (Qwen3.5,
+    Qwen3-Next, OLMo hybrid, GLM-5.3-Flash, Bailing hybrid) use its kernels, those in memory too.
     Works for `from_pretrained`, `from_config` and the Auto classes. Parameter names, checkpoints
     and configurations stay as they are. Calling it again changes nothing. From now on every load,
     of other models too, takes about half a second more, in which transformers looks through its
@@ -60,12 +64,19 @@ def register() -> None:
     register_patch_mapping({f"^{name}$": cls for name, cls in _CLASSES.items()}, overwrite=True)
     _connect_generate()
     correct_names()
+    for model_type in FAMILY:
+        replace_kernels(model_type)
 
 
 @contextmanager
-def registered() -> Iterator[None]:
-    """`register` for what is made or loaded within the block, without its half a second."""
+def registered(config: PreTrainedConfig | None = None) -> Iterator[None]:
+    """`register` for the model of a configuration, which is made or loaded within the block.
+
+    It has no half a second. The kernels of the family stay after it: models use them as they run.
+    """
     global _num_open
+    for model_type in families(config):
+        replace_kernels(model_type)
     _connect_generate()
     correct_names()
     with _lock:
@@ -86,7 +97,9 @@ def _replace(classes: dict[str, type[nn.Module]]) -> None:
 
 
 def unregister() -> None:
-    """Take `register` back for models that are loaded from now on."""
+    """Take `register` back: layers for models that are loaded from now on, kernels for all."""
+    for model_type in FAMILY:
+        restore_kernels(model_type)
     known = get_patch_mapping()
     unregister_patch_mapping([f"^{name}$" for name in _CLASSES if f"^{name}$" in known])
     # Loading a patched model makes transformers record outputs of our classes only; these base
@@ -99,23 +112,29 @@ def unregister() -> None:
 
 
 def accelerate(model: nn.Module) -> nn.Module:
-    """Give a Kimi-Linear model that is in memory hanol's layers, in place.
+    """Give a delta-rule model that is in memory hanol's layers or kernels, in place.
 
     Args:
-        model: A `KimiLinearForCausalLM`, a `KimiLinearModel`, or a module that holds one.
+        model: A `KimiLinearForCausalLM`, a `KimiLinearModel`, a Qwen3.5 or another model of the
+            family, or a module that holds one. Kernels are those of all models of that type.
 
     Returns:
         The same object.
 
     Raises:
-        ConfigError: There is no Kimi-Linear layer in it, or its configuration cannot work.
+        ConfigError: There is no such layer in it, or its configuration cannot work.
     """
     found = [module for module in model.modules() if isinstance(module, upstream.KimiLinearModel)]
-    if not found:
+    served = families(model)
+    if not found and not served:
         raise ConfigError(
-            f"`model` is a {type(model).__name__} without Kimi-Linear layers: there is nothing to "
-            "accelerate. Kimi-Linear models have `model_type` 'kimi_linear'."
+            f"`model` is a {type(model).__name__} without layers of the delta rule: there is "
+            f"nothing to accelerate. Models that have some: kimi_linear, {', '.join(FAMILY)}."
         )
+    for model_type in served:
+        replace_kernels(model_type)
+    if not found:
+        return model
     for decoder in found:
         check_config(decoder.config)
     for module in model.modules():

@@ -52,7 +52,7 @@ class WrappedModel(PreTrainedModel, GenerationMixin):
             )
         super().__init__(config)
         if llm is None:
-            with attention.registered():
+            with attention.registered(config.base_config):
                 llm = AutoModelForCausalLM.from_config(config.base_config)
         if isinstance(llm, WrappedModel):
             raise ConfigError(

@@ -31,7 +31,7 @@ def build(
     """
     if isinstance(config, str):
         config = preset(config, vocab_size=vocab_size)
-    with attention.registered(), torch.random.fork_rng(devices=[]), torch.device(device):
+    with attention.registered(config), torch.random.fork_rng(devices=[]), torch.device(device):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     return cast(model, dtype)
@@ -39,7 +39,7 @@ def build(
 
 def meta_model(config: PreTrainedConfig) -> PreTrainedModel:
     """The model without memory for its weights: names and shapes alone."""
-    with attention.registered(), torch.device("meta"):
+    with attention.registered(config), torch.device("meta"):
         return AutoModelForCausalLM.from_config(config)
 
 

@@ -333,7 +333,7 @@ def load_weights(
     with explained("weights", place):
         if isinstance(config, KimiLinearConfig):
             attention.check_config(config)
-        with attention.registered(), no_progress_bars(), no_warnings():
+        with attention.registered(config), no_progress_bars(), no_warnings():
             if Path(place).is_file():
                 model, report = load_gguf(place, config, None if wanted == "auto" else wanted)
                 return model.to(device).eval(), report
