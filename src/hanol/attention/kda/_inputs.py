@@ -36,7 +36,7 @@ class _UnitLength(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        factor = torch.rsqrt(x.square().sum(-1, keepdim=True) + _EPSILON)
+        factor = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().add_(_EPSILON).rsqrt_()
         unit = x * factor
         ctx.save_for_backward(unit, factor)
         return unit

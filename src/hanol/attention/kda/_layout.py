@@ -40,11 +40,17 @@ def segments(chunks: int, elements_of_a_chunk: int) -> list[range]:
     return [range(i, min(i + length, chunks)) for i in range(0, chunks, length)]
 
 
-def chunked(x_BTHD: Tensor, chunks: range) -> Tensor:
-    """[X, C, D] of these chunks: a chunk of all rows and heads lies together."""
-    part_BTHD = x_BTHD[:, chunks.start * CHUNK : chunks.stop * CHUNK]
-    part_NBHCD = part_BTHD.unflatten(1, (-1, CHUNK)).permute(1, 0, 3, 2, 4)
-    return part_NBHCD.contiguous().view(-1, CHUNK, x_BTHD.shape[-1])
+def chunked(x_BTHD: Tensor, chunks: range, *more: Tensor) -> Tensor:
+    """[X, C, D] of these chunks: a chunk of all rows and heads lies together.
+
+    With more tensors, theirs follow in each chunk: [X, 2 C, D] and so on.
+    """
+    B, _, H, D = x_BTHD.shape
+    out_NBHCD = x_BTHD.new_empty(len(chunks), B, H, (1 + len(more)) * CHUNK, D)
+    for part_NBHCD, x in zip(out_NBHCD.split(CHUNK, dim=3), (x_BTHD, *more), strict=True):
+        tokens_BTHD = x[:, chunks.start * CHUNK : chunks.stop * CHUNK]
+        part_NBHCD.copy_(tokens_BTHD.unflatten(1, (-1, CHUNK)).permute(1, 0, 3, 2, 4))
+    return out_NBHCD.view(-1, out_NBHCD.shape[3], D)
 
 
 def scatter(out_BTHD: Tensor, x_XCD: Tensor, chunks: range) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from numba import boolean, float32, float64, int64, njit, void
 
 _EPSILON = np.float32(1e-6)  # inside the root, as in `_inputs.l2norm`
+_BLOCK = 16  # as in `_blocks`
 
 
 def _compiled(*signature: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -82,6 +83,21 @@ def step(
                     new = decay * S[i, j] + key * error_V[j]
                     S[i, j] = new
                     o_V[j] += query * new
+
+
+@_compiled(float32[:, :, ::1], float32[:, :, ::1])
+def invert_blocks(lower_XCC: Any, inverse_XCC: Any) -> None:
+    """Inverses of the diagonal blocks of I + L, L strictly below the diagonal; row after row."""
+    X, C, _ = lower_XCC.shape
+    for x in range(X):
+        for first in range(0, C, _BLOCK):
+            for i in range(first, first + _BLOCK):
+                row = inverse_XCC[x, i]
+                for j in range(first, i):
+                    factor = lower_XCC[x, i, j]
+                    for c in range(first, first + _BLOCK):
+                        row[c] -= factor * inverse_XCC[x, j, c]
+                row[i] = np.float32(1.0)
 
 
 @_compiled(

@@ -30,7 +30,7 @@ class _Segment:
     ) -> None:
         self.v_XCV = chunked(v, chunks)
         self.beta_XC1 = chunked(beta.unsqueeze(-1), chunks)
-        self.qk_ZDK = torch.cat([chunked(q, chunks), chunked(k, chunks)], dim=1)
+        self.qk_ZDK = chunked(q, chunks, k)
         self.groups = v.shape[2] // q.shape[2]
         # float64: a float32 running sum loses the small differences after a strong reset.
         G_XC1 = chunked(g.unsqueeze(-1), chunks).cumsum(1, dtype=torch.float64)
