@@ -1,8 +1,9 @@
-"""Kimi Delta Attention and multi-head latent attention for transformers' Kimi-Linear models.
+"""The delta rule on a CPU: Kimi-Linear, Qwen3.5 and the other models of transformers that use it.
 
 The operators (`chunk_kda`, `recurrent_kda`, `kda_gate`) and their definition in float64
-(`reference_kda`), the layers that put them into transformers (`register`, `accelerate`), copies of
-a cache (`snapshot`) and its layers, what a trainer calls between steps (`qk_clip`,
+(`reference_kda`), what puts them into transformers (`register`, `accelerate`), which models have
+them (`FAMILY`, beside Kimi-Linear) and what computes each kind of layer (`kernels`), copies of a
+cache (`snapshot`) and its layers, what a trainer calls between steps (`qk_clip`,
 `update_router_bias`), and models to compare with: the gated delta net hybrid
 (`GdnHybridForCausalLM`) and attention with a short convolution (`ConvAttentionForCausalLM`).
 """
@@ -14,7 +15,9 @@ from hanol.attention._conv_attention import (
     ConvAttentionForCausalLM,
     WindowedLayer,
 )
+from hanol.attention._family import FAMILY
 from hanol.attention._gdn import GdnHybridConfig, GdnHybridForCausalLM
+from hanol.attention._kernels import LayerKernel, kernels
 from hanol.attention._mla import qk_clip
 from hanol.attention._model import FLOAT32
 from hanol.attention._moe import update_router_bias
@@ -25,6 +28,7 @@ from hanol.attention.kda._reference import reference_kda
 
 __all__ = [
     "CACHE_NAME",
+    "FAMILY",
     "FLOAT32",
     "CacheSnapshot",
     "ConvAttentionConfig",
@@ -33,12 +37,14 @@ __all__ = [
     "GdnHybridForCausalLM",
     "KdaState",
     "LatentLayer",
+    "LayerKernel",
     "WindowedLayer",
     "accelerate",
     "check_config",
     "chunk_kda",
     "correct_names",
     "kda_gate",
+    "kernels",
     "qk_clip",
     "recurrent_kda",
     "reference_kda",

@@ -71,13 +71,9 @@ def _one_token(
     query: Tensor, key: Tensor, value: Tensor, g: Tensor, beta: Tensor, state: Tensor, norm: bool
 ) -> tuple[Tensor, Tensor]:
     """A decode step; changes the state, which is the cache's own, in place."""
-    K = key.shape[-1]
-    gate = g[:, 0].float()
-    gate = gate if g.ndim == 4 else gate.unsqueeze(-1).expand(-1, -1, K)
-    o_BHV, state = step_(
-        query[:, 0].float(), key[:, 0].float(), value[:, 0].float(), gate, beta[:, 0].float(),
-        state, scale=K**-0.5, use_qk_l2norm=norm,
-    )  # fmt: skip
+    q, k, v, gate, strength = (x[:, 0].float() for x in (query, key, value, g, beta))
+    scale = key.shape[-1] ** -0.5
+    o_BHV, state = step_(q, k, v, gate, strength, state, scale=scale, use_qk_l2norm=norm)
     return o_BHV.unsqueeze(1).to(query.dtype), state
 
 

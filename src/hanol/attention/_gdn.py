@@ -3,7 +3,7 @@
 One log decay for each head and token in place of one for each channel; convolution, delta rule,
 sigmoid output gate, latent attention and blocks are the same.
 
-Shape suffixes: B batch, T tokens, D model width, H heads, K key width.
+Shape suffixes: B batch, T tokens, D model width, H heads.
 Source: arXiv 2412.06464 for the layer; arXiv 2510.26692, section 5, "GDN-H", for the hybrid.
 """
 
@@ -35,9 +35,8 @@ class GdnForgetGate(KimiLinearForgetGate):
         self.dt_bias = nn.Parameter(torch.empty(self.num_heads))
 
     def gate(self, low_rank_BTR: Tensor) -> Tensor:
-        """Log decay g, [B, T, H, K] with K equal values, in float32, from the projection."""
-        g_BTH1 = kda_gate(low_rank_BTR.unsqueeze(-1), self.A_log, self.dt_bias)
-        return g_BTH1.expand(*g_BTH1.shape[:-1], self.head_dim).contiguous()
+        """Log decay g, [B, T, H], in float32, from the projection."""
+        return kda_gate(low_rank_BTR.unsqueeze(-1), self.A_log, self.dt_bias).squeeze(-1)
 
 
 class GatedDeltaNet(KimiLinearDeltaAttention):

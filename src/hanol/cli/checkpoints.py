@@ -21,6 +21,9 @@ def inspect(
     checkpoint: str = argument(
         "Bundled or pulled name, preset, checkpoint folder, GGUF file or hub id.", "tiny"
     ),
+    kernels: bool = option(
+        False, "Print what computes each kind of layer on this machine, and why nothing faster."
+    ),
 ) -> Result:
     """Describe a checkpoint without loading its weights.
 
@@ -34,6 +37,8 @@ def inspect(
     report: ModelReport | HeadsReport
     if checkpoint in models.preset_names() or models.model_type(checkpoint) != "autodeco":
         report = models.inspect(checkpoint)
+        if kernels:
+            return Result({"kernels": report.kernels}, "\n".join(report.kernels))
         rows = _model_rows(report)
         title = f"{report.model} ({report.model_type})"
     else:

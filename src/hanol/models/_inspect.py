@@ -11,6 +11,7 @@ import torch
 from pydantic import BaseModel, Field
 from transformers import KimiLinearConfig, PreTrainedConfig
 
+from hanol import attention
 from hanol.models._adapter import Adapter
 from hanol.models._build import meta_model
 from hanol.models._load import adapter_of, bundled_names, explained, load_config, resolve
@@ -46,6 +47,7 @@ class ModelReport(BaseModel):
     parameters: int
     active_parameters: int = Field(description="Used for one token: chosen experts only.")
     layers: dict[str, int] = Field(description="Number of layers of each kind.")
+    kernels: list[str] = Field(description="What computes each kind of layer here, and why.")
     vocab_size: int
     dtype: str
     cache: CacheSize
@@ -94,6 +96,7 @@ def inspect(spec: str | Path) -> ModelReport:
             parameters=total,
             active_parameters=total - _idle_parameters(config, sizes),
             layers=_layers(config),
+            kernels=[str(one) for one in attention.kernels(config)],
             vocab_size=config.vocab_size,
             dtype=stored_as,
             cache=cache_size(config, dtype.itemsize),
@@ -125,27 +128,44 @@ def parameter_sizes(config: PreTrainedConfig) -> dict[str, int]:
 def cache_size(config: PreTrainedConfig, itemsize: int) -> CacheSize:
     """Bytes of cache of one sequence.
 
-    A latent attention layer keeps R + P numbers a token; a delta layer keeps H K^2 float32 numbers
-    and the last 3 of its 3 H K projections whatever the length; ordinary attention keeps
-    2 * key heads * head width numbers a token.
+    A latent attention layer keeps R + P numbers a token; a delta layer keeps its state, H K V
+    float32 numbers, and the last projections before its convolution whatever the length; ordinary
+    attention keeps 2 * key heads * head width numbers a token.
     """
     kinds = _layers(config)
+    text = config.get_text_config()
     layers = sum(kinds.values())
     if isinstance(config, KimiLinearConfig):
-        token = (config.kv_lora_rank + config.qk_rope_head_dim) * itemsize
-        H, K = config.linear_num_heads, config.linear_head_dim
-        window = (config.linear_conv_kernel_dim - 1) * 3 * H * K * itemsize
-        fixed = kinds["delta attention"] * (H * K * K * 4 + window)
-        growing = kinds["latent attention"]
+        state, channels = _delta_sizes(text)
+        kernel = text.linear_conv_kernel_dim - 1
+        linear = kinds["delta attention"]
     else:
-        text = config.get_text_config()
+        linear = kinds["linear attention"]
+        state, channels = _delta_sizes(text) if linear else (0, 0)
+        kernel = getattr(text, "linear_conv_kernel_dim", 4)  # transformers keeps one more
+    if getattr(text, "kv_lora_rank", None):
+        token = (text.kv_lora_rank + text.qk_rope_head_dim) * itemsize
+    else:
         width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
         token = 2 * heads * width * itemsize
-        fixed, growing = 0, layers
+    fixed = linear * (state * 4 + kernel * channels * itemsize)
+    growing = layers - linear
     return CacheSize(
         bytes_per_token=growing * token, fixed_bytes=fixed, twin_bytes_per_token=layers * token
     )
+
+
+def _delta_sizes(text: PreTrainedConfig) -> tuple[int, int]:
+    """Numbers of the state and channels of the convolution of a delta-rule layer."""
+    if hasattr(text, "linear_num_value_heads"):
+        H, key_heads = text.linear_num_value_heads, text.linear_num_key_heads
+        K, V = text.linear_key_head_dim, text.linear_value_head_dim
+    else:
+        H = getattr(text, "linear_num_heads", text.num_attention_heads)
+        key_heads, K = H, getattr(text, "linear_head_dim", None) or text.head_dim
+        V = K
+    return H * K * V, 2 * key_heads * K + H * V
 
 
 def _layers(config: PreTrainedConfig) -> Counter[str]:

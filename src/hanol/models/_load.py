@@ -1,5 +1,6 @@
 """From a name to a model: a bundled or pulled one, a folder, a GGUF file, or a hub id."""
 
+import logging
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ from hanol.models.gguf._header import is_gguf
 from hanol.models.gguf._read import gguf_config, gguf_tokenizer, load_gguf
 from hanol.models.pulled._catalogue import CATALOGUE, pulled_folder
 
+_log = logging.getLogger(__name__)
 _BUNDLED = Path(__file__).parent / "bundled"
 # Layers and experts: each becomes an object, before anything is compared with the weights.
 _COUNTS, _MOST_PARTS = re.compile(r"(layers?|experts)$"), 10_000
@@ -310,6 +312,7 @@ def load_model(
         raise
     if report["missing_keys"] or report["unexpected_keys"]:
         _refuse_tensors(spec, place, config, report["missing_keys"], report["unexpected_keys"])
+    _log.info("%s: %s", spec, "; ".join(map(str, attention.kernels(config, device))))
     return model
 
 

@@ -25,6 +25,8 @@ def step_(
 
     The arguments are those of `chunk_kda`. The state is contiguous; all tensors have its dtype.
     """
+    if g_BHK.ndim == 2:
+        g_BHK = g_BHK.unsqueeze(-1).expand(-1, -1, state_BHKV.shape[2])
     out = torch.empty(v_BHV.shape, dtype=v_BHV.dtype, device=v_BHV.device)
     kernels = numba_kernels()
     if kernels is not None and state_BHKV.dtype == torch.float32 and state_BHKV.is_cpu:
