@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
+    AutoModel,
     DynamicCache,
     KimiLinearConfig,
     KimiLinearForCausalLM,
+    KimiLinearModel,
     LlamaConfig,
     LlamaForCausalLM,
     StaticCache,
@@ -669,6 +671,25 @@ def test_cache_of_another_model_is_refused(plain, ours) -> None:
         ours(ids, **{CACHE_NAME: cached(plain, ids)})
 
 
+@torch.no_grad()
+def test_a_base_model_alone_gets_layers_and_cache(plain, tmp_path) -> None:
+    plain.save_pretrained(tmp_path)
+    ids = tokens(2, 9)
+    expected = plain.model(ids).last_hidden_state
+    attention.register()
+    try:
+        made = AutoModel.from_config(plain.config)
+        loaded = [AutoModel.from_pretrained(tmp_path), KimiLinearModel.from_pretrained(tmp_path)]
+    finally:
+        attention.unregister()
+    for model in (made, *loaded):
+        out = model(ids, use_cache=True)
+        model(ids[:, :1], use_cache=True, **{CACHE_NAME: out[CACHE_NAME]})
+        assert isinstance(model, KimiLinearModel)
+    for model in loaded:
+        assert (model(ids).last_hidden_state - expected).abs().max() < 1e-4
+
+
 def test_inputs_that_cannot_be_read(ours) -> None:
     ids = tokens(2, 6)
     with pytest.raises(ShapeError, match="`attention_mask` is .*two-dimensional"):
@@ -679,7 +700,7 @@ def test_inputs_that_cannot_be_read(ours) -> None:
         ours(ids[:1], cu_seqlens=torch.tensor([0, 5]))
     with pytest.raises(ShapeError, match="not both"):
         ours.model(input_ids=ids, inputs_embeds=torch.zeros(2, 6, 48))
-    with pytest.raises(ConfigError, match="without Kimi-Linear layers"):
+    with pytest.raises(ConfigError, match="without layers of the delta rule"):
         attention.accelerate(torch.nn.Linear(2, 2))
 
 

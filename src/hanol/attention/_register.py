@@ -47,6 +47,7 @@ _CLASSES: dict[str, type[nn.Module]] = {
     )
 }
 _PLAIN = {name: getattr(upstream, name) for name in _CLASSES}
+_init_plain_model = upstream.KimiLinearModel.__init__
 _lock, _num_open = Lock(), 0  # blocks of `registered`, of all threads
 _prepare_cache = KimiLinearForCausalLM._prepare_cache_for_generation
 
@@ -148,8 +149,21 @@ def accelerate(model: nn.Module) -> nn.Module:
     return model
 
 
+def _init_model(self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
+    # A class that was asked for by itself (`AutoModel`, `KimiLinearModel.from_config`) is
+    # transformers' own, but has been filled with our layers: it needs our forward, too.
+    _init_plain_model(self, config, *args, **kwargs)
+    if type(self) is _PLAIN["KimiLinearModel"] and any(
+        type(module) in _CLASSES.values() for module in self.modules()
+    ):
+        check_config(config)
+        self.__class__ = KimiLinearModel
+        _CAN_RECORD_REGISTRY[self] = self._can_record_outputs
+
+
 def _connect_generate() -> None:
     """Let `generate` start with our cache layers, so that models without attention work too."""
+    _PLAIN["KimiLinearModel"].__init__ = _init_model
     KimiLinearForCausalLM._prepare_cache_for_generation = _prepare_our_cache
     # transformers refuses to roll back models with a recurrent state; ours can be rolled back.
     KimiLinearForCausalLM._is_stateful = property(_is_stateful)
