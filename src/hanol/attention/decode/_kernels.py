@@ -1,0 +1,219 @@
+"""Parts of a decode step, compiled by Numba: products, norms, rotary positions, attention, SwiGLU.
+
+Every row has one new token. Weights are float32, bfloat16 (as uint16), int8 or int4 (two in a
+uint8); sums run in float32. Loops run along contiguous widths, which LLVM vectorises; one thread:
+a core reads weights nearly as fast as memory gives them.
+
+Shape suffixes: R rows, K input width, N output width, G groups of a row of weights, H heads,
+D head width, L tokens.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import float32, int32, njit, types, uint32
+from numba.extending import intrinsic
+
+from hanol.attention.decode._vectors import dot_of
+
+# inf and NaN stay exact; sums may be reordered, multiply-adds fused.
+_FAST = {"contract", "reassoc"}
+
+
+def compiled(function: Any) -> Any:
+    """A kernel whose machine code is kept on disk, one for each type of weights."""
+    try:
+        return njit(cache=True, nogil=True, fastmath=_FAST)(function)
+    except RuntimeError:  # no folder to cache in: compile once a process
+        return njit(nogil=True, fastmath=_FAST)(function)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _as_float(typing: Any, bits: Any) -> Any:
+    """The float32 with these bits."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], context.get_value_type(types.float32))
+
+    return types.float32(types.uint32), build
+
+
+@compiled
+def exp(x: Any) -> Any:
+    """e^x in float32 to two units in the last place, without a call, so that loops vectorise."""
+    x = min(max(x, float32(-87.0)), float32(88.0))
+    n = np.floor(x * float32(1.44269504088896341) + float32(0.5))
+    x = x - n * float32(0.693359375) - n * float32(-2.12194440e-4)
+    p = float32(1.9875691500e-4)
+    p = p * x + float32(1.3981999507e-3)
+    p = p * x + float32(8.3334519073e-3)
+    p = p * x + float32(4.1665795894e-2)
+    p = p * x + float32(1.6666665459e-1)
+    p = p * x + float32(5.0000001201e-1)
+    p = p * x * x + x + float32(1.0)
+    return p * _as_float(uint32((int32(n) + int32(127)) << int32(23)))
+
+
+# Products of so many rows of inputs with so many rows of weights at once.
+_dot_8x2, _dot_4x4, _dot_2x2, _dot_1x1 = dot_of(8, 2), dot_of(4, 4), dot_of(2, 2), dot_of(1, 1)
+_dot_8x1, _dot_4x1, _dot_2x1 = dot_of(8, 1), dot_of(4, 1), dot_of(2, 1)
+
+
+@compiled
+def product(weight_NK: Any, scale_NG: Any, x_RK: Any, y_RN: Any) -> None:
+    """Y = x W^T, row after row of the weights; K is a multiple of `SPAN`."""
+    R, N = len(x_RK), len(weight_NK)
+    r = 0
+    if R == 8:
+        for n in range(0, N - 1, 2):
+            _dot_8x2(weight_NK, scale_NG, x_RK, y_RN, n, r)
+        if N % 2:
+            _dot_8x1(weight_NK, scale_NG, x_RK, y_RN, N - 1, r)
+        return
+    if R >= 4:
+        for n in range(0, N - 3, 4):
+            _dot_4x4(weight_NK, scale_NG, x_RK, y_RN, n, r)
+        for n in range(N // 4 * 4, N):
+            _dot_4x1(weight_NK, scale_NG, x_RK, y_RN, n, r)
+        r += 4
+    if r + 2 <= R:
+        for n in range(0, N - 1, 2):
+            _dot_2x2(weight_NK, scale_NG, x_RK, y_RN, n, r)
+        if N % 2:
+            _dot_2x1(weight_NK, scale_NG, x_RK, y_RN, N - 1, r)
+        r += 2
+    if r < R:
+        for n in range(N):
+            _dot_1x1(weight_NK, scale_NG, x_RK, y_RN, n, r)
+
+
+@compiled
+def rms_norm(x_K: Any, weight_K: Any, epsilon: Any, y_K: Any) -> None:
+    """Y = weight * x / rms(x)."""
+    K = len(x_K)
+    total = float32(0.0)
+    for k in range(K):
+        total += x_K[k] * x_K[k]
+    factor = float32(1.0) / np.sqrt(total / float32(K) + epsilon)
+    for k in range(K):
+        y_K[k] = x_K[k] * factor * weight_K[k]
+
+
+@compiled
+def _norm_and_rotate(x_D: Any, norm_D: Any, epsilon: Any, cos_D: Any, sin_D: Any) -> None:
+    """Norm of a head, if it has one, and its position, in place."""
+    if len(norm_D):
+        rms_norm(x_D, norm_D, epsilon, x_D)
+    half = len(cos_D) // 2
+    for d in range(half):
+        a, b = x_D[d], x_D[d + half]
+        x_D[d] = a * cos_D[d] - b * sin_D[d]
+        x_D[d + half] = b * cos_D[d + half] + a * sin_D[d + half]
+
+
+@compiled
+def before_attention(
+    hidden_RK: Any, norm_K: Any, epsilon: Any, weight_NK: Any, scale_NG: Any, bias_N: Any,
+    query_norm_D: Any, key_norm_D: Any, cos_RD: Any, sin_RD: Any, heads: Any, key_heads: Any,
+    normed_RK: Any, qkv_RHD: Any,
+) -> None:  # fmt: skip
+    """Queries, keys and values of a layer, side by side: [R, heads + 2 key heads, D]."""
+    R = len(hidden_RK)
+    for r in range(R):
+        rms_norm(hidden_RK[r], norm_K, epsilon, normed_RK[r])
+    qkv_RN = qkv_RHD.reshape(R, -1)
+    product(weight_NK, scale_NG, normed_RK, qkv_RN)
+    for r in range(R):
+        if len(bias_N):
+            for n in range(len(bias_N)):
+                qkv_RN[r, n] += bias_N[n]
+        for h in range(heads):
+            _norm_and_rotate(qkv_RHD[r, h], query_norm_D, epsilon, cos_RD[r], sin_RD[r])
+        for h in range(heads, heads + key_heads):
+            _norm_and_rotate(qkv_RHD[r, h], key_norm_D, epsilon, cos_RD[r], sin_RD[r])
+
+
+@compiled
+def attend(
+    query_HD: Any, keys: Any, values: Any, key_strides: Any, value_strides: Any, row: Any,
+    valid_L: Any, length: Any, key_heads: Any, scale: Any, weight_L: Any, out_HD: Any,
+) -> None:  # fmt: skip
+    """Attention of one row over its keys and values, which lie at strides in flat memory."""
+    heads, D = query_HD.shape
+    shared = heads // key_heads
+    for h in range(heads):
+        query = query_HD[h]
+        first = row * key_strides[0] + (h // shared) * key_strides[1]
+        largest = float32(-np.inf)
+        for t in range(length):
+            if len(valid_L) and not valid_L[t]:
+                weight_L[t] = float32(-np.inf)
+                continue
+            key = keys[first + t * key_strides[2] : first + t * key_strides[2] + D]
+            total = float32(0.0)
+            for d in range(D):
+                total += query[d] * key[d]
+            total *= scale
+            weight_L[t] = total
+            largest = max(largest, total)
+        total = float32(0.0)
+        for t in range(length):
+            weight = exp(weight_L[t] - largest)
+            weight_L[t] = weight
+            total += weight
+        if len(valid_L):
+            for t in range(length):
+                if not valid_L[t]:
+                    total -= weight_L[t]
+                    weight_L[t] = float32(0.0)
+        out = out_HD[h]
+        for d in range(D):
+            out[d] = float32(0.0)
+        first = row * value_strides[0] + (h // shared) * value_strides[1]
+        for t in range(length):
+            weight = weight_L[t] / total
+            value = values[first + t * value_strides[2] : first + t * value_strides[2] + D]
+            for d in range(D):
+                out[d] += weight * value[d]
+
+
+@compiled
+def after_attention(
+    hidden_RK: Any, qkv_RHD: Any, keys: Any, values: Any, key_strides: Any, value_strides: Any,
+    valid_RL: Any, length: Any, heads: Any, key_heads: Any, scale: Any,
+    out_NK: Any, out_scale_NG: Any, out_bias_N: Any, norm_K: Any, epsilon: Any,
+    gate_up_NK: Any, gate_up_scale_NG: Any, down_NK: Any, down_scale_NG: Any,
+    normed_RK: Any, mixed_RHD: Any, added_RK: Any, inner_RN: Any, weight_L: Any,
+) -> None:  # fmt: skip
+    """The rest of a layer: attention, output projection, SwiGLU; changes the hidden states."""
+    R, K = hidden_RK.shape
+    for r in range(R):
+        attend(
+            qkv_RHD[r, :heads], keys, values, key_strides, value_strides, r, valid_RL[r], length,
+            key_heads, scale, weight_L, mixed_RHD[r],
+        )  # fmt: skip
+    product(out_NK, out_scale_NG, mixed_RHD.reshape(R, -1), added_RK)
+    for r in range(R):
+        for k in range(K):
+            hidden_RK[r, k] += added_RK[r, k]
+        if len(out_bias_N):
+            for k in range(K):
+                hidden_RK[r, k] += out_bias_N[k]
+        rms_norm(hidden_RK[r], norm_K, epsilon, normed_RK[r])
+    product(gate_up_NK, gate_up_scale_NG, normed_RK, inner_RN)
+    half = inner_RN.shape[1] // 2
+    gated_RN = np.empty((R, half), np.float32)
+    for r in range(R):
+        for n in range(half):
+            gate = inner_RN[r, n]
+            gated_RN[r, n] = gate / (float32(1.0) + exp(-gate)) * inner_RN[r, half + n]
+    product(down_NK, down_scale_NG, gated_RN, added_RK)
+    for r in range(R):
+        for k in range(K):
+            hidden_RK[r, k] += added_RK[r, k]
+
+
+@compiled
+def linear(weight_NK: Any, scale_NG: Any, x_RK: Any, y_RN: Any) -> None:
+    """`product` by itself."""
+    product(weight_NK, scale_NG, x_RK, y_RN)

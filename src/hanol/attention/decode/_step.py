@@ -1,0 +1,276 @@
+"""The decode step of Llama, Qwen2 and Qwen3: a token of each row in two kernels a layer.
+
+A model's class becomes a subclass whose forward takes this way where it fits and else that of
+transformers: one new token a row, at most `MOST_ROWS` rows, no gradients, float32 on a CPU, layers
+that are what transformers made or `PackedLinear`, and nobody who listens to a layer.
+
+Shape suffixes: R rows, K model width, H heads, D head width, L tokens.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import cache as remembered
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import Cache, DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers.modeling_outputs import BaseModelOutputWithPast
+
+from hanol.attention._cache import CACHE_NAME
+from hanol.attention.decode._weights import MOST_ROWS, Weights, joined
+from hanol.attention.kda._backend import numba_kernels_exist
+
+MODELS = ("LlamaModel", "Qwen2Model", "Qwen3Model")
+_NONE = np.empty(0, np.float32)
+
+
+class _Layer(NamedTuple):
+    norm: Any
+    qkv: Weights
+    qkv_bias: Any
+    query_norm: Any
+    key_norm: Any
+    out: Weights
+    out_bias: Any
+    norm_after: Any
+    gate_up: Weights
+    down: Weights
+
+
+class DecodeStep:
+    """The arrays of a model's layers, views of its own parameters, and the walk through them."""
+
+    def __init__(self, model: Any, layers: list[_Layer]) -> None:
+        self._layers = layers
+        self._epsilon = np.float32(model.config.rms_norm_eps)
+        attention = model.layers[0].self_attn
+        self._scale = np.float32(attention.scaling)
+        self._heads = model.config.num_attention_heads
+        self._key_heads = model.config.num_key_value_heads
+        self._width = attention.head_dim
+        self._norm = model.norm.weight.detach().numpy()
+        self._tensors = [*_tensors(model.layers), model.norm.weight]
+        self._pointers = [x.data_ptr() for x in self._tensors]
+        children = [
+            (parent._modules, name, child)
+            for parent in model.layers.modules()
+            for name, child in parent._modules.items()
+        ]
+        self._children = children
+        self._hooks = [
+            hooks
+            for module in (*model.layers.modules(), model.norm)
+            for hooks in (module._forward_hooks, module._forward_pre_hooks)
+        ]
+
+    @classmethod
+    def of(cls, model: Any) -> "DecodeStep | None":
+        """The step of a model, or None where a layer is none that it knows."""
+        kinds = getattr(model.config, "layer_types", None) or ["full_attention"]
+        if set(kinds) != {"full_attention"} or model.config.hidden_act != "silu":
+            return None
+        layers = []
+        for layer in model.layers[: model.config.num_hidden_layers]:
+            made = _layer(layer)
+            if made is None:
+                return None
+            layers.append(made)
+        weights = [x for x in _tensors(model.layers) if x.is_floating_point()]
+        if not layers or any(not x.is_cpu for x in weights):
+            return None
+        return cls(model, layers)
+
+    def is_current(self) -> bool:
+        """Whether the model still has the parameters and layers of this step, and no listener."""
+        return (
+            all(children[name] is child for children, name, child in self._children)
+            and not any(self._hooks)
+            and all(x.data_ptr() == p for x, p in zip(self._tensors, self._pointers, strict=True))
+        )
+
+    def __call__(
+        self, embeds_R1K: Tensor, cos_R1D: Tensor, sin_R1D: Tensor, cache: Cache, valid: Any
+    ) -> Tensor:
+        """Hidden states after the last norm, [R, 1, K]; the cache gets the token.
+
+        `valid` says which tokens count, [R, L] with the new one, or is empty.
+        """
+        from hanol.attention.decode import _kernels
+
+        R, _, K = embeds_R1K.shape
+        hidden = embeds_R1K.reshape(R, K).clone().numpy()
+        cos, sin = (x.expand(R, 1, -1)[:, 0].contiguous().numpy() for x in (cos_R1D, sin_R1D))
+        heads, key_heads, D = self._heads, self._key_heads, self._width
+        normed, added = np.empty_like(hidden), np.empty_like(hidden)
+        qkv = torch.empty(R, heads + 2 * key_heads, D)
+        mixed = np.empty((R, heads, D), np.float32)
+        inner = np.empty((R, len(self._layers[0].gate_up.weight)), np.float32)
+        keys_RH1D = qkv[:, heads : heads + key_heads].unsqueeze(2)
+        values_RH1D = qkv[:, heads + key_heads :].unsqueeze(2)
+        qkv_array, weight_L = qkv.numpy(), _NONE
+        for i, layer in enumerate(self._layers):
+            _kernels.before_attention(
+                hidden, layer.norm, self._epsilon, *layer.qkv, layer.qkv_bias, layer.query_norm,
+                layer.key_norm, cos, sin, heads, key_heads, normed, qkv_array,
+            )  # fmt: skip
+            keys, values = cache.update(keys_RH1D, values_RH1D, i)
+            length = keys.shape[2]
+            if len(weight_L) < length:
+                weight_L = np.empty(length, np.float32)
+            _kernels.after_attention(
+                hidden, qkv_array, _flat(keys), _flat(values), keys.stride()[:3],
+                values.stride()[:3], valid, length, heads, key_heads, self._scale,
+                *layer.out, layer.out_bias, layer.norm_after, self._epsilon,
+                *layer.gate_up, *layer.down, normed, mixed, added, inner, weight_L,
+            )  # fmt: skip
+        for r in range(R):
+            _kernels.rms_norm(hidden[r], self._norm, self._epsilon, normed[r])
+        return torch.from_numpy(normed).view(R, 1, K)
+
+
+class FastDecoder:
+    """What a decoder of transformers becomes: its own forward, and a short way for one token."""
+
+    _step: DecodeStep | None = None
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Any = None,
+        position_ids: Tensor | None = None,
+        cache: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Run the decoder, with the arguments of transformers' own."""
+        model: Any = self
+        held = kwargs.get("past_key_values") if cache is None else cache
+        step = self._step_for(input_ids, attention_mask, held, inputs_embeds, kwargs)
+        if step is None:
+            if cache is not None:
+                kwargs[CACHE_NAME] = cache
+            return super().forward(  # type: ignore[misc]
+                input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids,
+                inputs_embeds=inputs_embeds, use_cache=use_cache, **kwargs,
+            )  # fmt: skip
+        embeds = model.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        seen = held.get_seq_length()
+        if position_ids is None:
+            position_ids = torch.tensor([[seen]])
+        cos, sin = model.rotary_emb(embeds, position_ids=position_ids)
+        valid = np.empty((len(embeds), 0), np.bool_)
+        if attention_mask is not None and not bool(attention_mask.all()):
+            valid = attention_mask[:, -(seen + 1) :].bool().contiguous().numpy()
+        hidden = step(embeds, cos, sin, held, valid)
+        return BaseModelOutputWithPast(last_hidden_state=hidden, **{CACHE_NAME: held})
+
+    def _step_for(
+        self, input_ids: Any, mask: Any, cache: Any, embeds: Any, options: dict[str, Any]
+    ) -> DecodeStep | None:
+        """The step, if it can do what is asked."""
+        tokens: Any = input_ids if embeds is None else embeds
+        if tokens is None or (input_ids is not None and embeds is not None):
+            return None
+        if tokens.shape[1] != 1 or len(tokens) > MOST_ROWS or torch.is_grad_enabled():
+            return None
+        config: Any = self.config  # type: ignore[attr-defined]
+        listens = any(
+            options.get(x, getattr(config, x, False))
+            for x in ("output_hidden_states", "output_attentions")
+        )
+        if listens or not _is_plain(cache) or not (mask is None or getattr(mask, "ndim", 0) == 2):
+            return None
+        if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+            return None
+        step = self._step
+        if step is None or not step.is_current():
+            step = DecodeStep.of(self) if numba_kernels_exist() else None
+            self._step = step
+            if step is not None and not step.is_current():  # somebody listens
+                return None
+        return step
+
+
+def _is_plain(cache: Any) -> bool:
+    """Whether every layer keeps keys and values of all tokens, and some are there."""
+    return (
+        isinstance(cache, DynamicCache)
+        and bool(cache.layers)
+        and all(
+            isinstance(layer, DynamicLayer)
+            and not isinstance(layer, DynamicSlidingWindowLayer)
+            and layer.is_initialized
+            and layer.keys.dtype == torch.float32
+            for layer in cache.layers
+        )
+    )
+
+
+def accelerate_decoding(model: nn.Module) -> bool:
+    """Give the decoders in a model their short way for one token; whether there is one."""
+    found = [module for module in model.modules() if type(module).__name__ in MODELS]
+    for module in found:
+        if not isinstance(module, FastDecoder):
+            module.__class__ = _fast_class(type(module))
+    return bool(found)
+
+
+@remembered
+def _fast_class(cls: type[nn.Module]) -> type[nn.Module]:
+    return type(cls.__name__, (FastDecoder, cls), {"__module__": cls.__module__})
+
+
+def _tensors(layers: nn.Module) -> Iterator[Tensor]:
+    yield from layers.parameters()
+    yield from layers.buffers()
+
+
+def _layer(layer: Any) -> _Layer | None:
+    """The arrays of a layer of Llama, Qwen2 or Qwen3."""
+    attention, mlp = layer.self_attn, layer.mlp
+    if type(attention).__name__.removesuffix("Attention") not in ("Llama", "Qwen2", "Qwen3"):
+        return None
+    if type(mlp).__name__ not in ("LlamaMLP", "Qwen2MLP", "Qwen3MLP"):
+        return None
+    products = [
+        joined([attention.q_proj, attention.k_proj, attention.v_proj]),
+        joined([attention.o_proj]),
+        joined([mlp.gate_proj, mlp.up_proj]),
+        joined([mlp.down_proj]),
+    ]
+    if any(getattr(one, "bias", None) is not None for one in (mlp.gate_proj, mlp.down_proj)):
+        return None
+    if any(one is None for one in products):
+        return None
+    qkv, out, gate_up, down = (one for one in products if one is not None)
+    return _Layer(
+        norm=_array(layer.input_layernorm),
+        qkv=qkv,
+        qkv_bias=_biases([attention.q_proj, attention.k_proj, attention.v_proj]),
+        query_norm=_array(getattr(attention, "q_norm", None)),
+        key_norm=_array(getattr(attention, "k_norm", None)),
+        out=out,
+        out_bias=_biases([attention.o_proj]),
+        norm_after=_array(layer.post_attention_layernorm),
+        gate_up=gate_up,
+        down=down,
+    )
+
+
+def _array(norm: Any) -> Any:
+    return _NONE if norm is None else norm.weight.detach().numpy()
+
+
+def _biases(layers: Sequence[Any]) -> Any:
+    if layers[0].bias is None:
+        return _NONE
+    return torch.cat([layer.bias.detach() for layer in layers]).numpy()
+
+
+def _flat(x: Tensor) -> Any:
+    """All that a strided tensor spans, as one row of memory."""
+    span = 1 + sum((n - 1) * s for n, s in zip(x.shape, x.stride(), strict=True))
+    return x.detach().as_strided((span,), (1,)).numpy()
