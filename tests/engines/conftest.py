@@ -53,7 +53,7 @@ def checkpoint(
     """A checkpoint folder with random weights, large enough that logits differ."""
     text = tokenizer({"llama": LLAMA}.get(kind, QWEN3) if template == "own" else template)
     common: dict[str, Any] = {
-        "vocab_size": len(text), "hidden_size": 32, "intermediate_size": 48,
+        "vocab_size": len(text), "hidden_size": 64, "intermediate_size": 64,
         "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
         "max_position_embeddings": window, "bos_token_id": text.bos_token_id,
         "eos_token_id": text.eos_token_id, "pad_token_id": text.eos_token_id,

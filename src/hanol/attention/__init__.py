@@ -3,9 +3,11 @@
 The operators (`chunk_kda`, `recurrent_kda`, `kda_gate`) and their definition in float64
 (`reference_kda`), what puts them into transformers (`register`, `accelerate`), which models have
 them (`FAMILY`, beside Kimi-Linear) and what computes each kind of layer (`kernels`), copies of a
-cache (`snapshot`) and its layers, what a trainer calls between steps (`qk_clip`,
-`update_router_bias`), and models to compare with: the gated delta net hybrid
-(`GdnHybridForCausalLM`) and attention with a short convolution (`ConvAttentionForCausalLM`).
+cache (`snapshot`) and its layers, decoding of Llama and Qwen in kernels of whole layers
+(`accelerate_decoding`) with weights of fewer bits (`pack`, of the `KINDS`), what a trainer calls
+between steps (`qk_clip`, `update_router_bias`), and models to compare with: the gated delta net
+hybrid (`GdnHybridForCausalLM`) and attention with a short convolution
+(`ConvAttentionForCausalLM`).
 """
 
 from hanol.attention._cache import CACHE_NAME, CacheSnapshot, KdaState, LatentLayer, snapshot
@@ -22,6 +24,8 @@ from hanol.attention._mla import qk_clip
 from hanol.attention._model import FLOAT32
 from hanol.attention._moe import update_router_bias
 from hanol.attention._register import accelerate, correct_names, register, registered, unregister
+from hanol.attention.decode._step import accelerate_decoding
+from hanol.attention.decode._weights import KINDS, pack
 from hanol.attention.kda._gate import kda_gate
 from hanol.attention.kda._kda import chunk_kda, recurrent_kda
 from hanol.attention.kda._reference import reference_kda
@@ -30,6 +34,7 @@ __all__ = [
     "CACHE_NAME",
     "FAMILY",
     "FLOAT32",
+    "KINDS",
     "CacheSnapshot",
     "ConvAttentionConfig",
     "ConvAttentionForCausalLM",
@@ -40,11 +45,13 @@ __all__ = [
     "LayerKernel",
     "WindowedLayer",
     "accelerate",
+    "accelerate_decoding",
     "check_config",
     "chunk_kda",
     "correct_names",
     "kda_gate",
     "kernels",
+    "pack",
     "qk_clip",
     "recurrent_kda",
     "reference_kda",

@@ -312,6 +312,8 @@ def load_model(
         raise
     if report["missing_keys"] or report["unexpected_keys"]:
         _refuse_tensors(spec, place, config, report["missing_keys"], report["unexpected_keys"])
+    if device == "cpu":
+        attention.accelerate_decoding(model)
     _log.info("%s: %s", spec, "; ".join(map(str, attention.kernels(config, device))))
     return model
 

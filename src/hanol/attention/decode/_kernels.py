@@ -28,14 +28,16 @@ def compiled(function: Any) -> Any:
         return njit(nogil=True, fastmath=_FAST)(function)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _as_float(typing: Any, bits: Any) -> Any:
+def _float_of_bits(typing: Any, bits: Any) -> Any:
     """The float32 with these bits."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], context.get_value_type(types.float32))
 
     return types.float32(types.uint32), build
+
+
+_as_float: Any = intrinsic(_float_of_bits)
 
 
 @compiled

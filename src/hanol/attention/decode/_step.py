@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import Cache, DynamicCache
+from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from hanol.attention._cache import CACHE_NAME
-from hanol.attention.decode._weights import MOST_ROWS, Weights, joined
+from hanol.attention.decode._weights import MOST_ROWS, OutputLinear, Weights, joined
 from hanol.attention.kda._backend import numba_kernels_exist
 
 MODELS = ("LlamaModel", "Qwen2Model", "Qwen3Model")
@@ -86,7 +86,7 @@ class DecodeStep:
         """Whether the model still has the parameters and layers of this step, and no listener."""
         return (
             all(children[name] is child for children, name, child in self._children)
-            and not any(self._hooks)
+            and not any(map(_listens, filter(None, self._hooks)))
             and all(x.data_ptr() == p for x, p in zip(self._tensors, self._pointers, strict=True))
         )
 
@@ -147,7 +147,7 @@ class FastDecoder:
     ) -> Any:
         """Run the decoder, with the arguments of transformers' own."""
         model: Any = self
-        held = kwargs.get("past_key_values") if cache is None else cache
+        held: Any = kwargs.get("past_key_values") if cache is None else cache
         step = self._step_for(input_ids, attention_mask, held, inputs_embeds, kwargs)
         if step is None:
             if cache is not None:
@@ -209,18 +209,26 @@ def _is_plain(cache: Any) -> bool:
     )
 
 
-def accelerate_decoding(model: nn.Module) -> bool:
+def accelerate_decoding(model: PreTrainedModel) -> bool:
     """Give the decoders in a model their short way for one token; whether there is one."""
     found = [module for module in model.modules() if type(module).__name__ in MODELS]
     for module in found:
         if not isinstance(module, FastDecoder):
-            module.__class__ = _fast_class(type(module))
+            module.__class__ = _fast_class(type(module))  # type: ignore[arg-type]
+    head = model.get_output_embeddings()
+    if found and type(head) is nn.Linear:
+        head.__class__ = OutputLinear
     return bool(found)
 
 
 @remembered
 def _fast_class(cls: type[nn.Module]) -> type[nn.Module]:
     return type(cls.__name__, (FastDecoder, cls), {"__module__": cls.__module__})
+
+
+def _listens(hooks: dict[int, Any]) -> bool:
+    """Whether somebody does, other than transformers, whose hooks stay and wait for its flags."""
+    return any(getattr(hook, "__name__", "") != "output_capturing_hook" for hook in hooks.values())
 
 
 def _tensors(layers: nn.Module) -> Iterator[Tensor]:

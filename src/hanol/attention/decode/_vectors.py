@@ -12,8 +12,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from hanol.attention.decode._weights import SPAN  # weights of a turn of the loop
+
 LANES = 16
-SPAN = 64  # weights of a turn of the loop: the width of an input is a multiple of it
 
 _float, _word = ir.FloatType(), ir.IntType(32)
 _floats, _words = ir.VectorType(_float, LANES), ir.VectorType(_word, LANES)
@@ -23,14 +24,15 @@ _FAST = ("contract", "reassoc")
 def dot_of(rows: int, outputs: int) -> Any:
     """y[r, m] = W[m] . x[r] for `rows` rows from `first` on and `outputs` rows of W from `n` on."""
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def dot(typing: Any, weight: Any, scale: Any, x: Any, y: Any, n: Any, first: Any) -> Any:
         def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             arrays = [
                 context.make_array(kind)(context, builder, value)
                 for kind, value in zip((weight, scale, x, y), arguments[:4], strict=True)
             ]
-            _build(builder, weight.dtype, arrays, *arguments[4:], rows, outputs)
+            n_value, first_value = arguments[4:]
+            _build(builder, weight.dtype, arrays, n_value, first_value, rows, outputs)
             return context.get_dummy_value()
 
         return types.void(weight, scale, x, y, n, first), build

@@ -9,12 +9,14 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from hanol.attention._fuse import fuse, fused_weight
 from hanol.attention.kda._backend import numba_kernels_exist
 from hanol.errors import UnknownNameError
 
 KINDS = ("bfloat16", "int8", "int4")
+SPAN = 64  # input widths are multiples of it, as in `_vectors`
 MOST_ROWS = 8  # of a product that reads the weights as they are stored
 _GROUP = {"int8": 64, "int4": 32}  # weights with a scale of their own
 _NO_SCALE = torch.empty(0, 0)
@@ -27,52 +29,57 @@ class Weights(NamedTuple):
     scale: Any
 
 
-class PackedLinear(nn.Module):
-    """A linear layer for inference with weights of 16, 8 or 4 bits, made from one of float32.
+class _Packed(nn.Module):
+    """Weights of 16, 8 or 4 bits, [N, K], which a module of transformers had in float32."""
+
+    kind: str
+    packed: Tensor  # [N, K], or [N, K / 2] bytes of two weights
+    scale: Tensor
+
+    def _take(self, packed: Tensor, scale: Tensor, kind: str) -> None:
+        self.kind = kind
+        del self._parameters["weight"]
+        self.register_buffer("packed", packed, persistent=False)
+        self.register_buffer("scale", scale, persistent=False)
+
+    def dequantized(self, rows: Tensor | None = None) -> Tensor:
+        """The weights that the module computes with, in float32; all of them, or some rows."""
+        packed, scale = (
+            (self.packed, self.scale) if rows is None
+            else (self.packed[rows], self.scale[rows] if self.scale.numel() else self.scale)
+        )  # fmt: skip
+        if self.kind == "bfloat16":
+            return packed.float()
+        if self.kind == "int4":
+            halves = packed.view(*scale.shape, -1)
+            packed = torch.cat([halves & 15, halves >> 4], dim=-1).to(torch.int8) - 8
+        grouped = packed.view(*scale.shape, -1).float()
+        return (grouped * scale.unsqueeze(-1)).flatten(-2)
+
+
+class PackedLinear(_Packed):
+    """A linear layer for inference with few bits a weight.
 
     Up to eight rows are multiplied with the weights as they are stored, sums in float32; for more
     the weights become float32 for the time of the product. Gradients flow to the input alone.
-
-    Args:
-        linear: The layer whose weights are rounded.
-        kind: "bfloat16", "int8" (symmetric, a scale for 64 weights) or "int4" (for 32).
-
-    Raises:
-        UnknownNameError: There is no such kind.
     """
 
-    packed: Tensor  # [N, K], or [N, K / 2] bytes of two weights
-    scale: Tensor
+    in_features: int
+    out_features: int
     bias: nn.Parameter | None
 
-    def __init__(self, linear: nn.Linear, kind: str) -> None:
-        super().__init__()
-        if kind not in KINDS:
-            raise UnknownNameError("weight type", kind, dict.fromkeys(KINDS))
-        self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.kind = kind
-        with torch.no_grad():
-            packed, scale = _pack(linear.weight.detach().float(), kind)
-        self.register_buffer("packed", packed, persistent=False)
-        self.register_buffer("scale", scale, persistent=False)
-        self.bias = linear.bias
-
-    def dequantized(self) -> Tensor:
-        """The weights that the layer computes with, [N, K] in float32."""
-        if self.kind == "bfloat16":
-            return self.packed.float()
-        values = self.packed
-        if self.kind == "int4":
-            halves = self.packed.view(self.out_features, self.scale.shape[1], -1)
-            values = torch.cat([halves & 15, halves >> 4], dim=-1).to(torch.int8) - 8
-        grouped = values.view(self.out_features, self.scale.shape[1], -1).float()
-        return (grouped * self.scale.unsqueeze(-1)).view(self.out_features, self.in_features)
+    @classmethod
+    def convert(cls, linear: nn.Linear, kind: str) -> None:
+        """Round the weights of a layer, which becomes one of this class, hooks and all."""
+        packed, scale = _pack(linear.weight.detach(), kind)
+        linear.__class__ = cls  # type: ignore[assignment]
+        cls._take(linear, packed, scale, kind)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         """X W^T + b."""
-        y = few_rows(x, self.weights) if is_few(x) else None
-        if y is None:
+        if not is_few(x):
             return F.linear(x, self.dequantized().to(x.dtype), self.bias)
+        y = few_rows(x, self.weights)
         return y if self.bias is None else y + self.bias
 
     @property
@@ -84,6 +91,56 @@ class PackedLinear(nn.Module):
     def extra_repr(self) -> str:
         """Sizes and type."""
         return f"in_features={self.in_features}, out_features={self.out_features}, {self.kind}"
+
+
+class PackedEmbedding(_Packed):
+    """An embedding whose rows become float32 when they are looked up."""
+
+    @classmethod
+    def convert(cls, embedding: nn.Embedding, packed: Tensor, scale: Tensor, kind: str) -> None:
+        """Give an embedding these weights, which a linear layer may share."""
+        embedding.__class__ = cls  # type: ignore[assignment]
+        cls._take(embedding, packed, scale, kind)  # type: ignore[arg-type]
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """The rows of these tokens, [..., K] in float32."""
+        return self.dequantized(ids.flatten()).view(*ids.shape, -1)
+
+
+def pack(model: PreTrainedModel, kind: str) -> None:
+    """Round the weights of a model's linear layers and its embedding, in place, for inference.
+
+    What cannot be rounded stays, or becomes, float32: norms, convolutions, routers, experts, and
+    layers whose input width is no multiple of 64. With "int4" the vocabulary, which every token
+    reads and whose errors no later layer mends, gets "int8".
+
+    Args:
+        model: A model of transformers on the CPU, float32 or bfloat16.
+        kind: "bfloat16", "int8" (symmetric, a scale for 64 weights) or "int4" (for 32).
+
+    Raises:
+        UnknownNameError: There is no such kind.
+    """
+    if kind not in KINDS:
+        raise UnknownNameError("weight type", kind, dict.fromkeys(KINDS))
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    at_border = "int8" if kind == "int4" else kind
+    is_tied = head is not None and getattr(head, "weight", None) is embedding.weight
+    for module in list(model.modules()):
+        if type(module) in (nn.Linear, OutputLinear) and module.in_features % SPAN == 0:
+            PackedLinear.convert(module, at_border if module is head else kind)
+    if type(embedding) is nn.Embedding and embedding.embedding_dim % SPAN == 0:
+        made = head if is_tied and isinstance(head, PackedLinear) else None
+        shared = (
+            _pack(embedding.weight.detach(), at_border)
+            if made is None
+            else (made.packed, made.scale)
+        )
+        PackedEmbedding.convert(embedding, *shared, at_border)
+    packed = {id(one.packed) for one in model.modules() if isinstance(one, _Packed)}
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.dtype == torch.bfloat16 and id(tensor) not in packed:
+            tensor.data = tensor.data.float()
 
 
 class OutputLinear(nn.Linear):
@@ -102,6 +159,7 @@ def is_few(x: Tensor) -> bool:
         x.is_cpu
         and x.dtype == torch.float32
         and 0 < x.numel() <= MOST_ROWS * x.shape[-1]
+        and x.shape[-1] % SPAN == 0
         and not (torch.is_grad_enabled() and x.requires_grad)
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
@@ -148,30 +206,28 @@ def joined(layers: Sequence[nn.Module]) -> Weights | None:
             whole, scale = first.__dict__["_joined_packed"], first.__dict__["_joined_scale"]
             whole = whole.view(torch.uint16) if first.kind == "bfloat16" else whole
             return Weights(whole.numpy(), scale.numpy())
-        return packed[0].weights  # type: ignore[no-any-return]
+        return packed[0].weights
     if any(type(layer) not in (nn.Linear, OutputLinear) for layer in layers):
         return None
     linears: Any = layers
-    if linears[0].weight.dtype != torch.float32 or not linears[0].weight.is_cpu:
+    first = linears[0].weight
+    if first.dtype != torch.float32 or not first.is_cpu or first.shape[1] % SPAN:
         return None
     if len(linears) == 1:
         weight = linears[0].weight
         return plain_weights(weight) if weight.is_contiguous() else None
-    whole = fused_weight(linears)
-    if whole is None:
+    if fused_weight(linears) is None:
         fuse(linears)
-        whole = fused_weight(linears)
-    return None if whole is None else plain_weights(whole)
+    fused = fused_weight(linears)
+    return None if fused is None else plain_weights(fused)
 
 
 def _pack(weight_NK: Tensor, kind: str) -> tuple[Tensor, Tensor]:
     if kind == "bfloat16":
         return weight_NK.to(torch.bfloat16), _NO_SCALE
     N, K = weight_NK.shape
-    size = _GROUP[kind] if K % _GROUP[kind] == 0 else K
-    if kind == "int4" and size % 2:
-        raise ValueError(f"int4 needs an even input width, but it is {K}")
-    grouped = weight_NK.view(N, -1, size)
+    size = _GROUP[kind]
+    grouped = weight_NK.float().view(N, -1, size)
     if kind == "int8":
         scale = grouped.abs().amax(-1).clamp_(min=1e-30) / 127
         values = (grouped / scale.unsqueeze(-1)).round_().to(torch.int8)

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hanol import autodeco, models
+from hanol import attention, autodeco, models
 from hanol.control import ControlTokens
 from hanol.engines._engine import Continuations, Engine
 from hanol.engines._request import Capability, Completion, Message, Piece, Request, Scored
@@ -107,8 +107,9 @@ class CheckpointEngine(Engine):
 
         Args:
             spec: What to load.
-            dtype: "float32", "bfloat16" or "float16"; None is float32 on CPU, else the
-                checkpoint's own.
+            dtype: "float32", "bfloat16" or "float16", on a CPU also "int8" or "int4" (weights
+                alone; see `hanol.attention.pack`); None is float32 on CPU, else the checkpoint's
+                own.
             device: Where the model runs.
             revision: Commit or branch of a hub id.
             name: The specification that opens the engine again; `spec` when left out.
@@ -118,11 +119,15 @@ class CheckpointEngine(Engine):
             CheckpointError: Nothing loadable is there.
             ConfigError: The device cannot be used.
         """
-        wanted = None if dtype is None else models.dtype_named(dtype)
+        packed = dtype if dtype in attention.KINDS and device == "cpu" else None
+        named = None if packed in ("int8", "int4") else dtype
+        wanted = None if named is None else models.dtype_named(named)
         config = models.load_config(spec, revision=revision)
         heads = isinstance(config, autodeco.AutoDecoConfig)
         load: Any = autodeco.AutoDecoForCausalLM.from_pretrained if heads else models.load_model
         model = load(spec, dtype=wanted, device=device, revision=revision)
+        if packed is not None:
+            attention.pack(model.llm if heads else model, packed)
         tokenizer = models.load_tokenizer(spec, revision=revision)
         return cls(model, tokenizer, name=name or spec, **options)
 
