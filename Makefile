@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations=25
 
 .PHONY: quickstart reader-documents reader-rows researcher-rows test test-slow test-matrix faults lint format wheel reference docs clean \
-        bench bench-attention bench-compression bench-optimizer bench-autodeco bench-research bench-rollouts bench-ask \
+        bench bench-attention bench-decode bench-compression bench-optimizer bench-autodeco bench-research bench-rollouts bench-ask \
         bench-documents
 
 quickstart: $(VENV)/.core  ## a real model answers from documents and chats, bundled ones show what they can
@@ -65,10 +65,13 @@ wheel: $(VENV)/.dev  ## build the wheel and import every room from it, without e
 	build/wheel/venv/bin/python -m pip --disable-pip-version-check -q install $(PINS) build/wheel/*.whl
 	cd build/wheel && venv/bin/python -P ../../dev/import_rooms.py && venv/bin/hanol --help > help.txt
 
-bench: bench-attention bench-compression bench-optimizer bench-autodeco bench-research bench-rollouts bench-ask bench-documents  ## every benchmark, on an idle machine
+bench: bench-attention bench-decode bench-compression bench-optimizer bench-autodeco bench-research bench-rollouts bench-ask bench-documents  ## every benchmark, on an idle machine
 
 bench-attention: $(VENV)/.dev  ## against transformers, a Llama of the same size, llama.cpp (10 min)
 	$(BIN)/python benchmarks/attention.py $(BENCH)
+
+bench-decode: $(VENV)/.dev  ## tokens a second for each type of weights, beside transformers and llama.cpp (8 min)
+	$(BIN)/python benchmarks/decode.py $(BENCH)
 
 bench-compression: $(VENV)/.dev  ## the bundled model beside xz and 5-gram models (5 min)
 	$(BIN)/python benchmarks/compression.py $(BENCH)

@@ -16,22 +16,19 @@ import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import torch
 import transformers
-from tokenizers import Tokenizer, decoders, pre_tokenizers
-from tokenizers import models as tokenizer_models
 from torch import Tensor
-from transformers import KimiLinearForCausalLM, PreTrainedTokenizerFast
+from transformers import KimiLinearForCausalLM
 from transformers.models.kimi_linear import modeling_kimi_linear as upstream
 
 from _bench import Report, Table, arguments, finish, interleaved, medians, progress, spread
+from _llama_cpp import LlamaCpp, is_installed, write_gguf
 from hanol import attention, models
 from hanol.attention import CACHE_NAME
 
@@ -53,6 +50,26 @@ class Sizes:
 
 FULL = Sizes("kimi-linear-30m", "llama-30m", 1024, (1024, 4096, 8192), 512, 5, 16)
 QUICK = Sizes("kimi-linear-3m", "llama-3m", 128, (128, 256), 64, 1, 2)
+
+
+def llama_cpp_peers(
+    folder: Path, kimi: Any, llama: Any, sizes: Sizes, threads: int
+) -> dict[tuple[str, int], LlamaCpp]:
+    """llama.cpp with both models in float32 and float16, where it is installed, for each length."""
+    peers: dict[tuple[str, int], LlamaCpp] = {}
+    if not is_installed():
+        return peers
+    for name, model in (("Kimi-Linear", kimi), ("Llama", llama)):
+        for dtype in ("f32", "f16"):
+            path = write_gguf(model, folder / f"{name}-{dtype}.gguf", dtype)
+            for T in sizes.prefill:
+                try:
+                    peer = LlamaCpp(path, T + 512, threads)
+                except ValueError as err:
+                    print(f"llama.cpp does not load {name} {dtype}: {err}", file=sys.stderr)
+                else:
+                    peers[f"{name}, llama.cpp {dtype.upper()}", T] = peer
+    return peers
 
 
 def main() -> None:
@@ -151,62 +168,6 @@ def core(report: Report, sizes: Sizes) -> None:
             rows,
         )
     )
-
-
-class LlamaCpp:
-    """A GGUF file in llama.cpp."""
-
-    def __init__(self, path: Path, context: int, threads: int) -> None:
-        import llama_cpp
-
-        self.model = llama_cpp.Llama(
-            str(path), n_ctx=context, n_threads=threads, n_threads_batch=threads, n_gpu_layers=0,
-            verbose=False,
-        )  # fmt: skip
-
-    def prefill(self, ids: list[int]) -> None:
-        self.model.reset()
-        self.model.eval(ids)
-
-    def decode(self, steps: int) -> None:
-        for _ in range(steps):
-            self.model.eval([7])
-
-    def last_logits(self) -> Tensor:
-        logits = self.model._ctx.get_logits()
-        return torch.from_numpy(np.ctypeslib.as_array(logits, (self.model.n_vocab(),)).copy())
-
-
-def llama_cpp_peers(
-    folder: Path, kimi: Any, llama: Any, sizes: Sizes, threads: int
-) -> dict[tuple[str, int], LlamaCpp]:
-    """llama.cpp with both models in float32 and float16, where it is installed, for each length."""
-    if find_spec("llama_cpp") is None:
-        print("llama-cpp-python is not installed: llama.cpp takes no part", file=sys.stderr)
-        return {}
-    vocab_size = kimi.config.vocab_size
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = ["<bos>", "<eos>", "<pad>", *letters, "ab"]
-    words += [f"<unused{i}>" for i in range(vocab_size - len(words))]
-    # llama.cpp wants at least one merge.
-    backend = Tokenizer(tokenizer_models.BPE({w: i for i, w in enumerate(words)}, [("a", "b")]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>"
-    )
-    peers = {}
-    for name, model in (("Kimi-Linear", kimi), ("Llama", llama)):
-        for dtype in ("f32", "f16"):
-            path = models.to_gguf(model, tokenizer, folder / f"{name}-{dtype}.gguf", dtype)
-            for T in sizes.prefill:
-                try:
-                    peer = LlamaCpp(path, T + 512, threads)
-                except ValueError as err:
-                    print(f"llama.cpp does not load {name} {dtype}: {err}", file=sys.stderr)
-                else:
-                    peers[f"{name}, llama.cpp {dtype.upper()}", T] = peer
-    return peers
 
 
 @torch.inference_mode()
