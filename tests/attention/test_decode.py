@@ -1,6 +1,8 @@
 """One token through kernels of whole layers against transformers, and weights of fewer bits."""
 
 import copy
+import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +22,7 @@ from transformers import (
 from hanol import attention
 from hanol.attention import CACHE_NAME
 from hanol.attention.decode import _step  # private: whether the short way was taken
-from hanol.errors import UnknownNameError
+from hanol.errors import CheckpointError, UnknownNameError
 
 SIZES: dict[str, Any] = {
     "vocab_size": 96, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3,
@@ -177,6 +179,17 @@ def test_who_listens_or_changes_the_model_gets_transformers_own_way(
 
 
 @pytest.mark.parametrize("name", ["qwen3"])
+def test_copies_and_pickles_step_for_themselves(name: str, ours: Any, steps: list[int]) -> None:
+    ids = tokens(1, 9)
+    before = stepwise(ours, ids, 3)
+    for again in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
+        with torch.no_grad():
+            ours.model.norm.weight.mul_(1.25)  # of the first alone
+        assert torch.equal(stepwise(again, ids, 3), before)
+    assert len(steps) == 18
+
+
+@pytest.mark.parametrize("name", ["qwen3"])
 def test_without_numba_it_is_transformers(
     name: str, plain: Any, ours: Any, steps: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -246,6 +259,15 @@ class Holder(nn.Module):
 
     def get_input_embeddings(self) -> None:
         """It has none."""
+
+
+@pytest.mark.parametrize("name", ["llama"])
+def test_a_packed_model_is_not_saved_without_its_weights(
+    name: str, ours: PreTrainedModel, tmp_path: Path
+) -> None:
+    attention.pack(ours, "int8")
+    with pytest.raises(CheckpointError, match="rounded to int8 for inference and cannot be saved"):
+        ours.save_pretrained(tmp_path)
 
 
 def test_an_unknown_kind_is_named() -> None:

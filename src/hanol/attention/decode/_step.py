@@ -167,6 +167,13 @@ class FastDecoder:
         hidden = step(embeds, cos, sin, held, valid)
         return BaseModelOutputWithPast(last_hidden_state=hidden, **{CACHE_NAME: held})
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Copies and pickles go without the step, and name transformers' class."""
+        made: Any = super().__reduce_ex__(protocol)
+        _new, _cls, state, *more = made
+        state = {key: value for key, value in state.items() if key != "_step"}
+        return (_remade, (type(self).__mro__[2],), state, *more)
+
     def _step_for(
         self, input_ids: Any, mask: Any, cache: Any, embeds: Any, options: dict[str, Any]
     ) -> DecodeStep | None:
@@ -224,6 +231,11 @@ def accelerate_decoding(model: PreTrainedModel) -> bool:
 @remembered
 def _fast_class(cls: type[nn.Module]) -> type[nn.Module]:
     return type(cls.__name__, (FastDecoder, cls), {"__module__": cls.__module__})
+
+
+def _remade(cls: type[nn.Module]) -> nn.Module:
+    fast = _fast_class(cls)  # type: ignore[arg-type]
+    return fast.__new__(fast)
 
 
 def _listens(hooks: dict[int, Any]) -> bool:

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from hanol.attention._fuse import fuse, fused_weight
 from hanol.attention.kda._backend import numba_kernels_exist
-from hanol.errors import UnknownNameError
+from hanol.errors import CheckpointError, UnknownNameError
 
 KINDS = ("bfloat16", "int8", "int4")
 SPAN = 64  # input widths are multiples of it, as in `_vectors`
@@ -41,6 +41,12 @@ class _Packed(nn.Module):
         del self._parameters["weight"]
         self.register_buffer("packed", packed, persistent=False)
         self.register_buffer("scale", scale, persistent=False)
+
+    def _save_to_state_dict(self, *arguments: Any) -> None:
+        raise CheckpointError(
+            f"The weights of this model were rounded to {self.kind} for inference and cannot be "
+            "saved. Load it without a type of weights, and save that."
+        )
 
     def dequantized(self, rows: Tensor | None = None) -> Tensor:
         """The weights that the module computes with, in float32; all of them, or some rows."""
