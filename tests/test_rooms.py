@@ -36,8 +36,8 @@ SOURCE = Path(hanol.__file__).parent
 # then control tokens of every family, broken in what strangers write: 230;
 # then units of numbers, and claims in headings and code: 180; files that are no files: 30;
 # then codes and prices of tables in answers, names inside of tables: 40.
-# Then, in attention, one decay a head and the rest of the family, 450 lines; steps of whole layers and
-# weights of fewer bits, 830.
+# Then, in attention, one decay a head and the rest of the family, 450 lines; steps of whole
+# layers and weights of fewer bits, 830.
 MOST_LINES = {
     "": 57_850,
     "attention": 4_450,
