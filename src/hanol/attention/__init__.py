@@ -24,7 +24,7 @@ from hanol.attention._mla import qk_clip
 from hanol.attention._model import FLOAT32
 from hanol.attention._moe import update_router_bias
 from hanol.attention._register import accelerate, correct_names, register, registered, unregister
-from hanol.attention.decode._step import accelerate_decoding
+from hanol.attention.decode._step import accelerate_decoding, decode_step
 from hanol.attention.decode._weights import KINDS, pack
 from hanol.attention.kda._gate import kda_gate
 from hanol.attention.kda._kda import chunk_kda, recurrent_kda
@@ -49,6 +49,7 @@ __all__ = [
     "check_config",
     "chunk_kda",
     "correct_names",
+    "decode_step",
     "kda_gate",
     "kernels",
     "pack",

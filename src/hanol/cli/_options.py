@@ -79,8 +79,8 @@ class LoadOptions:
     panel: ClassVar = "Model"
     dtype: str | None = option(
         None,
-        "Data type of the weights: float32, bfloat16 or float16, on a CPU also int8 or int4. "
-        "Omitted: float32 on a CPU, else the checkpoint's own.",
+        "Data type of the weights: float32, bfloat16 or float16; on a CPU also int8, int4, or auto "
+        "for the fastest that answers alike. Omitted: float32 on a CPU, else the checkpoint's own.",
     )
     device: str | None = option(None, "Device of the model, such as cuda. Omitted: cpu.")
 

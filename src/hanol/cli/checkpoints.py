@@ -13,7 +13,7 @@ from hanol.files import check_new
 
 if TYPE_CHECKING:
     from hanol.autodeco import HeadsReport
-    from hanol.models import ModelReport
+    from hanol.models import ModelReport, SpeedReport
 
 
 @command
@@ -23,6 +23,9 @@ def inspect(
     ),
     kernels: bool = option(
         False, "Print what computes each kind of layer on this machine, and why nothing faster."
+    ),
+    speed: bool = option(
+        False, "Load it, and print tokens a second for each type of weights, measured once."
     ),
 ) -> Result:
     """Describe a checkpoint without loading its weights.
@@ -34,6 +37,10 @@ def inspect(
     """
     from hanol import models
 
+    if speed:
+        model, tokenizer = models.load(checkpoint)
+        measured = models.speed_report(checkpoint, model, tokenizer)
+        return Result(measured, "\n".join(_speed_lines(measured)))
     report: ModelReport | HeadsReport
     if checkpoint in models.preset_names() or models.model_type(checkpoint) != "autodeco":
         report = models.inspect(checkpoint)
@@ -151,6 +158,19 @@ def convert(
         models.convert(source, output, to=to, dtype=dtype, rope_factor=rope_factor)
     result = {"source": source, "layout": to, "output": str(output)}
     return Result(result, f"{output}: {source} in the layout {to}")
+
+
+def _speed_lines(report: "SpeedReport") -> list[str]:
+    if not report.speeds:
+        return [f"{report.model} has no decode step of its own: float32 it stays."]
+    limit = f"{report.bytes_per_second / 1e9:.1f} GB/s from memory"
+    lines = [f"{report.model} on {report.machine}, {limit}"]
+    for one in report.speeds:
+        lines.append(
+            f"{one.weights:<9}{one.tokens_per_second:8,.1f} tokens/s{one.num_bytes / 1e6:9,.0f} MB"
+            f"{one.share_of_limit:7.0%} of the limit   KL from float32 {one.divergence:.4f}"
+        )
+    return [*lines, f"--dtype auto takes {report.taken}"]
 
 
 def _model_rows(report: "ModelReport") -> dict[str, str]:

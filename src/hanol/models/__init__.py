@@ -27,6 +27,7 @@ from hanol.models._load import (
 from hanol.models._meta import MetaLlama, llama_from_meta, llama_to_meta, merge_meta_parts
 from hanol.models._official import checkpoint_folder, no_progress_bars, save
 from hanol.models._presets import kimi_config, preset, preset_names
+from hanol.models._speed import SpeedReport, WeightSpeed, speed_report
 from hanol.models._templates import render_chat
 from hanol.models._tensors import StoredTensor, stored_tensors, weight_files
 from hanol.models.gguf._write import to_gguf
@@ -44,7 +45,9 @@ __all__ = [
     "MetaLlama",
     "ModelEntry",
     "ModelReport",
+    "SpeedReport",
     "StoredTensor",
+    "WeightSpeed",
     "adapter_of",
     "build",
     "bundled_names",
@@ -73,6 +76,7 @@ __all__ = [
     "render_chat",
     "resolve",
     "save",
+    "speed_report",
     "stored_tensors",
     "to_gguf",
     "weight_files",

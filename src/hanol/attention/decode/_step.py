@@ -228,6 +228,12 @@ def accelerate_decoding(model: PreTrainedModel) -> bool:
     return bool(found)
 
 
+def decode_step(model: nn.Module) -> "DecodeStep | None":
+    """The step of the decoder in a model that `accelerate_decoding` has met, if it has one."""
+    decoder = next((one for one in model.modules() if isinstance(one, FastDecoder)), None)
+    return None if decoder is None or not numba_kernels_exist() else DecodeStep.of(decoder)
+
+
 @remembered
 def _fast_class(cls: type[nn.Module]) -> type[nn.Module]:
     return type(cls.__name__, (FastDecoder, cls), {"__module__": cls.__module__})

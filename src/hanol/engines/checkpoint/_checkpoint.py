@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import logging
 import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
@@ -22,6 +23,7 @@ from hanol.errors import ConfigError, EngineError
 from hanol.runs import in_thread
 from hanol.sampling import ConstraintCompiler, Sampling, TokenConstraint
 
+_log = logging.getLogger(__name__)
 _CHATML_END = "<|im_end|>"
 # Of a conversation whose model's makers advise nothing: less than 1, at which small models ramble.
 _CONVERSATION = Sampling(temperature=0.7, top_p=0.95)
@@ -108,8 +110,8 @@ class CheckpointEngine(Engine):
         Args:
             spec: What to load.
             dtype: "float32", "bfloat16" or "float16", on a CPU also "int8" or "int4" (weights
-                alone; see `hanol.attention.pack`); None is float32 on CPU, else the checkpoint's
-                own.
+                alone; see `hanol.attention.pack`) or "auto", the fastest whose answers stay the
+                same (measured once a machine); None is float32 on CPU, else the checkpoint's own.
             device: Where the model runs.
             revision: Commit or branch of a hub id.
             name: The specification that opens the engine again; `spec` when left out.
@@ -119,16 +121,20 @@ class CheckpointEngine(Engine):
             CheckpointError: Nothing loadable is there.
             ConfigError: The device cannot be used.
         """
-        packed = dtype if dtype in attention.KINDS and device == "cpu" else None
-        named = None if packed in ("int8", "int4") else dtype
+        packed = dtype if dtype in (*attention.KINDS, "auto") and device == "cpu" else None
+        named = None if packed in ("int8", "int4", "auto") else dtype
         wanted = None if named is None else models.dtype_named(named)
         config = models.load_config(spec, revision=revision)
         heads = isinstance(config, autodeco.AutoDecoConfig)
         load: Any = autodeco.AutoDecoForCausalLM.from_pretrained if heads else models.load_model
         model = load(spec, dtype=wanted, device=device, revision=revision)
-        if packed is not None:
-            attention.pack(model.llm if heads else model, packed)
         tokenizer = models.load_tokenizer(spec, revision=revision)
+        base = model.llm if heads else model
+        if packed == "auto":
+            packed = models.speed_report(spec, base, tokenizer).taken
+        if packed in attention.KINDS:
+            attention.pack(base, packed)
+            _log.info("%s: weights in %s", spec, packed)
         return cls(model, tokenizer, name=name or spec, **options)
 
     async def complete(self, request: Request) -> Completion:
