@@ -146,6 +146,57 @@ def test_ligatures_and_variants_by_the_names_of_their_glyphs(samples, names, dra
     assert text_of(data) == text
 
 
+def right_to_left(*lines: tuple[str, ...]) -> tuple[bytes, bytes, bytes]:
+    """Content, font and Unicode table of a page that draws these glyphs, each from the left on.
+
+    A vowel mark stands over the glyph before it, a little higher than the line.
+    """
+    glyphs = [*dict.fromkeys(glyph for line in lines for glyph in line)]
+    content = b""
+    for row, line in enumerate(lines):
+        x = 72
+        for glyph in line:
+            mark = unicodedata.category(glyph[0]) == "Mn"
+            place = (x - 8, 702 - 20 * row) if mark else (x, 700 - 20 * row)
+            code = glyphs.index(glyph) + 33
+            content += b"BT /F1 12 Tf %d %d Td <%02x> Tj ET\n" % (*place, code)
+            x += 0 if mark else 6
+    rows = b"".join(
+        b"<%02x> <%b>\n" % (code, glyph.encode("utf-16-be").hex().encode())
+        for code, glyph in enumerate(glyphs, 33)
+    )
+    table = (
+        b"/CIDInit /ProcSet findresource begin 12 dict begin begincmap\n1 begincodespacerange\n"
+        b"<00> <ff>\nendcodespacerange\n%d beginbfchar\n%bendbfchar\nendcmap\n"
+        % (len(glyphs), rows)
+    )
+    font = (
+        b"<< /Type /Font /Subtype /Type1 /BaseFont /ABCDEF+Own /FirstChar 33 /LastChar 126 "
+        b"/Widths [%b] /ToUnicode 4 0 R >>" % (b"500 " * 94)
+    )
+    return content, font, b"<< /Length %d >>\nstream\n%b\nendstream" % (len(table), table)
+
+
+@pytest.mark.parametrize(
+    ("drawn", "text"),
+    [
+        (["م", "لا", "س", "ل", "ا"], "السلام"),  # a ligature of two letters, as LibreOffice has it
+        (["\ufee1", "\ufefc", "\ufeb4", "\ufedf", "\u0627"], "السلام"),  # forms of letters
+        ([*"2024", " ", *"م", "ا", "ع", " ", *"10:30"], "10:30 عام 2024"),
+        ([*"50%", " ", *"רעש", " ", *"9,400"], "9,400 שער 50%"),
+        ([*"הריהב", " ", *"Blue Sky", " ", *"עבצ"], "צבע Blue Sky בהירה"),
+        ([")", "ה", "ב", "(", " ", "א"], "א (בה)"),  # brackets by their meaning
+        (["(", "ה", "ב", ")", " ", "א"], "א (בה)"),  # and by their look
+        ([*"say ", "ם", "ו", "ל", "ש", *" (peace) now"], "say שלום (peace) now"),
+        (["ה", "\u064e", "ل", "\u064f", "ا", "\u064e"], "اَلُهَ".replace("ه", "ה")),
+    ],
+)
+def test_words_from_right_to_left_are_in_their_order(samples, drawn, text) -> None:
+    content, font, table = right_to_left(drawn)
+    data = samples.drawn_pdf(content, font=font, more=(table,))
+    assert text_of(data) == unicodedata.normalize("NFC", text)
+
+
 # --- pages that cannot be read --------------------------------------------------
 
 

@@ -106,10 +106,7 @@ class ReaderProcess:
         """End the process, and what it has started."""
         process, self._process = self._process, None
         if process is not None:
-            _processes.discard(process)
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+            _end(process)
 
 
 def ask(call: str, *arguments: object, data: bytes, seconds: float) -> dict[str, Any]:
@@ -145,14 +142,18 @@ def _start() -> "subprocess.Popen[bytes]":
     return process
 
 
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    _processes.discard(process)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
 @atexit.register
 def _end_all() -> None:
     # Those at work, too: they would go on for as long as they may.
-    for process in _processes:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-    _processes.clear()
+    for process in [*_processes]:
+        _end(process)
 
 
 def _forked() -> None:

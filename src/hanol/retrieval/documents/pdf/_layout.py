@@ -27,6 +27,31 @@ class _PageLine(NamedTuple):
     text: str
 
 
+class CharPlace(NamedTuple):
+    """Where a character stands, in points."""
+
+    x: float  # of its middle
+    y: float
+    base: float  # lower end of its font
+    left: float
+    right: float
+
+
+def char_places(textpage: Any, chars: list[str], order: list[int]) -> dict[int, CharPlace]:
+    """Where the characters of a page stand; `order` has the number of each for PDFium."""
+    import pypdfium2.raw as c
+
+    # Converting what a call takes costs more than the call, so nothing is left to convert.
+    read = ctypes.cast(c.FPDFText_GetLooseCharBox, ctypes.PYFUNCTYPE(ctypes.c_int))
+    address, box = ctypes.cast(textpage.raw, ctypes.c_void_p), (ctypes.c_float * 4)()
+    places = {}
+    for i, (char, number) in enumerate(zip(chars, order, strict=False)):
+        if char and char not in "\r\n" and read(address, number, box):
+            left, top, right, base = box
+            places[i] = CharPlace((left + right) / 2, (base + top) / 2, base, left, right)
+    return places
+
+
 def set_apart(textpage: Any, chars: list[str]) -> None:
     """Put an empty line before each paragraph and heading, and "# " before a heading.
 

@@ -16,9 +16,10 @@ from hanol.retrieval.documents._reader import step
 from hanol.retrieval.documents._remarks import each_page, remark
 from hanol.retrieval.documents.pdf import _ocr
 from hanol.retrieval.documents.pdf._fonts import install_box_font
-from hanol.retrieval.documents.pdf._layout import LIGATURES, set_apart
+from hanol.retrieval.documents.pdf._layout import LIGATURES, CharPlace, char_places, set_apart
 from hanol.retrieval.documents.pdf._legible import is_legible, legible_part, reads_like_words
 from hanol.retrieval.documents.pdf._objects import Note, Objects
+from hanol.retrieval.documents.pdf._right_to_left import put_in_order
 from hanol.retrieval.documents.pdf._ruled import Ruled
 
 _PAGES = 20_000  # a larger count is a broken or hostile page tree
@@ -194,10 +195,11 @@ def _page_text(page: Any, number: int, objects: Objects, ruled: Ruled) -> tuple[
     for i in set(hyphens).difference(unmapped):
         chars[i] = "-\n"
     unknown = _name_glyphs(textpage, chars, unmapped, objects.glyphs(number)) if unmapped else 0
+    order = put_in_order(textpage, chars)
     set_apart(textpage, chars)
     if _has_notes(page):
-        _insert(textpage, chars, objects.notes(number))
-    ruled.write(page, textpage, chars)
+        _insert(char_places(textpage, chars, order), chars, objects.notes(number))
+    ruled.write(page, textpage, chars, order)
     # Letters beyond the first 65,536 (𝑥) come in halves.
     text = "".join(chars).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return text.replace("\r\n", "\n").translate(LIGATURES), unknown
@@ -247,16 +249,9 @@ def _has_notes(page: Any) -> bool:
     return False
 
 
-def _insert(textpage: Any, chars: list[str], notes: list[Note]) -> None:
+def _insert(places: dict[int, CharPlace], chars: list[str], notes: list[Note]) -> None:
     """Put each note behind the text to its left, a mark before its label, others at the end."""
-    import pypdfium2.raw as c
-
-    boxes = []
-    edges = [ctypes.c_double() for _ in range(4)]
-    for i, char in enumerate(chars):
-        if char.strip() and c.FPDFText_GetCharBox(textpage, i, *edges):
-            left, right, bottom, top = (edge.value for edge in edges)
-            boxes.append((left, right, (bottom + top) / 2, i))
+    boxes = [(at.left, at.right, at.y, i) for i, at in places.items() if chars[i].strip()]
     added: dict[int, str] = {}
     for note in sorted(notes, key=lambda note: (-note.top, note.left)):
         line = [box for box in boxes if note.bottom - 2 <= box[2] <= note.top + 2]

@@ -12,7 +12,7 @@ from itertools import pairwise, product, repeat
 from typing import Any, NamedTuple
 
 from hanol.retrieval.documents._tables import Cell, Row, column_names, table_text
-from hanol.retrieval.documents.pdf._layout import LIGATURES, is_bold
+from hanol.retrieval.documents.pdf._layout import LIGATURES, CharPlace, char_places, is_bold
 
 _NEAR = 3.0  # points within which lines meet, and of a filled area that is a line
 _LEAST = 6.0  # points of the sides of a cell
@@ -41,14 +41,6 @@ class _Rule(NamedTuple):
         return self.reaches(other.at) and other.reaches(self.at)
 
 
-class _Char(NamedTuple):
-    x: float  # of its middle
-    y: float
-    base: float  # lower end of its font
-    left: float
-    right: float
-
-
 class Ruled:
     """Writes the tables of the pages of a document, in their order."""
 
@@ -56,13 +48,19 @@ class Ruled:
         self._widths: list[float] = []  # of the columns of the table that the last page ends with
         self._names: tuple[str, ...] = ()
 
-    def write(self, page: Any, textpage: Any, chars: list[str]) -> None:
-        """Put the rows of each table in the place of its text in `chars`, the page's characters."""
+    def write(self, page: Any, textpage: Any, chars: list[str], order: list[int]) -> None:
+        """Put the rows of each table in the place of its text in `chars`, the page's characters.
+
+        `order` has the number of each of them for PDFium.
+        """
         (known, names), last = (self._widths, self._names), 0
         self._widths, self._names = [], ()
         grids = list(_grids(*_lines_of(page)))
-        places = _places(textpage, chars) if grids else {}
-        tables = [found for grid in grids if (found := _content(*grid, places, chars, textpage))]
+        places = char_places(textpage, chars, order) if grids else {}
+        places = {i: place for i, place in places.items() if not chars[i].isspace()}
+        tables = [
+            found for grid in grids if (found := _content(*grid, places, chars, textpage, order))
+        ]
         for (first, end), xs, rows in sorted(tables, key=lambda table: table[0]):
             if first < last:
                 continue  # inside of another one
@@ -168,27 +166,13 @@ def _sides(lines: Iterable[_Rule], crossing: Iterable[_Rule]) -> list[float]:
     return found
 
 
-def _places(textpage: Any, chars: list[str]) -> dict[int, _Char]:
-    """Where the characters that are drawn stand."""
-    import pypdfium2.raw as c
-
-    # Converting what a call takes costs more than the call, so nothing is left to convert.
-    read = ctypes.cast(c.FPDFText_GetLooseCharBox, ctypes.PYFUNCTYPE(ctypes.c_int))
-    address, box = ctypes.cast(textpage.raw, ctypes.c_void_p), (ctypes.c_float * 4)()
-    places = {}
-    for i, char in enumerate(chars[: c.FPDFText_CountChars(textpage)]):
-        if char and not char.isspace() and read(address, i, box):
-            left, top, right, base = box
-            places[i] = _Char((left + right) / 2, (base + top) / 2, base, left, right)
-    return places
-
-
 def _content(
     columns: set[_Rule],
     lines: set[_Rule],
-    places: dict[int, _Char],
+    places: dict[int, CharPlace],
     chars: list[str],
     textpage: Any,
+    order: list[int],
 ) -> tuple[_Place, list[float], list[Row]] | None:
     """First and last character of a table, sides of its columns, and cells; None if it is none."""
     import pypdfium2.raw as c
@@ -198,7 +182,7 @@ def _content(
     first, end = min(inside, default=0), max(inside, default=-1) + 1
     is_whole = len(inside) == sum(map(bool, map(str.strip, chars[first:end])))
     # Text with an angle lies on its side.
-    if not is_whole or not inside or c.FPDFText_GetCharAngle(textpage, first) > 0.1:
+    if not is_whole or not inside or c.FPDFText_GetCharAngle(textpage, order[first]) > 0.1:
         return None
     ys = _all_rows(xs, ys, inside.values())
     if not 2 < len(xs) < _CELLS / len(ys) or not (cells := _cells(xs, ys, columns, lines)):
@@ -238,20 +222,20 @@ def _content(
         return None
     rows: list[list[str | None]] = [[] for _ in ys[1:]]
     for (y, x), own in cells.items():
-        strong = own in begins and is_bold(textpage, begins[own])
+        strong = own in begins and is_bold(textpage, order[begins[own]])
         shown = Cell(texts.get(own, ""), strong=strong, below=own[0] < y)
         rows[y].append(None if own[1] < x else shown)
     return (first, end), xs, [*rows]
 
 
-def _all_rows(xs: list[float], ys: list[float], inside: Iterable[_Char]) -> list[float]:
+def _all_rows(xs: list[float], ys: list[float], inside: Iterable[CharPlace]) -> list[float]:
     """Sides of the rows, also of those that no line parts, as LaTeX sets tables.
 
     Lines of text that all columns have at the same heights are rows, if there are several.
     """
     found = [*ys]
     for bottom, top in pairwise(ys) if len(ys) <= _RULED else ():
-        lines: list[list[_Char]] = []
+        lines: list[list[CharPlace]] = []
         for char in sorted((c for c in inside if bottom < c.y < top), key=lambda c: -c.base):
             if not lines or lines[-1][-1].base - char.base > _RAISED:
                 lines.append([])
