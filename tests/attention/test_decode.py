@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,52 @@ def test_who_listens_or_changes_the_model_gets_transformers_own_way(
     whole = adapted(ids).logits[:, 2:].detach()
     assert (stepwise(adapted, ids, 3) - whole).abs().max() <= 1e-4
     assert not steps
+
+
+@pytest.mark.parametrize("name", ["llama"])
+@torch.no_grad()
+def test_what_does_not_fit_is_for_transformers(
+    name: str, plain: Any, ours: Any, steps: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = tokens(2, 6)
+
+    def both(taken: Sequence[int] = (), **inputs: Any) -> None:
+        steps.clear()
+        found = []
+        for model in (plain, ours):
+            cache = model(ids[:, :5], use_cache=True)[CACHE_NAME]
+            try:
+                found.append(model(ids[:, 5:], **{CACHE_NAME: cache}, **inputs).logits)
+            except Exception as err:  # whatever transformers says
+                found.append(type(err))
+        assert steps == [*taken]
+        if isinstance(found[0], Tensor):
+            assert (found[0] - found[1]).abs().max() <= 1e-4
+        else:
+            assert found[0] is found[1]
+
+    both(attention_mask=torch.tensor([[1, 1, 1], [0, 1, 1]]))  # of too few tokens
+    both(attention_mask=torch.tensor([[0, 1, 1, 1, 1, 1]]))  # of too few rows
+    both(position_ids=torch.arange(4)[None])
+    for model in (plain, ours):
+        monkeypatch.setattr(model.config, "num_hidden_layers", 2)
+    both(taken=[2])  # its first layers, which assist the whole model
+    monkeypatch.undo()
+    monkeypatch.setattr(ours.model.layers[0].mlp, "forward", lambda x: x * 0)
+    monkeypatch.setattr(plain.model.layers[0].mlp, "forward", lambda x: x * 0)
+    both()
+
+
+@pytest.mark.parametrize("name", ["qwen2"])
+def test_a_model_that_stepped_is_saved_as_it_is(
+    name: str, plain: Any, ours: Any, steps: list[int], tmp_path: Path
+) -> None:
+    stepwise(ours, tokens(1, 9), 3)
+    assert steps
+    ours.save_pretrained(tmp_path)
+    again = Qwen2ForCausalLM.from_pretrained(tmp_path)
+    for key, tensor in plain.state_dict().items():
+        assert torch.equal(again.state_dict()[key], tensor)
 
 
 @pytest.mark.parametrize("name", ["qwen3"])

@@ -59,11 +59,11 @@ class DecodeStep:
             for name, child in parent._modules.items()
         ]
         self._children = children
+        modules = [*model.layers.modules(), model.norm]
         self._hooks = [
-            hooks
-            for module in (*model.layers.modules(), model.norm)
-            for hooks in (module._forward_hooks, module._forward_pre_hooks)
+            hooks for one in modules for hooks in (one._forward_hooks, one._forward_pre_hooks)
         ]
+        self._attributes = [one.__dict__ for one in modules]
 
     @classmethod
     def of(cls, model: Any) -> "DecodeStep | None":
@@ -82,11 +82,13 @@ class DecodeStep:
             return None
         return cls(model, layers)
 
-    def is_current(self) -> bool:
+    def is_current(self, config: Any) -> bool:
         """Whether the model still has the parameters and layers of this step, and no listener."""
         return (
-            all(children[name] is child for children, name, child in self._children)
+            len(self._layers) == config.num_hidden_layers  # fewer where its first layers assist
+            and all(children[name] is child for children, name, child in self._children)
             and not any(map(_listens, filter(None, self._hooks)))
+            and not any("forward" in attributes for attributes in self._attributes)
             and all(x.data_ptr() == p for x, p in zip(self._tensors, self._pointers, strict=True))
         )
 
@@ -148,7 +150,7 @@ class FastDecoder:
         """Run the decoder, with the arguments of transformers' own."""
         model: Any = self
         held: Any = kwargs.get("past_key_values") if cache is None else cache
-        step = self._step_for(input_ids, attention_mask, held, inputs_embeds, kwargs)
+        step = self._step_for(input_ids, attention_mask, position_ids, held, inputs_embeds, kwargs)
         if step is None:
             if cache is not None:
                 kwargs[CACHE_NAME] = cache
@@ -175,28 +177,37 @@ class FastDecoder:
         return (_remade, (type(self).__mro__[2],), state, *more)
 
     def _step_for(
-        self, input_ids: Any, mask: Any, cache: Any, embeds: Any, options: dict[str, Any]
-    ) -> DecodeStep | None:
+        self, input_ids: Any, mask: Any, positions: Any, cache: Any, embeds: Any,
+        options: dict[str, Any],
+    ) -> DecodeStep | None:  # fmt: skip
         """The step, if it can do what is asked."""
+        model: Any = self
         tokens: Any = input_ids if embeds is None else embeds
         if tokens is None or (input_ids is not None and embeds is not None):
             return None
-        if tokens.shape[1] != 1 or len(tokens) > MOST_ROWS or torch.is_grad_enabled():
+        if tokens.shape[1] != 1 or not 0 < len(tokens) <= MOST_ROWS or not _is_plain(cache):
             return None
-        config: Any = self.config  # type: ignore[attr-defined]
         listens = any(
-            options.get(x, getattr(config, x, False))
+            options.get(x, getattr(model.config, x, False))
             for x in ("output_hidden_states", "output_attentions")
         )
-        if listens or not _is_plain(cache) or not (mask is None or getattr(mask, "ndim", 0) == 2):
+        if listens or model.training or torch.is_grad_enabled():
             return None
         if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
             return None
+        # Kernels check no bounds: anything of another shape is for transformers to judge.
+        rows, seen = len(tokens), cache.get_seq_length()
+        if mask is not None and getattr(mask, "shape", None) != (rows, seen + 1):
+            return None
+        if positions is not None and positions.shape not in ((1, 1), (rows, 1)):
+            return None
+        if any(len(layer.keys) not in (0, rows) for layer in cache.layers):
+            return None
         step = self._step
-        if step is None or not step.is_current():
+        if step is None or not step.is_current(model.config):
             step = DecodeStep.of(self) if numba_kernels_exist() else None
             self._step = step
-            if step is not None and not step.is_current():  # somebody listens
+            if step is not None and not step.is_current(model.config):  # somebody listens
                 return None
         return step
 
@@ -218,7 +229,7 @@ def _is_plain(cache: Any) -> bool:
 
 def accelerate_decoding(model: PreTrainedModel) -> bool:
     """Give the decoders in a model their short way for one token; whether there is one."""
-    found = [module for module in model.modules() if type(module).__name__ in MODELS]
+    found = [module for module in model.modules() if _is_own(module, MODELS)]
     for module in found:
         if not isinstance(module, FastDecoder):
             module.__class__ = _fast_class(type(module))  # type: ignore[arg-type]
@@ -254,12 +265,19 @@ def _tensors(layers: nn.Module) -> Iterator[Tensor]:
     yield from layers.buffers()
 
 
+def _is_own(module: nn.Module, names: Sequence[str]) -> bool:
+    """Whether a module is of one of these classes of transformers."""
+    cls = type(module)
+    return cls.__name__ in names and cls.__module__.startswith("transformers.models.")
+
+
 def _layer(layer: Any) -> _Layer | None:
     """The arrays of a layer of Llama, Qwen2 or Qwen3."""
     attention, mlp = layer.self_attn, layer.mlp
-    if type(attention).__name__.removesuffix("Attention") not in ("Llama", "Qwen2", "Qwen3"):
+    kinds = [name.removesuffix("Model") for name in MODELS]
+    if not _is_own(attention, [f"{kind}Attention" for kind in kinds]):
         return None
-    if type(mlp).__name__ not in ("LlamaMLP", "Qwen2MLP", "Qwen3MLP"):
+    if not _is_own(mlp, [f"{kind}MLP" for kind in kinds]):
         return None
     products = [
         joined([attention.q_proj, attention.k_proj, attention.v_proj]),
