@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = [
-    "ask", "attention", "autodeco", "compression", "documents", "optimizer", "research", "rollouts",
+    "ask", "attention", "autodeco", "compression", "decode", "documents", "optimizer", "research",
+    "rollouts", "start",
 ]  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from hanol import models
 from hanol.errors import CheckpointError, MissingExtraError
 
 # The bundled folder of the package, in whose place a test puts its own.
-from hanol.models import _load  # private: the folder of bundled models
+from hanol.models.pulled import _names  # private: the folder of bundled models
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -130,7 +130,7 @@ def test_a_bundled_adapter_is_used_by_name(
 
     shutil.copytree(base, tmp_path / "small")
     write_adapter(tmp_path / "small-reader", "small")
-    monkeypatch.setattr(_load, "_BUNDLED", tmp_path)
+    monkeypatch.setattr(_names, "_BUNDLED", tmp_path)
     assert models.bundled_names() == ["small", "small-reader"]
     model, tokenizer = models.load("small-reader")
     assert len(tokenizer) == len(models.load_tokenizer("small"))

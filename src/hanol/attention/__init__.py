@@ -10,25 +10,38 @@ hybrid (`GdnHybridForCausalLM`) and attention with a short convolution
 (`ConvAttentionForCausalLM`).
 """
 
-from hanol.attention._cache import CACHE_NAME, CacheSnapshot, KdaState, LatentLayer, snapshot
-from hanol.attention._config import check_config
-from hanol.attention._conv_attention import (
-    ConvAttentionConfig,
-    ConvAttentionForCausalLM,
-    WindowedLayer,
-)
-from hanol.attention._family import FAMILY
-from hanol.attention._gdn import GdnHybridConfig, GdnHybridForCausalLM
-from hanol.attention._kernels import LayerKernel, kernels
-from hanol.attention._mla import qk_clip
-from hanol.attention._model import FLOAT32
-from hanol.attention._moe import update_router_bias
-from hanol.attention._register import accelerate, correct_names, register, registered, unregister
-from hanol.attention.decode._step import accelerate_decoding, decode_step
-from hanol.attention.decode._weights import KINDS, pack
-from hanol.attention.kda._gate import kda_gate
-from hanol.attention.kda._kda import chunk_kda, recurrent_kda
-from hanol.attention.kda._reference import reference_kda
+import typing as _typing
+
+from hanol.lazy import lazy_names as _lazy_names
+
+if _typing.TYPE_CHECKING:
+    from hanol.attention._cache import CACHE_NAME, CacheSnapshot, KdaState, LatentLayer, snapshot
+    from hanol.attention._config import check_config
+    from hanol.attention._conv_attention import (
+        ConvAttentionConfig,
+        ConvAttentionForCausalLM,
+        WindowedLayer,
+    )
+    from hanol.attention._family import FAMILY
+    from hanol.attention._gdn import GdnHybridConfig, GdnHybridForCausalLM
+    from hanol.attention._kernels import LayerKernel, kernels
+    from hanol.attention._mla import qk_clip
+    from hanol.attention._model import FLOAT32
+    from hanol.attention._moe import update_router_bias
+    from hanol.attention._register import (
+        accelerate,
+        correct_names,
+        register,
+        registered,
+        unregister,
+    )
+    from hanol.attention.decode._step import accelerate_decoding, decode_step
+    from hanol.attention.decode._weights import KINDS, pack
+    from hanol.attention.kda._gate import kda_gate
+    from hanol.attention.kda._kda import chunk_kda, recurrent_kda
+    from hanol.attention.kda._reference import reference_kda
+
+__getattr__, __dir__ = _lazy_names(__name__)
 
 __all__ = [
     "CACHE_NAME",

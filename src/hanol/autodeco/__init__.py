@@ -12,73 +12,67 @@ Source: arXiv 2510.26697.
 """
 
 import typing as _typing
-from typing import Any as _Any
 
-from transformers import AutoConfig as _AutoConfig
-from transformers import AutoModelForCausalLM as _AutoModelForCausalLM
-
-from hanol.autodeco._config import AutoDecoConfig
-from hanol.autodeco._formats import HeadsReport, inspect, merge, split
-from hanol.autodeco._heads import DecodingLimits, TemperatureHead, TopPHead, statistics
-from hanol.autodeco._hook import AutoDecoHook, custom_generate
-from hanol.autodeco._model import AutoDecoForCausalLM, AutoDecoOutput
-from hanol.autodeco._render import DecodingTrace, TemperatureScale, TracedToken
-from hanol.autodeco._trace import trace
-from hanol.autodeco._wrapped import Features
-from hanol.autodeco.training._data import (
-    Row,
-    Tokenized,
-    TokenRow,
-    function_rows,
-    prompt_ids,
-    read_rows,
-    tokenize,
-    write_rows,
-)
-from hanol.autodeco.training._features import FeatureCache, OnlineSource, dump_features
-from hanol.autodeco.training._loss import LossSettings, autodeco_loss
-from hanol.autodeco.training._recipes import (
-    HeadsRecipe,
-    SteeringRecipe,
-    SteeringResult,
-    open_heads,
-    run_steering,
-    training_rows,
-)
-from hanol.autodeco.training._steer import (
-    TEST_COMMANDS,
-    TRAIN_COMMANDS,
-    Commands,
-    SteeringReport,
-    SteeringSettings,
-    steering_report,
-    train_steering,
-    with_command,
-)
-from hanol.autodeco.training._train import HeadsResult, HeadsSettings, train_heads
-from hanol.errors import require as _require
-from hanol.models import load_tokenizer
+from hanol.lazy import lazy_names as _lazy_names
+from hanol.lazy import when_imported as _when_imported
 
 if _typing.TYPE_CHECKING:
-    from hanol.autodeco.training._grpo import AutoDecoGRPOTrainer as AutoDecoGRPOTrainer
+    from hanol.autodeco._config import AutoDecoConfig
+    from hanol.autodeco._formats import HeadsReport, inspect, merge, split
+    from hanol.autodeco._heads import DecodingLimits, TemperatureHead, TopPHead, statistics
+    from hanol.autodeco._hook import AutoDecoHook, custom_generate
+    from hanol.autodeco._model import AutoDecoForCausalLM, AutoDecoOutput
+    from hanol.autodeco._render import DecodingTrace, TemperatureScale, TracedToken
+    from hanol.autodeco._trace import trace
+    from hanol.autodeco._wrapped import Features
+    from hanol.autodeco.training._data import (
+        Row,
+        Tokenized,
+        TokenRow,
+        function_rows,
+        prompt_ids,
+        read_rows,
+        tokenize,
+        write_rows,
+    )
+    from hanol.autodeco.training._features import FeatureCache, OnlineSource, dump_features
+    from hanol.autodeco.training._grpo import AutoDecoGRPOTrainer
+    from hanol.autodeco.training._loss import LossSettings, autodeco_loss
+    from hanol.autodeco.training._recipes import (
+        HeadsRecipe,
+        SteeringRecipe,
+        SteeringResult,
+        open_heads,
+        run_steering,
+        training_rows,
+    )
+    from hanol.autodeco.training._steer import (
+        TEST_COMMANDS,
+        TRAIN_COMMANDS,
+        Commands,
+        SteeringReport,
+        SteeringSettings,
+        steering_report,
+        train_steering,
+        with_command,
+    )
+    from hanol.autodeco.training._train import HeadsResult, HeadsSettings, train_heads
+    from hanol.models import load_tokenizer
+
+__getattr__, __dir__ = _lazy_names(__name__)
 
 
-def __getattr__(name: str) -> _Any:
-    # TRL is an extra, and slow to import.
-    if name == "AutoDecoGRPOTrainer":
-        _require("trl", extra="grpo", feature="GRPO")
-        from hanol.autodeco.training._grpo import AutoDecoGRPOTrainer
+def _make_known() -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-        return AutoDecoGRPOTrainer
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from hanol.autodeco._config import AutoDecoConfig
+    from hanol.autodeco._model import AutoDecoForCausalLM
 
-
-def __dir__() -> list[str]:
-    return __all__
+    AutoConfig.register(AutoDecoConfig.model_type, AutoDecoConfig, exist_ok=True)
+    AutoModelForCausalLM.register(AutoDecoConfig, AutoDecoForCausalLM, exist_ok=True)
 
 
-_AutoConfig.register(AutoDecoConfig.model_type, AutoDecoConfig, exist_ok=True)
-_AutoModelForCausalLM.register(AutoDecoConfig, AutoDecoForCausalLM, exist_ok=True)
+_when_imported("transformers.models.auto.modeling_auto", _make_known, settled=True)
 
 __all__ = [
     "TEST_COMMANDS",

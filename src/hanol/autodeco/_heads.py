@@ -19,6 +19,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from hanol.errors import ConfigError, ShapeError
+from hanol.lazy import when_imported
 from hanol.sampling import STEEPNESS, excess, tempered, top_p_keep
 from hanol.training import Section
 
@@ -31,8 +32,16 @@ MIN_TEMPERATURE = 1e-2
 # Not -inf: when a grammar bans the whole nucleus, what is left keeps its tempered order.
 EXCLUDED = 1000.0
 
-# Its searches read values and branch on them: a compiled graph is cut around it once.
-_top_p_keep = torch.compiler.disable(top_p_keep)
+_top_p_keep = top_p_keep
+
+
+def _cut_graph() -> None:
+    """Its searches read values and branch on them: a compiled graph is cut around it once."""
+    global _top_p_keep
+    _top_p_keep = torch.compiler.disable(top_p_keep)
+
+
+when_imported("torch._dynamo", _cut_graph)  # which `disable` would do, where nobody compiles
 
 # Logits whose statistics are computed at a time: on CPU the temporaries then stay in its cache.
 _BLOCK = 1 << 18

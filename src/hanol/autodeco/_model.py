@@ -35,9 +35,18 @@ from hanol.autodeco._load import Options, head_width, load_base
 from hanol.autodeco._wrapped import WrappedModel
 from hanol.autodeco.training._loss import IGNORED, autodeco_loss
 from hanol.errors import ConfigError, ShapeError
+from hanol.lazy import when_imported
 
-# It checks labels and works in chunks, each computed once more for its gradient.
-_heads_loss = torch.compiler.disable(autodeco_loss)
+_heads_loss = autodeco_loss
+
+
+def _cut_graph() -> None:
+    """It checks labels and works in chunks, each computed once more for its gradient."""
+    global _heads_loss
+    _heads_loss = torch.compiler.disable(autodeco_loss)
+
+
+when_imported("torch._dynamo", _cut_graph)  # which `disable` would do, where nobody compiles
 
 
 @dataclass

@@ -21,6 +21,7 @@ N = TypeVar("N", int, float)
 _Settings = TypeVar("_Settings")
 _OWN = "Omitted: the default of the model or the agent."
 _MODE = "Context of the agent: react keeps it whole, markov as a report, resum as summaries."
+_ELSEWHERE = ("http", "https", "ray", "scripted", "cached")  # engines that are no checkpoint
 _INDEX = "Folder of the index. Omitted: FOLDER/.hanol."
 
 
@@ -249,3 +250,18 @@ class WorldOptions:
     def given(self) -> dict[str, Any]:
         """The options that were given, by name."""
         return {name: value for name, value in vars(self).items() if value is not None}
+
+
+def is_checkpoint(spec: str) -> bool:
+    """Whether a specification names a checkpoint, which this process runs."""
+    return spec.partition(":")[0] not in _ELSEWHERE
+
+
+def open_engine(spec: str, **options: Any) -> Any:
+    """`hanol.engines.open_engine` for a process that trains nothing: a checkpoint opens sooner."""
+    from hanol.engines import open_engine
+    from hanol.models import light_imports
+
+    if is_checkpoint(spec):
+        light_imports()
+    return open_engine(spec, **options)

@@ -10,7 +10,7 @@ import typer
 
 from hanol.cli._command import JsonOption, Result, argument, command, option, print_result
 from hanol.cli._console import escaped, new_console, one_line, say, tell
-from hanol.cli._options import FolderArgument, IndexOption, LoadOptions
+from hanol.cli._options import FolderArgument, IndexOption, LoadOptions, open_engine
 from hanol.cli._progress import interruptible
 from hanol.cli.documents import open_indexed
 
@@ -102,7 +102,6 @@ def _opened(model: str | None, loading: LoadOptions) -> "Iterator[Engine | None]
     if model is None:
         yield None
         return
-    from hanol.engines import open_engine
     from hanol.runs import synchronous
 
     engine = open_engine(model, **loading.given)

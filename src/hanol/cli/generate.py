@@ -17,6 +17,8 @@ from hanol.cli._options import (
     SamplingOptions,
     SeedOption,
     SystemOption,
+    is_checkpoint,
+    open_engine,
 )
 from hanol.errors import ConfigError
 from hanol.files import replace_text, whole_file
@@ -52,19 +54,18 @@ def generate(
             "give one of --system and --raw: a plain text has no system prompt."
         )
     prompt = _read_prompt(prompt)
-    from hanol.engines import Message, Request, Sampling, open_engine
+    from hanol.engines import Message, Request, Sampling
     from hanol.runs import synchronous
 
     sampling.over(Sampling())  # wrong usage is told before a model is loaded
     # Only a checkpoint in this process continues a plain text; other engines answer a message.
-    kinds = ("http", "https", "ray", "scripted", "cached")
-    is_local = model.partition(":")[0] not in kinds
+    is_local = is_checkpoint(model)
     if raw and not is_local:
         raise ConfigError(
             f"{model!r} answers messages only: --raw is for a checkpoint in this process."
         )
     # Nothing is kept between the samples: the time of each prompt is its own.
-    engine: Any = open_engine(model, **load.given, **({"cache_bytes": 0} if is_local else {}))
+    engine = open_engine(model, **load.given, **({"cache_bytes": 0} if is_local else {}))
     samples: list[Completion] = []
     try:
         # With a system prompt a missing template is an error, which the engine words.
@@ -122,7 +123,10 @@ def show(
     prompt = _read_prompt(prompt)
     from hanol import autodeco
     from hanol.engines import CheckpointEngine, Request, Sampling
+    from hanol.models import light_imports
     from hanol.runs import synchronous
+
+    light_imports()
 
     wrapped = autodeco.AutoDecoForCausalLM.from_pretrained(model, base_model=base_model)
     tokenizer = autodeco.load_tokenizer(model, base_model=base_model)

@@ -6,19 +6,19 @@ with a seed, comparison, the search for the best static setting, and verified sa
 What decodes is imported when it is used: the rest needs no torch.
 """
 
-import importlib as _importlib
 import typing as _typing
 
-from hanol.evaluation._batches import BatchScores, RunSummary, score_batches, summarise_runs
-from hanol.evaluation._benchmarks import BENCHMARKS, Benchmark, read_benchmark
-from hanol.evaluation._evaluate import Evaluation, Question, aevaluate, evaluate
-from hanol.evaluation._judge import JUDGE_PROMPT, Judge, Verdict
-from hanol.evaluation._metered import MeteredEngine
+from hanol.lazy import lazy_names as _lazy_names
 
 if _typing.TYPE_CHECKING:
+    from hanol.evaluation._batches import BatchScores, RunSummary, score_batches, summarise_runs
+    from hanol.evaluation._benchmarks import BENCHMARKS, Benchmark, read_benchmark
     from hanol.evaluation._compare import compare
     from hanol.evaluation._comparison import Comparison, Difference, SettingResult
+    from hanol.evaluation._evaluate import Evaluation, Question, aevaluate, evaluate
+    from hanol.evaluation._judge import JUDGE_PROMPT, Judge, Verdict
     from hanol.evaluation._likelihood import decoding_bits_per_byte
+    from hanol.evaluation._metered import MeteredEngine
     from hanol.evaluation._rejection import RejectionSamples, rejection_sample, run_heads
     from hanol.evaluation._sample import (
         DecodingTask,
@@ -29,20 +29,7 @@ if _typing.TYPE_CHECKING:
     )
     from hanol.evaluation._search import SearchPoint, StaticSearch
 
-_LAZY = ("_sample", "_likelihood", "_search", "_comparison", "_compare", "_rejection")
-
-
-def __getattr__(name: str) -> _typing.Any:
-    for module in _LAZY if name in __all__ else ():
-        found = vars(_importlib.import_module(f"{__name__}.{module}"))
-        if name in found:
-            return found[name]
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
-
+__getattr__, __dir__ = _lazy_names(__name__)
 
 __all__ = [
     "BENCHMARKS",

@@ -18,8 +18,9 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hanol.errors import CheckpointError, require
+from hanol.models.pulled._names import ADAPTER_CONFIG
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+WEIGHTS = "adapter_model.safetensors"
 _NAME = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
 # Keys of PEFT's configuration that do not change what a merged weight is.
 _HARMLESS = {
@@ -65,7 +66,7 @@ def read_adapter(folder: Path) -> Adapter | None:
     Raises:
         CheckpointError: The configuration cannot be read or names no base, or there are no weights.
     """
-    file = folder / CONFIG
+    file = folder / ADAPTER_CONFIG
     if not file.is_file():
         return None
     try:
@@ -78,7 +79,7 @@ def read_adapter(folder: Path) -> Adapter | None:
             f"{str(file)!r} does not name the adapter's base: set `base_model_name_or_path`."
         )
     if not (folder / WEIGHTS).is_file():
-        raise CheckpointError(f"{str(folder)!r} has an {CONFIG}, but no {WEIGHTS}.")
+        raise CheckpointError(f"{str(folder)!r} has an {ADAPTER_CONFIG}, but no {WEIGHTS}.")
     return Adapter(folder, base, revision, config)
 
 

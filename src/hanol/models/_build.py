@@ -5,6 +5,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 
 from hanol import attention
 from hanol.errors import UnknownNameError
+from hanol.models._light import without_compiler
 from hanol.models._presets import preset
 
 
@@ -39,7 +40,7 @@ def build(
 
 def meta_model(config: PreTrainedConfig) -> PreTrainedModel:
     """The model without memory for its weights: names and shapes alone."""
-    with attention.registered(config), torch.device("meta"):
+    with attention.registered(config), without_compiler(), torch.device("meta"):
         return AutoModelForCausalLM.from_config(config)
 
 

@@ -14,10 +14,11 @@ from transformers import KimiLinearConfig, PreTrainedConfig
 from hanol import attention
 from hanol.models._adapter import Adapter
 from hanol.models._build import meta_model
-from hanol.models._load import adapter_of, bundled_names, explained, load_config, resolve
+from hanol.models._load import adapter_of, explained, load_config
 from hanol.models._presets import preset, preset_names
 from hanol.models._tensors import differences, stored_tensors
 from hanol.models.gguf._header import read_header
+from hanol.models.pulled._names import bundled_names, resolve
 
 
 class CacheSize(BaseModel):

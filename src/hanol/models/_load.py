@@ -1,17 +1,14 @@
-"""From a name to a model: a bundled or pulled one, a folder, a GGUF file, or a hub id."""
+"""Loading a model by its name: weights, configuration, tokenizer."""
 
 import logging
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub import snapshot_download
 from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
@@ -24,19 +21,15 @@ from transformers import (
 )
 from transformers.utils import cached_file
 
-from hanol import attention
+from hanol import attention  # each of its names loads what it needs
 from hanol.errors import CheckpointError, ConfigError, HanolError
-from hanol.models._adapter import CONFIG as ADAPTER_CONFIG
 from hanol.models._adapter import Adapter, merge_into, read_adapter
+from hanol.models._light import without_compiler
 from hanol.models._official import no_progress_bars, no_warnings
-from hanol.models._presets import preset_names
 from hanol.models._tensors import differences, weight_files
-from hanol.models.gguf._header import is_gguf
-from hanol.models.gguf._read import gguf_config, gguf_tokenizer, load_gguf
-from hanol.models.pulled._catalogue import CATALOGUE, pulled_folder
+from hanol.models.pulled._names import ADAPTER_CONFIG, resolve
 
 _log = logging.getLogger(__name__)
-_BUNDLED = Path(__file__).parent / "bundled"
 # Layers and experts: each becomes an object, before anything is compared with the weights.
 _COUNTS, _MOST_PARTS = re.compile(r"(layers?|experts)$"), 10_000
 _FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]  # all but code and pickles
@@ -47,91 +40,6 @@ class Loaded(NamedTuple):
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-
-
-def bundled_names() -> list[str]:
-    """Models that are part of the package."""
-    return sorted(entry.name for entry in _BUNDLED.iterdir() if entry.is_dir())
-
-
-def resolve(spec: str | Path) -> str:
-    """The folder, GGUF file or hub id behind a name.
-
-    Raises:
-        CheckpointError: It is no bundled or pulled model, no checkpoint folder, no GGUF file and no
-            hub id owner/name.
-    """
-    text = str(spec)
-    if not text.strip():
-        raise CheckpointError(
-            "No checkpoint is named: give a bundled name, a folder, a GGUF file or a hub id."
-        )
-    if text in bundled_names():
-        return str(_BUNDLED / text)
-    if (pulled := pulled_folder(text)) is not None:
-        return str(pulled)
-    try:
-        path = Path(text).expanduser()
-        path.exists()
-    except (OSError, RuntimeError, ValueError) as err:  # too long, no such user, a zero byte
-        raise CheckpointError(f"{text[:80]!r} cannot be read as a checkpoint: {err}"[:300]) from err
-    if path.is_dir():
-        if not any((path / name).exists() for name in ("config.json", ADAPTER_CONFIG)):
-            names = sorted(entry.name for entry in path.iterdir())[:5]
-            raise CheckpointError(
-                f"{text!r} has no config.json: it is not a checkpoint. "
-                f"It holds {', '.join(names) or 'nothing'}."
-            )
-        for entry in (*path.iterdir(), *path.glob("*/*.jinja")):
-            if entry.exists() and not (entry.is_file() or entry.is_dir()):
-                raise CheckpointError(
-                    f"{str(entry)!r} is a pipe or a device, and no file: reading it could go on "
-                    "for ever. Remove it."
-                )
-        return str(path)
-    if path.is_file():
-        if is_gguf(path):
-            return str(path)
-        raise CheckpointError(
-            f"{text!r} is a file, but no GGUF file: a checkpoint is one, or a folder with "
-            "config.json."
-        )
-    looks_like_path = path.is_absolute() or text.startswith((".", "~")) or text.count("/") > 1
-    if looks_like_path or path.suffix == ".gguf":
-        raise CheckpointError(f"There is no folder or GGUF file {text!r}.")
-    if text in CATALOGUE:
-        raise CheckpointError(
-            f"{text!r} is not on this machine yet: run `hanol models pull {text}`."
-        )
-    if "/" not in text:
-        near = get_close_matches(text.lower(), [*bundled_names(), *CATALOGUE], n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        if text in preset_names():
-            hint = (
-                " It is a preset without weights: train it, or build it with `hanol.models.build`."
-            )
-        raise CheckpointError(
-            f"{text!r} is neither a bundled model ({', '.join(bundled_names())}), nor a pulled one "
-            f"({', '.join(CATALOGUE)}), nor a folder or GGUF file, nor a hub id of the form "
-            f"owner/name.{hint}"
-        )
-    if not isinstance(try_to_load_from_cache(text, "config.json"), str):
-        _need_hub(text)
-    return text
-
-
-@cache
-def _need_hub(name: str) -> None:
-    """The hub's client tries each file for half a minute; this asks once for all of them."""
-    try:
-        HfApi().model_info(name, timeout=5.0)
-    except (HfHubHTTPError, OfflineModeIsEnabled, ValueError):
-        return  # it answers, or nobody may ask: who loads says what is wrong
-    except Exception as err:  # the libraries below raise all kinds
-        raise CheckpointError(
-            f"{name!r} is no folder here, and the hub does not answer ({err}). Name a folder, a "
-            "GGUF file or a model of `hanol models`, or try again with a network."
-        ) from err
 
 
 def fetch(spec: str | Path, **hub: Any) -> Path:
@@ -271,6 +179,8 @@ def _stored_config(spec: str | Path, revision: str | None) -> dict[str, Any]:
         spec, revision = adapter.base, adapter.revision
     place = resolve(spec)
     if Path(place).is_file():
+        from hanol.models.gguf._read import gguf_config
+
         return gguf_config(place)
     with explained("configuration", spec):
         stored: dict[str, Any] = PreTrainedConfig.get_config_dict(place, revision=revision)[0]
@@ -338,8 +248,11 @@ def load_weights(
     with explained("weights", place):
         if isinstance(config, KimiLinearConfig):
             attention.check_config(config)
-        with attention.registered(config), no_progress_bars(), no_warnings():
+        layers = attention.registered(config)
+        with layers, without_compiler(), no_progress_bars(), no_warnings():
             if Path(place).is_file():
+                from hanol.models.gguf._read import load_gguf
+
                 model, report = load_gguf(place, config, None if wanted == "auto" else wanted)
                 return model.to(device).eval(), report
             model, report = AutoModelForCausalLM.from_pretrained(
@@ -380,6 +293,8 @@ def load_tokenizer(
                 )
             return load_tokenizer(base)
         if Path(place).is_file():
+            from hanol.models.gguf._read import gguf_tokenizer
+
             tokenizer = gguf_tokenizer(place)
         else:
             tokenizer = AutoTokenizer.from_pretrained(

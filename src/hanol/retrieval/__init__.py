@@ -6,36 +6,43 @@ Japanese), by meaning (optional, with an embedder) or both. A `SourceList` numbe
 one run; `check_citations` compares every sentence of an answer with the passages that it cites.
 """
 
-from hanol.retrieval.citations._citations import (
-    CheckedSentence,
-    Citation,
-    CitationReport,
-    check_citations,
-)
-from hanol.retrieval.citations._sentences import SentenceSpan, citation_numbers, split_sentences
-from hanol.retrieval.citations._stems import word_stems
-from hanol.retrieval.documents._documents import (
-    KINDS,
-    Document,
-    DocumentTable,
-    Page,
-    parse_document,
-    read_document,
-)
-from hanol.retrieval.documents._remarks import Remark
-from hanol.retrieval.documents._split import split_passages
-from hanol.retrieval.index._dense import Embedder, SentenceEmbedder
-from hanol.retrieval.index._index import DocumentInfo, Index
-from hanol.retrieval.index._passage import (
-    Passage,
-    Source,
-    SourceList,
-    document_passages,
-    find_addresses,
-    join_pages,
-)
-from hanol.retrieval.index._search import rank_texts, reciprocal_rank_fusion
-from hanol.retrieval.index._update import FailedFile, FileProgress, IndexReport
+import typing as _typing
+
+from hanol.lazy import lazy_names as _lazy_names
+
+if _typing.TYPE_CHECKING:
+    from hanol.retrieval.citations._citations import (
+        CheckedSentence,
+        Citation,
+        CitationReport,
+        check_citations,
+    )
+    from hanol.retrieval.citations._sentences import SentenceSpan, citation_numbers, split_sentences
+    from hanol.retrieval.citations._stems import word_stems
+    from hanol.retrieval.documents._documents import (
+        KINDS,
+        Document,
+        DocumentTable,
+        Page,
+        parse_document,
+        read_document,
+    )
+    from hanol.retrieval.documents._remarks import Remark
+    from hanol.retrieval.documents._split import split_passages
+    from hanol.retrieval.index._dense import Embedder, SentenceEmbedder
+    from hanol.retrieval.index._index import DocumentInfo, Index
+    from hanol.retrieval.index._passage import (
+        Passage,
+        Source,
+        SourceList,
+        document_passages,
+        find_addresses,
+        join_pages,
+    )
+    from hanol.retrieval.index._search import rank_texts, reciprocal_rank_fusion
+    from hanol.retrieval.index._update import FailedFile, FileProgress, IndexReport
+
+__getattr__, __dir__ = _lazy_names(__name__)
 
 __all__ = [
     "KINDS",

@@ -5,33 +5,40 @@ intervals (that of a column of differences is a paired one) and McNemar's paired
 shares in [0, 1]. No model is needed.
 """
 
-from hanol.scoring._answers import (
-    CITATION,
-    Metric,
-    exact_match,
-    normalise,
-    numeric_match,
-    set_match,
-)
-from hanol.scoring._formulas import AnswerCheck, check_answer
-from hanol.scoring._intervals import (
-    CONFIDENCE,
-    Interval,
-    bootstrap,
-    bootstrap_ratio,
-    mcnemar,
-    wilson,
-)
-from hanol.scoring._runs import RunScores, score_runs
-from hanol.scoring._samples import Summary, distinct_n, pass_at_k, repetition
-from hanol.scoring._verifiers import (
-    Problem,
-    PythonVerifier,
-    Verifier,
-    answer_of,
-    needs_answer,
-    parse_verifier,
-)
+import typing as _typing
+
+from hanol.lazy import lazy_names as _lazy_names
+
+if _typing.TYPE_CHECKING:
+    from hanol.scoring._answers import (
+        CITATION,
+        Metric,
+        exact_match,
+        normalise,
+        numeric_match,
+        set_match,
+    )
+    from hanol.scoring._formulas import AnswerCheck, check_answer
+    from hanol.scoring._intervals import (
+        CONFIDENCE,
+        Interval,
+        bootstrap,
+        bootstrap_ratio,
+        mcnemar,
+        wilson,
+    )
+    from hanol.scoring._runs import RunScores, score_runs
+    from hanol.scoring._samples import Summary, distinct_n, pass_at_k, repetition
+    from hanol.scoring._verifiers import (
+        Problem,
+        PythonVerifier,
+        Verifier,
+        answer_of,
+        needs_answer,
+        parse_verifier,
+    )
+
+__getattr__, __dir__ = _lazy_names(__name__)
 
 __all__ = [
     "CITATION",

@@ -5,17 +5,37 @@ documents and the web (`tools/web/`), a sandboxed Python interpreter (`tools/san
 same tools over the Model Context Protocol.
 """
 
-from hanol.tools._compact import CompactSearch, CompactVisit, compact_tools
-from hanol.tools._dialogues import located_rows, messages_field, text_field
-from hanol.tools._escape import escape_observation, escape_restated, fence_observation
-from hanol.tools._grammar import block_constraint, turn_constraint
-from hanol.tools._mcp import serve_mcp
-from hanol.tools._tool import DEFAULT_TOOLS, SEARCH, VISIT, Observation, Tool, ToolContext, ToolSpec
-from hanol.tools._toolbox import agent_tools, local_tools
-from hanol.tools._turn import Turn, parse_turn, render_call, render_turn
-from hanol.tools.sandbox._bwrap import SandboxLimits, sandbox_problem
-from hanol.tools.sandbox._sandbox import PythonInterpreter, PythonResult, arun_python, run_python
-from hanol.tools.web._providers import SearchProvider, Searxng, Serper, WebResult, open_provider
+import typing as _typing
+
+from hanol.lazy import lazy_names as _lazy_names
+
+if _typing.TYPE_CHECKING:
+    from hanol.tools._compact import CompactSearch, CompactVisit, compact_tools
+    from hanol.tools._dialogues import located_rows, messages_field, text_field
+    from hanol.tools._escape import escape_observation, escape_restated, fence_observation
+    from hanol.tools._grammar import block_constraint, turn_constraint
+    from hanol.tools._mcp import serve_mcp
+    from hanol.tools._tool import (
+        DEFAULT_TOOLS,
+        SEARCH,
+        VISIT,
+        Observation,
+        Tool,
+        ToolContext,
+        ToolSpec,
+    )
+    from hanol.tools._toolbox import agent_tools, local_tools
+    from hanol.tools._turn import Turn, parse_turn, render_call, render_turn
+    from hanol.tools.sandbox._bwrap import SandboxLimits, sandbox_problem
+    from hanol.tools.sandbox._sandbox import (
+        PythonInterpreter,
+        PythonResult,
+        arun_python,
+        run_python,
+    )
+    from hanol.tools.web._providers import SearchProvider, Searxng, Serper, WebResult, open_provider
+
+__getattr__, __dir__ = _lazy_names(__name__)
 
 __all__ = [
     "DEFAULT_TOOLS",

@@ -5,49 +5,67 @@ pre-training on packed text and supervised fine-tuning on conversations, whole o
 AdamW, rates, checkpoints that continue to the last bit, metrics, and merging.
 """
 
-from hanol.training._kinds import (
-    OnStep,
-    TrainingResult,
-    estimate,
-    read_recipe,
-    register_kind,
-    train,
-)
-from hanol.training._logits import logits_at, logprob_and_entropy
-from hanol.training._merge import Merged, merge_checkpoints
-from hanol.training._muon import MuonAdamW, muon_adamw, orthogonalised, parameter_groups
-from hanol.training._ranking import RankingRow
-from hanol.training._recipe import (
-    MOST_STEPS,
-    Estimate,
-    Recipe,
-    Section,
-    Seed,
-    StageEstimate,
-    state_gib,
-    with_overrides,
-)
-from hanol.training._run_folder import (
-    FREE,
-    checkpoint_size,
-    checkpoints,
-    keep_metrics,
-    keep_newest,
-    last_checkpoint,
-    metrics_file,
-    plot_loss,
-    read_metrics,
-)
-from hanol.training._sft import LearningSection, SftResult, SftRow, SftSettings, sft_loss, train_sft
-from hanol.training._trainer import Steps, StepTrainer, training_arguments
-from hanol.training.finetuning._finetune import FinetuneResult, finetune
-from hanol.training.finetuning._messages import ChatData, prompt_ids, read_chats
-from hanol.training.finetuning._sft_recipe import LoraSection, MessagesSection, SftRecipe
-from hanol.training.pretraining._data import SourceText, documents, is_held_out, tokenizer_hash
-from hanol.training.pretraining._evaluate import bits_per_byte
-from hanol.training.pretraining._packing import check_no_leak
-from hanol.training.pretraining._pretrain import PretrainResult, pretrain
-from hanol.training.pretraining._pretrain_recipe import DataSection, PretrainRecipe, ScheduleSection
+import typing as _typing
+
+from hanol.lazy import lazy_names as _lazy_names
+
+if _typing.TYPE_CHECKING:
+    from hanol.training._kinds import (
+        OnStep,
+        TrainingResult,
+        estimate,
+        read_recipe,
+        register_kind,
+        train,
+    )
+    from hanol.training._logits import logits_at, logprob_and_entropy
+    from hanol.training._merge import Merged, merge_checkpoints
+    from hanol.training._muon import MuonAdamW, muon_adamw, orthogonalised, parameter_groups
+    from hanol.training._ranking import RankingRow
+    from hanol.training._recipe import (
+        MOST_STEPS,
+        Estimate,
+        Recipe,
+        Section,
+        Seed,
+        StageEstimate,
+        state_gib,
+        with_overrides,
+    )
+    from hanol.training._run_folder import (
+        FREE,
+        checkpoint_size,
+        checkpoints,
+        keep_metrics,
+        keep_newest,
+        last_checkpoint,
+        metrics_file,
+        plot_loss,
+        read_metrics,
+    )
+    from hanol.training._sft import (
+        LearningSection,
+        SftResult,
+        SftRow,
+        SftSettings,
+        sft_loss,
+        train_sft,
+    )
+    from hanol.training._trainer import Steps, StepTrainer, training_arguments
+    from hanol.training.finetuning._finetune import FinetuneResult, finetune
+    from hanol.training.finetuning._messages import ChatData, prompt_ids, read_chats
+    from hanol.training.finetuning._sft_recipe import LoraSection, MessagesSection, SftRecipe
+    from hanol.training.pretraining._data import SourceText, documents, is_held_out, tokenizer_hash
+    from hanol.training.pretraining._evaluate import bits_per_byte
+    from hanol.training.pretraining._packing import check_no_leak
+    from hanol.training.pretraining._pretrain import PretrainResult, pretrain
+    from hanol.training.pretraining._pretrain_recipe import (
+        DataSection,
+        PretrainRecipe,
+        ScheduleSection,
+    )
+
+__getattr__, __dir__ = _lazy_names(__name__)
 
 __all__ = [
     "FREE",

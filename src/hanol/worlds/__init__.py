@@ -9,26 +9,33 @@ comparing token mixers: palindrome, multi-query associative recall and stacks.
 Importing this room does not import torch; the sequence tasks do when they are called.
 """
 
-from hanol.worlds._encyclopedia._page import Fact, WorldPage
-from hanol.worlds._encyclopedia._schema import RELATIONS, Relation, split_words
-from hanol.worlds._encyclopedia._world import Encyclopedia
-from hanol.worlds._factbook._world import Factbook
-from hanol.worlds._graph import (
-    LINKS,
-    MENTIONS,
-    SECTION,
-    SLOT,
-    Edge,
-    KnowledgeGraph,
-    Triple,
-    evaluate_formalization,
-    span_of,
-)
-from hanol.worlds._open import is_world, open_world
-from hanol.worlds._sequences import IGNORED, SequenceBatch, mqar, palindrome, stack
-from hanol.worlds._tasks import SmallTask, check_task, small_tasks
-from hanol.worlds._walk import GraphQuestion, QuestionWalker, template_question
-from hanol.worlds._world import AnyPage, Split, World
+import typing as _typing
+
+from hanol.lazy import lazy_names as _lazy_names
+
+if _typing.TYPE_CHECKING:
+    from hanol.worlds._encyclopedia._page import Fact, WorldPage
+    from hanol.worlds._encyclopedia._schema import RELATIONS, Relation, split_words
+    from hanol.worlds._encyclopedia._world import Encyclopedia
+    from hanol.worlds._factbook._world import Factbook
+    from hanol.worlds._graph import (
+        LINKS,
+        MENTIONS,
+        SECTION,
+        SLOT,
+        Edge,
+        KnowledgeGraph,
+        Triple,
+        evaluate_formalization,
+        span_of,
+    )
+    from hanol.worlds._open import is_world, open_world
+    from hanol.worlds._sequences import IGNORED, SequenceBatch, mqar, palindrome, stack
+    from hanol.worlds._tasks import SmallTask, check_task, small_tasks
+    from hanol.worlds._walk import GraphQuestion, QuestionWalker, template_question
+    from hanol.worlds._world import AnyPage, Split, World
+
+__getattr__, __dir__ = _lazy_names(__name__)
 
 __all__ = [
     "IGNORED",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hanol.cli._command import argument, command, option
 from hanol.cli._console import new_console, say_json, tell, write
-from hanol.cli._options import LoadOptions, SamplingOptions, SystemOption
+from hanol.cli._options import LoadOptions, SamplingOptions, SystemOption, open_engine
 from hanol.cli.chat._lines import Typed, is_interactive, read_turn, reader
 from hanol.cli.chat._slash import run_command
 from hanol.errors import ConfigError, HanolError
@@ -41,7 +41,7 @@ def chat(
 
     Example: hanol chat chatml:tiny -p "Hello"
     """
-    from hanol.engines import Message, Sampling, open_engine
+    from hanol.engines import Message, Sampling
     from hanol.runs import synchronous
 
     sampling.over(Sampling())  # wrong usage is told before a model is loaded

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hanol.cli._console import confirm, escaped
-from hanol.cli._options import ModelOptions, ResearchOptions, ToolOptions
+from hanol.cli._options import ModelOptions, ResearchOptions, ToolOptions, open_engine
 from hanol.cli.documents import open_indexed, python_is_isolated
 from hanol.errors import RunError
 from hanol.files import read_text
@@ -36,7 +36,6 @@ def _open(
     compact: bool | None = False,
 ) -> Workplace:
     """Open documents and tools, then the model: errors of the tools come at once."""
-    from hanol.engines import open_engine
     from hanol.research import is_small
     from hanol.tools import agent_tools, compact_tools
 

@@ -12,11 +12,12 @@ from typing import Any, Self
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hanol import attention, autodeco, models
+from hanol import attention, models  # each name of them loads what it needs
 from hanol.control import ControlTokens
 from hanol.engines._engine import Continuations, Engine
 from hanol.engines._request import Capability, Completion, Message, Piece, Request, Scored
 from hanol.engines.checkpoint._chat import CHATML, ChatTokens
+from hanol.engines.checkpoint._draws import has_heads
 from hanol.engines.checkpoint._job import EngineTask
 from hanol.engines.checkpoint._worker import Worker
 from hanol.errors import ConfigError, EngineError
@@ -124,9 +125,12 @@ class CheckpointEngine(Engine):
         packed = dtype if dtype in (*attention.KINDS, "auto") and device == "cpu" else None
         named = None if packed in ("int8", "int4", "auto") else dtype
         wanted = None if named is None else models.dtype_named(named)
-        config = models.load_config(spec, revision=revision)
-        heads = isinstance(config, autodeco.AutoDecoConfig)
-        load: Any = autodeco.AutoDecoForCausalLM.from_pretrained if heads else models.load_model
+        heads = models.model_type(spec, revision=revision) == "autodeco"
+        load: Any = models.load_model
+        if heads:
+            from hanol.autodeco import AutoDecoForCausalLM
+
+            load = AutoDecoForCausalLM.from_pretrained
         model = load(spec, dtype=wanted, device=device, revision=revision)
         tokenizer = models.load_tokenizer(spec, revision=revision)
         base = model.llm if heads else model
@@ -332,7 +336,7 @@ def _window(model: Any, tokenizer: Any) -> int | None:
 
 def _default_sampling(model: Any, *, is_chat: bool) -> Sampling:
     """What generation_config.json asks for, if it asks for sampling; heads choose by themselves."""
-    if isinstance(model, autodeco.AutoDecoForCausalLM):
+    if has_heads(model):
         return Sampling()
     config = model.generation_config
     if not getattr(config, "do_sample", False):

@@ -9,10 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hanol.autodeco import AutoDecoForCausalLM
 from hanol.engines.checkpoint._job import Alternatives, Job
 from hanol.errors import EngineError
 from hanol.sampling import draw, soft_top_p
+
+
+def has_heads(model: Any) -> bool:
+    """Whether it is an `AutoDecoForCausalLM`; without heads, nothing of them is imported."""
+    return model.config.model_type == "autodeco"
 
 
 class Draws:
@@ -20,7 +24,7 @@ class Draws:
 
     def __init__(self, model: Any, text_of: Callable[[tuple[int, ...]], str]) -> None:
         self._text_of = text_of
-        self._heads = isinstance(model, AutoDecoForCausalLM)
+        self._heads = has_heads(model)
         self._truncation = model.config.serving()[0] if self._heads else "hard"
         # What the model needs to be called with:
         self.inputs: dict[str, Any] = {"output_base_logits": True} if self._heads else {}

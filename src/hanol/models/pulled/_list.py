@@ -5,11 +5,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from huggingface_hub import CacheNotFound, constants, scan_cache_dir
 from pydantic import BaseModel, Field
 
-from hanol.models._load import bundled_names, resolve
 from hanol.models.pulled._catalogue import CATALOGUE, pulled_folder
+from hanol.models.pulled._names import bundled_names, resolve
 
 Place = Literal["bundled", "pulled", "hub cache", "to be pulled"]
 
@@ -35,12 +34,24 @@ def list_models() -> list[ModelEntry]:
         else:
             known = {"kind": model.kind, "licence": model.licence, "num_bytes": model.num_bytes}
             missing.append(ModelEntry(name=name, place="to be pulled", path=None, **known))
+    from huggingface_hub import constants
+
+    if Path(constants.HF_HUB_CACHE).is_dir():
+        found += _cached(Path(constants.HF_HUB_CACHE))
+    return found + missing
+
+
+def _cached(folder: Path) -> list[ModelEntry]:
+    """The models in the hub's cache."""
+    from huggingface_hub import CacheNotFound, scan_cache_dir  # load an HTTP client
+
+    found = []
     with suppress(CacheNotFound, OSError, ValueError):
-        for repo in sorted(scan_cache_dir(constants.HF_HUB_CACHE).repos, key=lambda r: r.repo_id):
+        for repo in sorted(scan_cache_dir(folder).repos, key=lambda r: r.repo_id):
             if repo.repo_type == "model" and repo.revisions:
                 newest = max(repo.revisions, key=lambda revision: revision.last_modified)
                 found.append(_entry(repo.repo_id, "hub cache", newest.snapshot_path, None))
-    return found + missing
+    return found
 
 
 def _entry(name: str, place: Place, folder: Path, licence: str | None) -> ModelEntry:

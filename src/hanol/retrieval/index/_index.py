@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 from urllib.parse import unquote
 
 from pydantic import BaseModel, TypeAdapter
@@ -17,7 +17,6 @@ from hanol.errors import AddressError, SearchIndexError
 from hanol.files import open_inside
 from hanol.retrieval.documents._remarks import Remark
 from hanol.retrieval.index._cjk import highlight_spans, query_tokens
-from hanol.retrieval.index._dense import Embedder, SentenceEmbedder, Vectors
 from hanol.retrieval.index._passage import Passage, doubt_of, format_address, parse_address
 from hanol.retrieval.index._search import (
     choose_tokens,
@@ -26,7 +25,10 @@ from hanol.retrieval.index._search import (
     reciprocal_rank_fusion,
 )
 from hanol.retrieval.index._store import Store, damaged
-from hanol.retrieval.index._update import FileProgress, IndexReport, Update
+
+if TYPE_CHECKING:  # readers of documents and numpy, which a search by words does not need
+    from hanol.retrieval.index._dense import Embedder, Vectors
+    from hanol.retrieval.index._update import FileProgress, IndexReport
 
 Mode = Literal["hybrid", "bm25", "dense"]
 
@@ -72,7 +74,7 @@ class Index(AbstractContextManager["Index"]):
         ...     best = index.search("how are keys rotated", k=3)
     """
 
-    def __init__(self, folder: Path, place: Path, embedder: Embedder | None) -> None:
+    def __init__(self, folder: Path, place: Path, embedder: "Embedder | None") -> None:
         self.folder = folder
         self._place = place
         self._embedder = embedder
@@ -87,7 +89,7 @@ class Index(AbstractContextManager["Index"]):
         path: str | Path,
         *,
         index_folder: str | Path | None = None,
-        embedder: str | Embedder | None = None,
+        embedder: "str | Embedder | None" = None,
         rebuild: bool = False,
     ) -> "Index":
         """Open a folder; without `rebuild`, nothing is written before `add`.
@@ -118,9 +120,9 @@ class Index(AbstractContextManager["Index"]):
                 f"`index_folder` is the folder of the documents itself, {place}. Name another one."
             )
         if rebuild and (made_with := Store.erase(place)) is not None:
-            embedder = embedder or SentenceEmbedder(made_with, from_index=True)
+            embedder = embedder or _sentence_embedder(made_with, from_index=True)
         if isinstance(embedder, str):
-            embedder = SentenceEmbedder(embedder)
+            embedder = _sentence_embedder(embedder)
         return cls(folder, place, embedder)
 
     def _opened(self) -> Store | None:
@@ -143,7 +145,7 @@ class Index(AbstractContextManager["Index"]):
             )
         made_with = store.meta("embedder")
         if made_with is not None:
-            self._embedder = self._embedder or SentenceEmbedder(made_with, from_index=True)
+            self._embedder = self._embedder or _sentence_embedder(made_with, from_index=True)
             if self._embedder.name != made_with:
                 raise SearchIndexError(
                     f"The index {store.folder} was made with the embedder {made_with!r}, not with "
@@ -216,8 +218,8 @@ class Index(AbstractContextManager["Index"]):
         return {path: remarks for path, remarks in found.items() if remarks}
 
     def add(
-        self, *, on_file: Callable[[FileProgress], None] | None = None, isolated: bool = True
-    ) -> IndexReport:
+        self, *, on_file: "Callable[[FileProgress], None] | None" = None, isolated: bool = True
+    ) -> "IndexReport":
         """Update the index from the folder.
 
         Only files whose size or time changed are hashed, and only those whose hash changed are
@@ -234,6 +236,8 @@ class Index(AbstractContextManager["Index"]):
         """
         with self._in_use():
             self._store = self._opened() or Store.create(self._place)
+            from hanol.retrieval.index._update import Update
+
             return Update(self._store, self.folder, self._embedder, on_file, isolated).run()
 
     def drop_vectors(self) -> None:
@@ -325,6 +329,8 @@ class Index(AbstractContextManager["Index"]):
         db = self._store.db
         state = (db.execute("PRAGMA data_version").fetchone()[0], db.total_changes)
         if self._vectors is None or self._vectors[0] != state:
+            from hanol.retrieval.index._dense import Vectors
+
             self._vectors = (state, Vectors(self._store))
         return self._vectors[1].rank(self._embedder.encode_query(query), limit)
 
@@ -387,3 +393,9 @@ def _doubt(stored: str, page: int | None) -> str:
 @lru_cache(maxsize=100)
 def _remarks(stored: str) -> tuple[Remark, ...]:
     return _REMARK_LIST.validate_json(stored)
+
+
+def _sentence_embedder(name: str, **origin: bool) -> "Embedder":
+    from hanol.retrieval.index._dense import SentenceEmbedder
+
+    return SentenceEmbedder(name, **origin)

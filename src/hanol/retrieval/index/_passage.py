@@ -8,14 +8,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
 from pydantic import BaseModel
 
 from hanol.errors import AddressError
-from hanol.retrieval.documents._documents import Document
 from hanol.retrieval.documents._remarks import Remark
 from hanol.retrieval.documents._split import split_passages
+
+if TYPE_CHECKING:  # with the readers of documents
+    from hanol.retrieval.documents._documents import Document
 
 _IN_TEXT = re.compile(r"(?:https?|doc)://[^\s<>\"')\]]+")
 _ADDRESS = re.compile(r"doc://([0-9a-f]{8})/(.+?)(?:#p(\d+))?", re.DOTALL)
@@ -108,7 +111,7 @@ class Passage:
 
 
 def document_passages(
-    document: Document, name: str, sha256: str, address: str | None = None
+    document: "Document", name: str, sha256: str, address: str | None = None
 ) -> list[Passage]:
     """The passages of a document that is in no index.
 
