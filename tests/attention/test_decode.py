@@ -19,6 +19,8 @@ from transformers import (
     Qwen3Config,
     Qwen3ForCausalLM,
 )
+from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
+from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5ForCausalLM
 
 from hanol import attention
 from hanol.attention import CACHE_NAME
@@ -41,6 +43,14 @@ MODELS: dict[str, tuple[type[PreTrainedModel], Any]] = {
     ),
     "qwen2": (Qwen2ForCausalLM, Qwen2Config(**SIZES)),
     "qwen3": (Qwen3ForCausalLM, Qwen3Config(**{**SIZES, "head_dim": 32})),
+    "qwen3.5": (
+        Qwen3_5ForCausalLM,
+        Qwen3_5TextConfig(
+            **SIZES, linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=16,
+            linear_value_head_dim=32,
+            layer_types=["linear_attention", "full_attention", "linear_attention"],
+        ),
+    ),
 }  # fmt: skip
 ALL = pytest.mark.parametrize("name", MODELS)
 

@@ -1,4 +1,4 @@
-"""Parts of a decode step, compiled by Numba: products, norms, rotary positions, attention, SwiGLU.
+"""Parts of a decode step, compiled by Numba: products, norms, attention, the delta rule, SwiGLU.
 
 Every row has one new token. Weights are float32, bfloat16 (as uint16), int8 or int4 (two in a
 uint8); sums run in float32. Loops run along contiguous widths, which LLVM vectorises; one thread:
@@ -90,22 +90,24 @@ def product(weight_NK: Any, scale_NG: Any, x_RK: Any, y_RN: Any) -> None:
 
 
 @compiled
-def rms_norm(x_K: Any, weight_K: Any, epsilon: Any, y_K: Any) -> None:
-    """Y = weight * x / rms(x)."""
+def rms_norm(x_K: Any, weight_K: Any, offset: Any, epsilon: Any, y_K: Any) -> None:
+    """Y = (offset + weight) * x / rms(x); the offset is 0, or 1 for weights around 0."""
     K = len(x_K)
     total = float32(0.0)
     for k in range(K):
         total += x_K[k] * x_K[k]
     factor = float32(1.0) / np.sqrt(total / float32(K) + epsilon)
     for k in range(K):
-        y_K[k] = x_K[k] * factor * weight_K[k]
+        y_K[k] = x_K[k] * factor * (offset + weight_K[k])
 
 
 @compiled
-def _norm_and_rotate(x_D: Any, norm_D: Any, epsilon: Any, cos_D: Any, sin_D: Any) -> None:
+def _norm_and_rotate(
+    x_D: Any, norm_D: Any, offset: Any, epsilon: Any, cos_D: Any, sin_D: Any
+) -> None:
     """Norm of a head, if it has one, and its position, in place."""
     if len(norm_D):
-        rms_norm(x_D, norm_D, epsilon, x_D)
+        rms_norm(x_D, norm_D, offset, epsilon, x_D)
     half = len(cos_D) // 2
     for d in range(half):
         a, b = x_D[d], x_D[d + half]
@@ -115,36 +117,40 @@ def _norm_and_rotate(x_D: Any, norm_D: Any, epsilon: Any, cos_D: Any, sin_D: Any
 
 @compiled
 def before_attention(
-    hidden_RK: Any, norm_K: Any, epsilon: Any, weight_NK: Any, scale_NG: Any, bias_N: Any,
-    query_norm_D: Any, key_norm_D: Any, cos_RD: Any, sin_RD: Any, heads: Any, key_heads: Any,
-    normed_RK: Any, qkv_RHD: Any,
+    hidden_RK: Any, norm_K: Any, offset: Any, epsilon: Any, weight_NK: Any, scale_NG: Any,
+    bias_N: Any, query_norm_D: Any, key_norm_D: Any, cos_RD: Any, sin_RD: Any, heads: Any,
+    key_heads: Any, stride: Any, normed_RK: Any, qkv_RHD: Any,
 ) -> None:  # fmt: skip
-    """Queries, keys and values of a layer, side by side: [R, heads + 2 key heads, D]."""
+    """Queries, keys and values of a layer, side by side: [R, stride * heads + 2 key heads, D].
+
+    With a stride of 2, each head has a gate behind its query.
+    """
     R = len(hidden_RK)
     for r in range(R):
-        rms_norm(hidden_RK[r], norm_K, epsilon, normed_RK[r])
+        rms_norm(hidden_RK[r], norm_K, offset, epsilon, normed_RK[r])
     qkv_RN = qkv_RHD.reshape(R, -1)
     product(weight_NK, scale_NG, normed_RK, qkv_RN)
     for r in range(R):
         if len(bias_N):
             for n in range(len(bias_N)):
                 qkv_RN[r, n] += bias_N[n]
+        cos, sin = cos_RD[r], sin_RD[r]
         for h in range(heads):
-            _norm_and_rotate(qkv_RHD[r, h], query_norm_D, epsilon, cos_RD[r], sin_RD[r])
-        for h in range(heads, heads + key_heads):
-            _norm_and_rotate(qkv_RHD[r, h], key_norm_D, epsilon, cos_RD[r], sin_RD[r])
+            _norm_and_rotate(qkv_RHD[r, h * stride], query_norm_D, offset, epsilon, cos, sin)
+        for h in range(heads * stride, heads * stride + key_heads):
+            _norm_and_rotate(qkv_RHD[r, h], key_norm_D, offset, epsilon, cos, sin)
 
 
 @compiled
 def attend(
-    query_HD: Any, keys: Any, values: Any, key_strides: Any, value_strides: Any, row: Any,
-    valid_L: Any, length: Any, key_heads: Any, scale: Any, weight_L: Any, out_HD: Any,
+    qkv_HD: Any, stride: Any, keys: Any, values: Any, key_strides: Any, value_strides: Any,
+    row: Any, valid_L: Any, length: Any, key_heads: Any, scale: Any, weight_L: Any, out_HD: Any,
 ) -> None:  # fmt: skip
     """Attention of one row over its keys and values, which lie at strides in flat memory."""
-    heads, D = query_HD.shape
+    heads, D = out_HD.shape
     shared = heads // key_heads
     for h in range(heads):
-        query = query_HD[h]
+        query = qkv_HD[h * stride]
         first = row * key_strides[0] + (h // shared) * key_strides[1]
         largest = float32(-np.inf)
         for t in range(length):
@@ -177,42 +183,161 @@ def attend(
             value = values[first + t * value_strides[2] : first + t * value_strides[2] + D]
             for d in range(D):
                 out[d] += weight * value[d]
+        if stride == 2:
+            gate = qkv_HD[h * stride + 1]
+            for d in range(D):
+                out[d] /= float32(1.0) + exp(-gate[d])
 
 
 @compiled
-def after_attention(
-    hidden_RK: Any, qkv_RHD: Any, keys: Any, values: Any, key_strides: Any, value_strides: Any,
-    valid_RL: Any, length: Any, heads: Any, key_heads: Any, scale: Any,
-    out_NK: Any, out_scale_NG: Any, out_bias_N: Any, norm_K: Any, epsilon: Any,
-    gate_up_NK: Any, gate_up_scale_NG: Any, down_NK: Any, down_scale_NG: Any,
-    normed_RK: Any, mixed_RHD: Any, added_RK: Any, inner_RN: Any, weight_L: Any,
+def _add_product(
+    weight_NK: Any, scale_NG: Any, bias_N: Any, x_RK: Any, added_RN: Any, hidden_RN: Any
+) -> None:
+    """Hidden += x W^T + b."""
+    product(weight_NK, scale_NG, x_RK, added_RN)
+    R, N = hidden_RN.shape
+    for r in range(R):
+        for n in range(N):
+            hidden_RN[r, n] += added_RN[r, n]
+        if len(bias_N):
+            for n in range(N):
+                hidden_RN[r, n] += bias_N[n]
+
+
+@compiled
+def _mlp(
+    hidden_RK: Any, norm_K: Any, offset: Any, epsilon: Any, gate_up_NK: Any,
+    gate_up_scale_NG: Any, down_NK: Any, down_scale_NG: Any, normed_RK: Any, added_RK: Any,
+    inner_RN: Any, gated_RN: Any,
 ) -> None:  # fmt: skip
-    """The rest of a layer: attention, output projection, SwiGLU; changes the hidden states."""
-    R, K = hidden_RK.shape
+    """SwiGLU; changes the hidden states."""
+    R, half = gated_RN.shape
     for r in range(R):
-        attend(
-            qkv_RHD[r, :heads], keys, values, key_strides, value_strides, r, valid_RL[r], length,
-            key_heads, scale, weight_L, mixed_RHD[r],
-        )  # fmt: skip
-    product(out_NK, out_scale_NG, mixed_RHD.reshape(R, -1), added_RK)
-    for r in range(R):
-        for k in range(K):
-            hidden_RK[r, k] += added_RK[r, k]
-        if len(out_bias_N):
-            for k in range(K):
-                hidden_RK[r, k] += out_bias_N[k]
-        rms_norm(hidden_RK[r], norm_K, epsilon, normed_RK[r])
+        rms_norm(hidden_RK[r], norm_K, offset, epsilon, normed_RK[r])
     product(gate_up_NK, gate_up_scale_NG, normed_RK, inner_RN)
-    half = inner_RN.shape[1] // 2
-    gated_RN = np.empty((R, half), np.float32)
     for r in range(R):
         for n in range(half):
             gate = inner_RN[r, n]
             gated_RN[r, n] = gate / (float32(1.0) + exp(-gate)) * inner_RN[r, half + n]
-    product(down_NK, down_scale_NG, gated_RN, added_RK)
+    _add_product(down_NK, down_scale_NG, norm_K[:0], gated_RN, added_RK, hidden_RK)
+
+
+@compiled
+def after_attention(
+    hidden_RK: Any, qkv_RHD: Any, stride: Any, keys: Any, values: Any, key_strides: Any,
+    value_strides: Any, valid_RL: Any, length: Any, key_heads: Any, scale: Any,
+    out_NK: Any, out_scale_NG: Any, out_bias_N: Any, norm_K: Any, offset: Any, epsilon: Any,
+    gate_up_NK: Any, gate_up_scale_NG: Any, down_NK: Any, down_scale_NG: Any,
+    normed_RK: Any, mixed_RHD: Any, added_RK: Any, inner_RN: Any, gated_RN: Any, weight_L: Any,
+) -> None:  # fmt: skip
+    """The rest of a layer: attention, output projection, SwiGLU; changes the hidden states."""
+    R = len(hidden_RK)
     for r in range(R):
-        for k in range(K):
-            hidden_RK[r, k] += added_RK[r, k]
+        attend(
+            qkv_RHD[r], stride, keys, values, key_strides, value_strides, r, valid_RL[r], length,
+            key_heads, scale, weight_L, mixed_RHD[r],
+        )  # fmt: skip
+    _add_product(out_NK, out_scale_NG, out_bias_N, mixed_RHD.reshape(R, -1), added_RK, hidden_RK)
+    _mlp(
+        hidden_RK, norm_K, offset, epsilon, gate_up_NK, gate_up_scale_NG, down_NK, down_scale_NG,
+        normed_RK, added_RK, inner_RN, gated_RN,
+    )  # fmt: skip
+
+
+@compiled
+def _convolve(x_C: Any, weight_CJ: Any, state_CJ: Any) -> None:
+    """One step of the causal convolution with SiLU, in place; the state gets the input."""
+    C, J = weight_CJ.shape
+    for c in range(C):
+        total = weight_CJ[c, J - 1] * x_C[c]
+        for j in range(J - 1):
+            state_CJ[c, j] = state_CJ[c, j + 1]
+            total += weight_CJ[c, j] * state_CJ[c, j]
+        state_CJ[c, J - 1] = x_C[c]
+        x_C[c] = total
+    for c in range(C):
+        x_C[c] = x_C[c] / (float32(1.0) + exp(-x_C[c]))
+
+
+@compiled
+def _inverse_length(x_K: Any) -> Any:
+    total = float32(0.0)
+    for k in range(len(x_K)):
+        total += x_K[k] * x_K[k]
+    return float32(1.0) / np.sqrt(total + float32(1e-6))
+
+
+@compiled
+def _delta_step(
+    query_K: Any, key_K: Any, value_V: Any, decay: Any, strength: Any, state_KV: Any, error_V: Any,
+    out_V: Any,
+) -> None:  # fmt: skip
+    """One token of the delta rule with one decay a head, on the state in place."""
+    K, V = state_KV.shape
+    query_factor = _inverse_length(query_K) / np.sqrt(float32(K))
+    key_factor = _inverse_length(key_K)
+    for v in range(V):
+        error_V[v] = float32(0.0)
+        out_V[v] = float32(0.0)
+    for k in range(K):
+        key = key_K[k] * key_factor
+        row = state_KV[k]
+        for v in range(V):
+            error_V[v] += key * row[v]
+    for v in range(V):
+        error_V[v] = strength * (value_V[v] - decay * error_V[v])
+    for k in range(K):
+        key, query = key_K[k] * key_factor, query_K[k] * query_factor
+        row = state_KV[k]
+        for v in range(V):
+            new = decay * row[v] + key * error_V[v]
+            row[v] = new
+            out_V[v] += query * new
+
+
+@compiled
+def delta_layer(
+    hidden_RK: Any, norm_K: Any, offset: Any, epsilon: Any, in_NK: Any, in_scale_NG: Any,
+    convolution_CJ: Any, rate_H: Any, bias_H: Any, key_heads: Any, gated_norm_V: Any,
+    window_RCJ: Any, state_RHKV: Any, out_NK: Any, out_scale_NG: Any, norm_after_K: Any,
+    gate_up_NK: Any, gate_up_scale_NG: Any, down_NK: Any, down_scale_NG: Any, normed_RK: Any,
+    projected_RN: Any, mixed_RN: Any, added_RK: Any, inner_RN: Any, gated_RN: Any,
+) -> None:  # fmt: skip
+    """A gated delta net layer of Qwen3.5; changes window, state and hidden states.
+
+    Projected are q, k, v, then the output gate, then strength and decay of each head.
+    """
+    R, H, K, V = state_RHKV.shape
+    C = len(convolution_CJ)
+    shared = H // key_heads
+    error_V = np.empty(V, np.float32)
+    for r in range(R):
+        rms_norm(hidden_RK[r], norm_K, offset, epsilon, normed_RK[r])
+    product(in_NK, in_scale_NG, normed_RK, projected_RN)
+    for r in range(R):
+        row = projected_RN[r]
+        _convolve(row[:C], convolution_CJ, window_RCJ[r])
+        for h in range(H):
+            at = h // shared * K
+            strength = float32(1.0) / (float32(1.0) + np.exp(-row[C + H * V + h]))
+            gate = row[C + H * V + H + h] + bias_H[h]
+            softplus = gate if gate > float32(20.0) else np.log1p(np.exp(gate))
+            decay = np.exp(-np.exp(rate_H[h]) * softplus)
+            first = 2 * key_heads * K + h * V
+            out = mixed_RN[r, h * V : (h + 1) * V]
+            _delta_step(
+                row[at : at + K], row[key_heads * K + at : key_heads * K + at + K],
+                row[first : first + V], decay, strength, state_RHKV[r, h], error_V, out,
+            )  # fmt: skip
+            rms_norm(out, gated_norm_V, float32(0.0), epsilon, out)
+            for v in range(V):
+                z = row[C + h * V + v]
+                out[v] *= z / (float32(1.0) + exp(-z))
+    _add_product(out_NK, out_scale_NG, norm_K[:0], mixed_RN, added_RK, hidden_RK)
+    _mlp(
+        hidden_RK, norm_after_K, offset, epsilon, gate_up_NK, gate_up_scale_NG, down_NK,
+        down_scale_NG, normed_RK, added_RK, inner_RN, gated_RN,
+    )  # fmt: skip
 
 
 @compiled

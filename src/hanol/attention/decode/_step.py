@@ -1,4 +1,4 @@
-"""The decode step of Llama, Qwen2 and Qwen3: a token of each row in two kernels a layer.
+"""The decode step of Llama, Qwen2, Qwen3 and Qwen3.5: a token in two kernels a layer, or in one.
 
 A model's class becomes a subclass whose forward takes this way where it fits and else that of
 transformers: one new token a row, at most `MOST_ROWS` rows, no gradients, float32 on a CPU, layers
@@ -15,18 +15,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import (
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+    LinearAttentionLayer,
+)
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from hanol.attention._cache import CACHE_NAME
 from hanol.attention.decode._weights import MOST_ROWS, OutputLinear, Weights, joined
 from hanol.attention.kda._backend import numba_kernels_exist
 
-MODELS = ("LlamaModel", "Qwen2Model", "Qwen3Model")
+MODELS = ("LlamaModel", "Qwen2Model", "Qwen3Model", "Qwen3_5TextModel")
+_KINDS = ("Llama", "Qwen2", "Qwen3", "Qwen3_5")
 _NONE = np.empty(0, np.float32)
 
 
-class _Layer(NamedTuple):
+class _Attention(NamedTuple):
+    """A layer of attention over keys and values."""
+
     norm: Any
     qkv: Weights
     qkv_bias: Any
@@ -39,17 +46,45 @@ class _Layer(NamedTuple):
     down: Weights
 
 
+class _Delta(NamedTuple):
+    """A gated delta net layer."""
+
+    norm: Any
+    projections: Weights
+    convolution: Any
+    rate: Any
+    bias: Any
+    gated_norm: Any
+    out: Weights
+    norm_after: Any
+    gate_up: Weights
+    down: Weights
+
+
+class _Room(NamedTuple):
+    """What the layers of one step write to."""
+
+    hidden: Any
+    normed: Any
+    added: Any
+    inner: Any
+    gated: Any
+
+
 class DecodeStep:
     """The arrays of a model's layers, views of its own parameters, and the walk through them."""
 
-    def __init__(self, model: Any, layers: list[_Layer]) -> None:
+    def __init__(self, model: Any, layers: list[_Attention | _Delta]) -> None:
         self._layers = layers
-        self._epsilon = np.float32(model.config.rms_norm_eps)
-        attention = model.layers[0].self_attn
-        self._scale = np.float32(attention.scaling)
-        self._heads = model.config.num_attention_heads
-        self._key_heads = model.config.num_key_value_heads
-        self._width = attention.head_dim
+        config = model.config
+        self._epsilon = np.float32(config.rms_norm_eps)
+        self._heads, self._key_heads = config.num_attention_heads, config.num_key_value_heads
+        self._width = _head_width(config)
+        self._scale = np.float32(self._width**-0.5)
+        # Qwen3.5: weights of norms are around 0, and each head has a gate behind its query.
+        is_qwen35 = type(model).__name__ == "Qwen3_5TextModel"
+        self._offset, self._stride = (np.float32(1), 2) if is_qwen35 else (np.float32(0), 1)
+        self._delta_key_heads = getattr(config, "linear_num_key_heads", 0)
         self._norm = model.norm.weight.detach().numpy()
         self._tensors = [*_tensors(model.layers), model.norm.weight]
         self._pointers = [x.data_ptr() for x in self._tensors]
@@ -69,9 +104,14 @@ class DecodeStep:
     def of(cls, model: Any) -> "DecodeStep | None":
         """The step of a model, or None where a layer is none that it knows."""
         kinds = getattr(model.config, "layer_types", None) or ["full_attention"]
-        if set(kinds) != {"full_attention"} or model.config.hidden_act != "silu":
+        if set(kinds) - {"full_attention", "linear_attention"}:
             return None
-        layers = []
+        if model.config.hidden_act != "silu" or (
+            getattr(model.config, "attention_bias", False)
+            and (type(model).__name__ == "Qwen3_5TextModel")
+        ):
+            return None
+        layers: list[_Attention | _Delta] = []
         for layer in model.layers[: model.config.num_hidden_layers]:
             made = _layer(layer)
             if made is None:
@@ -104,32 +144,61 @@ class DecodeStep:
         R, _, K = embeds_R1K.shape
         hidden = embeds_R1K.reshape(R, K).clone().numpy()
         cos, sin = (x.expand(R, 1, -1)[:, 0].contiguous().numpy() for x in (cos_R1D, sin_R1D))
-        heads, key_heads, D = self._heads, self._key_heads, self._width
-        normed, added = np.empty_like(hidden), np.empty_like(hidden)
-        qkv = torch.empty(R, heads + 2 * key_heads, D)
-        mixed = np.empty((R, heads, D), np.float32)
         inner = np.empty((R, len(self._layers[0].gate_up.weight)), np.float32)
-        keys_RH1D = qkv[:, heads : heads + key_heads].unsqueeze(2)
-        values_RH1D = qkv[:, heads + key_heads :].unsqueeze(2)
-        qkv_array, weight_L = qkv.numpy(), _NONE
+        gated = np.empty((R, inner.shape[1] // 2), np.float32)
+        room = _Room(hidden, np.empty_like(hidden), np.empty_like(hidden), inner, gated)
+        queries = self._heads * self._stride
+        qkv = torch.empty(R, queries + 2 * self._key_heads, self._width)
+        mixed = np.empty((R, self._heads, self._width), np.float32)
         for i, layer in enumerate(self._layers):
-            _kernels.before_attention(
-                hidden, layer.norm, self._epsilon, *layer.qkv, layer.qkv_bias, layer.query_norm,
-                layer.key_norm, cos, sin, heads, key_heads, normed, qkv_array,
-            )  # fmt: skip
-            keys, values = cache.update(keys_RH1D, values_RH1D, i)
-            length = keys.shape[2]
-            if len(weight_L) < length:
-                weight_L = np.empty(length, np.float32)
-            _kernels.after_attention(
-                hidden, qkv_array, _flat(keys), _flat(values), keys.stride()[:3],
-                values.stride()[:3], valid, length, heads, key_heads, self._scale,
-                *layer.out, layer.out_bias, layer.norm_after, self._epsilon,
-                *layer.gate_up, *layer.down, normed, mixed, added, inner, weight_L,
-            )  # fmt: skip
+            if isinstance(layer, _Delta):
+                self._delta(layer, cache.layers[i], room)
+            else:
+                self._attention(layer, i, cache, cos, sin, valid, qkv, mixed, room)
         for r in range(R):
-            _kernels.rms_norm(hidden[r], self._norm, self._epsilon, normed[r])
-        return torch.from_numpy(normed).view(R, 1, K)
+            _kernels.rms_norm(hidden[r], self._norm, self._offset, self._epsilon, room.normed[r])
+        return torch.from_numpy(room.normed).view(R, 1, K)
+
+    def _attention(
+        self, layer: _Attention, index: int, cache: Cache, cos: Any, sin: Any, valid: Any,
+        qkv: Tensor, mixed: Any, room: _Room,
+    ) -> None:  # fmt: skip
+        from hanol.attention.decode import _kernels
+
+        heads, key_heads, stride = self._heads, self._key_heads, self._stride
+        offset, epsilon, array = self._offset, self._epsilon, qkv.numpy()
+        _kernels.before_attention(
+            room.hidden, layer.norm, offset, epsilon, *layer.qkv, layer.qkv_bias,
+            layer.query_norm, layer.key_norm, cos, sin, heads, key_heads, stride, room.normed,
+            array,
+        )  # fmt: skip
+        first = heads * stride
+        keys, values = cache.update(
+            qkv[:, first : first + key_heads].unsqueeze(2),
+            qkv[:, first + key_heads :].unsqueeze(2),
+            index,
+        )
+        length = keys.shape[2]
+        _kernels.after_attention(
+            room.hidden, array, stride, _flat(keys), _flat(values), keys.stride()[:3],
+            values.stride()[:3], valid, length, key_heads, self._scale, *layer.out,
+            layer.out_bias, layer.norm_after, offset, epsilon, *layer.gate_up, *layer.down,
+            room.normed, mixed, room.added, room.inner, room.gated, np.empty(length, np.float32),
+        )  # fmt: skip
+
+    def _delta(self, layer: _Delta, held: Any, room: _Room) -> None:
+        from hanol.attention.decode import _kernels
+
+        window, state = held.conv_states[0], held.recurrent_states[0]
+        R, H, _, V = state.shape
+        projected = np.empty((R, len(layer.projections.weight)), np.float32)
+        _kernels.delta_layer(
+            room.hidden, layer.norm, self._offset, self._epsilon, *layer.projections,
+            layer.convolution, layer.rate, layer.bias, self._delta_key_heads, layer.gated_norm,
+            window.numpy(), state.numpy(), *layer.out, layer.norm_after, *layer.gate_up,
+            *layer.down, room.normed, projected, np.empty((R, H * V), np.float32), room.added,
+            room.inner, room.gated,
+        )  # fmt: skip
 
 
 class FastDecoder:
@@ -162,6 +231,9 @@ class FastDecoder:
         seen = held.get_seq_length()
         if position_ids is None:
             position_ids = torch.tensor([[seen]])
+        if model.config.model_type == "qwen3_5_text":  # time, height and width, maybe with text
+            position_ids = position_ids[-3:] if position_ids.ndim == 3 else position_ids[None]
+            position_ids = position_ids.expand(3, -1, -1)
         cos, sin = model.rotary_emb(embeds, position_ids=position_ids)
         valid = np.empty((len(embeds), 0), np.bool_)
         if attention_mask is not None and not bool(attention_mask.all()):
@@ -199,9 +271,11 @@ class FastDecoder:
         rows, seen = len(tokens), cache.get_seq_length()
         if mask is not None and getattr(mask, "shape", None) != (rows, seen + 1):
             return None
-        if positions is not None and positions.shape not in ((1, 1), (rows, 1)):
+        if mask is not None and not bool(mask[:, -1].all()):
             return None
-        if any(len(layer.keys) not in (0, rows) for layer in cache.layers):
+        if positions is not None and positions.shape[-2:] not in ((1, 1), (rows, 1)):
+            return None
+        if any(_rows_of(layer) not in (0, rows) for layer in cache.layers):
             return None
         step = self._step
         if step is None or not step.is_current(model.config):
@@ -213,18 +287,36 @@ class FastDecoder:
 
 
 def _is_plain(cache: Any) -> bool:
-    """Whether every layer keeps keys and values of all tokens, and some are there."""
+    """Whether every layer keeps keys and values of all tokens, or a state, and some are there."""
     return (
         isinstance(cache, DynamicCache)
         and bool(cache.layers)
         and all(
-            isinstance(layer, DynamicLayer)
+            _has_state(layer)
+            if type(layer) is LinearAttentionLayer
+            else isinstance(layer, DynamicLayer)
             and not isinstance(layer, DynamicSlidingWindowLayer)
             and layer.is_initialized
             and layer.keys.dtype == torch.float32
             for layer in cache.layers
         )
     )
+
+
+def _has_state(layer: Any) -> bool:
+    window, state = layer.conv_states[0], layer.recurrent_states[0]
+    return (
+        bool(layer.has_previous_state[0])
+        and not layer.record_past
+        and all(
+            x is not None and x.dtype == torch.float32 and x.is_contiguous() and x.is_cpu
+            for x in (window, state)
+        )
+    )
+
+
+def _rows_of(layer: Any) -> int:
+    return len(layer.recurrent_states[0] if type(layer) is LinearAttentionLayer else layer.keys)
 
 
 def accelerate_decoding(model: PreTrainedModel) -> bool:
@@ -271,37 +363,45 @@ def _is_own(module: nn.Module, names: Sequence[str]) -> bool:
     return cls.__name__ in names and cls.__module__.startswith("transformers.models.")
 
 
-def _layer(layer: Any) -> _Layer | None:
-    """The arrays of a layer of Llama, Qwen2 or Qwen3."""
-    attention, mlp = layer.self_attn, layer.mlp
-    kinds = [name.removesuffix("Model") for name in MODELS]
-    if not _is_own(attention, [f"{kind}Attention" for kind in kinds]):
+def _head_width(config: Any) -> int:
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+
+def _layer(layer: Any) -> _Attention | _Delta | None:
+    """The arrays of a layer of one of the models."""
+    mlp, delta = layer.mlp, getattr(layer, "linear_attn", None)
+    if not _is_own(mlp, [f"{kind}MLP" for kind in _KINDS]):
         return None
-    if not _is_own(mlp, [f"{kind}MLP" for kind in kinds]):
-        return None
-    products = [
-        joined([attention.q_proj, attention.k_proj, attention.v_proj]),
-        joined([attention.o_proj]),
-        joined([mlp.gate_proj, mlp.up_proj]),
-        joined([mlp.down_proj]),
-    ]
     if any(getattr(one, "bias", None) is not None for one in (mlp.gate_proj, mlp.down_proj)):
         return None
+    if delta is not None:
+        if not _is_own(delta, ["Qwen3_5GatedDeltaNet"]):
+            return None
+        inputs = [delta.in_proj_qkv, delta.in_proj_z, delta.in_proj_b, delta.in_proj_a]
+        output = delta.out_proj
+    else:
+        attention = layer.self_attn
+        if not _is_own(attention, [f"{kind}Attention" for kind in _KINDS]):
+            return None
+        inputs = [attention.q_proj, attention.k_proj, attention.v_proj]
+        output = attention.o_proj
+    products = [joined(one) for one in (inputs, [output], [mlp.gate_proj, mlp.up_proj])]
+    products.append(joined([mlp.down_proj]))
     if any(one is None for one in products):
         return None
-    qkv, out, gate_up, down = (one for one in products if one is not None)
-    return _Layer(
-        norm=_array(layer.input_layernorm),
-        qkv=qkv,
-        qkv_bias=_biases([attention.q_proj, attention.k_proj, attention.v_proj]),
-        query_norm=_array(getattr(attention, "q_norm", None)),
-        key_norm=_array(getattr(attention, "k_norm", None)),
-        out=out,
-        out_bias=_biases([attention.o_proj]),
-        norm_after=_array(layer.post_attention_layernorm),
-        gate_up=gate_up,
-        down=down,
-    )
+    before, out, gate_up, down = (one for one in products if one is not None)
+    norm, norm_after = _array(layer.input_layernorm), _array(layer.post_attention_layernorm)
+    if delta is not None:
+        return _Delta(
+            norm, before, delta.conv1d.weight.detach().squeeze(1).numpy(),
+            delta.A_log.detach().numpy(), delta.dt_bias.detach().numpy(), _array(delta.norm),
+            out, norm_after, gate_up, down,
+        )  # fmt: skip
+    query_norm, key_norm = (_array(getattr(attention, name, None)) for name in ("q_norm", "k_norm"))
+    return _Attention(
+        norm, before, _biases(inputs), query_norm, key_norm, out, _biases([output]), norm_after,
+        gate_up, down,
+    )  # fmt: skip
 
 
 def _array(norm: Any) -> Any:
