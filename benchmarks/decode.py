@@ -2,7 +2,8 @@
 
     python benchmarks/decode.py [--quick] [--json] [--record] [--threads 2]
 
-Models: a Llama of 30 M parameters with random weights, and `smollm2` where it is pulled. Before
+Models: a Llama of 30 M parameters and a Qwen3.5 of 69 M with random weights, and `smollm2` where it
+is pulled. Before
 anything is timed, hanol's float32 logits are compared with those of transformers; of fewer bits the
 mean KL divergence from float32 over a real text is printed, llama.cpp's on the same text beside it.
 The limit is what reading weights and cache once from memory would allow.
@@ -19,6 +20,7 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor
+from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 
 from _bench import Report, Table, arguments, finish, interleaved, medians
 from _llama_cpp import LlamaCpp, is_installed, quantized, write_gguf
@@ -50,7 +52,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         preset = "llama-3m" if options.quick else "llama-30m"
         lengths = (64,) if options.quick else (1024, 4096, 8192)
-        measure(report, preset, models.build(preset, seed=0), lengths, rate, Path(folder), options)
+        measure(
+            report,
+            preset,
+            models.build(preset, seed=0).eval(),
+            lengths,
+            rate,
+            Path(folder),
+            options,
+        )
+        qwen = models.build(qwen35(options.quick), seed=0).eval()
+        measure(report, "Qwen3.5", qwen, lengths[:2], rate, Path(folder), options)
         if not options.quick:
             try:
                 model = models.load_model("smollm2")
@@ -59,6 +71,18 @@ def main() -> None:
             else:
                 measure(report, "smollm2", model, (64, 1024), rate, Path(folder), options)
     finish(report, options, ("transformers", "numba", "llama-cpp-python"))
+
+
+def qwen35(quick: bool) -> Qwen3_5TextConfig:
+    """Three gated delta nets to one gated attention, as in the models of 0.8 B and more."""
+    return Qwen3_5TextConfig(
+        vocab_size=512 if quick else 32_768, hidden_size=128 if quick else 640,
+        intermediate_size=384 if quick else 1_920, num_hidden_layers=4 if quick else 8,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=64 if quick else 128,
+        linear_num_key_heads=4 if quick else 8, linear_num_value_heads=4 if quick else 8,
+        linear_key_head_dim=64 if quick else 128, linear_value_head_dim=64 if quick else 128,
+        tie_word_embeddings=True, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
 
 
 def reading_rate() -> float:
@@ -113,8 +137,9 @@ def measure(
 ) -> None:  # fmt: skip
     """Rates of one model."""
     ours = {kind: of_kind(base, kind) for kind in SAME_BITS}
-    base = models.build(base.config) if type(base.model) is not type(ours[FLOAT].model) else base
-    peers = llama_cpp_files(name, base, folder) if is_installed() else {}
+
+    known = name != "Qwen3.5"  # hanol writes no GGUF file of it
+    peers = llama_cpp_files(name, base, folder) if known and is_installed() else {}
     divergence(report, name, ours, peers)
     rows = []
     for length in lengths:
@@ -128,8 +153,8 @@ def measure(
         for one in writers.values():
             one()
         seconds = medians(interleaved(writers, ROUNDS, f"{name}, {length:,} tokens"))
-        text = base.config
-        cached = 8 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim * length
+        size = models.cache_size(base.config, 4)
+        cached = size.bytes_per_token * length + size.fixed_bytes
         for kind, model in ours.items():
             tokens = STEPS / seconds[kind]
             share = (held_bytes(model) + cached) / rate * tokens
