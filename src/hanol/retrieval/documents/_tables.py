@@ -234,9 +234,9 @@ def _sections(
             plan = replace(plan, headings=_headings(part[at:], plan.names))
             if len(again) > 1 and plan.names and plan.titles:
                 plan = replace(plan, group=part[plan.titles - 1][0] or "")
-            valued = _filled_columns(part[at:])
+            named = {place for place, name in enumerate(plan.names) if name}
             # else a name without values is lost
-            first = part[: at if len(valued) < len(plan.names) else plan.titles]
+            first = part[: at if named.difference(_filled_columns(part[at:])) else plan.titles]
             yield first, chain(part[at:], (row[left:] for row in rest)), plan
 
 
