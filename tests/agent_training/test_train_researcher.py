@@ -4,11 +4,14 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
+from tests.agent_training import tiny_policy
 
 from hanol import models
 from hanol.agent_training import ResearcherRecipe, encyclopedia_tokenizer
@@ -19,7 +22,7 @@ from hanol.agent_training.stages._rows import (
 from hanol.agent_training.stages._stages import StageRun  # private: stages without their training
 from hanol.engines import Message
 from hanol.errors import DataError, RecipeError, RunError
-from hanol.training import with_overrides
+from hanol.training import train, with_overrides
 
 RECIPE = {
     "kind": "researcher",
@@ -202,3 +205,32 @@ def test_killed_in_stages_it_ends_with_the_same_models(tmp_path) -> None:
         assert one["facts"] == other["facts"]
         assert one["accuracy"] == other["accuracy"]
     assert (tmp_path / "killed" / "accuracy.png").exists()
+
+
+def test_attempts_that_were_broken_off_are_the_same_to_the_last_bit(tmp_path: Path) -> None:
+    """Which attempts are computed together decides their roundings: a part is made again."""
+    reject = {
+        "kind": "reject", "attempts": 4, "pool": 4, "concurrency": 3, "model_calls": 3,
+        "max_length": 2048,
+    }  # fmt: skip
+    learn = {"kind": "sft", "source": "reject", "tokens": 100, "max_length": 2048}
+    content = tiny_policy.make_recipe(tmp_path, reject, learn)
+    found = with_overrides(ResearcherRecipe, content, [], "The recipe")
+    train(found, tmp_path / "whole")
+
+    def stop(line: Mapping[str, Any]) -> None:
+        if line.get("attempts") == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(found, tmp_path / "parts", on_step=stop)
+    train(found, tmp_path / "parts", resume=True)
+    drawn = [
+        {
+            str(file.relative_to(folder)): file.read_text()
+            for file in folder.glob("1-reject/attempts/**/turns.jsonl")
+        }
+        for folder in (tmp_path / "whole", tmp_path / "parts")
+    ]
+    assert len(drawn[0]) == 16
+    assert drawn[0] == drawn[1]

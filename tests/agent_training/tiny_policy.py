@@ -39,12 +39,12 @@ TEMPLATE = (
 )
 
 
-def make_tokenizer() -> PreTrainedTokenizerFast:
+def make_tokenizer(pieces: Sequence[str] = PIECES) -> PreTrainedTokenizerFast:
     """Words that it does not know are one and the same token."""
     words = ["<unk>", "user", "assistant", "a", "b"]
     raw = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    raw.add_tokens([AddedToken(piece, normalized=False) for piece in PIECES])
+    raw.add_tokens([AddedToken(piece, normalized=False) for piece in pieces])
     specials = [AddedToken(x, special=True, normalized=False) for x in ("<|end|>", "<|start|>")]
     raw.add_special_tokens(specials)
     made = PreTrainedTokenizerFast(
@@ -78,6 +78,33 @@ def make_model(seed: int = 0, kind: str = "llama") -> PreTrainedModel:
                 num_hidden_layers=2, block_auto_adjust_ff_dim=False,
             )  # fmt: skip
     return models.build(config, seed=seed).eval()
+
+
+# Of an agent over documents: a call of a tool that it has, right answers and wrong ones.
+OVER_DOCUMENTS = [
+    '<tool_call>\n{"name": "search", "arguments": {"query": ["amber"]}}\n</tool_call>',
+    "<answer>amber</answer>", "<answer>birch</answer>", "<report>amber</report>",
+]  # fmt: skip
+
+
+def make_recipe(folder: Path, *stages: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe of such an agent; its model, documents and questions lie in the folder."""
+    models.save(make_model(), folder / "model", make_tokenizer(OVER_DOCUMENTS))
+    (folder / "notes").mkdir()
+    for word in ("amber", "birch"):
+        (folder / "notes" / f"{word}.txt").write_text(f"{word} is a word. " * 20)
+    rows = [  # the last one is held out for the evaluation
+        {"id": f"q{i}", "question": "b " * i + "?", "answer": ("amber", "birch")[i % 2]}
+        for i in range(9)
+    ]
+    questions = folder / "questions.jsonl"
+    questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {
+        "kind": "researcher", "name": "small", "model": {"checkpoint": str(folder / "model")},
+        "documents": {"folder": str(folder / "notes"), "questions": str(questions)},
+        "stages": list(stages), "eval": {"every": None, "questions": 1, "model_calls": 2},
+        "threads": 1, "seed": 3,
+    }  # fmt: skip
 
 
 class Look:

@@ -30,6 +30,7 @@ from tests.faults import (  # noqa: F401 - each makes its kinds known
     documents,
     endpoints,
     kills,
+    trainings,
 )
 from tests.faults.lab import KINDS, LIMIT, REPOSITORY, Kind, Lab, Outcome, generator
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from tests.faults.damage import copied
 from tests.faults.lab import Lab, Outcome, kind
 from tests.research.test_faults import VALUES, _places
 from tests.training import chat_model as chat
@@ -215,20 +214,21 @@ def make_hostile(folder: Path, rng: Random, lab: Lab) -> str:
 
 @kind("hostile checkpoint", short=3, long=200)
 def hostile_checkpoint(lab: Lab, rng: Random) -> Outcome:
-    def make(folder: Path) -> None:
-        chat.make_checkpoint(folder / "model")
+    number = rng.randrange(6)
 
-    folder = copied(lab, "for strangers", make) / "model"
-    how = make_hostile(folder, rng, lab)
-    command = rng.choice(
-        [
-            ["inspect", folder],
-            ["inspect", folder, "--json"],
-            ["generate", folder, "-p", "a", "--max-tokens", "2"],
-            ["chat", folder, "-p", "hello", "--max-tokens", "2"],
-            ["convert", folder, folder.with_name("new")],
-            ["merge", folder, folder, "--output", folder.with_name("new")],
-        ]
-    )
-    outcome = lab.judged(lab.run(*command))
-    return outcome._replace(detail=f"{how}, {command[0]}: {outcome.detail}")
+    def use(model: Path) -> Outcome:
+        new = model.with_name("new")
+        command: list[object] = [
+            ["inspect", model], ["inspect", model, "--json"],
+            ["generate", model, "-p", "a", "--max-tokens", "2"],
+            ["chat", model, "-p", "hello", "--max-tokens", "2"],
+            ["convert", model, new], ["merge", model, model, "--output", new],
+        ][number]  # fmt: skip
+        outcome = lab.judged(lab.run(*command))
+        return outcome._replace(detail=f"{command[0]}: {outcome.detail}")
+
+    lab.sound(f"use {number} of a model", lambda: use(chat.make_checkpoint(lab.folder() / "model")))
+    model = chat.make_checkpoint(lab.folder() / "model")
+    how = make_hostile(model, rng, lab)
+    outcome = use(model)
+    return outcome._replace(detail=f"{how}, {outcome.detail}")

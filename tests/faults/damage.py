@@ -2,14 +2,14 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import yaml
-from tests.faults import kills
+from tests.faults import kills, trainings
 from tests.faults.lab import Lab, Outcome, kind, scripted
 from tests.research.test_faults import VALUES, _places
 from tests.retrieval.test_documents_fuzz import cut, digits, flip, remove, repeat, swap
@@ -63,8 +63,8 @@ def other_value(data: bytes, suffix: str, rng: Random) -> bytes | None:
     return b"\n".join(lines)
 
 
-def copied(lab: Lab, name: str, make: Callable[[Path], None]) -> Path:
-    """A copy of a folder that is made once."""
+def made(lab: Lab, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that is made once, to be copied and damaged."""
 
     def first() -> Path:
         folder = lab.root / f"sound-{name}"
@@ -72,10 +72,7 @@ def copied(lab: Lab, name: str, make: Callable[[Path], None]) -> Path:
         make(folder)
         return folder
 
-    source = lab.once(f"sound {name}", first)
-    target = lab.folder() / "copy"
-    shutil.copytree(source, target, symlinks=True)
-    return target
+    return lab.once(f"made {name}", first)
 
 
 def chosen(folder: Path, rng: Random, *patterns: str) -> Path:
@@ -85,52 +82,81 @@ def chosen(folder: Path, rng: Random, *patterns: str) -> Path:
     )
 
 
+def damaged(
+    lab: Lab, rng: Random, folder: Path, files: Sequence[str], use: Callable[[Path], Outcome],
+    name: str,
+) -> Outcome:  # fmt: skip
+    """The use of a copy, one of whose files is damaged; once, that of a copy as it is."""
+    target = lab.folder() / "copy"
+
+    def whole() -> Outcome:
+        shutil.copytree(folder, target, symlinks=True)
+        outcome = use(target)
+        shutil.rmtree(target)
+        return outcome
+
+    lab.sound(name, whole)
+    shutil.copytree(folder, target, symlinks=True)
+    how = damage(chosen(target, rng, *files), rng)
+    outcome = use(target)
+    return outcome._replace(detail=f"{how}: {outcome.detail}")
+
+
 @kind("damaged: index", short=2, long=400)
 def damaged_index(lab: Lab, rng: Random) -> Outcome:
     def make(folder: Path) -> None:
         kills.write_documents(folder, Random(0), 8)
         lab.run("index", folder)
 
-    folder = copied(lab, "index", make)
-    sound = lab.root / "sound-index"
-    expected = lab.once("hits", lambda: lab.run("search", sound, "amber", "--json").out)
-    how = damage(chosen(folder, rng, ".hanol/*"), rng)
-    ended = lab.run("search", folder, "amber", "--json")
-    outcome = lab.judged(ended)
-    if outcome.verdict == "survived" and hits(ended.out) != hits(expected):
-        return Outcome("lost", f"{how}: another result without a word")
-    if outcome.is_failure or rng.random() < 0.5:
-        return outcome._replace(detail=f"{how}: {outcome.detail}")
-    again = lab.judged(lab.run("index", folder, *(["--rebuild"] * (outcome.verdict == "refused"))))
-    if again.verdict != "survived":
-        return Outcome("lost", f"{how}: it cannot be made anew: {again.detail}")
-    return outcome
+    sound = made(lab, "index", make)
+    expected = lab.once("hits", lambda: hits(lab.run("search", sound, "amber", "--json").out))
+    is_made_anew = rng.random() < 0.5
+
+    def use(folder: Path) -> Outcome:
+        ended = lab.run("search", folder, "amber", "--json")
+        outcome = lab.judged(ended)
+        if outcome.verdict == "survived" and hits(ended.out) != expected:
+            return Outcome("lost", "another result without a word")
+        if outcome.is_failure or not is_made_anew:
+            return outcome
+        rebuild = ["--rebuild"] * (outcome.verdict == "refused")
+        again = lab.judged(lab.run("index", folder, *rebuild))
+        if again.verdict != "survived":
+            return Outcome("lost", f"it cannot be made anew: {again.detail}")
+        return outcome
+
+    return damaged(lab, rng, sound, [".hanol/*"], use, "searching an index")
 
 
 def hits(text: str) -> list[Any]:
     return [(hit["document"], hit["text"]) for hit in json.loads(text)["hits"]]
 
 
-def research(lab: Lab, folder: Path, run: Path, *more: object) -> None:
-    model = scripted(folder / "turns.jsonl", [SEARCH, ANSWER])
-    lab.run(
-        "research", kills.notes(lab), "What is amber?", "--model", model, "--output", run, *more
-    )
-
-
 @kind("damaged: log", short=3, long=600)
 def damaged_log(lab: Lab, rng: Random) -> Outcome:
-    run = copied(lab, "run", lambda folder: research(lab, folder, folder / "run")) / "run"
-    files = ["events.jsonl", "events.jsonl", "events.jsonl", "*"]
-    how = damage(chosen(run, rng, rng.choice(files)), rng)
-    model = scripted(run.parent / "turns.jsonl", [ANSWER] * 3)
-    command = rng.choice(
-        [["replay", run], ["export", run], ["export", run, "--format", "tongyi"],
-         ["resume", run, "--model", model],
-         ["fork", run, "--at", "1", "--model", model, "--output", run.with_name("new")]]
-    )  # fmt: skip
-    outcome = lab.judged(lab.run("research", *command))
-    return outcome._replace(detail=f"{how}, {command[0]}: {outcome.detail}")
+    # Of the same name for each copy: a run goes on with the model that it began with.
+    model = lab.once("turns", lambda: scripted(lab.root / "turns.jsonl", [SEARCH, ANSWER, ANSWER]))
+
+    def make(folder: Path) -> None:
+        command = ["research", kills.notes(lab), "What is amber?", "--model", model]
+        lab.run(*command, "--output", folder / "run")
+
+    files = rng.choice(["events.jsonl", "events.jsonl", "events.jsonl", "*"])
+    number = rng.randrange(5)
+
+    def use(copy: Path) -> Outcome:
+        run = copy / "run"
+        command = [
+            ["replay", run], ["export", run], ["export", run, "--format", "tongyi"],
+            ["resume", run, "--model", model],
+            ["fork", run, "--at", "1", "--model", model, "--output", copy / "new"],
+        ][number]  # fmt: skip
+        outcome = lab.judged(lab.run("research", *command))
+        return outcome._replace(detail=f"{command[0]}: {outcome.detail}")
+
+    return damaged(
+        lab, rng, made(lab, "run", make), [f"run/{files}"], use, f"use {number} of a log"
+    )
 
 
 @kind("damaged: batch", short=1, long=100)
@@ -138,24 +164,31 @@ def damaged_batch(lab: Lab, rng: Random) -> Outcome:
     def make(folder: Path) -> None:
         rows = [{"id": f"q{i}", "question": f"What is amber {i}?", "answer": "x"} for i in range(2)]
         chat.write_rows(folder / "questions.jsonl", rows)
-        lab.run(*command(folder))
+        use(folder)
 
-    def command(folder: Path) -> Iterator[object]:
-        # Of the same name in each copy: a batch goes on with the model that it began with.
+    def use(folder: Path) -> Outcome:
+        # Of the same name for each copy, as above.
         model = scripted(lab.root / "batch-turns.jsonl", [SEARCH, ANSWER] * 4)
-        yield from ("research", "batch", kills.notes(lab), folder / "questions.jsonl")
-        yield from ("--model", model, "--output", folder / "batch")
+        ended = lab.run(
+            "research", "batch", kills.notes(lab), folder / "questions.jsonl",
+            "--model", model, "--output", folder / "batch",
+        )  # fmt: skip
+        outcome = lab.judged(ended)
+        if outcome.verdict == "survived":
+            results = (folder / "batch" / "results.jsonl").read_text().splitlines()
+            asked = (folder / "questions.jsonl").read_text().splitlines()
+            if len(results) != len(asked) or any(json.loads(row)["error"] for row in results):
+                return Outcome("lost", f"results are missing: {results}"[:300])
+        return outcome
 
-    folder = copied(lab, "batch", make)
-    how = damage(chosen(folder, rng, "questions.jsonl", "batch/*", "batch/**/events.jsonl"), rng)
-    outcome = lab.judged(lab.run(*command(folder)))
-    return outcome._replace(detail=f"{how}: {outcome.detail}")
+    files = ["questions.jsonl", "batch/*", "batch/**/events.jsonl"]
+    return damaged(lab, rng, made(lab, "batch", make), files, use, "going on with a batch")
 
 
 @kind("damaged: training", short=1, long=200)
 def damaged_training(lab: Lab, rng: Random) -> Outcome:
     """A run that was killed in its third checkpoint, one of whose files is damaged."""
-    recipe, expected, _ = kills.trained(lab, "sft")
+    recipe, expected, _ = trainings.trained(lab, "sft")
     stop = (
         "from hanol.training import StepTrainer; import os; seen = []\n"
         "def die(self, checkpoint): seen.append(1); len(seen) == 3 and os._exit(9)\n"
@@ -164,44 +197,48 @@ def damaged_training(lab: Lab, rng: Random) -> Outcome:
 
     def make(folder: Path) -> None:
         lab.run("train", recipe, "--output", folder / "run", prelude=stop)
-        if not list((folder / "run").glob("checkpoint-*")):
-            raise RuntimeError("there is no checkpoint to damage")
+        if len(list((folder / "run").glob("checkpoint-*"))) != 2:
+            raise RuntimeError("there are no two checkpoints to damage")
 
-    run = copied(lab, "training", make) / "run"
-    how = damage(chosen(run, rng, "*", "checkpoint-*/*", "checkpoint-*/*"), rng)
-    outcome = lab.judged(lab.run("train", recipe, "--output", run, "--resume", seconds=60))
-    if outcome.verdict == "survived" and kills.weights(run) != expected:
-        return Outcome("lost", f"{how}: other weights without a word")
-    return outcome._replace(detail=f"{how}: {outcome.detail}")
+    def use(folder: Path) -> Outcome:
+        run = folder / "run"
+        outcome = lab.judged(lab.run("train", recipe, "--output", run, "--resume", seconds=60))
+        if outcome.verdict == "survived" and trainings.weights(run) != expected:
+            return Outcome("lost", "other weights without a word")
+        return outcome
+
+    files = ["run/*", "run/checkpoint-*/*", "run/checkpoint-*/*"]
+    return damaged(lab, rng, made(lab, "training", make), files, use, "resuming a training")
 
 
 @kind("damaged: checkpoint", short=2, long=300)
 def damaged_checkpoint(lab: Lab, rng: Random) -> Outcome:
-    def make(folder: Path) -> None:
-        chat.make_checkpoint(folder / "model")
+    folder = made(lab, "checkpoint", lambda folder: chat.make_checkpoint(folder / "model"))
+    number = rng.randrange(3)
 
-    folder = copied(lab, "checkpoint", make) / "model"
-    how = damage(chosen(folder, rng, "*"), rng)
-    command = rng.choice(
-        [["inspect", folder], ["generate", folder, "-p", "a", "--max-tokens", "2"],
-         ["convert", folder, folder.with_name("new")]]
-    )  # fmt: skip
-    outcome = lab.judged(lab.run(*command))
-    return outcome._replace(detail=f"{how}, {command[0]}: {outcome.detail}")
+    def use(copy: Path) -> Outcome:
+        model = copy / "model"
+        command = [
+            ["inspect", model], ["generate", model, "-p", "a", "--max-tokens", "2"],
+            ["convert", model, copy / "new"],
+        ][number]  # fmt: skip
+        outcome = lab.judged(lab.run(*command))
+        return outcome._replace(detail=f"{command[0]}: {outcome.detail}")
+
+    return damaged(lab, rng, folder, ["model/*"], use, f"use {number} of a checkpoint")
 
 
 def damaged_input(lab: Lab, rng: Random, what: str) -> Outcome:
     """A recipe, or the rows that it names."""
 
     def make(folder: Path) -> None:
-        (folder / "recipe.yaml").write_text(yaml.safe_dump(kills.sft(folder)))
+        (folder / "recipe.yaml").write_text(yaml.safe_dump(trainings.sft(folder)))
 
-    folder = copied(lab, "recipe", make)
-    how = damage(folder / what, rng)
-    recipe = folder / "recipe.yaml"
-    extra = ["--set", f"data.path={folder / 'rows.jsonl'}"] if what == "rows.jsonl" else []
-    outcome = lab.judged(lab.run("train", recipe, "--dry-run", *extra))
-    return outcome._replace(detail=f"{how}: {outcome.detail}")
+    def use(copy: Path) -> Outcome:
+        rows = ["--set", f"data.path={copy / 'rows.jsonl'}"] if what == "rows.jsonl" else []
+        return lab.judged(lab.run("train", copy / "recipe.yaml", "--dry-run", *rows))
+
+    return damaged(lab, rng, made(lab, "recipe", make), [what], use, f"reading {what}")
 
 
 for _what, _name in (("recipe.yaml", "recipe"), ("rows.jsonl", "rows")):

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
-from tests.faults import kills
+from tests.faults import kills, trainings
 from tests.faults.damage import ANSWER, SEARCH
 from tests.faults.lab import Lab, Outcome, kind, scripted
 from tests.training import chat_model as chat
@@ -44,9 +44,8 @@ def small_disk(folder: Path, kilobytes: int) -> Iterator[tuple[str, Callable[[],
         subprocess.run(["umount", "-l", folder], check=True)
 
 
-def commands(lab: Lab, rng: Random, disk: Path, aside: Path) -> Command:
+def commands(lab: Lab, what: str, disk: Path, aside: Path) -> Command:
     """A command that writes to a disk."""
-    what = rng.choice(["index", "research", "batch", "training", "convert"])
     if what == "index":
         kills.write_documents(aside / "notes", Random(1), 12)
         return ["index", aside / "notes", "--index", disk / "index"], 400
@@ -59,7 +58,7 @@ def commands(lab: Lab, rng: Random, disk: Path, aside: Path) -> Command:
         questions = chat.write_rows(aside / "questions.jsonl", rows)
         return ["research", "batch", kills.notes(lab), questions, "--model", model, "--output",
                 disk / "batch"], 120  # fmt: skip
-    recipe, _, _ = kills.trained(lab, "sft")
+    recipe, _, _ = trainings.trained(lab, "sft")
     if what == "convert":
         return ["convert", recipe.parent / "model", disk / "new"], 300
     return ["train", recipe, "--output", disk / "run", "--resume"], 1500
@@ -67,14 +66,18 @@ def commands(lab: Lab, rng: Random, disk: Path, aside: Path) -> Command:
 
 @kind("full disk", short=2, long=200)
 def full_disk(lab: Lab, rng: Random) -> Outcome:
+    what = rng.choice(["index", "research", "batch", "training", "convert"])
+
+    def roomy() -> Outcome:
+        folder = lab.folder()
+        with small_disk(folder / "disk", 200_000) as (prelude, _):
+            command, _ = commands(lab, what, folder / "disk", folder)
+            return lab.judged(lab.run(*command, prelude=prelude, seconds=60))
+
+    lab.sound(f"{what} with room", roomy)
     folder = lab.folder()
     disk = folder / "disk"
-    with small_disk(disk, 4) as (_, room):
-        room()
-        command, most = commands(lab, rng, disk, folder)
-    disk = folder / "disk2"
-    command = [Path(str(one).replace("/disk/", "/disk2/")) if isinstance(one, Path) else one
-               for one in command]  # fmt: skip
+    command, most = commands(lab, what, disk, folder)
     with small_disk(disk, rng.randrange(4, most)) as (prelude, room):
         outcome = lab.judged(lab.run(*command, prelude=prelude, seconds=60))
         if outcome.is_failure or outcome.verdict == "survived":
@@ -91,37 +94,50 @@ def full_disk(lab: Lab, rng: Random) -> Outcome:
 
 @kind("read-only folder", short=2, long=100)
 def read_only(lab: Lab, rng: Random) -> Outcome:
-    folder = lab.folder()
-    notes = folder / "notes"
-    kills.write_documents(notes, Random(1), 3)
-    (folder / "out").mkdir()
-    if rng.random() < 0.7:
-        lab.run("index", notes)
-    model = scripted(folder / "turns.jsonl", [SEARCH, ANSWER])
-    recipe, _, _ = kills.trained(lab, "sft")
-    command = rng.choice([
-        ["index", notes], ["search", notes, "amber"], ["ask", notes, "amber?"],
-        ["research", notes, "What is amber?", "--model", model],
-        ["research", notes, "What is amber?", "--model", model, "--output", folder / "out" / "r"],
-        ["train", recipe, "--output", folder / "out" / "run"],
-        ["convert", recipe.parent / "model", folder / "out" / "new"],
-        ["index", notes, "--index", folder / "out" / "i"],
-        ["index", notes, "--rebuild"], ["documents", "show", next(notes.glob("00.*"))],
-    ])  # fmt: skip
-    places = (notes, folder / "out")
+    number, is_indexed = rng.randrange(10), rng.random() < 0.7
+
+    def use(*, is_writable: bool) -> Outcome:
+        folder = lab.folder()
+        notes, out = folder / "notes", folder / "out"
+        kills.write_documents(notes, Random(1), 3)
+        out.mkdir()
+        if is_indexed or is_writable:
+            lab.run("index", notes)
+        model = scripted(folder / "turns.jsonl", [SEARCH, ANSWER])
+        recipe, _, _ = trainings.trained(lab, "sft")
+        research = ["research", notes, "What is amber?", "--model", model]
+        command: list[object] = [
+            ["index", notes], ["search", notes, "amber"], ["ask", notes, "amber?"],
+            research, [*research, "--output", out / "r"],
+            ["train", recipe, "--output", out / "run"],
+            ["convert", recipe.parent / "model", out / "new"],
+            ["index", notes, "--index", out / "i"],
+            ["index", notes, "--rebuild"], ["documents", "show", next(notes.glob("00.*"))],
+        ][number]  # fmt: skip
+        if is_writable:
+            outcome = lab.judged(lab.run(*command))
+        else:
+            with unwritable(notes, out):
+                outcome = lab.judged(lab.run(*command))
+        return outcome._replace(detail=f"{command[:2]}: {outcome.detail}")
+
+    lab.sound(f"command {number} in a folder", lambda: use(is_writable=True))
+    return use(is_writable=False)
+
+
+@contextmanager
+def unwritable(*folders: Path) -> Iterator[None]:
+    """Folders that cannot be written, by root neither."""
     is_root = os.geteuid() == 0
     try:
-        for place in places:
+        for folder in folders:
             if is_root:
-                subprocess.run(["mount", "--bind", place, place], check=True)
-                subprocess.run(["mount", "-o", "remount,ro,bind", place], check=True)
+                subprocess.run(["mount", "--bind", folder, folder], check=True)
+                subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True)
             else:
-                subprocess.run(["chmod", "-R", "a-w", place], check=True)
-        outcome = lab.judged(lab.run(*command))
+                subprocess.run(["chmod", "-R", "a-w", folder], check=True)
+        yield
     finally:
-        for place in places:
-            if is_root:
-                subprocess.run(["umount", "-l", place], check=False)
-            else:
-                subprocess.run(["chmod", "-R", "u+w", place], check=False)
-    return outcome._replace(detail=f"{command[:2]}: {outcome.detail}")
+        for folder in folders:
+            undo = ["umount", "-l"] if is_root else ["chmod", "-R", "u+w"]
+            subprocess.run([*undo, folder], check=False)

@@ -128,20 +128,30 @@ def hostile_document(lab: Lab, rng: Random) -> Outcome:
     else:
         name, data = variants(samples, 1, rng.getrandbits(60))[0]
         name, data = rng.choice(variants(samples, 9, rng.getrandbits(60)))
-    folder = lab.folder() / "notes"
-    folder.mkdir()
-    (folder / name).write_bytes(data)
-    told = f"{name} of {len(data):,} bytes"
-    if rng.random() < 0.5:
-        outcome = lab.judged(lab.run("documents", "show", folder / name, seconds=60))
-        return outcome._replace(detail=f"{told}: {outcome.detail}")
+    is_shown = rng.random() < 0.5
+
+    def use(name: str, data: bytes) -> Outcome:
+        folder = lab.folder() / "notes"
+        folder.mkdir()
+        (folder / name).write_bytes(data)
+        if is_shown:
+            return lab.judged(lab.run("documents", "show", folder / name, seconds=60))
+        return indexed(lab, folder)
+
+    lab.sound("showing" if is_shown else "indexing", lambda: use("a.md", b"grass\n"))
+    outcome = use(name, data)
+    return outcome._replace(detail=f"{name} of {len(data):,} bytes: {outcome.detail}")
+
+
+def indexed(lab: Lab, folder: Path, *options: str) -> Outcome:
+    """A folder is indexed, and a sound document in it is found."""
     (folder / "sound.md").write_text("needle in the hay\n")
-    outcome = lab.judged(lab.run("index", folder, seconds=60))
+    outcome = lab.judged(lab.run("index", folder, *options, seconds=60))
     if outcome.verdict == "survived":
         found = lab.run("search", folder, "hay", "--json")
         if '"sound.md"' not in found.out:
-            return Outcome("lost", f"{told}: the sound document is not found")
-    return outcome._replace(detail=f"{told}: {outcome.detail}")
+            return Outcome("lost", f"the sound document is not found: {found.err[-200:]}")
+    return outcome
 
 
 def hostile_names(folder: Path, rng: Random, lab: Lab) -> None:
@@ -216,15 +226,12 @@ def hostile_names(folder: Path, rng: Random, lab: Lab) -> None:
 @kind("hostile folder", short=2, long=150)
 def hostile_folder(lab: Lab, rng: Random) -> Outcome:
     """A folder with hostile names: its sound document is indexed, or all of it is refused."""
+    lab.sound("indexing", lambda: indexed(lab, lab.folder()))
     folder = lab.folder() / "notes"
     folder.mkdir()
-    (folder / "sound.md").write_text("needle in the hay\n")
     hostile_names(folder, rng, lab)
-    outcome = lab.judged(lab.run("index", folder, *rng.choice([[], ["--report"], ["--json"]])))
+    outcome = indexed(lab, folder, *rng.choice([[], ["--report"], ["--json"]]))
     if outcome.verdict == "survived":
-        found = lab.run("search", folder, "hay", "--json")
-        if '"sound.md"' not in found.out:
-            return Outcome("lost", f"the sound document is not found: {found.err[-200:]}")
         ended = lab.run("search", folder, "canary", "--json")
         if '"hits": []' not in ended.out and '"hits":[]' not in ended.out:
             return Outcome("lost", "a hidden file, or one of another folder, was indexed")

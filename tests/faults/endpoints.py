@@ -4,7 +4,7 @@ import gzip
 import json
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from random import Random
 from typing import Any
 
@@ -13,7 +13,9 @@ from tests.faults.damage import ANSWER, SEARCH
 from tests.faults.lab import Lab, Outcome, completion, http, kind
 from tests.research.test_faults import VALUES, _places
 from tests.retrieval.test_documents_fuzz import cut, digits, flip, remove, repeat
+from tests.training import chat_model as chat
 
+GOOD = json.dumps(completion(ANSWER)).encode()
 NOW = "import openai; openai.AsyncOpenAI._calculate_retry_timeout = lambda *_: 0.01\n"
 TEXTS = [
     ANSWER,
@@ -67,7 +69,7 @@ def changed(rng: Random) -> bytes:
 
 def reply(rng: Random) -> Iterator[bytes]:
     """One answer, as bytes on the wire."""
-    good = json.dumps(completion(ANSWER)).encode()
+    good = GOOD
     match rng.choice(
         ["value"] * 8
         + ["bytes"] * 3
@@ -159,51 +161,35 @@ def reply(rng: Random) -> Iterator[bytes]:
 
 @kind("malformed answer", short=4, long=500)
 def malformed(lab: Lab, rng: Random) -> Outcome:
-    first, number = rng.randrange(3), [0]
-    seed = rng.getrandbits(60)
-    endpoint_kind = rng.choice(["research", "research", "ask", "generate", "batch"])
+    first, seed = rng.randrange(3), rng.getrandbits(60)
+    what = rng.choice(["research", "research", "ask", "generate", "batch"])
 
-    def answer(body: dict[str, Any]) -> Iterator[bytes]:
-        if "messages" in body:
-            number[0] += 1
-        if number[0] <= first and "messages" in body:
-            return iter([http(json.dumps(completion(SEARCH)).encode())])
-        return reply(Random(seed + number[0] % 5))
+    def use(answer: Callable[[int], Iterable[bytes]]) -> Outcome:
+        number = [0]
 
-    model = lab.endpoint(answer)
-    folder = lab.folder()
-    notes = kills.notes(lab)
-    limits = ["--max-seconds", "5", "--max-calls", "4"]
-    command: list[object] = {
-        "research": [
-            "research",
-            notes,
-            "What?",
-            "--model",
-            model.model,
-            "--output",
-            folder / "run",
-            *limits,
-        ],
-        "ask": ["ask", notes, "What is amber?", "--model", model.model],
-        "generate": ["generate", model.model, "-p", "hello"],
-        "batch": [
-            "research",
-            "batch",
-            notes,
-            folder / "q.jsonl",
-            "--model",
-            model.model,
-            "--output",
-            folder / "batch",
-            *limits,
-        ],
-    }[endpoint_kind]
-    (folder / "q.jsonl").write_text('{"question": "What?"}\n')
-    outcome = lab.judged(lab.run(*command, prelude=NOW, seconds=60))
-    model.shutdown()
-    model.server_close()
-    lab._endpoints.remove(model)
-    if (problem := lab.problem(folder=folder)) is not None:
-        return Outcome("lost", problem)
-    return outcome._replace(detail=f"{endpoint_kind}: {outcome.detail}")
+        def replied(body: dict[str, Any]) -> Iterable[bytes]:
+            if "messages" in body:
+                number[0] += 1
+                if number[0] <= first:
+                    return [http(json.dumps(completion(SEARCH)).encode())]
+            return answer(number[0])
+
+        folder, notes = lab.folder(), kills.notes(lab)
+        questions = chat.write_rows(folder / "q.jsonl", [{"question": "What?"}])
+        limits = ["--max-seconds", "5", "--max-calls", "4"]
+        with lab.endpoint(replied) as model:
+            command: list[object] = {
+                "research": ["research", notes, "What?", "--output", folder / "run", *limits],
+                "ask": ["ask", notes, "What is amber?"],
+                "generate": ["generate", model.model, "-p", "hello"],
+                "batch": ["research", "batch", notes, questions, "--output", folder / "b", *limits],
+            }[what]
+            if what != "generate":
+                command += ["--model", model.model]
+            outcome = lab.judged(lab.run(*command, prelude=NOW, seconds=60))
+        if (problem := lab.problem(folder=folder)) is not None:
+            return Outcome("lost", problem)
+        return outcome._replace(detail=f"{what}: {outcome.detail}")
+
+    lab.sound(f"{what} after {first}", lambda: use(lambda _: [http(GOOD)]))
+    return use(lambda number: reply(Random(seed + number % 5)))

@@ -1,8 +1,6 @@
 """Kills at random times: whatever was finished is there afterwards, and the command goes on."""
 
-import hashlib
 import json
-import re
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -11,12 +9,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import yaml
-from safetensors.torch import load_file
 from tests.faults.lab import Endpoint, Lab, Outcome, completion, http, kind
 from tests.research.killed_runs import Model
 from tests.training import chat_model as chat
-from tests.training.test_run import SMALL, SMALLER
 
 from hanol.engines import Message, Request, Sampling
 from hanol.errors import HanolError
@@ -185,80 +180,3 @@ def kill_batch(lab: Lab, rng: Random) -> Outcome:
     if (twice := asked(model, name) - before - logged(place)) > 2 * kills:
         return Outcome("lost", f"{twice} answers were paid for and are not in the logs")
     return outcome
-
-
-def sft(folder: Path, **more: Any) -> dict[str, Any]:
-    """A recipe of a few steps; the model and its rows lie in the folder."""
-    if not (folder / "model").exists():
-        chat.make_checkpoint(folder / "model")
-        chat.write_rows(folder / "rows.jsonl", chat.conversations(20))
-    return {
-        "kind": "sft", "name": "small", "model": str(folder / "model"),
-        "data": {"path": str(folder / "rows.jsonl"), "held_out": 0.2}, "epochs": 3,
-        "batch_size": 4, "adamw_lr": 0.01, "save_tokens": 400, "eval_tokens": 500, "threads": 1,
-        "seed": 3, "max_length": 200, **more,
-    }  # fmt: skip
-
-
-def pretraining(folder: Path) -> dict[str, Any]:
-    """A recipe of eight steps on texts in the folder."""
-    write_documents(folder / "texts", Random(1), 12)
-    for file in (folder / "texts").iterdir():
-        file.rename(file.with_suffix(".txt"))
-    return {**SMALL, "data": {"source": "folder", "path": str(folder / "texts"), "held_out": 0.2}}
-
-
-RECIPES = {
-    "sft": sft,
-    "lora": lambda folder: sft(folder, lora={"rank": 2, "dropout": 0.2, "layers": "1-2"}),
-    "pretrain": pretraining,
-}
-PRESET = f"exec({SMALLER!r}); "
-
-
-def trained(lab: Lab, what: str) -> tuple[Path, dict[str, str], float]:
-    """Recipe, hashes of the weights of a run that nobody disturbed, and its seconds."""
-
-    def make() -> tuple[Path, dict[str, str], float]:
-        root = lab.root / f"training-{what}"
-        root.mkdir()
-        path = root / "recipe.yaml"
-        path.write_text(yaml.safe_dump(RECIPES[what](root)))
-        whole = lab.run("train", path, "--output", root / "whole", prelude=PRESET, seconds=120)
-        if whole.code:
-            raise RuntimeError(f"{what}: {whole.err[-500:]}")
-        return path, weights(root / "whole"), whole.seconds
-
-    return lab.once(f"training {what}", make)
-
-
-def weights(folder: Path) -> dict[str, str]:
-    """Hashes of the tensors of the checkpoint that a training ended with."""
-    files = [
-        file
-        for file in folder.rglob("*.safetensors")
-        if not re.match(r"checkpoint-|\.", file.relative_to(folder).parts[0])
-    ]
-    return {
-        f"{file.name} {name}": hashlib.sha256(tensor.float().numpy().tobytes()).hexdigest()
-        for file in files
-        for name, tensor in load_file(file).items()
-    }
-
-
-def kill_training(lab: Lab, rng: Random, what: str) -> Outcome:
-    recipe, expected, whole = trained(lab, what)
-    output = lab.folder() / "run"
-    command = ["train", recipe, "--output", output, "--resume"]
-    for _ in range(rng.choice([1, 2])):
-        lab.killed(partial(lab.start, *command, prelude=PRESET), rng.uniform(0.1, whole))
-    outcome = lab.judged(lab.run(*command, prelude=PRESET, seconds=120))
-    if outcome.verdict != "survived":
-        return Outcome("lost", f"it does not go on: {outcome.detail}")
-    if weights(output) != expected or not expected:
-        return Outcome("lost", "the weights differ from those of a run that nobody disturbed")
-    return outcome
-
-
-for _what, _long in (("sft", 60), ("lora", 50), ("pretrain", 40)):
-    kind(f"kill: training, {_what}", short=1, long=_long)(partial(kill_training, what=_what))

@@ -141,6 +141,17 @@ class Lab:
             self._once[name] = make()
         return self._once[name]
 
+    def sound(self, name: str, use: Callable[[], Outcome]) -> None:
+        """Check once that what a fault does succeeds where nothing is wrong.
+
+        Else every fault of its kind would be refused, whatever it is.
+
+        Raises:
+            RuntimeError: It does not succeed.
+        """
+        if (outcome := self.once(f"sound: {name}", use)).verdict != "survived":
+            raise RuntimeError(f"{name} fails without a fault: {' '.join(outcome)}")
+
     def folder(self) -> Path:
         """A new empty folder of this fault."""
         self._number += 1
@@ -159,8 +170,8 @@ class Lab:
     def close(self) -> None:
         """End all processes and servers."""
         for server in self._endpoints:
-            server.shutdown()
-            server.server_close()
+            with server:
+                pass
         if self._server is not None:
             process, asking = self._server
             asking.close()
@@ -176,6 +187,7 @@ class Lab:
         """Start `python -c CODE ARGUMENTS`."""
         if self._server is None:
             self._server = start_server()
+            self.python("pass").wait()  # its imports are done: what is timed next does not wait
         return Forked(
             self._server[1], self.root / "work", BOUND + code, *arguments,
             cwd=cwd or self.root / "tmp", **self.environment,
@@ -259,7 +271,10 @@ class Lab:
     # -- endpoints
 
     def endpoint(self, reply: "Callable[[dict[str, Any]], Iterable[bytes]]") -> "Endpoint":
-        """A server on loopback whose answers a function gives as raw bytes, head included."""
+        """A server on loopback whose answers a function gives as raw bytes, head included.
+
+        A context manager that ends it; else it ends with the lab.
+        """
         server = Endpoint(reply)
         self._endpoints.append(server)
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -276,6 +291,10 @@ class Endpoint(socketserver.ThreadingTCPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.reply = reply
         self.asked: list[dict[str, Any]] = []
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self.server_close()
 
     @property
     def model(self) -> str:

@@ -100,7 +100,7 @@ class StepTrainer(Trainer):
         loss: Called with the model, an item of `steps` and the number of labels in the whole batch
             (None where items have no `labels`); None takes the model's own loss. What it puts into
             `found` becomes part of the step's metrics.
-        keep: Checkpoints that are kept.
+        keep: Checkpoints that are kept; should the newest be damaged, the one before it is whole.
         on_step: Called with each line of metrics and, as `steps`, the number of all steps.
         on_eval: Called with the tokens seen; what it returns becomes a line of metrics.
         due: Called with a step that is done: whether to evaluate, and whether to save. Without it,
@@ -121,7 +121,7 @@ class StepTrainer(Trainer):
         optimizer: Callable[[nn.Module], torch.optim.Optimizer],
         rates: Rates,
         loss: Loss | None = None,
-        keep: int = 1,
+        keep: int = 2,
         on_step: Callable[[Mapping[str, Any]], None] = lambda line: None,
         on_eval: Callable[[int], Mapping[str, Any]] | None = None,
         due: Callable[[int], tuple[bool, bool]] | None = None,

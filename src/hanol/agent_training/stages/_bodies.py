@@ -2,10 +2,13 @@
 
 import asyncio
 import random
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from hanol import models
+from hanol.agent_training._environment import rollout_folder
 from hanol.agent_training._trajectories import chat_row
 from hanol.agent_training.stages._agent_model import starting_model
 from hanol.agent_training.stages._arena import attempts_of, engine_of, glance
@@ -13,12 +16,16 @@ from hanol.agent_training.stages._charts import plot_skills
 from hanol.agent_training.stages._recipe import GrpoStage, MergeStage, RejectStage, SftStage
 from hanol.agent_training.stages._rows import stage_rows
 from hanol.agent_training.stages._stages import CHECKPOINT, TRAJECTORIES, Body, Facts, StageRun
-from hanol.engines import Engine
+from hanol.engines import CheckpointEngine, Engine
 from hanol.errors import DataError
 from hanol.files import replace_rows
 from hanol.research import segments
 from hanol.rl import GrpoSettings, GrpoTrainer, Rollout
+from hanol.runs import RunEnded, RunFolder, Task
 from hanol.training import SftSettings, merge_checkpoints, train_sft
+
+# A killed process loses so many times `concurrency` attempts at most; few waits for the slowest.
+_ROUNDS = 16
 
 
 def learn(run: StageRun) -> Facts:
@@ -119,21 +126,43 @@ async def _attempted(run: StageRun, stage: RejectStage, engine: Engine, seed: in
 
     try:
         for mode, share in stage.modes.items():
+            folder = run.folder / "attempts" / mode
             with attempts_of(run, stage, mode) as (environment, tasks):
                 rng = random.Random(f"{mode} {seed}")  # noqa: S311 - a choice, no secret
                 chosen = rng.sample(tasks, max(1, round(share * len(tasks))))
-                found += await environment.rollouts(
-                    engine,
-                    [task for task in chosen for _ in range(stage.attempts)],
-                    # Calls of one attempt count on from its seed.
-                    seeds=[seed + 1_000 * i for _ in chosen for i in range(stage.attempts)],
-                    concurrency=stage.concurrency,
-                    folder=run.folder / "attempts" / mode,
-                    on_rollout=count,
-                )
+                # Calls of one attempt count on from its seed.
+                jobs = [(task, seed + 1_000 * i) for task in chosen for i in range(stage.attempts)]
+                size = _ROUNDS * stage.concurrency
+                for first in range(0, len(jobs), size):
+                    batch = jobs[first : first + size]
+                    _forget_part(engine, folder, batch)
+                    found += await environment.rollouts(
+                        engine,
+                        [task for task, _ in batch],
+                        seeds=[number for _, number in batch],
+                        concurrency=stage.concurrency,
+                        folder=folder,
+                        on_rollout=count,
+                    )
     finally:
         await engine.aclose()
     return found
+
+
+def _forget_part(engine: Engine, folder: Path, jobs: Sequence[tuple[Task, int]]) -> None:
+    """Drop attempts of a batch that a killed process left unfinished.
+
+    Which attempts are computed together decides the roundings of a model in this process, and so
+    now and then a token: a batch is made by one process, from its beginning to its end.
+    """
+    if not isinstance(engine, CheckpointEngine):
+        return  # the answers of others may have been paid for
+    engine.forget()  # as in a process that begins with this batch
+    places = [rollout_folder(folder, task, number) for task, number in jobs]
+    logs = [RunFolder(place).events() for place in places]
+    if not all(log and isinstance(log[-1], RunEnded) for log in logs):
+        for place in places:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def _right_ones(rollouts: Iterable[Rollout]) -> Iterable[list[dict[str, Any]]]:
