@@ -15,9 +15,9 @@ import pytest
 
 from hanol.control import ControlTokens
 from hanol.engines import Completion, Message, Request, Usage
-from hanol.errors import SearchIndexError
+from hanol.errors import DocumentError, SearchIndexError
 from hanol.research import system_prompt
-from hanol.retrieval import Index, SourceList
+from hanol.retrieval import Index, SourceList, parse_archive
 from hanol.tools import (
     DEFAULT_TOOLS,
     Observation,
@@ -550,4 +550,14 @@ def test_a_page_that_takes_too_long_costs_only_itself(tmp_path: Path) -> None:
             context = ToolContext(SourceList(), index=opened, deadline=time.monotonic() + 1.5)
             found = run(ParseFile(), context, files=["good.html", slow])
             assert "The bridge has two towers." in found.text
-            assert "slow.html took longer than" in found.text
+            assert f"{slow} took longer than" in found.text
+
+
+def test_an_archive_of_very_many_names_ends_its_reader_alone() -> None:
+    """The names of a directory of 50 MB take a gigabyte, and seconds in which no thread runs."""
+    entry = b"PK\x01\x02" + bytes(24) + (1).to_bytes(2, "little") + bytes(16) + b"a"
+    number = 50_000_000 // len(entry)
+    size, end = (number * len(entry)).to_bytes(4, "little"), b"PK\x05\x06" + bytes(4)
+    data = entry * number + end + (number & 0xFFFF).to_bytes(2, "little") * 2 + size + bytes(6)
+    with pytest.raises(DocumentError, match="names.zip took longer than 2 s"):
+        parse_archive("names.zip", data, seconds=2)

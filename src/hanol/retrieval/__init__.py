@@ -19,6 +19,7 @@ if _typing.TYPE_CHECKING:
     )
     from hanol.retrieval.citations._sentences import SentenceSpan, citation_numbers, split_sentences
     from hanol.retrieval.citations._stems import word_stems
+    from hanol.retrieval.documents._archive import parse_archive
     from hanol.retrieval.documents._documents import (
         KINDS,
         Document,
@@ -69,6 +70,7 @@ __all__ = [
     "document_passages",
     "find_addresses",
     "join_pages",
+    "parse_archive",
     "parse_document",
     "rank_texts",
     "read_document",

@@ -2,25 +2,21 @@
 
 import asyncio
 import hashlib
-import io
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 
 from hanol.errors import AddressError, DocumentError, HanolError, SearchIndexError
-from hanol.retrieval import Document, Index, document_passages, parse_document
+from hanol.retrieval import Document, Index, document_passages, parse_archive, parse_document
 from hanol.runs import in_thread
 from hanol.tools._show import failure, joined, list_argument, numbered, one_line
 from hanol.tools._tool import PARSE_FILE, Observation, SpecifiedTool, ToolContext
 from hanol.tools.web._web import Opened, Web
 
 _FILES = 16  # of one call
-_MAX_BYTES = 200_000_000  # of one file, or of all members of an archive
-_MAX_MEMBERS = 200
-_MAX_RATIO = 200  # deflate reaches 1000 on zeros; text stays under 20
+_MAX_BYTES = 200_000_000  # of one file
 _DOCUMENT = re.compile(r"doc://[0-9a-f]{8}/([^#]+)(?:#p\d+)?")
 _FOREIGN = re.compile(r"[A-Za-z]:|.*\0", re.DOTALL)  # another drive; a name no system takes
 
@@ -82,7 +78,8 @@ class ParseFile(SpecifiedTool, spec=PARSE_FILE):
         sha256 = hashlib.sha256(data).hexdigest()
         if path.suffix.lower() == ".zip":
             return _archive(relative, data, sha256, context)
-        document = _parsed(path.name, data, context)
+        seconds = context.seconds_left()
+        document = parse_document(path.name, data, passages=True, seconds=seconds)
         return Opened(relative, document.title, document_passages(document, relative, sha256))
 
 
@@ -96,42 +93,14 @@ def relative_name(name: str) -> str:
     return str(relative)
 
 
-def _parsed(name: str, data: bytes, context: ToolContext) -> Document:
-    return parse_document(name, data, passages=True, seconds=context.seconds_left())
-
-
 def _archive(relative: str, data: bytes, sha256: str, context: ToolContext) -> Opened:
     """The text of the files of a zip archive; archives in it are not read."""
     opened = Opened(relative, PurePosixPath(relative).name, [])
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            for member in _checked(archive):
-                name = f"{relative}/{member.filename}"
-                try:
-                    # zipfile gives no more bytes of a member than the size that was checked.
-                    document = _parsed(PurePosixPath(name).name, archive.read(member), context)
-                    opened.passages += document_passages(document, name, sha256)
-                except DocumentError as err:
-                    opened.notes.append(f"({one_line(member.filename)} could not be read: {err})")
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as err:
-        # NotImplementedError is zipfile's word for a compression that it does not know.
-        raise DocumentError(f"the archive cannot be unpacked: {err}.") from err
+    for name, found in parse_archive(opened.title, data, seconds=context.seconds_left()):
+        if isinstance(found, Document):
+            opened.passages += document_passages(found, f"{relative}/{name}", sha256)
+        else:
+            opened.notes.append(f"({one_line(name)} could not be read: {found})")
     if not opened.passages:
         raise DocumentError(f"nothing in the archive could be read. {' '.join(opened.notes)}")
     return opened
-
-
-def _checked(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
-    """The files of an archive, unless a name leads out of it or it unpacks to too much."""
-    members = [member for member in archive.infolist() if not member.is_dir()]
-    for member in members:
-        path = PurePosixPath(member.filename.replace("\\", "/"))
-        if path.is_absolute() or ".." in path.parts or ":" in member.filename:
-            raise DocumentError(f"the archive names {member.filename!r}, outside of itself.")
-    size = sum(member.file_size for member in members)
-    packed = sum(member.compress_size for member in members)
-    if size > min(_MAX_BYTES, _MAX_RATIO * max(packed, 10_000)):
-        raise DocumentError(f"the archive unpacks to {size:,} bytes, more than is read.")
-    if len(members) > _MAX_MEMBERS:
-        raise DocumentError(f"the archive has {len(members)} files; {_MAX_MEMBERS} are read.")
-    return members

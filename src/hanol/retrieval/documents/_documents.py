@@ -190,13 +190,23 @@ def parse_document(
         found = ask("parse", name, options, data=data, seconds=min(seconds, SECONDS))
     except OSError:  # no processes here
         return _parse(name, data, **options)
+    return answered(name, found)
+
+
+def answered(name: str, found: dict[str, Any]) -> Document:
+    """What a reader process answered, as a document or as the error that it was."""
+    return _DOCUMENT.validate_python(checked(name, found))
+
+
+def checked(name: str, found: dict[str, Any]) -> dict[str, Any]:
+    """What a reader process answered, unless it was an error."""
     if "extra" in found:
         raise MissingExtraError(found["extra"])
     if "refused" in found:
         raise DocumentError(found["refused"])
     if "error" in found:  # of the process
         raise DocumentError(f"{name} {found['error']}.")
-    return _DOCUMENT.validate_python(found)
+    return found
 
 
 def parsed(name: str, options: dict[str, Any], data: bytes = b"") -> dict[str, Any]:

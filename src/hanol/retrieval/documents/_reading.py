@@ -13,6 +13,7 @@ from typing import Any
 
 from hanol.errors import AddressError, HanolError
 from hanol.files import is_hidden, open_inside
+from hanol.retrieval.documents._archive import unpacked
 from hanol.retrieval.documents._documents import (
     KINDS,
     MAX_BYTES,
@@ -145,7 +146,7 @@ def read_file(root: str, path: str, known: str | None) -> dict[str, Any]:
 
 def answer_requests() -> None:
     """Main function of a reader process."""
-    serve({"read_file": read_file, "parse": parsed})
+    serve({"read_file": read_file, "parse": parsed, "unpack": unpacked})
 
 
 def _ask(reader: ReaderProcess, file: FoundFile, root: Path) -> dict[str, Any]:
