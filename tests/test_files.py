@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
@@ -17,19 +18,21 @@ from safetensors import SafetensorError
 
 from hanol.errors import DataError, HanolError, WriteError
 from hanol.files import (
-    JsonLines,
     damage,
-    read_rows,
+    open_inside,
+    read_json,
     read_text,
     replace_folder,
     replace_json,
-    replace_rows,
     replace_text,
     safe_name,
+    sha256,
     whole_file,
     whole_folder,
     write_sums,
 )
+from hanol.rows import JsonLines, read_rows, replace_rows
+from hanol.runs import RunFolder
 
 
 def names(folder: Path) -> list[str]:
@@ -346,3 +349,17 @@ def test_nothing_but_files_is_read(tmp_path: Path, name: str, kind: str) -> None
         READERS[name](path)
     assert name in str(failed.value)
     assert "\n" not in str(failed.value)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [sha256, read_json, lambda pipe: open_inside(pipe.parent, pipe.name),
+     lambda pipe: RunFolder(pipe.parent).events(), lambda pipe: JsonLines(pipe).read(),
+     lambda pipe: list(read_rows(pipe))],
+)  # fmt: skip
+def test_a_named_pipe_is_refused_and_not_waited_for(
+    tmp_path: Path, read: Callable[[Path], object]
+) -> None:
+    os.mkfifo(tmp_path / "events.jsonl")
+    with pytest.raises((HanolError, OSError), match="pipe|no regular file"):
+        read(tmp_path / "events.jsonl")

@@ -114,6 +114,69 @@ def test_the_search_finds_other_spellings(code: str, tmp_path: Path) -> None:
     assert any(is_used(name, guarded) for name, _ in calls(tmp_path / "a.py"))
 
 
+# Modules that open files otherwise than by `hanol.files`, with the reason.
+OWN_FILES = {
+    "files.py": "the guard itself",
+    "autodeco/_render.py": "a page of the package",
+    "autodeco/training/_steer.py": "texts of the package",
+    "research/report/_report.py": "pages of the package",
+    "retrieval/citations/_words.py": "words of the package",
+    "retrieval/citations/_units.py": "units of the package",
+    "retrieval/documents/_charset.py": "encodings of the package",
+    "retrieval/documents/_labels.py": "labels of the package",
+    "retrieval/documents/_reader.py": "the kernel's own",
+    "retrieval/documents/office/_flow.py": "symbols of the package",
+    "synthesis/reading/_patterns.py": "rules of the package",
+    "cli/_fault.py": "a log that it makes",
+    "cli/research/_commands.py": "a report that was written just before",
+    "runs/_lock.py": "a lock, without waiting",
+    "runs/_log.py": "a log that it appends to, without waiting",
+    "runs/_origin.py": "the secret of this user",
+    "tools/sandbox/_bwrap.py": "the kernel's own",
+    "tools/sandbox/_memory.py": "the kernel's own",
+    "tools/sandbox/_sandbox.py": "the kernel's own",
+    "worlds/_factbook/_profiles.py": "facts of the package",
+}
+# Parts of archives, which are opened by their names inside: what holds them is opened by `files`.
+PARTS = {"package", "archive", "self", "self._zip", "self._web", "Index", "Store"}
+
+
+def opened(file: Path) -> Iterator[str]:
+    """Calls by which a module opens a file for reading by its path."""
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        *before, name = ast.unparse(node.func).rpartition(".")
+        # `path.open(mode)`, `open(path, mode)`
+        modes = node.args[0 if before[0] not in ("", "io") else 1 :][:1]
+        modes += [word.value for word in node.keywords if word.arg == "mode"]
+        is_written = any(isinstance(m, ast.Constant) and str(m.value)[:1] in "wax" for m in modes)
+        is_open = name == "open" and before[0] not in PARTS and not before[0].endswith("Index")
+        if (name in ("read_text", "read_bytes") and before[0]) or (is_open and not is_written):
+            yield f"line {node.lineno}: {ast.unparse(node.func)}"
+
+
+def test_what_may_be_foreign_is_opened_by_files_alone() -> None:
+    """A named pipe in the place of a file of a stranger's folder would block for ever."""
+    found = {
+        str(file.relative_to(SOURCE)): calls
+        for file in sorted(SOURCE.rglob("*.py"))
+        if (calls := list(opened(file)))
+    }
+    assert {place: uses for place, uses in found.items() if place not in OWN_FILES} == {}
+    assert set(OWN_FILES) <= set(found), "a reason that is none any more"
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["open(path)", "open(path, 'rb')", "path.open()", "path.open('rb')", "io.open(path)",
+     "Path(a, b).read_text()", "(folder / 'a').read_bytes()", "path.open(encoding='ascii')"],
+)  # fmt: skip
+def test_the_search_finds_what_is_opened(code: str, tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text(code)
+    assert list(opened(tmp_path / "a.py"))
+
+
 def test_code_of_checkpoints_and_pickles_are_refused() -> None:
     found = []
     loads = 0

@@ -33,8 +33,8 @@ from claims.small import one_thread
 from hanol import agent_training
 from hanol.claims import Claim, Measurement
 from hanol.engines import Completion, Engine, Message, Request, Usage, WrappedEngine
-from hanol.files import replace_rows
 from hanol.research import aheavy_research
+from hanol.rows import replace_rows
 from hanol.runs import Budget, RunEnded, ToolReturned
 from hanol.worlds import Encyclopedia, GraphQuestion
 

@@ -29,9 +29,9 @@ from hanol.attention import ConvAttentionConfig
 from hanol.claims import clone_commit
 from hanol.engines import CheckpointEngine, Engine
 from hanol.errors import RunError
-from hanol.files import replace_rows
 from hanol.research import GREEDY
 from hanol.retrieval import Index
+from hanol.rows import replace_rows
 from hanol.runs import Budget, ModelAnswered, RunEnded, TurnRejected
 from hanol.sampling import Sampling
 from hanol.scoring import Interval, bootstrap

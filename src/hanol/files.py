@@ -1,11 +1,12 @@
-"""Files: written whole or not at all, checksums, JSON lines that survive a
-kill, rows of data files, names.
+"""Files: written whole or not at all, checksums, opening what somebody else may have made, names.
 
 Files and folders are written under a temporary name in the same directory, flushed to the disk and
 renamed: a reader finds the old content or the new one, never a part, even if the process is killed.
+
+What is read may come from strangers: a named pipe in place of a file would block for ever. So the
+package opens files by `open_regular`, `open_inside`, `read_text` and `read_json` alone.
 """
 
-import csv
 import errno
 import hashlib
 import io
@@ -14,36 +15,32 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import quote
 
-from hanol.errors import AddressError, DataError, HanolError, WriteError
+from hanol.errors import AddressError, HanolError, WriteError
 
 __all__ = [
-    "JsonLines",
     "cache_folder",
     "check_new",
     "damage",
-    "drop_torn_line",
     "is_hidden",
     "open_inside",
     "open_regular",
-    "read_rows",
+    "read_json",
     "read_text",
     "replace_folder",
     "replace_json",
-    "replace_rows",
     "replace_text",
     "safe_name",
     "sha256",
     "state_folder",
     "whole_file",
     "whole_folder",
-    "whole_lines",
     "without_codes",
     "write_failure",
     "write_sums",
@@ -96,16 +93,6 @@ def replace_json(path: str | Path, content: Any) -> None:
         WriteError: The disk is full, or the file cannot be written there.
     """
     replace_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-def replace_rows(path: str | Path, rows: Iterable[Any]) -> None:
-    """Write a file of JSON lines whole or not at all.
-
-    Raises:
-        WriteError: The disk is full, or the file cannot be written there.
-    """
-    with whole_file(path) as part, part.open("wb") as file:
-        file.writelines(map(_line, rows))
 
 
 @contextmanager
@@ -270,7 +257,7 @@ def _sync(path: Path) -> None:
 
 def sha256(path: str | Path) -> str:
     """The SHA-256 of a file, in hexadecimal digits."""
-    with Path(path).open("rb") as stream:
+    with open_regular(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
@@ -287,7 +274,7 @@ def damage(folder: str | Path) -> str | None:
     """What is wrong with the files of a folder, by its `checksums.json`; None if they are whole."""
     folder = Path(folder)
     try:
-        sums = json.loads((folder / _SUMS).read_text("utf-8"))
+        sums = read_json(folder / _SUMS)
     except FileNotFoundError:
         return f"{_SUMS} is missing"
     except (OSError, ValueError):
@@ -305,130 +292,6 @@ def damage(folder: str | Path) -> str | None:
     return None
 
 
-# -- JSON lines that grow
-
-
-class JsonLines:
-    """A file of JSON objects, one per line, that grows while a command runs: metrics, replies.
-
-    A killed process leaves whole lines and at most one torn last line, which is dropped.
-
-    Args:
-        path: The file; made when the first row is appended.
-
-    Example:
-        >>> metrics = JsonLines("run/metrics.jsonl")  # doctest: +SKIP
-        >>> metrics.append({"step": 1, "loss": 5.5})  # doctest: +SKIP
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-
-    def read(self) -> list[dict[str, Any]]:
-        """Every whole row; none where there is no file.
-
-        Raises:
-            DataError: A line is damaged; the message names it.
-        """
-        try:
-            data = self.path.read_bytes()
-        except FileNotFoundError:
-            return []
-        return [_object(self.path, n, line) for n, line in enumerate(whole_lines(data), start=1)]
-
-    def append(self, *rows: Any, sync: bool = False) -> None:
-        """Write rows. They survive the end of this process; with `sync`, a loss of power too.
-
-        Raises:
-            WriteError: The disk is full, or the file cannot be written.
-        """
-        data = b"".join(map(_line, rows))
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a+b", buffering=0) as file:
-                size = drop_torn_line(file.fileno())
-                try:
-                    while data:
-                        data = data[file.write(data) :]
-                    if sync:
-                        os.fsync(file.fileno())
-                except OSError:
-                    os.ftruncate(file.fileno(), size)  # half a row is no row
-                    raise
-        except OSError as err:
-            raise WriteError(self.path, str(write_failure(err))) from err
-
-    def keep(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
-        """Drop the rows that are not wanted: those of steps that a resumed run makes again."""
-        if self.path.exists():
-            replace_rows(self.path, filter(wanted, self.read()))
-
-
-def _line(row: Any) -> bytes:
-    try:
-        return json.dumps(row, ensure_ascii=False).encode() + b"\n"
-    except UnicodeEncodeError:  # half a surrogate pair, from a model or a web page
-        return json.dumps(row).encode() + b"\n"
-
-
-def whole_lines(data: bytes) -> list[bytes]:
-    """The lines of a file that grows, without a torn last one."""
-    return data.split(b"\n")[:-1]
-
-
-def drop_torn_line(descriptor: int) -> int:
-    """Cut what follows the last line end of an open file; returns the size that is left."""
-    size = os.fstat(descriptor).st_size
-    end = size
-    while end:
-        begin = max(0, end - (1 << 16))
-        found = os.pread(descriptor, end - begin, begin).rfind(b"\n")
-        if found >= 0:
-            end = begin + found + 1
-            break
-        end = begin
-    if end < size:
-        os.ftruncate(descriptor, end)
-    return end
-
-
-# -- rows of data files
-
-
-def read_rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows of a JSONL, JSON (one list), CSV or TSV file, by its suffix.
-
-    Yields:
-        Line (of a JSON list: item) from 1, and the row.
-
-    Raises:
-        DataError: The file cannot be read, is of another kind, or a row is not an object; the
-            message names file and line.
-    """
-    path = Path(path)
-    try:
-        text = read_text(path, "utf-8-sig")
-    except (OSError, ValueError) as err:  # no UTF-8, or a name with a zero byte
-        raise DataError(f"{str(path)!r} could not be read: {err}") from err
-    match path.suffix.casefold():
-        case ".jsonl":
-            # Only "\n" ends a row: `splitlines` would cut texts at U+2028.
-            numbered = enumerate(text.split("\n"), start=1)
-            yield from ((n, _object(path, n, line)) for n, line in numbered if line.strip())
-        case ".json":
-            items = _load(path, 1, text)
-            if not isinstance(items, list):
-                raise DataError(f"{str(path)!r} holds no JSON list; one object a line is .jsonl.")
-            for number, item in enumerate(items, start=1):
-                if not isinstance(item, dict):
-                    raise DataError(f"{str(path)!r}, item {number}: {item!r:.80} is no object.")
-                yield number, item
-        case ".csv" | ".tsv" as suffix:
-            yield from _table(path, text, "\t" if suffix == ".tsv" else ",")
-        case suffix:
-            raise DataError(f"{str(path)!r}: {suffix!r} is none of .jsonl, .json, .csv, .tsv.")
-
-
 # -- files of a folder that others may write to
 
 
@@ -437,7 +300,7 @@ def is_hidden(path: str | Path) -> bool:
     return any(part.startswith(".") for part in Path(path).parts)
 
 
-def open_regular(path: str | Path) -> BinaryIO:
+def open_regular(path: str | Path) -> io.BufferedReader:
     """Open a file for reading, and nothing that may never end or never begin.
 
     Raises:
@@ -455,18 +318,34 @@ def open_regular(path: str | Path) -> BinaryIO:
     return open(path, "rb", opener=opened)
 
 
-def read_text(path: str | Path, encoding: str = "utf-8") -> str:
+def read_text(path: str | Path, encoding: str = "utf-8", *, errors: str = "strict") -> str:
     """The text of a file, with line feeds; see `open_regular`.
+
+    Args:
+        path: The file.
+        encoding: Its encoding.
+        errors: As of `bytes.decode`: what becomes of bytes that are no text.
 
     Raises:
         OSError: It cannot be opened, or is no regular file.
         UnicodeDecodeError: It is no text in this encoding.
     """
-    with io.TextIOWrapper(open_regular(path), encoding) as file:
+    with io.TextIOWrapper(open_regular(path), encoding, errors) as file:
         return file.read()
 
 
-def open_inside(folder: str | Path, name: str | Path) -> BinaryIO:
+def read_json(path: str | Path) -> Any:
+    """The content of a JSON file; see `open_regular`.
+
+    Raises:
+        OSError: It cannot be opened, or is no regular file.
+        ValueError: It is no JSON, or no UTF-8.
+        RecursionError: It is nested too deeply.
+    """
+    return json.loads(read_text(path))
+
+
+def open_inside(folder: str | Path, name: str | Path) -> io.BufferedReader:
     """Open a regular file of a folder for reading; its attribute `name` is its real path.
 
     Links that stay in the folder are followed, but none that appears meanwhile.
@@ -549,35 +428,3 @@ def without_codes(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in "\n\t\u200c\u200d" else " " for c in text)
-
-
-def _table(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    try:
-        heading = reader.fieldnames or []
-        if twice := sorted({name for name in heading if heading.count(name) > 1}):
-            raise DataError(f"{str(path)!r}, line 1: the heading has {twice[0]!r} twice.")
-        for row in reader:
-            if None in row or None in row.values():
-                raise DataError(
-                    f"{str(path)!r}, line {reader.line_num}: the row has another number of cells "
-                    f"than the heading ({len(heading)})."
-                )
-            yield reader.line_num, row
-    except csv.Error as err:
-        # `DictReader.line_num` is that of the row before.
-        raise DataError(f"{str(path)!r}, line {reader.reader.line_num}: {err}.") from err
-
-
-def _load(path: Path, number: int, text: str | bytes) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as err:
-        raise DataError(f"{str(path)!r}, line {number}: no JSON ({err}).") from err
-
-
-def _object(path: Path, number: int, line: str | bytes) -> dict[str, Any]:
-    row = _load(path, number, line)
-    if not isinstance(row, dict):
-        raise DataError(f"{str(path)!r}, line {number}: {row!r:.80} is no object.")
-    return row

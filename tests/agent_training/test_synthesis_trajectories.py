@@ -23,9 +23,9 @@ from hanol.agent_training import (
 )
 from hanol.engines import Message, Request, ScriptedEngine
 from hanol.errors import ConfigError, DataError, EngineError
-from hanol.files import replace_rows
 from hanol.research import OfficialRun, read_official_runs, write_official_runs
 from hanol.retrieval import Index
+from hanol.rows import replace_rows
 from hanol.synthesis import (
     asynthesize_questions,
     folder_graph,

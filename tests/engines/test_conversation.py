@@ -10,7 +10,7 @@ import torch
 from hanol import autodeco, models
 from hanol.engines import Conversation, Message, Reply, Sampling, ScriptedEngine, open_engine
 from hanol.errors import DataError, EngineError
-from hanol.files import read_rows, replace_rows
+from hanol.rows import read_rows, replace_rows
 from hanol.runs import synchronous
 
 from .conftest import KINDS

@@ -11,7 +11,7 @@ import pytest
 
 from hanol.errors import DataError, UnknownNameError
 from hanol.evaluation import BENCHMARKS, Question, read_benchmark
-from hanol.files import read_rows
+from hanol.rows import read_rows
 
 
 def write_lines(path: Path, rows: list[object]) -> Path:

@@ -8,8 +8,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from tests.faults.damage import change
 from tests.faults.lab import Lab, Outcome, kind
-from tests.research.test_faults import VALUES, _places
 from tests.training import chat_model as chat
 
 TEMPLATES = [
@@ -84,11 +84,7 @@ def make_hostile(folder: Path, rng: Random, lab: Lab) -> str:
             for key in rng.sample(keys, rng.choice([1, 1, 3])):
                 config[key] = rng.choice(SIZES)
         case "config":
-            place = rng.choice(_places(config))
-            inner = config
-            for key in place[:-1]:
-                inner = inner[key]
-            inner[place[-1]] = rng.choice([*VALUES, "\x1b[2J", {"a": []}, "../../x", [[1]]])
+            change(config, rng, values=[{"a": []}, "../../x", [[1]]])
         case "code":
             (folder / "evil.py").write_text(code + "class M:\n    pass\n")
             config["auto_map"] = dict.fromkeys(
@@ -123,11 +119,7 @@ def make_hostile(folder: Path, rng: Random, lab: Lab) -> str:
             return f"{how} {template[:40]!r}"
         case "tokenizer":
             content = json.loads(tokenizer_file.read_text())
-            place = rng.choice([one for one in _places(content) if len(one) < 4])
-            inner = content
-            for key in place[:-1]:
-                inner = inner[key]
-            inner[place[-1]] = rng.choice([*VALUES, 2**40, "\x1b[2J", {"type": "Nothing"}])
+            change(content, rng, values=[2**40, {"type": "Nothing"}], depth=3)
             tokenizer_file.write_text(json.dumps(content))
         case "index":
             target = rng.choice(

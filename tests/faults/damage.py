@@ -1,6 +1,7 @@
 """Damaged files: cut, flipped, emptied, of another version, or with another value in them."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -19,6 +20,10 @@ ANSWER = "<answer>amber is a word [1]</answer>"
 SEARCH = '<tool_call>\n{"name": "search", "arguments": {"query": ["amber"]}}\n</tool_call>'
 
 
+BYTES = (flip, remove, repeat, digits, swap)
+ODD = [*VALUES, "", "2.0", 999, True, 1e308, -(2**63), [None], [[]], "\x1b]0;owned\x07"]
+
+
 def damage(path: Path, rng: Random) -> str:
     """Change a file for the worse; says how."""
     data = path.read_bytes()
@@ -31,12 +36,14 @@ def damage(path: Path, rng: Random) -> str:
         path.write_bytes(rng.randbytes(rng.choice([1, 100, 5000])))
     elif how == "gone":
         path.unlink()
-        if rng.random() < 0.7:  # a folder in its place; links and pipes are kinds of their own
+        if (instead := rng.random()) < 0.5:  # links are a kind of their own
             path.mkdir()
+        elif instead < 0.7:  # waits for ever for who opens it
+            os.mkfifo(path)
     elif how == "cut":
         path.write_bytes(cut(data, rng) if len(data) > 1 else b"")
     elif len(data) > 4:
-        path.write_bytes(rng.choice([flip, remove, repeat, digits, swap])(data, rng))
+        path.write_bytes(rng.choice(BYTES)(data, rng))
     return f"{path.name}: {how}"
 
 
@@ -46,21 +53,27 @@ def other_value(data: bytes, suffix: str, rng: Random) -> bytes | None:
     number = rng.randrange(max(len(lines) - (suffix == ".jsonl"), 1))
     try:
         content = yaml.safe_load(lines[number]) if suffix == ".yaml" else json.loads(lines[number])
-        places = _places(content)
-    except (ValueError, AttributeError, TypeError, yaml.YAMLError):
+    except (ValueError, yaml.YAMLError):
         return None
-    if not places:
+    if not isinstance(content, dict | list) or not content:
         return None
-    *way, last = rng.choice(places)
-    inner: Any = content
-    for key in way:
-        inner = inner[key]
-    if rng.random() < 0.2:
-        del inner[last]
-    else:
-        inner[last] = rng.choice([*VALUES, "2.0", 999, True, "\x1b]0;owned\x07", -(2**63)])
+    change(content, rng)
     lines[number] = (yaml.safe_dump if suffix == ".yaml" else json.dumps)(content).encode()
     return b"\n".join(lines)
+
+
+def change(content: Any, rng: Random, *, values: Sequence[Any] = (), depth: int = 99) -> None:
+    """Replace a value somewhere in a tree of dicts and lists by another one, or remove it.
+
+    `values` are further ones to take; what lies deeper than `depth` stays as it is.
+    """
+    *way, last = rng.choice([place for place in _places(content) if len(place) <= depth])
+    for key in way:
+        content = content[key]
+    if rng.random() < 0.2:
+        del content[last]
+    else:
+        content[last] = rng.choice([*ODD, *values])
 
 
 def made(lab: Lab, name: str, make: Callable[[Path], object]) -> Path:

@@ -9,10 +9,9 @@ from random import Random
 from typing import Any
 
 from tests.faults import kills
-from tests.faults.damage import ANSWER, SEARCH
+from tests.faults.damage import ANSWER, BYTES, SEARCH, change
 from tests.faults.lab import Lab, Outcome, completion, http, kind
-from tests.research.test_faults import VALUES, _places
-from tests.retrieval.test_documents_fuzz import cut, digits, flip, remove, repeat
+from tests.retrieval.test_documents_fuzz import cut
 from tests.training import chat_model as chat
 
 GOOD = json.dumps(completion(ANSWER)).encode()
@@ -36,40 +35,22 @@ TEXTS = [
 ]
 
 
+PARTS = [
+    {"text": "a"}, [{"type": "text", "text": ANSWER}], [{"type": "thinking", "thinking": 5}],
+]  # fmt: skip
+
+
 def changed(rng: Random) -> bytes:
-    """A completion with values replaced, missing or moved."""
-    content: Any = completion(rng.choice(TEXTS))
+    """A completion with values replaced or missing."""
+    content = completion(rng.choice(TEXTS))
     for _ in range(rng.choice([1, 1, 2, 4])):
-        if not (places := _places(content)):
-            break
-        *way, last = rng.choice(places)
-        inner: Any = content
-        for key in way:
-            inner = inner[key]
-        if rng.random() < 0.25:
-            del inner[last]
-        else:
-            inner[last] = rng.choice(
-                [
-                    *VALUES,
-                    True,
-                    "",
-                    1e308,
-                    [None],
-                    [[]],
-                    {"text": "a"},
-                    -(10**9),
-                    "\x1b[2J",
-                    [{"type": "text", "text": ANSWER}],
-                    [{"type": "thinking", "thinking": 5}],
-                ]
-            )
+        if content:
+            change(content, rng, values=PARTS)
     return json.dumps(content).encode()
 
 
 def reply(rng: Random) -> Iterator[bytes]:
     """One answer, as bytes on the wire."""
-    good = GOOD
     match rng.choice(
         ["value"] * 8
         + ["bytes"] * 3
@@ -90,10 +71,10 @@ def reply(rng: Random) -> Iterator[bytes]:
         case "value":
             yield http(changed(rng))
         case "bytes":
-            yield http(rng.choice([cut, flip, remove, repeat, digits])(good, rng))
+            yield http(rng.choice([cut, *BYTES])(GOOD, rng))
         case "head":
             size = rng.choice([b"-1", b"x", b"99999999999999999999", b"3", b"", b"1e3"])
-            yield b"HTTP/1.1 200 OK\r\nContent-Length: " + size + b"\r\n\r\n" + good
+            yield b"HTTP/1.1 200 OK\r\nContent-Length: " + size + b"\r\n\r\n" + GOOD
         case "status":
             status = rng.choice(
                 [100, 204, 206, 301, 307, 400, 401, 402, 404, 413, 418, 429, 500, 503, 599]
@@ -122,11 +103,11 @@ def reply(rng: Random) -> Iterator[bytes]:
         case "packed":
             kind_ = rng.choice(["gzip", "deflate", "br", "zstd", "gzip, gzip", "x"])
             data = rng.choice(
-                [gzip.compress(good), zlib.compress(good), good, gzip.compress(good)[:20]]
+                [gzip.compress(GOOD), zlib.compress(GOOD), GOOD, gzip.compress(GOOD)[:20]]
             )
             yield http(data, "200 OK", f"Content-Encoding: {kind_}")
         case "endless":
-            yield b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n" + good[:10]
+            yield b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n" + GOOD[:10]
             for _ in range(400):  # 26 MB, more than is read of any answer
                 yield b" " * 65536
         case "drip":
@@ -143,7 +124,7 @@ def reply(rng: Random) -> Iterator[bytes]:
             yield http(mark * rng.choice([100, 5000, 200_000]))
         case "stream":
             yield http(
-                b"data: " + good + b"\n\ndata: [DONE]\n\n",
+                b"data: " + GOOD + b"\n\ndata: [DONE]\n\n",
                 "200 OK",
                 "Content-Type: text/event-stream",
             )

@@ -12,9 +12,9 @@ from typing import Any
 
 from hanol.agent_training._trajectories import Attempt, chat_row, official_lines, trajectory_rows
 from hanol.engines import Message, ToolCall
-from hanol.files import replace_rows
 from hanol.research import Segment, segments, write_official_runs
 from hanol.retrieval import Index, find_addresses
+from hanol.rows import replace_rows
 from hanol.runs import ModelAnswered, ToolReturned
 from hanol.scoring import normalise
 from hanol.synthesis import Replies

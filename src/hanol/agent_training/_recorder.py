@@ -11,9 +11,10 @@ from typing import Any
 
 from hanol.engines import Completion, Engine, Request, WrappedEngine
 from hanol.errors import EngineError, RunError
-from hanol.files import JsonLines, whole_lines
+from hanol.files import open_regular
 from hanol.research import request_sha256
 from hanol.rl import SampledTurn
+from hanol.rows import JsonLines, whole_lines
 from hanol.runs import ModelAnswered
 
 
@@ -67,7 +68,10 @@ class Recorder(WrappedEngine):
 
     def _stored(self) -> dict[str, SampledTurn]:
         """Every whole turn of the file, by the hash of its request."""
-        data = self._path.read_bytes() if self._path is not None and self._path.exists() else b""
+        data = b""
+        if self._path is not None and self._path.exists():
+            with open_regular(self._path) as file:
+                data = file.read()
         self._last = ()
         found: dict[str, SampledTurn] = {}
         for number, line in enumerate(whole_lines(data), start=1):

@@ -10,7 +10,10 @@ from typing import Any, Self
 
 from hanol.agent_training._environment import ResearchEnvironment
 from hanol.errors import SearchIndexError, UnknownNameError
-from hanol.files import whole_folder
+from hanol.files import (
+    sha256,
+    whole_folder,
+)
 from hanol.retrieval import Index
 from hanol.runs import Task
 from hanol.tools import Tool, compact_tools
@@ -122,4 +125,4 @@ def _indexed_pages(world: World[AnyPage], folder: Path) -> Index:
 
 
 def _sha256(file: Path) -> str | None:
-    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
+    return sha256(file) if file.is_file() else None

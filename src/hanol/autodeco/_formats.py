@@ -26,6 +26,7 @@ from hanol import models
 from hanol.autodeco._config import ARCHITECTURE, AutoDecoConfig, neutral
 from hanol.autodeco._heads import TemperatureHead, TopPHead
 from hanol.errors import CheckpointError
+from hanol.files import read_json
 from hanol.models import StoredTensor
 
 Layout = Literal["heads", "adapter", "merged"]
@@ -330,7 +331,7 @@ def _refuse_inputs(out: str | Path, *inputs: Path) -> None:
 
 def _write_config(target: Path, heads: Path, base: Path) -> None:
     """The heads' configuration, with the keys of the base whose weights are here."""
-    own, of_base = (json.loads(file.read_text("utf-8")) for file in (heads, base))
+    own, of_base = (read_json(file) for file in (heads, base))
     model_type = of_base["model_type"]
     for key in ("model_type", "architectures", "auto_map", "transformers_version", "_name_or_path"):
         of_base.pop(key, None)

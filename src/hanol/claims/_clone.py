@@ -10,6 +10,7 @@ from types import ModuleType
 
 from hanol.claims._claim import Claim, ClaimResult
 from hanol.errors import ConfigError, DataError, UnknownNameError
+from hanol.files import read_text
 
 _PACKAGE = "claims"
 
@@ -108,8 +109,8 @@ def read_results(folder: Path | None = None) -> list[ClaimResult]:
     results = []
     for file in folder.glob("*/*.json"):
         try:
-            results.append(ClaimResult.model_validate_json(file.read_text("utf-8")))
-        except ValueError as err:
+            results.append(ClaimResult.model_validate_json(read_text(file)))
+        except (OSError, ValueError) as err:
             raise DataError(f"{str(file)!r} is not a recorded result of a claim: {err}") from err
     return sorted(results, key=lambda result: result.id)
 
@@ -119,6 +120,6 @@ def _is_clone(folder: Path) -> bool:
     if not (folder / _PACKAGE / "__init__.py").is_file() or not project.is_file():
         return False
     try:
-        return bool(tomllib.loads(project.read_text("utf-8"))["project"]["name"] == "hanol")
+        return bool(tomllib.loads(read_text(project))["project"]["name"] == "hanol")
     except (KeyError, TypeError, ValueError):
         return False  # another project's file, or none

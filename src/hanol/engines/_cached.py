@@ -14,7 +14,7 @@ from hanol.engines._calls import described
 from hanol.engines._engine import Continuations, Engine, WrappedEngine
 from hanol.engines._request import Completion, Piece, Request, Scored
 from hanol.errors import EngineError
-from hanol.files import JsonLines
+from hanol.rows import JsonLines
 
 T = TypeVar("T")
 

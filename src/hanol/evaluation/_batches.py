@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from hanol.errors import DataError
 from hanol.evaluation._evaluate import Evaluation, Question, evaluate
 from hanol.evaluation._judge import Judge
-from hanol.files import read_rows
+from hanol.rows import read_rows
 from hanol.scoring import Interval, bootstrap_ratio
 
 _EFFORT = (

@@ -16,7 +16,7 @@ from typing import Any
 
 from hanol.errors import DataError, UnknownNameError
 from hanol.evaluation._evaluate import Question
-from hanol.files import read_rows
+from hanol.rows import read_rows
 
 # What the sets call their columns.
 _QUESTION = ("question", "Question", "problem", "prompt", "Prompt")

@@ -4,7 +4,6 @@ Plain LoRA is merged here, W + B A alpha / r in float32, so that whoever uses an
 extra; what PEFT has beyond that (DoRA, trained embeddings, Conv1D, ...) is left to PEFT.
 """
 
-import json
 import math
 import re
 import warnings
@@ -18,6 +17,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hanol.errors import CheckpointError, require
+from hanol.files import read_json
 from hanol.models.pulled._names import ADAPTER_CONFIG
 
 WEIGHTS = "adapter_model.safetensors"
@@ -70,7 +70,7 @@ def read_adapter(folder: Path) -> Adapter | None:
     if not file.is_file():
         return None
     try:
-        config = json.loads(file.read_text("utf-8"))
+        config = read_json(file)
         base, revision = config["base_model_name_or_path"], config.get("revision")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as err:
         raise CheckpointError(f"{str(file)!r} is not the configuration of an adapter.") from err

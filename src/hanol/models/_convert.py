@@ -8,7 +8,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from hanol.errors import CheckpointError, ConfigError
-from hanol.files import whole_folder
+from hanol.files import (
+    read_json,
+    whole_folder,
+)
 from hanol.models._build import cast, dtype_named
 from hanol.models._load import load_model, load_tokenizer
 from hanol.models._meta import llama_from_meta, llama_to_meta, merge_meta_parts
@@ -93,7 +96,7 @@ def _read(
             "of the kind .pth are pickles, which are never loaded: save them as safetensors."
         )
     try:
-        params = json.loads(file.read_text("utf-8"))
+        params = read_json(file)
         tensors = merge_meta_parts([load_file(part) for part in parts], params)
     except (OSError, ValueError, KeyError) as err:
         raise CheckpointError(f"{str(source)!r} cannot be read: {err}") from err

@@ -10,7 +10,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from hanol.errors import CheckpointError
-from hanol.files import whole_folder
+from hanol.files import (
+    read_json,
+    whole_folder,
+)
 from hanol.models._presets import leading_dense, official_keys
 
 
@@ -85,7 +88,7 @@ def checkpoint_folder(path: str | Path) -> Iterator[Path]:
 
 def _complete_config(file: Path, config: Any) -> None:
     """Add the keys that the official code needs and transformers leaves out."""
-    stored = json.loads(file.read_text("utf-8"))
+    stored = read_json(file)
     stored |= official_keys(
         config.layer_types, leading_dense(config), config.linear_head_dim,
         config.linear_num_heads, config.linear_conv_kernel_dim,

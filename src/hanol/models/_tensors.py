@@ -1,6 +1,5 @@
 """Which tensors a checkpoint folder holds, read from headers of files, and which it should."""
 
-import json
 import math
 import re
 from pathlib import Path
@@ -11,6 +10,7 @@ from torch import Tensor
 from transformers.core_model_loading import revert_weight_conversion
 
 from hanol.errors import CheckpointError
+from hanol.files import read_json
 from hanol.models._build import meta_model
 
 WEIGHTS = "model.safetensors"
@@ -84,7 +84,7 @@ def weight_files(folder: Path) -> list[Path]:
             )
         return files
     try:
-        stored = json.loads(index.read_text("utf-8"))["weight_map"].values()
+        stored = read_json(index)["weight_map"].values()
         named = {name: folder / Path(name).name for name in sorted({*stored})}
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as err:
         raise CheckpointError(f"{str(index)!r} names no files of weights: {err!r}.") from err

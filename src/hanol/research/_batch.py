@@ -9,7 +9,6 @@ least once, with the same result).
 """
 
 import asyncio
-import json
 import os
 import threading
 import time
@@ -21,10 +20,14 @@ from typing import Any
 
 from hanol.engines import Engine, connect_ray
 from hanol.errors import DataError, RunError
-from hanol.files import replace_json, replace_rows
+from hanol.files import (
+    read_json,
+    replace_json,
+)
 from hanol.research._researcher import Researcher
 from hanol.research.modes._heavy import aheavy_research
 from hanol.retrieval import Index
+from hanol.rows import replace_rows
 from hanol.runs import Event, RunEnded, Task, alone, gather, synchronous
 
 Row = dict[str, Any]
@@ -110,7 +113,7 @@ def fixed_date(folder: StrPath, options: Mapping[str, Any]) -> dict[str, Any]:
     if not path.exists():
         replace_json(path, {"today": date.today().isoformat()})
     try:
-        started = date.fromisoformat(json.loads(path.read_text("utf-8"))["today"])
+        started = date.fromisoformat(read_json(path)["today"])
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as err:
         raise RunError(
             f'{str(path)!r} does not hold the date of the batch, as in {{"today": '

@@ -25,11 +25,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hanol import models
 from hanol.engines import CheckpointEngine
 from hanol.errors import TrainingError, require
-from hanol.files import JsonLines, whole_folder, write_sums
+from hanol.files import (
+    read_json,
+    whole_folder,
+    write_sums,
+)
 from hanol.rl._curation import Curation
 from hanol.rl._grpo_settings import FREE, GrpoSettings
 from hanol.rl._grpo_update import Metrics, Updater, gathered, rows_of
 from hanol.rl._rollout import Environment, Rollout
+from hanol.rows import JsonLines
 from hanol.runs import Task, TurnRejected, alone, check_unchanged
 from hanol.training import (
     checkpoint_size,
@@ -269,7 +274,7 @@ class GrpoTrainer:
         """Put everything back as it was at the newest checkpoint, and forget what came after it."""
         self.step = 0
         if (saved := last_checkpoint(self.folder, _CHECKPOINTS)) is not None:
-            state = json.loads((saved / _STATE).read_text("utf-8"))
+            state = read_json(saved / _STATE)
             now = self.settings.model_dump(mode="json")
             check_unchanged(f"the run in {str(self.folder)!r}", state["settings"], now, FREE)
             stored = models.load_model(saved, dtype=self.model.dtype)

@@ -16,7 +16,11 @@ from typing import Self
 from pydantic import ValidationError
 
 from hanol.errors import RunError, WriteError
-from hanol.files import drop_torn_line, whole_lines, write_failure
+from hanol.files import (
+    open_regular,
+    write_failure,
+)
+from hanol.rows import drop_torn_line, whole_lines
 from hanol.runs._events import Event, RunEnded, RunStarted, event_adapter
 from hanol.runs._lock import lock
 
@@ -63,7 +67,8 @@ class RunFolder:
                 missing.
         """
         try:
-            data = self.log.read_bytes()
+            with open_regular(self.log) as file:
+                data = file.read()
         except FileNotFoundError:
             return []
         except OSError as err:

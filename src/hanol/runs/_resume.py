@@ -13,7 +13,12 @@ from typing import Any
 import yaml
 
 from hanol.errors import RunError
-from hanol.files import replace_json, replace_text
+from hanol.files import (
+    read_json,
+    read_text,
+    replace_json,
+    replace_text,
+)
 
 _log = logging.getLogger(__name__)
 _LONGEST = 60  # characters of a value in a message
@@ -75,7 +80,7 @@ class ResumeGuard:
                 "--output."
             )
         try:
-            stored = yaml.safe_load(self.file.read_text("utf-8"))
+            stored = yaml.safe_load(read_text(self.file))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as err:
             raise RunError(
                 f"Cannot resume the {self._what}: {str(self.file)!r} cannot be read: {err}. Use "
@@ -143,7 +148,7 @@ def can_reuse(
     if not cached.exists():
         return False
     try:
-        old = json.loads(note.read_text("utf-8"))
+        old = read_json(note)
     except (OSError, ValueError):  # the process was killed before it was written
         old = None
     if old == sources:

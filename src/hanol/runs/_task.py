@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hanol.errors import DataError
-from hanol.files import read_rows, safe_name
+from hanol.files import safe_name
+from hanol.rows import read_rows
 
 
 @dataclass(frozen=True)

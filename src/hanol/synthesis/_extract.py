@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from hanol.errors import DataError
+from hanol.files import read_json
 from hanol.retrieval import Index, Passage, split_sentences
 from hanol.synthesis._folder import document_names, folder_graph, with_spans
 from hanol.synthesis._replies import Replies
@@ -161,12 +162,12 @@ def reported_world(report: Path, source: str) -> dict[str, Any]:
     if not is_world(source) or not report.is_file():
         return {}
     try:
-        found = json.loads(report.read_text("utf-8"))
+        found = read_json(report)
         if found["source"] != source:
             return {}
         sizes = {"num_entities": int(found["entities"])} if "leads" not in found else {}
         return {**sizes, "split": found["split"]}
-    except (ValueError, TypeError, KeyError) as err:
+    except (OSError, ValueError, TypeError, KeyError) as err:
         raise DataError(
             f"{str(report)!r} is not a report of `hanol synth questions` ({err!r}), so it cannot "
             "tell the size of the world. Give --num-entities and --split."

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hanol.errors import DataError
-from hanol.files import read_rows, replace_rows
+from hanol.rows import read_rows, replace_rows
 from hanol.scoring import normalise
 from hanol.worlds import GraphQuestion, KnowledgeGraph
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from hanol.engines import Message
 from hanol.errors import DataError
-from hanol.files import read_rows
+from hanol.rows import read_rows
 
 
 def located_rows(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:

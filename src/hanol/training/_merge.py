@@ -3,7 +3,6 @@
 Source: arXiv 2510.24701 (Tongyi DeepResearch), eq. 6; it does not publish its weights.
 """
 
-import json
 import math
 import shutil
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,12 @@ from torch import Tensor
 
 from hanol import models
 from hanol.errors import CheckpointError, ConfigError
-from hanol.files import check_new, whole_folder
+from hanol.files import (
+    check_new,
+    open_regular,
+    read_json,
+    whole_folder,
+)
 
 # Notes of the library that wrote a file: two runs from one base may differ in them.
 _NOT_COMPARED = {"_name_or_path", "transformers_version", "use_cache"}
@@ -143,7 +147,7 @@ def _differences(first: _Checkpoint, other: _Checkpoint) -> Iterator[str]:
 
 def _json(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text("utf-8"))
+        content = read_json(file)
     except (OSError, ValueError, RecursionError) as err:
         raise CheckpointError(f"{str(file)!r} is not readable JSON: {err}.") from err
     if not isinstance(content, dict):
@@ -158,7 +162,7 @@ def _write(
     with safe_open(source, framework="pt") as file:
         names = file.offset_keys()
     data = sum(parents[0].tensors[name].num_bytes for name in names)
-    with source.open("rb") as stream:
+    with open_regular(source) as stream:
         header = stream.read(source.stat().st_size - data)
     with target.open("wb") as stream:
         stream.write(header)

@@ -11,7 +11,12 @@ import torch
 from pydantic import BaseModel
 
 from hanol.errors import TrainingError, require
-from hanol.files import JsonLines, damage, whole_file
+from hanol.files import (
+    damage,
+    read_text,
+    whole_file,
+)
+from hanol.rows import JsonLines
 
 _log = logging.getLogger(__name__)
 Result = TypeVar("Result", bound=BaseModel)
@@ -42,7 +47,7 @@ def read_result(kind: type[Result], folder: Path) -> Result | None:
     """What a finished run made; None if it has not finished, or its `result.json` is damaged."""
     final, report = folder / "final", folder / "result.json"
     try:
-        made = kind.model_validate_json(report.read_text("utf-8"))
+        made = kind.model_validate_json(read_text(report))
     except (OSError, ValueError):
         return None
     paths = {"folder": str(folder), "checkpoint": str(final)}

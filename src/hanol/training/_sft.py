@@ -1,6 +1,5 @@
 """Supervised fine-tuning on token sequences, with a loss on what the policy should write alone."""
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hanol.errors import DataError, require
+from hanol.files import read_json
 from hanol.training._kinds import OnStep
 from hanol.training._logits import IGNORED, logits_at
 from hanol.training._muon import muon_adamw
@@ -339,7 +339,7 @@ def _saved(folder: Path, steps: SftSteps, resume: bool) -> Path | None:
         raise DataError(
             f"{str(folder)!r} has checkpoints of another run. Resume it, or name another folder."
         )
-    stored = json.loads((saved / "trainer_state.json").read_text("utf-8"))["max_steps"]
+    stored = read_json(saved / "trainer_state.json")["max_steps"]
     if stored != len(steps.batches):
         raise DataError(
             f"{str(saved)!r} belongs to a run of {stored} steps, but these rows and settings give "

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from hanol.errors import DataError
-from hanol.files import read_rows, replace_rows
+from hanol.rows import read_rows, replace_rows
 
 Triple = tuple[str, str, str]
 Neighbours = Mapping[str, Mapping[str, set[str]]]  # by relation, then by either end of a fact

@@ -18,9 +18,9 @@ from hanol.agent_training.stages._rows import stage_rows
 from hanol.agent_training.stages._stages import CHECKPOINT, TRAJECTORIES, Body, Facts, StageRun
 from hanol.engines import CheckpointEngine, Engine
 from hanol.errors import DataError
-from hanol.files import replace_rows
 from hanol.research import segments
 from hanol.rl import GrpoSettings, GrpoTrainer, Rollout
+from hanol.rows import replace_rows
 from hanol.runs import RunEnded, RunFolder, Task
 from hanol.training import SftSettings, merge_checkpoints, train_sft
 

@@ -25,8 +25,12 @@ from hanol.agent_training.stages._recipe import DataKind, SftStage
 from hanol.agent_training.stages._stages import TRAJECTORIES, StageRun
 from hanol.engines import Message
 from hanol.errors import DataError, RecipeError
-from hanol.files import replace_rows, sha256
+from hanol.files import (
+    open_regular,
+    sha256,
+)
 from hanol.rl import Rollout, SampledTurn, join_turns
+from hanol.rows import replace_rows
 from hanol.runs import Mode, can_reuse, note_sources
 from hanol.tools import compact_tools, located_rows, messages_field, text_field
 from hanol.training import SftRow, checkpoints, tokenizer_hash
@@ -65,7 +69,7 @@ def stage_rows(run: StageRun, tokenizer: PreTrainedTokenizerBase) -> list[SftRow
         replace_rows(file, ([row.input_ids, [*map(int, row.action_mask)]] for row in rows))
         note_sources(file, sources)
     try:
-        with file.open(encoding="utf-8") as stream:
+        with open_regular(file) as stream:
             pairs = (json.loads(line) for line in stream)
             return [SftRow(tuple(ids), tuple(map(bool, mask))) for ids, mask in pairs]
     except (ValueError, TypeError) as err:

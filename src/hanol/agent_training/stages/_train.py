@@ -5,7 +5,6 @@ In the run's folder: `recipe.yaml`, all of it resolved; `1-midtrain/`, `2-sft/`,
 `accuracy.json` once it is judged; `summary.json` and `accuracy.png` over all stages.
 """
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,7 +23,10 @@ from hanol.agent_training.stages._stages import (
     StageRun,
 )
 from hanol.errors import RecipeError, require
-from hanol.files import replace_json
+from hanol.files import (
+    read_json,
+    replace_json,
+)
 from hanol.runs import ResumeGuard
 from hanol.training import FREE, OnStep
 
@@ -138,7 +140,7 @@ def _finish(run: StageRun) -> StageResult:
 def _read(file: Path) -> dict[str, Any]:
     """A JSON object; empty where there is none, or none that can be read: then it is made again."""
     try:
-        found = json.loads(file.read_text("utf-8"))
+        found = read_json(file)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

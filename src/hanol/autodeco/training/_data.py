@@ -27,9 +27,11 @@ from pydantic import (
 )
 from transformers import PreTrainedTokenizerBase
 
-from hanol import files, models
+from hanol import models
 from hanol.autodeco.training._loss import IGNORED
 from hanol.errors import CheckpointError, DataError
+from hanol.rows import read_rows as read_objects
+from hanol.rows import replace_rows
 from hanol.training import DataSection, documents, is_held_out
 from hanol.training import prompt_ids as text_ids
 
@@ -203,7 +205,7 @@ def read_rows(path: str | Path) -> list[Row]:
             message has its number.
     """
     rows = []
-    for number, content in files.read_rows(path):
+    for number, content in read_objects(path):
         try:
             rows.append(_Line.model_validate(content).row(number))
         except ValidationError as err:
@@ -225,7 +227,7 @@ def write_rows(rows: Iterable[Row], path: str | Path) -> Path:
     Raises:
         WriteError: The file cannot be written.
     """
-    files.replace_rows(path, map(_content, rows))
+    replace_rows(path, map(_content, rows))
     return Path(path)
 
 

@@ -31,7 +31,10 @@ from hanol.autodeco._model import AutoDecoForCausalLM
 from hanol.autodeco.training._data import TokenRow
 from hanol.autodeco.training._loss import IGNORED
 from hanol.errors import ConfigError, DataError
-from hanol.files import whole_folder
+from hanol.files import (
+    read_text,
+    whole_folder,
+)
 
 _log = logging.getLogger(__name__)
 CacheDtype = Literal["float32", "float16"]
@@ -123,7 +126,7 @@ class FeatureCache:
     def __init__(self, folder: str | Path, device: torch.device | str = "cpu") -> None:
         self.folder = Path(folder)
         try:
-            self._meta = _Meta.model_validate_json((self.folder / _META).read_text("utf-8"))
+            self._meta = _Meta.model_validate_json(read_text(self.folder / _META))
             self._hidden_MH, self._log_p_MC, self._label_M, self.num_labels_R = (
                 np.load(self.folder / f"{name}.npy", mmap_mode="r")
                 for name in ("hidden", "log_p", "label", "num_labels")

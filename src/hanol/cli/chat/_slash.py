@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hanol.errors import ConfigError, DataError, UnknownNameError
-from hanol.files import read_rows, replace_rows
+from hanol.rows import read_rows, replace_rows
 
 if TYPE_CHECKING:
     from hanol.cli.chat._session import Session

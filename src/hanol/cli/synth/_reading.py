@@ -13,7 +13,8 @@ from hanol.cli._console import tell
 from hanol.cli._options import SeedOption
 from hanol.cli._progress import interruptible, progress
 from hanol.cli.documents import open_indexed
-from hanol.files import replace_json, replace_rows
+from hanol.files import replace_json
+from hanol.rows import replace_rows
 
 FoldersArgument = Annotated[
     list[Path],

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hanol.errors import CheckpointError, require
+from hanol.files import open_regular
 
 # Types of values: those of a fixed size as `struct` spells them, and the other two.
 _FIXED = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -67,7 +68,7 @@ class GgufHeader(NamedTuple):
 def is_gguf(path: Path) -> bool:
     """Whether a file begins as GGUF files do."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return file.read(4) == b"GGUF"
     except OSError:
         return False
@@ -89,7 +90,7 @@ def read_header(path: str | Path) -> GgufHeader:
 
 @lru_cache(maxsize=4)  # a model is loaded in several steps, each of which asks
 def _read(path: Path, _size: int, _changed: int) -> GgufHeader:
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with open_regular(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
             return _parse(path, _HeaderBytes(data))
         except (struct.error, EOFError, UnicodeDecodeError) as err:

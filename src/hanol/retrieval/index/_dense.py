@@ -4,7 +4,6 @@ Vectors are stored in the index as float16; a search loads them once. The exact 
 milliseconds for 50,000 passages, and 80 MB for vectors of 384 numbers.
 """
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -15,8 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hanol.errors import HanolError, SearchIndexError, require
-from hanol.files import JsonLines, cache_folder
+from hanol.files import (
+    cache_folder,
+    read_json,
+)
 from hanol.retrieval.index._store import Store
+from hanol.rows import JsonLines
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -120,7 +123,7 @@ class SentenceEmbedder:
 def _refuse_code(folder: Path) -> None:
     """Refuse a model folder that names Python code: sentence-transformers before 6 runs it."""
     for file in (*folder.glob("**/modules.json"), *folder.glob("**/router_config.json")):
-        found = json.loads(file.read_text("utf-8"))
+        found = read_json(file)
         of_modules = isinstance(found, list)
         for name in [one["type"] for one in found] if of_modules else found["types"].values():
             if not str(name).startswith("sentence_transformers."):

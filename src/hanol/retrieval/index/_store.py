@@ -16,7 +16,11 @@ from typing import Any
 from urllib.parse import quote
 
 from hanol.errors import SearchIndexError, WriteError
-from hanol.files import replace_text, sha256
+from hanol.files import (
+    read_text,
+    replace_text,
+    sha256,
+)
 from hanol.retrieval.index._cjk import index_text
 
 _VERSION = 3  # of the schema and its content: tokenizer, passage lengths
@@ -155,7 +159,7 @@ class Store:
         """Be the only writer within the block; check the file before, and note its hash after."""
         with self.alone():
             note = self.folder / _SUM
-            noted = note.read_text(errors="replace") if note.exists() else ""
+            noted = read_text(note, errors="replace") if note.exists() else ""
             if not noted:  # the last writer was killed
                 (found,) = self.db.execute("PRAGMA quick_check(1)").fetchone()
                 if found != "ok":
@@ -260,12 +264,12 @@ def _check_sum(folder: Path) -> None:
     """Refuse a file that is not as its last writer left it; only one whose time differs is read."""
     note = folder / _SUM
     try:
-        noted = note.read_text(errors="replace")
+        noted = read_text(note, errors="replace")
         stamp, _, known = noted.rpartition(" ")
         if stamp == _stamp(folder):
             return
         # Another process that begins to write drops the note first.
-        if sha256(folder / _FILE) != known and note.read_text(errors="replace") == noted:
+        if sha256(folder / _FILE) != known and read_text(note, errors="replace") == noted:
             raise damaged(folder, "its content has changed")
         time = stamp.rpartition(" ")[2]
         if time.isdecimal():  # of a copy: not read again

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hanol.errors import DataError
-from hanol.files import read_rows
+from hanol.rows import read_rows
 from hanol.synthesis._replies import Replies
 from hanol.synthesis.reading._rows import ReadingDocuments
 from hanol.synthesis.reading._rules import Draft

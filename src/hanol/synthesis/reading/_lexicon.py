@@ -1,5 +1,6 @@
 """Other words for the words of a question, and base forms of verbs, from WordNet's own files."""
 
+import io
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from pathlib import Path
 from random import Random
 
 from hanol.errors import DataError
+from hanol.files import open_regular
 from hanol.synthesis.reading._patterns import SYNONYMS
 
 _POS = {"1": "noun", "2": "verb", "3": "adj", "4": "adv", "5": "adj"}
@@ -110,5 +112,5 @@ class Lexicon:
 
 def _lines(path: Path) -> Iterator[list[str]]:
     """The fields of a file of WordNet; its licence stands in lines that begin with a space."""
-    with path.open(encoding="latin-1") as file:
+    with io.TextIOWrapper(open_regular(path), "latin-1") as file:
         yield from (line.split() for line in file if line.strip() and not line.startswith(" "))

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from hanol import models
 from hanol.control import ControlTokens
 from hanol.errors import CheckpointError, DataError
-from hanol.files import read_rows
+from hanol.rows import read_rows
 from hanol.training._ranking import RankingRow
 from hanol.training._sft import SftRow
 from hanol.training.finetuning._sft_recipe import MessagesSection

@@ -5,7 +5,6 @@ The text is licensed CC-BY-SA: it is read where it lies and never copied into th
 data of others: entries that are not as expected are left out.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hanol.errors import DataError
+from hanol.files import read_json
 from hanol.worlds._factbook._names import Names
 from hanol.worlds._factbook._profiles import nationalities
 
@@ -69,7 +69,7 @@ def read_leads(
         DataError: It cannot be read; with the advice.
     """
     try:
-        rows: Any = json.loads(path.read_text("utf-8"))
+        rows: Any = read_json(path)
         leads = [_lead(title, row) for title, row in sorted(rows.items())]
     except (OSError, ValueError, AttributeError) as err:
         raise DataError(f"{str(path)!r} cannot be read ({err}). {advice}") from err
