@@ -121,6 +121,8 @@ OWN_FILES = {
     "autodeco/training/_steer.py": "texts of the package",
     "research/report/_report.py": "pages of the package",
     "retrieval/citations/_words.py": "words of the package",
+    "lazy.py": "modules of the package",
+    "models/_speed.py": "the kernel's own",
     "retrieval/citations/_units.py": "units of the package",
     "retrieval/documents/_charset.py": "encodings of the package",
     "retrieval/documents/_labels.py": "labels of the package",

@@ -42,13 +42,15 @@ SOURCE = Path(hanol.__file__).parent
 # 150; less what said a thing twice (limits of time, locks, hashes), 200.
 # Then imports that wait for their first use, and transformers without what one process leaves out:
 # 420, of them 20 commands and 10 in retrieval.
+# Then archives unpacked where documents are read, files opened by one module, attempts of a stage
+# in batches: 200.
 MOST_LINES = {
-    "": 59_000,
+    "": 59_200,
     "attention": 4_700,
     "research": 4_720,
     "autodeco": 6_000,
     "cli": 4_050,
-    "retrieval": 8_820,
+    "retrieval": 8_920,
 }
 MOST_LINES_OF_A_ROOM = 4_000
 MOST_MODULES = 15

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hanol import attention
-from hanol.files import cache_folder, replace_json
+from hanol.files import cache_folder, read_text, replace_json
 
 _FLOAT = "float32"
 # Above this mean KL divergence from float32 (nats a token), answers become others.
@@ -64,9 +64,7 @@ def speed_report(
         )
     place = _place(model)
     try:
-        return SpeedReport.model_validate_json(place.read_bytes()).model_copy(
-            update={"model": name}
-        )
+        return SpeedReport.model_validate_json(read_text(place)).model_copy(update={"model": name})
     except (OSError, ValueError):
         report = _measured(name, model, tokenizer)
     try:
