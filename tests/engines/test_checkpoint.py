@@ -781,6 +781,16 @@ def test_weights_of_fewer_bits_answer_alike_in_any_batch(
     assert [one.ids for one in together] == [one.ids for one in alone]
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8", "int4", "auto"])
+@pytest.mark.parametrize("name", ["tiny", "tiny-researcher"])
+def test_bundled_models_take_weights_of_fewer_bits(name: str, dtype: str) -> None:
+    ids = models.load_tokenizer(name)("def mean(values):").input_ids
+    request = Request((), prompt_ids=tuple(ids), sampling=Sampling(max_tokens=6))
+    with opened(name, dtype=dtype) as engine:
+        [found] = run(engine, request)
+    assert len(found.ids) == 6
+
+
 def test_what_cannot_be_loaded_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="There is no folder"):
         open_engine(str(tmp_path / "nothing"))

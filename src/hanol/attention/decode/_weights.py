@@ -20,6 +20,7 @@ SPAN = 64  # input widths are multiples of it, as in `_vectors`
 MOST_ROWS = 8  # of a product that reads the weights as they are stored
 _GROUP = {"int8": 64, "int4": 32}  # weights with a scale of their own
 _NO_SCALE = torch.empty(0, 0)
+_READ_AS_MATRICES = ("kv_b_proj",)  # latent attention multiplies with parts of its weights
 
 
 class Weights(NamedTuple):
@@ -132,7 +133,9 @@ def pack(model: PreTrainedModel, kind: str) -> None:
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     at_border = "int8" if kind == "int4" else kind
     is_tied = head is not None and getattr(head, "weight", None) is embedding.weight
-    for module in list(model.modules()):
+    for name, module in list(model.named_modules()):
+        if name.rpartition(".")[2] in _READ_AS_MATRICES:
+            continue
         if type(module) in (nn.Linear, OutputLinear) and module.in_features % SPAN == 0:
             PackedLinear.convert(module, at_border if module is head else kind)
     if type(embedding) is nn.Embedding and embedding.embedding_dim % SPAN == 0:

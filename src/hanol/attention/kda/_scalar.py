@@ -22,7 +22,7 @@ from hanol.attention.kda._inputs import without_autocast
 from hanol.attention.kda._layout import Layout, chunked, scatter, segments
 
 
-class _Segment:
+class _ScalarSegment:
     """N chunks of all heads, with everything that does not depend on the state."""
 
     def __init__(
@@ -87,7 +87,7 @@ class ChunkScalar(torch.autograd.Function):
         state_YKV = initial.new_empty(Y, K, V)
         for chunks in segments(T // CHUNK, Y * CHUNK * max(K, V)):
             N = len(chunks)
-            seg = _Segment(q, k, v, g, beta, chunks)
+            seg = _ScalarSegment(q, k, v, g, beta, chunks)
             transform_XCC = seg.inverse_XCC * seg.beta_XC1.transpose(1, 2)
             read, key, end, values, transform, from_start = (
                 x.unflatten(0, (N, Y))
@@ -133,7 +133,7 @@ class ChunkScalar(torch.autograd.Function):
         dstate_YKV = initial.new_empty(Y, K, V)
         for chunks in reversed(segments(T // CHUNK, Y * CHUNK * max(K, V))):
             N = len(chunks)
-            seg = _Segment(q, k, v, g, beta, chunks)
+            seg = _ScalarSegment(q, k, v, g, beta, chunks)
             start_XKV = starts[chunks.start : chunks.stop].view(N * Y, K, V)
             q_XCK, k_XCK = seg.read_XDK.split(CHUNK, dim=1)
             error_XCV = torch.addcmul(seg.v_XCV, k_XCK @ start_XKV, seg.from_start_XC1, value=-1.0)
