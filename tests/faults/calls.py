@@ -21,7 +21,7 @@ from hanol.tools import escape_observation, local_tools, parse_turn, render_call
 PIECES = [*_PIECES, *HOSTILE.values(), "[TOOL_RESULTS]", "<|turn>", "<turn|>", "\u200b\u200c", "\r"]
 
 
-@kind("fuzzed turn", short=400, long=60_000, inside=True)
+@kind("fuzzed turn", short=400, long=10_000, inside=True)
 def fuzzed_turn(lab: Lab, rng: Random) -> Outcome:
     """Whatever a model writes is a turn or an error; whatever a tool brings is no turn."""
     text = "".join(rng.choices(PIECES, k=rng.randint(1, 14)))
