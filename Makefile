@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations=25
 
-.PHONY: quickstart reader-documents reader-rows researcher-rows test test-slow test-matrix faults lint format wheel reference docs clean \
+.PHONY: quickstart reader-documents reader-rows researcher-rows test test-slow test-peers test-matrix faults lint format wheel reference docs clean \
         bench bench-attention bench-decode bench-compression bench-optimizer bench-autodeco bench-research bench-rollouts bench-ask \
         bench-documents bench-start
 
@@ -22,6 +22,18 @@ test: $(VENV)/.dev  ## the tests that CI runs
 
 test-slow: $(VENV)/.dev  ## every test, the long ones too
 	$(PYTEST)
+
+# transformers' tests are in its source distribution only. One member: make test-peers PEERS=kimi_linear
+test-peers: $(VENV)/.dev build/peers/tests  ## transformers' own tests of its delta-rule models, with hanol and without
+	$(BIN)/python -m tests.peers $(PEERS)
+
+build/peers/tests: constraints.txt | $(VENV)/.dev
+	rm -rf build/peers && mkdir -p build/peers
+	$(PIP) install --target build/peers/site parameterized==0.9.0
+	$(PIP) download --no-binary :all: --no-deps --dest build/peers \
+		transformers==$$($(BIN)/python -c 'from importlib.metadata import version; print(version("transformers"))')
+	tar -xzf build/peers/transformers-*.tar.gz --strip-components 1 --directory build/peers --wildcards '*/tests'
+	touch $@
 
 # Long form: make faults FAULTS=--long; other arguments: make faults FAULTS=--help
 faults: $(VENV)/.dev  ## inject faults (kills, damage, hostile files and answers) and print a table (3 min)

@@ -1,6 +1,7 @@
 """The accelerated Kimi-Linear model against transformers' own, and what transformers gets wrong."""
 
 import copy
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -417,8 +418,11 @@ def test_bfloat16_loading_keeps_what_must_stay_float32(tmp_path, plain) -> None:
     attention.register()
     try:
         model = KimiLinearForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16)
+        made = AutoModel.from_config(config(dtype="bfloat16"))
     finally:
         attention.unregister()
+    assert made.layers[0].self_attn.forget_gate.A_log.dtype == torch.float32
+    assert made.dtype == torch.bfloat16
     stored = dict(plain.named_parameters()) | dict(plain.named_buffers())
     seen = 0
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
@@ -533,10 +537,11 @@ def test_eager_attention_returns_weights(plain) -> None:
     reference = copy.deepcopy(plain)
     reference.set_attn_implementation("eager")
     ids = tokens(2, 20)
-    mine = model(ids, output_attentions=True, use_cache=False)
-    theirs = reference(ids, output_attentions=True, use_cache=False)
-    assert apart(mine.logits, theirs.logits) < 1e-4
-    assert apart(mine.attentions[0], theirs.attentions[0]) < 1e-5
+    for use_cache in (False, True):
+        mine = model(ids, output_attentions=True, use_cache=use_cache)
+        theirs = reference(ids, output_attentions=True, use_cache=use_cache)
+        assert apart(mine.logits, theirs.logits) < 1e-4
+        assert apart(mine.attentions[0], theirs.attentions[0]) < 1e-5
 
 
 def test_gradient_checkpointing_gives_the_same_gradients(ours) -> None:
@@ -686,6 +691,9 @@ def test_a_base_model_alone_gets_layers_and_cache(plain, tmp_path) -> None:
         out = model(ids, use_cache=True)
         model(ids[:, :1], use_cache=True, **{CACHE_NAME: out[CACHE_NAME]})
         assert isinstance(model, KimiLinearModel)
+        renamed = pytest.warns(FutureWarning, match="Use `cache`")
+        with renamed if CACHE_NAME == "cache" else nullcontext():
+            model(ids[:, :1], past_key_values=out[CACHE_NAME])
     for model in loaded:
         assert (model(ids).last_hidden_state - expected).abs().max() < 1e-4
 

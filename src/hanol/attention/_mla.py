@@ -47,7 +47,7 @@ class KimiLinearAttention(upstream.KimiLinearAttention):
 
         The mask is not used: padding has been taken out by the model. transformers 5.23 passes the
         cache as `past_key_values`. The attention weights are returned by the eager implementation
-        on unpacked rows without a cache.
+        on unpacked rows that begin their text.
         """
         cache = past_key_values if cache is None else cache
         layer = None if cache is None else cache.layers[self.layer_idx]
@@ -64,7 +64,7 @@ class KimiLinearAttention(upstream.KimiLinearAttention):
         elif layer.length:
             o_BTHV = self._continued(q_BTHQ, layer.append(latent_BTX, None), layer.valid_BL)
         else:
-            o_BTHV = self._expanded(q_BTHQ, layer.append(latent_BTX, None))[0]
+            o_BTHV, weights = self._expanded(q_BTHQ, layer.append(latent_BTX, None))
         return self.o_proj(o_BTHV.flatten(2)), weights
 
     def _queries(self, x_BTD: Tensor) -> Tensor:

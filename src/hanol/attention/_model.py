@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, KimiLinearConfig
 from transformers.modeling_outputs import MoeModelOutputWithPast
 from transformers.models.kimi_linear import modeling_kimi_linear as upstream
+from transformers.utils.deprecation import deprecate_kwarg
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
@@ -21,12 +22,19 @@ from hanol.errors import ShapeError
 # Names of tensors that stay float32 whatever dtype a model is loaded in: they are exponents and
 # selection scores, and bfloat16 keeps three digits of them.
 FLOAT32 = ("A_log", "dt_bias", "e_score_correction_bias")
+STRICT = frozenset({*FLOAT32, "gate.weight"})  # what transformers loads in float32: routers, too
+
+
+def _renamed(forward: Any) -> Any:
+    """Warns of `past_key_values` as transformers' own models do, from 5.24 on."""
+    old, new = "past_key_values", CACHE_NAME
+    return forward if old == new else deprecate_kwarg(old, "5.40.0", new_name=new)(forward)
 
 
 class KimiLinearModel(upstream.KimiLinearModel):
     """transformers' Kimi-Linear decoder, exact under padding, packing and any split."""
 
-    _keep_in_fp32_modules_strict = frozenset(FLOAT32)
+    _keep_in_fp32_modules_strict = STRICT
 
     def __init__(self, config: KimiLinearConfig) -> None:
         check_config(config)
@@ -43,6 +51,7 @@ class KimiLinearModel(upstream.KimiLinearModel):
 
     @merge_with_config_defaults
     @capture_outputs
+    @_renamed
     def forward(
         self,
         input_ids: Tensor | None = None,

@@ -30,7 +30,7 @@ from hanol.attention._config import check_config
 from hanol.attention._delta import KimiLinearDeltaAttention, KimiLinearForgetGate
 from hanol.attention._family import FAMILY, families, replace_kernels, restore_kernels
 from hanol.attention._mla import KimiLinearAttention
-from hanol.attention._model import FLOAT32, KimiLinearModel, KimiLinearRMSNorm
+from hanol.attention._model import STRICT, KimiLinearModel, KimiLinearRMSNorm
 from hanol.attention._moe import KimiLinearMLP, KimiLinearTopkRouter
 from hanol.errors import ConfigError
 
@@ -47,7 +47,14 @@ _CLASSES: dict[str, type[nn.Module]] = {
     )
 }
 _PLAIN = {name: getattr(upstream, name) for name in _CLASSES}
+# Loading writes our classes into the dictionary of plain models, too; these stand for both kinds.
+_RECORDED = {
+    "router_logits": OutputRecorder(upstream.KimiLinearTopkRouter, index=0),
+    "hidden_states": upstream.KimiLinearDecoderLayer,
+    "attentions": upstream.KimiLinearAttention,
+}
 _init_plain_model = upstream.KimiLinearModel.__init__
+_init_plain_gate = upstream.KimiLinearForgetGate.__init__
 _lock, _num_open = Lock(), 0  # blocks of `registered`, of all threads
 _prepare_cache = KimiLinearForCausalLM._prepare_cache_for_generation
 
@@ -103,13 +110,7 @@ def unregister() -> None:
         restore_kernels(model_type)
     known = get_patch_mapping()
     unregister_patch_mapping([f"^{name}$" for name in _CLASSES if f"^{name}$" in known])
-    # Loading a patched model makes transformers record outputs of our classes only; these base
-    # classes stand for both.
-    upstream.KimiLinearPreTrainedModel._can_record_outputs = {
-        "router_logits": OutputRecorder(upstream.KimiLinearTopkRouter, index=0),
-        "hidden_states": upstream.KimiLinearDecoderLayer,
-        "attentions": upstream.KimiLinearAttention,
-    }
+    upstream.KimiLinearPreTrainedModel._can_record_outputs = dict(_RECORDED)
 
 
 def accelerate(model: nn.Module) -> nn.Module:
@@ -143,7 +144,7 @@ def accelerate(model: nn.Module) -> nn.Module:
         if ours is not None and type(module).__module__ == upstream.__name__:
             module.__class__ = ours
     for decoder in found:
-        _CAN_RECORD_REGISTRY[decoder] = decoder._can_record_outputs
+        _CAN_RECORD_REGISTRY[decoder] = _RECORDED
     _connect_generate()
     correct_names()
     return model
@@ -153,21 +154,29 @@ def _init_model(self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
     # A class that was asked for by itself (`AutoModel`, `KimiLinearModel.from_config`) is
     # transformers' own, but has been filled with our layers: it needs our forward, too.
     _init_plain_model(self, config, *args, **kwargs)
+    _CAN_RECORD_REGISTRY[self] = _RECORDED  # by the class
     if type(self) is _PLAIN["KimiLinearModel"] and any(
         type(module) in _CLASSES.values() for module in self.modules()
     ):
         check_config(config)
         self.__class__ = KimiLinearModel
-        _CAN_RECORD_REGISTRY[self] = self._can_record_outputs
+        _CAN_RECORD_REGISTRY[self] = _RECORDED
+
+
+def _init_gate(self: Any, config: Any) -> None:
+    _init_plain_gate(self, config)
+    self.A_log = nn.Parameter(self.A_log.float())  # also where a model is made in bfloat16
 
 
 def _connect_generate() -> None:
     """Let `generate` start with our cache layers, so that models without attention work too."""
     _PLAIN["KimiLinearModel"].__init__ = _init_model
+    _PLAIN["KimiLinearForgetGate"].__init__ = _init_gate
     KimiLinearForCausalLM._prepare_cache_for_generation = _prepare_our_cache
     # transformers refuses to roll back models with a recurrent state; ours can be rolled back.
     KimiLinearForCausalLM._is_stateful = property(_is_stateful)
-    upstream.KimiLinearPreTrainedModel._keep_in_fp32_modules_strict = frozenset(FLOAT32)
+    upstream.KimiLinearPreTrainedModel._keep_in_fp32_modules_strict = STRICT
+    upstream.KimiLinearPreTrainedModel._can_record_outputs = dict(_RECORDED)
 
 
 def _is_stateful(model: Any) -> bool:
@@ -184,13 +193,13 @@ def _prepare_our_cache(
         adopt(cache, self.config)
 
 
-class _ReadingRename(WeightRenaming):
-    """A renaming that is applied when a checkpoint is read and not when one is written."""
+class _ExpertLayersRename(WeightRenaming):
+    """Every `block_sparse_moe` is read as `mlp`; only an expert layer's `mlp` is written as one."""
 
     __slots__ = ()
 
     def reverse_transform(self) -> WeightRenaming:
-        return WeightRenaming("(?!)", "(?!)")  # matches nothing
+        return WeightRenaming(r"\.mlp\.(gate|experts|shared_experts)\.", r".block_sparse_moe.\1.")
 
 
 @cache
@@ -202,19 +211,10 @@ def correct_names() -> None:
     apply this, and so does importing `hanol.models`; applying it again changes nothing.
     """
     rules = get_checkpoint_conversion_mapping("kimi_linear")
-    if any(isinstance(rule, _ReadingRename) for rule in rules):
-        return
-    ours: list[Any] = []
-    for rule in rules:
-        if isinstance(rule, WeightRenaming) and "block_sparse_moe" in str(rule.source_patterns):
-            ours += [
-                WeightRenaming(rf"\.block_sparse_moe\.{part}\.", rf"\.mlp\.{part}\.")
-                for part in ("gate", "experts", "shared_experts")
-            ]
-            ours += [
-                _ReadingRename(rf"\.block_sparse_moe\.{part}\.", rf"\.mlp\.{part}\.")
-                for part in ("gate_proj", "up_proj", "down_proj")
-            ]
-        else:
-            ours.append(rule)
+    ours = [
+        _ExpertLayersRename(rule.source_patterns, rule.target_patterns)
+        if isinstance(rule, WeightRenaming) and "block_sparse_moe" in str(rule.source_patterns)
+        else rule
+        for rule in rules
+    ]
     register_checkpoint_conversion_mapping("kimi_linear", ours, overwrite=True)
