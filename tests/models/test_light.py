@@ -2,6 +2,15 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from hanol import models
 
 LATER = """
 import sys
@@ -64,3 +73,29 @@ def test_auto_classes_know_our_models_whichever_comes_first() -> None:
             [sys.executable, "-c", code.format(first, then)], capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64},
+        {"rope_type": "dynamic", "factor": 2.0},
+        {"rope_type": "longrope", "factor": 4.0, "short_factor": [1.0] * 8,
+         "long_factor": [2.0] * 8, "original_max_position_embeddings": 64},
+    ],
+    ids=lambda rope: rope["rope_type"],
+)  # fmt: skip
+def test_frequencies_are_numbers_after_a_load(rope: dict[str, Any], tmp_path: Path) -> None:
+    config = LlamaConfig(
+        vocab_size=32, hidden_size=64, intermediate_size=64, num_hidden_layers=1,
+        num_attention_heads=4, num_key_value_heads=4, rope_parameters={**rope, "rope_theta": 1e4},
+    )  # fmt: skip
+    made = LlamaForCausalLM(config)
+    made.save_pretrained(tmp_path)
+    with ThreadPoolExecutor(3) as pool:
+        loaded = list(pool.map(models.load_model, [tmp_path] * 6))
+    for model in loaded:
+        frequencies = model.model.rotary_emb.inv_freq
+        assert torch.equal(frequencies, made.model.rotary_emb.inv_freq)
+    assert torch.arange(3, device="meta").is_meta
+    assert torch.arange is vars(torch)["arange"]

@@ -8,8 +8,8 @@ used; nothing else is replaced, and nothing stays behind in `sys.modules`.
 
 import gc
 import importlib
-import re
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -20,7 +20,7 @@ from typing import Any, Self
 
 from hanol.lazy import when_imported
 
-_FREQUENCIES = re.compile("compute_default_rope|_compute_(linear_scaling|dynamic|yarn|llama3)_")
+_loading = threading.RLock()  # what is replaced for a load belongs to all threads
 _MODELS = ("modeling_utils", "masking_utils", "generation.utils")
 # Modules of which these take names alone: while they are imported, and one process runs a model.
 _UNUSED = frozenset((
@@ -77,24 +77,37 @@ def without_compiler() -> Iterator[None]:
     positions, which follow from the configuration alone, are computed where numbers are.
     """
     import torch
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
     def skipping(initialise: Callable[..., Any]) -> Callable[..., Any]:
         return lambda x, *args, **kwargs: x if x.is_meta else initialise(x, *args, **kwargs)
 
     def counting(*args: Any, **kwargs: Any) -> Any:
-        if kwargs.get("device") is None and _FREQUENCIES.match(sys._getframe(1).f_code.co_name):
+        caller = sys._getframe(1).f_code.co_name
+        if kwargs.get("device") is None and caller.startswith("compute_default_rope"):
             kwargs["device"] = "cpu"
         return arange(*args, **kwargs)
 
-    init, arange = torch.nn.init, torch.arange
-    plain = {name: getattr(init, name) for name in ("kaiming_uniform_", "normal_", "uniform_")}
-    try:
-        vars(torch)["arange"] = counting
-        vars(init).update({name: skipping(function) for name, function in plain.items()})
-        yield
-    finally:
-        vars(torch)["arange"] = arange
-        vars(init).update(plain)
+    def on_cpu(compute: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with torch.device("cpu"):
+                return compute(*args, **kwargs)
+
+        return run
+
+    with _loading:
+        scaled = dict(ROPE_INIT_FUNCTIONS)
+        init, arange = torch.nn.init, torch.arange
+        plain = {name: getattr(init, name) for name in ("kaiming_uniform_", "normal_", "uniform_")}
+        try:
+            vars(torch)["arange"] = counting
+            ROPE_INIT_FUNCTIONS.update({name: on_cpu(scale) for name, scale in scaled.items()})
+            vars(init).update({name: skipping(function) for name, function in plain.items()})
+            yield
+        finally:
+            vars(torch)["arange"] = arange
+            ROPE_INIT_FUNCTIONS.update(scaled)
+            vars(init).update(plain)
 
 
 def _read_sources_once() -> None:
