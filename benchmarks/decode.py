@@ -2,7 +2,7 @@
 
     python benchmarks/decode.py [--quick] [--json] [--record] [--threads 2]
 
-Models: a Llama of 30 M parameters and a Qwen3.5 of 69 M with random weights, and `smollm2` where it
+Models: a Llama of 30 M parameters and a Qwen3.5 of 73 M with random weights, and `smollm2` where it
 is pulled. Before
 anything is timed, hanol's float32 logits are compared with those of transformers; of fewer bits the
 mean KL divergence from float32 over a real text is printed, llama.cpp's on the same text beside it.
