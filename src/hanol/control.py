@@ -82,7 +82,8 @@ class ControlTokens:
         """The texts that no common shape has, however their letters are written."""
         ways = (str, str.lower, str.upper)
         escape = self._shapes.escape
-        return tuple(t for t in self.texts if any(way(t) in escape(way(t)) for way in ways))
+        seen = {t: self._as_read(t) for t in self.texts}
+        return tuple(t for t, s in seen.items() if any(way(s) in escape(way(s)) for way in ways))
 
     def escape(self, text: str, *others: re.Pattern[str], shapes: bool = True) -> str:
         """The text with every control token in it broken; twice changes nothing more.
@@ -91,8 +92,7 @@ class ControlTokens:
             others: Further patterns, which take one character each.
             shapes: Also break what has the shape of a token of public models.
         """
-        if self.mark not in _MARKS[:2]:
-            text = _INVISIBLE.sub("", text)  # the tokenizer drops it, and may put a token together
+        text = self._as_read(text)
         view, at = _as_normalized(text)
         patterns = (self._pattern, *others, *(_SHAPES,) * shapes)
         places = sorted({at(found.start()) for one in patterns for found in one.finditer(view)})
@@ -103,6 +103,10 @@ class ControlTokens:
                 last = place + 1
         return "".join([*parts, text[last:]]).translate(self._signs)
 
+    def _as_read(self, text: str) -> str:
+        """Without what the tokenizer drops, which may put a token together."""
+        return text if self.mark in _MARKS[:2] else _INVISIBLE.sub("", text)
+
     @cached_property
     def _shapes(self) -> "ControlTokens":
         return ControlTokens(mark=self.mark)
@@ -112,7 +116,7 @@ class ControlTokens:
         by_first: dict[str, list[str]] = {}
         for text in self.texts:
             if len(text) > 1:
-                plain = text.translate(_normalized())
+                plain = self._as_read(text.translate(_normalized()))
                 by_first.setdefault(plain[0], []).append(re.escape(plain[1:]))
         ways = (f"{re.escape(first)}(?={'|'.join(rest)})" for first, rest in by_first.items())
         return re.compile("|".join(ways) or "(?!)", re.IGNORECASE)

@@ -67,7 +67,7 @@ def test_a_stopped_answer_stays_and_is_not_read_again(kind: str, folders: dict[s
             "role": "assistant", "content": text, "stopped": True,
         }  # fmt: skip
         again = usage(talk, "go on")
-        assert again.prompt_tokens - again.cached_tokens < 40
+        assert again.prompt_tokens - again.cached_tokens < 60  # of 186, and what was written ahead
     finally:
         asyncio.run(engine.aclose())
 
