@@ -207,7 +207,8 @@ class Lab:
         try:
             code = process.wait(LIMIT + seconds)
         except TimeoutError:
-            process.send_signal(signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                process.send_signal(signal.SIGKILL)
             process.wait()
             code = None
         out, err = (text(place) for place in (process._out, process._err))
@@ -220,7 +221,8 @@ class Lab:
         process = begin()
         with suppress(TimeoutError):
             process.wait(max(seconds, 0.001))
-        process.send_signal(signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it has ended
+            process.send_signal(signal.SIGKILL)
         return process.wait()
 
     # -- verdicts
