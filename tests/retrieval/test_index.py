@@ -654,7 +654,7 @@ def test_the_database_of_another_program_is_not_written_to(tmp_path: Path) -> No
 def test_a_named_pipe_in_the_index_is_refused(tmp_path: Path) -> None:
     write(tmp_path, "a.txt", "amber")
     (tmp_path / ".hanol").mkdir()
-    os.mkfifo(tmp_path / ".hanol" / "writer.pid")
+    os.mkfifo(tmp_path / ".hanol" / "pipe")
     with pytest.raises(SearchIndexError, match="neither a file nor a folder"):
         Index.open(tmp_path).add(isolated=False)
 

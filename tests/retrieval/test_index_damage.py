@@ -1,5 +1,7 @@
 """What else lies beside an index may be damaged, too: it is named, or made anew."""
 
+import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,12 +19,28 @@ def notes(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["index.sum", "writer.pid"])
-def test_a_folder_in_place_of_a_file_is_named(notes: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["index.sqlite", "index.sum", "writer.pid"])
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_what_is_no_file_is_named_and_made_anew(
+    notes: Path, name: str, make: Callable[[Path], None]
+) -> None:
     (notes / ".hanol" / name).unlink()
-    (notes / ".hanol" / name).mkdir()
-    with pytest.raises(SearchIndexError, match=rf"{name} is a folder in place of a file"):
+    make(notes / ".hanol" / name)
+    with pytest.raises(SearchIndexError, match=rf"{name} is no file.*--rebuild"):
         Index.open(notes)
+    with Index.open(notes, rebuild=True) as index:
+        index.add(isolated=False)
+        assert len(index.search("amber")) == 1
+
+
+def test_a_folder_that_holds_something_is_never_removed(notes: Path) -> None:
+    place = notes / ".hanol" / "index.sqlite"
+    place.unlink()
+    place.mkdir()
+    (place / "mine").touch()
+    with pytest.raises(SearchIndexError, match="Move it away"):
+        Index.open(notes, rebuild=True)
+    assert (place / "mine").exists()
 
 
 @pytest.mark.parametrize("note", [b"\xff\xfe\x00", b"", b"1 2 3", b"a b"])

@@ -95,6 +95,10 @@ class Store:
     @classmethod
     def erase(cls, folder: Path) -> str | None:
         """Delete the index in a folder, damaged or not; returns its embedder where that is read."""
+        for path in folder.iterdir() if folder.is_dir() and not folder.is_symlink() else ():
+            if _is_replaced(path):
+                with suppress(OSError):  # a folder with something in it stays, and is named below
+                    path.rmdir() if path.is_dir() else path.unlink()
         _refuse_links(folder)
         file, embedder = folder / _FILE, None
         if not file.is_file():
@@ -283,11 +287,21 @@ def _stamp(folder: Path) -> str:
     return f"{status.st_size} {status.st_mtime_ns}"
 
 
+def _is_replaced(path: Path) -> bool:
+    """Whether a folder or a pipe has the name of a file of the index."""
+    is_ours = path.name.startswith((_FILE, _SUM, "writer."))
+    return is_ours and not path.is_symlink() and not path.is_file()
+
+
 def _refuse_links(folder: Path) -> None:
     """Refuse links in and of an index folder, which may have come with somebody's documents."""
     for path in (folder, *folder.iterdir()) if folder.is_dir() else ():
-        if path != folder and path.is_dir() and path.name.startswith((_FILE, _SUM, "writer.")):
-            raise SearchIndexError(f"{path} is a folder in place of a file of hanol: move it away.")
+        if path != folder and _is_replaced(path):
+            held = any(path.iterdir()) if path.is_dir() else False
+            raise SearchIndexError(
+                f"{path} is no file of hanol but {'a folder' if path.is_dir() else 'a pipe'}. "
+                + (f"Move it away, then {_REBUILD[0].lower()}{_REBUILD[1:]}" if held else _REBUILD)
+            )
         # Files that are neither, such as named pipes, would block for ever.
         if path.is_symlink() or not (path.is_dir() or path.is_file()):
             what = f"a symbolic link to {str(path.readlink())!r}" if path.is_symlink() else ""
