@@ -189,3 +189,10 @@ def test_a_log_needs_no_home(forked: Callable[..., Forked], notes: Path, tmp_pat
     assert "Traceback" in log.read_text("utf-8")
     assert log.stat().st_mode & 0o777 == 0o600
     log.unlink()
+
+
+@pytest.mark.parametrize("words", [["index"], ["search", "{}", "x"], ["convert", "{}", "new"]])
+def test_a_path_that_no_file_can_have_is_named_in_a_line(words: list[str]) -> None:
+    path = "x" * 300
+    arguments = [word.format(path) for word in words] + [path] * (len(words) == 1)
+    assert "is no path: File name too long. Name another." in invoke(*arguments, code=1)

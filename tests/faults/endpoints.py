@@ -112,7 +112,8 @@ def reply(rng: Random) -> Iterator[bytes]:
                 yield b" " * 65536
         case "drip":
             yield b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n"
-            for _ in range(1000):
+            # Longer than the budget of a run; `ask` and `generate` wait for it, several times.
+            for _ in range(120):
                 yield b" "
                 time.sleep(0.1)
         case "bomb":

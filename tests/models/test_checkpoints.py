@@ -352,6 +352,7 @@ ODD_FILES = [
     ("tokenizer_config.json", {"tokenizer_class": 3}),
     ("model.safetensors.index.json", {"weight_map": {"a": 3}}),
     ("model.safetensors.index.json", {"weight_map": [["a", "b"]]}),
+    ("model.safetensors.index.json", {"weight_map": {"a": "x" * 300}}),
     ("model.safetensors", b"\xff" * 8),
     ("model.safetensors", b"\x02" + bytes(7) + b"[]"),
     ("model.safetensors", b"\x1a" + bytes(7) + b'{"a": {"dtype": 3, "b": []}'),

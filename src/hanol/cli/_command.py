@@ -1,5 +1,6 @@
 """What makes a function a command: its options, its result, and how every failure is reported."""
 
+import errno
 import inspect
 from collections.abc import Callable, Iterable
 from copy import copy
@@ -68,8 +69,13 @@ def command(function: Callable[..., Result | None]) -> Callable[..., None]:
             result = function(**values)
             if result is not None:
                 print_result(result, as_json)
-        except HanolError as err:
+        except (HanolError, OSError) as err:
+            # A path that no file can have, wherever it was first looked at.
+            if isinstance(err, OSError) and err.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
+                raise
             message = one_line(str(err))
+            if isinstance(err, OSError):
+                message = f"{str(err.filename)[:60]!r} is no path: {err.strerror}. Name another."
             if as_json:
                 say_json({"error": {"kind": type(err).__name__, "message": message}})
             tell(f"hanol: {escaped(message)}")

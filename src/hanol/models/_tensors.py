@@ -1,6 +1,7 @@
 """Which tensors a checkpoint folder holds, read from headers of files, and which it should."""
 
 import math
+import os
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,7 +89,7 @@ def weight_files(folder: Path) -> list[Path]:
         named = {name: folder / Path(name).name for name in sorted({*stored})}
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as err:
         raise CheckpointError(f"{str(index)!r} names no files of weights: {err!r}.") from err
-    missing = [name for name, file in named.items() if not file.is_file()]
+    missing = [name for name, file in named.items() if not os.path.isfile(file)]  # however long
     if missing or not named:
         raise CheckpointError(
             f"{str(index)!r} names {len(named)} files, of which {len(missing)} are missing"

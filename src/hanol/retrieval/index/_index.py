@@ -354,7 +354,8 @@ class Index(AbstractContextManager["Index"]):
                 row = self._document(path)
             if row is None:
                 raise SearchIndexError(
-                    f"There is no document {path!r} in the index of {self.folder}. "
+                    # Without its folder: models read this, too.
+                    f"There is no document {path!r} in this index. "
                     "Search again to get the addresses that exist."
                 )
             path = row["path"]
