@@ -7,13 +7,13 @@ other, without division by their spread and without a KL term; DAPO's clip-highe
 Shape suffixes: B token sequences, L tokens.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from hanol import training
 from hanol.errors import DataError, ShapeError
 
 Baseline = Literal["loo", "mean"]
@@ -28,6 +28,9 @@ def group_advantages(
     excluded_in_baseline: bool = True,
 ) -> list[float | None]:
     """How much better each rollout of one question was than the others.
+
+    `training.group_advantages` without division by a spread, and with rollouts that have no part in
+    the loss.
 
     Args:
         rewards: One per rollout; None where the environment broke, which keeps the rollout out of
@@ -54,28 +57,14 @@ def group_advantages(
     excluded = [False] * len(rewards) if excluded is None else excluded
     if len(excluded) != len(rewards):
         raise DataError(f"{len(rewards)} rewards, but `excluded` has {len(excluded)} entries.")
-    if strange := [
-        reward for reward in rewards if reward is not None and not math.isfinite(reward)
-    ]:
-        raise DataError(f"A reward is {strange[0]}. A rollout that cannot be judged has None.")
-    counted = [
-        reward
-        for reward, out in zip(rewards, excluded, strict=True)
-        if reward is not None and (excluded_in_baseline or not out)
+    pairs = list(zip(rewards, excluded, strict=True))
+    counted = [None if out and not excluded_in_baseline else reward for reward, out in pairs]
+    kind: Literal["rloo", "dr_grpo"] = "rloo" if baseline == "loo" else "dr_grpo"
+    advantages = training.group_advantages(counted, len(counted) or 1, kind=kind).tolist()
+    return [
+        None if reward is None or out else advantage
+        for (reward, out), advantage in zip(pairs, advantages, strict=True)
     ]
-    same = len(set(counted)) < 2  # by comparison: a mean of equal numbers may differ from them
-    total, count = math.fsum(counted), len(counted)
-    advantages: list[float | None] = []
-    for reward, out in zip(rewards, excluded, strict=True):
-        if reward is None or out:
-            advantages.append(None)
-        elif same:
-            advantages.append(0.0)
-        elif baseline == "loo":
-            advantages.append(reward - (total - reward) / (count - 1))
-        else:
-            advantages.append(reward - total / count)
-    return advantages
 
 
 def token_weights(

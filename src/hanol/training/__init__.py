@@ -2,7 +2,8 @@
 
 A recipe's `kind` says what runs it (`read_recipe`, `train`, `estimate`, `register_kind`). Here are
 pre-training on packed text and supervised fine-tuning on conversations, whole or by LoRA; Muon and
-AdamW, rates, checkpoints that continue to the last bit, metrics, and merging.
+AdamW, rates, checkpoints that continue to the last bit, metrics, and merging; preference losses
+and advantages of groups.
 """
 
 import typing as _typing
@@ -10,6 +11,7 @@ import typing as _typing
 from hanol.lazy import lazy_names as _lazy_names
 
 if _typing.TYPE_CHECKING:
+    from hanol.training._advantages import group_advantages
     from hanol.training._kinds import (
         OnStep,
         TrainingResult,
@@ -55,6 +57,7 @@ if _typing.TYPE_CHECKING:
     from hanol.training.finetuning._finetune import FinetuneResult, finetune
     from hanol.training.finetuning._messages import ChatData, prompt_ids, read_chats
     from hanol.training.finetuning._sft_recipe import LoraSection, MessagesSection, SftRecipe
+    from hanol.training.preference._loss import preference_loss
     from hanol.training.pretraining._data import SourceText, documents, is_held_out, tokenizer_hash
     from hanol.training.pretraining._evaluate import bits_per_byte
     from hanol.training.pretraining._packing import check_no_leak
@@ -103,6 +106,7 @@ __all__ = [
     "documents",
     "estimate",
     "finetune",
+    "group_advantages",
     "is_held_out",
     "keep_metrics",
     "keep_newest",
@@ -115,6 +119,7 @@ __all__ = [
     "orthogonalised",
     "parameter_groups",
     "plot_loss",
+    "preference_loss",
     "pretrain",
     "prompt_ids",
     "read_chats",

@@ -1,0 +1,1 @@
+"""Learning from preferences: the losses, rows of pairs, and the kind of recipe."""
