@@ -35,6 +35,7 @@ if _typing.TYPE_CHECKING:
         registered,
         unregister,
     )
+    from hanol.attention.decode._growing import GrowingLayer
     from hanol.attention.decode._step import accelerate_decoding, decode_step
     from hanol.attention.decode._weights import KINDS, pack
     from hanol.attention.kda._gate import kda_gate
@@ -53,6 +54,7 @@ __all__ = [
     "ConvAttentionForCausalLM",
     "GdnHybridConfig",
     "GdnHybridForCausalLM",
+    "GrowingLayer",
     "KdaState",
     "LatentLayer",
     "LayerKernel",

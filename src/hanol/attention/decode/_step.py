@@ -23,6 +23,7 @@ from transformers.cache_utils import (
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from hanol.attention._cache import CACHE_NAME
+from hanol.attention.decode._growing import grow_in_place
 from hanol.attention.decode._weights import MOST_ROWS, OutputLinear, Weights, joined
 from hanol.attention.kda._backend import numba_kernels_exist
 
@@ -227,6 +228,7 @@ class FastDecoder:
                 input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids,
                 inputs_embeds=inputs_embeds, use_cache=use_cache, **kwargs,
             )  # fmt: skip
+        grow_in_place(held.layers)
         embeds = model.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         seen = held.get_seq_length()
         if position_ids is None:

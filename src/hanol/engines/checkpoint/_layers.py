@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, LinearAttentionLayer
 
-from hanol.attention import KdaState, LatentLayer, WindowedLayer
+from hanol.attention import GrowingLayer, KdaState, LatentLayer, WindowedLayer
 
 
 class Contents(NamedTuple):
@@ -91,7 +91,7 @@ def is_known(cache: Any) -> bool:
     """Whether rows of this cache can be cut out and put together."""
     layers: list[Any] = getattr(cache, "layers", [])
     return bool(layers) and all(
-        type(layer) in (DynamicLayer, KdaState, LatentLayer, WindowedLayer)
+        type(layer) in (DynamicLayer, GrowingLayer, KdaState, LatentLayer, WindowedLayer)
         or _is_convolution(layer)
         for layer in layers
     )
