@@ -1,4 +1,4 @@
-"""Keys and values that grow in place are those that grow by copies, whatever else is done to them."""
+"""Keys and values that grow in place are those that grow by copies, whatever is done to them."""
 
 import copy
 from random import Random

@@ -35,8 +35,8 @@ if _typing.TYPE_CHECKING:
         registered,
         unregister,
     )
+    from hanol.attention.decode._decoder import accelerate_decoding, decode_step
     from hanol.attention.decode._growing import GrowingLayer
-    from hanol.attention.decode._step import accelerate_decoding, decode_step
     from hanol.attention.decode._weights import KINDS, pack
     from hanol.attention.kda._gate import kda_gate
     from hanol.attention.kda._kda import chunk_kda, recurrent_kda

@@ -32,6 +32,7 @@ from hanol.attention._family import FAMILY, families, replace_kernels, restore_k
 from hanol.attention._mla import KimiLinearAttention
 from hanol.attention._model import STRICT, KimiLinearModel, KimiLinearRMSNorm
 from hanol.attention._moe import KimiLinearMLP, KimiLinearTopkRouter
+from hanol.attention.decode._decoder import accelerate_decoding
 from hanol.errors import ConfigError
 
 _CLASSES: dict[str, type[nn.Module]] = {
@@ -136,6 +137,7 @@ def accelerate(model: nn.Module) -> nn.Module:
     for model_type in served:
         replace_kernels(model_type)
     if not found:
+        accelerate_decoding(model)
         return model
     for decoder in found:
         check_config(decoder.config)
@@ -147,6 +149,7 @@ def accelerate(model: nn.Module) -> nn.Module:
         _CAN_RECORD_REGISTRY[decoder] = _RECORDED
     _connect_generate()
     correct_names()
+    accelerate_decoding(model)
     return model
 
 

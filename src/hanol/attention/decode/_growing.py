@@ -5,7 +5,6 @@ Shape suffixes: B rows, H heads, L tokens, T new ones, D width.
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
@@ -21,6 +20,8 @@ class GrowingLayer(DynamicLayer):
     those that the last update returned.
     """
 
+    keys: Tensor | None
+    values: Tensor | None
     _held: tuple[Any, ...] = (None, None, None, None)  # keys, values, and the buffers behind them
 
     def update(
@@ -28,19 +29,18 @@ class GrowingLayer(DynamicLayer):
     ) -> tuple[Tensor, Tensor]:
         """Append keys and values, [B, H, T, D]; returns those of all tokens, [B, H, L, D]."""
         keys, values, *buffers = self._held
-        if not self.is_initialized or self.keys is None or self.keys.ndim != key_states.ndim:
+        old = (self.keys, self.values)
+        if old[0] is None or old[1] is None or old[0].shape[:-2] != key_states.shape[:-2]:
             return super().update(key_states, value_states, *args, **kwargs)
-        length = self.keys.shape[-2] + key_states.shape[-2]
-        is_ours = keys is self.keys and values is self.values
+        length = old[0].shape[-2] + key_states.shape[-2]
+        is_ours = keys is old[0] and values is old[1]
         if not is_ours or length > min(x.shape[-2] for x in buffers):
             room = length + max(length // _ROOM, _LEAST)
-            buffers = [_with_room(x, room) for x in (self.keys, self.values)]
+            buffers = [_with_room(x, room) for x in old if x is not None]
         new = (key_states, value_states)
-        self.keys, self.values = (
-            _written(*pair, length) for pair in zip(buffers, new, strict=True)
-        )
-        self._held = (self.keys, self.values, *buffers)
-        return self.keys, self.values
+        keys, values = (_written(*pair, length) for pair in zip(buffers, new, strict=True))
+        self.keys, self.values, self._held = keys, values, (keys, values, *buffers)
+        return keys, values
 
 
 def _with_room(x_BHLD: Tensor, room: int) -> Tensor:

@@ -190,7 +190,7 @@ def attend(
 
 
 @compiled
-def _add_product(
+def add_product(
     weight_NK: Any, scale_NG: Any, bias_N: Any, x_RK: Any, added_RN: Any, hidden_RN: Any
 ) -> None:
     """Hidden += x W^T + b."""
@@ -205,21 +205,27 @@ def _add_product(
 
 
 @compiled
-def _mlp(
+def swiglu(inner_RN: Any, gated_RI: Any) -> None:
+    """Silu of the first half times the second."""
+    R, half = gated_RI.shape
+    for r in range(R):
+        for n in range(half):
+            gate = inner_RN[r, n]
+            gated_RI[r, n] = gate / (float32(1.0) + exp(-gate)) * inner_RN[r, half + n]
+
+
+@compiled
+def mlp(
     hidden_RK: Any, norm_K: Any, offset: Any, epsilon: Any, gate_up_NK: Any,
     gate_up_scale_NG: Any, down_NK: Any, down_scale_NG: Any, normed_RK: Any, added_RK: Any,
     inner_RN: Any, gated_RN: Any,
 ) -> None:  # fmt: skip
     """SwiGLU; changes the hidden states."""
-    R, half = gated_RN.shape
-    for r in range(R):
+    for r in range(len(hidden_RK)):
         rms_norm(hidden_RK[r], norm_K, offset, epsilon, normed_RK[r])
     product(gate_up_NK, gate_up_scale_NG, normed_RK, inner_RN)
-    for r in range(R):
-        for n in range(half):
-            gate = inner_RN[r, n]
-            gated_RN[r, n] = gate / (float32(1.0) + exp(-gate)) * inner_RN[r, half + n]
-    _add_product(down_NK, down_scale_NG, norm_K[:0], gated_RN, added_RK, hidden_RK)
+    swiglu(inner_RN, gated_RN)
+    add_product(down_NK, down_scale_NG, norm_K[:0], gated_RN, added_RK, hidden_RK)
 
 
 @compiled
@@ -237,8 +243,8 @@ def after_attention(
             qkv_RHD[r], stride, keys, values, key_strides, value_strides, r, valid_RL[r], length,
             key_heads, scale, weight_L, mixed_RHD[r],
         )  # fmt: skip
-    _add_product(out_NK, out_scale_NG, out_bias_N, mixed_RHD.reshape(R, -1), added_RK, hidden_RK)
-    _mlp(
+    add_product(out_NK, out_scale_NG, out_bias_N, mixed_RHD.reshape(R, -1), added_RK, hidden_RK)
+    mlp(
         hidden_RK, norm_K, offset, epsilon, gate_up_NK, gate_up_scale_NG, down_NK, down_scale_NG,
         normed_RK, added_RK, inner_RN, gated_RN,
     )  # fmt: skip
@@ -333,8 +339,8 @@ def delta_layer(
             for v in range(V):
                 z = row[C + h * V + v]
                 out[v] *= z / (float32(1.0) + exp(-z))
-    _add_product(out_NK, out_scale_NG, norm_K[:0], mixed_RN, added_RK, hidden_RK)
-    _mlp(
+    add_product(out_NK, out_scale_NG, norm_K[:0], mixed_RN, added_RK, hidden_RK)
+    mlp(
         hidden_RK, norm_after_K, offset, epsilon, gate_up_NK, gate_up_scale_NG, down_NK,
         down_scale_NG, normed_RK, added_RK, inner_RN, gated_RN,
     )  # fmt: skip
