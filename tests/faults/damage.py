@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -73,7 +74,7 @@ def change(content: Any, rng: Random, *, values: Sequence[Any] = (), depth: int 
     if rng.random() < 0.2:
         del content[last]
     else:
-        content[last] = rng.choice([*ODD, *values])
+        content[last] = deepcopy(rng.choice([*ODD, *values]))  # which may be changed in turn
 
 
 def made(lab: Lab, name: str, make: Callable[[Path], object]) -> Path:
