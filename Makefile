@@ -79,8 +79,9 @@ wheel: $(VENV)/.dev  ## build the wheel and import every room from it, without e
 
 bench: bench-attention bench-decode bench-compression bench-optimizer bench-autodeco bench-research bench-rollouts bench-ask bench-documents bench-start  ## every benchmark, on an idle machine
 
-bench-attention: $(VENV)/.dev  ## against transformers, a Llama of the same size, llama.cpp (10 min)
+bench-attention: $(VENV)/.dev  ## against transformers, a Llama of the same size, llama.cpp (30 min)
 	$(BIN)/python benchmarks/attention.py $(BENCH)
+	$(BIN)/python benchmarks/attention_family.py $(BENCH)
 
 bench-decode: $(VENV)/.dev  ## tokens a second for each type of weights, beside transformers and llama.cpp (8 min)
 	$(BIN)/python benchmarks/decode.py $(BENCH)

@@ -2,10 +2,10 @@
 
     python benchmarks/decode.py [--quick] [--json] [--record] [--threads 2]
 
-Models: a Llama of 30 M parameters and a Qwen3.5 of 73 M with random weights, and `smollm2` where it
-is pulled. Before
-anything is timed, hanol's float32 logits are compared with those of transformers; of fewer bits the
-mean KL divergence from float32 over a real text is printed, llama.cpp's on the same text beside it.
+Models: a Kimi-Linear and a Llama of 30 M parameters and a Qwen3.5 of 73 M with random weights, and
+`smollm2` where it is pulled. Before anything is timed, hanol's float32 logits are compared with
+those of transformers; of fewer bits the mean KL divergence from float32 over a real text is
+printed, llama.cpp's on the same text beside it.
 The limit is what reading weights and cache once from memory would allow.
 """
 
@@ -50,19 +50,15 @@ def main() -> None:
     rate = reading_rate()
     report.figures["machine, bytes a second"] = rate
     with tempfile.TemporaryDirectory() as folder:
-        preset = "llama-3m" if options.quick else "llama-30m"
+        size = "3m" if options.quick else "30m"
         lengths = (64,) if options.quick else (1024, 4096, 8192)
-        measure(
-            report,
-            preset,
-            models.build(preset, seed=0).eval(),
-            lengths,
-            rate,
-            Path(folder),
-            options,
-        )
+        longer = lengths if options.quick else (*lengths, 32_768)
+        kimi = models.build(f"kimi-linear-{size}", seed=0).eval()
+        measure(report, f"kimi-linear-{size}", kimi, longer, rate, Path(folder), options)
+        llama = models.build(f"llama-{size}", seed=0).eval()
+        measure(report, f"llama-{size}", llama, lengths, rate, Path(folder), options)
         qwen = models.build(qwen35(options.quick), seed=0).eval()
-        measure(report, "Qwen3.5", qwen, lengths[:2], rate, Path(folder), options)
+        measure(report, "Qwen3.5", qwen, lengths, rate, Path(folder), options)
         if not options.quick:
             try:
                 model = models.load_model("smollm2")
@@ -138,8 +134,7 @@ def measure(
     """Rates of one model."""
     ours = {kind: of_kind(base, kind) for kind in SAME_BITS}
 
-    known = name != "Qwen3.5"  # hanol writes no GGUF file of it
-    peers = llama_cpp_files(name, base, folder) if known and is_installed() else {}
+    peers = llama_cpp_files(name, base, folder) if is_installed() else {}
     divergence(report, name, ours, peers)
     rows = []
     for length in lengths:
@@ -180,6 +175,7 @@ def measure(
 
 def plain(base: Any) -> Any:
     """Transformers' own model with the same weights."""
+    attention.unregister()
     model = type(base)(base.config).eval()
     model.load_state_dict(base.state_dict())
     return model
