@@ -18,7 +18,8 @@ if _typing.TYPE_CHECKING:
         numeric_match,
         set_match,
     )
-    from hanol.scoring._formulas import AnswerCheck, check_answer
+    from hanol.scoring._countdown import CountdownVerifier, after_step
+    from hanol.scoring._formulas import AnswerCheck, check_answer, last_answer
     from hanol.scoring._intervals import (
         CONFIDENCE,
         Interval,
@@ -44,6 +45,7 @@ __all__ = [
     "CITATION",
     "CONFIDENCE",
     "AnswerCheck",
+    "CountdownVerifier",
     "Interval",
     "Metric",
     "Problem",
@@ -51,12 +53,14 @@ __all__ = [
     "RunScores",
     "Summary",
     "Verifier",
+    "after_step",
     "answer_of",
     "bootstrap",
     "bootstrap_ratio",
     "check_answer",
     "distinct_n",
     "exact_match",
+    "last_answer",
     "mcnemar",
     "needs_answer",
     "normalise",

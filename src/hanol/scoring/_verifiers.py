@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from hanol.errors import ConfigError, DataError
+from hanol.scoring._countdown import CountdownVerifier
 from hanol.scoring._formulas import check_answer
 
 _LONGEST = 100_000  # characters of a program or text that are looked at
@@ -37,15 +38,26 @@ class Problem(Protocol):
 Verifier = Callable[[str, str, Problem], bool]
 
 
+# What makes a verifier from the rest of its name, in the rooms that have the data or the sandbox:
+# imported when it is named, as a user's own function is.
+_MAKERS = {
+    "gym": ("hanol.worlds", "gym_verifier"),
+    "humaneval": ("hanol.tools", "human_eval_verifier"),
+}
+
+
 def parse_verifier(spec: str) -> Verifier:
     """The verifier that a text names.
 
     Args:
         spec: "arithmetic"; "python", or "python:body" to look at the body of the prompt's
-            function only; "regex:PATTERN"; "module:function" of the user's own.
+            function only; "regex:PATTERN"; "countdown:TARGET:NUMBERS"; "gym:NAME:SEED:INDEX", an
+            entry of reasoning-gym; "humaneval:TASK", whose tests run in the sandbox;
+            "module:function" of the user's own.
 
     Raises:
         ConfigError: It names none, the pattern is not valid, or the function cannot be imported.
+        MissingExtraError: The package that it needs is not installed.
     """
     kind, _, rest = spec.partition(":")
     if kind == "arithmetic" and not rest:
@@ -54,11 +66,18 @@ def parse_verifier(spec: str) -> Verifier:
         return PythonVerifier(body=rest == "body")
     if kind == "regex":
         return RegexVerifier(rest)
+    if kind == "countdown":
+        return CountdownVerifier(rest)
+    if kind in _MAKERS and rest:
+        module, name = _MAKERS[kind]
+        made: Verifier = getattr(importlib.import_module(module), name)(rest)
+        return made
     if rest and kind.replace(".", "").isidentifier() and rest.isidentifier():
         return _imported(kind, rest)
     raise ConfigError(
         f'No verifier is named {spec!r}. Give "arithmetic", "python", "python:body", '
-        '"regex:PATTERN" or "module:function".'
+        '"regex:PATTERN", "countdown:TARGET:NUMBERS", "gym:NAME:SEED:INDEX", "humaneval:TASK" or '
+        '"module:function".'
     )
 
 

@@ -27,6 +27,7 @@ if _typing.TYPE_CHECKING:
     from hanol.tools._toolbox import agent_tools, local_tools
     from hanol.tools._turn import Turn, parse_turn, render_call, render_turn
     from hanol.tools.sandbox._bwrap import SandboxLimits, sandbox_problem
+    from hanol.tools.sandbox._human_eval import human_eval_verifier
     from hanol.tools.sandbox._sandbox import (
         PythonInterpreter,
         PythonResult,
@@ -62,6 +63,7 @@ __all__ = [
     "escape_observation",
     "escape_restated",
     "fence_observation",
+    "human_eval_verifier",
     "local_tools",
     "located_rows",
     "messages_field",

@@ -4,6 +4,8 @@ Pages with multi-hop questions across them, for research agents: of the `Encyclo
 invented entities, made from a seed; of the `Factbook`, real ones about countries. `KnowledgeGraph`
 and `QuestionWalker`: facts of any source, and questions drawn from them. Sequence tasks for
 comparing token mixers: palindrome, multi-query associative recall and stacks.
+`open_problems`: problems with one right answer and a program that checks it (chains of operations
+modulo a prime, countdown, word problems, sums, capitals, reasoning-gym, HumanEval, a user's file).
 `small_tasks`: sums, word problems, capitals and instructions for small chat models.
 
 Importing this room does not import torch; the sequence tasks do when they are called.
@@ -30,6 +32,11 @@ if _typing.TYPE_CHECKING:
         span_of,
     )
     from hanol.worlds._open import is_world, open_world
+    from hanol.worlds._problems._code import human_eval_task
+    from hanol.worlds._problems._gym import gym_names, gym_verifier
+    from hanol.worlds._problems._open import open_problems
+    from hanol.worlds._problems._problem import MathProblem, ProblemSplit
+    from hanol.worlds._problems._steps import ExactSteps, wrong_step
     from hanol.worlds._sequences import IGNORED, SequenceBatch, mqar, palindrome, stack
     from hanol.worlds._tasks import SmallTask, check_task, small_tasks
     from hanol.worlds._walk import GraphQuestion, QuestionWalker, template_question
@@ -47,10 +54,13 @@ __all__ = [
     "AnyPage",
     "Edge",
     "Encyclopedia",
+    "ExactSteps",
     "Fact",
     "Factbook",
     "GraphQuestion",
     "KnowledgeGraph",
+    "MathProblem",
+    "ProblemSplit",
     "QuestionWalker",
     "Relation",
     "SequenceBatch",
@@ -61,8 +71,12 @@ __all__ = [
     "WorldPage",
     "check_task",
     "evaluate_formalization",
+    "gym_names",
+    "gym_verifier",
+    "human_eval_task",
     "is_world",
     "mqar",
+    "open_problems",
     "open_world",
     "palindrome",
     "small_tasks",
@@ -70,4 +84,5 @@ __all__ = [
     "split_words",
     "stack",
     "template_question",
+    "wrong_step",
 ]

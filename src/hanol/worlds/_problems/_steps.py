@@ -1,0 +1,110 @@
+"""Which step of a solution is the first wrong one: exact where a problem says enough about it."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from hanol.errors import ConfigError, DataError
+from hanol.scoring import CountdownVerifier, after_step, check_answer
+from hanol.worlds._problems._countdown import countdown_way
+from hanol.worlds._problems._problem import MathProblem
+
+_RESULT = re.compile(r"=\s*(-?\d+)\s*\.?\s*$")
+_SAID = re.compile(r"\banswer\b", re.IGNORECASE)
+
+
+def is_last_step(step: str) -> bool:
+    """Whether a step states the answer, as the last step of the worlds' solutions does."""
+    return _SAID.search(step) is not None
+
+
+def wrong_step(problem: MathProblem, steps: Sequence[str]) -> tuple[int, str] | None:
+    """The first wrong step of a solution, or of the beginning of one, and what is wrong with it.
+
+    Of countdown a step is right when it is calculated rightly and the target can still be reached.
+    Of chains, stories and sums it is when its result is that of the problem's own solution. The
+    step that states the answer is right when the answer is, and nothing is left to be done.
+
+    Args:
+        problem: Of one of these worlds, or with `steps` of its own.
+        steps: Lines of a solution.
+
+    Returns:
+        Index and reason; None when all are right so far.
+
+    Raises:
+        ConfigError: The problem has neither a verifier of countdown nor a solution.
+    """
+    if problem.verifier.startswith("countdown:"):
+        return _wrong_in_countdown(CountdownVerifier(problem.verifier[10:]), steps)
+    if not problem.steps:
+        raise ConfigError(
+            f"{problem.where} has no solution to compare steps with. Use a process reward model, "
+            "or a model as judge."
+        )
+    return _other_than_known(problem, steps)
+
+
+def _wrong_in_countdown(asked: CountdownVerifier, steps: Sequence[str]) -> tuple[int, str] | None:
+    pool = tuple(sorted(asked.numbers))
+    for index, step in enumerate(steps):
+        if is_last_step(step):
+            if pool != (asked.target,):
+                return index, f"{_numbers(pool)} left, not {asked.target} alone"
+            if not check_answer(step, str(asked.target)).right:
+                return index, f"the target is {asked.target}"
+            continue
+        left = after_step(pool, step)
+        if left is None:
+            return index, f"this is no right calculation with two of {_numbers(pool)}"
+        pool = left
+        if countdown_way(pool, asked.target) is None:
+            return index, f"{asked.target} cannot be made from {_numbers(pool)}"
+    return None
+
+
+def _numbers(pool: Sequence[int]) -> str:
+    return " and ".join(map(str, pool))
+
+
+def _other_than_known(problem: MathProblem, steps: Sequence[str]) -> tuple[int, str] | None:
+    known = problem.steps[:-1]
+    for index, step in enumerate(steps):
+        if is_last_step(step):
+            if index < len(known):
+                return index, "not everything is calculated yet"
+            if not check_answer(step, problem.answer).right:
+                return index, "this is not what was calculated"
+            continue
+        if index >= len(known):
+            return index, "everything is calculated already"
+        found, right = _RESULT.search(step), _RESULT.search(known[index])
+        if found is None:
+            return index, "this calculates nothing"
+        if right is None or found[1] != right[1]:
+            return index, f"{found[1]} is not the result of this step"
+    return None
+
+
+class ExactSteps:
+    """Scores of steps by `wrong_step`: 1 up to the first wrong one, 0 from there on.
+
+    A `hanol.scoring.StepScorer`, which a process reward model can be compared with.
+
+    Args:
+        problems: What may be asked about; it is found by its text.
+    """
+
+    def __init__(self, problems: Iterable[MathProblem]) -> None:
+        self._problems = {one.problem: one for one in problems}
+
+    def score(self, problem: str, steps: Sequence[str]) -> list[float]:
+        """A score for each step.
+
+        Raises:
+            DataError: The problem is none of these.
+        """
+        if problem not in self._problems:
+            raise DataError(f"There is no problem {problem!r:.80} among those that are known.")
+        wrong = wrong_step(self._problems[problem], steps)
+        first = len(steps) if wrong is None else wrong[0]
+        return [float(index < first) for index in range(len(steps))]
