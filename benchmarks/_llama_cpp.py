@@ -95,7 +95,7 @@ def write_qwen35(model: Any, tokenizer: PreTrainedTokenizerFast, path: Path) -> 
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
     writer.add_rope_dimension_count(rotated)
-    writer.add_rope_dimension_sections([rotated // 2, 0, 0, 0])  # of text all positions are one
+    writer.add_rope_dimension_sections([11, 11, 10, 0])  # transformers' own where none are named
     writer.add_ssm_conv_kernel(config.linear_conv_kernel_dim)
     writer.add_ssm_state_size(config.linear_key_head_dim)
     writer.add_ssm_group_count(config.linear_num_key_heads)
