@@ -1,7 +1,7 @@
 """Injects faults and prints one table: `python -m tests.faults`, or `make faults`.
 
     python -m tests.faults                     3 minutes, some of every kind
-    python -m tests.faults --long              all of them, some hours of one processor
+    python -m tests.faults --long              all of them, 80 minutes of one processor
     python -m tests.faults --kind damaged --count 200 --seed 7
     python -m tests.faults --list
 
