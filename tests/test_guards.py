@@ -125,7 +125,7 @@ OWN_FILES = {
     "models/_speed.py": "the kernel's own",
     "retrieval/citations/_units.py": "units of the package",
     "retrieval/documents/_charset.py": "encodings of the package",
-    "retrieval/documents/_labels.py": "labels of the package",
+    "retrieval/documents/tables/_cells.py": "labels of the package",
     "retrieval/documents/_reader.py": "the kernel's own",
     "retrieval/documents/office/_flow.py": "symbols of the package",
     "synthesis/reading/_patterns.py": "rules of the package",

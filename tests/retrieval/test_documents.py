@@ -20,9 +20,9 @@ from hanol.retrieval.documents import (  # private: limits are lowered
     _documents,
     _reader,
     _split,
-    _tables,
 )
 from hanol.retrieval.documents.office import _package  # private: limits are lowered
+from hanol.retrieval.documents.tables import _lines  # private: limits are lowered
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "documents"
 real_documents = pytest.mark.skipif(not DATA.exists(), reason="the real documents are not here")
@@ -207,7 +207,7 @@ def test_a_large_table_begins_with_true_counts_and_has_every_row(samples, name) 
 
 
 def test_a_table_that_is_cut_says_so(monkeypatch) -> None:
-    monkeypatch.setattr(_tables, "_COUNTED_CELLS", 30_000)
+    monkeypatch.setattr(_lines, "_COUNTED_CELLS", 30_000)
     document = parse("x.csv", "id,city\n" + "7,Seoul\n" * 20_000)
     text = text_of(document)
     assert "of which the first 15001 are read" in document.remarks[0].reason

@@ -9,8 +9,9 @@ import openpyxl
 import pytest
 
 from hanol.retrieval import Index, Remark, parse_document
-from hanol.retrieval.documents import _reader, _tables  # private: limits are lowered
+from hanol.retrieval.documents import _reader  # private: no processes
 from hanol.retrieval.documents.pdf import _ocr  # private: without the program
+from hanol.retrieval.documents.tables import _lines  # private: limits are lowered
 from hanol.retrieval.index import _update  # private: without the program
 
 
@@ -31,8 +32,8 @@ def test_places_are_written_as_people_do() -> None:
 
 
 def test_a_cut_table_is_named_at_its_sheet(monkeypatch: pytest.MonkeyPatch, samples) -> None:
-    monkeypatch.setattr(_tables, "_OVERVIEW_CELLS", 10)
-    monkeypatch.setattr(_tables, "_COUNTED_CELLS", 20)
+    monkeypatch.setattr(_lines, "_OVERVIEW_CELLS", 10)
+    monkeypatch.setattr(_lines, "_COUNTED_CELLS", 20)
     book = openpyxl.Workbook()
     book.active.append(["one", "two"])
     sheet = book.create_sheet()

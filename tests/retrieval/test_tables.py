@@ -9,10 +9,8 @@ import pytest
 from pptx.util import Inches
 
 from hanol.retrieval import Index, join_pages, parse_document
-from hanol.retrieval.documents._tables import (
-    Cell,
-    table_text,
-)  # private: rows without a file format around them
+from hanol.retrieval.documents.tables._cells import Cell  # private: rows without a file
+from hanol.retrieval.documents.tables._lines import table_text  # private: format around them
 
 FORMATS = ("csv", "docx", "odt", "pptx", "xlsx")
 MERGING = FORMATS[1:]

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from hanol.errors import DocumentError, HanolError, MissingExtraError
+from hanol.errors import DocumentError, HanolError, MissingExtraError, require
 from hanol.files import open_regular
 from hanol.retrieval.documents._charset import clean, decode
 from hanol.retrieval.documents._mail import read_eml
@@ -25,12 +25,11 @@ from hanol.retrieval.documents._reader import SECONDS, TOO_LARGE, ask, is_here
 from hanol.retrieval.documents._remarks import Grid, Remark, listening
 from hanol.retrieval.documents._split import split_passages
 from hanol.retrieval.documents._structured import heading, read_json, read_jsonl, read_notebook
-from hanol.retrieval.documents._tables import read_csv
 from hanol.retrieval.documents.office._opendocument import read_opendocument
 from hanol.retrieval.documents.office._sheets import read_xlsx
 from hanol.retrieval.documents.office._slides import read_pptx
 from hanol.retrieval.documents.office._word import read_docx
-from hanol.retrieval.documents.pdf._pdf import read_pdf
+from hanol.retrieval.documents.tables._lines import read_csv
 
 MAX_BYTES = 256 * 2**20  # of a file with pictures; text takes about 10 times its size in memory
 MAX_TEXT = 32 * 2**20  # bytes of a text file, or characters of any document
@@ -337,7 +336,7 @@ def _read(kind: str, data: bytes, links: bool) -> tuple[str, list[str]]:
         "xml": read_xml,
         "eml": read_eml,
         "docx": read_docx,
-        "pdf": read_pdf,
+        "pdf": _read_pdf,
         "pptx": read_pptx,
         "xlsx": read_xlsx,
         **dict.fromkeys(("odt", "ods", "odp"), read_opendocument),
@@ -353,6 +352,13 @@ def _read(kind: str, data: bytes, links: bool) -> tuple[str, list[str]]:
     if kind in ("txt", "md"):
         return heading(text[: _TITLE if kind == "txt" else 20_000]), [text]
     return "", [{"csv": read_csv, "json": read_json, "jsonl": read_jsonl}[kind](text)]
+
+
+def _read_pdf(data: bytes) -> tuple[str, list[str]]:
+    require("pypdfium2", extra="documents", feature="Reading PDF")
+    from hanol.retrieval.documents.pdf._pdf import read_pdf  # which imports it
+
+    return read_pdf(data)
 
 
 _LOUD = ("pypdf", "pypdfium2", "charset_normalizer")

@@ -20,7 +20,7 @@ from hanol.retrieval.documents._markup import read_html, read_xml
 from hanol.retrieval.documents._remarks import each_page, remark
 from hanol.retrieval.documents._split import CJK
 from hanol.retrieval.documents._structured import read_json
-from hanol.retrieval.documents._tables import read_csv
+from hanol.retrieval.documents.tables._lines import read_csv
 
 _HEADERS = ("From", "To", "Cc", "Date", "Subject")
 _ENCODED = re.compile(r"(?:=\?[^\s?]+\?[bq]\?[^?]*\?=(?:\s+(?==\?))?)+", re.IGNORECASE)

@@ -12,7 +12,8 @@ from hanol.retrieval.documents._charset import clean, decode
 from hanol.retrieval.documents._lists import spelled
 from hanol.retrieval.documents._reader import step
 from hanol.retrieval.documents._remarks import remark
-from hanol.retrieval.documents._tables import Cell, Row, table_text
+from hanol.retrieval.documents.tables._cells import Cell, Row
+from hanol.retrieval.documents.tables._lines import table_text
 
 # Options of lxml: nothing of other files, and no comments.
 ONLY_THIS_FILE: dict[str, Any] = dict.fromkeys(
@@ -191,7 +192,7 @@ def _name_images(tree: Any, text: str) -> bool:
     before = len(known)
     for image in tree.iter("img"):
         alt = " ".join(image.get("alt", "").split())
-        sides = (_number(image.get(side), 100) for side in ("width", "height"))
+        sides = (natural(image.get(side), 100) for side in ("width", "height"))
         decoration = image.get("role") in ("presentation", "none") or min(sides) < 33
         decoration |= "aria-hidden" in image.attrib or any(
             # links to other pages, and logos
@@ -395,12 +396,13 @@ def _item(item: Any, counts: dict[Any, int]) -> str:
     owner = item.getparent()
     if owner.tag != "ol" or "reversed" in owner.attrib or "none" in owner.get("style", ""):
         return ""
-    first = _number(owner.get("start"), 1)
-    counts[owner] = _number(item.get("value"), counts.get(owner, first - 1) + 1)
+    first = natural(owner.get("start"), 1)
+    counts[owner] = natural(item.get("value"), counts.get(owner, first - 1) + 1)
     return f"{spelled(counts[owner], owner.get('type') or '1')}. "
 
 
-def _number(value: str | None, default: int) -> int:
+def natural(value: str | None, default: int = 0) -> int:
+    """A number of at most nine digits; the default where there is none."""
     return int(value) if value and value.isdecimal() and len(value) < 10 else default
 
 

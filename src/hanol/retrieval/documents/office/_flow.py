@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from hanol.retrieval.documents._mail import read_eml
-from hanol.retrieval.documents._markup import read_html
+from hanol.retrieval.documents._markup import natural, read_html
 from hanol.retrieval.documents._remarks import hidden, remark
-from hanol.retrieval.documents._tables import Cell, Row, table_text
 from hanol.retrieval.documents.office._metafile import metafile_text
 from hanol.retrieval.documents.office._numbers import shown
 from hanol.retrieval.documents.office._package import Package, attribute, is_on, relation, value
+from hanol.retrieval.documents.tables._cells import Cell, Row
+from hanol.retrieval.documents.tables._lines import table_text
 
 _WIDEST = 1000  # columns; a broken span would go on for ever
 # Deleted text, and what stands a second time for old programs.
@@ -131,7 +132,7 @@ class Flow:
     def _table(self, table: Any) -> str:
         heads, rows = 0, []
         above: dict[int, str] = {}
-        for place, element in enumerate(_own(table, "tr")):
+        for place, element in enumerate(own(table, "tr")):
             if heads == place and is_on(element, "trPr/tblHeader"):
                 heads += 1
             rows.append(self._row(element, above))
@@ -139,7 +140,7 @@ class Flow:
 
     def _row(self, element: Any, above: dict[int, str]) -> Row:
         row: list[str | None] = [""] * _span(element, "trPr/gridBefore", 0)
-        for cell in _own(element, "tc"):
+        for cell in own(element, "tc"):
             if _merged(cell, "hMerge"):  # Word writes a span in two ways, PowerPoint in this one
                 row.append(None)
                 continue
@@ -199,18 +200,17 @@ def picture_text(package: Package, name: str) -> str:
     return metafile_text(package.read(name), _symbols) if drawn else ""
 
 
-def _own(parent: Any, tag: str) -> Iterator[Any]:
+def own(parent: Any, tag: str) -> Iterator[Any]:
     """The rows of a table or cells of a row, which content controls may hold."""
     for element in parent:
         if element.tag == tag:
             yield element
         elif element.tag not in ("tbl", "tr", "tc", "del", "Fallback"):
-            yield from _own(element, tag)
+            yield from own(element, tag)
 
 
 def _span(element: Any, path: str, least: int) -> int:
-    found = value(element, path)
-    return min(int(found), _WIDEST) if found.isdigit() and found.isascii() else least
+    return min(natural(value(element, path), least), _WIDEST)
 
 
 def _merged(cell: Any, name: str) -> bool:

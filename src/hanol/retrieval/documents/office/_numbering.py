@@ -4,6 +4,7 @@ import re
 from typing import Any, NamedTuple
 
 from hanol.retrieval.documents._lists import spelled
+from hanol.retrieval.documents._markup import natural
 from hanol.retrieval.documents.office._package import Package, attribute, local, value
 
 _FORMS = {
@@ -51,7 +52,7 @@ class Numbering:
         if not self._lists:
             return ""
         name, shown = self._place(paragraph, "pPr/pStyle")
-        level = int(shown) if shown.isdecimal() else 0
+        level = natural(shown)
         found = self._levels_of(name)
         if level not in found:
             return ""
@@ -85,9 +86,9 @@ class Numbering:
 def _levels(parent: Any) -> dict[int, _Level]:
     found = {}
     for element in local(parent).iter("lvl"):
-        start, form = value(element, "start"), value(element, "numFmt") or "decimal"
+        form = value(element, "numFmt") or "decimal"
         found[int(attribute(element, "ilvl", "0"))] = _Level(
-            int(start) if start.isdecimal() else 0,
+            natural(value(element, "start")),
             form if form == "bullet" else _FORMS.get(form, "1"),
             value(element, "lvlText"),
         )

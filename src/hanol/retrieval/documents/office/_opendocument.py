@@ -10,9 +10,10 @@ from typing import Any
 from hanol.errors import DocumentError
 from hanol.retrieval.documents._lists import spelled
 from hanol.retrieval.documents._remarks import PICTURES, each_page, hidden, remark
-from hanol.retrieval.documents._tables import WHOLE_CHARS, Cell, Row, table_text
-from hanol.retrieval.documents.office._flow import picture_text
+from hanol.retrieval.documents.office._flow import own, picture_text
 from hanol.retrieval.documents.office._package import Package, attribute
+from hanol.retrieval.documents.tables._cells import Cell, Row
+from hanol.retrieval.documents.tables._lines import WHOLE_CHARS, table_text
 
 _HIDDEN = frozenset(
     ("tracked-changes", "forms", "sequence-decls", "settings", "desc", "title", "page-number")
@@ -247,7 +248,7 @@ class _OpenFlow:
         for column in table.iter("table-column"):
             times = min(int(attribute(column, "number-columns-repeated", "1")), _COLUMNS)
             unseen += [attribute(column, "visibility") in _UNSEEN] * times
-        for element in _rows_of(table):
+        for element in own(table, "table-row"):
             row = self._row(element, above)
             seen = attribute(element, "visibility") not in _UNSEEN
             if any(compress(row, unseen) if seen else row) and table.getparent().tag != "chart":
@@ -281,11 +282,3 @@ class _OpenFlow:
         while row and row[-1] == "":
             row.pop()
         return row
-
-
-def _rows_of(table: Any) -> Iterator[Any]:
-    for element in table:
-        if element.tag == "table-row":
-            yield element
-        elif element.tag in ("table-header-rows", "table-row-group", "table-rows"):
-            yield from _rows_of(element)

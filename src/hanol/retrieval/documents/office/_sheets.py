@@ -6,12 +6,13 @@ from functools import lru_cache, reduce
 from typing import Any
 
 from hanol.errors import require
-from hanol.retrieval.documents._markup import ONLY_THIS_FILE
+from hanol.retrieval.documents._markup import ONLY_THIS_FILE, natural
 from hanol.retrieval.documents._remarks import each_page, hidden
-from hanol.retrieval.documents._tables import WHOLE_CHARS, Cell, Row, table_text
 from hanol.retrieval.documents.office._flow import Flow
 from hanol.retrieval.documents.office._numbers import BUILT_IN, shown
 from hanol.retrieval.documents.office._package import Package, attribute, broken, is_on, relation
+from hanol.retrieval.documents.tables._cells import Cell, Row
+from hanol.retrieval.documents.tables._lines import WHOLE_CHARS, table_text
 
 _ROWS = 1_048_576  # Excel's own limit; a broken row number would go on for ever
 _COLUMNS = 16_384
@@ -86,17 +87,13 @@ def _styles(package: Package) -> list[tuple[str, bool]]:
         tree = package.tree(part)
         codes = dict(BUILT_IN)
         for code in tree.iterfind("numFmts/numFmt"):
-            codes[_int(code.get("numFmtId"))] = code.get("formatCode", "")
+            codes[natural(code.get("numFmtId"))] = code.get("formatCode", "")
         bold = {at for at, font in enumerate(tree.iterfind("fonts/font")) if is_on(font, "b")}
         return [
-            (codes.get(_int(style.get("numFmtId")), ""), _int(style.get("fontId")) in bold)
+            (codes.get(natural(style.get("numFmtId")), ""), natural(style.get("fontId")) in bold)
             for style in tree.iterfind("cellXfs/xf")
         ]
     return []
-
-
-def _int(text: str | None) -> int:
-    return int(text) if text and text.isdecimal() and len(text) < 10 else 0
 
 
 @lru_cache(maxsize=20_000)
@@ -137,14 +134,15 @@ def _rows(
     open_: list[list[Any]] = []  # merged ranges that reach into the row: three numbers and a text
     tables = [package.tree(name) for name in package.related(part, "table")]
     refs = (attribute(t, "ref") for t in tables if attribute(t, "headerRowCount", "1") != "0")
-    heads = {_int(re.sub(r"\D", "", ref.partition(":")[0])) for ref in refs}  # of lists with names
+    # of lists with names
+    heads = {natural(re.sub(r"\D", "", ref.partition(":")[0])) for ref in refs}
     unseen: list[slice] = []  # columns
     before = cells = 0
     for element in _stream(package, part, *_TAGS):
         name = element.tag.rpartition("}")[2]
         if name == "col":
             if is_on(element, "@hidden"):
-                unseen.append(slice(_int(element.get("min")) - 1, _int(element.get("max"))))
+                unseen.append(slice(natural(element.get("min")) - 1, natural(element.get("max"))))
             continue
         if name != "row":
             lines = _PARTS.sub("\n", _CODES.sub("", (element.text or "").replace("&&", "＆")))
@@ -152,7 +150,7 @@ def _rows(
             if text:
                 edges[re.sub("odd|even|first", "", name), text] = None
             continue
-        number = _int(element.get("r")) or before + 1
+        number = natural(element.get("r")) or before + 1
         if number > before + 1:
             yield []
         before = number
@@ -204,12 +202,12 @@ def _cells(
         row += [""] * (min(place, _COLUMNS) - len(row))
         kind = kind or cell.get("t", "n")
         code, bold = "", False
-        if (style := _int(cell.get("s"))) < len(styles):
+        if (style := natural(cell.get("s"))) < len(styles):
             code, bold = styles[style]
         if value is None:
             text = f"={formula.lstrip('=')}" if formula and kind != "str" else ""
         elif kind == "s":
-            text = texts[_int(value)] if _int(value) < len(texts) else ""
+            text = texts[natural(value)] if natural(value) < len(texts) else ""
         elif kind == "n":
             plain = value.isdecimal() and len(value) < 16 and code in ("", "General")
             text = value if plain else shown(value, code, date1904=epoch)

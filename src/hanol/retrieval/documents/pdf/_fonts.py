@@ -10,6 +10,8 @@ import zlib
 from functools import lru_cache
 from typing import Any
 
+import pypdfium2
+
 _BOX = zlib.decompress(  # a TrueType font of one glyph, `.notdef`, a box (made with fontTools)
     base64.b85decode(
         "c-muNWME)mXK-L(VlYU~O)OwgWC&qk00}Z^q~}zo-9LN(43KXC<eOxqCZ;6)bDjfa*8s6u22g;Vi@6QR-U7rb8M!"
@@ -25,7 +27,6 @@ _EAST_ASIAN = (128, 129, 130, 134, 136)  # Windows' numbers of character sets
 @lru_cache(maxsize=1)
 def install_box_font() -> None:
     """Let PDFium draw boxes where it knows no East Asian font; once in a process."""
-    import pypdfium2
 
     class Fonts(pypdfium2.PdfSysfontBase):
         def MapFont(self, info: Any, weight: int, italic: int, charset: int, *rest: Any) -> Any:

@@ -9,6 +9,8 @@ from itertools import pairwise
 from statistics import median
 from typing import Any, NamedTuple
 
+import pypdfium2.raw as c
+
 _APART = 1.3  # times the usual distance of lines, from which a paragraph begins
 _LARGER = 1.12  # times the usual size, from which a line is a heading
 _LONGEST = 120  # characters of a heading
@@ -39,8 +41,6 @@ class CharPlace(NamedTuple):
 
 def char_places(textpage: Any, chars: list[str], order: list[int]) -> dict[int, CharPlace]:
     """Where the characters of a page stand; `order` has the number of each for PDFium."""
-    import pypdfium2.raw as c
-
     # Converting what a call takes costs more than the call, so nothing is left to convert.
     read = ctypes.cast(c.FPDFText_GetLooseCharBox, ctypes.PYFUNCTYPE(ctypes.c_int))
     address, box = ctypes.cast(textpage.raw, ctypes.c_void_p), (ctypes.c_float * 4)()
@@ -100,8 +100,6 @@ def _can_head(line: _PageLine) -> bool:
 
 
 def _lines(textpage: Any, chars: list[str]) -> Iterator[_PageLine]:
-    import pypdfium2.raw as c
-
     x, y, matrix = ctypes.c_double(), ctypes.c_double(), c.FS_MATRIX()
     ends = [i for i, char in enumerate(chars) if char == "\n" or char == "-\n"]
     for start, end in pairwise([-1, *ends, len(chars)]):
@@ -120,8 +118,6 @@ def _lines(textpage: Any, chars: list[str]) -> Iterator[_PageLine]:
 
 def is_bold(textpage: Any, at: int) -> bool:
     """Whether a character is set in a bold font, going by the font's name."""
-    import pypdfium2.raw as c
-
     name, flags = ctypes.create_string_buffer(256), ctypes.c_int()
     size = c.FPDFText_GetFontInfo(textpage, at, name, len(name), flags)
     return 0 < size <= len(name) and _BOLD.search(name.value.decode(errors="replace")) is not None

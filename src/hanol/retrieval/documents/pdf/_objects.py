@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import pypdfium2.raw as c
+
 from hanol.errors import require
 from hanol.retrieval.documents._markup import ONLY_THIS_FILE
 from hanol.retrieval.documents._remarks import remark
@@ -54,7 +56,7 @@ class Objects:
         """Text of each glyph of a page that its name tells, by font and code."""
         found: dict[tuple[str, int], str] = {}
         unclear = set()
-        for font in self._of_page(number, _fonts):
+        for font in self._read(lambda reader: _fonts(reader.pages[number])):
             base = str(font.get("/BaseFont", "")).removeprefix("/")
             for code, text in _named_glyphs(font):
                 if found.setdefault((base, code), text) != text:
@@ -63,24 +65,19 @@ class Objects:
 
     def notes(self, number: int) -> list[Note]:
         """Values of the fields of a page, and its comments."""
-        return self._of_page(number, _notes)
+        return self._read(lambda reader: _notes(reader.pages[number]))
 
     def unplaced(self) -> list[str]:
         """What was filled into fields that are on no page, and into a form of XFA."""
-        return self._read(lambda reader: _unplaced(reader))
-
-    def _of_page(self, number: int, read: Any) -> Any:
-        return self._read(lambda reader: read(reader.pages[number]))
+        return self._read(_unplaced)
 
     def _read(self, read: Any) -> Any:
         try:
             if self._reader is None:
                 # A copy without protection or faults.
-                import pypdfium2.raw
-
                 pypdf = require("pypdf", extra="documents", feature="Reading PDF forms")
                 copy = io.BytesIO()
-                self._document.save(copy, flags=pypdfium2.raw.FPDF_REMOVE_SECURITY)
+                self._document.save(copy, flags=c.FPDF_REMOVE_SECURITY)
                 self._reader = pypdf.PdfReader(copy, strict=False)
             return list(read(self._reader))
         except MemoryError:

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 from functools import lru_cache
+from math import prod
 from typing import Any, NamedTuple
 
 from hanol.retrieval.documents._reader import step
@@ -59,7 +60,7 @@ def read_picture(page: Any) -> PictureText:
     scale = min(_SCALE, (_PIXELS / max(1.0, width * height)) ** 0.5)
     try:
         with step():
-            if any(_pixels(image) > _IMAGE for image in page.get_objects([_IMAGES])):
+            if any(prod(image.get_px_size()) > _IMAGE for image in page.get_objects([_IMAGES])):
                 return PictureText("", True)
             grey = page.render(scale=scale, grayscale=True).to_numpy()
     except pypdfium2.PdfiumError:  # too little memory, or no size
@@ -83,11 +84,6 @@ def read_picture(page: Any) -> PictureText:
         "\n\n".join("\n".join(lines) for lines in blocks.values()),
         any(len(text) > _DIRT for text in unsure),
     )
-
-
-def _pixels(image: Any) -> int:
-    width, height = image.get_px_size()
-    return int(width * height)
 
 
 def _likelihood(line: tuple[float, str]) -> tuple[int, float]:

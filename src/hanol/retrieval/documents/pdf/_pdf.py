@@ -11,7 +11,10 @@ from collections.abc import Iterator
 from itertools import compress, repeat
 from typing import Any
 
-from hanol.errors import DocumentError, require
+import pypdfium2
+import pypdfium2.raw as c
+
+from hanol.errors import DocumentError
 from hanol.retrieval.documents._reader import step
 from hanol.retrieval.documents._remarks import each_page, remark
 from hanol.retrieval.documents.pdf import _ocr
@@ -42,7 +45,6 @@ _EMPTY_PICTURES = "has hardly any text, but pictures or drawings, in which OCR f
 
 def read_pdf(data: bytes) -> tuple[str, list[str]]:
     """Title and text of each page in file order, in which columns stand one after the other."""
-    require("pypdfium2", extra="documents", feature="Reading PDF")
     install_box_font()
     with step():
         document = _open(data)
@@ -53,8 +55,6 @@ def read_pdf(data: bytes) -> tuple[str, list[str]]:
 
 
 def _open(data: bytes) -> Any:
-    import pypdfium2
-
     start = data.find(b"%PDF-")  # PDFium looks at the first 1,024 bytes only
     data = data[start:] if start >= 0 else b"%PDF-1.7\n" + data
     if b"/Root" not in data and (found := _CATALOG.search(data)):
@@ -64,7 +64,7 @@ def _open(data: bytes) -> Any:
         document = pypdfium2.PdfDocument(data)
     except pypdfium2.PdfiumError as err:
         # The code may be that of an earlier file.
-        if err.err_code == pypdfium2.raw.FPDF_ERR_PASSWORD and b"/Encrypt" in data:
+        if err.err_code == c.FPDF_ERR_PASSWORD and b"/Encrypt" in data:
             raise DocumentError("is encrypted: save a copy without the password") from err
         if _EMPTY.search(data):
             raise DocumentError(
@@ -77,8 +77,6 @@ def _open(data: bytes) -> Any:
 
 
 def _read(document: Any) -> tuple[str, list[str]]:
-    import pypdfium2
-
     count = len(document)
     objects, ruled = Objects(document), Ruled()
     pages: list[str] = []
@@ -107,7 +105,7 @@ def _read(document: Any) -> tuple[str, list[str]]:
         pages.append(text)
         if len(open_pages) > _OPEN:
             open_pages.pop(0).close()
-    if document.get_formtype() != pypdfium2.raw.FORMTYPE_NONE:
+    if document.get_formtype() != c.FORMTYPE_NONE:
         pages[-1] = "\n".join([pages[-1], *objects.unplaced()]).strip()
     if broken == count:
         raise DocumentError("has no page that can be opened: save it again from its program")
@@ -121,7 +119,7 @@ def _read(document: Any) -> tuple[str, list[str]]:
     if attached := document.count_attachments():
         remark("is not read", "save and index it as a file of its own", pages=(),
                part=f"{attached} attached file{'s' * (attached > 1)}")  # fmt: skip
-    if document.get_formtype() == pypdfium2.raw.FORMTYPE_XFA_FULL:
+    if document.get_formtype() == c.FORMTYPE_XFA_FULL:
         remark("is an XFA form: only what was filled in is read",
                "open it in Adobe Reader and print it to PDF", pages=())  # fmt: skip
     pages = _join_words(pages)
@@ -137,8 +135,6 @@ def _advice() -> str:
 
 def _is_picture(page: Any, text: str) -> bool:
     """Whether what a page says may stand in a picture: it has hardly any text, or none."""
-    import pypdfium2.raw as c
-
     if not text.strip():
         return bool(c.FPDFPage_CountObjects(page))
     if len(text) > _STAMP:
@@ -176,8 +172,6 @@ def _seen(page: Any, text: str, end: float, reason: str) -> str:
 
 def _page_text(page: Any, number: int, objects: Objects, ruled: Ruled) -> tuple[str, int]:
     """Text of a page with what was filled in, and how many of its characters are unknown."""
-    import pypdfium2.raw as c
-
     textpage = page.get_textpage()
     count = c.FPDFText_CountChars(textpage)
     buffer = (ctypes.c_uint16 * (count + 1))()
@@ -216,8 +210,6 @@ def _name_glyphs(
     textpage: Any, chars: list[str], unmapped: list[int], glyphs: dict[tuple[str, int], str]
 ) -> int:
     """Replace unmapped characters by what their glyphs are named; returns how many are left."""
-    import pypdfium2.raw as c
-
     name = ctypes.create_string_buffer(256)
     flags = ctypes.c_int()
     left = []
@@ -238,8 +230,6 @@ def _name_glyphs(
 
 
 def _has_notes(page: Any) -> bool:
-    import pypdfium2.raw as c
-
     for i in range(c.FPDFPage_GetAnnotCount(page)):
         annotation = c.FPDFPage_GetAnnot(page, i)
         kind = c.FPDFAnnot_GetSubtype(annotation)

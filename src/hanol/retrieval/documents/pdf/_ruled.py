@@ -11,8 +11,12 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise, product, repeat
 from typing import Any, NamedTuple
 
-from hanol.retrieval.documents._tables import Cell, Row, column_names, table_text
+import pypdfium2.raw as c
+
 from hanol.retrieval.documents.pdf._layout import LIGATURES, CharPlace, char_places, is_bold
+from hanol.retrieval.documents.tables._cells import Cell, Row
+from hanol.retrieval.documents.tables._lines import table_text
+from hanol.retrieval.documents.tables._structure import column_names
 
 _NEAR = 3.0  # points within which lines meet, and of a filled area that is a line
 _LEAST = 6.0  # points of the sides of a cell
@@ -85,8 +89,6 @@ def _chars(items: Iterable[str]) -> int:
 
 def _lines_of(page: Any) -> tuple[set[_Rule], set[_Rule]]:
     """The vertical and the horizontal lines that a page draws; none if there are very many."""
-    import pypdfium2.raw as c
-
     found: tuple[list[_Rule], list[_Rule]] = [], []
     kind = ctypes.cast(c.FPDFPageObj_GetType, ctypes.PYFUNCTYPE(ctypes.c_int))
     count = min(c.FPDFPage_CountObjects(page), _OBJECTS)
@@ -105,8 +107,6 @@ def _lines_of(page: Any) -> tuple[set[_Rule], set[_Rule]]:
 
 def _polygons(path: Any) -> Iterator[list[tuple[float, float]]]:
     """The parts of a path that are lines, before its first curve, in points of the page."""
-    import pypdfium2.raw as c
-
     x, y, stroke, m = ctypes.c_float(), ctypes.c_float(), ctypes.c_int(), c.FS_MATRIX()
     c.FPDFPath_GetDrawMode(path, ctypes.c_int(), stroke)
     c.FPDFPageObj_GetMatrix(path, m)
@@ -175,8 +175,6 @@ def _content(
     order: list[int],
 ) -> tuple[_Place, list[float], list[Row]] | None:
     """First and last character of a table, sides of its columns, and cells; None if it is none."""
-    import pypdfium2.raw as c
-
     xs, ys = _sides(columns, lines), _sides(lines, columns)
     inside = {i: at for i, at in places.items() if xs[0] < at.x < xs[-1] and ys[0] < at.y < ys[-1]}
     first, end = min(inside, default=0), max(inside, default=-1) + 1
@@ -236,7 +234,7 @@ def _all_rows(xs: list[float], ys: list[float], inside: Iterable[CharPlace]) -> 
     found = [*ys]
     for bottom, top in pairwise(ys) if len(ys) <= _RULED else ():
         lines: list[list[CharPlace]] = []
-        for char in sorted((c for c in inside if bottom < c.y < top), key=lambda c: -c.base):
+        for char in sorted((at for at in inside if bottom < at.y < top), key=lambda at: -at.base):
             if not lines or lines[-1][-1].base - char.base > _RAISED:
                 lines.append([])
             lines[-1].append(char)

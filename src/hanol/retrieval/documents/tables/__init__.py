@@ -1,0 +1,1 @@
+"""Reads tables of every format: columns with names, forms, groups of rows."""
