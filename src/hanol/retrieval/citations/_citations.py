@@ -164,9 +164,7 @@ def _check(
     status: SentenceStatus = "supported" if holds else "unsupported"
     if any(number not in evidence for number, _ in cited):
         status = "invented"
-    elif not _may_claim(span, facts, cited=bool(cited)) or not _is_claim(
-        text, facts, cited=bool(cited)
-    ):
+    elif not _is_claim(span, text, facts, cited=bool(cited)):
         status, cited = "not_a_claim", []
     elif not cited:
         status = "uncited"
@@ -183,19 +181,16 @@ def _check(
     return checked(status=status, citations=citations, missing=missing, overlap=overlap)
 
 
-def _may_claim(span: SentenceSpan, facts: Facts, *, cited: bool) -> bool:
-    """Whether a part of an answer claims something by its kind: a heading, if it cites facts."""
-    if span.kind in ("heading", "code"):
-        return cited and bool(facts.numbers or facts.dates or facts.quotes or len(facts.words) > 5)
-    return span.kind == "sentence"
-
-
-def _is_claim(text: str, facts: Facts, *, cited: bool) -> bool:
+def _is_claim(span: SentenceSpan, text: str, facts: Facts, *, cited: bool) -> bool:
+    """Whether a part of an answer claims something; a heading or code does if it cites facts."""
     bare = CITATION.sub("", text).rstrip(" \n*_\"'”’)")
     if bare.endswith(("?", "？", "؟")) or not any(c.isalnum() for c in bare):
         return False
-    if cited or facts.numbers or facts.dates or facts.quotes:
-        return True
+    states = bool(facts.numbers or facts.dates or facts.quotes)
+    if span.kind in ("heading", "code"):
+        return cited and (states or len(facts.words) > 5)
+    if span.kind != "sentence" or cited or states:
+        return span.kind == "sentence"
     if any(phrase in bare.lower() for phrase in _NOTHING_FOUND):
         return False
     words = facts.words - {word[:5] for word in STOP_WORDS}

@@ -11,12 +11,11 @@ from typing import Any
 
 from hanol.errors import DocumentError
 from hanol.retrieval.documents._documents import Document, answered, checked, parsed
-from hanol.retrieval.documents._reader import SECONDS, ask, is_here
+from hanol.retrieval.documents._reader import SECONDS, ask
 
 _MAX_BYTES = 200_000_000  # of all members
 _MAX_MEMBERS = 200
 _MAX_RATIO = 200  # deflate reaches 1000 on zeros; text stays under 20
-
 _OPTIONS = {"links": False, "tables": False, "passages": True, "address": None}
 
 
@@ -38,14 +37,7 @@ def parse_archive(
             not be read in that time or with 1,280 MB of memory.
         MissingExtraError: A kind in it needs the extra "documents".
     """
-    try:
-        told = (
-            unpacked(name, data)
-            if is_here()
-            else ask("unpack", name, data=data, seconds=min(seconds, SECONDS))
-        )
-    except OSError:  # no processes here
-        told = unpacked(name, data)
+    told = ask("unpack", unpacked, name, data=data, seconds=seconds)
     read: list[tuple[str, Document | DocumentError]] = []
     for member, found in checked(name, told)["members"]:
         try:

@@ -62,11 +62,8 @@ def boilerplate(body: Any, skipped: frozenset[str]) -> set[Any]:
         below = False
         for element in holder:
             below = below or element in holders
-            if (
-                element in sizes
-                and element not in holders
-                and _beside(element, sizes[element], below)
-            ):
+            is_apart = element in sizes and element not in holders
+            if is_apart and _beside(element, sizes[element], below):
                 dropped.add(element)
     is_above = next(main.iter("h1"), None) is not None  # links over the heading are a menu
     for element in main.iterdescendants():
@@ -180,11 +177,8 @@ def _beside(element: Any, size: _Size, below: bool) -> bool:
     is_line = element.tag == "p" and size.text - size.linked > 8 and text.endswith(_ENDS)
     if size.linked >= _LINKED * size.text and not is_line:  # one may say where to read more
         return True
-    if (
-        element.tag == "footer"
-        or _named(element, _FOOTER)
-        or (below and size.text < 300 and _RIGHTS.search(text))
-    ):
+    has_rights = below and size.text < 300 and _RIGHTS.search(text)
+    if has_rights or element.tag == "footer" or _named(element, _FOOTER):
         return True
     if element.tag == "form" and next(element.iter("output"), None) is not None:
         return False  # it was filled in

@@ -112,10 +112,8 @@ def _decode(data: bytes, declared: str | None) -> str:
         return text
     for name, escapes in _ESCAPED:  # they are valid UTF-8 as well
         if all(escape in data[:_SAMPLE] for escape in escapes) and data.isascii():
-            try:
+            with suppress(UnicodeDecodeError):
                 return data.decode(name)
-            except UnicodeDecodeError:
-                continue
     for name, high in (("utf-32-le", data[3::4]), ("utf-32-be", data[::4])):
         if len(data) % 4 == 0 and not any(high):
             with suppress(UnicodeDecodeError):
@@ -133,19 +131,14 @@ def _declared(data: bytes, name: str) -> str | None:
         name = codecs.lookup(_PAGE.sub(r"cp\1", name)).name
         if name in ("idna", "punycode"):
             return None  # for host names; quadratic time
-        if name in _DEFAULTS and not data.isascii() and (text := _strict_utf8(data)):
-            return text
+        if name in _DEFAULTS and not data.isascii():
+            with suppress(UnicodeDecodeError):
+                return data.decode()
         text = data.decode(_ALIASES.get(name, name), "replace")
     except (LookupError, UnicodeError, ValueError, AssertionError):
         return None  # no such codec, or one that turns no bytes into text
     # web pages lie: a wrong name shows as many broken characters
     return text if isinstance(text, str) and text.count("\ufffd") * 100 <= len(text) else None
-
-
-def _strict_utf8(data: bytes) -> str:
-    with suppress(UnicodeDecodeError):
-        return data.decode("utf-8")
-    return ""
 
 
 def _utf8(data: bytes) -> str | None:

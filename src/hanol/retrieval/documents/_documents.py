@@ -21,7 +21,7 @@ from hanol.files import open_regular
 from hanol.retrieval.documents._charset import clean, decode
 from hanol.retrieval.documents._mail import read_eml
 from hanol.retrieval.documents._markup import page_links, read_html, read_xml
-from hanol.retrieval.documents._reader import SECONDS, TOO_LARGE, ask, is_here
+from hanol.retrieval.documents._reader import SECONDS, TOO_LARGE, ask
 from hanol.retrieval.documents._remarks import Grid, Remark, listening
 from hanol.retrieval.documents._split import split_passages
 from hanol.retrieval.documents._structured import heading, read_json, read_jsonl, read_notebook
@@ -183,13 +183,7 @@ def parse_document(
     """
     options: dict[str, Any] = {"links": links, "tables": tables, "passages": passages}
     options["address"] = address
-    if is_here():
-        return _parse(name, data, **options)
-    try:
-        found = ask("parse", name, options, data=data, seconds=min(seconds, SECONDS))
-    except OSError:  # no processes here
-        return _parse(name, data, **options)
-    return answered(name, found)
+    return answered(name, ask("parse", parsed, name, options, data=data, seconds=seconds))
 
 
 def answered(name: str, found: dict[str, Any]) -> Document:

@@ -155,7 +155,6 @@ def _parts(part: Message, lines: list[str], attached: list[str]) -> str:
                "save the mail again from a mail program", doubtful=True)  # fmt: skip
         text = str(payload or "")
         if (found := _BOUNDARY.search(text)) and not part.get("X-Hanol-Boundary"):
-            again = Message()
             boundary = found.group(1).replace("\\", "\\\\").replace('"', '\\"')
             kind = part.get_content_type()
             head = f'X-Hanol-Boundary: found\nContent-Type: {kind}; boundary="{boundary}"\n\n'
@@ -176,15 +175,11 @@ def _versions(texts: Iterable[str]) -> list[str]:
     kept: list[tuple[set[str], str]] = []
     for text in list(texts)[:20]:  # a mail has two or three
         words = set(_WORD.findall(_ADDRESS.sub("", text.casefold())))
-        if any(_covers(other, words) for other, _ in kept):
+        if any(len(words & other) >= _SAME * len(words) for other, _ in kept):
             continue
-        kept = [(other, old) for other, old in kept if not _covers(words, other)]
+        kept = [(other, old) for other, old in kept if len(words & other) < _SAME * len(other)]
         kept.append((words, text))
     return [text for _, text in kept]
-
-
-def _covers(one: set[str], other: set[str]) -> bool:
-    return len(one & other) >= _SAME * len(other)
 
 
 def _report(message: Message) -> str:

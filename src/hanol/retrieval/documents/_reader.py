@@ -109,8 +109,16 @@ class ReaderProcess:
             _end(process)
 
 
-def ask(call: str, *arguments: object, data: bytes, seconds: float) -> dict[str, Any]:
-    """`ReaderProcess.ask` of one that is kept; waiting for it counts as time."""
+def ask(
+    call: str, here: Callable[..., dict[str, Any]], *arguments: object, data: bytes, seconds: float
+) -> dict[str, Any]:
+    """`ReaderProcess.ask` of one that is kept; waiting for it counts as time.
+
+    Where no process is wanted, or can be started, `here` is called in this one.
+    """
+    if is_here():
+        return here(*arguments, data)
+    seconds = min(seconds, SECONDS)
     until = time.monotonic() + seconds
     busy = {"error": f"was not read within {seconds:.0f} s, because others were: try it again"}
     if not _free.acquire(timeout=max(0.0, seconds)):
@@ -119,6 +127,8 @@ def ask(call: str, *arguments: object, data: bytes, seconds: float) -> dict[str,
     try:
         left = until - time.monotonic()
         return reader.ask(call, *arguments, data=data, seconds=left) if left > 0 else busy
+    except OSError:
+        return here(*arguments, data)
     finally:
         _idle.append(reader)
         _free.release()

@@ -14,13 +14,7 @@ from typing import Any
 from hanol.errors import AddressError, HanolError
 from hanol.files import is_hidden, open_inside
 from hanol.retrieval.documents._archive import unpacked
-from hanol.retrieval.documents._documents import (
-    KINDS,
-    MAX_BYTES,
-    foreign,
-    parse_document,
-    parsed,
-)
+from hanol.retrieval.documents._documents import KINDS, MAX_BYTES, foreign, parse_document, parsed
 from hanol.retrieval.documents._reader import TOO_LARGE, ReaderProcess, no_processes, serve
 from hanol.retrieval.documents._remarks import Remark
 

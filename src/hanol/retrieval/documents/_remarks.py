@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Literal, TypeVar
 
 T = TypeVar("T")
@@ -32,14 +33,10 @@ class Remark:
     @property
     def place(self) -> str:
         """Pages as people write them, and the part: "page 3", "pages 3-5, 9", "plan.zip"."""
-        runs: list[list[int]] = []
-        for number in self.pages:
-            if runs and runs[-1][1] == number - 1:
-                runs[-1][1] = number
-            else:
-                runs.append([number, number])
-        shown = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
-        pages = f"page{'s' * (len(self.pages) > 1)} {shown}" if runs else ""
+        groups = groupby(enumerate(self.pages), key=lambda pair: pair[1] - pair[0])
+        runs = ([number for _, number in run] for _, run in groups)
+        shown = ", ".join(f"{run[0]}-{run[-1]}" if run[1:] else f"{run[0]}" for run in runs)
+        pages = f"page{'s' * (len(self.pages) > 1)} {shown}" if shown else ""
         return ", ".join(filter(None, (pages, self.part)))
 
     def __str__(self) -> str:
@@ -72,9 +69,7 @@ class Told:
     def remarks(self, *, paged: bool = True) -> tuple[Remark, ...]:
         """The remarks in order; for a document without pages, without their numbers."""
         return tuple(
-            Remark(
-                one.reason, one.advice, tuple(sorted(pages)) if paged else (), one.part, one.status
-            )
+            replace(one, pages=tuple(sorted(pages)) if paged else ())
             for one, pages in self._pages.items()
         )
 

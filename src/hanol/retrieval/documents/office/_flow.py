@@ -76,7 +76,7 @@ class Flow:
         for element in parent:
             if element.tag == "p":
                 number, style = self._numbered(element), value(element, "pPr/pStyle")
-                if text := self._inline(element).strip():
+                if text := "".join(self._pieces(element)).strip():
                     level = self._headings.get(style, 0)
                     if style in self._unseen:
                         hidden("has hidden text")
@@ -92,9 +92,6 @@ class Flow:
             if not self._depth:  # else behind the table
                 waiting, self._pending = self._pending, []
                 yield from waiting
-
-    def _inline(self, parent: Any) -> str:
-        return "".join(self._pieces(parent))
 
     def _pieces(self, parent: Any) -> Iterator[str]:
         for element in parent:

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from fractions import Fraction
 from functools import lru_cache, partial
+from operator import eq, ge, gt, le, lt, ne
 
 _DAY, _TIME = "yyyy-mm-dd", "h:mm:ss"  # where the format is that of the reader's country
 BUILT_IN = (
@@ -33,6 +34,7 @@ _TOKEN = re.compile(
 )
 _SECTION = re.compile(r'((?:"[^"]*"?|\\.|\[[^\]]*\]|[^;"\\])*);?')
 _CONDITION = re.compile(r"\[(<=|>=|<>|<|>|=)(-?[\d.]+)\]")
+_TESTS = {"<": lt, "<=": le, "=": eq, ">=": ge, ">": gt, "<>": ne}
 _CURRENCY = re.compile(r"\[\$([^-\]]*)")
 _ELAPSED = re.compile(r"\[(h+|m+|s+)\]", re.IGNORECASE)
 _DATE_TOKEN = re.compile(
@@ -79,7 +81,7 @@ def _pick(
     chosen, sign = sections[0], "-" if number < 0 else ""
     if any(condition for _, condition, _ in sections):
         for section in sections:
-            if (test := section[1]) is None or _holds(number, test.group(1), float(test.group(2))):
+            if (test := section[1]) is None or _TESTS[test[1]](number, float(test[2])):
                 chosen, sign = section, "-" if number < 0 and test is None else ""
                 break
     elif number < 0 and len(sections) > 1:
@@ -88,11 +90,6 @@ def _pick(
         chosen = sections[2]
     pieces, _, is_date = chosen
     return _date(pieces, number, date1904) if is_date else _number(pieces, abs(number), sign)
-
-
-def _holds(number: float, test: str, limit: float) -> bool:
-    orders = {"<": (-1,), "<=": (-1, 0), "=": (0,), ">=": (0, 1), ">": (1,), "<>": (-1, 1)}
-    return (number > limit) - (number < limit) in orders[test]
 
 
 def _literal(piece: str) -> str | None:

@@ -231,13 +231,11 @@ def _around(package: Package, part: str) -> Iterator[str]:
     }
     for comments in (*package.related(part, "threadedComment"), *package.related(part, "comments")):
         tree = package.tree(comments)
-        authors = [author.text or "" for author in tree.iterfind("authors/author")]
+        authors = {str(at): e.text or "" for at, e in enumerate(tree.iterfind("authors/author"))}
         for comment in tree.iter("comment", "threadedComment"):
             text = " ".join("".join(t.text or "" for t in comment.iter("t", "text")).split())
-            at = attribute(comment, "authorId", "-1")
-            author = people.get(attribute(comment, "personId"), "")
-            if at.isdigit() and int(at) < len(authors):
-                author = authors[int(at)]
+            person = people.get(attribute(comment, "personId"), "")
+            author = authors.get(attribute(comment, "authorId"), person)
             where = attribute(comment, "ref")
             if comment.tag == "threadedComment":
                 answered.add(where)

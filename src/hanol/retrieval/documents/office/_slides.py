@@ -48,9 +48,8 @@ def read_pptx(data: bytes) -> tuple[str, list[str]]:
         lines = list(Flow(package, part, numbered=_numbers()).blocks(shapes))
         for old in package.related(part, "vmlDrawing"):  # pictures, perhaps a second time
             lines += set(Flow(package, old).blocks(package.tree(old))).difference(lines)
-        for layout in (
-            package.related(part, "slideLayout") if is_on(tree, "@showMasterSp", "1") else ()
-        ):
+        is_open = is_on(tree, "@showMasterSp", "1")
+        for layout in package.related(part, "slideLayout") if is_open else ():
             lines += behind(layout)
         if not any(map(str.strip, lines)) and tree.find(".//pic") is not None:
             remark("has no text, only pictures, which are not read", PICTURES)

@@ -140,11 +140,9 @@ def _is_picture(page: Any, text: str) -> bool:
     if len(text) > _STAMP:
         return False
     width, height = page.get_size()
-    for image in page.get_objects([c.FPDF_PAGEOBJ_IMAGE], max_depth=_DEPTH):
-        left, bottom, right, top = image.get_bounds()
-        if (right - left) * (top - bottom) > _COVERED * width * height:
-            return True
-    return False
+    images = page.get_objects([c.FPDF_PAGEOBJ_IMAGE], max_depth=_DEPTH)
+    sides = (image.get_bounds() for image in images)
+    return any((u - x) * (v - y) > _COVERED * width * height for x, y, u, v in sides)
 
 
 def _seen(page: Any, text: str, end: float, reason: str) -> str:
@@ -247,11 +245,8 @@ def _insert(places: dict[int, CharPlace], chars: list[str], notes: list[Note]) -
         line = [box for box in boxes if note.bottom - 2 <= box[2] <= note.top + 2]
         before = max((box for box in line if box[1] <= note.left + 2), default=None)
         after = min((box for box in line if box[0] >= note.right - 2), default=None)
-        if (
-            note.is_mark
-            and after
-            and not (before and note.left - before[1] < after[0] - note.right)
-        ):
+        is_left = before and after and note.left - before[1] < after[0] - note.right
+        if note.is_mark and after and not is_left:
             chars[after[3]] = f"{note.text} {chars[after[3]]}"
         elif before:
             added[before[3]] = f"{added.get(before[3], '')} {note.text}"
