@@ -205,7 +205,7 @@ def llama_cpp_files(name: str, base: Any, folder: Path) -> dict[str, Path]:
     """The model in llama.cpp's types."""
     source = folder / f"{name}-f32.gguf"
     if name == "smollm2":
-        models.convert(name, source)
+        models.convert(name, source, to="gguf")
     else:
         write_gguf(base, source, "f32")
     paths = {"F32": source}

@@ -196,3 +196,16 @@ def test_code_of_checkpoints_and_pickles_are_refused() -> None:
                 found.append(f"{file.relative_to(SOURCE)}:{node.lineno} {name}")
     assert found == []
     assert loads
+
+
+def test_files_are_not_made_through_links() -> None:
+    """Whoever makes a file by its flags says that a link is no file."""
+    found = [
+        f"{path.relative_to(SOURCE)}: {ast.unparse(node)}"
+        for path in SOURCE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Assign | ast.Expr | ast.Return)
+        and "O_CREAT" in ast.unparse(node)
+        and "O_NOFOLLOW" not in ast.unparse(node)
+    ]
+    assert found == []

@@ -95,6 +95,35 @@ def replace_json(path: str | Path, content: Any) -> None:
     replace_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
+def refuse_links(folder: str | Path) -> None:
+    """Refuse to write into a folder in which something is a link, a pipe or a device.
+
+    For folders that hanol fills and that somebody may send: what is written there would go where
+    they want it. The folder's own name may be a link of the user, but not below a `.hanol`.
+
+    Raises:
+        WriteError: There is one.
+    """
+    folder = Path(folder)
+    parts = folder.absolute().parts
+    first = parts.index(".hanol") if ".hanol" in parts else len(parts)
+    links = [one for one in (Path(*parts[:n]) for n in range(first + 1, len(parts) + 1))
+             if one.is_symlink()]  # fmt: skip
+    waiting = [] if links else [folder]
+    while waiting:
+        with suppress(OSError), os.scandir(waiting.pop()) as found:
+            for one in found:
+                if one.is_dir(follow_symlinks=False):
+                    waiting.append(Path(one.path))
+                elif not one.is_file(follow_symlinks=False):
+                    links.append(Path(one.path))
+                    waiting.clear()
+                    break
+    if links:
+        what = "a symbolic link" if links[0].is_symlink() else "neither a file nor a folder"
+        raise WriteError(links[0], f"it is {what}", "Remove it, or use another folder.")
+
+
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
     """Context manager: write to the path that it gives; that file replaces `path` at the end.

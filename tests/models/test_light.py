@@ -99,3 +99,18 @@ def test_frequencies_are_numbers_after_a_load(rope: dict[str, Any], tmp_path: Pa
         assert torch.equal(frequencies, made.model.rotary_emb.inv_freq)
     assert torch.arange(3, device="meta").is_meta
     assert torch.arange is vars(torch)["arange"]
+
+
+def test_a_gguf_file_loads_after_light_imports(tmp_path: Path) -> None:
+    """Its reader imports what the model classes left out, in another order."""
+    pytest.importorskip("gguf")
+    model, tokenizer = models.build("llama-3m", seed=0), models.load_tokenizer("tiny")
+    models.to_gguf(model, tokenizer, tmp_path / "a.gguf")
+    code = (
+        "from hanol import models; models.light_imports(); import sys; "
+        "print(models.load_model(sys.argv[1]).num_parameters())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "a.gguf")], capture_output=True, text=True
+    )
+    assert done.stdout == f"{model.num_parameters()}\n", done.stderr[-2000:]

@@ -70,11 +70,11 @@ def command(function: Callable[..., Result | None]) -> Callable[..., None]:
             if result is not None:
                 print_result(result, as_json)
         except (HanolError, OSError) as err:
-            # A path that no file can have, wherever it was first looked at.
-            if isinstance(err, OSError) and err.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
-                raise
             message = one_line(str(err))
-            if isinstance(err, OSError):
+            if not isinstance(err, HanolError):
+                # A path that no file can have, wherever it was first looked at.
+                if err.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
+                    raise
                 message = f"{str(err.filename)[:60]!r} is no path: {err.strerror}. Name another."
             if as_json:
                 say_json({"error": {"kind": type(err).__name__, "message": message}})

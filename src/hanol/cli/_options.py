@@ -211,6 +211,7 @@ class AgentOptions:
         "Run N agents and combine their reports into one answer. Omitted: one agent.",
         metavar="N",
         min=1,
+        max=256,
     )
     compact: bool | None = option(
         None,

@@ -179,7 +179,8 @@ class _Finder(Loader, MetaPathFinder):
         for module in [x for name, x in sys.modules.items() if name.startswith("transformers.")]:
             for name, value in list(vars(module).items()):
                 if type(value) is _Later:
-                    with suppress(AttributeError):  # of a module that is being imported now
+                    # Of a module that is being imported now; it stays one that imports when used.
+                    with suppress(AttributeError, ImportError):
                         setattr(module, name, value._real())
 
 

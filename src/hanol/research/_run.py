@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from datetime import date
 from functools import cache, partial
 from typing import Any, cast
 
@@ -62,6 +63,8 @@ GREEDY = Sampling(temperature=0.0, top_p=1.0, max_tokens=10_000)
 OWN_SAMPLING = Sampling(max_tokens=10_000)
 
 
+MOST_ROLLOUTS = 256  # of a heavy run
+HEAVY_SAMPLING = ("parallel", "partial", "saved")  # how its rollouts are made; saved ones are given
 # Settings that older runs do not have, as they are in JSON.
 _NEWER: dict[str, Any] = {"loading": None, "turns": "auto", "web": None}
 _NEWER |= {"control_tokens": [], "control_mark": ControlTokens.mark}
@@ -135,13 +138,39 @@ class Settings:
             # Not what pydantic made: it turns 0 into 0.0, and hashes of requests tell them apart.
             budget, sampling = Budget(**values["budget"]), Sampling(**values["sampling"])
             parts = {"budget": budget, "sampling": sampling}
-            return cls(**{**values, **parts, "schemas": tuple(values.get("schemas", ()))})
+            made = cls(**{**values, **parts, "schemas": tuple(values.get("schemas", ()))})
+            made._check()
+            return made
         except (KeyError, TypeError, ValueError) as err:
             why = err.errors()[0]["msg"] if isinstance(err, ValidationError) else err
             raise RunError(
                 f"The settings in the first line of the log cannot be used ({why}): it was written "
                 "by another version, or is damaged. Start a new run in another folder."
             ) from err
+
+    def _check(self) -> None:
+        """Refuse what no run has, as a log that somebody sends may.
+
+        Raises:
+            ValueError: A value is out of range.
+        """
+        heavy = self.heavy
+        bounds: dict[str, bool] = {
+            "heavy": heavy is None
+            or (
+                type(heavy.get("n")) is int
+                and 1 <= heavy["n"] <= MOST_ROLLOUTS
+                and heavy.get("sampling") in HEAVY_SAMPLING
+            ),
+            "fork_step": self.fork_step >= 0,
+            "report_tokens": self.report_tokens >= 1,
+            "summary_every": self.summary_every is None or self.summary_every >= 1,
+            "context_window": self.context_window is None or self.context_window >= 1,
+            "today": not self.today or bool(date.fromisoformat(self.today)),
+        }
+        for name, is_good in bounds.items():
+            if not is_good:
+                raise ValueError(f"`{name}` is {getattr(self, name)!r}")
 
 
 @cache

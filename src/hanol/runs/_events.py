@@ -16,12 +16,18 @@ Termination = Literal[
 ]
 
 
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Amount = Annotated[float, Field(ge=0, le=1e15)]  # of seconds or money
+
+
 class _Event(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    number: int = Field(description="Position in the log, from 0.")
-    time: float = Field(description="Seconds since the epoch, when it was written.")
-    token_counts: dict[str, int] = Field(
+    number: Count = Field(description="Position in the log, from 0.")
+    time: float = Field(
+        ge=0, le=2.5e11, description="Seconds since the epoch, when it was written."
+    )
+    token_counts: dict[str, Count] = Field(
         default={},
         description="Tokens of texts that were counted since the last event, by hash: a replay "
         "needs no tokenizer.",
@@ -37,7 +43,7 @@ class RunStarted(_Event):
 
     type: Literal["run_started"] = "run_started"
     run_id: str
-    question: str
+    question: str = Field(min_length=1)
     mode: Mode
     model: str
     settings: dict[str, Any] = Field(description="Budget, sampling, limits; what resume compares.")
@@ -54,21 +60,22 @@ class ModelAnswered(_Event):
     """One call of the model finished."""
 
     type: Literal["model_answered"] = "model_answered"
-    step: int = Field(description="Round of the run, from 1.")
+    step: Count = Field(description="Round of the run, from 1.")
     purpose: Purpose
     request_sha256: str = Field(description="SHA-256 of the request: a replay must send the same.")
     text: str
     finish_reason: Literal["stop", "length"]
-    prompt_tokens: int
-    completion_tokens: int
-    cached_tokens: int = 0
-    seconds: float
-    money: float = 0.0
+    prompt_tokens: Count
+    completion_tokens: Count
+    cached_tokens: Count = 0
+    seconds: Amount
+    money: Amount = 0.0
     native_calls: bool = Field(
         default=False, description="The server sent the calls of `text` apart from its text."
     )
     uncertainty: float | None = Field(
         default=None,
+        allow_inf_nan=False,
         description="Mean surprise of the tool calls' tokens, in nats; None without tool calls or "
         "log-probabilities.",
     )
@@ -78,22 +85,22 @@ class ToolReturned(_Event):
     """One tool call finished."""
 
     type: Literal["tool_returned"] = "tool_returned"
-    step: int
-    call: int = Field(description="Which call of the turn, from 0.")
+    step: Count
+    call: Count = Field(description="Which call of the turn, from 0.")
     name: str
     arguments: dict[str, Any]
     text: str = Field(description="What the model was shown, before escaping.")
     sources: list[Source]
     addresses: list[str] = []
     failed: bool
-    seconds: float
+    seconds: Amount
 
 
 class TurnRejected(_Event):
     """The model's turn could not be used; it is told why."""
 
     type: Literal["turn_rejected"] = "turn_rejected"
-    step: int
+    step: Count
     error: str = Field(description="One of the parser's error kinds.")
     text: str = Field(description="What the model is told.")
 
@@ -102,7 +109,7 @@ class ReportUpdated(_Event):
     """Markov mode: the report that the next round starts from."""
 
     type: Literal["report_updated"] = "report_updated"
-    step: int
+    step: Count
     report: str
     kept: bool = Field(description="The round wrote none; the last one stays.")
 
@@ -111,7 +118,7 @@ class ContextRestarted(_Event):
     """ReSum mode: the conversation starts again from a summary."""
 
     type: Literal["context_restarted"] = "context_restarted"
-    step: int
+    step: Count
     summary: str
 
 
@@ -119,18 +126,18 @@ class RunEnded(_Event):
     """The last event."""
 
     type: Literal["run_ended"] = "run_ended"
-    step: int
+    step: Count
     termination: Termination
     answer: str | None
     citations: dict[str, Any] | None = Field(description="What `check_citations` found.")
-    model_calls: int
-    tool_calls: int
-    prompt_tokens: int
-    cached_tokens: int = 0
-    completion_tokens: int
-    seconds: float
-    money: float
-    repaired: int = Field(default=0, description="Turns that were read leniently.")
+    model_calls: Count
+    tool_calls: Count
+    prompt_tokens: Count
+    cached_tokens: Count = 0
+    completion_tokens: Count
+    seconds: Amount
+    money: Amount
+    repaired: Count = Field(default=0, description="Turns that were read leniently.")
 
 
 Event = Annotated[

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hanol.errors import RunError, WriteError
-from hanol.files import write_failure
+from hanol.files import refuse_links, write_failure
 
 _held: set[tuple[int, int]] = set()  # folders that this process has, by device and inode
 
@@ -21,9 +21,10 @@ def alone(folder: str | os.PathLike[str]) -> Iterator[None]:
 
     Raises:
         RunError: Another process is writing it.
-        WriteError: It cannot be made.
+        WriteError: It cannot be made, or there is a link in it.
     """
     folder = Path(folder)
+    refuse_links(folder)
     is_new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)

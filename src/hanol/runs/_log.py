@@ -16,10 +16,7 @@ from typing import Self
 from pydantic import ValidationError
 
 from hanol.errors import RunError, WriteError
-from hanol.files import (
-    open_regular,
-    write_failure,
-)
+from hanol.files import open_regular, refuse_links, write_failure
 from hanol.rows import drop_torn_line, whole_lines
 from hanol.runs._events import Event, RunEnded, RunStarted, event_adapter
 from hanol.runs._lock import lock
@@ -117,6 +114,7 @@ class RunFolder:
                 os.fsync(descriptor)
 
     def __enter__(self) -> Self:
+        refuse_links(self.path)
         with self._writing():
             self.path.mkdir(parents=True, exist_ok=True)
             descriptor = _open_for_append(self.log)
@@ -161,7 +159,7 @@ class RunFolder:
 
 
 def _open_for_append(path: Path) -> int:
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     descriptor = os.open(path, flags, 0o644)
     # A thousand runs at once keep a thousand logs open; 1,024 is a common soft limit.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

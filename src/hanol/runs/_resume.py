@@ -16,6 +16,7 @@ from hanol.errors import RunError
 from hanol.files import (
     read_json,
     read_text,
+    refuse_links,
     replace_json,
     replace_text,
 )
@@ -65,7 +66,9 @@ class ResumeGuard:
         Raises:
             RunError: The folder has a run and `resume` is not set, settings have changed, or what
                 was made with them is there without them.
+            WriteError: There is a link in the folder.
         """
+        refuse_links(self.folder)
         if not self.file.exists():
             for name in self._made:
                 if (self.folder / name).exists():

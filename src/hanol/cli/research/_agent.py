@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hanol.cli._console import confirm, escaped
 from hanol.cli._options import ModelOptions, ResearchOptions, ToolOptions, open_engine
 from hanol.cli.documents import open_indexed, python_is_isolated
-from hanol.errors import RunError
+from hanol.errors import RunError, SearchIndexError
 from hanol.files import read_text
 
 if TYPE_CHECKING:
@@ -105,6 +105,8 @@ def reopened(run: Path, model: str | None, tools: ToolOptions) -> AbstractContex
             f"The documents of this run are gone: {started.index!r} is not a folder. Put them "
             "back, or show what there is with `hanol research replay`."
         )
+    if started.index is not None and not is_begun_here(started):
+        _check_documents(run, started.index, started.index_version)
     descriptions = [schema["description"] for schema in settings.schemas]
     loading = settings.loading if model in (None, started.model) else None
     make = partial(
@@ -116,6 +118,22 @@ def reopened(run: Path, model: str | None, tools: ToolOptions) -> AbstractContex
         compact=CompactSearch.description in descriptions,
     )
     return opened(make, tools)
+
+
+def _check_documents(run: Path, folder: str, version: str | None) -> None:
+    """Refuse documents that a log of elsewhere names, unless their index is the one of the log.
+
+    Nothing is indexed, and so written, where somebody else says.
+    """
+    from hanol.retrieval import Index
+
+    with suppress(SearchIndexError), Index.open(folder) as index:
+        if index.documents() and index.version == version:
+            return
+    raise RunError(
+        f"The run in {str(run)!r} was begun elsewhere, with documents in {folder!r} that are not "
+        "those of an index there. Show what there is with `hanol research replay`."
+    )
 
 
 def _agreed(model: str) -> str:

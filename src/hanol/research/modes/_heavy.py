@@ -19,7 +19,7 @@ from hanol.engines import Engine, Message
 from hanol.errors import RunError
 from hanol.research._context import cut, merged
 from hanol.research._researcher import Researcher, RunSetup
-from hanol.research._run import BudgetSpent, Run
+from hanol.research._run import MOST_ROLLOUTS, BudgetSpent, Run
 from hanol.research.report._view import RunView
 from hanol.retrieval import Index, Source, citation_numbers
 from hanol.runs import (
@@ -99,7 +99,7 @@ def aheavy_research(
     sources have common numbers; the last event counts what everything together spent.
 
     Args:
-        n: Rollouts, at least 1.
+        n: Rollouts, from 1 to 256.
         sampling: "parallel" makes all rollouts from the start, with seeds of their own. "partial"
             makes one, branches three times from each of the two rounds whose calls the model was
             least sure of, and makes the rest from the start. Without log-probabilities the first
@@ -112,11 +112,13 @@ def aheavy_research(
             which all runs share.
 
     Raises:
-        RunError: `n` is below 1, `sampling` is unknown, or the folder has another run.
+        RunError: `n` is out of range, `sampling` is unknown, or the folder has another run.
         EngineError: The model failed; call again to resume.
     """
-    if n < 1:
-        raise RunError(f"`n` is {n}, but heavy mode needs at least 1 rollout (4 by default).")
+    if not 1 <= n <= MOST_ROLLOUTS:
+        raise RunError(
+            f"`n` is {n}, but heavy mode has 1 to {MOST_ROLLOUTS} rollouts (4 by default)."
+        )
     if sampling not in ("parallel", "partial"):
         raise RunError(f"`sampling` is {sampling!r}. Known: 'parallel', 'partial'.")
     researcher = Researcher(index, engine, mode=mode, sampling=turn_sampling, **options)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from hanol.errors import HanolError
-from hanol.files import replace_text, without_codes
+from hanol.files import refuse_links, replace_text, without_codes
 from hanol.research.report._answer import answer_html
 from hanol.research.report._view import (
     MEANINGS,
@@ -52,8 +52,10 @@ def write_report(run_folder: str | os.PathLike[str], *, index: Index | None = No
 
     Raises:
         RunError: There is no run in this folder, or its log is damaged.
+        WriteError: The disk is full, or there is a link in the folder.
     """
     folder = Path(run_folder)
+    refuse_links(folder)
     run = RunView.of(RunFolder(folder).events())
     with ExitStack() as stack:
         if index is None and run.started.index is not None:

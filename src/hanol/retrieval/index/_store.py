@@ -74,7 +74,7 @@ class Store:
         mode = "rw" if _writable(folder) else "ro&immutable=1"
         try:
             with _connected(file, mode) as db:
-                tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+                tables = _tables(file, db)
                 if not tables:
                     db.close()  # killed before its first transaction
                     return None
@@ -104,7 +104,7 @@ class Store:
         if not file.is_file():
             return None
         with suppress(sqlite3.DatabaseError), closing(sqlite3.connect(file)) as db:
-            names = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+            names = _tables(file, db)
             _check_ours(file, names)
             embedder = cls(folder, db).meta("embedder") if names else None
         with cls(folder, sqlite3.connect(":memory:")).alone():
@@ -257,6 +257,16 @@ _REBUILD = "Make it anew: run `hanol index --rebuild` on the folder."
 def damaged(folder: Path, what: object) -> SearchIndexError:
     """The error for an index whose file is not what was written."""
     return SearchIndexError(f"The index {folder / _FILE} is damaged ({what}). {_REBUILD}")
+
+
+def _tables(file: Path, db: sqlite3.Connection) -> set[str]:
+    """The names of the tables; views and triggers, which compute without end, are not ours."""
+    rows = [tuple(row) for row in db.execute("SELECT name, type FROM sqlite_master")]
+    if odd := [name for name, kind in rows if kind not in ("table", "index")]:
+        raise SearchIndexError(
+            f"{file} has a view or a trigger, {odd[0]!r}, which hanol never makes: move it away."
+        )
+    return {name for name, _ in rows}
 
 
 def _check_ours(file: Path, tables: set[str]) -> None:
