@@ -138,6 +138,7 @@ OWN_FILES = {
     "tools/sandbox/_memory.py": "the kernel's own",
     "tools/sandbox/_sandbox.py": "the kernel's own",
     "worlds/_factbook/_profiles.py": "facts of the package",
+    "worlds/_problems/_code.py": "problems of an installed package",
 }
 # Parts of archives, which are opened by their names inside: what holds them is opened by `files`.
 PARTS = {"package", "archive", "self", "self._zip", "self._web", "Index", "Store"}
