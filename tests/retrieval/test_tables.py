@@ -121,11 +121,14 @@ def test_a_table_with_names_is_names_with_values(samples, kind, rows) -> None:
 
 @pytest.mark.parametrize("kind", MERGING)
 def test_headings_and_empty_fields_between_the_fields_of_a_form(samples, kind) -> None:
-    rows = [("Personal data", ""), ("Name", "Kim"), ("Phone", "555-1234"), ("Work", "")]
-    rows += [("Employer", "Blue Tomato"), ("Position", "")]
+    rows = [("Buyer", ""), ("Name", "Kim"), ("Phone", "555-1234"), ("Seller", "")]
+    rows += [("Name", "Blue Tomato"), ("Phone", "")]
     text = read(samples, kind, rows, [(0, 0, 0, 1), (3, 0, 3, 1)])
-    lines = ["Personal data", "Name: Kim", "Phone: 555-1234", "Work", "Employer: Blue Tomato"]
-    assert text.splitlines()[-6:] == [*lines, "Position"]
+    lines = ["Buyer; Name: Kim", "Buyer; Phone: 555-1234", "Seller; Name: Blue Tomato"]
+    assert text.splitlines()[-4:] == [*lines, "Seller; Phone"]
+    # One heading is a title.
+    text = read(samples, kind, rows[:3], [(0, 0, 0, 1)])
+    assert text.splitlines()[-3:] == ["Buyer", "Name: Kim", "Phone: 555-1234"]
 
 
 def test_values_of_several_units_are_no_column() -> None:
@@ -244,6 +247,34 @@ def test_the_name_of_a_column_without_values_is_kept(samples, kind) -> None:
     assert "Top left | Top right\nBottom left" in text
 
 
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize(
+    ("rows", "lines"),
+    [
+        (
+            [("Who", "Age", ""), ("Kim", "31", "left"), ("Lee", "45", "new")],
+            ["Who: Kim; Age: 31; left", "Who: Lee; Age: 45; new"],
+        ),
+        (
+            [("Name", "City", ""), ("Kim", "Oslo", "left"), ("Lee", "Rome", "new")],
+            ["Name: Kim; City: Oslo; left", "Name: Lee; City: Rome; new"],
+        ),
+        (  # the second row may be that of the names
+            [("Year", "2024", ""), ("Item", "Qty", "Cost"), ("Pen", "1", "2"), ("Ink", "2", "3")],
+            ["Year | 2024", "Item | Qty | Cost", "Pen | 1 | 2", "Ink | 2 | 3"],
+        ),
+    ],
+)
+def test_the_last_column_may_have_no_name(samples, kind, rows, lines) -> None:
+    assert read(samples, kind, rows).splitlines()[-len(lines) :] == lines
+
+
+def test_a_csv_whose_rows_are_longer_than_its_first_one_has_no_names() -> None:
+    data = b"height,weight\n1,170,60\n2,180,70\n"  # as R writes it: the first column has no name
+    lines = parse_document("a.csv", data).pages[0].text.splitlines()
+    assert lines == ["height | weight", "1 | 170 | 60", "2 | 180 | 70"]
+
+
 @pytest.mark.parametrize("kind", MERGING)
 def test_a_cell_over_two_columns_shifts_none(samples, kind) -> None:
     rows = [("Item", "Jan", "Feb", "Mar"), ("Rent", "see note", "", "500")]
@@ -336,6 +367,31 @@ def test_rows_carry_the_name_of_their_group(samples, kind, merged) -> None:
     # One sum below all groups is that of all.
     lines = read(samples, kind, [*GROUPED[:3], *GROUPED[4:]], [m for m in merged if m[0] < 2])
     assert lines.splitlines()[-1] == "Country: Total; People: 171"
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_rows_without_names_of_columns_carry_the_name_of_their_group(samples, kind) -> None:
+    rows = [("Fruit", "", ""), ("Blue sky", "Green hill", "3"), ("Red brick", "Grey stone", "4"),
+            ("Roots", "", ""), ("White cloud", "Brown field", "7")]  # fmt: skip
+    lines = ["Fruit; Blue sky | Green hill | 3", "Fruit; Red brick | Grey stone | 4",
+             "Roots; White cloud | Brown field | 7"]  # fmt: skip
+    assert read(samples, kind, rows).splitlines()[-3:] == lines
+    rows = [
+        ("Fruit", ""),
+        ("Apple", "3"),
+        ("Pear", "4"),
+        ("Roots", ""),
+        ("Leek", "7"),
+        ("Yam", "5"),
+    ]
+    text = read(samples, kind, rows)
+    assert text.splitlines()[-2:] == ["Roots; Leek: 7", "Roots; Yam: 5"]
+    rows = [("Size", ""), ("Width", "3"), ("Depth", "4"), ("Height", ""), ("Weight", "7")]
+    assert read(samples, kind, rows).endswith("Height\nWeight: 7")  # one was not filled in
+    if kind in MERGING:  # what reaches over the whole row is a heading, whatever stands below
+        rows = [("Fruit", ""), ("Blue sky", "Green hill"), ("Roots", ""), ("Red brick", "")]
+        text = read(samples, kind, rows, [(0, 0, 0, 1), (2, 0, 2, 1)])
+        assert text.splitlines()[-2:] == ["Fruit; Blue sky | Green hill", "Roots; Red brick"]
 
 
 def test_headings_of_groups_in_bold_and_with_names_below_each() -> None:

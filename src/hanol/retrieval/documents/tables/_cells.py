@@ -18,14 +18,18 @@ class Cell(str):
         text: What the cell shows.
         strong: It is bold or marked as a heading.
         below: It repeats the merged cell above, which reaches down to here.
+        short: It ends a row that has fewer cells than the next one, in a file without places.
     """
 
     strong: bool
     below: bool
+    short: bool
 
-    def __new__(cls, text: str, *, strong: bool = False, below: bool = False) -> "Cell":
+    def __new__(
+        cls, text: str, *, strong: bool = False, below: bool = False, short: bool = False
+    ) -> "Cell":
         cell = super().__new__(cls, text)
-        cell.strong, cell.below = strong, below
+        cell.strong, cell.below, cell.short = strong, below, short
         return cell
 
 
@@ -93,6 +97,11 @@ def is_note(row: Row) -> bool:
     return len(row) > 0 and _NOTE.match(row[0] or "") is not None
 
 
+def is_titled(row: Row) -> bool:
+    """Whether a row is one cell over all columns."""
+    return {*row[1:]} == {None}
+
+
 def own_cells(row: Row) -> list[str]:
     """The cells of a row, without the places that they reach over."""
     return [cell for cell in row if cell is not None]
@@ -134,7 +143,7 @@ def tidied(row: Row) -> Row:
             tidy.append(None)
         elif isinstance(cell, Cell):
             text = "" if cell.below and len(cell) > CELL_CHARS else " ".join(cell.split())
-            tidy.append(Cell(text, strong=cell.strong, below=cell.below))
+            tidy.append(Cell(text, strong=cell.strong, below=cell.below, short=cell.short))
         else:
             tidy.append(" ".join(cell.split()))
     while tidy and (tidy[-1] == "" or not any(tidy)):

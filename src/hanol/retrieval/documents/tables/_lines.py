@@ -12,7 +12,7 @@ from itertools import chain, pairwise, repeat
 from typing import Any
 
 from hanol.retrieval.documents._remarks import Grid, remark, told_now
-from hanol.retrieval.documents.tables._cells import CELL_CHARS, Row, is_note, own_cells
+from hanol.retrieval.documents.tables._cells import CELL_CHARS, Cell, Row, is_note, own_cells
 from hanol.retrieval.documents.tables._structure import Plan, are_few, is_heading, sections
 
 WHOLE_CHARS = 8_000_000  # characters written of one table, or of all sheets of a workbook
@@ -87,11 +87,16 @@ def _checked(reader: Any) -> Iterator[list[str]]:
     """The rows of a csv, with a remark on the few that have more cells than the first one."""
     width = count = 0
     longer: list[int] = []  # numbers of lines
+    above: list[str] = []
     for row in reader:
         width, count = (width or len(row), count + 1) if row else (0, count)
         if any(row[width:]):
             longer.append(reader.line_num)
-        yield row
+        if above and any(row[len(above) :]):
+            above[-1] = Cell(above[-1], short=True)
+        yield above
+        above = row
+    yield above
     if longer and are_few(len(longer), count - 1):
         remark("has more cells than columns: its values may stand under wrong names",
                "put values with a comma into quotation marks", doubtful=True,
@@ -131,7 +136,7 @@ def _written(rows: Iterable[Row], plan: Plan) -> Iterator[tuple[Row, str | None]
     """Rows with their lines, those of a group behind its name; None for headings that are there."""
     group, is_new, has_sum, sums = plan.group, False, False, 0
     for row, below in pairwise(chain(rows, [()])):
-        if not (plan.names and is_heading(row, plan)):
+        if not is_heading(row, plan):
             is_sum = group and _SUM.fullmatch((row[0] or "").rstrip(":： "))
             # The last one may be that of all groups.
             is_own = not is_sum or is_heading(below, plan) or (sums and not has_sum)

@@ -18,6 +18,7 @@ from hanol.retrieval.documents.tables._cells import (
     is_below,
     is_label,
     is_note,
+    is_titled,
     kind_of,
     num_filled,
     only,
@@ -31,12 +32,15 @@ _MISSING = re.compile(r"[\W_]*|n/?a|none|tbd|unknown|없음|미정|미상", re.I
 _DIGITS = re.compile(r"[\d\s.,'()+−–-]+")
 
 
+# Which rows head a group: those over all columns, and of others with one cell none, some or all.
+Headings = Literal["none", "whole", "bold", "bare", "all"]  # bare ones may be of no group
+
+
 @dataclass(frozen=True)
 class Plan:
     """How the rows of a table are written: its first ones, names of its columns, or a form.
 
-    The first column of a form may hold groups of its fields. In a table with names, rows with
-    nothing but their first cell may be headings; `group` stands above all rows.
+    The first column of a form may hold groups of its fields; `group` stands above all rows.
     """
 
     titles: int = 0
@@ -44,7 +48,7 @@ class Plan:
     names: tuple[str, ...] = ()
     form: bool = False
     groups: bool = False
-    headings: Literal["none", "bold", "bare", "all"] = "none"
+    headings: Headings = "none"
     group: str = ""
 
 
@@ -87,12 +91,13 @@ def sections(
         inner = range(1, len(sample) - 1) if is_whole else ()
         again = {0, *(_with_titles(sample, i) for i in inner if _is_header_again(sample, i))}
         parts = [sample[a:b] for a, b in pairwise([*sorted(again), len(sample)])]
-        titled = [i for i, row in enumerate(sample) if row[1:] and {*row[1:]} == {None}]
+        titled = [i for i, row in enumerate(sample) if is_titled(row)]
         if is_whole and titled and len(again) == 1:
-            plan = _plan(only(sample, filled_columns(sample)), heads, ())
-            if not (plan.names or plan.form):
-                # Headings over the whole row may begin tables of other kinds.
-                parts = [sample[a:b] for a, b in pairwise([0, *titled, len(sample)]) if a < b]
+            # Headings over the whole row may begin tables of other kinds, or forms that are alike.
+            below = [sample[a:b] for a, b in pairwise([0, *titled, len(sample)]) if a < b]
+            plan, *plans = [_plan(only(p, filled_columns(p)), heads, ()) for p in (sample, *below)]
+            if not (plan.names or plan.form) or all(each.form for each in plans):
+                parts = below
         for part in parts:
             width = max(map(len, part))
             places = filled_columns(part) if is_whole else [*range(left, width)]
@@ -108,7 +113,13 @@ def sections(
                 known.append(_Known(places, plan.names, {i: _holds(body, i) for i in places}))
             part = only(part, places)
             heads, at = 0, plan.titles + plan.heads
-            plan = replace(plan, headings=_headings(part[at:], plan.names))
+            start = at if plan.names else max(at - 1, 0)  # the last title may be a heading, too
+            headings = _headings(part[start:], plan)
+            has_groups = len(titled) > 1 and titled[-1] >= len(titled)  # not only titles
+            if not plan.names and has_groups and headings == "none":
+                start, headings = at * (not is_titled(part[0])), "whole"
+            if headings != "none":
+                plan, at = replace(plan, titles=plan.titles - at + start, headings=headings), start
             if len(again) > 1 and plan.names and plan.titles:
                 plan = replace(plan, group=part[plan.titles - 1][0] or "")
             named = {place for place, name in enumerate(plan.names) if name}
@@ -124,32 +135,39 @@ def _with_titles(rows: list[Row], at: int) -> int:
     return at
 
 
-def _headings(rows: list[Row], names: tuple[str, ...]) -> Literal["none", "bold", "bare", "all"]:
-    """Which rows with nothing but their first cell are headings; bare ones may be of no group."""
+def _headings(rows: list[Row], plan: Plan) -> Headings:
+    """Which rows with nothing but their first cell are headings."""
     alone = [i for i, row in enumerate(rows) if len(row) == 1 and not is_note(row)]
     full = [row for row in rows if num_filled(row) > 1]
-    if not alone or not full or len(names) < 2:
+    width = len(plan.names) or max(map(len, rows), default=0)
+    if not alone or not full or width < 2:
+        return "none"
+    if not plan.names and (len(alone) < 2 or any(kind_of(rows[i][0]) != "word" for i in alone)):
         return "none"
     if any(strong(rows[i]) for i in alone) and not all(strong(row[:1]) for row in full):
         return "bold"
+    if plan.form and (width > 2 or any(is_label(row[0] or "") for row in rows[1:])):
+        return "none"  # one alone may be a field without its value
     is_followed = alone[-1] < len(rows) - 1
     is_placed = alone[0] == 0 and is_followed and all(b - a > 1 for a, b in pairwise(alone))
-    if len(names) == 2:
+    if width == 2:
         numbers = all(kind_of(row[1]) == "number" for row in full)
         are_few = 1 < len(alone) <= len(full) / 2
         return "all" if is_placed and numbers and are_few else "none"
-    is_complete = all(len(row) == len(names) and "" not in row for row in full)
-    if is_placed and (is_complete or len(alone) > 1):
+    is_complete = all(len(row) == width and "" not in row for row in full)
+    if is_placed and (is_complete or (plan.names and len(alone) > 1)):
         return "all"
-    return "bare" if is_complete and is_followed else "none"
+    return "bare" if is_complete and is_followed and plan.names else "none"
 
 
 def is_heading(row: Row, plan: Plan) -> bool:
     """Whether a row is one cell over all columns, or its first one alone and that a heading."""
+    if not row or not (plan.names or plan.headings != "none"):
+        return False
     if len(row) > 1:
         return num_filled(row) == 1 and row[-1] is None
-    is_heading = {"none": False, "bold": strong(row) == 1}.get(plan.headings, True)
-    return bool(row) and len(plan.names) > 1 and (is_heading or is_note(row))
+    marks = {"none": False, "whole": False, "bold": strong(row) == 1}
+    return len(plan.names) != 1 and (marks.get(plan.headings, True) or is_note(row))
 
 
 def _side_by_side(rows: list[Row]) -> list[int]:
@@ -217,7 +235,7 @@ def _plan(rows: list[Row], heads: int, before: tuple[str, ...]) -> Plan:
     ):
         titles += 1
     rows, heads = rows[titles:], heads - titles
-    while 1 < heads <= len(rows) and {*rows[heads - 1][1:]} == {None}:
+    while 1 < heads <= len(rows) and is_titled(rows[heads - 1]):
         heads -= 1  # a heading of the first rows
     if 0 < heads < len(rows):
         return Plan(titles, heads, _names(rows[:heads]))
@@ -225,6 +243,7 @@ def _plan(rows: list[Row], heads: int, before: tuple[str, ...]) -> Plan:
     names, body = _names(rows[:heads]), rows[heads:]
     contrast = _contrast(names, body)
     labels = _share(names)
+    names += ("",) * _lacks_last(rows[heads - 1], names, body)
     both = labels >= (1 if len(names) == 2 else 0.5)
     header = contrast + 0.5 * (labels > 0) + 0.5 * both + 0.5 * _repeats(body)
     header += 2.0 * (len(names) > 2 and {*map(kind_of, names[1:])} == {"period"})
@@ -282,7 +301,8 @@ def _can_name(heads: list[Row], names: tuple[str, ...], body: list[Row]) -> bool
     if len(names) < 2 or not are_few(sum(len(row) > len(names) for row in body), len(body)):
         return False
     known = [cell for cell in (names if len(heads) > 1 else heads[0]) if cell]
-    blank = sum(not name for name in names[1:])  # the corner may be empty
+    # The corner may be empty, and the last one.
+    blank = sum(not name for name in names[1:]) - (not names[-1])
     if len(set(known)) < len(known) or blank * 4 > len(names) or (len(names) == 2 and blank):
         return False
     if any(is_below(cell) for cell in body[0]):
@@ -292,6 +312,20 @@ def _can_name(heads: list[Row], names: tuple[str, ...], body: list[Row]) -> bool
         return False
     known_kinds = ("word", "period", "code", *["prose"] * (strong(heads[-1]) == 1))
     return all(kind in known_kinds for kind in kinds)
+
+
+def _lacks_last(head: Row, names: tuple[str, ...], body: list[Row]) -> bool:
+    """Whether the last column has no name: those of the others must not be those beside them."""
+    longer = [row for row in body if len(row) > len(names)]
+    if not longer or are_few(len(longer), len(body)) or max(map(len, longer)) > len(names) + 1:
+        return False
+    if len(names) < 2 or getattr(head[-1], "short", False):
+        return False
+    for place, name in enumerate(names):
+        kinds = {kind_of(row[place]) for row in body if row[place : place + 1]} - {""}
+        if kind_of(name) == "word" and kinds and kinds <= MEASURED:
+            return True
+    return _share(names) == 1 and not _share(filter(None, body[0]))
 
 
 def are_few(longer: int, rows: int) -> bool:
@@ -334,7 +368,7 @@ def _share(cells: Iterable[str]) -> float:
 def _form_score(rows: list[Row], pairs: bool, groups: bool) -> float:
     """How much speaks for labels beside their values: in pairs, or else in the first column."""
     # One cell alone is a heading between the fields, or a field that was left empty.
-    rows = [row for row in rows if sum(map(bool, row[groups:])) > 1]
+    rows = [row for row in rows if num_filled(row[groups:]) > 1]
     cells = [own_cells(row[groups:] if pairs else row[groups : groups + 1]) for row in rows]
     if not cells:
         return 0.0
