@@ -47,7 +47,7 @@ SOURCE = Path(hanol.__file__).parent
 # Then process reward models, preference losses, rewards that are verified: 1,800.
 # Then the decode step of Kimi-Linear, keys that grow in place: 700; test-time compute, process
 # rewards, journeys and their worlds: 8,000.
-# Then, in retrieval, headings of groups in forms and in tables without names: 48; links refused: 10.
+# Then, in retrieval, headings of groups in forms and tables without names: 48; links refused: 10.
 MOST_LINES = {
     "": 68_000,
     "attention": 5_420,
