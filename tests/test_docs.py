@@ -54,8 +54,9 @@ def test_every_command_and_option_in_the_pages_exists() -> None:
                 continue
             command, rest = group, words[1:]
             while rest and hasattr(command, "commands"):
-                if command.name == "research" and rest[0] not in command.commands:
-                    rest = ["ask", *rest]  # a folder
+                short = {"research": "ask", "think": "solve"}.get(command.name)
+                if short and rest[0] not in command.commands:
+                    rest = [short, *rest]  # a folder, a model
                 assert rest[0] in command.commands, f"{page.name}: {line}"
                 command, rest = command.commands[rest[0]], rest[1:]
             known = {name for param in command.params for name in param.opts} | {"--help"}

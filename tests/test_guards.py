@@ -20,7 +20,7 @@ GUARDS = {
         {
             "cli/_console.py": "the console itself",
             "autodeco/_render.py": "the type of the console that rich brings",
-            "retrieval/documents/_reader.py": "answers of the reader process to its parent",
+            "process.py": "answers of a helper process to its parent",
         },
     ),
     "answers without a limit": (
@@ -46,7 +46,7 @@ GUARDS = {
         {
             "tools/sandbox/_bwrap.py": "the sandbox",
             "tools/sandbox/_sandbox.py": "the sandbox",
-            "retrieval/documents/_reader.py": "reader processes, which can be killed",
+            "process.py": "helper processes, which can be killed",
             "retrieval/documents/pdf/_ocr.py": "tesseract, for a picture in a file of ours",
             "models/pulled/_fetch.py": "pip, with arguments of our table",
             "claims/_claim.py": "git, for the commit of a result",
@@ -126,7 +126,7 @@ OWN_FILES = {
     "retrieval/citations/_units.py": "units of the package",
     "retrieval/documents/_charset.py": "encodings of the package",
     "retrieval/documents/tables/_cells.py": "labels of the package",
-    "retrieval/documents/_reader.py": "the kernel's own",
+    "process.py": "the kernel's own",
     "retrieval/documents/office/_flow.py": "symbols of the package",
     "synthesis/reading/_patterns.py": "rules of the package",
     "cli/_fault.py": "a log that it makes",

@@ -23,6 +23,7 @@ ROOMS = [
     "scaling",
     "scoring",
     "synthesis",
+    "test_time",
     "tools",
     "training",
     "worlds",
@@ -44,7 +45,7 @@ def test_room_exports_exactly_what_it_lists(room: str) -> None:
     assert public == set(listed)
 
 
-@pytest.mark.parametrize("name", ["control", "errors", "files", "http", "lazy", "rows"])
+@pytest.mark.parametrize("name", ["control", "errors", "files", "http", "lazy", "process", "rows"])
 def test_module_lists_what_it_defines(name: str) -> None:
     module = importlib.import_module(f"hanol.{name}")
     defined = {

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = [
     "ask", "attention", "autodeco", "compression", "decode", "documents", "optimizer", "research",
-    "rollouts", "start",
+    "rollouts", "start", "thinking",
 ]  # fmt: skip
 
 

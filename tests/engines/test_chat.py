@@ -13,7 +13,7 @@ from hanol.engines.checkpoint._chat import (  # private: pieces against the whol
     common_prefix,
 )
 from hanol.engines.checkpoint._prefixes import (  # private: what is kept and what is dropped
-    Prefix,
+    KeptPrefix,
     PrefixStore,
 )
 from hanol.sampling import TextStream, token_texts
@@ -124,9 +124,9 @@ def test_a_text_is_cut_at_the_first_stop_that_is_complete(text: str, stop: list[
     assert "".join(stream.pieces()) == stream.text
 
 
-def entry(ids: list[int], points: list[int] | None = None, width: int = 250) -> Prefix:
+def entry(ids: list[int], points: list[int] | None = None, width: int = 250) -> KeptPrefix:
     states = None if points is None else {n: [torch.zeros(1)] for n in points}
-    return Prefix(ids, [torch.zeros(1, len(ids), width)], states)
+    return KeptPrefix(ids, [torch.zeros(1, len(ids), width)], states)
 
 
 def test_the_last_token_of_a_prompt_is_always_computed() -> None:

@@ -21,6 +21,7 @@ from hanol.cli.generate import generate, show
 from hanol.cli.models import app as models
 from hanol.cli.research import app as research
 from hanol.cli.synth import app as synth
+from hanol.cli.think import app as think
 from hanol.cli.train import train
 from hanol.files import without_codes
 
@@ -61,6 +62,7 @@ _MODELS, _DOCUMENTS, _MORE = "Models", "Documents and agents", "More"
 for function in (chat, generate, show, inspect, train, merge, convert):
     app.command(rich_help_panel=_MODELS)(function)
 app.add_typer(models, name="models", rich_help_panel=_MODELS)
+app.add_typer(think, name="think", rich_help_panel=_MODELS)
 app.add_typer(evaluate, name="eval", rich_help_panel=_MODELS)
 for function in (index, search, ask, mcp):
     app.command(rich_help_panel=_DOCUMENTS)(function)

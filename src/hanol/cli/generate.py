@@ -53,7 +53,7 @@ def generate(
         raise typer.BadParameter(
             "give one of --system and --raw: a plain text has no system prompt."
         )
-    prompt = _read_prompt(prompt)
+    prompt = read_prompt(prompt)
     from hanol.engines import Message, Request, Sampling
     from hanol.runs import synchronous
 
@@ -120,7 +120,7 @@ def show(
 
     Example: hanol show tiny-autodeco -p "def mean(values):" --html trace.html
     """
-    prompt = _read_prompt(prompt)
+    prompt = read_prompt(prompt)
     from hanol import autodeco
     from hanol.engines import CheckpointEngine, Request, Sampling
     from hanol.models import light_imports
@@ -161,7 +161,7 @@ def _completed(
     return piece.completion
 
 
-def _read_prompt(prompt: str | None) -> str:
+def read_prompt(prompt: str | None) -> str:
     """The prompt, or what a pipe gives; a `ConfigError` if there is neither, or no UTF-8."""
     if prompt is None and sys.stdin.isatty():
         raise ConfigError("There is no prompt: pass one with `--prompt`, or pipe one in.")

@@ -22,6 +22,7 @@ _CAPABILITIES: dict[Capability, tuple[str, str]] = {
     "regex": ("constrain an answer to a regular expression", _BY_BYTES),
     "grammar": ("constrain an answer to a grammar", _BY_BYTES),
     "logprobs": ("return log-probabilities", _IN_PROCESS),
+    "keep_stop": ("keep the text that ends an answer", _IN_PROCESS),
     "images": ("read images", _ENDPOINT.format("images")),
     "audio": ("process audio", _ENDPOINT.format("audio")),
 }
@@ -43,12 +44,15 @@ class Engine(ABC):
         capabilities: What it can do besides completing and streaming messages.
         default_sampling: What fits the model where a user says nothing. Requests do not take it by
             themselves: it is for commands that talk to people.
+        parameters: Weights of the model that a token meets (all experts counted); None when the
+            engine cannot know.
     """
 
     name: str
     context_window: int | None = None
     capabilities: frozenset[Capability] = frozenset()
     default_sampling: Sampling = Sampling()
+    parameters: int | None = None
 
     @abstractmethod
     async def complete(self, request: Request) -> Completion:
@@ -76,6 +80,20 @@ class Engine(ABC):
     def control_tokens(self) -> ControlTokens:
         """What the model reads as control tokens; where that is unknown, the common shapes."""
         return ControlTokens()
+
+    def encode(self, prompt: str | Sequence[Message], *, begins: bool = True) -> tuple[int, ...]:
+        """The tokens of a text, or of a conversation up to where the answer begins.
+
+        They are for `Request.prompt_ids`.
+
+        Args:
+            prompt: The text or the conversation.
+            begins: Whether a text begins a sequence, so that a begin token may stand before it.
+
+        Raises:
+            CapabilityError: This engine takes no token ids; the message names one that does.
+        """
+        raise cannot(self.name, "prompt_ids")
 
     @abstractmethod
     def count_tokens(self, messages: Sequence[Message]) -> int:
@@ -120,6 +138,7 @@ class WrappedEngine(Engine):
         self.engine = engine
         self.name, self.context_window = engine.name, engine.context_window
         self.capabilities, self.default_sampling = engine.capabilities, engine.default_sampling
+        self.parameters = engine.parameters
 
     async def complete(self, request: Request) -> Completion:
         """The engine's answer."""
@@ -139,6 +158,10 @@ class WrappedEngine(Engine):
     def control_tokens(self) -> ControlTokens:
         """Those of the engine."""
         return self.engine.control_tokens
+
+    def encode(self, prompt: str | Sequence[Message], *, begins: bool = True) -> tuple[int, ...]:
+        """The engine's tokens."""
+        return self.engine.encode(prompt, begins=begins)
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """The engine's count."""

@@ -32,6 +32,9 @@ class _Member:
         engine = self._engine
         return engine.context_window, engine.capabilities, engine.default_sampling
 
+    def encode(self, prompt: str | Sequence[Message], begins: bool) -> tuple[int, ...]:
+        return self._engine.encode(prompt, begins=begins)
+
     async def call(self, method: str, *arguments: Any) -> Any:
         result = getattr(self._engine, method)(*arguments)
         return await result if isawaitable(result) else result
@@ -158,6 +161,11 @@ class RayEngine(Engine):
                     self._ray.cancel(call)  # the engine frees its place
                     raise
         raise AssertionError
+
+    def encode(self, prompt: str | Sequence[Message], *, begins: bool = True) -> tuple[int, ...]:
+        """The tokens that one of the engines finds; see `Engine.encode`."""
+        with self._least_busy() as member:
+            return tuple(self._ray.get(member.encode.remote(prompt, begins)))
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """The count of one of the engines."""

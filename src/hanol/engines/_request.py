@@ -14,7 +14,7 @@ FinishReason = Literal["stop", "length"]
 ConstraintKind = Literal["json_schema", "regex", "grammar"]
 Capability = Literal[
     "score", "n", "prefill", "prompt_ids", "tools", "json_schema", "regex", "grammar",
-    "logprobs", "images", "audio",
+    "logprobs", "keep_stop", "images", "audio",
 ]  # fmt: skip
 
 
@@ -160,6 +160,8 @@ class Request:
         top_logprobs: Log-probabilities of the answer's tokens, and of this many likeliest ones in
             the place of each; None asks for none. An engine without "logprobs" among its
             capabilities refuses 1 and more, and leaves them out where it is 0.
+        keep_stop: A stop text that ends an answer is part of it, with the whole token in which it
+            ends: the answer can go on from exactly these tokens.
     """
 
     messages: tuple[Message, ...] = ()
@@ -171,6 +173,7 @@ class Request:
     tools: tuple[ToolSchema, ...] = ()
     constraint: Constraint | None = None
     top_logprobs: int | None = None
+    keep_stop: bool = False
 
     @property
     def needs(self) -> list[Capability]:
@@ -182,6 +185,7 @@ class Request:
             "n": self.n > 1,
             "tools": bool(self.tools),
             "logprobs": bool(self.top_logprobs),
+            "keep_stop": self.keep_stop,
             "images": any(isinstance(part, ImagePart) for parts in contents for part in parts),
             "audio": any(isinstance(part, AudioPart) for parts in contents for part in parts),
         }
@@ -234,7 +238,7 @@ class Choice:
 
     Args:
         text: What was written, reasoning included (in `<think>` tags where an endpoint sends it
-            apart), without the stop text.
+            apart), without the stop text unless it was asked for.
         finish_reason: "stop" when the model or a stop text ended it, "length" when a limit did.
         ids: Its token ids, where the engine knows them.
         tokens: Their texts, when log-probabilities were asked for and the engine has them.

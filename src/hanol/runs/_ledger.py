@@ -12,6 +12,7 @@ class Ledger:
     Args:
         cached_tokens: Prompt tokens that did not have to be computed again.
         scored_tokens: Tokens of given continuations whose probability was computed.
+        verifier_tokens: Tokens that a verifier's model read.
         flops: Floating-point operations, where they are known.
         seconds: Time in calls of the model and of tools.
         money: In the currency of the prices.
@@ -28,6 +29,7 @@ class Ledger:
     cached_tokens: int = 0
     generated_tokens: int = 0
     scored_tokens: int = 0
+    verifier_tokens: int = 0
     flops: float = 0.0
     seconds: float = 0.0
     money: float = 0.0

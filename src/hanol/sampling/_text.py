@@ -53,14 +53,22 @@ class TextStream:
         text_of: What `token_texts` gives.
         prompt: Tokens before the answer.
         stop: Stop strings.
+        keep_stop: Cut nothing: the text ends with the token in which a stop string ends.
 
     Attributes:
         text: What is there so far; a character whose bytes are not complete is held back.
         stopped: Whether a stop string ended the text, which is cut there.
     """
 
-    def __init__(self, text_of: TextOf, prompt: Sequence[int], stop: Iterable[str] = ()) -> None:
-        self._text_of, self._stop = text_of, StopStrings(stop)
+    def __init__(
+        self,
+        text_of: TextOf,
+        prompt: Sequence[int],
+        stop: Iterable[str] = (),
+        *,
+        keep_stop: bool = False,
+    ) -> None:
+        self._text_of, self._stop, self._keep_stop = text_of, StopStrings(stop), keep_stop
         self._ids = list(prompt[-_CONTEXT:])
         self._begin, self._end = 0, len(self._ids)
         self._starts: list[int] = []  # for each token, the length of the text before it
@@ -89,7 +97,7 @@ class TextStream:
     @property
     def kept_tokens(self) -> int:
         """Tokens that begin before the end of the text."""
-        if not self.stopped:
+        if not self.stopped or self._keep_stop:
             return len(self._starts)
         return sum(start < len(self.text) for start in self._starts)
 
@@ -111,5 +119,6 @@ class TextStream:
             return
         self._begin, self._end = self._end, len(self._ids)
         searched = max(0, len(self.text) - self._stop.longest + 1)
-        tail, self.stopped = self._stop.cut(self.text[searched:] + text[len(before) :])
-        self.text = self.text[:searched] + tail
+        new = self.text[searched:] + text[len(before) :]
+        tail, self.stopped = self._stop.cut(new)
+        self.text = self.text[:searched] + (new if self._keep_stop else tail)

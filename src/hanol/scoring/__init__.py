@@ -1,8 +1,8 @@
 """Scoring: whether answers are right, and how sure a score is.
 
-Equality of answers (texts, sets, numbers, formulas), verifiers by name, pass@k, diversity,
-intervals (that of a column of differences is a paired one) and McNemar's paired test. Scores are
-shares in [0, 1]. No model is needed.
+Equality of answers (texts, sets, numbers, formulas), verifiers by name, one answer out of many
+(`select`), pass@k, diversity, intervals (that of a column of differences is a paired one) and
+McNemar's paired test. Scores are shares in [0, 1]. No model is needed.
 """
 
 import typing as _typing
@@ -18,8 +18,9 @@ if _typing.TYPE_CHECKING:
         numeric_match,
         set_match,
     )
+    from hanol.scoring._checker import AnswerChecker
     from hanol.scoring._countdown import CountdownVerifier, after_step
-    from hanol.scoring._formulas import AnswerCheck, check_answer, last_answer
+    from hanol.scoring._formulas import AnswerCheck, check_answer, last_answer, stated_answer
     from hanol.scoring._intervals import (
         CONFIDENCE,
         Interval,
@@ -30,6 +31,14 @@ if _typing.TYPE_CHECKING:
     )
     from hanol.scoring._runs import RunScores, score_runs
     from hanol.scoring._samples import Summary, distinct_n, pass_at_k, repetition
+    from hanol.scoring._select import (
+        Selection,
+        SelectMethod,
+        StepAggregation,
+        StepScorer,
+        select,
+        step_score,
+    )
     from hanol.scoring._verifiers import (
         Problem,
         PythonVerifier,
@@ -45,12 +54,17 @@ __all__ = [
     "CITATION",
     "CONFIDENCE",
     "AnswerCheck",
+    "AnswerChecker",
     "CountdownVerifier",
     "Interval",
     "Metric",
     "Problem",
     "PythonVerifier",
     "RunScores",
+    "SelectMethod",
+    "Selection",
+    "StepAggregation",
+    "StepScorer",
     "Summary",
     "Verifier",
     "after_step",
@@ -69,6 +83,9 @@ __all__ = [
     "pass_at_k",
     "repetition",
     "score_runs",
+    "select",
     "set_match",
+    "stated_answer",
+    "step_score",
     "wilson",
 ]

@@ -96,6 +96,25 @@ _MOST_MARKS = 20  # of a kind that are looked at, from the end
 
 def last_answer(text: str) -> str | None:
     """The answer that a text gives, by the rule at the top of this module; None without one."""
+    marked = _marked(text, bold=True)
+    if marked is not None:
+        return marked or None
+    numbers = _FOUND.findall(text[-_LONGEST:])
+    return numbers[-1] if numbers else None
+
+
+def stated_answer(text: str) -> str | None:
+    r"""The answer that a text states as such, by \boxed, "####" or "the answer is"; else None.
+
+    Example:
+        >>> stated_answer("2 + 3 = 5"), stated_answer("So the answer is 5.")
+        (None, '5')
+    """
+    return _marked(text, bold=False) or None
+
+
+def _marked(text: str, *, bold: bool) -> str | None:
+    """The answer that is marked as one; "" where it is a calculation, None without a mark."""
     text = text[-_LONGEST:]
     for match in reversed(list(re.finditer(r"\\f?box(?:ed)?\s*\{", text))[-_MOST_MARKS:]):
         inside = _inside_braces(text, match.end())
@@ -108,14 +127,13 @@ def last_answer(text: str) -> str | None:
         sentence = _SENTENCE.match(text, match.end())
         said = sentence and _said(sentence[1])
         if said is not None:
-            return said or None
-    for match in reversed(list(_BOLD.finditer(text))[-_MOST_MARKS:]):
+            return said
+    for match in reversed(list(_BOLD.finditer(text))[-_MOST_MARKS:]) if bold else ():
         of_list = _LIST_MARK.fullmatch(match[1]) and text[: match.start()].endswith(("\n", "- "))
         value = _VALUE.fullmatch(match[1].rpartition("=")[2])
         if value and not of_list:
             return value[1]
-    numbers = _FOUND.findall(text)
-    return numbers[-1] if numbers else None
+    return None
 
 
 def _said(sentence: str) -> str | None:

@@ -60,7 +60,7 @@ class CheckpointEngine(Engine):
 
     capabilities: frozenset[Capability] = frozenset(
         {"score", "n", "prefill", "prompt_ids", "tools", "json_schema", "regex", "grammar",
-         "logprobs"}
+         "logprobs", "keep_stop"}
     )  # fmt: skip
 
     def __init__(
@@ -79,6 +79,7 @@ class CheckpointEngine(Engine):
         self.context_window = _window(model, tokenizer)
         if not ConstraintCompiler.fits(tokenizer):
             self.capabilities = self.capabilities - {"json_schema", "regex", "grammar"}
+        self.parameters = _parameters(getattr(model, "llm", model))
         self._chat = ChatTokens(tokenizer, chat_template, name)
         self._tokenizer = tokenizer
         self._model = model
@@ -134,12 +135,15 @@ class CheckpointEngine(Engine):
         model = load(spec, dtype=wanted, device=device, revision=revision)
         tokenizer = models.load_tokenizer(spec, revision=revision)
         base = model.llm if heads else model
+        parameters = _parameters(base)  # before packing, which takes them out of the model
         if packed == "auto":
             packed = models.speed_report(spec, base, tokenizer).taken
         if packed in attention.KINDS:
             attention.pack(base, packed)
             _log.info("%s: weights in %s", spec, packed)
-        return cls(model, tokenizer, name=name or spec, **options)
+        made = cls(model, tokenizer, name=name or spec, **options)
+        made.parameters = parameters
+        return made
 
     async def complete(self, request: Request) -> Completion:
         """Answer one request; cancelling the task frees its places.
@@ -209,13 +213,18 @@ class CheckpointEngine(Engine):
             self._control = ControlTokens.of(self._tokenizer)
         return self._control
 
-    def encode(self, text: str) -> tuple[int, ...]:
-        """The tokens of a plain text, for `prompt_ids`; of an empty one, the begin token.
+    def encode(self, prompt: str | Sequence[Message], *, begins: bool = True) -> tuple[int, ...]:
+        """The tokens of a plain text (of an empty one, the begin token), or of a conversation.
 
         Raises:
-            EngineError: The text is empty, and the tokenizer has no begin token.
+            EngineError: The text is empty, and the tokenizer has no begin token; or the checkpoint
+                has no chat template.
         """
-        ids = self._tokenizer(text).input_ids or [self._tokenizer.bos_token_id]
+        if not isinstance(prompt, str):
+            return tuple(self._chat.encode(self._chat.render(prompt)).ids)
+        if not begins:
+            return tuple(self._chat.encode(prompt).ids)
+        ids = self._tokenizer(prompt).input_ids or [self._tokenizer.bos_token_id]
         if ids == [None]:
             raise EngineError("The prompt is empty and the tokenizer has no begin token.")
         return tuple(ids)
@@ -313,6 +322,7 @@ class CheckpointEngine(Engine):
         return EngineTask(
             ids, marks, replace(request.sampling, stop=stop), limit, constraints,
             top_logprobs=request.top_logprobs, calls_tools=bool(request.tools),
+            keeps_stop=request.keep_stop,
         )  # fmt: skip
 
     def _constraints(self, request: Request) -> list[TokenConstraint | None]:
@@ -322,6 +332,14 @@ class CheckpointEngine(Engine):
             if self._compiler is None:
                 self._compiler = ConstraintCompiler(self._tokenizer, self._ends)
             return [self._compiler.start(one.kind, one.text) for _ in range(request.n)]
+
+
+def _parameters(model: Any) -> int:
+    """Weights that a token meets: a table of embeddings is only looked up, unless it is tied."""
+    count = sum(part.numel() for part in model.parameters())
+    read, written = model.get_input_embeddings(), model.get_output_embeddings()
+    is_tied = written is not None and written.weight is read.weight
+    return count if is_tied else count - read.weight.numel()
 
 
 def _window(model: Any, tokenizer: Any) -> int | None:

@@ -34,6 +34,7 @@ class EngineTask:
     continuations: Sequence[list[int]] = ()  # to score, instead of writing answers
     top_logprobs: int | None = None
     calls_tools: bool = False  # answers are searched for calls of tools
+    keeps_stop: bool = False  # stop strings are part of the answers
     # Called with the number of an answer, its new text, and the temperature that heads chose for
     # it, in the model's thread:
     on_text: Callable[[int, str, float | None], None] | None = None

@@ -13,7 +13,7 @@ _MOST_POINTS = 8  # of a sequence: its first, which others share, and its last
 
 
 @dataclass(eq=False)
-class Prefix:
+class KeptPrefix:
     """A sequence that went through the model."""
 
     ids: list[int]
@@ -39,7 +39,7 @@ class Prefix:
         states = [state for point in (self.points or {}).values() for state in point]
         return sum(tensor.nbytes for tensor in (*self.grown, *states)) + 8 * len(self.ids)
 
-    def take_points(self, shorter: "Prefix") -> None:
+    def take_points(self, shorter: "KeptPrefix") -> None:
         """Add the points of a sequence that this one begins with; the oldest ones may go."""
         if self.points is not None:
             points = sorted({**(shorter.points or {}), **self.points}.items())
@@ -56,16 +56,16 @@ class PrefixStore:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._sizes: dict[Prefix, int] = {}  # in bytes; the latest last
-        self._through: dict[int, Prefix] = {}  # the latest sequence with these first tokens
-        self._points: dict[int, Prefix] = {}  # the latest that can be taken up after them
+        self._sizes: dict[KeptPrefix, int] = {}  # in bytes; the latest last
+        self._through: dict[int, KeptPrefix] = {}  # the latest sequence with these first tokens
+        self._points: dict[int, KeptPrefix] = {}  # the latest that can be taken up after them
 
     @property
-    def entries(self) -> list[Prefix]:
+    def entries(self) -> list[KeptPrefix]:
         """The sequences, the most recently used last."""
         return list(self._sizes)
 
-    def longest(self, ids: Sequence[int]) -> tuple[Prefix | None, int]:
+    def longest(self, ids: Sequence[int]) -> tuple[KeptPrefix | None, int]:
         """The sequence that saves the most, and how many tokens it saves."""
         sums = prefix_sums(ids)
         for n in range(len(ids) - 1, 0, -1):
@@ -78,7 +78,7 @@ class PrefixStore:
                 return entry, tokens
         return None, 0
 
-    def put(self, new: Prefix) -> None:
+    def put(self, new: KeptPrefix) -> None:
         """Keep a sequence; one that it goes on from is absorbed into it."""
         longer = self._through.get(new.sums[-1])
         if longer is not None and longer.ids[: len(new.ids)] == new.ids:
@@ -99,13 +99,13 @@ class PrefixStore:
         for index in (self._sizes, self._through, self._points):
             index.clear()
 
-    def _keep(self, entry: Prefix, size: int) -> None:
+    def _keep(self, entry: KeptPrefix, size: int) -> None:
         """Enter it as the latest."""
         self._sizes[entry] = size
         self._through.update(zip(entry.sums, repeat(entry), strict=False))
         self._points.update((entry.sums[point - 1], entry) for point in entry.points or ())
 
-    def _remove(self, entry: Prefix) -> None:
+    def _remove(self, entry: KeptPrefix) -> None:
         del self._sizes[entry]
         at_points = [entry.sums[point - 1] for point in entry.points or ()]
         for index, sums in ((self._through, entry.sums), (self._points, at_points)):

@@ -25,7 +25,7 @@ from hanol.engines.checkpoint._chat import common_prefix
 from hanol.engines.checkpoint._draws import Draws
 from hanol.engines.checkpoint._job import EngineTask, Job
 from hanol.engines.checkpoint._layers import Contents, is_known, is_recurrent
-from hanol.engines.checkpoint._prefixes import Prefix, PrefixStore
+from hanol.engines.checkpoint._prefixes import KeptPrefix, PrefixStore
 from hanol.engines.checkpoint._rows import OneRow, Rows, alike
 from hanol.errors import EngineError
 from hanol.sampling import TextStream, token_texts
@@ -229,11 +229,13 @@ class Worker:
                     return True
         return False
 
-    def _begin(self, job: Job, prefix: Prefix | None, tokens: int) -> None:
+    def _begin(self, job: Job, prefix: KeptPrefix | None, tokens: int) -> None:
         """Take up what was computed of the prompt, or of a conversation that begins alike."""
         task, row = job.task, len(self._running)
         if not job.is_scored:
-            job.text = TextStream(self._text_of, task.ids, task.sampling.stop)
+            job.text = TextStream(
+                self._text_of, task.ids, task.sampling.stop, keep_stop=task.keeps_stop
+            )
         job.epoch = self._epoch
         contents = task.prompt
         if contents is not None:
@@ -340,7 +342,7 @@ class Worker:
             points = None
             if self.is_recurrent:
                 points = {**job.points, job.fed: held.fixed}
-            self._store.put(Prefix(job.sequence[: job.fed], held.grown, points))
+            self._store.put(KeptPrefix(job.sequence[: job.fed], held.grown, points))
 
     def _step(self) -> None:
         """One more token for each row; a new one where its prompt is through."""

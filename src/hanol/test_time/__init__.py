@@ -1,0 +1,121 @@
+"""Test-time compute: spending more tokens on one problem, knowingly.
+
+Searches that ask and are told, whatever samples the steps; verifiers that score them; and policies
+that choose a strategy by difficulty and budget. Models are reached through engines alone.
+"""
+
+import typing as _typing
+
+from hanol.lazy import lazy_names as _lazy_names
+
+if _typing.TYPE_CHECKING:
+    from hanol.test_time._accounting import flops_multiplier
+    from hanol.test_time._chains import HierarchicalSelection, hierarchical_selection
+    from hanol.test_time._curves import (
+        ForcingMetrics,
+        best_of_k,
+        budget_ratio,
+        forcing_metrics,
+    )
+    from hanol.test_time._difficulty import difficulty_bins
+    from hanol.test_time._html import render_page
+    from hanol.test_time._judge import JudgeVerifier, open_verifier
+    from hanol.test_time._policy import (
+        PolicyEntry,
+        PolicyRecord,
+        PolicyTable,
+        fit_policy,
+        policy_key,
+        question_hash,
+    )
+    from hanol.test_time._prompts import ThinkSettings, revision_messages
+    from hanol.test_time._run import arun, run
+    from hanol.test_time._sweep import (
+        MatchedPoint,
+        SweepPlan,
+        SweepPoint,
+        SweepRow,
+        asweep,
+        draw_points,
+        flops_matched,
+        policy_records,
+        sweep,
+        sweep_points,
+    )
+    from hanol.test_time._think import athink, make_search, strategy_names, think
+    from hanol.test_time._thought import Thought
+    from hanol.test_time.searches import (
+        DVTS,
+        AdaptiveVote,
+        BeamSearch,
+        BestOfN,
+        BudgetForcing,
+        ConfidenceVote,
+        Greedy,
+        Majority,
+        ParticleFilter,
+        Prefix,
+        Search,
+        SequentialRevision,
+        Step,
+        TreeNode,
+        strategy_class,
+        trace_confidence,
+    )
+
+__getattr__, __dir__ = _lazy_names(__name__)
+
+__all__ = [
+    "DVTS",
+    "AdaptiveVote",
+    "BeamSearch",
+    "BestOfN",
+    "BudgetForcing",
+    "ConfidenceVote",
+    "ForcingMetrics",
+    "Greedy",
+    "HierarchicalSelection",
+    "JudgeVerifier",
+    "Majority",
+    "MatchedPoint",
+    "ParticleFilter",
+    "PolicyEntry",
+    "PolicyRecord",
+    "PolicyTable",
+    "Prefix",
+    "Search",
+    "SequentialRevision",
+    "Step",
+    "SweepPlan",
+    "SweepPoint",
+    "SweepRow",
+    "ThinkSettings",
+    "Thought",
+    "TreeNode",
+    "arun",
+    "asweep",
+    "athink",
+    "best_of_k",
+    "budget_ratio",
+    "difficulty_bins",
+    "draw_points",
+    "fit_policy",
+    "flops_matched",
+    "flops_multiplier",
+    "forcing_metrics",
+    "hierarchical_selection",
+    "make_search",
+    "open_verifier",
+    "policy_key",
+    "policy_records",
+    "question_hash",
+    "render_page",
+    "revision_messages",
+    "run",
+    "strategy_class",
+    "strategy_names",
+    "sweep",
+    "sweep_points",
+    "think",
+    "trace_confidence",
+]
