@@ -151,6 +151,12 @@ def test_the_answer_decides_the_reward_not_its_form(in_world: WorldEnvironment) 
     assert reward("nobody knows") == reward(f"{answer} and more") == 0.0
 
 
+def test_prompts_of_a_world_are_the_same_on_every_day(in_world: WorldEnvironment) -> None:
+    [task] = in_world.tasks(in_world.world.questions(1))
+    rollout = run(in_world, with_bytes(searches_then_answers(1)), task)
+    assert "Current date: 2025-01-01" in bytes(rollout.turns[0].prompt_ids).decode()
+
+
 def test_tasks_are_the_questions(in_world: WorldEnvironment) -> None:
     questions = in_world.world.questions(8, sets=True)
     tasks = in_world.tasks(questions)

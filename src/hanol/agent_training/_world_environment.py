@@ -5,6 +5,7 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from datetime import date
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +19,9 @@ from hanol.retrieval import Index
 from hanol.runs import Task
 from hanol.tools import Tool, compact_tools
 from hanol.worlds import AnyPage, GraphQuestion, World
+
+
+DAY = date(2025, 1, 1)  # in prompts, so that the same training on another day is the same
 
 
 class WorldEnvironment(ResearchEnvironment):
@@ -54,6 +58,7 @@ class WorldEnvironment(ResearchEnvironment):
                 root = stack.enter_context(tempfile.TemporaryDirectory(prefix="hanol-world-"))
                 folder = Path(root) / "pages"
             index = stack.enter_context(_indexed_pages(world, Path(folder)))
+            options.setdefault("today", DAY)
             super().__init__(index, self._is_right, tools=tools(index), **options)
             self._open = stack.pop_all()
 

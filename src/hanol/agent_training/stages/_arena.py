@@ -12,7 +12,7 @@ from typing import Any
 from hanol.agent_training._environment import ResearchEnvironment
 from hanol.agent_training._examination import exam_questions
 from hanol.agent_training._skills import measure_skills, skill_rates
-from hanol.agent_training._world_environment import WorldEnvironment
+from hanol.agent_training._world_environment import DAY, WorldEnvironment
 from hanol.agent_training.stages._recipe import GrpoStage, RejectStage, ResearcherRecipe
 from hanol.agent_training.stages._rows import draw_questions
 from hanol.agent_training.stages._stages import CHECKPOINT, Facts, Outcomes, StageRun
@@ -157,6 +157,7 @@ def _limits(
 ) -> dict[str, Any]:
     """Limits of one attempt; tokens are drawn from the whole distribution, as learning needs."""
     return {
+        "today": DAY,
         "budget": Budget(
             model_calls, context_tokens=max_length, observation_tokens=max_length // 2, seconds=None
         ),
