@@ -20,7 +20,6 @@ from hanol.runs import Task
 from hanol.tools import Tool, compact_tools
 from hanol.worlds import AnyPage, GraphQuestion, World
 
-
 DAY = date(2025, 1, 1)  # in prompts, so that the same training on another day is the same
 
 
