@@ -56,6 +56,10 @@ MODELS: dict[str, tuple[type[PreTrainedModel], Any]] = {
             "high_freq_factor": 4.0, "original_max_position_embeddings": 64,
         }),
     ),
+    "llama with wide heads": (
+        LlamaForCausalLM,
+        LlamaConfig(**{**SIZES, "head_dim": 64, "num_attention_heads": 6}),
+    ),
     "qwen2": (Qwen2ForCausalLM, Qwen2Config(**SIZES)),
     "qwen3": (Qwen3ForCausalLM, Qwen3Config(**{**SIZES, "head_dim": 32})),
     "qwen3.5": (

@@ -15,6 +15,7 @@ from numba import float32, int32, njit, types, uint32
 from numba.extending import intrinsic
 
 from hanol.attention.decode._vectors import dot_of
+from hanol.attention.decode._weights import SPAN
 
 # inf and NaN stay exact; sums may be reordered, multiply-adds fused.
 _FAST = {"contract", "reassoc"}
@@ -142,51 +143,98 @@ def before_attention(
 
 
 @compiled
-def attend(
-    qkv_HD: Any, stride: Any, keys: Any, values: Any, key_strides: Any, value_strides: Any,
-    row: Any, valid_L: Any, length: Any, key_heads: Any, scale: Any, weight_L: Any, out_HD: Any,
+def _scores(
+    query_SD: Any, keys: Any, first: Any, key_stride: Any, weight_SL: Any
 ) -> None:  # fmt: skip
-    """Attention of one row over its keys and values, which lie at strides in flat memory."""
-    heads, D = out_HD.shape
-    shared = heads // key_heads
-    for h in range(heads):
-        query = qkv_HD[h * stride]
-        first = row * key_strides[0] + (h // shared) * key_strides[1]
-        largest = float32(-np.inf)
-        for t in range(length):
-            if len(valid_L) and not valid_L[t]:
-                weight_L[t] = float32(-np.inf)
-                continue
-            key = keys[first + t * key_strides[2] : first + t * key_strides[2] + D]
+    """Products of some queries with all keys of a head, which begin at `first`."""
+    S, D = query_SD.shape
+    L = weight_SL.shape[1]
+    if key_stride == D and D % SPAN == 0:
+        rows = keys[first : first + L * D].reshape(L, D)
+        product(rows, np.empty((0, 0), np.float32), query_SD, weight_SL)
+        return
+    for s in range(S):
+        query = query_SD[s]
+        for t in range(L):
+            key = keys[first + t * key_stride : first + t * key_stride + D]
             total = float32(0.0)
             for d in range(D):
                 total += query[d] * key[d]
-            total *= scale
-            weight_L[t] = total
-            largest = max(largest, total)
-        total = float32(0.0)
-        for t in range(length):
-            weight = exp(weight_L[t] - largest)
-            weight_L[t] = weight
-            total += weight
-        if len(valid_L):
-            for t in range(length):
-                if not valid_L[t]:
-                    total -= weight_L[t]
-                    weight_L[t] = float32(0.0)
-        out = out_HD[h]
-        for d in range(D):
-            out[d] = float32(0.0)
-        first = row * value_strides[0] + (h // shared) * value_strides[1]
-        for t in range(length):
-            weight = weight_L[t] / total
-            value = values[first + t * value_strides[2] : first + t * value_strides[2] + D]
+            weight_SL[s, t] = total
+
+
+@compiled
+def _soften(weight_L: Any, valid_L: Any) -> None:
+    """Softmax over the tokens that count, in place."""
+    L = len(weight_L)
+    if len(valid_L):
+        for t in range(L):
+            if not valid_L[t]:
+                weight_L[t] = float32(-np.inf)
+    largest = float32(-np.inf)
+    for t in range(L):
+        largest = max(largest, weight_L[t])
+    total = float32(0.0)
+    for t in range(L):
+        weight = exp(weight_L[t] - largest)
+        weight_L[t] = weight
+        total += weight
+    if len(valid_L):
+        for t in range(L):
+            if not valid_L[t]:
+                total -= weight_L[t]
+                weight_L[t] = float32(0.0)
+    factor = float32(1.0) / total
+    for t in range(L):
+        weight_L[t] *= factor
+
+
+@compiled
+def attend(
+    qkv_HD: Any, stride: Any, keys: Any, values: Any, key_strides: Any, value_strides: Any,
+    row: Any, valid_L: Any, length: Any, key_heads: Any, scale: Any, out_HD: Any,
+) -> None:  # fmt: skip
+    """Attention of one row over its keys and values, which lie at strides in flat memory.
+
+    Heads that share keys and values read them together.
+    """
+    heads, D = out_HD.shape
+    S, step = heads // key_heads, value_strides[2]
+    query_SD = np.empty((S, D), np.float32)
+    weight_SL = np.empty((S, length), np.float32)
+    for k in range(key_heads):
+        for s in range(S):
             for d in range(D):
-                out[d] += weight * value[d]
-        if stride == 2:
-            gate = qkv_HD[h * stride + 1]
+                query_SD[s, d] = qkv_HD[(k * S + s) * stride, d] * scale
+                out_HD[k * S + s, d] = float32(0.0)
+        first = row * key_strides[0] + k * key_strides[1]
+        _scores(query_SD, keys, first, key_strides[2], weight_SL)
+        for s in range(S):
+            _soften(weight_SL[s], valid_L)
+        first = row * value_strides[0] + k * value_strides[1]
+        for t in range(0, length - 3, 4):
+            at = first + t * step
+            v0, v1 = values[at : at + D], values[at + step : at + step + D]
+            at += 2 * step
+            v2, v3 = values[at : at + D], values[at + step : at + step + D]
+            for s in range(S):
+                w0, w1, w2, w3 = (
+                    weight_SL[s, t], weight_SL[s, t + 1], weight_SL[s, t + 2], weight_SL[s, t + 3]
+                )  # fmt: skip
+                out = out_HD[k * S + s]
+                for d in range(D):
+                    out[d] += w0 * v0[d] + w1 * v1[d] + w2 * v2[d] + w3 * v3[d]
+        for t in range(length // 4 * 4, length):
+            at = first + t * step
+            value = values[at : at + D]
+            for s in range(S):
+                weight, out = weight_SL[s, t], out_HD[k * S + s]
+                for d in range(D):
+                    out[d] += weight * value[d]
+    if stride == 2:
+        for h in range(heads):
             for d in range(D):
-                out[d] /= float32(1.0) + exp(-gate[d])
+                out_HD[h, d] /= float32(1.0) + exp(-qkv_HD[2 * h + 1, d])
 
 
 @compiled
@@ -234,14 +282,14 @@ def after_attention(
     value_strides: Any, valid_RL: Any, length: Any, key_heads: Any, scale: Any,
     out_NK: Any, out_scale_NG: Any, out_bias_N: Any, norm_K: Any, offset: Any, epsilon: Any,
     gate_up_NK: Any, gate_up_scale_NG: Any, down_NK: Any, down_scale_NG: Any,
-    normed_RK: Any, mixed_RHD: Any, added_RK: Any, inner_RN: Any, gated_RN: Any, weight_L: Any,
+    normed_RK: Any, mixed_RHD: Any, added_RK: Any, inner_RN: Any, gated_RN: Any,
 ) -> None:  # fmt: skip
     """The rest of a layer: attention, output projection, SwiGLU; changes the hidden states."""
     R = len(hidden_RK)
     for r in range(R):
         attend(
             qkv_RHD[r], stride, keys, values, key_strides, value_strides, r, valid_RL[r], length,
-            key_heads, scale, weight_L, mixed_RHD[r],
+            key_heads, scale, mixed_RHD[r],
         )  # fmt: skip
     add_product(out_NK, out_scale_NG, out_bias_N, mixed_RHD.reshape(R, -1), added_RK, hidden_RK)
     mlp(

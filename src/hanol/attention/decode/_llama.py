@@ -165,7 +165,7 @@ class LlamaStep(DecodeStep):
             room.hidden, array, stride, flat(keys), flat(values), keys.stride()[:3],
             values.stride()[:3], valid, length, key_heads, self._scale, *layer.out,
             layer.out_bias, layer.norm_after, offset, epsilon, *layer.gate_up, *layer.down,
-            room.normed, mixed, room.added, room.inner, room.gated, np.empty(length, np.float32),
+            room.normed, mixed, room.added, room.inner, room.gated,
         )  # fmt: skip
 
     def _delta(self, layer: _Delta, held: Any, room: _Room) -> None:
