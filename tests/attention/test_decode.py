@@ -58,7 +58,7 @@ MODELS: dict[str, tuple[type[PreTrainedModel], Any]] = {
     ),
     "llama with wide heads": (
         LlamaForCausalLM,
-        LlamaConfig(**{**SIZES, "head_dim": 64, "num_attention_heads": 6}),
+        LlamaConfig(**{**SIZES, "head_dim": 64, "num_attention_heads": 8}),
     ),
     "qwen2": (Qwen2ForCausalLM, Qwen2Config(**SIZES)),
     "qwen3": (Qwen3ForCausalLM, Qwen3Config(**{**SIZES, "head_dim": 32})),
