@@ -70,14 +70,17 @@ def _column(thought: Thought) -> str:
     while at:
         chosen.add(at)
         at = thought.nodes[at].parent
+    is_scored = any(map(any, (node.scores for node in thought.nodes)))  # votes have zeros alone
     note = f"<p class='note'>{escape(thought.note)}</p>" if thought.note else ""
     return (
         f"<section><h2>{escape(thought.strategy)}, budget {thought.options['budget']}</h2>{note}"
-        f"<table>{table}</table>{_branch(0, children, chosen)}</section>"
+        f"<table>{table}</table>{_branch(0, children, chosen, is_scored)}</section>"
     )
 
 
-def _branch(start: int, children: dict[int, list[TreeNode]], chosen: set[int]) -> str:
+def _branch(
+    start: int, children: dict[int, list[TreeNode]], chosen: set[int], is_scored: bool
+) -> str:
     """The nodes below one, written without recursion: a path may be long."""
     parts: list[str] = []
     stack: list[TreeNode | str] = ["</ul>", *reversed(children[start]), "<ul>"]
@@ -89,7 +92,7 @@ def _branch(start: int, children: dict[int, list[TreeNode]], chosen: set[int]) -
         kinds = [node.purpose, *(["kept"] if node.kept else []),
                  *(["chosen"] if node.id in chosen else [])]  # fmt: skip
         score = ""
-        if node.scores:
+        if is_scored and node.scores:
             hue = 120 * min(1.0, max(0.0, node.score))
             score = (
                 f"<span class='score' style='background:hsl({hue:.0f} 60% 75%)' "
