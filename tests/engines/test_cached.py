@@ -3,12 +3,14 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hanol.engines import (
     CachedEngine,
+    Choice,
     Completion,
     Constraint,
     Message,
@@ -142,3 +144,41 @@ def test_a_specification_opens_one(tmp_path: Path) -> None:
     asyncio.run(engine.aclose())
     with pytest.raises(EngineError, match="is written cached:FILE.jsonl:SPEC"):
         open_engine("cached:calls.jsonl")
+
+
+def test_answers_with_seeds_are_kept_one_by_one(tmp_path: Path) -> None:
+    asked: list[tuple[int, int | None]] = []
+
+    def answer(request: Request) -> Completion:
+        seed = request.sampling.seed or 0
+        asked.append((request.n, seed))
+        choices = tuple(Choice(f"{seed + i}", ids=(seed, i)) for i in range(request.n))
+        return Completion(choices, Usage(7, 2 * request.n, 3))
+
+    def several(n: int, seed: int | None = 0) -> Request:
+        return replace(ask("q", seed=seed), n=n)
+
+    async def texts(request: Request) -> list[str]:
+        engine = CachedEngine(ScriptedEngine(answer), tmp_path / "calls.jsonl")  # each anew
+        lacking = engine.lacks(request)
+        before = len(asked)
+        completion = await engine.complete(request)
+        assert len(asked) - before == lacking
+        assert engine.lacks(request) == 0
+        assert completion.usage.prompt_tokens == 7
+        return [choice.text for choice in completion.choices]
+
+    async def all_of_them() -> None:
+        assert await texts(several(2, 1)) == ["1", "2"]
+        assert await texts(several(5)) == ["0", "1", "2", "3", "4"]
+        assert asked == [(2, 1), (1, 0), (2, 3)]  # what is missing, in runs
+        assert await texts(several(1, 4)) == ["4"]
+        assert await texts(several(6, 0)) == ["0", "1", "2", "3", "4", "5"]
+        assert asked[3:] == [(1, 5)]
+        engine = CachedEngine(ScriptedEngine(answer), tmp_path / "calls.jsonl")
+        pieces = [piece.text async for piece in engine.stream(several(3, 2))]
+        assert pieces == ["2", "3", "4"]
+        await texts(several(2, None))
+        assert asked[4:] == [(2, 0)]  # without a seed they are one answer
+
+    asyncio.run(all_of_them())

@@ -54,7 +54,7 @@ class CachedEngine(WrappedEngine):
     async def complete(self, request: Request) -> Completion:
         """The earlier answer, or the engine's."""
         self.check(request)
-        if request.n == 1 or request.sampling.seed is None:
+        if not _is_split(request):
             key = self._key(request)
             return await self._answer(key, Completion, lambda: self.engine.complete(request))
         async with self._lock(self._key(request)):
@@ -72,7 +72,7 @@ class CachedEngine(WrappedEngine):
         self.check(request)
         key = self._key(request)
         async with self._lock(key):
-            if key not in self._known:
+            if key not in self._known and not _is_split(request):
                 async for piece in self.engine.stream(request):
                     if piece.completion is not None:
                         self._keep(key, Completion, piece.completion)
@@ -95,7 +95,7 @@ class CachedEngine(WrappedEngine):
 
     def _missing(self, request: Request) -> list[Request]:
         """Requests for what is not known, for runs of answers that follow each other."""
-        if request.n == 1 or request.sampling.seed is None:
+        if not _is_split(request):
             return [] if self._key(request) in self._known else [request]
         gaps: list[list[int]] = []
         for i, one in enumerate(_singles(request, range(request.n))):
@@ -140,6 +140,11 @@ class CachedEngine(WrappedEngine):
             [self.name, said, continuations], sort_keys=True, default=lambda data: data.hex()
         )
         return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+
+
+def _is_split(request: Request) -> bool:
+    """Whether each of its answers is kept by itself."""
+    return request.n > 1 and request.sampling.seed is not None
 
 
 def _singles(request: Request, places: Iterable[int]) -> Iterator[Request]:
