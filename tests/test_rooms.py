@@ -9,17 +9,19 @@ import hanol
 SOURCE = Path(hanol.__file__).parent
 # Bounds of lines: of the whole package, of some rooms, of any other room. The plan of the house has
 # 3,000 lines a system; whoever raises a bound says why in the commit. Above it: attention (decode
-# steps of whole layers, the family), retrieval (readers of a dozen formats), autodeco, research.
+# steps of whole layers, the family), retrieval (readers of a dozen formats), autodeco, research;
+# a little above: synthesis (journeys), worlds (problems).
 MOST_LINES = {
     "": 68_000,
     "attention": 5_420,
     "engines": 4_100,
     "research": 4_770,
-    "worlds": 4_100,
     "autodeco": 6_000,
-    "cli": 4_700,
+    "cli": 4_900,
     "retrieval": 8_955,
+    "synthesis": 4_150,
     "training": 4_800,
+    "worlds": 4_150,
 }
 MOST_LINES_OF_A_ROOM = 4_000
 MOST_MODULES = 15

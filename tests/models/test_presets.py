@@ -21,6 +21,7 @@ OFFICIAL_PARAMETERS = {
 OWN = {
     "tiny": 3.6e6, "kimi-linear-3m": 4.4e6, "gdn-hybrid-3m": 4.4e6, "mla-3m": 4.2e6,
     "llama-3m": 4.4e6, "kimi-linear-30m": 30.4e6, "gdn-hybrid-30m": 30.1e6, "mla-30m": 28.5e6,
+    "world-small": 0.273e6, "world-medium": 1.03e6, "world-large": 3.65e6,
     "llama-30m": 31.5e6, "kimi-linear-350m": 329e6, "llama-350m": 344e6,
 }  # fmt: skip
 

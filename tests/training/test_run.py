@@ -20,6 +20,7 @@ from hanol import models
 from hanol.errors import RecipeError, RunError, TrainingError, WriteError
 from hanol.models import _presets  # private: presets of the tests are put there
 from hanol.training import TrainingResult, read_metrics, read_recipe, train
+from hanol.worlds import open_problems
 
 ROOT = Path(__file__).parents[2]
 SMALL = {
@@ -450,3 +451,23 @@ def test_model_and_data_that_do_not_fit(tmp_path, texts) -> None:
     without = write(tmp_path, texts, tokenizer={})
     with pytest.raises(RecipeError, match="needs `tokenizer"):
         train(read_recipe(without), tmp_path / "c")
+
+
+def test_a_model_of_problems_answers_messages(tmp_path, texts) -> None:
+    data = {"source": "problems", "path": "sums", "num_problems": 60, "held_out": 0.2}
+    made = train(read_recipe(write(tmp_path, texts, data=data)), tmp_path / "out")
+    tokenizer = models.load_tokenizer(made.checkpoint)
+    asked = {"role": "user", "content": "What is 1 + 2?"}
+    said = {"role": "assistant", "content": "1 + 2 = 3\nThe answer is 3."}
+    prompt = tokenizer.apply_chat_template([asked], tokenize=False, add_generation_prompt=True)
+    whole = tokenizer.apply_chat_template([asked, said], tokenize=False)
+    assert prompt == "<|bos|>What is 1 + 2?\n"
+    assert whole == f"{prompt}{said['content']}<|eos|>"
+    corpus = tmp_path / "out" / "tokens" / "train" / "tokens.npy"
+    read = tokenizer.decode(np.load(corpus).tolist())
+    # What is learned looks as a conversation does, and nothing of the split "test" is in it.
+    problems = open_problems("sums", count=60)
+    texts_ = [f"<|bos|>{one.problem}\n{one.solution}<|eos|>" for one in problems]
+    assert read == "".join(text for text in texts_ if text in read)
+    with pytest.raises(RecipeError, match="num_problems"):
+        read_recipe(write(tmp_path, texts, data={"source": "problems", "path": "sums"}))

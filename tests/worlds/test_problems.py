@@ -160,6 +160,10 @@ def test_the_first_wrong_step_is_named_with_the_reason() -> None:
             scorer = ExactSteps([one])
             assert scorer.score(one.problem, changed) == [0.0] * len(changed)
             assert scorer.score(one.problem, one.steps) == [1.0] * len(one.steps)
+    total = MathProblem("s", "What is 4 + 3 + 8?", "15", steps=("4 + 3 = 7", "7 + 8 = 15", "15"))
+    assert wrong_step(total, ["Let us add.", "4 + 3 + 8 = 15", "The answer is 15."]) is None
+    assert wrong_step(total, ["4 + 3 = 15"]) == (0, "15 is not the result of this step")
+    assert wrong_step(total, ["The answer is 15."]) == (0, "not everything is calculated yet")
     with pytest.raises(ConfigError, match="process reward model"):
         wrong_step(MathProblem("b", "1 + 1?", "2"), ["2"])
     with pytest.raises(DataError, match="no problem"):

@@ -188,6 +188,10 @@ _PRESETS: dict[str, tuple[int, Callable[..., PreTrainedConfig]]] = {
     "gdn-hybrid-30m": (4096, partial(kimi_config, config_class=GdnHybridConfig, **_30M)),
     "mla-3m": (4096, partial(kimi_config, full_attention_every=1, **_3M)),
     "mla-30m": (4096, partial(kimi_config, full_attention_every=1, **_30M)),
+    # For the problems of `hanol.worlds`: the largest has 14 times the blocks of the smallest.
+    "world-small": (320, partial(llama_config, 72, 4, 4, 4, 192, tie_word_embeddings=True)),
+    "world-medium": (320, partial(llama_config, 128, 5, 4, 4, 344, tie_word_embeddings=True)),
+    "world-large": (320, partial(llama_config, 240, 5, 6, 6, 672, tie_word_embeddings=True)),
     "llama-3m": (4096, partial(llama_config, 192, 6, 3, 3, 576)),
     "llama-30m": (4096, partial(llama_config, 512, 8, 8, 8, 1536)),
     "llama-350m": (32768, partial(llama_config, 1024, 22, 16, 8, 3072)),

@@ -1,4 +1,4 @@
-"""`hanol synth`: questions and training data, from documents or a world."""
+"""`hanol synth`: questions, problems and training data, from documents or a world."""
 
 from pathlib import Path
 
@@ -6,13 +6,15 @@ import typer
 
 from hanol.cli._command import Result, argument, command
 from hanol.cli._options import WorldOptions
+from hanol.cli.synth._journeys import journeys
+from hanol.cli.synth._problems import problems
 from hanol.cli.synth._questions import questions
 from hanol.cli.synth._reading import reading
 from hanol.cli.synth._trajectories import trajectories
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Generate questions and training data for research agents and readers.\n\n"
+    help="Generate questions, problems and training data.\n\n"
     "Example: hanol synth questions encyclopedia:7 --num-questions 200",
 )
 
@@ -35,6 +37,8 @@ def pages(
     return Result(plain, f"{len(files)} pages in {folder}")
 
 
+app.command()(journeys)
+app.command()(problems)
 app.command()(questions)
 app.command()(reading)
 app.command()(trajectories)

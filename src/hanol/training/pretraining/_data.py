@@ -22,11 +22,18 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from hanol.errors import DataError, require
 from hanol.files import open_regular, read_text
 from hanol.training.pretraining._pretrain_recipe import DataSection
+from hanol.worlds import open_problems
 
 # Test suites repeat the code they test, and 2to3 and IDLE's tests are no library code.
 _SKIPPED = {"test", "tests", "idle_test", "site-packages", "__pycache__", "dist-packages"}
 
 BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
+# A problem and its solution a line below, so that a model of problems answers messages.
+PROBLEM_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}{{ message.content }}"
+    "{% if message.role == 'assistant' %}{{ eos_token }}{% else %}{{ '\\n' }}{% endif %}"
+    "{% endfor %}"
+)
 _PATTERN = Regex(r" ?[^\W\d]+| ?\d| ?[^\s\w]+|\n[ \t]*|\s+(?=\S)|\s+")
 
 
@@ -50,6 +57,8 @@ def documents(data: DataSection) -> Iterator[SourceText]:
         return _folder(Path(str(data.path)))
     if data.source == "jsonl":
         return _jsonl(Path(str(data.path)), data.text_column)
+    if data.source == "problems":
+        return _problems(str(data.path), data.num_problems)
     return _rows(data)
 
 
@@ -97,6 +106,14 @@ def _stdlib() -> Iterator[SourceText]:
 
     for name in sorted(topics):
         yield SourceText(f"pydoc:{name}", topics[name])
+
+
+def _problems(spec: str, number: int | None) -> Iterator[SourceText]:
+    """Problems of the split "train" with their solutions, as `PROBLEM_TEMPLATE` writes them."""
+    for one in open_problems(spec, count=number):
+        if not one.steps:
+            raise DataError(f"{spec!r} has no solutions to learn: use a world such as chains.")
+        yield SourceText(one.id, f"{one.problem}\n{one.solution}")
 
 
 def _folder(root: Path) -> Iterator[SourceText]:

@@ -28,6 +28,7 @@ from hanol.training._muon import muon_adamw, sharded_like, whole
 from hanol.training._run_folder import FREE, last_checkpoint, plot_loss, read_result
 from hanol.training._trainer import StepTrainer, training_arguments
 from hanol.training.pretraining._data import (
+    PROBLEM_TEMPLATE,
     Corpus,
     documents,
     is_held_out,
@@ -250,6 +251,8 @@ def _tokenizer(
     sources = {"data": source, "vocab_size": recipe.tokenizer.vocab_size}
     if source is not None and not can_reuse(path, sources, in_use=in_use):
         trained = train_tokenizer(_texts(recipe, held_out=False), recipe.tokenizer.vocab_size)
+        if recipe.data.source == "problems":
+            trained.chat_template = PROBLEM_TEMPLATE
         with whole_folder(path) as part:
             trained.save_pretrained(part)
         note_sources(path, sources)

@@ -51,11 +51,18 @@ class TokenizerSection(Section):
 class DataSection(Section):
     """Where the text comes from and what is held out."""
 
-    source: Literal["stdlib", "folder", "jsonl", "parquet", "datasets"] = Field(
+    source: Literal["stdlib", "folder", "jsonl", "parquet", "datasets", "problems"] = Field(
         description="Kind of source; `stdlib` is the standard library and language reference of "
-        "this Python."
+        "this Python, `problems` those of a world with their solutions."
     )
-    path: str | None = Field(None, description="Folder, file, or name of a `datasets` dataset.")
+    path: str | None = Field(
+        None,
+        description="Folder, file, name of a `datasets` dataset, or problems such as chains or "
+        "countdown:numbers=3.",
+    )
+    num_problems: int | None = Field(
+        None, ge=1, description="Number of problems; with `source: problems` only."
+    )
     split: str = Field("train", description="Split of a `datasets` dataset.")
     revision: str | None = Field(None, description="Commit of a `datasets` dataset.")
     text_column: str = Field("text", description="Column or key that holds the text.")
@@ -65,6 +72,8 @@ class DataSection(Section):
     def _has_path(self) -> Self:
         if self.source != "stdlib" and self.path is None:
             raise ValueError(f"`source: {self.source}` needs a `path`")
+        if (self.source == "problems") != (self.num_problems is not None):
+            raise ValueError("`num_problems` belongs to `source: problems`, which needs it")
         return self
 
 

@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from fractions import Fraction
 
 from hanol.errors import ConfigError, DataError
 from hanol.scoring import CountdownVerifier, after_step, check_answer
 from hanol.worlds._problems._countdown import countdown_way
 from hanol.worlds._problems._problem import MathProblem
 
-_RESULT = re.compile(r"=\s*(-?\d+)\s*\.?\s*$")
+_RESULT = re.compile(r"=\s*(-?\d{1,15})\s*\.?\s*$")
+_EQUATION = re.compile(r"(\d{1,15}(?: *[-+*/] *\d{1,15}){1,32}) *= *(-?\d{1,15})\s*\.?\s*$")
 _SAID = re.compile(r"\banswer\b", re.IGNORECASE)
 
 
@@ -21,8 +23,9 @@ def wrong_step(problem: MathProblem, steps: Sequence[str]) -> tuple[int, str] | 
     """The first wrong step of a solution, or of the beginning of one, and what is wrong with it.
 
     Of countdown a step is right when it is calculated rightly and the target can still be reached.
-    Of chains, stories and sums it is when its result is that of the problem's own solution. The
-    step that states the answer is right when the answer is, and nothing is left to be done.
+    Of chains, stories and sums it is when its result is that of the problem's own solution, or of
+    several of its steps at once; a line without "=" passes. The step that states the answer is
+    right when the answer is, and nothing is left to be done.
 
     Args:
         problem: Of one of these worlds, or with `steps` of its own.
@@ -67,22 +70,44 @@ def _numbers(pool: Sequence[int]) -> str:
 
 
 def _other_than_known(problem: MathProblem, steps: Sequence[str]) -> tuple[int, str] | None:
-    known = problem.steps[:-1]
+    known = [found[1] if (found := _RESULT.search(s)) else "" for s in problem.steps[:-1]]
+    done = 0  # results that were reached
     for index, step in enumerate(steps):
         if is_last_step(step):
-            if index < len(known):
+            if done < len(known):
                 return index, "not everything is calculated yet"
             if not check_answer(step, problem.answer).right:
                 return index, "this is not what was calculated"
             continue
-        if index >= len(known):
+        if "=" not in step:  # words of a model that writes more than calculations
+            continue
+        if done == len(known):
             return index, "everything is calculated already"
-        found, right = _RESULT.search(step), _RESULT.search(known[index])
-        if found is None:
-            return index, "this calculates nothing"
-        if right is None or found[1] != right[1]:
-            return index, f"{found[1]} is not the result of this step"
+        found = _RESULT.search(step)
+        # Several calculations may stand in one line, if plain arithmetic bears them out.
+        ahead = known[done:] if _is_true(step) else known[done : done + 1]
+        if found is None or found[1] not in ahead:
+            said = found[1] if found else step
+            return index, f"{said} is not the result of this step"
+        done += ahead.index(found[1]) + 1
     return None
+
+
+def _is_true(step: str) -> bool:
+    """Whether the last equation of a step holds as plain sums and products from left to right."""
+    match = _EQUATION.search(step)
+    if match is None:
+        return False
+    value, *rest = re.findall(r"\d+|[-+*/]", match[1])
+    total = Fraction(int(value))
+    for sign, operand in zip(rest[::2], map(int, rest[1::2]), strict=True):
+        if sign == "/" and not operand:
+            return False
+        total = {
+            "+": total + operand, "-": total - operand, "*": total * operand,
+            "/": total / (operand or 1),
+        }[sign]  # fmt: skip
+    return total == int(match[2])
 
 
 class ExactSteps:
