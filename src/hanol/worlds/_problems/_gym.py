@@ -14,7 +14,8 @@ from hanol.worlds._problems._problem import DraftProblem
 
 _TAGGED = re.compile(r"<answer>\s*(.*?)\s*</answer>", re.DOTALL)
 _RIGHT = 0.999  # scorers give less than 1 to a right answer in a wrong form
-_MANY = 1_000_000  # entries of a generator; they are made when asked for
+# Entries of a generator. Most make them when asked for; some make all of them at once.
+_MANY = 10_000
 
 
 def gym_draws(name: str, options: str, seed: int) -> Iterator[DraftProblem]:
@@ -34,7 +35,10 @@ def gym_draws(name: str, options: str, seed: int) -> Iterator[DraftProblem]:
     spec = f"gym:{name}:{seed}"
     index = 0
     while True:
-        entry = dataset[index]
+        try:
+            entry = dataset[index]
+        except IndexError:
+            return
         text = str(entry["question"])
         verifier = f"{spec}:{index}" + (f":{options}" if options else "")
         yield DraftProblem(f"gym {text}", text, str(entry["answer"]), None, verifier=verifier)
