@@ -20,14 +20,9 @@ from hanol.training import (
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
-# Recipes of agents and of fine-tuning are of other kinds, and have tests of their own; SmolLM2 has
-# to be pulled.
-SHIPPED = [
-    path
-    for path in RECIPES
-    if path.parent.name not in ("accelerate", "journey", "researcher", "sft")
-    and path.stem != "smollm2"
-]
+# Recipes of other kinds have tests of their own; SmolLM2 has to be pulled.
+OTHERS = ("accelerate", "journey", "preference", "prm", "researcher", "rlvr", "sft")
+SHIPPED = [path for path in RECIPES if path.parent.name not in OTHERS and path.stem != "smollm2"]
 
 
 def write(folder: Path, **changes: object) -> Path:

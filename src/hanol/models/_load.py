@@ -204,8 +204,13 @@ def load_model(
     dtype: torch.dtype | None = None,
     device: str = "cpu",
     revision: str | None = None,
+    model_class: Any = None,
+    **options: Any,
 ) -> PreTrainedModel:
-    """Load the model alone; see `load`. A LoRA adapter is merged into its base."""
+    """Load the model alone; see `load`. A LoRA adapter is merged into its base.
+
+    `model_class` and `options` are those of `load_weights`.
+    """
     if (adapter := adapter_of(spec, revision=revision)) is not None:
         base = load_model(adapter.base, dtype=dtype, device=device, revision=adapter.revision)
         return merge_into(base, adapter)
@@ -215,14 +220,15 @@ def load_model(
         weight_files(Path(place))  # raises when there are none
     config = load_config(spec, revision=revision)
     try:
-        model, report = load_weights(place, config, dtype, device, revision=revision)
+        options |= {"revision": revision}
+        model, report = load_weights(place, config, dtype, device, model_class, **options)
     except CheckpointError:
         with explained("configuration", spec):
             _refuse_tensors(spec, place, config)
         raise
     if report["missing_keys"] or report["unexpected_keys"]:
         _refuse_tensors(spec, place, config, report["missing_keys"], report["unexpected_keys"])
-    if device == "cpu":
+    if device == "cpu" and model_class is None:
         attention.accelerate_decoding(model)
     _log.info("%s: %s", spec, "; ".join(map(str, attention.kernels(config, device))))
     return model
@@ -233,9 +239,19 @@ def load_weights(
     config: PreTrainedConfig,
     dtype: torch.dtype | None = None,
     device: str = "cpu",
+    model_class: Any = None,
     **options: Any,
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """Load the tensors of a checkpoint into the model of a configuration.
+
+    Args:
+        place: Folder, GGUF file or hub id.
+        config: The configuration.
+        dtype: As in `load`.
+        device: As in `load`.
+        model_class: Class of transformers with `from_pretrained`, such as
+            `AutoModelForTokenClassification`; None is a causal language model.
+        options: Those of `from_pretrained`.
 
     Returns:
         The model, and what transformers reports of tensors that do not fit it.
@@ -250,12 +266,12 @@ def load_weights(
             attention.check_config(config)
         layers = attention.registered(config)
         with layers, without_compiler(), no_progress_bars(), no_warnings():
-            if Path(place).is_file():
+            if Path(place).is_file() and model_class is None:
                 from hanol.models.gguf._read import load_gguf
 
                 model, report = load_gguf(place, config, None if wanted == "auto" else wanted)
                 return model.to(device).eval(), report
-            model, report = AutoModelForCausalLM.from_pretrained(
+            model, report = (model_class or AutoModelForCausalLM).from_pretrained(
                 place, config=config, dtype=wanted, use_safetensors=True, trust_remote_code=False,
                 output_loading_info=True, **options,
             )  # fmt: skip

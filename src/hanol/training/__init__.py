@@ -44,20 +44,31 @@ if _typing.TYPE_CHECKING:
         metrics_file,
         plot_loss,
         read_metrics,
+        read_result,
     )
     from hanol.training._sft import (
         LearningSection,
+        Objective,
         SftResult,
         SftRow,
         SftSettings,
+        TrainingRow,
         sft_loss,
         train_sft,
     )
     from hanol.training._trainer import Steps, StepTrainer, training_arguments
-    from hanol.training.finetuning._finetune import FinetuneResult, finetune
-    from hanol.training.finetuning._messages import ChatData, prompt_ids, read_chats
+    from hanol.training.finetuning._finetune import (
+        FinetuneResult,
+        Finetuning,
+        finetune,
+        finetune_estimate,
+    )
+    from hanol.training.finetuning._lora import with_adapters
+    from hanol.training.finetuning._messages import ChatData, data_rows, prompt_ids, read_chats
     from hanol.training.finetuning._sft_recipe import LoraSection, MessagesSection, SftRecipe
     from hanol.training.preference._loss import preference_loss
+    from hanol.training.preference._rows import sample_pairs
+    from hanol.training.preference._train import PreferenceRecipe, train_preference
     from hanol.training.pretraining._data import SourceText, documents, is_held_out, tokenizer_hash
     from hanol.training.pretraining._evaluate import bits_per_byte
     from hanol.training.pretraining._packing import check_no_leak
@@ -77,12 +88,15 @@ __all__ = [
     "DataSection",
     "Estimate",
     "FinetuneResult",
+    "Finetuning",
     "LearningSection",
     "LoraSection",
     "Merged",
     "MessagesSection",
     "MuonAdamW",
+    "Objective",
     "OnStep",
+    "PreferenceRecipe",
     "PretrainRecipe",
     "PretrainResult",
     "RankingRow",
@@ -99,13 +113,16 @@ __all__ = [
     "StepTrainer",
     "Steps",
     "TrainingResult",
+    "TrainingRow",
     "bits_per_byte",
     "check_no_leak",
     "checkpoint_size",
     "checkpoints",
+    "data_rows",
     "documents",
     "estimate",
     "finetune",
+    "finetune_estimate",
     "group_advantages",
     "is_held_out",
     "keep_metrics",
@@ -125,12 +142,16 @@ __all__ = [
     "read_chats",
     "read_metrics",
     "read_recipe",
+    "read_result",
     "register_kind",
+    "sample_pairs",
     "sft_loss",
     "state_gib",
     "tokenizer_hash",
     "train",
+    "train_preference",
     "train_sft",
     "training_arguments",
+    "with_adapters",
     "with_overrides",
 ]

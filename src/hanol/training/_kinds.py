@@ -38,6 +38,7 @@ class TrainingResult(BaseModel):
 _KINDS = {
     "pretrain": ("hanol.training:PretrainRecipe", "hanol.training:pretrain"),
     "sft": ("hanol.training:SftRecipe", "hanol.training:finetune"),
+    "preference": ("hanol.training:PreferenceRecipe", "hanol.training:train_preference"),
     "heads": ("hanol.autodeco:HeadsRecipe", "hanol.evaluation:run_heads"),
     "steering": ("hanol.autodeco:SteeringRecipe", "hanol.autodeco:run_steering"),
     "researcher": (

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -100,6 +100,55 @@ class SftRow(NamedTuple):
         return any(self.action_mask[1:])
 
 
+class TrainingRow(Protocol):
+    """What an objective learns from: a token sequence, or several."""
+
+    @property
+    def size(self) -> int:
+        """Number of tokens that are computed."""
+
+    @property
+    def is_learned(self) -> bool:
+        """Whether there is something to learn."""
+
+
+class Objective:
+    """What a model learns from rows: here what follows in conversations, and rankings.
+
+    Other kinds of training are subclasses.
+
+    Attributes:
+        model_class: Class that reads checkpoints of the run; None reads causal language models.
+        found: What the last loss says beside its value; it becomes part of the step's metrics.
+    """
+
+    model_class: Any = None
+
+    def __init__(self) -> None:
+        self.found: dict[str, float] = {}
+
+    def inputs(self, rows: Sequence[Any], longest: int) -> dict[str, Tensor]:
+        """Rows as one batch, whose sequences are padded to at most `longest` tokens.
+
+        Among the tensors is `labels`, [1 + n] or [B, T], with an entry other than -100 behind the
+        first for each thing that is learned: the loss is divided by their number.
+        """
+        if isinstance(rows[0], RankingRow):
+            (row,) = rows
+            return ranking_inputs(row)
+        return _padded(rows, longest)
+
+    def loss(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+        """The loss of everything that is learned in a batch, added up."""
+        head: Any = getattr(model, "module", model).get_output_embeddings()
+        if "seen" in inputs:
+            return ranking_loss(model, head, inputs)
+        labels_BL = inputs["labels"][:, 1:]
+        learned_BL = labels_BL != IGNORED
+        logits_NV = logits_at(model, head, inputs["input_ids"], learned_BL)
+        return functional.cross_entropy(logits_NV.float(), labels_BL[learned_BL], reduction="sum")
+
+
 class SftResult(NamedTuple):
     """What a finished training did: optimizer steps, tokens in them, different rows.
 
@@ -114,7 +163,7 @@ class SftResult(NamedTuple):
 
 def train_sft(
     model: nn.Module,
-    rows: Sequence[SftRow] | Sequence[RankingRow],
+    rows: Sequence[TrainingRow],
     settings: SftSettings,
     folder: str | Path,
     *,
@@ -122,11 +171,12 @@ def train_sft(
     on_step: OnStep = lambda line: None,
     on_eval: Callable[[int], Mapping[str, Any]] | None = None,
     log_every: int = _LOG_STEPS,
+    objective: Objective | None = None,
 ) -> SftResult:
-    """Train a causal language model in place.
+    """Train a model in place.
 
     Args:
-        model: A causal language model of transformers, on the device that it is trained on.
+        model: A model of transformers, on the device that it is trained on.
         rows: Training rows.
         settings: Optimizer, batches and length of the run.
         folder: Folder of checkpoints and `metrics.jsonl`.
@@ -134,6 +184,7 @@ def train_sft(
         on_step: Called with every line of metrics.
         on_eval: Called with the tokens seen; what it returns becomes a line of metrics.
         log_every: Optimizer steps between lines of metrics.
+        objective: What is learned; None is what follows in conversations, or which text answers.
 
     Raises:
         DataError: No row fits, none has a token to learn from, or the folder's checkpoints are
@@ -143,8 +194,9 @@ def train_sft(
     require("accelerate", extra="train", feature="Training")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    # Rows of other kinds hold several sequences; their readers have compared each.
     fitting = [
-        row for row in rows if isinstance(row, RankingRow) or row.size <= settings.max_length
+        row for row in rows if not isinstance(row, SftRow) or row.size <= settings.max_length
     ]
     fitting = [row for row in fitting if row.is_learned]
     if not fitting:
@@ -152,7 +204,8 @@ def train_sft(
             f"No usable training rows: all {len(rows)} exceed `max_length` "
             f"({settings.max_length}) or contain no assistant tokens."
         )
-    steps = SftSteps(fitting, settings)
+    objective = objective or Objective()
+    steps = SftSteps(fitting, settings, objective)
     args = training_arguments(
         folder,
         steps=len(steps.batches),
@@ -165,11 +218,11 @@ def train_sft(
         bf16=settings.dtype == "bfloat16",
         activation_checkpointing=settings.gradient_checkpointing,
     )
-    head: Any = model.get_output_embeddings()  # type: ignore[operator]
 
-    def policy_loss(model: nn.Module, inputs: dict[str, Any], count: Any) -> Tensor:
-        """Mean cross-entropy of the labels of the whole batch; only these go through the head."""
-        total = _summed_loss(model, head, inputs)
+    def mean_loss(model: nn.Module, inputs: dict[str, Any], count: Any) -> Tensor:
+        """Mean over everything that is learned in the whole batch."""
+        total = objective.loss(model, inputs)
+        trainer.found |= objective.found
         # `count` is that of all processes, and gradients are averaged over processes.
         return total * args.world_size / torch.as_tensor(count).clamp(min=1)
 
@@ -185,7 +238,8 @@ def train_sft(
         rates=lambda optimizer: torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: settings.rate(step, len(steps.batches))
         ),
-        loss=policy_loss,
+        loss=mean_loss,
+        model_class=objective.model_class,
         on_step=on_step,
         on_eval=on_eval,
         due=due,
@@ -202,8 +256,14 @@ def train_sft(
 class SftSteps(Steps):
     """Which rows each step trains on, decided beforehand."""
 
-    def __init__(self, rows: Sequence[SftRow | RankingRow], settings: SftSettings) -> None:
+    def __init__(
+        self,
+        rows: Sequence[TrainingRow],
+        settings: SftSettings,
+        objective: Objective | None = None,
+    ) -> None:
         self.settings, self._rows = settings, rows
+        self._objective = objective or Objective()
         self.parts = int(os.environ.get("WORLD_SIZE", "1")) * settings.micro_batches
         if settings.batch_size % self.parts:
             raise DataError(
@@ -234,7 +294,7 @@ class SftSteps(Steps):
         """A part of the batch of a step."""
         size = self.settings.batch_size // self.parts
         rows = self.batches[step][part * size : (part + 1) * size]
-        return _inputs([self._rows[i] for i in rows], self.settings.max_length)
+        return self._objective.inputs([self._rows[i] for i in rows], self.settings.max_length)
 
     def passes(self, every: int, step: int) -> bool:
         """Whether step `step`, from 1, reaches a multiple of `every` tokens, or is the last."""
@@ -245,55 +305,40 @@ class SftSteps(Steps):
 @torch.no_grad()
 def sft_loss(
     model: nn.Module,
-    rows: Sequence[SftRow] | Sequence[RankingRow],
+    rows: Sequence[TrainingRow],
     *,
     batch_size: int = 8,
     on_batch: Callable[[int], None] = lambda done: None,
+    objective: Objective | None = None,
 ) -> float:
     """Mean cross-entropy of what the policy should write, in nats per token; of rankings, of what
-    answers, in nats per question.
+    answers, in nats per question; of another objective, its mean loss.
 
     Args:
         model: A causal language model of transformers, in evaluation mode.
         rows: What to score.
         batch_size: Rows that go through the model together.
         on_batch: Called with the rows that are done.
+        objective: As in `train_sft`.
 
     Raises:
         DataError: Nothing in the rows is to be written.
     """
-    head: Any = model.get_output_embeddings()  # type: ignore[operator]
+    objective = objective or Objective()
     device = next(model.parameters()).device
     order: list[Any] = sorted(rows, key=lambda row: row.size)
     if any(isinstance(row, RankingRow) for row in rows):
         batch_size = 1
     total, count = 0.0, 0
     for start in range(0, len(order), batch_size):
-        inputs = _inputs(order[start : start + batch_size], order[-1].size)
+        inputs = objective.inputs(order[start : start + batch_size], order[-1].size)
         inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
-        total += _summed_loss(model, head, inputs).item()
+        total += objective.loss(model, inputs).item()
         count += int((inputs["labels"] != IGNORED).sum())
         on_batch(min(start + batch_size, len(order)))
     if not count:
         raise DataError("The rows have nothing that the policy should write.")
     return total / count
-
-
-def _summed_loss(model: nn.Module, head: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
-    """Cross-entropy of all labels, added up; only their positions go through the head."""
-    if "seen" in inputs:
-        return ranking_loss(model, head, inputs)
-    labels_BL = inputs["labels"][:, 1:]
-    learned_BL = labels_BL != IGNORED
-    logits_NV = logits_at(model, head, inputs["input_ids"], learned_BL)
-    return functional.cross_entropy(logits_NV.float(), labels_BL[learned_BL], reduction="sum")
-
-
-def _inputs(rows: Sequence[Any], longest: int) -> dict[str, Tensor]:
-    if isinstance(rows[0], RankingRow):
-        (row,) = rows
-        return ranking_inputs(row)
-    return _padded(rows, longest)
 
 
 def _padded(rows: Sequence[SftRow], longest: int) -> dict[str, Tensor]:

@@ -105,6 +105,7 @@ class StepTrainer(Trainer):
         on_eval: Called with the tokens seen; what it returns becomes a line of metrics.
         due: Called with a step that is done: whether to evaluate, and whether to save. Without it,
             `args` say when.
+        model_class: Class that reads the checkpoints; None reads causal language models.
     """
 
     # transformers sets these without declaring them.
@@ -125,7 +126,9 @@ class StepTrainer(Trainer):
         on_step: Callable[[Mapping[str, Any]], None] = lambda line: None,
         on_eval: Callable[[int], Mapping[str, Any]] | None = None,
         due: Callable[[int], tuple[bool, bool]] | None = None,
+        model_class: Any = None,
     ) -> None:
+        self._model_class = model_class
         self.steps, self.keep, self.found = steps, keep, dict[str, float]()
         self._make_optimizer, self._make_rates, self._loss = optimizer, rates, loss
         self._on_eval, self.due = on_eval, due
@@ -284,7 +287,9 @@ class StepTrainer(Trainer):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
         # transformers' own method skips official names that differ from those in the model.
-        loaded = models.load_model(resume_from_checkpoint, dtype=torch.float32)
+        loaded = models.load_model(
+            resume_from_checkpoint, dtype=torch.float32, model_class=self._model_class
+        )
         (model if model is not None else self.model).load_state_dict(loaded.state_dict())
 
 

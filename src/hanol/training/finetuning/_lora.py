@@ -3,7 +3,7 @@
 import json
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,8 @@ def adapted_layers(model: Any, lora: "LoraSection") -> dict[str, nn.Linear]:
     linear = {
         name: layer
         for name, layer in model.named_modules()
-        if isinstance(layer, nn.Linear) and layer is not head
+        # A classifier's head is trained whole.
+        if isinstance(layer, nn.Linear) and layer is not head and name != "score"
     }
     known = {name.rpartition(".")[2] for name in linear}
     if wrong := sorted(set(lora.targets or ()) - known):
@@ -60,14 +61,17 @@ def first_block(names: Any) -> int:
     return min((int(found[1]) for name in names if (found := _BLOCK.search(name))), default=0)
 
 
-def with_adapters(model: Any, lora: "LoraSection", *, base: str, seed: int) -> Any:
+def with_adapters(
+    model: Any, lora: "LoraSection", *, base: str, seed: int, whole: Sequence[str] = ()
+) -> Any:
     """A model whose weights are frozen, with new float32 adapters.
 
     Args:
-        model: A causal language model.
+        model: A causal language model, or a classifier.
         lora: Which adapters.
         base: What the adapter will call its base.
         seed: Seed of the new weights.
+        whole: Modules that are trained whole, such as a classifier's "score".
     """
     peft = _peft()
     names = {name.rpartition(".")[2] for name in adapted_layers(model, lora)}
@@ -77,7 +81,8 @@ def with_adapters(model: Any, lora: "LoraSection", *, base: str, seed: int) -> A
         lora_dropout=lora.dropout,
         target_modules=sorted(names),
         layers_to_transform=None if lora.layers is None else list(lora.layers),
-        task_type="CAUSAL_LM",
+        modules_to_save=list(whole) or None,
+        task_type=None if whole else "CAUSAL_LM",
     )
     torch.manual_seed(seed)
     with _quiet():

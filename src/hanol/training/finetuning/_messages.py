@@ -30,7 +30,7 @@ _MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 Chat = Sequence[Mapping[str, Any]]
 
 
-class _LeftOut(Exception):  # noqa: N818 - it is caught here and counted
+class LeftOut(Exception):  # noqa: N818 - it is caught here and counted
     """A row that cannot be learned from; `reason` is the key under which it is counted."""
 
     def __init__(self, reason: str, text: str) -> None:
@@ -49,8 +49,8 @@ class ChatData(NamedTuple):
         examples: The first of each reason: where it is, and what is wrong.
     """
 
-    train: list[SftRow] | list[RankingRow]
-    held_out: list[SftRow] | list[RankingRow]
+    train: list[Any]
+    held_out: list[Any]
     rows: int
     left_out: dict[str, int]
     examples: dict[str, str]
@@ -71,21 +71,21 @@ def read_chats(
     Raises:
         DataError: A file is missing or damaged, or no row can be learned from.
     """
-    encoder = _Encoder(tokenizer, max_length)
+    encoder = Encoder(tokenizer, max_length)
     sides: tuple[list[Any], list[Any]] = ([], [])
     left_out: Counter[str] = Counter()
     examples: dict[str, str] = {}
     kinds: set[type] = set()
     count = 0
-    for place, row in _rows_of(data):
+    for place, row in data_rows(data):
         count += 1
         try:
             found = encoder.rows(row)
-        except _LeftOut as err:
+        except LeftOut as err:
             left_out[err.reason] += 1
             examples.setdefault(err.reason, f"{place}: {err}")
             continue
-        sides[is_held_out(_prompt_of(row), data.held_out)].extend(found)
+        sides[is_held_out(prompt_of(row), data.held_out)].extend(found)
         kinds |= set(map(type, found))
     if len(kinds) > 1:
         raise DataError("Some rows are conversations and some are rankings: train on one kind.")
@@ -101,7 +101,7 @@ def read_chats(
     return chats
 
 
-def _rows_of(data: MessagesSection) -> Iterator[tuple[str, dict[str, Any]]]:
+def data_rows(data: MessagesSection) -> Iterator[tuple[str, dict[str, Any]]]:
     """Rows of the data, each with its place for messages.
 
     Raises:
@@ -121,7 +121,7 @@ def _rows_of(data: MessagesSection) -> Iterator[tuple[str, dict[str, Any]]]:
                 yield f"{str(file)!r}, line {line}", row
 
 
-class _Encoder:
+class Encoder:
     """Turns rows into token sequences.
 
     Args:
@@ -144,7 +144,7 @@ class _Encoder:
         rendered, and the assistant's turns in the completion learned.
 
         Raises:
-            _LeftOut: It cannot be learned from.
+            LeftOut: It cannot be learned from.
             DataError: The tokenizer has no chat template or no end token.
         """
         if "prompts" in row:
@@ -159,14 +159,14 @@ class _Encoder:
             found = self._chat(chat, len(prompt), row.get("tools"))
         else:
             keys = ", ".join(map(repr, row))[:100]
-            raise _LeftOut(
+            raise LeftOut(
                 "malformed", f'it has {keys or "no keys"}, not "messages" or "prompt", "completion"'
             )
         longest = max((len(one.input_ids) for one in found), default=0)
         if longest > self._max_length:
-            raise _LeftOut("too_long", f"{longest:,} tokens, more than {self._max_length:,}")
+            raise LeftOut("too_long", f"{longest:,} tokens, more than {self._max_length:,}")
         if not any(any(one.action_mask[1:]) for one in found):
-            raise _LeftOut("no_answer", "the assistant writes nothing in it")
+            raise LeftOut("no_answer", "the assistant writes nothing in it")
         return found
 
     def _messages(self, row: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
@@ -197,13 +197,13 @@ class _Encoder:
         prompts, continuations, answers = map(dict[str, Any](row).get, keys, [()] * 3)
         for key, texts in (("prompts", prompts), ("continuations", continuations)):
             if not isinstance(texts, list) or not all(isinstance(x, str) and x for x in texts):
-                raise _LeftOut("malformed", f"`{key}` is no list of texts, but {texts!r:.60}")
+                raise LeftOut("malformed", f"`{key}` is no list of texts, but {texts!r:.60}")
         _check_unicode([prompts, continuations])
         numbers = range(len(prompts))
         if not isinstance(answers, list) or len(answers) != len(continuations):
-            raise _LeftOut("malformed", f"`answers` is {answers!r:.60}: one for each continuation")
+            raise LeftOut("malformed", f"`answers` is {answers!r:.60}: one for each continuation")
         if not all(answer in numbers for answer in answers):
-            raise _LeftOut(
+            raise LeftOut(
                 "malformed", f"`answers` are numbers of prompts from 0, not {answers!r:.60}"
             )
         found = RankingRow(
@@ -212,10 +212,10 @@ class _Encoder:
             tuple(answers),
         )
         if not found.is_learned:
-            raise _LeftOut("no_answer", "it has no continuation, or one prompt only")
+            raise LeftOut("no_answer", "it has no continuation, or one prompt only")
         longest = max(map(len, found.texts)) + max(map(len, found.questions))
         if longest > self._max_length:
-            raise _LeftOut("too_long", f"{longest:,} tokens, more than {self._max_length:,}")
+            raise LeftOut("too_long", f"{longest:,} tokens, more than {self._max_length:,}")
         return found
 
     def _text(self, prompt: str, completion: str) -> SftRow:
@@ -225,7 +225,7 @@ class _Encoder:
         if said and said[-1] != self._end:
             said.append(self._end)
         if not read:
-            raise _LeftOut("malformed", "the prompt is empty and there is no begin token")
+            raise LeftOut("malformed", "the prompt is empty and there is no begin token")
         return SftRow((*read, *said), (False,) * len(read) + (True,) * len(said))
 
     def _chat(self, messages: Chat, first: int, tools: Any) -> list[SftRow]:
@@ -236,9 +236,9 @@ class _Encoder:
                 "chat model, or put `chat_template.jinja` into the checkpoint."
             )
         if not any(m["role"] == "assistant" for m in messages[first:]):
-            raise _LeftOut("no_answer", "no message in it is the assistant's")
+            raise LeftOut("no_answer", "no message in it is the assistant's")
         if tools is not None and not isinstance(tools, list):
-            raise _LeftOut("malformed", f"`tools` is no list, but {tools!r:.60}")
+            raise LeftOut("malformed", f"`tools` is no list, but {tools!r:.60}")
         if not first and _MARK.search(str(template)):
             return [self._marked(messages, tools)]
         return [self._labelled(text, spans) for text, spans in self._turns(messages, first, tools)]
@@ -262,7 +262,7 @@ class _Encoder:
             prompt = self._render(messages[:number], tools, add_generation_prompt=True)
             whole = self._render(messages[: number + 1], tools)
             if not whole.startswith(prompt):
-                raise _LeftOut(
+                raise LeftOut(
                     "template_refused",
                     "the chat template asks for an answer in another way than it writes one "
                     f"({prompt[-40:]!r}): put {{% generation %}} marks into it",
@@ -308,7 +308,7 @@ class _Encoder:
             raise
         except Exception as err:  # whatever the template raises, TypeError and its own included
             cause = " ".join(str(err).split())[:200]
-            raise _LeftOut("template_refused", f"the chat template refuses it: {cause}") from err
+            raise LeftOut("template_refused", f"the chat template refuses it: {cause}") from err
 
     def _ids(self, text: str) -> list[int]:
         # verbose=False: long rows are counted here, there is no need to warn of them.
@@ -344,7 +344,7 @@ def _messages(row: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     """The conversation under a key, each message with a role and a content that is not None."""
     messages = row[key]
     if not isinstance(messages, list) or not messages:
-        raise _LeftOut("malformed", f"`{key}` is no list of messages, but {messages!r:.60}")
+        raise LeftOut("malformed", f"`{key}` is no list of messages, but {messages!r:.60}")
     for message in messages:
         known = message if isinstance(message, dict) else {}
         calls = known.get("role") == "assistant" and known.get("tool_calls")
@@ -352,7 +352,7 @@ def _messages(row: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
             known.get("content") is None and calls
         )
         if not is_text or not isinstance(known.get("role"), str):
-            raise _LeftOut(
+            raise LeftOut(
                 "malformed", f"`{key}` has {message!r:.60}, not a message with role and content"
             )
     _check_unicode([messages, row.get("tools")])
@@ -364,10 +364,10 @@ def _check_unicode(value: Any) -> None:
     try:
         json.dumps(value, ensure_ascii=False, default=str).encode()
     except (UnicodeEncodeError, RecursionError) as err:
-        raise _LeftOut("malformed", "it has text that is no Unicode") from err
+        raise LeftOut("malformed", "it has text that is no Unicode") from err
 
 
-def _prompt_of(row: Mapping[str, Any]) -> str:
+def prompt_of(row: Mapping[str, Any]) -> str:
     """What comes before the first answer: rows with the same are on the same side."""
     if "prompts" in row:
         return json.dumps(row["prompts"])
