@@ -44,6 +44,8 @@ if _typing.TYPE_CHECKING:
     )
     from hanol.test_time._think import athink, make_search, strategy_names, think
     from hanol.test_time._thought import Thought
+    from hanol.test_time.rewards._formats import StepInputs
+    from hanol.test_time.rewards._model import ProcessRewardModel
     from hanol.test_time.searches import (
         DVTS,
         AdaptiveVote,
@@ -83,9 +85,11 @@ __all__ = [
     "PolicyRecord",
     "PolicyTable",
     "Prefix",
+    "ProcessRewardModel",
     "Search",
     "SequentialRevision",
     "Step",
+    "StepInputs",
     "SweepPlan",
     "SweepPoint",
     "SweepRow",

@@ -1,0 +1,1 @@
+"""Process reward models: their formats, labels without people, training."""
