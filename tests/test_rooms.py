@@ -12,7 +12,7 @@ SOURCE = Path(hanol.__file__).parent
 # steps of whole layers, the family), retrieval (readers of a dozen formats), autodeco, research;
 # a little above: synthesis (journeys), worlds (problems).
 MOST_LINES = {
-    "": 68_000,
+    "": 70_600,
     "attention": 5_420,
     "engines": 4_100,
     "research": 4_770,
@@ -21,11 +21,12 @@ MOST_LINES = {
     "retrieval": 8_955,
     "synthesis": 4_150,
     "training": 4_800,
+    "test_time": 5_100,
     "worlds": 4_150,
 }
 MOST_LINES_OF_A_ROOM = 4_000
 MOST_MODULES = 15
-MOST_NAMES = 64
+MOST_NAMES = 72
 
 
 def _lines(folder: Path) -> int:

@@ -103,7 +103,7 @@ def recipe(checkpoint: Path, rows: Path, **changes: Any) -> RlvrRecipe:
 
 @pytest.fixture
 def rows(tmp_path: Path) -> Path:
-    made = [{"id": f"p{i}", "problem": f"Say {i % 10}", "answer": str(i % 10)} for i in range(24)]
+    made = [{"id": f"p{i}", "problem": f"Say {i}", "answer": str(i)} for i in range(24)]
     return chat.write_rows(tmp_path / "problems.jsonl", made)
 
 

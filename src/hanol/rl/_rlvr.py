@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -140,7 +140,8 @@ def train_rlvr(
     """
     require("accelerate", extra="train", feature="Reinforcement learning")
     began = time.perf_counter()
-    environment = _environment(recipe, recipe.count, "train")
+    tokenizer = models.load_tokenizer(recipe.model)
+    environment = _environment(recipe, tokenizer, recipe.count, "train")
     if recipe.reward == "verified":
         environment.check_reward()
     guard = ResumeGuard(
@@ -153,7 +154,7 @@ def train_rlvr(
     else:
         guard.write()
     final = folder / "final"
-    model, tokenizer = models.load(recipe.model, dtype=torch.float32, device=_device())
+    model = models.load_model(recipe.model, dtype=torch.float32, device=_device())
     before = _accuracy(recipe, model, tokenizer)
     lines: list[Mapping[str, Any]] = []
 
@@ -172,15 +173,15 @@ def train_rlvr(
     train = _with_trl if recipe.trainer == "trl" else _with_grpo
     train(recipe, environment, model, tokenizer, folder, told)
     models.save(model, final, tokenizer)
-    lines = read_metrics(folder) or lines  # those of earlier calls, too
-    recent = lines[-max(1, len(lines) // 10) :]
+    every: Sequence[Mapping[str, Any]] = read_metrics(folder) or lines  # of earlier calls, too
+    recent = every[-max(1, len(every) // 10) :]
     result = RlvrResult(
         folder=str(folder),
         checkpoint=str(final),
         steps=recipe.steps,
         reward=_mean(recent, "reward"),
-        zero_variance=_mean(lines, "zero_variance"),
-        truncated=_mean(lines, "no_answer"),
+        zero_variance=_mean(every, "zero_variance"),
+        truncated=_mean(every, "no_answer"),
         accuracy_before=before,
         accuracy_after=_accuracy(recipe, model.eval(), tokenizer),
         minutes=(time.perf_counter() - began) / 60,
@@ -227,7 +228,7 @@ def _with_trl(
         disable_tqdm=True,
     )  # fmt: skip
 
-    class Told(TrainerCallback):
+    class TrlLog(TrainerCallback):
         """Passes TRL's metrics on under our names."""
 
         def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -245,17 +246,23 @@ def _with_trl(
 
     trainer = trl.GRPOTrainer(
         model, rollouts.reward, args=args, train_dataset=rollouts.dataset(),
-        processing_class=tokenizer, rollout_func=rollouts, callbacks=[Told()],
+        processing_class=tokenizer, rollout_func=rollouts, callbacks=[TrlLog()],
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
     trainer.train()
 
 
 def _environment(
-    recipe: RlvrRecipe, count: int | None, split: Literal["train", "test"], *, greedy: bool = False
+    recipe: RlvrRecipe,
+    tokenizer: Any,
+    count: int | None,
+    split: Literal["train", "test"],
+    *,
+    greedy: bool = False,
 ) -> VerifiedEnvironment:
     problems = open_problems(recipe.problems, count=count, seed=recipe.seed, split=split)
     temperature = 0.0 if greedy else recipe.temperature
+    raw = tokenizer.chat_template is None if recipe.raw is None else recipe.raw
     return VerifiedEnvironment(
         problems,
         sampling=Sampling(
@@ -267,7 +274,7 @@ def _environment(
         no_stop_penalty=0.0 if greedy else recipe.no_stop_penalty,
         template=recipe.template,
         system=recipe.system,
-        raw=recipe.raw,
+        raw_with=tokenizer if raw else None,
     )
 
 
@@ -275,7 +282,7 @@ def _accuracy(recipe: RlvrRecipe, model: Any, tokenizer: Any) -> float | None:
     """Share of held-out problems that greedy answers solve: another reward changes nothing here."""
     if not recipe.eval_problems:
         return None
-    environment = _environment(recipe, recipe.eval_problems, "test", greedy=True)
+    environment = _environment(recipe, tokenizer, recipe.eval_problems, "test", greedy=True)
     tasks = environment.tasks
 
     async def answer() -> list[float]:
@@ -291,7 +298,7 @@ def _accuracy(recipe: RlvrRecipe, model: Any, tokenizer: Any) -> float | None:
     return sum(found := asyncio.run(answer())) / len(found)
 
 
-def _mean(lines: list[Mapping[str, Any]], key: str) -> float:
+def _mean(lines: Sequence[Mapping[str, Any]], key: str) -> float:
     return sum(float(line[key]) for line in lines) / len(lines) if lines else 0.0
 
 

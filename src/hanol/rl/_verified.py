@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from transformers import PreTrainedTokenizerBase
+
 from hanol.engines import Completion, Engine, Message, Request
 from hanol.errors import ConfigError, DataError
 from hanol.rl._rollout import Rollout, SampledTurn
@@ -20,6 +22,7 @@ from hanol.rows import JsonLines
 from hanol.runs import Mode, RunEnded, Task, gather
 from hanol.sampling import Sampling
 from hanol.scoring import Verifier, last_answer, parse_verifier
+from hanol.training import prompt_ids
 from hanol.worlds import MathProblem
 
 RewardArm = Literal["verified", "random", "format"]
@@ -42,7 +45,7 @@ class VerifiedEnvironment:
             for a reward of 10.
         template: What is asked, with "{problem}" in it.
         system: System message; None for that of the chat template.
-        raw: Ask without a chat template; None does so where the model has none.
+        raw_with: Tokenizer of the model, to ask without its chat template; None asks with it.
 
     Raises:
         ConfigError: A verifier or a pattern cannot be read, or `template` has no "{problem}".
@@ -62,7 +65,7 @@ class VerifiedEnvironment:
         no_stop_penalty: float = 0.0,
         template: str = "{problem}",
         system: str | None = None,
-        raw: bool | None = None,
+        raw_with: PreTrainedTokenizerBase | None = None,
     ) -> None:
         if "{problem}" not in template:
             raise ConfigError(f'`template` is {template!r}, but must contain "{{problem}}".')
@@ -75,7 +78,7 @@ class VerifiedEnvironment:
         self.sampling, self.arm, self._penalty = sampling, arm, no_stop_penalty
         self._problems = {one.id: one for one in problems}
         self._verifier = None if verifier is None else parse_verifier(verifier)
-        self._template, self._system, self._raw = template, system, raw
+        self._template, self._system, self._raw_with = template, system, raw_with
 
     @property
     def tasks(self) -> list[Task]:
@@ -159,7 +162,7 @@ class VerifiedEnvironment:
 
     async def _attempt(self, engine: Engine, task: Task, seed: int) -> Rollout:
         problem, began = self._problems[task.id], time.monotonic()
-        completion = await engine.complete(self._request(engine, problem, seed))
+        completion = await engine.complete(self._request(problem, seed))
         turn = _turn(completion)
         ended = completion.finish_reason == "stop"
         reward = self.reward(problem, completion.text, ended=ended, seed=seed)
@@ -171,14 +174,11 @@ class VerifiedEnvironment:
         )  # fmt: skip
         return Rollout(task, (event,), (turn,), reward)
 
-    def _request(self, engine: Engine, problem: MathProblem, seed: int) -> Request:
+    def _request(self, problem: MathProblem, seed: int) -> Request:
         text = self._template.replace("{problem}", problem.problem)
         options: Any = {"sampling": replace(self.sampling, seed=seed), "top_logprobs": 0}
-        raw = self._raw
-        if raw is None:
-            raw = not getattr(engine, "has_chat_template", True)
-        if raw:
-            return Request((), prompt_ids=engine.encode(text), **options)
+        if self._raw_with is not None:
+            return Request((), prompt_ids=tuple(prompt_ids(text, self._raw_with)), **options)
         system = () if self._system is None else (Message("system", self._system),)
         return Request((*system, Message("user", text)), **options)
 

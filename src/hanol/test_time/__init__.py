@@ -45,7 +45,17 @@ if _typing.TYPE_CHECKING:
     from hanol.test_time._think import athink, make_search, strategy_names, think
     from hanol.test_time._thought import Thought
     from hanol.test_time.rewards._formats import StepInputs
+    from hanol.test_time.rewards._labels import (
+        amonte_carlo_labels,
+        asample_answers,
+        monte_carlo_labels,
+        sample_answers,
+    )
     from hanol.test_time.rewards._model import ProcessRewardModel
+    from hanol.test_time.rewards._recipe import PrmRecipe, PrmResult, RevisionRecipe
+    from hanol.test_time.rewards._revisions import revision_rows
+    from hanol.test_time.rewards._rows import label_entropy
+    from hanol.test_time.rewards._train import train_prm, train_revision
     from hanol.test_time.searches import (
         DVTS,
         AdaptiveVote,
@@ -85,7 +95,10 @@ __all__ = [
     "PolicyRecord",
     "PolicyTable",
     "Prefix",
+    "PrmRecipe",
+    "PrmResult",
     "ProcessRewardModel",
+    "RevisionRecipe",
     "Search",
     "SequentialRevision",
     "Step",
@@ -96,7 +109,9 @@ __all__ = [
     "ThinkSettings",
     "Thought",
     "TreeNode",
+    "amonte_carlo_labels",
     "arun",
+    "asample_answers",
     "asweep",
     "athink",
     "best_of_k",
@@ -108,18 +123,24 @@ __all__ = [
     "flops_multiplier",
     "forcing_metrics",
     "hierarchical_selection",
+    "label_entropy",
     "make_search",
+    "monte_carlo_labels",
     "open_verifier",
     "policy_key",
     "policy_records",
     "question_hash",
     "render_page",
     "revision_messages",
+    "revision_rows",
     "run",
+    "sample_answers",
     "strategy_class",
     "strategy_names",
     "sweep",
     "sweep_points",
     "think",
     "trace_confidence",
+    "train_prm",
+    "train_revision",
 ]

@@ -39,6 +39,8 @@ _KINDS = {
     "pretrain": ("hanol.training:PretrainRecipe", "hanol.training:pretrain"),
     "sft": ("hanol.training:SftRecipe", "hanol.training:finetune"),
     "preference": ("hanol.training:PreferenceRecipe", "hanol.training:train_preference"),
+    "prm": ("hanol.test_time:PrmRecipe", "hanol.test_time:train_prm"),
+    "revision": ("hanol.test_time:RevisionRecipe", "hanol.test_time:train_revision"),
     "rlvr": ("hanol.rl:RlvrRecipe", "hanol.rl:train_rlvr"),
     "heads": ("hanol.autodeco:HeadsRecipe", "hanol.evaluation:run_heads"),
     "steering": ("hanol.autodeco:SteeringRecipe", "hanol.autodeco:run_steering"),

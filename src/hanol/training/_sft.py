@@ -140,7 +140,8 @@ class Objective:
 
     def loss(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
         """The loss of everything that is learned in a batch, added up."""
-        head: Any = getattr(model, "module", model).get_output_embeddings()
+        bare: Any = getattr(model, "module", model)
+        head = bare.get_output_embeddings()
         if "seen" in inputs:
             return ranking_loss(model, head, inputs)
         labels_BL = inputs["labels"][:, 1:]

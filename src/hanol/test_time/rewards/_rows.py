@@ -88,7 +88,7 @@ def step_row(
         raise UnusableRow("malformed", f"{len(steps)} steps, but the labels are {found}")
     values = _values(labels, "keep" if target == "outcome" else after_first_error)
     if target == "outcome":
-        values = [None] * (len(values) - 1) + values[-1:]
+        values[:-1] = [None] * (len(values) - 1)
     for kept in range(len(steps), 0, -1):
         inputs = format.encode(prompt, steps[:kept])
         if len(inputs.input_ids) <= max_length and (target == "steps" or kept == len(steps)):

@@ -164,8 +164,8 @@ class PreferenceObjective(Objective):
 
 def written_logprobs(model: nn.Module, ids_ST: Tensor, written_SL: Tensor) -> Tensor:
     """logp_SL of the tokens that were written, in nats; 0 elsewhere."""
-    head: Any = getattr(model, "module", model).get_output_embeddings()
-    logits_NV = logits_at(model, head, ids_ST, written_SL).float()
+    bare: Any = getattr(model, "module", model)
+    logits_NV = logits_at(model, bare.get_output_embeddings(), ids_ST, written_SL).float()
     token_N = ids_ST[:, 1:][written_SL]
     logp_N, _ = logprob_and_entropy(logits_NV, token_N, entropy_gradient=False)
     return logits_NV.new_zeros(written_SL.shape).masked_scatter(written_SL, logp_N)
