@@ -686,6 +686,6 @@ def test_a_reader_apart_is_kept_by_a_program_that_holds_much_memory() -> None:
     found = []
     for _ in range(2):
         parse_document("a.txt", b"Some words.")
-        found.append({process.pid for process in _reader._processes})
+        found.append({one._process.pid for one in _reader._idle if one._process})
     assert held
     assert found[0] == found[1] != set()
