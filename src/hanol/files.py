@@ -33,6 +33,7 @@ __all__ = [
     "open_regular",
     "read_json",
     "read_text",
+    "refuse_links",
     "replace_folder",
     "replace_json",
     "replace_text",

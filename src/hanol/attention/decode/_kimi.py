@@ -30,7 +30,7 @@ from hanol.attention.decode._weights import SPAN, Weights, joined
 _NO_WEIGHTS = Weights(np.empty((0, 0), np.float32), np.empty((0, 0), np.float32))
 
 
-class _Delta(NamedTuple):
+class _KdaMixer(NamedTuple):
     """Kimi Delta Attention."""
 
     projections: Weights  # q, k, v, low ranks of decay and output gate, strengths
@@ -44,7 +44,7 @@ class _Delta(NamedTuple):
     out: Weights
 
 
-class _Latent(NamedTuple):
+class _LatentMixer(NamedTuple):
     """Latent attention."""
 
     low: Weights
@@ -84,7 +84,7 @@ class _Dense(NamedTuple):
 
 class _Layer(NamedTuple):
     norm: Any
-    mixer: _Delta | _Latent
+    mixer: _KdaMixer | _LatentMixer
     norm_after: Any
     mlp: _Dense | _Experts
 
@@ -131,7 +131,7 @@ class KimiStep(DecodeStep):
         normed, added = np.empty_like(hidden), np.empty_like(hidden)
         zero, epsilon = np.float32(0), self._epsilon
         for layer, held in zip(self._layers, cache.layers, strict=True):
-            if isinstance(layer.mixer, _Delta):
+            if isinstance(layer.mixer, _KdaMixer):
                 self._delta(layer, held, hidden, normed, added)
             else:
                 self._latent(layer, held, hidden, normed, added)
@@ -206,7 +206,7 @@ def _is_float(x: Any) -> bool:
     return x.dtype == torch.float32 and x.is_cpu
 
 
-def _delta(mixer: Any) -> _Delta | None:
+def _delta(mixer: Any) -> _KdaMixer | None:
     gate = mixer.forget_gate
     products = [
         joined([mixer.q_proj, mixer.k_proj, mixer.v_proj, gate.f_a_proj, mixer.g_a_proj,
@@ -216,14 +216,14 @@ def _delta(mixer: Any) -> _Delta | None:
     if mixer.conv1d.bias is not None or any(one is None for one in products):
         return None
     projections, decay, gates, out = (one for one in products if one is not None)
-    return _Delta(
+    return _KdaMixer(
         projections, mixer.conv1d.weight.detach().squeeze(1).numpy(), decay,
         gate.A_log.detach().flatten().numpy(), gate.dt_bias.detach().numpy(), gates,
         norm_weight(mixer.o_norm), np.float32(mixer.o_norm.variance_epsilon), out,
     )  # fmt: skip
 
 
-def _latent(mixer: Any) -> _Latent | None:
+def _latent(mixer: Any) -> _LatentMixer | None:
     if type(mixer) is not KimiLinearAttention or mixer.config.attention_bias:
         return None
     is_low = mixer.q_lora_rank is not None
@@ -237,7 +237,7 @@ def _latent(mixer: Any) -> _Latent | None:
         return None
     query, latent, out, low = (one for one in products if one is not None)
     heads, rank = mixer.num_heads, mixer.kv_lora_rank
-    return _Latent(
+    return _LatentMixer(
         low, norm_weight(mixer.q_a_layernorm) if is_low else NONE, query, latent,
         norm_weight(mixer.kv_a_layernorm), np.float32(mixer.kv_a_layernorm.variance_epsilon),
         up.detach().view(heads, -1, rank).numpy(), np.float32(mixer.scaling), out,
