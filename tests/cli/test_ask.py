@@ -54,7 +54,9 @@ def test_json_is_exactly_the_published_object(notes: Path, tmp_path: Path) -> No
     model = script(tmp_path / "says.jsonl", "It was built in 1901. [1]")
     done = invoke(notes, "When was the bridge built?", "--model", model, "--json")
     found = json.loads(done.stdout)
-    assert list(found) == ["answer", "found", "sentences", "ledger"]
+    assert list(found) == [
+        *("question", "answer", "found", "doubt", "note", "sentences", "ledger"),
+    ]
     assert found["answer"] == "It was built in 1901. [1]"
     assert found["found"] is True
     text = "The bridge was built in 1901."
@@ -91,9 +93,25 @@ def test_questions_come_one_per_line(notes: Path) -> None:
     done = invoke(notes, "--json", input=questions)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["found"] for row in rows] == [True, False]
+    assert [row["question"] for row in rows] == [
+        "When was the bridge built?",
+        "Who painted the Night Watch?",
+    ]
     shown = invoke(notes, input=questions).stdout
     assert shown.index("When was the bridge built?") < shown.index("1901. [1]")
     assert shown.index("Who painted") < shown.index("Not in these documents.")
+
+
+def test_what_is_true_of_every_question_is_told_once(notes: Path) -> None:
+    done = invoke(notes, input="다리는 언제 지었습니까?\n박물관은 어디에 있습니까?\n")
+    assert done.stderr.count("ask in their words and language") == 1
+
+
+def test_a_mistyped_model_is_told_before_anything_is_indexed(notes: Path) -> None:
+    done = invoke(notes, "When was the bridge built?", "--model", "smolm2-reader")
+    assert done.exit_code == 1
+    assert "indexing" not in done.stderr
+    assert not (notes / ".hanol").exists()
 
 
 @pytest.mark.parametrize("question", ["", "  "])

@@ -262,7 +262,7 @@ def test_a_question_in_another_script_is_answered_by_meaning(tmp_path: Path) -> 
         index.add(isolated=False)
         answer = ask(index, "박물관은 언제 열리나?")
         assert answer.sentences[0].text == "The museum opens at nine."
-        assert "another script" in answer.note
+        assert "another script" in answer.doubt
         assert not ask(index, "Who painted the Night Watch?").found
     with Index.open(tmp_path, index_folder=tmp_path / "words") as index:
         index.add(isolated=False)
@@ -276,10 +276,10 @@ def test_of_documents_in_two_languages_each_question_has_its_own(tmp_path: Path)
         index.add(isolated=False)
         own = ask(index, "박물관은 몇 시에 문을 엽니까?")
         assert own.sentences[0].text == "박물관은 아홉 시에 문을 엽니다."
-        assert not own.note
+        assert not own.doubt
         across = ask(index, "다리는 무슨 색입니까?")
         assert across.sentences[0].text == "The old bridge is red."
-        assert "another script" in across.note
+        assert "another script" in across.doubt
 
 
 @pytest.mark.parametrize(
@@ -443,6 +443,122 @@ def test_what_cannot_be_asked_is_said_in_words(tmp_path: Path, library: Index) -
         ask(tmp_path / "nowhere", "Why?")
     with pytest.raises(SearchIndexError, match="no document to ask"):
         ask(tmp_path, "Why?")
+
+
+COMPANY = {
+    "handbook.md": """# Employee handbook
+
+## Holidays
+Full-time staff receive 27 days of paid leave a year. Part-time staff receive leave in proportion \
+to their hours. Up to five days may be carried over into the next year.
+
+## Travel
+Trains are booked in second class. Flights shorter than four hours are booked in economy.
+
+## Equipment
+Laptops are replaced every four years. A lost laptop must be reported within two hours. \
+The default monitor is a 27-inch Dell.
+""",
+    "meeting.txt": """Meeting notes, 4 March 2025
+Present: Lena Vogt, Amir Haddad, Sofia Marques, Tom Reilly
+Absent: Jun Park (parental leave)
+
+1. Release 4.2
+The release is moved from 10 March to 17 March because the load tests failed twice. Sofia writes \
+the release notes.
+
+2. Budget
+The marketing budget for the second quarter is cut by 12,000 euros to 48,000 euros. Tom disagrees \
+and will raise it with the board.
+
+3. Office move
+The new office is at 14 Harbour Street. We move on 2 June.
+
+Next meeting: 18 March, 10:00, room Baltic.
+""",
+    "config.json": """{"service": "billing-gateway", "port": 8443, "retry": {"max_attempts": 7},
+"database": {"host": "db-eu-1", "pool_size": 24}, "on_call": "Priya Nair"}""",
+    "규정.md": "# 규정\n\n남은 휴가는 다음 해로 최대 3일까지 이월할 수 있다.\n",
+}
+
+
+@pytest.fixture(scope="module")
+def company(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
+    folder = tmp_path_factory.mktemp("company")
+    for name, text in COMPANY.items():
+        (folder / name).write_text(text, "utf-8")
+    with Index.open(folder) as index:
+        index.add(isolated=False)
+        yield index
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("Who was absent from the meeting?", "Absent: Jun Park (parental leave)"),
+        ("When is the next meeting?", "Next meeting: 18 March, 10:00, room Baltic."),
+        ("What is the budget for the second quarter?", "48,000 euros"),
+        ("What is the budget for the third quarter?", ""),
+        ("How deep is the harbour?", ""),
+        ("What is the new address of the office?", "14 Harbour Street"),
+        ("Which printer is the default?", ""),
+        ("Which monitor is the default?", "27-inch Dell"),
+        ("Who writes the press release?", ""),
+        ("Who writes the release notes?", "Sofia"),
+        ("휴가는 며칠까지 이월할 수 있나요?", "3일까지"),
+        ("What port does the billing-gateway use?", "billing-gateway: port: 8443"),
+        ("What is the pool size of the database?", "billing-gateway: database: pool_size: 24"),
+    ],
+)
+def test_near_misses_are_refused_and_headings_are_no_answers(
+    company: Index, question: str, answer: str
+) -> None:
+    found = ask(company, question)
+    texts = [sentence.text for sentence in found.sentences]
+    assert answer in (texts[0] if texts else "")
+    assert found.found is bool(answer)
+    assert not {"Budget", "Office move", "Meeting notes, 4 March 2025"} & {*texts}
+
+
+def test_a_value_of_json_is_quoted_by_its_line(company: Index) -> None:
+    [place] = ask(company, "What port does the billing-gateway use?").sources
+    assert place.text == '"port": 8443'
+
+
+def test_bare_headings_are_no_sentences_to_a_model(company: Index) -> None:
+    texts = [one.text for one in sentences_of(company.search("budget office meeting", 5))]
+    assert "We move on 2 June." in texts
+    assert not {"Budget", "Office move", "Release 4.2", "Meeting notes, 4 March 2025"} & {*texts}
+
+
+@pytest.mark.parametrize(
+    ("said", "quotation"),
+    [
+        ("Laptops are replaced every four years.", "Laptops are replaced every four years."),
+        ("The release is moved to 17 March.", "The release is moved from 10 March to 17 March"),
+        ("Trains are booked in second class and laptops are replaced every four years.", "Trains"),
+        ("The answer is: 3.", None),
+        ("The answer is 11.", None),
+        ("It is 5.", None),
+        ("Laptops are replaced every three years.", None),
+        ("Laptops are booked in second class.", None),
+        ("Full-time staff receive 52 days of paid leave.", None),
+        ("Part-time staff receive 27 days of paid leave.", None),
+        ("Flights longer than four hours are booked in economy.", None),
+        ("The staff of the building was absent from the meeting.", None),
+        ("The release is moved from 17 March to 10 March.", None),
+    ],
+)
+def test_the_quotation_itself_holds_the_sentence(
+    company: Index, said: str, quotation: str | None
+) -> None:
+    question = "How often are laptops replaced, and when is the release moved?"
+    for mark in ("", " [1]", " [2]"):
+        answer = ask(company, question, scripted(said + mark))
+        assert answer.quoted is (quotation is None)
+        if quotation is not None:
+            assert answer.sentences[0].supported
+            assert answer.sources[0].text.startswith(quotation)
 
 
 # -- with a model

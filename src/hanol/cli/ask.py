@@ -70,16 +70,19 @@ def ask(
         raise typer.BadParameter("--write needs --model: without one, documents are quoted.")
     with (
         interruptible("ask again to start over"),
+        _opened(model, loading) as engine,  # before the documents: its name may be mistyped
         closing(open_indexed(folder, index_folder, embedder)) as corpus,
-        _opened(model, loading) as engine,
     ):
+        told = set[str]()
         for asked in questions:
             with _streamed(engine is not None and not as_json) as on_text:
                 answer = ask_documents(
                     corpus, asked, engine, k=num_passages, write=write, on_text=on_text
                 )
-            if note := answer.note or _foreign(answer, corpus):
+            note = answer.note or _foreign(answer, corpus)
+            if note and note not in told:
                 tell(one_line(note))
+            told.add(note)
             result = Result(answer.to_dict(), partial(_show, answer, question is None))
             print_result(result, as_json)
 
@@ -145,6 +148,8 @@ def _show(answer: "Answer", with_question: bool) -> None:
     shown = Text(answer.text)
     shown.highlight_regex(r"\[\d+\]", "underline cyan")
     show(shown)
+    if answer.doubt:
+        show(Text(f"Doubtful: {answer.doubt}", style="yellow"))
     for sentence in answer.sentences:
         if not sentence.supported:
             text = f"Not held by these documents: {one_line(sentence.text)}"

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from shutil import copyfileobj, rmtree
+from shutil import copyfileobj, copymode, rmtree
 from typing import Literal
 from zipfile import BadZipFile, ZipFile
 
@@ -152,7 +152,9 @@ def _describe(part: Path, name: str, model: Pullable, origin: str) -> None:
         f"This copy is from {origin}.\n"
     )
     (part / "LICENSE.txt").write_text(licence, "utf-8")
-    found = (file for file in part.rglob("*") if file.is_file())
+    found = [file for file in part.rglob("*") if file.is_file()]
+    for file in found:
+        copymode(part / "LICENSE.txt", file)  # safetensors writes for the owner alone
     files = {file.relative_to(part).as_posix(): file.stat().st_size for file in found}
     record = {"name": name, "title": model.title, "licence": model.licence, "from": origin}
     replace_json(part / RECORD, {**record, "files": files})

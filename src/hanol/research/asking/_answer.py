@@ -49,6 +49,7 @@ class Answer:
         sentences: The answer; none if nothing was found.
         quoted: Whether the sentences are quotations of the documents, not words of a model.
         note: Why there is no answer of the model although one was given; empty if there is.
+        doubt: Why the sentences may not answer, such as "no words show it"; empty without doubt.
         ledger: What it has cost.
     """
 
@@ -56,6 +57,7 @@ class Answer:
     sentences: tuple[CitedSentence, ...] = ()
     quoted: bool = False
     note: str = ""
+    doubt: str = ""
     ledger: Ledger = field(default_factory=Ledger)
 
     @property
@@ -89,8 +91,11 @@ class Answer:
     def to_dict(self) -> dict[str, Any]:
         """The answer as `hanol ask --json` prints it."""
         return {
+            "question": self.question,
             "answer": self.text,
             "found": self.found,
+            "doubt": self.doubt,
+            "note": self.note,
             "sentences": [
                 {
                     "text": sentence.text,

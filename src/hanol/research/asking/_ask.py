@@ -23,7 +23,7 @@ from hanol.runs import Ledger, synchronous
 # benchmark's questions.
 _HOPELESS = 0.6
 _FOREIGN = (
-    "The question is in another script than the documents: this sentence is nearest in meaning, "
+    "the question is in another script than the documents: this sentence is nearest in meaning, "
     "and no words show whether it answers."
 )
 _ROOM = 128  # most tokens of an answer
@@ -90,9 +90,9 @@ async def aask(
         ledger = Ledger(tool_calls=1, seconds=time.perf_counter() - began)
     quoted = Answer(question, ledger=ledger)
     if found.is_foreign or found.fit >= ENOUGH:
-        note = _FOREIGN if found.is_foreign else ""
-        chosen = tuple(map(_quote, found.best(1 if note else 3)))
-        quoted = replace(quoted, sentences=chosen, quoted=True, note=note)
+        doubt = _FOREIGN if found.is_foreign else ""
+        chosen = tuple(map(_quote, found.best(1 if doubt else 3)))
+        quoted = replace(quoted, sentences=chosen, quoted=True, doubt=doubt)
     ranker = engine if isinstance(engine, Ranks) and not write else None
     least = ENOUGH if ranker else _HOPELESS
     if engine is None or found.is_foreign or found.fit < least:

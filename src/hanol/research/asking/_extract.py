@@ -7,7 +7,7 @@ heading, its neighbours and the title of its document count for less: they say w
 from collections.abc import Sequence
 
 from hanol.research.asking._question import Asked
-from hanol.research.asking._units import Unit, units_of
+from hanol.research.asking._units import Unit, is_latin, units_of
 from hanol.retrieval import Index, Passage
 
 # How much of a sentence's score a word is worth that stands in the title, the heading or a
@@ -48,12 +48,13 @@ class Candidates:
             words = _word_scores(self.units, asked)
             self.scores = words if near is None else _with_meaning(words, near)
             read = frozenset[str]().union(*(unit.stems | unit.around for unit in self.units))
-            pairs = zip(words, self.units, strict=True)
+            pairs = list(zip(words, self.units, strict=True))
             best = max((score for score, unit in pairs if asked.may_answer(unit)), default=0.0)
-            if about and best:
+            _, nearest = max(pairs, key=lambda pair: pair[0])
+            if about and best and not asked.is_other(nearest):
                 self.fit = asked.of(read) / asked.total + best
             if near is not None and self.fit < ENOUGH:
-                others = [_is_latin(text) is not _is_latin(question) for text in texts]
+                others = [is_latin(text) is not is_latin(question) for text in texts]
                 self.is_foreign = others[near.index(max(near))]
                 if self.is_foreign:
                     self.scores = [s if o else -1.0 for s, o in zip(near, others, strict=True)]
@@ -84,11 +85,6 @@ class Candidates:
                 break
             ranked = [(s, one) for s, one in ranked if not any(map(one.repeats, chosen))]
         return tuple(unit.after(*chosen[:i]) for i, unit in enumerate(chosen))
-
-
-def _is_latin(text: str) -> bool:
-    letters = [c for c in text if c.isalpha()]
-    return 2 * sum(c < "\u0250" for c in letters) >= len(letters)
 
 
 def _word_scores(units: Sequence[Unit], asked: Asked) -> list[float]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
+from hanol.research.asking._json_lines import json_lines, spelled
 from hanol.retrieval import Passage, split_sentences, word_stems
 
 _ROW_NUMBERS = 3  # numbers in a line that make it a row
@@ -16,6 +17,10 @@ _LINE, _STOP = re.compile(r".+"), re.compile(r"[.!?…。！？]")
 _TITLE = 100  # characters
 _ENDS = re.compile(r"[.!?:;,。…]['\")\]’”]*$|^[#|>*-]")  # a sentence, or another mark of Markdown
 _SAYS = re.compile(rf"{_ENDS.pattern}|[\d:;]")  # what no heading has
+_LABEL = re.compile(r"[^\W\d_][\w'() -]{0,30}: \S")  # "Absent: Jun Park"
+_LABELS = 2  # lines with a label that make a list of them
+_SHORT = 60  # most characters of a line that ends before the margin
+_NUMBERED = re.compile(r"\d{1,2}(?:\.\d{1,2})*[.)] +")
 _WRAPPED = 120  # most characters of a line of a text whose lines are broken at a margin
 _LONG = 320  # characters of two sentences that are read at ease
 _REFERS = re.compile(
@@ -28,7 +33,14 @@ _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)")
 # An option, a variable; "floor 2", where the 2 alone says little; a number.
 _KEY = re.compile(
     r"(?<![\w-])--?[a-z][\w-]*|\b[a-z]\w*_\w+|"
-    r"\b(?:[a-z]{4,} \d\d?|[a-z]\d{1,3})(?![\w.])|\d\d?[층호번장조권월회과절]"
+    r"\b(?:[a-z]{4,} \d\d?|[a-z]\d{1,3})(?![\w.])|\d\d?(?:[층호번장조권월회과절]|분기)"
+)
+_ORDINALS = (
+    *("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth"),
+    *("tenth", "eleventh", "twelfth"),
+)
+_ORDINAL = re.compile(
+    rf"\b({'|'.join(_ORDINALS)}|\d\d?(?=st|nd|rd|th))(?:st|nd|rd|th)? ([a-z]{{4,}})"
 )
 DIGITS = re.compile(r"(?<![a-z\d])\d+", re.IGNORECASE)
 _YEAR = re.compile(r"(?:19|20)\d\d")
@@ -46,19 +58,21 @@ class Unit:
     lead: str  # the sentence before, if this one refers to it
     before: str  # what it must be read with: the head of its table, or the sentence before
     text: str
-    stems: frozenset[str]  # of both
+    heading: str
+    stems: frozenset[str]  # of the text and the lead
     around: frozenset[str]  # of its heading, its neighbours and the title
     keys: frozenset[str]  # numbers, years and options that it may be about
+    line: str = ""  # of a value of JSON, as it stands there
 
     @property
     def source(self) -> str:
         """The sentence as it stands there, with the one that it refers to."""
-        return f"{self.lead} {self.text}".lstrip()
+        return self.line or f"{self.lead} {self.text}".lstrip()
 
     @property
     def quote(self) -> str:
-        """The same; of a row of a table each cell with the name of its column."""
-        return _named(self.before, self.text) or self.source
+        """The same; cells of a row and values of JSON with what they are called."""
+        return _named(self.before, self.text) or f"{self.lead} {self.text}".lstrip()
 
     @property
     def told(self) -> frozenset[str]:
@@ -83,6 +97,7 @@ class _Part(NamedTuple):
     kind: Literal["heading", "head", "row", "sentence"]  # head: of a table
     text: str
     opens: bool = True  # a paragraph or item
+    line: str = ""  # as it stands there, of JSON
 
 
 def units_of(passages: Sequence[Passage]) -> list[Unit]:
@@ -96,9 +111,8 @@ def units_of(passages: Sequence[Passage]) -> list[Unit]:
         heading, text = _title_of(passage)
         titled = keys_of(f"{passage.title} {heading}")
         about = titled
-        # Documents with pages are broken at margins of any width.
-        pieces = list(_pieces(_in_blocks(text) if passage.page is None else text))
-        for i, (kind, text, opens) in enumerate(pieces):
+        pieces = list(_pieces_of(passage, text))
+        for i, (kind, text, opens, line) in enumerate(pieces):
             if kind == "heading":
                 heading, head, before = text, "", ""
                 about = _said(keys_of(text), titled)
@@ -113,19 +127,27 @@ def units_of(passages: Sequence[Passage]) -> list[Unit]:
             around = (head,) if kind == "row" else (before, after)
             refers = _REFERS.match(text) and len(before) + len(text) < _LONG
             lead = before if refers and kind == "sentence" else ""
-            own = stems_of(f"{lead} {text}")
+            own = stems_of(f"{lead} {spelled(text) if line else text}")
             near = stems_of(" ".join((passage.title, heading, *around)))
             lean = head if kind == "row" else before
             named = _named(lean, text) if kind == "row" else ""
             about = _said(keys_of((named or text).replace(": ", " ")), about)
             unit = Unit(
-                passage, rank, i, opens, kind == "row", lead, lean, text, own, near - own, about
+                passage, rank, i, opens, kind == "row", lead, lean, text, heading, own, near - own,
+                about, line,
             )  # fmt: skip
             found.setdefault((passage.document, passage.page, text), unit)
             before = text
             if kind == "sentence":
                 head = text  # of a table without rules, in plain text
     return list(found.values())
+
+
+def _pieces_of(passage: Passage, text: str) -> Iterator[_Part]:
+    if passage.document.lower().endswith(".json") and (values := list(json_lines(passage.text))):
+        return (_Part("row", value, line=line) for value, line in values)
+    # Documents with pages are broken at margins of any width.
+    return _pieces(_in_blocks(text) if passage.page is None else text)
 
 
 def _named(head: str, row: str) -> str:
@@ -144,7 +166,13 @@ def keys_of(text: str) -> frozenset[str]:
         ['--max-count', '1450', '2', '2019', 'floor 2']
     """
     text = _THOUSANDS.sub("", text.lower())
-    return frozenset([*_KEY.findall(text), *DIGITS.findall(text)])
+    return frozenset([*_KEY.findall(text), *DIGITS.findall(text), *_ordinals(text)])
+
+
+def _ordinals(text: str) -> Iterator[str]:
+    """The "quarter 3" of a third quarter."""
+    for rank, noun in _ORDINAL.findall(text):
+        yield f"{noun} {rank if rank.isdecimal() else _ORDINALS.index(rank) + 1}"
 
 
 def kind_of(key: str) -> str:
@@ -165,19 +193,51 @@ def _title_of(passage: Passage) -> tuple[str, str]:
     line, _, rest = passage.text.partition("\n")
     alone = rest.startswith("\n") and len(line) < _TITLE and not _ENDS.search(line)
     begins = passage.start == 0 and passage.page in (None, 1)
-    is_title = begins and (alone or line.strip() == passage.title)
+    # A short line over others that do not end at a margin goes on in none of them.
+    over = passage.page is None and _is_heading(line, rest) and _has_lines(passage.text)
+    is_title = begins and (alone or over or line.strip() == passage.title)
     return (line.strip(), rest) if rest.strip() and is_title else ("", passage.text)
+
+
+def _is_heading(line: str, after: str) -> bool:
+    """Whether a line without a full stop stands over another one that is no item beside it."""
+    bare = _NUMBERED.sub("", line, count=1)
+    return (
+        len(bare) < _SHORT
+        and any(map(str.isalnum, bare))
+        and not (_ENDS.search(bare) or set(":;") & set(bare))
+        and bool(after.strip())
+        and not after.startswith("\n")
+        and not (bare != line and _NUMBERED.match(after))
+    )
+
+
+def _has_lines(text: str) -> bool:
+    """Whether lines are paragraphs or have labels, so that none is broken at a margin."""
+    lines = text.splitlines()
+    if FENCE.search(text):
+        return False
+    return max(map(len, lines), default=0) > _WRAPPED or sum(map(_is_labelled, lines)) >= _LABELS
+
+
+def _is_labelled(line: str) -> bool:
+    return _LABEL.match(line) is not None and not _is_named(line)
 
 
 def _in_blocks(text: str) -> str:
     """A text whose lines are paragraphs, as those of web pages are, with its headings marked."""
-    lines = text.splitlines()
-    if FENCE.search(text) or max(map(len, lines), default=0) <= _WRAPPED:
+    if not _has_lines(text):
         return text
+    lines = text.splitlines()
+    is_wrapped = max(map(len, lines)) <= _WRAPPED
     parts: list[str] = []
     for line, after in zip(lines, [*lines[1:], ""], strict=True):
-        is_heading = 0 < len(line) < _TITLE and after and not _SAYS.search(line)
-        parts += [f"# {line}" if is_heading else line, "\n" if line.startswith("|") else "\n\n"]
+        is_numbered = _NUMBERED.match(line) is not None and _is_heading(line, after)
+        is_plain = 0 < len(line) < _TITLE and after and not _SAYS.search(line) and not is_wrapped
+        parts.append(f"# {line}" if is_numbered or is_plain else line)
+        # A line that is shorter than its margin ends there.
+        goes_on = is_wrapped and len(line) >= _SHORT and not _is_labelled(after)
+        parts.append("\n" if line.startswith("|") or goes_on else "\n\n")
     return "".join(parts)
 
 
@@ -237,3 +297,9 @@ def _is_row(line: str) -> bool:
 def stems_of(text: str) -> frozenset[str]:
     """The stems of the words of a text."""
     return frozenset(part for _, stem in word_stems(text) for part in stem)
+
+
+def is_latin(text: str) -> bool:
+    """Whether most letters of a text are of the Latin alphabet."""
+    letters = [c for c in text if c.isalpha()]
+    return 2 * sum(c < "\u0250" for c in letters) >= len(letters)

@@ -112,7 +112,7 @@ def data_rows(data: MessagesSection) -> Iterator[tuple[str, dict[str, Any]]]:
         for number, row in enumerate(rows, start=1):
             yield f"{data.dataset!r}, row {number}", _without_nulls(row)
         return
-    for file in _files(data.path or ()):
+    for file in _files(data):
         if file.suffix.casefold() == ".parquet":
             for number, row in enumerate(dataset_rows("parquet", str(file)), start=1):
                 yield f"{str(file)!r}, row {number}", _without_nulls(row)
@@ -381,8 +381,8 @@ def prompt_of(row: Mapping[str, Any]) -> str:
     return json.dumps(before, default=str)
 
 
-def _files(paths: Sequence[str]) -> Iterator[Path]:
-    for path in map(Path, paths):
+def _files(data: MessagesSection) -> Iterator[Path]:
+    for path in map(Path, data.path or ()):
         if path.is_dir():
             found = sorted(x for x in path.rglob("*") if x.suffix.casefold() in _SUFFIXES)
             if not found:
@@ -393,7 +393,10 @@ def _files(paths: Sequence[str]) -> Iterator[Path]:
         elif path.is_file():
             yield path
         else:
-            raise DataError(f"`data.path` is {str(path)!r}, but there is no such file or folder.")
+            made = "" if data.made_by is None else f" It is made by `{data.made_by}`."
+            raise DataError(
+                f"`data.path` is {str(path)!r}, but there is no such file or folder.{made}"
+            )
 
 
 def _without_nulls(value: Any) -> Any:

@@ -39,6 +39,9 @@ class MessagesSection(Section):
     dataset: str | None = Field(None, description="Name of a `datasets` dataset instead.")
     split: str = Field("train", description="Split of the dataset.")
     revision: str | None = Field(None, description="Commit of the dataset.")
+    made_by: str | None = Field(
+        None, description="Commands that make the files; named where a file is missing."
+    )
     held_out: float = Field(
         0.02, ge=0, lt=1, description="Share of prompts that are held out; 0 evaluates nothing."
     )
