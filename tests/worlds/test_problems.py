@@ -164,6 +164,8 @@ def test_the_first_wrong_step_is_named_with_the_reason() -> None:
     assert wrong_step(total, ["Let us add.", "4 + 3 + 8 = 15", "The answer is 15."]) is None
     assert wrong_step(total, ["4 + 3 = 15"]) == (0, "15 is not the result of this step")
     assert wrong_step(total, ["The answer is 15."]) == (0, "not everything is calculated yet")
+    # A true calculation of another step's result by chance is none of this step.
+    assert wrong_step(total, ["9 + 6 = 15"]) == (0, "15 is not the result of this step")
     with pytest.raises(ConfigError, match="process reward model"):
         wrong_step(MathProblem("b", "1 + 1?", "2"), ["2"])
     with pytest.raises(DataError, match="no problem"):

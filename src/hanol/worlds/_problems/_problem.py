@@ -23,7 +23,7 @@ class MathProblem:
         id: Name of the problem. Of those made here it follows from the text, so that the same
             problem has the same id under every seed.
         problem: What is asked.
-        answer: The right answer.
+        answer: The right answer; empty where many are and only the verifier tells.
         verifier: What checks a completion, for `hanol.scoring.parse_verifier`.
         level: Difficulty, from 1 up, in the unit of its source (steps, numbers); None if unknown.
         source: The spec it was opened by.

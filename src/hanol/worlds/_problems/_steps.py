@@ -84,8 +84,8 @@ def _other_than_known(problem: MathProblem, steps: Sequence[str]) -> tuple[int, 
         if done == len(known):
             return index, "everything is calculated already"
         found = _RESULT.search(step)
-        # Several calculations may stand in one line, if plain arithmetic bears them out.
-        ahead = known[done:] if _is_true(step) else known[done : done + 1]
+        # Several operations may stand in one line, if plain arithmetic bears them out.
+        ahead = known[done : done + max(1, _true_operations(step))]
         if found is None or found[1] not in ahead:
             said = found[1] if found else step
             return index, f"{said} is not the result of this step"
@@ -93,21 +93,21 @@ def _other_than_known(problem: MathProblem, steps: Sequence[str]) -> tuple[int, 
     return None
 
 
-def _is_true(step: str) -> bool:
-    """Whether the last equation of a step holds as plain sums and products from left to right."""
+def _true_operations(step: str) -> int:
+    """Operations of the last equation of a step if it holds from left to right, else 0."""
     match = _EQUATION.search(step)
     if match is None:
-        return False
+        return 0
     value, *rest = re.findall(r"\d+|[-+*/]", match[1])
     total = Fraction(int(value))
     for sign, operand in zip(rest[::2], map(int, rest[1::2]), strict=True):
         if sign == "/" and not operand:
-            return False
+            return 0
         total = {
             "+": total + operand, "-": total - operand, "*": total * operand,
             "/": total / (operand or 1),
         }[sign]  # fmt: skip
-    return total == int(match[2])
+    return len(rest) // 2 if total == int(match[2]) else 0
 
 
 class ExactSteps:
