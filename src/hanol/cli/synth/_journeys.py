@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -109,8 +108,9 @@ def _judge(spec: str, opened: "list[Engine]") -> "StepJudge":
     if spec == "verifier":
         return synthesis.VerifierJudge()
     if spec.startswith("prm:"):
-        rewards = import_module("hanol.test_time").ProcessRewardModel
-        scorer = rewards.from_pretrained(spec.removeprefix("prm:"))
+        from hanol.test_time import ProcessRewardModel
+
+        scorer = ProcessRewardModel.from_pretrained(spec.removeprefix("prm:"))
         return synthesis.ScorerJudge(scorer, name=spec)
     engine = open_engine(spec)
     opened.append(engine)
