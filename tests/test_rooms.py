@@ -9,13 +9,14 @@ import hanol
 SOURCE = Path(hanol.__file__).parent
 # Bounds of lines: of the whole package, of some rooms, of any other room. The plan of the house has
 # 3,000 lines a system; whoever raises a bound says why in the commit. Above it: attention (decode
-# steps of whole layers, the family), retrieval (readers of a dozen formats), autodeco, research;
+# steps of whole layers, the family), retrieval (readers of a dozen formats), autodeco, research
+# (quotations that must hold the answer, values of JSON);
 # a little above: synthesis (journeys), worlds (problems).
 MOST_LINES = {
     "": 70_600,
     "attention": 5_460,
     "engines": 4_100,
-    "research": 4_770,
+    "research": 5_080,
     "autodeco": 6_000,
     "cli": 4_900,
     "retrieval": 8_955,
