@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = [
-    "ask", "attention", "autodeco", "compression", "decode", "documents", "optimizer", "research",
+    "ask", "attention", "attention_family", "autodeco", "compression", "decode", "documents", "optimizer", "research",
     "rollouts", "start", "thinking",
 ]  # fmt: skip
 

@@ -17,7 +17,7 @@ def test_ledgers_add_up() -> None:
     total = one + one
     assert total == Ledger(2, 4, 6, 8, 10, 12, 14.0, 16.0, 18.0)
     one += total
-    assert list(one.to_dict().values()) == [3, 6, 9, 12, 15, 18, 21.0, 24.0, 27.0]
+    assert list(one.to_dict().values()) == [3, 6, 9, 12, 15, 18, 21.0, 24.0, 27.0, 0]
     assert sum([Ledger(prompt_tokens=1)] * 3, Ledger(generated_tokens=2)).tokens == 5
 
 

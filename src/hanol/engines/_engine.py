@@ -138,7 +138,7 @@ class WrappedEngine(Engine):
         self.engine = engine
         self.name, self.context_window = engine.name, engine.context_window
         self.capabilities, self.default_sampling = engine.capabilities, engine.default_sampling
-        self.parameters = engine.parameters
+        self.parameters = getattr(engine, "parameters", None)  # engines of before have none
 
     async def complete(self, request: Request) -> Completion:
         """The engine's answer."""

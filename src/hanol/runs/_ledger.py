@@ -29,10 +29,10 @@ class Ledger:
     cached_tokens: int = 0
     generated_tokens: int = 0
     scored_tokens: int = 0
-    verifier_tokens: int = 0
     flops: float = 0.0
     seconds: float = 0.0
     money: float = 0.0
+    verifier_tokens: int = 0
 
     @property
     def tokens(self) -> int:

@@ -338,8 +338,10 @@ def _parameters(model: Any) -> int:
     """Weights that a token meets: a table of embeddings is only looked up, unless it is tied."""
     count = sum(part.numel() for part in model.parameters())
     read, written = model.get_input_embeddings(), model.get_output_embeddings()
-    is_tied = written is not None and written.weight is read.weight
-    return count if is_tied else count - read.weight.numel()
+    table = getattr(read, "weight", None)  # one of fewer bits is no parameter
+    if table is None or getattr(written, "weight", None) is table:
+        return count
+    return count - table.numel()
 
 
 def _window(model: Any, tokenizer: Any) -> int | None:

@@ -14,7 +14,7 @@ from hanol.research.asking._answer import Answer, CitedSentence, Evidence
 from hanol.research.asking._check import checked, refuses
 from hanol.research.asking._extract import ENOUGH, Candidates
 from hanol.research.asking._prompt import reader_messages
-from hanol.research.asking._rank import Ranks, aevidence
+from hanol.research.asking._rank import Ranks, aevidence, can_rank
 from hanol.research.asking._units import Unit
 from hanol.retrieval import Index, Passage
 from hanol.runs import Ledger, synchronous
@@ -93,7 +93,7 @@ async def aask(
         doubt = _FOREIGN if found.is_foreign else ""
         chosen = tuple(map(_quote, found.best(1 if doubt else 3)))
         quoted = replace(quoted, sentences=chosen, quoted=True, doubt=doubt)
-    ranker = engine if isinstance(engine, Ranks) and not write else None
+    ranker = engine if not write and engine is not None and can_rank(engine) else None
     least = ENOUGH if ranker else _HOPELESS
     if engine is None or found.is_foreign or found.fit < least:
         return quoted

@@ -7,9 +7,9 @@ the next question about the same passages finds all of them in the engine's cach
 
 import asyncio
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard, runtime_checkable
 
-from hanol.engines import Request, Scored
+from hanol.engines import Engine, Request, Scored, WrappedEngine
 from hanol.research.asking._units import Unit, units_of
 from hanol.runs import Ledger
 
@@ -27,6 +27,16 @@ class Ranks(Protocol):
 
     async def score(self, request: Request, continuations: Sequence[str]) -> list[Scored]:
         """How likely continuations are."""
+
+
+def can_rank(engine: object) -> TypeGuard[Ranks]:
+    """Whether an engine scores plain text."""
+    if isinstance(engine, WrappedEngine):
+        return can_rank(engine.engine)
+    if isinstance(engine, Engine):
+        kind = type(engine)
+        return kind.encode is not Engine.encode and kind.score is not Engine.score
+    return isinstance(engine, Ranks)
 
 
 def sentence_prompt(sentence: Unit | None) -> str:
