@@ -120,6 +120,7 @@ OWN_FILES = {
     "autodeco/_render.py": "a page of the package",
     "autodeco/training/_steer.py": "texts of the package",
     "research/report/_report.py": "pages of the package",
+    "rows.py": "rows that it appends, never through a link",
     "retrieval/citations/_words.py": "words of the package",
     "lazy.py": "modules of the package",
     "models/_speed.py": "the kernel's own",

@@ -96,18 +96,22 @@ def replace_json(path: str | Path, content: Any) -> None:
     replace_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def refuse_links(folder: str | Path) -> None:
+def refuse_links(folder: str | Path, *, is_named: bool = True) -> None:
     """Refuse to write into a folder in which something is a link, a pipe or a device.
 
     For folders that hanol fills and that somebody may send: what is written there would go where
-    they want it. The folder's own name may be a link of the user, but not below a `.hanol`.
+    they want it.
+
+    Args:
+        folder: The folder, which may be missing, or be a file.
+        is_named: The user named it, so its own name may be a link, but not below a `.hanol`.
 
     Raises:
         WriteError: There is one.
     """
     folder = Path(folder)
     parts = folder.absolute().parts
-    first = parts.index(".hanol") if ".hanol" in parts else len(parts)
+    first = parts.index(".hanol") if ".hanol" in parts else len(parts) - (not is_named)
     links = [one for one in (Path(*parts[:n]) for n in range(first + 1, len(parts) + 1))
              if one.is_symlink()]  # fmt: skip
     waiting = [] if links else [folder]

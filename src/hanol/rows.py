@@ -64,7 +64,9 @@ class JsonLines:
         data = b"".join(map(_line, rows))
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a+b", buffering=0) as file:
+            # A link may lead out of a folder that somebody sent.
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            with os.fdopen(os.open(self.path, flags, 0o644), "r+b", buffering=0) as file:
                 size = drop_torn_line(file.fileno())
                 try:
                     while data:

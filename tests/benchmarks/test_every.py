@@ -9,8 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = [
-    "ask", "attention", "attention_family", "autodeco", "compression", "decode", "documents", "optimizer", "research",
-    "rollouts", "start", "thinking",
+    "ask", "attention", "attention_family", "autodeco", "compression", "decode", "documents",
+    "optimizer", "research", "rollouts", "start", "thinking",
 ]  # fmt: skip
 
 

@@ -169,3 +169,29 @@ def test_links_are_found_at_any_depth(tmp_path: Path, mine: Path) -> None:
     (deep / "link").symlink_to(mine / "file")
     with pytest.raises(WriteError, match="c/link' could not be written: it is a symbolic link"):
         refuse_links(tmp_path / "named")
+
+
+@pytest.mark.parametrize("name", ["questions.jsonl", "report.json", "."])
+def test_questions_of_a_folder_follow_no_link(notes: Path, mine: Path, name: str) -> None:
+    place = notes / ".hanol" / "synth"
+    place.parent.mkdir()
+    if name == ".":
+        place.symlink_to(mine)
+    else:
+        place.mkdir()
+        (place / name).symlink_to(mine / "file")
+    done = invoke("synth", "questions", notes, "--num-questions", "1", "--hops", "1")
+    assert "symbolic link" in refused(done, mine)
+
+
+def test_weights_outside_of_a_checkpoint_are_not_read(mine: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    assert invoke("convert", "tiny", folder).exit_code == 0
+    (folder / "model.safetensors").rename(mine / "model.safetensors")
+    (folder / "model.safetensors").write_text("decoy")
+    names = {"weight_map": dict.fromkeys(["a"], "../mine/model.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(names))
+    (folder / "model.safetensors").rename(folder / "a.safetensors")
+    done = invoke("generate", folder, "-p", "x")
+    assert done.exit_code == 1
+    assert "names no files of weights" in done.stderr

@@ -353,6 +353,8 @@ ODD_FILES = [
     ("model.safetensors.index.json", {"weight_map": {"a": 3}}),
     ("model.safetensors.index.json", {"weight_map": [["a", "b"]]}),
     ("model.safetensors.index.json", {"weight_map": {"a": "x" * 300}}),
+    ("model.safetensors.index.json", {"weight_map": {"a": "../model.safetensors"}}),
+    ("model.safetensors.index.json", {"weight_map": {"a": "/dev/zero"}}),
     ("model.safetensors", b"\xff" * 8),
     ("model.safetensors", b"\x02" + bytes(7) + b"[]"),
     ("model.safetensors", b"\x1a" + bytes(7) + b'{"a": {"dtype": 3, "b": []}'),

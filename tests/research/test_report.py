@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from hanol.research.report._answer import (
     answer_html,
 )  # private: hostile answers as HTML, without a run
 from hanol.research.report._report import (
+    _inert,
     to_html,
     to_markdown,
 )  # private: hostile runs as HTML, without files
@@ -460,3 +462,10 @@ def test_on_paper_everything_is_unfolded(tmp_path: Path) -> None:
     for part in ("First the savings.", "75% saved", "no_action", "cuts the KV cache by 75 %"):
         assert part in text
     assert "http://evil.example/essay" in text
+
+
+@pytest.mark.parametrize("text", ["!" * 300_000, "\n" * 300_000, "> " * 200_000, "- \n" * 100_000])
+def test_long_runs_of_one_character_take_no_time(text: str) -> None:
+    began = time.process_time()
+    _inert(text)
+    assert time.process_time() - began < 5

@@ -87,6 +87,8 @@ def weight_files(folder: Path) -> list[Path]:
     try:
         stored = read_json(index)["weight_map"].values()
         named = {name: folder / Path(name).name for name in sorted({*stored})}
+        if outside := [name for name in named if Path(name).name != name]:  # where loading looks
+            raise ValueError(f"{outside[0][:60]!r} is no name of a file in this folder")
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as err:
         raise CheckpointError(f"{str(index)!r} names no files of weights: {err!r}.") from err
     missing = [name for name, file in named.items() if not os.path.isfile(file)]  # however long

@@ -10,7 +10,7 @@ from hanol.cli._console import one_line, tell
 from hanol.cli._options import ConcurrencyOption, ModelOptions, SeedOption
 from hanol.cli._progress import interruptible, progress
 from hanol.cli.synth._problems import PROBLEMS
-from hanol.files import replace_json
+from hanol.files import refuse_links, replace_json
 
 if TYPE_CHECKING:
     from hanol.engines import Engine
@@ -70,6 +70,7 @@ def journeys(
     from hanol.evaluation import MeteredEngine
     from hanol.worlds import open_problems
 
+    refuse_links(output)
     is_file = Path(source).suffix != "" and Path(source).exists()
     number = num_problems or (None if is_file else _MOST_TRIED * num_trees)
     found = open_problems(source, count=number, seed=seed)

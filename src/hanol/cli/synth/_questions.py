@@ -19,7 +19,7 @@ from hanol.cli._options import (
 from hanol.cli._progress import interruptible, progress
 from hanol.cli.documents import open_indexed
 from hanol.errors import ConfigError
-from hanol.files import replace_json
+from hanol.files import refuse_links, replace_json
 
 if TYPE_CHECKING:
     from hanol.retrieval import Index
@@ -70,6 +70,7 @@ def questions(
     from hanol.worlds import is_world
 
     place = output or _place(source, index)
+    refuse_links(place)
     if model is not None and is_world(source):
         raise ConfigError("--model is for a folder: a world has facts and wordings.")
     with opened_subject(source, index, place, world.given) as subject:

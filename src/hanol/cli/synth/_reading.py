@@ -13,7 +13,7 @@ from hanol.cli._console import tell
 from hanol.cli._options import SeedOption
 from hanol.cli._progress import interruptible, progress
 from hanol.cli.documents import open_indexed
-from hanol.files import replace_json
+from hanol.files import refuse_links, replace_json
 from hanol.rows import replace_rows
 
 FoldersArgument = Annotated[
@@ -63,6 +63,8 @@ def reading(
     from hanol.engines import open_engine
     from hanol.research import sentence_prompt, sentences_of
 
+    for suffix in (output.suffix, ".held-out.jsonl", ".replies.jsonl", ".report.json"):
+        refuse_links(output.with_suffix(suffix), is_named=False)
     reader = synthesis.Reader(sentences_of, sentence_prompt)
     lexicon = synthesis.Lexicon(wordnet)
     with ExitStack() as stack:

@@ -17,6 +17,7 @@ from hanol.cli._options import (
 )
 from hanol.cli._progress import interruptible, progress
 from hanol.cli.synth._questions import Subject, opened_subject
+from hanol.files import refuse_links
 
 if TYPE_CHECKING:
     from hanol.agent_training import Attempt
@@ -63,6 +64,7 @@ def trajectories(
 
     found = synthesis.read_questions(file)
     place = output or file.parent / "trajectories"
+    refuse_links(place, is_named=output is not None)
     beside = file.parent / "report.json"
     known = {} if len(world.given) == 2 else synthesis.reported_world(beside, source)
     with opened_subject(source, index, place, known | world.given) as subject:
