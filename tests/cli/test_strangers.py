@@ -195,3 +195,10 @@ def test_weights_outside_of_a_checkpoint_are_not_read(mine: Path, tmp_path: Path
     done = invoke("generate", folder, "-p", "x")
     assert done.exit_code == 1
     assert "names no files of weights" in done.stderr
+
+
+def test_a_folder_without_words_has_no_questions(mine: Path, model: str) -> None:
+    (mine / "file").rename(mine.with_name("file"))
+    done = invoke("synth", "questions", mine, "--model", model)
+    assert done.exit_code == 1
+    assert "There is no document with words" in done.stderr

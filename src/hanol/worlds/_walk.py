@@ -17,7 +17,7 @@ from itertools import combinations
 from random import Random
 from typing import Any
 
-from hanol.errors import ConfigError
+from hanol.errors import ConfigError, DataError
 from hanol.scoring import exact_match, set_match
 from hanol.worlds._graph import SLOT, Edge, KnowledgeGraph, Triple, span_of
 
@@ -129,7 +129,14 @@ class QuestionWalker:
         """Try to draw a question of 1 to 5 hops; None where a random choice led nowhere.
 
         `sets` allows up to three answers.
+
+        Raises:
+            DataError: The graph has no facts.
         """
+        if not self._graph.entities:
+            raise DataError(
+                "There is no question to ask: no fact was found, so nothing to ask for."
+            )
         start = rng.choice(self._graph.entities)
         path = self.walk(rng, start, hops, self._onward, {start})
         if path is None:

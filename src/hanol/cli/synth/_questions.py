@@ -18,7 +18,7 @@ from hanol.cli._options import (
 )
 from hanol.cli._progress import interruptible, progress
 from hanol.cli.documents import open_indexed
-from hanol.errors import ConfigError
+from hanol.errors import ConfigError, SearchIndexError
 from hanol.files import refuse_links, replace_json
 
 if TYPE_CHECKING:
@@ -126,6 +126,11 @@ def opened_subject(
             options = ", ".join(f"--{name.replace('_', '-')}" for name in made)
             raise ConfigError(f"{source!r} is a folder: {options} is for worlds.")
         with open_indexed(source, index) as corpus:
+            if not corpus.documents():
+                raise SearchIndexError(
+                    f"There is no document with words in {source!r}: put some there that "
+                    "`hanol index` reads, such as pdf, docx, html, md or txt files."
+                )
             yield Subject(corpus)
         return
     if index is not None:
