@@ -1,7 +1,10 @@
 """Folders, runs and indexes that somebody sends: nothing is written or made where they say."""
 
 import json
+import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+import hanol
 from hanol.cli import app
 from hanol.errors import SearchIndexError, WriteError
 from hanol.files import refuse_links
@@ -186,7 +190,7 @@ def test_questions_of_a_folder_follow_no_link(notes: Path, mine: Path, name: str
 
 def test_weights_outside_of_a_checkpoint_are_not_read(mine: Path, tmp_path: Path) -> None:
     folder = tmp_path / "checkpoint"
-    assert invoke("convert", "tiny", folder).exit_code == 0
+    shutil.copytree(Path(hanol.__file__).parent / "models" / "bundled" / "tiny", folder)
     (folder / "model.safetensors").rename(mine / "model.safetensors")
     (folder / "model.safetensors").write_text("decoy")
     names = {"weight_map": dict.fromkeys(["a"], "../mine/model.safetensors")}
@@ -199,6 +203,7 @@ def test_weights_outside_of_a_checkpoint_are_not_read(mine: Path, tmp_path: Path
 
 def test_a_folder_without_words_has_no_questions(mine: Path, model: str) -> None:
     (mine / "file").rename(mine.with_name("file"))
-    done = invoke("synth", "questions", mine, "--model", model)
-    assert done.exit_code == 1
+    command = [sys.executable, "-m", "hanol", "synth", "questions", str(mine), "--model", model]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
     assert "There is no document with words" in done.stderr

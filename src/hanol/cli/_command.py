@@ -5,10 +5,13 @@ import inspect
 from collections.abc import Callable, Iterable
 from copy import copy
 from dataclasses import MISSING, Field, field, fields, is_dataclass
+from difflib import get_close_matches
 from functools import wraps
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import typer
+from typer.core import TyperGroup
 
 from hanol.cli._console import escaped, one_line, say, say_json, tell
 from hanol.errors import HanolError
@@ -86,6 +89,29 @@ def command(function: Callable[..., Result | None]) -> Callable[..., None]:
     run.__doc__ = "\n\n".join(map(one_line, paragraphs))
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return run
+
+
+def group_of(first: str, what: str) -> type[TyperGroup]:
+    """A group of commands that takes a first word that is none of them for what `first` is given.
+
+    Args:
+        first: The command that is meant then.
+        what: What such a word is, for the message on a mistyped command.
+    """
+
+    class Group(TyperGroup):
+        # `Any`: which click the context comes from depends on typer's version.
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            if args and args[0] not in self.commands and args[0] != "--help":
+                near = get_close_matches(args[0], self.commands, n=1, cutoff=0.75)
+                if near and not Path(args[0]).is_dir():
+                    raise typer.BadParameter(
+                        f"{args[0]!r} is neither a command nor a {what}. Did you mean {near[0]!r}?"
+                    )
+                args = [first, *args]
+            return super().parse_args(ctx, args)
+
+    return Group
 
 
 def print_result(result: Result, as_json: bool) -> None:
