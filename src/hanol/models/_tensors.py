@@ -90,7 +90,7 @@ def weight_files(folder: Path) -> list[Path]:
         if outside := [name for name in named if Path(name).name != name]:  # where loading looks
             raise ValueError(f"{outside[0][:60]!r} is no name of a file in this folder")
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as err:
-        raise CheckpointError(f"{str(index)!r} names no files of weights: {err!r}.") from err
+        raise CheckpointError(f"{str(index)!r} names no files of weights ({err}).") from err
     missing = [name for name, file in named.items() if not os.path.isfile(file)]  # however long
     if missing or not named:
         raise CheckpointError(
