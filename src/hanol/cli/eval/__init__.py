@@ -1,0 +1,24 @@
+"""`hanol eval`: scores of answers, of a model on a generated world, of sampling settings."""
+
+import typer
+
+from hanol.cli._command import argument
+from hanol.cli.eval._answers import answers
+from hanol.cli.eval._sampling import sampling
+from hanol.cli.eval._world import examination
+
+__all__ = ["app", "examination"]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Score answers, models and sampling settings, with 95 % intervals.\n\n"
+    "Example: hanol eval answers notes/.hanol/batches/questions",
+)
+app.command()(answers)
+app.command()(
+    examination(
+        argument("The world.", "encyclopedia", metavar="WORLD"),
+        "eval world --model tiny-researcher --num-questions 200",
+    )
+)
+app.command()(sampling)
