@@ -102,8 +102,9 @@ bench-research: $(VENV)/.dev  ## retrieval beside LanceDB and tantivy, the agent
 bench-rollouts: $(VENV)/.dev  ## rollouts side by side against one after another (5 min)
 	$(BIN)/python benchmarks/rollouts.py $(BENCH)
 
-bench-ask: $(VENV)/.dev  ## answers from documents: evidence, refusals, citations, seconds (10 min)
-	$(BIN)/python benchmarks/ask.py $(BENCH)
+# Before: hanol models pull smollm2, and e5-small
+bench-ask: $(VENV)/.dev  ## answers from documents: evidence, refusals, citations, seconds (20 min)
+	$(BIN)/python benchmarks/ask.py --embedder e5-small $(BENCH)
 
 bench-thinking: $(VENV)/.dev  ## beam search: prefixes computed once beside prefixes read again (5 min)
 	$(BIN)/python benchmarks/thinking.py $(BENCH)

@@ -3,13 +3,21 @@
 from collections.abc import Sequence
 from statistics import mean, stdev
 
+import numpy as np
+
 from hanol.claims import Measurement, Verdict
-from hanol.scoring import Interval
+from hanol.scoring import Interval, bootstrap
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
     """Mean and sample standard deviation; the latter is 0 for a single value."""
     return mean(values), stdev(values) if len(values) > 1 else 0.0
+
+
+def gain(before: Sequence[float], after: Sequence[float]) -> Interval:
+    """Mean difference of paired shares, with a 95 % interval over questions."""
+    [found] = bootstrap((np.asarray(after, float) - np.asarray(before, float))[:, None])
+    return found
 
 
 class Figures:
@@ -47,3 +55,7 @@ class Figures:
             figures={name: pair[0] for name, pair in pairs.items()},
             spread={name: pair[1] for name, pair in pairs.items()},
         )
+
+    def only_run(self) -> Measurement:
+        """Of sizes that show no more than that the experiment runs."""
+        return self.measurement("cannot be shown at this scale", "Only checked that it runs.")

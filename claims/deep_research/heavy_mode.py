@@ -20,15 +20,14 @@ from claims.deep_research.lab import (
     accuracy,
     attempted,
     engine_of,
-    gain,
     log,
     place,
-    read_lines,
     right,
     shuffled,
     unseen,
 )
-from claims.figures import Figures
+from claims.figures import Figures, gain
+from claims.kept import read_lines
 from claims.small import one_thread
 from hanol import agent_training
 from hanol.claims import Claim, Measurement

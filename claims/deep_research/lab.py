@@ -1,32 +1,28 @@
 """What the claims about research agents stand on: small agents, worlds and trainings that go on.
 
-Everything that is made is kept under `runs/claims/deep-research/<commit>/seed-<seed>`: a claim
-that was interrupted goes on from there, and claims share what they train. Another commit begins
-anew.
+Everything that is made is kept (`claims.kept`): a claim that was interrupted goes on from there,
+and claims share what they train.
 """
 
 import asyncio
-import atexit
-import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import partial
 from pathlib import Path
 from statistics import mean
-from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
 from torch import nn
 from transformers import PreTrainedModel, Qwen3Config
 
+from claims import kept
 from claims.figures import Figures
+from claims.kept import read_lines
 from hanol import agent_training, models, rl, tools, training
 from hanol.agent_training import WorldEnvironment
 from hanol.attention import ConvAttentionConfig
-from hanol.claims import clone_commit
 from hanol.engines import CheckpointEngine, Engine
 from hanol.errors import RunError
 from hanol.research import GREEDY
@@ -34,7 +30,6 @@ from hanol.retrieval import Index
 from hanol.rows import replace_rows
 from hanol.runs import Budget, ModelAnswered, RunEnded, TurnRejected
 from hanol.sampling import Sampling
-from hanol.scoring import Interval, bootstrap
 from hanol.worlds import Encyclopedia, GraphQuestion
 
 log = logging.getLogger(__name__)
@@ -53,24 +48,13 @@ Kinds = Mapping[str, Sequence[GraphQuestion]]  # of questions, by number of hops
 
 Tools = Callable[[Index], Sequence[tools.Tool]]
 
-_ROOT = Path("runs/claims/deep-research")
 _SYSTEM = "Research ."  # the template leaves it out; our long one would only be counted
 _CONVOLUTION_STD = 0.3
 _WORLDS, _QUESTIONS = 60, 150  # for demonstrations: worlds, and questions of each
 _AT_ONCE = 64  # rollouts
 
 
-@cache
-def _scratch() -> Path:
-    folder = TemporaryDirectory(prefix="hanol-claims-")
-    atexit.register(folder.cleanup)
-    return Path(folder.name)
-
-
-def place(seed: int, quick: bool, name: str) -> Path:
-    """Folder of one part of the work of one seed; nothing of a quick run is kept."""
-    root = _scratch() if quick else _ROOT / clone_commit()
-    return root / f"seed-{seed}" / name
+place = partial(kept.place, "deep-research")
 
 
 # -- models
@@ -313,23 +297,12 @@ def _attempt(kind: str, rollout: rl.Rollout) -> Attempt:
     )
 
 
-def read_lines(file: Path) -> list[Any]:
-    """What `replace_rows` wrote."""
-    return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
-
-
 # -- figures
 
 
 def accuracy(attempts: Sequence[Attempt], kind: str | None = None) -> float:
     """Right answers, of all or of one kind, in percent."""
     return 100 * mean(attempt.right for attempt in attempts if kind in (None, attempt.kind))
-
-
-def gain(before: Sequence[float], after: Sequence[float]) -> Interval:
-    """Mean difference of paired shares, with a 95 % interval over questions."""
-    [found] = bootstrap((np.asarray(after, float) - np.asarray(before, float))[:, None])
-    return found
 
 
 def right(attempts: Sequence[Attempt], kind: str | None = None) -> list[float]:

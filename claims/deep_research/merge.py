@@ -6,12 +6,11 @@ from claims.deep_research.lab import (
     BENCHMARKS,
     PAPER,
     add_attempts,
-    gain,
     place,
     right,
 )
 from claims.deep_research.reinforced import BASE, HOW, asked, base, last, reinforced
-from claims.figures import Figures
+from claims.figures import Figures, gain
 from claims.small import one_thread
 from hanol.claims import Claim, Measurement, Verdict
 from hanol.training import merge_checkpoints

@@ -13,12 +13,11 @@ from claims.deep_research.lab import (
     Attempt,
     add_attempts,
     attempted,
-    gain,
     place,
     right,
     unseen,
 )
-from claims.figures import Figures
+from claims.figures import Figures, gain
 from claims.small import one_thread
 from hanol import agent_training
 from hanol.claims import Claim, Measurement

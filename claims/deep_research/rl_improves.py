@@ -7,11 +7,10 @@ from claims.deep_research.lab import (
     BENCHMARKS,
     PAPER,
     add_attempts,
-    gain,
     right,
 )
 from claims.deep_research.reinforced import BASE, HOW, POOL, asked, base, last, reinforced
-from claims.figures import Figures
+from claims.figures import Figures, gain
 from claims.small import one_thread
 from hanol.claims import Claim, Measurement
 from hanol.research import GREEDY

@@ -9,7 +9,6 @@ from claims.deep_research.lab import (
     attempted,
     demonstrated,
     fine_tuned,
-    gain,
     held_out_rows,
     place,
     right,
@@ -17,7 +16,7 @@ from claims.deep_research.lab import (
     token_accuracy,
     unseen,
 )
-from claims.figures import Figures
+from claims.figures import Figures, gain
 from claims.small import one_thread
 from hanol import models
 from hanol.claims import Claim, Measurement

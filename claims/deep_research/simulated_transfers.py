@@ -8,7 +8,6 @@ from claims.deep_research.lab import (
     PAPER,
     Tools,
     add_attempts,
-    gain,
     right,
     shuffled,
 )
@@ -21,7 +20,7 @@ from claims.deep_research.reinforced import (
     reinforced,
 )
 from claims.deep_research.unreliable import ResultCache, SteadyTool, UnreliableTool
-from claims.figures import Figures
+from claims.figures import Figures, gain
 from claims.small import one_thread
 from hanol.claims import Claim, Measurement, Verdict
 from hanol.retrieval import Index

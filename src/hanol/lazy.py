@@ -4,7 +4,6 @@ import ast
 import importlib
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -50,34 +49,44 @@ def _homes(file: str) -> dict[str, str]:
     return found
 
 
-def when_imported(name: str, call: Callable[[], None], *, settled: bool = False) -> None:
+def when_imported(name: str, call: Callable[[], None], *, settled: Sequence[str] = ()) -> None:
     """Call a function once a module of another library is imported; at once if it already is.
 
     Args:
         name: The module.
         call: Called after its code has run.
-        settled: Wait until no module of hanol is half imported, where `call` needs some.
+        settled: Packages of which `call` imports modules: it waits until none of theirs, but this
+            one, is half imported.
     """
     if name in sys.modules:
         call()
         return
     if not any(isinstance(finder, _Watch) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Watch())
-    _watched.setdefault(name, []).append(partial(_postponed.append, call) if settled else call)
+    _watched.setdefault(name, []).append((call, tuple(settled)))
 
 
-_watched: dict[str, list[Callable[[], None]]] = {}
-_postponed: list[Callable[[], None]] = []
+_Call = tuple[Callable[[], None], tuple[str, ...]]  # and the packages that have to be settled
+_watched: dict[str, list[_Call]] = {}
+_postponed: list[_Call] = []
 
 
-def _settle() -> None:
-    """Call what was postponed, unless modules of hanol are half imported."""
-    if _postponed and not any(
-        name.startswith("hanol.") and getattr(module.__spec__, "_initializing", False)
+def _settle(finished: str = "") -> None:
+    """Call what waits, unless modules of its packages are half imported; `finished` is not."""
+    if not _postponed:
+        return
+    half = {
+        name.partition(".")[0]
         for name, module in list(sys.modules.items())
-    ):
-        while _postponed:
-            _postponed.pop(0)()
+        if name != finished and getattr(getattr(module, "__spec__", None), "_initializing", False)
+    }
+    waiting = _postponed[:]
+    _postponed.clear()  # the calls import, too, and come here again
+    for call, packages in waiting:
+        if half.isdisjoint(packages):
+            call()
+        else:
+            _postponed.append((call, packages))
 
 
 class _Watch(MetaPathFinder):
@@ -86,6 +95,7 @@ class _Watch(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
+        _settle()
         if fullname not in _watched:
             return None
         spec = PathFinder.find_spec(fullname, path, target)
@@ -95,9 +105,8 @@ class _Watch(MetaPathFinder):
 
         def exec_module(module: ModuleType) -> None:
             run(module)
-            for call in _watched.pop(fullname, []):
-                call()
-            _settle()
+            _postponed.extend(_watched.pop(fullname, []))
+            _settle(fullname)
 
         spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec

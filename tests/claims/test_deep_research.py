@@ -14,14 +14,14 @@ from scipy.stats import spearmanr
 from claims.deep_research import lab
 from claims.deep_research.heavy_mode import Agreement, agreed, heavy_verdict
 from claims.deep_research.interaction_scaling import interaction_verdict
-from claims.deep_research.lab import Attempt, gain, small_agent
+from claims.deep_research.lab import Attempt, small_agent
 from claims.deep_research.markov_context import markov_verdict, prompt_growth
 from claims.deep_research.merge import merge_verdict
 from claims.deep_research.mid_training import mid_training_verdict
 from claims.deep_research.rl_improves import rl_verdict
 from claims.deep_research.short_convolution import VARIANTS, convolution_verdict
 from claims.deep_research.simulated_transfers import rank_correlation, simulated_verdict
-from claims.figures import Figures
+from claims.figures import Figures, gain
 from hanol import models
 from hanol.claims import find_claim, find_claims, run_claim
 from hanol.engines import Message, Reply, Request, ScriptedEngine

@@ -500,6 +500,7 @@ def company(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
         ("What is the budget for the second quarter?", "48,000 euros"),
         ("What is the budget for the third quarter?", ""),
         ("How deep is the harbour?", ""),
+        ("사무실을 옮기는 데 며칠이 걸리나요?", ""),
         ("What is the new address of the office?", "14 Harbour Street"),
         ("Which printer is the default?", ""),
         ("Which monitor is the default?", "27-inch Dell"),

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from hanol import models
-from hanol.engines import CheckpointEngine
+from hanol.engines import CheckpointEngine, Completion, Engine, Request, Usage
 from hanol.errors import ConfigError, DataError
 from hanol.rl import RlvrRecipe, RlvrResult, VerifiedEnvironment
 from hanol.sampling import Sampling
@@ -27,7 +27,7 @@ PLAIN = Sampling(temperature=1.0, top_p=1.0, presence_penalty=0.0, max_tokens=4)
 
 def environment(problems: Any = None, **options: Any) -> VerifiedEnvironment:
     found = open_problems("sums", count=40) if problems is None else problems
-    return VerifiedEnvironment(found, sampling=PLAIN, **options)
+    return VerifiedEnvironment(found, **{"sampling": PLAIN, **options})
 
 
 def says_yes(prompt: str, completion: str, row: Any) -> bool:
@@ -188,3 +188,46 @@ def test_shipped_recipes(name: str) -> None:
         true = read_recipe(ROOT / "recipes" / "rlvr" / "chains.yaml")
         other = {**made.model_dump(), "name": "", "reward": ""}
         assert other == {**true.model_dump(), "name": "", "reward": ""}
+
+
+def test_a_calculator_answers_in_the_middle_and_is_not_learned() -> None:
+    """The model's tokens are learned, the calculator's are not; limits hold over all turns."""
+
+    class Calculates(Engine):
+        name = "calculates"
+        capabilities = frozenset({"prompt_ids", "keep_stop", "logprobs"})
+
+        def __init__(self, *texts: str) -> None:
+            self.texts, self.requests = list(texts), list[Request]()
+
+        async def complete(self, request: Request) -> Completion:
+            self.requests.append(request)
+            text = self.texts.pop(0)
+            ids = tuple(text.encode())
+            prompt = tuple(request.prompt_ids or b"asked")
+            return Completion.of(
+                text, usage=Usage(), ids=ids, logprobs=(-0.5,) * len(ids), prompt_ids=prompt
+            )
+
+        def encode(self, prompt: Any, *, begins: bool = True) -> tuple[int, ...]:
+            assert not begins
+            return tuple(prompt.encode())
+
+        def count_tokens(self, messages: Any) -> int:
+            return 1
+
+    problem = MathProblem("p", "What is 12 * 3 + 1?", "37")
+    engine = Calculates("First <<12 * 3>>", ", then <<36 + >>", " oh. The answer is 37.")
+    made = environment([problem], calculator=True, sampling=replace(PLAIN, max_tokens=99))
+    [rollout] = asyncio.run(made.rollouts(engine, made.tasks, seeds=[7], concurrency=1))
+    assert rollout.reward == 1.0
+    [segment] = rollout.segments
+    text = bytes(segment.input_ids).decode()
+    assert text == "askedFirst <<12 * 3>>36, then <<36 + >>? oh. The answer is 37."
+    pairs = zip(segment.input_ids, segment.action_mask, strict=True)
+    learned = bytes(token for token, acts in pairs if acts)
+    assert learned.decode() == "First <<12 * 3>>, then <<36 + >> oh. The answer is 37."
+    assert [request.sampling.seed for request in engine.requests] == [7, 8, 9]
+    left = [request.sampling.max_tokens for request in engine.requests]
+    assert left[0] - left[1] == len("First <<12 * 3>>")
+    assert all(request.sampling.stop == (">>",) for request in engine.requests)

@@ -72,7 +72,7 @@ def _make_known() -> None:
     AutoModelForCausalLM.register(AutoDecoConfig, AutoDecoForCausalLM, exist_ok=True)
 
 
-_when_imported("transformers.models.auto.modeling_auto", _make_known, settled=True)
+_when_imported("transformers.models.auto.modeling_auto", _make_known, settled=("hanol",))
 
 __all__ = [
     "TEST_COMMANDS",

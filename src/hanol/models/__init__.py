@@ -49,7 +49,7 @@ def _make_known() -> None:
     add_baselines()
 
 
-_when_imported("transformers.models.auto.modeling_auto", _make_known, settled=True)
+_when_imported("transformers.models.auto.modeling_auto", _make_known, settled=("hanol",))
 
 __all__ = [
     "Adapter",

@@ -11,7 +11,7 @@ import importlib
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
@@ -165,7 +165,7 @@ class _Finder(Loader, MetaPathFinder):
             if parent in sys.modules:
                 vars(sys.modules[parent]).pop(last, None)
         for name in ("torch._dynamo", "torch.distributed.tensor"):
-            when_imported(name, self._make_whole)
+            when_imported(name, self._make_whole, settled=("torch", "transformers", "accelerate"))
 
     def _allow_in_graph(self, function: Callable[..., Any]) -> Callable[..., Any]:
         self._in_graph.append(function)
@@ -179,9 +179,7 @@ class _Finder(Loader, MetaPathFinder):
         for module in [x for name, x in sys.modules.items() if name.startswith("transformers.")]:
             for name, value in list(vars(module).items()):
                 if type(value) is _Later:
-                    # Of a module that is being imported now; it stays one that imports when used.
-                    with suppress(AttributeError, ImportError):
-                        setattr(module, name, value._real())
+                    setattr(module, name, value._real())
 
 
 class _StandIn(ModuleType):

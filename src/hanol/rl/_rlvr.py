@@ -71,6 +71,10 @@ class RlvrRecipe(GrpoSettings, Recipe):
     raw: bool | None = Field(
         None, description="Ask without a chat template; None: where the model has none."
     )
+    calculator: bool = Field(
+        False,
+        description='Answers may calculate: behind "<<12 * 3>>" the value is put, and not learned.',
+    )
     eval_problems: int = Field(
         100, ge=0, description="Held-out problems answered greedily before and after; 0: none."
     )
@@ -275,6 +279,7 @@ def _environment(
         template=recipe.template,
         system=recipe.system,
         raw_with=tokenizer if raw else None,
+        calculator=recipe.calculator,
     )
 
 

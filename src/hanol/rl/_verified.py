@@ -21,13 +21,15 @@ from hanol.rl._rollout import Rollout, SampledTurn
 from hanol.rows import JsonLines
 from hanol.runs import Mode, RunEnded, Task, gather
 from hanol.sampling import Sampling
-from hanol.scoring import Verifier, last_answer, parse_verifier
+from hanol.scoring import Verifier, calculated, last_answer, parse_verifier
 from hanol.training import prompt_ids
 from hanol.worlds import MathProblem
 
 RewardArm = Literal["verified", "random", "format"]
 _TESTED = 20  # answers of each kind that a verifier has to judge rightly
 _HEADS = 0.5  # probability of a reward by chance
+_CALLED = ">>"
+_CALL = re.compile(r"<<([^<>]{1,60})>>\Z")
 
 
 class VerifiedEnvironment:
@@ -46,6 +48,8 @@ class VerifiedEnvironment:
         template: What is asked, with "{problem}" in it.
         system: System message; None for that of the chat template.
         raw_with: Tokenizer of the model, to ask without its chat template; None asks with it.
+        calculator: Answers may calculate: behind "<<12 * 3>>" the value is put, whose tokens are
+            not learned.
 
     Raises:
         ConfigError: A verifier or a pattern cannot be read, or `template` has no "{problem}".
@@ -66,6 +70,7 @@ class VerifiedEnvironment:
         template: str = "{problem}",
         system: str | None = None,
         raw_with: PreTrainedTokenizerBase | None = None,
+        calculator: bool = False,
     ) -> None:
         if "{problem}" not in template:
             raise ConfigError(f'`template` is {template!r}, but must contain "{{problem}}".')
@@ -75,7 +80,10 @@ class VerifiedEnvironment:
             self._form = None if form is None else re.compile(form)
         except re.error as err:
             raise ConfigError(f"`form` is {form!r}, which is no regular expression: {err}") from err
+        if sampling.max_tokens is None:
+            raise ConfigError("`sampling` has no `max_tokens`: an answer could go on for ever.")
         self.sampling, self.arm, self._penalty = sampling, arm, no_stop_penalty
+        self._calculates, self._most = calculator, sampling.max_tokens
         self._problems = {one.id: one for one in problems}
         self._verifier = None if verifier is None else parse_verifier(verifier)
         self._template, self._system, self._raw_with = template, system, raw_with
@@ -162,25 +170,50 @@ class VerifiedEnvironment:
 
     async def _attempt(self, engine: Engine, task: Task, seed: int) -> Rollout:
         problem, began = self._problems[task.id], time.monotonic()
-        completion = await engine.complete(self._request(problem, seed))
-        turn = _turn(completion)
-        ended = completion.finish_reason == "stop"
-        reward = self.reward(problem, completion.text, ended=ended, seed=seed)
+        request, text = self._request(problem, seed), ""
+        turns: list[SampledTurn] = []
+        while True:
+            completion = await engine.complete(request)
+            turns.append(_turn(completion))
+            text += completion.text
+            call = _CALL.search(text) if self._calculates else None
+            written = sum(len(turn.token_ids) for turn in turns)
+            if call is None or written >= self._most:
+                break
+            value = calculated(call[1]) or "?"
+            text += value
+            heard = (*turns[-1].prompt_ids, *turns[-1].token_ids)
+            heard += engine.encode(value, begins=False)
+            request = self._goes_on(heard, seed + len(turns), written)
+        ended = call is None and completion.finish_reason == "stop"
+        reward = self.reward(problem, text, ended=ended, seed=seed)
         event = RunEnded(
-            number=0, time=time.time(), step=1, termination="answer" if ended else "max_tokens",
-            answer=completion.text, citations=None, model_calls=1, tool_calls=0,
-            prompt_tokens=len(turn.prompt_ids), completion_tokens=len(turn.token_ids),
+            number=0, time=time.time(), step=len(turns),
+            termination="answer" if ended else "max_tokens", answer=text, citations=None,
+            model_calls=len(turns), tool_calls=len(turns) - 1,
+            prompt_tokens=len(turns[0].prompt_ids), completion_tokens=written,
             seconds=time.monotonic() - began, money=0.0,
         )  # fmt: skip
-        return Rollout(task, (event,), (turn,), reward)
+        return Rollout(task, (event,), tuple(turns), reward)
 
     def _request(self, problem: MathProblem, seed: int) -> Request:
         text = self._template.replace("{problem}", problem.problem)
-        options: Any = {"sampling": replace(self.sampling, seed=seed), "top_logprobs": 0}
+        options = self._options(seed)
         if self._raw_with is not None:
             return Request((), prompt_ids=tuple(prompt_ids(text, self._raw_with)), **options)
         system = () if self._system is None else (Message("system", self._system),)
         return Request((*system, Message("user", text)), **options)
+
+    def _goes_on(self, ids: tuple[int, ...], seed: int, written: int) -> Request:
+        """The rest of an answer, from exactly these tokens."""
+        return Request((), prompt_ids=ids, **self._options(seed, written))
+
+    def _options(self, seed: int, written: int = 0) -> dict[str, Any]:
+        drawn = replace(self.sampling, seed=seed, max_tokens=self._most - written)
+        if not self._calculates:
+            return {"sampling": drawn, "top_logprobs": 0}
+        stopped = replace(drawn, stop=(*drawn.stop, _CALLED))
+        return {"sampling": stopped, "top_logprobs": 0, "keep_stop": True}
 
     def _verify(self, problem: MathProblem, text: str) -> bool:
         verify: Verifier = self._verifier or parse_verifier(problem.verifier)

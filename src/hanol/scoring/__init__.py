@@ -19,7 +19,7 @@ if _typing.TYPE_CHECKING:
         set_match,
     )
     from hanol.scoring._checker import AnswerChecker
-    from hanol.scoring._countdown import CountdownVerifier, after_step
+    from hanol.scoring._countdown import CountdownVerifier, after_step, calculated
     from hanol.scoring._formulas import AnswerCheck, check_answer, last_answer, stated_answer
     from hanol.scoring._intervals import (
         CONFIDENCE,
@@ -71,6 +71,7 @@ __all__ = [
     "answer_of",
     "bootstrap",
     "bootstrap_ratio",
+    "calculated",
     "check_answer",
     "distinct_n",
     "exact_match",

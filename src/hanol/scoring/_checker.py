@@ -7,10 +7,11 @@ sets them, hold in the main thread alone: in others they raise, or answers are w
 
 import os
 import threading
+from functools import cache
 from typing import Any
 
 from hanol.process import HelperProcess, serve_requests, start_helper
-from hanol.scoring._formulas import AnswerCheck, check_answer
+from hanol.scoring._formulas import AnswerCheck, check_answer, compare_numbers
 
 SECONDS = 5.0  # for one comparison; an ordinary one takes 0.001, the first of a process 0.5
 _START = 20.0  # seconds more for the first one, which imports sympy
@@ -21,8 +22,9 @@ _CODE = "from hanol.scoring._checker import answer_requests; answer_requests()"
 class AnswerChecker:
     """`check_answer` for untrusted answers and many threads.
 
-    What takes longer than its time, or brings its process down, counts as unparsable: it is never
-    right. Close it, or use it as a context, when it is not needed any more.
+    Formulas are compared in the processes, numbers at once. What takes longer than its time, or
+    brings its process down, counts as unparsable: it is never right. Close it, or use it as a
+    context, when it is not needed any more.
 
     Args:
         seconds: For one comparison. Waiting for a free process does not count.
@@ -47,12 +49,14 @@ class AnswerChecker:
 
     def check(self, completion: str, answer: str) -> AnswerCheck:
         """Compare the answer of a completion with the right one; from any thread."""
-        with self._free:
-            helper = self._idle.pop()
-            try:
-                found = helper.check(completion, answer, self._seconds)
-            finally:
-                self._idle.append(helper)
+        found = compare_numbers(completion, answer)
+        if found is None:
+            with self._free:
+                helper = self._idle.pop()
+                try:
+                    found = helper.check(completion, answer, self._seconds)
+                finally:
+                    self._idle.append(helper)
         with self._lock:
             self.late += found is None
             self.unparsable += found is None or found.found is None
@@ -85,6 +89,12 @@ class _Checker(HelperProcess):
         if isinstance(found, int) or "error" in found:
             return None
         return AnswerCheck(found["found"], found["string"], found["symbolic"])
+
+
+@cache
+def shared_checker() -> AnswerChecker:
+    """The one of this process; its own processes begin with the first formula, and end with it."""
+    return AnswerChecker(processes=1)
 
 
 def answer_requests() -> None:

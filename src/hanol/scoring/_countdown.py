@@ -13,6 +13,7 @@ _SIGNS = str.maketrans("×·÷−x", "**/-*")
 _STEP = re.compile(r"(?<![\d.)])(\d{1,9}) *([-+*/]) *(\d{1,9}) *= *(\d{1,9})(?![\d.])")
 _FORMULA = re.compile(r"[\d(][\d\s()+*/-]{1,200}")
 _LONGEST = 100_000  # characters at the end of a completion that are looked at
+_LONGEST_FORMULA = 200
 _MOST_POOLS = 5_000  # of numbers that are left, after which further steps are not followed
 _OPERATIONS: dict[str, Callable[[Fraction, Fraction], Fraction]] = {
     "+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv
@@ -91,6 +92,17 @@ def after_step(pool: tuple[int, ...], step: str) -> tuple[int, ...] | None:
     if (sign == "/" and b == 0) or _OPERATIONS[sign](Fraction(a), Fraction(b)) != result:
         return None
     return tuple(sorted((*left, result)))
+
+
+def calculated(formula: str) -> str | None:
+    """The exact value of a formula of whole numbers, signs and brackets; None when it is none.
+
+    Example:
+        >>> calculated("(12 - 3) * 7 / 2")
+        '63/2'
+    """
+    value = _value(formula.translate(_SIGNS).strip()) if len(formula) <= _LONGEST_FORMULA else None
+    return None if value is None else str(value)
 
 
 def _value(formula: str) -> Fraction | None:

@@ -23,6 +23,7 @@ import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 _LONGEST = 100_000  # characters at the end of a completion in which an answer is looked for
@@ -61,11 +62,38 @@ def check_answer(completion: str, answer: str) -> AnswerCheck:
         >>> check_answer("The answer is 5. So he has 5 pens in 2024.", "5").right
         True
     """
+    if (plain := compare_numbers(completion, answer)) is not None:
+        return plain
+    found = last_answer(completion) or ""
+    string = normalised(found) == normalised(answer)
+    return AnswerCheck(found, string, _same_value(found, answer))
+
+
+def compare_numbers(completion: str, answer: str) -> AnswerCheck | None:
+    """`check_answer` where it takes no formula: without an answer, or of two plain numbers."""
     found = last_answer(completion)
     if found is None:
         return AnswerCheck(None, False, None)
-    string = normalised(found) == normalised(answer)
-    return AnswerCheck(found, string, _same_value(found, answer))
+    texts = normalised(found), normalised(answer)
+    values = [_number(text) for text in texts]
+    if None in values:
+        return None
+    return AnswerCheck(found, texts[0] == texts[1], values[0] == values[1])
+
+
+_DIGITS = r"(?:0|[1-9][0-9]*)"
+_PLAIN = re.compile(rf"-?(?:{_DIGITS}|[1-9][0-9]{{0,2}}(?:,[0-9]{{3}})+)(?:\.[0-9]+)?")
+_FRACTION = re.compile(rf"\\frac\{{(-?{_DIGITS})\}}\{{([1-9][0-9]*)\}}")
+
+
+def _number(text: str) -> Fraction | None:
+    """The value of a number or a fraction of two, as normalised LaTeX; None of anything else."""
+    if len(text) > _LONGEST_ANSWER:
+        return None
+    if _PLAIN.fullmatch(text):
+        return Fraction(text.replace(",", ""))
+    parts = _FRACTION.fullmatch(text)
+    return Fraction(int(parts[1]), int(parts[2])) if parts else None
 
 
 _NUMBER = (

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from hanol.errors import ConfigError, DataError
+from hanol.scoring._checker import shared_checker
 from hanol.scoring._countdown import CountdownVerifier
-from hanol.scoring._formulas import check_answer
 
 _LONGEST = 100_000  # characters of a program or text that are looked at
 
@@ -82,8 +82,11 @@ def parse_verifier(spec: str) -> Verifier:
 
 
 def verify_arithmetic(prompt: str, completion: str, row: Problem) -> bool:
-    r"""Whether the last \boxed expression, or else the last number, is the row's answer."""
-    return check_answer(completion, answer_of(row)).right
+    """Whether the answer that a completion gives is the row's (`check_answer`).
+
+    Formulas are compared in a process of their own, which has five seconds for each.
+    """
+    return shared_checker().check(completion, answer_of(row)).right
 
 
 @dataclass(frozen=True)

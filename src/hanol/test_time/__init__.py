@@ -18,6 +18,7 @@ if _typing.TYPE_CHECKING:
         forcing_metrics,
     )
     from hanol.test_time._difficulty import difficulty_bins
+    from hanol.test_time._engine import ThinkingEngine
     from hanol.test_time._html import render_page
     from hanol.test_time._judge import JudgeVerifier, open_verifier
     from hanol.test_time._policy import (
@@ -107,6 +108,7 @@ __all__ = [
     "SweepPoint",
     "SweepRow",
     "ThinkSettings",
+    "ThinkingEngine",
     "Thought",
     "TreeNode",
     "amonte_carlo_labels",

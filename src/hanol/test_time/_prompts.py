@@ -23,6 +23,7 @@ class ThinkSettings:
         raw: Continue the prompt as plain text, without a chat template. None does so where the
             engine has token ids and the checkpoint no template.
         concurrency: Requests at once to an engine outside of this process.
+        before: Messages of the conversation before the problem.
 
     Raises:
         ConfigError: A value is missing or out of range.
@@ -34,6 +35,7 @@ class ThinkSettings:
     template: str = "{problem}"
     raw: bool | None = None
     concurrency: int = 16
+    before: tuple[Message, ...] = ()
 
     def __post_init__(self) -> None:
         if self.sampling.max_tokens is None:
@@ -50,7 +52,7 @@ class ThinkSettings:
     def messages(self, problem: str, answers: Sequence[str] = ()) -> tuple[Message, ...]:
         """The conversation up to where a solution begins, after these earlier answers."""
         system = () if self.system is None else (Message("system", self.system),)
-        return (*system, *revision_messages(self.asked(problem), answers))
+        return (*system, *self.before, *revision_messages(self.asked(problem), answers))
 
     def steps(self, text: str) -> list[str]:
         """The steps of a solution, as verifiers see them: without separators, none blank."""

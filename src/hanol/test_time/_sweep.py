@@ -18,7 +18,7 @@ from hanol.engines import CachedEngine, Engine
 from hanol.errors import ConfigError, DataError
 from hanol.rows import JsonLines
 from hanol.runs import ResumeGuard, alone, in_thread, synchronous
-from hanol.scoring import AnswerChecker, Interval, StepScorer, bootstrap, parse_verifier
+from hanol.scoring import Interval, StepScorer, bootstrap, parse_verifier
 from hanol.test_time._accounting import flops_multiplier
 from hanol.test_time._policy import PolicyRecord, policy_key
 from hanol.test_time._prompts import ThinkSettings
@@ -142,7 +142,7 @@ async def asweep(
         check_fits(strategy_class(plan.strategy), engine, verifier)
         for budget in budgets:
             make_search(plan.strategy, budget, plan.options)
-    with alone(folder), AnswerChecker(processes=1) as checker:
+    with alone(folder):
         kept = {
             "key": policy_key(engine, settings, ""),
             "sampling": asdict(settings.sampling),
@@ -160,7 +160,7 @@ async def asweep(
         for number, problem in enumerate(problems, start=1):
             if problem.id not in done:
                 new = [
-                    await _row(problem, plan, budget, known, verifier, settings, checker)
+                    await _row(problem, plan, budget, known, verifier, settings)
                     for budget in sorted(budgets)
                     for plan in plans
                 ]
@@ -185,12 +185,12 @@ async def _row(
     engine: Engine,
     verifier: StepScorer | None,
     settings: ThinkSettings,
-    checker: AnswerChecker,
 ) -> SweepRow:
     search = make_search(plan.strategy, budget, plan.options, seed=settings.sampling.seed or 0)
     thought = await arun(search, engine, verifier, problem.problem, settings)
     spent, text = thought.ledger, thought.text
-    right = bool(text) and await in_thread(_is_right, problem, text, checker)
+    verify = parse_verifier(problem.verifier)
+    right = bool(text) and await in_thread(verify, problem.problem, text, problem)
     generated = sum(node.cost for node in thought.nodes)
     flops = 2.0 * (engine.parameters or 0) * (generated + thought.prompt_tokens)
     flops += 2.0 * (getattr(verifier, "parameters", None) or 0) * spent.verifier_tokens
@@ -199,13 +199,6 @@ async def _row(
         problem.id, plan.name, budget, answer, right, 0.0, generated,
         spent.verifier_tokens, flops, thought.truncated, thought.model_seconds,
     )  # fmt: skip
-
-
-def _is_right(problem: MathProblem, text: str, checker: AnswerChecker) -> bool:
-    """Whether a solution is right; formulas are compared where they can be stopped."""
-    if problem.verifier == "arithmetic":
-        return checker.check(text, problem.answer).right
-    return parse_verifier(problem.verifier)(problem.problem, text, problem)
 
 
 @dataclass(frozen=True)

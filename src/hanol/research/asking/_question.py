@@ -39,6 +39,17 @@ _SIZE = re.compile(
     r"\d ?-?(?:[a-z]|[가-힣])|\b(?:deep|wide|tall|thick|depth|width|height|thickness)\b|"
     rf"(?i:{NUMBER_WORD.pattern}) [a-z]"
 )
+# "Two heads" says nothing of how many days something takes.
+_ASKS_TIME = re.compile(
+    r"\bhow many (?:\w*seconds|minutes|hours|days|weeks|months|years)\b|"
+    r"며칠|몇 ?(?:초|시간|일|주|달|개월|년|해)(?![가-힣]*째)",
+    re.IGNORECASE,
+)
+_TIME = re.compile(
+    r"\b(?:\w*seconds?|minutes?|hours?|days?|weeks?|months?|years?|\d+ ?(?:s|ms|min|h|d))\b|"
+    r"초|분|시간|일|주|달|개월|년|해|하루|이틀|사흘|나흘|닷새|보름",
+    re.IGNORECASE,
+)
 # What is asked for by "which", but need not stand in the answer: "the old bridge is red".
 _ASKS_WHICH = re.compile(
     r"\bwhich (?!(?:colou?r|size|shape|material|da(?:y|te)|year|month|time|hour|place|city|town|"
@@ -104,6 +115,7 @@ class Asked:
         turn = _TURN.search(question)
         self._turn = turn[0].lower() if turn else ""
         self._asks_size = _ASKS_SIZE.search(question) is not None
+        self._asks_time = _ASKS_TIME.search(question) is not None
         self._asks_price = _ASKS_PRICE.search(question) is not None
         self.asks_number = self._asks_price or _ASKS_NUMBER.search(question) is not None
         self._numbers = set(_NUMBER.findall(question))
@@ -160,6 +172,8 @@ class Asked:
         """Whether a sentence has a number of what is asked for that the question does not have."""
         text = unit.quote
         if self._asks_size and not _SIZE.search(text):
+            return False
+        if self._asks_time and not _TIME.search(text) and not unit.is_row:
             return False
         return not self.asks_number or (
             self._counted <= unit.stems | unit.around
