@@ -13,7 +13,7 @@ def test_every_error_is_a_hanol_error_and_a_builtin() -> None:
         for value in vars(errors).values()
         if isinstance(value, type) and issubclass(value, errors.HanolError)
     ]
-    assert len(found) == 19
+    assert len(found) == 20
     for error in found:
         if error is not errors.HanolError:
             assert any(

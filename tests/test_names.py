@@ -10,6 +10,7 @@ SOURCE = Path(hanol.__file__).parent
 
 # Two places, one name, and why both keep it.
 ALLOWED: dict[str, str] = {
+    "Reply": "an answer of a script, and what was read from a judge's; both names are public",
     "Search": "the tool that searches the web, and the base of searches for an answer",
 }
 

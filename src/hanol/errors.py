@@ -20,6 +20,7 @@ __all__ = [
     "EngineError",
     "HanolError",
     "MissingExtraError",
+    "MissingSourceError",
     "RecipeError",
     "RunError",
     "SandboxError",
@@ -89,6 +90,10 @@ class WriteError(HanolError, OSError):
 
 class DataError(HanolError, ValueError):
     """Training or evaluation data that cannot be used."""
+
+
+class MissingSourceError(DataError):
+    """Something to judge by its source, of which only a pointer is there."""
 
 
 class TrainingError(HanolError, RuntimeError):

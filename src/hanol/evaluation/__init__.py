@@ -3,6 +3,7 @@
 Answers against references (`evaluate`, by a metric or a model as judge), what citations and effort
 a set of research runs shows, readers of question sets, and decoding settings on a task: sampling
 with a seed, comparison, the search for the best static setting, and verified samples to train on.
+Any text by rubrics: items, judges that debate, judgements, files of others.
 What decodes is imported when it is used: the rest needs no torch.
 """
 
@@ -28,6 +29,15 @@ if _typing.TYPE_CHECKING:
         sample,
     )
     from hanol.evaluation._search import SearchPoint, StaticSearch
+    from hanol.evaluation.judging._formats import (
+        read_label_studio,
+        read_official,
+        write_official,
+    )
+    from hanol.evaluation.judging._item import Item, read_items
+    from hanol.evaluation.judging._record import Judgement, Scores, Utterance, read_judgements
+    from hanol.evaluation.judging._reply import Reply, parse_reply
+    from hanol.evaluation.judging._rubric import Rubric, bundled_rubrics
 
 __getattr__, __dir__ = _lazy_names(__name__)
 
@@ -42,24 +52,37 @@ __all__ = [
     "DrawnCompletion",
     "Evaluation",
     "HeadsSetting",
+    "Item",
     "Judge",
+    "Judgement",
     "MeteredEngine",
     "Question",
     "RejectionSamples",
+    "Reply",
+    "Rubric",
     "RunSummary",
+    "Scores",
     "SearchPoint",
     "SettingResult",
     "StaticSearch",
     "StaticSetting",
+    "Utterance",
     "Verdict",
     "aevaluate",
+    "bundled_rubrics",
     "compare",
     "decoding_bits_per_byte",
     "evaluate",
+    "parse_reply",
     "read_benchmark",
+    "read_items",
+    "read_judgements",
+    "read_label_studio",
+    "read_official",
     "rejection_sample",
     "run_heads",
     "sample",
     "score_batches",
     "summarise_runs",
+    "write_official",
 ]
