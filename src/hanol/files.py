@@ -373,10 +373,12 @@ def read_json(path: str | Path) -> Any:
 
     Raises:
         OSError: It cannot be opened, or is no regular file.
-        ValueError: It is no JSON, or no UTF-8.
-        RecursionError: It is nested too deeply.
+        ValueError: It is no JSON, no UTF-8, or nested too deeply.
     """
-    return json.loads(read_text(path))
+    try:
+        return json.loads(read_text(path))
+    except RecursionError as err:
+        raise ValueError("it is nested too deeply") from err
 
 
 def open_inside(folder: str | Path, name: str | Path) -> io.BufferedReader:

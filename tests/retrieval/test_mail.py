@@ -331,6 +331,33 @@ def test_a_mail_of_quotations_without_end_is_read() -> None:
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        "Subject: " + "=?utf-8?b?QQ==?= " * 60_000,
+        "Subject: a\nContent-Type: text/plain" + ";" * 1_000_000,
+        'Subject: a\nContent-Type: text/plain; name="' + ";" * 1_000_000,
+        "Subject: a\nContent-Disposition: attachment" + "; a=b" * 200_000,
+    ],
+    ids=["encoded words", "parameters", "open quotation", "disposition"],
+)
+def test_headers_without_end_are_read(head: str) -> None:
+    began = time.monotonic()
+    read = text_of(f"From: k@example.com\n{head}\n\nThe valve was late.\n".encode())
+    assert "The valve was late." in read
+    assert "Subject: A" in read.replace("Subject: a", "Subject: A")
+    assert time.monotonic() - began < 5  # the square of each took minutes
+
+
+def test_every_field_of_a_report_is_read_once() -> None:
+    fields = "".join(f"X-Trace: hop {number}\n" for number in range(20_000))
+    began = time.monotonic()
+    text = text_of(parts("multipart/report", ("message/delivery-status", fields)))
+    assert text.count("X-Trace: hop") == 20_000
+    assert "hop 19999" in text
+    assert time.monotonic() - began < 5
+
+
 def test_answers_between_the_lines_are_the_authors() -> None:
     text = "On 03/05/25 10:00, Kim wrote:\n> Noon?\n\nYes.\n\n> Or one?\n\nNo.\n"
     lines = text_of(letter(text)).split("\n")

@@ -400,6 +400,16 @@ def test_a_text_is_found_by_each_of_its_own_words(text: str) -> None:
             assert _cjk.highlight_spans(text, [(token, prefix)])
 
 
+def test_signs_that_stand_for_many_letters_do_not_make_an_index_of_nothing_else() -> None:
+    """U+FDFA is 18 letters when it is written out; a text of two million took a minute."""
+    sign = "\ufdfa"
+    assert len(_cjk.index_text(sign * 2400)) < 5 * 2400
+    assert _cjk.index_text(sign) == " ".join(token for token, _ in _cjk.query_tokens(sign))
+    assert (
+        _cjk.index_text(f"{'العلم نور ' * 20}{sign}").split()[-4:] == _cjk.index_text(sign).split()
+    )
+
+
 def test_the_index_splits_tokens_only_at_spaces(cjk: Index, tmp_path: Path) -> None:
     """The full-text table holds exactly the tokens that were given to it."""
     (tmp_path / "a.txt").write_text(

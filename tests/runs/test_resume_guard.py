@@ -62,7 +62,9 @@ def test_values_that_json_does_not_have_are_resumed(tmp_path: Path) -> None:
         guard(tmp_path, {**settings, "limit": 1}).check(resume=True)
 
 
-@pytest.mark.parametrize("content", [b"a: [", b"\xff", b"- 1", b""])
+@pytest.mark.parametrize(
+    "content", [b"a: [", b"\xff", b"- 1", b"", b"[" * 100_000, b"a: 2001-99-99"]
+)
 def test_a_damaged_file_is_no_run_to_resume(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_bytes(content)
     with pytest.raises(RunError, match="Cannot resume the stage"):

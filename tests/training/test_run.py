@@ -3,13 +3,15 @@
 import errno
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ import yaml
 
 from hanol import models
 from hanol.errors import RecipeError, RunError, TrainingError, WriteError
+from hanol.files import write_sums
 from hanol.models import _presets  # private: presets of the tests are put there
 from hanol.training import TrainingResult, read_metrics, read_recipe, train
 from hanol.worlds import open_problems
@@ -413,6 +416,60 @@ def test_without_a_whole_checkpoint_nothing_is_trained(tmp_path, texts, saved) -
     with pytest.raises(TrainingError, match=r"Cannot resume from .*checkpoint-8': optimizer.pt is"):
         train(read_recipe(write(tmp_path, texts, keep=2)), folder, resume=True)
     assert read_metrics(folder) == before
+
+
+class Ran:
+    """Pickled, it makes a folder where it is loaded."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("ran",)
+
+
+def state(**changes: object) -> Callable[[Path], None]:
+    def change(file: Path) -> None:
+        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+    return change
+
+
+def other_shapes(file: Path) -> None:
+    stored = torch.load(file, weights_only=True)
+    for values in stored["state"].values():
+        values |= {name: torch.zeros(1, 2, 3) for name, x in values.items() if x.dim()}
+    torch.save(stored, file)
+
+
+FORGED: list[tuple[str, Callable[[Path], object]]] = [
+    ("optimizer.pt", lambda file: file.write_bytes(pickle.dumps(Ran()))),
+    ("optimizer.pt", lambda file: torch.save([1], file)),
+    ("optimizer.pt", other_shapes),
+    ("rng_state.pth", lambda file: file.write_bytes(pickle.dumps(Ran()))),
+    ("rng_state.pth", lambda file: torch.save({"python": 1}, file)),
+    ("trainer_state.json", lambda file: file.write_text("[" * 100_000)),
+    ("trainer_state.json", state(global_step="x")),
+    ("trainer_state.json", state(global_step=10**12)),
+    ("trainer_state.json", state(global_step=-5)),
+    ("trainer_state.json", state(nothing_known=1)),
+    ("trainer_state.json", state(stateful_callbacks={"os.system": {"args": {}}})),
+]
+
+
+@pytest.mark.parametrize(("name", "forge"), FORGED)
+def test_files_that_somebody_changed_with_their_checksums_are_refused_in_a_line(
+    name: str, forge: Callable[[Path], object], tmp_path, texts, saved, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = shutil.copytree(saved, tmp_path / "run")
+    shutil.rmtree(folder / "checkpoint-8")
+    forge(folder / "checkpoint-6" / name)
+    write_sums(folder / "checkpoint-6")
+    with pytest.raises(
+        TrainingError, match=r"Cannot resume from .*checkpoint-6': its files"
+    ) as told:
+        train(read_recipe(write(tmp_path, texts, keep=2)), folder, resume=True)
+    assert "\n" not in str(told.value)
+    assert not (tmp_path / "ran").exists()
+    assert not (folder / "final").exists()
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def read_adapter(folder: Path) -> Adapter | None:
     try:
         config = read_json(file)
         base, revision = config["base_model_name_or_path"], config.get("revision")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as err:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
         raise CheckpointError(f"{str(file)!r} is not the configuration of an adapter.") from err
     if not isinstance(base, str) or not base or not isinstance(revision, str | None):
         raise CheckpointError(

@@ -8,14 +8,12 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from hanol.errors import CheckpointError, ConfigError
-from hanol.files import (
-    read_json,
-    whole_folder,
-)
+from hanol.files import open_regular, read_json, whole_folder
 from hanol.models._build import cast, dtype_named
-from hanol.models._load import load_model, load_tokenizer
+from hanol.models._load import explained, load_model, load_tokenizer
 from hanol.models._meta import llama_from_meta, llama_to_meta, merge_meta_parts
 from hanol.models._official import save
+from hanol.models._tokenizers import check_files
 from hanol.models.gguf._write import to_gguf
 
 Layout = Literal["transformers", "meta", "gguf"]
@@ -95,16 +93,18 @@ def _read(
             f"{str(source)!r} has Meta's `params.json`, but no consolidated.*.safetensors. Files "
             "of the kind .pth are pickles, which are never loaded: save them as safetensors."
         )
-    try:
+    with explained("weights", source):
         params = read_json(file)
+        for part in parts:
+            open_regular(part).close()  # a pipe would be waited for
         tensors = merge_meta_parts([load_file(part) for part in parts], params)
-    except (OSError, ValueError, KeyError) as err:
-        raise CheckpointError(f"{str(source)!r} cannot be read: {err}") from err
-    if rope_factor is not None and not params.get("use_scaled_rope"):
-        raise useless
-    model = llama_from_meta(
-        tensors, params, rope_factor=8.0 if rope_factor is None else rope_factor
-    )
+        if rope_factor is not None and not params.get("use_scaled_rope"):
+            raise useless
+        model = llama_from_meta(
+            tensors, params, rope_factor=8.0 if rope_factor is None else rope_factor
+        )
     if not (folder / "tokenizer.json").is_file():
         return model, None
-    return model, AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    with explained("tokenizer", source):
+        check_files(folder, source)
+        return model, AutoTokenizer.from_pretrained(folder, trust_remote_code=False)

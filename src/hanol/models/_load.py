@@ -27,6 +27,7 @@ from hanol.models._adapter import Adapter, merge_into, read_adapter
 from hanol.models._light import without_compiler
 from hanol.models._official import no_progress_bars, no_warnings
 from hanol.models._tensors import differences, weight_files
+from hanol.models._tokenizers import bounded, check_files
 from hanol.models.pulled._names import ADAPTER_CONFIG, resolve
 
 _log = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ def adapter_of(spec: str | Path, *, revision: str | None = None) -> Adapter | No
         return None
     if not Path(place).is_dir():
         try:
-            if not _has_file(place, ADAPTER_CONFIG, revision):
+            if _file(place, ADAPTER_CONFIG, revision) is None:
                 return None
         except (OSError, ValueError):  # whoever loads the configuration says what is wrong
             return None
@@ -313,6 +314,8 @@ def load_tokenizer(
 
             tokenizer = gguf_tokenizer(place)
         else:
+            if file := _file(place, "tokenizer.json", revision):
+                check_files(file.parent, spec)
             tokenizer = AutoTokenizer.from_pretrained(
                 place, revision=revision, trust_remote_code=False
             )
@@ -320,6 +323,7 @@ def load_tokenizer(
             rows = (stored.get("text_config") or stored).get("vocab_size", len(tokenizer))
         else:
             rows = load_config(spec, revision=revision).get_text_config().vocab_size
+        tokenizer = bounded(tokenizer, spec)
         fits = len(tokenizer) <= rows
     if not fits:
         raise CheckpointError(
@@ -331,16 +335,17 @@ def load_tokenizer(
 
 def _has_tokenizer(place: str, revision: str | None) -> bool:
     names = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model")
-    return any(_has_file(place, name, revision) for name in names)
+    return any(_file(place, name, revision) for name in names)
 
 
-def _has_file(place: str, name: str, revision: str | None) -> bool:
-    """Whether a folder or a hub repository has a file."""
+def _file(place: str, name: str, revision: str | None) -> Path | None:
+    """A file of a folder or a hub repository, if it has it."""
     options: Any = {
         "_raise_exceptions_for_missing_entries": False,
         "_raise_exceptions_for_connection_errors": False,
     }
-    return bool(cached_file(place, name, revision=revision, **options))
+    found = cached_file(place, name, revision=revision, **options)
+    return Path(found) if found else None
 
 
 def _refuse_tensors(

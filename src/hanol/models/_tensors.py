@@ -89,7 +89,7 @@ def weight_files(folder: Path) -> list[Path]:
         named = {name: folder / Path(name).name for name in sorted({*stored})}
         if outside := [name for name in named if Path(name).name != name]:  # where loading looks
             raise ValueError(f"{outside[0][:60]!r} is no name of a file in this folder")
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as err:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as err:
         raise CheckpointError(f"{str(index)!r} names no files of weights ({err}).") from err
     missing = [name for name, file in named.items() if not os.path.isfile(file)]  # however long
     if missing or not named:

@@ -114,7 +114,7 @@ def fixed_date(folder: StrPath, options: Mapping[str, Any]) -> dict[str, Any]:
         replace_json(path, {"today": date.today().isoformat()})
     try:
         started = date.fromisoformat(read_json(path)["today"])
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as err:
+    except (OSError, ValueError, LookupError, TypeError) as err:
         raise RunError(
             f'{str(path)!r} does not hold the date of the batch, as in {{"today": '
             '"2026-01-31"}: delete it to go on with the date of today.'

@@ -43,6 +43,7 @@ from hanol.training import (
     keep_newest,
     last_checkpoint,
     metrics_file,
+    restoring,
 )
 
 _log = logging.getLogger(__name__)
@@ -92,6 +93,7 @@ class GrpoTrainer:
         temperature = plain_temperature(environment)
         self.updater = Updater(self.model, temperature, settings, self.accelerator)
         self.step = 0
+        self._restored: Path | None = None  # a checkpoint, until a step was made with it
         self._flat_steps = 0  # in a row
         self._engine = engine
 
@@ -150,8 +152,10 @@ class GrpoTrainer:
             for question, group in zip(share, groups, strict=True)
             for row in rows_of(group, question, self.settings)
         ]
-        update = self.updater.update(rows)
-        self.step = number
+        # A state that does not fit shows in the first step only.
+        with nullcontext() if self._restored is None else restoring(self._restored):
+            update = self.updater.update(rows)
+        self.step, self._restored = number, None
         rewards = self._rewards(groups)
         self.curation.learn(rewards)
         facts = gathered(self.accelerator, [_facts(r) for group in groups for r in group])
@@ -274,21 +278,27 @@ class GrpoTrainer:
         """Put everything back as it was at the newest checkpoint, and forget what came after it."""
         self.step = 0
         if (saved := last_checkpoint(self.folder, _CHECKPOINTS)) is not None:
-            state = read_json(saved / _STATE)
-            now = self.settings.model_dump(mode="json")
-            check_unchanged(f"the run in {str(self.folder)!r}", state["settings"], now, FREE)
-            stored = models.load_model(saved, dtype=self.model.dtype)
-            self.model.load_state_dict(stored.state_dict())
-            optimizer = torch.load(saved / _OPTIMIZER, weights_only=True)
-            self.updater.optimizer.load_state_dict(optimizer)
-            self.curation.load_state_dict(state["curation"])
-            self.step = state["step"]
+            with restoring(saved):
+                self._restore(saved)
         keep_metrics(self.folder, self.step)
         # Rollouts that are read back would leave the others with other companions in a batch, and
         # so with other roundings.
         for rollouts in checkpoints(self.folder, "rollouts/step-*"):
             if int(rollouts.name.partition("-")[2]) > self.step:
                 shutil.rmtree(rollouts)
+
+    def _restore(self, saved: Path) -> None:
+        state = read_json(saved / _STATE)
+        now = self.settings.model_dump(mode="json")
+        check_unchanged(f"the run in {str(self.folder)!r}", state["settings"], now, FREE)
+        if saved.name != f"step-{state['step']}":
+            raise ValueError(f"{_STATE} is of step {state['step']!r:.20}")
+        stored = models.load_model(saved, dtype=self.model.dtype)
+        self.model.load_state_dict(stored.state_dict())
+        optimizer = torch.load(saved / _OPTIMIZER, weights_only=True)
+        self.updater.optimizer.load_state_dict(optimizer)
+        self.curation.load_state_dict(state["curation"])
+        self.step, self._restored = state["step"], saved
 
 
 def plain_temperature(environment: Environment) -> float:

@@ -84,7 +84,8 @@ class ResumeGuard:
             )
         try:
             stored = yaml.safe_load(read_text(self.file))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as err:
+        # No UTF-8, a date that does not exist, brackets in brackets.
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as err:
             raise RunError(
                 f"Cannot resume the {self._what}: {str(self.file)!r} cannot be read: {err}. Use "
                 "another --output."

@@ -45,6 +45,7 @@ if _typing.TYPE_CHECKING:
         plot_loss,
         read_metrics,
         read_result,
+        restoring,
     )
     from hanol.training._sft import (
         LearningSection,
@@ -144,6 +145,7 @@ __all__ = [
     "read_recipe",
     "read_result",
     "register_kind",
+    "restoring",
     "sample_pairs",
     "sft_loss",
     "state_gib",

@@ -148,7 +148,7 @@ def _differences(first: _Checkpoint, other: _Checkpoint) -> Iterator[str]:
 def _json(file: Path) -> dict[str, Any]:
     try:
         content = read_json(file)
-    except (OSError, ValueError, RecursionError) as err:
+    except (OSError, ValueError) as err:
         raise CheckpointError(f"{str(file)!r} is not readable JSON: {err}.") from err
     if not isinstance(content, dict):
         raise CheckpointError(f"{str(file)!r} holds no JSON object.")

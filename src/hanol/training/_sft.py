@@ -18,7 +18,7 @@ from hanol.training._logits import IGNORED, logits_at
 from hanol.training._muon import muon_adamw
 from hanol.training._ranking import RankingRow, ranking_inputs, ranking_loss
 from hanol.training._recipe import MOST_STEPS, Beta, FloatName, Section, Seed
-from hanol.training._run_folder import last_checkpoint
+from hanol.training._run_folder import last_checkpoint, restoring
 from hanol.training._trainer import Steps, StepTrainer, training_arguments
 
 _SORTED_TOGETHER = 6  # batches: rows of similar length, but not the same rows each epoch
@@ -385,7 +385,8 @@ def _saved(folder: Path, steps: SftSteps, resume: bool) -> Path | None:
         raise DataError(
             f"{str(folder)!r} has checkpoints of another run. Resume it, or name another folder."
         )
-    stored = read_json(saved / "trainer_state.json")["max_steps"]
+    with restoring(saved):
+        stored = read_json(saved / "trainer_state.json")["max_steps"]
     if stored != len(steps.batches):
         raise DataError(
             f"{str(saved)!r} belongs to a run of {stored} steps, but these rows and settings give "

@@ -16,7 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, SequentialSampler
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerState,
+    TrainingArguments,
+)
 
 from hanol import models
 from hanol.errors import TrainingError, WriteError
@@ -28,6 +34,7 @@ from hanol.training._run_folder import (
     keep_metrics,
     keep_newest,
     metrics_file,
+    restoring,
 )
 from hanol.training.finetuning._lora import is_adapted, read_adapter_into, write_adapter
 
@@ -133,6 +140,7 @@ class StepTrainer(Trainer):
         self._make_optimizer, self._make_rates, self._loss = optimizer, rates, loss
         self._on_eval, self.due = on_eval, due
         self._staging = False
+        self.steps_made = 0  # by this process
         super().__init__(
             model=model,
             args=args,
@@ -152,7 +160,8 @@ class StepTrainer(Trainer):
             saved: Checkpoint to continue from.
 
         Raises:
-            TrainingError: The loss or its gradient is not finite.
+            TrainingError: The loss or its gradient is not finite, or the checkpoint is not what a
+                training like this one wrote.
             RunError: Another process is writing the folder.
             WriteError: The disk is full, or the folder cannot be written.
         """
@@ -161,10 +170,24 @@ class StepTrainer(Trainer):
         with alone(folder) if self.args.should_save else nullcontext():
             if self.args.should_save:  # what a killed run was writing
                 shutil.rmtree(folder / _WRITING, ignore_errors=True)
-            if saved is not None:
-                self.read_more(saved)
             with models.no_progress_bars():  # one for each file of each checkpoint
-                self.train(resume_from_checkpoint=None if saved is None else str(saved))
+                if saved is None:
+                    self.train()
+                    return
+                # A state that does not fit shows in the first step only.
+                with restoring(saved, is_done=lambda: self.steps_made > 0):
+                    self._check_state(saved)
+                    self.read_more(saved)
+                    self.train(resume_from_checkpoint=str(saved))
+
+    def _check_state(self, saved: Path) -> None:
+        """Refuse a state of the trainer with which it would end at once, or fail later."""
+        state = TrainerState.load_from_json(str(saved / "trainer_state.json"))
+        step, steps = state.global_step, self.args.max_steps
+        if saved.name != f"checkpoint-{step}" or step > steps:
+            raise ValueError(f"trainer_state.json is of step {step!r:.20} of {steps}")
+        if "TrainerControl" not in state.stateful_callbacks:
+            raise ValueError("trainer_state.json lacks `TrainerControl`")
 
     # -- what kinds of training add
 
@@ -310,6 +333,7 @@ class _Log(TrainerCallback):
         self._more |= self._trainer.after_update()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._trainer.steps_made += 1
         if self._trainer.due is not None:
             control.should_evaluate, control.should_save = self._trainer.due(state.global_step)
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 from email.errors import HeaderParseError
 from email.header import decode_header, make_header
 from email.message import Message
+from email.policy import Compat32
 from itertools import groupby, pairwise
 
 from hanol.errors import DocumentError
@@ -23,7 +24,8 @@ from hanol.retrieval.documents._structured import read_json
 from hanol.retrieval.documents.tables._lines import read_csv
 
 _HEADERS = ("From", "To", "Cc", "Date", "Subject")
-_ENCODED = re.compile(r"(?:=\?[^\s?]+\?[bq]\?[^?]*\?=(?:\s+(?==\?))?)+", re.IGNORECASE)
+# So many in a row at once: the standard library takes time by the square of their number.
+_ENCODED = re.compile(r"(?:=\?[^\s?]+\?[bq]\?[^?]*\?=(?:\s+(?==\?))?){1,500}", re.IGNORECASE)
 _MAIL_STARTS = re.compile(rb"(?:^|(?<=\n\n)|(?<=\n\r\n))From [^\n]*\d{4}[^\n]*\n")  # of a mailbox
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 _HEADER = re.compile(rb"[!-9;-~]+[ \t]*:|[ \t]|>?From ")
@@ -63,8 +65,20 @@ _BEGINS = re.compile(
 )
 _TELLING = re.compile(rf"[\s*]*(?:{_FROM})\b|.*(?:19|20)\d\d")  # who, and when
 _LABEL = 120  # characters
+_LONGEST_OF_A_PART = 4_000  # characters of a header
 _TOO_DEEP = re.compile(r"^((?:> ?){20})(?:> ?)+", re.MULTILINE)
 _SAME = 0.8  # share of the words of a part that another has, which makes it one of two versions
+
+
+class _Bounded(Compat32):
+    """The standard library reads the parameters of a part in time by the square of their length."""
+
+    def header_source_parse(self, sourcelines: list[str]) -> tuple[str, str]:
+        name, value = super().header_source_parse(sourcelines)
+        return name, value[:_LONGEST_OF_A_PART] if name.lower().startswith("content-") else value
+
+
+_POLICY = _Bounded()
 
 
 def read_eml(data: bytes) -> tuple[str, list[str]]:
@@ -79,8 +93,12 @@ def read_eml(data: bytes) -> tuple[str, list[str]]:
     bounds = pairwise([0, *(found.start() for found in later), len(data)])
     # A mailbox quotes lines that begin like a mail.
     mails = [re.sub(rb"(?m)^>(>*From )", rb"\1", data[first:last]) for first, last in bounds]
-    messages = [email.message_from_bytes(_from_first_header(mail)) for mail in each_page(mails)]
+    messages = [_parsed(mail) for mail in each_page(mails)]
     return _header(messages[0], "Subject"), [*map(_mail, each_page(messages))]
+
+
+def _parsed(data: bytes) -> Message:
+    return email.message_from_bytes(_from_first_header(data), policy=_POLICY)
 
 
 def _from_first_header(data: bytes) -> bytes:
@@ -105,7 +123,7 @@ def _from_first_header(data: bytes) -> bytes:
 
 
 def _mail(message: Message) -> str:
-    lines = [f"{name}: {_header(message, name)}" for name in _HEADERS if _header(message, name)]
+    lines = [f"{name}: {text}" for name in _HEADERS if (text := _header(message, name))]
     attached: list[str] = []
     body = _part(message, lines, attached)
     return "\n\n".join(text for text in ["\n".join(lines), body, *attached] if text)
@@ -158,7 +176,7 @@ def _parts(part: Message, lines: list[str], attached: list[str]) -> str:
             boundary = found.group(1).replace("\\", "\\\\").replace('"', '\\"')
             kind = part.get_content_type()
             head = f'X-Hanol-Boundary: found\nContent-Type: {kind}; boundary="{boundary}"\n\n'
-            again = email.message_from_string(head + text)
+            again = email.message_from_string(head + text, policy=_POLICY)
             return _part(again, lines, attached)
         return decode(text.encode("utf-8", "surrogateescape"))
     texts = [_part(inner, lines, attached) for inner in payload if isinstance(inner, Message)]
@@ -184,7 +202,7 @@ def _versions(texts: Iterable[str]) -> list[str]:
 
 def _report(message: Message) -> str:
     """The fields of a report on a mail, which are headers to the parser."""
-    fields = (f"{name}: {_header(message, name)}" for name in message)
+    fields = (f"{name}: {_text(value)}" for name, value in message.raw_items())
     payload = message.get_payload()
     return "\n".join([*fields, payload if isinstance(payload, str) else ""]).strip()
 
@@ -198,14 +216,16 @@ def _attached_mail(part: Message) -> Message:
         packed["Content-Transfer-Encoding"] = part["Content-Transfer-Encoding"]
         packed.set_payload(inner.get_payload() if inner is not part else payload)
         data = packed.get_payload(decode=True)
-        return email.message_from_bytes(
-            _from_first_header(data if isinstance(data, bytes) else b"")
-        )
+        return _parsed(data if isinstance(data, bytes) else b"")
     return inner
 
 
 def _header(message: Message, name: str) -> str:
-    raw = next((value for key, value in message.raw_items() if key.lower() == name.lower()), "")
+    found = (value for key, value in message.raw_items() if key.lower() == name.lower())
+    return _text(next(found, ""))
+
+
+def _text(raw: object) -> str:
     text = decode(str(raw).encode("utf-8", "surrogateescape"))  # many mails have bare UTF-8 here
     return " ".join(_decoded(text).split())
 

@@ -69,6 +69,9 @@ _GERSHAYIM = re.compile('["\u05f4](?<=[\u05d0-\u05ea].)(?=[\u05d0-\u05ea])')  # 
 _MARKED = str.maketrans(
     "+#♯.,'’٬_\"\u05f4", "＋＃＃．" + 7 * "\u0640"
 )  # `fold` removes the tatweel
+# Most that a text grows by when its signs are written out: U+FDFA alone becomes 18 letters, and a
+# text of nothing else would take a minute for each two million. A word or a query always may.
+_GROWTH, _SHORT = 4, 100
 # Characters that combine with the one before: marks, jamo of a decomposed syllable, voicing marks
 # of half-width kana.
 _COMBINING = regex.compile("[\\p{M}\\p{DI}\u1160-\u11ff\uff9e\uff9f]")
@@ -81,8 +84,11 @@ def normalize(text: str) -> str:
 
 def compose(text: str) -> str:
     """NFKC with ASCII digits and without invisible characters."""
-    text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text))
-    return _OTHER_DIGIT.sub(lambda match: str(unicodedata.decimal(match[0])), text)
+    text = _INVISIBLE.sub("", text)
+    normal = unicodedata.normalize("NFKC", text)
+    if len(normal) > _GROWTH * len(text) > _GROWTH * _SHORT:
+        normal = unicodedata.normalize("NFC", text)
+    return _OTHER_DIGIT.sub(lambda match: str(unicodedata.decimal(match[0])), normal)
 
 
 def _mark_signs(text: str) -> str:

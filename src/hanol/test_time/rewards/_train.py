@@ -51,6 +51,7 @@ from hanol.training import (
     finetune_estimate,
     is_held_out,
     read_chats,
+    restoring,
     with_adapters,
 )
 from hanol.worlds import open_problems
@@ -174,7 +175,11 @@ class _PrmTraining(Finetuning):
     def _best(self) -> dict[str, float]:
         """The lowest evaluation so far; a resumed run makes the later ones again, and equal."""
         path = self.folder / _BEST_LOSS
-        return read_json(path) if self.recipe.keep_best and path.exists() else {}
+        if not self.recipe.keep_best or not path.exists():
+            return {}
+        with restoring(path):
+            found = read_json(path)
+            return {**found, "eval_loss": float(found["eval_loss"])}
 
     def facts(self) -> dict[str, Any]:
         """Counts of labels, and the evaluation of what is written."""
@@ -185,8 +190,8 @@ class _PrmTraining(Finetuning):
         """Write a whole checkpoint; adapters are merged into it."""
         recipe = self.recipe
         if self._best():
-            trained, best = _trained(model), load_file(self.folder / _BEST)
-            with torch.no_grad():
+            with restoring(self.folder / _BEST), torch.no_grad():
+                trained, best = _trained(model), load_file(self.folder / _BEST)
                 for name, value in best.items():
                     trained[name].copy_(value)
         if recipe.lora is not None:
