@@ -35,7 +35,7 @@ from hanol.rl._grpo_settings import FREE, GrpoSettings
 from hanol.rl._grpo_update import Metrics, Updater, gathered, rows_of
 from hanol.rl._rollout import Environment, Rollout
 from hanol.rows import JsonLines
-from hanol.runs import Task, TurnRejected, alone, check_unchanged
+from hanol.runs import Task, TurnRejected, alone, check_unchanged, restoring
 from hanol.training import (
     checkpoint_size,
     checkpoints,
@@ -43,7 +43,6 @@ from hanol.training import (
     keep_newest,
     last_checkpoint,
     metrics_file,
-    restoring,
 )
 
 _log = logging.getLogger(__name__)

@@ -35,6 +35,7 @@ if _typing.TYPE_CHECKING:
         check_unchanged,
         environment,
         note_sources,
+        restoring,
     )
     from hanol.runs._task import Task, read_tasks
 
@@ -69,6 +70,7 @@ __all__ = [
     "leave",
     "note_sources",
     "read_tasks",
+    "restoring",
     "seal",
     "synchronous",
 ]

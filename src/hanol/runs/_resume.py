@@ -5,14 +5,15 @@ import logging
 import os
 import platform
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from hanol.errors import RunError
+from hanol.errors import HanolError, RunError, TrainingError
 from hanol.files import (
     read_json,
     read_text,
@@ -131,6 +132,32 @@ def check_unchanged(
             f"Cannot resume {what}: {', '.join(changed)} {verb} changed since it was started. Use "
             f"another --output, or restore the old {value}."
         )
+
+
+@contextmanager
+def restoring(checkpoint: Path, *, is_done: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Within the block, whatever a checkpoint makes the libraries raise is a `TrainingError`.
+
+    Checksums find what was damaged, but not what somebody changed together with them.
+
+    Args:
+        checkpoint: What is read.
+        is_done: Whether it was restored, and all else is no fault of its files.
+    """
+    try:
+        yield
+    except HanolError:
+        raise
+    except Exception as err:
+        kind = type(err).__name__
+        if is_done() or kind in {"MemoryError", "OutOfMemoryError"}:  # the latter is torch's
+            raise
+        cause = f"{kind}: {' '.join(str(err).split())[:160]}".rstrip(": .")
+        raise TrainingError(
+            f"Cannot resume from {str(checkpoint)!r}: its files are not what this training wrote "
+            f"({cause}). Remove it to resume from an older one, or start again with another "
+            "--output."
+        ) from err
 
 
 def can_reuse(

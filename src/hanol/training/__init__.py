@@ -45,7 +45,6 @@ if _typing.TYPE_CHECKING:
         plot_loss,
         read_metrics,
         read_result,
-        restoring,
     )
     from hanol.training._sft import (
         LearningSection,
@@ -145,7 +144,6 @@ __all__ = [
     "read_recipe",
     "read_result",
     "register_kind",
-    "restoring",
     "sample_pairs",
     "sft_loss",
     "state_gib",

@@ -3,15 +3,14 @@
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from pydantic import BaseModel
 
-from hanol.errors import HanolError, TrainingError, require
+from hanol.errors import TrainingError, require
 from hanol.files import (
     damage,
     read_text,
@@ -96,31 +95,6 @@ def last_checkpoint(folder: str | Path, pattern: str = "checkpoint-*") -> Path |
         f"Cannot resume from {str(path)!r}: {problem}, and there is no older checkpoint that is "
         "whole. Put it back as it was, or start again with another --output."
     )
-
-
-@contextmanager
-def restoring(checkpoint: Path, *, is_done: Callable[[], bool] = lambda: False) -> Iterator[None]:
-    """Within the block, whatever a checkpoint makes the libraries raise is a `TrainingError`.
-
-    Checksums find what was damaged, but not what somebody changed together with them.
-
-    Args:
-        checkpoint: What is read.
-        is_done: Whether it was restored, and all else is no fault of its files.
-    """
-    try:
-        yield
-    except (HanolError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as err:
-        if is_done():
-            raise
-        cause = f"{type(err).__name__}: {' '.join(str(err).split())[:160]}".rstrip(": .")
-        raise TrainingError(
-            f"Cannot resume from {str(checkpoint)!r}: its files are not what this training wrote "
-            f"({cause}). Remove it to resume from an older one, or start again with another "
-            "--output."
-        ) from err
 
 
 def checkpoint_size(model: Any, optimizer: torch.optim.Optimizer | None) -> str:

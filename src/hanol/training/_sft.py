@@ -13,12 +13,13 @@ from torch.nn import functional
 
 from hanol.errors import DataError, require
 from hanol.files import read_json
+from hanol.runs import restoring
 from hanol.training._kinds import OnStep
 from hanol.training._logits import IGNORED, logits_at
 from hanol.training._muon import muon_adamw
 from hanol.training._ranking import RankingRow, ranking_inputs, ranking_loss
 from hanol.training._recipe import MOST_STEPS, Beta, FloatName, Section, Seed
-from hanol.training._run_folder import last_checkpoint, restoring
+from hanol.training._run_folder import last_checkpoint
 from hanol.training._trainer import Steps, StepTrainer, training_arguments
 
 _SORTED_TOGETHER = 6  # batches: rows of similar length, but not the same rows each epoch

@@ -27,14 +27,13 @@ from transformers import (
 from hanol import models
 from hanol.errors import TrainingError, WriteError
 from hanol.files import replace_folder, write_failure, write_sums
-from hanol.runs import alone
+from hanol.runs import alone, restoring
 from hanol.training._run_folder import (
     checkpoint_size,
     checkpoints,
     keep_metrics,
     keep_newest,
     metrics_file,
-    restoring,
 )
 from hanol.training.finetuning._lora import is_adapted, read_adapter_into, write_adapter
 

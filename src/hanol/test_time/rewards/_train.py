@@ -20,7 +20,7 @@ from hanol.engines import Engine, open_engine
 from hanol.errors import DataError, RecipeError
 from hanol.files import read_json, replace_json, whole_file
 from hanol.rows import replace_rows
-from hanol.runs import synchronous
+from hanol.runs import restoring, synchronous
 from hanol.test_time.rewards._formats import FORMATS, StepFormat
 from hanol.test_time.rewards._labels import amonte_carlo_labels, asample_answers
 from hanol.test_time.rewards._model import ProcessRewardModel
@@ -51,7 +51,6 @@ from hanol.training import (
     finetune_estimate,
     is_held_out,
     read_chats,
-    restoring,
     with_adapters,
 )
 from hanol.worlds import open_problems
