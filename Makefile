@@ -107,6 +107,7 @@ bench-ask: $(VENV)/.dev  ## answers from documents: evidence, refusals, citation
 	$(BIN)/python benchmarks/ask.py --embedder e5-small $(BENCH)
 
 bench-thinking: $(VENV)/.dev  ## beam search: prefixes computed once beside prefixes read again (5 min)
+	$(PIP) install $(PINS) -e '.[peers]'
 	$(BIN)/python benchmarks/thinking.py $(BENCH)
 
 bench-start: $(VENV)/.dev  ## seconds from a command to its first word (3 min)

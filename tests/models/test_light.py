@@ -52,6 +52,44 @@ print("whole")
 """
 
 
+THEN_MUCH = """
+from hanol import models
+models.light_imports()
+models.load_model("tiny")
+import {first}
+import torch, accelerate, hanol.rl, hanol.training, hanol.autodeco
+from hanol.rl import GrpoTrainer
+from hanol.training import train
+from torch.distributed.fsdp import fully_shard
+from transformers import modeling_utils
+llama = models.build("llama-3m").eval()
+ids = torch.tensor([[1, 2, 3]])
+torch.testing.assert_close(
+    torch.compile(llama, backend="eager")(ids).logits, llama(ids).logits
+)
+kept = [
+    f"{{module.__name__}}.{{name}}"
+    for module in list(__import__("sys").modules.values())
+    if module.__name__.startswith("transformers.")
+    for name, value in list(vars(module).items())
+    if type(value).__name__ == "_Later"
+]
+assert not kept, kept
+print("whole")
+"""
+
+
+@pytest.mark.parametrize(
+    "first",
+    ["torch.distributed.fsdp", "torch.distributed.tensor", "torch._dynamo", "accelerate", "peft"],
+)
+def test_a_process_that_began_light_imports_everything_later(first: str) -> None:
+    """Stand-ins give way to the real modules once, whoever imports them first, half or whole."""
+    code = THEN_MUCH.format(first=first)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "whole\n", done.stderr
+
+
 def test_what_was_left_out_is_there_when_it_is_used() -> None:
     done = subprocess.run([sys.executable, "-c", LATER], capture_output=True, text=True)
     assert done.stdout == "whole\n", done.stderr

@@ -176,6 +176,20 @@ def test_trl_trains_on_the_same_environment(
     models.load_model(str(result.checkpoint))
 
 
+def test_trl_resumes_from_its_checkpoint_to_the_same_weights(
+    checkpoint: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
+    options = {"reward": "random", "no_answer": "kept", "trainer": "trl", "save_every": 1}
+    train(recipe(checkpoint, rows, steps=1, **options), tmp_path / "run")
+    made = [
+        train(recipe(checkpoint, rows, steps=3, **options), tmp_path / name, resume=name == "run")
+        for name in ("run", "straight")
+    ]
+    states = [models.load_model(str(one.checkpoint)).state_dict() for one in made]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
 @pytest.mark.parametrize("name", ["chains", "random", "format", "smollm2"])
 def test_shipped_recipes(name: str) -> None:
     made = read_recipe(ROOT / "recipes" / "rlvr" / f"{name}.yaml")

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 import torch
 from pydantic import Field, model_validator
 from transformers import PrinterCallback, TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
 
 from hanol import models
 from hanol.engines import CheckpointEngine
@@ -62,7 +63,7 @@ class RlvrRecipe(GrpoSettings, Recipe):
         0.0, ge=0, description="Taken from the reward of an answer that `max_tokens` cut."
     )
     trainer: Literal["hanol", "trl"] = Field(
-        "hanol", description="hanol's GRPO, which resumes to the last bit, or TRL's."
+        "hanol", description="hanol's GRPO or TRL's; both resume from their last checkpoint."
     )
     temperature: float = Field(1.0, gt=0, description="Temperature of sampling.")
     max_tokens: int = Field(256, ge=1, description="Tokens per answer.")
@@ -227,7 +228,8 @@ def _with_trl(
         num_generations=recipe.rollouts, max_completion_length=recipe.max_tokens,
         max_grad_norm=recipe.clip_norm, num_iterations=recipe.updates_per_batch,
         epsilon=recipe.clip_low, epsilon_high=recipe.clip_high, seed=recipe.seed,
-        lr_scheduler_type="constant", logging_steps=1, report_to=[], save_strategy="no",
+        lr_scheduler_type="constant", logging_steps=1, report_to=[],
+        save_steps=recipe.save_every, save_total_limit=2,
         bf16=False, use_cpu=model.device.type == "cpu", activation_checkpointing=False,
         disable_tqdm=True,
     )  # fmt: skip
@@ -253,7 +255,7 @@ def _with_trl(
         processing_class=tokenizer, rollout_func=rollouts, callbacks=[TrlLog()],
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
-    trainer.train()
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(args.output_dir))
 
 
 def _environment(

@@ -74,7 +74,7 @@ class TrlRollouts:
         self._environment, self._concurrency = environment, concurrency
         self._exclude = no_answer == "excluded"
         self._folder = None if folder is None else Path(folder)
-        self._seed, self._calls = seed, 0
+        self._seed, self._asked = seed, (-1, 0)  # step, and calls in it so far
         self._engine: CheckpointEngine | None = None
 
     def dataset(self) -> Any:
@@ -134,16 +134,18 @@ class TrlRollouts:
     async def _roll_out(
         self, engine: Engine, prompts: Sequence[str], trainer: Any
     ) -> list[Rollout]:
-        self._calls += 1
-        process = trainer.accelerator.process_index
-        step = f"{trainer.state.global_step}-{self._calls}-{process}"
-        rng = random.Random(f"{self._seed} {step}")  # noqa: S311 - no secret
+        # The same after a resume: nothing is counted over steps.
+        before, calls = self._asked
+        step = trainer.state.global_step
+        self._asked = step, calls + 1 if step == before else 1
+        name = f"{step}-{self._asked[1]}-{trainer.accelerator.process_index}"
+        rng = random.Random(f"{self._seed} {name}")  # noqa: S311 - no secret
         return await self._environment.rollouts(
             engine,
             [self._tasks[prompt] for prompt in prompts],
             seeds=[rng.getrandbits(48) for _ in prompts],
             concurrency=self._concurrency,
-            folder=None if self._folder is None else self._folder / f"step-{step}",
+            folder=None if self._folder is None else self._folder / f"step-{name}",
         )
 
     def _engine_for(self, model: Any, trainer: Any) -> CheckpointEngine:
