@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from statistics import mean, stdev
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from hanol.claims import Measurement, Verdict
 from hanol.scoring import Interval, bootstrap
@@ -14,7 +15,7 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
     return mean(values), stdev(values) if len(values) > 1 else 0.0
 
 
-def gain(before: Sequence[float], after: Sequence[float]) -> Interval:
+def gain(before: ArrayLike, after: ArrayLike) -> Interval:
     """Mean difference of paired shares, with a 95 % interval over questions."""
     [found] = bootstrap((np.asarray(after, float) - np.asarray(before, float))[:, None])
     return found

@@ -8,7 +8,7 @@ import ctypes
 import re
 from bisect import bisect
 from collections.abc import Iterable, Iterator
-from itertools import pairwise, product, repeat
+from itertools import chain, pairwise, product, repeat
 from typing import Any, NamedTuple
 
 import pypdfium2.raw as c
@@ -60,8 +60,14 @@ class Ruled:
         (known, names), last = (self._widths, self._names), 0
         self._widths, self._names = [], ()
         grids = list(_grids(*_lines_of(page)))
-        places = char_places(textpage, chars, order) if grids else {}
-        places = {i: place for i, place in places.items() if not chars[i].isspace()}
+        places: dict[int, CharPlace] = {}
+        if grids:
+            # A line ends where others that it crosses may be missing.
+            sides = [(_sides(down, across), _sides(across, down)) for down, across in grids]
+            x, y = (list(chain(*found)) for found in zip(*sides, strict=True))
+            around = (min(x), max(x), min(y), max(y))
+            placed = char_places(textpage, chars, order, around)
+            places = {i: place for i, place in placed.items() if not chars[i].isspace()}
         tables = [
             found for grid in grids if (found := _content(*grid, places, chars, textpage, order))
         ]
