@@ -1,12 +1,17 @@
-"""Trainings by the recipes of the repository."""
+"""Trainings by the recipes of the repository, and engines of what they made."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from hanol import training
 from hanol.claims import claims_folder
+from hanol.engines import CheckpointEngine
+from hanol.runs import synchronous
+
+AT_ONCE = 64  # answers that are decoded together
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +40,16 @@ def trained(folder: Path, recipe: str, **changed: Any) -> Path:
         parsed = training.read_recipe(claims_folder().parent / "recipes" / recipe, given)
         training.train(parsed, folder, resume=True, on_step=_Told(folder.name))
     return folder / "final"
+
+
+@contextmanager
+def opened(model: Path) -> Iterator[CheckpointEngine]:
+    """A model as an engine that decodes many answers together."""
+    engine = CheckpointEngine.load(str(model), max_batch=AT_ONCE)
+    try:
+        yield engine
+    finally:
+        synchronous(engine.aclose)()
 
 
 class _Told:

@@ -4,7 +4,6 @@ Everything that is made is kept (`claims.kept`): a claim that was interrupted go
 and claims share what they train.
 """
 
-import asyncio
 import logging
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -13,9 +12,9 @@ from pathlib import Path
 from claims import kept
 from claims.figures import Figures
 from claims.kept import read_lines
-from claims.recipes import SMALLEST, trained
-from hanol.engines import CheckpointEngine
+from claims.recipes import AT_ONCE, SMALLEST, opened, trained
 from hanol.rows import replace_rows
+from hanol.runs import synchronous
 from hanol.sampling import Sampling
 from hanol.synthesis import VerifierJudge, asynthesize_journeys, score_thoughts
 from hanol.test_time import ThinkSettings, sample_answers
@@ -41,7 +40,6 @@ SCALE = (
 )
 
 place = partial(kept.place, "journey")
-_AT_ONCE = 64
 _TOKENS = 256  # of an answer
 
 
@@ -53,23 +51,17 @@ def base(seed: int, quick: bool, size: str = "medium") -> Path:
     return trained(place(seed, quick, f"base-{size}"), "think/countdown.yaml", **settings)
 
 
-def engine_of(model: Path) -> CheckpointEngine:
-    """A model as an engine that decodes many answers together."""
-    return CheckpointEngine.load(str(model), max_batch=_AT_ONCE)
-
-
 def grown(seed: int, quick: bool, *, trees: int = TREES, by: str = "medium") -> Path:
     """Folder of the rows of trees that a model grows."""
     folder = place(seed, quick, f"trees-{by}-{trees}")
     if not (folder / "preferences.jsonl").exists():
         log.info("%s: growing", folder)
         tried = open_problems(WORLD, count=20 * trees, seed=seed)
-        report = asyncio.run(
-            asynthesize_journeys(
-                tried, engine_of(base(seed, quick, by)), folder, num_trees=trees,
-                judge=VerifierJudge(), varied=False, seed=seed, concurrency=24,
-            )
-        )  # fmt: skip
+        with opened(base(seed, quick, by)) as engine:
+            report = synchronous(asynthesize_journeys)(
+                tried, engine, folder, num_trees=trees, judge=VerifierJudge(), varied=False,
+                seed=seed, concurrency=24,
+            )  # fmt: skip
         log.info("%s: %s", folder, report)
     return folder
 
@@ -112,12 +104,12 @@ def answered(seed: int, quick: bool, model: Path, name: str) -> Answered:
     file = place(seed, quick, f"answers-{name}.jsonl")
     if not file.exists():
         log.info("%s", file)
-        engine = engine_of(model)
-        drawn = ThinkSettings(Sampling(temperature=0.0, max_tokens=_TOKENS), concurrency=_AT_ONCE)
+        drawn = ThinkSettings(Sampling(temperature=0.0, max_tokens=_TOKENS), concurrency=AT_ONCE)
         asked = problems(seed, quick)
-        rows = sample_answers(engine, asked, samples=1, settings=drawn)
-        texts = [row["answers"][0] if row["answers"] else "" for row in rows]
-        tokens = [len(engine.encode(text, begins=False)) if text else _TOKENS for text in texts]
+        with opened(model) as engine:
+            rows = sample_answers(engine, asked, samples=1, settings=drawn)
+            texts = [row["answers"][0] if row["answers"] else "" for row in rows]
+            tokens = [len(engine.encode(x, begins=False)) if x else _TOKENS for x in texts]
         cut = [not text for text in texts]
         scores = score_thoughts(asked, texts, tokens=tokens, truncated=cut)
         right = [float(any(row["right"])) for row in rows]

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from claims import kept
 from claims.figures import Figures, gain
-from claims.recipes import SMALLEST, trained
+from claims.recipes import AT_ONCE, SMALLEST, opened, trained
 from hanol.claims import Claim, Measurement
-from hanol.engines import CheckpointEngine
 from hanol.rows import replace_rows
 from hanol.sampling import Sampling
 from hanol.test_time import ThinkSettings, sample_answers
@@ -55,12 +54,12 @@ def _answered(
     """Right answers, answers of the wanted form (1.0 each), and tokens of an answer; greedily."""
     file = _place(seed, quick, f"answers-{name}.jsonl")
     if not file.exists():
-        engine = CheckpointEngine.load(str(model), max_batch=64)
         asked = open_problems(_WORLD, count=8 if quick else _PROBLEMS, seed=seed, split="test")
-        drawn = ThinkSettings(Sampling(temperature=0.0, max_tokens=_TOKENS), concurrency=64)
-        rows = sample_answers(engine, asked, samples=1, settings=drawn)
-        texts = [row["answers"][0] if row["answers"] else "" for row in rows]
-        tokens = [len(engine.encode(text, begins=False)) if text else _TOKENS for text in texts]
+        drawn = ThinkSettings(Sampling(temperature=0.0, max_tokens=_TOKENS), concurrency=AT_ONCE)
+        with opened(model) as engine:
+            rows = sample_answers(engine, asked, samples=1, settings=drawn)
+            texts = [row["answers"][0] if row["answers"] else "" for row in rows]
+            tokens = [len(engine.encode(x, begins=False)) if x else _TOKENS for x in texts]
         right = [float(any(row["right"])) for row in rows]
         formed = [float(bool(_STATES.search(text))) for text in texts]
         replace_rows(file, [[right, formed, sum(tokens) / len(tokens)]])

@@ -15,8 +15,8 @@ import numpy as np
 from claims import kept
 from claims.figures import Figures
 from claims.kept import read_lines
-from claims.recipes import SMALLEST, trained
-from hanol.engines import CheckpointEngine
+from claims.recipes import SMALLEST, opened, trained
+from hanol import models
 from hanol.rows import JsonLines, replace_rows
 from hanol.sampling import Sampling
 from hanol.test_time import (
@@ -62,7 +62,6 @@ REVISED = (
 )
 
 place = partial(kept.place, "test-time")
-_AT_ONCE = 64
 _TOKENS = 128  # of an answer; the longest has about 90
 
 
@@ -71,11 +70,6 @@ def settings(seed: int) -> ThinkSettings:
     return ThinkSettings(
         Sampling(temperature=1.0, top_p=1.0, max_tokens=_TOKENS, seed=seed), separator="\n"
     )
-
-
-def engine_of(model: Path) -> CheckpointEngine:
-    """A model as an engine that decodes many answers together."""
-    return CheckpointEngine.load(str(model), max_batch=_AT_ONCE)
 
 
 # -- models
@@ -146,10 +140,11 @@ def pool(seed: int, quick: bool) -> list[dict[str, Any]]:
     samples = 4 if quick else SAMPLES
     if not file.exists():
         drawn = settings(seed)
-        rows = sample_answers(
-            engine_of(small(seed, quick)), problems(seed, quick), samples=samples, settings=drawn,
-            seed=1_000 + seed, file=file.with_name("pool-answers.jsonl"),
-        )  # fmt: skip
+        with opened(small(seed, quick)) as engine:
+            rows = sample_answers(
+                engine, problems(seed, quick), samples=samples, settings=drawn,
+                seed=1_000 + seed, file=file.with_name("pool-answers.jsonl"),
+            )  # fmt: skip
         process, outcome = process_verifier(seed, quick), outcome_verifier(seed, quick)
         for row in rows:
             asked, texts = row["prompt"], row["answers"]
@@ -167,27 +162,27 @@ def swept(seed: int, quick: bool) -> list[SweepRow]:
     plans = [SweepPlan.parse(name) for name in ("greedy", *STRATEGIES, LOOKAHEAD)]
     budgets = (1, 4) if quick else BUDGETS
     log.info("Seed %d: sweep", seed)
-    return sweep(
-        problems(seed, quick), engine_of(small(seed, quick)), process_verifier(seed, quick),
-        plans, budgets, place(seed, quick, "sweep"), settings=settings(seed), resume=True,
-    )  # fmt: skip
+    with opened(small(seed, quick)) as engine:
+        return sweep(
+            problems(seed, quick), engine, process_verifier(seed, quick), plans, budgets,
+            place(seed, quick, "sweep"), settings=settings(seed), resume=True,
+        )  # fmt: skip
 
 
 @cache
 def large_once(seed: int, quick: bool) -> dict[str, float]:
     """Whether the larger model's likeliest answer is right, by problem."""
-    rows = sweep(
-        problems(seed, quick), engine_of(large(seed, quick)), None, [SweepPlan("greedy", {})], [1],
-        place(seed, quick, "sweep-large"), settings=settings(seed), resume=True,
-    )  # fmt: skip
+    with opened(large(seed, quick)) as engine:
+        rows = sweep(
+            problems(seed, quick), engine, None, [SweepPlan("greedy", {})], [1],
+            place(seed, quick, "sweep-large"), settings=settings(seed), resume=True,
+        )  # fmt: skip
     return {row.question: float(row.right) for row in rows}
 
 
 def scale_of(seed: int, quick: bool) -> float:
-    """Parameters of the larger model over those of the small one, without embeddings."""
-    big, little = (engine_of(model(seed, quick)).parameters for model in (large, small))
-    assert big is not None
-    assert little is not None
+    """Parameters of the larger model over those of the small one."""
+    big, little = (models.inspect(str(of(seed, quick))).parameters for of in (large, small))
     return big / little
 
 
@@ -202,21 +197,20 @@ def revised(seed: int, quick: bool, chains: int) -> list[dict[str, Any]]:
     missing = [one for one in problems(seed, quick) if one.id not in rows]
     if missing:
         log.info("Seed %d: revisions in %d chains", seed, chains)
-        engine, scorer = engine_of(reviser(seed, quick)), outcome_verifier(seed, quick)
-        for problem in missing:
-            answers = max(chains, 4) if quick else CHAINS
-            thought = run(
-                SequentialRevision(answers, chains=chains, seed=seed), engine, _Whole(scorer),
-                problem.problem, settings(seed),
-            )  # fmt: skip
-            found: dict[int, list[bool]] = {}
-            for place_of, node in enumerate(thought.nodes[1:]):
-                chain = found.setdefault(place_of % chains, [])
-                chain.append(node.answer == problem.answer)
-            row = {"id": problem.id, "chains": [found[i] for i in sorted(found)],
-                   "right": thought.answer == problem.answer}  # fmt: skip
-            file.append(row)
-            rows[problem.id] = row
+        with opened(reviser(seed, quick)) as engine:
+            scorer = _Whole(outcome_verifier(seed, quick))
+            for problem in missing:
+                answers = max(chains, 4) if quick else CHAINS
+                thought = run(
+                    SequentialRevision(answers, chains=chains, seed=seed), engine, scorer,
+                    problem.problem, settings(seed),
+                )  # fmt: skip
+                found: list[list[bool]] = [[] for _ in range(chains)]
+                for number, node in enumerate(thought.nodes[1:]):  # a round has one of each
+                    found[number % chains].append(node.answer == problem.answer)
+                row = {"id": problem.id, "chains": found, "right": thought.answer == problem.answer}
+                file.append(row)
+                rows[problem.id] = row
     return [rows[problem.id] for problem in problems(seed, quick)]
 
 
