@@ -43,7 +43,7 @@ def trained(folder: Path, recipe: str, **changed: Any) -> Path:
 
 
 @contextmanager
-def opened(model: Path) -> Iterator[CheckpointEngine]:
+def opened(model: str | Path) -> Iterator[CheckpointEngine]:
     """A model as an engine that decodes many answers together."""
     engine = CheckpointEngine.load(str(model), max_batch=AT_ONCE)
     try:

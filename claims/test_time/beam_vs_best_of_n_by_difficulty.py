@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from claims.figures import Figures, gain
+from claims.test_time import smollm2
 from claims.test_time.lab import (
     BINS,
     BUDGETS,
@@ -46,6 +47,7 @@ def _beam(seeds: Sequence[int], quick: bool) -> Measurement:
         figures.add_gain(f"beam - best-of-n, budget {budget}, {name} bins", gain(before, after))
     if quick:
         return figures.only_run()
+    smollm2.add_strategies(figures)
     return verdict(figures)
 
 
@@ -79,7 +81,7 @@ BEAM_BY_DIFFICULTY = Claim(
     paper="Beams win at small budgets and on bins 3 and 4; on bins 1 and 2 they get worse with "
     f"the budget; on bin 5 nothing helps ({PAPER}, figure 3, curves only).",
     scale=f"{SCALE}. Budgets of 4, 16 and 64 answers, width 4; bins by the share of right ones "
-    "among 64 other samples.",
+    f"among 64 other samples.{smollm2.HOW}",
     expectation="Shown if beams of width 4 beat best-of-N on bins 3 and 4 at a budget of 16, with "
     "an interval above 0 over all seeds together, and do not on bins 1 and 2 at 64.",
     larger=LARGER,

@@ -19,6 +19,7 @@ from claims.recipes import SMALLEST, opened, trained
 from hanol import models
 from hanol.rows import JsonLines, replace_rows
 from hanol.sampling import Sampling
+from hanol.scoring import last_answer, step_score
 from hanol.test_time import (
     PolicyRecord,
     ProcessRewardModel,
@@ -26,6 +27,7 @@ from hanol.test_time import (
     SweepPlan,
     SweepRow,
     ThinkSettings,
+    best_of_k,
     difficulty_bins,
     fit_policy,
     run,
@@ -145,15 +147,52 @@ def pool(seed: int, quick: bool) -> list[dict[str, Any]]:
                 engine, problems(seed, quick), samples=samples, settings=drawn,
                 seed=1_000 + seed, file=file.with_name("pool-answers.jsonl"),
             )  # fmt: skip
-        process, outcome = process_verifier(seed, quick), outcome_verifier(seed, quick)
-        for row in rows:
-            asked, texts = row["prompt"], row["answers"]
-            row["steps"] = process.score_batch([(asked, drawn.steps(one)) for one in texts])
+        replace_rows(
+            file, scored(rows, drawn, process_verifier(seed, quick), samples=samples,
+                         outcome=outcome_verifier(seed, quick))
+        )  # fmt: skip
+    return read_lines(file)
+
+
+def scored(
+    rows: list[dict[str, Any]],
+    drawn: ThinkSettings,
+    process: ProcessRewardModel,
+    *,
+    samples: int,
+    outcome: ProcessRewardModel | None = None,
+) -> list[dict[str, Any]]:
+    """Rows of `sample_answers` with the scores of their answers; see `pool`."""
+    for row in rows:
+        asked, texts = row["prompt"], row["answers"]
+        row["steps"] = process.score_batch([(asked, drawn.steps(one)) for one in texts])
+        row["pass_at_1"] = sum(row["right"]) / samples
+        if outcome is not None:
             found = outcome.score_batch([(asked, [one.strip()]) for one in texts])
             row["outcome"] = [score for [score] in found]
-            row["pass_at_1"] = sum(row["right"]) / samples
-        replace_rows(file, rows)
-    return read_lines(file)
+    return rows
+
+
+def curve(rows: list[dict[str, Any]], k: int, kind: str) -> list[float]:
+    """How often the weighted choice among k answers of a pool is right, for each problem.
+
+    Args:
+        rows: Of a pool.
+        k: Answers; fewer where more samples than that were cut off.
+        kind: How the scores of steps become one, "outcome", or "majority".
+    """
+    shares = []
+    for row in rows:
+        if kind == "outcome":
+            scores = row["outcome"]
+        elif kind == "majority":
+            scores = [1.0] * len(row["right"])
+        else:
+            scores = [step_score(of, kind) for of in row["steps"]]  # type: ignore[arg-type]
+        answers = [last_answer(text) for text in row["answers"]]
+        size = min(k, len(answers))
+        shares.append(best_of_k(answers, scores, row["right"], size) if size else 0.0)
+    return shares
 
 
 @cache
