@@ -15,6 +15,7 @@ ROOMS = [
     "engines",
     "evaluation",
     "models",
+    "multimodal",
     "research",
     "retrieval",
     "rl",
