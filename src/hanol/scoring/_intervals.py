@@ -8,8 +8,9 @@ Shape suffixes: P problems, R resamples, M figures.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from statistics import NormalDist
+from typing import overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,6 +22,7 @@ Floats = NDArray[np.float64]
 
 CONFIDENCE = 0.95  # of all intervals
 _RESAMPLES = 5000
+_AT_ONCE = 1_000_000  # numbers of resamples that are computed together
 
 
 class Interval(BaseModel, frozen=True):
@@ -68,26 +70,111 @@ def wilson(right: int, of: int) -> Interval:
     return Interval(value=value, low=max(0.0, low), high=min(1.0, high))
 
 
-def bootstrap(figures_PM: ArrayLike, *, seed: int = 0) -> list[Interval]:
+@overload
+def bootstrap(
+    figures_PM: ArrayLike, *, seed: int = 0, clusters: Sequence[Hashable] | None = None
+) -> list[Interval]: ...
+@overload
+def bootstrap(
+    figures_PM: ArrayLike,
+    *,
+    seed: int = 0,
+    clusters: Sequence[Hashable] | None = None,
+    statistic: Callable[..., float | None],
+) -> Interval | None: ...
+def bootstrap(
+    figures_PM: ArrayLike,
+    *,
+    seed: int = 0,
+    clusters: Sequence[Hashable] | None = None,
+    statistic: Callable[..., float | None] | None = None,
+) -> list[Interval] | Interval | None:
     """Means over problems, with percentile intervals from resampling the problems.
 
     All columns see the same resamples: the interval of a column of differences is a paired one.
 
     Args:
         figures_PM: One row per problem, one column per figure.
+        seed: Seed of the resamples.
+        clusters: What each problem belongs to, such as the text that it was made from: whole
+            clusters are resampled, as problems of one are alike. None resamples single problems.
+        statistic: Such as `spearman`: called with the columns, in place of a mean of each.
+
+    Returns:
+        One interval for each column; with a statistic its own, or None where it is undefined, or
+        there are fewer than two clusters. Resamples in which it is undefined are left out.
 
     Raises:
-        DataError: There is no problem.
+        DataError: There is no problem, or the clusters are not as many as the problems.
     """
     figures_PM = np.asarray(figures_PM, float)
     if not len(figures_PM):
         raise DataError("There are no problems to average over.")
-    weight_RP = resample_weights(len(figures_PM), seed) / len(figures_PM)
-    low_M, high_M = quantiles(weight_RP @ figures_PM)
+    weight_RP = resample_weights(len(figures_PM), seed)
+    if clusters is not None:
+        cluster_P = cluster_numbers(clusters, len(figures_PM))
+        weight_RP = resample_weights(int(cluster_P.max()) + 1, seed)[:, cluster_P]
+    if statistic is not None:
+        if clusters is not None and not cluster_P.any():
+            return None
+        return _bootstrap_statistic(statistic, figures_PM, weight_RP)
+    low_M, high_M = quantiles(weight_RP / weight_RP.sum(1, keepdims=True) @ figures_PM)
     return [
         Interval(value=value, low=low, high=high)
         for value, low, high in zip(figures_PM.mean(0), low_M, high_M, strict=True)
     ]
+
+
+def _bootstrap_statistic(
+    statistic: Callable[..., float | None], figures_PM: Floats, weight_RP: NDArray[np.int64]
+) -> Interval | None:
+    from hanol.scoring.agreement import _correlation as of  # it imports this module
+
+    if (value := statistic(*figures_PM.T)) is None:
+        return None
+    if statistic in (of.spearman, of.pearson):  # all resamples at once: 100 times as fast
+        is_ranked = statistic is of.spearman
+        found = []
+        for block_RP in np.array_split(weight_RP, 1 + weight_RP.size // _AT_ONCE):
+            x_RP, y_RP = (
+                of.weighted_ranks(one_P, block_RP) if is_ranked else one_P[None]
+                for one_P in figures_PM.T
+            )
+            found.append(of.weighted_pearson(x_RP, y_RP, block_RP))
+        found_R = np.concatenate(found)
+    else:
+        plain = getattr(statistic, "__wrapped__", statistic)
+        found_R = np.array([_or_nan(plain, figures_PM, weight_P) for weight_P in weight_RP])
+    if np.isnan(found_R).all():
+        return None
+    low, high = quantiles(found_R)
+    return Interval(value=value, low=low, high=high)
+
+
+def _or_nan(
+    statistic: Callable[..., float | None], figures_PM: Floats, weight_P: NDArray[np.int64]
+) -> float:
+    from hanol.scoring.agreement._undefined import UndefinedError  # it imports this module
+
+    try:
+        found = statistic(*figures_PM.repeat(weight_P, 0).T)
+    except UndefinedError:
+        return math.nan
+    return math.nan if found is None else float(found)
+
+
+def cluster_numbers(clusters: Sequence[Hashable] | None, count: int) -> NDArray[np.int64]:
+    """Clusters of problems as numbers from 0; without any, each problem is one.
+
+    Raises:
+        DataError: They are not as many as the problems.
+    """
+    if clusters is None:
+        return np.arange(count)
+    if len(clusters) != count:
+        raise DataError(f"There are {len(clusters)} clusters for {count} problems: give one each.")
+    known = {cluster: number for number, cluster in enumerate(dict.fromkeys(clusters))}
+    return np.array([known[cluster] for cluster in clusters], np.int64)
 
 
 def bootstrap_ratio(parts_P: ArrayLike, wholes_P: ArrayLike, *, seed: int = 0) -> Interval:
