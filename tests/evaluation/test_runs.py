@@ -48,6 +48,9 @@ def test_rates_are_over_all_citations_and_claims() -> None:
     assert found.citation_precision.value == 0.5
     assert found.citation_recall.value == 0.5
     assert found.invented_citations.value == 0.25
+    # Macro: every run counts alike, whatever it wrote; the one without an answer has no rate.
+    assert found.citation_precision_macro.value == 0.5
+    assert found.citation_recall_macro.value == pytest.approx((1 + 1 / 3) / 2)
     assert (found.runs, found.runs_with_invented, found.unchecked) == (3, 1, 1)
     assert found.terminations == {"answer": 2, "max_calls": 1}
     assert found.effort["model_calls"] == pytest.approx(16 / 3)

@@ -4,6 +4,7 @@ Answers against references (`evaluate`, by a metric or a model as judge), what c
 a set of research runs shows, readers of question sets, and decoding settings on a task: sampling
 with a seed, comparison, the search for the best static setting, and verified samples to train on.
 Any text by rubrics: items, judges that debate, judgements, files of others.
+Tasks (items, a solver, a scorer) run on any engine, and under other harnesses.
 What decodes is imported when it is used: the rest needs no torch.
 """
 
@@ -38,18 +39,27 @@ if _typing.TYPE_CHECKING:
     from hanol.evaluation.judging._record import Judgement, Scores, Utterance, read_judgements
     from hanol.evaluation.judging._reply import Reply, parse_reply
     from hanol.evaluation.judging._rubric import Rubric, bundled_rubrics
+    from hanol.evaluation.tasks._open import open_task
+    from hanol.evaluation.tasks._report import TaskReport
+    from hanol.evaluation.tasks._run import Answered, arun_task, run_task
+    from hanol.evaluation.tasks._scorers import judge_scorer, open_scorer
+    from hanol.evaluation.tasks._solvers import open_solver
+    from hanol.evaluation.tasks._task import Ask, EvalTask, TaskItem, TaskScorer, TaskSolver
 
 __getattr__, __dir__ = _lazy_names(__name__)
 
 __all__ = [
     "BENCHMARKS",
     "JUDGE_PROMPT",
+    "Answered",
+    "Ask",
     "BatchScores",
     "Benchmark",
     "Comparison",
     "DecodingTask",
     "Difference",
     "DrawnCompletion",
+    "EvalTask",
     "Evaluation",
     "HeadsSetting",
     "Item",
@@ -66,13 +76,22 @@ __all__ = [
     "SettingResult",
     "StaticSearch",
     "StaticSetting",
+    "TaskItem",
+    "TaskReport",
+    "TaskScorer",
+    "TaskSolver",
     "Utterance",
     "Verdict",
     "aevaluate",
+    "arun_task",
     "bundled_rubrics",
     "compare",
     "decoding_bits_per_byte",
     "evaluate",
+    "judge_scorer",
+    "open_scorer",
+    "open_solver",
+    "open_task",
     "parse_reply",
     "read_benchmark",
     "read_items",
@@ -81,6 +100,7 @@ __all__ = [
     "read_official",
     "rejection_sample",
     "run_heads",
+    "run_task",
     "sample",
     "score_batches",
     "summarise_runs",

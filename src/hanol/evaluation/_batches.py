@@ -1,7 +1,8 @@
 """Scores of research batches, one batch a run; and what finished runs show besides right and wrong.
 
-Rates are over all citations, or claims, of all runs together: a long answer counts for more than a
-short one. Shape suffixes: N runs.
+Rates are over all citations, or claims, of all runs together (micro): a long answer counts for more
+than a short one; their macro forms are means over the runs that have some. Published figures use
+either. Shape suffixes: N runs.
 """
 
 from collections import Counter
@@ -16,10 +17,14 @@ from hanol.errors import DataError
 from hanol.evaluation._evaluate import Evaluation, Question, evaluate
 from hanol.evaluation._judge import Judge
 from hanol.rows import read_rows
-from hanol.scoring import Interval, bootstrap_ratio
+from hanol.scoring import Interval, bootstrap, bootstrap_ratio
 
 _EFFORT = (
     "model_calls", "tool_calls", "prompt_tokens", "completion_tokens", "seconds", "money"
+)  # fmt: skip
+_RATES = (
+    "citation_precision", "citation_precision_macro", "citation_recall", "citation_recall_macro",
+    "invented_citations",
 )  # fmt: skip
 _Row = dict[str, Any]
 
@@ -30,6 +35,8 @@ class RunSummary(BaseModel, frozen=True):
     Args:
         citation_precision: Share of citations that support their sentence; None without citations.
         citation_recall: Share of claims that are supported; None without claims.
+        citation_precision_macro: Mean of the runs' own precision; None without citations.
+        citation_recall_macro: Mean of the runs' own recall; None without claims.
         invented_citations: Share of citations whose number the run never gave out.
         runs_with_invented: Runs with at least one of those.
         unchecked: Runs that ended without an answer to check.
@@ -40,6 +47,8 @@ class RunSummary(BaseModel, frozen=True):
     terminations: dict[str, int]
     citation_precision: Interval | None
     citation_recall: Interval | None
+    citation_precision_macro: Interval | None
+    citation_recall_macro: Interval | None
     invented_citations: Interval | None
     runs_with_invented: int
     unchecked: int
@@ -48,7 +57,7 @@ class RunSummary(BaseModel, frozen=True):
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; shares with four decimals, effort with two."""
         plain = self.model_dump()
-        for name in ("citation_precision", "citation_recall", "invented_citations"):
+        for name in _RATES:
             interval: Interval | None = getattr(self, name)
             plain[name] = interval and interval.rounded()
         plain["effort"] = {name: round(value, 2) for name, value in self.effort.items()}
@@ -79,11 +88,17 @@ def summarise_runs(ended: Sequence[Mapping[str, Any]]) -> RunSummary:
         wholes_N = [counts[whole] for counts in counted_N]
         return bootstrap_ratio(parts_N, wholes_N) if sum(wholes_N) else None
 
+    def macro(part: str, whole: str) -> Interval | None:
+        shares = [[counts[part] / counts[whole]] for counts in counted_N if counts[whole]]
+        return bootstrap(shares)[0] if shares else None
+
     return RunSummary(
         runs=len(ended),
         terminations=terminations,
         citation_precision=rate("supporting", "citations"),
         citation_recall=rate("supported", "claims"),
+        citation_precision_macro=macro("supporting", "citations"),
+        citation_recall_macro=macro("supported", "claims"),
         invented_citations=rate("invented", "citations"),
         runs_with_invented=sum(counts["invented"] > 0 for counts in counted_N),
         unchecked=sum(run["citations"] is None for run in ended),

@@ -5,6 +5,7 @@ import typer
 from hanol.cli._command import argument
 from hanol.cli.eval._answers import answers
 from hanol.cli.eval._sampling import sampling
+from hanol.cli.eval._tasks import run
 from hanol.cli.eval._world import examination
 
 __all__ = ["app", "examination"]
@@ -22,3 +23,4 @@ app.command()(
     )
 )
 app.command()(sampling)
+app.command()(run)

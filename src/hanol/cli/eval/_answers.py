@@ -63,7 +63,7 @@ def _scores(plain: dict[str, Any], k: int, metric: str) -> Iterator[str]:
         yield f"{'no verdict':24}{len(plain['errors'])}, left out"
     if (runs := plain["runs_summary"]) is None:
         return
-    for name in ("citation_precision", "citation_recall", "invented_citations"):
+    for name in (name for name in runs if "citation" in name):
         yield _line(name.replace("_", " "), runs[name])
     for name, value in runs["effort"].items():
         yield f"{name.replace('_', ' ') + ' a run':24}{value:,.2f}"
