@@ -21,7 +21,7 @@ from hanol.claims import Claim, Measurement
 def _dpo(seeds: Sequence[int], quick: bool) -> Measurement:
     figures = Figures()
     trees = 4 if quick else TREES
-    few = {"batch_size": 2, "max_length": 256, "data.held_out": 0} if quick else {}
+    few = {"batch_size": 2, "data.held_out": 0} if quick else {}
     for seed in seeds:
         folder = grown(seed, quick, trees=trees)
         name = f"journeys-medium-{trees}"

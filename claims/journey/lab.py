@@ -5,6 +5,8 @@ and claims share what they train.
 """
 
 import logging
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +15,7 @@ from claims import kept
 from claims.figures import Figures
 from claims.kept import read_lines
 from claims.recipes import AT_ONCE, SMALLEST, opened, trained
+from hanol.engines import Choice, Completion, Engine, Request, ScriptedEngine
 from hanol.rows import replace_rows
 from hanol.runs import synchronous
 from hanol.sampling import Sampling
@@ -57,7 +60,11 @@ def grown(seed: int, quick: bool, *, trees: int = TREES, by: str = "medium") -> 
     if not (folder / "preferences.jsonl").exists():
         log.info("%s: growing", folder)
         tried = open_problems(WORLD, count=20 * trees, seed=seed)
-        with opened(base(seed, quick, by)) as engine:
+        # A model that has learned nothing would find no tree.
+        source: AbstractContextManager[Engine] = (
+            nullcontext(_guide(tried)) if quick else opened(base(seed, quick, by))
+        )
+        with source as engine:
             report = synchronous(asynthesize_journeys)(
                 tried, engine, folder, num_trees=trees, judge=VerifierJudge(), varied=False,
                 seed=seed, concurrency=24,
@@ -66,11 +73,25 @@ def grown(seed: int, quick: bool, *, trees: int = TREES, by: str = "medium") -> 
     return folder
 
 
+def _guide(tried: Sequence[MathProblem]) -> Engine:
+    """Writes the right step, or a wrong one, by the seed."""
+    known = {one.problem: one.steps for one in tried}
+
+    def step(request: Request) -> Completion:
+        steps = known[request.messages[-1].text]
+        done = sum(line in steps for line in request.prefill.split("\n"))
+        right, seed = steps[min(done, len(steps) - 1)], request.sampling.seed or 0
+        texts = [right if (seed + i) % 3 else "1 + 1 = 3" for i in range(request.n)]
+        return Completion(tuple(map(Choice, texts)))
+
+    return ScriptedEngine(step)
+
+
 def student(
     seed: int, quick: bool, rows: Path, *, name: str, size: str = "medium", **changed: object
 ) -> Path:
     """A model that learned rows on top of the right ways."""
-    few = {"max_length": 256, "batch_size": 4, "epochs": 1, "data.held_out": 0} if quick else {}
+    few = {"batch_size": 4, "epochs": 1, "data.held_out": 0} if quick else {}
     return trained(
         place(seed, quick, name), "journey/journey.yaml", model=base(seed, quick, size),
         seed=seed, **{"data.path": rows, **few, **changed},

@@ -47,7 +47,7 @@ LARGER = (
 WORLD = "chains:level=1-8"
 BUDGETS = (1, 4, 16, 64)
 STRATEGIES = ("best-of-n", "majority", "beam:width=4", "dvts:width=4", "particles")
-LOOKAHEAD = "beam:width=2,lookahead=1"  # half of the answers' tokens look ahead
+LOOKAHEAD = "beam:lookahead=1,width=2"  # half of the answers' tokens look ahead
 SAMPLES = 64  # of a pool
 PROBLEMS = 150  # of every seed
 CHAINS = 16  # answers of a chain of revisions, and of the chains beside each other
@@ -109,13 +109,13 @@ def _verifier(seed: int, quick: bool, name: str, target: str) -> ProcessRewardMo
 
 def reviser(seed: int, quick: bool) -> Path:
     """The small model, fine-tuned on its own wrong answers that a right one follows."""
-    sizes = {"rollouts.count": 20, "rollouts.samples": 4, "min_rows": 1, "batch_size": 4,
-             "rollouts.max_tokens": 8}  # fmt: skip
+    if quick:  # a model that has learned nothing has nothing to revise
+        return small(seed, quick)
     return _trained(
         seed, quick, "reviser", "prm/revision.yaml", model=small(seed, quick), lora="null",
-        save_dtype="float32", micro_batches=1,
-        **{"rollouts.problems": WORLD, "rollouts.count": 600, "rollouts.samples": 32},
-        **(sizes if quick else {"batch_size": 64, "rollouts.max_tokens": _TOKENS}),
+        save_dtype="float32", micro_batches=1, batch_size=64,
+        **{"rollouts.problems": WORLD, "rollouts.count": 600, "rollouts.samples": 32,
+           "rollouts.max_tokens": _TOKENS},
     )  # fmt: skip
 
 
