@@ -14,13 +14,13 @@ SOURCE = Path(hanol.__file__).parent
 # evaluation (judges by rubrics, statistics about them, tasks, suites: four systems);
 # a little above: synthesis (journeys), worlds (problems).
 MOST_LINES = {
-    "": 78_500,
+    "": 84_000,
     "attention": 5_460,
     "engines": 4_100,
-    "evaluation": 7_000,
+    "evaluation": 10_000,
     "research": 5_080,
     "autodeco": 6_000,
-    "cli": 4_900,
+    "cli": 5_700,
     "retrieval": 8_955,
     "synthesis": 4_150,
     "training": 4_800,
@@ -30,6 +30,7 @@ MOST_LINES = {
 MOST_LINES_OF_A_ROOM = 4_000
 MOST_MODULES = 15
 MOST_NAMES = 72
+MOST_NAMES_OF = {"evaluation": 120}  # its four systems have one public room
 
 
 def _lines(folder: Path) -> int:
@@ -77,7 +78,8 @@ def test_rooms_have_few_public_names() -> None:
     rooms = [path.parent.name for path in SOURCE.glob("*/__init__.py")]
     assert len(rooms) > 15
     names = {room: len(importlib.import_module(f"hanol.{room}").__all__) for room in rooms}
-    assert {room: count for room, count in names.items() if count > MOST_NAMES} == {}
+    bounds = {room: MOST_NAMES_OF.get(room, MOST_NAMES) for room in rooms}
+    assert {room: count for room, count in names.items() if count > bounds[room]} == {}
 
 
 def test_tests_give_a_reason_for_each_private_import() -> None:

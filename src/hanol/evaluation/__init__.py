@@ -6,6 +6,9 @@ with a seed, comparison, the search for the best static setting, and verified sa
 Any text by rubrics: items, judges that debate, judgements, files of others.
 Tasks (items, a solver, a scorer) run on any engine, and under other harnesses.
 What decodes is imported when it is used: the rest needs no torch.
+
+Metrics of texts, and judges and metrics judged: agreement with people, means that labels correct,
+drift.
 """
 
 import typing as _typing
@@ -39,6 +42,25 @@ if _typing.TYPE_CHECKING:
     from hanol.evaluation.judging._record import Judgement, Scores, Utterance, read_judgements
     from hanol.evaluation.judging._reply import Reply, parse_reply
     from hanol.evaluation.judging._rubric import Rubric, bundled_rubrics
+    from hanol.evaluation.meta._bias import PositionReport, partial_spearman, position_probe
+    from hanol.evaluation.meta._correct import (
+        CorrectedScores,
+        LabelPlan,
+        correct_scores,
+        plan_from,
+        plan_labels,
+    )
+    from hanol.evaluation.meta._drift import DriftReport, find_drift
+    from hanol.evaluation.meta._labels import LabelledItem, ScoreTable, read_labels, read_scores
+    from hanol.evaluation.meta._meta import meta_evaluate, rater_agreement
+    from hanol.evaluation.meta._metrics import (
+        EvidenceSpan,
+        MetricItem,
+        TextMetric,
+        metric_scores,
+        open_metric,
+    )
+    from hanol.evaluation.meta._report import MetaReport, MetricReport, RaterAgreement
     from hanol.evaluation.tasks._open import open_task
     from hanol.evaluation.tasks._report import TaskReport
     from hanol.evaluation.tasks._run import Answered, arun_task, run_task
@@ -56,21 +78,32 @@ __all__ = [
     "BatchScores",
     "Benchmark",
     "Comparison",
+    "CorrectedScores",
     "DecodingTask",
     "Difference",
     "DrawnCompletion",
+    "DriftReport",
     "EvalTask",
     "Evaluation",
+    "EvidenceSpan",
     "HeadsSetting",
     "Item",
     "Judge",
     "Judgement",
+    "LabelPlan",
+    "LabelledItem",
+    "MetaReport",
     "MeteredEngine",
+    "MetricItem",
+    "MetricReport",
+    "PositionReport",
     "Question",
+    "RaterAgreement",
     "RejectionSamples",
     "Reply",
     "Rubric",
     "RunSummary",
+    "ScoreTable",
     "Scores",
     "SearchPoint",
     "SettingResult",
@@ -80,24 +113,37 @@ __all__ = [
     "TaskReport",
     "TaskScorer",
     "TaskSolver",
+    "TextMetric",
     "Utterance",
     "Verdict",
     "aevaluate",
     "arun_task",
     "bundled_rubrics",
     "compare",
+    "correct_scores",
     "decoding_bits_per_byte",
     "evaluate",
+    "find_drift",
     "judge_scorer",
+    "meta_evaluate",
+    "metric_scores",
+    "open_metric",
     "open_scorer",
     "open_solver",
     "open_task",
     "parse_reply",
+    "partial_spearman",
+    "plan_from",
+    "plan_labels",
+    "position_probe",
+    "rater_agreement",
     "read_benchmark",
     "read_items",
     "read_judgements",
     "read_label_studio",
+    "read_labels",
     "read_official",
+    "read_scores",
     "rejection_sample",
     "run_heads",
     "run_task",

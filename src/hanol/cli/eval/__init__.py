@@ -4,6 +4,7 @@ import typer
 
 from hanol.cli._command import argument
 from hanol.cli.eval._answers import answers
+from hanol.cli.eval._meta import correct, drift, meta, plan
 from hanol.cli.eval._sampling import sampling
 from hanol.cli.eval._tasks import run
 from hanol.cli.eval._world import examination
@@ -22,5 +23,5 @@ app.command()(
         "eval world --model tiny-researcher --num-questions 200",
     )
 )
-app.command()(sampling)
-app.command()(run)
+for function in (sampling, run, meta, correct, plan, drift):
+    app.command()(function)

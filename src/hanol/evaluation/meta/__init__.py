@@ -1,0 +1,1 @@
+"""Judges and metrics judged: how far they agree with people, and what follows from that."""
