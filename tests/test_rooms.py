@@ -9,14 +9,14 @@ import hanol
 SOURCE = Path(hanol.__file__).parent
 # Bounds of lines: of the whole package, of some rooms, of any other room. The plan of the house has
 # 3,000 lines a system; whoever raises a bound says why in the commit. Above it: attention (decode
-# steps of whole layers, the family), retrieval (readers of a dozen formats), autodeco, research
-# (quotations that must hold the answer, values of JSON);
+# steps of whole layers, the family), engines (images), retrieval (readers of a dozen formats),
+# autodeco, research (quotations that must hold the answer, values of JSON);
 # evaluation (judges by rubrics, statistics about them, tasks, suites: four systems);
 # a little above: synthesis (journeys), worlds (problems).
 MOST_LINES = {
     "": 84_000,
     "attention": 5_460,
-    "engines": 4_100,
+    "engines": 4_550,
     "evaluation": 10_000,
     "research": 5_080,
     "autodeco": 6_000,

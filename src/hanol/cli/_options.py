@@ -59,6 +59,7 @@ PromptOption = Annotated[
     str | None,
     typer.Option("--prompt", "-p", help="Text to continue. Omitted: read from standard input."),
 ]
+IMAGES = option(None, "Image that the prompt is about; repeatable. Omitted: none.", "--image", "-i")
 BaseModelOption = Annotated[
     str | None,
     typer.Option(
@@ -90,6 +91,33 @@ class LoadOptions:
         """The options that were given, by name."""
         named = {"dtype": self.dtype, "device": self.device}
         return {name: value for name, value in named.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeeingOptions(LoadOptions):
+    """How a checkpoint is loaded, and the images that it sees."""
+
+    image: list[Path] | None = option(
+        None, "Image that the prompt is about; repeatable. Omitted: none.", "--image", "-i"
+    )
+    tiles: int | None = option(
+        None, "Maximum number of tiles of an image. Omitted: the model's own.", min=1
+    )
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The options of loading that were given, by name."""
+        return super().given | ({} if self.tiles is None else {"max_tiles": self.tiles})
+
+    @property
+    def images(self) -> tuple[Any, ...]:
+        """The images as parts of a message.
+
+        Raises:
+            DataError: A file is no image, or damaged.
+            MissingExtraError: Pillow is not installed.
+        """
+        return read_images(self.image or ())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,6 +279,22 @@ class WorldOptions:
     def given(self) -> dict[str, Any]:
         """The options that were given, by name."""
         return {name: value for name, value in vars(self).items() if value is not None}
+
+
+def read_images(paths: Sequence[Path]) -> tuple[Any, ...]:
+    """Files as parts of a message; raises as `SeeingOptions.images`."""
+    if not paths:
+        return ()
+    from hanol.engines import ImagePart
+    from hanol.multimodal import read_image
+
+    for path in paths:
+        read_image(path)  # what is wrong is told by name, before a model is loaded
+    kinds = {".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".gif": "gif"}
+    return tuple(
+        ImagePart(path.read_bytes(), f"image/{kinds.get(path.suffix.lower(), 'png')}")
+        for path in paths
+    )
 
 
 def is_checkpoint(spec: str) -> bool:

@@ -12,10 +12,10 @@ from hanol.cli._command import JsonOption, Result, argument, command, option
 from hanol.cli._console import new_console, say, tell, write
 from hanol.cli._options import (
     BaseModelOption,
-    LoadOptions,
     PromptOption,
     SamplingOptions,
     SeedOption,
+    SeeingOptions,
     SystemOption,
     is_checkpoint,
     open_engine,
@@ -38,23 +38,24 @@ def generate(
     raw: bool = option(False, "Complete the prompt as plain text, without a chat template."),
     num_samples: int = option(1, "Number of completions.", "--num-samples", "-n", min=1),
     sampling: SamplingOptions = SamplingOptions(max_tokens=128),
-    load: LoadOptions = LoadOptions(),
+    load: SeeingOptions = SeeingOptions(),
     as_json: JsonOption = False,
 ) -> Result:
     """Answer or complete a prompt with a model.
 
     A model with a chat template answers the prompt as a message of the user, one without completes
-    it, and so does any checkpoint with --raw. Models behind an endpoint answer. The text streams to
-    standard output; the speed and the size of the cache follow on standard error.
+    it, and so does any checkpoint with --raw. Models behind an endpoint answer. With --image, a
+    model that reads images answers about them. The text streams to standard output; the speed and
+    the size of the cache follow on standard error.
 
     Example: hanol generate tiny -p "def mean(values):" --temperature 0
     """
-    if raw and system is not None:
-        raise typer.BadParameter(
-            "give one of --system and --raw: a plain text has no system prompt."
-        )
+    if raw and (system is not None or load.image):
+        one, what = ("system", "system prompt") if system is not None else ("image", "image")
+        raise typer.BadParameter(f"give one of --{one} and --raw: a plain text has no {what}.")
     prompt = read_prompt(prompt)
-    from hanol.engines import Message, Request, Sampling
+    images = load.images
+    from hanol.engines import Message, Request, Sampling, TextPart
     from hanol.runs import synchronous
 
     sampling.over(Sampling())  # wrong usage is told before a model is loaded
@@ -69,12 +70,16 @@ def generate(
     samples: list[Completion] = []
     try:
         # With a system prompt a missing template is an error, which the engine words.
-        completes = is_local and (raw or not (engine.has_chat_template or system is not None))
+        has_message = images or system is not None
+        completes = is_local and (raw or not (engine.has_chat_template or has_message))
         if completes:
             asked = Request(prompt_ids=engine.encode(prompt))
         else:
             said = [] if system is None else [Message("system", system)]
-            asked = Request((*said, Message("user", prompt.removesuffix("\n"))))
+            text = prompt.removesuffix("\n")
+            content = (*images, TextPart(text)) if images else text
+            asked = Request((*said, Message("user", content)))
+            engine.check(asked)
         if is_local:
             if not completes:
                 engine.count_tokens(asked.messages)  # renders them, or raises

@@ -1,10 +1,10 @@
 """A conversation with an engine: what was said, as much of it as the model's window holds."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
 from hanol.engines._engine import Engine
-from hanol.engines._request import Message, Piece, Request
+from hanol.engines._request import Content, ImagePart, Message, Piece, Request, TextPart
 from hanol.errors import DataError
 from hanol.sampling import Sampling
 
@@ -53,7 +53,12 @@ class Conversation:
         return (*system, *self.messages[self.start :])
 
     async def ask(
-        self, question: str, sampling: Sampling | None = None, *, n: int = 1
+        self,
+        question: str,
+        sampling: Sampling | None = None,
+        *,
+        n: int = 1,
+        images: Sequence[ImagePart] = (),
     ) -> AsyncIterator[Piece]:
         """Ask, and stream the answers; the first one stays in the conversation.
 
@@ -64,15 +69,20 @@ class Conversation:
             question: What the user says.
             sampling: How the answer is drawn; None takes the engine's `default_sampling`.
             n: Answers to draw.
+            images: Pictures that the question is about.
 
         Raises:
+            CapabilityError: The engine reads no images.
             EngineError: The engine failed, or the question alone is longer than its window.
         """
         at, before = len(self.messages), self.start
-        self.messages.append(Message("user", question))
+        content: Content = (*images, TextPart(question)) if images else question
+        self.messages.append(Message("user", content))
         sampling = self.engine.default_sampling if sampling is None else sampling
         texts, ended = [""] * n, False
         try:
+            if images:  # before anything counts their tokens
+                self.engine.check(Request(self.read))
             self._fit(sampling.max_tokens)
             async for piece in self.engine.stream(Request(self.read, sampling, n=n)):
                 texts[piece.choice] += piece.text

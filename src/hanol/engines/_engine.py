@@ -11,6 +11,10 @@ from hanol.sampling import Sampling
 _IN_PROCESS = "a checkpoint in this process (a folder or a hub id) can"
 _BY_BYTES = "a checkpoint in this process whose tokenizer works on bytes can"
 _ENDPOINT = "an endpoint whose model takes {} (http://host:port/v1#model) can"
+_SEEING = (
+    "an endpoint whose model takes images (http://host:port/v1#model), or a checkpoint that was "
+    "trained on images and has a processor, can"
+)
 # What it is that some engines cannot do, and who can.
 _CAPABILITIES: dict[Capability, tuple[str, str]] = {
     "score": ("score continuations", _IN_PROCESS),
@@ -23,7 +27,7 @@ _CAPABILITIES: dict[Capability, tuple[str, str]] = {
     "grammar": ("constrain an answer to a grammar", _BY_BYTES),
     "logprobs": ("return log-probabilities", _IN_PROCESS),
     "keep_stop": ("keep the text that ends an answer", _IN_PROCESS),
-    "images": ("read images", _ENDPOINT.format("images")),
+    "images": ("read images", _SEEING),
     "audio": ("process audio", _ENDPOINT.format("audio")),
 }
 

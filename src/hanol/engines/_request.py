@@ -100,9 +100,28 @@ class Message:
             return self.content
         return "".join(part.text for part in self.content if isinstance(part, TextPart))
 
-    def to_dict(self) -> dict[str, Any]:
-        """The form that chat templates read."""
+    @property
+    def images(self) -> tuple[ImagePart, ...]:
+        """The images of the content."""
+        parts = () if isinstance(self.content, str) else self.content
+        return tuple(part for part in parts if isinstance(part, ImagePart))
+
+    def to_dict(self, *, parts: bool = False) -> dict[str, Any]:
+        """The form that chat templates read.
+
+        Args:
+            parts: Whether the content is a list of parts, as templates of models that see have it;
+                an image is a part without its data. Else it is the text.
+        """
         made: dict[str, Any] = {"role": self.role, "content": self.text}
+        if parts:
+            content = (TextPart(self.content),) if isinstance(self.content, str) else self.content
+            made["content"] = [
+                {"type": "text", "text": part.text}
+                if isinstance(part, TextPart)
+                else {"type": "image" if isinstance(part, ImagePart) else "audio"}
+                for part in content
+            ]
         if self.tool_calls:
             made["tool_calls"] = [
                 {"type": "function", "function": {"name": call.name, "arguments": call.arguments}}

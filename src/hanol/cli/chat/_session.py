@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from hanol.cli._command import argument, command, option
 from hanol.cli._console import new_console, say_json, tell, write
-from hanol.cli._options import LoadOptions, SamplingOptions, SystemOption, open_engine
+from hanol.cli._options import (
+    SamplingOptions,
+    SeeingOptions,
+    SystemOption,
+    open_engine,
+)
 from hanol.cli.chat._lines import Typed, is_interactive, read_turn, reader
 from hanol.cli.chat._slash import run_command
 from hanol.errors import ConfigError, HanolError
@@ -28,7 +33,7 @@ def chat(
         1, "Answers to each question; the first one is kept.", "--num-samples", "-n", min=1
     ),
     sampling: SamplingOptions = SamplingOptions(max_tokens=512),
-    load: LoadOptions = LoadOptions(),
+    load: SeeingOptions = SeeingOptions(),
     as_json: bool = option(
         False, "Print one JSON object per answer, also when the command fails.", "--json"
     ),
@@ -36,19 +41,24 @@ def chat(
     """Talk with a model.
 
     Ctrl-C stops an answer; Ctrl-D, or Ctrl-C twice, ends the conversation; /help lists the
-    commands. A pipe is read line by line, each a question, and the answers go to standard output.
-    With --json each answer is one line with a JSON object.
+    commands, /image among them. Images of --image belong to the first question. A pipe is read
+    line by line, each a question, and the answers go to standard output. With --json each
+    answer is one line with a JSON object.
 
     Example: hanol chat chatml:tiny -p "Hello"
     """
-    from hanol.engines import Message, Sampling
+    from hanol.engines import Message, Request, Sampling
     from hanol.runs import synchronous
 
+    images = load.images
     sampling.over(Sampling())  # wrong usage is told before a model is loaded
     engine = open_engine(model, **load.given)
     try:
         engine.count_tokens((Message("user", "Hello"),))  # raises where there is no template
+        if images:
+            engine.check(Request((Message("user", images),)))
         session = Session(engine, system, sampling, num_samples, as_json)
+        session.images = images
         if hasattr(engine, "has_chat_template"):
             _say(f"chat template of {model} applied")
         if is_interactive():
@@ -77,6 +87,7 @@ class Session:
         self._is_explained = False  # what its colours mean
         self._last: Completion | None = None
         self._ended = False
+        self.images: tuple[Any, ...] = ()  # of the next question
         self.restart(system)
 
     def restart(self, system: str | None) -> None:
@@ -137,7 +148,10 @@ class Session:
         sampling = replace(self.sampling, seed=None if seed is None else seed + self._drawn)
         self._drawn += self._num_samples
         texts, done, stopped = [""] * self._num_samples, None, False
-        pieces: Any = synchronous(self.talk.ask)(question, sampling, n=self._num_samples)
+        images, self.images = self.images, ()
+        pieces: Any = synchronous(self.talk.ask)(
+            question, sampling, n=self._num_samples, images=images
+        )
         try:
             with closing(pieces):
                 for piece in pieces:

@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from hanol.cli._options import read_images
 from hanol.errors import ConfigError, DataError, UnknownNameError
 from hanol.rows import read_rows, replace_rows
 
@@ -59,9 +60,11 @@ def _undo(session: "Session", rest: str) -> str:
 
 def _retry(session: "Session", rest: str) -> str | None:
     before = session.talk.messages[:]
+    asked = next((one for one in reversed(before) if one.role == "user"), None)
     question = session.talk.undo()
-    if question is None:
+    if question is None or asked is None:
         return "There is no question to ask again."
+    session.images = asked.images
     try:
         session.ask(question)
     finally:
@@ -73,6 +76,15 @@ def _retry(session: "Session", rest: str) -> str | None:
 def _keep(session: "Session", rest: str) -> str:
     session.talk.keep(int(rest) - 1 if rest.isdecimal() else -1)
     return f"answer {rest} stays in the conversation."
+
+
+def _image(session: "Session", rest: str) -> str:
+    from hanol.engines import Message, Request
+
+    images = read_images([Path(rest).expanduser()])
+    session.talk.engine.check(Request((Message("user", images),)))
+    session.images += images
+    return f"the next question is about {len(session.images)} images."
 
 
 def _save(session: "Session", rest: str) -> str:
@@ -129,6 +141,7 @@ COMMANDS = {
     "/system": Slash("[TEXT]", 'show or set the system message; "" for none', _system),
     "/undo": Slash("", "take back the last question and its answer", _undo),
     "/retry": Slash("", "ask the last question again", _retry),
+    "/image": Slash("FILE", "show an image with the next question; repeatable", _image),
     "/keep": Slash("K", "with -n: keep answer K instead of the first", _keep),
     "/save": Slash("FILE.jsonl", "add the conversation to a file that training reads", _save),
     "/load": Slash("FILE.jsonl", "go on with the last conversation of such a file", _load),

@@ -42,10 +42,14 @@ class ChatTokens:
 
     A text is tokenized piece by piece, cut behind the special tokens across which the tokenizer
     provably does not look; pieces that came before are not tokenized again. The template "chatml",
-    or any other one, takes the place of the checkpoint's own.
+    or any other one, takes the place of the checkpoint's own; `takes_parts` says that this reads
+    contents as parts, images among them.
     """
 
-    def __init__(self, tokenizer: Any, template: str | None, name: str) -> None:
+    def __init__(
+        self, tokenizer: Any, template: str | None, name: str, *, takes_parts: bool = False
+    ) -> None:
+        self.takes_parts = takes_parts
         self._tokenizer = tokenizer
         self._template = CHATML if template == "chatml" else template
         self._name = name
@@ -90,7 +94,7 @@ class ChatTokens:
         try:
             return models.render_chat(
                 self._tokenizer,
-                [message.to_dict() for message in messages],
+                [message.to_dict(parts=self.takes_parts) for message in messages],
                 what=self._name,
                 chat_template=self._template,
                 tools=[described(tool) for tool in tools] or None,

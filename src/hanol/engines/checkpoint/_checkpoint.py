@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from numbers import Integral
-from typing import Any, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -19,6 +19,8 @@ from hanol.engines._request import Capability, Completion, Message, Piece, Reque
 from hanol.engines.checkpoint._chat import CHATML, ChatTokens
 from hanol.engines.checkpoint._draws import has_heads
 from hanol.engines.checkpoint._job import EngineTask
+from hanol.engines.checkpoint._seeing import load_seeing
+from hanol.engines.checkpoint._sight import OURS, Pictured, Sight, has_images
 from hanol.engines.checkpoint._worker import Worker
 from hanol.errors import ConfigError, EngineError
 from hanol.runs import in_thread
@@ -53,9 +55,11 @@ class CheckpointEngine(Engine):
         chat_template: Used instead of the checkpoint's: "chatml", or a Jinja template.
         max_batch: Answers written at the same time.
         cache_bytes: Memory for what was computed of earlier requests.
+        processor: Reads images for the model; None for a model of text alone.
+        max_tiles: Most tiles of an image, where that can be chosen; None has the processor's.
 
     Raises:
-        ConfigError: `max_batch` is below 1.
+        ConfigError: `max_batch` is below 1, or `max_tiles` was given where it has no meaning.
     """
 
     capabilities: frozenset[Capability] = frozenset(
@@ -72,6 +76,8 @@ class CheckpointEngine(Engine):
         chat_template: str | None = None,
         max_batch: int = 16,
         cache_bytes: int = 1 << 30,
+        processor: Any = None,
+        max_tiles: int | None = None,
     ) -> None:
         if max_batch < 1:
             raise ConfigError(f"`max_batch` is {max_batch}, but must be at least 1.")
@@ -80,7 +86,18 @@ class CheckpointEngine(Engine):
         if not ConstraintCompiler.fits(tokenizer):
             self.capabilities = self.capabilities - {"json_schema", "regex", "grammar"}
         self.parameters = _parameters(getattr(model, "llm", model))
-        self._chat = ChatTokens(tokenizer, chat_template, name)
+        sight = None
+        template = getattr(processor, "chat_template", None)
+        parts = bool(template) and chat_template is None and model.config.model_type != OURS
+        if parts and tokenizer.chat_template is None:
+            tokenizer.chat_template = template
+        self._chat = ChatTokens(tokenizer, chat_template, name, takes_parts=parts)
+        if processor is not None:
+            self.capabilities = self.capabilities | {"images"}
+            sight = Sight(model, processor, self._chat, name, max_tiles)
+        elif max_tiles is not None:
+            raise ConfigError(f"{name!r} reads no images, so `max_tiles` has no meaning.")
+        self._sight = sight
         self._tokenizer = tokenizer
         self._model = model
         self._ends = ends = _end_tokens(model, tokenizer)
@@ -94,7 +111,7 @@ class CheckpointEngine(Engine):
         )
         self._stop = (_CHATML_END,) if written else ()
         # A copy: tokenizers may not be used by two threads at once.
-        self._worker = Worker(model, copy.deepcopy(tokenizer), ends, max_batch, cache_bytes)
+        self._worker = Worker(model, copy.deepcopy(tokenizer), ends, max_batch, cache_bytes, sight)
 
     @classmethod
     def load(
@@ -105,9 +122,12 @@ class CheckpointEngine(Engine):
         device: str = "cpu",
         revision: str | None = None,
         name: str | None = None,
+        mask_fix: Literal["on", "transformers"] = "on",
         **options: Any,
     ) -> Self:
         """Load a bundled model, a folder or a hub id; with its AutoDeco heads, if it has them.
+
+        Image-text models that have a processor read images.
 
         Args:
             spec: What to load.
@@ -117,6 +137,8 @@ class CheckpointEngine(Engine):
             device: Where the model runs.
             revision: Commit or branch of a hub id.
             name: The specification that opens the engine again; `spec` when left out.
+            mask_fix: Of Llama-3.2-Vision, "on" gives tokens that see no image Meta's masks,
+                "transformers" those of transformers, by which text before an image depends on it.
             options: See the class.
 
         Raises:
@@ -126,6 +148,14 @@ class CheckpointEngine(Engine):
         packed = dtype if dtype in (*attention.KINDS, "auto") and device == "cpu" else None
         named = None if packed in ("int8", "int4", "auto") else dtype
         wanted = None if named is None else models.dtype_named(named)
+        seeing = load_seeing(spec, wanted, device, revision, mask_fix)
+        if seeing is not None:
+            if packed is not None:
+                raise ConfigError(
+                    f"{spec!r} reads images: `dtype` {packed!r} is for models of text alone."
+                )
+            model, tokenizer, processor = seeing
+            return cls(model, tokenizer, name=name or spec, processor=processor, **options)
         heads = models.model_type(spec, revision=revision) == "autodeco"
         load: Any = models.load_model
         if heads:
@@ -191,7 +221,7 @@ class CheckpointEngine(Engine):
         self.check(request)
         if not continuations:
             return []
-        text, ids, marks = self._prompt(request)
+        text, ids, marks, pictured = await self._read(request)
         after = [self._continuation(text, ids, one) for one in continuations]
         longest = len(ids) + max(map(len, after))
         if self.context_window is not None and longest > self.context_window:
@@ -199,11 +229,13 @@ class CheckpointEngine(Engine):
                 f"The prompt and a continuation have {longest} tokens, but the context window of "
                 f"{self.name!r} is {self.context_window}. Shorten them."
             )
-        task = EngineTask(ids, marks, continuations=after)
+        task = EngineTask(ids, marks, continuations=after, pictured=pictured)
         return await asyncio.wrap_future(self._worker.submit(task))
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
         """Tokens of the rendered conversation, up to where the answer begins; exact."""
+        if self._sight is not None and has_images(messages):
+            return len(self._sight.prompt(messages).ids)
         return len(self._chat.encode(self._chat.render(messages)).ids)
 
     @property
@@ -218,9 +250,11 @@ class CheckpointEngine(Engine):
 
         Raises:
             EngineError: The text is empty, and the tokenizer has no begin token; or the checkpoint
-                has no chat template.
+                has no chat template; or the conversation has images.
         """
         if not isinstance(prompt, str):
+            if has_images(prompt):
+                raise EngineError("A prompt as token ids holds no images: ask with `messages`.")
             return tuple(self._chat.encode(self._chat.render(prompt)).ids)
         if not begins:
             return tuple(self._chat.encode(prompt).ids)
@@ -255,13 +289,24 @@ class CheckpointEngine(Engine):
         """Stop the thread and forget what was kept."""
         await asyncio.to_thread(self._worker.close)
 
-    def _prompt(self, request: Request) -> tuple[str | None, list[int], tuple[int, ...]]:
-        """A prompt's text, its tokens, and where other conversations may continue."""
+    async def _read(self, request: Request) -> "_Prompt":
+        """The prompt; images are read in a thread, since others must not wait."""
+        if has_images(request.messages):
+            return await in_thread(self._prompt, request)
+        return self._prompt(request)
+
+    def _prompt(self, request: Request) -> "_Prompt":
+        """A prompt's text, its tokens, where other conversations may continue, and its images."""
+        text: str | None = None
+        marks: tuple[int, ...] = ()
+        pictured: Pictured | None = None
         if request.prompt_ids is not None:
-            text, ids = None, self._known(request.prompt_ids)
+            ids = self._known(request.prompt_ids)
             if request.prefill:
                 ids += self._chat.encode(request.prefill).ids
-            marks: tuple[int, ...] = ()
+        elif self._sight is not None and has_images(request.messages):
+            pictured = self._sight.prompt(request.messages, request.tools, request.prefill)
+            ids = pictured.ids
         else:
             text = self._chat.render(request.messages, tools=request.tools) + request.prefill
             encoded = self._chat.encode(text)
@@ -273,11 +318,17 @@ class CheckpointEngine(Engine):
                 f"The prompt of {self.name!r} has no tokens: its chat template writes nothing."
             )
         if self.context_window is not None and len(ids) >= self.context_window:
+            if pictured is not None:
+                raise EngineError(
+                    f"The prompt (row 0) needs {len(ids):,} tokens with its {pictured.count} "
+                    f"images, but {self.context_window - 1:,} are allowed by {self.name!r}. Allow "
+                    "fewer tiles (`max_tiles`, on the command line --tiles), or leave images out."
+                )
             raise EngineError(
                 f"The prompt has {len(ids)} tokens, but the context window of {self.name!r} "
                 f"is {self.context_window}. Shorten the conversation."
             )
-        return text, ids, marks
+        return _Prompt(text, ids, marks, pictured)
 
     def _known(self, ids: Sequence[int]) -> list[int]:
         """Token ids of a caller, checked here: in the model's thread they would fail all."""
@@ -306,7 +357,7 @@ class CheckpointEngine(Engine):
 
     async def _answers(self, request: Request) -> EngineTask:
         self.check(request)
-        _, ids, marks = self._prompt(request)
+        _, ids, marks, pictured = await self._read(request)
         limit, window = request.sampling.max_tokens, self.context_window
         if window is not None:
             limit = min(limit or window, window - len(ids))
@@ -322,7 +373,7 @@ class CheckpointEngine(Engine):
         return EngineTask(
             ids, marks, replace(request.sampling, stop=stop), limit, constraints,
             top_logprobs=request.top_logprobs, calls_tools=bool(request.tools),
-            keeps_stop=request.keep_stop,
+            keeps_stop=request.keep_stop, pictured=pictured,
         )  # fmt: skip
 
     def _constraints(self, request: Request) -> list[TokenConstraint | None]:
@@ -332,6 +383,13 @@ class CheckpointEngine(Engine):
             if self._compiler is None:
                 self._compiler = ConstraintCompiler(self._tokenizer, self._ends)
             return [self._compiler.start(one.kind, one.text) for _ in range(request.n)]
+
+
+class _Prompt(NamedTuple):
+    text: str | None
+    ids: list[int]
+    marks: tuple[int, ...]
+    pictured: Pictured | None
 
 
 def _parameters(model: Any) -> int:

@@ -16,6 +16,7 @@ from torch import Tensor
 from hanol.engines._calls import read_calls
 from hanol.engines._request import Choice, Completion, Scored, Usage
 from hanol.engines.checkpoint._layers import Contents
+from hanol.engines.checkpoint._sight import Pictured, Seen
 from hanol.sampling import Penalties, Sampling, TextStream, TokenConstraint
 
 _DRAWN_AT_ONCE = 64
@@ -35,6 +36,7 @@ class EngineTask:
     top_logprobs: int | None = None
     calls_tools: bool = False  # answers are searched for calls of tools
     keeps_stop: bool = False  # stop strings are part of the answers
+    pictured: Pictured | None = None  # the prompt, if it has images
     # Called with the number of an answer, its new text, and the temperature that heads chose for
     # it, in the model's thread:
     on_text: Callable[[int, str, float | None], None] | None = None
@@ -44,6 +46,7 @@ class EngineTask:
     cached: int = 0
     prompt: Contents | None = None  # computed, but for its last token; while jobs wait for it
     waiting: int = 0  # jobs that have not started
+    seen: Seen | None = None  # what the model keeps of the images
     times: list[float] = field(default_factory=list)  # begin, first token
 
     def __post_init__(self) -> None:
@@ -52,6 +55,11 @@ class EngineTask:
         else:
             self.jobs = [Job(self, i) for i in range(len(self.constraints))]
         self.waiting = len(self.jobs)
+
+    @property
+    def keys(self) -> list[int]:
+        """The prompt as it is told from others: with a number for its images."""
+        return self.ids if self.pictured is None else self.pictured.keys
 
     def fail(self, error: Exception) -> None:
         """Tell who waits."""
@@ -112,6 +120,11 @@ class Job:
     def new(self) -> list[int]:
         """Tokens after the prompt."""
         return self.sequence[len(self.task.ids) :]
+
+    @property
+    def keys(self) -> list[int]:
+        """What the model has seen, as it is told from other sequences."""
+        return (self.task.keys + self.new)[: self.fed]
 
     @property
     def is_gone(self) -> bool:

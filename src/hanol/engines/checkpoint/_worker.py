@@ -24,9 +24,10 @@ from hanol.attention import CACHE_NAME
 from hanol.engines.checkpoint._chat import common_prefix
 from hanol.engines.checkpoint._draws import Draws
 from hanol.engines.checkpoint._job import EngineTask, Job
-from hanol.engines.checkpoint._layers import Contents, is_known, is_recurrent
+from hanol.engines.checkpoint._layers import Contents, contents, is_known, is_recurrent
 from hanol.engines.checkpoint._prefixes import KeptPrefix, PrefixStore
 from hanol.engines.checkpoint._rows import OneRow, Rows, alike
+from hanol.engines.checkpoint._sight import Sight
 from hanol.errors import EngineError
 from hanol.sampling import TextStream, token_texts
 
@@ -48,13 +49,15 @@ class Worker:
     Each pass takes one token of every row: the one drawn last, or the next one of a prompt. What
     prompts are behind by more than that passes before, several prompts at once.
 
-    Model and tokenizer are used by this thread alone; `ends` are the tokens that end an answer.
+    Model and tokenizer are used by this thread alone; `ends` are the tokens that end an answer,
+    and `sight` reads images, if the model does.
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, ends: frozenset[int], max_batch: int, cache_bytes: int
-    ) -> None:
-        self._model, self._ends = model, ends
+        self, model: Any, tokenizer: Any, ends: frozenset[int], max_batch: int, cache_bytes: int,
+        sight: Sight | None = None,
+    ) -> None:  # fmt: skip
+        self._model, self._ends, self._sight = model, ends, sight
         self._text_of = token_texts(tokenizer)
         self._draws = Draws(model, self._text_of)
         self._slices = "logits_to_keep" in signature(model.forward).parameters
@@ -177,12 +180,44 @@ class Worker:
                 continue
             prefix, tokens = None, 0
             if self._keeps and job.task.prompt is None:
-                prefix, tokens = self._store.longest(job.task.ids)
+                prefix, tokens = self._store.longest(job.task.keys)
+                if job.task.pictured is not None and not self._knows(job.task, tokens):
+                    prefix, tokens = None, 0
                 if self._is_computed_now(job, tokens):
                     held.append(job)
                     continue
             self._begin(job, prefix, tokens)
         self._queued.extendleft(reversed(held))
+
+    def _knows(self, task: EngineTask, tokens: int) -> bool:
+        """Whether so many tokens hold all images of a prompt, and the model still knows them."""
+        assert task.pictured is not None
+        assert self._sight is not None
+        task.seen = self._sight.known(task.pictured)
+        return tokens >= task.pictured.end and task.seen is not None
+
+    def _look(self, row: int, job: Job) -> None:
+        """Run a prompt with images, but for its last token, in a pass of its own."""
+        task = job.task
+        assert task.pictured is not None
+        assert self._sight is not None
+        try:
+            with self._stoppable():
+                cache, task.seen = self._sight.look(task.pictured)
+        except _AbandonedError:
+            raise
+        except Exception as err:  # of these images; other requests go on
+            error = err
+            if not isinstance(err, EngineError):
+                error = EngineError(f"The model failed on images: {type(err).__name__}: {err}")
+                error.__cause__ = err
+            task.fail(error)
+            return
+        job.fed = len(task.ids) - 1
+        if self._known:
+            self._rows.put(row, contents(cache), job.fed)
+        else:
+            self._rows.chunked([row], [job.fed], cache)
 
     def _waits_for_prompt(self, job: Job) -> bool:
         """Whether the first job of the request is still computing what this one begins with."""
@@ -217,12 +252,12 @@ class Worker:
 
     def _is_computed_now(self, job: Job, cached: int) -> bool:
         """Whether another prompt is on its way through much of what this one begins with."""
-        ids = job.task.ids
+        ids = job.task.keys
         if len(ids) - cached <= _CHUNK:
             return False
         for other in self._running:
             if other.fed < len(other.task.ids):
-                shared = common_prefix(other.task.ids, ids)
+                shared = common_prefix(other.task.keys, ids)
                 if self.is_recurrent:
                     shared = max((mark for mark in other.task.marks if mark <= shared), default=0)
                 if shared - cached >= _CHUNK:
@@ -237,14 +272,14 @@ class Worker:
                 self._text_of, task.ids, task.sampling.stop, keep_stop=task.keeps_stop
             )
         job.epoch = self._epoch
-        contents = task.prompt
-        if contents is not None:
+        held = task.prompt
+        if held is not None:
             tokens = len(task.ids) - 1
             job.points = {n: x for n, x in task.jobs[0].points.items() if n <= tokens}
         elif prefix is not None:
             job.points = {n: x for n, x in (prefix.points or {}).items() if n <= tokens}
-            contents = Contents(prefix.grown, job.points.get(tokens, []))
-        self._rows.put(row, contents, tokens)
+            held = Contents(prefix.grown, job.points.get(tokens, []))
+        self._rows.put(row, held, tokens)
         self._running.append(job)
         job.fed = tokens
         task.waiting -= 1
@@ -253,6 +288,8 @@ class Worker:
             task.times = [time.perf_counter()]
         if task.waiting == 0:
             task.prompt = None
+        if task.pictured is not None and tokens == 0:
+            self._look(row, job)
         self._append_forced(job)
         if job.is_finished:
             self._finish([row])
@@ -278,7 +315,8 @@ class Worker:
         ids_BT = [job.sequence[job.fed : job.fed + n] + [0] * (T - n) for job, n in fed]
         scores = any(self._is_scoring(job, n) for job, n in fed)
         with self._stoppable():
-            outputs = self._forward(ids_BT, all_logits=scores, **self._rows.chunk(rows, counts))
+            inputs = self._rows.chunk(rows, counts) | self._seen([job for job, _ in fed], T)
+            outputs = self._forward(ids_BT, all_logits=scores, **inputs)
         self._rows.chunked(rows, counts, getattr(outputs, CACHE_NAME))
         for i, (row, (job, n)) in enumerate(zip(rows, fed, strict=True)):
             if self._is_scoring(job, n):
@@ -342,11 +380,11 @@ class Worker:
             points = None
             if self.is_recurrent:
                 points = {**job.points, job.fed: held.fixed}
-            self._store.put(KeptPrefix(job.sequence[: job.fed], held.grown, points))
+            self._store.put(KeptPrefix(job.keys, held.grown, points))
 
     def _step(self) -> None:
         """One more token for each row; a new one where its prompt is through."""
-        inputs = self._rows.step()
+        inputs = self._rows.step() | self._seen(self._running, 1)
         outputs = self._forward([[job.sequence[job.fed]] for job in self._running], **inputs)
         self._rows.stepped(getattr(outputs, CACHE_NAME))
         ready = []
@@ -360,6 +398,13 @@ class Worker:
                 ready.append(row)
         self._accept(outputs, ready)
         self._finish([row for row, job in enumerate(self._running) if job.is_finished])
+
+    def _seen(self, jobs: list[Job], count: int) -> dict[str, Any]:
+        """What so many more tokens of rows need of their images."""
+        if self._sight is None:
+            return {}
+        seen = [job.task.seen for job in jobs]
+        return self._sight.inputs(seen, [job.fed for job in jobs], count)
 
     def _forward(self, ids_BT: list[list[int]], *, all_logits: bool = False, **inputs: Any) -> Any:
         inputs |= self._draws.inputs

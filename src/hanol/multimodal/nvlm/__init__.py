@@ -1,0 +1,1 @@
+"""NVLM's decoder-only, cross-attention and hybrid models on any language model and vision tower."""
