@@ -268,6 +268,19 @@ def test_half_a_row_is_taken_back_when_the_disk_is_full(
     assert lines.path.read_bytes() == before
 
 
+def test_rows_are_never_appended_to_a_file_that_has_another_name(tmp_path: Path) -> None:
+    other = tmp_path / "mine"
+    other.write_text("torn")
+    lines = JsonLines(tmp_path / "rows.jsonl")
+    lines.path.hardlink_to(other)
+    with pytest.raises(WriteError, match=r"rows.jsonl' could not be written: it is a hard link"):
+        lines.append({"n": 1})
+    assert other.read_text() == "torn"
+    replace_rows(lines.path, [{"n": 0}])  # a file that is replaced is a new one
+    lines.append({"n": 1})
+    assert other.read_text() == "torn"
+
+
 @pytest.mark.parametrize("line", [b"{", b"\xff", b"[1]", b""])
 def test_a_damaged_line_is_named(line: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"

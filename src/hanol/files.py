@@ -34,6 +34,7 @@ __all__ = [
     "read_json",
     "read_text",
     "refuse_links",
+    "refuse_other_name",
     "replace_folder",
     "replace_json",
     "replace_text",
@@ -129,6 +130,19 @@ def refuse_links(folder: str | Path, *, is_named: bool = True) -> None:
         raise WriteError(links[0], f"it is {what}", "Remove it, or use another folder.")
 
 
+def refuse_other_name(file: int) -> None:
+    """Refuse to write in place into an open file that has another name, in whatever folder.
+
+    Files that are replaced need no such check: the other name keeps the old content.
+
+    Raises:
+        OSError: It is a hard link.
+    """
+    if os.fstat(file).st_nlink > 1:
+        reason = "it is a hard link, and its other name would change too: put a copy in its place"
+        raise OSError(errno.EMLINK, reason)
+
+
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
     """Context manager: write to the path that it gives; that file replaces `path` at the end.
@@ -215,6 +229,8 @@ def write_failure(err: BaseException) -> str | None:
             return None  # something could not be read
     if number in _FULL or any(text in str(err) for text in _FULL_TEXTS):
         return "the disk is full"
+    if number == errno.EMLINK and isinstance(err, OSError):
+        return str(err.strerror)  # of `refuse_other_name`
     if number is not None:
         return os.strerror(number)
     return str(err) if isinstance(err, OSError) else None

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from hanol.errors import DataError, WriteError
-from hanol.files import open_regular, read_text, whole_file, write_failure
+from hanol.files import (
+    open_regular,
+    read_text,
+    refuse_other_name,
+    whole_file,
+    write_failure,
+)
 
 __all__ = ["JsonLines", "drop_torn_line", "read_rows", "replace_rows", "whole_lines"]
 
@@ -67,6 +73,7 @@ class JsonLines:
             # A link may lead out of a folder that somebody sent.
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             with os.fdopen(os.open(self.path, flags, 0o644), "r+b", buffering=0) as file:
+                refuse_other_name(file.fileno())
                 size = drop_torn_line(file.fileno())
                 try:
                     while data:

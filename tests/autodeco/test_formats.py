@@ -171,6 +171,21 @@ def test_tokenizer_is_the_checkpoints_or_the_bases(
         autodeco.load_tokenizer(nameless, base_model=without)
 
 
+@pytest.mark.parametrize("length", [1, 3])
+def test_heads_that_name_each_other_as_their_base_are_refused_in_a_line(
+    length: int, tmp_path: Path
+) -> None:
+    base = build("llama")
+    names = [str(tmp_path / str(number)) for number in range(length)]
+    for number, name in enumerate(names):
+        config = official_config(base, base_model_name_or_path=names[(number + 1) % length])
+        write_heads(Path(name), config, official_tensors())
+    for load in (AutoDecoForCausalLM.from_pretrained, autodeco.load_tokenizer):
+        with pytest.raises(CheckpointError, match="has heads itself: name the model under it") as e:
+            load(names[0])
+        assert len(str(e.value)) < 400 + 3 * len(names[0])
+
+
 def test_bundled_model_takes_heads(tmp_path: Path) -> None:
     tiny = models.load_model("tiny")
     model = AutoDecoForCausalLM.from_base(tiny)

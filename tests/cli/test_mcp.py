@@ -1,6 +1,8 @@
 """`hanol mcp`: a real client over standard input and output."""
 
 import asyncio
+import json
+import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -90,6 +92,43 @@ def test_client_lists_searches_and_visits(folder: Path) -> None:
     _, log = session(folder, run)
     assert "serving search, visit, google_scholar, parse_file over MCP" in log
     assert "Traceback" not in log
+
+
+def test_half_a_surrogate_pair_in_a_request_is_answered(folder: Path) -> None:
+    """No text may hold one, but JSON can write it, and models do."""
+    start = {
+        "protocolVersion": "2025-03-26", "capabilities": {},
+        "clientInfo": {"name": "test", "version": "1"},
+    }  # fmt: skip
+    lines = [
+        {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": start},
+        {"jsonrpc": "2.0", "method": "notifications/initialized"},
+    ]
+    told = [json.dumps(line) for line in lines]
+    queries = [r"bridge \ud83c\udf09 opened \ud800", r"\udc00\ud800\ud800", r"bridge \\ud800"]
+    for number, query in enumerate(queries, start=2):
+        told.append(
+            f'{{"jsonrpc": "2.0", "id": {number}, "method": "tools/call", '
+            f'"params": {{"name": "search", "arguments": {{"query": ["{query}"]}}}}}}'
+        )
+    with subprocess.Popen(
+        [sys.executable, "-m", "hanol", "mcp", str(folder)], text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    ) as server:  # fmt: skip
+        server.stdin.write("".join(f"{line}\n" for line in told))
+        server.stdin.flush()
+        answers = sorted((json.loads(server.stdout.readline()) for _ in range(4)), key=by_id)
+        server.stdin.close()
+        assert server.wait(30) == 0
+    assert [answer["id"] for answer in answers] == [1, 2, 3, 4]
+    texts = [answer["result"]["content"][0]["text"] for answer in answers[1:]]
+    assert "\U0001f309 opened \ufffd" in texts[0]
+    assert "opened in 1932" in texts[0]
+    assert "\\ud800" in texts[2]
+
+
+def by_id(answer: dict[str, Any]) -> int:
+    return int(answer["id"])
 
 
 def test_python_is_served_only_when_asked_for(folder: Path) -> None:

@@ -532,8 +532,27 @@ def test_a_checkpoint_without_a_template_says_what_to_do(tmp_path: Path) -> None
         "{% for a in range(9999) %}{% for b in range(9999) %}{{ b }}{% endfor %}{% endfor %}",
         "{{ 'long' * 9999999 }}",
         "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}",
+        "{{ 'a' * 10 ** 10 }}",
+        "{{ 'a'.ljust(10 ** 10) }}",
+        "{{ '{:>9999999999}'.format(1) }}",
+        "{{ 2 ** (2 ** 40) }}",
+        "{% set n = namespace(x=9) %}{% for i in range(99) %}{% set n.x = n.x * n.x %}{% endfor %}",
+        "{{ 1 | round(-(10 ** 9)) }}{{ messages[9].role }}",
+        "{% set n = namespace(x='a') %}{% for i in range(60) %}{% set n.x = n.x~n.x %}{% endfor %}",
     ],
-    ids=["loops", "text", "length", "recursion"],
+    ids=[
+        "loops",
+        "text",
+        "length",
+        "recursion",
+        "product",
+        "width",
+        "format",
+        "power",
+        "number",
+        "round",
+        "doubled",
+    ],
 )
 def test_a_template_cannot_go_on_for_ever(
     template: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

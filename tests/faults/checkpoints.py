@@ -3,14 +3,19 @@
 import json
 import os
 import pickle
+import re
 import shutil
+import struct
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from tests.faults.damage import change
+from tests.faults.damage import Ran, change
 from tests.faults.lab import Lab, Outcome, kind
+from tests.models import test_gguf_load as sound
 from tests.training import chat_model as chat
+
+from hanol import models
 
 TEMPLATES = [
     "{% for a in range(99999) %}{% for b in range(99999) %}{{ a }}{% endfor %}{% endfor %}",
@@ -36,14 +41,47 @@ TEMPLATES = [
 SIZES: list[Any] = [10**9, 10**18, -1, 0, 1.5, "64", [64], None, True, float("nan"), 2**63]
 
 
-class Ran:
-    """Pickled, it makes a file when it is loaded."""
+def _replaced(expression: str, content: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": {"Regex": expression}, "content": content}
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mknod, (str(self.path),)
+def _split(expression: str) -> dict[str, Any]:
+    pattern = {"Regex": expression}
+    return {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
+
+
+_TEXT = {"Sequence": {"id": "A", "type_id": 0}}
+_MARK = {"SpecialToken": {"id": "x", "type_id": 0}}
+
+
+def _framed(count: int, number: int) -> dict[str, Any]:
+    marks = {"x": {"id": "x", "ids": [number], "tokens": ["x"]}}
+    single = [_MARK] * count + [_TEXT]
+    return {"type": "TemplateProcessing", "single": single, "pair": [], "special_tokens": marks}
+
+
+RULES: list[dict[str, Any]] = [  # parts of a tokenizer
+    {"normalizer": {"type": "Sequence", "normalizers": [_replaced(".", "a" * 32)] * 7}},
+    {"normalizer": _replaced("(a+)+$", "x")},
+    {"normalizer": _replaced(".", "x" * 1_000_000)},
+    {"pre_tokenizer": _split("(a+)+$")},
+    {"pre_tokenizer": _split("(a|aa)+$")},
+    {"pre_tokenizer": _split("[^q]{0,90}[^q]{0,90}[^q]{0,90}(?!.)")},
+    {"pre_tokenizer": None},
+    {"decoder": {"type": "Sequence", "decoders": [_replaced(".", "a" * 32)] * 7}},
+    {"decoder": _replaced("(.*)*x", "")},
+    {"decoder": {"type": "Strip", "content": "a", "start": 2**62, "stop": 2**62}},
+    {"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "[UNK]"}},
+    {"model": {"type": "Unigram", "vocab": [["a", 0.0]], "unk_id": 5, "byte_fallback": True}},
+    {"model": {"type": "WordPiece", "vocab": {"a": 0}, "unk_token": "[UNK]",
+               "continuing_subword_prefix": "#" * 100_000, "max_input_chars_per_word": 10**12}},
+    {"post_processor": _framed(100_000, 0)},
+    {"post_processor": _framed(1, 4_000_000_000)},
+    {"padding": {"strategy": {"Fixed": 10**11}, "direction": "Right", "pad_to_multiple_of": None,
+                 "pad_id": 0, "pad_type_id": 0, "pad_token": "x"}},
+    {"truncation": {"direction": "Right", "max_length": 1, "strategy": "LongestFirst",
+                    "stride": 5}},
+]  # fmt: skip
 
 
 def make_hostile(folder: Path, rng: Random, lab: Lab) -> str:
@@ -67,6 +105,8 @@ def make_hostile(folder: Path, rng: Random, lab: Lab) -> str:
             "template",
             "tokenizer",
             "tokenizer",
+            "rules",
+            "rules",
             "index",
             "index",
             "type",
@@ -121,6 +161,13 @@ def make_hostile(folder: Path, rng: Random, lab: Lab) -> str:
             content = json.loads(tokenizer_file.read_text())
             change(content, rng, values=[2**40, {"type": "Nothing"}], depth=3)
             tokenizer_file.write_text(json.dumps(content))
+        case "rules":
+            content = json.loads(tokenizer_file.read_text())
+            for token in content["added_tokens"]:
+                token["normalized"] = rng.random() < 0.5
+            rules = rng.choice(RULES)
+            tokenizer_file.write_text(json.dumps(content | rules))
+            return f"{how} {str(rules)[:60]}"
         case "index":
             target = rng.choice(
                 [
@@ -223,4 +270,52 @@ def hostile_checkpoint(lab: Lab, rng: Random) -> Outcome:
     model = chat.make_checkpoint(lab.folder() / "model")
     how = make_hostile(model, rng, lab)
     outcome = use(model)
+    return outcome._replace(detail=f"{how}, {outcome.detail}")
+
+
+ODD = [0, 1, 2**31, 2**32 - 1, 2**62, 2**63, 2**64 - 1]
+KEY = re.compile(rb"(?:general|llama|tokenizer)\.[a-z_.]+|blk\.0\.[a-z_]+\.weight")
+
+
+def spoil(data: bytes, rng: Random) -> tuple[str, bytes]:
+    """Change the header of a GGUF file: counts, lengths, types, values, shapes, places."""
+    found = rng.choice([*KEY.finditer(data, 0, 200_000)])
+    name, end = found[0].decode(), found.end()
+    how, form, place = rng.choice(
+        [("count", "<Q", rng.choice([8, 16])), ("length", "<Q", found.start() - 8),
+         ("type", "<I", end), ("value", "<Q", end + 4), ("value", "<I", end + 4),
+         ("length of an array", "<Q", end + 8), ("version", "<I", 4),
+         *[("shape or place", "<Q", end + 4 + 8 * n + 4 * (n > 2)) for n in range(3)]]
+    )  # fmt: skip
+    number = rng.choice([*ODD, *range(14), 250, 32, rng.getrandbits(20)])
+    changed = bytearray(data)
+    struct.pack_into(form, changed, place, number % (1 << 8 * struct.calcsize(form)))
+    if rng.random() < 0.1:
+        changed = changed[: rng.randrange(len(changed))]
+    return f"{name}, {how}: {number}", bytes(changed)
+
+
+@kind("hostile GGUF", short=2, long=300)
+def hostile_gguf(lab: Lab, rng: Random) -> Outcome:
+    number = rng.randrange(3)
+
+    def make() -> bytes:
+        model = models.build(sound.CONFIGS["llama"][0], seed=5)
+        path = lab.root / "sound.gguf"
+        return models.to_gguf(model, sound.make_tokenizer("smollm"), path, "f16").read_bytes()
+
+    def use(data: bytes) -> Outcome:
+        file = lab.folder() / "model.gguf"
+        file.write_bytes(data)
+        command: list[object] = [
+            ["inspect", file], ["generate", file, "-p", "a", "--max-tokens", "2"],
+            ["convert", file, file.with_name("new")],
+        ][number]  # fmt: skip
+        outcome = lab.judged(lab.run(*command))
+        return outcome._replace(detail=f"{command[0]}: {outcome.detail}")
+
+    data = lab.once("a GGUF file", make)
+    lab.sound(f"use {number} of a GGUF file", lambda: use(data))
+    how, changed = spoil(data, rng)
+    outcome = use(changed)
     return outcome._replace(detail=f"{how}, {outcome.detail}")

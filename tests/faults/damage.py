@@ -1,8 +1,11 @@
 """Damaged files: cut, flipped, emptied, of another version, or with another value in them."""
 
+import contextlib
 import json
 import os
+import pickle
 import shutil
+import sqlite3
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import partial
@@ -10,12 +13,15 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import torch
 import yaml
 from tests.faults import kills, trainings
 from tests.faults.lab import Lab, Outcome, kind, scripted
 from tests.research.test_faults import VALUES, _places
 from tests.retrieval.test_documents_fuzz import cut, digits, flip, remove, repeat, swap
 from tests.training import chat_model as chat
+
+from hanol.files import write_sums
 
 ANSWER = "<answer>amber is a word [1]</answer>"
 SEARCH = '<tool_call>\n{"name": "search", "arguments": {"query": ["amber"]}}\n</tool_call>'
@@ -116,13 +122,14 @@ def damaged(
     return outcome._replace(detail=f"{how}: {outcome.detail}")
 
 
+def make_index(lab: Lab, folder: Path) -> None:
+    kills.write_documents(folder, Random(0), 8)
+    lab.run("index", folder)
+
+
 @kind("damaged: index", short=2, long=400)
 def damaged_index(lab: Lab, rng: Random) -> Outcome:
-    def make(folder: Path) -> None:
-        kills.write_documents(folder, Random(0), 8)
-        lab.run("index", folder)
-
-    sound = made(lab, "index", make)
+    sound = made(lab, "index", partial(make_index, lab))
     expected = lab.once("hits", lambda: hits(lab.run("search", sound, "amber", "--json").out))
     is_made_anew = rng.random() < 0.5
 
@@ -199,10 +206,8 @@ def damaged_batch(lab: Lab, rng: Random) -> Outcome:
     return damaged(lab, rng, made(lab, "batch", make), files, use, "going on with a batch")
 
 
-@kind("damaged: training", short=1, long=200)
-def damaged_training(lab: Lab, rng: Random) -> Outcome:
-    """A run that was killed in its third checkpoint, one of whose files is damaged."""
-    recipe, expected, _ = trainings.trained(lab, "sft")
+def killed_training(lab: Lab, recipe: Path) -> Path:
+    """The folder of a run that was killed in its third checkpoint."""
     stop = (
         "from hanol.training import StepTrainer; import os; seen = []\n"
         "def die(self, checkpoint): seen.append(1); len(seen) == 3 and os._exit(9)\n"
@@ -214,6 +219,14 @@ def damaged_training(lab: Lab, rng: Random) -> Outcome:
         if len(list((folder / "run").glob("checkpoint-*"))) != 2:
             raise RuntimeError("there are no two checkpoints to damage")
 
+    return made(lab, "training", make)
+
+
+@kind("damaged: training", short=1, long=200)
+def damaged_training(lab: Lab, rng: Random) -> Outcome:
+    """A run that was killed, one of whose files is damaged."""
+    recipe, expected, _ = trainings.trained(lab, "sft")
+
     def use(folder: Path) -> Outcome:
         run = folder / "run"
         outcome = lab.judged(lab.run("train", recipe, "--output", run, "--resume", seconds=60))
@@ -222,7 +235,125 @@ def damaged_training(lab: Lab, rng: Random) -> Outcome:
         return outcome
 
     files = ["run/*", "run/checkpoint-*/*", "run/checkpoint-*/*"]
-    return damaged(lab, rng, made(lab, "training", make), files, use, "resuming a training")
+    return damaged(lab, rng, killed_training(lab, recipe), files, use, "resuming a training")
+
+
+@kind("changed: training", short=1, long=100)
+def changed_training(lab: Lab, rng: Random) -> Outcome:
+    """The same, but the checksums are those of the files as they have become."""
+    recipe, _, _ = trainings.trained(lab, "sft")
+    sound = killed_training(lab, recipe)
+    run = lab.folder() / "run"
+    shutil.copytree(sound / "run", run)
+    newest = max(run.glob("checkpoint-*"), key=lambda path: int(path.name.partition("-")[2]))
+    names = ["optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"]
+    file = newest / rng.choice(names)
+    how = forge(lab, file, rng)
+    write_sums(newest)
+    outcome = lab.judged(lab.run("train", recipe, "--output", run, "--resume", seconds=60))
+    return outcome._replace(detail=f"{file.name}, {how}: {outcome.detail}")
+
+
+class Ran:
+    """Pickled, it makes a file when it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mknod, (str(self.path),)
+
+
+def forge(lab: Lab, file: Path, rng: Random) -> str:
+    """Put something else in the place of a file of a checkpoint; says how."""
+    if file.suffix == ".json":
+        content = json.loads(file.read_text())
+        content.pop("log_history")
+        change(content, rng, values=[10**12, -5, "x", {"args": {"a": 1}}])
+        file.write_text(json.dumps(content))
+        return "value"
+    how = rng.choice(["pickle", "other", "shape", "value"])
+    if how == "pickle":
+        file.write_bytes(pickle.dumps(Ran(lab.ran)))
+    elif how == "other":
+        torch.save(rng.choice([1, [1], {}, {"state": {}, "param_groups": []}]), file)
+    else:
+        content = torch.load(file, weights_only=False)  # our own
+        if how == "shape":
+            shrink(content)
+        else:
+            change(content, rng)
+        torch.save(content, file)
+    return how
+
+
+def shrink(content: Any) -> None:
+    """Give all tensors in a tree another shape."""
+    for key, value in content.items() if isinstance(content, dict) else ():
+        if isinstance(value, torch.Tensor):
+            content[key] = torch.zeros(1, 2, 3)
+        shrink(value)
+
+
+HOSTILE_SQL = [
+    "UPDATE passages SET text = x'ff00fe'",
+    "UPDATE passages SET text = 5",
+    'UPDATE passages SET start = 9223372036854775807, "end" = -5',
+    "UPDATE passages SET page = 'x', start = 'y'",
+    "UPDATE passages SET text = replace(hex(zeroblob(20000000)), '0', 'amber ') WHERE id = 1",
+    "UPDATE documents SET remarks = '[[[[['",
+    "UPDATE documents SET remarks = '[{\"reason\": 5}]'",
+    "UPDATE documents SET remarks = '5'",
+    "UPDATE documents SET path = '../../etc/passwd' WHERE id = 1",
+    "UPDATE documents SET path = char(27) || ']0;owned' || char(7) WHERE id = 1",
+    "UPDATE documents SET kind = char(27), pages = 'many', size = 'x', title = x'ff'",
+    "INSERT OR REPLACE INTO meta VALUES ('width', '999999999999'), ('embedder', '../../x')",
+    "INSERT OR REPLACE INTO meta VALUES ('width', 'x'), ('folder', '/etc'), ('ocr', 'x')",
+    "INSERT INTO vectors VALUES (1, x'00')",
+    "UPDATE meta SET value = '9' WHERE key = 'version'",
+    "DROP TABLE common",
+    "DROP TABLE vocabulary",
+    "DROP TABLE words; CREATE TABLE words (title, text)",
+    "DROP TABLE words; CREATE VIRTUAL TABLE words USING fts5 (title, text, tokenize='trigram')",
+    "DROP TABLE passages; CREATE TABLE passages (id INTEGER PRIMARY KEY, x)",
+    "DROP TABLE meta; CREATE TABLE meta (key, other)",
+    "ALTER TABLE documents ADD COLUMN g AS (hex(zeroblob(400000000)))",
+    "CREATE INDEX z ON passages (length(hex(zeroblob(400000000))))",
+    "INSERT OR REPLACE INTO common VALUES ('amber', 'x')",
+    "DELETE FROM documents",
+    "DELETE FROM passages",
+    "INSERT INTO unread VALUES ('x', '[')",
+    "INSERT INTO unread VALUES ('x', '{\"a\": 1}')",
+]
+
+
+@kind("hostile index", short=2, long=200)
+def hostile_index(lab: Lab, rng: Random) -> Outcome:
+    """An index of a stranger, with odd values, tables and expressions in its database."""
+    sound = made(lab, "index", partial(make_index, lab))
+    number = rng.randrange(5)
+
+    def use(statements: Sequence[str]) -> Outcome:
+        folder = lab.folder() / "copy"
+        shutil.copytree(sound, folder)
+        with contextlib.closing(sqlite3.connect(folder / ".hanol" / "index.sqlite")) as db:
+            db.executescript(";".join(statements))
+        (folder / ".hanol" / "index.sum").unlink()
+        command: list[object] = [
+            ["search", folder, "amber"], ["search", folder, "amber", "--json"],
+            ["ask", folder, "What is amber?"], ["index", folder], ["index", folder, "--report"],
+        ][number]  # fmt: skip
+        outcome = lab.judged(lab.run(*command))
+        if outcome.verdict == "refused" and command[0] == "index":
+            again = lab.judged(lab.run("index", folder, "--rebuild"))
+            if again.verdict != "survived":
+                return Outcome("lost", f"it cannot be made anew: {again.detail}")
+        return outcome._replace(detail=f"{command[0]}: {outcome.detail}")
+
+    lab.sound(f"use {number} of an index", lambda: use([]))
+    statements = rng.sample(HOSTILE_SQL, rng.choice([1, 1, 2]))
+    outcome = use(statements)
+    return outcome._replace(detail=f"{' and '.join(statements)[:90]}, {outcome.detail}")
 
 
 @kind("damaged: checkpoint", short=2, long=300)

@@ -96,11 +96,14 @@ def storm(rng: Random) -> tuple[str, bytes]:
                     b"Subject: =?utf-8?b?" + b"QQ==" * 9 + b"?=\n",
                 ]
             )
-            return rng.choice(["a.eml", "a.mbox"]), b"From a\nSubject: b\n" + mark * min(n, 20_000)
+            head = rng.choice([b"Subject: b", b"Subject: ", b"Content-Type: text/plain", b"To: "])
+            item = rng.choice([b"", b"=?utf-8?b?QQ==?= ", b";", b'; a="', b"; a*0=b", b" <a@b>,"])
+            data = b"From a\n" + head + item * min(n, 60_000) + b"\n" + mark * min(n, 20_000)
+            return rng.choice(["a.eml", "a.mbox"]), data
         case "line":
-            return "a.txt", rng.choice([b"a", b"a ", b"\xff", "한".encode(), b"\x1b[2J", b"\0"]) * (
-                n * 5
-            )
+            return "a.txt", rng.choice(
+                [b"a", b"a ", b"\xff", "한".encode(), "\ufdfa".encode(), b"\x1b[2J"]
+            ) * (n * 5)
         case "gzip":
             return rng.choice(["a.html", "a.pdf", "a.txt"]), gzip.compress(b"0" * n)
         case "pdf":
@@ -199,7 +202,9 @@ def hostile_names(folder: Path, rng: Random, lab: Lab) -> None:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("canary-secret of a hidden file\n")
     place = folder / ".hanol"
-    match rng.choice(["none", "none", "link", "pid", "database", "other", "pipe", "runs", "file"]):
+    match rng.choice(
+        ["none", "none", "link", "pid", "database", "other", "pipe", "runs", "file", "hard link"]
+    ):
         case "link":
             place.symlink_to(lab.canary)
         case "pid":
@@ -221,6 +226,10 @@ def hostile_names(folder: Path, rng: Random, lab: Lab) -> None:
             (place / "runs").symlink_to(lab.canary)
         case "file":
             place.write_text("no folder")
+        case "hard link":
+            place.mkdir()
+            name = rng.choice(["index.sqlite", "index.sqlite-wal", "index.sum", "writer.pid"])
+            (place / name).hardlink_to(lab.secret)
 
 
 @kind("hostile folder", short=2, long=150)

@@ -33,6 +33,23 @@ def test_what_is_no_file_is_named_and_made_anew(
         assert len(index.search("amber")) == 1
 
 
+@pytest.mark.parametrize("name", ["index.sqlite", "index.sqlite-wal", "index.sum", "writer.pid"])
+def test_a_hard_link_is_named_and_its_other_name_is_never_written_to(
+    notes: Path, tmp_path_factory: pytest.TempPathFactory, name: str
+) -> None:
+    other = tmp_path_factory.mktemp("other") / "mine"
+    other.write_bytes((notes / ".hanol" / "index.sqlite").read_bytes() + b"mine")
+    before = other.read_bytes()
+    (notes / ".hanol" / name).unlink(missing_ok=True)
+    (notes / ".hanol" / name).hardlink_to(other)
+    with pytest.raises(SearchIndexError, match=rf"{name} is no file.*but a hard link.*--rebuild"):
+        Index.open(notes)
+    with Index.open(notes, rebuild=True) as index:
+        index.add(isolated=False)
+        assert len(index.search("amber")) == 1
+    assert other.read_bytes() == before
+
+
 def test_a_folder_that_holds_something_is_never_removed(notes: Path) -> None:
     place = notes / ".hanol" / "index.sqlite"
     place.unlink()

@@ -70,6 +70,21 @@ def test_other_damage_is_an_error_that_names_the_line(tmp_path: Path, damage) ->
         folder.events()
 
 
+def test_a_log_that_has_another_name_is_read_and_never_written(tmp_path: Path) -> None:
+    folder, copy = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "copy")
+    with folder:
+        folder.append(events(3))
+    with folder.log.open("ab") as file:
+        file.write(b"torn")
+    copy.path.mkdir()
+    copy.log.hardlink_to(folder.log)  # as `cp -al` and backups make them
+    before = folder.log.read_bytes()
+    assert copy.events() == events(3)
+    with pytest.raises(WriteError, match="it is a hard link, and its other name would change too"):
+        copy.__enter__()
+    assert folder.log.read_bytes() == before
+
+
 def test_two_processes_cannot_write_one_run(tmp_path: Path) -> None:
     code = (
         "import sys, time; from hanol.runs import RunFolder\n"

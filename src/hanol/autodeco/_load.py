@@ -95,6 +95,8 @@ def load_base(
 
 
 def _named_base(name: str | Path, options: Options) -> PreTrainedModel:
+    if models.model_type(name) == AutoDecoConfig.model_type:  # it may even be the same folder
+        raise CheckpointError(f"{str(name)!r} has heads itself: name the model under it.")
     stored = models.load_config(name).get_text_config().dtype
     return models.load_model(name, dtype=options.dtype(stored), device=options.device)
 

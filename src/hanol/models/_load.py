@@ -182,18 +182,19 @@ def _stored_config(spec: str | Path, revision: str | None) -> dict[str, Any]:
     if Path(place).is_file():
         from hanol.models.gguf._read import gguf_config
 
-        return gguf_config(place)
-    with explained("configuration", spec):
-        stored: dict[str, Any] = PreTrainedConfig.get_config_dict(place, revision=revision)[0]
+        stored: dict[str, Any] = gguf_config(place)
+    else:
+        with explained("configuration", spec):
+            stored = PreTrainedConfig.get_config_dict(place, revision=revision)[0]
     if not isinstance(stored, dict) or not isinstance(stored.get("model_type", ""), str):
         raise CheckpointError(
-            f"The config.json of {str(spec)!r} is not an object with a string `model_type`."
+            f"The configuration of {str(spec)!r} is not an object with a string `model_type`."
         )
     for part in (stored, *(value for value in stored.values() if isinstance(value, dict))):
         for key, value in part.items():
             if _COUNTS.search(str(key)) and isinstance(value, int) and value > _MOST_PARTS:
                 raise CheckpointError(
-                    f"The config.json of {str(spec)!r} has `{key}`: {value:,}, and no model has "
+                    f"The configuration of {str(spec)!r} has `{key}`: {value:,}, and no model has "
                     f"more than {_MOST_PARTS:,}."
                 )
     return stored
@@ -307,6 +308,11 @@ def load_tokenizer(
             if not base:
                 raise CheckpointError(
                     f"{str(spec)!r} has no tokenizer and does not name its base: pass `base_model`."
+                )
+            if model_type(base) == "autodeco":  # it may even be the same folder
+                raise CheckpointError(
+                    f"{str(spec)!r} has no tokenizer, and its base {base!r} has heads itself: name "
+                    "the model under it."
                 )
             return load_tokenizer(base)
         if Path(place).is_file():

@@ -2,19 +2,26 @@
 
 Jinja keeps them from Python and bounds `range`, but neither loops in loops nor texts. Only
 an exception can end them: CPython raises it in a thread that runs Python code, as templates are.
+What is native goes on: products of large numbers are refused, and memory has a limit meanwhile.
 """
 
 import ctypes
+import resource
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from hanol.errors import CheckpointError
 
 _SECONDS = 5.0  # of one rendering; a conversation of a million characters takes 0.1
 _LONGEST = 20_000_000  # characters
+_MEMORY = 2 << 30  # bytes beyond what the process has, of all that is rendered at once
+_DIGITS = 300  # that a number is rounded to; floats have no more
+_BITS = 10_000  # of a product; a power takes more than its square
 _TICK = 0.25  # seconds between two looks at what is being rendered
 
 _lock = threading.Lock()
@@ -39,20 +46,53 @@ def render_chat(
         options: Those of `apply_chat_template`.
 
     Raises:
-        CheckpointError: It takes more than 5 seconds, or makes more than 20 million characters.
+        CheckpointError: It takes more than 5 seconds or 2 GiB, or makes more than 20 million
+            characters.
         Exception: Whatever the template raises.
     """
+    _bound_numbers()
     try:
         with _limited():
             made = tokenizer.apply_chat_template(list(messages), **{"tokenize": False, **options})
-    except _TooLongError:
+    except (_TooLongError, MemoryError):
         made = None
     if made is None or (isinstance(made, str) and len(made) > _LONGEST):
         raise CheckpointError(
-            f"The chat template{what and f' of {what!r}'} takes more than {_SECONDS:.0f} s or "
-            f"{_LONGEST:,} characters for a conversation. Use another one."
+            f"The chat template{what and f' of {what!r}'} takes more than {_SECONDS:.0f} s, "
+            f"{_LONGEST:,} characters or {_MEMORY >> 30} GiB of memory for a conversation. Use "
+            "another one."
         )
     return made
+
+
+@cache
+def _bound_numbers() -> None:
+    """Let transformers compile templates in which no number becomes too long to be computed."""
+    from jinja2.exceptions import SecurityError
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+    from transformers.utils import chat_template_utils
+
+    class Environment(ImmutableSandboxedEnvironment):
+        intercepted_binops = frozenset({"*", "**"})
+
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            self.filters["round"] = _round(self.filters["round"])
+
+        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+            if isinstance(left, int) and isinstance(right, int):
+                bits = left.bit_length()
+                if (bits * right if operator == "**" else bits + right.bit_length()) > _BITS:
+                    raise SecurityError("a number of the template is too large")
+            return super().call_binop(context, operator, left, right)
+
+    def _round(plain: Any) -> Any:
+        def bounded(value: Any, precision: int = 0, method: Any = "common") -> Any:
+            return plain(value, max(-_DIGITS, min(precision, _DIGITS)), method)
+
+        return bounded
+
+    chat_template_utils.ImmutableSandboxedEnvironment = Environment
 
 
 @contextmanager
@@ -60,6 +100,8 @@ def _limited() -> Iterator[None]:
     """Raise in this thread what ends it when it takes too long."""
     me = threading.get_ident()
     with _lock:
+        if not _begun:
+            _bound_memory()
         _begun[me] = time.monotonic() + _SECONDS
         if not _watched.is_set():
             _watched.set()
@@ -69,7 +111,27 @@ def _limited() -> Iterator[None]:
     finally:
         with _lock:
             del _begun[me]
+            if not _begun:
+                _free_memory()
             _raise_in(ctypes.c_ulong(me), None)  # what has not been raised yet
+
+
+_before: list[tuple[int, int]] = []  # limits that hold otherwise
+
+
+def _bound_memory() -> None:
+    with suppress(OSError, ValueError):  # only Linux counts, and says, what a process holds
+        pages = int(Path("/proc/self/statm").read_text().split()[5])
+        soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        most = pages * resource.getpagesize() + _MEMORY
+        if soft == resource.RLIM_INFINITY or most < soft:
+            resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
+            _before.append((soft, hard))
+
+
+def _free_memory() -> None:
+    while _before:
+        resource.setrlimit(resource.RLIMIT_DATA, _before.pop())
 
 
 def _watch() -> None:

@@ -16,7 +16,7 @@ from typing import Self
 from pydantic import ValidationError
 
 from hanol.errors import RunError, WriteError
-from hanol.files import open_regular, refuse_links, write_failure
+from hanol.files import open_regular, refuse_links, refuse_other_name, write_failure
 from hanol.rows import drop_torn_line, whole_lines
 from hanol.runs._events import Event, RunEnded, RunStarted, event_adapter
 from hanol.runs._lock import lock
@@ -119,6 +119,8 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             descriptor = _open_for_append(self.log)
         try:
+            with self._writing():
+                refuse_other_name(descriptor)
             lock(descriptor, self.path)
             drop_torn_line(descriptor)
         except BaseException:

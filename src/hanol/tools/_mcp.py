@@ -1,7 +1,11 @@
 """The tools for other agents, over the Model Context Protocol."""
 
-from collections.abc import Sequence
-from typing import Any
+import io
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, BinaryIO
 
 import hanol
 from hanol.errors import require
@@ -24,6 +28,37 @@ _CODE = {
 }
 
 
+# In JSON: half a surrogate pair, which no text may hold; a whole one and other escapes stay.
+_ESCAPE = re.compile(r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|(u[dD][89a-fA-F]..)|.)")
+
+
+class _Requests:
+    """Lines of JSON with U+FFFD for half a surrogate pair: else a request is never answered."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._text = io.TextIOWrapper(stream, "utf-8", "replace")
+
+    def readline(self) -> str:
+        """The next line; empty at the end."""
+        line = self._text.readline()
+        if "\\u" not in line:
+            return line
+        return _ESCAPE.sub(lambda found: "\\ufffd" if found[1] else found[0], line)
+
+
+@contextmanager
+def _requests() -> Iterator[Any]:
+    """Standard input, which is empty within the block for all that would read it."""
+    wire, nothing = os.dup(0), os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    try:
+        # A thread may wait for a line for ever: it keeps the file open.
+        yield _Requests(os.fdopen(wire, "rb", closefd=False))
+    finally:
+        os.dup2(wire, 0)
+
+
 async def serve_mcp(tools: Sequence[Tool], index: Index | None = None) -> None:
     """Serve tools on standard input and output until the client closes them.
 
@@ -35,6 +70,7 @@ async def serve_mcp(tools: Sequence[Tool], index: Index | None = None) -> None:
         MissingExtraError: The extra "mcp" is not installed.
     """
     require("mcp", extra="mcp", feature="Serving the tools to other agents")
+    import anyio
     import mcp_types
     from mcp.server import ServerRequestContext
     from mcp.server.lowlevel import Server
@@ -79,5 +115,6 @@ async def serve_mcp(tools: Sequence[Tool], index: Index | None = None) -> None:
         on_list_tools=list_tools,
         on_call_tool=call_tool,
     )
-    async with stdio_server() as (read, write):
-        await server.run(read, write, server.create_initialization_options())
+    with _requests() as lines:
+        async with stdio_server(stdin=anyio.wrap_file(lines)) as (read, write):
+            await server.run(read, write, server.create_initialization_options())

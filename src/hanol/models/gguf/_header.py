@@ -22,6 +22,9 @@ from hanol.files import open_regular
 # Types of values: those of a fixed size as `struct` spells them, and the other two.
 _FIXED = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
+# Each value, tensor and item becomes an object. The largest models have a few thousand tensors of
+# four dimensions at most, and vocabularies with half a million merges.
+_MOST_ENTRIES, _MOST_DIMENSIONS, _MOST_ITEMS = 100_000, 8, 4_000_000
 
 
 class GgufTensor(NamedTuple):
@@ -110,8 +113,8 @@ class _HeaderBytes:
         self.place += struct.calcsize(f"<{form}")
         return values
 
-    def room(self, count: int, width: int) -> int:
-        if count * width > len(self.data) - self.place:
+    def room(self, count: int, width: int, most: int | None = None) -> int:
+        if count * width > len(self.data) - self.place or count > (most or count):
             raise EOFError
         return count
 
@@ -131,11 +134,11 @@ class _HeaderBytes:
             raise EOFError
         inner, count = self.numbers("IQ")
         if inner in _FIXED:
-            self.room(count, struct.calcsize(f"<{_FIXED[inner]}"))
+            self.room(count, struct.calcsize(f"<{_FIXED[inner]}"), _MOST_ITEMS)
             return self.numbers(f"{count}{_FIXED[inner]}"), [kind, inner]
         if inner != STRING:
             raise EOFError
-        for _ in range(self.room(count, 8)):
+        for _ in range(self.room(count, 8, _MOST_ITEMS)):
             self.text()
         return count, [kind, inner]
 
@@ -146,14 +149,15 @@ def _parse(path: Path, scan: _HeaderBytes) -> GgufHeader:
         raise CheckpointError(
             f"{str(path)!r} is of version {version} of the GGUF format; versions 2 and 3 are read."
         )
-    found = {scan.text().decode(): scan.value() for _ in range(scan.room(num_values, 13))}
+    count = scan.room(num_values, 13, _MOST_ENTRIES)
+    found = {scan.text().decode(): scan.value() for _ in range(count)}
     values = {key: value for key, (value, _) in found.items()}
     if not isinstance(values.get("general.architecture"), str):
         raise CheckpointError(f"{str(path)!r} does not say which architecture it holds.")
     entries = {}
-    for _ in range(scan.room(num_tensors, 24)):
+    for _ in range(scan.room(num_tensors, 24, _MOST_ENTRIES)):
         name, (num_dimensions,) = scan.text().decode(), scan.numbers("I")
-        shape = scan.numbers(f"{scan.room(num_dimensions, 8)}Q")
+        shape = scan.numbers(f"{scan.room(num_dimensions, 8, _MOST_DIMENSIONS)}Q")
         entries[name] = (shape[::-1], *scan.numbers("IQ"))
     if not entries:
         raise CheckpointError(f"{str(path)!r} holds no tensors: it is a vocabulary alone.")
@@ -173,6 +177,8 @@ def _parse(path: Path, scan: _HeaderBytes) -> GgufHeader:
         if (shape[-1:] != () and shape[-1] % block) or first + offset + size > len(scan.data):
             raise EOFError
         tensors[name] = GgufTensor(kind, shape, first + offset, size)
+    if sum(tensor.num_bytes for tensor in tensors.values()) > len(scan.data):
+        raise EOFError  # some share their bytes, which would be unpacked for each of them
     return GgufHeader(path, values, {key: kind for key, (_, kind) in found.items()}, tensors)
 
 

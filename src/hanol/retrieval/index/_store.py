@@ -298,9 +298,10 @@ def _stamp(folder: Path) -> str:
 
 
 def _is_replaced(path: Path) -> bool:
-    """Whether a folder or a pipe has the name of a file of the index."""
+    """Whether a folder, a pipe or a file with another name elsewhere is where ours should be."""
     is_ours = path.name.startswith((_FILE, _SUM, "writer."))
-    return is_ours and not path.is_symlink() and not path.is_file()
+    is_own = path.is_file() and path.stat().st_nlink == 1
+    return is_ours and not path.is_symlink() and not is_own
 
 
 def _refuse_links(folder: Path) -> None:
@@ -308,8 +309,9 @@ def _refuse_links(folder: Path) -> None:
     for path in (folder, *folder.iterdir()) if folder.is_dir() else ():
         if path != folder and _is_replaced(path):
             held = any(path.iterdir()) if path.is_dir() else False
+            what = "a folder" if path.is_dir() else "a hard link" if path.is_file() else "a pipe"
             raise SearchIndexError(
-                f"{path} is no file of hanol but {'a folder' if path.is_dir() else 'a pipe'}. "
+                f"{path} is no file of hanol but {what}. "
                 + (f"Move it away, then {_REBUILD[0].lower()}{_REBUILD[1:]}" if held else _REBUILD)
             )
         # Files that are neither, such as named pipes, would block for ever.
