@@ -300,7 +300,7 @@ HOSTILE_SQL = [
     "UPDATE passages SET text = 5",
     'UPDATE passages SET start = 9223372036854775807, "end" = -5',
     "UPDATE passages SET page = 'x', start = 'y'",
-    "UPDATE passages SET text = replace(hex(zeroblob(20000000)), '0', 'amber ') WHERE id = 1",
+    "UPDATE passages SET text = replace(hex(zeroblob(5000000)), '0', 'amber ') WHERE id = 1",
     "UPDATE documents SET remarks = '[[[[['",
     "UPDATE documents SET remarks = '[{\"reason\": 5}]'",
     "UPDATE documents SET remarks = '5'",
@@ -345,7 +345,7 @@ def hostile_index(lab: Lab, rng: Random) -> Outcome:
         ][number]  # fmt: skip
         outcome = lab.judged(lab.run(*command))
         if outcome.verdict == "refused" and command[0] == "index":
-            again = lab.judged(lab.run("index", folder, "--rebuild"))
+            again = lab.judged(lab.run("index", folder, "--rebuild", "--embedder", "none"))
             if again.verdict != "survived":
                 return Outcome("lost", f"it cannot be made anew: {again.detail}")
         return outcome._replace(detail=f"{command[0]}: {outcome.detail}")

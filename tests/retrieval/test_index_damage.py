@@ -1,13 +1,15 @@
 """What else lies beside an index may be damaged, too: it is named, or made anew."""
 
 import os
+import sqlite3
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
+from tests.faults.damage import HOSTILE_SQL
 
-from hanol.errors import SearchIndexError
+from hanol.errors import AddressError, SearchIndexError
 from hanol.retrieval import Index
 
 
@@ -68,3 +70,34 @@ def test_a_damaged_note_of_the_checksum_is_no_traceback(notes: Path, note: bytes
         assert len(index.search("amber")) == 1
     with Index.open(notes, rebuild=True) as index:
         assert index.add(isolated=False).added == 1
+
+
+@pytest.mark.parametrize("statement", HOSTILE_SQL)
+def test_a_database_of_a_stranger_is_read_or_named_with_its_cure(
+    notes: Path, statement: str
+) -> None:
+    with closing(sqlite3.connect(notes / ".hanol" / "index.sqlite")) as db:
+        db.executescript(statement)
+    (notes / ".hanol" / "index.sum").unlink()
+    (notes / "b.md").write_text("amber and birch\n")
+    uses: list[Callable[[Index], object]] = [
+        lambda index: index.search("amber"), Index.documents, Index.remarks,
+        lambda index: index.read("a.md"), lambda index: index.add(isolated=False),
+    ]  # fmt: skip
+    for use in uses:
+        with suppress(SearchIndexError, AddressError), Index.open(notes) as index:
+            use(index)
+    if "'embedder'" in statement:  # which has to be dropped by name
+        with pytest.raises(SearchIndexError, match="hanol index --embedder none"):
+            Index.open(notes, rebuild=True)
+        return
+    with Index.open(notes, rebuild=True) as index:
+        assert index.add(isolated=False).documents == 2
+
+
+def test_a_column_that_computes_is_refused(notes: Path) -> None:
+    with closing(sqlite3.connect(notes / ".hanol" / "index.sqlite")) as db:
+        db.execute("ALTER TABLE documents ADD COLUMN g AS (hex(zeroblob(400000000)))")
+    (notes / ".hanol" / "index.sum").unlink()
+    with pytest.raises(SearchIndexError, match="'documents' in it is not as hanol makes it.*--reb"):
+        Index.open(notes)

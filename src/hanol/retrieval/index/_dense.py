@@ -18,7 +18,7 @@ from hanol.files import (
     cache_folder,
     read_json,
 )
-from hanol.retrieval.index._store import Store
+from hanol.retrieval.index._store import Store, damaged
 from hanol.rows import JsonLines
 
 if TYPE_CHECKING:
@@ -135,12 +135,15 @@ class Vectors:
 
     def __init__(self, store: Store) -> None:
         rows = store.db.execute("SELECT count(*) FROM vectors").fetchone()[0]
-        width = int(store.meta("width") or 0)
-        self.ids = np.empty(rows, dtype=np.int64)
-        self._matrix: Matrix = np.empty((rows, width), dtype=np.float32)
         found = store.db.execute("SELECT passage, vector FROM vectors LIMIT ?", (rows,))
-        for i, (passage, vector) in enumerate(found):
-            self.ids[i], self._matrix[i] = passage, np.frombuffer(vector, dtype=np.float16)
+        try:
+            width = int(store.meta("width") or 0)
+            self.ids = np.empty(rows, dtype=np.int64)
+            self._matrix: Matrix = np.empty((rows, width), dtype=np.float32)
+            for i, (passage, vector) in enumerate(found):
+                self.ids[i], self._matrix[i] = passage, np.frombuffer(vector, dtype=np.float16)
+        except (TypeError, ValueError, MemoryError) as err:  # not the vectors of `fill_vectors`
+            raise damaged(store.folder, err) from err
 
     def rank(self, query: Matrix, limit: int) -> list[tuple[int, float]]:
         """The nearest passages as (id, dot product), best first, ties by id."""
@@ -156,7 +159,7 @@ def fill_vectors(store: Store, embedder: Embedder) -> int:
     filled = last = 0
     while True:
         rows = store.db.execute(
-            "SELECT id, text FROM passages WHERE id > ? "
+            "SELECT id, CAST(text AS TEXT) FROM passages WHERE id > ? "
             "AND id NOT IN (SELECT passage FROM vectors) ORDER BY id LIMIT ?",
             (last, _BATCH),
         ).fetchall()

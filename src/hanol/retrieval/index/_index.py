@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 from urllib.parse import unquote
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from hanol.errors import AddressError, SearchIndexError
 from hanol.files import open_inside
@@ -34,19 +34,26 @@ Mode = Literal["hybrid", "bm25", "dense"]
 
 _POOL = 50  # best results of each ranking that are fused
 _WEIGHTS = (1.0, 0.5)  # of words and meaning in "hybrid", tuned together with the fusion's constant
+# With types, because SQLite stores any value in any column, and a stranger may have written it.
 _PASSAGES = (
-    'SELECT p.id, d.path AS document, p.page, d.title, p.text, p.start, p."end", d.sha256, '
-    "d.remarks AS doubt "
+    "SELECT p.id, CAST(d.path AS TEXT) AS document, CAST(p.page AS INTEGER) AS page, "
+    "CAST(d.title AS TEXT) AS title, substr(CAST(p.text AS TEXT), 1, 1000000) AS text, "
+    "min(CAST(p.start AS INTEGER), 100000000) AS start, "  # of text, which is built up to there
+    'min(CAST(p."end" AS INTEGER), 100000000) AS "end", CAST(d.sha256 AS TEXT) AS sha256, '
+    "CAST(d.remarks AS TEXT) AS doubt "
     "FROM passages AS p JOIN documents AS d ON d.id = p.document "
 )
 _AMONG = "WHERE p.id IN (SELECT value FROM json_each(?))"
 _REMARKS = """
-SELECT path, remarks FROM documents WHERE remarks IS NOT NULL
-UNION ALL SELECT path, '[' || remark || ']' FROM unread ORDER BY path
+SELECT CAST(path AS TEXT), CAST(remarks AS TEXT) FROM documents WHERE remarks IS NOT NULL
+UNION ALL SELECT CAST(path AS TEXT), '[' || remark || ']' FROM unread ORDER BY 1
 """
+_DOCUMENT = "SELECT id, path, CAST(sha256 AS TEXT) AS sha256 FROM documents WHERE path = ?"
+_UNREADABLE = Remark("has remarks in the index that cannot be read", "run `hanol index --rebuild`")
 _REMARK_LIST = TypeAdapter(tuple[Remark, ...])
 _DOCUMENTS = """
-SELECT path AS document, title, kind, pages, sha256, size,
+SELECT CAST(path AS TEXT) AS document, CAST(title AS TEXT) AS title, CAST(kind AS TEXT) AS kind,
+CAST(pages AS INTEGER) AS pages, CAST(sha256 AS TEXT) AS sha256, CAST(size AS INTEGER) AS size,
 (SELECT count(*) FROM passages WHERE document = documents.id) AS passages
 FROM documents ORDER BY path
 """
@@ -160,7 +167,8 @@ class Index(AbstractContextManager["Index"]):
             try:
                 yield
             except sqlite3.DatabaseError as err:
-                if err.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+                # Errors of the module itself, such as of text that is no UTF-8, have no code.
+                if getattr(err, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
                     raise SearchIndexError(
                         f"The index {self._place} is locked by another process: try again."
                     ) from err
@@ -376,7 +384,7 @@ class Index(AbstractContextManager["Index"]):
         return found
 
     def _document(self, path: str) -> sqlite3.Row | None:
-        found = self._db.execute("SELECT id, path, sha256 FROM documents WHERE path = ?", (path,))
+        found = self._db.execute(_DOCUMENT, (path,))
         row: sqlite3.Row | None = found.fetchone()
         return row
 
@@ -393,7 +401,10 @@ def _doubt(stored: str, page: int | None) -> str:
 
 @lru_cache(maxsize=100)
 def _remarks(stored: str) -> tuple[Remark, ...]:
-    return _REMARK_LIST.validate_json(stored)
+    try:
+        return _REMARK_LIST.validate_json(stored)
+    except ValidationError:  # an index of a stranger
+        return (_UNREADABLE,)
 
 
 def _sentence_embedder(name: str, **origin: bool) -> "Embedder":

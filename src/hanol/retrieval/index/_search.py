@@ -33,7 +33,7 @@ _TOKENS = 256  # most distinct tokens of a query
 _RANK_OFFSET = 5
 
 _COUNTS = (
-    "SELECT value, coalesce((SELECT passages FROM common WHERE term = value), "
+    "SELECT value, coalesce((SELECT CAST(passages AS INTEGER) FROM common WHERE term = value), "
     "(SELECT doc FROM vocabulary WHERE term = value)) FROM json_each(?)"
 )
 _COUNT = "SELECT sum(doc) FROM vocabulary WHERE term >= ? AND term < ?"

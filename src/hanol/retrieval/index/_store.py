@@ -8,6 +8,7 @@ exclude each other by a lock that the system releases when its holder dies.
 import fcntl
 import json
 import os
+import re
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
@@ -56,6 +57,15 @@ CREATE TABLE common (term TEXT PRIMARY KEY, passages INTEGER NOT NULL) WITHOUT R
 """
 
 
+# Its statements by the name of what they make, without spaces: a file that was brought up to date
+# has other ones.
+_MADE = {
+    re.split(r"[\s(]+", statement.strip())[2 + ("VIRTUAL" in statement)]: "".join(statement.split())
+    for statement in _SCHEMA.split(";")
+    if statement.strip()
+}
+
+
 class Store:
     """An open index."""
 
@@ -87,6 +97,7 @@ class Store:
                         f"The index {file} was made by another version of hanol (format "
                         f"{version}, this one reads {_VERSION}). {_REBUILD}"
                     )
+                _check_schema(folder, db)
                 _check_sum(folder)
                 return store
         except sqlite3.DatabaseError as err:
@@ -224,11 +235,17 @@ class Store:
 
     def remove(self, path: str) -> None:
         """Remove a document, if it is indexed."""
-        old = self.db.execute("SELECT id, title FROM documents WHERE path = ?", (path,)).fetchone()
+        # With types: SQLite stores any value in any column, and the file may be a stranger's.
+        old = self.db.execute(
+            "SELECT id, CAST(title AS TEXT) FROM documents WHERE path = ?", (path,)
+        ).fetchone()
         if old is None:
             return
         row, title = old[0], index_text(old[1])
-        texts = self.db.execute("SELECT id, text FROM passages WHERE document = ?", (row,))
+        texts = self.db.execute(
+            "SELECT id, substr(CAST(text AS TEXT), 1, 1000000) FROM passages WHERE document = ?",
+            (row,),
+        )
         for number, text in texts.fetchall():
             self.db.execute(
                 "INSERT INTO words (words, rowid, title, text) VALUES ('delete', ?, ?, ?)",
@@ -272,6 +289,14 @@ def _tables(file: Path, db: sqlite3.Connection) -> set[str]:
 def _check_ours(file: Path, tables: set[str]) -> None:
     if tables and not tables >= {"meta", "documents", "passages", "words", "vectors"}:
         raise SearchIndexError(f"{file} is another program's database: move it away.")
+
+
+def _check_schema(folder: Path, db: sqlite3.Connection) -> None:
+    """Refuse columns and indexes that compute something, and tables of another form."""
+    for name, table, made in db.execute("SELECT name, tbl_name, sql FROM sqlite_master"):
+        is_own = str(table).startswith(("words_", "sqlite_"))  # of SQLite and its full-text search
+        if made is not None and not is_own and "".join(str(made).split()) != _MADE.get(name):
+            raise damaged(folder, f"{name!r} in it is not as hanol makes it")
 
 
 def _check_sum(folder: Path) -> None:

@@ -25,7 +25,7 @@ _SETTLED_NS = 2_000_000_000
 _COUNTED = ("added", "changed", "removed", "unchanged", "ignored")
 # The last column: was it read by another version, or with pages that OCR may read by now?
 _KNOWN = """
-SELECT path, size, mtime_ns, sha256,
+SELECT CAST(path AS TEXT), size, mtime_ns, CAST(sha256 AS TEXT),
 remarks IS NULL OR (? AND kind = 'pdf' AND remarks != '[]') FROM documents
 """
 _TOTALS = """
