@@ -89,7 +89,7 @@ def test_a_database_of_a_stranger_is_read_or_named_with_its_cure(
             use(index)
     if "'embedder'" in statement:  # which has to be dropped by name
         with pytest.raises(SearchIndexError, match="hanol index --embedder none"):
-            Index.open(notes, rebuild=True)
+            Index.open(notes, rebuild=True).add(isolated=False)
         return
     with Index.open(notes, rebuild=True) as index:
         assert index.add(isolated=False).documents == 2
