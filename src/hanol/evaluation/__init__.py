@@ -61,6 +61,15 @@ if _typing.TYPE_CHECKING:
         open_metric,
     )
     from hanol.evaluation.meta._report import MetaReport, MetricReport, RaterAgreement
+    from hanol.evaluation.tasks._inspect import (
+        InspectEngine,
+        InspectLog,
+        inspect_model,
+        inspect_task,
+        read_inspect_log,
+        write_inspect_log,
+    )
+    from hanol.evaluation.tasks._lm_eval import lm_eval_model, lm_eval_task
     from hanol.evaluation.tasks._open import open_task
     from hanol.evaluation.tasks._report import TaskReport
     from hanol.evaluation.tasks._run import Answered, arun_task, run_task
@@ -87,6 +96,8 @@ __all__ = [
     "Evaluation",
     "EvidenceSpan",
     "HeadsSetting",
+    "InspectEngine",
+    "InspectLog",
     "Item",
     "Judge",
     "Judgement",
@@ -124,7 +135,11 @@ __all__ = [
     "decoding_bits_per_byte",
     "evaluate",
     "find_drift",
+    "inspect_model",
+    "inspect_task",
     "judge_scorer",
+    "lm_eval_model",
+    "lm_eval_task",
     "meta_evaluate",
     "metric_scores",
     "open_metric",
@@ -138,6 +153,7 @@ __all__ = [
     "position_probe",
     "rater_agreement",
     "read_benchmark",
+    "read_inspect_log",
     "read_items",
     "read_judgements",
     "read_label_studio",
@@ -150,5 +166,6 @@ __all__ = [
     "sample",
     "score_batches",
     "summarise_runs",
+    "write_inspect_log",
     "write_official",
 ]
