@@ -33,6 +33,17 @@ if _typing.TYPE_CHECKING:
         sample,
     )
     from hanol.evaluation._search import SearchPoint, StaticSearch
+    from hanol.evaluation.building._build import Suite, SuiteItem, build_suite, suite_lines
+    from hanol.evaluation.building._candidates import candidate_rows
+    from hanol.evaluation.building._corpora import ParallelText, read_parallel
+    from hanol.evaluation.building._label_studio import write_label_studio
+    from hanol.evaluation.building._phenomena import (
+        PHENOMENA,
+        PhenomenonFinder,
+        PhenomenonSpan,
+        mine_terms,
+    )
+    from hanol.evaluation.building._write import write_suite
     from hanol.evaluation.judging._formats import (
         read_label_studio,
         read_official,
@@ -82,6 +93,7 @@ __getattr__, __dir__ = _lazy_names(__name__)
 __all__ = [
     "BENCHMARKS",
     "JUDGE_PROMPT",
+    "PHENOMENA",
     "Answered",
     "Ask",
     "BatchScores",
@@ -107,6 +119,9 @@ __all__ = [
     "MeteredEngine",
     "MetricItem",
     "MetricReport",
+    "ParallelText",
+    "PhenomenonFinder",
+    "PhenomenonSpan",
     "PositionReport",
     "Question",
     "RaterAgreement",
@@ -120,6 +135,8 @@ __all__ = [
     "SettingResult",
     "StaticSearch",
     "StaticSetting",
+    "Suite",
+    "SuiteItem",
     "TaskItem",
     "TaskReport",
     "TaskScorer",
@@ -129,7 +146,9 @@ __all__ = [
     "Verdict",
     "aevaluate",
     "arun_task",
+    "build_suite",
     "bundled_rubrics",
+    "candidate_rows",
     "compare",
     "correct_scores",
     "decoding_bits_per_byte",
@@ -142,6 +161,7 @@ __all__ = [
     "lm_eval_task",
     "meta_evaluate",
     "metric_scores",
+    "mine_terms",
     "open_metric",
     "open_scorer",
     "open_solver",
@@ -159,13 +179,17 @@ __all__ = [
     "read_label_studio",
     "read_labels",
     "read_official",
+    "read_parallel",
     "read_scores",
     "rejection_sample",
     "run_heads",
     "run_task",
     "sample",
     "score_batches",
+    "suite_lines",
     "summarise_runs",
     "write_inspect_log",
+    "write_label_studio",
     "write_official",
+    "write_suite",
 ]

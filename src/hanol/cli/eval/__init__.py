@@ -4,6 +4,7 @@ import typer
 
 from hanol.cli._command import argument
 from hanol.cli.eval._answers import answers
+from hanol.cli.eval._build import build
 from hanol.cli.eval._meta import correct, drift, meta, plan
 from hanol.cli.eval._sampling import sampling
 from hanol.cli.eval._tasks import run
@@ -23,5 +24,5 @@ app.command()(
         "eval world --model tiny-researcher --num-questions 200",
     )
 )
-for function in (sampling, run, meta, correct, plan, drift):
+for function in (sampling, run, build, meta, correct, plan, drift):
     app.command()(function)

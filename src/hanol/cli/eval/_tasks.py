@@ -37,7 +37,7 @@ def run(
     scorer: str | None = option(
         None,
         "How answers are scored: exact, set, numeric, gaia, choice, contains, verify, verify:SPEC, "
-        "judge:MODEL or module:function. Omitted: the task's own.",
+        "judge:MODEL, metric:NAME or module:function. Omitted: the task's own.",
     ),
     num_items: int | None = option(
         None, "Number of items. Omitted: 100 of generated ones, all of a file.", min=1

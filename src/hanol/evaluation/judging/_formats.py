@@ -187,7 +187,8 @@ def _labelled(
         annotations.append(
             {"annotator": people[_person(one)], "scores": scores, "comment": comment}
         )
-    return _item(str(task.get("id", number)), data, data.get("task"), annotations=annotations,
+    name = data.get("item", task.get("id", number))  # Label Studio numbers tasks anew
+    return _item(str(name), data, data.get("task"), annotations=annotations,
                  human=_mean(annotations))  # fmt: skip
 
 

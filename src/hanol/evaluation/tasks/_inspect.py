@@ -86,7 +86,7 @@ def inspect_model(engine: Engine) -> Any:
     ai = _library("inspect_ai.model")
 
     @ai.modelapi(name="hanol")
-    class EngineAPI(ai.ModelAPI):  # type: ignore[name-defined,misc]
+    class EngineAPI(ai.ModelAPI):  # type: ignore[name-defined]
         async def generate(
             self, input: list[Any], tools: Any, tool_choice: Any, config: Any
         ) -> Any:

@@ -1,4 +1,4 @@
-"""Scorers by name: equality of answers, verifiers; a model as judge."""
+"""Scorers by name: equality of answers, verifiers, metrics of texts, a model as judge."""
 
 import re
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from functools import cache
 from hanol.engines import open_engine
 from hanol.errors import ConfigError, DataError
 from hanol.evaluation._judge import Judge
+from hanol.evaluation.meta._metrics import open_metric
 from hanol.evaluation.tasks._solvers import imported
 from hanol.evaluation.tasks._task import TaskItem, TaskScorer, Value, said
 from hanol.scoring import (
@@ -38,7 +39,7 @@ def open_scorer(spec: str) -> TaskScorer:
             the reference: number, list or text; "choice" compares the letter of an option.
             "contains" looks for a reference in the text. "verify" takes each item's own verifier,
             "verify:SPEC" one for all (see `hanol.scoring.parse_verifier`). "judge:MODEL" asks a
-            model.
+            model. "metric:NAME" is the figure of a metric of texts, such as metric:chrf.
             "module:function" is a function of a `TaskItem` and a text.
 
     Raises:
@@ -51,11 +52,13 @@ def open_scorer(spec: str) -> TaskScorer:
         return TaskScorer(spec, _verified(rest))
     if kind == "judge" and rest:
         return _judged(spec, Judge(open_engine(rest)))
+    if kind == "metric" and rest:
+        return _measured(spec, rest)
     if rest:
         return TaskScorer(spec, imported(spec, "scorer"))
     raise ConfigError(
         f"No scorer is named {spec!r}. Give {', '.join(_EQUALITIES)}, verify, verify:SPEC, "
-        "judge:MODEL or module:function."
+        "judge:MODEL, metric:NAME or module:function."
     )
 
 
@@ -169,3 +172,21 @@ def _verified(spec: str) -> Callable[[TaskItem, str], bool]:
         return opened(name)(item.question, said(text), item)
 
     return score
+
+
+class _ScoredAnswer:
+    """An answer as metrics of texts read it."""
+
+    def __init__(self, item: TaskItem, text: str) -> None:
+        self.id, self.candidate, self.source = item.id, text, item.source
+        self.reference = item.answer
+
+
+def _measured(spec: str, name: str) -> TaskScorer:
+    metric = open_metric(name)
+
+    def score(item: TaskItem, text: str) -> float | None:
+        figure = float(metric(_ScoredAnswer(item, said(text))))
+        return figure if figure == figure else None
+
+    return TaskScorer(f"{spec} {metric.signature}".strip(), score)

@@ -1,0 +1,1 @@
+"""Building suites: parallel text, what is hard to translate in it, candidates of known quality."""
