@@ -144,7 +144,7 @@ OWN_FILES = {
     "worlds/_problems/_code.py": "problems of an installed package",
 }
 # Parts of archives, which are opened by their names inside: what holds them is opened by `files`.
-PARTS = {"package", "archive", "self", "self._zip", "self._web", "Index", "Store"}
+PARTS = {"package", "archive", "pillow", "self", "self._zip", "self._web", "Index", "Store"}
 
 
 def opened(file: Path) -> Iterator[str]:

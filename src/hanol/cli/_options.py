@@ -286,15 +286,16 @@ def read_images(paths: Sequence[Path]) -> tuple[Any, ...]:
     if not paths:
         return ()
     from hanol.engines import ImagePart
+    from hanol.files import open_regular
     from hanol.multimodal import read_image
 
+    kinds = {".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".gif": "gif"}
+    parts = []
     for path in paths:
         read_image(path)  # what is wrong is told by name, before a model is loaded
-    kinds = {".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".gif": "gif"}
-    return tuple(
-        ImagePart(path.read_bytes(), f"image/{kinds.get(path.suffix.lower(), 'png')}")
-        for path in paths
-    )
+        with open_regular(path) as file:
+            parts.append(ImagePart(file.read(), f"image/{kinds.get(path.suffix.lower(), 'png')}"))
+    return tuple(parts)
 
 
 def is_checkpoint(spec: str) -> bool:

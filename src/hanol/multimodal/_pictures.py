@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hanol.errors import DataError, require
+from hanol.files import open_regular
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -39,7 +40,8 @@ def read_image(source: "bytes | str | Path | Image", *, rotate: bool = True) -> 
     picture: Any = source
     try:
         if isinstance(source, str | Path):
-            source = Path(source).read_bytes()
+            with open_regular(source) as file:
+                source = file.read()
         if isinstance(source, bytes):
             if not source:
                 raise DataError(f"{what} is an empty file.")
