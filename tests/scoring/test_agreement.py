@@ -204,6 +204,8 @@ def test_icc_of_shrout_and_fleiss() -> None:
     """Their table 2 of 1979, whose ICC(3,1) is 0.71."""
     ratings = [[9, 6, 8, 7, 10, 6], [2, 1, 4, 1, 5, 2], [5, 3, 6, 2, 6, 4], [8, 2, 8, 6, 9, 7]]
     assert scoring.icc31(ratings) == pytest.approx(0.7148, abs=1e-4)
+    assert scoring.icc31(*ratings) == scoring.icc31(ratings)
+    assert scoring.krippendorff_alpha(*ratings) == scoring.krippendorff_alpha(ratings)
     stricter = [[1, 2, 3, 4], [0, 1, 2, 3]]
     assert scoring.icc31(stricter) == pytest.approx(1)
     assert scoring.icc31([[1, 2, 3, None, 4], [1, 2, 4, 5, 4]]) == pytest.approx(
@@ -317,6 +319,15 @@ def test_all_resamples_at_once_are_those_one_by_one(name: str) -> None:
         assert fast.value == slow.value == statistic(*both.T)
         assert (fast.low, fast.high) == pytest.approx((slow.low, slow.high), abs=1e-9)
         assert fast.low < fast.value < fast.high
+
+
+def test_columns_may_be_given_one_by_one() -> None:
+    x, y = np.random.default_rng(0).normal(size=(2, 30))
+    stacked = scoring.bootstrap(np.stack([x, y], 1), statistic=scoring.spearman)
+    assert scoring.bootstrap(x, y, statistic=scoring.spearman) == stacked
+    assert scoring.bootstrap(x) == scoring.bootstrap(x[:, None])
+    with pytest.raises(DataError, match="differ in length"):
+        scoring.bootstrap(x, y[:-1])
 
 
 def test_bootstrap_of_what_is_undefined_is_none() -> None:

@@ -72,19 +72,22 @@ def wilson(right: int, of: int) -> Interval:
 
 @overload
 def bootstrap(
-    figures_PM: ArrayLike, *, seed: int = 0, clusters: Sequence[Hashable] | None = None
+    figures_PM: ArrayLike,
+    *more_P: ArrayLike,
+    seed: int = 0,
+    clusters: Sequence[Hashable] | None = None,
 ) -> list[Interval]: ...
 @overload
 def bootstrap(
     figures_PM: ArrayLike,
-    *,
+    *more_P: ArrayLike,
     seed: int = 0,
     clusters: Sequence[Hashable] | None = None,
     statistic: Callable[..., float | None],
 ) -> Interval | None: ...
 def bootstrap(
     figures_PM: ArrayLike,
-    *,
+    *more_P: ArrayLike,
     seed: int = 0,
     clusters: Sequence[Hashable] | None = None,
     statistic: Callable[..., float | None] | None = None,
@@ -94,7 +97,8 @@ def bootstrap(
     All columns see the same resamples: the interval of a column of differences is a paired one.
 
     Args:
-        figures_PM: One row per problem, one column per figure.
+        figures_PM: One row per problem, one column per figure; or a single column.
+        more_P: Further columns.
         seed: Seed of the resamples.
         clusters: What each problem belongs to, such as the text that it was made from: whole
             clusters are resampled, as problems of one are alike. None resamples single problems.
@@ -105,9 +109,14 @@ def bootstrap(
         there are fewer than two clusters. Resamples in which it is undefined are left out.
 
     Raises:
-        DataError: There is no problem, or the clusters are not as many as the problems.
+        DataError: There is no problem, or columns or clusters are not as long as the problems.
     """
     figures_PM = np.asarray(figures_PM, float)
+    if more_P or figures_PM.ndim == 1:
+        try:
+            figures_PM = np.column_stack([figures_PM, *more_P]).astype(float)
+        except ValueError as err:
+            raise DataError(f"Columns of figures differ in length: {err}.") from err
     if not len(figures_PM):
         raise DataError("There are no problems to average over.")
     weight_RP = resample_weights(len(figures_PM), seed)

@@ -112,7 +112,6 @@ def _report(
     pooled = Correlations(
         **{name: defined(one, people, given, why=why) for name, one in _CORRELATIONS.items()}
     )
-    both = np.stack([people, given], 1)
     rho = None if pooled.spearman is None else scoring.spearman
     return MetricReport(
         name=scores.name,
@@ -122,8 +121,9 @@ def _report(
         pooled=pooled,
         within=_within(people, given, groups),
         systems=_of_systems(shared, people, given),
-        by_items=rho and scoring.bootstrap(both, statistic=rho, seed=seed),
-        by_groups=rho and scoring.bootstrap(both, statistic=rho, clusters=groups, seed=seed),
+        by_items=rho and scoring.bootstrap(people, given, statistic=rho, seed=seed),
+        by_groups=rho
+        and scoring.bootstrap(people, given, statistic=rho, clusters=groups, seed=seed),
         pairwise=defined(scoring.pairwise_accuracy, people, given, groups, why=why),
         acc_eq=tied,
         eps=None if tied is None else tied.eps,

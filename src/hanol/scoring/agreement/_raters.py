@@ -8,6 +8,7 @@ compare them with both.
 Shape suffixes: P items, Q raters, C categories.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -89,11 +90,12 @@ def cohen_kappa(
 
 
 @none_where_undefined
-def krippendorff_alpha(ratings_QP: ArrayLike, *, level: Level = "ordinal") -> float:
+def krippendorff_alpha(*ratings_QP: ArrayLike, level: Level = "ordinal") -> float:
     """Krippendorff's alpha: agreement of any number of raters, with gaps.
 
     Args:
-        ratings_QP: One row per rater, one column per item; None or NaN where a rater gave none.
+        ratings_QP: One row per rater, one column per item, as one table or as one argument per
+            rater; None or NaN where a rater gave none.
         level: How far apart two ratings are: "nominal" (same or not), "ordinal" (by how many
             ratings lie between), "interval" (by the square of their difference).
 
@@ -107,9 +109,9 @@ def krippendorff_alpha(ratings_QP: ArrayLike, *, level: Level = "ordinal") -> fl
     """
     if level not in ("nominal", "ordinal", "interval"):
         raise UnknownNameError("level of measurement", level, ("nominal", "ordinal", "interval"))
-    ratings_QP = _table(ratings_QP)
-    known_C = np.unique(ratings_QP[~np.isnan(ratings_QP)])
-    counts_PC = (ratings_QP.T[:, :, None] == known_C).sum(1)
+    table_QP = _table(ratings_QP)
+    known_C = np.unique(table_QP[~np.isnan(table_QP)])
+    counts_PC = (table_QP.T[:, :, None] == known_C).sum(1)
     counts_PC = counts_PC[counts_PC.sum(1) >= 2]
     if not len(counts_PC):
         raise UndefinedError("no item has ratings of two raters")
@@ -133,14 +135,15 @@ def krippendorff_alpha(ratings_QP: ArrayLike, *, level: Level = "ordinal") -> fl
 
 
 @none_where_undefined
-def icc31(ratings_QP: ArrayLike) -> float:
+def icc31(*ratings_QP: ArrayLike) -> float:
     """ICC(3,1): consistency of single ratings by fixed raters who all rated every item.
 
     (MSR - MSE) / (MSR + (k - 1) MSE) of the two-way analysis of variance with k raters. It ignores
     that one rater is stricter than another.
 
     Args:
-        ratings_QP: One row per rater, one column per item. Items that a rater left out are dropped.
+        ratings_QP: One row per rater, one column per item, as one table or as one argument per
+            rater. Items that a rater left out are dropped.
 
     Returns:
         At most 1; None, with the reason in the log, where it is undefined: fewer than two raters,
@@ -149,15 +152,15 @@ def icc31(ratings_QP: ArrayLike) -> float:
     Raises:
         DataError: The rows are no table.
     """
-    ratings_QP = _table(ratings_QP)
-    if len(ratings_QP) < 2:
+    table_QP = _table(ratings_QP)
+    if len(table_QP) < 2:
         raise UndefinedError("it takes two raters")
-    ratings_QP = ratings_QP[:, ~np.isnan(ratings_QP).any(0)]
-    k, n = ratings_QP.shape
+    table_QP = table_QP[:, ~np.isnan(table_QP).any(0)]
+    k, n = table_QP.shape
     if n < 3:
         raise UndefinedError(f"{n} items that all raters rated are fewer than 3")
-    middle_P, middle_Q = ratings_QP.mean(0), ratings_QP.mean(1)
-    rest_QP = ratings_QP - middle_P - middle_Q[:, None] + ratings_QP.mean()
+    middle_P, middle_Q = table_QP.mean(0), table_QP.mean(1)
+    rest_QP = table_QP - middle_P - middle_Q[:, None] + table_QP.mean()
     between = k * ((middle_P - middle_P.mean()) ** 2).sum() / (n - 1)
     within = (rest_QP**2).sum() / ((n - 1) * (k - 1))
     if between + (k - 1) * within <= 1e-12:
@@ -165,9 +168,10 @@ def icc31(ratings_QP: ArrayLike) -> float:
     return float((between - within) / (between + (k - 1) * within))
 
 
-def _table(ratings: ArrayLike) -> Floats:
+def _table(ratings: Sequence[ArrayLike]) -> Floats:
+    given = ratings[0] if len(ratings) == 1 else ratings
     try:
-        found = np.asarray(ratings, float)
+        found = np.asarray(given, float)
     except ValueError as err:
         raise DataError("Ratings are a table: one row per rater, equally long.") from err
     if found.ndim != 2:
