@@ -35,8 +35,6 @@ FAKE = Claim(
 
 # Written down before any run, and not run yet.
 TO_RECORD = {
-    "diting.annotator-agreement", "diting.debate-beats-single", "diting.leaderboard-arithmetic",
-    "diting.metrics-correlations",
     "journey.beats-shortcut", "journey.distillation", "journey.dpo", "rlvr.improves",
     "test-time.aggregation", "test-time.beam-vs-best-of-n-by-difficulty",
     "test-time.beats-14x-model", "test-time.compute-optimal-4x", "test-time.flip-rate",

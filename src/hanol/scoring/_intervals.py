@@ -141,7 +141,7 @@ def _bootstrap_statistic(
 
     if (value := statistic(*figures_PM.T)) is None:
         return None
-    if statistic in (of.spearman, of.pearson):  # all resamples at once: 100 times as fast
+    if statistic in (of.spearman, of.pearson):  # all resamples at once
         is_ranked = statistic is of.spearman
         found = []
         for block_RP in np.array_split(weight_RP, 1 + weight_RP.size // _AT_ONCE):
