@@ -92,6 +92,12 @@ def test_choices_are_lettered(tmp_path: Path) -> None:
     assert [item.answers for item in task.items] == [("B",), ("A",)]
     engine = ScriptedEngine([Reply("B. iron", "metal"), Reply("I think (B)", "drink")])
     assert run_task(task, engine).score.value == 0.5
+    mixed = [*rows, {"question": "1 + 1?", "answer": 2}, {"question": "Who?", "answer": "Kim",
+             "verifier": "regex:K.m"}]  # fmt: skip
+    engine = ScriptedEngine([Reply("B", "metal"), Reply("A", "drink"), Reply("2", "1"),
+                             Reply("Kim or Kam", "Who")])  # fmt: skip
+    task = open_task(write_lines(tmp_path / "mixed.jsonl", mixed))
+    assert run_task(task, engine).score.value == 0.75, "each row by what it is for"
     with pytest.raises(DataError, match="none of the choices"):
         open_task(write_lines(tmp_path / "x.jsonl", [rows[0] | {"answer": "gold"}]))
 

@@ -36,8 +36,8 @@ def run(
     ),
     scorer: str | None = option(
         None,
-        "How answers are scored: exact, set, numeric, gaia, choice, contains, verify, verify:SPEC, "
-        "judge:MODEL, metric:NAME or module:function. Omitted: the task's own.",
+        "How answers are scored: exact, set, numeric, gaia, choice, contains, row, verify, "
+        "verify:SPEC, judge:MODEL, metric:NAME or module:function. Omitted: the task's own.",
     ),
     num_items: int | None = option(
         None, "Number of items. Omitted: 100 of generated ones, all of a file.", min=1

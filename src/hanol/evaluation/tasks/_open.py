@@ -57,7 +57,7 @@ def open_task(
             "module:function", a function that returns an `EvalTask`.
         solver: See `open_solver`.
         scorer: See `open_scorer`; None takes the task's own: the verifiers of problems, the checks
-            of a world, "gaia" for GAIA, else "exact" ("choice" where the rows have choices).
+            of a world, "gaia" for GAIA, "exact" for other sets, "row" for files.
         count: Number of items; None takes 100 of what is generated, and all of a file.
         seed: Seed of what is generated; of a file it chooses which items are taken.
 
@@ -82,9 +82,7 @@ def open_task(
         items, own = _some(items, count, seed, spec), _SCORERS.get(name, "exact")
     elif spec.endswith(_SUFFIXES):
         items = _some(_of_file(spec), count, seed, spec)
-        own = "verify" if items[0].verifier else "choice" if "choices" in items[0].extra else (
-            "exact"
-        )  # fmt: skip
+        own = "row"
     elif rest.isidentifier() and name.replace(".", "").isidentifier() and name != "gym":
         return _own_function(spec, count, seed)
     else:

@@ -37,10 +37,12 @@ def open_scorer(spec: str) -> TaskScorer:
         spec: "exact", "set" and "numeric" compare what the text states as its answer ("The answer
             is ...", a box), else all of it, with the references; "gaia" does so by the kind of
             the reference: number, list or text; "choice" compares the letter of an option.
-            "contains" looks for a reference in the text. "verify" takes each item's own verifier,
-            "verify:SPEC" one for all (see `hanol.scoring.parse_verifier`). "judge:MODEL" asks a
-            model. "metric:NAME" is the figure of a metric of texts, such as metric:chrf.
-            "module:function" is a function of a `TaskItem` and a text.
+            "contains" looks for a reference in the text. "row" takes what each item is for:
+            "verify" where it has a verifier, "choice" where it has options, else "exact". "verify"
+            takes each item's own verifier, "verify:SPEC" one for all (see
+            `hanol.scoring.parse_verifier`). "judge:MODEL" asks a model. "metric:NAME" is the figure
+            of a metric of texts, such as metric:chrf. "module:function" is a function of a
+            `TaskItem` and a text.
 
     Raises:
         ConfigError: There is no such scorer, or a function cannot be imported.
@@ -48,6 +50,8 @@ def open_scorer(spec: str) -> TaskScorer:
     kind, _, rest = spec.partition(":")
     if spec in _EQUALITIES:
         return TaskScorer(spec, _compared(_EQUALITIES[spec]))
+    if spec == "row":
+        return TaskScorer(spec, _of_row())
     if kind == "verify":
         return TaskScorer(spec, _verified(rest))
     if kind == "judge" and rest:
@@ -57,7 +61,7 @@ def open_scorer(spec: str) -> TaskScorer:
     if rest:
         return TaskScorer(spec, imported(spec, "scorer"))
     raise ConfigError(
-        f"No scorer is named {spec!r}. Give {', '.join(_EQUALITIES)}, verify, verify:SPEC, "
+        f"No scorer is named {spec!r}. Give {', '.join(_EQUALITIES)}, row, verify, verify:SPEC, "
         "judge:MODEL, metric:NAME or module:function."
     )
 
@@ -170,6 +174,17 @@ def _verified(spec: str) -> Callable[[TaskItem, str], bool]:
                 f"{item.where}: it has no `verifier`. Name one for all: --scorer verify:SPEC."
             )
         return opened(name)(item.question, said(text), item)
+
+    return score
+
+
+def _of_row() -> Callable[[TaskItem, str], bool]:
+    verified, choice, exact = _verified(""), _compared(_choice), _compared(exact_match)
+
+    def score(item: TaskItem, text: str) -> bool:
+        if item.verifier:
+            return verified(item, text)
+        return (choice if "choices" in item.extra else exact)(item, text)
 
     return score
 
