@@ -30,7 +30,7 @@ def commands(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, A
 
 
 COMMANDS = dict(commands(typer.main.get_command(app)))
-GROUPS = ["", "models", "documents", "eval", "research", "synth", "claims", "think"]
+GROUPS = ["", "models", "documents", "eval", "research", "synth", "claims", "think", "vision"]
 
 
 def options(command: Any) -> list[Any]:

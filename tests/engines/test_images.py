@@ -20,6 +20,13 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
+    MllamaConfig,
+    MllamaForConditionalGeneration,
+    MllamaImageProcessorPil,
+    MllamaProcessor,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2VLImageProcessorPil,
     ViTConfig,
     ViTModel,
 )
@@ -34,6 +41,9 @@ from hanol.engines import (
     Sampling,
     TextPart,
     open_engine,
+)
+from hanol.engines.checkpoint._seeing import (
+    _without_videos as without_videos,  # private: what loads a processor in transformers' way
 )
 from hanol.errors import CapabilityError, ConfigError, DataError, EngineError
 from hanol.models import load_tokenizer
@@ -54,7 +64,8 @@ TEXT = {
     "num_key_value_heads": 2, "max_position_embeddings": 400, "initializer_range": 0.3,
     "bos_token_id": None, "eos_token_id": None, "pad_token_id": 0,
 }  # fmt: skip
-KINDS = ["d", "x", "h", "llava"]
+KINDS = ["d", "x", "h", "llava", "qwen", "mllama"]
+KEPT = ["d", "x", "h", "llava", "qwen"]  # whose caches can be cut up
 
 
 def png(width: int, height: int, seed: int = 0) -> bytes:
@@ -118,12 +129,76 @@ def llava(folder: Path) -> None:
     processor.save_pretrained(folder)
 
 
+def qwen(folder: Path) -> None:
+    """Positions of three kinds; its processor also reads videos, which would need torchvision."""
+    tokenizer = load_tokenizer("tiny")
+    names = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+    tokenizer.add_tokens(names, special_tokens=True)
+    start, end, image, video = tokenizer.convert_tokens_to_ids(names)
+    rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4}
+    torch.manual_seed(0)
+    config = Qwen2_5_VLConfig(
+        text_config={**TEXT, "vocab_size": len(tokenizer), "rope_parameters": rope},
+        vision_config={
+            "depth": 2, "hidden_size": 16, "intermediate_size": 32, "num_heads": 2,
+            "out_hidden_size": 32, "patch_size": 4, "spatial_merge_size": 2, "window_size": 16,
+            "fullatt_block_indexes": [1],
+        },
+        image_token_id=image, video_token_id=video, vision_start_token_id=start,
+        vision_end_token_id=end,
+    )  # fmt: skip
+    Qwen2_5_VLForConditionalGeneration(config).save_pretrained(folder)
+    Qwen2VLImageProcessorPil(
+        patch_size=4, merge_size=2, min_pixels=64, max_pixels=4096
+    ).save_pretrained(folder)
+    marker = "<|vision_start|><|image_pad|><|vision_end|>"
+    tokenizer.chat_template = PARTS.replace("<image>", marker)
+    tokenizer.save_pretrained(folder)
+    (folder / "processor_config.json").write_text('{"processor_class": "Qwen2_5_VLProcessor"}')
+
+
+def mllama(folder: Path) -> None:
+    tokenizer = load_tokenizer("tiny")
+    tokenizer.add_tokens(["<|image|>", "<|python_tag|>"], special_tokens=True)
+    text = {k: v for k, v in TEXT.items() if k not in ("bos_token_id", "eos_token_id")}
+    grids = [[1, 1], [1, 2], [2, 1], [1, 3], [3, 1], [2, 2], [1, 4], [4, 1]]
+    torch.manual_seed(0)
+    config = MllamaConfig(
+        text_config={
+            **text, "vocab_size": len(tokenizer), "cross_attention_layers": [1, 3],
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+        },
+        vision_config={
+            "hidden_size": 16, "num_hidden_layers": 2, "num_global_layers": 1,
+            "attention_heads": 2, "intermediate_size": 32, "vision_output_dim": 32,
+            "image_size": 16, "patch_size": 4, "max_num_tiles": 4,
+            "intermediate_layers_indices": [0], "supported_aspect_ratios": grids,
+        },
+        image_token_index=tokenizer.convert_tokens_to_ids("<|image|>"),
+    )  # fmt: skip
+    model = MllamaForConditionalGeneration(config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "attn_gate" in name or "mlp_gate" in name:
+                parameter.fill_(0.7)
+            elif "multi_modal_projector" in name:
+                parameter.mul_(30)
+    model.generation_config.eos_token_id = None
+    model.save_pretrained(folder)
+    MllamaProcessor(
+        MllamaImageProcessorPil(size={"height": 16, "width": 16}, max_image_tiles=4), tokenizer,
+        chat_template=PARTS.replace("<image>\n", "<|image|>"),
+    ).save_pretrained(folder)  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     made = {kind: tmp_path_factory.mktemp(kind) for kind in KINDS}
     for kind in "dxh":
         nvlm(made[kind], kind)
     llava(made["llava"])
+    qwen(made["qwen"])
+    mllama(made["mllama"])
     return made
 
 
@@ -160,7 +235,8 @@ def done(engine: CheckpointEngine, *requests: Request) -> list[Completion]:
 def by_generate(folder: Path, text: str, images: list[bytes]) -> list[int]:
     """What transformers writes for a rendered text."""
     model = AutoModelForImageTextToText.from_pretrained(folder).eval()
-    processor = AutoProcessor.from_pretrained(folder)
+    with without_videos():
+        processor = AutoProcessor.from_pretrained(folder)
     pictures = [Image.open(BytesIO(data)) for data in images]
     if isinstance(processor, NvlmProcessor):
         inputs = processor(text, pictures, add_special_tokens=False)
@@ -180,7 +256,9 @@ def test_answers_are_those_of_generate(
     engine = engines(kind)
     assert "images" in engine.capabilities
     request = asked(user("What is it?", WIDE, SQUARE))
-    text = "<|bos|>user <image>\n<image>\nWhat is it?\n<|bos|>assistant "
+    marker = {"qwen": "<|vision_start|><|image_pad|><|vision_end|>\n", "mllama": "<|image|>"}
+    image = marker.get(kind, "<image>\n")
+    text = f"<|bos|>user {image}{image}What is it?\n<|bos|>assistant "
     answer = done(engine, request)[0]
     assert list(answer.ids or ()) == by_generate(folders[kind], text, [WIDE, SQUARE])
     assert answer.usage.prompt_tokens == engine.count_tokens(request.messages)
@@ -210,7 +288,7 @@ def test_requests_at_once_get_the_answers_that_they_get_alone(
             assert np.allclose(a.logprobs, b.logprobs, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KEPT)
 def test_a_later_turn_computes_no_image_again(
     engines: Callable[[str], CheckpointEngine], kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -295,3 +373,22 @@ def test_what_cannot_be_asked(
         open_engine("chatml:tiny", max_tiles=2)
     for opened in (few, text_only):
         synchronous(opened.aclose)()
+
+
+def test_text_before_an_image_is_free_of_it_unless_transformers_masks_are_wanted(
+    folders: dict[str, Path],
+) -> None:
+    """Llama-3.2-Vision: what stands before the image, and what comes of changing the image."""
+    for mask_fix, depends in (("on", False), ("transformers", True)):
+        engine = CheckpointEngine.load(str(folders["mllama"]), mask_fix=mask_fix)
+        model, logits = engine._model, []  # private: hidden states of a prompt are seen nowhere
+        for image in (SQUARE, png(16, 16, 7)):
+            message = Message("user", (TextPart("some words before it "), ImagePart(image)))
+            pictured = engine._sight.prompt([message, Message("user", "What is it?")])
+            with torch.no_grad():
+                logits.append(model(**pictured.inputs).logits[0])
+        at = pictured.ids.index(model.config.image_token_index)
+        assert at > 5
+        assert torch.equal(logits[0][:at], logits[1][:at]) is not depends
+        assert not torch.equal(logits[0][at:], logits[1][at:])
+        synchronous(engine.aclose)()

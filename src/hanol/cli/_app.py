@@ -23,6 +23,7 @@ from hanol.cli.research import app as research
 from hanol.cli.synth import app as synth
 from hanol.cli.think import app as think
 from hanol.cli.train import train
+from hanol.cli.vision import app as vision
 from hanol.files import without_codes
 
 
@@ -64,6 +65,7 @@ for function in (chat, generate, show, inspect, train, merge, convert):
 app.add_typer(models, name="models", rich_help_panel=_MODELS)
 app.add_typer(think, name="think", rich_help_panel=_MODELS)
 app.add_typer(evaluate, name="eval", rich_help_panel=_MODELS)
+app.add_typer(vision, name="vision", rich_help_panel=_MODELS)
 for function in (index, search, ask, mcp):
     app.command(rich_help_panel=_DOCUMENTS)(function)
 app.add_typer(documents, name="documents", rich_help_panel=_DOCUMENTS)

@@ -1,10 +1,11 @@
 """Vision and language: NVLM's three ways to join any vision tower and any language model.
 
 Pictures as RGB (`read_image`), the grid and the tiles of dynamic high resolution (`tile_grid`,
-`tiles`), fewer and wider visual tokens (`pixel_shuffle`), and what stands for an image in the text
-(`expand_prompt`). Models that join a vision tower and a language model
-(`NvlmForConditionalGeneration`), their gated layers (`GatedCrossAttention`), and what makes their
-inputs (`NvlmProcessor`). Llama-3.2-Vision with Meta's masks (`fix_mllama_masks`).
+`tiles`; `tile_sheet` shows them, `tile_costs` counts them), fewer and wider visual tokens
+(`pixel_shuffle`), and what stands for an image in the text (`expand_prompt`). Models that join a
+vision tower and a language model (`NvlmForConditionalGeneration`), their gated layers
+(`GatedCrossAttention`), and what makes their inputs (`NvlmProcessor`). Llama-3.2-Vision with Meta's
+masks (`fix_mllama_masks`).
 
 Importing this room makes "nvlm" known to transformers' Auto classes.
 
@@ -20,6 +21,7 @@ if _typing.TYPE_CHECKING:
     from hanol.multimodal._mllama import fix_mllama_masks
     from hanol.multimodal._pictures import read_image
     from hanol.multimodal._prompts import NvlmKind, expand_prompt
+    from hanol.multimodal._sheet import TileCost, tile_costs, tile_sheet
     from hanol.multimodal._shuffle import pixel_shuffle
     from hanol.multimodal._tiling import TileRule, tile_grid, tiles
     from hanol.multimodal.nvlm._config import NvlmConfig
@@ -52,12 +54,15 @@ __all__ = [
     "NvlmForConditionalGeneration",
     "NvlmKind",
     "NvlmProcessor",
+    "TileCost",
     "TileRule",
     "Vision",
     "expand_prompt",
     "fix_mllama_masks",
     "pixel_shuffle",
     "read_image",
+    "tile_costs",
     "tile_grid",
+    "tile_sheet",
     "tiles",
 ]

@@ -165,6 +165,9 @@ class Session:
                     done = piece.completion or done
                     if piece.choice == 0 and not self._as_json:
                         self._show(piece)
+        except HanolError:
+            self.images = images  # the question can be asked again
+            raise
         except KeyboardInterrupt:
             if not is_interactive():
                 raise

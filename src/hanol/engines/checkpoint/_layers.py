@@ -90,10 +90,18 @@ class _SlotLatents(LatentLayer):
 def is_known(cache: Any) -> bool:
     """Whether rows of this cache can be cut out and put together."""
     layers: list[Any] = getattr(cache, "layers", [])
-    return bool(layers) and all(
-        type(layer) in (DynamicLayer, GrowingLayer, KdaState, LatentLayer, WindowedLayer)
-        or _is_convolution(layer)
-        for layer in layers
+    return (
+        bool(layers)
+        and all(
+            type(layer) in (DynamicLayer, GrowingLayer, KdaState, LatentLayer, WindowedLayer)
+            or _is_convolution(layer)
+            for layer in layers
+        )
+        and not any(
+            # Of cross-attention, which has nothing to hold where there is no image.
+            isinstance(layer, DynamicLayer) and layer.keys is None
+            for layer in layers
+        )
     )
 
 

@@ -1,11 +1,16 @@
 """Loading image-text models: ours, NVLM-D-72B's layout, and those of transformers."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
+from transformers import ProcessorMixin
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-from transformers.utils import cached_file
+from transformers.processing_utils import MODALITY_TO_AUTOPROCESSOR_MAPPING
+from transformers.utils import cached_file, is_torchvision_available
 
 from hanol import models
 from hanol.engines.checkpoint._sight import OURS
@@ -13,6 +18,7 @@ from hanol.errors import CheckpointError, require
 
 _PROCESSORS = ("processor_config.json", "preprocessor_config.json")
 _OFFICIAL = "NVLM_D"
+_patching = threading.Lock()
 
 
 class Seeing(NamedTuple):
@@ -54,7 +60,10 @@ def load_seeing(
         tokenizer = AutoTokenizer.from_pretrained(place, revision=revision, trust_remote_code=False)
         return Seeing(model, tokenizer, NvlmProcessor.for_model(model, tokenizer))
     try:
-        processor = AutoProcessor.from_pretrained(place, revision=revision, trust_remote_code=False)
+        with _without_videos():
+            processor = AutoProcessor.from_pretrained(
+                place, revision=revision, trust_remote_code=False
+            )
     # Whatever its files make it raise.
     except Exception as err:
         raise CheckpointError(
@@ -67,6 +76,42 @@ def load_seeing(
     if mask_fix == "on":
         fix_mllama_masks(model)
     return Seeing(model, models.load_tokenizer(spec, revision=revision), processor)
+
+
+class _NoVideos(dict[str, Any]):
+    """The part of a processor that reads videos, where there is none; nothing is asked of it.
+
+    A dictionary, as transformers shows processors as JSON.
+    """
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Self:
+        return cls()
+
+
+@contextmanager
+def _without_videos() -> Iterator[None]:
+    """Let processors that also read videos load where torchvision, which videos need, is missing.
+
+    transformers asks for each part of a processor by its kind, and then for its class.
+    """
+    if is_torchvision_available():
+        yield
+        return
+    names = type(MODALITY_TO_AUTOPROCESSOR_MAPPING)._MAPPING_NAMES
+    kind, check = names["video_processor"], ProcessorMixin.check_argument_for_proper_class
+
+    def checked(self: Any, name: str, part: Any) -> Any:
+        return _NoVideos if isinstance(part, _NoVideos) else check(self, name, part)
+
+    with _patching:
+        names["video_processor"] = (__name__, _NoVideos.__name__)
+        ProcessorMixin.check_argument_for_proper_class = checked
+        try:
+            yield
+        finally:
+            names["video_processor"] = kind
+            ProcessorMixin.check_argument_for_proper_class = check
 
 
 def _has(place: str, name: str, revision: str | None) -> bool:
