@@ -19,7 +19,7 @@ from hanol.errors import CheckpointError
 
 _SECONDS = 5.0  # of one rendering; a conversation of a million characters takes 0.1
 _LONGEST = 20_000_000  # characters
-_MEMORY = 2 << 30  # bytes beyond what the process has, of all that is rendered at once
+_MEMORY = 8 << 30  # bytes more than the process has: other threads may need some meanwhile
 _DIGITS = 300  # that a number is rounded to; floats have no more
 _BITS = 10_000  # of a product; a power takes more than its square
 _TICK = 0.25  # seconds between two looks at what is being rendered
