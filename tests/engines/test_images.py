@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.multimodal.test_official import CONFIG, LANGUAGE, official, parts, projector, write
 from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
@@ -373,6 +374,24 @@ def test_what_cannot_be_asked(
         open_engine("chatml:tiny", max_tiles=2)
     for opened in (few, text_only):
         synchronous(opened.aclose)()
+
+
+def test_the_layout_of_nvlm_d_answers(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer("tiny")
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.add_tokens(["<|vision_pad|>"], special_tokens=True)
+    vision, language = parts(len(tokenizer))
+    tensors = official(vision, 0.0, 1) | projector()
+    tensors |= {f"language_model.{name}": x for name, x in language.state_dict().items()}
+    stored = {**LANGUAGE, "vocab_size": len(tokenizer), "max_position_embeddings": 400}
+    folder = write(tmp_path / "nvlm", tensors, {**CONFIG, "llm_config": stored})
+    tokenizer.save_pretrained(folder)
+    engine = CheckpointEngine.load(str(folder))
+    first, second = done(engine, asked(user("What is it?", WIDE)), asked(user("What is it?", TALL)))
+    assert first.logprobs != second.logprobs
+    # Three tiles and a thumbnail of four slots each, and their tags.
+    assert first.usage.prompt_tokens > engine.count_tokens((Message("user", "What is it?"),)) + 16
+    synchronous(engine.aclose)()
 
 
 def test_text_before_an_image_is_free_of_it_unless_transformers_masks_are_wanted(

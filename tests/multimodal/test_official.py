@@ -32,7 +32,7 @@ CONFIG = {
 }  # fmt: skip
 
 
-def parts() -> tuple[InternVLVisionModel, Qwen2ForCausalLM]:
+def parts(vocab_size: int = 50) -> tuple[InternVLVisionModel, Qwen2ForCausalLM]:
     torch.manual_seed(0)
     vision = InternVLVisionModel(
         InternVLVisionConfig(
@@ -42,6 +42,7 @@ def parts() -> tuple[InternVLVisionModel, Qwen2ForCausalLM]:
         )
     ).eval()  # fmt: skip
     kept = {k: v for k, v in LANGUAGE.items() if k not in ("architectures", "model_type")}
+    kept["vocab_size"] = vocab_size
     language = Qwen2ForCausalLM(Qwen2Config(**kept)).eval()
     for model in (vision, language):
         for parameter in model.parameters():
