@@ -264,9 +264,9 @@ def test_installed_text_is_read_where_it_is(tmp_path: Path) -> None:
     locale = tmp_path / "usr/share/locale"
     catalogue(
         locale / "ko/LC_MESSAGES/freeciv-core.mo",
-        {"_Build a %s city": "도시 %s 건설", "Yes": "Yes"},
+        {"?menu:_Build a %s city": "도시 %s 건설", "Yes": "Yes"},
     )
-    catalogue(locale / "zh_CN/LC_MESSAGES/freeciv-core.mo", {"_Build a %s city": "建造城市"})
+    catalogue(locale / "zh_CN/LC_MESSAGES/freeciv-core.mo", {"?menu:_Build a %s city": "建造城市"})
     (game,) = read_parallel("catalogue:freeciv-core", root=tmp_path)
     assert game.texts == {"en": "Build a city", "ko": "도시 건설", "zh": "建造城市"}
     assert game.quality == {"ko": "machine"}

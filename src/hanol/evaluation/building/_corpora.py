@@ -24,7 +24,8 @@ _SCRIPTS = {
     "zh": re.compile("[一-鿿]"),
     "en": re.compile("[A-Za-z]{2}"),
 }
-_TAG = re.compile(r"<[^<>]{1,80}>|\[[a-z/#]{1,8}\]|[_&](?=\w)|%[\d$]*[sdif%]|\\n")
+# Marks of programs: tags, markup, mnemonics, fields; "?a context:" is Freeciv's.
+_TAG = re.compile(r"^\?[^:\n]{1,40}:|<[^<>]{1,80}>|\[[a-z/#]{1,8}\]|[_&](?=\w)|%[\d$]*[sdif%]|\\n")
 _HELP = {"en": "en-US", "ko": "ko", "zh": "zh-CN"}
 _CATALOGUES = {"ko": "ko", "zh": "zh_CN"}
 _MOST_BYTES = 64 << 20  # of a message catalogue
@@ -58,8 +59,9 @@ def read_parallel(spec: str, *, root: str | Path = "/") -> list[ParallelText]:
             and if wanted "id"; "sample", 48 sentences of our own in three languages;
             "libreoffice-help" (Debian's libreoffice-help-en-us, -ko, -zh-cn; aligned by paragraph
             id); "catalogue:DOMAIN", the messages of an installed program in Korean and Chinese,
-            such as catalogue:freeciv-core (Debian's freeciv-data) or catalogue:wesnoth-lib; "hsk"
-            (PyPI's hsk-sentences-audio: Chinese with English, by level).
+            such as catalogue:freeciv-core (Debian's freeciv-data) or catalogue:wesnoth-tutorial
+            (dialogue; wesnoth-1.16-data); "hsk" (PyPI's hsk-sentences-audio: Chinese with English,
+            by level).
         root: Where Debian's packages are installed or unpacked.
 
     Returns:
@@ -157,7 +159,7 @@ def _of_catalogue(share: Path, domain: str) -> Iterator[ParallelText]:
     found = {}
     for language, code in _CATALOGUES.items():
         places = [share / "locale" / code / "LC_MESSAGES" / f"{domain}.mo"]
-        places += sorted(share.glob(f"games/**/translations/{code}/LC_MESSAGES/{domain}.mo"))
+        places += sorted(share.glob(f"games/**/{code}/LC_MESSAGES/{domain}.mo"))
         if place := next((one for one in places if one.is_file()), None):
             found[language] = _messages(place)
     if not found:
