@@ -3,7 +3,6 @@
 Checked with inspect_ai 0.3.285. Nothing here is imported before it is called.
 """
 
-import inspect
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -148,8 +147,7 @@ def inspect_task(task: EvalTask, *, sampling: Sampling | None = None) -> Any:
     @from_scorer.scorer(metrics=[from_scorer.mean(), from_scorer.stderr()], name="hanol_scorer")
     def scorer() -> Any:
         async def score(state: Any, target: Any) -> Any:
-            made = task.scorer.score(items[state.sample_id], state.output.completion)
-            found: Value = await made if inspect.isawaitable(made) else made
+            found = await task.scorer(items[state.sample_id], state.output.completion)
             return _score(found, state.output.completion)
 
         return score

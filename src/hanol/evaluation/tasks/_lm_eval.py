@@ -3,15 +3,13 @@
 Checked with lm_eval 0.4.13. Nothing here is imported before it is called.
 """
 
-import asyncio
-import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from types import ModuleType
 from typing import Any, TypeVar
 
 from hanol.engines import Engine, Message, Request, Sampling
 from hanol.errors import EngineError, require
-from hanol.evaluation.tasks._task import EvalTask, Value
+from hanol.evaluation.tasks._task import EvalTask, TaskItem, Value
 from hanol.runs import gather, synchronous
 
 T = TypeVar("T")
@@ -140,14 +138,17 @@ def lm_eval_task(task: EvalTask) -> Any:
     )  # fmt: skip
     items = {item.id: item for item in task.items}
 
+    @synchronous
+    async def scored(item: TaskItem, answer: str) -> Value:
+        return await task.scorer(item, answer)
+
     def made(**_: Any) -> Any:
         rows = [{"id": item.id, "question": item.question, "answer": item.answer or ""}
                 for item in task.items]  # fmt: skip
         return {"test": datasets.Dataset.from_list(rows)}
 
     def results(row: dict[str, Any], answers: Sequence[str]) -> dict[str, float]:
-        found = task.scorer.score(items[row["id"]], answers[0])
-        value: Value = _awaited(found) if inspect.isawaitable(found) else found
+        value = scored(items[row["id"]], answers[0])
         return {"score": float("nan") if value is None else float(value)}
 
     return api.ConfigurableTask(
@@ -172,10 +173,3 @@ def lm_eval_task(task: EvalTask) -> Any:
 def _mean_of_known(values: Sequence[float]) -> float:
     known = [value for value in values if value == value]
     return sum(known) / len(known) if known else float("nan")
-
-
-def _awaited(found: Awaitable[T]) -> T:
-    async def wait() -> T:
-        return await found
-
-    return asyncio.run(wait())

@@ -5,7 +5,6 @@ sampling), `verdicts.jsonl` (those of models), and at the end `outputs.jsonl`, i
 judge` reads them, and `report.json`.
 """
 
-import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -165,14 +164,11 @@ class _TaskRun:
         if answered.text is None:
             return None
         scorer = self._task.scorer
-        if not said(answered.text):
-            return False  # an empty answer is a wrong one, and no judge is asked
         key = digest([answered.item.hash, answered.text, scorer.name])
         if scorer.is_costly and (row := self._verdicts.get(key)) is not None:
             value: Value = row["value"]
             return value
-        made = scorer.score(answered.item, answered.text)
-        found: Value = await made if inspect.isawaitable(made) else made
+        found = await scorer(answered.item, answered.text)
         if scorer.is_costly and found is not None:
             self._verdicts.keep(key, {"id": answered.item.id, "value": found})
         return found

@@ -1,6 +1,7 @@
 """What a task is: items, a solver that asks a model about one, a scorer of what it answers."""
 
 import hashlib
+import inspect
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -119,6 +120,14 @@ class TaskScorer:
     score: Callable[[TaskItem, str], Value | Awaitable[Value]]
     is_costly: bool = False
     aclose: Callable[[], Awaitable[None]] | None = None
+
+    async def __call__(self, item: TaskItem, text: str) -> Value:
+        """The score of an answer; an empty one is wrong, and no judge is asked."""
+        if not said(text):
+            return False
+        made = self.score(item, text)
+        found: Value = await made if inspect.isawaitable(made) else made
+        return found
 
 
 @dataclass(frozen=True)
