@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import torch
-from transformers import ProcessorMixin
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-from transformers.processing_utils import MODALITY_TO_AUTOPROCESSOR_MAPPING
 from transformers.utils import cached_file, is_torchvision_available
 
 from hanol import models
@@ -98,6 +96,8 @@ def _without_videos() -> Iterator[None]:
     if is_torchvision_available():
         yield
         return
+    from transformers.processing_utils import MODALITY_TO_AUTOPROCESSOR_MAPPING, ProcessorMixin
+
     names = type(MODALITY_TO_AUTOPROCESSOR_MAPPING)._MAPPING_NAMES
     kind, check = names["video_processor"], ProcessorMixin.check_argument_for_proper_class
 
