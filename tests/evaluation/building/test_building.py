@@ -272,6 +272,20 @@ def test_installed_text_is_read_where_it_is(tmp_path: Path) -> None:
     assert game.quality == {"ko": "machine"}
 
 
+HELP = Path("/usr/share/libreoffice/help")
+
+
+@pytest.mark.skipif(
+    not all((HELP / code).is_dir() for code in ("en-US", "ko", "zh-CN")),
+    reason="LibreOffice's help in three languages is not installed",
+)
+def test_the_real_help() -> None:
+    found = read_parallel("libreoffice-help")
+    assert sum(len(one.texts) == 3 for one in found) > 18_000
+    suite = build_suite(found, "ko", "zh", per_class=20)
+    assert {"lexical", "terminology", "zero"} <= {item.phenomenon for item in suite.items}
+
+
 def test_graded_sentences(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     row = {"chinese": "你好吗", "translation": {"en": "How are you?"}, "hsk_level": 1}
     package = tmp_path / "hsk_sentences_audio"

@@ -22,7 +22,7 @@ _SUFFIXES = (".jsonl", ".json", ".csv", ".tsv")
 _SCRIPTS = {
     "ko": re.compile("[가-힣]"),
     "zh": re.compile("[一-鿿]"),
-    "en": re.compile("[A-Za-z]{2}"),
+    "en": re.compile("[A-Za-z]"),
 }
 # Marks of programs: tags, markup, mnemonics, fields; "?a context:" is Freeciv's.
 _TAG = re.compile(r"^\?[^:\n]{1,40}:|<[^<>]{1,80}>|\[[a-z/#]{1,8}\]|[_&](?=\w)|%[\d$]*[sdif%]|\\n")
