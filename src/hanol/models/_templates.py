@@ -72,7 +72,7 @@ def _bound_numbers() -> None:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
     from transformers.utils import chat_template_utils
 
-    class _Bounded(ImmutableSandboxedEnvironment):
+    class _BoundedTemplates(ImmutableSandboxedEnvironment):
         intercepted_binops = frozenset({"*", "**"})
 
         def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -92,7 +92,7 @@ def _bound_numbers() -> None:
 
         return bounded
 
-    chat_template_utils.ImmutableSandboxedEnvironment = _Bounded
+    chat_template_utils.ImmutableSandboxedEnvironment = _BoundedTemplates
 
 
 @contextmanager
