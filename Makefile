@@ -12,7 +12,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --dura
 
 .PHONY: quickstart reader-documents reader-rows researcher-rows test test-slow test-peers test-matrix faults lint format wheel reference docs clean \
         bench bench-attention bench-decode bench-compression bench-optimizer bench-autodeco bench-research bench-rollouts bench-ask \
-        bench-documents bench-start bench-thinking
+        bench-documents bench-start bench-thinking bench-judging
 
 quickstart: $(VENV)/.core  ## a real model answers from documents and chats, bundled ones show what they can
 	@PATH="$(abspath $(BIN)):$$PATH" sh dev/quickstart.sh
@@ -77,7 +77,7 @@ wheel: $(VENV)/.dev  ## build the wheel and import every room from it, without e
 	build/wheel/venv/bin/python -m pip --disable-pip-version-check -q install $(PINS) build/wheel/*.whl
 	cd build/wheel && venv/bin/python -P ../../dev/import_rooms.py && venv/bin/hanol --help > help.txt
 
-bench: bench-attention bench-decode bench-compression bench-optimizer bench-autodeco bench-research bench-rollouts bench-ask bench-documents bench-start bench-thinking  ## every benchmark, on an idle machine
+bench: bench-attention bench-decode bench-compression bench-optimizer bench-autodeco bench-research bench-rollouts bench-ask bench-documents bench-start bench-thinking bench-judging  ## every benchmark, on an idle machine
 
 bench-attention: $(VENV)/.dev  ## against transformers, a Llama of the same size, llama.cpp (30 min)
 	$(BIN)/python benchmarks/attention.py $(BENCH)
@@ -109,6 +109,9 @@ bench-ask: $(VENV)/.dev  ## answers from documents: evidence, refusals, citation
 bench-thinking: $(VENV)/.dev  ## beam search: prefixes computed once beside prefixes read again (5 min)
 	$(PIP) install $(PINS) -e '.[peers]'
 	$(BIN)/python benchmarks/thinking.py $(BENCH)
+
+bench-judging: $(VENV)/.dev  ## debates about 1,000 items beside the ideal and the serial run (3 min)
+	$(BIN)/python benchmarks/judging.py $(BENCH)
 
 bench-start: $(VENV)/.dev  ## seconds from a command to its first word (3 min)
 	$(BIN)/python benchmarks/start.py $(BENCH)

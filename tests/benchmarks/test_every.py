@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = [
     "ask", "attention", "attention_family", "autodeco", "compression", "decode", "documents",
-    "optimizer", "research", "rollouts", "start", "thinking",
+    "judging", "optimizer", "research", "rollouts", "start", "thinking",
 ]  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from hanol.cli import app
 
 FROZEN = Path(__file__).with_name("options.json")
 MOST = 12  # options of a command's own, beside the sets that several share
-PANELS = {"Model", "Sampling", "Budget", "Agent", "Tools", "Trees", "World"}
+PANELS = {"Model", "Sampling", "Budget", "Agent", "Tools", "Trees", "World", "Judging"}
 
 
 def commands(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:

@@ -47,12 +47,23 @@ if _typing.TYPE_CHECKING:
     from hanol.evaluation.judging._formats import (
         read_label_studio,
         read_official,
+        read_outputs,
         write_official,
     )
     from hanol.evaluation.judging._item import Item, read_items
+    from hanol.evaluation.judging._judge import Estimate, JudgeRun, ajudge, judge, stored_rubric
+    from hanol.evaluation.judging._page import render_judgements
+    from hanol.evaluation.judging._ranking import JudgeReport, SystemScore, judge_report
     from hanol.evaluation.judging._record import Judgement, Scores, Utterance, read_judgements
-    from hanol.evaluation.judging._reply import Reply, parse_reply
     from hanol.evaluation.judging._rubric import Rubric, bundled_rubrics
+    from hanol.evaluation.judging._settings import JudgeLimits, JudgeSettings
+    from hanol.evaluation.judging.agents._oracles import (
+        MetricJudge,
+        NoisyOracle,
+        OfflineJudge,
+        Turn,
+    )
+    from hanol.evaluation.judging.replies._reply import Reply, parse_reply
     from hanol.evaluation.meta._bias import PositionReport, partial_spearman, position_probe
     from hanol.evaluation.meta._correct import (
         CorrectedScores,
@@ -104,6 +115,7 @@ __all__ = [
     "Difference",
     "DrawnCompletion",
     "DriftReport",
+    "Estimate",
     "EvalTask",
     "Evaluation",
     "EvidenceSpan",
@@ -112,13 +124,20 @@ __all__ = [
     "InspectLog",
     "Item",
     "Judge",
+    "JudgeLimits",
+    "JudgeReport",
+    "JudgeRun",
+    "JudgeSettings",
     "Judgement",
     "LabelPlan",
     "LabelledItem",
     "MetaReport",
     "MeteredEngine",
     "MetricItem",
+    "MetricJudge",
     "MetricReport",
+    "NoisyOracle",
+    "OfflineJudge",
     "ParallelText",
     "PhenomenonFinder",
     "PhenomenonSpan",
@@ -137,14 +156,17 @@ __all__ = [
     "StaticSetting",
     "Suite",
     "SuiteItem",
+    "SystemScore",
     "TaskItem",
     "TaskReport",
     "TaskScorer",
     "TaskSolver",
     "TextMetric",
+    "Turn",
     "Utterance",
     "Verdict",
     "aevaluate",
+    "ajudge",
     "arun_task",
     "build_suite",
     "bundled_rubrics",
@@ -156,6 +178,8 @@ __all__ = [
     "find_drift",
     "inspect_model",
     "inspect_task",
+    "judge",
+    "judge_report",
     "judge_scorer",
     "lm_eval_model",
     "lm_eval_task",
@@ -179,13 +203,16 @@ __all__ = [
     "read_label_studio",
     "read_labels",
     "read_official",
+    "read_outputs",
     "read_parallel",
     "read_scores",
     "rejection_sample",
+    "render_judgements",
     "run_heads",
     "run_task",
     "sample",
     "score_batches",
+    "stored_rubric",
     "suite_lines",
     "summarise_runs",
     "write_inspect_log",

@@ -183,7 +183,7 @@ JSON = st.recursive(
 )
 PIECES = st.lists(
     st.sampled_from([*'{}[]":,\n\\', "sp", "g_1", "g_2", "judge", "yes", "0", "1", "2", "3", "-",
-                     "</think>",                     "<think>", "```", "2分", "1/2", "｛", "：", Z, " "])
+                     "</think>", "<think>", "```", "2分", "1/2", "｛", "：", Z, " "])
     | st.text(max_size=3),
     max_size=40,
 ).map("".join)  # fmt: skip

@@ -1,10 +1,11 @@
-"""`hanol eval`: scores of answers, of a model on a generated world, of sampling settings."""
+"""`hanol eval`: scores of answers, texts, models and sampling settings."""
 
 import typer
 
 from hanol.cli._command import argument
 from hanol.cli.eval._answers import answers
 from hanol.cli.eval._build import build
+from hanol.cli.eval._judge import judge, rescore
 from hanol.cli.eval._meta import correct, drift, meta, plan
 from hanol.cli.eval._sampling import sampling
 from hanol.cli.eval._tasks import run
@@ -14,10 +15,11 @@ __all__ = ["app", "examination"]
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Score answers, models and sampling settings, with 95 % intervals.\n\n"
+    help="Score answers, texts, models and sampling settings, with 95 % intervals.\n\n"
     "Example: hanol eval answers notes/.hanol/batches/questions",
 )
-app.command()(answers)
+for function in (answers, judge, rescore):
+    app.command()(function)
 app.command()(
     examination(
         argument("The world.", "encyclopedia", metavar="WORLD"),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hanol.errors import DataError
-from hanol.evaluation.judging._item import Item
+from hanol.evaluation.judging._item import Item, read_items
 from hanol.evaluation.judging._record import Judgement, Scores, Utterance
 from hanol.evaluation.judging._rubric import Rubric
 from hanol.files import read_json, replace_json
@@ -44,6 +44,25 @@ def read_label_studio(path: str | Path) -> list[Item]:
     known = {_person(one) for task in tasks for one in _annotations(task)}
     people = {one: f"A{n}" for n, one in enumerate(sorted(known))}
     return [_labelled(path, number, task, people) for number, task in enumerate(tasks, start=1)]
+
+
+def read_outputs(path: str | Path) -> list[Item]:
+    """Items of a file of any kind that is known: own rows, Label Studio, the official code's.
+
+    Raises:
+        DataError: The file cannot be read, or is none of these.
+    """
+    path = Path(path)
+    if path.suffix.casefold() == ".json":
+        first = next(iter(_list(path)), {})
+        if "data" in first and ("annotations" in first or "completions" in first):
+            return read_label_studio(path)
+        if "instruction" in first or "specific" in first:
+            return [one.item if isinstance(one, Judgement) else one for one in read_official(path)]
+    items = list(read_items(path))
+    if not items:
+        raise DataError(f"{str(path)!r} has no items.")
+    return items
 
 
 def read_official(path: str | Path) -> list[Item] | list[Judgement]:

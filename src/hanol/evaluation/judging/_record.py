@@ -165,4 +165,5 @@ def read_judgements(path: str | Path) -> list[Judgement]:
             rows.append(Judgement.from_dict(row))
         except DataError as err:
             raise DataError(f"{str(path)!r}, line {number}: {err}") from err
-    return rows
+    # An item whose engine failed in one run has another row of the next.
+    return list({one.key or one.id: one for one in rows}.values())

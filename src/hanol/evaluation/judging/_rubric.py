@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hanol.errors import ConfigError, UnknownNameError
-from hanol.evaluation.judging._refusal import is_refusal
+from hanol.evaluation.judging.replies._refusal import is_refusal
 from hanol.files import read_text
 
 _FOLDER = Path(__file__).parent / "rubrics"

@@ -10,15 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from hanol.evaluation.judging._objects import (
+from hanol.evaluation.judging._rubric import Criterion, Rubric
+from hanol.evaluation.judging.replies._objects import (
     FoundObjects,
     NotOne,
     find_objects,
     folded,
     plain_signs,
 )
-from hanol.evaluation.judging._refusal import is_refusal
-from hanol.evaluation.judging._rubric import Criterion, Rubric
+from hanol.evaluation.judging.replies._refusal import is_refusal
 
 ReplyRole = Literal["scorer", "judge"]
 _LONGEST = 100_000  # characters of a reply that are read; the parser's time stays in milliseconds
@@ -65,7 +65,12 @@ class Reply:
 
 
 def parse_reply(
-    text: str, rubric: Rubric, role: ReplyRole = "scorer", *, candidate: str = ""
+    text: str,
+    rubric: Rubric,
+    role: ReplyRole = "scorer",
+    *,
+    candidate: str = "",
+    only: str | None = None,
 ) -> Reply:
     """Read scores, and of a judge its verdict, from a reply; it never raises.
 
@@ -74,14 +79,15 @@ def parse_reply(
         rubric: Its criteria and scales.
         role: A judge has a verdict; where it is no, scores are not needed.
         candidate: The text that was judged: objects that stand in it are quotations.
+        only: The one criterion that was asked for; others are passed over.
     """
     try:
-        return _parse(text, rubric, role, candidate)
+        return _parse(text, _Reader(rubric, role, candidate, only))
     except (RecursionError, MemoryError):
         return Reply("invalid", problem="it is nested too deeply")
 
 
-def _parse(text: str, rubric: Rubric, role: ReplyRole, candidate: str) -> Reply:
+def _parse(text: str, reader: "_Reader") -> Reply:
     text = str(text)[-_LONGEST:].strip("\ufeff\u200b\u200c\u200d\u2060 \t\r\n")
     objects = find_objects(text)
     text, objects, is_open = _without_thoughts(text, objects)
@@ -89,7 +95,6 @@ def _parse(text: str, rubric: Rubric, role: ReplyRole, candidate: str) -> Reply:
         return Reply("invalid", flags=("truncated",), problem="its reasoning was not finished")
     if not text:
         return Reply("invalid", flags=("empty",), problem="it is empty")
-    reader = _Reader(rubric, role, candidate)
     found = [reader.read(one) for one in objects.values]
     valid = [one for one in found if one is not None and one.status != "invalid"]
     if objects.tail is not None:  # cut off, or a brace in prose
@@ -133,8 +138,8 @@ def _without_thoughts(text: str, objects: FoundObjects) -> tuple[str, FoundObjec
 class _Reader:
     """Reads objects and lines by the criteria of a rubric."""
 
-    def __init__(self, rubric: Rubric, role: ReplyRole, candidate: str) -> None:
-        self._criteria = {one.id: one for one in rubric.criteria}
+    def __init__(self, rubric: Rubric, role: ReplyRole, candidate: str, only: str | None) -> None:
+        self._criteria = {one.id: one for one in rubric.criteria if only in (None, one.id)}
         self._role = role
         self._names = _names(rubric)
         self._quoted = find_objects(candidate).contents if "{" in plain_signs(candidate) else []
@@ -193,8 +198,8 @@ class _Reader:
 
     def _known(self, key: str) -> str | None:
         key = re.sub(r"[\s_\-]", "", folded(key))
-        if key in self._names:
-            return self._names[key]
+        if (name := self._names.get(key)) is not None:
+            return name if name in self._criteria else None
         if self._role == "judge" and key in _VERDICT_KEYS:
             return "verdict"
         return "reason" if key in _REASON_KEYS else None

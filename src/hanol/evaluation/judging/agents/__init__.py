@@ -1,0 +1,1 @@
+"""What judges read, who speaks when, and the calls that this takes."""
