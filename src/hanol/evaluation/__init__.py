@@ -53,6 +53,12 @@ if _typing.TYPE_CHECKING:
     from hanol.evaluation.judging._item import Item, read_items
     from hanol.evaluation.judging._judge import Estimate, JudgeRun, ajudge, judge, stored_rubric
     from hanol.evaluation.judging._page import render_judgements
+    from hanol.evaluation.judging._pairs import (
+        PairJudgement,
+        ajudge_pairs,
+        flip_rate,
+        judge_pairs,
+    )
     from hanol.evaluation.judging._ranking import JudgeReport, SystemScore, judge_report
     from hanol.evaluation.judging._record import Judgement, Scores, Utterance, read_judgements
     from hanol.evaluation.judging._rubric import Rubric, bundled_rubrics
@@ -138,6 +144,7 @@ __all__ = [
     "MetricReport",
     "NoisyOracle",
     "OfflineJudge",
+    "PairJudgement",
     "ParallelText",
     "PhenomenonFinder",
     "PhenomenonSpan",
@@ -167,6 +174,7 @@ __all__ = [
     "Verdict",
     "aevaluate",
     "ajudge",
+    "ajudge_pairs",
     "arun_task",
     "build_suite",
     "bundled_rubrics",
@@ -176,9 +184,11 @@ __all__ = [
     "decoding_bits_per_byte",
     "evaluate",
     "find_drift",
+    "flip_rate",
     "inspect_model",
     "inspect_task",
     "judge",
+    "judge_pairs",
     "judge_report",
     "judge_scorer",
     "lm_eval_model",

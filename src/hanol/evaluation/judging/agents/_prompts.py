@@ -92,11 +92,19 @@ class Prompts:
         """The first message, `SCORER` or `JUDGE`."""
         return text.format(mark=self.mark)
 
-    def task(self, control: ControlTokens, *, judge: bool, only: str | None = None) -> str:
+    def task(
+        self,
+        control: ControlTokens,
+        *,
+        judge: bool,
+        only: str | None = None,
+        candidates: Sequence[str] = (),
+    ) -> str:
         """The rubric, everything that the judge may read, and the form of the reply.
 
         Args:
             only: The one criterion that is asked for.
+            candidates: Several that are compared, in place of the item's.
         """
         rubric, item = self.rubric, self._item
         criteria = [rubric.criteria[i] for i in self._order]
@@ -120,7 +128,8 @@ class Prompts:
         read = [("Source", item.source), ("Context", item.context)]
         if "reference" in rubric.reads:
             read.append(("Reference", item.reference))
-        for title, text in (*read, ("Candidate", item.candidate)):
+        texts = [(f"Candidate {n}", text) for n, text in enumerate(candidates, start=1)]
+        for title, text in [*read, *(texts or [("Candidate", item.candidate)])]:
             if text is not None:
                 parts.append(f"{title}:\n{self.fence(text, control)}")
         keys = ", ".join(f'"{one.id}": {_choices(one.scale)}' for one in criteria)

@@ -50,6 +50,7 @@ class Case:
     team: Team
     calls: Calls
     repeat: int = 0
+    candidates: tuple[str, ...] = ()  # where several are compared
     transcript: list[Utterance] = field(default_factory=list)
     prompt_tokens: int = 0
     generated_tokens: int = 0
@@ -65,7 +66,9 @@ class Case:
     ) -> list[Message]:
         """The conversation of an agent up to its first reply."""
         system = self.prompts.system(prompts.JUDGE if judge else prompts.SCORER)
-        task = self.prompts.task(_control(engine), judge=judge, only=only)
+        task = self.prompts.task(
+            _control(engine), judge=judge, only=only, candidates=self.candidates
+        )
         return [Message("system", system), Message("user", task)]
 
     async def ask(
