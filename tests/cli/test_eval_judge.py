@@ -17,7 +17,7 @@ REPLY = """
 def outputs(tmp_path: Path) -> Path:
     rows = [
         {"id": f"{n}{system}", "task": task, "source": "马马虎虎", "candidate": f"{word} {n}.",
-         "system": system}
+         "system": system, "reference": "Careless."}
         for n, task in enumerate(["idiom", "idiom", "zero"])
         for system, word in (("good", "Careless"), ("bad", "Horse tiger"))
     ]  # fmt: skip
@@ -102,6 +102,14 @@ def test_pointers_need_sources(tmp_path: Path) -> None:
     assert "1 of 1 scored" in run("judge", outputs, "--judge", judge, "--sources", sources)
     kept = "".join(path.read_text() for path in (tmp_path / "o.jsonl.judged").iterdir())
     assert "马马虎虎" not in kept  # a text that may not be passed on stays where it is
+
+
+def test_metrics_judge_without_a_model(outputs: Path) -> None:
+    given = ("judge", outputs, "--protocol", "single", "--judge")
+    done = json.loads(run(*given, "metric:residue:-2,-1", "--json"))
+    assert [one["total"]["value"] for one in done["systems"]] == [6, 6]  # nothing is left over
+    error = json.loads(run(*given, "metric:residue", "--json", code=1))["error"]
+    assert "write metric:chrf:30,50" in error["message"]
 
 
 def test_an_engine_without_answers_is_an_error(outputs: Path, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ if _typing.TYPE_CHECKING:
         write_official,
     )
     from hanol.evaluation.judging._item import Item, read_items
-    from hanol.evaluation.judging._judge import Estimate, JudgeRun, ajudge, judge, stored_rubric
+    from hanol.evaluation.judging._judge import JudgePlan, JudgeRun, ajudge, judge, stored_rubric
     from hanol.evaluation.judging._page import render_judgements
     from hanol.evaluation.judging._pairs import (
         PairJudgement,
@@ -64,10 +64,10 @@ if _typing.TYPE_CHECKING:
     from hanol.evaluation.judging._rubric import Rubric, bundled_rubrics
     from hanol.evaluation.judging._settings import JudgeLimits, JudgeSettings
     from hanol.evaluation.judging.agents._oracles import (
+        JudgeTurn,
         MetricJudge,
         NoisyOracle,
         OfflineJudge,
-        Turn,
     )
     from hanol.evaluation.judging.replies._reply import Reply, parse_reply
     from hanol.evaluation.meta._bias import PositionReport, partial_spearman, position_probe
@@ -121,7 +121,6 @@ __all__ = [
     "Difference",
     "DrawnCompletion",
     "DriftReport",
-    "Estimate",
     "EvalTask",
     "Evaluation",
     "EvidenceSpan",
@@ -131,9 +130,11 @@ __all__ = [
     "Item",
     "Judge",
     "JudgeLimits",
+    "JudgePlan",
     "JudgeReport",
     "JudgeRun",
     "JudgeSettings",
+    "JudgeTurn",
     "Judgement",
     "LabelPlan",
     "LabelledItem",
@@ -169,7 +170,6 @@ __all__ = [
     "TaskScorer",
     "TaskSolver",
     "TextMetric",
-    "Turn",
     "Utterance",
     "Verdict",
     "aevaluate",

@@ -274,6 +274,8 @@ def test_metrics_judge_by_thresholds() -> None:
     assert (found.scores["sp"], found.transcript[0].reason) == (1, "length = 6")
     with pytest.raises(ConfigError, match="has 3 levels, which 2 thresholds cut"):
         one(MetricJudge(lambda _: 1.0, [1]), protocol="single")
+    nothing = one(MetricJudge(lambda _: float("nan"), [1, 2]), protocol="single")
+    assert (nothing.status, nothing.scores) == ("unscored", None)
     with pytest.raises(ConfigError, match="must rise"):
         MetricJudge(lambda _: 1.0, [2, 1])
 

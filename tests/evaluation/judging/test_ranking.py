@@ -35,7 +35,7 @@ def judgement(
 
 def test_tasks_count_the_same_however_many_items_they_have() -> None:
     found = [judgement("a", "idiom", 6, str(n)) for n in range(9)]
-    found.append(judgement("a", "zero", 2, "9"))
+    found += [judgement("a", "zero", 2, name) for name in ("9", "10")]
     found += [judgement("b", "idiom", 5, f"b{n}") for n in range(10)]
     result = judge_report(found, 6.0)
     assert [one.system for one in result.systems] == ["b", "a"]
@@ -46,6 +46,12 @@ def test_tasks_count_the_same_however_many_items_they_have() -> None:
     assert (best.total.value, best.scored, best.items) == (5, 10, 10)
     assert "model-1" in result.title
     assert "prompts qqqqqqqq" in result.title
+
+
+def test_one_item_a_task_is_no_certainty() -> None:
+    found = [judgement("a", task, total, task) for task, total in (("idiom", 6), ("zero", 2))]
+    (system,) = judge_report(found).systems
+    assert (system.total.low, system.total.value, system.total.high) == (2, 4, 6)
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from hanol.cli._command import Result, argument, command, option
 from hanol.cli._options import ConcurrencyOption, DryRunOption, SeedOption, open_engine
 from hanol.cli._progress import interruptible, progress
-from hanol.errors import DataError, EngineError
+from hanol.errors import ConfigError, DataError, EngineError
 
 if TYPE_CHECKING:
-    from hanol.evaluation import Estimate, Item, Judgement, JudgeReport, JudgeRun, Rubric
+    from hanol.evaluation import Item, Judgement, JudgePlan, JudgeReport, JudgeRun, Rubric
 
 _Protocol = Literal["paper", "official", "single", "panel", "roles"]
-_JUDGE = "Model that judges, in all roles; repeatable: the scorers, then the judge of a debate."
+_JUDGE = (
+    "Model that judges, in all roles; repeatable: the scorers, then the judge of a debate. "
+    "metric:NAME:T1,T2 is a metric, whose levels begin at the thresholds."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,8 +221,23 @@ def _judged(
 
 def _open(spec: str, concurrency: int) -> Any:
     """An engine; an endpoint takes as many calls at a time as the run makes."""
+    if spec.startswith("metric:"):
+        return _metric(spec)
     is_endpoint = spec.partition(":")[0] in ("http", "https")
     return open_engine(spec, **({"max_concurrency": concurrency} if is_endpoint else {}))
+
+
+def _metric(spec: str) -> Any:
+    from hanol.evaluation import MetricJudge, open_metric
+
+    name, _, cuts = spec.removeprefix("metric:").rpartition(":")
+    try:
+        thresholds = [float(cut) for cut in cuts.split(",")]
+    except ValueError:
+        raise ConfigError(
+            f"{spec!r} is no metric with thresholds: write metric:chrf:30,50."
+        ) from None
+    return MetricJudge(open_metric(name), thresholds)
 
 
 def _resolver(path: Path | None) -> Any:
@@ -236,7 +254,7 @@ def _resolver(path: Path | None) -> Any:
     return lambda item: known.get(item.id)
 
 
-def _planned(plan: "Estimate", run: Path) -> Iterator[str]:
+def _planned(plan: "JudgePlan", run: Path) -> Iterator[str]:
     yield f"{plan.items} judgements to make, {plan.done} are in {run}"
     low, high = plan.calls
     yield f"{low:,} to {high:,} calls, if every reply is valid"

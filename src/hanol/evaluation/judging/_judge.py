@@ -27,7 +27,7 @@ _ROLES = {"a": "A", "scorera": "A", "scorer1": "A", "b": "B", "scorerb": "B", "s
 
 
 @dataclass(frozen=True)
-class Estimate:
+class JudgePlan:
     """What a run would cost at least and at most, before any call.
 
     Args:
@@ -134,7 +134,7 @@ class JudgeRun:
             finally:
                 self.spent += calls.spent
 
-    def estimate(self, items: Iterable[Item]) -> Estimate:
+    def estimate(self, items: Iterable[Item]) -> JudgePlan:
         """What judging these items would cost; nothing is called.
 
         Tokens are counted by the engines, of prompts whose replies take half of `max_tokens`.
@@ -161,7 +161,7 @@ class JudgeRun:
             prompt_high += most * (length + most * self.settings.max_tokens // 4)
         written = high * self.settings.max_tokens
         found = sum(key in done for _, _, key in cases)
-        return Estimate(len(cases) - found, found, (low, high), (prompt_low, prompt_high), written,
+        return JudgePlan(len(cases) - found, found, (low, high), (prompt_low, prompt_high), written,
                         self.limits.cost(prompt_high, written))  # fmt: skip
 
     def _checked(self, items: Iterable[Item]) -> list[tuple[Item, Item]]:

@@ -155,9 +155,11 @@ async def _decided(
         return _SAID[reply.scores["better"]], case, None
 
     (forth, one, lost), (back, two, also_lost) = await together(
-        [ask(read, "12"), ask(read[::-1], "21")]  # type: ignore[arg-type]
+        [ask(read, "12"), ask((read[1], read[0]), "21")]
     )
-    back = None if back is None else _SWAPPED[back]
-    winner = None if forth is None or back is None else forth if forth == back else "tie"
-    return PairJudgement(*kept, winner, (forth, back), lost or also_lost,
-                         (*one.transcript, *two.transcript))  # fmt: skip
+    orders: tuple[Winner | None, Winner | None] = (forth, None if back is None else _SWAPPED[back])
+    winner: Winner | None = orders[0] if orders[0] == orders[1] else "tie"
+    return PairJudgement(
+        *kept, None if None in orders else winner, orders, lost or also_lost,
+        (*one.transcript, *two.transcript),
+    )  # fmt: skip

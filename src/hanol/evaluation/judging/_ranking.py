@@ -29,8 +29,8 @@ class SystemScore(BaseModel, frozen=True):
 
     Args:
         system: Its name; "" where the items name none.
-        total: Mean total over the items of a task, then over tasks, with its 95 % interval; None
-            where nothing is scored.
+        total: Mean total over the items of a task, then over tasks, with its 95 % interval from
+            resampling items; None where nothing is scored.
         by_task: Mean total by task.
         by_criterion: Mean gated score by criterion, over all items.
         scored: Items with a score.
@@ -206,12 +206,18 @@ def _system(name: str, group: Sequence[Judgement]) -> SystemScore:
 
 
 def _macro(tasks: Sequence[Sequence[float]]) -> Interval | None:
-    """The mean over tasks of their means, with its interval: items are resampled within tasks."""
+    """The mean over tasks of their means, with its interval.
+
+    Items are resampled within tasks. One item shows no spread: where a task has no more, tasks are
+    resampled too.
+    """
     if not tasks:
         return None
     rng = np.random.default_rng(0)
-    drawn_TR = [rng.choice(values, (_RESAMPLES, len(values))).mean(1) for values in tasks]
-    low, high = np.quantile(np.mean(drawn_TR, axis=0), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    drawn_TR = np.array([rng.choice(one, (_RESAMPLES, len(one))).mean(1) for one in tasks])
+    if min(map(len, tasks)) < 2:
+        drawn_TR = np.take_along_axis(drawn_TR, rng.integers(0, len(tasks), drawn_TR.shape), axis=0)
+    low, high = np.quantile(drawn_TR.mean(0), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Interval(value=fmean(map(fmean, tasks)), low=float(low), high=float(high))
 
 

@@ -12,7 +12,7 @@ from hanol.engines import Choice, Engine, Request
 from hanol.errors import CapabilityError, EngineError
 from hanol.evaluation.judging._rubric import Rubric
 from hanol.evaluation.judging._settings import JudgeLimits
-from hanol.evaluation.judging.agents._oracles import OfflineJudge, Turn
+from hanol.evaluation.judging.agents._oracles import JudgeTurn, OfflineJudge
 from hanol.evaluation.judging.replies._weights import weighted
 from hanol.rows import JsonLines
 from hanol.runs import Ledger
@@ -63,7 +63,7 @@ class Calls:
         self.made = 0
 
     async def call(
-        self, key: str, engine: Engine, request: Request, turn: Turn, rubric: Rubric
+        self, key: str, engine: Engine, request: Request, turn: JudgeTurn, rubric: Rubric
     ) -> Mapping[str, Any]:
         """The row of a call: text, finish reason, tokens; from the log if it was made before.
 
@@ -104,7 +104,7 @@ class Calls:
             del self._known[name]
 
     async def _ask(
-        self, engine: Engine, request: Request, turn: Turn, rubric: Rubric
+        self, engine: Engine, request: Request, turn: JudgeTurn, rubric: Rubric
     ) -> dict[str, Any]:
         if isinstance(engine, OfflineJudge):
             return _row(Choice(engine.answer(turn)))

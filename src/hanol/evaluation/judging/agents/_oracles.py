@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import random
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from hanol.evaluation.judging._rubric import Rubric
 
 
 @dataclass(frozen=True)
-class Turn:
+class JudgeTurn:
     """What a judge without a model is asked.
 
     Args:
@@ -35,7 +36,7 @@ class OfflineJudge(Engine):
     """A judge that looks at the item, not at messages; it needs no source text."""
 
     @abstractmethod
-    def answer(self, turn: Turn) -> str:
+    def answer(self, turn: JudgeTurn) -> str:
         """A reply, as a model would write it."""
 
     async def complete(self, request: Request) -> Completion:
@@ -57,7 +58,8 @@ class MetricJudge(OfflineJudge):
     It is a rule, not a reader: report how far it agrees with people beside its scores.
 
     Args:
-        metric: Gives a number for an item; higher is better.
+        metric: Gives a number for an item, higher for better; NaN leaves it unscored. Those of
+            `open_metric` do.
         thresholds: Where the next level begins, rising: one fewer than there are levels.
         name: The metric's.
 
@@ -71,17 +73,20 @@ class MetricJudge(OfflineJudge):
         if not thresholds or any(a >= b for a, b in pairwise(thresholds)):
             raise ConfigError(f"`thresholds` are {list(thresholds)}, but must rise.")
         self._metric, self._thresholds = metric, tuple(thresholds)
-        label = name or getattr(metric, "__name__", "") or type(metric).__name__
+        names = (name, getattr(metric, "name", ""), getattr(metric, "__name__", ""))
+        label = next(filter(None, names), type(metric).__name__)
         self.name = f"metric:{label}:{','.join(f'{one:g}' for one in thresholds)}"
         self._label = label
 
-    def answer(self, turn: Turn) -> str:
+    def answer(self, turn: JudgeTurn) -> str:
         """The level of the metric's value, for each criterion.
 
         Raises:
             ConfigError: A criterion has another number of levels.
         """
         value = self._metric(turn.item)
+        if math.isnan(value):  # no level stands for that
+            return f"{self._label} does not apply to this item."
         level = sum(value >= one for one in self._thresholds)
         scores = {}
         for one in turn.rubric.criteria:
@@ -121,7 +126,7 @@ class NoisyOracle(OfflineJudge):
         self._truth, self._noise, self._seed, self._shared = truth, noise, seed, shared
         self.name = f"oracle:{noise:g}:{seed}:{shared:g}"
 
-    def answer(self, turn: Turn) -> str:
+    def answer(self, turn: JudgeTurn) -> str:
         """The scores of one draw.
 
         Raises:
@@ -150,7 +155,7 @@ class NoisyOracle(OfflineJudge):
         return _reply(scores, "drawn", _verdict(turn))
 
 
-def _verdict(turn: Turn) -> str | None:
+def _verdict(turn: JudgeTurn) -> str | None:
     return "yes" if turn.role == "judge" else None
 
 

@@ -14,7 +14,7 @@ from hanol.evaluation.judging._rubric import Rubric
 from hanol.evaluation.judging._settings import Aggregate, JudgeSettings, digest
 from hanol.evaluation.judging.agents import _prompts as prompts
 from hanol.evaluation.judging.agents._calls import Calls, UnscoredError
-from hanol.evaluation.judging.agents._oracles import Turn
+from hanol.evaluation.judging.agents._oracles import JudgeTurn
 from hanol.evaluation.judging.replies._reply import Reply, parse_reply
 
 T = TypeVar("T")
@@ -99,7 +99,7 @@ class Case:
         """
         rubric = self.rubric if only is None else _narrowed(self.rubric, only)
         constraint = prompts.constraint(self.rubric, judge=judge, only=only)
-        turn = Turn(self.item, rubric, role, number, self.repeat, tuple(opinions))
+        turn = JudgeTurn(self.item, rubric, role, number, self.repeat, tuple(opinions))
         weighted = self.settings.score_mode == "token-weighted"
         said, problem = list(messages), "it is empty"
         for attempt in range(1, self.settings.parse_retries + 2):
