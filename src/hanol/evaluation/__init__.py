@@ -59,7 +59,7 @@ if _typing.TYPE_CHECKING:
         flip_rate,
         judge_pairs,
     )
-    from hanol.evaluation.judging._ranking import JudgeReport, SystemScore, judge_report
+    from hanol.evaluation.judging._ranking import JudgeReport, judge_report
     from hanol.evaluation.judging._record import Judgement, Scores, Utterance, read_judgements
     from hanol.evaluation.judging._rubric import Rubric, bundled_rubrics
     from hanol.evaluation.judging._settings import JudgeLimits, JudgeSettings
@@ -164,7 +164,6 @@ __all__ = [
     "StaticSetting",
     "Suite",
     "SuiteItem",
-    "SystemScore",
     "TaskItem",
     "TaskReport",
     "TaskScorer",
