@@ -16,13 +16,8 @@ SOURCE = Path(hanol.__file__).parent
 MOST_LINES = {
     "": 84_600,
     "attention": 5_460,
-<<<<<<< HEAD
     "engines": 4_650,
-    "evaluation": 10_000,
-=======
-    "engines": 4_550,
     "evaluation": 10_600,
->>>>>>> c6fb103 (The room of evaluation holds pairs and metrics as judges too)
     "research": 5_080,
     "autodeco": 6_000,
     "cli": 5_700,
