@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 import warnings
 from pathlib import Path
 
@@ -79,6 +80,15 @@ def test_rows_of_a_user(tmp_path: Path) -> None:
     report = run_task(task, ScriptedEngine(script))
     assert report.score.value == 1.0
     assert list(report.groups) == ["asia", "sums"]
+
+
+def test_a_row_chooses_no_module(tmp_path: Path) -> None:
+    row = {"question": "x", "answer": "y", "verifier": "antigravity:fly"}
+    with pytest.raises(DataError, match="would be imported"):
+        open_task(write_lines(tmp_path / "own.jsonl", [row]))
+    assert "antigravity" not in sys.modules
+    row["verifier"] = "regex:(y)"
+    assert open_task(write_lines(tmp_path / "own.jsonl", [row])).items[0].verifier == "regex:(y)"
 
 
 def test_choices_are_lettered(tmp_path: Path) -> None:
@@ -236,8 +246,6 @@ def own_task() -> EvalTask:
 
 
 def test_functions_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, "mine", sys.modules[__name__])
     task = open_task("mine:own_task")
     echo = ScriptedEngine(lambda request: request.messages[-1].text)

@@ -24,6 +24,8 @@ _ANSWER = ("answer", "answers", "target", "reference", "final_answer", "Answer",
 _OWN = {*_QUESTION, *_ANSWER, "id", "verifier", "group", "level", "choices", "source"}
 # Scorers of published sets: what their own code does where that is a program, else equality.
 _SCORERS = {"gaia": "gaia"}
+# Verifiers that a row may name: a file from elsewhere must not choose which module is imported.
+_VERIFIERS = ("arithmetic", "python", "regex", "countdown", "gym", "humaneval", "hanol.worlds")
 _HOPS = (1, 2, 3)
 _OTHERS = 4  # pages in an open-book question that do not answer it
 
@@ -178,6 +180,11 @@ def _of_row(row: dict[str, Any], where: str, name: str) -> TaskItem:
     if not all(isinstance(one, str | int | float) for one in answers):
         raise DataError(f"{where}: the answer is {found!r:.60}, but is a text, number or list.")
     verifier = row.get("verifier")
+    if verifier and str(verifier).partition(":")[0] not in _VERIFIERS:
+        raise DataError(
+            f"{where}: a row cannot name the verifier {verifier!r:.60}: its module would be "
+            "imported. Give it yourself: --scorer verify:MODULE:FUNCTION."
+        )
     if not answers and not verifier:
         raise DataError(f"{where}: none of the keys {', '.join(_ANSWER[:5])} has a value.")
     extra = {key: value for key, value in row.items() if key not in _OWN}
