@@ -258,6 +258,17 @@ def test_a_biased_judge_is_corrected() -> None:
     assert together.mean.low <= np.mean(list(QUALITY.values())) <= together.mean.high
 
 
+def test_a_system_with_all_labels_needs_no_judge() -> None:
+    scores = table("judge", noisy(0.3), systems={i.id: i.system for i in ITEMS})
+    items = [item for item in ITEMS if item.system == "system-0" or int(item.id) < 24]
+    for finite in (False, True):
+        found = evaluation.correct_scores(items, scores, finite=finite)
+        [one] = [one for one in found.systems if one.name == "system-0"]
+        assert one.num_labels == one.num_outputs == 12
+        assert one.mean == one.labels
+        assert (one.mean.low == one.mean.high) is finite
+
+
 def test_shares_that_pass_are_corrected_by_rogan_and_gladen() -> None:
     scores = table("judge", noisy(0.6))
     items = [item.model_copy(update={"system": "one"}) for item in ITEMS[:24]]

@@ -156,7 +156,10 @@ def _corrected(
         others = p_M if len(p_M) else np.zeros(1)
         plain = scoring.prediction_powered_mean(y_N, p_N, others, weight=0.0, **options)
         assert plain is not None
-        alone = Interval(value=plain.value, low=plain.low, high=plain.high)
+        # With a label on each of exactly these outputs, nothing is left to estimate.
+        is_known = finite and not len(p_M)
+        low, high = (plain.value,) * 2 if is_known else (plain.low, plain.high)
+        alone = Interval(value=plain.value, low=low, high=high)
     why = scoring.explain_undefined(correct, y_N, p_N, p_M, **options)
     if why is not None and len(p_M):
         return why
