@@ -20,7 +20,7 @@ MOST_LINES = {
     "evaluation": 10_600,
     "research": 5_080,
     "autodeco": 6_000,
-    "cli": 5_700,
+    "cli": 5_800,
     "models": 4_100,
     "retrieval": 9_000,
     "synthesis": 4_150,
@@ -31,7 +31,7 @@ MOST_LINES = {
 MOST_LINES_OF_A_ROOM = 4_000
 MOST_MODULES = 15
 MOST_NAMES = 72
-MOST_NAMES_OF = {"evaluation": 120}  # its four systems have one public room
+MOST_NAMES_OF = {"evaluation": 130}  # its four systems have one public room
 
 
 def _lines(folder: Path) -> int:

@@ -70,6 +70,12 @@ if _typing.TYPE_CHECKING:
         OfflineJudge,
     )
     from hanol.evaluation.judging.replies._reply import Reply, parse_reply
+    from hanol.evaluation.meta._align import (
+        Alignment,
+        aalign_judge,
+        align_judge,
+        num_alignment_calls,
+    )
     from hanol.evaluation.meta._bias import PositionReport, partial_spearman, position_probe
     from hanol.evaluation.meta._correct import (
         CorrectedScores,
@@ -111,6 +117,7 @@ __all__ = [
     "BENCHMARKS",
     "JUDGE_PROMPT",
     "PHENOMENA",
+    "Alignment",
     "Answered",
     "Ask",
     "BatchScores",
@@ -171,9 +178,11 @@ __all__ = [
     "TextMetric",
     "Utterance",
     "Verdict",
+    "aalign_judge",
     "aevaluate",
     "ajudge",
     "ajudge_pairs",
+    "align_judge",
     "arun_task",
     "build_suite",
     "bundled_rubrics",
@@ -195,6 +204,7 @@ __all__ = [
     "meta_evaluate",
     "metric_scores",
     "mine_terms",
+    "num_alignment_calls",
     "open_metric",
     "open_scorer",
     "open_solver",

@@ -3,6 +3,7 @@
 import typer
 
 from hanol.cli._command import argument
+from hanol.cli.eval._align import align
 from hanol.cli.eval._answers import answers
 from hanol.cli.eval._build import build
 from hanol.cli.eval._judge import judge, rescore
@@ -26,5 +27,5 @@ app.command()(
         "eval world --model tiny-researcher --num-questions 200",
     )
 )
-for function in (sampling, run, build, meta, correct, plan, drift):
+for function in (sampling, run, build, meta, correct, plan, drift, align):
     app.command()(function)
