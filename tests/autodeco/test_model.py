@@ -684,9 +684,10 @@ def test_base_that_has_heads_itself(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="tempered twice.*`model.llm`"):
         AutoDecoForCausalLM.from_base(model)
     model.save_pretrained(tmp_path / "m")
-    for wrong in (model, tmp_path / "m"):
-        with pytest.raises(ConfigError, match="tempered twice"):
-            AutoDecoForCausalLM.from_pretrained(tmp_path / "heads", base_model=wrong)
+    with pytest.raises(ConfigError, match="tempered twice"):
+        AutoDecoForCausalLM.from_pretrained(tmp_path / "heads", base_model=model)
+    with pytest.raises(CheckpointError, match="'.*m' has heads itself: name the model under it"):
+        AutoDecoForCausalLM.from_pretrained(tmp_path / "heads", base_model=tmp_path / "m")
 
 
 def test_copies_and_new_output_embeddings_still_work(tmp_path: Path) -> None:
