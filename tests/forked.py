@@ -172,5 +172,8 @@ if __name__ == "__main__":
     sys.path[0] = ""  # as after `python -c`
     for name in IMPORTED:
         import_module(name)
+    # Torch imports it at exit, where it is installed, and so Python forgets an interrupt.
+    with suppress(ModuleNotFoundError):
+        import_module("tabulate")
     gc.freeze()  # a collection in a fork would copy all of it
     exec(_serve(socket.socket(fileno=int(sys.argv[1]))), {"__name__": "__main__"})
